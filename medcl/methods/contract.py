@@ -1,0 +1,67 @@
+"""What a method is: an ``nn.Module`` with a ``step``. It knows neither Lightning nor a modality."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+from medcl.nn.distributed import ALONE, Ranks
+
+
+@dataclass(frozen=True)
+class View:
+    """One augmented input that a method asks for.
+
+    Attributes:
+        kind: handed to the plugin's views ("global", "local", "none" for the sample as it is, ...).
+        source: 0 for the anchor sample, 1 for another sample of the same patient.
+    """
+
+    kind: str = "global"
+    source: int = 0
+
+
+@dataclass(frozen=True)
+class State:
+    """Where training is: ``step`` of ``steps`` (optimiser steps), and the other processes."""
+
+    step: int = 0
+    steps: int = 1
+    ranks: Ranks = ALONE
+
+
+@runtime_checkable
+class Method(Protocol):
+    """The contract of ``medcl.methods``. Built as ``method(encoder, *, ...)``.
+
+    Attributes:
+        encoder: the module that is kept at the end: (B, ...) → (B, width).
+        views: the views that `step` is given, in this order.
+    """
+
+    encoder: nn.Module
+    views: Sequence[View]
+
+    def step(
+        self, views: Sequence[Tensor], batch: Mapping[str, Tensor], state: State
+    ) -> dict[str, Tensor]:
+        """One training step.
+
+        Args:
+            views: one tensor (B, ...) for each of ``self.views``.
+            batch: ``patient`` (B,) int64 codes, the same on all ranks; ``label`` (B,) where known
+                (−1 or NaN where missing); whatever else the samples carry.
+            state: where training is.
+
+        Returns:
+            ``loss`` (scalar, with gradient), ``embedding`` (B, width) for the monitors (detached),
+            and any further scalars to log.
+        """
+        ...
+
+    def after_step(self, state: State) -> None:
+        """Called after the optimiser moved: momentum copies, queues, prototypes."""
+        ...

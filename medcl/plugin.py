@@ -1,0 +1,207 @@
+"""The contract between the core and a modality, and how plugins are found.
+
+A plugin is one `Plugin` value: functions and names, nothing to inherit from. It is announced in the
+entry-point group ``medcl.plugins`` of whatever distribution brings it::
+
+    [project.entry-points."medcl.plugins"]
+    biosignals = "medcl_biosignals.plugin:plugin"
+
+Parts that need torch or other heavy packages are given as ``"module:attribute"`` strings, so that
+indexing workers and ``medcl plugins`` never import them. Every keyword-only parameter of such a
+part can be set in the recipe section of the same name (see `medcl.registry.checked`).
+`docs/write-a-plugin.md` walks through a complete one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from medcl.errors import UsageError
+from medcl.registry import Lazy, did_you_mean
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+CONTRACT = 1
+"""Raised when a change here would break a plugin written against the previous number."""
+GROUP = "medcl.plugins"
+
+Scalar = str | int | float | bool | None
+
+
+@dataclass(frozen=True)
+class FileStat:
+    """A file as the archive walk sees it: nothing was opened. ``path`` is relative, posix."""
+
+    path: str
+    size: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Files that must be opened together (header and signal, a folder of slices)."""
+
+    key: str
+    files: tuple[FileStat, ...]
+
+
+@dataclass(frozen=True)
+class Record:
+    """One usable item. ``patient`` and ``site`` are raw here; the index writes only keyed hashes.
+
+    ``key`` is unique in the archive (a relative path, with ``#part`` where a file holds several).
+    ``fields`` are technical columns, ``labels`` label columns; neither may identify a person.
+    ``findings`` are named problems that were noticed and accepted.
+    """
+
+    key: str
+    files: tuple[str, ...]
+    patient: str
+    site: str | None = None
+    fields: Mapping[str, Scalar] = field(default_factory=dict)
+    labels: Mapping[str, Scalar] = field(default_factory=dict)
+    findings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Reject:
+    """One item that cannot be used: a short ``code`` to count by, a ``reason`` to act on."""
+
+    key: str
+    code: str
+    reason: str
+
+
+class Arrays(Protocol):
+    """The prepared arrays of an item, by item id: memory-mapped, read only what you index."""
+
+    def __call__(self, item_id: str) -> Mapping[str, np.ndarray]: ...
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What is trained on and embedded: windows, slices, crops, tiles or bags, each with its keys.
+
+    All sequences have one entry per sample. ``read`` takes an array of sample positions and returns
+    a whole batch, ``{"x": (B, ...), ...}``; it must be picklable (a module-level function, or a
+    `functools.partial` of one).
+    """
+
+    ids: Sequence[str]
+    items: Sequence[str]
+    patients: Sequence[str]
+    read: Callable[[np.ndarray], dict[str, np.ndarray]]
+    labels: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+class Views(Protocol):
+    """Augmentation of a whole batch on its own device: (B, ...) → (B, ...). No hidden state."""
+
+    def __call__(
+        self, x: torch.Tensor, generator: torch.Generator, kind: str = "global"
+    ) -> torch.Tensor: ...
+
+
+@dataclass(frozen=True)
+class Task:
+    """A labelled problem: which label column, what kind, and which samples carry it."""
+
+    label: str
+    kind: Literal["multiclass", "binary", "multilabel", "regression"]
+    dataset: Mapping[str, object] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
+    about: str = ""
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """One modality. See the module's docstring; `Lazy` parts are ``"module:attribute"``.
+
+    Attributes:
+        units: groups the archive's files, by name and size alone (nothing is opened).
+        scan: ``(root, unit)`` → its records and rejects; header-only, in worker processes.
+            Anything it raises becomes a reject.
+        prepare: ``(root, files, fields, *, ...)`` → ``{name: array}``; decode once into the Store.
+        dataset: ``(items, arrays, *, ...)`` → `Samples`; ``items`` is a polars frame of the index.
+        views: ``(*, ...)`` → `Views`, a module that runs on the training device.
+        encoders: name → ``(*, ...)`` → a module (B, ...) → (B, width), with an int ``width``.
+        tasks: name → `Task`.
+        baselines: name → ``(x (B, ...)) -> (B, F)`` hand-made features to beat, as arrays.
+        preview: ``(x (B, ...), views) -> matplotlib Figure`` for the report.
+        recipes: a folder of further recipes, if they are not in medcl's own ``configs``.
+        sample: a folder with a small real archive, for ``medcl demo``.
+        demo: the recipe that ``medcl demo`` runs on the sample.
+    """
+
+    name: str
+    summary: str
+    contract: int
+    units: Callable[[Sequence[FileStat]], Iterable[Unit]]
+    scan: Callable[[Path, Unit], Iterable[Record | Reject]]
+    prepare: Lazy
+    dataset: Lazy
+    views: Lazy
+    encoders: Mapping[str, Lazy]
+    tasks: Mapping[str, Task] = field(default_factory=dict)
+    baselines: Mapping[str, Lazy] = field(default_factory=dict)
+    preview: Lazy | None = None
+    recipes: Path | None = None
+    sample: Path | None = None
+    demo: str | None = None
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A plugin that was announced but cannot be used, and why."""
+
+    name: str
+    reason: str
+
+
+def _load(entry: EntryPoint) -> Plugin | Broken:
+    try:
+        plugin = entry.load()
+    except Exception as error:  # a third party's import may raise anything
+        return Broken(entry.name, f"{type(error).__name__}: {error}")
+    if not isinstance(plugin, Plugin):
+        return Broken(entry.name, f"{entry.value} is a {type(plugin).__name__}, not a Plugin")
+    if plugin.contract != CONTRACT:
+        return Broken(
+            entry.name, f"written for contract {plugin.contract}; this medcl speaks {CONTRACT}"
+        )
+    return plugin
+
+
+def discover() -> dict[str, Plugin | Broken]:
+    """All announced plugins by name; one that fails to load does not take the others down."""
+    found: dict[str, Plugin | Broken] = {}
+    for entry in sorted(entry_points(group=GROUP), key=lambda e: (e.name, e.value)):
+        if entry.name in found:
+            found[entry.name] = Broken(entry.name, f"announced twice (again by {entry.value})")
+        else:
+            found[entry.name] = _load(entry)
+    return found
+
+
+def get(name: str) -> Plugin:
+    """The plugin of that name.
+
+    Raises:
+        UsageError: if there is none, or it is broken (with the reason).
+    """
+    found = discover()
+    if name not in found:
+        raise UsageError(f"No plugin named '{name}'. {did_you_mean(name, found)}")
+    plugin = found[name]
+    if isinstance(plugin, Broken):
+        raise UsageError(f"Plugin '{name}' cannot be used: {plugin.reason}")
+    return plugin

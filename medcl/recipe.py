@@ -1,0 +1,251 @@
+"""Recipes: one YAML per published method and modality, with a strict schema.
+
+The modality-free sections are the models below. The sections ``prepare``, ``dataset``, ``views``,
+``encoder`` and ``method`` are checked against the signatures of the functions they configure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from medcl import plugin as plugins
+from medcl.errors import UsageError
+from medcl.registry import checked, did_you_mean, explain, lookup, resolve
+
+
+class Section(BaseModel):
+    """A strict part of a recipe: unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Named(BaseModel):
+    """A registered thing and its keyword arguments, side by side: ``{name: simclr, ...}``."""
+
+    model_config = ConfigDict(extra="allow")
+    name: str
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Everything but the name."""
+        return dict(self.model_extra or {})
+
+
+class Optimizer(Section):
+    """How the weights move."""
+
+    name: Literal["adamw", "adam", "sgd", "lars"] = "adamw"
+    lr: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(1e-4, ge=0)
+    momentum: float = Field(0.9, ge=0, lt=1)  # sgd and lars
+    betas: tuple[float, float] = (0.9, 0.999)  # adam and adamw
+    warmup: float = Field(0.05, ge=0, le=1)  # share of all steps, linear
+    schedule: Literal["cosine", "constant"] = "cosine"
+    final_lr: float = Field(0.0, ge=0)  # where the cosine ends
+    clip: float | None = Field(None, gt=0)  # gradient norm
+
+
+class Trainer(Section):
+    """How long, how large, on what."""
+
+    steps: int = Field(1000, gt=0)  # optimiser steps
+    batch_size: int = Field(256, gt=1)  # samples a process sees before a forward pass
+    accumulate: int = Field(1, gt=0)
+    precision: Literal["32", "bf16", "16"] = "32"
+    devices: int = Field(1, gt=0)
+    nodes: int = Field(1, gt=0)
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    sync_batchnorm: bool = True  # only matters with several devices
+    workers: int = Field(0, ge=0)  # loader processes
+    checkpoint_every: int = Field(200, gt=0)
+    log_every: int = Field(10, gt=0)
+
+
+class Split(Section):
+    """Who is trained on. Always by patient (or site), never by sample."""
+
+    by: Literal["patient", "site"] = "patient"
+    test: float = Field(0.3, gt=0, lt=1)  # share of patients; ignored where folds is set
+    folds: int | None = Field(None, ge=2)
+    fold: int = Field(0, ge=0)
+    stratify: str | None = None  # a label column of the index
+    seed: int = 0
+
+
+class Monitor(Section):
+    """The online kNN probe and the collapse monitors."""
+
+    every: int = Field(100, gt=0)  # steps
+    samples: int = Field(1024, gt=15)  # embedded at each look
+    neighbours: int = Field(20, gt=0)
+
+
+class Probe(Section):
+    """The frozen-feature evaluation."""
+
+    task: str | None = None
+    dataset: dict[str, Any] = Field(default_factory=dict)  # over the task's own settings
+    fractions: tuple[float, ...] = (0.01, 0.1, 1.0)  # of labelled training patients
+    bootstraps: int = Field(1000, ge=100)
+    baselines: tuple[str, ...] | None = None  # None: all of the plugin's
+
+
+class Recipe(Section):
+    """Everything that decides a run, except where the data lie."""
+
+    name: str
+    about: str = ""
+    paper: str = ""
+    plugin: str
+    seed: int = 0
+    prepare: dict[str, Any] = Field(default_factory=dict)
+    dataset: dict[str, Any] = Field(default_factory=dict)
+    views: dict[str, Any] = Field(default_factory=dict)
+    encoder: Named
+    method: Named
+    optimizer: Optimizer = Optimizer()
+    trainer: Trainer = Trainer()
+    split: Split = Split()
+    monitor: Monitor = Monitor()
+    probe: Probe = Probe()
+
+
+def recipe_folders() -> list[Path]:
+    """Where recipes are looked for: medcl's own ``configs``, then each plugin's."""
+    here = Path(__file__).parent
+    own = here / "configs" if (here / "configs").is_dir() else here.parent / "configs"
+    theirs = [
+        p.recipes
+        for p in plugins.discover().values()
+        if isinstance(p, plugins.Plugin) and p.recipes
+    ]
+    return [own, *theirs]
+
+
+def available() -> dict[str, Path]:
+    """Recipe name (``plugin/file-stem``) → its file."""
+    return {
+        f"{path.parent.name}/{path.stem}": path
+        for folder in recipe_folders()
+        for path in sorted(folder.rglob("*.yaml"))
+    }
+
+
+def find(name: str) -> Path:
+    """The YAML file of a recipe, given its name or a path.
+
+    Raises:
+        UsageError: if there is no such file or recipe; suggests the nearest name.
+    """
+    if Path(name).is_file():
+        return Path(name)
+    known = available()
+    short = {key.split("/")[-1]: key for key in known}
+    key = short.get(name, name)
+    if key not in known:
+        raise UsageError(f"No recipe or file '{name}'. {did_you_mean(name, known)}")
+    return known[key]
+
+
+def load(name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe by name or path, apply ``section.key=value`` overrides, and validate all of it.
+
+    Raises:
+        UsageError: for a missing file, broken YAML, an unknown key (names the nearest), or a value
+            of the wrong type.
+    """
+    path = find(str(name))
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(raw, dict):
+        raise UsageError(f"{path} holds no recipe: it should be a mapping of sections.")
+    for override in overrides:
+        _apply(raw, override)
+    return parse(raw)
+
+
+def parse(raw: dict[str, Any]) -> Recipe:
+    """Validate a recipe given as a mapping. See `load`."""
+    _check_keys(raw, Recipe, "")
+    try:
+        recipe = Recipe.model_validate(raw)
+    except ValidationError as error:
+        raise UsageError(explain(error)) from None
+    return _fill_in(recipe)
+
+
+def _fill_in(recipe: Recipe) -> Recipe:
+    """Check the open sections against the functions they configure; write the defaults out."""
+    from medcl.methods import METHODS
+
+    plugin = plugins.get(recipe.plugin)
+    encoder = lookup(plugin.encoders, recipe.encoder.name, "encoder")
+    method = lookup(METHODS, recipe.method.name, "method")
+    if recipe.probe.task is not None and recipe.probe.task not in plugin.tasks:
+        hint = did_you_mean(recipe.probe.task, plugin.tasks)
+        raise UsageError(f"Unknown task '{recipe.probe.task}' of plugin '{plugin.name}'. {hint}")
+    encoder_arguments = checked(encoder, recipe.encoder.arguments, "encoder")
+    method_arguments = checked(method, recipe.method.arguments, "method")
+    return recipe.model_copy(
+        update={
+            "prepare": checked(resolve(plugin.prepare), recipe.prepare, "prepare"),
+            "dataset": checked(resolve(plugin.dataset), recipe.dataset, "dataset"),
+            "views": checked(resolve(plugin.views), recipe.views, "views"),
+            "encoder": Named.model_validate({"name": recipe.encoder.name, **encoder_arguments}),
+            "method": Named.model_validate({"name": recipe.method.name, **method_arguments}),
+        }
+    )
+
+
+def _check_keys(raw: dict[str, Any], model: type[BaseModel], where: str) -> None:
+    """Unknown keys of the fixed sections, with the nearest known one."""
+    for key, value in raw.items():
+        if key not in model.model_fields:
+            hint = did_you_mean(str(key), model.model_fields)
+            raise UsageError(f"Unknown key '{where}{key}'. {hint}")
+        kind = model.model_fields[key].annotation
+        if isinstance(kind, type) and issubclass(kind, Section) and isinstance(value, dict):
+            _check_keys(value, kind, f"{where}{key}.")
+
+
+def _apply(raw: dict[str, Any], override: str) -> None:
+    """Set one ``a.b=value``; the value is read as YAML."""
+    path, separator, value = override.partition("=")
+    if not separator or not path:
+        raise UsageError(f"'{override}' is not of the form section.key=value.")
+    *parents, last = path.split(".")
+    node = raw
+    for parent in parents:
+        node = node.setdefault(parent, {})
+        if not isinstance(node, dict):
+            raise UsageError(f"'{path}' cannot be set: '{parent}' is a value, not a section.")
+    node[last] = _value(value)
+
+
+def _value(text: str) -> Any:
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"'{text}' is not a YAML value: {error}") from None
+    if isinstance(value, str):  # YAML 1.1 reads 1e-3 as text
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def dump(recipe: Recipe, names: Iterable[str] | None = None) -> str:
+    """The recipe as YAML, all defaults written out: what goes into a run's folder."""
+    data = recipe.model_dump(mode="json")
+    if names is not None:
+        data = {key: data[key] for key in names}
+    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)

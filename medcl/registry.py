@@ -1,0 +1,92 @@
+"""Names to things: lazy look-up of ``"module:attribute"``, and recipe values checked by signature.
+
+A function's keyword parameters *are* the schema of its section in a recipe. There is no second
+place where a default or a type is written down, and no config object reaches the function.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from pydantic import ConfigDict, ValidationError, create_model
+
+from medcl.errors import UsageError
+
+Lazy = str
+"""``"package.module:attribute"``: imported when it is needed, so that `medcl --help` is instant."""
+
+
+def resolve(target: Lazy) -> Any:
+    """Import what ``"package.module:attribute"`` names."""
+    module, _, attribute = target.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A hint to append to an error: the nearest known name, or the list of all."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    if near:
+        return f"Did you mean '{near[0]}'?"
+    return f"Known: {', '.join(known)}." if known else "None is known."
+
+
+def lookup(table: Mapping[str, Lazy], name: str, what: str) -> Any:
+    """Resolve ``table[name]``.
+
+    Raises:
+        UsageError: if the name is not in the table; suggests the nearest one.
+    """
+    if name not in table:
+        raise UsageError(f"Unknown {what} '{name}'. {did_you_mean(name, table)}")
+    return resolve(table[name])
+
+
+def parameters(fn: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The keyword-only parameters of a function or class: what a recipe may set."""
+    signature = inspect.signature(fn)
+    return {n: p for n, p in signature.parameters.items() if p.kind is p.KEYWORD_ONLY}
+
+
+def checked(fn: Callable[..., Any], values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Validate ``values`` against the keyword-only parameters of ``fn`` and fill in the defaults.
+
+    Args:
+        fn: the function or class that will be called with the result.
+        values: a section of a recipe.
+        where: the section's name, for messages (``"views"`` gives ``views.cutout``).
+
+    Raises:
+        UsageError: for an unknown key (names the nearest), a missing or an ill-typed value.
+    """
+    known = parameters(fn)
+    for key in values:
+        if key not in known:
+            raise UsageError(f"Unknown key '{where}.{key}'. {did_you_mean(key, known)}")
+    target = fn.__init__ if inspect.isclass(fn) else fn
+    hints = typing.get_type_hints(target)
+    fields: dict[str, Any] = {
+        name: (hints.get(name, Any), ... if p.default is p.empty else p.default)
+        for name, p in known.items()
+    }
+    config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=())
+    model = create_model(f"{where}Section", __config__=config, **fields)
+    try:
+        section = model(**values)
+    except ValidationError as error:
+        raise UsageError(explain(error, where)) from None
+    return {name: getattr(section, name) for name in known}
+
+
+def explain(error: ValidationError, where: str = "") -> str:
+    """The first problem of a pydantic error, as one sentence with the key's full path."""
+    first = error.errors()[0]
+    path = ".".join(str(part) for part in ([where] if where else []) + list(first["loc"]))
+    if first["type"] == "missing":
+        return f"'{path}' is missing: set it in the recipe or with -s {path}=…"
+    return f"'{path}' = {first.get('input')!r}: {first['msg']}."

@@ -1,0 +1,123 @@
+"""A run directory: everything about one pretraining, readable without the code that made it.
+
+::
+
+    RUN/recipe.yaml           the recipe, every default written out
+    RUN/run.json              data, seed, versions, command, device
+    RUN/split.parquet         patient → train/test
+    RUN/encoder.safetensors   the encoder's weights
+    RUN/checkpoints/          to resume from
+    RUN/metrics.csv           loss and monitors by step (also under tensorboard/)
+    RUN/probe/                probe.json, predictions.parquet
+    RUN/report.html
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from medcl import plugin as plugins
+from medcl import recipe as recipes
+from medcl.errors import UsageError
+from medcl.plugin import Plugin, Samples
+from medcl.recipe import Recipe
+from medcl.registry import lookup, resolve
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class Run:
+    """An opened run directory. See `Run.open`."""
+
+    path: Path
+    recipe: Recipe
+
+    @classmethod
+    def open(cls, path: Path) -> Run:
+        """Open an existing run.
+
+        Raises:
+            UsageError: if the folder is no run.
+        """
+        if not (path / "recipe.yaml").is_file():
+            raise UsageError(
+                f"{path} is not a run: it holds no recipe.yaml. Make one: medcl pretrain"
+            )
+        return cls(path, recipes.load(path / "recipe.yaml"))
+
+    @property
+    def plugin(self) -> Plugin:
+        """The modality this run belongs to."""
+        return plugins.get(self.recipe.plugin)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """run.json: where the data lay, versions, seed, command."""
+        facts: dict[str, Any] = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+        return facts
+
+    @property
+    def data(self) -> Path:
+        """The index that the run was trained on."""
+        return Path(self.facts["data"])
+
+    def split(self) -> dict[str, str]:
+        """Patient key → "train" or "test"."""
+        frame = pl.read_parquet(self.path / "split.parquet")
+        return dict(zip(frame["patient"], frame["split"], strict=True))
+
+    def encoder(self, *, trained: bool = True, seed: int | None = None) -> nn.Module:
+        """The encoder, with its trained weights or as initialised under ``seed``, in eval mode.
+
+        Raises:
+            UsageError: if the run has not finished, so that there are no trained weights.
+        """
+        weights = self.path / "encoder.safetensors"
+        module = build_encoder(self.recipe, self.recipe.seed if seed is None else seed)
+        if trained:
+            if not weights.is_file():
+                raise UsageError(
+                    f"{self.path} has no encoder yet: finish it by running the same medcl pretrain."
+                )
+            from safetensors.torch import load_file
+
+            module.load_state_dict(load_file(weights))
+        return module.eval()
+
+
+def build_encoder(recipe: Recipe, seed: int) -> nn.Module:
+    """A freshly initialised encoder of the recipe: same seed, same weights."""
+    import torch
+
+    factory = lookup(plugins.get(recipe.plugin).encoders, recipe.encoder.name, "encoder")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        encoder: nn.Module = factory(**recipe.encoder.arguments)
+    return encoder
+
+
+def load_samples(
+    recipe: Recipe, data: Path, *, task: str | None = None, workers: int = 1
+) -> Samples:
+    """Open an index, prepare what the store lacks, and build the samples of a recipe or its task.
+
+    With ``task``, the task's dataset settings and then ``recipe.probe.dataset`` are laid over
+    ``recipe.dataset``. Items that could not be prepared are left out; the store keeps the reasons.
+    """
+    from medcl.archive.index import Index
+    from medcl.archive.store import prepare
+
+    plugin = plugins.get(recipe.plugin)
+    prepared = prepare(Index.open(data), plugin, recipe.prepare, workers=workers)
+    settings = dict(recipe.dataset)
+    if task is not None:
+        settings |= {**plugin.tasks[task].dataset, **recipe.probe.dataset}
+    samples: Samples = resolve(plugin.dataset)(prepared.items, prepared.arrays, **settings)
+    return samples
