@@ -7,6 +7,7 @@ The modality-free sections are the models below. The sections ``prepare``, ``dat
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -135,6 +136,23 @@ def available() -> dict[str, Path]:
         for folder in recipe_folders()
         for path in sorted(folder.rglob("*.yaml"))
     }
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A recipe's headline, as its file gives it."""
+
+    about: str
+    paper: str
+
+
+def describe() -> dict[str, Entry]:
+    """Every available recipe's headline. Reads the files without validating or importing."""
+    listed = {}
+    for name, path in available().items():
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        listed[name] = Entry(str(raw.get("about", "")), str(raw.get("paper", "")))
+    return listed
 
 
 def find(name: str) -> Path:

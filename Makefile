@@ -1,0 +1,34 @@
+# Two commands matter: `make demo` and `make test`. Each sets up what it needs first.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+OUT    ?= demo
+
+.PHONY: demo test check setup docs clean
+
+demo: $(VENV)/.ready
+	$(BIN)/medcl demo --out $(OUT)
+
+test: check
+	$(BIN)/pytest -n 2 --dist worksteal
+
+check: $(VENV)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+docs: $(VENV)/.ready
+	$(BIN)/python docs/generate.py
+
+setup: $(VENV)/.ready
+
+# The constraints name the exact versions tested together; on a machine with a GPU the same file
+# gives torch's CUDA build.
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "medcl needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV) || { echo "On Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) $(OUT) dist build .pytest_cache .mypy_cache .ruff_cache

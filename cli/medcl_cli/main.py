@@ -1,0 +1,84 @@
+"""The `medcl` command: a Typer app that turns arguments into calls, and errors into one line.
+
+Nothing here imports torch, lightning or monai; each verb imports what it needs when it runs.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from medcl.errors import MedclError, UsageError
+from medcl_cli.verbs import (
+    demo,
+    doctor,
+    embed,
+    index,
+    plugins,
+    prepare,
+    pretrain,
+    probe,
+    recipes,
+    report,
+)
+
+app = typer.Typer(
+    name="medcl",
+    help="From an archive of medical or sensor data to an evaluated, pretrained encoder.",
+    epilog="Start with: medcl demo",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,  # its dump of local variables could show patient data
+)
+
+# In the order in which they are used.
+app.command()(demo.demo)
+app.command()(doctor.doctor)
+app.command()(plugins.plugins)
+app.command()(recipes.recipes)
+app.command()(index.index)
+app.command()(prepare.prepare)
+app.command()(pretrain.pretrain)
+app.command()(embed.embed)
+app.command()(probe.probe)
+app.command()(report.report)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        import medcl
+
+        typer.echo(f"medcl {medcl.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None: ...
+
+
+def main() -> None:
+    """Run the command line: exit code 2 for wrong usage, 1 for failed work."""
+    try:
+        app()
+    except UsageError as error:
+        _fail(error, 2)
+    except MedclError as error:
+        _fail(error, 1)
+    except KeyboardInterrupt:
+        _fail("Interrupted. Run the same command again to go on from here.", 130)
+
+
+def _fail(message: object, code: int) -> None:
+    print(f"medcl: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

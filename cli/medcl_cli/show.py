@@ -1,0 +1,44 @@
+"""How results are printed: JSON for machines, tables for people."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Annotated
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]
+
+
+def as_json(value: object) -> None:
+    """One JSON document on standard output."""
+    typer.echo(json.dumps(value, indent=2, default=str, ensure_ascii=False))
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """A table: drawn on a terminal, tab-separated where the output is piped."""
+    if not sys.stdout.isatty():
+        for row in [columns, *rows]:
+            typer.echo("\t".join(str(cell) for cell in row))
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(*columns, title=title, title_justify="left", header_style="bold")
+    for row in rows:
+        drawn.add_row(*(Text(str(cell)) for cell in row))  # Text: data may hold [markup]
+    Console().print(drawn)
+
+
+def facts(title: str, values: Mapping[str, object]) -> None:
+    """A few named values, one a line."""
+    table(title, ("what", "value"), list(values.items()))
+
+
+def command() -> str:
+    """The command line as it was typed, for a run's record."""
+    return shlex.join(["medcl", *sys.argv[1:]])

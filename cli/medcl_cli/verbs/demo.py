@@ -1,0 +1,32 @@
+"""medcl demo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medcl_cli import show
+from medcl_cli.verbs.pretrain import Settings
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("medcl-demo"),
+    plugin: Annotated[str, typer.Option(help="Whose sample to run on.")] = "biosignals",
+    settings: Settings = None,
+    json: show.Json = False,
+) -> None:
+    """Run the whole way on a small real sample: index, pretrain, embed, probe, report.
+
+    About five minutes on two cores. Example: medcl demo --out demo
+    """
+    from medcl.demo import demo as run_demo
+
+    result = run_demo(plugin, out, settings or (), command=show.command(), quiet=json)
+    if json:
+        show.as_json(result.as_dict())
+        return
+    show.table(result.probe.title, *result.probe.table())
+    typer.echo(result.probe.verdict())
+    typer.echo(f"Report: {result.report.resolve()}")

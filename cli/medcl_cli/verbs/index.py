@@ -1,0 +1,62 @@
+"""medcl index."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from medcl_cli import show
+
+
+def index(
+    archive: Annotated[Path, typer.Argument(help="The folder that holds the recordings.")],
+    plugin: Annotated[str, typer.Option(help="The modality: see medcl plugins.")],
+    out: Annotated[Path, typer.Option(help="Where the index goes.")],
+    workers: Annotated[int, typer.Option(min=1, help="Processes that read headers.")] = 1,
+    engine: Annotated[
+        Literal["local", "ray"], typer.Option(help="Where they run: here, or on a Ray cluster.")
+    ] = "local",
+    key_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="Secret for hashing identifiers; the same key gives the same pseudonyms."
+        ),
+    ] = None,
+    patient_from: Annotated[
+        str | None,
+        typer.Option(help="Regex over the path with a group 'patient' (and perhaps 'site')."),
+    ] = None,
+    table: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV or Parquet with a column 'key' (path or stem), and patient, site, "
+            "or label columns."
+        ),
+    ] = None,
+    json: show.Json = False,
+) -> None:
+    """Index an archive: one row per recording, one row per reject with its reason.
+
+    Reads headers only, in parallel. Can be stopped and started again; an unchanged archive is not
+    read twice. Example: medcl index mitdb/ --plugin biosignals --out idx
+    """
+    from medcl.archive.index import build
+    from medcl.plugin import get
+
+    summary = build(
+        archive,
+        out,
+        get(plugin),
+        workers=workers,
+        engine=engine,
+        key_file=key_file,
+        patient_from=patient_from,
+        table=table,
+    )
+    if json:
+        show.as_json(asdict(summary))
+    else:
+        show.facts(f"Index {out}", asdict(summary))

@@ -1,0 +1,49 @@
+"""medcl prepare."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from medcl_cli import show
+from medcl_cli.verbs.pretrain import Settings
+
+
+def prepare(
+    recipe: Annotated[str, typer.Argument(help="A recipe's name, or a YAML file.")],
+    data: Annotated[Path, typer.Option(help="The index.")],
+    settings: Settings = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that decode.")] = 1,
+    engine: Annotated[
+        Literal["local", "ray"], typer.Option(help="Where they run: here, or on a Ray cluster.")
+    ] = "local",
+    json: show.Json = False,
+) -> None:
+    """Decode and clean every item of an index into its store, as the recipe asks.
+
+    `pretrain` does this by itself; run it beforehand to use more processes or a cluster.
+    Example: medcl prepare biosignals/demo --data idx --workers 8
+    """
+    from medcl import plugin as plugins
+    from medcl import recipe as recipes
+    from medcl.archive import store
+    from medcl.archive.index import Index
+
+    loaded = recipes.load(recipe, settings or ())
+    prepared = store.prepare(
+        Index.open(data),
+        plugins.get(loaded.plugin),
+        loaded.prepare,
+        workers=workers,
+        engine=engine,
+    )
+    result = {"prepared": prepared.items.height, "rejected": prepared.rejects.to_dicts()}
+    if json:
+        show.as_json(result)
+        return
+    show.facts(f"Store of {data}", {**result, "rejected": prepared.rejects.height})
+    if prepared.rejects.height:
+        rows = prepared.rejects.select("id", "code", "reason").rows()
+        show.table("Could not be prepared", ("id", "code", "reason"), rows)

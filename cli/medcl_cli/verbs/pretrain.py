@@ -1,0 +1,37 @@
+"""medcl pretrain."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medcl_cli import show
+
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", "-s", help="Override one setting of the recipe: section.key=value."),
+]
+
+
+def pretrain(
+    recipe: Annotated[str, typer.Argument(help="A recipe's name, or a YAML file.")],
+    data: Annotated[Path, typer.Option(help="The index: see medcl index.")],
+    out: Annotated[Path, typer.Option(help="The run's folder. The same again resumes it.")],
+    settings: Settings = None,
+    json: show.Json = False,
+) -> None:
+    """Pretrain an encoder without labels, on the training patients alone.
+
+    Example: medcl pretrain biosignals/demo --data idx --out run -s optimizer.lr=1e-3
+    """
+    from medcl import recipe as recipes
+    from medcl.engine.pretrain import pretrain as train
+
+    run = train(recipes.load(recipe, settings or ()), data, out, command=show.command())
+    if json:
+        show.as_json({"run": run.path, **run.facts})
+        return
+    show.facts(f"Run {run.path}", run.facts)
+    typer.echo(f"Next: medcl probe {run.path} && medcl report {run.path}")

@@ -1,0 +1,36 @@
+"""medcl probe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medcl_cli import show
+
+
+def probe(
+    runs: Annotated[
+        list[Path], typer.Argument(help="A run, or the runs of all folds of one recipe.")
+    ],
+    data: Annotated[
+        Path | None, typer.Option(help="Another index than the runs were trained on.")
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option(help="The labelled problem; the recipe's own by default.")
+    ] = None,
+    json: show.Json = False,
+) -> None:
+    """Compare frozen features: pretrained, random encoder, hand-made, on unseen patients.
+
+    Examples: medcl probe run · medcl probe fold0 fold1 fold2 fold3 fold4
+    """
+    from medcl.evaluate.probe import probe as evaluate
+    from medcl.run import Run
+
+    result = evaluate([Run.open(path) for path in runs], data=data, task=task)
+    if json:
+        show.as_json(result.as_dict())
+    else:
+        show.table(result.title, *result.table())

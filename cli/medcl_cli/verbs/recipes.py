@@ -1,0 +1,50 @@
+"""medcl recipes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medcl_cli import show
+
+
+def recipes(
+    name: Annotated[str | None, typer.Argument(help="A recipe to show.")] = None,
+    copy: Annotated[
+        Path | None, typer.Option(help="Write its annotated YAML here, to edit.")
+    ] = None,
+    full: Annotated[bool, typer.Option(help="Show it with every default written out.")] = False,
+    json: show.Json = False,
+) -> None:
+    """List the recipes, show one, or copy one out to edit.
+
+    Examples: medcl recipes · medcl recipes biosignals/demo · medcl recipes demo --copy mine.yaml
+    """
+    from medcl import recipe as library
+    from medcl.archive.atomic import write_text
+    from medcl.errors import UsageError
+
+    if name is None:
+        if copy is not None:
+            raise UsageError("Say which recipe to copy: medcl recipes NAME --copy FILE.")
+        listed = [
+            {"name": key, "about": loaded.about, "paper": loaded.paper}
+            for key, loaded in library.describe().items()
+        ]
+        if json:
+            show.as_json(listed)
+        else:
+            show.table("Recipes", ("name", "about", "paper"), [tuple(r.values()) for r in listed])
+        return
+    text = library.find(name).read_text(encoding="utf-8")
+    if copy is not None:
+        if copy.exists():
+            raise UsageError(f"{copy} exists already; choose another name.")
+        write_text(copy, text)
+        typer.echo(f"Wrote {copy}. Run it with: medcl pretrain {copy} --data IDX --out RUN")
+    elif json:
+        show.as_json(library.load(name).model_dump(mode="json"))
+    else:
+        typer.echo(library.dump(library.load(name)) if full else text, nl=False)

@@ -1,0 +1,101 @@
+"""Every step from an archive to a report, on a plugin's bundled sample. Reads like the tutorial."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medcl import plugin as plugins
+from medcl import recipe as recipes
+from medcl.errors import UsageError
+
+if TYPE_CHECKING:
+    from medcl.evaluate.probe import ProbeResult
+    from medcl.run import Run
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What the demo made."""
+
+    run: Run
+    probe: ProbeResult
+    report: Path
+    seconds: dict[str, float]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "run": str(self.run.path),
+            "report": str(self.report),
+            "seconds": self.seconds,
+            "probe": self.probe.as_dict(),
+        }
+
+
+def demo(
+    name: str, out: Path, overrides: Sequence[str] = (), *, command: str = "", quiet: bool = False
+) -> Demo:
+    """Index, pretrain, embed, probe and report on the sample of plugin ``name``.
+
+    Done steps are skipped when it is run again in the same folder.
+
+    Raises:
+        UsageError: if the plugin brings no sample.
+    """
+    plugin = plugins.get(name)
+    if plugin.sample is None or plugin.demo is None:
+        raise UsageError(f"Plugin '{name}' brings no sample to demonstrate.")
+    recipe = recipes.load(plugin.demo, overrides)
+
+    from medcl.archive.index import build
+    from medcl.engine.pretrain import pretrain
+    from medcl.evaluate.embeddings import embed_run
+    from medcl.evaluate.probe import probe
+    from medcl.report.report import write
+    from medcl.run import Run
+
+    clock = _Clock(quiet)
+    with clock("index", f"the sample archive in {plugin.sample.name}/"):
+        summary = build(plugin.sample, out / "index", plugin)
+    clock.say(
+        f"{summary.items} recordings of {summary.patients} patients, {summary.rejected} rejected"
+    )
+    with clock("pretrain", f"{recipe.name}: {recipe.trainer.steps} steps without labels"):
+        run = pretrain(recipe, out / "index", out / "run", command=command)
+    with clock("embed", "every window with the pretrained encoder"):
+        embed_run(run, None, out / "embeddings")
+    with clock("probe", "frozen features against a random encoder and hand-made features"):
+        result = probe([run])
+    with clock("report", "one HTML page"):
+        page = write(Run.open(run.path), out / "report.html")
+    return Demo(run, result, page, clock.seconds)
+
+
+class _Clock:
+    """Says what is happening, and how long each step took."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.quiet = quiet
+        self.seconds: dict[str, float] = {}
+
+    def say(self, text: str) -> None:
+        if not self.quiet:
+            print(f"            {text}", file=sys.stderr)
+
+    def __call__(self, step: str, about: str) -> _Clock:
+        if not self.quiet:
+            print(f"{step:>10}: {about}", file=sys.stderr)
+        self.step = step
+        return self
+
+    def __enter__(self) -> None:
+        self.start = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds[self.step] = round(time.perf_counter() - self.start, 1)
+        self.say(f"{self.seconds[self.step]} s")
