@@ -117,25 +117,21 @@ class Recipe(Section):
     probe: Probe = Probe()
 
 
-def recipe_folders() -> list[Path]:
-    """Where recipes are looked for: medcl's own ``configs``, then each plugin's."""
+def own_recipes() -> Path:
+    """medcl's ``configs``: inside the package when it was installed from a wheel."""
     here = Path(__file__).parent
-    own = here / "configs" if (here / "configs").is_dir() else here.parent / "configs"
-    theirs = [
-        p.recipes
-        for p in plugins.discover().values()
-        if isinstance(p, plugins.Plugin) and p.recipes
-    ]
-    return [own, *theirs]
+    return here / "configs" if (here / "configs").is_dir() else here.parent / "configs"
 
 
 def available() -> dict[str, Path]:
-    """Recipe name (``plugin/file-stem``) → its file."""
-    return {
-        f"{path.parent.name}/{path.stem}": path
-        for folder in recipe_folders()
-        for path in sorted(folder.rglob("*.yaml"))
-    }
+    """Recipe name (``plugin/file-stem``) → its file; medcl's own, then each plugin's."""
+    own = sorted(own_recipes().glob("*/*.yaml"))
+    known = {f"{path.parent.name}/{path.stem}": path for path in own}
+    for name, found in plugins.discover().items():
+        if isinstance(found, plugins.Plugin) and found.recipes:
+            theirs = sorted(found.recipes.glob("*.yaml"))
+            known |= {f"{name}/{path.stem}": path for path in theirs}
+    return known
 
 
 @dataclass(frozen=True)

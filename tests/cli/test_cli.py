@@ -1,0 +1,120 @@
+"""The command line as a user meets it: quick, exact in its errors, quiet when piped."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+COMMANDS = ["demo", "doctor", "plugins", "recipes", "index", "prepare", "pretrain", "embed"]
+COMMANDS += ["probe", "report"]
+
+
+def medcl(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "medcl_cli.main", *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "200", **environment},
+        timeout=120,
+    )
+
+
+def test_help_is_instant_and_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, time; start = time.perf_counter(); sys.argv = ['medcl', '--help']\n"
+        "from medcl_cli.main import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print(time.perf_counter() - start, [m for m in "
+        "('torch', 'lightning', 'monai', 'sklearn', 'matplotlib', 'scipy', 'wfdb', 'polars') "
+        "if m in sys.modules], file=sys.stderr)"
+    )
+    runs = []
+    for _ in range(3):
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        seconds, _, heavy = done.stderr.strip().partition(" ")
+        assert heavy == "[]"
+        runs.append(float(seconds))
+    assert min(runs) < 0.6, f"medcl --help took {min(runs):.2f} s"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_verb_has_help_with_an_example(command: str) -> None:
+    done = medcl(command, "--help")
+    assert done.returncode == 0
+    assert f"medcl {command}" in done.stdout.split("Usage:")[1].split("\n", 1)[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["index", "/nowhere", "--plugin", "biosignals", "--out", "x"], 2, "/nowhere"),
+        (["index", ".", "--plugin", "biosignal", "--out", "x"], 2, "Did you mean 'biosignals'?"),
+        (["index", "."], 2, "Missing option"),
+        (["pretrain", "nothing", "--data", "x", "--out", "y"], 2, "No recipe or file 'nothing'"),
+        (["pretrain", "demo", "--data", "/nowhere", "--out", "y"], 2, "/nowhere"),
+        (["probe", "/nowhere"], 2, "/nowhere is not a run"),
+        (["report", "/nowhere"], 2, "/nowhere is not a run"),
+        (["embed", "/nowhere", "--out", "x"], 2, "/nowhere is not a run"),
+        (["recipes", "--copy", "x.yaml"], 2, "Say which recipe"),
+        (["nonsense"], 2, "No such command"),
+    ],
+)
+def test_wrong_usage_is_exit_code_2_and_one_sentence(
+    arguments: list[str], code: int, message: str, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "medcl_cli.main", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "COLUMNS": "200"},
+        timeout=120,
+    )
+    assert done.returncode == code, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    assert list(tmp_path.iterdir()) == [], "a refused command leaves nothing behind"
+
+
+def test_doctor_names_what_it_needs() -> None:
+    done = medcl("doctor", "--json")
+    checks = {c["name"]: c for c in json.loads(done.stdout)}
+    assert checks["torch"]["status"] == "ok"
+    assert checks["plugin biosignals"]["status"] == "ok"
+    assert done.returncode == 0
+
+
+def test_recipes_copy_writes_an_annotated_file_that_runs_as_it_is(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    assert medcl("recipes", "demo", "--copy", str(mine)).returncode == 0
+    assert "#" in mine.read_text(), "the comments come along"
+    again = medcl("recipes", "demo", "--copy", str(mine))
+    assert again.returncode == 2
+    assert "exists already" in again.stderr
+    assert json.loads(medcl("recipes", str(mine), "--json").stdout)["plugin"] == "biosignals"
+
+
+def test_json_is_json_alone() -> None:
+    for arguments in (["plugins"], ["recipes"], ["doctor"]):
+        json.loads(medcl(*arguments, "--json").stdout)
+
+
+def test_piped_output_is_plain() -> None:
+    done = medcl("plugins")
+    assert "\x1b[" not in done.stdout
+    assert done.stdout.splitlines()[0].startswith("name\tstatus")
+    assert done.stderr == ""
+
+
+def test_version() -> None:
+    start = time.perf_counter()
+    assert medcl("--version").stdout.startswith("medcl 0.")
+    assert time.perf_counter() - start < 5

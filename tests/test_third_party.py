@@ -1,0 +1,81 @@
+"""The core is modality-free: a plugin from another package does everything, medcl/ untouched."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+
+def medcl(env: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "medcl_cli.main", *arguments],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """scikit-learn's digits, dealt out to invented writers: the persons here are synthetic."""
+    folder = tmp_path_factory.mktemp("synthetic_writers")
+    images, classes = load_digits(return_X_y=True)
+    rows = np.column_stack([classes, images]).astype(int)
+    for writer in range(12):
+        part = rows[writer * 60 : (writer + 1) * 60]
+        np.savetxt(folder / f"writer_{writer:02d}.csv", part, fmt="%d", delimiter=",")
+    (folder / "blank.csv").write_text("")
+    (folder / "notes.txt").write_text("not ours")
+    return folder
+
+
+def test_it_is_listed(third_party: dict[str, str]) -> None:
+    done = medcl(third_party, "plugins", "--json")
+    listed = {p["name"]: p for p in json.loads(done.stdout)}
+    assert listed["toy"]["status"] == "ok"
+    assert listed["toy"]["encoders"] == ["small"]
+
+
+def test_its_recipes_are_found(third_party: dict[str, str]) -> None:
+    assert "toy/digits" in medcl(third_party, "recipes").stdout
+
+
+def test_from_archive_to_report(third_party: dict[str, str], archive: Path, tmp_path: Path) -> None:
+    idx, run = str(tmp_path / "idx"), str(tmp_path / "run")
+    done = medcl(third_party, "index", str(archive), "--plugin", "toy", "--out", idx, "--json")
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert (summary["items"], summary["rejected"]) == (12, 1)
+
+    settings = ["-s", "trainer.steps=60"]
+    done = medcl(third_party, "pretrain", "digits", "--data", idx, "--out", run, *settings)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "encoder.safetensors").is_file()
+
+    done = medcl(third_party, "embed", run, "--out", str(tmp_path / "emb"), "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["samples"] == 720
+
+    done = medcl(third_party, "probe", run, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["task"] == "digit"
+
+    done = medcl(third_party, "report", run)
+    assert done.returncode == 0, done.stderr
+    assert "<html" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_core_names_no_plugin() -> None:
+    core = Path(__file__).parent.parent / "medcl"
+    for source in core.rglob("*.py"):
+        for name in ("medcl_ct", "medcl_pathology", "medcl_biosignals", "medcl_cli"):
+            lines = source.read_text(encoding="utf-8").splitlines()
+            imports = [x for x in lines if x.strip().startswith(("import ", "from "))]
+            assert not any(name in line for line in imports), f"{source} imports {name}"
