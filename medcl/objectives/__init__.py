@@ -31,6 +31,9 @@ class Objective:
 
 OBJECTIVES: dict[str, Objective] = {
     "info_nce": Objective(
-        "medcl.objectives.info_nce:info_nce", "negatives", "Chen 2020, arXiv 2002.05709"
+        "medcl.objectives.info_nce:info_nce", "negatives", "Oord 2018, arXiv 1807.03748"
+    ),
+    "nt_xent": Objective(
+        "medcl.objectives.nt_xent:nt_xent", "negatives", "Chen 2020, arXiv 2002.05709"
     ),
 }

@@ -1,0 +1,71 @@
+"""SimCLR's NT-Xent: every other view of the batch is a negative."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from medcl.errors import UsageError
+from medcl.nn.distributed import ALONE, Ranks
+from medcl.objectives.info_nce import against_negatives
+from medcl.objectives.pairs import Hidden
+from medcl.objectives.tiled import exact, row_sums
+from medcl.objectives.unit import unit
+
+
+def nt_xent(
+    z1: Tensor,
+    z2: Tensor,
+    *,
+    temperature: float = 0.1,
+    group: Tensor | None = None,
+    decoupled: bool = False,
+    ranks: Ranks = ALONE,
+) -> Tensor:
+    """−mean over the 2B views i of log( e^{s_ip} / Σ_{j≠i} e^{s_ij} ), p the other view of i.
+
+    Chen 2020 (SimCLR, arXiv 2002.05709, eq. 1). With ``decoupled`` j ≠ p too: Yeh 2022 (DCL,
+    arXiv 2110.06848). The 2B×2B matrix is symmetric: in one process half of it is computed.
+
+    Embeddings are L2-normalised inside; a zero vector has similarity 0 and gets no gradient.
+    A view with no negative at all adds zero.
+
+    Args:
+        z1: (B, d) this rank's first views.
+        z2: (B, d) second views; ``z2[i]`` is the positive of ``z1[i]``.
+        temperature: τ > 0.
+        group: (B,) integers, e.g. the patient: other samples of a view's group are no negatives.
+        decoupled: leave the positive out of the denominator.
+        ranks: the other processes; their views are negatives.
+
+    Returns:
+        Scalar, float32 (float64 for float64 inputs).
+
+    Raises:
+        UsageError: if the shapes differ or τ is not positive.
+
+    Example:
+        >>> round(nt_xent(torch.eye(4), torch.eye(4), temperature=1.0).item(), 4)  # log(1 + 6/e)
+        1.1654
+    """
+    if z1.shape != z2.shape or z1.ndim != 2:
+        raise UsageError(
+            f"nt_xent wants two views of one shape (B, d), "
+            f"not {tuple(z1.shape)} and {tuple(z2.shape)}."
+        )
+    if not temperature > 0:
+        raise UsageError(f"nt_xent: temperature must be positive, not {temperature}.")
+
+    n = len(z1)
+    z = unit(torch.cat([z1, z2]), temperature**-0.5)  # (2B, d)
+    positive = (z[:n] * z[n:]).sum(1, dtype=exact(z)).repeat(2)
+    # Gathered, the views lie rank by rank: rank r's z1, then its z2.
+    mine = ranks.rank * 2 * n + torch.arange(2 * n, device=z.device)
+    hidden = Hidden(
+        columns=torch.stack([mine, mine.roll(n)], dim=1),
+        row_group=None if group is None else group.repeat(2),
+        col_group=None if group is None else ranks.gather(group.repeat(2)),
+    )
+    others = None if ranks.world == 1 else ranks.gather(z)
+    negative = row_sums(z, others, hide=hidden, bound=1 / temperature).lse
+    return against_negatives(positive, negative, decoupled).to(z.dtype)

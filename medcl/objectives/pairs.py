@@ -1,0 +1,38 @@
+"""Which pairs a contrastive loss leaves out of its denominators, told by keys."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """A `tiled.Hide`: pairs named outright, and pairs of one group.
+
+    Attributes:
+        columns: (B, m) for each row the columns that are always hidden (itself, its partner); a
+            column that is not there (−1) hides nothing.
+        row_group: (B,) integers; pairs with equal group are hidden (two windows of one patient
+            are no negatives). None: no groups.
+        col_group: (N,) integers.
+    """
+
+    columns: Tensor | None = None
+    row_group: Tensor | None = None
+    col_group: Tensor | None = None
+
+    def __call__(self, s: Tensor, i: slice, j: slice) -> None:
+        """Set the hidden entries of tile ``s`` = (rows i, cols j) to −inf, in place."""
+        if self.row_group is not None and self.col_group is not None:
+            s.masked_fill_(self.row_group[i, None] == self.col_group[None, j], -torch.inf)
+        if self.columns is None:
+            return
+        for column in self.columns[i].unbind(1):
+            at = column - j.start
+            here = (at >= 0) & (at < s.shape[1])
+            at = at.clamp(0, s.shape[1] - 1).unsqueeze(1)
+            # Rows whose column lies in another tile write back what they read: no wait on a GPU.
+            s.scatter_(1, at, s.gather(1, at).masked_fill(here.unsqueeze(1), -torch.inf))

@@ -1,0 +1,242 @@
+"""Row sums over a similarity matrix that is never held: the core of every contrastive loss here.
+
+For s = rows · colsᵀ (B×N) it gives, per row, log Σ_j exp s_ij over what is not hidden, and
+Σ_j w_ij s_ij for weights w given tile by tile. The forward pass visits s in tiles; the backward
+pass computes each tile again instead of keeping it, so the extra memory is O((B + N)·d + tile²)
+(as in Dao 2022, arXiv 2205.14135, and Cheng 2024, arXiv 2410.17243). Where both sides of s are
+asked for, or s is symmetric, each tile is computed once for the two.
+
+Everything happens in float32 (float64 if given), also under autocast and for bf16/fp16 inputs;
+per-row sums are kept in float64. Where |s| may pass 25 (τ < 0.04), float32 cannot carry s to 1e-6
+any more: there the CPU makes its tiles in float64 (about twice the time); other devices, whose
+float64 may be very slow, stay with float32. Under ``torch.compile`` it is a graph break: what is
+around it compiles, the tiles run as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+Hide = Callable[[Tensor, slice, slice], None]
+"""Set to −inf, in place, what is hidden in a tile of s: ``hide(tile, rows, cols)``."""
+
+Weights = Callable[[slice, slice], Tensor]
+"""The constant weights w of one tile: ``weights(rows, cols)``."""
+
+FIXED_SHIFT = 25.0
+"""|s| up to here needs no running maximum: exp(s − 25) stays in float32's normal range."""
+
+
+class Sums(NamedTuple):
+    """What is known of each row of s (or each column)."""
+
+    lse: Tensor  # (B,) log Σ_j exp s_ij over what is not hidden; −inf where all is
+    dot: Tensor  # (B,) Σ_j w_ij s_ij, hidden or not; zero without weights
+
+
+@dataclass(frozen=True)
+class _Plan:
+    hide: Hide | None
+    weights: Weights | None
+    shift: float | None  # constant shift of exponents; None: running maximum
+    mirrored: bool  # s is symmetric: rows and cols are one tensor
+    both: bool  # give the column sums too
+    tile: int
+
+    def tiles(self, n: int, m: int) -> Iterator[tuple[slice, slice]]:
+        """The tiles of an n×m matrix; of a symmetric one the upper triangle."""
+        for i in range(0, n, self.tile):
+            for j in range(i if self.mirrored else 0, m, self.tile):
+                yield slice(i, min(i + self.tile, n)), slice(j, min(j + self.tile, m))
+
+    def product(self, rows: Tensor, cols: Tensor) -> Tensor:
+        """One tile of s."""
+        if self.shift is None and rows.device.type == "cpu":
+            return rows.double() @ cols.double().T
+        return rows @ cols.T
+
+
+class _LogSum:
+    """Running log-sum-exp per row."""
+
+    def __init__(self, n: int, like: Tensor, shift: float | None) -> None:
+        self.total = _zeros(n, like)
+        self.peak = torch.full_like(self.total, -torch.inf if shift is None else shift)
+
+    def add(self, at: slice, s: Tensor, dim: int) -> None:
+        peak = torch.maximum(self.peak[at], s.amax(dim))
+        safe = peak.masked_fill(peak == -torch.inf, 0.0)
+        self.total[at] *= (self.peak[at] - safe).exp()
+        self.total[at] += (s - safe.to(s.dtype).unsqueeze(dim)).exp_().sum(dim)
+        self.peak[at] = peak
+
+    def result(self) -> Tensor:
+        peak = self.peak.masked_fill(self.peak == -torch.inf, 0.0)
+        return self.total.log() + peak
+
+
+class _Tiled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, cols: Tensor, plan: _Plan) -> tuple[Tensor, ...]:
+        n, m = len(rows), len(cols)
+        row, row_dot = _LogSum(n, rows, plan.shift), _zeros(n, rows)
+        col, col_dot = row, row_dot
+        if not plan.mirrored:
+            col, col_dot = _LogSum(m, rows, plan.shift), _zeros(m, rows)
+        for i, j in plan.tiles(n, m):
+            s = plan.product(rows[i], cols[j])
+            other = plan.both or (plan.mirrored and i != j)
+            if plan.weights is not None:
+                ws = plan.weights(i, j) * s
+                row_dot[i] += ws.sum(1)
+                if other:
+                    col_dot[j] += ws.sum(0)
+            if plan.hide is not None:
+                plan.hide(s, i, j)
+            if plan.shift is None:
+                row.add(i, s, 1)
+                if other:
+                    col.add(j, s, 0)
+            else:
+                s.sub_(plan.shift).exp_()
+                row.total[i] += s.sum(1)
+                if other:
+                    col.total[j] += s.sum(0)
+        lse = row.result()
+        out = (lse, row_dot) + ((col.result(), col_dot) if plan.both else ())
+        ctx.plan = plan
+        ctx.save_for_backward(rows, cols, *out[::2])
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        rows, cols, *lse = ctx.saved_tensors
+        plan: _Plan = ctx.plan
+        # A side is (log-sum, its gradient, gradient of the weighted sum), shaped to meet a tile.
+        sides = [_side(plan, x, *grads[2 * k : 2 * k + 2]) for k, x in enumerate(lse)]
+        sides = sides * 2 if plan.mirrored else sides
+        d_rows = torch.zeros_like(rows)
+        d_cols = d_rows if plan.mirrored else torch.zeros_like(cols)
+        want_cols = ctx.needs_input_grad[1]
+        for i, j in plan.tiles(len(rows), len(cols)):
+            g = _tile_gradient(plan, plan.product(rows[i], cols[j]), sides, i, j).to(rows.dtype)
+            d_rows[i].addmm_(g, cols[j])
+            if (i != j) if plan.mirrored else want_cols:
+                d_cols[j].addmm_(g.T, rows[i])
+        return d_rows, None if plan.mirrored else d_cols, None
+
+
+def _side(plan: _Plan, lse: Tensor, d_lse: Tensor, d_dot: Tensor) -> tuple[Tensor, ...]:
+    lse = lse.masked_fill(lse == -torch.inf, 0.0)
+    if plan.shift is not None:
+        d_lse = d_lse * (plan.shift - lse).exp()
+    return lse, d_lse, d_dot
+
+
+def _tile_gradient(
+    plan: _Plan, s: Tensor, sides: list[tuple[Tensor, ...]], i: slice, j: slice
+) -> Tensor:
+    """∂loss/∂s of one tile; overwrites ``s``."""
+    if plan.hide is not None:
+        plan.hide(s, i, j)
+    lse, d_lse, d_dot = (x[i].unsqueeze(1).to(s.dtype) for x in sides[0])
+    if len(sides) == 2:
+        lse_col, d_lse_col, d_dot_col = (x[j].unsqueeze(0).to(s.dtype) for x in sides[1])
+    if plan.shift is not None:
+        s.sub_(plan.shift).exp_()
+        s *= d_lse if len(sides) == 1 else d_lse + d_lse_col
+    elif len(sides) == 1:
+        s.sub_(lse).exp_().mul_(d_lse)
+    else:
+        other = (s - lse_col).exp_().mul_(d_lse_col)
+        s.sub_(lse).exp_().mul_(d_lse).add_(other)
+    if plan.weights is not None:
+        s += plan.weights(i, j) * (d_dot if len(sides) == 1 else d_dot + d_dot_col)
+    return s
+
+
+@torch.compiler.disable
+def row_sums(
+    rows: Tensor,
+    cols: Tensor | None = None,
+    *,
+    hide: Hide | None = None,
+    weights: Weights | None = None,
+    bound: float = torch.inf,
+    tile: int = 1024,
+) -> Sums:
+    """`Sums` of every row of s = rows · colsᵀ, without holding s.
+
+    Args:
+        rows: (B, d), scaled by the caller (τ is not known here).
+        cols: (N, d), or None for ``rows`` itself: then s, ``hide`` and ``weights`` must be
+            symmetric, and only half of the tiles are computed.
+        hide: what is left out of the log-sum.
+        weights: constant weights of the weighted sum.
+        bound: |s| is never larger; a small bound saves the running maximum.
+        tile: side of a tile.
+
+    Example:
+        >>> z = torch.eye(3)
+        >>> row_sums(z, z).lse  # log(e + 1 + 1), thrice
+        tensor([1.5514, 1.5514, 1.5514], dtype=torch.float64)
+    """
+    return Sums(*_sums(rows, cols, hide, weights, bound, False, tile))
+
+
+@torch.compiler.disable
+def two_sided_sums(
+    rows: Tensor,
+    cols: Tensor,
+    *,
+    hide: Hide | None = None,
+    weights: Weights | None = None,
+    bound: float = torch.inf,
+    tile: int = 1024,
+) -> tuple[Sums, Sums]:
+    """`row_sums` of s and of sᵀ, computing each tile once.
+
+    Example:
+        >>> over_cols, over_rows = two_sided_sums(torch.eye(3), torch.eye(3))
+    """
+    out = _sums(rows, cols, hide, weights, bound, True, tile)
+    return Sums(*out[:2]), Sums(*out[2:])
+
+
+def _sums(
+    rows: Tensor,
+    cols: Tensor | None,
+    hide: Hide | None,
+    weights: Weights | None,
+    bound: float,
+    both: bool,
+    tile: int,
+) -> tuple[Tensor, ...]:
+    shift = bound if bound <= FIXED_SHIFT else None
+    plan = _Plan(hide, weights, shift, cols is None, both, tile)
+    out: tuple[Tensor, ...]
+    with torch.autocast(rows.device.type, enabled=False):
+        rows = widened(rows)
+        out = _Tiled.apply(rows, rows if cols is None else widened(cols), plan)
+    return out
+
+
+def exact(x: Tensor) -> torch.dtype:
+    """float64 where the device of ``x`` has it: for numbers kept once a row."""
+    return torch.float32 if x.device.type == "mps" else torch.float64
+
+
+def _zeros(n: int, like: Tensor) -> Tensor:
+    return torch.zeros(n, dtype=exact(like), device=like.device)
+
+
+def widened(x: Tensor) -> Tensor:
+    """float32, or float64 as it is: the types that sums are made in."""
+    return x if x.dtype == torch.float64 else x.float()
