@@ -135,7 +135,8 @@ class Plugin:
         views: ``(*, ...)`` → `Views`, a module that runs on the training device.
         encoders: name → ``(*, ...)`` → a module (B, ...) → (B, width), with an int ``width``.
         tasks: name → `Task`.
-        baselines: name → ``(x (B, ...)) -> (B, F)`` hand-made features to beat, as arrays.
+        baselines: name → ``(batch) -> (B, F)`` hand-made features to beat, as arrays; ``batch`` is
+            what `Samples.read` returned.
         preview: ``(x (B, ...), views) -> matplotlib Figure`` for the report.
         recipes: a folder of further recipes, if they are not in medcl's own ``configs``.
         sample: a folder with a small real archive, for ``medcl demo``.

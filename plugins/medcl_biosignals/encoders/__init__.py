@@ -1,0 +1,1 @@
+"""1D encoders: (B, C, T) → (B, width), any length, any number of channels."""

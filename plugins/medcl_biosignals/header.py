@@ -1,0 +1,182 @@
+"""WFDB headers, read as claims to be checked against the files, before any array is made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+
+MAX_HEADER_BYTES = 1 << 20
+_BYTES = {
+    "8": 1.0, "16": 2.0, "24": 3.0, "32": 4.0, "61": 2.0, "80": 1.0, "160": 2.0,
+    "212": 1.5, "310": 4 / 3, "311": 4 / 3,
+}  # fmt: skip
+FLAC = frozenset({"508", "516", "524"})
+_DEFAULT_FS = 250.0  # what the WFDB specification says where a header gives none
+
+
+class BadHeader(Exception):
+    """A header that cannot be used: ``code`` to count by, the message to act on."""
+
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+@dataclass(frozen=True)
+class Channel:
+    """One signal line."""
+
+    file: str
+    format: str
+    per_frame: int
+    offset: int
+    units: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a header says, less everything that could identify a person.
+
+    ``frames`` is None where the header leaves the length out; ``segments`` is empty but for a
+    multi-segment (master) header, which has no channels of its own.
+    """
+
+    name: str
+    fs: float
+    fs_given: bool
+    frames: int | None
+    channels: tuple[Channel, ...]
+    segments: tuple[tuple[str, int], ...] = ()
+
+
+def read_header(path: Path) -> Header:
+    """Parse a header file.
+
+    Raises:
+        BadHeader: if it is not a WFDB header, or claims what cannot be.
+    """
+    from wfdb.io import header as wfdb_header
+
+    with path.open("rb") as handle:
+        raw = handle.read(MAX_HEADER_BYTES + 1)
+    if not raw.strip():
+        raise BadHeader("empty-header", "the header file is empty")
+    if len(raw) > MAX_HEADER_BYTES or b"\0" in raw:
+        raise BadHeader("not-wfdb", "the .hea file is no WFDB header (binary or over 1 MB)")
+    lines, _ = wfdb_header.parse_header_content(raw.decode("utf-8", errors="replace"))
+    first = wfdb_header.rx_record.match(lines[0]) if lines else None
+    if first is None:
+        raise BadHeader("not-wfdb", "the first line of the .hea file is no WFDB record line")
+    try:
+        frames = int(first["sig_len"]) if first["sig_len"] else None
+        fs = float(first["fs"]) if first["fs"] else _DEFAULT_FS
+        n_channels = int(first["n_sig"])
+        if first["n_seg"]:
+            parts = [_match(wfdb_header.rx_segment, line) for line in lines[1:]]
+            segments = tuple((part["seg_name"], int(part["seg_len"])) for part in parts)
+            channels: tuple[Channel, ...] = ()
+        else:
+            segments = ()
+            channels = tuple(
+                _channel(_match(wfdb_header.rx_signal, line)) for line in lines[1 : n_channels + 1]
+            )
+    except ValueError as error:
+        raise BadHeader("not-wfdb", f"a number in the header cannot be read ({error})") from None
+    if fs <= 0:
+        raise BadHeader("bad-sampling-rate", f"the header gives a sampling rate of {fs:g} Hz")
+    if not segments and len(channels) < n_channels:
+        raise BadHeader(
+            "bad-header", f"{n_channels} signals are announced but {len(channels)} described"
+        )
+    if n_channels == 0:
+        raise BadHeader("no-signals", "the header describes no signal")
+    return Header(first["record_name"], fs, bool(first["fs"]), frames, channels, segments)
+
+
+def _match(pattern: object, line: str) -> Mapping[str, str]:
+    found = pattern.match(line)  # type: ignore[attr-defined]
+    if found is None:
+        raise BadHeader("bad-header", "a signal or segment line of the header is malformed")
+    return dict(found.groupdict())
+
+
+def _channel(line: Mapping[str, str]) -> Channel:
+    return Channel(
+        file=line["file_name"],
+        format=line["fmt"],
+        per_frame=int(line["samps_per_frame"] or 1),
+        offset=int(line["byte_offset"] or 0),
+        units=line["units"] or "mV",
+        name=line["sig_name"].strip(),
+    )
+
+
+def stored_frames(header: Header, folder: Path) -> int:
+    """How many frames the signal files hold, as far as that can be told without decoding.
+
+    Raises:
+        BadHeader: if a file is missing, empty, of an unknown format, or shorter than the header
+            claims. Nothing is allocated from a claim.
+    """
+    files: dict[str, list[Channel]] = {}
+    for channel in header.channels:
+        files.setdefault(channel.file, []).append(channel)
+    frames = [_check_file(folder / file, header.frames, group) for file, group in files.items()]
+    return header.frames if header.frames is not None else min(frames)
+
+
+def _check_file(path: Path, claimed: int | None, group: list[Channel]) -> int:
+    fmt, offset = group[0].format, group[0].offset
+    if any((channel.format, channel.offset) != (fmt, offset) for channel in group):
+        raise BadHeader("bad-header", f"the signals of {path.name} differ in format or offset")
+    if fmt not in _BYTES and fmt not in FLAC:
+        raise BadHeader("unknown-format", f"WFDB format {fmt} is not one that can be read")
+    if not path.is_file():
+        raise BadHeader("missing-signal", f"the signal file {path.name} is missing")
+    size = path.stat().st_size
+    if size == 0:
+        raise BadHeader("empty-signal", f"the signal file {path.name} is empty")
+    if fmt in FLAC:
+        return _check_flac(path, claimed, group)
+    per_frame = sum(channel.per_frame for channel in group)
+    held = int((size - offset) / (_BYTES[fmt] * per_frame))
+    if claimed is not None and size < offset + ceil(claimed * per_frame * _BYTES[fmt]):
+        raise _short(path.name, claimed, max(held, 0))
+    return held
+
+
+def _check_flac(path: Path, claimed: int | None, group: list[Channel]) -> int:
+    """The stream's own frame count, tried by decoding its very last frame."""
+    import soundfile
+
+    try:
+        with soundfile.SoundFile(path) as stream:
+            held = stream.frames // group[0].per_frame - group[0].offset
+            channels = stream.channels
+            last = (claimed if claimed is not None and claimed <= held else held) - 1
+            stream.seek(max((last + group[0].offset) * group[0].per_frame, 0))
+            whole = len(stream.read(1, dtype="int32")) == 1
+    except (soundfile.LibsndfileError, ValueError, RuntimeError):
+        raise BadHeader(
+            "bad-signal", f"{path.name} is no FLAC stream, or is cut off or damaged"
+        ) from None
+    if channels != len(group):
+        raise BadHeader(
+            "bad-header", f"{path.name} holds {channels} channels, the header says {len(group)}"
+        )
+    if claimed is not None and claimed > held:
+        raise _short(path.name, claimed, held)
+    if not whole:
+        raise BadHeader("truncated", f"{path.name} ends before its last sample")
+    return held
+
+
+def _short(file: str, claimed: int, held: int) -> BadHeader:
+    return BadHeader(
+        "truncated",
+        f"{file} holds {held} samples a channel but the header claims {claimed}: "
+        "the file is cut off or the header wrong",
+    )

@@ -1,0 +1,50 @@
+"""The plugin value of this modality. Light to import: torch, scipy and wfdb load when needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from medcl.plugin import Plugin, Task
+from medcl_biosignals.aami import CLASSES
+from medcl_biosignals.scan import scan
+from medcl_biosignals.units import units
+
+_BEAT = {"kind": "beat", "stride": 0.0, "quality": 0.0}
+
+plugin = Plugin(
+    name="biosignals",
+    summary="ECG, PPG and other waveforms: WFDB records to clean windows and beats.",
+    contract=1,
+    units=units,
+    scan=scan,
+    prepare="medcl_biosignals.prepare:prepare",
+    dataset="medcl_biosignals.dataset:dataset",
+    views="medcl_biosignals.views:views",
+    encoders={
+        "resnet1d": "medcl_biosignals.encoders.resnet:resnet1d",
+        "mbconv1d": "medcl_biosignals.encoders.mbconv:mbconv1d",
+    },
+    tasks={
+        "aami": Task(
+            label="aami",
+            kind="multiclass",
+            classes=CLASSES,
+            dataset=_BEAT,
+            about="Beats into the five AAMI EC57 classes, paced records left out.",
+        ),
+        "aami-nsv": Task(
+            label="aami",
+            kind="multiclass",
+            classes=("N", "S", "V"),
+            dataset={**_BEAT, "classes": ("N", "S", "V")},
+            about="Beats into N, S and V; the rare fusion and unclassifiable beats left out.",
+        ),
+    },
+    baselines={
+        "handmade": "medcl_biosignals.baselines:handmade",
+        "raw": "medcl_biosignals.baselines:raw",
+    },
+    preview="medcl_biosignals.preview:preview",
+    sample=Path(__file__).parent / "sample",
+    demo="biosignals/demo",
+)

@@ -1,0 +1,82 @@
+"""How far a stretch of signal can be trusted, as a number from 0 (useless) to 1."""
+
+from __future__ import annotations
+
+import numpy as np
+
+BLOCK_SECONDS = 2.0
+_FLAT, _CLIP = 0.5, 0.2  # shares of flat or clipped samples at which a block is worth nothing
+
+
+def block_quality(raw: np.ndarray, fs: float, clean: np.ndarray, clean_fs: float) -> np.ndarray:
+    """Quality of each lead for every `BLOCK_SECONDS` of a recording.
+
+    The product of four parts, each in 0–1: samples that are there, that move, that are not at the
+    recorder's limits (all from the raw signal), and a peakedness like that of a heart beat: an ECG
+    block is spiky (kurtosis above 5, Clifford 2012, doi 10.1088/0967-3334/33/9/1419), noise is not
+    (3), mains hum less (1.5). PPG is smoother; so a low kurtosis costs at most a half.
+
+    Args:
+        raw: (C, N) as recorded, NaN where missing.
+        fs: its sampling rate.
+        clean: (C, T) filtered and resampled.
+        clean_fs: its sampling rate.
+
+    Returns:
+        (C, blocks) float32; the last block may be shorter than the others.
+    """
+    blocks = max(int(np.ceil(clean.shape[1] / (BLOCK_SECONDS * clean_fs))), 1)
+    raw_blocks = _blocks(raw, round(BLOCK_SECONDS * fs), blocks)  # (C, blocks, n)
+    there = np.isfinite(raw_blocks).mean(axis=-1)
+    flat = flat_share(raw_blocks)
+    clipped = clip_share(raw_blocks, raw)
+    peaked = np.clip(
+        (kurtosis(_blocks(clean, round(BLOCK_SECONDS * clean_fs), blocks)) - 1) / 4, 0, 1
+    )
+    moving = np.clip(1 - flat / _FLAT, 0, 1)
+    inside = np.clip(1 - clipped / _CLIP, 0, 1)
+    return (there * moving * inside * (0.5 + 0.5 * peaked)).astype(np.float32)
+
+
+def flat_share(x: np.ndarray) -> np.ndarray:
+    """Share of steps of (..., n) without any change that are part of a longer standstill."""
+    still = np.diff(x, axis=-1) == 0
+    if still.shape[-1] < 5:
+        return still.all(axis=-1).astype(float)
+    run = np.lib.stride_tricks.sliding_window_view(still, 5, axis=-1).all(axis=-1)
+    return run.mean(axis=-1)
+
+
+def clip_share(x: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Share of samples of (C, ..., n) that stand at the extremes of the recording (C, N)."""
+    rows = (len(whole),) + (1,) * (x.ndim - 1)
+    top, bottom = np.nanmax(whole, axis=1).reshape(rows), np.nanmin(whole, axis=1).reshape(rows)
+    at_limit = ((x >= top) | (x <= bottom)) & (top > bottom)
+    # A single sample is always the largest: only two or more in a row are clipping.
+    return (at_limit[..., 1:] & at_limit[..., :-1]).mean(axis=-1)
+
+
+def kurtosis(x: np.ndarray) -> np.ndarray:
+    """Fourth standardised moment over the last axis (3 for Gaussian noise, 0 for a constant)."""
+    d = x - x.mean(axis=-1, keepdims=True)
+    second = (d**2).mean(axis=-1)
+    fourth = (d**4).mean(axis=-1)
+    return np.divide(fourth, second**2, out=np.zeros_like(second), where=second > 1e-12)
+
+
+def skewness(x: np.ndarray) -> np.ndarray:
+    """Third standardised moment over the last axis (0 for a constant); for PPG, higher is better.
+
+    Elgendi 2016, doi 10.3390/bioengineering3040021.
+    """
+    d = x - x.mean(axis=-1, keepdims=True)
+    second = (d**2).mean(axis=-1)
+    third = (d**3).mean(axis=-1)
+    return np.divide(third, second**1.5, out=np.zeros_like(second), where=second > 1e-12)
+
+
+def _blocks(x: np.ndarray, size: int, blocks: int) -> np.ndarray:
+    """(C, N) → (C, blocks, size); the end is filled up by repeating the last sample."""
+    short = max(blocks * size - x.shape[1], 0)
+    padded = np.pad(x, ((0, 0), (0, short)), mode="edge") if short else x
+    return padded[:, : blocks * size].reshape(len(x), blocks, size)

@@ -1,0 +1,60 @@
+"""Which files of an archive belong together, by their names alone."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import PurePosixPath
+
+from medcl.plugin import FileStat, Unit
+
+HEADER = ".hea"
+SIGNALS = (".dat", ".mat", ".xyz")
+_SEGMENT = re.compile(r"(.+)_\d{4}")
+
+
+def units(files: Sequence[FileStat]) -> Iterator[Unit]:
+    """Group the files of WFDB records; everything else is left alone.
+
+    A record is a header and the files named like it (``100.hea``, ``100.dat``, ``100.atr``). A
+    header without a signal file of its name may be the master of several segments, or name its
+    signals otherwise; it, what its segments could be, and signal files without a header are then
+    one unit of their folder, which `scan` sorts out by reading the headers.
+    """
+    folders: dict[PurePosixPath, dict[str, list[FileStat]]] = defaultdict(lambda: defaultdict(list))
+    for file in files:
+        path = PurePosixPath(file.path)
+        if not path.name.startswith("."):
+            folders[path.parent][path.stem].append(file)
+    for folder, stems in folders.items():
+        yield from _folder(folder, stems)
+
+
+def _folder(folder: PurePosixPath, stems: dict[str, list[FileStat]]) -> Iterator[Unit]:
+    headers = {stem for stem, files in stems.items() if _any(files, (HEADER,))}
+    signals = {stem for stem, files in stems.items() if _any(files, SIGNALS)}
+    lone = headers - signals
+    unclear = {stem for stem in headers | signals if _unclear(stem, headers, lone)} if lone else ()
+    if unclear:
+        yield _unit(folder, (file for stem in unclear for file in stems[stem]))
+    for stem in (headers | signals).difference(unclear):
+        yield _unit(folder / stem, stems[stem])
+
+
+def _unclear(stem: str, headers: set[str], lone: set[str]) -> bool:
+    """Whether these files may belong to a header of another name."""
+    if stem in lone or stem not in headers:
+        return True
+    segment = _SEGMENT.fullmatch(stem)
+    if segment and f"{segment[1]}_layout" in lone:  # as in MIMIC: 3544749_0001 of p000020-…
+        return True
+    return any(stem[:end] in lone for end in range(1, len(stem)))
+
+
+def _unit(key: PurePosixPath, files: Iterable[FileStat]) -> Unit:
+    return Unit(key=key.as_posix(), files=tuple(sorted(files, key=lambda file: file.path)))
+
+
+def _any(files: Iterable[FileStat], suffixes: tuple[str, ...]) -> bool:
+    return any(file.path.endswith(suffixes) for file in files)

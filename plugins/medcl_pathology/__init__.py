@@ -1,0 +1,1 @@
+"""Whole-slide pathology for medcl. Reserved: the plugin is not written yet, and not announced."""
