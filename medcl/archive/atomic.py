@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from medcl.errors import UsageError
 
 
 @contextmanager
@@ -19,6 +22,7 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         _sync(temporary)
         os.replace(temporary, path)
+        _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -27,6 +31,22 @@ def write_text(path: Path, text: str) -> None:
     """Replace a text file as a whole."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def locked(path: Path, message: str) -> Iterator[None]:
+    """Hold a lock file, which a killed process lets go of by itself.
+
+    Raises:
+        UsageError: with this message, if another process holds it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(message) from None
+        yield
 
 
 @contextmanager
@@ -39,16 +59,21 @@ def new_folder(path: Path) -> Iterator[Path]:
         yield temporary
         for file in temporary.iterdir():
             _sync(file)
+        _sync(temporary)
         try:
             os.rename(temporary, path)
         except OSError:
             if not path.is_dir():
                 raise
+        _sync(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _sync(path: Path) -> None:
     """Force the bytes out before the rename, so that a power cut cannot leave an empty file."""
-    with path.open("rb") as handle:
-        os.fsync(handle.fileno())
+    descriptor = os.open(path, os.O_RDONLY)  # a folder too: its entries are the names
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

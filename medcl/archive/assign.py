@@ -1,0 +1,165 @@
+"""Patients, sites and labels from outside the files: a pattern on the paths, or a table.
+
+Nothing is defaulted in silence: a path that the pattern does not fit, or an item that a table of
+patients does not list, is rejected, since a wrong patient leaks between training and test.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import polars as pl
+
+from medcl.errors import UsageError
+from medcl.plugin import Record, Reject
+
+_TEXT = ("key", "patient", "site")
+
+
+@dataclass
+class Assignment:
+    """What is known from outside. Without pattern and table it changes nothing.
+
+    Attributes:
+        pattern: searched in the record key; group ``patient``, optionally ``site``.
+        rows: table key → its other columns.
+        columns: the table's columns, without the key.
+    """
+
+    pattern: re.Pattern[str] | None = None
+    rows: dict[str, dict[str, Any]] = field(default_factory=dict)
+    columns: tuple[str, ...] = ()
+    table_hash: str | None = None
+    used: set[str] = field(default_factory=set)
+
+    @property
+    def unused(self) -> int:
+        """Rows of the table that no record asked for so far."""
+        return len(self.rows) - len(self.used)
+
+    def apply(self, records: list[Record]) -> list[Record | Reject]:
+        """Each record with what is known of it, or the reason why it cannot be used."""
+        fits = Counter(row for file in {_file(r.key) for r in records} for row in self._row(file))
+        return [self._apply(record, fits) for record in records]
+
+    def _apply(self, record: Record, fits: Counter[str]) -> Record | Reject:
+        if self.pattern is not None:
+            match = self.pattern.search(record.key)
+            if match is None or not (match["patient"] or "").strip():
+                reason = "The --patient-from pattern does not fit its path."
+                return Reject(record.key, "no-patient", reason)
+            groups = match.groupdict()
+            record = replace(
+                record, patient=groups["patient"], site=groups.get("site") or record.site
+            )
+        if not self.columns:
+            return record
+        names = [record.key] if record.key in self.rows else self._row(_file(record.key))
+        if not names:
+            if "patient" not in self.columns:
+                return record
+            return Reject(record.key, "no-patient", "The table does not list it.")
+        name = names[0]
+        if name != record.key and fits[name] > 1:
+            reason = f"The table's key fits {fits[name]} files; give their paths in the table."
+            return Reject(record.key, "ambiguous-key", reason)
+        self.used.add(name)
+        return self._from_row(record, self.rows[name])
+
+    def _from_row(self, record: Record, row: dict[str, Any]) -> Record | Reject:
+        if "patient" in row:
+            if not (row["patient"] or "").strip():
+                return Reject(record.key, "no-patient", "The table gives it no patient.")
+            record = replace(record, patient=row["patient"])
+        if row.get("site"):
+            record = replace(record, site=row["site"])
+        labels = {name: value for name, value in row.items() if name not in ("patient", "site")}
+        return replace(record, labels={**record.labels, **labels})
+
+    def _row(self, file: str) -> list[str]:
+        """The table's key for a file: its path, the path without suffix, its name, its stem."""
+        path = PurePosixPath(file)
+        names = (file, str(path.with_suffix("")), path.name, path.stem)
+        return [name for name in names if name in self.rows][:1]
+
+
+def _file(key: str) -> str:
+    """A record key without its ``#part``."""
+    return key.partition("#")[0]
+
+
+def load(patient_from: str | None = None, table: Path | None = None) -> Assignment:
+    """Read the pattern and the table.
+
+    Args:
+        patient_from: a regular expression with a group named ``patient``, optionally one ``site``.
+        table: CSV or Parquet with a column ``key`` (path in the archive, or its name or stem), and
+            any of ``patient``, ``site``; every other column becomes a label and is not hashed.
+
+    Raises:
+        UsageError: for a broken pattern, an unreadable table, one without ``key``, a repeated key,
+            or patients given by both.
+    """
+    assignment = Assignment(pattern=_pattern(patient_from))
+    if table is None:
+        return assignment
+    frame = _read(table)
+    if "key" not in frame.columns or len(frame.columns) < 2:
+        raise UsageError(
+            f"The table {table} needs a column 'key' (the path in the archive) and one more; "
+            f"it has: {', '.join(frame.columns)}."
+        )
+    if patient_from is not None and "patient" in frame.columns:
+        raise UsageError(
+            f"Patients are given twice: by --patient-from and by {table}. Leave one of them out."
+        )
+    for row in frame.iter_rows(named=True):
+        key = (row.pop("key") or "").strip().replace("\\", "/").removeprefix("./")
+        if key in assignment.rows or not key:
+            problem = "a key twice" if key else "a row without a key"
+            line = len(assignment.rows) + 1
+            raise UsageError(f"The table {table} has {problem} (row {line}). Give each item once.")
+        assignment.rows[key] = row
+    assignment.columns = tuple(name for name in frame.columns if name != "key")
+    assignment.table_hash = hashlib.sha256(table.read_bytes()).hexdigest()
+    return assignment
+
+
+def _pattern(patient_from: str | None) -> re.Pattern[str] | None:
+    if patient_from is None:
+        return None
+    try:
+        pattern = re.compile(patient_from)
+    except re.error as error:
+        raise UsageError(f"--patient-from is no regular expression: {error}.") from None
+    if "patient" not in pattern.groupindex:
+        raise UsageError(
+            "--patient-from needs a group named patient, for example "
+            r"'^(?P<site>[^/]+)/(?P<patient>[^/]+)/'."
+        )
+    return pattern
+
+
+def _read(table: Path) -> pl.DataFrame:
+    """The table: identifiers as text (007 stays 007), labels as text, numbers or flags."""
+    try:
+        if table.suffix.lower() in (".parquet", ".pq"):
+            frame = pl.read_parquet(table)
+        else:
+            names = pl.read_csv(table, n_rows=0).columns
+            text = {name: pl.String for name in _TEXT if name in names}
+            frame = pl.read_csv(table, schema_overrides=text, infer_schema_length=None)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        first = str(error).splitlines()[0]
+        raise UsageError(f"The table {table} cannot be read as CSV or Parquet: {first}") from None
+    plain = {
+        name
+        for name, kind in frame.schema.items()
+        if name not in _TEXT and (kind.is_numeric() or kind == pl.Boolean)
+    }
+    return frame.with_columns(pl.exclude(plain).cast(pl.String) if plain else pl.all())

@@ -1,0 +1,83 @@
+"""What an index is bound to from its first moment: one archive, one plugin, one key."""
+
+from __future__ import annotations
+
+import json
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import medcl
+from medcl.archive import pseudonym
+from medcl.archive.atomic import write_text
+from medcl.archive.pseudonym import Pseudonyms
+from medcl.errors import UsageError
+from medcl.plugin import GROUP, Plugin
+
+FORMAT = 1
+
+
+def private_folder(out: Path) -> Path:
+    """Make the folder for what names persons, closed to everybody but its owner."""
+    private = out / "private"
+    private.mkdir(parents=True, exist_ok=True)
+    private.chmod(0o700)
+    (private / "scan").mkdir(exist_ok=True)
+    return private
+
+
+def claim(private: Path, archive: Path, plugin: Plugin, key_file: Path | None) -> Pseudonyms:
+    """Bind a new index; open the pseudonyms of an existing one.
+
+    An archive that moved (nothing is left in its old place) stays the same archive.
+
+    Raises:
+        UsageError: if the index is bound to another archive, plugin or key, or its key is lost.
+    """
+    path, index = private / "archive.json", private.parent
+    bound = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if bound and bound["plugin"] != plugin.name:
+        raise UsageError(
+            f"{index} is an index of plugin '{bound['plugin']}', not '{plugin.name}'. "
+            "Choose another --out."
+        )
+    if bound and bound["archive"] != str(archive) and Path(bound["archive"]).is_dir():
+        raise UsageError(
+            f"{index} is the index of {bound['archive']}, not of {archive}. Choose another --out."
+        )
+    if bound and bound["own_key"] and not (private / "key").exists():
+        raise UsageError(
+            f"The key of {index} is gone: {private / 'key'} is missing. Restore it, or index into "
+            "another --out."
+        )
+    pseudonyms = pseudonym.load(private, key_file, may_create=not bound)
+    if bound and bound["key_check"] != pseudonyms.check:
+        made = "its own key" if bound["own_key"] else "another key file"
+        raise UsageError(
+            f"{index} was made with {made}: the patients' pseudonyms would change. Give the same "
+            f"key (--key-file or ${pseudonym.KEY_VARIABLE}), or choose another --out."
+        )
+    now = {
+        "archive": str(archive),
+        "plugin": plugin.name,
+        "key_check": pseudonyms.check,
+        "own_key": (private / "key").exists(),
+    }
+    write_text(path, json.dumps(now, indent=2) + "\n")
+    return pseudonyms
+
+
+def made_by(plugin: Plugin) -> dict[str, Any]:
+    """What decides how files are read: if any of it changes, all are read again."""
+    versions = [
+        entry.dist.version
+        for entry in entry_points(group=GROUP)
+        if entry.name == plugin.name and entry.dist is not None
+    ]
+    return {
+        "format": FORMAT,
+        "medcl": medcl.__version__,
+        "plugin": plugin.name,
+        "plugin_version": versions[0] if versions else None,
+        "contract": plugin.contract,
+    }

@@ -1,0 +1,286 @@
+"""The index of an archive: one row an item, one row a reject, nothing in it that names a person.
+
+::
+
+    IDX/index.json        plugin, versions, counts; written last: without it the index is unfinished
+    IDX/items.parquet     id, patient, site, fingerprint, findings, technical fields, label.<name>
+    IDX/rejects.parquet   id, code, reason
+    IDX/private/          (owner only) key, archive.json, paths.parquet, scan/units.jsonl
+    IDX/store/            prepared arrays (`medcl.archive.store`)
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from medcl.archive import assign, journal, scanning, tables
+from medcl.archive.atomic import locked, replacing, write_text
+from medcl.archive.claim import FORMAT, claim, made_by, private_folder
+from medcl.archive.pmap import Engine, Failure, pmap
+from medcl.archive.scanning import Scanned
+from medcl.archive.walk import walk
+from medcl.errors import MedclError, UsageError
+from medcl.plugin import FileStat, Plugin, Reject, Unit
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What an indexing run found.
+
+    Attributes:
+        rejects: code → count.
+        ignored: files that belong to no unit of this plugin.
+        scanned, reused: units opened in this run, and those taken over from earlier ones.
+        unmatched: rows of the table that no item asked for.
+    """
+
+    items: int
+    patients: int
+    sites: int
+    rejects: dict[str, int] = field(default_factory=dict)
+    ignored: int = 0
+    scanned: int = 0
+    reused: int = 0
+    unmatched: int = 0
+    seconds: float = 0.0
+
+    @property
+    def rejected(self) -> int:
+        """Rejects of all codes."""
+        return sum(self.rejects.values())
+
+
+def build(
+    archive: Path,
+    out: Path,
+    plugin: Plugin,
+    *,
+    workers: int = 1,
+    engine: Engine = "local",
+    key_file: Path | None = None,
+    patient_from: str | None = None,
+    table: Path | None = None,
+    rescan: bool = False,
+) -> Summary:
+    """Index an archive. Run again, it opens only files that are new or changed.
+
+    Killed at any moment and run again, it ends with the same tables, byte for byte, as undisturbed.
+
+    Args:
+        archive: the folder that holds the recordings; only read.
+        out: the index; may lie inside the archive, and is then not walked.
+        plugin: the modality.
+        workers: processes.
+        engine: "local" or "ray".
+        key_file: the secret for pseudonyms; see `medcl.archive.pseudonym.load`.
+        patient_from: a pattern on the item's key; see `medcl.archive.assign.load`.
+        table: patients, sites and labels by file; see `medcl.archive.assign.load`.
+        rescan: open every file again, for instance after access rights were mended.
+
+    Raises:
+        UsageError: for a missing or empty archive, one without a file of this modality, an index of
+            another archive, plugin or key, or one that another process is writing.
+    """
+    started = time.monotonic()
+    archive, out = archive.resolve(), out.resolve()
+    if out == archive:
+        raise UsageError(f"The index cannot be the archive itself ({out}). Choose another --out.")
+    assignment = assign.load(patient_from, table)
+    walked = walk(archive, skip=out)
+    units, repeated = _group(plugin, walked.files)
+    rejects = walked.rejects + repeated
+    if not units and not rejects:
+        raise UsageError(f"No file in {archive} is for the plugin '{plugin.name}': none was taken.")
+    private = private_folder(out)
+    busy = f"Another process is indexing into {out}. Wait for it, or choose another --out."
+    with locked(private / "lock", busy):
+        pseudonyms = claim(private, archive, plugin, key_file)
+        versions = made_by(plugin)
+        entries, scanned = _scan(
+            private / "scan" / "units.jsonl",
+            versions,
+            archive,
+            plugin,
+            units,
+            workers=workers,
+            engine=engine,
+            rescan=rescan,
+        )
+        made = tables.build(entries, rejects, assignment, pseudonyms)
+        summary = Summary(
+            items=len(made.items),
+            patients=made.items["patient"].n_unique(),
+            sites=made.items["site"].drop_nulls().n_unique(),
+            rejects=dict(sorted(Counter(made.rejects["code"]).items())),
+            ignored=len(walked.files) - len({f.path for unit in units for f in unit.files}),
+            scanned=scanned,
+            reused=len(units) - scanned,
+            unmatched=assignment.unused,
+            seconds=time.monotonic() - started,
+        )
+        options = {"patient_from": patient_from, "table": assignment.table_hash}
+        _write(out, made, {**versions, **options}, summary)
+    return summary
+
+
+def _group(plugin: Plugin, files: Sequence[FileStat]) -> tuple[list[Unit], list[Reject]]:
+    """The plugin's units by key; of two with one key the second is refused."""
+    units: dict[str, Unit] = {}
+    refused = []
+    for unit in plugin.units(files):
+        if unit.key in units:
+            reason = "Two groups of files have the same key; the first is kept."
+            refused.append(Reject(unit.key, "duplicate", reason))
+        else:
+            units[unit.key] = unit
+    return [units[key] for key in sorted(units)], refused
+
+
+def _scan(
+    path: Path,
+    versions: dict[str, Any],
+    archive: Path,
+    plugin: Plugin,
+    units: Sequence[Unit],
+    *,
+    workers: int,
+    engine: Engine,
+    rescan: bool,
+) -> tuple[list[Scanned], int]:
+    """The outcome of every unit, from the journal where nothing changed; how many were opened."""
+    if rescan:
+        path.unlink(missing_ok=True)
+    known = journal.read(path, versions)
+    current = {unit.key: scanning.fingerprint(unit.key, unit.files) for unit in units}
+    kept = {key: entry for key, entry in known.items() if current.get(key) == entry.fingerprint}
+    if len(kept) < len(known) or not known:
+        journal.rewrite(path, versions, kept.values())
+    todo = [unit for unit in units if unit.key not in kept]
+    with journal.Appender(path) as appender:
+        work = partial(scanning.scan_unit, plugin.scan, archive)
+        outcomes = pmap(work, todo, workers=workers, engine=engine, label="Indexing")
+        for unit, outcome in outcomes:
+            if isinstance(outcome, Failure):
+                outcome = scanning.died(unit, outcome)
+            appender.add(outcome)
+            kept[unit.key] = outcome
+    return list(kept.values()), len(todo)
+
+
+def _write(out: Path, made: tables.Tables, facts: dict[str, Any], summary: Summary) -> None:
+    """Take index.json away, replace the tables, and put it back: no half-new index is opened."""
+    (out / "index.json").unlink(missing_ok=True)
+    for frame, path in (
+        (made.items, out / "items.parquet"),
+        (made.rejects, out / "rejects.parquet"),
+        (made.paths, out / "private" / "paths.parquet"),
+    ):
+        with replacing(path) as temporary:
+            frame.write_parquet(temporary)
+    counts = {
+        name: value
+        for name, value in asdict(summary).items()
+        if name not in ("scanned", "reused", "seconds")
+    }
+    write_text(out / "index.json", json.dumps({**facts, **counts}, indent=2) + "\n")
+
+
+@dataclass(frozen=True)
+class Index:
+    """An opened index. See `Index.open`."""
+
+    path: Path
+    facts: dict[str, Any]
+    items: pl.DataFrame
+    rejects: pl.DataFrame
+
+    @classmethod
+    def open(cls, path: Path) -> Index:
+        """Open an index.
+
+        Raises:
+            UsageError: if the folder is no index, or one whose making was interrupted.
+        """
+        facts_file = path / "index.json"
+        if not facts_file.is_file():
+            if (path / "private").is_dir():
+                raise UsageError(f"{path} is unfinished: run the same medcl index again.")
+            raise UsageError(f"{path} is not an index. Make one: medcl index ARCHIVE --out {path}")
+        facts = json.loads(facts_file.read_text(encoding="utf-8"))
+        if facts["format"] != FORMAT:
+            raise UsageError(
+                f"{path} is an index of format {facts['format']}; this medcl reads {FORMAT}. "
+                "Run medcl index again."
+            )
+        items = pl.read_parquet(path / "items.parquet")
+        return cls(path, facts, items, pl.read_parquet(path / "rejects.parquet"))
+
+    @property
+    def plugin_name(self) -> str:
+        """The modality."""
+        return str(self.facts["plugin"])
+
+    @property
+    def fields(self) -> list[str]:
+        """The plugin's technical columns."""
+        return [
+            name
+            for name in self.items.columns
+            if name not in scanning.CORE and not name.startswith(scanning.LABEL)
+        ]
+
+    @cached_property
+    def archive(self) -> Path:
+        """The archive's folder, as last indexed."""
+        text = self._private("archive.json").read_text(encoding="utf-8")
+        return Path(json.loads(text)["archive"])
+
+    @cached_property
+    def paths(self) -> pl.DataFrame:
+        """id → key, files, sizes, mtimes, detail. Names persons: never to be shown or logged."""
+        return pl.read_parquet(self._private("paths.parquet"))
+
+    @cached_property
+    def _row(self) -> dict[str, int]:
+        return {item: row for row, item in enumerate(self.paths["id"])}
+
+    def files(self, item_id: str) -> tuple[str, ...]:
+        """The item's files, relative to the archive."""
+        return tuple(self._path(item_id, "files"))
+
+    def stats(self, item_id: str) -> tuple[FileStat, ...]:
+        """The item's files with the size and time they had when they were indexed."""
+        columns = (self._path(item_id, name) for name in ("files", "sizes", "mtimes"))
+        return tuple(FileStat(*row) for row in zip(*columns, strict=True))
+
+    def locate(self, item_id: str) -> str:
+        """The readable key of an item or reject: for its owner's eyes."""
+        return str(self._path(item_id, "key"))
+
+    def detail(self, item_id: str) -> str | None:
+        """The traceback behind a reject, if reading it raised: for its owner's eyes."""
+        detail: str | None = self._path(item_id, "detail")
+        return detail
+
+    def _path(self, item_id: str, column: str) -> Any:
+        if item_id not in self._row:
+            raise MedclError(f"No item or reject has the id '{item_id}' in {self.path}.")
+        return self.paths[column][self._row[item_id]]
+
+    def _private(self, name: str) -> Path:
+        path = self.path / "private" / name
+        if not path.is_file():
+            raise MedclError(
+                f"{path} is missing: this index came without its private folder, so its files "
+                "cannot be found. Use the original, or index the archive here."
+            )
+        return path

@@ -1,0 +1,106 @@
+"""Keyed pseudonyms: what stands in the tables instead of patient ids, site ids and file paths.
+
+HMAC-SHA256 under a secret key (RFC 2104), cut to 80 bits. The same key gives the same patient the
+same pseudonym in two archives; without the key, nobody can test a guess ("is this MRN 1234567?").
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import hmac
+import os
+import secrets
+import unicodedata
+from dataclasses import dataclass
+from pathlib import Path
+
+from medcl.errors import UsageError
+
+KEY_VARIABLE = "MEDCL_KEY_FILE"
+_SHORTEST_KEY = 16  # bytes
+_DIGITS = 20  # hex digits: for ten million ids, a clash has odds of about 1 in 24 billion
+
+
+@dataclass(frozen=True, repr=False)
+class Pseudonyms:
+    """Turns raw identifiers into keyed hashes."""
+
+    key: bytes
+
+    def item(self, key: str) -> str:
+        """The id of the item (or reject) with that record key."""
+        return f"i_{self._digest('item', key)}"
+
+    def patient(self, raw: str) -> str:
+        """The patient key; spelling is normalised (NFC, outer blanks), case is kept."""
+        return f"p_{self._digest('patient', unicodedata.normalize('NFC', raw.strip()))}"
+
+    def site(self, raw: str) -> str:
+        """The site key, normalised like the patient's."""
+        return f"s_{self._digest('site', unicodedata.normalize('NFC', raw.strip()))}"
+
+    def fingerprint(self, text: str) -> str:
+        """A hash of file names and times; keyed too, since names can be guessed."""
+        return self._digest("fingerprint", text)
+
+    @property
+    def check(self) -> str:
+        """Tells two keys apart without telling the key."""
+        return self._digest("check", "medcl")
+
+    def _digest(self, kind: str, text: str) -> str:
+        message = f"{kind}\0{text}".encode("utf-8", "surrogatepass")
+        return hmac.new(self.key, message, hashlib.sha256).hexdigest()[:_DIGITS]
+
+
+def load(private: Path, key_file: Path | None = None, *, may_create: bool = True) -> Pseudonyms:
+    """The pseudonyms of an index: key from ``key_file``, else $MEDCL_KEY_FILE, else its own key.
+
+    The index's own key is made once, in ``private/key``, readable by its owner alone.
+
+    Raises:
+        UsageError: if the key file is missing or shorter than 16 bytes, or if none is given for an
+            index that has no key of its own and ``may_create`` none.
+    """
+    if key_file is None and os.environ.get(KEY_VARIABLE):
+        key_file = Path(os.environ[KEY_VARIABLE])
+    if key_file is not None:
+        return Pseudonyms(_read(key_file))
+    own = private / "key"
+    if not own.exists():
+        if not may_create:
+            raise UsageError(
+                f"{private.parent} was made with a key file. Give the same one: --key-file or "
+                f"${KEY_VARIABLE}."
+            )
+        _create(own)
+    return Pseudonyms(_read(own))
+
+
+def _read(path: Path) -> bytes:
+    try:
+        key = path.read_bytes().strip()
+    except OSError as error:
+        raise UsageError(f"The key file {path} cannot be read ({error.strerror}).") from None
+    if len(key) < _SHORTEST_KEY:
+        raise UsageError(
+            f"The key file {path} holds {len(key)} bytes; a key needs {_SHORTEST_KEY} or more. "
+            "Make one: openssl rand -hex 32 > KEYFILE"
+        )
+    return key
+
+
+def _create(path: Path) -> None:
+    """Write a new key; complete before it has its name, and never over an existing one."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w") as handle:
+            handle.write(secrets.token_hex(32) + "\n")
+            handle.flush()
+            os.fsync(handle.fileno())
+        with contextlib.suppress(FileExistsError):  # another process was first: its key counts
+            os.link(temporary, path)
+    finally:
+        os.unlink(temporary)

@@ -1,0 +1,156 @@
+"""Scan one unit in a worker: whatever a plugin yields or raises becomes records and rejects."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from medcl.archive.pmap import Failure
+from medcl.plugin import FileStat, Record, Reject, Scalar, Unit
+
+CORE = ("id", "patient", "site", "fingerprint", "findings")
+LABEL = "label."
+Scan = Callable[[Path, Unit], Iterable[Record | Reject]]
+
+
+@dataclass(frozen=True)
+class Scanned:
+    """What became of a unit. ``details`` (reject key → traceback) stay in the private folder."""
+
+    key: str
+    fingerprint: str
+    stats: tuple[FileStat, ...] = ()
+    records: tuple[Record, ...] = ()
+    rejects: tuple[Reject, ...] = ()
+    details: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """One line."""
+        return json.dumps(asdict(self), separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, line: str) -> Scanned:
+        """The inverse of `to_json`."""
+        raw = json.loads(line)
+        return cls(
+            raw["key"],
+            raw["fingerprint"],
+            tuple(FileStat(**stat) for stat in raw["stats"]),
+            tuple(_record(record) for record in raw["records"]),
+            tuple(Reject(**reject) for reject in raw["rejects"]),
+            raw["details"],
+        )
+
+
+def _record(raw: dict[str, Any]) -> Record:
+    return Record(**raw | {"files": tuple(raw["files"]), "findings": tuple(raw["findings"])})
+
+
+def fingerprint(key: str, files: Iterable[FileStat]) -> str:
+    """Changes when a file is added, removed, renamed, resized or touched."""
+    parts = [key, *sorted(f"{file.path}\0{file.size}\0{file.mtime_ns}" for file in files)]
+    return hashlib.sha256("\0\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def scan_unit(scan: Scan, root: Path, unit: Unit) -> Scanned:
+    """Run a plugin's scan on a unit. Never raises for what the plugin or the files do."""
+    records: list[Record] = []
+    rejects: list[Reject] = []
+    details: dict[str, str] = {}
+    try:
+        for found in scan(root, unit):
+            checked = _checked(found, root, unit)
+            (records if isinstance(checked, Record) else rejects).append(checked)  # type: ignore[arg-type]
+    except (Exception, SystemExit) as error:
+        failure = Failure.of(error)
+        code = "out-of-memory" if isinstance(error, MemoryError) else "unreadable"
+        rejects.append(Reject(unit.key, code, public(failure.reason, root, unit)))
+        details[unit.key] = failure.detail
+    return replace(_outline(unit), records=tuple(records), rejects=tuple(rejects), details=details)
+
+
+def died(unit: Unit, failure: Failure) -> Scanned:
+    """The unit whose scan took its process down."""
+    reject = Reject(unit.key, "crashed", failure.reason)
+    return replace(_outline(unit), rejects=(reject,), details={unit.key: failure.detail})
+
+
+def _outline(unit: Unit) -> Scanned:
+    return Scanned(unit.key, fingerprint(unit.key, unit.files), unit.files)
+
+
+def _checked(found: object, root: Path, unit: Unit) -> Record | Reject:
+    """What the plugin yielded, in plain types, or a reject that says how it breaks the contract."""
+    if isinstance(found, Reject):
+        return replace(found, reason=public(found.reason, root, unit))
+    if not isinstance(found, Record):
+        return _bad(unit.key, f"the plugin's scan yielded a {type(found).__name__}")
+    if not found.patient or not str(found.patient).strip():
+        reason = "It names no patient; give patients with --patient-from or --table."
+        return Reject(found.key, "no-patient", reason)
+    foreign = set(found.files) - {file.path for file in unit.files}
+    if foreign or not found.files:
+        return _bad(found.key, "its files are not among those of its unit")
+    for name in found.fields:
+        if name in CORE or name.startswith(LABEL):
+            return _bad(found.key, f"its field '{name}' has a name that the index uses itself")
+    try:
+        fields = {name: _plain(value) for name, value in found.fields.items()}
+        labels = {name: _plain(value) for name, value in found.labels.items()}
+    except TypeError as error:
+        return _bad(found.key, f"a field or label is a {error}, not a text, number or flag")
+    findings = tuple(public(text, root, unit) for text in found.findings)
+    return replace(
+        found,
+        files=tuple(found.files),
+        patient=str(found.patient),
+        site=None if found.site is None else str(found.site),
+        fields=fields,
+        labels=labels,
+        findings=findings,
+    )
+
+
+def _bad(key: str, why: str) -> Reject:
+    return Reject(key, "bad-record", f"The plugin broke its contract: {why}.")
+
+
+def _plain(value: Any) -> Scalar:
+    """A Python scalar, as it comes back from the journal; NumPy's are unwrapped."""
+    if hasattr(value, "item") and getattr(value, "shape", None) == ():
+        value = value.item()
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return _utf8(str.__str__(value))
+    for kind in (int, float):
+        if isinstance(value, kind):
+            return kind(value)
+    raise TypeError(type(value).__name__)
+
+
+def _utf8(text: str) -> str:
+    """Half characters, as broken headers hold them, would not fit into Parquet."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def public(text: str, root: Path, unit: Unit) -> str:
+    """A text that may be shown: one line, without the archive's place or the names of its files.
+
+    Names of folders and files often are names or numbers of patients. Parts shorter than five
+    characters are kept where they stand alone, since they are mostly words or figures.
+    """
+    names = {str(root), str(root.resolve())}
+    for file in unit.files:
+        path = PurePosixPath(file.path)
+        names |= {file.path, path.name, str(path.with_suffix(""))}
+        names |= {part for part in (*path.parent.parts, path.stem) if len(part) >= 5}
+    names.discard("/")
+    pattern = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True) if name)
+    hidden = re.sub(rf"(?<!\w)(?:{pattern})(?!\w)", "…", text)
+    return _utf8(" ".join(hidden.split()))

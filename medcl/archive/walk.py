@@ -1,0 +1,103 @@
+"""Which files an archive holds, by name, size and time alone: nothing is opened."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from medcl.errors import UsageError
+from medcl.plugin import FileStat, Reject
+
+_TEMPORARY = (".tmp", ".temp", ".part", ".partial", ".crdownload", "~")
+_SYSTEM = {"thumbs.db", "desktop.ini"}
+
+
+@dataclass
+class Walked:
+    """The files of an archive in the order of their paths, and what could not be looked at."""
+
+    files: list[FileStat] = field(default_factory=list)
+    rejects: list[Reject] = field(default_factory=list)
+
+
+def walk(root: Path, skip: Path | None = None) -> Walked:
+    """List the regular files below ``root``; hidden and temporary ones are left out.
+
+    A folder reached twice (a link to its own parent, two links to one place) is listed once, under
+    its real path where it has one in the archive.
+
+    Args:
+        root: the archive.
+        skip: a folder to leave out, such as the index when it lies inside the archive.
+
+    Raises:
+        UsageError: if the archive is missing, not a folder, unreadable or without a file.
+    """
+    if not root.is_dir():
+        what = "is not a folder" if root.exists() else "does not exist"
+        raise UsageError(f"The archive {root} {what}. Give the folder that holds the recordings.")
+    if not os.access(root, os.R_OK | os.X_OK):
+        raise UsageError(f"The archive {root} may not be read by this user. Ask for access.")
+    found = Walked()
+    seen = {_identity(os.stat(skip))} if skip is not None and skip.is_dir() else set()
+    seen.discard(_identity(os.stat(root)))
+    folders, links = deque([""]), deque[str]()  # links wait: real paths have the first say
+    while folders or links:
+        folder = folders.popleft() if folders else links.popleft()
+        try:
+            identity = _identity(os.stat(root / folder))
+            if identity in seen:
+                continue
+            seen.add(identity)
+            for entry in sorted(_visible(root / folder), key=lambda e: e.name):
+                _file_or_folder(entry, f"{folder}{entry.name}", found, folders, links)
+        except OSError as error:
+            reason = f"The folder could not be listed ({error.strerror}); its files are missing."
+            found.rejects.append(Reject(folder, "unreadable-folder", reason))
+    found.files.sort(key=lambda file: file.path)
+    if not found.files and not found.rejects:
+        raise UsageError(f"The archive {root} holds no file. Give the folder with the recordings.")
+    return found
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+def _visible(folder: Path) -> Iterator[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            name = entry.name.lower()
+            if not (name.startswith((".", "~$")) or name.endswith(_TEMPORARY) or name in _SYSTEM):
+                yield entry
+
+
+def _file_or_folder(
+    entry: os.DirEntry[str], path: str, found: Walked, folders: deque[str], links: deque[str]
+) -> None:
+    """Sort one entry to where it belongs; pipes, sockets and devices belong nowhere."""
+    try:
+        path.encode("utf-8")
+    except UnicodeEncodeError:
+        found.rejects.append(Reject(path, "bad-name", "The name is not valid UTF-8; rename it."))
+        return
+    try:
+        if entry.is_dir():
+            (links if entry.is_symlink() else folders).append(f"{path}/")
+            return
+        status = entry.stat()
+    except FileNotFoundError:
+        if entry.is_symlink():  # otherwise it was deleted under our eyes
+            reason = "The link leads nowhere; fetch the file it stands for."
+            found.rejects.append(Reject(path, "broken-link", reason))
+        return
+    except OSError as error:  # a link to itself, an entry of a broken file system
+        reason = f"The file could not be looked at ({error.strerror})."
+        found.rejects.append(Reject(path, "unreadable", reason))
+        return
+    if stat.S_ISREG(status.st_mode):
+        found.files.append(FileStat(path, status.st_size, status.st_mtime_ns))
