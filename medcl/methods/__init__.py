@@ -2,4 +2,6 @@
 
 METHODS: dict[str, str] = {
     "simclr": "medcl.methods.simclr:SimCLR",
+    "moco-v2": "medcl.methods.moco:MoCoV2",
+    "moco-v3": "medcl.methods.moco:MoCoV3",
 }

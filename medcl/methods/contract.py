@@ -40,10 +40,12 @@ class Method(Protocol):
     Attributes:
         encoder: the module that is kept at the end: (B, ...) → (B, width).
         views: the views that `step` is given, in this order.
+        needs: what every sample must carry, beyond ``patient``, for `step` to work ("table", ...).
     """
 
     encoder: nn.Module
     views: Sequence[View]
+    needs: Sequence[str]
 
     def step(
         self, views: Sequence[Tensor], batch: Mapping[str, Tensor], state: State

@@ -1,0 +1,41 @@
+"""Reading a batch: what must be there, and labels that may be partly missing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from medcl.errors import UsageError
+
+MISSING = -1
+
+
+def required(batch: Mapping[str, Tensor], name: str, method: str) -> Tensor:
+    """``batch[name]``.
+
+    Raises:
+        UsageError: if the samples do not carry it; says so.
+    """
+    if name not in batch:
+        raise UsageError(
+            f"Method '{method}' needs '{name}' with every sample, and this dataset gives "
+            f"{', '.join(sorted(batch))}. Choose a dataset that reads it, or another method."
+        )
+    return batch[name]
+
+
+def class_labels(batch: Mapping[str, Tensor], name: str = "label") -> Tensor:
+    """``batch[name]`` as (B,) int64 with −1 for every missing one (NaN or negative).
+
+    A batch without labels at all is a batch of missing labels.
+    """
+    if name not in batch:
+        return torch.full_like(batch["patient"], MISSING)
+    label = batch[name]
+    missing = label < 0
+    if label.is_floating_point():
+        missing = missing | label.isnan()
+        label = label.nan_to_num()
+    return torch.where(missing, MISSING, label.long())

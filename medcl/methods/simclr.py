@@ -1,0 +1,70 @@
+"""SimCLR: two views of a sample, or of two samples of a patient, against all others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from medcl.methods.contract import State
+from medcl.methods.views import Positives, encode, pair
+from medcl.nn.encoders import width_of
+from medcl.nn.heads import projector
+from medcl.objectives.nt_xent import nt_xent
+
+
+class SimCLR(nn.Module):
+    """Chen 2020, arXiv 2002.05709: L = NT-Xent(g(f(v1)), g(f(v2))).
+
+    Two samples of one patient are not negatives of each other unless ``mask_same_patient`` is off:
+    telling a person's beats or slices apart teaches what is not wanted.
+
+    Args:
+        encoder: (B, ...) → (B, width).
+        positives: "instance": two views of one sample; "patient": of two samples of one patient.
+        temperature: τ.
+        hidden: width of the projector's hidden layer.
+        out: width of the projections.
+        mask_same_patient: keep samples of one patient out of each other's negatives.
+        decoupled: the positive is no part of the denominator (DCL: Yeh 2022, arXiv 2110.06848).
+    """
+
+    needs: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        *,
+        positives: Positives = "instance",
+        temperature: float = 0.1,
+        hidden: int = 512,
+        out: int = 128,
+        mask_same_patient: bool = True,
+        decoupled: bool = False,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.views = pair(positives)
+        self.projector = projector(width_of(encoder), hidden, out)
+        self.temperature, self.decoupled = temperature, decoupled
+        self.mask_same_patient = mask_same_patient
+
+    def step(
+        self, views: Sequence[Tensor], batch: Mapping[str, Tensor], state: State
+    ) -> dict[str, Tensor]:
+        """See `medcl.methods.contract.Method.step`."""
+        h1, h2 = encode(self.encoder, views)  # (B, width) each
+        z1, z2 = self.projector(torch.cat([h1, h2])).chunk(2)  # (B, out) each
+        loss = nt_xent(
+            z1,
+            z2,
+            temperature=self.temperature,
+            group=batch["patient"] if self.mask_same_patient else None,
+            decoupled=self.decoupled,
+            ranks=state.ranks,
+        )
+        return {"loss": loss, "embedding": h1.detach()}
+
+    def after_step(self, state: State) -> None:
+        """Nothing follows the optimiser."""

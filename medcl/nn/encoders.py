@@ -1,0 +1,105 @@
+"""What a method may ask of an encoder beyond (B, ...) → (B, width)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, cast
+
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+from medcl.errors import UsageError
+
+
+class Staged(Protocol):
+    """A convolutional encoder that shows its feature pyramid, as SparK needs.
+
+    Attributes:
+        width: of the pooled output.
+        channels: of the input (B, channels, *space).
+        stage_widths: channels of each stage, fine to coarse.
+        strides: each stage's stride with respect to the input, the same along every axis.
+    """
+
+    width: int
+    channels: int
+    stage_widths: Sequence[int]
+    strides: Sequence[int]
+
+    def stages(self, x: Tensor) -> list[Tensor]:
+        """(B, channels, *space) → for each stage (B, stage_width, *space / stride)."""
+        ...
+
+
+class Tokenised(Protocol):
+    """A Transformer that shows its tokens and can leave patches out, as MAE needs.
+
+    Attributes:
+        width: of a token, and of the pooled output.
+        channels: of the input (B, channels, *space).
+        patch: the size of a patch along each axis.
+    """
+
+    width: int
+    channels: int
+    patch: Sequence[int]
+
+    def tokens(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
+        """(B, channels, *space) → (B, 1 + K, width), a class token first.
+
+        ``keep`` (B, K): the patches that are seen, in `medcl.nn.patches.patchify` order.
+        """
+        ...
+
+
+def staged(encoder: nn.Module, method: str) -> Staged:
+    """``encoder`` as a `Staged` one.
+
+    Raises:
+        UsageError: if it is not; says what it lacks.
+    """
+    _need(encoder, Staged, ("stages", "stage_widths", "strides", "channels", "width"), method)
+    return cast(Staged, encoder)
+
+
+def tokenised(encoder: nn.Module, method: str) -> Tokenised:
+    """``encoder`` as a `Tokenised` one.
+
+    Raises:
+        UsageError: if it is not; says what it lacks.
+    """
+    _need(encoder, Tokenised, ("tokens", "patch", "channels", "width"), method)
+    return cast(Tokenised, encoder)
+
+
+def _need(encoder: nn.Module, protocol: type, names: Sequence[str], method: str) -> None:
+    lacking = [name for name in names if not hasattr(encoder, name)]
+    if lacking:
+        raise UsageError(
+            f"Method '{method}' cannot train encoder {type(encoder).__name__}, which lacks "
+            f"{', '.join(lacking)} (see medcl.nn.encoders.{protocol.__name__}). Choose another one."
+        )
+
+
+def width_of(encoder: nn.Module) -> int:
+    """The encoder's output width.
+
+    Raises:
+        UsageError: if the encoder does not say it.
+    """
+    width = getattr(encoder, "width", None)
+    if not isinstance(width, int):
+        raise UsageError(f"Encoder {type(encoder).__name__} lacks the int attribute 'width'.")
+    return width
+
+
+def axes_of(encoder: nn.Module) -> int:
+    """How many spatial axes a convolutional encoder works on.
+
+    Raises:
+        UsageError: if it has no convolution.
+    """
+    for part in encoder.modules():
+        if isinstance(part, _ConvNd):
+            return len(part.kernel_size)
+    raise UsageError(f"Encoder {type(encoder).__name__} has no convolution.")

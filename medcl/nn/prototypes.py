@@ -1,0 +1,42 @@
+"""Prototypes: a bank of unit vectors that embeddings are compared with."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Prototypes(nn.Module):
+    """Cosine scores against learnt prototypes: (B, width) → (B, count).
+
+    Call `normalise` after each optimiser step, as SwAV does (Caron 2020, arXiv 2006.09882).
+    """
+
+    def __init__(self, width: int, count: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(count, width))
+        self.normalise()
+
+    @torch.no_grad()
+    def normalise(self) -> None:
+        """Back onto the unit sphere."""
+        self.weight.copy_(F.normalize(self.weight, dim=1))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Scores of ``z``, which is normalised here."""
+        return F.normalize(z, dim=1) @ self.weight.T
+
+
+def cluster_sphere(points: Tensor, centroids: Tensor, rounds: int = 10) -> Tensor:
+    """Spherical k-means (DeepCluster-v2, arXiv 2006.09882): unit points (N, d) → (K, d).
+
+    Starts from ``centroids`` (K, d); one that loses all its points stays where it is.
+    """
+    for _ in range(rounds):
+        nearest = (points @ centroids.T).argmax(dim=1)  # (N,)
+        sums = torch.zeros_like(centroids).index_add_(0, nearest, points)
+        centroids = torch.where(
+            sums.norm(dim=1, keepdim=True) > 0, F.normalize(sums, dim=1), centroids
+        )
+    return centroids

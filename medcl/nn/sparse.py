@@ -1,0 +1,120 @@
+"""Run an ordinary convolutional encoder on the visible part of its input only.
+
+SparK (Tian 2023, arXiv 2301.03580) trains a CNN on masked inputs with sparse convolutions, so that
+masked positions neither leak in nor shift the statistics of normalisation. Sparse convolution over
+visible positions equals dense convolution over an input that is zero elsewhere, with the output set
+to zero again where it is masked; so no special layer or library is needed, in any number of axes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.pooling import _AdaptiveAvgPoolNd, _AvgPoolNd, _MaxPoolNd
+
+from medcl.errors import MedclError
+from medcl.nn.patches import seen
+
+STATISTICS = (_NormBase, nn.GroupNorm)  # batch, synchronised batch, instance, group
+SPREADING = (_ConvNd, _AvgPoolNd, _MaxPoolNd)
+CHANNELS_LAST = (nn.LayerNorm, nn.Linear)
+
+
+def stretch(visible: Tensor, space: Sequence[int]) -> Tensor:
+    """The mask (B, 1, *grid) at the resolution of a feature map: (B, 1, *space).
+
+    Raises:
+        MedclError: if the feature map is not a whole multiple of the grid.
+    """
+    for axis, (size, cells) in enumerate(zip(space, visible.shape[2:], strict=True), start=2):
+        if size % cells:
+            raise MedclError(
+                f"A feature map of {tuple(space)} does not follow a mask of "
+                f"{tuple(visible.shape[2:])}: the input must be a multiple of the encoder's "
+                "largest stride along every axis."
+            )
+        visible = visible.repeat_interleave(size // cells, dim=axis)
+    return visible
+
+
+def pack(x: Tensor, at: Tensor) -> Tensor:
+    """Only the visible positions of (B, C, *space), at (B, K) flat indices: (B, C, K, 1, …)."""
+    picked = x.flatten(2).gather(2, at[:, None].expand(-1, x.shape[1], -1))
+    return picked.reshape(*picked.shape, *(1,) * (x.dim() - 3))
+
+
+def unpack(packed: Tensor, at: Tensor, space: Sequence[int]) -> Tensor:
+    """Undo `pack`, with zeros where nothing was visible: (B, C, *space)."""
+    flat = packed.flatten(2)  # (B, C, K)
+    empty = flat.new_zeros(*flat.shape[:2], int(torch.Size(space).numel()))
+    return empty.scatter(2, at[:, None].expand_as(flat), flat).unflatten(2, tuple(space))
+
+
+def _visible_at(visible: Tensor, space: Sequence[int]) -> Tensor:
+    return seen(~stretch(visible, space).flatten(1))  # (B, K)
+
+
+def _norm(forward: Callable[[Tensor], Tensor], visible: Tensor, x: Tensor) -> Tensor:
+    """Hand a normalisation layer the visible positions, so that its statistics are over them."""
+    at = _visible_at(visible, x.shape[2:])
+    return unpack(forward(pack(x, at)), at, x.shape[2:])
+
+
+def _pool(forward: Callable[[Tensor], Tensor], visible: Tensor, x: Tensor) -> Tensor:
+    """Global average pooling: the mean over visible positions."""
+    return forward(pack(x, _visible_at(visible, x.shape[2:])))
+
+
+def _spread(forward: Callable[[Tensor], Tensor], visible: Tensor, x: Tensor) -> Tensor:
+    """Convolutions and poolings reach into masked positions: empty those again."""
+    out = forward(x)
+    return out * stretch(visible, out.shape[2:])
+
+
+def _channels_last(forward: Callable[[Tensor], Tensor], visible: Tensor, x: Tensor) -> Tensor:
+    """Layers on (B, *space, C), as in ConvNeXt blocks, whose bias would fill masked positions."""
+    out = forward(x)
+    if out.dim() != visible.dim():  # a vector per sample, as in squeeze-and-excitation
+        return out
+    return out * stretch(visible, out.shape[1:-1]).movedim(1, -1)
+
+
+def _rule(part: nn.Module) -> Callable[..., Tensor] | None:
+    if isinstance(part, STATISTICS):
+        return _norm
+    if isinstance(part, _AdaptiveAvgPoolNd):
+        return _pool
+    if isinstance(part, SPREADING):
+        return _spread
+    if isinstance(part, CHANNELS_LAST):
+        return _channels_last
+    return None
+
+
+@contextmanager
+def visible_only(encoder: nn.Module, visible: Tensor) -> Iterator[None]:
+    """While this lasts, ``encoder`` computes on visible positions alone.
+
+    Args:
+        encoder: any CNN made of torch's own convolution, pooling and normalisation modules.
+        visible: (B, 1, *grid) bool, with as many True in each row; feature maps must be whole
+            multiples of the grid. The input must already be zero where it is masked.
+    """
+    patched: list[Any] = []
+    try:
+        for part in encoder.modules():
+            rule = _rule(part)
+            if rule is not None:
+                part.forward = partial(rule, part.forward, visible)
+                patched.append(part)
+        yield
+    finally:
+        for part in patched:
+            del part.forward

@@ -1,0 +1,137 @@
+"""scikit-learn's digits (real, 8×8), tiny encoders, and a bare training loop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from medcl.methods.contract import Method, State, View
+from medcl.nn.vit import ViT
+
+BATCH = 128
+TRAIN = 1297  # the other 500 are held out
+
+
+class TinyCNN(nn.Module):
+    """(B, 1, 8, 8) → (B, 32), with its pyramid shown."""
+
+    width, channels, stage_widths, strides = 32, 1, (16, 32), (1, 2)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fine = nn.Sequential(
+            nn.Conv2d(1, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU()
+        )
+        self.coarse = nn.Sequential(
+            nn.Conv2d(16, 32, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(32),
+            nn.ReLU(),
+            nn.Conv2d(32, 32, 3, padding=1, bias=False),
+            nn.BatchNorm2d(32),
+            nn.ReLU(),
+        )
+
+    def stages(self, x: Tensor) -> list[Tensor]:
+        fine = self.fine(x)
+        return [fine, self.coarse(fine)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.stages(x)[-1].mean(dim=(2, 3))
+
+
+def cnn() -> nn.Module:
+    return TinyCNN()
+
+
+def vit() -> nn.Module:
+    return ViT(channels=1, patch=(2, 2), width=32, depth=2, heads=2)
+
+
+@cache
+def digits() -> tuple[Tensor, Tensor]:
+    """Pictures (1797, 1, 8, 8) in [0, 1], shuffled, and their labels (1797,)."""
+    from sklearn.datasets import load_digits
+
+    x, y = load_digits(return_X_y=True)
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
+    pictures = torch.tensor(x, dtype=torch.float).reshape(-1, 1, 8, 8) / 16
+    return pictures[order], torch.tensor(y)[order]
+
+
+def table(x: Tensor) -> Tensor:
+    """A table that goes with each picture: which quarter holds most ink (categorical), ink by row
+    and by column (numeric), a tenth of it missing."""
+    quarters = F.avg_pool2d(x, 4).flatten(1).argmax(dim=1, keepdim=True).float()
+    ink = torch.cat([x.mean(dim=3), x.mean(dim=2)], dim=-1).flatten(1)  # (B, 16)
+    columns = torch.cat([quarters, (ink - 0.3) / 0.25], dim=1)
+    return torch.where(torch.rand_like(columns) < 0.1, torch.nan, columns)
+
+
+def augment(x: Tensor, view: View) -> Tensor:
+    """A shift by at most one pixel, a brightness, noise; a local view is a 6×6 crop of it."""
+    theta = torch.zeros(len(x), 2, 3)
+    theta[:, 0, 0] = theta[:, 1, 1] = 1.0
+    theta[:, :, :2] += torch.empty(len(x), 2, 2).uniform_(-0.15, 0.15)
+    theta[:, :, 2] = torch.empty(len(x), 2).uniform_(-0.25, 0.25)
+    x = F.grid_sample(x, F.affine_grid(theta, list(x.shape), False), align_corners=False)
+    x = x * torch.empty(len(x), 1, 1, 1).uniform_(0.7, 1.3) + 0.05 * torch.randn_like(x)
+    return x[..., 1:7, 1:7] if view.kind == "local" else x
+
+
+def draw(batch: int = BATCH) -> tuple[Tensor, dict[str, Tensor]]:
+    """Samples and what they carry: every second label is missing, each sample its own patient."""
+    pictures, labels = digits()
+    at = torch.randint(TRAIN, (batch,))
+    label = labels[at].clone()
+    label[torch.rand(batch) < 0.5] = -1
+    return pictures[at], {"patient": at, "label": label, "table": table(pictures[at])}
+
+
+def optimiser(method: nn.Module) -> torch.optim.Optimizer:
+    moving = [p for p in method.parameters() if p.requires_grad]
+    return torch.optim.AdamW(moving, lr=2e-3, weight_decay=1e-4)
+
+
+def train(
+    method: nn.Module, moving: torch.optim.Optimizer, start: int, stop: int, steps: int
+) -> list[dict[str, Tensor]]:
+    """The bare loop a method is written for; returns what each step returned."""
+    assert isinstance(method, Method)
+    method.train()
+    results = []
+    for n in range(start, stop):
+        state = State(n, steps)
+        x, batch = draw()
+        result = method.step([augment(x, view) for view in method.views], batch, state)
+        moving.zero_grad()
+        result["loss"].backward()
+        moving.step()
+        method.after_step(state)
+        results.append({name: value.detach() for name, value in result.items()})
+    return results
+
+
+@torch.no_grad()
+def embed(encoder: nn.Module) -> Tensor:
+    return encoder.eval()(digits()[0])
+
+
+def knn_accuracy(features: Tensor, neighbours: int = 5) -> float:
+    """Held-out accuracy of cosine k nearest neighbours."""
+    x, y = F.normalize(features - features[:TRAIN].mean(dim=0), dim=1), digits()[1]
+    nearest = (x[TRAIN:] @ x[:TRAIN].T).topk(neighbours).indices
+    votes = F.one_hot(y[nearest], 10).sum(dim=1).argmax(dim=1)
+    return (votes == y[TRAIN:]).float().mean().item()
+
+
+def spread(features: Tensor) -> Mapping[str, float]:
+    """Collapse monitors: mean standard deviation of unit embeddings times √d, effective rank."""
+    x = F.normalize(features, dim=1)
+    values = torch.linalg.svdvals(x - x.mean(dim=0))
+    share = values / values.sum()
+    rank = torch.exp(-(share * share.clamp_min(1e-12).log()).sum()).item()
+    return {"std": (x.std(dim=0).mean() * x.shape[1] ** 0.5).item(), "rank": rank}

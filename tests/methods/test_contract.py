@@ -1,0 +1,180 @@
+"""One contract over every registered method, on real digits; see `digits.py`.
+
+A method registered without a case here fails. Held-out kNN accuracy over the random encoder is
+what 200 steps must buy; the margin asked of each is about two thirds of what was measured.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import io
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import digits
+import pytest
+import torch
+from torch import Tensor, nn
+
+from medcl.errors import UsageError
+from medcl.methods import METHODS
+from medcl.methods.contract import Method, State, View
+from medcl.nn.encoders import width_of
+from medcl.registry import checked, parameters, resolve
+
+STEPS = 200
+
+
+@dataclass(frozen=True)
+class Case:
+    settings: dict[str, Any] = field(default_factory=dict)
+    encoder: Callable[[], nn.Module] = digits.cnn
+    margin: float = 0.05
+
+
+SMALL = {"hidden": 64, "out": 32}
+CASES: dict[str, Case] = {
+    "simclr": Case(SMALL),
+    "moco-v2": Case({**SMALL, "queue": 512, "momentum": 0.95}),
+    "moco-v3": Case(SMALL),
+}
+
+
+def build(name: str, seed: int = 0) -> Any:
+    torch.manual_seed(seed)
+    case = CASES[name]
+    factory = resolve(METHODS[name])
+    return factory(case.encoder(), **checked(factory, case.settings, "method"))
+
+
+@dataclass(frozen=True)
+class Trained:
+    before: float
+    after: float
+    features: Tensor
+    losses: list[float]
+
+
+@cache
+def trained(name: str) -> Trained:
+    method = build(name)
+    before = digits.knn_accuracy(digits.embed(method.encoder))
+    results = digits.train(method, digits.optimiser(method), 0, STEPS, STEPS)
+    features = digits.embed(method.encoder)
+    losses = [result["loss"].item() for result in results]
+    return Trained(before, digits.knn_accuracy(features), features, losses)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # bit-equal sums, and tiny nets gain nothing from more
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_every_registered_method_has_a_case():
+    assert set(CASES) == set(METHODS)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_training_raises_knn_accuracy(name):
+    run = trained(name)
+    print(f"{name}: {run.before:.3f} → {run.after:.3f}")
+    assert all(torch.tensor(run.losses).isfinite())
+    assert run.after >= run.before + CASES[name].margin
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_no_collapse(name):
+    monitors = digits.spread(trained(name).features)
+    assert monitors["std"] > 0.03
+    assert monitors["rank"] > 5
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_step_gives_what_the_contract_says(name):
+    method = build(name)
+    assert isinstance(method, Method)
+    assert len(method.views) > 0
+    assert all(isinstance(view, View) for view in method.views)
+    x, batch = digits.draw(32)
+    views = [digits.augment(x, view) for view in method.views]
+    kept = {key: batch[key] for key in ("patient", *method.needs)}
+    result = method.step(views, kept, State(0, STEPS))  # nothing but what it asked for
+    assert result["loss"].shape == ()
+    assert result["loss"].requires_grad
+    assert result["embedding"].shape == (32, width_of(method.encoder))
+    assert not result["embedding"].requires_grad
+    others = {key: value for key, value in result.items() if key not in ("loss", "embedding")}
+    assert all(value.shape == () for value in others.values())
+    for key in method.needs:
+        rest = {other: value for other, value in kept.items() if other != key}
+        with pytest.raises(UsageError, match=f"needs '{key}'"):
+            method.step(views, rest, State(0, STEPS))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_weight_that_may_move_gets_a_gradient(name):
+    """DDP waits for a gradient of every trainable parameter, at every step."""
+    method = build(name)
+    for n in range(2):
+        x, batch = digits.draw(32)
+        views = [digits.augment(x, view) for view in method.views]
+        method.step(views, batch, State(n, STEPS))["loss"].backward()
+        lacking = [
+            key for key, p in method.named_parameters() if p.requires_grad and p.grad is None
+        ]
+        assert not lacking
+        method.zero_grad(set_to_none=True)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_checkpoint_continues_bit_for_bit(name):
+    """State dicts of method and optimiser and torch's own random state are all there is."""
+    method = build(name)
+    moving = digits.optimiser(method)
+    digits.train(method, moving, 0, 4, 8)
+    saved = io.BytesIO()
+    torch.save((method.state_dict(), moving.state_dict(), torch.get_rng_state()), saved)
+    straight = digits.train(method, moving, 4, 8, 8)
+
+    saved.seek(0)
+    weights, moments, rng = torch.load(saved, weights_only=True)
+    again = build(name, seed=1)
+    again.load_state_dict(weights)
+    moving_again = digits.optimiser(again)
+    moving_again.load_state_dict(moments)
+    torch.set_rng_state(rng)
+    resumed = digits.train(again, moving_again, 4, 8, 8)
+    for one, two in zip(straight, resumed, strict=True):
+        for key in one:
+            assert torch.equal(one[key], two[key]), key
+    for key, value in method.state_dict().items():
+        assert torch.equal(value, again.state_dict()[key]), key
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_same_seed_same_run_and_a_copy_shares_nothing(name):
+    method = build(name)
+    twin = copy.deepcopy(method)
+    torch.manual_seed(5)
+    one = digits.train(method, digits.optimiser(method), 0, 2, 2)
+    torch.manual_seed(5)
+    two = digits.train(twin, digits.optimiser(twin), 0, 2, 2)
+    assert torch.equal(one[-1]["loss"], two[-1]["loss"])
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_settings_are_keyword_only_with_types_and_defaults(name):
+    factory = resolve(METHODS[name])
+    signature = inspect.signature(factory)
+    settings = parameters(factory)
+    assert [n for n in signature.parameters if n not in settings] == ["encoder"]
+    for key, parameter in settings.items():
+        assert parameter.annotation is not parameter.empty, key
+        assert parameter.default is not parameter.empty, key
+    assert "arXiv" in (factory.__doc__ or "")
