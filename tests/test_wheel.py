@@ -1,0 +1,55 @@
+"""What a user gets from `pip install`: recipes, sample and report template are inside the wheel."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from this checkout and unpacked by pip into a folder of its own."""
+    target = tmp_path_factory.mktemp("wheel_site")
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run(
+        [*pip, "--disable-pip-version-check", "--target", str(target), str(REPO)], check=True
+    )
+    return target
+
+
+def run(installed: Path, cwd: Path, *arguments: str) -> str:
+    """Run Python with the wheel first on the path, away from the checkout."""
+    env = {**os.environ, "PYTHONPATH": str(installed)}
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=cwd, env=env, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_every_package_is_importable(installed: Path, tmp_path: Path) -> None:
+    names = "medcl, medcl_ct, medcl_pathology, medcl_biosignals, medcl_cli"
+    where = run(installed, tmp_path, "-c", f"import {names}; print(medcl.__file__)")
+    assert Path(where.strip()).is_relative_to(installed)
+
+
+def test_recipes_come_from_inside_the_wheel(installed: Path, tmp_path: Path) -> None:
+    listed = json.loads(run(installed, tmp_path, "-m", "medcl_cli.main", "recipes", "--json"))
+    names = {recipe["name"] for recipe in listed}
+    here = {f"{p.parent.name}/{p.stem}" for p in (REPO / "configs").glob("*/*.yaml")}
+    assert here
+    assert names >= here
+    assert (installed / "medcl" / "configs").is_dir()
+
+
+def test_data_files_are_there(installed: Path) -> None:
+    assert list((installed / "medcl" / "report").glob("*.j2"))
+    assert list((installed / "medcl_biosignals" / "sample").rglob("*.hea"))
+    assert not (installed / "tests").exists()
