@@ -1,0 +1,209 @@
+"""Which samples are in which micro-batch, and reading them.
+
+Micro-batch number m is the m-th forward pass of the run, counted over all epochs; its content is a
+function of (seed, m, rank). A resumed run starts at any m without replaying what came before.
+The m-th *global* batch is cut into ranks, so W ranks × B see what one process with W·B sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from medcl.engine.seeds import ORDER, derive
+from medcl.errors import UsageError
+from medcl.plugin import Samples
+
+PARTNER = "partner."
+"""Prefix of what was read for the other sample of the same patient, where a method asks for one."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The samples that are trained on.
+
+    Attributes:
+        samples: all samples of the index.
+        rows: positions in ``samples`` that may be trained on.
+        patients: a code for each of ``rows``, 0 … P−1.
+        label: a number for each of ``rows`` (−1 or NaN where missing), or None.
+    """
+
+    samples: Samples
+    rows: np.ndarray  # (N,) int64
+    patients: np.ndarray  # (N,) int64
+    label: np.ndarray | None = None  # (N, ...)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def select(samples: Samples, split: dict[str, str], label: str | None = None) -> Selection:
+    """Keep the samples of training patients.
+
+    Args:
+        samples: all samples.
+        split: patient key → "train" or "test".
+        label: which label to hand to the method; without one, the only one there is.
+
+    Raises:
+        UsageError: if no sample belongs to a training patient.
+    """
+    rows = np.flatnonzero([split.get(patient) == "train" for patient in samples.patients])
+    if not rows.size:
+        raise UsageError(
+            f"None of the {len(samples):,} samples belongs to a training patient. "
+            "Loosen the dataset settings, or lower split.test."
+        )
+    keys, codes = np.unique(np.asarray(samples.patients)[rows], return_inverse=True)
+    assert all(split[key] == "train" for key in keys), "a test patient among the training samples"
+    if label not in samples.labels:
+        label = next(iter(samples.labels)) if len(samples.labels) == 1 else None
+    values = None if label is None else numbers(np.asarray(samples.labels[label]))[rows]
+    return Selection(samples, rows, codes.astype(np.int64), values)
+
+
+def numbers(label: np.ndarray) -> np.ndarray:
+    """A label column as numbers: names become 0, 1, … in sorted order, a missing one −1."""
+    if label.dtype.kind in "biu":
+        return label.astype(np.int64)
+    if label.dtype.kind == "f":
+        return label.astype(np.float32)
+    names = sorted({str(value) for value in label if value is not None and value != ""})
+    codes = {name: code for code, name in enumerate(names)}
+    return np.array([codes.get(str(v), -1) if v is not None else -1 for v in label], np.int64)
+
+
+def shuffled(size: int, seed: int, epoch: int) -> np.ndarray:
+    """One epoch over samples, each once, in random order: (N,)."""
+    return np.random.default_rng(derive(seed, ORDER, epoch)).permutation(size)
+
+
+def paired(patients: np.ndarray, seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+    """One epoch of pairs of samples of the same patient: anchors (N,), partners (N,).
+
+    Patients take turns: every patient is drawn once before any is drawn again, so all count alike
+    however much they recorded, and a batch of B ≤ P anchors holds B different patients. That is the
+    participant-level sampling of wearable foundation models (Abbaspourazad 2024, arXiv 2312.05409:
+    a batch is made of participants, two segments of each). With P < B a patient appears several
+    times in a batch; methods tell them apart from negatives by ``batch["patient"]``. Within a
+    patient the samples take turns too. The partner is another sample of the patient; a patient with
+    a single sample is paired with itself.
+
+    Args:
+        patients: (N,) codes 0 … P−1, each present.
+        seed: the run's seed.
+        epoch: which pass.
+    """
+    random = np.random.default_rng(derive(seed, ORDER, epoch))
+    size = len(patients)
+    by_patient = np.lexsort((random.random(size), patients))  # grouped, shuffled within each group
+    counts = np.bincount(patients)
+    starts = np.cumsum(counts) - counts
+    rounds = -(-size // len(counts))
+    turns = random.permuted(np.tile(np.arange(len(counts)), (rounds, 1)), axis=1).ravel()[:size]
+    visit = np.arange(size) // len(counts)  # how often this patient was drawn before
+    count = counts[turns]
+    anchor = visit % count
+    step = 1 + np.floor(random.random(size) * (count - 1)).astype(np.int64)  # 1 … count − 1
+    partner = (anchor + np.where(count > 1, step, 0)) % count
+    return by_patient[starts[turns] + anchor], by_patient[starts[turns] + partner]
+
+
+class Batches(Dataset[tuple[int, dict[str, Tensor]]]):
+    """Micro-batches by number. See the module's docstring."""
+
+    def __init__(
+        self,
+        selection: Selection,
+        *,
+        batch_size: int,
+        seed: int,
+        pairs: bool,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        """``batch_size`` is that of one rank; ``pairs`` adds a partner to each anchor.
+
+        Raises:
+            UsageError: if there are fewer samples than one batch of all ranks.
+        """
+        total = batch_size * world
+        if len(selection) < total:
+            where = f" on each of {world} devices" if world > 1 else ""
+            raise UsageError(
+                f"{len(selection):,} training samples do not fill a batch of {batch_size:,}{where}: "
+                f"set trainer.batch_size to at most {len(selection) // world:,}."
+            )
+        self.selection = selection
+        self.seed = seed
+        self.pairs = pairs
+        self.per_epoch = len(selection) // total  # full batches only
+        self._total = total
+        self._mine = slice(rank * batch_size, (rank + 1) * batch_size)
+        self._order: tuple[int, np.ndarray, np.ndarray | None] = (-1, np.empty(0), None)
+
+    def __getitem__(self, number: int) -> tuple[int, dict[str, Tensor]]:
+        epoch, place = divmod(number, self.per_epoch)
+        anchors, partners = self._epoch(epoch)
+        here = slice(place * self._total, (place + 1) * self._total)
+        batch = self._read(anchors[here][self._mine])
+        if partners is not None:
+            other = self._read(partners[here][self._mine])
+            batch |= {PARTNER + key: value for key, value in other.items()}
+        return number, batch
+
+    def _epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray | None]:
+        if self._order[0] != epoch:
+            if self.pairs:
+                self._order = (epoch, *paired(self.selection.patients, self.seed, epoch))
+            else:
+                self._order = (epoch, shuffled(len(self.selection), self.seed, epoch), None)
+        return self._order[1:]
+
+    def _read(self, chosen: np.ndarray) -> dict[str, Tensor]:
+        """Read selection entries ``chosen`` (B,): what the plugin reads, and the keys."""
+        selection = self.selection
+        rows = selection.rows[chosen]
+        arrays = dict(selection.samples.read(rows))
+        arrays |= {"patient": selection.patients[chosen], "index": rows}
+        if selection.label is not None:
+            arrays["label"] = selection.label[chosen]
+        return {key: tensor(value) for key, value in arrays.items()}
+
+
+def tensor(array: np.ndarray) -> Tensor:
+    """As a tensor, sharing memory where that is safe."""
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
+
+
+class _From(Sampler[int]):
+    """The numbers ``first`` … ``total − 1``; its length is ``total``, as the loop counts from 0."""
+
+    def __init__(self, first: int, total: int) -> None:
+        self.first, self.total = first, total
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.first, self.total))
+
+    def __len__(self) -> int:
+        return self.total
+
+
+def loader(
+    batches: Batches, *, first: int, total: int, workers: int, pin_memory: bool
+) -> DataLoader[tuple[int, dict[str, Tensor]]]:
+    """Micro-batches ``first`` … ``total − 1``, in order, read by ``workers`` processes."""
+    return DataLoader(
+        batches,
+        batch_size=None,  # a micro-batch is read as a whole
+        sampler=_From(first, total),
+        num_workers=workers,
+        pin_memory=pin_memory,
+        persistent_workers=workers > 0,
+    )

@@ -1,0 +1,116 @@
+"""metrics.csv and TensorBoard: loss, learning rate and monitors by step."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, Trainer
+
+from medcl.archive.atomic import write_text
+from medcl.engine import monitors
+from medcl.engine.module import Pretraining
+from medcl.nn.distributed import ranks
+
+
+class Table:
+    """A CSV file that grows by rows, keyed by ``step``. Whole rows are on disk after `add`."""
+
+    def __init__(self, path: Path, last: int) -> None:
+        """Open, and drop what lies after step ``last`` (a killed run wrote it and forgot it)."""
+        self.path = path
+        self.columns = ["step", "loss", "lr", "embedding_std"]
+        self.rows: list[dict[str, str]] = []
+        if path.is_file() and last >= 0:
+            with path.open(newline="", encoding="utf-8") as handle:
+                header, *lines = csv.reader(handle)
+            self.columns = header
+            whole = [dict(zip(header, line, strict=True)) for line in lines if _whole(line, header)]
+            self.rows = [row for row in whole if int(row["step"]) <= last]
+        self._rewrite()
+
+    def add(self, row: dict[str, float | int]) -> None:
+        """Append a row; unknown columns are added to the right."""
+        text = {key: repr(value) for key, value in row.items()}
+        self.rows.append(text)
+        new = [key for key in row if key not in self.columns]
+        if new:
+            self.columns += new
+            self._rewrite()
+        else:
+            with self.path.open("a", newline="", encoding="utf-8") as handle:
+                handle.write(self._lines([text]))
+
+    def _rewrite(self) -> None:
+        write_text(
+            self.path, self._lines([{column: column for column in self.columns}, *self.rows])
+        )
+
+    def _lines(self, rows: list[dict[str, str]]) -> str:
+        buffer = io.StringIO()
+        csv.DictWriter(buffer, self.columns, restval="", lineterminator="\n").writerows(rows)
+        return buffer.getvalue()
+
+
+def _whole(line: list[str], header: list[str]) -> bool:
+    return len(line) == len(header) and line[0].isdigit()
+
+
+class Journal(Callback):
+    """Writes a row at step 0, 1, every ``log_every`` steps, at each look, and at the end."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.last: dict[str, float] = {}  # the newest value of each column
+
+    def on_train_start(self, trainer: Trainer, module: Pretraining) -> None:  # type: ignore[override]
+        """Continue the files from where the checkpoint was written."""
+        if trainer.is_global_zero:
+            from torch.utils.tensorboard import SummaryWriter
+
+            step = trainer.global_step
+            self.table = Table(self.folder / "metrics.csv", step if step else -1)
+            board = self.folder / "tensorboard"
+            self.board = SummaryWriter(str(board), purge_step=step + 1 if step else None)
+        self._write(trainer, module, {})
+
+    def on_train_batch_end(  # type: ignore[override]
+        self, trainer: Trainer, module: Pretraining, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """After the last micro-batch of a step that is due."""
+        settings, step = module.recipe.trainer, trainer.global_step
+        if (batch_idx + 1) % settings.accumulate:
+            return
+        due = step % settings.log_every == 0 or step in (1, settings.steps)
+        if due or module.looked:
+            self._write(trainer, module, {"loss": 0.0, "lr": module.lr} | measure(module))
+
+    def _write(self, trainer: Trainer, module: Pretraining, values: dict[str, float]) -> None:
+        values = values | module.looked
+        module.looked = {}
+        if not values or not trainer.is_global_zero:
+            return
+        self.last |= values
+        self.table.add({"step": trainer.global_step, **values})
+        for key, value in values.items():
+            self.board.add_scalar(key, value, trainer.global_step)
+
+    def on_fit_end(self, trainer: Trainer, module: Pretraining) -> None:  # type: ignore[override]
+        """Flush TensorBoard's file."""
+        if trainer.is_global_zero and hasattr(self, "board"):
+            self.board.close()
+
+
+def measure(module: Pretraining) -> dict[str, float]:
+    """What the method reported at this step: mean over micro-batches and ranks."""
+    names = list(module.scalars[0])
+    values = torch.tensor(
+        [[float(micro[name]) for name in names] for micro in module.scalars], device=module.device
+    ).mean(dim=0)
+    everyone = ranks()
+    embedding = everyone.gather(module.embedding.detach().float())
+    std = {"embedding_std": float(monitors.embedding_std(embedding))}
+    return dict(zip(names, everyone.mean(values).tolist(), strict=True)) | std

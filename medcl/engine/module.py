@@ -1,0 +1,109 @@
+"""The one adapter between a `Method`, a plugin's views and Lightning."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from medcl.engine import optim
+from medcl.engine.data import PARTNER, Batches, Selection, loader
+from medcl.engine.seeds import STEP, VIEW, derive, generator
+from medcl.methods.contract import Method, State, View
+from medcl.nn.distributed import ranks
+from medcl.plugin import Views
+from medcl.recipe import Recipe
+
+
+class Pretraining(LightningModule):
+    """Runs ``method.step`` on augmented batches; everything random comes from (seed, micro-batch).
+
+    What the callbacks look at after a step:
+
+    Attributes:
+        scalars: what the method returned, one mapping for each micro-batch of the current step.
+        embedding: (B, width) of the last micro-batch.
+        lr: the learning rate of the last optimiser step.
+        looked: what the monitors saw at this step, empty at most steps.
+    """
+
+    def __init__(
+        self, method: Method, augment: Views, selection: Selection, recipe: Recipe
+    ) -> None:
+        super().__init__()
+        assert isinstance(method, nn.Module)
+        self.method = method
+        self.augment = augment
+        self.selection = selection
+        self.recipe = recipe
+        self.scalars: list[dict[str, Tensor]] = []
+        self.embedding = torch.empty(0)
+        self.lr = 0.0
+        self.looked: dict[str, float] = {}
+
+    def train_dataloader(self) -> DataLoader[tuple[int, dict[str, Tensor]]]:
+        """From the micro-batch where training stands: a checkpoint has been read by now."""
+        trainer = self.recipe.trainer
+        batches = Batches(
+            self.selection,
+            batch_size=trainer.batch_size,
+            seed=self.recipe.seed,
+            pairs=any(view.source for view in self.method.views),
+            rank=self.global_rank,
+            world=self.trainer.world_size,
+        )
+        return loader(
+            batches,
+            first=self.global_step * trainer.accumulate,
+            total=trainer.steps * trainer.accumulate,
+            workers=trainer.workers,
+            pin_memory=self.device.type == "cuda",
+        )
+
+    def configure_optimizers(self) -> Any:
+        """The recipe's optimiser, its learning rate set at every step."""
+        settings, steps = self.recipe.optimizer, self.recipe.trainer.steps
+        optimizer, scheduler = optim.build(self.method, settings, steps)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    def training_step(self, numbered: tuple[int, dict[str, Tensor]], batch_idx: int) -> Tensor:
+        """One micro-batch: augment, then the method's step."""
+        number, batch = numbered
+        step, micro = divmod(number, self.recipe.trainer.accumulate)
+        torch.manual_seed(derive(self.recipe.seed, STEP, number, self.global_rank))  # dropout
+        views = [self._view(view, batch, number, v) for v, view in enumerate(self.method.views)]
+        result = self.method.step(views, batch, self._state(step))
+        if micro == 0:
+            self.scalars = []
+        self.scalars.append({k: v.detach() for k, v in result.items() if v.ndim == 0})
+        self.embedding = result["embedding"]
+        return result["loss"]
+
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None
+    ) -> None:
+        """Move the weights, then let the method move what follows them."""
+        step = self.global_step
+        self.lr = optimizer.param_groups[0]["lr"]
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        self.method.after_step(self._state(step))
+
+    def view(self, view: View, batch: Mapping[str, Tensor], random: torch.Generator) -> Tensor:
+        """One augmented input, in float32, outside autograd: (B, ...)."""
+        x = batch[PARTNER + "x" if view.source else "x"].float()
+        with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+            return self.augment(x, random, view.kind)
+
+    def _view(self, view: View, batch: Mapping[str, Tensor], number: int, place: int) -> Tensor:
+        where = (VIEW, number, self.global_rank, place)
+        return self.view(view, batch, generator(self.device, self.recipe.seed, *where))
+
+    def _state(self, step: int) -> State:
+        return State(step, self.recipe.trainer.steps, ranks())

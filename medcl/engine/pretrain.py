@@ -1,0 +1,157 @@
+"""Pretraining, from top to bottom: samples → split → method → fit → a run directory."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import polars as pl
+import torch
+from lightning.pytorch import Trainer
+from safetensors.torch import save_file
+
+from medcl import plugin as plugins
+from medcl import recipe as recipes
+from medcl.archive.atomic import replacing, write_text
+from medcl.archive.index import Index
+from medcl.archive.splits import split
+from medcl.engine import checkpoints, facts
+from medcl.engine.data import Selection, select
+from medcl.engine.journal import Journal
+from medcl.engine.looks import Looks
+from medcl.engine.module import Pretraining
+from medcl.engine.seeds import MODEL, derive
+from medcl.engine.show import Show, say, summary
+from medcl.methods import METHODS
+from medcl.methods.contract import Method
+from medcl.recipe import Recipe
+from medcl.registry import lookup, resolve
+from medcl.run import Run, build_encoder, load_samples
+
+
+def pretrain(recipe: Recipe, data: Path, out: Path, *, command: str = "") -> Run:
+    """Train the encoder of ``recipe`` on the training patients of index ``data``, into ``out``.
+
+    Run it again and it carries on: a finished run is returned as it is, a broken-off one continues
+    from its last checkpoint and ends with the same weights and curves, bit for bit on a CPU with
+    the same number of threads.
+
+    Raises:
+        UsageError: if ``out`` holds a run of another recipe or other data; if there are fewer
+            training samples than a batch; if the machine cannot do what ``trainer`` asks.
+        MedclError: if the loss or the weights stop being numbers.
+    """
+    first = facts.is_first_process()
+    run = Run(out, recipe)
+    facts.check_same(run, data)
+    if facts.finished(run):
+        say(f"{out} is done: nothing to do.")
+        return run
+    samples = load_samples(recipe, data)
+    parts = split(Index.open(data).items, **recipe.split.model_dump())
+    selection = select(samples, parts, _label(recipe))
+    module = build(recipe, selection)
+    if first:
+        write_text(out / "recipe.yaml", recipes.dump(recipe))
+        _write_split(out / "split.parquet", parts)
+        facts.start(run, data, selection, command)
+
+    journal, saving = Journal(out), checkpoints.Checkpoints(out / "checkpoints")
+    looks = Looks(recipe.monitor, selection, _labelled(recipe, data, selection, parts))
+    with quiet_lightning():
+        trainer = Trainer(
+            max_steps=recipe.trainer.steps,
+            accumulate_grad_batches=recipe.trainer.accumulate,
+            gradient_clip_val=recipe.optimizer.clip,
+            precision=PRECISION[recipe.trainer.precision],
+            accelerator=recipe.trainer.accelerator,
+            devices=recipe.trainer.devices,
+            num_nodes=recipe.trainer.nodes,
+            strategy=_strategy(recipe),
+            sync_batchnorm=recipe.trainer.sync_batchnorm,
+            callbacks=[checkpoints.Guard(), looks, journal, Show(journal), saving],
+            plugins=[checkpoints.AtomicIO()],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+        )
+        kept = checkpoints.saved(saving.folder)
+        trainer.fit(module, ckpt_path=str(kept[-1]) if kept else None, weights_only=True)
+
+    if trainer.is_global_zero:
+        last = checkpoints.saved(saving.folder)[-1]
+        with replacing(out / "encoder.safetensors") as temporary:
+            save_file(checkpoints.encoder_weights(last), temporary)
+        done = facts.finish(run, module.device, saving.seconds, looks.warnings)
+        summary(done, journal.last, str(out))
+    return run
+
+
+def build(recipe: Recipe, selection: Selection) -> Pretraining:
+    """The method around the recipe's encoder, freshly initialised under its seed."""
+    encoder = build_encoder(recipe, recipe.seed)
+    factory = lookup(METHODS, recipe.method.name, "method")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(recipe.seed, MODEL))
+        method: Method = factory(encoder, **recipe.method.arguments)
+    views = resolve(plugins.get(recipe.plugin).views)(**recipe.views)
+    return Pretraining(method, views, selection, recipe)
+
+
+PRECISION: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
+    "32": "32-true",
+    "bf16": "bf16-mixed",
+    "16": "16-mixed",
+}
+
+
+def _strategy(recipe: Recipe) -> str:
+    settings = recipe.trainer
+    if settings.strategy == "auto" and settings.devices * settings.nodes > 1:
+        return "ddp"
+    return settings.strategy
+
+
+def _label(recipe: Recipe) -> str | None:
+    task = recipe.probe.task
+    return plugins.get(recipe.plugin).tasks[task].label if task else None
+
+
+def _labelled(
+    recipe: Recipe, data: Path, selection: Selection, parts: dict[str, str]
+) -> Selection | None:
+    """Class-labelled samples of training patients for the kNN probe: the task's, if need be."""
+    if selection.label is None and recipe.probe.task:
+        samples = load_samples(recipe, data, task=recipe.probe.task)
+        selection = select(samples, parts, _label(recipe))
+    label = selection.label
+    return selection if label is not None and label.dtype.kind == "i" and label.ndim == 1 else None
+
+
+def _write_split(path: Path, parts: dict[str, str]) -> None:
+    with replacing(path) as temporary:
+        pl.DataFrame({"patient": list(parts), "split": list(parts.values())}).write_parquet(
+            temporary
+        )
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Without Lightning's banners and tips, which are about settings made here on purpose."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"lightning\.")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

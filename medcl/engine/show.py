@@ -1,0 +1,85 @@
+"""What a person at a terminal sees of a pretraining; nothing anywhere else."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from medcl.engine.journal import Journal
+from medcl.engine.module import Pretraining
+
+
+def say(text: str) -> None:
+    """One line for a person."""
+    if sys.stderr.isatty():
+        Console(stderr=True).print(text)
+
+
+class Show(Callback):
+    """A bar with the newest loss and monitors, on the first rank's terminal."""
+
+    def __init__(self, journal: Journal) -> None:
+        self.journal = journal
+        self.bar: Progress | None = None
+
+    def on_train_start(self, trainer: Trainer, module: Pretraining) -> None:  # type: ignore[override]
+        """Start the bar."""
+        if not (trainer.is_global_zero and sys.stderr.isatty()):
+            return
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        text = TextColumn("{task.fields[values]}")
+        console = Console(stderr=True)
+        self.bar = Progress(*columns, TimeRemainingColumn(), text, console=console)
+        steps = module.recipe.trainer.steps
+        done = trainer.global_step
+        self.task = self.bar.add_task("pretrain", total=steps, completed=done, values="")
+        self.bar.start()
+
+    def on_train_batch_end(  # type: ignore[override]
+        self, trainer: Trainer, module: Pretraining, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Move the bar."""
+        if self.bar is not None:
+            values = [f"{k} {v:.3g}" for k, v in self.journal.last.items() if k in SHOWN]
+            step = trainer.global_step
+            self.bar.update(self.task, completed=step, values="  ".join(values))
+
+    def on_fit_end(self, trainer: Trainer, module: Pretraining) -> None:  # type: ignore[override]
+        """Leave the terminal as it was."""
+        self._stop()
+
+    def on_exception(  # type: ignore[override]
+        self, trainer: Trainer, module: Pretraining, exception: BaseException
+    ) -> None:
+        """Also when training breaks."""
+        self._stop()
+
+    def _stop(self) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
+
+
+SHOWN = ("loss", "spread", "knn")
+
+
+def summary(facts: dict[str, Any], metrics: dict[str, float], folder: str) -> None:
+    """The outcome as a small table."""
+    if not sys.stderr.isatty():
+        return
+    table = Table(title="Pretrained", show_header=False)
+    rows = {
+        "steps": f"{facts['steps']:,}",
+        "training samples": f"{facts['samples']:,} of {facts['patients']:,} patients",
+        "time": f"{facts['seconds']:.0f} s, {facts['samples_per_second']:,.0f} samples/s",
+    }
+    rows |= {key: f"{value:.4g}" for key, value in metrics.items()}
+    rows["encoder"] = f"{folder}/encoder.safetensors"
+    for key, value in rows.items():
+        table.add_row(key, value)
+    Console(stderr=True).print(table)
