@@ -1,0 +1,181 @@
+"""The frozen-feature probe: what does an encoder know, and what of that did pretraining bring?
+
+Compared on the same unseen patients: the pretrained encoder, the same architecture with its initial
+random weights, each of the plugin's hand-made baselines, and pretrained + hand-made. Whatever is
+fitted is fitted on training patients alone. Given the runs of all folds of a recipe, every patient
+is predicted by the run that did not see them, and the predictions are pooled.
+
+::
+
+    RUN/probe/predictions.parquet   id, patient, fold, truth, and every score; written first
+    RUN/probe/probe.json            all figures (`ProbeResult`)
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from medcl.archive.atomic import replacing, write_text
+from medcl.errors import UsageError
+from medcl.evaluate import scoring
+from medcl.evaluate.embeddings import embed, take
+from medcl.evaluate.folds import (
+    KNN,
+    LINEAR,
+    Fold,
+    Predicted,
+    fixed_features,
+    folds,
+    pool,
+    predict,
+    representations,
+)
+from medcl.evaluate.result import PRETRAINED, ProbeResult
+from medcl.evaluate.targets import Target, target
+from medcl.plugin import Samples
+from medcl.progress import track
+from medcl.registry import did_you_mean
+from medcl.run import Run, load_samples
+
+
+def probe(
+    runs: Sequence[Run],
+    *,
+    data: Path | None = None,
+    task: str | None = None,
+    out: Path | None = None,
+    seed: int | None = None,
+    batch_size: int = 512,
+    device: str = "auto",
+    command: str = "",
+) -> ProbeResult:
+    """Compare frozen features on unseen patients, and write the comparison down.
+
+    Args:
+        runs: one finished run, or those of several folds of one recipe.
+        data: the index; None for the one the first run was trained on.
+        task: the labelled problem; None for the recipe's, or the plugin's only one.
+        out: the folder; None for RUN/probe, or beside several runs.
+        seed: of inner folds, draws and resamples; None for the recipe's.
+        batch_size: samples a forward pass.
+        device: see `medcl.evaluate.embeddings.embed`.
+        command: how this was called, for the record.
+
+    Raises:
+        UsageError: if there is no task, no label, or the runs do not belong together.
+        MedclError: if a feature is not finite, or a label is none of the task's.
+    """
+    from medcl.engine.facts import commit, versions
+
+    start = time.perf_counter()
+    if not runs:
+        raise UsageError("There is no run to probe. Make one: medcl pretrain")
+    run = runs[0]
+    recipe = run.recipe
+    name = _task(run, task)
+    seed = recipe.seed if seed is None else seed
+    out = out or (run.path / "probe" if len(runs) == 1 else run.path.parent / "probe")
+
+    samples = load_samples(recipe, data or run.data, task=name)
+    truth = target(run.plugin.tasks[name], samples)
+    labelled = np.flatnonzero(truth.known)
+    if not len(labelled):
+        raise UsageError(f"No sample of task '{name}' carries a label.")
+    samples, truth = take(samples, labelled), truth.at(labelled)
+    patients = np.asarray(samples.patients)
+    parts = folds(runs, patients)
+
+    fixed = fixed_features(run, samples, batch_size=batch_size, device=device)
+    made: list[dict[str, Predicted]] = []
+    for number, fold in enumerate(parts):
+        label = PRETRAINED if len(parts) == 1 else f"{PRETRAINED}, fold {number + 1}"
+        encoder = fold.run.encoder()
+        trained = embed(encoder, samples, batch_size=batch_size, device=device, label=label).x
+        compared = list(representations(trained, fixed))
+        made.append(
+            {
+                rep: predict(x, truth, patients, fold, fractions=recipe.probe.fractions, seed=seed)
+                for rep, x in track(compared, "fit", total=len(compared))
+            }
+        )
+    _save_predictions(out / "predictions.parquet", samples, truth, parts, made)
+
+    tested = np.concatenate([fold.test for fold in parts])
+    trained_on = np.unique(np.concatenate([fold.train for fold in parts]))
+    scores, differences = scoring.compare(
+        truth.at(tested), patients[tested], made, resamples=recipe.probe.bootstraps, seed=seed
+    )
+    result = ProbeResult(
+        task=name,
+        label=run.plugin.tasks[name].label,
+        kind=truth.kind,
+        classes=list(truth.classes),
+        folds=len(parts),
+        train=scoring.side(truth, patients, trained_on),
+        test=scoring.side(truth, patients, tested),
+        seed=seed,
+        resamples=recipe.probe.bootstraps,
+        scores=scores,
+        differences=differences,
+        curve=scoring.curve(truth.at(tested), parts, made),
+        notes=scoring.notes(truth, patients, parts, scores),
+        recipe=recipe.name,
+        command=command,
+        commit=commit(),
+        versions=versions(recipe.plugin) | _versions(),
+        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        seconds=round(time.perf_counter() - start, 1),
+    )
+    text = json.dumps(result.as_dict(), indent=1, ensure_ascii=False, allow_nan=False)
+    write_text(out / "probe.json", text + "\n")
+    return result
+
+
+def _task(run: Run, task: str | None) -> str:
+    """The task asked for, the recipe's, or the only one.
+
+    Raises:
+        UsageError: if that leaves none or several.
+    """
+    tasks = run.plugin.tasks
+    name = task or run.recipe.probe.task or (next(iter(tasks)) if len(tasks) == 1 else None)
+    if name is None:
+        raise UsageError(f"Say which task to probe: --task. {did_you_mean('', tasks)}")
+    if name not in tasks:
+        raise UsageError(f"Unknown task '{name}'. {did_you_mean(name, tasks)}")
+    return name
+
+
+def _save_predictions(
+    path: Path,
+    samples: Samples,
+    truth: Target,
+    parts: Sequence[Fold],
+    made: Sequence[dict[str, Predicted]],
+) -> None:
+    """Write what was predicted before any of it is scored."""
+    tested = np.concatenate([fold.test for fold in parts])
+    judged = truth.at(tested)
+    columns: dict[str, object] = {
+        "id": [samples.ids[p] for p in tested],
+        "patient": [samples.patients[p] for p in tested],
+        "fold": np.repeat(np.arange(len(parts)), [len(fold.test) for fold in parts]),
+        "truth": judged.y if truth.kind == "regression" else judged.names(),
+    }
+    for rep in made[0]:
+        for classifier in (LINEAR, KNN):
+            for c, scores in zip(truth.classes, pool(made, rep, classifier).T, strict=True):
+                columns[f"{rep}.{classifier}.{c}"] = scores
+    with replacing(path) as temporary:
+        pl.DataFrame(columns).write_parquet(temporary)
+
+
+def _versions() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in ("numpy", "scikit-learn")}
