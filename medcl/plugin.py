@@ -57,7 +57,8 @@ class Record:
 
     ``key`` is unique in the archive (a relative path, with ``#part`` where a file holds several).
     ``fields`` are technical columns, ``labels`` label columns; neither may identify a person.
-    ``findings`` are named problems that were noticed and accepted.
+    ``findings`` are named problems that were noticed and accepted. ``private`` is what the plugin's
+    ``assemble`` needs to know and nobody else may: it stays in the index's private folder.
     """
 
     key: str
@@ -67,6 +68,7 @@ class Record:
     fields: Mapping[str, Scalar] = field(default_factory=dict)
     labels: Mapping[str, Scalar] = field(default_factory=dict)
     findings: tuple[str, ...] = ()
+    private: Mapping[str, Scalar] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -130,11 +132,14 @@ class Plugin:
         units: groups the archive's files, by name and size alone (nothing is opened).
         scan: ``(root, unit)`` → its records and rejects; header-only, in worker processes.
             Anything it raises becomes a reject.
+        assemble: joins records that lie in several units (the slices of a series); it is given all of
+            the archive's records at every indexing, opens nothing, and may be None.
         prepare: ``(root, files, fields, *, ...)`` → ``{name: array}``; decode once into the Store.
         dataset: ``(items, arrays, *, ...)`` → `Samples`; ``items`` is a polars frame of the index.
         views: ``(*, ...)`` → `Views`, a module that runs on the training device.
         encoders: name → ``(*, ...)`` → a module (B, ...) → (B, width), with an int ``width``.
         tasks: name → `Task`.
+        methods: methods that only make sense here, beside those of `medcl.methods`.
         baselines: name → ``(batch) -> (B, F)`` hand-made features to beat, as arrays; ``batch`` is
             what `Samples.read` returned.
         preview: ``(x (B, ...), views) -> matplotlib Figure`` for the report.
@@ -152,7 +157,9 @@ class Plugin:
     dataset: Lazy
     views: Lazy
     encoders: Mapping[str, Lazy]
+    assemble: Callable[[Sequence[Record]], Iterable[Record | Reject]] | None = None
     tasks: Mapping[str, Task] = field(default_factory=dict)
+    methods: Mapping[str, Lazy] = field(default_factory=dict)
     baselines: Mapping[str, Lazy] = field(default_factory=dict)
     preview: Lazy | None = None
     recipes: Path | None = None

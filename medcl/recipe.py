@@ -198,11 +198,9 @@ def parse(raw: dict[str, Any]) -> Recipe:
 
 def _fill_in(recipe: Recipe) -> Recipe:
     """Check the open sections against the functions they configure; write the defaults out."""
-    from medcl.methods import METHODS
-
     plugin = plugins.get(recipe.plugin)
     encoder = lookup(plugin.encoders, recipe.encoder.name, "encoder")
-    method = lookup(METHODS, recipe.method.name, "method")
+    method = method_factory(recipe)
     if recipe.probe.task is not None and recipe.probe.task not in plugin.tasks:
         hint = did_you_mean(recipe.probe.task, plugin.tasks)
         raise UsageError(f"Unknown task '{recipe.probe.task}' of plugin '{plugin.name}'. {hint}")
@@ -217,6 +215,14 @@ def _fill_in(recipe: Recipe) -> Recipe:
             "method": Named.model_validate({"name": recipe.method.name, **method_arguments}),
         }
     )
+
+
+def method_factory(recipe: Recipe) -> Any:
+    """The recipe's method: medcl's own, or one that its plugin brings."""
+    from medcl.methods import METHODS
+
+    known = {**METHODS, **plugins.get(recipe.plugin).methods}
+    return lookup(known, recipe.method.name, "method")
 
 
 def _check_keys(raw: dict[str, Any], model: type[BaseModel], where: str) -> None:

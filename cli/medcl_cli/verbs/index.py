@@ -36,6 +36,10 @@ def index(
             "or label columns."
         ),
     ] = None,
+    rescan: Annotated[bool, typer.Option(help="Open every file again, changed or not.")] = False,
+    paths: Annotated[
+        bool, typer.Option(help="Name the rejected files. A path may identify a person.")
+    ] = False,
     json: show.Json = False,
 ) -> None:
     """Index an archive: one row per recording, one row per reject with its reason.
@@ -43,7 +47,7 @@ def index(
     Reads headers only, in parallel. Can be stopped and started again; an unchanged archive is not
     read twice. Example: medcl index mitdb/ --plugin biosignals --out idx
     """
-    from medcl.archive.index import build
+    from medcl.archive.index import Index, build
     from medcl.plugin import get
 
     summary = build(
@@ -55,8 +59,17 @@ def index(
         key_file=key_file,
         patient_from=patient_from,
         table=table,
+        rescan=rescan,
     )
+    made = Index.open(out)
+    rejects = made.rejects.to_dicts()
+    if paths:
+        rejects = [{**row, "file": made.locate(row["id"])} for row in rejects]
     if json:
-        show.as_json(asdict(summary))
-    else:
-        show.facts(f"Index {out}", asdict(summary))
+        show.as_json({**asdict(summary), "rejected": summary.rejected, "reject_rows": rejects})
+        return
+    counts = {name: value for name, value in asdict(summary).items() if name != "rejects"}
+    counts["seconds"] = f"{summary.seconds:.1f}"
+    show.facts(f"Index {out}", {**counts, "rejected": summary.rejected})
+    if rejects:
+        show.table("Rejected", list(rejects[0]), [list(row.values()) for row in rejects])
