@@ -132,8 +132,8 @@ class Plugin:
         units: groups the archive's files, by name and size alone (nothing is opened).
         scan: ``(root, unit)`` → its records and rejects; header-only, in worker processes.
             Anything it raises becomes a reject.
-        assemble: joins records that lie in several units (the slices of a series); it is given all of
-            the archive's records at every indexing, opens nothing, and may be None.
+        assemble: joins records that lie in several units (the slices of a series); it is given all
+            of the archive's records at every indexing, opens nothing, and may be None.
         prepare: ``(root, files, fields, *, ...)`` → ``{name: array}``; decode once into the Store.
         dataset: ``(items, arrays, *, ...)`` → `Samples`; ``items`` is a polars frame of the index.
         views: ``(*, ...)`` → `Views`, a module that runs on the training device.
