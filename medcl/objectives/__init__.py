@@ -20,7 +20,7 @@ class Objective:
     Attributes:
         target: where the function is.
         needs: what it asks of the other ranks: "nothing", their "negatives" (embeddings are
-            gathered), or their "statistics" (batch moments are averaged).
+            gathered), or their "statistics" (batch moments, or how many samples count).
         paper: citation.
     """
 
@@ -35,5 +35,108 @@ OBJECTIVES: dict[str, Objective] = {
     ),
     "nt_xent": Objective(
         "medcl.objectives.nt_xent:nt_xent", "negatives", "Chen 2020, arXiv 2002.05709"
+    ),
+    "clip": Objective("medcl.objectives.clip:clip", "negatives", "Radford 2021, arXiv 2103.00020"),
+    "supcon": Objective(
+        "medcl.objectives.supcon:supcon", "negatives", "Khosla 2020, arXiv 2004.11362"
+    ),
+    "soft_contrast": Objective(
+        "medcl.objectives.soft_contrast:soft_contrast",
+        "negatives",
+        "Burdisso 2024, arXiv 2410.18481",
+    ),
+    "tree_contrast": Objective(
+        "medcl.objectives.tree_contrast:tree_contrast", "negatives", "He 2022, arXiv 2209.06638"
+    ),
+    "ot_contrast": Objective(
+        "medcl.objectives.ot_contrast:ot_contrast", "negatives", "Zhou 2024, arXiv 2409.07462"
+    ),
+    "rank_n_contrast": Objective(
+        "medcl.objectives.rank_n_contrast:rank_n_contrast",
+        "negatives",
+        "Zha 2023, arXiv 2210.01189",
+    ),
+    "listwise_wasserstein": Objective(
+        "medcl.objectives.listwise_wasserstein:listwise_wasserstein",
+        "statistics",
+        "Esfandiarpoor 2025, arXiv 2503.23239",
+    ),
+    "focal_contrast": Objective(
+        "medcl.objectives.focal_contrast:focal_contrast",
+        "negatives",
+        "Zhang 2021, arXiv 2102.06605",
+    ),
+    "unilateral_contrast": Objective(
+        "medcl.objectives.unilateral_contrast:unilateral_contrast",
+        "negatives",
+        "Wang 2023, arXiv 2308.10155",
+    ),
+    "domain_contrast": Objective(
+        "medcl.objectives.domain_contrast:domain_contrast",
+        "negatives",
+        "Bhattacharjee 2023, arXiv 2309.03992",
+    ),
+    "mmd": Objective("medcl.objectives.mmd:mmd", "negatives", "Gretton 2012, JMLR 13"),
+    "koleo": Objective(
+        "medcl.objectives.koleo:koleo", "negatives", "Sablayrolles 2019, arXiv 1806.03198"
+    ),
+    "swav": Objective("medcl.objectives.swav:swav", "statistics", "Caron 2020, arXiv 2006.09882"),
+    "deepcluster": Objective(
+        "medcl.objectives.deepcluster:deepcluster", "statistics", "Caron 2018, arXiv 1807.05520"
+    ),
+    "prototype_contrast": Objective(
+        "medcl.objectives.prototype_contrast:prototype_contrast",
+        "statistics",
+        "Li 2020, arXiv 2005.04966",
+    ),
+    "negative_cosine": Objective(
+        "medcl.objectives.negative_cosine:negative_cosine",
+        "nothing",
+        "Grill 2020, arXiv 2006.07733; Chen 2021, arXiv 2011.10566",
+    ),
+    "vicreg": Objective(
+        "medcl.objectives.vicreg:vicreg", "statistics", "Bardes 2022, arXiv 2105.04906"
+    ),
+    "barlow_twins": Objective(
+        "medcl.objectives.barlow_twins:barlow_twins", "statistics", "Zbontar 2021, arXiv 2103.03230"
+    ),
+    "dino": Objective("medcl.objectives.dino:dino", "nothing", "Caron 2021, arXiv 2104.14294"),
+    "masked_reconstruction": Objective(
+        "medcl.objectives.masked_reconstruction:masked_reconstruction",
+        "statistics",
+        "He 2022, arXiv 2111.06377; Tian 2023, arXiv 2301.03580",
+    ),
+    "masked_embedding": Objective(
+        "medcl.objectives.masked_embedding:masked_embedding",
+        "statistics",
+        "Nguyen 2023, arXiv 2212.01893",
+    ),
+    "similarity_reconstruction": Objective(
+        "medcl.objectives.similarity_reconstruction:similarity_reconstruction",
+        "negatives",
+        "Dong 2023, arXiv 2302.00861; Arunan 2025, arXiv 2510.05172",
+    ),
+    "quantised_contrast": Objective(
+        "medcl.objectives.quantised_contrast:quantised_contrast",
+        "statistics",
+        "Baevski 2020, arXiv 2006.11477; Chung 2021, arXiv 2108.06209",
+    ),
+    "codebook_diversity": Objective(
+        "medcl.objectives.quantised_contrast:codebook_diversity",
+        "statistics",
+        "Baevski 2020, arXiv 2006.11477",
+    ),
+    "token_relation": Objective(
+        "medcl.objectives.token_relation:token_relation",
+        "nothing",
+        "Wang 2020, arXiv 2002.10957; Shi 2024, arXiv 2306.15876",
+    ),
+    "matching": Objective(
+        "medcl.objectives.matching:matching", "nothing", "Du 2024, arXiv 2407.07582"
+    ),
+    "virtual_adversarial": Objective(
+        "medcl.objectives.virtual_adversarial:virtual_adversarial",
+        "nothing",
+        "Miyato 2018, arXiv 1704.03976; Li 2024, arXiv 2402.11495",
     ),
 }

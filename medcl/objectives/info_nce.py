@@ -8,7 +8,8 @@ from torch.nn.functional import softplus
 
 from medcl.errors import UsageError
 from medcl.nn.distributed import ALONE, Ranks
-from medcl.objectives.pairs import Hidden
+from medcl.objectives.checks import positive, same_shape
+from medcl.objectives.pairs import Hidden, own_columns
 from medcl.objectives.tiled import exact, row_sums, two_sided_sums
 from medcl.objectives.unit import unit
 
@@ -59,13 +60,8 @@ def info_nce(
         >>> round(info_nce(torch.eye(4), torch.eye(4), temperature=1.0).item(), 4)  # log(1 + 3/e)
         0.7437
     """
-    if queries.shape != keys.shape or queries.ndim != 2:
-        raise UsageError(
-            f"info_nce wants queries and keys of one shape (B, d), "
-            f"not {tuple(queries.shape)} and {tuple(keys.shape)}."
-        )
-    if not temperature > 0:
-        raise UsageError(f"info_nce: temperature must be positive, not {temperature}.")
+    same_shape("info_nce", 2, queries=queries, keys=keys)
+    positive("info_nce", temperature=temperature)
     if negatives is not None and symmetric:
         raise UsageError("info_nce: a queue holds keys; symmetric=True would need one of queries.")
     if negatives is None and not in_batch:
@@ -73,25 +69,24 @@ def info_nce(
 
     length = temperature**-0.5
     q, k = unit(queries, length), unit(keys, length)
-    positive = (q * k).sum(1, dtype=exact(q))  # (B,)
+    own = (q * k).sum(1, dtype=exact(q))  # (B,)
     logs = []
     if in_batch:
-        logs = _in_batch(q, k, group, 1 / temperature, symmetric, ranks)
+        logs = in_batch_negatives(q, k, group, 1 / temperature, symmetric=symmetric, ranks=ranks)
     if negatives is not None:
         hidden = Hidden(None, group, negative_group) if negative_group is not None else None
         queue = unit(negatives.detach(), length)
         logs += [row_sums(q, queue, hide=hidden, bound=1 / temperature).lse]
         logs = [torch.stack(logs).logsumexp(0)]  # one denominator: batch and queue
-    losses = [against_negatives(positive, negative, decoupled) for negative in logs]
+    losses = [against_negatives(own, negative, decoupled) for negative in logs]
     return torch.stack(losses).mean().to(q.dtype)
 
 
-def _in_batch(
+def in_batch_negatives(
     q: Tensor, k: Tensor, group: Tensor | None, bound: float, symmetric: bool, ranks: Ranks
 ) -> list[Tensor]:
     """Log-sum over the in-batch negatives, of each query and, if asked, of each key: (B,) each."""
-    n = len(q)
-    own = ranks.rank * n + torch.arange(n, device=q.device)
+    own = own_columns(len(q), ranks, q.device)
     groups = None if group is None else ranks.gather(group)
     hidden = Hidden(own.unsqueeze(1), group, groups)
     if symmetric and ranks.world == 1:

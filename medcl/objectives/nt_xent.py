@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from medcl.errors import UsageError
 from medcl.nn.distributed import ALONE, Ranks
+from medcl.objectives.checks import positive, same_shape
 from medcl.objectives.info_nce import against_negatives
-from medcl.objectives.pairs import Hidden
+from medcl.objectives.pairs import Hidden, own_columns
 from medcl.objectives.tiled import exact, row_sums
 from medcl.objectives.unit import unit
 
@@ -48,19 +48,13 @@ def nt_xent(
         >>> round(nt_xent(torch.eye(4), torch.eye(4), temperature=1.0).item(), 4)  # log(1 + 6/e)
         1.1654
     """
-    if z1.shape != z2.shape or z1.ndim != 2:
-        raise UsageError(
-            f"nt_xent wants two views of one shape (B, d), "
-            f"not {tuple(z1.shape)} and {tuple(z2.shape)}."
-        )
-    if not temperature > 0:
-        raise UsageError(f"nt_xent: temperature must be positive, not {temperature}.")
-
+    same_shape("nt_xent", 2, z1=z1, z2=z2)
+    positive("nt_xent", temperature=temperature)
     n = len(z1)
     z = unit(torch.cat([z1, z2]), temperature**-0.5)  # (2B, d)
-    positive = (z[:n] * z[n:]).sum(1, dtype=exact(z)).repeat(2)
+    partner = (z[:n] * z[n:]).sum(1, dtype=exact(z)).repeat(2)
     # Gathered, the views lie rank by rank: rank r's z1, then its z2.
-    mine = ranks.rank * 2 * n + torch.arange(2 * n, device=z.device)
+    mine = own_columns(2 * n, ranks, z.device)
     hidden = Hidden(
         columns=torch.stack([mine, mine.roll(n)], dim=1),
         row_group=None if group is None else group.repeat(2),
@@ -68,4 +62,4 @@ def nt_xent(
     )
     others = None if ranks.world == 1 else ranks.gather(z)
     negative = row_sums(z, others, hide=hidden, bound=1 / temperature).lse
-    return against_negatives(positive, negative, decoupled).to(z.dtype)
+    return against_negatives(partner, negative, decoupled).to(z.dtype)

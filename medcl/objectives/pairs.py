@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from medcl.nn.distributed import Ranks
+
 
 @dataclass(frozen=True)
 class Hidden:
@@ -36,3 +38,23 @@ class Hidden:
             at = at.clamp(0, s.shape[1] - 1).unsqueeze(1)
             # Rows whose column lies in another tile write back what they read: no wait on a GPU.
             s.scatter_(1, at, s.gather(1, at).masked_fill(here.unsqueeze(1), -torch.inf))
+
+
+def own_columns(n: int, ranks: Ranks, device: torch.device) -> Tensor:
+    """Where this rank's n rows lie among the gathered ones: (n,)."""
+    return ranks.rank * n + torch.arange(n, device=device)
+
+
+def labelled(
+    z: Tensor, labels: Tensor, known: Tensor, ranks: Ranks
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The samples of known label, of all ranks, and which of them are this rank's.
+
+    Returns:
+        Their embeddings (N, d) and labels (N, ...), and the indices (B',) of this rank's.
+    """
+    every, mine = ranks.gather(known), own_columns(len(z), ranks, z.device)[known]
+    cols, labels = ranks.gather(z), ranks.gather(labels)
+    if not bool(every.all()):
+        cols, labels = cols[every], labels[every]
+    return cols, labels, (every.long().cumsum(0) - 1)[mine]

@@ -37,7 +37,13 @@ class Sums(NamedTuple):
     """What is known of each row of s (or each column)."""
 
     lse: Tensor  # (B,) log Σ_j exp s_ij over what is not hidden; −inf where all is
-    dot: Tensor  # (B,) Σ_j w_ij s_ij, hidden or not; zero without weights
+    dot: Tensor  # (B,) Σ_j w_ij s_ij over what is not hidden; zero without weights
+    mass: Tensor  # (B,) Σ_j w_ij over what is not hidden; no gradient
+
+    def cross_entropy(self) -> tuple[Tensor, Tensor]:
+        """−Σ_j w_ij log softmax(s)_ij / Σ_j w_ij, and which rows have any weight: (B,), (B,)."""
+        some = self.mass > 0
+        return torch.where(some, self.lse - self.dot / torch.where(some, self.mass, 1.0), 0.0), some
 
 
 @dataclass(frozen=True)
@@ -61,58 +67,68 @@ class _Plan:
             return rows.double() @ cols.double().T
         return rows @ cols.T
 
+    def weigh(self, s: Tensor, i: slice, j: slice) -> tuple[Tensor, Tensor]:
+        """w and w∘s of one tile: hidden pairs weigh nothing."""
+        assert self.weights is not None
+        hidden = s == -torch.inf
+        w = self.weights(i, j).to(s.dtype).masked_fill(hidden, 0.0)
+        return w, w * s.masked_fill(hidden, 0.0)
 
-class _LogSum:
-    """Running log-sum-exp per row."""
+
+class _Side:
+    """What is summed so far, per row (or per column)."""
 
     def __init__(self, n: int, like: Tensor, shift: float | None) -> None:
-        self.total = _zeros(n, like)
+        self.fixed = shift is not None
+        self.total = torch.zeros(n, dtype=exact(like), device=like.device)  # Σ exp(s − peak)
         self.peak = torch.full_like(self.total, -torch.inf if shift is None else shift)
+        self.dot = torch.zeros_like(self.total)
+        self.mass = torch.zeros_like(self.total)
 
     def add(self, at: slice, s: Tensor, dim: int) -> None:
+        """Add a tile of s, or with a fixed shift of exp(s − shift)."""
+        if self.fixed:
+            self.total[at] += s.sum(dim)
+            return
         peak = torch.maximum(self.peak[at], s.amax(dim))
         safe = peak.masked_fill(peak == -torch.inf, 0.0)
         self.total[at] *= (self.peak[at] - safe).exp()
         self.total[at] += (s - safe.to(s.dtype).unsqueeze(dim)).exp_().sum(dim)
         self.peak[at] = peak
 
-    def result(self) -> Tensor:
+    def sums(self) -> tuple[Tensor, Tensor, Tensor]:
         peak = self.peak.masked_fill(self.peak == -torch.inf, 0.0)
-        return self.total.log() + peak
+        return self.total.log() + peak, self.dot, self.mass
 
 
 class _Tiled(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, cols: Tensor, plan: _Plan) -> tuple[Tensor, ...]:
         n, m = len(rows), len(cols)
-        row, row_dot = _LogSum(n, rows, plan.shift), _zeros(n, rows)
-        col, col_dot = row, row_dot
-        if not plan.mirrored:
-            col, col_dot = _LogSum(m, rows, plan.shift), _zeros(m, rows)
+        row = _Side(n, rows, plan.shift)
+        col = row if plan.mirrored else _Side(m, rows, plan.shift)
         for i, j in plan.tiles(n, m):
             s = plan.product(rows[i], cols[j])
-            other = plan.both or (plan.mirrored and i != j)
-            if plan.weights is not None:
-                ws = plan.weights(i, j) * s
-                row_dot[i] += ws.sum(1)
-                if other:
-                    col_dot[j] += ws.sum(0)
             if plan.hide is not None:
                 plan.hide(s, i, j)
-            if plan.shift is None:
-                row.add(i, s, 1)
-                if other:
-                    col.add(j, s, 0)
-            else:
+            halves = [(row, i, 1)]
+            if plan.both or (plan.mirrored and i != j):
+                halves.append((col, j, 0))
+            if plan.weights is not None:
+                w, ws = plan.weigh(s, i, j)
+                for side, at, dim in halves:
+                    side.mass[at] += w.sum(dim)
+                    side.dot[at] += ws.sum(dim)
+            if plan.shift is not None:
                 s.sub_(plan.shift).exp_()
-                row.total[i] += s.sum(1)
-                if other:
-                    col.total[j] += s.sum(0)
-        lse = row.result()
-        out = (lse, row_dot) + ((col.result(), col_dot) if plan.both else ())
+            for side, at, dim in halves:
+                side.add(at, s, dim)
+        sides = [row, col] if plan.both else [row]
+        out = [x for side in sides for x in side.sums()]
         ctx.plan = plan
-        ctx.save_for_backward(rows, cols, *out[::2])
-        return out
+        ctx.mark_non_differentiable(*out[2::3])
+        ctx.save_for_backward(rows, cols, *out[::3])
+        return tuple(out)
 
     @staticmethod
     @once_differentiable
@@ -120,7 +136,7 @@ class _Tiled(torch.autograd.Function):
         rows, cols, *lse = ctx.saved_tensors
         plan: _Plan = ctx.plan
         # A side is (log-sum, its gradient, gradient of the weighted sum), shaped to meet a tile.
-        sides = [_side(plan, x, *grads[2 * k : 2 * k + 2]) for k, x in enumerate(lse)]
+        sides = [_scaled(plan, x, *grads[3 * k : 3 * k + 2]) for k, x in enumerate(lse)]
         sides = sides * 2 if plan.mirrored else sides
         d_rows = torch.zeros_like(rows)
         d_cols = d_rows if plan.mirrored else torch.zeros_like(cols)
@@ -133,7 +149,7 @@ class _Tiled(torch.autograd.Function):
         return d_rows, None if plan.mirrored else d_cols, None
 
 
-def _side(plan: _Plan, lse: Tensor, d_lse: Tensor, d_dot: Tensor) -> tuple[Tensor, ...]:
+def _scaled(plan: _Plan, lse: Tensor, d_lse: Tensor, d_dot: Tensor) -> tuple[Tensor, ...]:
     lse = lse.masked_fill(lse == -torch.inf, 0.0)
     if plan.shift is not None:
         d_lse = d_lse * (plan.shift - lse).exp()
@@ -149,6 +165,7 @@ def _tile_gradient(
     lse, d_lse, d_dot = (x[i].unsqueeze(1).to(s.dtype) for x in sides[0])
     if len(sides) == 2:
         lse_col, d_lse_col, d_dot_col = (x[j].unsqueeze(0).to(s.dtype) for x in sides[1])
+    w = None if plan.weights is None else plan.weigh(s, i, j)[0]
     if plan.shift is not None:
         s.sub_(plan.shift).exp_()
         s *= d_lse if len(sides) == 1 else d_lse + d_lse_col
@@ -157,8 +174,8 @@ def _tile_gradient(
     else:
         other = (s - lse_col).exp_().mul_(d_lse_col)
         s.sub_(lse).exp_().mul_(d_lse).add_(other)
-    if plan.weights is not None:
-        s += plan.weights(i, j) * (d_dot if len(sides) == 1 else d_dot + d_dot_col)
+    if w is not None:
+        s += w * (d_dot if len(sides) == 1 else d_dot + d_dot_col)
     return s
 
 
@@ -207,7 +224,7 @@ def two_sided_sums(
         >>> over_cols, over_rows = two_sided_sums(torch.eye(3), torch.eye(3))
     """
     out = _sums(rows, cols, hide, weights, bound, True, tile)
-    return Sums(*out[:2]), Sums(*out[2:])
+    return Sums(*out[:3]), Sums(*out[3:])
 
 
 def _sums(
@@ -231,10 +248,6 @@ def _sums(
 def exact(x: Tensor) -> torch.dtype:
     """float64 where the device of ``x`` has it: for numbers kept once a row."""
     return torch.float32 if x.device.type == "mps" else torch.float64
-
-
-def _zeros(n: int, like: Tensor) -> Tensor:
-    return torch.zeros(n, dtype=exact(like), device=like.device)
 
 
 def widened(x: Tensor) -> Tensor:

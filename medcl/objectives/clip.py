@@ -1,0 +1,54 @@
+"""CLIP: two modalities of one sample find each other, at a temperature that is learnt."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from medcl.nn.distributed import ALONE, Ranks
+from medcl.objectives.checks import same_shape
+from medcl.objectives.info_nce import against_negatives, in_batch_negatives
+from medcl.objectives.tiled import exact, widened
+from medcl.objectives.unit import unit
+
+
+def clip(
+    a: Tensor,
+    b: Tensor,
+    log_scale: Tensor,
+    *,
+    max_scale: float = 100.0,
+    group: Tensor | None = None,
+    ranks: Ranks = ALONE,
+) -> Tensor:
+    """−½ mean_i [ log softmax_j(s_ij)_i + log softmax_j(s_ji)_i ], s_ij = cos(a_i, b_j)·e^log_scale.
+
+    Radford 2021 (arXiv 2103.00020): log_scale starts at log(1/0.07) and e^{log_scale} is capped
+    at 100 (above the cap log_scale gets no gradient). Embeddings are L2-normalised inside.
+
+    Args:
+        a: (B, d) one modality.
+        b: (B, d) the other; ``b[i]`` belongs to ``a[i]``.
+        log_scale: () learnt log(1/τ). Its value is read once a step.
+        max_scale: the cap.
+        group: (B,) integers, e.g. the patient: other samples of i's group are no negatives.
+        ranks: the other processes; their samples are negatives.
+
+    Returns:
+        Scalar.
+
+    Raises:
+        UsageError: if the shapes differ.
+
+    Example:
+        >>> import torch
+        >>> round(clip(torch.eye(4), torch.eye(4), torch.tensor(0.0)).item(), 4)  # log(1 + 3/e)
+        0.7437
+    """
+    same_shape("clip", 2, a=a, b=b)
+    scale = widened(log_scale).exp().clamp_max(max_scale)
+    bound = scale.item()
+    a, b = unit(a, scale.sqrt()), unit(b, scale.sqrt())
+    own = (a * b).sum(1, dtype=exact(a))
+    sides = in_batch_negatives(a, b, group, bound, symmetric=True, ranks=ranks)
+    losses = [against_negatives(own, negative) for negative in sides]
+    return ((losses[0] + losses[1]) / 2).to(a.dtype)

@@ -1,0 +1,89 @@
+"""Soft labels by optimal transport: what a labelled encoder thinks is alike, balanced."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from medcl.nn.distributed import ALONE, Ranks
+from medcl.objectives.checks import positive, same_length
+from medcl.objectives.tiled import exact, row_sums
+from medcl.objectives.unit import unit
+
+
+def ot_contrast(
+    z: Tensor,
+    reference: Tensor,
+    *,
+    temperature: float = 0.07,
+    reference_temperature: float = 0.1,
+    iterations: int = 20,
+    ranks: Ranks = ALONE,
+) -> Tensor:
+    """−mean_i Σ_j P_ij log softmax_j(z_i·z_j/τ), P the transport plan of the reference's likeness.
+
+    Zhou 2024 (S-MolSearch, arXiv 2409.07462): an encoder trained on labelled pairs gives, through
+    (inverse) optimal transport with equal marginals, soft labels for unlabelled samples, which a
+    second encoder learns. Here P is the entropic plan: P_ij = exp(r_i·r_j/τ_r + f_i + f_j) with
+    every row and column summing to one. The authors' code takes the L2-regularised plan of POT's
+    ``smooth_ot_dual`` instead, whose rows have exact zeros. As there, i itself is among the j.
+
+    Both are L2-normalised inside.
+
+    Args:
+        z: (B, d) the encoder that learns.
+        reference: (B, e) the labelled encoder's embeddings of the same samples; a constant.
+        temperature: τ > 0.
+        reference_temperature: τ_r > 0; smaller gives harder labels.
+        iterations: of Sinkhorn, each one pass over the tiles. Rows are exactly normalised after.
+        ranks: the other processes; the plan is over all samples.
+
+    Returns:
+        Scalar.
+
+    Raises:
+        UsageError: if the lengths differ or a temperature is not positive.
+
+    Example:
+        >>> z = torch.eye(3)
+        >>> round(ot_contrast(z, torch.ones(3, 2), temperature=1.0).item(), 4)  # log(2 + e) - 1/3
+        1.2181
+    """
+    same_length("ot_contrast", z=z, reference=reference)
+    positive("ot_contrast", temperature=temperature, reference_temperature=reference_temperature)
+    r = unit(reference.detach(), reference_temperature**-0.5)
+    plan = _plan(r, 1 / reference_temperature, iterations, ranks)
+    z = unit(z, temperature**-0.5)
+    others = None if ranks.world == 1 else ranks.gather(z)
+    losses, _ = row_sums(z, others, weights=plan, bound=1 / temperature).cross_entropy()
+    return losses.mean().to(z.dtype)
+
+
+@torch.no_grad()
+def _plan(r: Tensor, bound: float, iterations: int, ranks: Ranks) -> Plan:
+    """Symmetric Sinkhorn: f ← (f − log Σ_j exp(r_i·r_j + f_j)) / 2."""
+    cols = ranks.gather(r)
+    f = torch.full((len(r),), -bound / 2, dtype=exact(r), device=r.device)
+    for _ in range(iterations):
+        # r_i·r_j + f_j is the product of (r_i, 1) with (r_j, f_j).
+        rows = torch.cat([r, torch.ones_like(r[:, :1])], dim=1)
+        with_f = torch.cat([cols, ranks.gather(f).unsqueeze(1).to(r.dtype)], dim=1)
+        f = (f - row_sums(rows, with_f).lse) / 2
+    return Plan(r, cols, f, ranks.gather(f))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`tiled.Weights`: exp(r_i·r_j + f_i + f_j)."""
+
+    rows: Tensor  # (B, e)
+    cols: Tensor  # (N, e)
+    row_f: Tensor  # (B,)
+    col_f: Tensor  # (N,)
+
+    def __call__(self, i: slice, j: slice) -> Tensor:
+        """One tile of weights."""
+        s = self.rows[i] @ self.cols[j].T
+        return (s + self.row_f[i, None].to(s.dtype) + self.col_f[j].to(s.dtype)).exp_()

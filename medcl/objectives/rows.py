@@ -1,0 +1,32 @@
+"""Row losses that need whole rows of a B×N matrix, some rows at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+ELEMENTS = 2**21
+"""How many entries of the matrix are held at once."""
+
+
+@torch.compiler.disable
+def by_rows(fn: Callable[[slice], Tensor], rows: int, width: int) -> Tensor:
+    """Concatenate ``fn(slice)`` over slices of the rows, each computed again in the backward pass.
+
+    For losses whose gradient needs more of a row than its sums (ranks, focal weights): memory is
+    that of a few rows of ``width`` entries instead of all.
+
+    Example:
+        >>> x = torch.arange(4.0)
+        >>> by_rows(lambda i: (x[i, None] - x).abs().sum(1), rows=4, width=4)
+        tensor([6., 4., 4., 6.])
+    """
+    step = max(1, ELEMENTS // max(width, 1))
+    parts = [
+        checkpoint(fn, slice(i, min(i + step, rows)), use_reentrant=False)
+        for i in range(0, rows, step)
+    ]
+    return torch.cat(parts)

@@ -1,0 +1,43 @@
+"""Sinkhorn–Knopp: the balanced soft assignment nearest to given scores."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from medcl.nn.distributed import ALONE, Ranks
+from medcl.objectives.tiled import widened
+
+
+@torch.no_grad()
+def sinkhorn(
+    scores: Tensor, *, epsilon: float = 0.05, iterations: int = 3, ranks: Ranks = ALONE
+) -> Tensor:
+    """Soft assignment of samples to prototypes in which each prototype gets an equal share.
+
+    Cuturi 2013 (arXiv 1306.0895) as SwAV uses it (Caron 2020, arXiv 2006.09882): start from
+    exp(scores/ε), then make by turns each prototype's total over all samples of all ranks 1/K and
+    each sample's 1/N. In logarithms, so that a small ε does not overflow.
+
+    Args:
+        scores: (B, K) this rank's samples.
+        epsilon: ε > 0; smaller is harder.
+        iterations: how often.
+        ranks: the other processes, whose samples are part of the balance.
+
+    Returns:
+        (B, K), each row a distribution; no gradient.
+
+    Example:
+        >>> sinkhorn(torch.tensor([[1.0, 0.5], [1.0, 0.0]])).sum(0).round()  # shares
+        tensor([1., 1.])
+    """
+    log_q = widened(scores) / epsilon
+    samples, prototypes = len(scores) * ranks.world, scores.shape[1]
+    for _ in range(iterations):
+        share = ranks.gather(log_q.logsumexp(0, keepdim=True)).logsumexp(0)  # (K,)
+        log_q = log_q - share - math.log(prototypes)
+        log_q = log_q - log_q.logsumexp(1, keepdim=True) - math.log(samples)
+    return (log_q + math.log(samples)).exp()
