@@ -44,7 +44,7 @@ class Assignment:
 
     def apply(self, records: list[Record]) -> list[Record | Reject]:
         """Each record with what is known of it, or the reason why it cannot be used."""
-        fits = Counter(row for file in {_file(r.key) for r in records} for row in self._row(file))
+        fits = Counter(row for file in {_file(r) for r in records} for row in self._row(file))
         return [self._apply(record, fits) for record in records]
 
     def _apply(self, record: Record, fits: Counter[str]) -> Record | Reject:
@@ -59,7 +59,7 @@ class Assignment:
             )
         if not self.columns:
             return record
-        names = [record.key] if record.key in self.rows else self._row(_file(record.key))
+        names = [record.key] if record.key in self.rows else self._row(_file(record))
         if not names:
             if "patient" not in self.columns:
                 return record
@@ -84,13 +84,13 @@ class Assignment:
     def _row(self, file: str) -> list[str]:
         """The table's key for a file: its path, the path without suffix, its name, its stem."""
         path = PurePosixPath(file)
-        names = (file, str(path.with_suffix("")), path.name, path.stem)
+        names = (file, str(path.parent / path.stem), path.name, path.stem)
         return [name for name in names if name in self.rows][:1]
 
 
-def _file(key: str) -> str:
-    """A record key without its ``#part``."""
-    return key.partition("#")[0]
+def _file(record: Record) -> str:
+    """The record's key without its ``#part`` (a file's own name may hold a ``#`` too)."""
+    return record.key if record.key in record.files else record.key.rpartition("#")[0] or record.key
 
 
 def load(patient_from: str | None = None, table: Path | None = None) -> Assignment:
@@ -157,9 +157,9 @@ def _read(table: Path) -> pl.DataFrame:
     except (OSError, pl.exceptions.PolarsError) as error:
         first = str(error).splitlines()[0]
         raise UsageError(f"The table {table} cannot be read as CSV or Parquet: {first}") from None
-    plain = {
-        name
+    as_text = [
+        pl.col(name).cast(pl.String)
         for name, kind in frame.schema.items()
-        if name not in _TEXT and (kind.is_numeric() or kind == pl.Boolean)
-    }
-    return frame.with_columns(pl.exclude(plain).cast(pl.String) if plain else pl.all())
+        if name in _TEXT or not (kind.is_numeric() or kind == pl.Boolean)
+    ]
+    return frame.with_columns(as_text)

@@ -25,7 +25,8 @@ import polars as pl
 from medcl.archive import assign, journal, scanning, tables
 from medcl.archive.atomic import locked, replacing, write_text
 from medcl.archive.claim import FORMAT, claim, made_by, private_folder
-from medcl.archive.pmap import Engine, Failure, pmap
+from medcl.archive.failure import Failure
+from medcl.archive.pmap import Engine, pmap
 from medcl.archive.scanning import Scanned
 from medcl.archive.walk import walk
 from medcl.errors import MedclError, UsageError

@@ -25,8 +25,8 @@ def read(path: Path, made_by: dict[str, object]) -> dict[str, Scanned]:
         return {}
     _drop_torn_tail(path)
     finished: dict[str, Scanned] = {}
-    with path.open(encoding="utf-8") as lines:
-        if next(lines, "") != _header(made_by):
+    with path.open("rb") as lines:
+        if next(lines, b"") != _header(made_by).encode():
             return {}
         for line in lines:
             try:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from medcl.archive.pmap import Failure
+from medcl.archive.failure import Failure
 from medcl.plugin import FileStat, Record, Reject, Scalar, Unit
 
 CORE = ("id", "patient", "site", "fingerprint", "findings")
@@ -34,7 +34,7 @@ class Scanned:
         return json.dumps(asdict(self), separators=(",", ":"))
 
     @classmethod
-    def from_json(cls, line: str) -> Scanned:
+    def from_json(cls, line: str | bytes) -> Scanned:
         """The inverse of `to_json`."""
         raw = json.loads(line)
         return cls(
@@ -58,7 +58,10 @@ def fingerprint(key: str, files: Iterable[FileStat]) -> str:
 
 
 def scan_unit(scan: Scan, root: Path, unit: Unit) -> Scanned:
-    """Run a plugin's scan on a unit. Never raises for what the plugin or the files do."""
+    """Run a plugin's scan on a unit. Never raises for what the plugin or the files do.
+
+    A scan that raises has not told the whole unit: its records are dropped, the unit is a reject.
+    """
     records: list[Record] = []
     rejects: list[Reject] = []
     details: dict[str, str] = {}
@@ -69,6 +72,7 @@ def scan_unit(scan: Scan, root: Path, unit: Unit) -> Scanned:
     except (Exception, SystemExit) as error:
         failure = Failure.of(error)
         code = "out-of-memory" if isinstance(error, MemoryError) else "unreadable"
+        records = []
         rejects.append(Reject(unit.key, code, public(failure.reason, root, unit)))
         details[unit.key] = failure.detail
     return replace(_outline(unit), records=tuple(records), rejects=tuple(rejects), details=details)
@@ -90,6 +94,8 @@ def _checked(found: object, root: Path, unit: Unit) -> Record | Reject:
         return replace(found, reason=public(found.reason, root, unit))
     if not isinstance(found, Record):
         return _bad(unit.key, f"the plugin's scan yielded a {type(found).__name__}")
+    if not found.key:
+        return _bad(unit.key, "its key is empty")
     if not found.patient or not str(found.patient).strip():
         reason = "It names no patient; give patients with --patient-from or --table."
         return Reject(found.key, "no-patient", reason)

@@ -13,10 +13,11 @@ import numpy as np
 import polars as pl
 
 from medcl.archive.atomic import write_text
-from medcl.archive.index import Index
-from medcl.archive.pmap import Engine, Failure, pmap
-from medcl.archive.scanning import public
 from medcl.archive.entries import Store, canonical, entry_key
+from medcl.archive.failure import Failure
+from medcl.archive.index import Index
+from medcl.archive.pmap import Engine, pmap
+from medcl.archive.scanning import public
 from medcl.archive.tables import REJECTS
 from medcl.errors import MedclError, UsageError
 from medcl.plugin import FileStat, Plugin, Unit

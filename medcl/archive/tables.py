@@ -16,16 +16,16 @@ from medcl.archive.pseudonym import Pseudonyms
 from medcl.archive.scanning import LABEL, Scanned
 from medcl.plugin import FileStat, Record, Reject, Scalar
 
-REJECTS = pl.Schema({"id": pl.String, "code": pl.String, "reason": pl.String})
+REJECTS = pl.Schema([("id", pl.String), ("code", pl.String), ("reason", pl.String)])
 PATHS = pl.Schema(
-    {
-        "id": pl.String,
-        "key": pl.String,
-        "files": pl.List(pl.String),
-        "sizes": pl.List(pl.Int64),
-        "mtimes": pl.List(pl.Int64),
-        "detail": pl.String,
-    }
+    [
+        ("id", pl.String),
+        ("key", pl.String),
+        ("files", pl.List(pl.String)),
+        ("sizes", pl.List(pl.Int64)),
+        ("mtimes", pl.List(pl.Int64)),
+        ("detail", pl.String),
+    ]
 )
 
 

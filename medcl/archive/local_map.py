@@ -1,0 +1,161 @@
+"""`pmap` on the processes of this machine, which may die."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
+
+from medcl.archive.failure import DIED, Failure, guarded
+from medcl.errors import MedclError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def run(fn: Callable[[T], R], items: Sequence[T], workers: int) -> Iterator[tuple[T, R | Failure]]:
+    """Feed a pool; when it breaks, run what was in flight alone to find the culprit, and go on."""
+    packed: bytes | None = pack(fn)
+    waiting = deque(items)
+    while waiting:
+        suspects: list[T] = []
+        in_flight: dict[Future[R | Failure], T] = {}
+        pool = _executor(workers)
+        try:
+            if packed is not None:
+                _try_out(pool, fn, packed)
+                packed = None
+            while (waiting or in_flight) and not suspects:
+                while waiting and len(in_flight) < 3 * workers:
+                    item = waiting.popleft()
+                    in_flight[_submit(pool, fn, item)] = item
+                done, _ = wait(in_flight, return_when=FIRST_COMPLETED)
+                if any(_broken(future) for future in done):
+                    done, _ = wait(in_flight)  # a broken pool ends them all
+                for future in done:
+                    item = in_flight.pop(future)
+                    if _broken(future):
+                        suspects.append(item)
+                    else:
+                        yield item, _result(future)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+        yield from _alone(fn, suspects)
+
+
+def pack(fn: Callable[..., Any]) -> bytes:
+    """The function as workers get it.
+
+    Raises:
+        MedclError: if it cannot travel.
+    """
+    try:
+        return pickle.dumps(fn)
+    except Exception as error:
+        raise MedclError(
+            f"{fn!r} cannot be sent to worker processes ({error}). Define it at the top of a "
+            "module, or use one worker."
+        ) from None
+
+
+def load_error(packed: bytes) -> str | None:
+    """In a worker: why it cannot have the function, if so."""
+    try:
+        pickle.loads(packed)  # made by `pack` a moment ago, in our own process
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def check_loads(fn: Callable[..., Any], error: str | None) -> None:
+    """Without this, a plugin that workers cannot import would make a reject of every item.
+
+    Raises:
+        MedclError: if there was an error.
+    """
+    if error is not None:
+        raise MedclError(
+            f"Worker processes cannot load {fn!r} ({error}). Install its package where they run, "
+            "or use one worker."
+        )
+
+
+def _try_out(pool: ProcessPoolExecutor, fn: Callable[..., Any], packed: bytes) -> None:
+    """See that a worker starts and can have the function."""
+    future = pool.submit(load_error, packed)
+    wait([future])
+    if _broken(future):
+        main = getattr(sys.modules.get("__main__"), "__file__", None) or "your script"
+        raise MedclError(
+            f"Worker processes end as soon as they start. If {main} has no "
+            "'if __name__ == \"__main__\":' guard, add it, or use one worker."
+        )
+    check_loads(fn, future.result())
+
+
+def _alone(fn: Callable[[T], R], suspects: Sequence[T]) -> Iterator[tuple[T, R | Failure]]:
+    """One item at a time, so that a process that dies names its item."""
+    pool: ProcessPoolExecutor | None = None
+    try:
+        for item in suspects:
+            pool = pool or _executor(1)
+            future = _submit(pool, fn, item)
+            wait([future])
+            if _broken(future):
+                pool.shutdown(wait=True)
+                pool = None
+                yield item, DIED
+            else:
+                yield item, _result(future)
+    finally:
+        if pool is not None:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _executor(workers: int) -> ProcessPoolExecutor:
+    """Fresh processes: forking this one is unsafe once torch or polars have started threads."""
+    return ProcessPoolExecutor(
+        workers, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker
+    )
+
+
+def _start_worker() -> None:
+    """One thread per worker; end at Ctrl-C without a traceback, and when the parent is gone."""
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(variable, "1")
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    parent = multiprocessing.parent_process()
+
+    def leave_with_parent() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    # A worker holds both ends of its queue, so the death of a killed parent would go unnoticed.
+    threading.Thread(target=leave_with_parent, daemon=True).start()
+
+
+def _submit(pool: ProcessPoolExecutor, fn: Callable[[T], R], item: T) -> Future[R | Failure]:
+    try:
+        return pool.submit(guarded, fn, item)
+    except BrokenProcessPool as error:  # it broke since we last looked
+        future: Future[R | Failure] = Future()
+        future.set_exception(error)
+        return future
+
+
+def _broken(future: Future[Any]) -> bool:
+    return future.done() and isinstance(future.exception(), BrokenProcessPool)
+
+
+def _result(future: Future[R | Failure]) -> R | Failure:
+    error = future.exception()  # only what cannot be pickled ends here
+    return future.result() if error is None else Failure.of(error)

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from medcl.archive.failure import Failure
+from medcl.archive.pmap import pmap
+from medcl.errors import MedclError, UsageError
+
+
+def work(n: int) -> int:
+    if n == 3:
+        raise ValueError("Jane Doe is not a number")
+    if n == 5:
+        sys.exit(2)
+    if n == 7:
+        raise PermissionError(13, "Permission denied", "/archive/Jane Doe")
+    return n * n
+
+
+def deadly(n: int) -> int:
+    if n in (3, 4):
+        os._exit(9)
+    if n == 11:
+        ctypes.string_at(0)
+    return work(n + 100)
+
+
+def unpicklable(n: int) -> object:
+    return threading.Lock() if n == 1 else n
+
+
+def spread(outcomes: object) -> tuple[dict[int, int], dict[int, Failure]]:
+    pairs = list(outcomes)  # type: ignore[call-overload]
+    assert len(pairs) == len({item for item, _ in pairs})
+    failed = {item: result for item, result in pairs if isinstance(result, Failure)}
+    return {item: result for item, result in pairs if item not in failed}, failed
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_exception_costs_its_own_item(workers: int) -> None:
+    done, failed = spread(pmap(work, range(30), workers=workers))
+    assert done == {n: n * n for n in range(30) if n not in (3, 5, 7)}
+    assert {n: f.error for n, f in failed.items()} == {
+        3: "ValueError",
+        5: "SystemExit",
+        7: "PermissionError",
+    }
+    assert not any("Jane" in f.reason for f in failed.values())
+    assert "test_pmap line" in failed[3].reason
+    assert "Jane Doe is not a number" in failed[3].detail
+    assert "Permission denied" in failed[7].reason
+
+
+def test_a_dying_process_costs_its_own_item() -> None:
+    done, failed = spread(pmap(deadly, range(25), workers=2))
+    assert set(failed) == {3, 4, 11}
+    assert all(f.died for f in failed.values())
+    assert done == {n: (n + 100) ** 2 for n in range(25) if n not in failed}
+
+
+def test_a_result_that_cannot_travel_is_a_failure() -> None:
+    done, failed = spread(pmap(unpicklable, range(4), workers=2))
+    assert set(done) == {0, 2, 3}
+    assert set(failed) == {1}
+    assert not failed[1].died
+
+
+def test_a_function_that_cannot_travel_is_named() -> None:
+    with pytest.raises(MedclError, match="top of a module"):
+        list(pmap(lambda n: n, range(4), workers=2))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["local", "ray"])
+def test_a_function_that_workers_lack_makes_no_failures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str
+) -> None:
+    """A plugin that is here but not there: the run ends, instead of rejecting every item."""
+    if engine == "ray":
+        pytest.importorskip("ray", reason="needs Ray: pip install 'medcl[ray]'")
+    (tmp_path / "only_here.py").write_text("def work(n):\n    return n\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import only_here  # type: ignore[import-not-found]
+
+    monkeypatch.undo()
+    with pytest.raises(MedclError, match="cannot load .*ModuleNotFoundError"):
+        list(pmap(only_here.work, range(4), workers=2, engine=engine))  # type: ignore[arg-type]
+
+
+def test_stopping_early_leaves_no_worker() -> None:
+    outcomes = pmap(work, range(100), workers=2)
+    next(outcomes)
+    outcomes.close()  # type: ignore[attr-defined]
+    import multiprocessing
+
+    assert multiprocessing.active_children() == []
+
+
+def test_a_script_without_guard_is_told_so(tmp_path: Path) -> None:
+    script = tmp_path / "unguarded.py"
+    script.write_text(
+        "import math\nfrom medcl.archive.pmap import pmap\n"
+        "print(list(pmap(math.sqrt, [1, 4, 9], workers=2)))\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
+    assert done.returncode != 0
+    assert "guard, add it, or use one worker" in done.stderr
+
+
+def test_workers_start_without_torch() -> None:
+    assert [r for _, r in pmap(has_torch, [0, 1], workers=2)] == [False, False]
+
+
+def has_torch(_: int) -> bool:
+    return "torch" in sys.modules
+
+
+def test_ray_is_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda n: None if n == "ray" else find(n))
+    with pytest.raises(UsageError, match=r"pip install 'medcl\[ray\]'"):
+        pmap(work, range(3), engine="ray")
+
+
+@pytest.mark.slow
+def test_ray_does_the_same() -> None:
+    pytest.importorskip("ray", reason="needs Ray: pip install 'medcl[ray]'")
+    done, failed = spread(pmap(deadly, range(25), workers=2, engine="ray"))
+    assert set(failed) == {3, 4, 11}
+    assert all(f.died for f in failed.values())
+    assert done == {n: (n + 100) ** 2 for n in range(25) if n not in failed}
+    done, failed = spread(pmap(work, range(10), workers=2, engine="ray"))
+    assert set(failed) == {3, 5, 7}
+    assert "Jane" not in failed[3].reason
