@@ -34,16 +34,13 @@ def cut(source: Path, name: str, out: Path, minutes: float) -> None:
     n = min(round(minutes * 60 * header.fs), header.sig_len)
     record = wfdb.rdrecord(str(source / name), sampto=n, physical=False)
     digital = record.d_signal
-    if name in PLAIN:
-        formats = ["212"] * record.n_sig
-    else:
-        formats = ["516"] * record.n_sig
+    fmt = "212" if name in PLAIN else "516"
     lines = [f"{name} {record.n_sig} {record.fs} {n}"]
     for c in range(record.n_sig):
         checksum = int(digital[:, c].astype(np.int64).sum()) & 0xFFFF
         checksum -= 0x10000 if checksum > 0x7FFF else 0
         lines.append(
-            f"{name}.dat {formats[c]} {record.adc_gain[c]!r}({record.baseline[c]})/{record.units[c]}"
+            f"{name}.dat {fmt} {record.adc_gain[c]!r}({record.baseline[c]})/{record.units[c]}"
             f" {record.adc_res[c]} {record.adc_zero[c]} {digital[0, c]} {checksum} 0"
             f" {record.sig_name[c]}"
         )

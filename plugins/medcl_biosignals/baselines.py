@@ -9,80 +9,99 @@ import numpy as np
 
 from medcl_biosignals.quality import kurtosis, skewness
 
-_BEAT = (-0.25, 0.4)  # seconds around the R peak that hold P, QRS and T
-_QRS = 0.1  # reach of the QRS complex to either side
+_QRS = 0.1  # seconds to either side of the R peak that hold the QRS complex
+_BEAT = (-0.1, 0.15)  # seconds that are compared between neighbouring beats
 _BANDS = (0.5, 4.0, 8.0, 15.0, 40.0)
 
 
 def handmade(batch: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Intervals, shape of the beat in the middle, statistics and spectrum of the window.
+    """For beats: how early, how unlike its neighbours, how wide and high. Else: shape statistics.
 
-    After de Chazal 2004 (doi 10.1109/TBME.2004.827359): intervals normalised to the person and
-    the shape at fixed lags; with QRS width and height, and shares of spectral power.
+    After de Chazal 2004 (doi 10.1109/TBME.2004.827359) and Llamedo 2011 (doi
+    10.1109/TBME.2010.2068048), who found few, person-normalised features to carry over to unseen
+    people best; adding the shape sample by sample, spectra and moments made it worse here
+    (`docs/research-log-biosignals.md`).
 
     Args:
-        batch: ``x`` (B, C, T), ``fs`` (B,), and where samples are beats ``rr`` (B, 8).
+        batch: ``x`` (B, C, T), ``fs`` (B,), and where samples are beats ``rr`` (B, 4) and
+            ``neighbours`` (B, 2), as `medcl_biosignals.dataset` reads them.
 
     Returns:
-        (B, F) float32.
+        (B, F) float32: F = 4 + 13·C for beats, 8·C for windows.
     """
     x, fs = np.asarray(batch["x"], dtype=np.float32), float(batch["fs"][0])
-    parts = [_window(x), _spectrum(x, fs)]
-    if "rr" in batch:
-        beat = _middle(x, fs, *_BEAT)
-        parts += [np.asarray(batch["rr"]), _shape(beat, 20), _qrs(_middle(x, fs, -_QRS, _QRS), fs)]
-        parts += [_spectrum(beat, fs)]
+    if "rr" not in batch:
+        return np.concatenate([_moments(x), _spectrum(x, fs)], axis=1).astype(np.float32)
+    centre = x.shape[-1] // 2
+    reach = round(_QRS * fs)
+    qrs = x[..., max(centre - reach, 0) : centre + reach]
+    before, after = batch["neighbours"].T
+    parts = [batch["rr"], _likeness(x, fs, -before), _likeness(x, fs, after), _qrs(qrs, fs)]
     return np.concatenate(parts, axis=1).astype(np.float32)
 
 
 def raw(batch: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The window itself at 64 points a lead, and the intervals: what no feature adds to."""
+    """The window itself, as 64 means a lead, and the interval ratios: nothing learnt or chosen."""
     x = np.asarray(batch["x"], dtype=np.float32)
-    parts = [_shape(x, 64)] + ([np.asarray(batch["rr"])] if "rr" in batch else [])
+    edges = np.linspace(0, x.shape[-1], 65)
+    first = np.floor(edges[:-1]).astype(int)
+    last = np.maximum(np.ceil(edges[1:]).astype(int), first + 1)
+    total = np.concatenate([np.zeros_like(x[..., :1]), x.cumsum(axis=-1)], axis=-1)
+    means = (total[..., last] - total[..., first]) / (last - first)  # (B, C, 64)
+    parts = [means.reshape(len(x), -1)] + ([batch["rr"]] if "rr" in batch else [])
     return np.concatenate(parts, axis=1).astype(np.float32)
 
 
-def _middle(x: np.ndarray, fs: float, start: float, stop: float) -> np.ndarray:
-    centre = x.shape[-1] // 2
-    first = max(centre + round(start * fs), 0)
-    return x[..., first : max(centre + round(stop * fs), first + 2)]
+def _likeness(x: np.ndarray, fs: float, offset: np.ndarray) -> np.ndarray:
+    """The middle beat against the one ``offset`` (B,) seconds away: (B, 3·C).
+
+    Correlation, and logarithms of the ratios of power and of height. Where the neighbour lies
+    outside the window, the batch says nothing of it: all three are those of equal beats.
+    """
+    lags = np.arange(round(_BEAT[0] * fs), round(_BEAT[1] * fs))
+    middle = np.full(len(x), x.shape[-1] // 2)
+    here, _ = _around(x, middle, lags)
+    there, inside = _around(x, middle + np.rint(offset * fs).astype(int), lags)
+    a, b = (beat - beat.mean(axis=-1, keepdims=True) for beat in (here, there))
+    power = (a**2).sum(axis=-1) * (b**2).sum(axis=-1)
+    likeness = (a * b).sum(axis=-1) / np.sqrt(power + 1e-6)
+    louder = np.log(((here**2).mean(axis=-1) + 0.01) / ((there**2).mean(axis=-1) + 0.01))
+    higher = np.log((np.ptp(here, axis=-1) + 0.1) / (np.ptp(there, axis=-1) + 0.1))
+    likeness = np.where(inside[:, None], likeness, 1.0)
+    return np.concatenate([likeness, *(v * inside[:, None] for v in (louder, higher))], axis=1)
 
 
-def _shape(x: np.ndarray, points: int) -> np.ndarray:
-    """Means of ``points`` equal pieces of (B, C, T), side by side: (B, C · points)."""
-    edges = np.linspace(0, x.shape[-1], points + 1)
-    total = np.concatenate(
-        [np.zeros_like(x[..., :1]), x.cumsum(axis=-1, dtype=np.float64)], axis=-1
-    )
-    first = np.floor(edges[:-1]).astype(int)
-    last = np.maximum(np.ceil(edges[1:]).astype(int), first + 1)
-    means = (total[..., last] - total[..., first]) / (last - first)
-    return means.reshape(len(x), -1)
+def _around(x: np.ndarray, at: np.ndarray, lags: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(B, C, lags) around positions (B,), and which of them lie wholly inside the window."""
+    index = at[:, None] + lags
+    inside = (index[:, 0] >= 0) & (index[:, -1] < x.shape[-1])
+    index = np.clip(index, 0, x.shape[-1] - 1)
+    return np.take_along_axis(x, index[:, None], axis=-1), inside
 
 
 def _qrs(x: np.ndarray, fs: float) -> np.ndarray:
-    """Height, depth, area and width of the largest deflection, for each lead."""
+    """Peaks, mean size, two widths in seconds and the steepest slope: (B, 7·C)."""
     top, bottom, size = x.max(axis=-1), x.min(axis=-1), np.abs(x)
-    height = size.max(axis=-1, keepdims=True)
-    width = (size > 0.5 * height).sum(axis=-1) / fs
+    width = (size > 0.5 * size.max(axis=-1, keepdims=True)).sum(axis=-1) / fs
     slope = np.abs(np.diff(x, axis=-1))
-    steep = (slope > 0.3 * slope.max(axis=-1, keepdims=True)).sum(axis=-1) / fs
-    parts = (top, bottom, top - bottom, size.mean(axis=-1), width, steep, slope.max(axis=-1))
+    steepest = slope.max(axis=-1)
+    steep = (slope > 0.3 * steepest[..., None]).sum(axis=-1) / fs
+    parts = (top, bottom, top - bottom, size.mean(axis=-1), width, steep, steepest)
     return np.concatenate(parts, axis=1)
 
 
-def _window(x: np.ndarray) -> np.ndarray:
-    """Moments and crossings of zero of the whole window, for each lead."""
-    crossings = (np.diff(np.signbit(x), axis=-1)).mean(axis=-1)
+def _moments(x: np.ndarray) -> np.ndarray:
+    """Skewness, kurtosis, crossings of zero and mean size: (B, 4·C)."""
+    crossings = np.diff(np.signbit(x), axis=-1).mean(axis=-1)
     return np.concatenate([skewness(x), kurtosis(x), crossings, np.abs(x).mean(axis=-1)], axis=1)
 
 
 def _spectrum(x: np.ndarray, fs: float) -> np.ndarray:
-    """Shares of power in bands, for each lead."""
+    """Shares of power in four bands: (B, 4·C)."""
     power = np.abs(np.fft.rfft(x * np.hanning(x.shape[-1]), axis=-1)) ** 2
     f = np.fft.rfftfreq(x.shape[-1], 1 / fs)
     total = power.sum(axis=-1) + 1e-9
-    shares = [
+    bands = [
         power[..., (f >= low) & (f < high)].sum(axis=-1) / total for low, high in pairwise(_BANDS)
     ]
-    return np.concatenate(shares, axis=1)
+    return np.concatenate(bands, axis=1)

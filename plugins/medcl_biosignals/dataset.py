@@ -12,7 +12,7 @@ from medcl.errors import MedclError, UsageError
 from medcl.plugin import Arrays, Samples
 from medcl_biosignals.aami import CLASSES
 from medcl_biosignals.quality import BLOCK_SECONDS
-from medcl_biosignals.rhythm import rr_features
+from medcl_biosignals.rhythm import intervals, ratios
 
 
 def dataset(
@@ -43,8 +43,9 @@ def dataset(
             keeps how much larger one beat is than another. The window's mean is taken off first.
 
     Returns:
-        samples with ``x`` (B, C, T) float32 and ``fs`` (B,); for beats also ``rr`` (B, 8), see
-        `medcl_biosignals.rhythm`, and the label ``aami``.
+        samples with ``x`` (B, C, T) float32 and ``fs`` (B,); for beats also the label ``aami``,
+        ``rr`` (B, 4), how early the beat is, and ``neighbours`` (B, 2), seconds to the beats before
+        and after (see `medcl_biosignals.rhythm`).
 
     Raises:
         UsageError: for an unknown class or a window without length.
@@ -77,7 +78,8 @@ def dataset(
         first = first[keep]
         if kind == "beat":
             labels.append(_labels(np.asarray(record["aami"])[keep], classes))
-            rhythm.append(rr_features(beats, fs)[keep])
+            near = intervals(beats, fs)
+            rhythm.append(np.concatenate([ratios(near), near], axis=1)[keep])
         starts.append(first)
         ids += [f"{row['id']}:{start}" for start in first.tolist()]
         owners += [row["id"]] * len(first)
@@ -97,7 +99,7 @@ def dataset(
         length=length,
         fs=fs,
         scale=scale,
-        rr=np.concatenate(rhythm) if kind == "beat" else None,
+        rhythm=np.concatenate(rhythm) if kind == "beat" else None,
     )
     found = {"aami": np.concatenate(labels)} if kind == "beat" else {}
     return Samples(ids=ids, items=owners, patients=patients, read=read, labels=found)
@@ -113,7 +115,7 @@ def read_windows(
     length: int,
     fs: float,
     scale: str,
-    rr: np.ndarray | None,
+    rhythm: np.ndarray | None,
 ) -> dict[str, np.ndarray]:
     """Gather windows from their recordings, one slice a recording rather than one a window."""
     which = np.asarray(which)
@@ -134,8 +136,8 @@ def read_windows(
         spread = x.std(axis=-1, keepdims=True)
     np.divide(x, spread, out=x, where=spread > 1e-6)
     batch = {"x": x, "fs": np.full(len(x), fs, dtype=np.float32)}
-    if rr is not None:
-        batch["rr"] = rr[which]
+    if rhythm is not None:
+        batch |= {"rr": rhythm[which, :4], "neighbours": rhythm[which, 4:]}
     return batch
 
 

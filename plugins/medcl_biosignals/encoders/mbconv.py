@@ -95,7 +95,7 @@ def mbconv1d(
 
     The family that the wearable foundation models use (Abbaspourazad 2024, arXiv 2312.05409: 16
     blocks, a 256-d embedding); the published description leaves the widths open, these are ours.
-    Parameters: 1.3 M by default.
+    Parameters: 1.83 M by default.
 
     Args:
         channels: of the signal.

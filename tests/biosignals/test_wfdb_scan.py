@@ -1,0 +1,327 @@
+"""Indexing WFDB archives: real records are read, broken ones are one reject each, with a reason."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import wfdb
+
+from medcl.plugin import Record, Reject
+from medcl_biosignals.header import read_header
+from medcl_biosignals.leads import canonical, choose
+
+Copy = Callable[..., Path]
+Scan = Callable[[Path], list[Record | Reject]]
+
+
+def rejects(rows: list[Record | Reject]) -> dict[str, Reject]:
+    found = {row.key: row for row in rows if isinstance(row, Reject)}
+    assert len(found) == sum(isinstance(row, Reject) for row in rows), "two rejects for one record"
+    return found
+
+
+def records(rows: list[Record | Reject]) -> dict[str, Record]:
+    return {row.key: row for row in rows if isinstance(row, Record)}
+
+
+def test_the_plugin_is_light_to_import() -> None:
+    code = (
+        "import sys, medcl_biosignals.plugin\n"
+        "heavy = {'torch', 'scipy', 'wfdb', 'pandas', 'sklearn', 'matplotlib', 'numpy'}\n"
+        "sys.exit(str(sorted(heavy & set(sys.modules))) if heavy & set(sys.modules) else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.shared_data
+def test_every_real_record_is_indexed(ecg: Path, scan: Scan) -> None:
+    rows = scan(ecg)
+    assert not rejects(rows)
+    found = records(rows)
+    assert set(found) == {
+        path.relative_to(ecg).with_suffix("").as_posix() for path in ecg.rglob("*.hea")
+    }
+    for key, record in found.items():
+        truth = wfdb.rdheader(str(ecg / key))
+        assert record.fields["fs"] == truth.fs
+        assert record.fields["samples"] == truth.sig_len
+        assert record.fields["channels"] == truth.n_sig
+    assert found["other/s0010_re"].files == (
+        "other/s0010_re.hea",
+        "other/s0010_re.dat",
+        "other/s0010_re.xyz",
+    )
+    assert found["other/04827_lr"].patient == "04827"  # _lr and _hr are one recording
+
+
+@pytest.mark.shared_data
+def test_beats_are_counted_by_class(ecg: Path, scan: Scan) -> None:
+    total = dict.fromkeys("NSVFQ", 0)
+    for record in records(scan(ecg / "mitdb_ds1")).values():
+        for name in total:
+            total[name] += record.labels[f"beats_{name}"]  # type: ignore[operator]
+    # de Chazal 2004, table II, gives 45 844 N, 943 S, 3 788 V, 414 F, 8 Q for DS1 (he leaves
+    # the first seconds out); e and j are under N.
+    assert total == {"N": 45866, "S": 944, "V": 3788, "F": 415, "Q": 8}
+
+
+def test_nothing_that_identifies_a_person_is_kept(copy: Copy, scan: Scan) -> None:
+    root = copy("101")
+    header = root / "101.hea"
+    lines = header.read_text().splitlines()
+    lines[0] += " 11:22:33 01/02/1934"
+    lines[1] = lines[1].replace("MLII", "recorded from Jane Roe at home")
+    header.write_text("\n".join([*lines, "# age: 81 sex: F name: Jane Roe"]) + "\n")
+    (record,) = records(scan(root)).values()
+    seen = repr((record.fields, record.labels, record.findings))
+    for secret in ("Jane", "Roe", "1934", "11:22", "81"):
+        assert secret not in seen
+    assert record.fields["leads"] == "?,V1"
+
+
+def _no_header(root: Path) -> None:
+    (root / "101.hea").unlink()
+
+
+def _no_signal(root: Path) -> None:
+    (root / "101.dat").unlink()
+
+
+def _cut_212(root: Path) -> None:
+    data = (root / "101.dat").read_bytes()
+    (root / "101.dat").write_bytes(data[: len(data) // 2])
+
+
+def _empty_signal(root: Path) -> None:
+    (root / "101.dat").write_bytes(b"")
+
+
+def _empty_header(root: Path) -> None:
+    (root / "101.hea").write_text("")
+
+
+def _binary_header(root: Path) -> None:
+    (root / "101.hea").write_bytes((root / "101.dat").read_bytes()[:4096])
+
+
+def _prose_header(root: Path) -> None:
+    (root / "101.hea").write_text("Dear colleague,\nthe recording is on the other drive.\n")
+
+
+def _ten_gigabytes(root: Path) -> None:
+    text = (root / "101.hea").read_text()
+    (root / "101.hea").write_text(text.replace("237600", "3333333333", 1))
+
+
+def _one_sample_too_many(root: Path) -> None:
+    text = (root / "101.hea").read_text()
+    (root / "101.hea").write_text(text.replace("237600", "237601", 1))
+
+
+def _no_rate(root: Path) -> None:
+    text = (root / "101.hea").read_text()
+    (root / "101.hea").write_text(text.replace("101 2 360", "101 2 0", 1))
+
+
+def _unknown_format(root: Path) -> None:
+    text = (root / "101.hea").read_text()
+    (root / "101.hea").write_text(text.replace(" 212 ", " 999 "))
+
+
+def _two_samples(root: Path) -> None:
+    text = (root / "101.hea").read_text()
+    (root / "101.hea").write_text(text.replace("237600", "2", 1))
+
+
+def _missing_line(root: Path) -> None:
+    (root / "101.hea").write_text("".join((root / "101.hea").read_text().splitlines(True)[:2]))
+
+
+@pytest.mark.parametrize(
+    ("damage", "code", "says"),
+    [
+        (_no_header, "missing-header", "101.dat"),
+        (_no_signal, "missing-signal", "101.dat"),
+        (_cut_212, "truncated", "118800"),
+        (_empty_signal, "empty-signal", "101.dat"),
+        (_empty_header, "empty-header", "empty"),
+        (_binary_header, "not-wfdb", ".hea"),
+        (_prose_header, "not-wfdb", "record line"),
+        (_ten_gigabytes, "truncated", "3333333333"),
+        (_one_sample_too_many, "truncated", "237601"),
+        (_no_rate, "bad-sampling-rate", "0 Hz"),
+        (_unknown_format, "unknown-format", "999"),
+        (_two_samples, "too-short", "2 samples"),
+        (_missing_line, "bad-header", "2 signals"),
+    ],
+)
+def test_a_broken_record_is_one_reject(
+    copy: Copy, scan: Scan, damage: Callable[[Path], None], code: str, says: str
+) -> None:
+    root = copy("101", "115")
+    damage(root)
+    rows = scan(root)
+    assert list(rejects(rows)) == ["101"]
+    assert rejects(rows)["101"].code == code
+    assert says in rejects(rows)["101"].reason
+    assert list(records(rows)) == ["115"], "the others are not harmed"
+
+
+@pytest.mark.parametrize("keep", [0.3, 0.9, 0.999])
+def test_a_cut_flac_signal_is_one_reject(copy: Copy, scan: Scan, keep: float) -> None:
+    root = copy("101", "115")
+    data = (root / "115.dat").read_bytes()
+    (root / "115.dat").write_bytes(data[: int(len(data) * keep)])
+    rows = scan(root)
+    assert list(rejects(rows)) == ["115"]
+    assert rejects(rows)["115"].code in ("truncated", "bad-signal")
+    assert list(records(rows)) == ["101"]
+
+
+def test_flac_shorter_than_the_header_says(copy: Copy, scan: Scan) -> None:
+    root = copy("115")
+    text = (root / "115.hea").read_text()
+    (root / "115.hea").write_text(text.replace("237600", "3333333333", 1))
+    assert rejects(scan(root))["115"].code == "truncated"
+
+
+def test_what_is_not_a_recording_is_ignored(copy: Copy, scan: Scan) -> None:
+    root = copy("101")
+    for name in ("README.md", "RECORDS", "notes.csv", "._101.hea", "LICENSE"):
+        (root / name).write_text("not a recording")
+    assert list(records(scan(root))) == ["101"]
+    assert not rejects(scan(root))
+
+
+def test_broken_annotations_do_not_cost_the_signal(copy: Copy, scan: Scan) -> None:
+    root = copy("101")
+    (root / "101.atr").write_bytes(b"\xff\xff\xff")
+    (record,) = records(scan(root)).values()
+    assert record.findings == ("unreadable-annotations",)
+    assert record.fields["annotated"] is False
+
+
+def test_a_header_without_a_rate_is_noticed(copy: Copy, scan: Scan) -> None:
+    root = copy("101")
+    lines = (root / "101.hea").read_text().splitlines()
+    (root / "101.hea").write_text("\n".join(["101 2", *lines[1:]]) + "\n")
+    (record,) = records(scan(root)).values()
+    assert record.findings == ("assumed-250-hz",)
+    assert record.fields["samples"] == 237600  # from the file's size
+
+
+def multi_segment(root: Path, master: str, names: list[str], layout: bool = False) -> None:
+    """Cut record 101 into segments with a master header (real samples, made-up cuts)."""
+    record = wfdb.rdrecord(str(root / "101"), physical=False)
+    lengths = []
+    for number, name in enumerate(names):
+        part = record.d_signal[number * 3600 : (number + 1) * 3600]
+        wfdb.wrsamp(
+            name,
+            fs=360,
+            units=record.units,
+            sig_name=record.sig_name,
+            d_signal=part,
+            fmt=["16", "16"],
+            adc_gain=record.adc_gain,
+            baseline=record.baseline,
+            write_dir=str(root),
+        )
+        lengths.append((name, len(part)))
+    if layout:
+        stem = names[0].rsplit("_", 1)[0]
+        text = (root / f"{names[0]}.hea").read_text().splitlines()
+        lines = [line.replace(f"{names[0]}.dat", "~") for line in text[1:]]
+        (root / f"{stem}_layout.hea").write_text(
+            "\n".join([f"{stem}_layout 2 360 0", *lines]) + "\n"
+        )
+        lengths.insert(0, (f"{stem}_layout", 0))
+    total = sum(length for _, length in lengths)
+    first = f"{master}/{len(lengths)} 2 360 {total}"
+    (root / f"{master}.hea").write_text(
+        "\n".join([first, *(f"{name} {length}" for name, length in lengths)]) + "\n"
+    )
+    for file in root.glob("101.*"):
+        file.unlink()
+
+
+@pytest.mark.parametrize(
+    ("master", "names", "layout"),
+    [
+        ("rec", ["rec_0001", "rec_0002"], False),
+        ("rec", ["rec_0001", "rec_0002"], True),
+        ("041s", ["041s01", "041s02"], False),
+        ("p000020-2183-04-28", ["3544749_0001", "3544749_0002"], True),  # as MIMIC has them
+    ],
+)
+def test_segments_are_no_items_of_their_own(
+    copy: Copy, scan: Scan, master: str, names: list[str], layout: bool
+) -> None:
+    root = copy("101", "115")
+    multi_segment(root, master, names, layout)
+    rows = scan(root)
+    assert not rejects(rows)
+    assert set(records(rows)) == {master, "115"}
+    record = records(rows)[master]
+    assert record.fields["samples"] == 7200
+    assert record.fields["leads"] == "MLII,V1"
+    assert {f"{name}.dat" for name in names} <= set(record.files)
+    assert wfdb.rdrecord(str(root / master)).p_signal.shape == (7200, 2)
+
+
+def test_a_missing_segment_is_one_reject(copy: Copy, scan: Scan) -> None:
+    root = copy("101")
+    multi_segment(root, "rec", ["rec_0001", "rec_0002"])
+    (root / "rec_0002.dat").unlink()
+    rows = scan(root)
+    assert list(rejects(rows)) == ["rec"]
+    assert rejects(rows)["rec"].code == "missing-signal"
+    assert not records(rows)
+
+
+def test_patients_are_folders_where_those_are_named_so(copy: Copy, scan: Scan) -> None:
+    root = copy("101", "115")
+    for name, folder in (("101", "patient001"), ("115", "p10/p100020")):
+        (root / folder).mkdir(parents=True)
+        for file in list(root.glob(f"{name}.*")):
+            file.rename(root / folder / file.name)
+    assert {r.patient for r in records(scan(root)).values()} == {"patient001", "p100020"}
+
+
+def test_records_201_and_202_are_one_man(copy: Copy, scan: Scan) -> None:
+    root = copy("201")
+    for file in list(root.glob("201.*")):
+        text = file.read_bytes()
+        if file.suffix == ".hea":
+            text = text.replace(b"201", b"202")
+        (root / f"202{file.suffix}").write_bytes(text)
+    assert {r.patient for r in records(scan(root)).values()} == {"201"}
+
+
+def test_headers_agree_with_wfdb(sample: Path) -> None:
+    for path in sample.glob("*.hea"):
+        ours, theirs = read_header(path), wfdb.rdheader(str(path.with_suffix("")))
+        assert (ours.fs, ours.frames) == (theirs.fs, theirs.sig_len)
+        assert [c.name for c in ours.channels] == theirs.sig_name
+        assert [c.format for c in ours.channels] == theirs.fmt
+
+
+def test_lead_names() -> None:
+    assert canonical("ECG lead ii") == "II"
+    assert canonical("Pleth") == "PLETH"
+    assert canonical("avr") == "aVR"
+    assert canonical("ART-mean") == "ART-mean"
+    assert canonical("Mr Smith in bed 4") == "?"
+    assert canonical(None) == "?"
+
+
+def test_leads_are_chosen_by_name_with_fallbacks() -> None:
+    assert choose(["V5", "MLII"], ["MLII|II", "V1|V5|*"]) == [1, 0]
+    assert choose(["I", "II"], ["MLII|II", "V1"]) == [1, None]
+    assert choose(["PLETH", "II"], ["*", "II"]) == [0, 1]
+    assert choose(["II"], ["*", "*"]) == [0, None]
