@@ -115,6 +115,20 @@ def paired(patients: np.ndarray, seed: int, epoch: int) -> tuple[np.ndarray, np.
     return by_patient[starts[turns] + anchor], by_patient[starts[turns] + partner]
 
 
+def check_fills(selection: Selection, batch_size: int, world: int) -> None:
+    """Refuse batches that the training samples cannot fill.
+
+    Raises:
+        UsageError: if there are fewer samples than one batch of all ranks.
+    """
+    if len(selection) < batch_size * world:
+        where = f" on each of {world} devices" if world > 1 else ""
+        raise UsageError(
+            f"{len(selection):,} training samples do not fill a batch of {batch_size:,}{where}: "
+            f"set trainer.batch_size to at most {len(selection) // world:,}."
+        )
+
+
 class Batches(Dataset[tuple[int, dict[str, Tensor]]]):
     """Micro-batches by number. See the module's docstring."""
 
@@ -128,18 +142,8 @@ class Batches(Dataset[tuple[int, dict[str, Tensor]]]):
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        """``batch_size`` is that of one rank; ``pairs`` adds a partner to each anchor.
-
-        Raises:
-            UsageError: if there are fewer samples than one batch of all ranks.
-        """
+        """``batch_size`` is that of one rank; ``pairs`` adds a partner to each anchor."""
         total = batch_size * world
-        if len(selection) < total:
-            where = f" on each of {world} devices" if world > 1 else ""
-            raise UsageError(
-                f"{len(selection):,} training samples do not fill a batch of {batch_size:,}{where}: "
-                f"set trainer.batch_size to at most {len(selection) // world:,}."
-            )
         self.selection = selection
         self.seed = seed
         self.pairs = pairs

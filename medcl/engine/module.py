@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from medcl.engine import optim
 from medcl.engine.data import PARTNER, Batches, Selection, loader
-from medcl.engine.seeds import STEP, VIEW, derive, generator
+from medcl.engine.seeds import STEP, VIEW, generator, reseed
 from medcl.methods.contract import Method, State, View
 from medcl.nn.distributed import ranks
 from medcl.plugin import Views
@@ -77,7 +77,7 @@ class Pretraining(LightningModule):
         """One micro-batch: augment, then the method's step."""
         number, batch = numbered
         step, micro = divmod(number, self.recipe.trainer.accumulate)
-        torch.manual_seed(derive(self.recipe.seed, STEP, number, self.global_rank))  # dropout
+        reseed(self.device, self.recipe.seed, STEP, number, self.global_rank)  # dropout
         views = [self._view(view, batch, number, v) for v, view in enumerate(self.method.views)]
         result = self.method.step(views, batch, self._state(step))
         if micro == 0:

@@ -7,11 +7,13 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import polars as pl
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.accelerators import CPUAccelerator
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from safetensors.torch import save_file
 
 from medcl import plugin as plugins
@@ -20,16 +22,17 @@ from medcl.archive.atomic import replacing, write_text
 from medcl.archive.index import Index
 from medcl.archive.splits import split
 from medcl.engine import checkpoints, facts
-from medcl.engine.data import Selection, select
+from medcl.engine.batchnorm import SyncLayers
+from medcl.engine.data import Selection, check_fills, select
 from medcl.engine.journal import Journal
 from medcl.engine.looks import Looks
 from medcl.engine.module import Pretraining
 from medcl.engine.seeds import MODEL, derive
 from medcl.engine.show import Show, say, summary
-from medcl.methods import METHODS
+from medcl.errors import UsageError
 from medcl.methods.contract import Method
 from medcl.recipe import Recipe
-from medcl.registry import lookup, resolve
+from medcl.registry import resolve
 from medcl.run import Run, build_encoder, load_samples
 
 
@@ -44,8 +47,8 @@ def pretrain(recipe: Recipe, data: Path, out: Path, *, command: str = "") -> Run
         UsageError: if ``out`` holds a run of another recipe or other data; if there are fewer
             training samples than a batch; if the machine cannot do what ``trainer`` asks.
         MedclError: if the loss or the weights stop being numbers.
+        SystemExit: in every process but the first of a distributed run, once it is trained.
     """
-    first = facts.is_first_process()
     run = Run(out, recipe)
     facts.check_same(run, data)
     if facts.finished(run):
@@ -54,54 +57,74 @@ def pretrain(recipe: Recipe, data: Path, out: Path, *, command: str = "") -> Run
     samples = load_samples(recipe, data)
     parts = split(Index.open(data).items, **recipe.split.model_dump())
     selection = select(samples, parts, _label(recipe))
+    check_fills(selection, recipe.trainer.batch_size, recipe.trainer.devices * recipe.trainer.nodes)
     module = build(recipe, selection)
-    if first:
-        write_text(out / "recipe.yaml", recipes.dump(recipe))
-        _write_split(out / "split.parquet", parts)
-        facts.start(run, data, selection, command)
-
     journal, saving = Journal(out), checkpoints.Checkpoints(out / "checkpoints")
     looks = Looks(recipe.monitor, selection, _labelled(recipe, data, selection, parts))
     with quiet_lightning():
-        trainer = Trainer(
-            max_steps=recipe.trainer.steps,
-            accumulate_grad_batches=recipe.trainer.accumulate,
-            gradient_clip_val=recipe.optimizer.clip,
-            precision=PRECISION[recipe.trainer.precision],
-            accelerator=recipe.trainer.accelerator,
-            devices=recipe.trainer.devices,
-            num_nodes=recipe.trainer.nodes,
-            strategy=_strategy(recipe),
-            sync_batchnorm=recipe.trainer.sync_batchnorm,
-            callbacks=[checkpoints.Guard(), looks, journal, Show(journal), saving],
-            plugins=[checkpoints.AtomicIO()],
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-        )
+        trainer = _trainer(recipe, [checkpoints.Guard(), looks, journal, Show(journal), saving])
+        if facts.is_first_process():
+            write_text(out / "recipe.yaml", recipes.dump(recipe))
+            _write_split(out / "split.parquet", parts)
+            facts.start(run, data, selection, command)
         kept = checkpoints.saved(saving.folder)
         trainer.fit(module, ckpt_path=str(kept[-1]) if kept else None, weights_only=True)
 
-    if trainer.is_global_zero:
-        last = checkpoints.saved(saving.folder)[-1]
-        with replacing(out / "encoder.safetensors") as temporary:
-            save_file(checkpoints.encoder_weights(last), temporary)
-        done = facts.finish(run, module.device, saving.seconds, looks.warnings)
-        summary(done, journal.last, str(out))
+    if not trainer.is_global_zero:
+        raise SystemExit(0)  # started only to train along: the first process goes on alone
+    last = checkpoints.saved(saving.folder)[-1]
+    with replacing(out / "encoder.safetensors") as temporary:
+        save_file(checkpoints.encoder_weights(last), temporary)
+    done = facts.finish(run, module.device, saving.seconds, looks.warnings)
+    summary(done, journal.last, str(out))
     return run
 
 
 def build(recipe: Recipe, selection: Selection) -> Pretraining:
     """The method around the recipe's encoder, freshly initialised under its seed."""
     encoder = build_encoder(recipe, recipe.seed)
-    factory = lookup(METHODS, recipe.method.name, "method")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(recipe.seed, MODEL))
-        method: Method = factory(encoder, **recipe.method.arguments)
+        method: Method = recipes.method_factory(recipe)(encoder, **recipe.method.arguments)
+    _check_needs(method, selection)
     views = resolve(plugins.get(recipe.plugin).views)(**recipe.views)
     return Pretraining(method, views, selection, recipe)
+
+
+def _trainer(recipe: Recipe, callbacks: list[Callback]) -> Trainer:
+    """Lightning's trainer, without the parts that the callbacks here take the place of.
+
+    Raises:
+        UsageError: if this machine has not the devices that the recipe asks for.
+    """
+    settings = recipe.trainer
+    several = settings.devices * settings.nodes > 1
+    parts: list[Any] = [checkpoints.AtomicIO()]
+    if several and settings.sync_batchnorm:
+        parts.append(SyncLayers())
+    try:
+        trainer = Trainer(
+            max_steps=settings.steps,
+            accumulate_grad_batches=settings.accumulate,
+            gradient_clip_val=recipe.optimizer.clip,
+            precision=PRECISION[settings.precision],
+            accelerator=settings.accelerator,
+            devices=settings.devices,
+            num_nodes=settings.nodes,
+            strategy="ddp" if several and settings.strategy == "auto" else settings.strategy,
+            callbacks=callbacks,
+            plugins=parts,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+        )
+    except MisconfigurationException as error:
+        raise UsageError(f"This machine cannot do what 'trainer' asks: {error}") from None
+    if settings.precision == "16" and isinstance(trainer.accelerator, CPUAccelerator):
+        raise UsageError("trainer.precision 16 needs a GPU. Set trainer.precision to bf16 or 32.")
+    return trainer
 
 
 PRECISION: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
@@ -111,11 +134,18 @@ PRECISION: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
 }
 
 
-def _strategy(recipe: Recipe) -> str:
-    settings = recipe.trainer
-    if settings.strategy == "auto" and settings.devices * settings.nodes > 1:
-        return "ddp"
-    return settings.strategy
+def _check_needs(method: Method, selection: Selection) -> None:
+    """Raises UsageError if the samples lack what the method cannot do without."""
+    carried = set(selection.samples.read(selection.rows[:1])) | {"patient", "index"}
+    if selection.label is not None:
+        carried.add("label")
+    for need in method.needs:
+        if need not in carried:
+            raise UsageError(
+                f"{type(method).__name__} needs '{need}' of every sample, and these carry only "
+                f"{', '.join(sorted(carried))}. Set it in the dataset section (labels come from "
+                "probe.task, or from the only label of the samples), or take another method."
+            )
 
 
 def _label(recipe: Recipe) -> str | None:

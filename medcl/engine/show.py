@@ -73,6 +73,8 @@ def summary(facts: dict[str, Any], metrics: dict[str, float], folder: str) -> No
     if not sys.stderr.isatty():
         return
     table = Table(title="Pretrained", show_header=False)
+    table.add_column()
+    table.add_column(overflow="fold")  # a path is to be copied: never cut it short
     rows = {
         "steps": f"{facts['steps']:,}",
         "training samples": f"{facts['samples']:,} of {facts['patients']:,} patients",

@@ -4,9 +4,11 @@ import pytest
 import tiny_engine
 
 
-@pytest.fixture(autouse=True)
-def _tiny(monkeypatch):
-    tiny_engine.install(monkeypatch.setattr)
+@pytest.fixture(autouse=True, scope="session")
+def _tiny():
+    with pytest.MonkeyPatch.context() as patch:
+        tiny_engine.install(patch.setattr)
+        yield
 
 
 @pytest.fixture(scope="session")

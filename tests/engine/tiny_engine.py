@@ -17,8 +17,8 @@ from torch.nn.functional import cross_entropy, normalize
 
 from medcl import plugin as plugins
 from medcl import recipe as recipes
-from medcl.methods import METHODS
 from medcl.methods.contract import View
+from medcl.objectives.info_nce import info_nce
 from medcl.plugin import CONTRACT, Plugin, Record, Samples, Task, Unit
 
 HERE = "tiny_engine"
@@ -124,7 +124,7 @@ class Momentum(nn.Module):
         logits = torch.cat([(q * k).sum(1, keepdim=True), q @ self.queue.T], dim=1) / 0.2
         loss = cross_entropy(logits, torch.zeros(len(q), dtype=torch.long, device=q.device))
         self.queue = torch.cat([k.float(), self.queue])[: len(self.queue)]
-        if state.step == self.break_at:
+        if state.step == self.break_at and state.ranks.rank == state.ranks.world - 1:
             loss = loss * torch.nan
         return {"loss": loss, "embedding": x.detach(), "top": logits.detach()[:, 0].mean()}
 
@@ -132,6 +132,29 @@ class Momentum(nn.Module):
     def after_step(self, state):
         for slow, fast in zip(self.copy.parameters(), self.encoder.parameters(), strict=True):
             slow.lerp_(fast, 0.1)
+
+
+class Contrast(nn.Module):
+    """InfoNCE over the batches of all ranks."""
+
+    views = (View(), View())
+    needs = ()
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def step(self, views, batch, state):
+        x, y = (self.encoder(view) for view in views)
+        loss = info_nce(x, y, temperature=0.2, ranks=state.ranks)
+        return {"loss": loss, "embedding": x.detach()}
+
+    def after_step(self, state):
+        pass
+
+
+class Needy(Contrast):
+    needs = ("table",)
 
 
 class Collapsing(nn.Module):
@@ -163,15 +186,19 @@ TINY = Plugin(
     dataset=f"{HERE}:dataset",
     views=f"{HERE}:Noise",
     encoders={"mlp": f"{HERE}:MLP"},
+    methods={
+        "tiny_momentum": f"{HERE}:Momentum",
+        "tiny_contrast": f"{HERE}:Contrast",
+        "tiny_collapsing": f"{HERE}:Collapsing",
+        "tiny_needy": f"{HERE}:Needy",
+    },
     tasks={"digit": Task("digit", "multiclass", {"digit": True})},
 )
 
 
 def install(patch=setattr) -> None:
-    """Make the plugin and its methods known in this process. ``patch`` as monkeypatch.setattr."""
+    """Make the plugin known in this process. ``patch`` as monkeypatch.setattr."""
     patch(plugins, "discover", lambda: {"tiny": TINY})
-    METHODS["tiny_momentum"] = f"{HERE}:Momentum"
-    METHODS["tiny_collapsing"] = f"{HERE}:Collapsing"
 
 
 def recipe(overrides: dict[str, Any] | None = None) -> recipes.Recipe:

@@ -1,0 +1,135 @@
+"""Which samples a batch holds: a function of the seed, cut into ranks, pairs within patients."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as some
+from tiny_engine import read
+
+from medcl.engine.data import Batches, check_fills, loader, numbers, paired, select, shuffled
+from medcl.errors import UsageError
+from medcl.plugin import Samples
+
+
+def selection(patients, label=None):
+    """Synthetic: sample i holds the number i."""
+    n = len(patients)
+    x = np.arange(n, dtype=np.float32)[:, None]
+    labels = {} if label is None else {"kind": np.asarray(label)}
+    samples = Samples([str(i) for i in range(n)], ["a"] * n, patients, partial(read, x), labels)
+    return select(samples, {p: "test" if p == "held out" else "train" for p in set(patients)})
+
+
+PATIENTS = ["a"] * 20 + ["held out"] * 7 + ["b"] * 3 + ["c"] + ["d"] * 16
+
+
+def test_only_training_patients_are_selected():
+    chosen = selection(PATIENTS, label=np.arange(len(PATIENTS)))
+    assert len(chosen) == 40
+    assert {PATIENTS[row] for row in chosen.rows} == {"a", "b", "c", "d"}
+    assert chosen.label.tolist() == chosen.rows.tolist()
+
+
+def test_patients_that_the_split_does_not_know_are_left_out():
+    samples = Samples(["0", "1"], ["a", "b"], ["known", "new"], partial(read, np.zeros((2, 1))))
+    assert select(samples, {"known": "train"}).rows.tolist() == [0]
+
+
+def test_no_training_samples_is_a_usage_error():
+    with pytest.raises(UsageError, match="None of the 2 samples belongs to a training patient"):
+        selection(["held out"] * 2)
+
+
+def test_label_is_the_named_one_or_the_only_one():
+    labels = {"sex": np.array(["f", "m", None]), "age": np.array([40.0, np.nan, 50])}
+    samples = Samples(
+        list("012"), list("abc"), list("abc"), partial(read, np.zeros((3, 1))), labels
+    )
+    split = dict.fromkeys("abc", "train")
+    assert select(samples, split).label is None  # two of them, none named
+    assert select(samples, split, "sex").label.tolist() == [0, 1, -1]
+    assert select(samples, split, "age").label.dtype == np.float32
+
+
+def test_text_labels_become_codes_in_sorted_order():
+    assert numbers(np.array(["V", "N", "", "S", "N"])).tolist() == [2, 0, -1, 1, 0]
+
+
+@given(some.lists(some.integers(1, 9), min_size=1, max_size=12), some.integers(0, 99))
+def test_pairs_are_of_one_patient_and_patients_take_turns(counts, seed):
+    patients = np.repeat(np.arange(len(counts)), counts)
+    anchors, partners = paired(patients, seed, 0)
+    assert len(anchors) == len(patients)
+    assert (patients[anchors] == patients[partners]).all()
+    alone = np.asarray(counts)[patients[anchors]] == 1
+    assert ((anchors == partners) == alone).all()
+    drawn = np.bincount(patients[anchors], minlength=len(counts))
+    assert drawn.max() - drawn.min() <= 1  # however many samples each has
+    for p, count in enumerate(counts):  # a patient's samples take turns too
+        used = np.unique_counts(anchors[patients[anchors] == p]).counts
+        assert len(used) == min(count, drawn[p])
+        assert used.max() - used.min() <= 1
+
+
+def test_partners_are_drawn_from_all_other_samples():
+    patients = np.zeros(5, np.int64)
+    seen = {pair for e in range(50) for pair in zip(*paired(patients, 0, e), strict=True)}
+    assert len(seen) == 20
+
+
+def test_an_epoch_holds_every_sample_once_and_epochs_differ():
+    one, two = shuffled(50, seed=1, epoch=0), shuffled(50, seed=1, epoch=1)
+    assert sorted(one) == sorted(two) == list(range(50))
+    assert (one != two).any()
+    assert (one == shuffled(50, seed=1, epoch=0)).all()
+    assert (one != shuffled(50, seed=2, epoch=0)).any()
+
+
+def test_full_batches_only_and_no_sample_twice_in_an_epoch():
+    chosen = selection(PATIENTS)
+    batches = Batches(chosen, batch_size=16, seed=0, pairs=False)
+    assert batches.per_epoch == 2
+    seen = torch.cat([batches[m][1]["index"] for m in range(2)])
+    assert len(seen.unique()) == 32
+    _, batch = batches[0]
+    assert batch["x"][:, 0].long().equal(batch["index"])  # synthetic sample i holds i
+    assert batch["patient"].dtype == torch.int64
+    assert "label" not in batch
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+def test_ranks_share_out_what_one_process_sees(pairs):
+    chosen = selection(PATIENTS)
+    whole = Batches(chosen, batch_size=8, seed=3, pairs=pairs)
+    parts = [
+        Batches(chosen, batch_size=4, seed=3, pairs=pairs, rank=rank, world=2) for rank in (0, 1)
+    ]
+    for m in (0, 1, 7, 23):
+        _, one = whole[m]
+        two = [part[m][1] for part in parts]
+        assert one.keys() == two[0].keys()
+        for key in one:
+            assert one[key].equal(torch.cat([batch[key] for batch in two])), key
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_loader_starts_anywhere(workers):
+    batches = Batches(selection(PATIENTS), batch_size=8, seed=3, pairs=True)
+    late = loader(batches, first=7, total=12, workers=workers, pin_memory=False)
+    assert len(late) == 12
+    for m, (number, batch) in zip(range(7, 12), late, strict=True):
+        assert number == m
+        for key, value in batches[m][1].items():
+            assert batch[key].equal(value)
+
+
+def test_too_few_samples_name_the_numbers():
+    chosen = selection(PATIENTS)
+    check_fills(chosen, 20, 2)
+    with pytest.raises(UsageError, match=r"40 training samples .* 32 on each of 2 .* at most 20"):
+        check_fills(chosen, 32, 2)
