@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from medcl.nn.distributed import ALONE, Ranks
 from medcl.objectives.checks import same_shape
-from medcl.objectives.tiled import widened
+from medcl.objectives.precision import full, widened
 
 
 def barlow_twins(
@@ -37,7 +36,7 @@ def barlow_twins(
         0.0
     """
     same_shape("barlow_twins", 2, z1=z1, z2=z2)
-    with torch.autocast(z1.device.type, enabled=False):
+    with full(z1):
         a, b = (_standardised(widened(z), eps, ranks) for z in (z1, z2))
         c = ranks.mean(a.T @ b / len(a))  # (d, d)
         own = c.diagonal()

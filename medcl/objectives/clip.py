@@ -7,7 +7,7 @@ from torch import Tensor
 from medcl.nn.distributed import ALONE, Ranks
 from medcl.objectives.checks import same_shape
 from medcl.objectives.info_nce import against_negatives, in_batch_negatives
-from medcl.objectives.tiled import exact, widened
+from medcl.objectives.precision import exact, widened
 from medcl.objectives.unit import unit
 
 
@@ -20,10 +20,10 @@ def clip(
     group: Tensor | None = None,
     ranks: Ranks = ALONE,
 ) -> Tensor:
-    """−½ mean_i [ log softmax_j(s_ij)_i + log softmax_j(s_ji)_i ], s_ij = cos(a_i, b_j)·e^log_scale.
+    """−½ mean_i [ log softmax_j(s_ij)_i + log softmax_j(s_ji)_i ], s_ij = cos(a_i, b_j)/τ.
 
-    Radford 2021 (arXiv 2103.00020): log_scale starts at log(1/0.07) and e^{log_scale} is capped
-    at 100 (above the cap log_scale gets no gradient). Embeddings are L2-normalised inside.
+    Radford 2021 (arXiv 2103.00020): 1/τ = e^log_scale, which starts at 1/0.07 and is capped at 100
+    (above the cap log_scale gets no gradient). Embeddings are L2-normalised inside.
 
     Args:
         a: (B, d) one modality.

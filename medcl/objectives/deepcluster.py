@@ -7,7 +7,7 @@ from torch import Tensor
 from medcl.nn.distributed import ALONE, Ranks
 from medcl.objectives.checks import positive
 from medcl.objectives.means import mean_where
-from medcl.objectives.tiled import widened
+from medcl.objectives.precision import widened
 
 
 def deepcluster(

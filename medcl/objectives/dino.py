@@ -8,7 +8,7 @@ from torch import Tensor
 from medcl.errors import UsageError
 from medcl.nn.distributed import ALONE, Ranks
 from medcl.objectives.checks import positive
-from medcl.objectives.tiled import widened
+from medcl.objectives.precision import widened
 
 
 def dino(

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from medcl.nn.distributed import ALONE, Ranks
-from medcl.objectives.tiled import widened
+from medcl.objectives.precision import full, widened
 
 
 @torch.no_grad()
@@ -27,7 +27,8 @@ def move_correlation(
                 [0.0000, 0.2500]])
     """
     z = widened(z)
-    now = ranks.mean(z.T @ z / len(z))
+    with full(z):
+        now = ranks.mean(z.T @ z / len(z))
     return (momentum * correlation + (1 - momentum) * now).to(correlation.dtype)
 
 
@@ -52,4 +53,5 @@ def direct_predictor(correlation: Tensor, *, epsilon: float = 0.1) -> Tensor:
     """
     s, u = torch.linalg.eigh(correlation.double())
     s = s.clamp_min(0)
-    return ((u * (s.sqrt() + epsilon * s.amax())) @ u.T).to(correlation.dtype)
+    with full(s):
+        return ((u * (s.sqrt() + epsilon * s.amax())) @ u.T).to(correlation.dtype)

@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 from medcl.nn.distributed import ALONE, Ranks
 from medcl.objectives.mmd import mmd
 from medcl.objectives.nt_xent import nt_xent
-from medcl.objectives.tiled import widened
+from medcl.objectives.precision import widened
 
 
 def domain_contrast(

@@ -9,6 +9,7 @@ from medcl.nn.distributed import ALONE, Ranks
 from medcl.objectives.checks import positive, same_length
 from medcl.objectives.means import mean_where
 from medcl.objectives.pairs import labelled
+from medcl.objectives.precision import full
 from medcl.objectives.rows import by_rows
 from medcl.objectives.unit import unit
 
@@ -66,13 +67,15 @@ def focal_contrast(
 
     def losses(i: slice) -> Tensor:
         itself = rows[i].unsqueeze(1)
-        s = (anchors[i] @ cols.T).scatter(1, itself, -torch.inf)  # (b, N)
+        with full(anchors):
+            s = (anchors[i] @ cols.T).scatter(1, itself, -torch.inf)  # (b, N)
+            t = None if rivals is None else anchors[i] @ rivals.T
         friends = col_labels[rows[i], None] == col_labels
         friends = friends.scatter(1, itself, False)
         if own is not None:
             s = torch.cat([(anchors[i] * own[i]).sum(1, keepdim=True), s], dim=1)
             friends = torch.cat([torch.ones_like(itself, dtype=torch.bool), friends], dim=1)
-        every = s if rivals is None else torch.cat([s, anchors[i] @ rivals.T], dim=1)
+        every = s if t is None else torch.cat([s, t], dim=1)
         log_p = torch.where(friends, s - every.logsumexp(1, keepdim=True), 0.0)
         focal = (1 - log_p.exp()) * log_p  # zero where log_p was set to zero
         return -focal.sum(1) / friends.sum(1).clamp_min(1)
@@ -114,7 +117,8 @@ def mix_hard_pairs(
                 [0.5000, 0.5000]])
     """
     with torch.no_grad():
-        alike = unit(features) @ unit(features).T
+        with full(features):
+            alike = unit(features) @ unit(features).T
         same = labels.unsqueeze(1) == labels
         # Alone in its class: its own hardest positive. All of one class: its own negative.
         itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)

@@ -10,7 +10,8 @@ from medcl.errors import UsageError
 from medcl.nn.distributed import ALONE, Ranks
 from medcl.objectives.checks import positive, same_shape
 from medcl.objectives.pairs import Hidden, own_columns
-from medcl.objectives.tiled import exact, row_sums, two_sided_sums
+from medcl.objectives.precision import exact
+from medcl.objectives.tiled import row_sums, two_sided_sums
 from medcl.objectives.unit import unit
 
 

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from medcl.nn.distributed import ALONE, Ranks
 from medcl.objectives.pairs import Hidden, own_columns
-from medcl.objectives.rows import ELEMENTS
+from medcl.objectives.precision import full
+from medcl.objectives.rows import blocks
 from medcl.objectives.unit import unit
 
 
@@ -44,11 +45,10 @@ def koleo(
 
 def _nearest(rows: Tensor, cols: Tensor, hide: Hidden) -> tuple[Tensor, Tensor]:
     """Index of the most similar column for each row, and whether there is any: (B,), (B,)."""
-    step = max(1, ELEMENTS // len(cols))
     best, index = [], []
-    for start in range(0, len(rows), step):
-        i = slice(start, min(start + step, len(rows)))
-        s = rows[i] @ cols.T
+    for i in blocks(len(rows), len(cols)):
+        with full(rows):
+            s = rows[i] @ cols.T
         hide(s, i, slice(0, len(cols)))
         value, at = s.max(1)
         best.append(value > -torch.inf)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from medcl.nn.distributed import ALONE, Ranks
 from medcl.objectives.checks import positive, same_shape
-from medcl.objectives.tiled import widened
+from medcl.objectives.precision import full, widened
 
 
 def listwise_wasserstein(
@@ -18,7 +18,7 @@ def listwise_wasserstein(
     Esfandiarpoor 2025 (SyCL, arXiv 2503.23239) for graded instead of yes-or-no relevance. With
     x = softmax(scores/τ) and y = softmax(relevance), rows as samples in N dimensions:
     W = ‖m_x − m_y‖² + tr Σ_x + tr Σ_y − 2 tr (Σ_x Σ_y)^½, covariances over the lists with n − 1.
-    The last trace is the nuclear norm of x̃ᵀỹ/(n − 1) (x̃ centred), which needs no matrix root; the
+    The last trace is the nuclear norm of x̃ỹᵀ/(n − 1) (x̃ centred), which needs no matrix root; the
     authors take eigenvalues of a product (Mathiasen 2020, arXiv 2009.14075) and add 1e-15.
 
     In-batch use: scores = anchors · candidatesᵀ, relevance = grades by, say, ordinal distance.
@@ -42,12 +42,12 @@ def listwise_wasserstein(
     """
     same_shape("listwise_wasserstein", 2, scores=scores, relevance=relevance)
     positive("listwise_wasserstein", temperature=temperature)
-    with torch.autocast(scores.device.type, enabled=False):
+    with full(scores):
         x = ranks.gather(widened(scores)).div(temperature).softmax(1)  # (W·Q, N)
         y = ranks.gather(widened(relevance.detach())).softmax(1)
         mean_x, mean_y = x.mean(0), y.mean(0)
         x, y = x - mean_x, y - mean_y
-        spread = x.square().sum() + y.square().sum() - 2 * nuclear_norm(x.T @ y)
+        spread = x.square().sum() + y.square().sum() - 2 * nuclear_norm(x @ y.T)
         return (mean_x - mean_y).square().sum() + spread / max(len(x) - 1, 1)
 
 

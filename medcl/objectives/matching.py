@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy
 
 from medcl.nn.distributed import ALONE, Ranks
 from medcl.objectives.checks import positive, same_shape
-from medcl.objectives.tiled import widened
+from medcl.objectives.precision import full, widened
 from medcl.objectives.unit import unit
 
 
@@ -72,7 +72,8 @@ def hard_negatives(
     """
     same_shape("hard_negatives", 2, a=a, b=b)
     positive("hard_negatives", temperature=temperature)
-    s = unit(a) @ unit(b).T / temperature  # (B, B)
+    with full(a):
+        s = unit(a) @ unit(b).T / temperature  # (B, B)
     drawn = []
     for scores in (s, s.T):
         chance = (scores.softmax(1) + floor).fill_diagonal_(0)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from medcl.nn.distributed import ALONE, Ranks
+from medcl.objectives.precision import widened
 from medcl.objectives.rows import by_rows
-from medcl.objectives.tiled import widened
 
 
 def mmd(

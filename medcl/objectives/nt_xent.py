@@ -9,7 +9,8 @@ from medcl.nn.distributed import ALONE, Ranks
 from medcl.objectives.checks import positive, same_shape
 from medcl.objectives.info_nce import against_negatives
 from medcl.objectives.pairs import Hidden, own_columns
-from medcl.objectives.tiled import exact, row_sums
+from medcl.objectives.precision import exact
+from medcl.objectives.tiled import row_sums
 from medcl.objectives.unit import unit
 
 

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from medcl.nn.distributed import ALONE, Ranks
 from medcl.objectives.checks import positive, same_length
-from medcl.objectives.tiled import exact, row_sums
+from medcl.objectives.precision import exact
+from medcl.objectives.tiled import row_sums
 from medcl.objectives.unit import unit
 
 

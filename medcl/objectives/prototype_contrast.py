@@ -8,6 +8,7 @@ from torch import Tensor
 from medcl.nn.distributed import ALONE, Ranks
 from medcl.objectives.checks import positive, same_length
 from medcl.objectives.means import mean_where
+from medcl.objectives.precision import full
 from medcl.objectives.unit import unit
 
 
@@ -48,8 +49,11 @@ def prototype_contrast(
     same_length("prototype_contrast", z=z, targets=targets)
     positive("prototype_contrast", temperature=temperature)
     length = temperature**-0.5
-    log_p = (unit(z, length) @ unit(prototypes.detach(), length).T).log_softmax(1)  # (B, K)
+    with full(z):
+        s = unit(z, length) @ unit(prototypes.detach(), length).T  # (B, K)
+    log_p = s.log_softmax(1)
     if targets.ndim == 2:
+        targets = targets.detach()
         return mean_where(-(targets * log_p).sum(1), targets.any(1), ranks)
     losses = -log_p.gather(1, targets.clamp_min(0).unsqueeze(1)).squeeze(1)
     return mean_where(losses, targets >= 0, ranks)
@@ -88,6 +92,7 @@ def move_prototypes(
     member = torch.nn.functional.one_hot(targets.clamp_min(0), len(prototypes)).to(z.dtype)
     member *= (targets >= 0).unsqueeze(1)  # (N, K)
     size = member.sum(0).unsqueeze(1)
-    mean = (member.T @ z) / size.clamp_min(1.0)
+    with full(z):
+        mean = (member.T @ z) / size.clamp_min(1.0)
     moved = unit(momentum * prototypes + (1 - momentum) * mean)
     return torch.where(size > 0, moved, prototypes).to(prototypes.dtype)

@@ -9,7 +9,7 @@ from torch.utils.checkpoint import checkpoint
 from medcl.nn.distributed import ALONE, Ranks
 from medcl.objectives.checks import positive, same_length, same_shape
 from medcl.objectives.means import mean_where
-from medcl.objectives.tiled import widened
+from medcl.objectives.precision import full, widened
 from medcl.objectives.unit import unit
 
 
@@ -58,7 +58,8 @@ def quantised_contrast(
         rivals = mask[b].expand(len(mask[b]), -1).clone().fill_diagonal_(False)  # (T, T)
         if codes is not None:
             rivals &= codes[b].unsqueeze(1) != codes[b]
-        s = c[b] @ q[b].T
+        with full(c):
+            s = c[b] @ q[b].T
         # A large negative number, not −∞: a row without rivals must not make its gradient NaN.
         low = s.masked_fill(~rivals, -torch.finfo(s.dtype).max).logsumexp(1)
         loss = torch.nn.functional.softplus(low - s.diagonal(), threshold=torch.inf)

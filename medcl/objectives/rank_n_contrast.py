@@ -9,8 +9,8 @@ from medcl.nn.distributed import ALONE, Ranks
 from medcl.objectives.checks import positive, same_length
 from medcl.objectives.means import mean_where
 from medcl.objectives.pairs import labelled
+from medcl.objectives.precision import widened
 from medcl.objectives.rows import by_rows
-from medcl.objectives.tiled import widened
 
 
 def rank_n_contrast(

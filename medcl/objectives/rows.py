@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -10,6 +10,13 @@ from torch.utils.checkpoint import checkpoint
 
 ELEMENTS = 2**21
 """How many entries of the matrix are held at once."""
+
+
+def blocks(rows: int, width: int) -> Iterator[slice]:
+    """Slices of the rows of a matrix, of at most `ELEMENTS` entries each (one row at least)."""
+    step = max(1, ELEMENTS // max(width, 1))
+    for start in range(0, rows, step):
+        yield slice(start, min(start + step, rows))
 
 
 @torch.compiler.disable
@@ -24,9 +31,5 @@ def by_rows(fn: Callable[[slice], Tensor], rows: int, width: int) -> Tensor:
         >>> by_rows(lambda i: (x[i, None] - x).abs().sum(1), rows=4, width=4)
         tensor([6., 4., 4., 6.])
     """
-    step = max(1, ELEMENTS // max(width, 1))
-    parts = [
-        checkpoint(fn, slice(i, min(i + step, rows)), use_reentrant=False)
-        for i in range(0, rows, step)
-    ]
+    parts = [checkpoint(fn, i, use_reentrant=False) for i in blocks(rows, width)]
     return torch.cat(parts)

@@ -8,8 +8,8 @@ from torch import Tensor
 from medcl.nn.distributed import ALONE, Ranks
 from medcl.objectives.checks import positive, same_length, same_shape
 from medcl.objectives.pairs import own_columns
+from medcl.objectives.precision import full, widened
 from medcl.objectives.rows import by_rows
-from medcl.objectives.tiled import widened
 from medcl.objectives.unit import unit
 
 
@@ -73,7 +73,8 @@ def similarity_mix(
     own = own_columns(len(z), ranks, z.device)
 
     def mixed(i: slice) -> Tensor:
-        s = (rows[i] @ cols.T).scatter(1, own[i].unsqueeze(1), -torch.finfo(rows.dtype).max)
-        return s.softmax(1) @ values
+        with full(rows):
+            s = (rows[i] @ cols.T).scatter(1, own[i].unsqueeze(1), -torch.finfo(rows.dtype).max)
+            return s.softmax(1) @ values
 
     return by_rows(mixed, len(rows), len(cols)).reshape(features.shape)

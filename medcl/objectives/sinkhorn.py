@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from medcl.nn.distributed import ALONE, Ranks
-from medcl.objectives.tiled import widened
+from medcl.objectives.precision import widened
 
 
 @torch.no_grad()

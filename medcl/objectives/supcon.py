@@ -10,7 +10,8 @@ from medcl.nn.distributed import ALONE, Ranks
 from medcl.objectives.checks import positive, same_length
 from medcl.objectives.means import mean_where
 from medcl.objectives.pairs import Hidden, labelled
-from medcl.objectives.tiled import exact, row_sums
+from medcl.objectives.precision import exact
+from medcl.objectives.tiled import row_sums
 from medcl.objectives.unit import unit
 
 
@@ -51,7 +52,11 @@ def supcon(z: Tensor, labels: Tensor, *, temperature: float = 0.1, ranks: Ranks 
     alone = ranks.world == 1
     anchors, others = (cols, None) if alone else (cols[rows], cols)
     hidden = Hidden(columns=rows.unsqueeze(1))
-    weights = Overlap(col_labels[rows], col_labels) if labels.ndim == 2 else None
+    weights = (
+        Overlap(col_labels[rows].to(cols.dtype), col_labels.to(cols.dtype))
+        if labels.ndim == 2
+        else None
+    )
     sums = row_sums(anchors, others, hide=hidden, weights=weights, bound=1 / temperature)
     if weights is not None:
         losses, counts = sums.cross_entropy()
@@ -73,7 +78,7 @@ class Overlap:
 
     def __call__(self, i: slice, j: slice) -> Tensor:
         """One tile of weights; two empty sets do not overlap."""
-        rows, cols = self.rows[i].float(), self.cols[j].float()
+        rows, cols = self.rows[i], self.cols[j]
         both = rows @ cols.T
         either = rows.sum(1, keepdim=True) + cols.sum(1) - both
         return both / either.clamp_min(1.0)

@@ -8,8 +8,8 @@ from torch import Tensor
 from medcl.errors import UsageError
 from medcl.nn.distributed import ALONE, Ranks
 from medcl.objectives.checks import positive
+from medcl.objectives.precision import widened
 from medcl.objectives.sinkhorn import sinkhorn
-from medcl.objectives.tiled import widened
 
 
 def swav(

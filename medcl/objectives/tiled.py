@@ -23,6 +23,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from medcl.objectives.precision import exact, full, widened
+
 Hide = Callable[[Tensor, slice, slice], None]
 """Set to −inf, in place, what is hidden in a tile of s: ``hide(tile, rows, cols)``."""
 
@@ -239,17 +241,7 @@ def _sums(
     shift = bound if bound <= FIXED_SHIFT else None
     plan = _Plan(hide, weights, shift, cols is None, both, tile)
     out: tuple[Tensor, ...]
-    with torch.autocast(rows.device.type, enabled=False):
+    with full(rows):
         rows = widened(rows)
         out = _Tiled.apply(rows, rows if cols is None else widened(cols), plan)
     return out
-
-
-def exact(x: Tensor) -> torch.dtype:
-    """float64 where the device of ``x`` has it: for numbers kept once a row."""
-    return torch.float32 if x.device.type == "mps" else torch.float64
-
-
-def widened(x: Tensor) -> Tensor:
-    """float32, or float64 as it is: the types that sums are made in."""
-    return x if x.dtype == torch.float64 else x.float()

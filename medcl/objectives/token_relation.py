@@ -6,7 +6,7 @@ from torch import Tensor
 
 from medcl.nn.distributed import ALONE, Ranks
 from medcl.objectives.checks import same_shape
-from medcl.objectives.tiled import widened
+from medcl.objectives.precision import full, widened
 
 
 def token_relation(
@@ -51,5 +51,6 @@ def token_relation(
 
 
 def _log_relation(a: Tensor, b: Tensor) -> Tensor:
-    a, b = widened(a), widened(b)
-    return (a @ b.transpose(2, 3) / a.shape[3] ** 0.5).log_softmax(3)  # (B, H, N, N)
+    with full(a):
+        a, b = widened(a), widened(b)
+        return (a @ b.transpose(2, 3) / a.shape[3] ** 0.5).log_softmax(3)  # (B, H, N, N)

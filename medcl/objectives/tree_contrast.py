@@ -11,7 +11,8 @@ from medcl.nn.distributed import ALONE, Ranks
 from medcl.objectives.checks import positive, same_length, same_shape
 from medcl.objectives.means import mean_where
 from medcl.objectives.pairs import Hidden, own_columns
-from medcl.objectives.tiled import exact, row_sums
+from medcl.objectives.precision import exact
+from medcl.objectives.tiled import row_sums
 from medcl.objectives.unit import unit
 
 
@@ -62,7 +63,7 @@ def tree_contrast(
     z = unit(torch.cat([z1, z2]), temperature**-0.5)  # (2B, d)
     sample = own_columns(n, ranks, z.device).repeat(2)
     paths = paths.repeat(2, 1)
-    weights = SharedPath(paths, ranks.gather(paths), sample, ranks.gather(sample))
+    weights = SharedPath(paths, ranks.gather(paths), sample, ranks.gather(sample), z.dtype)
     hidden = Hidden(columns=own_columns(2 * n, ranks, z.device).unsqueeze(1))
     others = None if ranks.world == 1 else ranks.gather(z)
     sums = row_sums(z, others, hide=hidden, weights=weights, bound=1 / temperature)
@@ -79,12 +80,13 @@ class SharedPath:
     col_paths: Tensor  # (N, D)
     row_sample: Tensor  # (B,)
     col_sample: Tensor  # (N,)
+    dtype: torch.dtype
 
     def __call__(self, i: slice, j: slice) -> Tensor:
         """One tile of weights."""
         rows, cols = self.row_paths[i], self.col_paths[j]
         same = (rows[:, :1] >= 0) & (cols[:, 0] >= 0)  # still together, down to this level
-        common = torch.zeros_like(same, dtype=torch.float32)
+        common = torch.zeros_like(same, dtype=self.dtype)
         for level in range(rows.shape[1]):
             same = same & (rows[:, level, None] == cols[:, level]) & (rows[:, level, None] >= 0)
             common += same

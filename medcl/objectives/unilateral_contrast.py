@@ -9,7 +9,8 @@ from medcl.nn.distributed import ALONE, Ranks
 from medcl.objectives.checks import positive, same_shape
 from medcl.objectives.means import mean_where
 from medcl.objectives.pairs import Hidden, own_columns
-from medcl.objectives.tiled import exact, row_sums
+from medcl.objectives.precision import exact
+from medcl.objectives.tiled import row_sums
 from medcl.objectives.unit import unit
 
 
@@ -67,7 +68,7 @@ def unilateral_contrast(
 
     # Σ_p a_p s_ip over inliers is one product with their weighted sum, less the anchor itself.
     every, every_a = ranks.gather(z_in), ranks.gather(a)
-    gathered = every_a @ every - a.unsqueeze(1) * z_in  # (2B, d)
+    gathered = (every_a.unsqueeze(1) * every).sum(0) - a.unsqueeze(1) * z_in  # (2B, d)
     pull = (z_in * gathered).sum(1, dtype=exact(z_in)) / (every_a.sum() - a).clamp_min(1e-12)
     twin = (z_out * z_out.roll(len(outliers1), 0)).sum(1, dtype=exact(z_out))
 
@@ -83,6 +84,6 @@ def _nearness(z: Tensor, temperature: float, ranks: Ranks) -> Tensor:
     """N·softmax over all ranks' N inlier views of the cosine to their mean direction: (n,)."""
     z = unit(z)
     centre = unit(ranks.mean(z.mean(0)).unsqueeze(0))
-    s = (z @ centre.T).squeeze(1) / temperature
+    s = (z * centre).sum(1) / temperature
     every = ranks.gather(s)
     return (s - every.logsumexp(0)).exp() * len(every)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from medcl.objectives.tiled import exact, widened
+from medcl.objectives.precision import exact, full, widened
 
 
 class _Unit(torch.autograd.Function):
@@ -47,6 +47,6 @@ def unit(x: Tensor, length: Tensor | float = 1.0) -> Tensor:
         tensor([[0.6000, 0.8000],
                 [0.0000, 0.0000]])
     """
-    with torch.autocast(x.device.type, enabled=False):
+    with full(x):
         out: Tensor = _Unit.apply(widened(x), length)
     return out

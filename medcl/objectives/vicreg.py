@@ -9,7 +9,7 @@ from torch import Tensor
 
 from medcl.nn.distributed import ALONE, Ranks
 from medcl.objectives.checks import same_shape
-from medcl.objectives.tiled import widened
+from medcl.objectives.precision import full, widened
 
 
 def vicreg(
@@ -52,7 +52,7 @@ def vicreg(
         24.75
     """
     same_shape("vicreg", 2, z1=z1, z2=z2)
-    with torch.autocast(z1.device.type, enabled=False):
+    with full(z1):
         z1, z2 = widened(z1), widened(z2)
         of_code = form == "code"
         loss = invariance * (z1 - z2).square().sum(1).mean() / (z1.shape[1] if of_code else 1)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from medcl.nn.distributed import ALONE, Ranks
 from medcl.objectives.checks import positive, same_shape
-from medcl.objectives.tiled import widened
+from medcl.objectives.precision import widened
 
 
 def virtual_adversarial(clean: Tensor, adversarial: Tensor, *, ranks: Ranks = ALONE) -> Tensor:

@@ -1,0 +1,452 @@
+"""Every objective again, the slow way: loops over samples, in the dtype it is given.
+
+Written from the papers' formulas, sharing no code with medcl, so that both being wrong in the
+same way is unlikely. Nothing here is stable, fast or small.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def cos(a: Tensor, b: Tensor) -> Tensor:
+    return (a * b).sum() / ((a * a).sum().sqrt() * (b * b).sum().sqrt())
+
+
+def mean(values: Sequence[Tensor]) -> Tensor:
+    return sum(values[1:], values[0]) / len(values)
+
+
+def log_softmax_at(scores: Sequence[Tensor], at: int) -> Tensor:
+    return scores[at] - torch.stack(list(scores)).exp().sum().log()
+
+
+def info_nce(
+    queries, keys, negatives=None, group=None, negative_group=None, *,
+    temperature, in_batch=True, symmetric=False, decoupled=False,
+):  # fmt: skip
+    def one_way(q, k):
+        losses = []
+        for i in range(len(q)):
+            own = cos(q[i], k[i]) / temperature
+            rest = []
+            for j in range(len(k)):
+                if in_batch and j != i and (group is None or group[i] != group[j]):
+                    rest.append(cos(q[i], k[j]) / temperature)
+            for j in range(0 if negatives is None else len(negatives)):
+                if negative_group is None or negative_group[j] != group[i]:
+                    rest.append(cos(q[i], negatives[j].detach()) / temperature)
+            denominator = rest if decoupled else [own, *rest]
+            losses.append(torch.stack(denominator).exp().sum().log() - own)
+        return mean(losses)
+
+    if symmetric:
+        return (one_way(queries, keys) + one_way(keys, queries)) / 2
+    return one_way(queries, keys)
+
+
+def nt_xent(z1, z2, group=None, *, temperature, decoupled=False):
+    z = [*z1, *z2]
+    n = len(z1)
+    losses = []
+    for i in range(2 * n):
+        partner = (i + n) % (2 * n)
+        own = cos(z[i], z[partner]) / temperature
+        rest = [
+            cos(z[i], z[j]) / temperature
+            for j in range(2 * n)
+            if j not in (i, partner) and (group is None or group[i % n] != group[j % n])
+        ]
+        denominator = rest if decoupled else [own, *rest]
+        losses.append(torch.stack(denominator).exp().sum().log() - own)
+    return mean(losses)
+
+
+def clip(a, b, log_scale, group=None, *, max_scale=100.0):
+    temperature = 1 / log_scale.exp().clamp(max=max_scale)
+    return info_nce(a, b, group=group, temperature=temperature, symmetric=True)
+
+
+def pulled(z: Sequence[Tensor], weight, temperature: float) -> Tensor:
+    """−mean_i Σ_j w_ij log softmax_{j≠i}(s_i)_j / Σ_j w_ij over i that have any weight."""
+    losses = []
+    for i in range(len(z)):
+        others = [j for j in range(len(z)) if j != i]
+        w = [float(weight(i, j)) for j in others]
+        if sum(w) > 0:
+            s = [cos(z[i], z[j]) / temperature for j in others]
+            terms = [w[k] * log_softmax_at(s, k) for k in range(len(s))]
+            losses.append(-sum(terms[1:], terms[0]) / sum(w))
+    return mean(losses)
+
+
+def supcon(z, labels, *, temperature):
+    if labels.ndim == 1:
+        kept = [i for i in range(len(z)) if labels[i] >= 0]
+        same = lambda i, j: labels[kept[i]] == labels[kept[j]]  # noqa: E731
+        return pulled([z[i] for i in kept], same, temperature)
+    kept = [i for i in range(len(z)) if labels[i].any()]
+    sets = [{c for c in range(labels.shape[1]) if labels[i, c]} for i in kept]
+    return pulled(
+        [z[i] for i in kept],
+        lambda i, j: len(sets[i] & sets[j]) / len(sets[i] | sets[j]),
+        temperature,
+    )
+
+
+def soft_contrast(
+    anchors, partners, label_embeddings, *, temperature, label_temperature, symmetric=False
+):
+    n = len(anchors)
+    total = []
+    for i in range(n):
+        alike = [
+            (cos(label_embeddings[i], label_embeddings[j]) / label_temperature).exp().item()
+            for j in range(n)
+        ]
+        for a, p in [(anchors, partners), (partners, anchors)][: 1 + symmetric]:
+            s = [cos(a[i], p[j]) / temperature for j in range(n)]
+            total.append(-sum(alike[j] / sum(alike) * log_softmax_at(s, j) for j in range(n)))
+    return mean(total)
+
+
+def tree_contrast(z1, z2, paths, *, temperature, unlabelled_weight=1.0):
+    n = len(z1)
+    nodes = []
+    for path in paths.tolist():
+        known = list(itertools.takewhile(lambda code: code >= 0, path))
+        nodes.append({tuple(known[: k + 1]) for k in range(len(known))})
+
+    def weight(i, j):
+        i, j = i % n, j % n
+        if i == j:
+            return 1.0
+        either = nodes[i] | nodes[j]
+        return len(nodes[i] & nodes[j]) / len(either) if either else 0.0
+
+    z = [*z1, *z2]
+    losses = []
+    for i in range(2 * n):
+        others = [j for j in range(2 * n) if j != i]
+        w = [weight(i, j) for j in others]
+        s = [cos(z[i], z[j]) / temperature for j in others]
+        loss = -sum(w[k] * log_softmax_at(s, k) for k in range(len(s))) / sum(w)
+        losses.append(loss * (1.0 if nodes[i % n] else unlabelled_weight))
+    return mean(losses)
+
+
+def ot_contrast(z, reference, *, temperature, reference_temperature, iterations=500):
+    n = len(z)
+    kernel = torch.tensor(
+        [
+            [math.exp(cos(a, b).item() / reference_temperature) for b in reference]
+            for a in reference
+        ],
+        dtype=torch.float64,
+    )
+    for _ in range(iterations):  # plain Sinkhorn: columns, then rows
+        kernel = kernel / kernel.sum(0, keepdim=True)
+        kernel = kernel / kernel.sum(1, keepdim=True)
+    losses = []
+    for i in range(n):
+        s = [cos(z[i], z[j]) / temperature for j in range(n)]
+        losses.append(-sum(kernel[i, j].item() * log_softmax_at(s, j) for j in range(n)))
+    return mean(losses)
+
+
+def rank_n_contrast(z, targets, *, temperature):
+    targets = targets.reshape(len(z), -1)
+    kept = [i for i in range(len(z)) if not targets[i].isnan().any()]
+    losses = []
+    for i in kept:
+        gap = {j: (targets[i] - targets[j]).abs().sum().item() for j in kept if j != i}
+        s = {j: -(z[i] - z[j]).square().sum().sqrt() / temperature for j in gap}
+        for j in gap:
+            farther = [s[k] for k in gap if gap[k] >= gap[j]]
+            losses.append(torch.stack(farther).exp().sum().log() - s[j])
+    return mean(losses)
+
+
+def listwise_wasserstein(scores, relevance, *, temperature):
+    x = torch.stack([(row / temperature).exp() / (row / temperature).exp().sum() for row in scores])
+    y = torch.stack([row.detach().exp() / row.detach().exp().sum() for row in relevance])
+    cov_x, cov_y = torch.cov(x.T), torch.cov(y.T)
+    # tr (Σx Σy)^½ by the eigenvalues of Σy^½ Σx Σy^½, a symmetric matrix
+    s, u = torch.linalg.eigh(cov_y)
+    root = u @ torch.diag(s.clamp_min(0).sqrt()) @ u.T
+    eig = torch.linalg.eigvalsh(root @ cov_x @ root)
+    cross = eig[eig > 1e-12].sqrt().sum()
+    gap = (x.mean(0) - y.mean(0)).square().sum()
+    return gap + cov_x.trace() + cov_y.trace() - 2 * cross
+
+
+def focal_contrast(z, labels, hard_positives, hard_negatives, *, temperature):
+    kept = [i for i in range(len(z)) if labels[i] >= 0]
+    losses = []
+    for i in kept:
+        others = [j for j in kept if j != i]
+        s = [cos(z[i], z[j]) / temperature for j in others]
+        s.append(cos(z[i], hard_positives[i]) / temperature)
+        friends = [k for k, j in enumerate(others) if labels[j] == labels[i]] + [len(others)]
+        s += [cos(z[i], hard_negatives[j]) / temperature for j in kept]
+        terms = []
+        for k in friends:
+            log_p = log_softmax_at(s, k)
+            terms.append(-(1 - log_p.exp()) * log_p)
+        losses.append(mean(terms))
+    return mean(losses)
+
+
+def unilateral_contrast(
+    inliers1, inliers2, outliers1, outliers2, *, temperature, soft_temperature=None
+):
+    inner, outer = [*inliers1, *inliers2], [*outliers1, *outliers2]
+    a = [1.0] * len(inner)
+    if soft_temperature is not None:
+        units = [v.detach() / v.detach().square().sum().sqrt() for v in inner]
+        centre = sum(units[1:], units[0])
+        e = [(cos(v, centre) / soft_temperature).exp().item() for v in units]
+        a = [len(e) * x / sum(e) for x in e]
+    z = inner + outer
+    losses = []
+    for i in range(len(z)):
+        others = [j for j in range(len(z)) if j != i]
+        s = [cos(z[i], z[j]) / temperature for j in others]
+        if i < len(inner):
+            pull = [(a[j], log_softmax_at(s, k)) for k, j in enumerate(others) if j < len(inner)]
+            own = a[i]
+        else:
+            half = len(outliers1)
+            twin = len(inner) + (i - len(inner) + half) % (2 * half)
+            pull, own = [(1.0, log_softmax_at(s, others.index(twin)))], 1.0
+        losses.append(-own * sum(w * x for w, x in pull) / sum(w for w, _ in pull))
+    return mean(losses)
+
+
+def mmd(x, y, *, variances=(10.0, 15.0, 20.0, 50.0)):
+    def k(a, b):
+        return mean(
+            [
+                sum((-(p - q).square().sum() / (2 * v)).exp() for v in variances)
+                for p in a
+                for q in b
+            ]
+        )
+
+    return k(x, x) + k(y, y) - 2 * k(x, y)
+
+
+def domain_contrast(
+    source1, source2, target1, target2, logits1, logits2, labels, *,
+    contrast, discrepancy, temperature, variances=(10.0, 15.0, 20.0, 50.0),
+):  # fmt: skip
+    classify = mean(
+        [
+            -log_softmax_at(list(row), int(label))
+            for logits in (logits1, logits2)
+            for row, label in zip(logits, labels, strict=True)
+        ]
+    )
+    source = nt_xent(source1, source2, temperature=temperature)
+    target = nt_xent(target1, target2, temperature=temperature)
+    return (
+        (1 - contrast) * classify
+        + contrast * (source + target) / 2
+        + discrepancy * mmd(source1, target1, variances=variances)
+    )
+
+
+def koleo(z, group=None, *, eps=1e-8):
+    losses = []
+    for i in range(len(z)):
+        u = z[i] / z[i].square().sum().sqrt()
+        apart = [
+            (u - z[j] / z[j].square().sum().sqrt()).square().sum().sqrt()
+            for j in range(len(z))
+            if j != i and (group is None or group[j] != group[i])
+        ]
+        losses.append(-(min(apart) + eps).log() if apart else z[i].sum() * 0)
+    return mean(losses)
+
+
+def sinkhorn(scores, epsilon, iterations):
+    q = (scores.detach() / epsilon).exp()
+    n, k = q.shape
+    for _ in range(iterations):
+        q = q / q.sum(0, keepdim=True) / k
+        q = q / q.sum(1, keepdim=True) / n
+    return q * n
+
+
+def swav(scores, queue=None, *, assigned=2, temperature, epsilon, iterations=3):
+    losses = []
+    for a in range(assigned):
+        pool = scores[a] if queue is None else torch.cat([scores[a], queue[a]])
+        q = sinkhorn(pool, epsilon, iterations)
+        for v in range(len(scores)):
+            if v != a:
+                for i in range(scores.shape[1]):
+                    s = list(scores[v, i] / temperature)
+                    losses.append(-sum(q[i, k] * log_softmax_at(s, k) for k in range(len(s))))
+    return mean(losses)
+
+
+def deepcluster(scores, assignment, *, temperature):
+    return mean(
+        [
+            -log_softmax_at(list(view[i] / temperature), int(assignment[i]))
+            for view in scores
+            for i in range(len(assignment))
+            if assignment[i] >= 0
+        ]
+    )
+
+
+def prototype_contrast(z, targets, prototypes, *, temperature):
+    losses = []
+    for i in range(len(z)):
+        s = [cos(z[i], p.detach()) / temperature for p in prototypes]
+        if targets.ndim == 2 and targets[i].any():
+            losses.append(-sum(t.item() * log_softmax_at(s, k) for k, t in enumerate(targets[i])))
+        elif targets.ndim == 1 and targets[i] >= 0:
+            losses.append(-log_softmax_at(s, int(targets[i])))
+    return mean(losses)
+
+
+def negative_cosine(prediction, target):
+    return -mean([cos(p, t.detach()) for p, t in zip(prediction, target, strict=True)])
+
+
+def vicreg(z1, z2, *, invariance, variance, covariance, eps=1e-4, form="code"):
+    n, d = z1.shape
+    apart = mean([(a - b).square().sum() for a, b in zip(z1, z2, strict=True)])
+    short, cross = [], []
+    for z in (z1, z2):
+        centred = z - z.sum(0) / n
+        for a in range(d):
+            short.append((1 - ((centred[:, a] ** 2).sum() / (n - 1) + eps).sqrt()).clamp_min(0))
+            for b in range(d):
+                if a != b:
+                    cross.append(((centred[:, a] * centred[:, b]).sum() / (n - 1)) ** 2)
+    v = sum(short) / d
+    if form == "code":
+        apart, v = apart / d, v / 2
+    return invariance * apart + variance * v + covariance * sum(cross) / d
+
+
+def barlow_twins(z1, z2, *, redundancy, eps=1e-5):
+    n, d = z1.shape
+    total = 0.0
+    for a in range(d):
+        for b in range(d):
+            x, y = z1[:, a] - z1[:, a].sum() / n, z2[:, b] - z2[:, b].sum() / n
+            x = x / ((x * x).sum() / n + eps).sqrt()
+            y = y / ((y * y).sum() / n + eps).sqrt()
+            c = (x * y).sum() / n
+            total = total + ((1 - c) ** 2 if a == b else redundancy * c**2)
+    return total
+
+
+def dino(student, teacher, center, *, student_temperature, teacher_temperature):
+    losses = []
+    for t in range(len(teacher)):
+        for v in range(len(student)):
+            if v == t:
+                continue
+            for i in range(student.shape[1]):
+                logits = (teacher[t, i] - center).detach() / teacher_temperature
+                q = logits.exp() / logits.exp().sum()
+                s = list(student[v, i] / student_temperature)
+                losses.append(-sum(q[k] * log_softmax_at(s, k) for k in range(len(s))))
+    return mean(losses)
+
+
+def masked_reconstruction(prediction, target, mask, *, normalise=True, eps=1e-6):
+    losses = []
+    for b, n in mask.nonzero().tolist():
+        t = target[b, n].detach()
+        if normalise:
+            t = (t - t.mean()) / (t.var(unbiased=True) + eps).sqrt()
+        losses.append((prediction[b, n] - t).square().mean())
+    return mean(losses)
+
+
+def masked_embedding(prediction, target, mask, *, distance="mse"):
+    losses = []
+    for b, n in mask.nonzero().tolist():
+        p, t = prediction[b, n], target[b, n].detach()
+        losses.append((p - t).square().mean() if distance == "mse" else 1 - cos(p, t))
+    return mean(losses)
+
+
+def similarity_reconstruction(z, decoded, target, *, temperature):
+    losses = []
+    for i in range(len(z)):
+        others = [j for j in range(len(z)) if j != i]
+        e = [(cos(z[i], z[j]) / temperature).exp() for j in others]
+        mixed = sum(w / sum(e) * decoded[j] for w, j in zip(e, others, strict=True))
+        losses.append((mixed - target[i].detach()).square().mean())
+    return mean(losses)
+
+
+def quantised_contrast(context, quantised, mask, codes=None, *, temperature):
+    losses = []
+    for b in range(len(context)):
+        steps = mask[b].nonzero().flatten().tolist()
+        for t in steps:
+            rivals = [u for u in steps if u != t and (codes is None or codes[b, u] != codes[b, t])]
+            if rivals:
+                s = [cos(context[b, t], quantised[b, u]) / temperature for u in [t, *rivals]]
+                losses.append(-log_softmax_at(s, 0))
+    return mean(losses)
+
+
+def codebook_diversity(probabilities):
+    b, t, g, v = probabilities.shape
+    total = 0.0
+    for codebook in range(g):
+        for entry in range(v):
+            p = mean([probabilities[i, j, codebook, entry] for i in range(b) for j in range(t)])
+            total = total + p * p.log()
+    return total / (g * v)
+
+
+def token_relation(student_a, student_b, teacher_a, teacher_b):
+    losses = []
+    for b in range(student_a.shape[0]):
+        for h in range(student_a.shape[1]):
+            for i in range(student_a.shape[2]):
+                s, t = [], []
+                for j in range(student_a.shape[2]):
+                    s.append((student_a[b, h, i] * student_b[b, h, j]).sum())
+                    t.append((teacher_a[b, h, i] * teacher_b[b, h, j]).sum().detach())
+                s = [x / student_a.shape[3] ** 0.5 for x in s]
+                t = [x / teacher_a.shape[3] ** 0.5 for x in t]
+                losses.append(
+                    sum(
+                        log_softmax_at(t, j).exp() * (log_softmax_at(t, j) - log_softmax_at(s, j))
+                        for j in range(len(s))
+                    )
+                )
+    return mean(losses)
+
+
+def matching(matched, mismatched):
+    return mean(
+        [-log_softmax_at(list(row), 1) for row in matched]
+        + [-log_softmax_at(list(row), 0) for row in mismatched]
+    )
+
+
+def virtual_adversarial(clean, adversarial):
+    losses = []
+    for c, a in zip(clean.detach(), adversarial, strict=True):
+        log_p = [log_softmax_at(list(c), k) for k in range(len(c))]
+        log_q = [log_softmax_at(list(a), k) for k in range(len(c))]
+        losses.append(sum(p.exp() * (p - q) for p, q in zip(log_p, log_q, strict=True)))
+    return mean(losses)
