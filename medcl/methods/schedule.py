@@ -7,18 +7,16 @@ from typing import Literal
 
 from medcl.methods.contract import State
 
-Curve = Literal["constant", "linear", "parabolic", "cosine", "step"]
+Curve = Literal["linear", "parabolic", "cosine", "step"]
 
 
 def fade(curve: Curve, state: State) -> float:
     """From 1 at the first step to 0 at the last; t = step / steps.
 
-    constant: 1 · linear: 1 − t · parabolic: 1 − t² · cosine: (1 + cos πt)/2 · step: 1 in the first
-    half, 0 in the second. These are the curricula of SC-MIL (Juyal 2024, arXiv 2303.13405).
+    linear: 1 − t · parabolic: 1 − t² · cosine: (1 + cos πt)/2 · step: 1 in the first half, then 0.
+    These are the curricula of SC-MIL (Juyal 2024, arXiv 2303.13405).
     """
     t = min(state.step / max(state.steps, 1), 1.0)
-    if curve == "constant":
-        return 1.0
     if curve == "linear":
         return 1.0 - t
     if curve == "parabolic":
@@ -26,3 +24,9 @@ def fade(curve: Curve, state: State) -> float:
     if curve == "cosine":
         return (1.0 + math.cos(math.pi * t)) / 2.0
     return 1.0 if t < 0.5 else 0.0
+
+
+def between(ends: tuple[float, float], curve: Curve, state: State) -> float:
+    """From the first of ``ends`` at the first step to the second at the last, along ``curve``."""
+    first, last = ends
+    return last + (first - last) * fade(curve, state)

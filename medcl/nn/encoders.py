@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
@@ -30,9 +31,15 @@ class Staged(Protocol):
         """(B, channels, *space) → for each stage (B, stage_width, *space / stride)."""
         ...
 
+    def pool(self, stage: Tensor) -> Tensor:
+        """The last stage → (B, width); calling the encoder is ``pool(stages(x)[-1])``."""
+        ...
+
 
 class Tokenised(Protocol):
     """A Transformer that shows its tokens and can leave patches out, as MAE needs.
+
+    Calling the encoder is the mean over its patch tokens.
 
     Attributes:
         width: of a token, and of the pooled output.
@@ -58,7 +65,9 @@ def staged(encoder: nn.Module, method: str) -> Staged:
     Raises:
         UsageError: if it is not; says what it lacks.
     """
-    _need(encoder, Staged, ("stages", "stage_widths", "strides", "channels", "width"), method)
+    _need(
+        encoder, Staged, ("stages", "pool", "stage_widths", "strides", "channels", "width"), method
+    )
     return cast(Staged, encoder)
 
 
@@ -103,3 +112,34 @@ def axes_of(encoder: nn.Module) -> int:
         if isinstance(part, _ConvNd):
             return len(part.kernel_size)
     raise UsageError(f"Encoder {type(encoder).__name__} has no convolution.")
+
+
+def features(encoder: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The pooled output (B, width) and, with it, the tokens (B, N, D) that it was pooled from.
+
+    Of a `Tokenised` encoder its patch tokens, of a `Staged` one the positions of its last stage;
+    of any other the pooled output itself as the single token.
+    """
+    if hasattr(encoder, "tokens"):
+        tokens = cast(Tokenised, encoder).tokens(x)[:, 1:]
+        return tokens.mean(dim=1), tokens
+    if hasattr(encoder, "stages") and hasattr(encoder, "pool"):
+        last = cast(Staged, encoder).stages(x)[-1]
+        return cast(Staged, encoder).pool(last), last.flatten(2).transpose(1, 2)
+    pooled = encoder(x)
+    return pooled, pooled[:, None]
+
+
+def token_width(encoder: nn.Module) -> int:
+    """D of `features`."""
+    if not hasattr(encoder, "tokens") and hasattr(encoder, "stages") and hasattr(encoder, "pool"):
+        return int(cast(Staged, encoder).stage_widths[-1])
+    return width_of(encoder)
+
+
+def touch(encoder: nn.Module) -> Tensor:
+    """Zero, with a zero gradient for every parameter: for steps that bypass a part of the encoder.
+
+    DDP waits for a gradient of every parameter.
+    """
+    return 0.0 * torch.stack([p.sum() for p in encoder.parameters() if p.requires_grad]).sum()

@@ -23,9 +23,13 @@ class Prototypes(nn.Module):
         """Back onto the unit sphere."""
         self.weight.copy_(F.normalize(self.weight, dim=1))
 
-    def forward(self, z: Tensor) -> Tensor:
-        """Scores of ``z``, which is normalised here."""
-        return F.normalize(z, dim=1) @ self.weight.T
+    def forward(self, z: Tensor, *, held: bool = False) -> Tensor:
+        """Scores of ``z``, which is normalised here.
+
+        ``held``: the prototypes get a gradient of zero, rather than none, which DDP would wait for.
+        """
+        weight = self.weight.detach() + 0 * self.weight if held else self.weight
+        return F.normalize(z, dim=1) @ weight.T
 
 
 def cluster_sphere(points: Tensor, centroids: Tensor, rounds: int = 10) -> Tensor:

@@ -30,9 +30,13 @@ CHANNELS_LAST = (nn.LayerNorm, nn.Linear)
 def stretch(visible: Tensor, space: Sequence[int]) -> Tensor:
     """The mask (B, 1, *grid) at the resolution of a feature map: (B, 1, *space).
 
+    A map of a single position is a pooled vector: visible, as something always is.
+
     Raises:
         MedclError: if the feature map is not a whole multiple of the grid.
     """
+    if set(space) == {1}:
+        return visible.flatten(2).any(dim=2).reshape(-1, 1, *space)
     for axis, (size, cells) in enumerate(zip(space, visible.shape[2:], strict=True), start=2):
         if size % cells:
             raise MedclError(

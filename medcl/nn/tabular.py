@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from medcl.errors import MedclError
 from medcl.nn.vit import Block
 
 
@@ -49,15 +50,33 @@ class TabularEncoder(nn.Module):
         for weight in (self.category.weight, self.column.weight, self.missing, self.cls):
             nn.init.normal_(weight, std=0.02)
 
+    def known(self, table: Tensor) -> Tensor:
+        """Which values are there: (B, columns) bool; NaN is missing, and a category below 0.
+
+        Raises:
+            MedclError: if the table has other columns, or a category is out of range.
+        """
+        split = len(self.categories)
+        if table.shape[1] != self.columns:
+            raise MedclError(
+                f"The table has {table.shape[1]} columns, the method was set up for "
+                f"{self.columns}: {split} categorical, then {self.numeric} numeric."
+            )
+        codes = table[:, :split]
+        known = ~table.isnan()
+        known[:, :split] &= codes >= 0
+        for column, size in enumerate(self.categories):
+            if (codes[:, column] >= size).any():
+                raise MedclError(f"Table column {column} has a category above {size - 1}.")
+        return known
+
     def tokens(self, table: Tensor, masked: Tensor | None = None) -> Tensor:
         """(B, columns) floats, NaN where missing → (B, 1 + columns, width).
 
-        Category codes run from 0; −1 counts as missing too. ``masked`` (B, columns) bool hides
-        further values.
+        Category codes run from 0. ``masked`` (B, columns) bool hides further values.
         """
         split = len(self.categories)
-        absent = table.isnan()
-        absent[:, :split] |= table[:, :split] < 0
+        absent = ~self.known(table)
         values = torch.where(absent, 0.0, table)
         codes = self.category(values[:, :split].long() + self.offsets)  # (B, split, width)
         numbers = self.number(values[:, split:, None].to(self.number.weight.dtype))

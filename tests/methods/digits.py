@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from medcl.methods.contract import Method, State, View
 from medcl.nn.vit import ViT
 
-BATCH = 128
+BATCH = 64
 TRAIN = 1297  # the other 500 are held out
 
 
@@ -39,8 +39,11 @@ class TinyCNN(nn.Module):
         fine = self.fine(x)
         return [fine, self.coarse(fine)]
 
+    def pool(self, stage: Tensor) -> Tensor:
+        return stage.mean(dim=(2, 3))
+
     def forward(self, x: Tensor) -> Tensor:
-        return self.stages(x)[-1].mean(dim=(2, 3))
+        return self.pool(self.stages(x)[-1])
 
 
 def cnn() -> nn.Module:

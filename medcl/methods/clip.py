@@ -1,0 +1,109 @@
+"""CLIP-style two towers: a sample against what goes with it (a table, a text vector, a sensor)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from medcl.methods.batch import required
+from medcl.methods.contract import State, View
+from medcl.nn.encoders import width_of
+from medcl.nn.heads import mlp
+from medcl.nn.tabular import TabularEncoder
+from medcl.objectives.clip import clip
+
+Tower = Literal["table", "vector", "same"]
+
+
+def restart(module: nn.Module) -> nn.Module:
+    """A copy of ``module`` with weights drawn anew wherever its layers know how."""
+    fresh = copy.deepcopy(module)
+    for part in fresh.modules():
+        reset = getattr(part, "reset_parameters", None)
+        if callable(reset):
+            reset()
+    return fresh
+
+
+class TwoTower(nn.Module):
+    """Radford 2021 (CLIP), arXiv 2103.00020: L = ½(CE(s·A·Bᵀ) + CE(s·B·Aᵀ)), s learnt.
+
+    The encoder embeds the sample; the other tower embeds ``batch[key]`` of the same sample: a
+    clinical table with holes ("table", `medcl.nn.tabular`), a ready vector such as a sentence
+    embedding of the report ("vector"), or a second signal or picture through another encoder of the
+    same build ("same": ECG beside PPG, PET beside CT).
+
+    Args:
+        encoder: (B, ...) → (B, width).
+        key: what the second tower reads from the batch: "table", or the dataset's own name for it.
+        tower: what it is.
+        categories: table: categories of each categorical column; these columns come first.
+        numeric: table: number of numeric columns after them. vector: its length.
+        inner: width of the table's tower.
+        depth: its blocks.
+        heads: its attention heads.
+        temperature: 1/s at the start (paper: 0.07).
+        hidden: width of the projectors' hidden layers (paper: none, one linear layer).
+        out: width of the shared space.
+        mask_same_patient: keep one patient's samples out of each other's negatives.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        *,
+        key: str = "table",
+        tower: Tower = "table",
+        categories: tuple[int, ...] = (),
+        numeric: int = 0,
+        inner: int = 128,
+        depth: int = 2,
+        heads: int = 4,
+        temperature: float = 0.07,
+        hidden: int = 512,
+        out: int = 128,
+        mask_same_patient: bool = True,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.views = (View(),)
+        self.needs = (key,)
+        self.other: nn.Module
+        if tower == "table":
+            self.other = TabularEncoder(
+                categories=categories, numeric=numeric, width=inner, depth=depth, heads=heads
+            )
+        elif tower == "vector":
+            self.other = nn.Identity()
+            inner = numeric
+        else:
+            self.other = restart(encoder)
+            inner = width_of(encoder)
+        self.projector = mlp((width_of(encoder), hidden, out))
+        self.other_projector = mlp((inner, hidden, out))
+        self.log_scale = nn.Parameter(torch.tensor(1.0 / temperature).log())
+        self.key, self.mask_same_patient = key, mask_same_patient
+
+    def step(
+        self, views: Sequence[Tensor], batch: Mapping[str, Tensor], state: State
+    ) -> dict[str, Tensor]:
+        """See `medcl.methods.contract.Method.step`."""
+        beside = required(batch, self.key, "clip")
+        h = self.encoder(views[0])  # (B, width)
+        a = self.projector(h)  # (B, out)
+        b = self.other_projector(self.other(beside))  # (B, out)
+        loss = clip(
+            a,
+            b,
+            self.log_scale,
+            group=batch["patient"] if self.mask_same_patient else None,
+            ranks=state.ranks,
+        )
+        return {"loss": loss, "embedding": h.detach(), "scale": self.log_scale.detach().exp()}
+
+    def after_step(self, state: State) -> None:
+        """Nothing follows the optimiser."""

@@ -1,0 +1,108 @@
+"""DeepCluster-v2: k-means gives the classes, the encoder learns to predict them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from medcl.methods.contract import State
+from medcl.methods.views import Positives, encode, pair
+from medcl.nn.encoders import width_of
+from medcl.nn.heads import projector
+from medcl.nn.prototypes import cluster_sphere
+from medcl.nn.queue import Queue
+from medcl.objectives.deepcluster import deepcluster
+
+
+class DeepClusterV2(nn.Module):
+    """Caron 2020, arXiv 2006.09882, section 4.2 and appendix: L = CE(z·C/τ, nearest centroid).
+
+    Every ``every`` steps, spherical k-means over the memory gives the centroids C (for several
+    numbers of clusters at once: ``clusters``), which get no gradient. Each view is classified as
+    the *other* view's embedding is now assigned.
+
+    The paper assigns a sample by its embedding of the previous epoch, kept for the whole data set.
+    Here the memory is a queue of recent embeddings, so that its size does not grow with the
+    archive, and the assignment uses the current embedding of the other view.
+
+    Args:
+        encoder: (B, ...) → (B, width).
+        positives: "instance" or "patient", as in SimCLR.
+        clusters: number of clusters of each of the k-means (paper: 3000 thrice).
+        temperature: τ.
+        memory: embeddings kept for k-means, over all ranks.
+        every: steps between two runs of k-means.
+        rounds: k-means iterations.
+        local: number of small crops beside the two global views.
+        hidden: width of the projector's hidden layer (paper: 2048).
+        out: width of the projections.
+    """
+
+    needs: tuple[str, ...] = ()
+    clustered: Tensor  # () whether there are centroids yet
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        *,
+        positives: Positives = "instance",
+        clusters: tuple[int, ...] = (300, 300, 300),
+        temperature: float = 0.1,
+        memory: int = 16384,
+        every: int = 200,
+        rounds: int = 10,
+        local: int = 0,
+        hidden: int = 512,
+        out: int = 128,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.views = pair(positives, local)
+        self.projector = projector(width_of(encoder), hidden, out)
+        self.memory = Queue(memory, out)
+        self.centroids = nn.ParameterList(
+            nn.Parameter(torch.zeros(count, out), requires_grad=False) for count in clusters
+        )
+        self.register_buffer("clustered", torch.tensor(False))
+        self.temperature, self.every, self.rounds = temperature, every, rounds
+
+    def step(
+        self, views: Sequence[Tensor], batch: Mapping[str, Tensor], state: State
+    ) -> dict[str, Tensor]:
+        """See `medcl.methods.contract.Method.step`."""
+        h = encode(self.encoder, views)  # (B, width) each
+        z = F.normalize(self.projector(torch.cat(h)), dim=1).chunk(len(h))  # (B, out) each
+        self.memory.push(z[0], ranks=state.ranks)
+        if not self.clustered:
+            self._cluster()
+        losses = [
+            self._swapped(torch.stack([each @ centroids.T for each in z]))
+            for centroids in self.centroids
+        ]
+        return {"loss": torch.stack(losses).mean(), "embedding": h[0].detach()}
+
+    def _swapped(self, scores: Tensor) -> Tensor:
+        """Each global view's cluster told from all other views: (V, B, K) → scalar."""
+        told = []
+        for a in (0, 1):
+            others = [v for v in range(len(scores)) if v != a]
+            cluster = scores[a].detach().argmax(dim=1)  # (B,)
+            told.append(deepcluster(scores[others], cluster, temperature=self.temperature))
+        return torch.stack(told).mean()
+
+    @torch.no_grad()
+    def _cluster(self) -> None:
+        keys = self.memory.keys
+        for centroids in self.centroids:
+            # Equal on all ranks without a word between them: the queue is, and so are these picks.
+            first = keys[torch.linspace(0, len(keys) - 1, len(centroids)).long()]
+            centroids.copy_(cluster_sphere(keys, first, self.rounds))
+        self.clustered.fill_(True)
+
+    def after_step(self, state: State) -> None:
+        """k-means when its time has come."""
+        if (state.step + 1) % self.every == 0:
+            self._cluster()

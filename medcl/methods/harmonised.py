@@ -1,0 +1,142 @@
+"""Gradient harmonisation: several losses of one method, kept from pulling against each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from medcl.errors import UsageError
+from medcl.methods.contract import Method, State
+from medcl.methods.schedule import Curve, between
+from medcl.registry import checked, lookup
+
+PART = "loss_"
+"""A method with several losses also returns each, with gradient, under this prefix; ``loss`` is
+their sum."""
+
+
+def realign(gradients: Tensor) -> Tensor:
+    """Each of (L, P) gradients, less what opposes any of the others: (L, P).
+
+    Where g_i·g_j < 0: g_i ← g_i − (g_i·g_j / ‖g_j‖²)·g_j, against the others as they were.
+    """
+    aligned = gradients.clone()
+    for i in range(len(gradients)):
+        for j in range(len(gradients)):
+            against = gradients[j]
+            opposed = (aligned[i] @ against).clamp(max=0.0)
+            size = (against @ against).clamp_min(torch.finfo(against.dtype).tiny)
+            if i != j:
+                aligned[i] -= opposed / size * against
+    return aligned
+
+
+def agreement(gradients: Tensor) -> Tensor:
+    """The smallest cosine between any two of (L, P) gradients: scalar."""
+    unit = nn.functional.normalize(gradients, dim=1)
+    above = torch.triu_indices(len(unit), len(unit), offset=1)
+    return (unit @ unit.T)[above[0], above[1]].min()
+
+
+def _sum(gradients: Iterable[Tensor | None]) -> Tensor | float:
+    """The sum of what is there; zero where no loss reaches the parameter."""
+    return sum((g for g in gradients if g is not None), 0.0)
+
+
+class Harmonised(nn.Module):
+    """Wu 2022, arXiv 2211.02077, around any method that has several losses.
+
+    Gradients of the losses with respect to what they share are projected onto the normal plane of
+    those they conflict with (`realign`); what belongs to one loss alone is left as it is. With
+    ``agree``, a batch whose losses agree less (in cosine) than the threshold teaches nothing: the
+    curriculum. The paper takes samples, for which we take batches, since gradients per sample cost
+    a backward pass each.
+
+    Costs one backward pass per loss. Under 16-bit floats prefer bf16: these gradients are not
+    scaled.
+
+    Args:
+        encoder: (B, ...) → (B, width).
+        method: a registered method with several losses ("tip", "clip", "can", ...).
+        settings: its settings.
+        agree: threshold at the first and the last step, from −1 (everything) to 1; or None.
+        curve: how the threshold goes from one to the other.
+
+    Raises:
+        UsageError: at the first step, if the method has only one loss.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        *,
+        method: str = "tip",
+        settings: dict[str, Any] | None = None,
+        agree: tuple[float, float] | None = None,
+        curve: Curve = "linear",
+    ) -> None:
+        super().__init__()
+        from medcl.methods import METHODS
+
+        factory = lookup(METHODS, method, "method")
+        arguments = checked(factory, settings or {}, "method.settings")
+        self.method: Method = factory(encoder, **arguments)
+        self.name, self.agree, self.curve = method, agree, curve
+
+    @property
+    def encoder(self) -> nn.Module:
+        """The wrapped method's encoder."""
+        return self.method.encoder
+
+    @property
+    def views(self) -> Sequence[Any]:
+        """The wrapped method's views."""
+        return self.method.views
+
+    @property
+    def needs(self) -> Sequence[str]:
+        """The wrapped method's needs."""
+        return self.method.needs
+
+    def step(
+        self, views: Sequence[Tensor], batch: Mapping[str, Tensor], state: State
+    ) -> dict[str, Tensor]:
+        """See `medcl.methods.contract.Method.step`; adds ``agreement``, a cosine, to the logs."""
+        result = self.method.step(views, batch, state)
+        losses = [value for key, value in result.items() if key.startswith(PART)]
+        if len(losses) < 2:
+            raise UsageError(f"Method '{self.name}' has one loss: nothing to harmonise.")
+        moving = [p for p in self.parameters() if p.requires_grad]
+        each = [
+            torch.autograd.grad(loss, moving, retain_graph=True, allow_unused=True)
+            for loss in losses
+        ]
+        shared = [n for n in range(len(moving)) if all(grads[n] is not None for grads in each)]
+        flat = torch.stack([torch.cat([grads[n].flatten() for n in shared]) for grads in each])
+        flat = state.ranks.mean(flat)  # (L, P); the same decision on every rank
+        cosine = agreement(flat)
+        goals = [_sum(grads[n] for grads in each) for n in range(len(moving))]
+        pieces = realign(flat).sum(dim=0).split([moving[n].numel() for n in shared])
+        for n, piece in zip(shared, pieces, strict=True):
+            goals[n] = piece.view_as(moving[n])
+        kept = self._kept(cosine, state)
+        # A loss of the same value, whose gradient is the harmonised one.
+        pull = torch.stack(
+            [(p * (kept * goal)).sum() for p, goal in zip(moving, goals, strict=True)]
+        ).sum()
+        loss = result["loss"].detach() + pull - pull.detach()
+        logs = {key: value.detach() for key, value in result.items() if key != "loss"}
+        return {**logs, "loss": loss, "agreement": cosine.detach()}
+
+    def _kept(self, cosine: Tensor, state: State) -> Tensor:
+        """1 where the batch agrees well enough to be learnt from, else 0."""
+        if self.agree is None:
+            return torch.ones_like(cosine)
+        return (cosine >= between(self.agree, self.curve, state)).to(cosine.dtype)
+
+    def after_step(self, state: State) -> None:
+        """The wrapped method's."""
+        self.method.after_step(state)

@@ -1,0 +1,81 @@
+"""SparK: masked autoencoding for ordinary convolutional networks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor, nn
+
+from medcl.methods.contract import State, View
+from medcl.nn.decoders import PyramidDecoder
+from medcl.nn.encoders import axes_of, staged, touch
+from medcl.nn.patches import grid_of, patchify, random_mask
+from medcl.nn.sparse import stretch, visible_only
+from medcl.objectives.masked_reconstruction import masked_reconstruction
+
+
+class SparK(nn.Module):
+    """Tian 2023, arXiv 2301.03580, in one, two or three axes.
+
+    The encoder computes on visible positions alone (`medcl.nn.sparse`): masked ones neither leak in
+    nor shift the statistics of normalisation. A hierarchical decoder reconstructs; L = mean over
+    masked patches of the squared error, patches normalised by their own mean and deviation. A patch
+    is one position of the coarsest stage.
+
+    Args:
+        encoder: a `Staged` encoder; its strides must be powers of two and the input a multiple of
+            the largest.
+        mask: share of patches hidden (paper: 0.6).
+        width: decoder channels at the coarsest resolution (paper: 512 to 768).
+        normalise: predict patches normalised one by one.
+
+    Raises:
+        UsageError: if the encoder does not show its stages.
+    """
+
+    needs: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        *,
+        mask: float = 0.6,
+        width: int = 128,
+        normalise: bool = True,
+    ) -> None:
+        super().__init__()
+        shown = staged(encoder, "spark")
+        self.encoder = encoder
+        self.views = (View(),)
+        self.mask, self.normalise = mask, normalise
+        axes = axes_of(encoder)
+        self.patch = (shown.strides[-1],) * axes
+        self.decoder = PyramidDecoder(
+            shown.stage_widths, shown.strides, axes, width, shown.channels
+        )
+
+    def step(
+        self, views: Sequence[Tensor], batch: Mapping[str, Tensor], state: State
+    ) -> dict[str, Tensor]:
+        """See `medcl.methods.contract.Method.step`; ``embedding`` is of the visible positions."""
+        (x,) = views
+        grid = grid_of(x.shape[2:], self.patch)
+        hidden = random_mask(len(x), math.prod(grid), self.mask, x.device)  # (B, N)
+        visible = ~hidden.reshape(-1, 1, *grid)
+        with visible_only(self.encoder, visible):
+            stages = staged(self.encoder, "spark").stages(x * stretch(visible, x.shape[2:]))
+        guess = self.decoder(stages, visible)  # (B, channels, *space)
+        loss = masked_reconstruction(
+            patchify(guess, self.patch),
+            patchify(x, self.patch),
+            hidden,
+            normalise=self.normalise,
+            ranks=state.ranks,
+        )
+        loss = loss + touch(self.encoder)  # pooling and what follows it learn nothing here
+        coarse = stages[-1].detach().flatten(2)  # (B, width, N), zero where hidden
+        return {"loss": loss, "embedding": coarse.sum(dim=2) / (~hidden).sum(dim=1, keepdim=True)}
+
+    def after_step(self, state: State) -> None:
+        """Nothing follows the optimiser."""

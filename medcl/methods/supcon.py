@@ -1,0 +1,90 @@
+"""SupCon: all samples of a class are positives; the unlabelled may take part by their views."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from medcl.methods.batch import class_labels, required
+from medcl.methods.contract import State
+from medcl.methods.schedule import Curve, between
+from medcl.methods.views import Positives, encode, pair
+from medcl.nn.encoders import width_of
+from medcl.nn.heads import projector
+from medcl.objectives.nt_xent import nt_xent
+from medcl.objectives.supcon import supcon
+
+
+class SupCon(nn.Module):
+    """Khosla 2020, arXiv 2004.11362, L_out, extended to partly labelled data.
+
+    L = (1 − w)·SupCon(labelled) + w·NT-Xent(all), w = ``self_supervised`` from first to last step.
+
+    With w = 0 it is the paper's. A label of −1 or NaN is missing: that sample takes no part in the
+    first term, neither as positive nor as negative (it may well be of the anchor's class), and
+    learns from the second alone.
+
+    Args:
+        encoder: (B, ...) → (B, width).
+        positives: of the second term, "instance" or "patient", as in SimCLR.
+        temperature: τ.
+        self_supervised: w at the first and at the last step, from 0 to 1.
+        curve: how w goes from one to the other.
+        hidden: width of the projector's hidden layer (paper: 2048).
+        out: width of the projections.
+        mask_same_patient: in the second term, keep one patient's samples out of the negatives.
+    """
+
+    needs: tuple[str, ...] = ("label",)
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        *,
+        positives: Positives = "instance",
+        temperature: float = 0.1,
+        self_supervised: tuple[float, float] = (0.0, 0.0),
+        curve: Curve = "linear",
+        hidden: int = 512,
+        out: int = 128,
+        mask_same_patient: bool = True,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.views = pair(positives)
+        self.projector = projector(width_of(encoder), hidden, out)
+        self.temperature = temperature
+        self.ends, self.curve = self_supervised, curve
+        self.mask_same_patient = mask_same_patient
+
+    def step(
+        self, views: Sequence[Tensor], batch: Mapping[str, Tensor], state: State
+    ) -> dict[str, Tensor]:
+        """See `medcl.methods.contract.Method.step`."""
+        required(batch, "label", "supcon")
+        labels = class_labels(batch)  # (B,)
+        weight = between(self.ends, self.curve, state)
+        h1, h2 = encode(self.encoder, views)  # (B, width) each
+        z = self.projector(torch.cat([h1, h2]))  # (2B, out)
+        # A second view of another sample has a label of its own, which the batch does not carry.
+        known = labels if self.views[1].source == 0 else torch.full_like(labels, -1)
+        by_class = supcon(
+            z, torch.cat([labels, known]), temperature=self.temperature, ranks=state.ranks
+        )
+        by_view = nt_xent(
+            *z.chunk(2),
+            temperature=self.temperature,
+            group=batch["patient"] if self.mask_same_patient else None,
+            ranks=state.ranks,
+        )
+        return {
+            "loss": (1 - weight) * by_class + weight * by_view,
+            "embedding": h1.detach(),
+            "supervised": by_class.detach(),
+            "self_supervised": by_view.detach(),
+        }
+
+    def after_step(self, state: State) -> None:
+        """Nothing follows the optimiser."""

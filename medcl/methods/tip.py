@@ -1,0 +1,145 @@
+"""TIP: a picture or signal with its clinical table, values missing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from medcl.methods.batch import required
+from medcl.methods.contract import State, View
+from medcl.nn.encoders import features, token_width, touch, width_of
+from medcl.nn.fusion import Fusion
+from medcl.nn.heads import projector
+from medcl.nn.tabular import TabularEncoder
+from medcl.objectives.info_nce import info_nce
+from medcl.objectives.matching import hard_negatives, matching
+
+
+def corrupt(table: Tensor, share: float) -> Tensor:
+    """Replace a share of the values by those of the same column in other rows: (B, columns)."""
+    rows = torch.randint(len(table), table.shape, device=table.device)
+    return torch.where(torch.rand_like(table) < share, table.gather(0, rows), table)
+
+
+class TIP(nn.Module):
+    """Du 2024 (ECCV), arXiv 2407.07582: L = (ITC + ITM + MTR) / 3.
+
+    ITC: CLIP's loss between the sample and its table, a share of whose values are replaced by
+    others of their column. ITM: is this the sample's table? One true pair and two hard negatives,
+    drawn by similarity, through cross-attention from table to sample. MTR: half of the table is
+    hidden and told from the rest and the sample, ½(cross-entropy of categories + squared error of
+    numbers); values missing from the start are neither shown nor asked for.
+
+    The tokens that the table looks at are the encoder's patches or positions where it shows them
+    (`medcl.nn.encoders.features`), else its pooled output. Replacement values come from the batch,
+    in the paper from the whole data set.
+
+    Args:
+        encoder: (B, ...) → (B, width).
+        categories: number of categories of each categorical column; these columns come first.
+        numeric: number of numeric columns after them; standardise them beforehand.
+        temperature: τ of ITC, constant.
+        corruption: share of values replaced for ITC and ITM.
+        mask: share of values hidden for MTR.
+        inner: width of table tokens (paper: 512).
+        depth: blocks of the table's encoder and of the fusion (paper: 4).
+        heads: attention heads (paper: 8).
+        out: width of the projections.
+        mask_same_patient: keep one patient's samples out of each other's negatives.
+    """
+
+    needs: tuple[str, ...] = ("table",)
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        *,
+        categories: tuple[int, ...] = (),
+        numeric: int = 0,
+        temperature: float = 0.1,
+        corruption: float = 0.3,
+        mask: float = 0.5,
+        inner: int = 128,
+        depth: int = 2,
+        heads: int = 4,
+        out: int = 128,
+        mask_same_patient: bool = True,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.views = (View(),)
+        self.tabular = TabularEncoder(
+            categories=categories, numeric=numeric, width=inner, depth=depth, heads=heads
+        )
+        self.fusion = Fusion(inner, token_width(encoder), depth, heads)
+        self.projector = projector(width_of(encoder), width_of(encoder), out)
+        self.table_projector = projector(inner, inner, out)
+        self.match = nn.Linear(inner, 2)
+        self.category = nn.Linear(inner, max(sum(categories), 1))
+        self.number = nn.Linear(inner, 1)
+        self.temperature, self.corruption, self.mask = temperature, corruption, mask
+        self.mask_same_patient = mask_same_patient
+
+    def step(
+        self, views: Sequence[Tensor], batch: Mapping[str, Tensor], state: State
+    ) -> dict[str, Tensor]:
+        """See `medcl.methods.contract.Method.step`; each part is a ``loss_…``, with gradient."""
+        table = required(batch, "table", "tip")  # (B, columns)
+        group = batch["patient"] if self.mask_same_patient else None
+        h, tokens = features(self.encoder, views[0])  # (B, width), (B, N, D)
+        shown = self.tabular.tokens(corrupt(table, self.corruption))  # (B, 1 + columns, inner)
+        a, b = self.projector(h), self.table_projector(shown[:, 0])  # (B, out) each
+        parts = {
+            "loss_itc": info_nce(
+                a,
+                b,
+                temperature=self.temperature,
+                group=group,
+                symmetric=True,
+                ranks=state.ranks,
+            ),
+            "loss_itm": self._matching(a, b, shown, tokens, group),
+            "loss_mtr": self._reconstruction(table, tokens),
+        }
+        parts = {name: part / 3 for name, part in parts.items()}
+        loss = torch.stack(list(parts.values())).sum() + touch(self)
+        return {"loss": loss, "embedding": h.detach(), **parts}
+
+    def _matching(
+        self, a: Tensor, b: Tensor, shown: Tensor, tokens: Tensor, group: Tensor | None
+    ) -> Tensor:
+        other_table, other_sample = hard_negatives(a, b, temperature=self.temperature, group=group)
+        tables = torch.cat([shown, shown[other_table], shown])
+        samples = torch.cat([tokens, tokens, tokens[other_sample]])
+        logits = self.match(self.fusion(tables, samples)[:, 0])  # (3B, 2)
+        return matching(logits[: len(a)], logits[len(a) :])
+
+    def _reconstruction(self, table: Tensor, tokens: Tensor) -> Tensor:
+        known = self.tabular.known(table)
+        hidden = torch.rand_like(table) < self.mask
+        asked = hidden & known
+        fused = self.fusion(self.tabular.tokens(table, hidden), tokens)[:, 1:]
+        split = len(self.tabular.categories)
+        errors = []
+        if split:
+            where = asked[:, :split]
+            codes = (table[:, :split].nan_to_num().long() + self.tabular.offsets)[where]
+            guess = self.category(fused[:, :split][where])
+            errors.append(F.cross_entropy(guess.float(), codes, reduction="sum") / _count(where))
+        if self.tabular.numeric:
+            where = asked[:, split:]
+            guess = self.number(fused[:, split:][where])[:, 0]
+            errors.append(
+                F.mse_loss(guess.float(), table[:, split:][where], reduction="sum") / _count(where)
+            )
+        return torch.stack(errors).mean()
+
+    def after_step(self, state: State) -> None:
+        """Nothing follows the optimiser."""
+
+
+def _count(where: Tensor) -> Tensor:
+    return where.sum().clamp_min(1)  # a batch with nothing to tell adds zero
