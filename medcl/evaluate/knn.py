@@ -12,6 +12,8 @@ from medcl.evaluate.metrics import Floats
 if TYPE_CHECKING:
     import torch
 
+K = 20
+"""Neighbours that vote, if nothing else is said."""
 TILE = 1024, 16384
 """Queries × bank rows compared at once: 64 MiB of similarities."""
 
@@ -20,7 +22,7 @@ def neighbours(
     query: Floats,
     bank: Floats,
     *,
-    k: int = 20,
+    k: int = K,
     query_groups: NDArray | None = None,
     bank_groups: NDArray | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -52,8 +54,9 @@ def neighbours(
             cosine = q[rows] @ b[columns].T  # (m, n)
             if own is not None:
                 cosine[own[0][rows, None] == own[1][columns]] = -torch.inf
-            best, pick = torch.cat([best, cosine], dim=1).topk(k, dim=1)
-            at = torch.cat([at, columns.expand(len(rows), -1)], dim=1).gather(1, pick)
+            found, place = cosine.topk(min(k, len(columns)), dim=1)
+            best, pick = torch.cat([best, found], dim=1).topk(k, dim=1)
+            at = torch.cat([at, columns[place]], dim=1).gather(1, pick)
         near[rows], where[rows] = best, at
     return near.numpy(), where.numpy()
 
@@ -75,7 +78,7 @@ def knn(
     bank: Floats,
     targets: Floats,
     *,
-    k: int = 20,
+    k: int = K,
     temperature: float = 0.07,
     query_groups: NDArray | None = None,
     bank_groups: NDArray | None = None,

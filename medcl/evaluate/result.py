@@ -219,11 +219,16 @@ def show(interval: Interval, *, signed: bool = False) -> str:
     """``0.912 [0.871, 0.940]``, with signs for a difference; an en dash where undefined."""
     if interval.value is None:
         return "–"
-    sign = "+" if signed else ""
-    figure = f"{interval.value:{sign}.3f}"
-    if interval.low is None or interval.high is None:
-        return f"{figure} [–]"
-    return f"{figure} [{interval.low:{sign}.3f}, {interval.high:{sign}.3f}]"
+    value, low, high = (_figure(v, signed) for v in (interval.value, interval.low, interval.high))
+    return f"{value} [{low}, {high}]" if interval.low is not None else f"{value} [–]"
+
+
+def _figure(value: float | None, signed: bool) -> str:
+    """Three digits, with a true minus sign; what rounds to zero has none."""
+    if value is None:
+        return "–"
+    text = f"{value:+.3f}" if signed else f"{value:.3f}"
+    return "0.000" if float(text) == 0 else text.replace("-", "−")
 
 
 def _intervals(raw: dict[str, dict[str, Any]]) -> dict[str, Interval]:

@@ -1,0 +1,249 @@
+"""What a report says in words and tables: gathered here, drawn in `plots`.
+
+Every card can be missing (the index moved away, the run was not probed): then it is an `Absent`
+that says why and what to run, and the rest of the report does not suffer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from medcl import recipe as recipes
+from medcl.errors import UsageError
+from medcl.evaluate.result import ProbeResult
+from medcl.run import Run
+
+
+@dataclass(frozen=True)
+class Absent:
+    """A part that cannot be shown: why, and the command that would make it."""
+
+    reason: str
+    run: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A count with a name, and with what to know about it."""
+
+    name: str
+    count: int
+    about: str = ""
+
+
+@dataclass(frozen=True)
+class DataCard:
+    """The index in numbers. Free of PHI: names of files and persons are not in the index's tables.
+
+    ``rejects`` are counted by code, with one reason of each as an example; ``columns`` are the
+    plugin's technical columns with the range of their values.
+    """
+
+    items: int
+    patients: int
+    sites: int
+    train_patients: int
+    test_patients: int
+    rejects: list[Row]
+    findings: list[Row]
+    columns: list[tuple[str, str]]
+
+
+def data_card(run: Run) -> DataCard | Absent:
+    """Count items, patients, rejects and findings of the index that the run was trained on."""
+    from medcl.archive.index import Index
+
+    try:
+        index = Index.open(run.data)
+    except (OSError, KeyError, ValueError, UsageError):
+        return Absent(
+            "The index that this run was trained on is not where it was.",
+            "medcl index ARCHIVE --plugin " + run.recipe.plugin + " --out IDX",
+        )
+    items, side = index.items, _split(run)
+    return DataCard(
+        items=len(items),
+        patients=items["patient"].n_unique(),
+        sites=items["site"].drop_nulls().n_unique() if "site" in items.columns else 0,
+        train_patients=sum(s == "train" for s in side.values()),
+        test_patients=sum(s == "test" for s in side.values()),
+        rejects=_rejects(index.rejects),
+        findings=_findings(items),
+        columns=[(name, _range(items[name])) for name in index.fields],
+    )
+
+
+def _split(run: Run) -> dict[str, str]:
+    return run.split() if (run.path / "split.parquet").is_file() else {}
+
+
+def _rejects(rejects: pl.DataFrame) -> list[Row]:
+    """Codes by how often they occur, each with the reason of one that has it."""
+    counted = (
+        rejects.group_by("code")
+        .agg(pl.len().alias("count"), pl.col("reason").sort().first())
+        .sort(["count", "code"], descending=[True, False])
+    )
+    return [Row(code, count, reason) for code, count, reason in counted.iter_rows()]
+
+
+def _findings(items: pl.DataFrame) -> list[Row]:
+    if "findings" not in items.columns:
+        return []
+    found = items["findings"].explode().drop_nulls().value_counts()
+    rows = [Row(str(name), int(count)) for name, count in found.iter_rows()]
+    return sorted(rows, key=lambda row: (-row.count, row.name))
+
+
+def _range(column: pl.Series) -> str:
+    """The values of a technical column, in short: a range, or the most frequent ones."""
+    values = column.drop_nulls()
+    missing = f", {len(column) - len(values)} missing" if len(values) < len(column) else ""
+    if not len(values):
+        return "all missing"
+    if values.dtype.is_numeric():
+        low, high = (float(str(v)) for v in (values.min(), values.max()))
+        span = f"{low:,.6g}" if low == high else f"{low:,.6g} to {high:,.6g}"
+        return span + missing
+    counts = values.cast(pl.String, strict=False).value_counts(sort=True)
+    shown = [f"{value} ({count})" for value, count in counts.head(4).iter_rows()]
+    more = f" and {len(counts) - 4} more" if len(counts) > 4 else ""
+    return ", ".join(shown) + more + missing
+
+
+@dataclass(frozen=True)
+class MethodCard:
+    """What was trained and how, from the recipe."""
+
+    name: str
+    about: str
+    paper: str
+    method: str
+    encoder: str
+    parameters: int | None
+    recipe: str  # YAML, all defaults written out
+    facts: list[tuple[str, str]]
+    warnings: list[str]
+
+
+def method_card(run: Run) -> MethodCard:
+    """The recipe in words, and run.json in short."""
+    recipe, facts = run.recipe, read_facts(run)
+    training = [
+        ("steps", f"{recipe.trainer.steps:,}"),
+        ("batch size", f"{recipe.trainer.batch_size * recipe.trainer.accumulate:,}"),
+        ("training samples", _number(facts.get("samples"))),
+        ("training patients", _number(facts.get("patients"))),
+        ("precision", recipe.trainer.precision),
+        ("device", str(facts.get("device", "–"))),
+        ("training time", _seconds(facts.get("seconds"))),
+        ("speed", _speed(facts.get("samples_per_second"))),
+    ]
+    return MethodCard(
+        name=recipe.name,
+        about=recipe.about,
+        paper=recipe.paper,
+        method=recipe.method.name,
+        encoder=recipe.encoder.name,
+        parameters=_parameters(run.path / "encoder.safetensors"),
+        recipe=recipes.dump(recipe),
+        facts=training,
+        warnings=[str(w) for w in facts.get("warnings", [])],
+    )
+
+
+def _number(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) else "–"
+
+
+def _speed(value: object) -> str:
+    return f"{value:,.0f} samples/s" if isinstance(value, int | float) else "–"
+
+
+def _seconds(value: object) -> str:
+    if not isinstance(value, int | float):
+        return "–"
+    return f"{value:.0f} s" if value < 120 else f"{value / 60:.0f} min"
+
+
+def _parameters(weights: Path) -> int | None:
+    """Numbers in a safetensors file, from its header alone."""
+    if not weights.is_file():
+        return None
+    from math import prod
+
+    from safetensors import safe_open
+
+    with safe_open(weights, framework="np") as file:
+        return sum(prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+
+
+def read_facts(run: Run) -> Mapping[str, Any]:
+    """run.json, or nothing where it is missing or broken."""
+    try:
+        return run.facts
+    except (OSError, json.JSONDecodeError):
+        return {}
+
+
+@dataclass(frozen=True)
+class Reproduce:
+    """How to get the same again: commands as they were typed, versions, seeds."""
+
+    commands: list[tuple[str, str]]
+    versions: dict[str, str]
+    seed: int
+    commit: str
+    created: str
+
+
+def reproduce(run: Run, result: ProbeResult | Absent) -> Reproduce:
+    """Commands, versions and seed of the training and of the probe."""
+    facts = read_facts(run)
+    versions = {str(k): str(v) for k, v in facts.get("versions", {}).items()}
+    commands = [
+        ("pretrain", facts.get("command") or "medcl pretrain RUN/recipe.yaml --data IDX --out RUN")
+    ]
+    if isinstance(result, ProbeResult):
+        commands.append(("probe", result.command or f"medcl probe RUN --task {result.task}"))
+        versions |= result.versions
+    commands.append(("report", "medcl report RUN"))
+    return Reproduce(
+        commands=commands,
+        versions=versions,
+        seed=run.recipe.seed,
+        commit=str(facts.get("commit") or "–"),
+        created=str(facts.get("started", "–")),
+    )
+
+
+def probe_result(folder: Path) -> ProbeResult | Absent:
+    """The probe's figures, if it was run."""
+    if not (folder / "probe.json").is_file():
+        return Absent("The run was not probed yet, so there are no figures.", "medcl probe RUN")
+    try:
+        return ProbeResult.load(folder)
+    except (UsageError, ValueError):
+        return Absent("The probe's figures were written by another version.", "medcl probe RUN")
+
+
+def training_curves(run: Run) -> pl.DataFrame | Absent:
+    """metrics.csv as numbers: what cannot be read as a number is missing."""
+    path = run.path / "metrics.csv"
+    if not path.is_file():
+        return Absent(
+            "The run holds no metrics.csv, so there are no curves.", "medcl pretrain, to its end"
+        )
+    try:
+        table = pl.read_csv(path, infer_schema=False)
+    except pl.exceptions.PolarsError as error:
+        return Absent(f"metrics.csv cannot be read: {str(error).splitlines()[0]}")
+    if "step" not in table.columns or not len(table):
+        return Absent("metrics.csv holds no steps yet.", "medcl pretrain, to its end")
+    return table.select(pl.all().cast(pl.Float64, strict=False))

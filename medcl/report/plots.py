@@ -1,0 +1,157 @@
+"""The report's pictures, as data URIs: each a function of numbers, no global matplotlib state."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from medcl.evaluate.result import PRETRAINED, RANDOM, ProbeResult, figures
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, GRID, ACCENT = "#1c2733", "#d8dee6", "#0b6e99"
+COLOURS = ("#d1495b", "#2e8b57", "#b07d2b", "#7b5ea7", "#4f6d7a", "#a8577e")
+
+STYLE: Any = {
+    "font.size": 9,
+    "axes.edgecolor": GRID,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "text.color": INK,
+    "text.parse_math": False,  # a label may hold a dollar sign
+    "svg.hashsalt": "medcl",  # the same numbers give the same bytes
+    "figure.facecolor": "white",
+}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """The report's look, for a while."""
+    import matplotlib
+
+    with matplotlib.rc_context(STYLE):
+        yield
+
+
+def svg(figure: Figure) -> str:
+    """A figure as a data URI; text becomes outlines, so that it looks the same everywhere."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def png(figure: Figure, dpi: int = 110) -> str:
+    """A figure with many points as a data URI."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _axes(width: float, height: float) -> tuple[Figure, Axes]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots()
+
+
+def line(table: pl.DataFrame, column: str) -> str:
+    """One column of metrics.csv over steps; rows without a value are passed over."""
+    seen = table.select("step", column).drop_nulls().drop_nans()
+    with style():
+        figure, axes = _axes(3.6, 2.1)
+        marker = "o" if len(seen) < 30 else ""
+        axes.plot(seen["step"], seen[column], color=ACCENT, linewidth=1.4, marker=marker, ms=3)
+        axes.set_xlabel("step")
+        axes.margins(x=0.02)
+        return svg(figure)
+
+
+def label_curve(result: ProbeResult) -> str:
+    """The headline measure by label fraction: mean over draws, and the range of the draws."""
+    fractions = sorted({p.fraction for p in result.curve})
+    with style():
+        figure, axes = _axes(6.4, 3.6)
+        for rep, colour in colours([s.representation for s in result.scores]).items():
+            points = [p for p in result.curve if p.representation == rep]
+            drawn = [figures(p.metrics[result.headline]) for p in points]
+            where = [fractions.index(p.fraction) for p, d in zip(points, drawn, strict=True) if d]
+            drawn = [d for d in drawn if d]
+            mean = [float(np.mean(d)) for d in drawn]
+            dashed = "--" if " + " in rep else "-"
+            axes.plot(where, mean, dashed, color=colour, marker="o", ms=4, lw=1.6, label=rep)
+            if " + " not in rep:
+                low, high = [min(d) for d in drawn], [max(d) for d in drawn]
+                axes.fill_between(where, low, high, color=colour, alpha=0.1, linewidth=0)
+        axes.set_xticks(range(len(fractions)), [_point_label(result, f) for f in fractions])
+        axes.set_ylabel(result.metric_names[result.headline])
+        axes.margins(x=0.08)
+        figure.legend(loc="outside upper left", ncols=3, frameon=False, fontsize=8)
+        return svg(figure)
+
+
+def _point_label(result: ProbeResult, fraction: float) -> str:
+    point = next(p for p in result.curve if p.fraction == fraction)
+    patients = "1 patient" if point.patients == 1 else f"{point.patients:.3g} patients"
+    return f"{fraction:.0%}\n{patients}\n{point.samples:,.0f} samples"
+
+
+def colours(representations: Sequence[str]) -> dict[str, str]:
+    """A colour for each; a combination has the colour of its hand-made part."""
+    names = list(dict.fromkeys(representations))
+    single = [n for n in names if n not in (PRETRAINED, RANDOM) and " + " not in n]
+    table = {PRETRAINED: ACCENT, RANDOM: "#8a94a0"}
+    table |= {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(single)}
+    return {n: table.get(n.removeprefix(f"{PRETRAINED} + "), INK) for n in names}
+
+
+def scatter(xy: NDArray, groups: Sequence[str], *, legend: bool) -> str:
+    """A map of points coloured by group.
+
+    Args:
+        xy: (N, 2).
+        groups: (N,) names; the most frequent are drawn first, so that rare ones lie on top.
+        legend: whether names are shown; at most twelve are.
+    """
+    import matplotlib
+
+    names, codes, counts = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
+    palette = matplotlib.colormaps["tab10" if len(names) <= 10 else "tab20"]
+    with style():
+        figure, axes = _axes(4.6, 4.6)
+        points = {}
+        for code in np.argsort(-counts, kind="stable"):
+            x, y = xy[codes == code].T
+            colour = palette(code % palette.N)
+            points[str(names[code])] = axes.scatter(
+                x, y, s=7, color=colour, linewidths=0, alpha=0.75
+            )
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
+        axes.grid(visible=False)
+        if legend:
+            shown = sorted(list(points)[:12])
+            figure.legend(
+                [points[name] for name in shown],
+                shown,
+                loc="outside lower center",
+                ncols=4,
+                frameon=False,
+                markerscale=2,
+            )
+        return png(figure)

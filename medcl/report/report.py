@@ -1,0 +1,140 @@
+"""One self-contained HTML page about a run.
+
+Nothing is loaded from anywhere: pictures are data URIs, and the page forbids itself everything else
+by a Content-Security-Policy. Every value is escaped by the template engine.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import medcl
+from medcl.archive.atomic import write_text
+from medcl.evaluate import knn
+from medcl.evaluate.bootstrap import Interval
+from medcl.evaluate.result import LOWER_IS_BETTER, PRETRAINED, ProbeResult, Score, show
+from medcl.report import cards, plots, samples
+from medcl.report.cards import Absent
+from medcl.run import Run
+
+MONITORS = {
+    "loss": "Training loss.",
+    "knn": "Nearest neighbours between two halves of the training patients: balanced accuracy.",
+    "spread": "Spread of the embeddings: 1 is healthy, 0 collapsed.",
+    "effective_rank": "Dimensions that the embeddings really use.",
+    "alignment": "Distance of positive pairs: lower is closer.",
+    "uniformity": "Uniformity on the sphere: lower is more uniform, 0 collapsed.",
+    "embedding_std": "Standard deviation of a training batch's unit embeddings: 0 collapsed.",
+    "lr": "Learning rate.",
+}
+"""Columns of metrics.csv that are explained, in the order of the page; others follow by name."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A small plot."""
+
+    name: str
+    about: str
+    image: str
+
+
+@dataclass(frozen=True)
+class Figures:
+    """The probe, ready for the page."""
+
+    result: ProbeResult
+    linear: list[Score]
+    knn: list[Score]
+    best: Score
+    sentences: list[tuple[str, str]]  # "gain", "loss" or "none", and the words
+    curve: str | None
+
+
+def write(run: Run, out: Path, *, probe: Path | None = None) -> Path:
+    """Write the report of a run; what is missing is named with the command that makes it.
+
+    Args:
+        run: the run; need not be probed or even finished.
+        out: the HTML file.
+        probe: the folder of the probe; None for the run's own.
+
+    Returns:
+        ``out``.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("medcl.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"figure": figure, "share": share}
+    environment.tests["absent"] = lambda value: isinstance(value, Absent)
+    result = cards.probe_result(probe or run.path / "probe")
+    task = result.task if isinstance(result, ProbeResult) else run.recipe.probe.task
+    page = environment.get_template("report.html.j2").render(
+        run=run.path.name,
+        method=cards.method_card(run),
+        data=cards.data_card(run),
+        probe=result if isinstance(result, Absent) else probe_figures(result),
+        panels=panels(run),
+        map=samples.embedding_map(run, task),
+        examples=samples.examples(run),
+        reproduce=cards.reproduce(run, result),
+        neighbours=knn.K,
+        version=medcl.__version__,
+        written=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+    )
+    write_text(out, page)
+    return out
+
+
+def probe_figures(result: ProbeResult) -> Figures:
+    """The probe's scores by classifier, the verdict by sentence, and the curve."""
+    linear = [s for s in result.scores if s.classifier == "linear"]
+    return Figures(
+        result=result,
+        linear=linear,
+        knn=[s for s in result.scores if s.classifier == "knn"],
+        best=next(s for s in linear if s.representation == PRETRAINED),
+        sentences=[
+            (tone(d.metrics[result.headline], result.headline), result.sentence(d))
+            for d in result.differences
+            if d.classifier == "linear"
+        ],
+        curve=plots.label_curve(result) if result.curve else None,
+    )
+
+
+def tone(interval: Interval, measure: str) -> str:
+    """Whether a difference is a gain, a loss, or neither."""
+    if interval.low is None or interval.high is None or interval.low <= 0 <= interval.high:
+        return "none"
+    return "gain" if (interval.low > 0) != (measure in LOWER_IS_BETTER) else "loss"
+
+
+def panels(run: Run) -> list[Panel] | Absent:
+    """A small plot for each column of metrics.csv that holds numbers."""
+    table = cards.training_curves(run)
+    if isinstance(table, Absent):
+        return table
+    known = [name for name in MONITORS if name in table.columns]
+    others = sorted(set(table.columns) - set(MONITORS) - {"step"})
+    drawn = [n for n in known + others if table[n].drop_nulls().drop_nans().len()]
+    return [Panel(name, MONITORS.get(name, ""), plots.line(table, name)) for name in drawn]
+
+
+def figure(interval: Interval, signed: bool = False) -> tuple[str, str]:
+    """A figure and its interval, to be set apart: ``0.912`` and ``[0.871, 0.940]``."""
+    value, _, bounds = show(interval, signed=signed).partition(" ")
+    return value, bounds
+
+
+def share(count: int, row: list[int]) -> int:
+    """Percent of a row of counts, for shading a cell."""
+    return round(100 * count / sum(row)) if sum(row) else 0

@@ -1,0 +1,133 @@
+"""What a report shows of the samples themselves: example views, and a map of their embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medcl.errors import MedclError
+from medcl.evaluate.embeddings import embed, take
+from medcl.evaluate.targets import target
+from medcl.plugin import Samples
+from medcl.registry import resolve
+from medcl.report import plots
+from medcl.report.cards import Absent
+from medcl.run import Run, load_samples
+
+EXAMPLES = 3
+MAPPED = 1200
+
+
+@dataclass(frozen=True)
+class Map:
+    """The embedding map, drawn twice: by label (None without a task) and by patient."""
+
+    by_label: str | None
+    by_patient: str
+    label: str
+    shown: int
+    of: int
+    patients: int
+
+
+def examples(run: Run) -> str | Absent:
+    """Samples of different patients beside their augmented views, as the plugin draws them."""
+    if run.plugin.preview is None:
+        return Absent("This plugin draws no preview.")
+    samples = _samples(run, None)
+    if isinstance(samples, Absent):
+        return samples
+    return _draw(run, samples, _spread(samples.patients, EXAMPLES))
+
+
+def _samples(run: Run, task: str | None) -> Samples | Absent:
+    """The run's samples. Why they cannot be read is not told here: the reason may hold a path."""
+    try:
+        return load_samples(run.recipe, run.data, task=task)
+    except (MedclError, OSError, KeyError):
+        return Absent(
+            "The samples cannot be read from the index that the run was trained on.",
+            f"medcl index ARCHIVE --plugin {run.recipe.plugin} --out IDX",
+        )
+
+
+def _draw(run: Run, samples: Samples, positions: NDArray[np.int64]) -> str | Absent:
+    """Call the plugin's preview; whatever it raises costs this picture only."""
+    import torch
+
+    assert run.plugin.preview is not None
+    views = resolve(run.plugin.views)(**run.recipe.views)
+    x = torch.as_tensor(np.ascontiguousarray(samples.read(positions)["x"])).float()
+    try:
+        with plots.style():
+            return plots.png(resolve(run.plugin.preview)(x, views), dpi=90)
+    except Exception as error:
+        return Absent(f"The plugin's preview failed: {type(error).__name__}: {error}")
+
+
+def _spread(patients: Sequence[str], count: int) -> NDArray[np.int64]:
+    """The middle sample of each of the first ``count`` patients; more of each if they are fewer."""
+    where: dict[str, list[int]] = {}
+    for position, patient in enumerate(patients):
+        where.setdefault(patient, []).append(position)
+    groups = list(where.values())[:count]
+    rounds = -(-count // len(groups)) if groups else 0
+    picked = [g[len(g) * (2 * r + 1) // (2 * rounds)] for r in range(rounds) for g in groups]
+    return np.array(picked[:count], np.int64)
+
+
+def embedding_map(run: Run, task: str | None) -> Map | Absent:
+    """t-SNE of the pretrained embeddings (van der Maaten & Hinton 2008) of a random subset.
+
+    Args:
+        run: a finished run.
+        task: whose samples and labels; None for the samples of pretraining.
+    """
+    if not (run.path / "encoder.safetensors").is_file():
+        return Absent("The run has no encoder yet.", "the same medcl pretrain, to its end")
+    samples = _samples(run, task)
+    if isinstance(samples, Absent):
+        return samples
+    labels = _labels(run, samples, task)
+    known = np.flatnonzero(np.array([label is not None for label in labels]))
+    drawn = np.random.default_rng(run.recipe.seed).permutation(known)[:MAPPED]
+    if len(drawn) < 5:
+        return Absent(f"There are only {len(drawn)} samples: too few for a map.")
+    some = take(samples, np.sort(drawn))
+    xy = tsne(embed(run.encoder(), some, label="map").x, seed=run.recipe.seed)
+    names = [str(labels[p]) for p in np.sort(drawn)]
+    return Map(
+        by_label=plots.scatter(xy, names, legend=True) if task else None,
+        by_patient=plots.scatter(xy, some.patients, legend=False),
+        label=run.plugin.tasks[task].label if task else "",
+        shown=len(some),
+        of=len(known),
+        patients=len(set(some.patients)),
+    )
+
+
+def _labels(run: Run, samples: Samples, task: str | None) -> Sequence[str | None]:
+    """The class of each sample, None where unknown; of values, the quarter they are in."""
+    if task is None:
+        return [""] * len(samples)
+    truth = target(run.plugin.tasks[task], samples)
+    if truth.kind != "regression":
+        return [n if k else None for n, k in zip(truth.names(), truth.known, strict=True)]
+    edges = np.quantile(truth.y[truth.known], (0.25, 0.5, 0.75))
+    quarter = np.searchsorted(edges, truth.y)
+    return [f"quarter {q + 1}" if k else None for q, k in zip(quarter, truth.known, strict=True)]
+
+
+def tsne(x: NDArray[np.float32], *, seed: int) -> NDArray[np.float32]:
+    """(N, D) → (N, 2), standardised first."""
+    from sklearn.manifold import TSNE
+    from sklearn.preprocessing import StandardScaler
+
+    standard = StandardScaler().fit_transform(x)
+    perplexity = min(30.0, (len(x) - 1) / 3)
+    model = TSNE(2, perplexity=perplexity, init="pca", random_state=seed)
+    xy: NDArray[np.float32] = model.fit_transform(standard)
+    return xy

@@ -1,0 +1,276 @@
+"""The page: whole, escaped, self-contained, and readable when parts are missing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from PIL import Image
+
+from medcl.evaluate.bootstrap import Interval
+from medcl.evaluate.probe import probe
+from medcl.evaluate.result import ProbeResult, show
+from medcl.plugin import Plugin
+from medcl.report import cards, plots
+from medcl.report import samples as pictures
+from medcl.report.report import tone, write
+from medcl.run import Run
+
+SECTIONS = (
+    "verdict",
+    "labels",
+    "classes",
+    "training",
+    "map",
+    "data",
+    "examples",
+    "method",
+    "reproduce",
+)
+HOSTILE = "<script>alert('\"1\"')</script>&amp;$x^$"
+
+
+class Page(HTMLParser):
+    """What a browser would make of the page: elements, ids, what is loaded, and the text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.ids: list[str] = []
+        self.loads: list[str] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        for name, value in attrs:
+            assert not name.startswith("on"), f"an event handler: {name}"
+            if name == "id":
+                self.ids.append(value or "")
+            if name in ("src", "href", "data", "action"):
+                self.loads.append(value or "")
+        if tag not in ("meta", "img", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag, f"</{tag}> closes nothing"
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def draw(x: object, views: Callable[..., object]) -> object:
+    """A preview, as a plugin gives it."""
+    from matplotlib.figure import Figure
+
+    figure = Figure()
+    figure.subplots().imshow(np.asarray(x)[0, 0])
+    return figure
+
+
+def broken(x: object, views: object) -> object:
+    raise RuntimeError(f"no picture {HOSTILE}")
+
+
+@pytest.fixture(scope="module")
+def probed(digits_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run with everything that a report shows."""
+    path = tmp_path_factory.mktemp("probed") / "run"
+    shutil.copytree(digits_run.path, path)
+    (path / "metrics.csv").write_text(
+        "step,loss,lr,embedding_std,spread,knn\n0,,,,0.9,0.5\n10,3.5,0.001,0.1,,\n20,2.5,0,0.1,0.8,0.6\n"
+    )
+    run = Run.open(path)
+    probe([run], command="medcl probe run")
+    return run
+
+
+@pytest.fixture(scope="module")
+def html(probed: Run, toy: Plugin) -> str:
+    patch = pytest.MonkeyPatch()
+    patch.setattr(
+        "medcl.plugin.discover", lambda: {"toy": replace(toy, preview="test_report:draw")}
+    )
+    patch.setattr(pictures, "MAPPED", 150)
+    path = write(probed, probed.path / "report.html")
+    patch.undo()
+    return path.read_text(encoding="utf-8")
+
+
+def test_all_sections_are_there_and_filled(html: str) -> None:
+    page = Page(html)
+    assert page.ids == list(SECTIONS)
+    assert page.open == []
+    assert 'class="absent"' not in html
+    for words in (
+        "Not for diagnosis",
+        "against the same network with random weights: a gain",
+        "8 training patients (480 samples)",
+        "medcl probe run",
+        "scikit-learn",
+        "t-SNE of 150 of 720 samples",
+    ):
+        assert words in page.text, words
+    # loss, knn, spread, embedding_std, lr; curve; two maps; preview
+    assert page.tags.count("img") == 5 + 1 + 2 + 1
+
+
+def test_nothing_is_loaded_from_anywhere(html: str) -> None:
+    page = Page(html)
+    assert "script" not in page.tags
+    assert "link" not in page.tags
+    assert all(source.startswith("data:image/") for source in page.loads)
+    assert "http:" not in html
+    assert "https:" not in html
+    assert "url(" not in html
+    assert "default-src 'none'" in html
+    assert 50_000 < len(html) < 3_000_000
+
+
+def test_rejects_are_counted_with_their_reason(html: str) -> None:
+    assert "The file is empty; export the writer again." in html
+    assert "writer_0" not in html
+
+
+def test_no_path_of_the_data_is_shown(html: str, digits_index: Path) -> None:
+    assert str(digits_index) not in html
+    assert str(digits_index.parent / "archive") not in html
+
+
+@pytest.fixture
+def copied(probed: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """The run, to be damaged; its pictures of samples are not made again."""
+    path = tmp_path / "copied"
+    shutil.copytree(probed.path, path)
+    monkeypatch.setattr(pictures, "MAPPED", 60)
+    return Run.open(path)
+
+
+def test_hostile_text_is_only_text(copied: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = copied.recipe.model_copy(update={"name": HOSTILE, "about": HOSTILE, "paper": HOSTILE})
+    facts = {**copied.facts, "command": HOSTILE, "warnings": [HOSTILE], "device": HOSTILE}
+    facts["versions"] = {HOSTILE: HOSTILE}
+    (copied.path / "run.json").write_text(json.dumps(facts))
+    (copied.path / "metrics.csv").write_text(f'step,"{HOSTILE}"\n1,2\n'.replace("'\"1\"'", "1"))
+    raw = json.loads((copied.path / "probe" / "probe.json").read_text())
+    raw |= {"task": HOSTILE, "notes": [HOSTILE], "command": HOSTILE}
+    raw["classes"][0] = raw["scores"][0]["classes"][0]["name"] = HOSTILE
+    raw["scores"][2]["representation"] = HOSTILE
+    raw["differences"][0]["than"] = HOSTILE
+    for point in raw["curve"]:
+        point["representation"] = point["representation"].replace("pixels", HOSTILE)
+    (copied.path / "probe" / "probe.json").write_text(json.dumps(raw))
+    row = cards.Row(HOSTILE, 1, HOSTILE)
+    data = cards.DataCard(1, 1, 1, 1, 1, [row], [row], [(HOSTILE, HOSTILE)])
+    monkeypatch.setattr(cards, "data_card", lambda run: data)
+    monkeypatch.setattr(pictures, "embedding_map", lambda run, task: cards.Absent(HOSTILE, HOSTILE))
+    monkeypatch.setattr(pictures, "examples", lambda run: cards.Absent(HOSTILE))
+
+    written = write(Run(copied.path, recipe), copied.path / "report.html").read_text("utf-8")
+    page = Page(written)
+    assert "script" not in page.tags
+    assert "<script" not in written
+    assert page.text.count(HOSTILE) > 20  # it is shown as what it is
+
+
+def test_hostile_labels_are_drawn(probed: Run) -> None:
+    result = ProbeResult.load(probed.path / "probe")
+    scores = [replace(result.scores[0], representation=HOSTILE)]
+    curve = [
+        replace(p, representation=HOSTILE) for p in result.curve if "+" not in p.representation
+    ]
+    image = plots.label_curve(replace(result, scores=scores, curve=curve))
+    assert image.startswith("data:image/svg+xml;base64,")
+    xy = np.random.default_rng(0).random((20, 2))
+    assert plots.scatter(xy, [HOSTILE, "_hidden"] * 10, legend=True).startswith("data:image/png")
+
+
+def test_missing_parts_say_what_to_run(copied: Run) -> None:
+    shutil.rmtree(copied.path / "probe")
+    (copied.path / "metrics.csv").unlink()
+    facts = {**copied.facts, "data": "/nowhere/index"}
+    (copied.path / "run.json").write_text(json.dumps(facts))
+    page = Page(write(copied, copied.path / "report.html").read_text("utf-8"))
+    assert set(page.ids) == set(SECTIONS) - {"labels", "classes"}
+    assert "Make it with medcl probe RUN" in page.text
+    assert "no metrics.csv" in page.text
+    assert "medcl index ARCHIVE --plugin toy" in page.text
+    assert "nowhere" not in page.text
+
+
+def test_an_unfinished_run_has_a_report(copied: Run) -> None:
+    for name in ("run.json", "encoder.safetensors", "split.parquet"):
+        (copied.path / name).unlink()
+    shutil.rmtree(copied.path / "probe")
+    page = Page(write(copied, copied.path / "report.html").read_text("utf-8"))
+    assert "Not for diagnosis" in page.text
+
+
+def test_a_broken_preview_costs_one_picture(
+    copied: Run, toy: Plugin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = {"toy": replace(toy, preview="test_report:broken")}
+    monkeypatch.setattr("medcl.plugin.discover", lambda: found)
+    written = write(copied, copied.path / "report.html").read_text("utf-8")
+    assert "preview failed: RuntimeError" in Page(written).text
+    assert "<script" not in written
+
+
+def test_metrics_may_be_odd(copied: Run) -> None:
+    csv = copied.path / "metrics.csv"
+    csv.write_text("step,loss,new_monitor\n1,nan,3\n2,,4\n")
+    table = cards.training_curves(copied)
+    assert isinstance(table, pl.DataFrame)
+    assert table["new_monitor"].to_list() == [3, 4]
+    for text in ("", "loss\n1\n", "step,loss\n"):
+        csv.write_text(text)
+        assert isinstance(cards.training_curves(copied), cards.Absent), text
+
+
+def test_intervals_in_words() -> None:
+    assert show(Interval(0.5, 0.4, 0.6)) == "0.500 [0.400, 0.600]"
+    assert show(Interval(-0.01, -0.02, 0.0001), signed=True) == "−0.010 [−0.020, 0.000]"
+    assert show(Interval(None, None, None)) == "–"
+    assert tone(Interval(0.1, 0.05, 0.2), "auroc") == "gain"
+    assert tone(Interval(0.1, -0.05, 0.2), "auroc") == "none"
+    assert tone(Interval(-0.1, -0.2, -0.05), "auroc") == "loss"
+    assert tone(Interval(-0.1, -0.2, -0.05), "mae") == "gain"
+
+
+@pytest.mark.parametrize("width", [390, 1200])
+def test_a_browser_shows_it(html: str, tmp_path: Path, width: int) -> None:
+    browser = shutil.which("chromium") or shutil.which("chromium-browser")
+    if browser is None:
+        pytest.skip("needs Debian's chromium, which is not installed: apt-get install chromium")
+    (tmp_path / "report.html").write_text(html, encoding="utf-8")
+    picture = tmp_path / "page.png"
+    subprocess.run(
+        [
+            browser,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--hide-scrollbars",
+            f"--user-data-dir={tmp_path / 'profile'}",
+            f"--window-size={width},3000",
+            f"--screenshot={picture}",
+            (tmp_path / "report.html").as_uri(),
+        ],
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
+    pixels = np.asarray(Image.open(picture).convert("L"), float)
+    assert pixels.shape == (3000, width)
+    for band in pixels.reshape(10, 300, width):  # there is ink on every part of the page
+        assert band.std() > 3
+    assert (pixels[:, -4:] > 250).mean() > 0.95  # nothing is cut off at the right
