@@ -10,7 +10,6 @@ import numpy as np
 from medcl_biosignals.quality import kurtosis, skewness
 
 _QRS = 0.1  # seconds to either side of the R peak that hold the QRS complex
-_BEAT = (-0.1, 0.15)  # seconds that are compared between neighbouring beats
 _BANDS = (0.5, 4.0, 8.0, 15.0, 40.0)
 
 
@@ -24,7 +23,7 @@ def handmade(batch: Mapping[str, np.ndarray]) -> np.ndarray:
 
     Args:
         batch: ``x`` (B, C, T), ``fs`` (B,), and where samples are beats ``rr`` (B, 4) and
-            ``neighbours`` (B, 2), as `medcl_biosignals.dataset` reads them.
+            ``likeness`` (B, 6·C), as `medcl_biosignals.dataset` reads them.
 
     Returns:
         (B, F) float32: F = 4 + 13·C for beats, 8·C for windows.
@@ -35,8 +34,7 @@ def handmade(batch: Mapping[str, np.ndarray]) -> np.ndarray:
     centre = x.shape[-1] // 2
     reach = round(_QRS * fs)
     qrs = x[..., max(centre - reach, 0) : centre + reach]
-    before, after = batch["neighbours"].T
-    parts = [batch["rr"], _likeness(x, fs, -before), _likeness(x, fs, after), _qrs(qrs, fs)]
+    parts = [batch["rr"], batch["likeness"], _qrs(qrs, fs)]
     return np.concatenate(parts, axis=1).astype(np.float32)
 
 
@@ -50,33 +48,6 @@ def raw(batch: Mapping[str, np.ndarray]) -> np.ndarray:
     means = (total[..., last] - total[..., first]) / (last - first)  # (B, C, 64)
     parts = [means.reshape(len(x), -1)] + ([batch["rr"]] if "rr" in batch else [])
     return np.concatenate(parts, axis=1).astype(np.float32)
-
-
-def _likeness(x: np.ndarray, fs: float, offset: np.ndarray) -> np.ndarray:
-    """The middle beat against the one ``offset`` (B,) seconds away: (B, 3·C).
-
-    Correlation, and logarithms of the ratios of power and of height. Where the neighbour lies
-    outside the window, the batch says nothing of it: all three are those of equal beats.
-    """
-    lags = np.arange(round(_BEAT[0] * fs), round(_BEAT[1] * fs))
-    middle = np.full(len(x), x.shape[-1] // 2)
-    here, _ = _around(x, middle, lags)
-    there, inside = _around(x, middle + np.rint(offset * fs).astype(int), lags)
-    a, b = (beat - beat.mean(axis=-1, keepdims=True) for beat in (here, there))
-    power = (a**2).sum(axis=-1) * (b**2).sum(axis=-1)
-    likeness = (a * b).sum(axis=-1) / np.sqrt(power + 1e-6)
-    louder = np.log(((here**2).mean(axis=-1) + 0.01) / ((there**2).mean(axis=-1) + 0.01))
-    higher = np.log((np.ptp(here, axis=-1) + 0.1) / (np.ptp(there, axis=-1) + 0.1))
-    likeness = np.where(inside[:, None], likeness, 1.0)
-    return np.concatenate([likeness, *(v * inside[:, None] for v in (louder, higher))], axis=1)
-
-
-def _around(x: np.ndarray, at: np.ndarray, lags: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(B, C, lags) around positions (B,), and which of them lie wholly inside the window."""
-    index = at[:, None] + lags
-    inside = (index[:, 0] >= 0) & (index[:, -1] < x.shape[-1])
-    index = np.clip(index, 0, x.shape[-1] - 1)
-    return np.take_along_axis(x, index[:, None], axis=-1), inside
 
 
 def _qrs(x: np.ndarray, fs: float) -> np.ndarray:

@@ -12,7 +12,7 @@ from medcl.errors import MedclError, UsageError
 from medcl.plugin import Arrays, Samples
 from medcl_biosignals.aami import CLASSES
 from medcl_biosignals.quality import BLOCK_SECONDS
-from medcl_biosignals.rhythm import intervals, ratios
+from medcl_biosignals.rhythm import RATIOS, intervals, ratios
 
 
 def dataset(
@@ -44,8 +44,8 @@ def dataset(
 
     Returns:
         samples with ``x`` (B, C, T) float32 and ``fs`` (B,); for beats also the label ``aami``,
-        ``rr`` (B, 4), how early the beat is, and ``neighbours`` (B, 2), seconds to the beats before
-        and after (see `medcl_biosignals.rhythm`).
+        ``rr`` (B, 4), how early the beat is (see `medcl_biosignals.rhythm`), and ``likeness``
+        (B, 6·C), how it compares with the beats beside it (see `medcl_biosignals.likeness`).
 
     Raises:
         UsageError: for an unknown class or a window without length.
@@ -60,7 +60,7 @@ def dataset(
         items = items.filter(pl.col("label.paced").fill_null(False).not_())
 
     ids, owners, patients = [], [], []
-    starts, labels, rhythm = [], [], []
+    starts, labels, beside = [], [], []
     fs, length = 0.0, 0
     for row in items.select("id", "patient").iter_rows(named=True):
         record = arrays(row["id"])
@@ -78,8 +78,8 @@ def dataset(
         first = first[keep]
         if kind == "beat":
             labels.append(_labels(np.asarray(record["aami"])[keep], classes))
-            near = intervals(beats, fs)
-            rhythm.append(np.concatenate([ratios(near), near], axis=1)[keep])
+            context = [ratios(intervals(beats, fs)), np.asarray(record["likeness"])]
+            beside.append(np.concatenate(context, axis=1)[keep])
         starts.append(first)
         ids += [f"{row['id']}:{start}" for start in first.tolist()]
         owners += [row["id"]] * len(first)
@@ -99,7 +99,7 @@ def dataset(
         length=length,
         fs=fs,
         scale=scale,
-        rhythm=np.concatenate(rhythm) if kind == "beat" else None,
+        beside=np.concatenate(beside) if kind == "beat" else None,
     )
     found = {"aami": np.concatenate(labels)} if kind == "beat" else {}
     return Samples(ids=ids, items=owners, patients=patients, read=read, labels=found)
@@ -115,7 +115,7 @@ def read_windows(
     length: int,
     fs: float,
     scale: str,
-    rhythm: np.ndarray | None,
+    beside: np.ndarray | None,
 ) -> dict[str, np.ndarray]:
     """Gather windows from their recordings, one slice a recording rather than one a window."""
     which = np.asarray(which)
@@ -136,8 +136,9 @@ def read_windows(
         spread = x.std(axis=-1, keepdims=True)
     np.divide(x, spread, out=x, where=spread > 1e-6)
     batch = {"x": x, "fs": np.full(len(x), fs, dtype=np.float32)}
-    if rhythm is not None:
-        batch |= {"rr": rhythm[which, :4], "neighbours": rhythm[which, 4:]}
+    if beside is not None:
+        near = beside[which]
+        batch |= {"rr": near[:, : len(RATIOS)], "likeness": near[:, len(RATIOS) :]}
     return batch
 
 

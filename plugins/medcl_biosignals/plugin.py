@@ -40,6 +40,7 @@ plugin = Plugin(
             about="Beats into N, S and V; the rare fusion and unclassifiable beats left out.",
         ),
     },
+    methods={"alike-beats": "medcl_biosignals.methods.alike_beats:AlikeBeats"},
     baselines={
         "handmade": "medcl_biosignals.baselines:handmade",
         "raw": "medcl_biosignals.baselines:raw",

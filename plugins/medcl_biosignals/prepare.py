@@ -15,6 +15,7 @@ from medcl.errors import MedclError
 from medcl_biosignals.aami import beats as read_beats
 from medcl_biosignals.detect import r_peaks
 from medcl_biosignals.leads import canonical, choose
+from medcl_biosignals.likeness import likeness
 from medcl_biosignals.quality import block_quality
 
 
@@ -48,7 +49,8 @@ def prepare(
         ``x`` (C, T) in the recording's units, gaps filled with zero; ``present`` (C,) bool;
         ``scale`` (C,) robust standard deviation; ``gaps`` (G, 2) int64 stretches without signal,
         half open; ``beats`` (K,) int64 positions of R peaks; ``aami`` (K,) int8 classes, −1 where
-        detected rather than annotated; ``quality`` (C, blocks) float32 in 0–1, see
+        detected rather than annotated; ``likeness`` (K, 6·C) float32, see
+        `medcl_biosignals.likeness`; ``quality`` (C, blocks) float32 in 0–1, see
         `medcl_biosignals.quality`; ``fs`` (1,). Positions are in samples at the new rate.
 
     Raises:
@@ -90,6 +92,7 @@ def prepare(
         "gaps": _runs(_stretched(missing.all(axis=0, keepdims=True), x.shape[1])[0]),
         "beats": positions,
         "aami": classes,
+        "likeness": likeness(x, positions, fs),
         "quality": blocks,
         "fs": np.array([fs]),
     }

@@ -1,0 +1,47 @@
+"""How a beat differs from the beats beside it: numbers that mean the same for every person."""
+
+from __future__ import annotations
+
+import numpy as np
+
+_BEAT = (-0.1, 0.15)  # seconds around the R peak that are compared
+MEASURES = 6
+"""Columns a lead: correlation, power and height, against the beat before and the one after."""
+
+
+def likeness(x: np.ndarray, beats: np.ndarray, fs: float) -> np.ndarray:
+    """Each beat against its two neighbours.
+
+    Args:
+        x: (C, T) filtered recording.
+        beats: (K,) positions of R peaks.
+        fs: sampling rate in Hz.
+
+    Returns:
+        (K, 6·C) float32: for the beat before, then for the one after: the correlations of the C
+        leads, the logarithms of the ratios of power, and of height from trough to peak. A beat
+        without a neighbour, and a lead without signal, are like their neighbours: 1, 0, 0.
+    """
+    if not len(beats):
+        return np.zeros((0, MEASURES * len(x)), dtype=np.float32)
+    lags = np.arange(round(_BEAT[0] * fs), round(_BEAT[1] * fs))
+    index = np.clip(beats[:, None] + lags, 0, x.shape[1] - 1)
+    shape = x[:, index].transpose(1, 0, 2)  # (K, C, lags)
+    shape = shape - shape.mean(axis=-1, keepdims=True)
+    power = (shape**2).mean(axis=-1)  # (K, C)
+    height = np.ptp(shape, axis=-1)
+    floor = 1e-2 * np.median(power, axis=0) + 1e-12  # of a flat beat, so that no ratio explodes
+    power, height = power + floor, height + np.sqrt(floor)
+    product = (shape[1:] * shape[:-1]).mean(axis=-1) + floor  # (K-1, C)
+    correlation = product / np.sqrt(power[1:] * power[:-1])
+    louder, higher = np.diff(np.log(power), axis=0), np.diff(np.log(height), axis=0)
+    one, zero = np.ones((1, len(x))), np.zeros((1, len(x)))
+    before = [
+        np.concatenate([first, rest])
+        for first, rest in ((one, correlation), (zero, louder), (zero, higher))
+    ]
+    after = [
+        np.concatenate([rest, last])
+        for rest, last in ((correlation, one), (-louder, zero), (-higher, zero))
+    ]
+    return np.concatenate([*before, *after], axis=1).astype(np.float32)
