@@ -1,0 +1,450 @@
+"""Cases that a paper's formula gives by hand, and what is defined at the edges."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize, one_hot
+
+from medcl.errors import UsageError
+from medcl.objectives.barlow_twins import barlow_twins
+from medcl.objectives.clip import clip
+from medcl.objectives.deepcluster import deepcluster
+from medcl.objectives.dino import dino, move_center
+from medcl.objectives.direct_pred import direct_predictor, move_correlation
+from medcl.objectives.domain_contrast import domain_contrast
+from medcl.objectives.focal_contrast import focal_contrast, mix_hard_pairs
+from medcl.objectives.info_nce import info_nce
+from medcl.objectives.koleo import koleo
+from medcl.objectives.listwise_wasserstein import listwise_wasserstein
+from medcl.objectives.masked_embedding import masked_embedding
+from medcl.objectives.masked_reconstruction import masked_reconstruction
+from medcl.objectives.matching import hard_negatives
+from medcl.objectives.mmd import mmd
+from medcl.objectives.nt_xent import nt_xent
+from medcl.objectives.ot_contrast import ot_contrast
+from medcl.objectives.prototype_contrast import move_prototypes, prototype_contrast
+from medcl.objectives.quantised_contrast import codebook_diversity, quantised_contrast
+from medcl.objectives.rank_n_contrast import rank_n_contrast
+from medcl.objectives.similarity_reconstruction import (
+    similarity_mix,
+    similarity_reconstruction,
+)
+from medcl.objectives.sinkhorn import sinkhorn
+from medcl.objectives.soft_contrast import soft_contrast
+from medcl.objectives.supcon import supcon
+from medcl.objectives.swav import swav
+from medcl.objectives.tree_contrast import tree_contrast
+from medcl.objectives.unilateral_contrast import unilateral_contrast
+from medcl.objectives.vicreg import vicreg
+from medcl.objectives.virtual_adversarial import adversarial_view
+
+
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def slope(loss: Tensor, *leaves: Tensor) -> list[Tensor]:
+    return list(torch.autograd.grad(loss, leaves))
+
+
+# --- the InfoNCE family -------------------------------------------------------------------------
+
+
+def test_supcon_with_only_the_two_views_as_a_class_is_nt_xent() -> None:
+    z1, z2 = draw(7, 5), draw(7, 5, seed=1)
+    classes = torch.arange(7).repeat(2)
+    loss = supcon(torch.cat([z1, z2]), classes, temperature=0.3)
+    assert loss.item() == pytest.approx(nt_xent(z1, z2, temperature=0.3).item(), rel=1e-12)
+
+
+def test_supcon_one_class_one_point_is_log_of_the_others() -> None:
+    assert supcon(torch.ones(5, 3), torch.zeros(5).long()).item() == pytest.approx(math.log(4))
+
+
+def test_supcon_of_one_hot_sets_is_that_of_classes() -> None:
+    z, labels = draw(9, 4), torch.tensor([0, 1, 2, 0, 1, 2, 0, 1, 3])
+    by_class = supcon(z, labels, temperature=0.2).item()
+    assert supcon(z, one_hot(labels), temperature=0.2).item() == pytest.approx(by_class, rel=1e-12)
+
+
+@pytest.mark.parametrize("labels", [[-1, -1, -1], [0, 1, 2], [-1, 0, -1]])
+def test_supcon_without_a_pair_is_zero_without_gradient(labels: list[int]) -> None:
+    z = draw(3, 4).requires_grad_()
+    loss = supcon(z, torch.tensor(labels))
+    assert loss.item() == 0
+    assert not slope(loss, z)[0].any()
+
+
+def test_supcon_unknown_samples_are_no_negatives() -> None:
+    z = draw(6, 4)
+    labels = torch.tensor([0, 0, 1, 1, -1, -1])
+    assert supcon(z, labels).item() == pytest.approx(supcon(z[:4], labels[:4]).item(), rel=1e-12)
+
+
+@pytest.mark.parametrize("tau", [0.01, 1.0])
+def test_no_nan_for_zero_or_equal_vectors(tau: float) -> None:
+    labels = torch.tensor([0, 0, 1, 1])
+    for z in (torch.zeros(4, 3), torch.ones(4, 3), torch.tensor([[1.0], [-1.0]]).repeat(2, 3)):
+        leaf = z.clone().requires_grad_()
+        paths = labels.unsqueeze(1)
+        for loss in (
+            supcon(leaf, labels, temperature=tau),
+            supcon(leaf, one_hot(labels), temperature=tau),
+            soft_contrast(leaf, leaf, z, temperature=tau, label_temperature=tau),
+            tree_contrast(leaf, leaf, paths, temperature=tau),
+            ot_contrast(leaf, z, temperature=tau, reference_temperature=max(tau, 0.05)),
+            focal_contrast(leaf, labels, temperature=tau),
+            rank_n_contrast(leaf, labels.double(), temperature=tau),
+            unilateral_contrast(leaf, leaf, leaf, leaf, temperature=tau, soft_temperature=tau),
+            clip(leaf, leaf, torch.tensor(1 / tau).log()),
+            koleo(leaf),
+            similarity_reconstruction(leaf, leaf, z, temperature=tau),
+            vicreg(leaf, leaf),
+            barlow_twins(leaf, leaf),
+            mmd(leaf, leaf),
+        ):
+            assert loss.isfinite()
+            assert slope(loss, leaf)[0].isfinite().all()
+
+
+def test_soft_contrast_with_hard_labels_is_supervised_cross_entropy() -> None:
+    """τ′ → 0: equal labels share the target, others get none."""
+    a, p, labels = draw(6, 4), draw(6, 4, seed=1), torch.tensor([0, 1, 0, 2, 1, 0])
+    loss = soft_contrast(a, p, one_hot(labels).double(), temperature=0.3, label_temperature=1e-3)
+    log_p = (normalize(a) @ normalize(p).T / 0.3).log_softmax(1)
+    same = (labels[:, None] == labels).double()
+    want = -(same / same.sum(1, keepdim=True) * log_p).sum(1).mean()
+    assert loss.item() == pytest.approx(want.item(), rel=1e-12)
+
+
+def test_soft_contrast_with_all_labels_different_is_info_nce() -> None:
+    a, p = draw(6, 4), draw(6, 4, seed=1)
+    loss = soft_contrast(a, p, torch.eye(6), temperature=0.3, label_temperature=1e-3)
+    assert loss.item() == pytest.approx(info_nce(a, p, temperature=0.3).item(), rel=1e-12)
+
+
+def test_tree_contrast_of_unlabelled_samples_is_nt_xent() -> None:
+    z1, z2, paths = draw(5, 4), draw(5, 4, seed=1), torch.full((5, 3), -1)
+    loss = tree_contrast(z1, z2, paths, temperature=0.3)
+    assert loss.item() == pytest.approx(nt_xent(z1, z2, temperature=0.3).item(), rel=1e-12)
+
+
+def test_tree_contrast_of_a_tree_one_level_deep_is_supcon() -> None:
+    z1, z2, labels = draw(5, 4), draw(5, 4, seed=1), torch.tensor([0, 1, 0, 1, 2])
+    loss = tree_contrast(z1, z2, labels.unsqueeze(1), temperature=0.3)
+    want = supcon(torch.cat([z1, z2]), labels.repeat(2), temperature=0.3)
+    assert loss.item() == pytest.approx(want.item(), rel=1e-12)
+
+
+def test_tree_contrast_same_code_under_another_parent_is_not_the_same_node() -> None:
+    """Chapter 1 block 7 and chapter 2 block 7 have nothing in common."""
+    z1, z2 = draw(2, 4), draw(2, 4, seed=1)
+    apart = tree_contrast(z1, z2, torch.tensor([[1, 7], [2, 7]]), temperature=0.3)
+    assert apart.item() == pytest.approx(nt_xent(z1, z2, temperature=0.3).item(), rel=1e-12)
+
+
+def test_ot_labels_of_a_uniform_reference_are_uniform() -> None:
+    z = draw(6, 4)
+    log_p = (normalize(z) @ normalize(z).T / 0.3).log_softmax(1)
+    loss = ot_contrast(z, torch.ones(6, 2, dtype=torch.float64), temperature=0.3)
+    assert loss.item() == pytest.approx(-log_p.mean().item(), rel=1e-12)
+
+
+def test_clip_caps_its_scale_and_then_gives_it_no_gradient() -> None:
+    a, b = draw(4, 3), draw(4, 3, seed=1)
+    high = torch.tensor(9.0, dtype=torch.float64, requires_grad=True)
+    loss = clip(a, b, high)
+    want = info_nce(a, b, temperature=0.01, symmetric=True)
+    assert loss.item() == pytest.approx(want.item(), rel=1e-9)
+    assert slope(loss, high)[0] == 0
+
+
+def test_rank_n_contrast_by_hand() -> None:
+    """Three points on a line at 0, 1, 3 with targets 0, 1, 3 and τ = 1."""
+    z = torch.tensor([[0.0], [1.0], [3.0]], dtype=torch.float64)
+    e = math.exp
+    terms = [
+        math.log(e(-1) + e(-3)) + 1, 0.0,  # from 0: to 1 against both, to 3 against itself
+        math.log(e(-1) + e(-2)) + 1, 0.0,
+        math.log(e(-2) + e(-3)) + 2, 0.0,
+    ]  # fmt: skip
+    loss = rank_n_contrast(z, z.squeeze(1), temperature=1.0)
+    assert loss.item() == pytest.approx(sum(terms) / 6, rel=1e-12)
+
+
+def test_rank_n_contrast_of_equal_targets_is_one_softmax() -> None:
+    z = draw(4, 3)
+    s = -torch.cdist(z, z).fill_diagonal_(torch.inf)
+    off = ~torch.eye(4, dtype=torch.bool)
+    want = -s.log_softmax(1)[off].mean()
+    loss = rank_n_contrast(z, torch.ones(4), temperature=1.0)
+    assert loss.item() == pytest.approx(want.item(), rel=1e-9)
+
+
+@pytest.mark.parametrize("known", [0, 1])
+def test_rank_n_contrast_needs_two_known_targets(known: int) -> None:
+    z = draw(3, 2).requires_grad_()
+    targets = torch.full((3,), torch.nan)
+    targets[:known] = 1.0
+    loss = rank_n_contrast(z, targets)
+    assert loss.item() == 0
+    assert not slope(loss, z)[0].any()
+
+
+def test_listwise_wasserstein_of_two_gaussians() -> None:
+    """Two lists: covariances of rank one, so W = |m_x − m_y|² + (|x̃| − |ỹ|)² if parallel."""
+    x = torch.tensor([[0.7, 0.3], [0.3, 0.7]], dtype=torch.float64)
+    y = torch.tensor([[0.6, 0.4], [0.4, 0.6]], dtype=torch.float64)
+    loss = listwise_wasserstein(x.log(), y.log())
+    spread = lambda p: (p - p.mean(0)).square().sum().sqrt()  # noqa: E731
+    assert loss.item() == pytest.approx((spread(x) - spread(y)).item() ** 2, rel=1e-9)
+
+
+def test_focal_contrast_pays_less_for_what_is_easy() -> None:
+    """Against SupCon's −log p, each term is weighed by 1 − p."""
+    z, labels = draw(4, 3), torch.tensor([0, 0, 1, 1])
+    s = (normalize(z) @ normalize(z).T / 0.5).fill_diagonal_(-torch.inf)
+    log_p = s.log_softmax(1)[torch.arange(4), torch.tensor([1, 0, 3, 2])]
+    want = -((1 - log_p.exp()) * log_p).mean()
+    assert focal_contrast(z, labels, temperature=0.5).item() == pytest.approx(want.item())
+
+
+def test_hard_pairs_mix_the_least_alike_friend_with_the_most_alike_stranger() -> None:
+    x = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.8, 0.6], [-1.0, 0.0]])
+    labels = torch.tensor([0, 0, 0, 1, 1])
+    share, order = torch.full((5,), 0.75), torch.tensor([4, 3, 2, 1, 0])
+    positives, negatives = mix_hard_pairs(x, labels, share, order, torch.full((5,), 0.5))
+    torch.testing.assert_close(positives[0], 0.75 * x[2] + 0.25 * x[3])
+    torch.testing.assert_close(negatives[0], 0.2 * x[0] + 0.8 * x[4])  # the share is raised to 0.8
+
+
+def test_unilateral_contrast_of_outliers_alone_is_nt_xent() -> None:
+    none, z1, z2 = draw(0, 4), draw(5, 4), draw(5, 4, seed=1)
+    loss = unilateral_contrast(none, none, z1, z2, temperature=0.4)
+    assert loss.item() == pytest.approx(nt_xent(z1, z2, temperature=0.4).item(), rel=1e-12)
+
+
+def test_unilateral_contrast_of_inliers_alone_is_supcon_of_one_class() -> None:
+    none, z1, z2 = draw(0, 4), draw(5, 4), draw(5, 4, seed=1)
+    loss = unilateral_contrast(z1, z2, none, none, temperature=0.4)
+    want = supcon(torch.cat([z1, z2]), torch.zeros(10).long(), temperature=0.4)
+    assert loss.item() == pytest.approx(want.item(), rel=1e-12)
+
+
+# --- domains, spread, clusters ------------------------------------------------------------------
+
+
+def test_mmd_of_points() -> None:
+    """k(0) + k(0) − 2 k(d) for one point each, at distance 2 and variance 1."""
+    loss = mmd(torch.zeros(1, 3), torch.tensor([[2.0, 0.0, 0.0]]), variances=(1.0,))
+    assert loss.item() == pytest.approx(2 - 2 * math.exp(-2))
+
+
+def test_domain_contrast_without_classes_is_its_parts() -> None:
+    z = [draw(4, 3, seed=k) for k in range(4)]
+    logits, labels = draw(4, 2), torch.tensor([0, 1, 0, 1])
+    loss = domain_contrast(*z, logits, logits, labels, contrast=1.0, discrepancy=3.0)
+    want = (nt_xent(*z[:2], temperature=0.5) + nt_xent(*z[2:], temperature=0.5)) / 2
+    assert loss.item() == pytest.approx((want + 3 * mmd(z[0], z[2])).item(), rel=1e-12)
+
+
+def test_koleo_looks_past_the_patients_own_windows() -> None:
+    z = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+    assert koleo(z).item() == pytest.approx(-math.log(1e-8))  # twins at distance zero
+    apart = koleo(z, group=torch.tensor([0, 0, 1, 1]))
+    assert apart.item() == pytest.approx(-math.log(2) / 2)
+    assert koleo(z, group=torch.zeros(4).long()).item() == 0
+
+
+def test_sinkhorn_balances_prototypes() -> None:
+    q = sinkhorn(draw(12, 4), epsilon=0.5, iterations=100)
+    torch.testing.assert_close(q.sum(1), torch.ones(12, dtype=torch.float64))
+    torch.testing.assert_close(q.sum(0), torch.full((4,), 3.0, dtype=torch.float64))
+
+
+def test_sinkhorn_does_not_overflow() -> None:
+    assert sinkhorn(torch.tensor([[100.0, -100.0], [50.0, 0.0]]), epsilon=0.01).isfinite().all()
+
+
+def test_swav_of_a_collapsed_network_is_log_of_prototypes() -> None:
+    loss = swav(torch.zeros(2, 6, 3))
+    assert loss.item() == pytest.approx(math.log(3))
+
+
+def test_deepcluster_and_prototypes_without_any_target_are_zero() -> None:
+    scores = draw(2, 3, 4).requires_grad_()
+    none = torch.full((3,), -1)
+    assert deepcluster(scores, none).item() == 0
+    z = draw(3, 4).requires_grad_()
+    loss = prototype_contrast(z, none, draw(5, 4))
+    assert loss.item() == 0
+    assert not slope(loss, z)[0].any()
+
+
+def test_one_hot_targets_are_classes() -> None:
+    z, prototypes, targets = draw(3, 4), draw(5, 4, seed=1), torch.tensor([2, 0, 4])
+    hard = prototype_contrast(z, targets, prototypes)
+    assert prototype_contrast(z, one_hot(targets, 5), prototypes).item() == pytest.approx(
+        hard.item()
+    )
+
+
+def test_prototypes_move_by_the_class_mean_and_absent_ones_stay() -> None:
+    z = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, -5.0]])
+    old = torch.tensor([[-1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])
+    new = move_prototypes(old, z, torch.tensor([0, 0, -1]), momentum=0.5)
+    torch.testing.assert_close(new[0], normalize(torch.tensor([-0.25, 0.25]), dim=0))
+    torch.testing.assert_close(new[1:], old[1:])
+
+
+# --- without negatives --------------------------------------------------------------------------
+
+
+def test_direct_predictor_is_a_function_of_the_correlation() -> None:
+    a = draw(5, 5)
+    f = a @ a.T
+    w = direct_predictor(f, epsilon=0.0)
+    torch.testing.assert_close(w @ w, f)  # √s in the eigenbasis
+    lift = direct_predictor(f, epsilon=0.1) - w
+    torch.testing.assert_close(
+        lift, 0.1 * torch.linalg.eigvalsh(f)[-1] * torch.eye(5, dtype=f.dtype)
+    )
+
+
+def test_correlation_moves_towards_the_batch() -> None:
+    z = draw(6, 3)
+    moved = move_correlation(torch.eye(3, dtype=z.dtype), z, momentum=0.3)
+    torch.testing.assert_close(moved, 0.3 * torch.eye(3, dtype=z.dtype) + 0.7 * z.T @ z / 6)
+
+
+def test_vicreg_of_spread_and_uncorrelated_views_is_zero() -> None:
+    z = 2 * torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
+    assert vicreg(z, z).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_vicreg_forms_differ_as_told() -> None:
+    z1, z2 = 0.1 * draw(6, 4), 0.1 * draw(6, 4, seed=1)
+    part = lambda form, **on: vicreg(  # noqa: E731
+        z1, z2, form=form, **({"invariance": 0.0, "variance": 0.0, "covariance": 0.0} | on)
+    ).item()
+    assert part("paper", invariance=1.0) == pytest.approx(4 * part("code", invariance=1.0))
+    assert part("paper", variance=1.0) == pytest.approx(2 * part("code", variance=1.0))
+    assert part("paper", covariance=1.0) == part("code", covariance=1.0)
+
+
+def test_barlow_twins_of_views_with_opposite_signs() -> None:
+    z = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
+    assert barlow_twins(z, -z).item() == pytest.approx(2 * (1 + 1) ** 2, rel=1e-4)
+
+
+def test_dino_leaves_out_a_crop_against_itself() -> None:
+    student, teacher = draw(3, 2, 4), draw(2, 2, 4, seed=1)
+    q = (teacher / 0.04).softmax(2)
+    log_p = (student / 0.1).log_softmax(2)
+    pairs = [(0, 1), (0, 2), (1, 0), (1, 2)]
+    want = sum(-(q[t] * log_p[v]).sum(1).mean() for t, v in pairs) / 4
+    loss = dino(student, teacher, torch.zeros(4, dtype=torch.float64))
+    assert loss.item() == pytest.approx(want.item(), rel=1e-12)
+
+
+def test_center_moves_towards_the_teachers_mean() -> None:
+    teacher = draw(2, 3, 4)
+    moved = move_center(torch.ones(4, dtype=torch.float64), teacher, momentum=0.9)
+    torch.testing.assert_close(moved, 0.9 + 0.1 * teacher.mean((0, 1)))
+
+
+# --- masked, quantised, matched -----------------------------------------------------------------
+
+
+def test_masked_losses_look_at_masked_positions_only() -> None:
+    target, mask = draw(2, 3, 4), torch.tensor([[True, False, False], [False, True, False]])
+    for loss in (masked_reconstruction, masked_embedding):
+        prediction = draw(2, 3, 4, seed=1).requires_grad_()
+        (grad,) = slope(loss(prediction, target, mask), prediction)
+        assert (grad.abs().sum(2) > 0).equal(mask)
+        nothing = loss(prediction, target, torch.zeros_like(mask))
+        assert nothing.item() == 0
+        assert not slope(nothing, prediction)[0].any()
+
+
+def test_a_flat_patch_does_not_blow_up() -> None:
+    target, mask = torch.full((1, 2, 4), 3.0), torch.ones(1, 2, dtype=torch.bool)
+    assert masked_reconstruction(torch.zeros(1, 2, 4), target, mask).item() == 0
+
+
+def test_an_affine_decoder_may_run_before_or_after_mixing() -> None:
+    z, features, target = draw(5, 3), draw(5, 4, seed=1), draw(5, 2, seed=2)
+    decoder = torch.nn.Linear(4, 2).double()
+    after = (decoder(similarity_mix(z, features)) - target).square().mean()
+    before = similarity_reconstruction(z, decoder(features), target)
+    assert before.item() == pytest.approx(after.item(), rel=1e-12)
+
+
+def test_quantised_contrast_leaves_out_distractors_of_the_same_code() -> None:
+    c, q = draw(1, 3, 4), draw(1, 3, 4, seed=1)
+    mask, codes = torch.ones(1, 3, dtype=torch.bool), torch.tensor([[7, 7, 9]])
+    s = normalize(c[0]) @ normalize(q[0]).T / 0.1
+    rivals = [[0, 2], [1, 2], [2, 0, 1]]
+    want = sum(s[t, r].logsumexp(0) - s[t, t] for t, r in enumerate(rivals)) / 3
+    assert quantised_contrast(c, q, mask, codes).item() == pytest.approx(want.item(), rel=1e-12)
+    leaf = c.clone().requires_grad_()
+    alone = quantised_contrast(leaf, q, mask, torch.zeros(1, 3).long())
+    assert alone.item() == 0
+    assert not slope(alone, leaf)[0].any()
+
+
+def test_an_unused_codebook_has_no_diversity_and_no_nan() -> None:
+    p = one_hot(torch.zeros(2, 3, 1).long(), 4).float().requires_grad_()
+    loss = codebook_diversity(p)
+    assert loss.item() == 0
+
+
+def test_hard_negatives_are_never_the_pair_and_never_of_the_patient() -> None:
+    a, b, rng = draw(6, 3), draw(6, 3, seed=1), torch.Generator().manual_seed(0)
+    patient = torch.tensor([0, 0, 0, 1, 1, 2])
+    for _ in range(50):
+        for drawn in hard_negatives(a, b, group=patient, generator=rng):
+            assert (patient[drawn] != patient).all()
+        for drawn in hard_negatives(a, b, group=torch.zeros(6).long(), generator=rng):
+            assert (drawn != torch.arange(6)).all()
+
+
+def test_hard_negatives_are_mostly_the_hard_ones() -> None:
+    a = torch.eye(4)
+    b = torch.eye(4) + 0.9 * torch.eye(4).roll(1, 0)
+    rng = torch.Generator().manual_seed(0)
+    drawn = torch.stack([hard_negatives(a, b, generator=rng)[0] for _ in range(200)])
+    likest = (normalize(b) @ a.T).T.fill_diagonal_(-1).argmax(1)
+    assert (drawn == likest).double().mean() > 0.9
+
+
+def test_adversarial_view_finds_the_direction_that_matters() -> None:
+    """distance ‖A r‖²: one power iteration from anywhere leans to A's first singular vector."""
+    a = torch.diag(torch.tensor([10.0, 1.0, 0.1]))
+    x, rng = torch.zeros(5, 3), torch.Generator().manual_seed(0)
+    view = adversarial_view(lambda v: (v @ a).square().sum(), x, radius=2.0, steps=3, generator=rng)
+    torch.testing.assert_close(view[:, 0].abs(), torch.full((5,), 2.0), rtol=1e-3, atol=0)
+    still = adversarial_view(lambda v: (v * 0).sum(), x, radius=2.0, generator=rng)
+    torch.testing.assert_close(still.norm(dim=1), torch.full((5,), 2.0))
+
+
+# --- told what is wrong -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (lambda: supcon(torch.eye(3), torch.zeros(2)), "as many rows"),
+        (lambda: supcon(torch.eye(3), torch.zeros(3), temperature=-1.0), "must be positive"),
+        (lambda: vicreg(torch.eye(3), torch.eye(2)), "one shape"),
+        (lambda: swav(torch.zeros(1, 2, 3)), "views ≥ 2"),
+        (lambda: dino(torch.zeros(1, 2, 3), torch.zeros(1, 2, 3), torch.zeros(3)), "two student"),
+    ],
+)
+def test_wrong_use_is_one_sentence(call, told: str) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(UsageError, match=told):
+        call()
