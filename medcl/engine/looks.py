@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 
 from medcl.engine import knn, monitors
 from medcl.engine.data import PARTNER, Selection, paired, tensor
@@ -63,7 +64,7 @@ class Looks(Callback):
 
     def _look(self, trainer: Trainer, module: Pretraining) -> None:
         look = _Look(module, trainer.precision_plugin.forward_context, self.monitor)
-        with evaluating(module.method.encoder):
+        with evaluating(module.method.encoder), gathered(module.method):
             seen = look.health(self.selection)
             if self.labelled is not None:
                 seen |= look.neighbours(self.labelled)
@@ -154,6 +155,19 @@ class _Look:
     @property
     def seed(self) -> int:
         return self.module.recipe.seed
+
+
+@contextmanager
+def gathered(method: object) -> Iterator[None]:
+    """Under FSDP, have all weights here for a while: the encoder is called without the method."""
+    if not isinstance(method, FSDPModule):
+        yield
+        return
+    method.unshard()
+    try:
+        yield
+    finally:
+        method.reshard()
 
 
 @contextmanager

@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.utils.data import DataLoader
 
 from medcl.engine import optim
+from medcl.engine.batchnorm import SyncLayers
 from medcl.engine.data import PARTNER, Batches, Selection, loader
 from medcl.engine.seeds import STEP, VIEW, generator, reseed
 from medcl.methods.contract import Method, State, View
@@ -72,6 +74,16 @@ class Pretraining(LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
+
+    def configure_model(self) -> None:
+        """Under strategy fsdp: every rank keeps its part of the weights (FSDP2)."""
+        if self.recipe.trainer.strategy != "fsdp" or isinstance(self.method, FSDPModule):
+            return
+        if self.recipe.trainer.sync_batchnorm:
+            SyncLayers().apply(self)
+        assert self.device_mesh is not None
+        fully_shard(self.method, mesh=self.device_mesh["data_parallel"])
+        register_fsdp_forward_method(self.method, "step")
 
     def training_step(self, numbered: tuple[int, dict[str, Tensor]], batch_idx: int) -> Tensor:
         """One micro-batch: augment, then the method's step."""

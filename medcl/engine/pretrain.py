@@ -13,6 +13,7 @@ import polars as pl
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.accelerators import CPUAccelerator
+from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from safetensors.torch import save_file
 
@@ -100,7 +101,7 @@ def _trainer(recipe: Recipe, callbacks: list[Callback]) -> Trainer:
     settings = recipe.trainer
     several = settings.devices * settings.nodes > 1
     parts: list[Any] = [checkpoints.AtomicIO()]
-    if several and settings.sync_batchnorm:
+    if several and settings.sync_batchnorm and settings.strategy != "fsdp":
         parts.append(SyncLayers())
     try:
         trainer = Trainer(
@@ -111,7 +112,7 @@ def _trainer(recipe: Recipe, callbacks: list[Callback]) -> Trainer:
             accelerator=settings.accelerator,
             devices=settings.devices,
             num_nodes=settings.nodes,
-            strategy="ddp" if several and settings.strategy == "auto" else settings.strategy,
+            strategy=_strategy(settings),
             callbacks=callbacks,
             plugins=parts,
             logger=False,
@@ -125,6 +126,15 @@ def _trainer(recipe: Recipe, callbacks: list[Callback]) -> Trainer:
     if settings.precision == "16" and isinstance(trainer.accelerator, CPUAccelerator):
         raise UsageError("trainer.precision 16 needs a GPU. Set trainer.precision to bf16 or 32.")
     return trainer
+
+
+def _strategy(settings: recipes.Trainer) -> str | ModelParallelStrategy:
+    processes = settings.devices * settings.nodes
+    if settings.strategy == "fsdp":
+        return ModelParallelStrategy(
+            data_parallel_size=processes, tensor_parallel_size=1, save_distributed_checkpoint=False
+        )
+    return "ddp" if processes > 1 else settings.strategy
 
 
 PRECISION: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {

@@ -94,7 +94,7 @@ def test_rank_norm_alone_is_batch_norm(shape, momentum):
     torch.testing.assert_close(mine.eval()(x), theirs.eval()(x))
 
 
-STEPS = 12
+TRAINER = {"steps": 12, "log_every": 1, "checkpoint_every": 6}
 QUIET = {
     "encoder": {"name": "mlp", "dropout": 0.0},
     "views": {"sigma": 0.0},  # ranks draw their own noise: without it, runs can be compared
@@ -110,27 +110,37 @@ def columns(folder):
     return {key: np.array([float(row[key]) for row in table if row[key]]) for key in table[0]}
 
 
-def test_a_whole_fit_on_two_processes_follows_one_with_the_whole_batch(index, tmp_path):
-    trainer = {"steps": STEPS, "log_every": 1, "checkpoint_every": 6}
-    one = pretrain(
-        tiny_engine.recipe({**QUIET, "trainer": {**trainer, "batch_size": 64}}),
-        index,
-        tmp_path / "one",
-    )
-    two = {**QUIET, "trainer": {**trainer, "batch_size": 32, "devices": 2, "strategy": "ddp"}}
-    script = Path(__file__).with_name("engine_script.py")
-    command = [sys.executable, script, index, tmp_path / "two", repr(two)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+def script(index, out, overrides, *stop):
+    command = [sys.executable, Path(__file__).with_name("engine_script.py"), index, out]
+    command += [repr(overrides), *map(str, stop)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.fixture(scope="module")
+def alone(index, tmp_path_factory):
+    """One process with the whole batch."""
+    recipe = tiny_engine.recipe({**QUIET, "trainer": {**TRAINER, "batch_size": 64}})
+    return pretrain(recipe, index, tmp_path_factory.mktemp("alone"))
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_processes_stopped_and_resumed_follow_one_with_the_whole_batch(
+    index, alone, tmp_path, strategy
+):
+    two = {**QUIET, "trainer": {**TRAINER, "batch_size": 32, "devices": 2, "strategy": strategy}}
+    assert script(index, tmp_path, two, 8).returncode == 9
+    assert not (tmp_path / "encoder.safetensors").exists()
+    done = script(index, tmp_path, two)
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
-    a, b = columns(one.path), columns(tmp_path / "two")
+    a, b = columns(alone.path), columns(tmp_path)
     assert a.keys() == b.keys()
-    assert a["step"].tolist() == b["step"].tolist() == list(range(STEPS + 1))
+    assert a["step"].tolist() == b["step"].tolist() == list(range(TRAINER["steps"] + 1))
     assert abs(a.pop("knn") - b.pop("knn")).max() < 0.1  # counts votes: rounding can turn one
     for key in a:
         np.testing.assert_allclose(a[key], b[key], rtol=1e-4, atol=1e-5, err_msg=key)
     assert a["loss"][-1] < a["loss"][0]
-    mine, theirs = (load_file(tmp_path / name / "encoder.safetensors") for name in ("one", "two"))
+    mine, theirs = (load_file(run / "encoder.safetensors") for run in (alone.path, tmp_path))
     torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
 
 
@@ -139,8 +149,6 @@ def test_nan_on_one_rank_stops_both(index, tmp_path):
         "method": {"name": "tiny_momentum", "break_at": 3},
         "trainer": {"steps": 10, "batch_size": 32, "devices": 2},
     }
-    script = Path(__file__).with_name("engine_script.py")
-    command = [sys.executable, script, index, tmp_path / "run", repr(settings)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = script(index, tmp_path / "run", settings)
     assert done.returncode != 0
     assert "became NaN or infinite at step 4." in done.stderr
