@@ -31,6 +31,9 @@ CONTRACT = 1
 """Raised when a change here would break a plugin written against the previous number."""
 GROUP = "medcl.plugins"
 
+MEMBER = "\0"
+"""Between a file and a part of it in `Record.files` (``scans.zip``, NUL, ``1/slice.dcm``)."""
+
 Scalar = str | int | float | bool | None
 
 
@@ -57,8 +60,11 @@ class Record:
 
     ``key`` is unique in the archive (a relative path, with ``#part`` where a file holds several).
     ``fields`` are technical columns, ``labels`` label columns; neither may identify a person.
+    ``files`` are kept in this order; one may be followed by `MEMBER` and what to read in it.
     ``findings`` are named problems that were noticed and accepted. ``private`` is what the plugin's
     ``assemble`` needs to know and nobody else may: it stays in the index's private folder.
+    ``group`` is raw too: items of one group show the same thing, such as two reconstructions of one
+    scan, and are never to be told apart. The index writes its keyed hash.
     """
 
     key: str
@@ -69,6 +75,12 @@ class Record:
     labels: Mapping[str, Scalar] = field(default_factory=dict)
     findings: tuple[str, ...] = ()
     private: Mapping[str, Scalar] = field(default_factory=dict)
+    group: str | None = None
+
+
+def file_of(path: str) -> str:
+    """The file of an entry of `Record.files`, without what to read in it."""
+    return path.partition(MEMBER)[0]
 
 
 @dataclass(frozen=True)
@@ -133,8 +145,10 @@ class Plugin:
         scan: ``(root, unit)`` → its records and rejects; header-only, in worker processes.
             Anything it raises becomes a reject.
         assemble: joins records that lie in several units (the slices of a series); it is given all
-            of the archive's records at every indexing, opens nothing, and may be None.
+            of the archive's records, sorted by unit, at every indexing, and opens nothing. What it
+            yields takes their place. None: they are items as they are.
         prepare: ``(root, files, fields, *, ...)`` → ``{name: array}``; decode once into the Store.
+            ``files`` as the record gave them; ``fields`` holds its ``findings`` and fields.
         dataset: ``(items, arrays, *, ...)`` → `Samples`; ``items`` is a polars frame of the index.
         views: ``(*, ...)`` → `Views`, a module that runs on the training device.
         encoders: name → ``(*, ...)`` → a module (B, ...) → (B, width), with an int ``width``.

@@ -3,7 +3,8 @@
 ::
 
     IDX/index.json        plugin, versions, counts; written last: without it the index is unfinished
-    IDX/items.parquet     id, patient, site, fingerprint, findings, technical fields, label.<name>
+    IDX/items.parquet     id, patient, site, group, fingerprint, findings, technical fields,
+                          label.<name>
     IDX/rejects.parquet   id, code, reason
     IDX/private/          (owner only) key, archive.json, paths.parquet, scan/units.jsonl
     IDX/store/            prepared arrays (`medcl.archive.store`)
@@ -22,7 +23,7 @@ from typing import Any
 
 import polars as pl
 
-from medcl.archive import assign, journal, scanning, tables
+from medcl.archive import assign, joining, journal, scanning, tables
 from medcl.archive.atomic import locked, replacing, write_text
 from medcl.archive.claim import FORMAT, claim, made_by, private_folder
 from medcl.archive.failure import Failure
@@ -116,7 +117,8 @@ def build(
             engine=engine,
             rescan=rescan,
         )
-        made = tables.build(entries, rejects, assignment, pseudonyms)
+        join = partial(joining.join, plugin.assemble, archive) if plugin.assemble else None
+        made = tables.build(entries, rejects, assignment, pseudonyms, join)
         summary = Summary(
             items=len(made.items),
             patients=made.items["patient"].n_unique(),

@@ -40,6 +40,10 @@ class Pseudonyms:
         """The site key, normalised like the patient's."""
         return f"s_{self._digest('site', unicodedata.normalize('NFC', raw.strip()))}"
 
+    def group(self, raw: str) -> str:
+        """The key of a group of items that show the same thing."""
+        return f"g_{self._digest('group', raw)}"
+
     def fingerprint(self, text: str) -> str:
         """A hash of file names and times; keyed too, since names can be guessed."""
         return self._digest("fingerprint", text)

@@ -11,9 +11,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from medcl.archive.failure import Failure
-from medcl.plugin import FileStat, Record, Reject, Scalar, Unit
+from medcl.plugin import MEMBER, FileStat, Record, Reject, Scalar, Unit, file_of
 
-CORE = ("id", "patient", "site", "fingerprint", "findings")
+CORE = ("id", "patient", "site", "group", "fingerprint", "findings")
 LABEL = "label."
 Scan = Callable[[Path, Unit], Iterable[Record | Reject]]
 
@@ -67,8 +67,8 @@ def scan_unit(scan: Scan, root: Path, unit: Unit) -> Scanned:
     details: dict[str, str] = {}
     try:
         for found in scan(root, unit):
-            checked = _checked(found, root, unit)
-            (records if isinstance(checked, Record) else rejects).append(checked)  # type: ignore[arg-type]
+            fair = checked(found, root, unit)
+            (records if isinstance(fair, Record) else rejects).append(fair)  # type: ignore[arg-type]
     except (Exception, SystemExit) as error:
         failure = Failure.of(error)
         code = "out-of-memory" if isinstance(error, MemoryError) else "unreadable"
@@ -88,7 +88,7 @@ def _outline(unit: Unit) -> Scanned:
     return Scanned(unit.key, fingerprint(unit.key, unit.files), unit.files)
 
 
-def _checked(found: object, root: Path, unit: Unit) -> Record | Reject:
+def checked(found: object, root: Path, unit: Unit) -> Record | Reject:
     """What the plugin yielded, in plain types, or a reject that says how it breaks the contract."""
     if isinstance(found, Reject):
         return replace(found, reason=public(found.reason, root, unit))
@@ -99,7 +99,7 @@ def _checked(found: object, root: Path, unit: Unit) -> Record | Reject:
     if not found.patient or not str(found.patient).strip():
         reason = "It names no patient; give patients with --patient-from or --table."
         return Reject(found.key, "no-patient", reason)
-    foreign = set(found.files) - {file.path for file in unit.files}
+    foreign = {file_of(path) for path in found.files} - {file.path for file in unit.files}
     if foreign or not found.files:
         return _bad(found.key, "its files are not among those of its unit")
     for name in found.fields:
@@ -116,6 +116,7 @@ def _checked(found: object, root: Path, unit: Unit) -> Record | Reject:
         files=tuple(found.files),
         patient=str(found.patient),
         site=None if found.site is None else str(found.site),
+        group=None if found.group is None else str(found.group),
         fields=fields,
         labels=labels,
         findings=findings,
@@ -152,11 +153,10 @@ def public(text: str, root: Path, unit: Unit) -> str:
     characters are kept where they stand alone, since they are mostly words or figures.
     """
     names = {str(root), str(root.resolve())}
-    for file in unit.files:
-        path = PurePosixPath(file.path)
-        names |= {file.path, path.name, str(path.with_suffix(""))}
+    for path in (PurePosixPath(part) for file in unit.files for part in file.path.split(MEMBER)):
+        names |= {str(path), path.name, str(path.with_suffix(""))}
         names |= {part for part in (*path.parent.parts, path.stem) if len(part) >= 5}
-    names.discard("/")
-    pattern = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True) if name)
-    hidden = re.sub(rf"(?<!\w)(?:{pattern})(?!\w)", "…", text)
+    present = sorted((n for n in names - {"", "/"} if n in text), key=len, reverse=True)
+    pattern = "|".join(map(re.escape, present))
+    hidden = re.sub(rf"(?<!\w)(?:{pattern})(?!\w)", "…", text) if present else text
     return _utf8(" ".join(hidden.split()))

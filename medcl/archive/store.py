@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from medcl.archive.pmap import Engine, pmap
 from medcl.archive.scanning import public
 from medcl.archive.tables import REJECTS
 from medcl.errors import MedclError, UsageError
-from medcl.plugin import FileStat, Plugin, Unit
+from medcl.plugin import FileStat, Plugin, Unit, file_of
 from medcl.registry import Lazy, checked, resolve
 
 __all__ = ["Prepared", "Store", "StoredArrays", "prepare"]
@@ -143,7 +143,7 @@ def _jobs(index: Index, keys: Mapping[str, str], missing: set[str]) -> Iterator[
     rows = index.items.filter(pl.col("id").is_in(list(missing)))
     for row in sorted(rows.iter_rows(named=True), key=lambda row: index.locate(row["id"])):
         item = row["id"]
-        fields = {name: row[name] for name in index.fields}
+        fields = {name: row[name] for name in ("findings", *index.fields)}
         yield _Job(item, keys[item], row["fingerprint"], index.stats(item), fields)
 
 
@@ -151,18 +151,18 @@ def _prepare_item(
     root: Path, store: Store, plugin: str, target: Lazy, settings: dict[str, Any], job: _Job
 ) -> _Rejected | int:
     """In a worker: decode, hash the sources, store. Only a store that cannot be written raises."""
-    unit = Unit(job.item, job.files)
-    if _changed(root, job.files):
+    unit, sources = Unit(job.item, job.files), _sources(job.files)
+    if _changed(root, sources):
         return _stale()
     try:
         made = resolve(target)(root, tuple(file.path for file in job.files), job.fields, **settings)
         arrays = {str(name): np.asarray(values) for name, values in made.items()}
-        content = _content_hash(root, job.files)
+        content = _content_hash(root, sources)
     except (Exception, SystemExit) as error:
         failure = Failure.of(error)
         code = "out-of-memory" if isinstance(error, MemoryError) else "unprepared"
         return _Rejected(code, public(failure.reason, root, unit), failure.detail)
-    if _changed(root, job.files):  # while it was read
+    if _changed(root, sources):  # while it was read
         return _stale()
     meta = {
         "plugin": plugin,
@@ -174,6 +174,13 @@ def _prepare_item(
         return store.put(job.key, arrays, meta)
     except MedclError as error:
         return _Rejected("bad-arrays", f"The plugin broke its contract: {error}")
+
+
+def _sources(files: Sequence[FileStat]) -> list[FileStat]:
+    """Each file once, whatever is read in it."""
+    return list(
+        {path: replace(f, path=path) for f in files for path in (file_of(f.path),)}.values()
+    )
 
 
 def _stale() -> _Rejected:

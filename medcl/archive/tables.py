@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import polars as pl
 
 from medcl.archive import scanning
 from medcl.archive.assign import Assignment
+from medcl.archive.joining import located
 from medcl.archive.pseudonym import Pseudonyms
 from medcl.archive.scanning import LABEL, Scanned
 from medcl.plugin import FileStat, Record, Reject, Scalar
@@ -28,6 +29,8 @@ PATHS = pl.Schema(
     ]
 )
 
+Join = Callable[[Sequence[Record], Mapping[str, FileStat]], list[Record | Reject]]
+
 
 class Tables(NamedTuple):
     """See the module's docstring."""
@@ -42,6 +45,7 @@ def build(
     rejects: Sequence[Reject],
     assignment: Assignment,
     pseudonyms: Pseudonyms,
+    join: Join | None = None,
 ) -> Tables:
     """Sort, assign patients and labels, refuse what comes twice, and replace every raw id.
 
@@ -50,24 +54,32 @@ def build(
         rejects: what was refused before scanning (folders and files that could not be listed).
         assignment: patients, sites and labels from outside.
         pseudonyms: the keyed hashes.
+        join: makes items of the units' records, if they are not items as they are.
     """
     refused = list(rejects)
-    records: dict[str, Record] = {}
+    found: list[Record | Reject] = []
+    files: dict[str, FileStat] = {}
     stats: dict[str, tuple[FileStat, ...]] = {}
     details: dict[str, str] = {}
     for entry in sorted(scanned, key=lambda e: e.key):
         refused += entry.rejects
         details |= entry.details
-        by_path = {file.path: file for file in entry.stats}
+        files |= {file.path: file for file in entry.stats}
         for reject in entry.rejects:
             stats.setdefault(reject.key, entry.stats)
-        for record in entry.records:
-            if record.key in records:
-                reason = "An item of the same key was found before; the first is kept."
-                refused.append(Reject(record.key, "duplicate", reason))
-                continue
-            records[record.key] = record
-            stats[record.key] = tuple(by_path[path] for path in record.files)
+        found += entry.records
+    if join is not None:
+        found = join([record for record in found if isinstance(record, Record)], files)
+    records: dict[str, Record] = {}
+    for outcome in found:
+        if isinstance(outcome, Reject):
+            refused.append(outcome)
+        elif outcome.key in records:
+            reason = "An item of the same key was found before; the first is kept."
+            refused.append(Reject(outcome.key, "duplicate", reason))
+        else:
+            records[outcome.key] = outcome
+            stats[outcome.key] = located(outcome, files)
     usable: list[Record] = []
     for outcome in assignment.apply(list(records.values())):
         if isinstance(outcome, Reject):
@@ -89,6 +101,7 @@ def _items(
         "id": _text("id", [pseudonyms.item(r.key) for r in records]),
         "patient": _text("patient", [pseudonyms.patient(r.patient) for r in records]),
         "site": _text("site", [r.site and pseudonyms.site(r.site) for r in records]),
+        "group": _text("group", [r.group and pseudonyms.group(r.group) for r in records]),
         "fingerprint": _text(
             "fingerprint",
             [pseudonyms.fingerprint(scanning.fingerprint(r.key, stats[r.key])) for r in records],

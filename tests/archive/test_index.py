@@ -14,6 +14,7 @@ from synthetic_plugin import archive_of, plugin, recording
 
 from medcl.archive import journal, pseudonym
 from medcl.archive.index import Index, Summary, build
+from medcl.archive.scanning import CORE
 from medcl.errors import MedclError, UsageError
 
 TABLES = ("items.parquet", "rejects.parquet", "index.json", "private/paths.parquet")
@@ -66,7 +67,8 @@ def test_one_row_an_item_and_one_a_reject(archive: Path, tmp_path: Path) -> None
     assert index.archive == archive
     assert index.fields == ["files", "rate"]
     items = index.items
-    assert items.columns[:5] == ["id", "patient", "site", "fingerprint", "findings"]
+    assert tuple(items.columns[: len(CORE)]) == CORE
+    assert {"id", "patient", "site", "fingerprint", "findings"} <= set(CORE)
     assert items["id"].n_unique() == len(items) == 33
     assert items["rate"].drop_nulls().to_list() == [250.0] * 4  # absent elsewhere: null
     assert items["label.rhythm"].to_list().count("other") == 32
