@@ -13,6 +13,7 @@ is predicted by the run that did not see them, and the predictions are pooled.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import json
 import time
@@ -25,7 +26,7 @@ import polars as pl
 from medcl.archive.atomic import replacing, write_text
 from medcl.errors import UsageError
 from medcl.evaluate import scoring
-from medcl.evaluate.embeddings import embed, take
+from medcl.evaluate.embeddings import embed, fingerprint, take
 from medcl.evaluate.folds import (
     KNN,
     LINEAR,
@@ -57,6 +58,8 @@ def probe(
     command: str = "",
 ) -> ProbeResult:
     """Compare frozen features on unseen patients, and write the comparison down.
+
+    Nothing is done if ``out`` already holds it: of the same runs, samples, settings and code.
 
     Args:
         runs: one finished run, or those of several folds of one recipe.
@@ -91,6 +94,10 @@ def probe(
     samples, truth = take(samples, labelled), truth.at(labelled)
     patients = np.asarray(samples.patients)
     parts = folds(runs, patients)
+    code = versions(recipe.plugin) | _versions() | {"commit": commit() or ""}
+    made_from = _made_from(runs, samples, [name, seed, recipe.probe.model_dump(mode="json"), code])
+    if _done(out, made_from):
+        return ProbeResult.load(out)
 
     fixed = fixed_features(run, samples, batch_size=batch_size, device=device)
     made: list[dict[str, Predicted]] = []
@@ -128,10 +135,11 @@ def probe(
         notes=scoring.notes(truth, patients, parts, scores),
         recipe=recipe.name,
         command=command,
-        commit=commit(),
-        versions=versions(recipe.plugin) | _versions(),
+        commit=code.pop("commit") or None,
+        versions=code,
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         seconds=round(time.perf_counter() - start, 1),
+        made_from=made_from,
     )
     text = json.dumps(result.as_dict(), indent=1, ensure_ascii=False, allow_nan=False)
     write_text(out / "probe.json", text + "\n")
@@ -151,6 +159,28 @@ def _task(run: Run, task: str | None) -> str:
     if name not in tasks:
         raise UsageError(f"Unknown task '{name}'. {did_you_mean(name, tasks)}")
     return name
+
+
+def _made_from(runs: Sequence[Run], samples: Samples, settings: Sequence[object]) -> str:
+    """A hash of weights, samples, labels, splits, settings and code; "" for code not committed."""
+    text = json.dumps(settings, sort_keys=True)
+    if "-dirty" in text:
+        return ""
+    digest = hashlib.sha256(text.encode())
+    for run in runs:
+        digest.update(fingerprint(run, samples).encode())
+        digest.update(json.dumps(sorted(run.split().items())).encode())
+    return digest.hexdigest()
+
+
+def _done(out: Path, made_from: str) -> bool:
+    """Whether the folder holds just this probe."""
+    if not made_from or not (out / "predictions.parquet").is_file():
+        return False
+    try:
+        return ProbeResult.load(out).made_from == made_from
+    except (UsageError, ValueError):
+        return False
 
 
 def _save_predictions(

@@ -97,7 +97,10 @@ class Side:
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """All figures of a probe, and what is needed to get them again."""
+    """All figures of a probe, and what is needed to get them again.
+
+    ``made_from`` is a hash of everything that decides them.
+    """
 
     task: str
     label: str
@@ -118,6 +121,7 @@ class ProbeResult:
     versions: dict[str, str]
     created: str
     seconds: float
+    made_from: str
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON-ready values: what probe.json holds."""

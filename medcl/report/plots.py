@@ -108,7 +108,7 @@ def label_curve(result: ProbeResult) -> str:
 def _point_label(result: ProbeResult, fraction: float) -> str:
     point = next(p for p in result.curve if p.fraction == fraction)
     patients = "1 patient" if point.patients == 1 else f"{point.patients:.3g} patients"
-    return f"{fraction:.0%}\n{patients}\n{point.samples:,.0f} samples"
+    return f"{100 * fraction:g}%\n{patients}\n{point.samples:,.0f} samples"
 
 
 def colours(representations: Sequence[str]) -> dict[str, str]:

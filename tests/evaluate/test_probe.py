@@ -87,6 +87,23 @@ def test_it_can_be_read_again_and_is_deterministic(
     assert "scikit-learn" in result.versions
 
 
+def test_what_is_done_is_not_done_again(
+    digits_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise AssertionError("probed again")
+
+    monkeypatch.setattr("medcl.engine.facts.commit", lambda: "0123")
+    first = probe([digits_run], out=tmp_path)
+    monkeypatch.setattr(module, "predict", fail)
+    assert probe([digits_run], out=tmp_path) == first
+    with pytest.raises(AssertionError, match="probed again"):
+        probe([digits_run], out=tmp_path, seed=1)
+    monkeypatch.setattr("medcl.engine.facts.commit", lambda: "0123-dirty")
+    with pytest.raises(AssertionError, match="probed again"):
+        probe([digits_run], out=tmp_path)
+
+
 def test_no_raw_patient_is_written(result: ProbeResult, digits_run: Run) -> None:
     written = (digits_run.path / "probe" / "probe.json").read_text()
     assert "writer" not in written
@@ -116,8 +133,9 @@ def test_labels_of_test_patients_do_not_matter(
 
 
 def test_folds_are_pooled(digits_index: Path, tmp_path: Path) -> None:
+    lean = {"task": "digit", "fractions": [1.0], "bootstraps": 100, "baselines": []}
     runs = [
-        make_run(digits_index, tmp_path / f"fold{k}", split={"folds": 3, "fold": k})
+        make_run(digits_index, tmp_path / f"fold{k}", split={"folds": 3, "fold": k}, probe=lean)
         for k in range(3)
     ]
     pooled = probe(runs)
@@ -129,7 +147,9 @@ def test_folds_are_pooled(digits_index: Path, tmp_path: Path) -> None:
 
     with pytest.raises(UsageError, match="tested by another"):
         probe([runs[0], runs[0]])
-    other = make_run(digits_index, tmp_path / "other", seed=7, split={"folds": 3, "fold": 1})
+    other = make_run(
+        digits_index, tmp_path / "other", seed=7, split={"folds": 3, "fold": 1}, probe=lean
+    )
     with pytest.raises(UsageError, match=r"split\.fold"):
         probe([runs[0], other])
 

@@ -18,7 +18,7 @@ from PIL import Image
 from medcl.evaluate.bootstrap import Interval
 from medcl.evaluate.probe import probe
 from medcl.evaluate.result import ProbeResult, show
-from medcl.plugin import Plugin
+from medcl.plugin import Plugin, Task
 from medcl.report import cards, plots
 from medcl.report import samples as pictures
 from medcl.report.report import tone, write
@@ -192,6 +192,18 @@ def test_hostile_labels_are_drawn(probed: Run) -> None:
     assert image.startswith("data:image/svg+xml;base64,")
     xy = np.random.default_rng(0).random((20, 2))
     assert plots.scatter(xy, [HOSTILE, "_hidden"] * 10, legend=True).startswith("data:image/png")
+
+
+def test_a_regression_has_a_report(
+    copied: Run, toy: Plugin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(toy.tasks, "value", Task("digit", "regression"))
+    result = probe([copied], task="value")
+    assert result.kind == "regression"
+    page = Page(write(copied, copied.path / "report.html").read_text("utf-8"))
+    assert set(page.ids) == set(SECTIONS) - {"classes"}
+    assert "ridge regression" in page.text
+    assert "mean absolute error" in page.text
 
 
 def test_missing_parts_say_what_to_run(copied: Run) -> None:
