@@ -118,7 +118,7 @@ class Store:
         if not self.has(key):
             self._discard(key)  # absent, or damaged
         described: dict[str, dict[str, Any]] = {}
-        with new_folder(self._folder(key)) as folder:
+        with new_folder(self._folder(key), durable=False) as folder:  # `has` notices a short file
             for name, values in arrays.items():
                 array = np.ascontiguousarray(values) if np.ndim(values) else np.asarray(values)
                 if array.dtype.hasobject or not _ARRAY_NAME.fullmatch(name):

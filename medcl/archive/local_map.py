@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from medcl.archive.failure import DIED, Failure, guarded
 from medcl.errors import MedclError
 
+_LARGEST_CHUNK = 16  # items sent at a time: reading a header takes less time than sending it alone
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -25,27 +26,25 @@ def run(fn: Callable[[T], R], items: Sequence[T], workers: int) -> Iterator[tupl
     """Feed a pool; when it breaks, run what was in flight alone to find the culprit, and go on."""
     packed: bytes | None = pack(fn)
     waiting = deque(items)
+    size = max(1, min(_LARGEST_CHUNK, len(items) // (16 * workers)))
     while waiting:
         suspects: list[T] = []
-        in_flight: dict[Future[R | Failure], T] = {}
+        in_flight: dict[Future[list[R | Failure]], list[T]] = {}
         pool = _executor(workers)
         try:
             if packed is not None:
                 _try_out(pool, fn, packed)
                 packed = None
-            while (waiting or in_flight) and not suspects:
-                while waiting and len(in_flight) < 3 * workers:
-                    item = waiting.popleft()
-                    in_flight[_submit(pool, fn, item)] = item
-                done, _ = wait(in_flight, return_when=FIRST_COMPLETED)
-                if any(_broken(future) for future in done):
-                    done, _ = wait(in_flight)  # a broken pool ends them all
-                for future in done:
-                    item = in_flight.pop(future)
-                    if _broken(future):
-                        suspects.append(item)
-                    else:
-                        yield item, _result(future)
+            while in_flight or (waiting and not suspects):
+                while waiting and not suspects and len(in_flight) < 3 * workers:
+                    chunk = [waiting.popleft() for _ in range(min(size, len(waiting)))]
+                    in_flight[_submit(pool, fn, chunk)] = chunk
+                for future in wait(in_flight, return_when=FIRST_COMPLETED).done:
+                    chunk = in_flight.pop(future)
+                    if future.exception() is None:
+                        yield from zip(chunk, future.result(), strict=True)
+                    else:  # a worker died (this ends all that is in flight), or a result is stuck
+                        suspects += chunk
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
         yield from _alone(fn, suspects)
@@ -91,8 +90,7 @@ def check_loads(fn: Callable[..., Any], error: str | None) -> None:
 def _try_out(pool: ProcessPoolExecutor, fn: Callable[..., Any], packed: bytes) -> None:
     """See that a worker starts and can have the function."""
     future = pool.submit(load_error, packed)
-    wait([future])
-    if _broken(future):
+    if isinstance(future.exception(), BrokenProcessPool):
         main = getattr(sys.modules.get("__main__"), "__file__", None) or "your script"
         raise MedclError(
             f"Worker processes end as soon as they start. If {main} has no "
@@ -107,14 +105,14 @@ def _alone(fn: Callable[[T], R], suspects: Sequence[T]) -> Iterator[tuple[T, R |
     try:
         for item in suspects:
             pool = pool or _executor(1)
-            future = _submit(pool, fn, item)
-            wait([future])
-            if _broken(future):
+            future = _submit(pool, fn, [item])
+            error = future.exception()
+            if isinstance(error, BrokenProcessPool):
                 pool.shutdown(wait=True)
                 pool = None
                 yield item, DIED
-            else:
-                yield item, _result(future)
+            else:  # any other error: the result cannot travel
+                yield item, future.result()[0] if error is None else Failure.of(error)
     finally:
         if pool is not None:
             pool.shutdown(wait=True, cancel_futures=True)
@@ -143,19 +141,16 @@ def _start_worker() -> None:
     threading.Thread(target=leave_with_parent, daemon=True).start()
 
 
-def _submit(pool: ProcessPoolExecutor, fn: Callable[[T], R], item: T) -> Future[R | Failure]:
+def _submit(
+    pool: ProcessPoolExecutor, fn: Callable[[T], R], chunk: list[T]
+) -> Future[list[R | Failure]]:
     try:
-        return pool.submit(guarded, fn, item)
+        return pool.submit(_guarded_each, fn, chunk)
     except BrokenProcessPool as error:  # it broke since we last looked
-        future: Future[R | Failure] = Future()
+        future: Future[list[R | Failure]] = Future()
         future.set_exception(error)
         return future
 
 
-def _broken(future: Future[Any]) -> bool:
-    return future.done() and isinstance(future.exception(), BrokenProcessPool)
-
-
-def _result(future: Future[R | Failure]) -> R | Failure:
-    error = future.exception()  # only what cannot be pickled ends here
-    return future.result() if error is None else Failure.of(error)
+def _guarded_each(fn: Callable[[T], R], chunk: list[T]) -> list[R | Failure]:
+    return [guarded(fn, item) for item in chunk]

@@ -36,7 +36,8 @@ def scan(root: Path, unit: Unit) -> Iterator[Record | Reject]:
     if log:
         with open(log, "a") as handle:
             handle.write(f"{os.getpid()} {unit.key!r}\n")
-    time.sleep(float(os.environ.get("SYNTHETIC_SLEEP", "0")))
+    if "SYNTHETIC_SLEEP" in os.environ:
+        time.sleep(float(os.environ["SYNTHETIC_SLEEP"]))
     words = (root / unit.key).read_text().splitlines()[0].split(" ")
     patient, site, behaviour = words
     files = tuple(file.path for file in unit.files)

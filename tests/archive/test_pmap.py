@@ -59,16 +59,18 @@ def test_an_exception_costs_its_own_item(workers: int) -> None:
     assert "Permission denied" in failed[7].reason
 
 
-def test_a_dying_process_costs_its_own_item() -> None:
-    done, failed = spread(pmap(deadly, range(25), workers=2))
+@pytest.mark.parametrize("count", [25, 150])
+def test_a_dying_process_costs_its_own_item(count: int) -> None:
+    done, failed = spread(pmap(deadly, range(count), workers=2))
     assert set(failed) == {3, 4, 11}
     assert all(f.died for f in failed.values())
-    assert done == {n: (n + 100) ** 2 for n in range(25) if n not in failed}
+    assert done == {n: (n + 100) ** 2 for n in range(count) if n not in failed}
 
 
-def test_a_result_that_cannot_travel_is_a_failure() -> None:
-    done, failed = spread(pmap(unpicklable, range(4), workers=2))
-    assert set(done) == {0, 2, 3}
+@pytest.mark.parametrize("count", [4, 100])  # sent one by one, and several at a time
+def test_a_result_that_cannot_travel_is_a_failure(count: int) -> None:
+    done, failed = spread(pmap(unpicklable, range(count), workers=2))
+    assert set(done) == set(range(count)) - {1}
     assert set(failed) == {1}
     assert not failed[1].died
 
