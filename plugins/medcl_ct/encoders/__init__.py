@@ -1,0 +1,1 @@
+"""Encoders of CT slices and volumes: HU in, (B, width) out."""

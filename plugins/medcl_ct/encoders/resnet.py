@@ -1,0 +1,149 @@
+"""Residual networks for slices and volumes, built by MONAI."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from medcl_ct.encoders import weights as released
+from medcl_ct.encoders.parts import Scale, Window, planes
+
+BLOCKS = {
+    10: ("basic", [1, 1, 1, 1]),
+    18: ("basic", [2, 2, 2, 2]),
+    34: ("basic", [3, 4, 6, 3]),
+    50: ("bottleneck", [3, 4, 6, 3]),
+}
+
+
+class ResNet(nn.Module):
+    """He 2016, arXiv 1512.03385, in two or three axes: HU in, the pooled last stage out.
+
+    Attributes:
+        width: of the output.
+        channels, stage_widths, strides: what SparK asks for (`medcl.nn.encoders.Staged`).
+    """
+
+    def __init__(
+        self,
+        axes: int,
+        depth: int,
+        base: int,
+        channels: int,
+        stem: str,
+        shortcut: str,
+        window: tuple[float, float],
+        scale: Scale,
+    ) -> None:
+        super().__init__()
+        from monai.networks.nets.resnet import ResNet as Monai
+
+        kind, layers = BLOCKS[depth]
+        small = stem == "small"
+        self.window = Window(window, scale)
+        self.net = Monai(
+            block=kind,
+            layers=layers,
+            block_inplanes=[base, 2 * base, 4 * base, 8 * base],
+            spatial_dims=axes,
+            n_input_channels=channels,
+            conv1_t_size=3 if small else 7,
+            conv1_t_stride=1 if small else 2,
+            no_max_pool=small,
+            shortcut_type=shortcut,
+            feed_forward=False,
+            bias_downsample=False,  # neither torchvision's nor MedicalNet's have it
+        )
+        expand = 1 if kind == "basic" else 4
+        self.axes, self.channels = axes, channels
+        self.stage_widths = tuple(base * expand * 2**n for n in range(4))
+        self.strides = (1, 2, 4, 8) if small else (4, 8, 16, 32)
+        self.width = self.stage_widths[-1]
+
+    def stages(self, x: Tensor) -> list[Tensor]:
+        """(B, channels, *space) → for each stage (B, stage_width, *space / stride)."""
+        net = self.net
+        x = net.act(net.bn1(net.conv1(self.window(self._planes(x)))))
+        if not net.no_max_pool:
+            x = net.maxpool(x)
+        out = []
+        for layer in (net.layer1, net.layer2, net.layer3, net.layer4):
+            x = layer(x)
+            out.append(x)
+        return out
+
+    def pool(self, stage: Tensor) -> Tensor:
+        """The last stage (B, width, *space) → (B, width): the mean over positions."""
+        return stage.flatten(2).mean(dim=2)
+
+    def _planes(self, x: Tensor) -> Tensor:
+        return planes(x, self.channels) if self.axes == 2 else x
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, channels, *space) → (B, width)."""
+        return self.pool(self.stages(x)[-1])
+
+
+def resnet2d(
+    *,
+    depth: Literal[10, 18, 34, 50] = 50,
+    base: int = 64,
+    channels: int = 1,
+    stem: Literal["imagenet", "small"] = "imagenet",
+    window: tuple[float, float] = (0.0, 2000.0),
+    scale: Scale = "water",
+    weights: str | None = None,
+) -> nn.Module:
+    """A ResNet for slices, or with ``channels`` > 1 for slabs of neighbouring slices (2.5D).
+
+    Args:
+        depth: number of layers.
+        base: channels of the first stage; 64 is the published size.
+        channels: neighbouring slices seen at once; samples are (1, H, W), or (1, channels, H, W).
+        stem: "small" neither strides nor pools at first, for images of 28² and the like.
+        window: level and width in HU of what the network sees.
+        scale: "water" (0 HU is 0) or "unit" (0 to 1).
+        weights: a file with torchvision's names, below any prefix (torchvision, SwAV, MoCo, DINO,
+            RadImageNet): ``.safetensors``, or a torch file that holds nothing but tensors. RGB
+            stems are adapted.
+
+    Returns:
+        a module (B, 1, H, W) in HU → (B, 8·base), or four times that for depth 50.
+    """
+    encoder = ResNet(2, depth, base, channels, stem, "B", window, scale)
+    if weights is not None:
+        released.load(encoder.net, weights)
+    return encoder
+
+
+def resnet3d(
+    *,
+    depth: Literal[10, 18, 34, 50] = 18,
+    base: int = 64,
+    stem: Literal["imagenet", "small"] = "imagenet",
+    shortcut: Literal["A", "B"] = "B",
+    window: tuple[float, float] = (0.0, 2000.0),
+    scale: Scale = "water",
+    weights: str | None = None,
+) -> nn.Module:
+    """A ResNet for volumes.
+
+    Args:
+        depth: number of layers.
+        base: channels of the first stage; 64 is the published size.
+        stem: "small" neither strides nor pools at first.
+        shortcut: "B" convolves where shapes change. "A" pads with zeros, as MedicalNet's weights
+            of depth 18 and 34 need; MONAI's "A" passes no gradient, so choose it for them only.
+        window: level and width in HU of what the network sees.
+        scale: "water" (0 HU is 0) or "unit" (0 to 1).
+        weights: a file of MedicalNet's (Chen 2019, arXiv 1904.00625): ``resnet_10_23dataset.pth``
+            and the like, whose names begin with ``module.``.
+
+    Returns:
+        a module (B, 1, D, H, W) in HU → (B, 8·base), or four times that for depth 50.
+    """
+    encoder = ResNet(3, depth, base, 1, stem, shortcut, window, scale)
+    if weights is not None:
+        released.load(encoder.net, weights)
+    return encoder

@@ -1,0 +1,158 @@
+"""Released weights: reading the user's file safely, and fitting it to one of our encoders."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from medcl.errors import UsageError
+
+WRAPPERS = ("state_dict", "model", "net", "teacher", "student", "model_state", "model_state_dict")
+"""Keys under which published checkpoints keep their weights."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a file of weights fitted an encoder.
+
+    Attributes:
+        prefix: what stood before each name in the file.
+        matched: names that were filled.
+        missing: the encoder's names that the file lacks.
+        shapes: names that are in both, with different shapes.
+        unused: the file's names that the encoder has no place for (heads, decoders).
+    """
+
+    prefix: str
+    matched: tuple[str, ...]
+    missing: tuple[str, ...]
+    shapes: tuple[str, ...]
+    unused: tuple[str, ...]
+
+    def sentence(self) -> str:
+        """One line that says what did not match."""
+        parts = [f"{len(self.matched)} tensors matched"]
+        for names, what in (
+            (self.missing, "not in the file"),
+            (self.shapes, "of another shape"),
+            (self.unused, "in the file but not used"),
+        ):
+            if names:
+                shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+                parts.append(f"{len(names)} {what} ({shown})")
+        return "; ".join(parts) + "."
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    """The tensors of a ``.safetensors`` or torch file, by name; nothing in it is executed.
+
+    Raises:
+        UsageError: if there is no such file, or it is not a plain file of weights.
+    """
+    if not path.is_file():
+        raise UsageError(f"No weights at {path}: check encoder.weights.")
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise UsageError(f"{path} is not a safetensors file: {error}") from None
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises several kinds, from zip files to the unpickler
+        reason = str(error).splitlines()[0][:200]
+        raise UsageError(
+            f"{path} cannot be read as weights alone ({reason}). A file that needs code to be "
+            "loaded is refused: save its state_dict to .safetensors where you trust it."
+        ) from None
+    for _ in range(2):
+        if isinstance(content, Mapping):
+            content = next(
+                (content[k] for k in WRAPPERS if isinstance(content.get(k), Mapping)), content
+            )
+    found = {}
+    if isinstance(content, Mapping):
+        found = {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
+    if not found:
+        raise UsageError(f"{path} holds no tensors by name; is it a checkpoint of weights?")
+    return found
+
+
+def rename(name: str) -> str:
+    """Names of older MONAI and Swin checkpoints, as today's MONAI has them."""
+    name = re.sub(r"\.mlp\.fc([12])\.", r".mlp.linear\1.", name)
+    return re.sub(r"(layers\d)\.0\.0\.", r"\1.0.", name)
+
+
+def fit(module: nn.Module, weights: Mapping[str, Tensor], what: str) -> Fit:
+    """Copy ``weights`` into ``module`` wherever names match, below whatever prefix fits best.
+
+    A stem for RGB becomes one for c channels: its weights summed over RGB, divided by c, so that a
+    grey image gives what it gave as RGB.
+
+    Args:
+        module: to be filled.
+        weights: from `read`.
+        what: the file's name, for messages.
+
+    Raises:
+        UsageError: if less than half of the module's values were found.
+    """
+    own = {name: value for name, value in module.state_dict().items() if value.is_floating_point()}
+    theirs = {rename(name): value for name, value in weights.items()}
+    anchors = list(own)[:: max(len(own) // 8, 1)]
+    prefixes = {
+        name[: -len(anchor)]
+        for anchor in anchors
+        for name in theirs
+        if name == anchor or name.endswith("." + anchor)
+    }
+    prefix = max(
+        sorted(prefixes), key=lambda p: sum(p + name in theirs for name in own), default=""
+    )
+    filled: dict[str, Tensor] = {}
+    shapes = []
+    for name, value in own.items():
+        if prefix + name in theirs:
+            new = _stem(theirs[prefix + name], value)
+            if new.shape == value.shape:
+                filled[name] = new
+            else:
+                shapes.append(name)
+    share = sum(filled[n].numel() for n in filled) / max(sum(v.numel() for v in own.values()), 1)
+    unused = sorted(set(theirs) - {prefix + name for name in own})
+    counted = [name for name in unused if not name.endswith(("num_batches_tracked", "index"))]
+    missing = [name for name in own if prefix + name not in theirs]
+    report = Fit(prefix, tuple(filled), tuple(missing), tuple(shapes), tuple(counted))
+    if share < 0.5:
+        raise UsageError(
+            f"{what} does not fit this encoder ({share:.0%} of its values found): "
+            f"{report.sentence()} Check that depth, base and shortcut are those of the weights."
+        )
+    module.load_state_dict(filled, strict=False)
+    return report
+
+
+def load(module: nn.Module, path: str) -> Fit:
+    """`read` and `fit`; warns if anything did not match."""
+    report = fit(module, read(Path(path)), Path(path).name)
+    if report.missing or report.shapes or report.unused:
+        warnings.warn(f"{Path(path).name}: {report.sentence()}", stacklevel=2)
+    return report
+
+
+def _stem(weight: Tensor, like: Tensor) -> Tensor:
+    """A convolution over RGB as one over the channels of ``like``."""
+    if weight.dim() < 4 or weight.shape[1] != 3 or like.shape[1] == 3:
+        return weight
+    if (weight.shape[0], *weight.shape[2:]) != (like.shape[0], *like.shape[2:]):
+        return weight
+    return weight.sum(dim=1, keepdim=True).expand_as(like) / like.shape[1]
