@@ -59,7 +59,10 @@ class Assignment:
             )
         if not self.columns:
             return record
-        names = [record.key] if record.key in self.rows else self._row(_file(record))
+        part = record.key.rpartition("#")[2]
+        exact = [name for name in (record.key, part) if name in self.rows]
+        person = [record.patient] if record.patient in self.rows else []
+        names = exact or self._row(_file(record)) or person
         if not names:
             if "patient" not in self.columns:
                 return record
@@ -98,8 +101,9 @@ def load(patient_from: str | None = None, table: Path | None = None) -> Assignme
 
     Args:
         patient_from: a regular expression with a group named ``patient``, optionally one ``site``.
-        table: CSV or Parquet with a column ``key`` (path in the archive, or its name or stem), and
-            any of ``patient``, ``site``; every other column becomes a label and is not hashed.
+        table: CSV or Parquet with a column ``key``: the path in the archive, its name or stem, the
+            part of a file or the series, or else the patient whose items they all are. With any of
+            ``patient``, ``site``; every other column becomes a label and is not hashed.
 
     Raises:
         UsageError: for a broken pattern, an unreadable table, one without ``key``, a repeated key,

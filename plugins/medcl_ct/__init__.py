@@ -1,1 +1,1 @@
-"""Computed tomography for medcl. Reserved: the plugin is not written yet, and not announced."""
+"""Computed tomography for medcl: a hospital's archive to encoders of slices and volumes."""

@@ -1,0 +1,161 @@
+"""Problems of a series that can be lived with: their names, and what is done about each.
+
+What nobody wants in a training set of CT (another modality, a localiser, a coloured screenshot) is
+a reject of the index. Everything else is a finding: the index names it, and when the series is
+prepared a policy decides, which recipes set by name: ``prepare: {policy: {gantry-tilt: reject}}``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from medcl.errors import MedclError, UsageError
+from medcl.registry import did_you_mean
+
+Policy = Literal["reject", "resample", "split", "accept"]
+Severity = Literal["serious", "note"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One kind of problem.
+
+    Attributes:
+        severity: "serious" if the volume would be wrong were nothing done about it.
+        default: the policy where a recipe names none.
+        allowed: the policies that make sense for it.
+        about: what it is, as the end of "This series …".
+    """
+
+    severity: Severity
+    default: Policy
+    allowed: tuple[Policy, ...]
+    about: str
+
+
+FINDINGS: dict[str, Finding] = {
+    "single-slice": Finding(
+        "note", "accept", ("accept", "reject"), "has one slice; it is used in 2D, never as a volume"
+    ),
+    "gantry-tilt": Finding(
+        "serious",
+        "resample",
+        ("resample", "reject", "accept"),
+        "was scanned with a tilted gantry: its slices are shifted against each other",
+    ),
+    "missing-slices": Finding(
+        "serious",
+        "split",
+        ("split", "resample", "reject", "accept"),
+        "lacks slices: a gap is a multiple of the spacing",
+    ),
+    "non-uniform-spacing": Finding(
+        "serious",
+        "split",
+        ("split", "resample", "reject", "accept"),
+        "has distances between slices that differ by more than 10 %",
+    ),
+    "uneven-spacing": Finding(
+        "note",
+        "accept",
+        ("accept", "resample", "reject"),
+        "has distances between slices that differ by 1 to 10 %",
+    ),
+    "mixed-thickness": Finding(
+        "serious", "split", ("split", "reject", "accept"), "mixes slice thicknesses"
+    ),
+    "repeated-positions": Finding(
+        "serious",
+        "split",
+        ("split", "reject"),
+        "shows positions several times; each pass is an item of its own",
+    ),
+    "mixed-series": Finding(
+        "serious",
+        "split",
+        ("split", "reject"),
+        "mixes orientations, sizes, kernels or kinds of image; each is an item of its own",
+    ),
+    "duplicate-slices": Finding(
+        "note", "accept", ("accept", "reject"), "holds copies of slices, which were left out"
+    ),
+    "oblique": Finding(
+        "note", "accept", ("accept", "reject"), "lies oblique to the body by more than 10 degrees"
+    ),
+    "multi-frame": Finding(
+        "note", "accept", ("accept", "reject"), "keeps all its slices in one file"
+    ),
+    "derived": Finding("note", "accept", ("accept", "reject"), "was computed from another series"),
+    "reformatted": Finding(
+        "note", "accept", ("accept", "reject"), "was reformatted from another series"
+    ),
+    "projection": Finding(
+        "serious",
+        "reject",
+        ("reject", "accept"),
+        "is a projection or rendering, whose values are no attenuation of a place",
+    ),
+    "no-rescale": Finding(
+        "serious", "reject", ("reject", "accept"), "does not say how its values become HU"
+    ),
+    "not-hu": Finding(
+        "serious", "reject", ("reject", "accept"), "is not in HU: no value is as low as air"
+    ),
+    "no-position": Finding(
+        "serious",
+        "reject",
+        ("reject", "accept"),
+        "does not say where its slices lie; they were ordered by their numbers",
+    ),
+    "no-affine": Finding(
+        "serious", "reject", ("reject", "accept"), "does not say how it lies in the body"
+    ),
+    "no-series-uid": Finding(
+        "note",
+        "accept",
+        ("accept", "reject"),
+        "has no SeriesInstanceUID; its slices were joined by study, orientation and spacing",
+    ),
+    "no-patient-id": Finding(
+        "note",
+        "accept",
+        ("accept", "reject"),
+        "names no patient; its study, or else its folder, was taken for one",
+    ),
+    "lossy": Finding("note", "accept", ("accept", "reject"), "was compressed with loss"),
+    "burned-in": Finding(
+        "serious", "reject", ("reject", "accept"), "says that it has text burned into its pixels"
+    ),
+}
+
+
+def policies(given: Mapping[str, Policy]) -> dict[str, Policy]:
+    """The policy for every finding, from a recipe's section and the defaults.
+
+    Raises:
+        UsageError: for an unknown finding, or a policy that it does not allow.
+    """
+    for name, policy in given.items():
+        if name not in FINDINGS:
+            raise UsageError(f"Unknown key 'prepare.policy.{name}'. {did_you_mean(name, FINDINGS)}")
+        if policy not in FINDINGS[name].allowed:
+            allowed = ", ".join(FINDINGS[name].allowed)
+            raise UsageError(f"'prepare.policy.{name}' = {policy!r}: it can be {allowed}.")
+    return {name: given.get(name, finding.default) for name, finding in FINDINGS.items()}
+
+
+def refuse(found: Iterable[str], policy: Mapping[str, Policy]) -> None:
+    """Stop at the first finding whose policy is to reject.
+
+    Raises:
+        MedclError: that names it, and the setting that would accept it.
+    """
+    for name in found:
+        if policy[name] == "reject":
+            other = next(p for p in FINDINGS[name].allowed if p != "reject")
+            raise MedclError(
+                f"{name}: this series {FINDINGS[name].about}. "
+                f"Use it nevertheless: prepare.policy.{name}={other}"
+            )

@@ -1,0 +1,253 @@
+"""What a DICOM header says of one slice: what it is, where it lies, which stack it belongs to."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from medcl.plugin import Reject, Scalar
+from medcl_ct import words
+from medcl_ct.stacking import is_frame
+from medcl_ct.tags import COMPRESSED_FROM, Tags
+
+CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
+ENHANCED = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
+DIRECTORY = "1.2.840.10008.1.3.10"
+_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+
+_LOCALISER = {"LOCALIZER", "SCOUT", "TOPOGRAM", "SURVIEW"}
+_REFORMATTED = {"MPR", "REFORMATTED", "CSA MPR", "RESAMPLED", "CSA RESAMPLED", "CURVED", "CPR"}
+_PROJECTION = {
+    *("MIP", "MINIP", "MEAN_IP", "PROJECTION IMAGE", "CSAMANIPULATED", "VRT", "VOLUME_RENDERED"),
+    *("SSD", "3D", "PASTED"),
+}
+_HU = re.compile(r"HU|houn|US$", re.IGNORECASE)  # also as it is misspelt; US: unspecified
+_NOBODY = {"", "0", "anon", "anonymous", "anonymized", "anonymised", "unknown", "none", "na", "n/a"}
+_NOBODY |= {"removed", "deleted", "no id", "noid", "patient", "xxx", "no name"}
+
+
+@dataclass(frozen=True)
+class Stack:
+    """What all slices of one volume have in common. Holds identifiers: never leaves the journal."""
+
+    patient: str
+    patient_known: bool
+    study: str
+    series: str
+    frame: str
+    kind: str
+    kernel: str
+    orientation: tuple[float, ...]
+    spacing: tuple[float, float]
+    shape: tuple[int, int]
+    folder: str = ""
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One slice of a stack. ``file`` may name a member of an archive, see `medcl.plugin.MEMBER`."""
+
+    file: str
+    uid: str
+    position: tuple[float, ...] | None
+    instance: float | None
+    acquisition: float | None
+    location: float | None
+    thickness: float | None
+    frames: int = 1
+
+
+@dataclass(frozen=True)
+class Read:
+    """A usable slice, its stack, and what else was seen."""
+
+    stack: Stack
+    slice: Slice
+    site: str | None
+    fields: dict[str, Scalar] = field(default_factory=dict)
+    labels: dict[str, Scalar] = field(default_factory=dict)
+    findings: tuple[str, ...] = ()
+
+
+def interpret(tags: Tags, file: str, folder: str, left: int | None) -> Read | Reject:
+    """Accept a file as a slice of CT, or say why not.
+
+    Args:
+        tags: of the file.
+        file: its path (and member).
+        folder: where it lies: stands for the series, and for the patient, where they have no name.
+        left: bytes of the file behind the header, if the reader knows.
+    """
+    refused = _refused(tags, left)
+    if refused is not None:
+        return Reject(file, *refused)
+    frames = int(_number(tags, "NumberOfFrames") or 1)
+    multi = frames > 1 or tags.get("SOPClassUID") in ENHANCED
+    kinds = _kinds(tags)
+    findings = [
+        *(["multi-frame"] if multi else []),
+        *([] if multi or _has(tags, "RescaleSlope", "RescaleIntercept") else ["no-rescale"]),
+        *([] if _HU.match(tags.get("RescaleType", "HU")) else ["not-hu"]),
+        *(["lossy"] if tags.get("LossyImageCompression") == "01" else []),
+        *(["burned-in"] if tags.get("BurnedInAnnotation", "").upper() == "YES" else []),
+        *_kind_findings(kinds),
+    ]
+    position = _vector(tags, "ImagePositionPatient", 3)
+    orientation = _vector(tags, "ImageOrientationPatient", 6)
+    if not multi and (position is None or orientation is None):
+        findings.append("no-position")
+        position = None
+    study, series = tags.get("StudyInstanceUID", ""), tags.get("SeriesInstanceUID", "")
+    patient = tags.get("PatientID", "")
+    known = patient.lower() not in _NOBODY
+    if not known:
+        findings.append("no-patient-id")
+        patient = f"study {study}" if study else f"folder {folder}"
+    if not series:
+        findings.append("no-series-uid")
+    spacing = _vector(tags, "PixelSpacing", 2) or (0.0, 0.0)
+    stack = Stack(
+        patient,
+        known,
+        study,
+        series,
+        tags.get("FrameOfReferenceUID", ""),
+        "+".join(sorted(kinds & (_REFORMATTED | _PROJECTION))),
+        words.kernel(tags.get("ConvolutionKernel")) or "",
+        tuple(round(v, 3) for v in orientation or ()),
+        (round(spacing[0], 5), round(spacing[1], 5)),
+        (tags["Rows"], tags["Columns"]),
+        "" if series else folder,
+    )
+    this = Slice(
+        file,
+        tags.get("SOPInstanceUID", ""),
+        position,
+        _number(tags, "InstanceNumber"),
+        _number(tags, "AcquisitionNumber"),
+        _number(tags, "SliceLocation"),
+        _number(tags, "SliceThickness"),
+        frames,
+    )
+    return Read(
+        stack, this, tags.get("InstitutionName"), _fields(tags), _labels(tags), tuple(findings)
+    )
+
+
+def _refused(tags: Tags, left: int | None) -> tuple[str, str] | None:
+    """Why a file is of no use for any recipe: (code, reason)."""
+    sop, modality = tags.get("SOPClassUID", ""), tags.get("Modality", "")
+    rows, columns = tags.get("Rows", 0), tags.get("Columns", 0)
+    samples = tags.get("SamplesPerPixel", 1)
+    if sop == DIRECTORY:
+        return "directory", "A DICOMDIR: the files it lists are indexed themselves."
+    if sop.startswith(_CAPTURE):
+        return "secondary-capture", "A secondary capture: a picture of something, not a scan."
+    if modality != "CT" and sop not in (CT_IMAGE, *ENHANCED):
+        shown = modality if re.fullmatch(r"[A-Z]{2,16}", modality) else "not given"
+        return "not-ct", f"The modality is {shown}, not CT."
+    if sop and sop not in (CT_IMAGE, *ENHANCED):
+        return (
+            "not-an-image",
+            "It belongs to a CT study but is no CT image (report, dose, plan, …).",
+        )
+    if _kinds(tags) & _LOCALISER:
+        return "localiser", "A localiser: an overview to plan the scan on, not a slice."
+    if rows < 1 or columns < 1:
+        return "no-pixels", "It says of no rows and columns: there is no image in it."
+    if samples != 1:
+        return "colour", f"It has {samples} colours a pixel: a screenshot or a rendering, no CT."
+    if sop not in ENHANCED and _vector(tags, "PixelSpacing", 2) is None:
+        return (
+            "no-spacing",
+            "PixelSpacing is missing: there is no telling how large its pixels are.",
+        )
+    if _number(tags, "NumberOfFrames") not in (None, 1) and sop not in ENHANCED:
+        return "multi-frame-plain", "Several frames in a plain CT image: their places are not told."
+    syntax = tags.get("TransferSyntaxUID", "")
+    plain = not syntax.startswith((COMPRESSED_FROM, "1.2.840.10008.1.2.5"))
+    frames = int(_number(tags, "NumberOfFrames") or 1)
+    need = rows * columns * frames * (tags.get("BitsAllocated", 16) // 8)
+    if left and plain and left < need:
+        return "truncated", f"The file ends early: {need:,} bytes of pixels are due, {left:,} left."
+    return None
+
+
+def _kinds(tags: Tags) -> set[str]:
+    return {part.strip().upper() for part in tags.get("ImageType", "").split("\\")}
+
+
+def _kind_findings(kinds: set[str]) -> list[str]:
+    if kinds & _PROJECTION:
+        return ["projection"]
+    if kinds & _REFORMATTED:
+        return ["reformatted"]
+    return ["derived"] if "DERIVED" in kinds else []
+
+
+def _has(tags: Tags, *names: str) -> bool:
+    return all(_number(tags, name) is not None for name in names)
+
+
+def _number(tags: Tags, name: str) -> float | None:
+    values = tags.get(name)
+    return values[0] if values else None
+
+
+def _vector(tags: Tags, name: str, length: int) -> tuple[float, ...] | None:
+    values = tags.get(name)
+    if values is None or len(values) != length:
+        return None
+    if name == "PixelSpacing" and min(values) <= 0:
+        return None
+    if name == "ImageOrientationPatient" and not is_frame(np.array(values)):
+        return None
+    return tuple(values)
+
+
+def _fields(tags: Tags) -> dict[str, Scalar]:
+    """Technical columns: numbers, and words of fixed lists or of strict shape."""
+    maker = words.vendor(tags.get("Manufacturer"))
+    return {
+        "source": "dicom",
+        "manufacturer": maker,
+        "model": words.model(tags.get("ManufacturerModelName"), maker),
+        "kernel": words.kernel(tags.get("ConvolutionKernel")),
+        "kvp": _number(tags, "KVP"),
+        "thickness": _number(tags, "SliceThickness"),
+        "body_part": words.regions(tags.get("BodyPartExamined")),
+        "contrast": words.contrast(tags.get("ContrastBolusAgent")),
+    }
+
+
+def _labels(tags: Tags) -> dict[str, Scalar]:
+    """Weak labels: what the free texts hint at, and who was scanned."""
+    texts = ("BodyPartExamined", "StudyDescription", "SeriesDescription", "ProtocolName")
+    sex = tags.get("PatientSex", "")
+    return {
+        "weak_region": words.regions(*(tags.get(name) for name in texts)),
+        "sex": sex if sex in ("F", "M", "O") else None,
+        "age": words.age(tags.get("PatientAge")),
+    }
+
+
+def to_json(stack: Stack, slices: list[Slice]) -> dict[str, str]:
+    """A stack and some of its slices as `medcl.plugin.Record.private` holds them."""
+    rows = [list(asdict(s).values()) for s in slices]
+    return {"stack": json.dumps(asdict(stack)), "slices": json.dumps(rows, separators=(",", ":"))}
+
+
+def from_json(private: Any) -> tuple[Stack, list[Slice]]:
+    """The inverse of `to_json`."""
+    raw = json.loads(private["stack"])
+    for name in ("orientation", "spacing", "shape"):
+        raw[name] = tuple(raw[name])
+    slices = [
+        Slice(row[0], row[1], None if row[2] is None else tuple(row[2]), *row[3:])
+        for row in json.loads(private["slices"])
+    ]
+    return Stack(**raw), slices

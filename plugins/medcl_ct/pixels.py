@@ -1,0 +1,260 @@
+"""Where a volume's values come from: slices in HU one at a time, in any order, with their geometry.
+
+Nothing here holds more than one slice of a DICOM series, so that 2,000 slices cost no more memory
+than 20.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medcl.errors import MedclError
+from medcl.plugin import MEMBER
+from medcl_ct import archives, enhanced, header, tags, volumes
+from medcl_ct.quiet import quiet
+from medcl_ct.units import VOLUMES
+
+PADDING = -32768.0
+"""Marks pixels outside of what was scanned, in the slices of a `Source`."""
+
+_PACKAGES = {
+    "1.2.840.10008.1.2.4.5": "pylibjpeg-libjpeg",  # .50, .51, .57 JPEG
+    "1.2.840.10008.1.2.4.70": "pylibjpeg-libjpeg",
+    "1.2.840.10008.1.2.4.8": "pylibjpeg-libjpeg",  # .80, .81 JPEG-LS
+    "1.2.840.10008.1.2.4.9": "pylibjpeg-openjpeg",  # .90, .91 JPEG 2000
+    "1.2.840.10008.1.2.4.20": "pylibjpeg-openjpeg",  # .201 – .203 HTJ2K
+    "1.2.840.10008.1.2.5": "pylibjpeg-rle",
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """A volume as it was scanned.
+
+    Attributes:
+        positions: (N, 3) mm LPS, of each slice's first pixel, in order.
+        orientation: (6,) directions of rows and of columns.
+        spacing: of rows and of columns, in mm.
+        shape: rows, columns.
+        thickness: (N,) mm, or None.
+        placed: whether the positions are real.
+        slices: yields (n, HU (rows, columns) float32) for every n, in any order, once.
+    """
+
+    positions: NDArray[np.float64]
+    orientation: NDArray[np.float64]
+    spacing: tuple[float, float]
+    shape: tuple[int, int]
+    thickness: NDArray[np.float64] | None
+    placed: bool
+    slices: Callable[[], Iterator[tuple[int, NDArray[np.float32]]]]
+
+
+def open_source(root: Path, files: Sequence[str]) -> Source:
+    """The source that the files of an item are.
+
+    Raises:
+        MedclError: if the geometry cannot be read.
+    """
+    first = files[0].partition(MEMBER)[0]
+    if first.lower().endswith(VOLUMES):
+        return _volume(root / first)
+    read: dict[str, tags.Tags] = {}
+    for file, opener, size in _each(root, files, tags.HEADER_LIMIT):
+        read[file] = tags.read(opener, size)[0]
+    if len(files) == 1 and read[files[0]].get("SOPClassUID") in header.ENHANCED:
+        return _frames(root, files[0])
+    return _series(root, files, [read[file] for file in files])
+
+
+def _each(
+    root: Path, files: Sequence[str], limit: int | None = None
+) -> Iterator[tuple[str, tags.Opener, int]]:
+    """Each file, a way to open it, and its size: from a folder, or in one pass over an archive.
+
+    Raises:
+        MedclError: if a member is gone, or the archive is refused.
+    """
+    inside: dict[str, set[str]] = {}
+    for file in files:
+        path, _, member = file.partition(MEMBER)
+        if member:
+            inside.setdefault(path, set()).add(member)
+        else:
+            yield file, tags.open_path(root / path), (root / path).stat().st_size
+    for path, wanted in inside.items():
+        left = set(wanted)
+        try:
+            for found in archives.members(root / path, limit):
+                if found.name in left:
+                    left.remove(found.name)
+                    yield f"{path}{MEMBER}{found.name}", found.open, found.size
+                    if not left:
+                        break
+        except archives.Refused as why:
+            raise MedclError(f"{why.code}: {why.reason}") from None
+        if left:
+            raise MedclError(f"missing-member: {len(left)} slices are no longer in the archive.")
+
+
+def _series(root: Path, files: Sequence[str], read: Sequence[tags.Tags]) -> Source:
+    """One file a slice."""
+    slices = []
+    for file, found in zip(files, read, strict=True):
+        one = header.interpret(found, file, str(PurePosixPath(file).parent), None)
+        if not isinstance(one, header.Read):
+            raise MedclError(f"{one.code}: {one.reason}")
+        slices.append(one)
+    first = slices[0].stack
+    thickness = [one.slice.thickness for one in slices]
+    placed = all(one.slice.position is not None for one in slices)
+    if placed:
+        positions = np.array([one.slice.position for one in slices], dtype=np.float64)
+        exact = _orientation(read[0])
+    else:
+        step = thickness[0] or 1.0
+        positions = np.arange(len(slices))[:, None] * np.array([0.0, 0.0, step])
+        exact = np.array([1.0, 0, 0, 0, 1, 0])
+    place = {file: n for n, file in enumerate(files)}
+
+    def each() -> Iterator[tuple[int, NDArray[np.float32]]]:
+        for file, opener, _ in _each(root, files):
+            yield place[file], _decoded(opener, first.shape)
+
+    return Source(
+        positions,
+        exact,
+        first.spacing,
+        first.shape,
+        None if None in thickness else np.array(thickness, dtype=np.float64),
+        placed,
+        each,
+    )
+
+
+def _orientation(read: tags.Tags) -> NDArray[np.float64]:
+    """Directions of rows and columns (6,), each made a unit vector."""
+    directions = np.array(read["ImageOrientationPatient"], dtype=np.float64).reshape(2, 3)
+    unit: NDArray[np.float64] = directions / np.linalg.norm(directions, axis=1, keepdims=True)
+    return unit.ravel()
+
+
+def _decoded(opener: tags.Opener, shape: tuple[int, int]) -> NDArray[np.float32]:
+    """One slice's HU; padding marked. Rescale belongs to the slice, not to the series."""
+    import pydicom
+
+    with opener() as handle, quiet():
+        dataset = pydicom.dcmread(handle, force=True)
+        stored = _pixels(dataset)
+        if stored.shape != shape:
+            raise MedclError(
+                f"undecodable: a slice decodes to {stored.shape}, its header says {shape}."
+            )
+        slope = float(dataset.get("RescaleSlope") or 1)
+        intercept = float(dataset.get("RescaleIntercept") or 0)
+        return to_hu(stored, slope, intercept, dataset)
+
+
+def to_hu(
+    stored: NDArray[Any], slope: float, intercept: float, dataset: Any
+) -> NDArray[np.float32]:
+    """Stored values → HU, with the padding that the dataset names marked before the rescale."""
+    values = stored.astype(np.float32)
+    outside = np.zeros(stored.shape, dtype=bool)
+    padding, limit = dataset.get("PixelPaddingValue"), dataset.get("PixelPaddingRangeLimit")
+    if padding is not None:
+        low, high = sorted((int(padding), int(padding if limit is None else limit)))
+        outside = (stored >= low) & (stored <= high)
+    if slope != 1 or intercept != 0:
+        values = values * np.float32(slope) + np.float32(intercept)
+    values[outside] = PADDING
+    return values
+
+
+def _pixels(dataset: Any, frame: int | None = None) -> NDArray[Any]:
+    """Decode a dataset's pixels.
+
+    Raises:
+        MedclError: that names the package to install, where a codec is missing.
+    """
+    from pydicom.pixels import get_decoder, pixel_array
+
+    syntax = getattr(getattr(dataset, "file_meta", None), "TransferSyntaxUID", None)
+    if syntax is None:
+        raise MedclError("undecodable: no transfer syntax says how its pixels are stored.")
+    try:
+        decoder: Any = get_decoder(syntax)
+    except NotImplementedError:
+        raise MedclError(f"undecodable: {_syntax(syntax)} is no way to store pixels.") from None
+    if syntax.is_encapsulated and not decoder.is_available:
+        package = next((p for start, p in _PACKAGES.items() if str(syntax).startswith(start)), None)
+        how = f": pip install {package}" if package else ""
+        raise MedclError(f"missing-codec: {_syntax(syntax)} needs a decoder{how}")
+    try:
+        with quiet():
+            return np.asarray(pixel_array(dataset, index=frame))
+    except Exception as error:
+        raise MedclError(
+            f"undecodable: the pixels of a slice do not decode as {_syntax(syntax)} "
+            f"({type(error).__name__})."
+        ) from error
+
+
+def _syntax(uid: Any) -> str:
+    return uid.name if uid.is_transfer_syntax else "an unknown transfer syntax"
+
+
+def _frames(root: Path, file: str) -> Source:
+    """All slices in one file."""
+    import pydicom
+
+    dataset: Any = None
+    for _, opener, _ in _each(root, [file]):
+        with opener() as handle, quiet():
+            dataset = pydicom.dcmread(BytesIO(handle.read()))
+            found = enhanced.frames(dataset)
+    shape = (int(dataset.Rows), int(dataset.Columns))
+
+    def each() -> Iterator[tuple[int, NDArray[np.float32]]]:
+        for n, frame in enumerate(found.order):
+            slope, intercept = found.rescale[n]
+            yield n, to_hu(_pixels(dataset, int(frame)), slope, intercept, dataset)
+
+    return Source(
+        found.positions,
+        found.orientation,
+        found.spacing,
+        shape,
+        found.thickness,
+        True,
+        each,
+    )
+
+
+def _volume(path: Path) -> Source:
+    volume = volumes.open_volume(path)
+
+    def each() -> Iterator[tuple[int, NDArray[np.float32]]]:
+        data = volume.data()
+        for n, at in enumerate(volume.order):
+            values = np.asarray(data[:, :, at]).T.astype(np.float32)
+            if volume.slope != 1 or volume.intercept != 0:
+                values = values * np.float32(volume.slope) + np.float32(volume.intercept)
+            yield n, values
+
+    return Source(
+        volume.positions,
+        volume.orientation,
+        volume.spacing,
+        (volume.shape[1], volume.shape[0]),
+        None,
+        volume.placed,
+        each,
+    )

@@ -1,0 +1,39 @@
+"""The plugin value of this modality. Light to import: torch, pydicom and nibabel load when needed.
+
+An archive's slices are read one by one, wherever they lie (`scan`), and joined into series when all
+are known (`assemble`); a problem that is noticed on the way has a name (`findings`), and what is
+done about it is set in the recipe (``prepare.policy``).
+"""
+
+from __future__ import annotations
+
+from medcl.plugin import CONTRACT, Plugin, Task
+from medcl_ct.scan import scan
+from medcl_ct.series import assemble
+from medcl_ct.units import units
+
+plugin = Plugin(
+    name="ct",
+    summary="CT: DICOM archives, NIfTI and NRRD to volumes in HU, for encoders in 2D and 3D.",
+    contract=CONTRACT,
+    units=units,
+    scan=scan,
+    assemble=assemble,
+    prepare="medcl_ct.prepare:prepare",
+    dataset="medcl_ct.dataset:dataset",
+    views="medcl_ct.views:views",
+    encoders={
+        "resnet2d": "medcl_ct.encoders.resnet:resnet2d",
+        "resnet3d": "medcl_ct.encoders.resnet:resnet3d",
+    },
+    tasks={
+        "organ": Task(
+            label="organ",
+            kind="multiclass",
+            dataset={"kind": "slice"},
+            about="The organ of a slice or crop, as in OrganSMNIST and OrganMNIST3D.",
+        ),
+    },
+    methods={"joint2d3d": "medcl_ct.joint:Joint2D3D"},
+    preview="medcl_ct.preview:preview",
+)

@@ -1,0 +1,103 @@
+"""The files of one unit → slices, by stack, or finished items; or the reason why not.
+
+A slice's series is complete only when the whole archive was read, so what is yielded here are
+pieces of stacks, which `medcl_ct.series.assemble` joins. Volume files and multi-frame images are
+whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
+
+from medcl.plugin import MEMBER, Record, Reject, Unit
+from medcl_ct import archives, benchmark, directory, enhanced, header, tags, volumes
+from medcl_ct.header import Read, Stack
+from medcl_ct.units import ARCHIVES, BENCHMARK, VOLUMES, foreign
+
+_GZIP = b"\x1f\x8b"
+
+
+def scan(root: Path, unit: Unit) -> Iterator[Record | Reject]:
+    """Read the headers of a unit; pixels are not decoded."""
+    first = unit.files[0].path
+    name = first.lower()
+    if name.endswith(ARCHIVES):
+        yield from _pieces(_archive(root, first))
+    elif name.endswith(BENCHMARK):
+        yield from benchmark.scan(root, first)
+    elif any(file.path.lower().endswith(VOLUMES) for file in unit.files):
+        yield from volumes.scan(root, [file.path for file in unit.files])
+    else:
+        yield from _pieces(_files(root, unit))
+
+
+def _pieces(found: Iterable[Read | Record | Reject]) -> Iterator[Record | Reject]:
+    """Slices of one stack become one record; everything else is passed on."""
+    stacks: dict[tuple[Stack, str | None, tuple[str, ...]], list[Read]] = {}
+    for item in found:
+        if isinstance(item, Read):
+            stacks.setdefault((item.stack, item.site, item.findings), []).append(item)
+        else:
+            yield item
+    for (stack, site, findings), reads in stacks.items():
+        slices = [read.slice for read in reads]
+        yield Record(
+            f"{slices[0].file.replace(MEMBER, '!')}#piece",
+            tuple(piece.file for piece in slices),
+            stack.patient,
+            site,
+            reads[0].fields,
+            reads[0].labels,
+            findings,
+            header.to_json(stack, slices),
+        )
+
+
+def _files(root: Path, unit: Unit) -> Iterator[Read | Record | Reject]:
+    for file in unit.files:
+        path = root / file.path
+        folder = str(PurePosixPath(file.path).parent)
+        if file.size == 0:
+            yield Reject(file.path, "empty", "The file is empty.")
+        elif PurePosixPath(file.path).name.upper().startswith("DICOMDIR"):
+            yield directory.check(root, file.path)
+        else:
+            yield _one(file.path, folder, tags.open_path(path), file.size)
+
+
+def _archive(root: Path, path: str) -> Iterator[Read | Record | Reject]:
+    """The members of an archive. Where it turns out unsafe, nothing of it is used."""
+    found: list[Read | Record | Reject] = []
+    try:
+        for member in archives.members(root / path, limit=tags.HEADER_LIMIT):
+            name = member.name.lower()
+            place = PurePosixPath(path, member.name)
+            if name.endswith((*ARCHIVES, *VOLUMES, BENCHMARK)):
+                reason = "An archive or volume inside an archive: unpack the outer one."
+                found.append(Reject(f"{path}!{member.name}", "nested-archive", reason))
+            elif not foreign(name) and not place.name.upper().startswith("DICOMDIR"):
+                file = f"{path}{MEMBER}{member.name}"
+                found.append(_one(file, str(place.parent), member.open, member.size))
+    except archives.Refused as why:
+        found = [Reject(path, why.code, why.reason)]
+    yield from found
+
+
+def _one(file: str, folder: str, open_file: tags.Opener, size: int) -> Read | Record | Reject:
+    """One file, wherever it lies. Whatever is wrong with it costs nothing else."""
+    key = file.replace(MEMBER, "!")
+    try:
+        read, end = tags.read(open_file, size)
+    except tags.NotDicom:
+        with open_file() as handle:
+            packed = handle.read(2) == _GZIP
+        if packed:
+            return Reject(key, "compressed", "A file packed by gzip: unpack it first.")
+        return Reject(key, "not-dicom", "It is no DICOM file, or has no tag of an image.")
+    except Exception as error:
+        return Reject(key, "unreadable", f"Its header cannot be read ({type(error).__name__}).")
+    if read.get("SOPClassUID") in header.ENHANCED:
+        return enhanced.record(file, folder, read, open_file)
+    found = header.interpret(read, file, folder, size - end if end else None)
+    return Reject(key, found.code, found.reason) if isinstance(found, Reject) else found

@@ -1,0 +1,340 @@
+"""The few tags that indexing needs, read from the front of a DICOM file.
+
+A plain walk over the elements, for the two little-endian encodings in which nearly all files are
+written. It stops after the last wanted tag, decodes nothing else, and gives up (`Odd`) at the first
+thing that is out of the ordinary: pydicom then reads that file. Both give the same values.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from medcl_ct.quiet import quiet
+
+Tags = dict[str, Any]
+"""Keyword → text, a tuple of numbers, or an int; absent and empty tags are not in it."""
+
+Opener = Callable[[], BinaryIO]
+"""Opens a file at its beginning."""
+
+TEXT, NUMBERS, SHORT = "text", "numbers", "short"
+
+WANTED: dict[int, tuple[str, str]] = {
+    0x00080005: ("SpecificCharacterSet", TEXT),
+    0x00080008: ("ImageType", TEXT),
+    0x00080016: ("SOPClassUID", TEXT),
+    0x00080018: ("SOPInstanceUID", TEXT),
+    0x00080060: ("Modality", TEXT),
+    0x00080070: ("Manufacturer", TEXT),
+    0x00080080: ("InstitutionName", TEXT),
+    0x00081030: ("StudyDescription", TEXT),
+    0x0008103E: ("SeriesDescription", TEXT),
+    0x00081090: ("ManufacturerModelName", TEXT),
+    0x00100020: ("PatientID", TEXT),
+    0x00100040: ("PatientSex", TEXT),
+    0x00101010: ("PatientAge", TEXT),
+    0x00180010: ("ContrastBolusAgent", TEXT),
+    0x00180015: ("BodyPartExamined", TEXT),
+    0x00180050: ("SliceThickness", NUMBERS),
+    0x00180060: ("KVP", NUMBERS),
+    0x00181030: ("ProtocolName", TEXT),
+    0x00181120: ("GantryDetectorTilt", NUMBERS),
+    0x00181210: ("ConvolutionKernel", TEXT),
+    0x0020000D: ("StudyInstanceUID", TEXT),
+    0x0020000E: ("SeriesInstanceUID", TEXT),
+    0x00200012: ("AcquisitionNumber", NUMBERS),
+    0x00200013: ("InstanceNumber", NUMBERS),
+    0x00200032: ("ImagePositionPatient", NUMBERS),
+    0x00200037: ("ImageOrientationPatient", NUMBERS),
+    0x00200052: ("FrameOfReferenceUID", TEXT),
+    0x00201041: ("SliceLocation", NUMBERS),
+    0x00280002: ("SamplesPerPixel", SHORT),
+    0x00280008: ("NumberOfFrames", NUMBERS),
+    0x00280010: ("Rows", SHORT),
+    0x00280011: ("Columns", SHORT),
+    0x00280030: ("PixelSpacing", NUMBERS),
+    0x00280100: ("BitsAllocated", SHORT),
+    0x00280301: ("BurnedInAnnotation", TEXT),
+    0x00281052: ("RescaleIntercept", NUMBERS),
+    0x00281053: ("RescaleSlope", NUMBERS),
+    0x00281054: ("RescaleType", TEXT),
+    0x00282110: ("LossyImageCompression", TEXT),
+}
+_LAST = max(WANTED)
+_WANTED_IN_META = {0x00020010: ("TransferSyntaxUID", TEXT)}
+
+IMPLICIT = "1.2.840.10008.1.2"
+_NOT_LITTLE = ("1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99")  # big-endian, deflated
+COMPRESSED_FROM = "1.2.840.10008.1.2.4"  # JPEG and its kin; RLE is .5
+
+_FIRST_READ = 16 * 1024
+HEADER_LIMIT = 64 * 1024 * 1024
+_DEEPEST = 16
+
+_UNDEFINED = 0xFFFFFFFF
+_ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
+_LONG = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR"))
+_LONG |= {b"UT", b"UV"}
+_SHORT_VR = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
+_explicit = struct.Struct("<HH2sH").unpack_from
+_implicit = struct.Struct("<HHI").unpack_from
+_u32 = struct.Struct("<I").unpack_from
+
+
+class NotDicom(Exception):
+    """The bytes are no DICOM file."""
+
+
+class Odd(Exception):
+    """Legal or not, not for this walk."""
+
+
+class _Short(Exception):
+    """The walk needs more of the file than it was given."""
+
+
+def read(open_file: Opener, size: int) -> tuple[Tags, int]:
+    """The wanted tags of a file, and how many of its bytes were behind the reader when it stopped.
+
+    Args:
+        open_file: opens the file, from its beginning; called again where pydicom has to read it.
+        size: of the file in bytes.
+
+    Raises:
+        NotDicom: if it is none.
+        Exception: whatever pydicom raises for a file that even it cannot read.
+    """
+    with open_file() as handle:
+        data = handle.read(_FIRST_READ)
+        if not looks_like_dicom(data):
+            raise NotDicom
+        try:
+            while True:
+                try:
+                    return walk(data, complete=len(data) >= size)
+                except _Short:
+                    if len(data) >= min(size, HEADER_LIMIT):
+                        raise Odd from None
+                    more = handle.read(15 * len(data))
+                    if not more:
+                        raise Odd from None
+                    data += more
+        except Odd:
+            pass
+    with open_file() as handle:
+        return by_pydicom(handle), 0
+
+
+def looks_like_dicom(data: bytes) -> bool:
+    """Whether there is the mark of a DICOM file, or an element that one may start with."""
+    if data[128:132] == b"DICM":
+        return True
+    if len(data) < 8:
+        return False
+    for order in "<>":
+        group, element, length = struct.unpack_from(f"{order}HHI", data)
+        known = (group == 2 and element <= 0x16) or (group == 8 and element <= 0x70)
+        if known and (data[4:6] in _SHORT_VR or length < 256):
+            return True
+    return False
+
+
+def walk(data: bytes, *, complete: bool) -> tuple[Tags, int]:
+    """The wanted tags in the front part of a file, and where the walk stopped.
+
+    Args:
+        data: from the file's beginning.
+        complete: whether this is all of the file.
+
+    Raises:
+        Odd: if the encoding is none of the two, or an element does not look like one.
+        _Short: if ``data`` ends before the last wanted tag, and there is more.
+    """
+    raw: dict[str, tuple[str, bytes]] = {}
+    position = 0
+    if data[128:132] == b"DICM":
+        position = _elements(data, 132, 0x0002FFFF, _WANTED_IN_META, raw, True, complete)
+    syntax = _decoded(*raw["TransferSyntaxUID"]) if "TransferSyntaxUID" in raw else None
+    if syntax is None or syntax in _NOT_LITTLE:
+        raise Odd
+    explicit = syntax != IMPLICIT
+    if not explicit and data[position + 4 : position + 6] in (_SHORT_VR | _LONG):
+        raise Odd  # says implicit, looks explicit
+    end = _elements(data, position, _LAST, WANTED, raw, explicit, complete)
+    tags = {name: _decoded(kind, value) for name, (kind, value) in raw.items()}
+    return {name: value for name, value in tags.items() if value is not None}, end
+
+
+def _elements(
+    data: bytes,
+    position: int,
+    last: int,
+    wanted: dict[int, tuple[str, str]],
+    found: dict[str, tuple[str, bytes]],
+    explicit: bool,
+    complete: bool,
+) -> int:
+    """Walk until a tag above ``last``; returns where that is."""
+    end, before = len(data), 0
+    while position + 8 <= end:
+        if explicit:
+            group, element, vr, length = _explicit(data, position)
+            start = position + 8
+            tag = group << 16 | element
+            if tag > last:
+                return position
+            if vr in _LONG:
+                if position + 12 > end:
+                    break
+                (length,) = _u32(data, start)
+                start += 4
+                if length == _UNDEFINED and vr == b"UN":
+                    raise Odd
+            elif vr not in _SHORT_VR:
+                raise Odd
+        else:
+            group, element, length = _implicit(data, position)
+            start = position + 8
+            tag = group << 16 | element
+            if tag > last:
+                return position
+        if tag <= before:  # out of order, or twice
+            raise Odd
+        before = tag
+        if length == _UNDEFINED:
+            if tag in wanted:
+                raise Odd
+            position = _after_sequence(data, start, explicit, 0)
+            continue
+        position = start + length
+        if tag in wanted:
+            if position > end:
+                break
+            name, kind = wanted[tag]
+            found[name] = kind, data[start:position]
+    if complete and position == end:
+        return position
+    raise _Short
+
+
+def _after_sequence(data: bytes, position: int, explicit: bool, depth: int) -> int:
+    """The end of a sequence of undefined length that starts here."""
+    if depth > _DEEPEST:
+        raise Odd
+    while position + 8 <= len(data):
+        group, element, length = _implicit(data, position)
+        tag = group << 16 | element
+        position += 8
+        if tag == _SEQUENCE_END:
+            return position
+        if tag != _ITEM:
+            raise Odd
+        if length != _UNDEFINED:
+            position += length
+        else:
+            position = _after_item(data, position, explicit, depth)
+    raise _Short
+
+
+def _after_item(data: bytes, position: int, explicit: bool, depth: int) -> int:
+    while position + 8 <= len(data):
+        group, element, length = _implicit(data, position)
+        if group << 16 | element == _ITEM_END:
+            return position + 8
+        position += 8
+        if explicit:
+            vr, length = data[position - 4 : position - 2], length >> 16
+            if vr in _LONG:
+                if position + 4 > len(data):
+                    break
+                (length,) = _u32(data, position)
+                position += 4
+                if length == _UNDEFINED and vr == b"UN":
+                    raise Odd
+            elif vr not in _SHORT_VR:
+                raise Odd
+        if length == _UNDEFINED:
+            position = _after_sequence(data, position, explicit, depth + 1)
+        else:
+            position += length
+    raise _Short
+
+
+def _decoded(kind: str, raw: bytes) -> Any:
+    if kind == SHORT:
+        if len(raw) != 2:
+            if not raw:
+                return None
+            raise Odd
+        return raw[0] | raw[1] << 8
+    if not raw.isascii():
+        raise Odd  # pydicom knows the character sets
+    return _number_list(raw.decode()) if kind == NUMBERS else _clean(raw.decode())
+
+
+def _clean(text: str) -> str | None:
+    return text.strip(" \0\t\r\n") or None
+
+
+def _number_list(text: str) -> tuple[float, ...] | None:
+    """``1\\2.5`` → (1.0, 2.5); None if one of them is no finite number."""
+    try:
+        numbers = tuple(float(part) for part in text.strip(" \0").split("\\"))
+    except ValueError:
+        return None
+    return numbers if all(abs(number) < 1e300 for number in numbers) else None
+
+
+def by_pydicom(handle: BinaryIO) -> Tags:
+    """The same by pydicom, which reads every encoding and forgives much.
+
+    Raises:
+        NotDicom: if it finds no element in it.
+        Exception: if it cannot read the file.
+    """
+    import pydicom
+
+    with quiet():
+        dataset = pydicom.dcmread(
+            BytesIO(handle.read(HEADER_LIMIT)),
+            stop_before_pixels=True,
+            force=True,
+            specific_tags=list(WANTED),
+        )
+        tags: Tags = {}
+        syntax = getattr(dataset, "file_meta", {}).get("TransferSyntaxUID")
+        if syntax:
+            tags["TransferSyntaxUID"] = str(syntax)
+        for tag, (name, kind) in WANTED.items():
+            if tag not in dataset:
+                continue
+            try:
+                value = _from_pydicom(dataset[tag].value, kind)
+            except Exception:  # a value that does not fit its type: as good as absent
+                continue
+            if value is not None:
+                tags[name] = value
+    if not tags:
+        raise NotDicom
+    return tags
+
+
+def _from_pydicom(value: Any, kind: str) -> Any:
+    if value is None or value == "":
+        return None
+    if isinstance(value, bytes):
+        value = value.decode("latin-1")
+    if kind == SHORT:
+        return int(value)
+    many = isinstance(value, list | tuple) or type(value).__name__ == "MultiValue"
+    text = "\\".join(str(part) for part in value) if many else str(value)
+    return _number_list(text) if kind == NUMBERS else _clean(text)
+
+
+def open_path(path: Path) -> Opener:
+    """A way to open a file for `read`, unbuffered: its front is read in one go."""
+    return lambda: path.open("rb", buffering=0)
