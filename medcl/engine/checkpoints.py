@@ -105,7 +105,7 @@ class Checkpoints(Callback):
 class Guard(Callback):
     """Stops all ranks together when the loss is no number.
 
-    On a GPU the loss is only read at log and checkpoint steps, so as not to wait for it at each.
+    On a GPU the loss is only read when something is due, so as not to wait for it at each step.
     """
 
     def __init__(self) -> None:
@@ -124,6 +124,7 @@ class Guard(Callback):
             loss.device.type == "cpu"
             or step % settings.log_every == 0
             or step % settings.checkpoint_every == 0
+            or step % module.recipe.monitor.every == 0
             or step == settings.steps
         )
         if not due:

@@ -55,7 +55,7 @@ def pretrain(recipe: Recipe, data: Path, out: Path, *, command: str = "") -> Run
     if facts.finished(run):
         say(f"{out} is done: nothing to do.")
         return run
-    samples = load_samples(recipe, data)
+    samples = load_samples(recipe, data, workers=max(1, recipe.trainer.workers))
     parts = split(Index.open(data).items, **recipe.split.model_dump())
     selection = select(samples, parts, _label(recipe))
     check_fills(selection, recipe.trainer.batch_size, recipe.trainer.devices * recipe.trainer.nodes)
