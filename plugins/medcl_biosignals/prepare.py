@@ -69,7 +69,8 @@ def prepare(
         raise MedclError(f"{files[0]}: the recording holds no valid sample.")
     filled = fill(chosen, missing)
     clean = resample(bandpass(filled, rate, band), rate, fs)
-    clean[:, :] *= ~_stretched(missing, clean.shape[1])
+    if missing.any():
+        clean[_stretched(missing, clean.shape[1])] = 0.0
     quality = block_quality(chosen, rate, clean, fs)
 
     x = np.zeros((len(slots), clean.shape[1]), dtype=np.float32)

@@ -43,8 +43,9 @@ def flat_share(x: np.ndarray) -> np.ndarray:
     still = np.diff(x, axis=-1) == 0
     if still.shape[-1] < 5:
         return still.all(axis=-1).astype(float)
-    run = np.lib.stride_tricks.sliding_window_view(still, 5, axis=-1).all(axis=-1)
-    return run.mean(axis=-1)
+    two = still[..., 1:] & still[..., :-1]
+    five = two[..., 3:] & two[..., :-3] & still[..., 2:-2]
+    return five.mean(axis=-1)
 
 
 def clip_share(x: np.ndarray, whole: np.ndarray) -> np.ndarray:
@@ -58,9 +59,10 @@ def clip_share(x: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 def kurtosis(x: np.ndarray) -> np.ndarray:
     """Fourth standardised moment over the last axis (3 for Gaussian noise, 0 for a constant)."""
-    d = x - x.mean(axis=-1, keepdims=True)
-    second = (d**2).mean(axis=-1)
-    fourth = (d**4).mean(axis=-1)
+    squares = x - x.mean(axis=-1, keepdims=True)
+    squares *= squares
+    second = squares.mean(axis=-1)
+    fourth = np.einsum("...n,...n->...", squares, squares) / x.shape[-1]
     return np.divide(fourth, second**2, out=np.zeros_like(second), where=second > 1e-12)
 
 
@@ -70,8 +72,9 @@ def skewness(x: np.ndarray) -> np.ndarray:
     Elgendi 2016, doi 10.3390/bioengineering3040021.
     """
     d = x - x.mean(axis=-1, keepdims=True)
-    second = (d**2).mean(axis=-1)
-    third = (d**3).mean(axis=-1)
+    squares = d * d
+    second = squares.mean(axis=-1)
+    third = np.einsum("...n,...n->...", squares, d) / x.shape[-1]
     return np.divide(third, second**1.5, out=np.zeros_like(second), where=second > 1e-12)
 
 
