@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from medcl.errors import UsageError
 from medcl.evaluate.bootstrap import Interval
@@ -197,14 +197,20 @@ class ProbeResult:
         measure = self.metric_names[self.headline]
         interval = difference.metrics[self.headline]
         what = f"{_title(difference.better)} against {_called(difference.than)}"
-        if interval.value is None or interval.low is None or interval.high is None:
+        if interval.value is None or interval.low is None:
             return f"{what}: {measure} is not defined on these test patients."
-        figure = f"{measure} {show(interval, signed=True)}"
-        if interval.low > 0:
-            return f"{what}: a gain, {figure}."
-        if interval.high < 0:
-            return f"{what}: a loss, {figure}."
-        return f"{what}: no measurable gain, {figure}."
+        words = {"gain": "a gain", "loss": "a loss", "none": "no measurable gain"}
+        outcome = words[direction(interval, self.headline)]
+        return f"{what}: {outcome}, {measure} {show(interval, signed=True)}."
+
+
+def direction(interval: Interval, measure: str) -> Literal["gain", "loss", "none"]:
+    """What a difference amounts to: "none" where its interval, as it is shown, holds 0."""
+    if interval.low is None or interval.high is None:
+        return "none"
+    if round(interval.low, 3) <= 0 <= round(interval.high, 3):
+        return "none"
+    return "gain" if (interval.low > 0) != (measure in LOWER_IS_BETTER) else "loss"
 
 
 def _title(representation: str) -> str:

@@ -208,7 +208,8 @@ def reproduce(run: Run, result: ProbeResult | Absent) -> Reproduce:
     facts = read_facts(run)
     versions = {str(k): str(v) for k, v in facts.get("versions", {}).items()}
     commands = [
-        ("pretrain", facts.get("command") or "medcl pretrain RUN/recipe.yaml --data IDX --out RUN")
+        ("index", f"medcl index ARCHIVE --plugin {run.recipe.plugin} --out IDX"),
+        ("pretrain", facts.get("command") or "medcl pretrain RUN/recipe.yaml --data IDX --out RUN"),
     ]
     if isinstance(result, ProbeResult):
         commands.append(("probe", result.command or f"medcl probe RUN --task {result.task}"))

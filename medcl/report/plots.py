@@ -86,7 +86,7 @@ def label_curve(result: ProbeResult) -> str:
     """The headline measure by label fraction: mean over draws, and the range of the draws."""
     fractions = sorted({p.fraction for p in result.curve})
     with style():
-        figure, axes = _axes(6.4, 3.6)
+        figure, axes = _axes(5.2, 3.7)
         for rep, colour in colours([s.representation for s in result.scores]).items():
             points = [p for p in result.curve if p.representation == rep]
             drawn = [figures(p.metrics[result.headline]) for p in points]
@@ -101,7 +101,7 @@ def label_curve(result: ProbeResult) -> str:
         axes.set_xticks(range(len(fractions)), [_point_label(result, f) for f in fractions])
         axes.set_ylabel(result.metric_names[result.headline])
         axes.margins(x=0.08)
-        figure.legend(loc="outside upper left", ncols=3, frameon=False, fontsize=8)
+        figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=8)
         return svg(figure)
 
 

@@ -14,7 +14,7 @@ import medcl
 from medcl.archive.atomic import write_text
 from medcl.evaluate import knn
 from medcl.evaluate.bootstrap import Interval
-from medcl.evaluate.result import LOWER_IS_BETTER, PRETRAINED, ProbeResult, Score, show
+from medcl.evaluate.result import PRETRAINED, ProbeResult, Score, direction, show
 from medcl.report import cards, plots, samples
 from medcl.report.cards import Absent
 from medcl.run import Run
@@ -103,19 +103,12 @@ def probe_figures(result: ProbeResult) -> Figures:
         knn=[s for s in result.scores if s.classifier == "knn"],
         best=next(s for s in linear if s.representation == PRETRAINED),
         sentences=[
-            (tone(d.metrics[result.headline], result.headline), result.sentence(d))
+            (direction(d.metrics[result.headline], result.headline), result.sentence(d))
             for d in result.differences
             if d.classifier == "linear"
         ],
         curve=plots.label_curve(result) if result.curve else None,
     )
-
-
-def tone(interval: Interval, measure: str) -> str:
-    """Whether a difference is a gain, a loss, or neither."""
-    if interval.low is None or interval.high is None or interval.low <= 0 <= interval.high:
-        return "none"
-    return "gain" if (interval.low > 0) != (measure in LOWER_IS_BETTER) else "loss"
 
 
 def panels(run: Run) -> list[Panel] | Absent:

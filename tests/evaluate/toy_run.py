@@ -42,7 +42,9 @@ def make_index(folder: Path) -> Path:
         part = rows[writer * EACH : (writer + 1) * EACH]
         np.savetxt(archive / f"writer_{writer:02d}.csv", part, fmt="%d", delimiter=",")
     (archive / "blank.csv").write_text("")
-    build(archive, folder / "index", plugins.get("toy"))
+    key = folder / "key"  # a fixed one: who is tested on follows from the keyed hashes
+    key.write_bytes(b"a test's key, of no secret")
+    build(archive, folder / "index", plugins.get("toy"), key_file=key)
     return folder / "index"
 
 

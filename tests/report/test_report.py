@@ -17,11 +17,11 @@ from PIL import Image
 
 from medcl.evaluate.bootstrap import Interval
 from medcl.evaluate.probe import probe
-from medcl.evaluate.result import ProbeResult, show
+from medcl.evaluate.result import ProbeResult, direction, show
 from medcl.plugin import Plugin, Task
 from medcl.report import cards, plots
 from medcl.report import samples as pictures
-from medcl.report.report import tone, write
+from medcl.report.report import write
 from medcl.run import Run
 
 SECTIONS = (
@@ -252,10 +252,11 @@ def test_intervals_in_words() -> None:
     assert show(Interval(0.5, 0.4, 0.6)) == "0.500 [0.400, 0.600]"
     assert show(Interval(-0.01, -0.02, 0.0001), signed=True) == "−0.010 [−0.020, 0.000]"
     assert show(Interval(None, None, None)) == "–"
-    assert tone(Interval(0.1, 0.05, 0.2), "auroc") == "gain"
-    assert tone(Interval(0.1, -0.05, 0.2), "auroc") == "none"
-    assert tone(Interval(-0.1, -0.2, -0.05), "auroc") == "loss"
-    assert tone(Interval(-0.1, -0.2, -0.05), "mae") == "gain"
+    assert direction(Interval(0.1, 0.05, 0.2), "auroc") == "gain"
+    assert direction(Interval(0.1, -0.05, 0.2), "auroc") == "none"
+    assert direction(Interval(0.1, 0.0003, 0.2), "auroc") == "none"  # it is shown as 0.000
+    assert direction(Interval(-0.1, -0.2, -0.05), "auroc") == "loss"
+    assert direction(Interval(-0.1, -0.2, -0.05), "mae") == "gain"
 
 
 @pytest.mark.parametrize("width", [390, 1200])
