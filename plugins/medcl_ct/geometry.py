@@ -12,12 +12,15 @@ the outer edges of the first and last voxel. All parameters have one row a sampl
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from medcl_ct import geometry_cpu
 
 FOLDS_FROM = 0.4
 """Shifts of control points below this share of their spacing cannot fold space: B-spline
@@ -120,6 +123,10 @@ def resample(x: Tensor, points: Tensor, size: Sequence[int]) -> Tensor:
 
     What lies outside is the nearest voxel.
     """
+    rows = math.prod(x.shape[2:4])
+    if x.dim() == 5 and x.device.type == "cpu" and rows <= geometry_cpu.MOST_ROWS:
+        weights = [_weights(n, points.shape[2] - 3).to(points) for n in size]
+        return geometry_cpu.sample_volume(x, points, weights)
     grid = sampling_grid(points, size).to(x.dtype)
     return F.grid_sample(x, grid, "bilinear", "border", align_corners=False)
 

@@ -1,0 +1,88 @@
+"""Pictures of CT for the report: samples beside their views, and which slices a volume rests on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from medcl.plugin import Views
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_ROWS, _VIEWS = 3, 2
+_LEVEL, _WIDTH = 40.0, 400.0  # the chest and abdomen window that readers know
+
+
+def preview(x: Tensor, views: Views, encoder: nn.Module | None = None) -> Figure:
+    """Draw the first samples as they are and as training sees them, in a soft-tissue window.
+
+    Args:
+        x: (B, 1, H, W) or (B, 1, D, H, W) in HU.
+        views: the recipe's augmentations.
+        encoder: a trained encoder "joint" adds a column for volumes: how much attention each slice
+            gets from the others, with the slices that get most and least.
+
+    Returns:
+        a figure: a row a sample, original on the left; of a volume its middle slice, and below it
+        the coronal cut, so that what happens along the third axis shows.
+    """
+    from matplotlib.figure import Figure
+
+    x = x[:_ROWS]
+    generator = torch.Generator(device=x.device).manual_seed(0)
+    columns = [x, *(views(x, generator, "global") for _ in range(_VIEWS))]
+    titles = ["original", "view 1", "view 2"]
+    attends = x.dim() == 5 and hasattr(encoder, "inter")
+    wide, tall = len(columns) + attends, len(x) * (1 if x.dim() == 4 else 2)
+    figure = Figure(figsize=(2.4 * wide, 2.2 * tall), layout="constrained")
+    axes = figure.subplots(tall, wide, squeeze=False)
+    for j, (title, batch) in enumerate(zip(titles, columns, strict=True)):
+        axes[0, j].set_title(title, fontsize=9)
+        for i, sample in enumerate(batch[:, 0].float().cpu()):
+            if x.dim() == 4:
+                _grey(axes[i, j], sample)
+            else:
+                _grey(axes[2 * i, j], sample[sample.shape[0] // 2])
+                _grey(axes[2 * i + 1, j], sample[:, sample.shape[1] // 2], aspect="auto")
+    if attends:
+        assert encoder is not None
+        axes[0, -1].set_title("attention by slice", fontsize=9)
+        for i, share in enumerate(attention(x, encoder).cpu()):
+            _bars(axes[2 * i, -1], share)
+            _grey(axes[2 * i + 1, -1], x[i, 0, int(share.argmax())].float().cpu())
+            axes[2 * i + 1, -1].set_title(f"most: slice {int(share.argmax())}", fontsize=7)
+    return figure
+
+
+@torch.no_grad()
+def attention(x: Tensor, encoder: nn.Module) -> Tensor:
+    """How much each slice of a volume is looked at by the others: (B, 1, D, H, W) → (B, D).
+
+    Of the last layer of an encoder "joint", whose training mode is left as it was. Sums to 1.
+    """
+    training = encoder.training
+    encoder.eval()
+    try:
+        tokens = encoder.slices(x.transpose(1, 2).flatten(0, 1))  # type: ignore[operator]
+        return encoder.inter.attended(tokens.unflatten(0, (len(x), -1)))  # type: ignore
+    finally:
+        encoder.train(training)
+
+
+def _grey(axis: Axes, image: Tensor, aspect: str = "equal") -> None:
+    low = _LEVEL - _WIDTH / 2
+    axis.imshow(image.numpy(), cmap="gray", vmin=low, vmax=low + _WIDTH, aspect=aspect)  # type: ignore
+    axis.set_xticks([])
+    axis.set_yticks([])
+
+
+def _bars(axis: Axes, share: Tensor) -> None:
+    axis.barh(range(len(share)), share.numpy(), height=1.0)
+    axis.axvline(1 / len(share), linewidth=0.6, color="black")  # all alike
+    axis.invert_yaxis()
+    axis.set_ylabel("slice", fontsize=7)
+    axis.tick_params(labelsize=6)
