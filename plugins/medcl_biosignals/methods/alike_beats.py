@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import smooth_l1_loss
 
 from medcl.errors import UsageError
 from medcl.methods.contract import State
@@ -13,19 +14,22 @@ from medcl.methods.views import encode, pair
 from medcl.nn.encoders import width_of
 from medcl.nn.heads import projector
 from medcl.objectives.soft_contrast import soft_contrast
+from medcl_biosignals.likeness import MEASURES
+from medcl_biosignals.rhythm import RATIOS
 
 _RR_SCALE = 0.2  # a beat 20 % early counts as much as a shape that is not correlated at all
 _RADIUS = 10.0  # large against the descriptions, so that the sphere is flat where they lie
 
 
 class AlikeBeats(nn.Module):
-    """L = −mean_i Σ_j t_ij log softmax_j(z1_i·z2_j/τ), t_ij ∝ exp(−‖d_i − d_j‖²/2σ²), both ways.
+    """L = SoftContrast(z1, z2; t) + w·|d̂ − d|, t_ij ∝ exp(−‖d_i − d_j‖²/2σ²).
 
     Instance contrast takes two normal beats of two people for strangers and, on unseen people,
     buys nothing over a random encoder (`docs/research-log-biosignals.md`). Here the targets say how
     alike two beats are, whoever they come from: d describes each beat by how early it comes and how
     it differs from the beats beside it (`medcl_biosignals.rhythm`, `medcl_biosignals.likeness`).
-    That needs R peaks, which a detector finds, but no label.
+    A linear layer on the embedding also predicts d from the augmented beat (smooth L1). All this
+    needs R peaks, which a detector finds, but no label.
 
     The form of the loss is that of Dialog2Flow (Burdisso 2024, arXiv 2410.18481); positives by
     measures of shape instead of by instance are the idea of PaPaGei-S (Pillai 2024, arXiv
@@ -33,9 +37,12 @@ class AlikeBeats(nn.Module):
 
     Args:
         encoder: (B, C, T) → (B, width).
+        channels: of the signal: how long the description is depends on it.
         temperature: τ.
         sigma: σ; the smaller, the more alike two beats must be to attract each other.
-        hidden: width of the projector's hidden layer.
+        describe: w, weight of predicting d.
+        hidden: width of the projector's hidden layer; 0 contrasts the embeddings themselves, which
+            leaves less room for what is particular to a person.
         out: width of the projections.
     """
 
@@ -43,16 +50,20 @@ class AlikeBeats(nn.Module):
         self,
         encoder: nn.Module,
         *,
+        channels: int = 2,
         temperature: float = 0.1,
-        sigma: float = 1.5,
-        hidden: int = 256,
+        sigma: float = 0.7,
+        describe: float = 5.0,
+        hidden: int = 0,
         out: int = 64,
     ) -> None:
         super().__init__()
-        self.encoder = encoder
+        self.encoder, self.channels = encoder, channels
         self.views = pair("instance")
-        self.projector = projector(width_of(encoder), hidden, out)
-        self.temperature, self.sigma = temperature, sigma
+        width = width_of(encoder)
+        self.projector = projector(width, hidden, out) if hidden else nn.Identity()
+        self.describer = nn.Linear(width, len(RATIOS) + MEASURES * channels)
+        self.temperature, self.sigma, self.describe = temperature, sigma, describe
 
     def step(
         self, views: Sequence[Tensor], batch: Mapping[str, Tensor], state: State
@@ -60,16 +71,19 @@ class AlikeBeats(nn.Module):
         """See `medcl.methods.contract.Method.step`.
 
         Raises:
-            UsageError: if the samples are not beats.
+            UsageError: if the samples are not beats, or have other than ``channels`` leads.
         """
         if "likeness" not in batch:
             raise UsageError("Method 'alike-beats' needs beats: set dataset.kind=beat.")
+        if views[0].shape[1] != self.channels:
+            raise UsageError(f"Set method.channels={views[0].shape[1]}, as the signal has.")
         h1, h2 = encode(self.encoder, views)  # (B, width) each
-        z1, z2 = self.projector(torch.cat([h1, h2])).chunk(2)  # (B, out) each
+        h = torch.cat([h1, h2])
+        z1, z2 = self.projector(h).chunk(2)  # (B, out) each
         described = torch.cat([batch["rr"] / _RR_SCALE, batch["likeness"]], dim=1)  # (B, D)
         # On a sphere of radius R, cos ≈ 1 − ‖Δ‖²/2R²: exp(cos·R²/σ²) is the Gaussian kernel.
         lifted = torch.cat([described, torch.full_like(described[:, :1], _RADIUS)], dim=1)
-        loss = soft_contrast(
+        contrast = soft_contrast(
             z1,
             z2,
             lifted,
@@ -78,7 +92,14 @@ class AlikeBeats(nn.Module):
             symmetric=True,
             ranks=state.ranks,
         )
-        return {"loss": loss, "embedding": h1.detach()}
+        guessed = self.describer(h)  # (2B, D)
+        miss = smooth_l1_loss(guessed, torch.cat([described, described]))
+        return {
+            "loss": contrast + self.describe * miss,
+            "embedding": h1.detach(),
+            "contrast": contrast.detach(),
+            "miss": miss.detach(),
+        }
 
     def after_step(self, state: State) -> None:
         """Nothing follows the optimiser."""
