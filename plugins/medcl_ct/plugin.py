@@ -30,8 +30,23 @@ plugin = Plugin(
         "organ": Task(
             label="organ",
             kind="multiclass",
-            dataset={"kind": "slice"},
-            about="The organ of a slice or crop, as in OrganSMNIST and OrganMNIST3D.",
+            about="The organ that was cut out, as in OrganSMNIST and OrganMNIST3D.",
+        ),
+        "nodule": Task(
+            label="nodule",
+            kind="binary",
+            classes=("benign", "malignant"),
+            about="Whether a lung nodule is malignant, as in NoduleMNIST3D.",
+        ),
+        "region": Task(
+            label="region",
+            kind="multiclass",
+            about="The most frequent value of the mask beside a volume; 0 where there is none.",
+        ),
+        "weak-region": Task(
+            label="weak_region",
+            kind="multiclass",
+            about="Body regions that the header's free texts name: noisy, and free of charge.",
         ),
     },
     methods={"joint2d3d": "medcl_ct.joint:Joint2D3D"},
