@@ -61,6 +61,17 @@ def crop_resize(x: Tensor, start: Tensor, length: Tensor, size: int | None = Non
     return _sample(x, start[:, None] + length[:, None] * grid)
 
 
+def stretch(x: Tensor, factor: Tensor) -> Tensor:
+    """Make everything last ``factor`` (B,) times as long; the middle stays in the middle.
+
+    Another heart rate, but the same ratios between intervals. Zero where nothing is known.
+    """
+    grid = torch.linspace(-0.5, 0.5, x.shape[-1], device=x.device, dtype=x.dtype)
+    position = 0.5 + grid / factor[:, None]
+    outside = (position < -1e-6) | (position > 1 + 1e-6)
+    return _sample(x, position).masked_fill(outside[:, None], 0.0)
+
+
 def shift(x: Tensor, by: Tensor) -> Tensor:
     """Move by a share of T (B,), zero where nothing is known."""
     grid = torch.linspace(0, 1, x.shape[-1], device=x.device, dtype=x.dtype)
@@ -79,6 +90,11 @@ def permute_channels(x: Tensor, order: Tensor) -> Tensor:
     return x.gather(1, order.unsqueeze(-1).expand_as(x))
 
 
+def rotate(x: Tensor, matrix: Tensor) -> Tensor:
+    """Mix the leads by a matrix (B, C, C): the same heart, lying otherwise in the chest."""
+    return matrix @ x
+
+
 def flip_sign(x: Tensor, sign: Tensor) -> Tensor:
     """Multiply each lead by ``sign`` (B, C) of ±1: electrodes swapped."""
     return x * sign.unsqueeze(-1)
@@ -94,6 +110,20 @@ def frequency_mask(x: Tensor, low: Tensor, width: Tensor, fs: float) -> Tensor:
     return _weigh(
         x, fs, lambda f: ~((f >= low[:, None]) & (f < (low + width)[:, None])) + f.new_zeros(1)
     )
+
+
+def colour(x: Tensor, knots: Tensor, fs: float, top: float = 40.0) -> Tensor:
+    """Weigh frequencies from 0 to ``top`` Hz by a smooth curve through ``knots`` (B, K).
+
+    Waves become rounder or sharper, as they differ between people and recorders; time stays.
+    """
+    curve = _curve(knots, 64)
+
+    def gain(f: Tensor) -> Tensor:
+        at = (f / top).clamp(max=1)
+        return _sample(curve[:, None], at.expand(len(x), -1))[:, 0]
+
+    return _weigh(x, fs, gain)
 
 
 def _weigh(x: Tensor, fs: float, gain) -> Tensor:  # type: ignore[no-untyped-def]

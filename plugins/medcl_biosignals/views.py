@@ -22,15 +22,21 @@ def views(
     local_share: tuple[float, float] = (0.2, 0.5),
     shift: float = 0.0,
     shift_share: float = 0.05,
+    stretch: float = 0.0,
+    stretch_share: float = 0.25,
     time_warp: float = 0.3,
     time_warp_speed: float = 0.2,
     magnitude_warp: float = 0.5,
     magnitude_warp_level: float = 0.2,
     scale: float = 0.5,
     scale_level: float = 0.3,
+    rotate: float = 0.0,
+    rotate_level: float = 0.5,
     flip_sign: float = 0.0,
     channel_drop: float = 0.0,
     channel_permute: float = 0.0,
+    colour: float = 0.0,
+    colour_level: float = 0.4,
     low_pass: float = 0.0,
     low_pass_hertz: tuple[float, float] = (8.0, 35.0),
     frequency_mask: float = 0.0,
@@ -57,15 +63,21 @@ def views(
         local_share: the part that a "local" view keeps; not stretched, so it is shorter.
         shift: move in time by up to ``shift_share`` of the window.
         shift_share: the largest shift.
+        stretch: slow down or speed up about the middle. Ratios of intervals stay as they are.
+        stretch_share: by a factor of up to 1 + this, or its inverse.
         time_warp: play faster and slower within the window.
         time_warp_speed: spread of the speed around 1.
         magnitude_warp: a slowly changing gain.
         magnitude_warp_level: spread of the gain around 1.
         scale: another gain for each lead.
         scale_level: spread of its logarithm.
+        rotate: mix the leads by a random rotation, as if the heart lay otherwise.
+        rotate_level: how far from leaving them alone.
         flip_sign: turn leads upside down, each with probability one half.
         channel_drop: silence each lead with probability one half, but never all.
         channel_permute: shuffle the leads.
+        colour: weigh frequencies by a smooth random curve: other shapes of the same beats.
+        colour_level: spread of the curve's logarithm.
         low_pass: remove high frequencies, from a bound drawn in ``low_pass_hertz``.
         low_pass_hertz: bounds of the bound.
         frequency_mask: remove a band of up to ``frequency_mask_hertz``.
@@ -86,12 +98,15 @@ def views(
     steps: list[tuple[float, Step]] = [
         (crop, partial(_crop, share=crop_share)),
         (shift, partial(_shift, share=shift_share)),
+        (stretch, partial(_stretch, share=stretch_share)),
         (time_warp, partial(_time_warp, spread=time_warp_speed)),
         (magnitude_warp, partial(_magnitude_warp, spread=magnitude_warp_level)),
         (scale, partial(_scale, spread=scale_level)),
+        (rotate, partial(_rotate, spread=rotate_level)),
         (flip_sign, _flip_sign),
         (channel_drop, _channel_drop),
         (channel_permute, _channel_permute),
+        (colour, partial(_colour, spread=colour_level, fs=fs)),
         (low_pass, partial(_low_pass, hertz=low_pass_hertz, fs=fs)),
         (frequency_mask, partial(_frequency_mask, widest=frequency_mask_hertz, fs=fs)),
         (noise, partial(_noise, loudest=noise_level)),
@@ -145,6 +160,10 @@ def _shift(x: Tensor, g: Generator, share: float) -> Tensor:
     return op.shift(x, _uniform(x, g, -share, share))
 
 
+def _stretch(x: Tensor, g: Generator, share: float) -> Tensor:
+    return op.stretch(x, torch.exp(math.log1p(share) * _uniform(x, g, -1, 1)))
+
+
 def _time_warp(x: Tensor, g: Generator, spread: float) -> Tensor:
     return op.time_warp(x, _knots(x, g, spread))
 
@@ -155,6 +174,15 @@ def _magnitude_warp(x: Tensor, g: Generator, spread: float) -> Tensor:
 
 def _scale(x: Tensor, g: Generator, spread: float) -> Tensor:
     return op.scale(x, torch.exp(spread * _normal(x, g, x.shape[1])))
+
+
+def _rotate(x: Tensor, g: Generator, spread: float) -> Tensor:
+    """The orthogonal part of a matrix near the identity."""
+    eye = torch.eye(x.shape[1], device=x.device)
+    drawn = _normal(x, g, x.shape[1], x.shape[1]).float()
+    q, r = torch.linalg.qr(eye + spread * drawn)
+    signs = torch.where(r.diagonal(dim1=1, dim2=2) < 0, -1.0, 1.0)
+    return op.rotate(x, (q * signs.unsqueeze(1)).to(x.dtype))
 
 
 def _flip_sign(x: Tensor, g: Generator) -> Tensor:
@@ -168,6 +196,10 @@ def _channel_drop(x: Tensor, g: Generator) -> Tensor:
 
 def _channel_permute(x: Tensor, g: Generator) -> Tensor:
     return op.permute_channels(x, _normal(x, g, x.shape[1]).argsort(dim=1))
+
+
+def _colour(x: Tensor, g: Generator, spread: float, fs: float) -> Tensor:
+    return op.colour(x, torch.exp(spread * _normal(x, g, 6)), fs)
 
 
 def _low_pass(x: Tensor, g: Generator, hertz: tuple[float, float], fs: float) -> Tensor:

@@ -17,6 +17,15 @@ from medcl_biosignals.views import views
 FS = 100.0
 
 
+NAMES = (
+    "crop", "shift", "time_warp", "magnitude_warp", "scale", "flip_sign", "channel_drop",
+    "channel_permute", "low_pass", "frequency_mask", "noise", "baseline", "mains", "cutout",
+    "stretch", "rotate", "colour",
+)  # fmt: skip
+EVERYTHING = dict.fromkeys(NAMES, 0.5)
+OFF = dict.fromkeys(NAMES, 0.0)
+
+
 @pytest.fixture(scope="module")
 def x() -> torch.Tensor:
     """Real windows, z-scored: (16, 2, 500)."""
@@ -122,12 +131,33 @@ def test_channels_are_dropped_and_permuted(x: torch.Tensor) -> None:
     torch.testing.assert_close(op.permute_channels(x, torch.tensor([[1, 0]] * 16)), x.flip(1))
 
 
-NAMES = (
-    "crop", "shift", "time_warp", "magnitude_warp", "scale", "flip_sign", "channel_drop",
-    "channel_permute", "low_pass", "frequency_mask", "noise", "baseline", "mains", "cutout",
-)  # fmt: skip
-EVERYTHING = dict.fromkeys(NAMES, 0.5)
-OFF = dict.fromkeys(NAMES, 0.0)
+def test_stretch_keeps_the_middle_and_the_ratios() -> None:
+    beats = torch.zeros(1, 1, 401)
+    beats[..., [120, 200, 260]] = 1.0
+    beats = op.low_pass(beats, b(20.0), FS)
+    y = op.stretch(beats, b(1.25))
+    found = torch.topk(y[0, 0], 3).indices.sort().values
+    assert (found - torch.tensor([100, 200, 275])).abs().max() <= 1
+    torch.testing.assert_close(op.stretch(beats, b(1.0)), beats, atol=1e-4, rtol=0)
+    assert (op.stretch(torch.ones(1, 1, 401), b(0.8))[..., [0, -1]] == 0).all()
+
+
+def test_rotation_keeps_the_power_of_all_leads_together(x: torch.Tensor) -> None:
+    y = views(fs=FS, **{**OFF, "rotate": 1.0})(x, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(y.square().sum((1, 2)), x.square().sum((1, 2)))
+    assert (y - x).abs().max() > 0.5
+    one = x[:, :1]
+    torch.testing.assert_close(
+        views(fs=FS, **{**OFF, "rotate": 1.0})(one, torch.Generator().manual_seed(0)), one
+    )
+
+
+def test_colour_weighs_frequencies_and_leaves_time(x: torch.Tensor) -> None:
+    torch.testing.assert_close(op.colour(x, torch.ones(16, 6), FS), x, atol=1e-4, rtol=0)
+    louder = op.colour(x, b(1.0, 1.0, 1.0, 1.0, 1.0, 3.0).expand(16, 6), FS)
+    ratio = (power(louder) / power(x)).median(0).values[0]
+    assert ratio[200].item() == pytest.approx(9, rel=0.05)  # 40 Hz
+    assert ratio[50].item() == pytest.approx(1, rel=0.05)  # 10 Hz
 
 
 @pytest.mark.parametrize("shape", [(4, 1, 64), (8, 2, 500), (3, 12, 333)])
