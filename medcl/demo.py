@@ -13,6 +13,9 @@ from medcl import plugin as plugins
 from medcl import recipe as recipes
 from medcl.errors import UsageError
 
+PUBLIC_KEY = "the bundled samples are public: this key hides nothing"
+"""Fixed, so that patients' pseudonyms, and with them split and figures, are the same everywhere."""
+
 if TYPE_CHECKING:
     from medcl.evaluate.probe import ProbeResult
     from medcl.run import Run
@@ -52,6 +55,7 @@ def demo(
         raise UsageError(f"Plugin '{name}' brings no sample to demonstrate.")
     recipe = recipes.load(plugin.demo, overrides)
 
+    from medcl.archive.atomic import write_text
     from medcl.archive.index import build
     from medcl.engine.pretrain import pretrain
     from medcl.evaluate.embeddings import embed_run
@@ -61,7 +65,8 @@ def demo(
 
     clock = _Clock(quiet)
     with clock("index", f"the sample archive in {plugin.sample.name}/"):
-        summary = build(plugin.sample, out / "index", plugin)
+        write_text(out / "public.key", PUBLIC_KEY)
+        summary = build(plugin.sample, out / "index", plugin, key_file=out / "public.key")
     clock.say(
         f"{summary.items} recordings of {summary.patients} patients, {summary.rejected} rejected"
     )
@@ -70,7 +75,7 @@ def demo(
     with clock("embed", "every window with the pretrained encoder"):
         embed_run(run, None, out / "embeddings")
     with clock("probe", "frozen features against a random encoder and hand-made features"):
-        result = probe([run])
+        result = probe([run], command=f"medcl probe {run.path}")
     with clock("report", "one HTML page"):
         page = write(Run.open(run.path), out / "report.html")
     return Demo(run, result, page, clock.seconds)

@@ -158,6 +158,8 @@ class Plugin:
             what `Samples.read` returned.
         preview: ``(x (B, ...), views) -> matplotlib Figure`` for the report.
         recipes: a folder of further recipes, if they are not in medcl's own ``configs``.
+        preparation: raise it when ``prepare`` gives other arrays for the same settings: the store
+            then makes them anew.
         sample: a folder with a small real archive, for ``medcl demo``.
         demo: the recipe that ``medcl demo`` runs on the sample.
     """
@@ -177,6 +179,7 @@ class Plugin:
     baselines: Mapping[str, Lazy] = field(default_factory=dict)
     preview: Lazy | None = None
     recipes: Path | None = None
+    preparation: int = 1
     sample: Path | None = None
     demo: str | None = None
 

@@ -5,8 +5,8 @@
     STORE/ab/abcdef…/             one entry: <array>.npy …, meta.json; whole or absent
     STORE/ab/abcdef….reject.json  why this source cannot be prepared in this way
 
-The name is a hash of (item fingerprint, plugin, preparation settings). A changed file or a changed
-setting therefore asks for another entry, and old arrays are never taken for new ones.
+The name is a hash of (item fingerprint, plugin, its preparation's version, settings). A changed
+file, code or setting therefore asks for another entry: old arrays are never taken for new ones.
 """
 
 from __future__ import annotations
@@ -34,13 +34,15 @@ _ARRAY_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _ABANDONED_AFTER = 24 * 3600  # seconds; a temporary older than that has lost its writer
 
 
-def entry_key(fingerprint: str, plugin: str, spec: Mapping[str, Any]) -> str:
+def entry_key(fingerprint: str, plugin: str, spec: Mapping[str, Any], preparation: int = 1) -> str:
     """The name of an entry. The order of the settings does not matter, every value does.
 
     Raises:
         UsageError: for a setting that is not made of texts, numbers, flags, lists and mappings.
     """
-    text = json.dumps([fingerprint, plugin, canonical(spec)], ensure_ascii=True, sort_keys=True)
+    text = json.dumps(
+        [fingerprint, plugin, preparation, canonical(spec)], ensure_ascii=True, sort_keys=True
+    )
     return hashlib.sha256(text.encode()).hexdigest()[:40]
 
 

@@ -108,7 +108,7 @@ def prepare(
     store = Store(index.path / "store")
     items = index.items
     keys = {
-        item: entry_key(fingerprint, plugin.name, settings)
+        item: entry_key(fingerprint, plugin.name, settings, plugin.preparation)
         for item, fingerprint in zip(items["id"], items["fingerprint"], strict=True)
     }
     rejected: dict[str, _Rejected] = {}

@@ -88,12 +88,11 @@ def paired(patients: np.ndarray, seed: int, epoch: int) -> tuple[np.ndarray, np.
     """One epoch of pairs of samples of the same patient: anchors (N,), partners (N,).
 
     Patients take turns: every patient is drawn once before any is drawn again, so all count alike
-    however much they recorded, and a batch of B ≤ P anchors holds B different patients. That is the
-    participant-level sampling of wearable foundation models (Abbaspourazad 2024, arXiv 2312.05409:
-    a batch is made of participants, two segments of each). With P < B a patient appears several
-    times in a batch; methods tell them apart from negatives by ``batch["patient"]``. Within a
-    patient the samples take turns too. The partner is another sample of the patient; a patient with
-    a single sample is paired with itself.
+    however much they recorded, and a batch of B ≤ P anchors holds B different patients. That is in
+    the spirit of Abbaspourazad 2024 (arXiv 2312.05409), whose exact rule for filling a batch we
+    could not look up. With P < B a patient appears several times in a batch; methods tell them
+    apart from negatives by ``batch["patient"]``. Within a patient the samples take turns too. The
+    partner is another sample of the patient; a patient with a single sample is paired with itself.
 
     Args:
         patients: (N,) codes 0 … P−1, each present.

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import platform
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import lightning
 import torch
 import yaml
 
-import medcl
-from medcl import plugin as plugins
 from medcl import recipe as recipes
 from medcl.archive.atomic import write_text
 from medcl.engine.data import Selection
 from medcl.errors import UsageError
+from medcl.provenance import commit, versions
 from medcl.run import Run
 
 
@@ -105,33 +101,6 @@ def finish(run: Run, device: torch.device, seconds: float, warnings: list[str]) 
     }
     _write(run.path / "run.json", facts)
     return facts
-
-
-def versions(plugin: str) -> dict[str, str]:
-    """What this ran with."""
-    found = {
-        "medcl": medcl.__version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "lightning": lightning.__version__,
-    }
-    for entry in importlib.metadata.entry_points(group=plugins.GROUP, name=plugin):
-        if entry.dist is not None:
-            found[f"plugin {plugin}"] = f"{entry.dist.name} {entry.dist.version}"
-    return found
-
-
-def commit() -> str | None:
-    """The commit of the checkout that this code lies in; None if installed from a wheel."""
-    git = ["git", "-C", str(Path(medcl.__file__).parent)]
-    tracked = [*git, "ls-files", "--error-unmatch", "__init__.py"]  # not somebody else's checkout
-    describe = [*git, "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        for command in (tracked, describe):
-            done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
 
 
 def device_name(device: torch.device) -> str:

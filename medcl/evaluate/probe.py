@@ -14,7 +14,6 @@ is predicted by the run that did not see them, and the predictions are pooled.
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import time
 from collections.abc import Sequence
@@ -42,6 +41,7 @@ from medcl.evaluate.result import PRETRAINED, ProbeResult
 from medcl.evaluate.targets import Target, target
 from medcl.plugin import Samples
 from medcl.progress import track
+from medcl.provenance import commit, versions
 from medcl.registry import did_you_mean
 from medcl.run import Run, load_samples
 
@@ -75,8 +75,6 @@ def probe(
         UsageError: if there is no task, no label, or the runs do not belong together.
         MedclError: if a feature is not finite, or a label is none of the task's.
     """
-    from medcl.engine.facts import commit, versions
-
     start = time.perf_counter()
     if not runs:
         raise UsageError("There is no run to probe. Make one: medcl pretrain")
@@ -94,7 +92,7 @@ def probe(
     samples, truth = take(samples, labelled), truth.at(labelled)
     patients = np.asarray(samples.patients)
     parts = folds(runs, patients)
-    code = versions(recipe.plugin) | _versions() | {"commit": commit() or ""}
+    code = versions(recipe.plugin) | {"commit": commit() or ""}
     made_from = _made_from(runs, samples, [name, seed, recipe.probe.model_dump(mode="json"), code])
     if _done(out, made_from):
         return ProbeResult.load(out)
@@ -205,7 +203,3 @@ def _save_predictions(
                 columns[f"{rep}.{classifier}.{c}"] = scores
     with replacing(path) as temporary:
         pl.DataFrame(columns).write_parquet(temporary)
-
-
-def _versions() -> dict[str, str]:
-    return {name: importlib.metadata.version(name) for name in ("numpy", "scikit-learn")}

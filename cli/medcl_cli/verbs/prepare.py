@@ -19,6 +19,7 @@ def prepare(
     engine: Annotated[
         Literal["local", "ray"], typer.Option(help="Where they run: here, or on a Ray cluster.")
     ] = "local",
+    retry: Annotated[bool, typer.Option(help="Try again what could not be prepared.")] = False,
     json: show.Json = False,
 ) -> None:
     """Decode and clean every item of an index into its store, as the recipe asks.
@@ -38,6 +39,7 @@ def prepare(
         loaded.prepare,
         workers=workers,
         engine=engine,
+        retry=retry,
     )
     result = {"prepared": prepared.items.height, "rejected": prepared.rejects.to_dicts()}
     if json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -33,5 +34,6 @@ def pretrain(
     if json:
         show.as_json({"run": run.path, **run.facts})
         return
-    show.facts(f"Run {run.path}", run.facts)
+    if not sys.stderr.isatty():  # on a terminal the engine has shown its summary
+        show.facts(f"Run {run.path}", run.facts)
     typer.echo(f"Next: medcl probe {run.path} && medcl report {run.path}")

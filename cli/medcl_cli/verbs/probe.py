@@ -20,6 +20,10 @@ def probe(
     task: Annotated[
         str | None, typer.Option(help="The labelled problem; the recipe's own by default.")
     ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The folder; RUN/probe, or beside the runs if there are several."),
+    ] = None,
     json: show.Json = False,
 ) -> None:
     """Compare frozen features: pretrained, random encoder, hand-made, on unseen patients.
@@ -29,8 +33,10 @@ def probe(
     from medcl.evaluate.probe import probe as evaluate
     from medcl.run import Run
 
-    result = evaluate([Run.open(path) for path in runs], data=data, task=task)
+    opened = [Run.open(path) for path in runs]
+    result = evaluate(opened, data=data, task=task, out=out, command=show.command())
     if json:
         show.as_json(result.as_dict())
     else:
         show.table(result.title, *result.table())
+        typer.echo(result.verdict())

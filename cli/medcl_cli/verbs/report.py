@@ -15,6 +15,9 @@ def report(
     out: Annotated[
         Path | None, typer.Option(help="The HTML file; RUN/report.html by default.")
     ] = None,
+    probe: Annotated[
+        Path | None, typer.Option(help="Another probe's folder: that of all folds, say.")
+    ] = None,
     json: show.Json = False,
 ) -> None:
     """Write one self-contained HTML page about a run.
@@ -24,7 +27,7 @@ def report(
     from medcl.report.report import write
     from medcl.run import Run
 
-    path = write(Run.open(run), out or run / "report.html")
+    path = write(Run.open(run), out or run / "report.html", probe=probe)
     if json:
         show.as_json({"report": path})
     else:
