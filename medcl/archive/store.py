@@ -158,6 +158,8 @@ def _prepare_item(
         made = resolve(target)(root, tuple(file.path for file in job.files), job.fields, **settings)
         arrays = {str(name): np.asarray(values) for name, values in made.items()}
         content = _content_hash(root, sources)
+    except UsageError:  # the settings are wrong, not this item
+        raise
     except (Exception, SystemExit) as error:
         failure = Failure.of(error)
         code = "out-of-memory" if isinstance(error, MemoryError) else "unprepared"
@@ -209,6 +211,8 @@ def _content_hash(root: Path, files: Sequence[FileStat]) -> str:
 
 def _as_reject(outcome: _Rejected | int | Failure) -> _Rejected | None:
     if isinstance(outcome, Failure):
+        if outcome.error == UsageError.__name__:
+            raise UsageError(outcome.reason)
         if not outcome.died:
             raise MedclError(f"The store could not be written: {outcome.reason}")
         return _Rejected("crashed", outcome.reason, outcome.detail)

@@ -33,8 +33,8 @@ def dataset(
     """The samples of a set of volumes.
 
     Args:
-        items: rows of the index; ``id``, ``patient``, ``group``, ``label.*`` and, in a curated
-            index, ``keep`` (the slices that were kept) are used.
+        items: rows of the index; ``id``, ``patient``, ``label.*`` and, in a curated index, ``keep``
+            (the heights of the slices that were kept, in mm) are used.
         arrays: their prepared arrays.
         kind: "slice": single slices. "crop": boxes at random places, the same ones every epoch.
             "volume": the middle of each volume, at its own spacing. "stack": slices spread evenly
@@ -66,8 +66,8 @@ def dataset(
         held = arrays(row["id"])
         for part in range(sum(name.startswith("hu") for name in held)):
             shape = held[f"hu{part}"].shape
-            kept = row.get("keep") if part == 0 else None
-            for first in _first(kind, shape, size, every, crops, kept, random):
+            chosen = _chosen(row.get("keep"), held, part)[::every]
+            for first in _first(kind, shape, size, chosen, crops, random):
                 places.append((number, part, first))
                 for name, value in _labels(row, held, part, first, flat, shape, size).items():
                     labels.setdefault(name, [None] * (len(places) - 1)).append(value)
@@ -102,16 +102,14 @@ def _first(
     kind: Kind,
     shape: tuple[int, ...],
     size: tuple[int, ...],
-    every: int,
+    chosen: NDArray[np.int64],
     crops: int,
-    kept: list[int] | None,
     random: np.random.Generator,
 ) -> list[tuple[int, ...]]:
     """The first voxels of a volume's samples; below zero where the volume is smaller."""
     if kind == "slice":
         y, x = ((n - s) // 2 for n, s in zip(shape[1:], size, strict=True))
-        chosen = range(0, shape[0], every) if kept is None else kept[::every]
-        return [(z, y, x) for z in chosen if z < shape[0]]
+        return [(z, y, x) for z in chosen.tolist()]
     if shape[0] < 2:
         return []
     middle = tuple((n - s) // 2 for n, s in zip(shape, size, strict=True))
@@ -126,6 +124,29 @@ def _first(
         )
         for _ in range(crops)
     ]
+
+
+def heights(held: Mapping[str, NDArray[Any]], part: int) -> NDArray[np.float64]:
+    """Where the slices of a part lie along the patient, in mm: (Z,). Without affine, their number."""
+    count = len(held[f"hu{part}"])
+    affine = held.get(f"affine{part}")
+    if affine is None:
+        return np.arange(count, dtype=np.float64)
+    found: NDArray[np.float64] = affine[2, 3] + affine[2, 0] * np.arange(count)
+    return found
+
+
+def _chosen(
+    keep: list[float] | None, held: Mapping[str, NDArray[Any]], part: int
+) -> NDArray[np.int64]:
+    """The slices of a part that a curated index kept: the nearest to each height; else all."""
+    where = heights(held, part)
+    if keep is None:
+        return np.arange(len(where))
+    reach = 0.5 * float(np.abs(np.diff(where)).max()) + 1e-3 if len(where) > 1 else 1e-3
+    away = np.abs(where[None] - np.array(keep, dtype=np.float64).reshape(-1, 1))  # (K, Z)
+    nearest = away.argmin(axis=1)[away.min(axis=1, initial=np.inf) <= reach]
+    return np.unique(nearest)
 
 
 def _labels(

@@ -35,7 +35,8 @@ def over(low: float, high: float, step: float, target: float | None) -> Grid:
     Args:
         low, high: the first and last place.
         step: what the cells are now.
-        target: what they shall be; None leaves them. The outer edges stay where they were.
+        target: what they shall be; None leaves them. The middle stays where it was, and
+            so do the outer edges, to half a cell.
     """
     count = round((high - low) / step) + 1
     if target is None or abs(target - step) < 1e-6:
