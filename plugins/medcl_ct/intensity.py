@@ -47,26 +47,21 @@ def smooth(x: Tensor, sigma: Tensor) -> Tensor:
         taps = gaussian(sigma[:, axis - 2], 2)  # (B, 5), symmetric
         if not bool((sigma[:, axis - 2] > 0).any()):
             continue
-        length = x.shape[axis]
         out = x * rows(taps[:, 2], x)
         for step in (1, 2):
-            if step >= length:
-                break
-            weight = rows(taps[:, 2 + step], x)
-            left, right = _neighbours(x, axis, step)
-            out.addcmul_(left.add_(right), weight)
+            _add_neighbours(out, x, axis, min(step, x.shape[axis]), rows(taps[:, 2 + step], x))
         x = out
     return x
 
 
-def _neighbours(x: Tensor, axis: int, step: int) -> tuple[Tensor, Tensor]:
-    """``x`` moved by ``step`` to either side, the edge voxel repeated: new tensors."""
-    length = x.shape[axis]
-    first = x.narrow(axis, 0, 1).expand(*(step if d == axis else -1 for d in range(x.dim())))
-    last = x.narrow(axis, length - 1, 1).expand_as(first)
-    left = torch.cat([first, x.narrow(axis, 0, length - step)], dim=axis)
-    right = torch.cat([x.narrow(axis, step, length - step), last], dim=axis)
-    return left, right
+def _add_neighbours(out: Tensor, x: Tensor, axis: int, step: int, weight: Tensor) -> None:
+    """Add to ``out`` the voxels ``step`` to either side in ``x``, the edge voxel beyond it."""
+    rest = x.shape[axis] - step
+    first, last = x.narrow(axis, 0, 1), x.narrow(axis, x.shape[axis] - 1, 1)
+    out.narrow(axis, step, rest).addcmul_(x.narrow(axis, 0, rest), weight)
+    out.narrow(axis, 0, step).addcmul_(first, weight)
+    out.narrow(axis, 0, rest).addcmul_(x.narrow(axis, step, rest), weight)
+    out.narrow(axis, rest, step).addcmul_(last, weight)
 
 
 def kernel(x: Tensor, sigma: Tensor, strength: Tensor) -> Tensor:

@@ -25,6 +25,12 @@ plugin = Plugin(
     encoders={
         "resnet2d": "medcl_ct.encoders.resnet:resnet2d",
         "resnet3d": "medcl_ct.encoders.resnet:resnet3d",
+        "vit2d": "medcl_ct.encoders.vit:vit2d",
+        "vit3d": "medcl_ct.encoders.vit:vit3d",
+        "swin_unetr3d": "medcl_ct.encoders.swin:swin_unetr3d",
+        "huggingface2d": "medcl_ct.encoders.huggingface:huggingface2d",
+        "scattering2d": "medcl_ct.encoders.scattering:scattering2d",
+        "joint": "medcl_ct.encoders.joint:joint",
     },
     tasks={
         "organ": Task(

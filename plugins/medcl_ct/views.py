@@ -263,26 +263,24 @@ def _apply(
             part = hiss(part, p["kernel_hu"][at])
         return op.kernel(part, p["sigma"][at], p["strength"][at])
 
-    _some(x, p["strength"] != 0, refilter)
-    _some(x, p["noise_hu"] > 0, lambda part, at: hiss(part, p["noise_hu"][at]))
-    _some(
-        x,
-        p["width"] > 0,
-        lambda part, at: op.window(part, p["level"][at], p["width"][at], shown),
+    x = _some(x, p["strength"] != 0, refilter)
+    x = _some(x, p["noise_hu"] > 0, lambda part, at: hiss(part, p["noise_hu"][at]))
+    x = _some(
+        x, p["width"] > 0, lambda part, at: op.window(part, p["level"][at], p["width"][at], shown)
     )
-    _some(x, p["gamma"] != 1, lambda part, at: op.gamma(part, p["gamma"][at], shown))
-    _some(
+    x = _some(x, p["gamma"] != 1, lambda part, at: op.gamma(part, p["gamma"][at], shown))
+    return _some(
         x,
         p["cut_side"].amax(dim=1) > 0,
         lambda part, at: op.cutout(part, p["cut_start"][at], p["cut_side"][at], p["cut_hu"][at]),
     )
-    return x
 
 
-def _some(x: Tensor, chosen: Tensor, step: Callable[[Tensor, Tensor], Tensor]) -> None:
-    """Replace the chosen (B,) rows of ``x``, in place, by what ``step(rows, positions)`` gives."""
+def _some(x: Tensor, chosen: Tensor, step: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """``x`` with its chosen (B,) rows replaced by what ``step(rows, positions)`` gives."""
     at = chosen.nonzero()[:, 0]
     if len(at) == len(x):
-        x.copy_(step(x, at))
-    elif len(at):
-        x[at] = step(x[at], at)
+        return step(x, at)
+    if len(at):
+        x[at] = step(x[at], at)  # x is the resampled copy, ours to write in
+    return x

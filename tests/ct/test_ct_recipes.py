@@ -1,0 +1,66 @@
+"""Every CT recipe: its views fit its samples, its encoder and its method, made small, train."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from medcl import plugin as plugins
+from medcl import recipe as recipes
+from medcl.methods.contract import State
+from medcl.registry import resolve
+from medcl.run import build_encoder
+
+NAMES = [name for name in recipes.available() if name.startswith("ct/")]
+# What makes a recipe small without changing what it does.
+ENCODER = {
+    "resnet2d": {"depth": 10, "base": 4},
+    "resnet3d": {"depth": 10, "base": 4},
+    "vit3d": {"width": 48, "depth": 1, "heads": 4},
+    "joint": {"depth": 10, "base": 4, "width": 32, "layers": 1, "heads": 4, "hidden": 32},
+}
+METHOD = {"hidden": 32, "out": 16, "prototypes": 8, "volume_prototypes": 4, "queue": 32}
+METHOD |= {"volume_queue": 8, "frozen": 0, "depth": 1, "heads": 4}
+
+
+def small(name: str) -> recipes.Recipe:
+    recipe = recipes.load(name)
+    smaller = ENCODER[recipe.encoder.name]
+    overrides = [f"encoder.{key}={value}" for key, value in smaller.items()]
+    known = recipe.method.arguments
+    overrides += [f"method.{key}={value}" for key, value in METHOD.items() if known.get(key)]
+    if "width" in known:
+        overrides.append("method.width=16")
+    return recipes.load(name, overrides)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_parts_fit_together(name):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    recipe = small(name)
+    parts = plugins.get("ct")
+    size = tuple(recipe.dataset["size"])
+    if len(size) == 3 and recipe.encoder.name == "joint":
+        size = (12, *size[1:])
+    torch.manual_seed(0)
+    batch = 2 if len(size) == 3 else 4
+    x = torch.randn(batch, 1, *size) * 300
+    views = resolve(parts.views)(**recipe.views)
+    method = recipes.method_factory(recipe)(build_encoder(recipe, 0), **recipe.method.arguments)
+    generator = torch.Generator().manual_seed(0)
+    shown = [views(x, generator, view.kind) for view in method.views]
+    result = method.step(shown, {"patient": torch.arange(batch)}, State(0, 2))
+    result["loss"].backward()
+    method.after_step(State(0, 2))
+    assert result["loss"].isfinite()
+    assert result["embedding"].shape == (batch, method.encoder.width)
+    torch.set_num_threads(threads)
+
+
+def test_every_ct_encoder_and_recipe_is_there():
+    encoders = set(plugins.get("ct").encoders)
+    assert set(ENCODER) <= encoders
+    expected = {"joint-2d3d", "simclr-2d", "simclr-3d", "moco-2d", "swav-2d", "byol-2d", "spark-2d"}
+    expected |= {"spark-3d", "mae-3d", "cvrl-3d", "less-is-more"}
+    assert {name.removeprefix("ct/") for name in NAMES} >= expected
