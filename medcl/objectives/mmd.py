@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from medcl.nn.distributed import ALONE, Ranks
+from medcl.objectives.distances import squared_distances
 from medcl.objectives.precision import widened
 from medcl.objectives.rows import by_rows
 
@@ -52,8 +53,7 @@ def _mean_kernel(a: Tensor, b: Tensor, variances: Sequence[float]) -> Tensor:
     """Mean over all pairs of the kernel: (A, d), (B, d) → scalar."""
 
     def rows(i: slice) -> Tensor:
-        exactly = "donot_use_mm_for_euclid_dist"
-        squared = torch.cdist(a[i], b, compute_mode=exactly).square()
+        squared = squared_distances(a[i], b)
         return torch.stack([(-squared / (2 * v)).exp() for v in variances]).sum(0).mean(1)
 
-    return by_rows(rows, len(a), len(b)).mean()
+    return by_rows(rows, len(a), len(b)).mean().to(a.dtype)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from medcl.nn.distributed import ALONE, Ranks
 from medcl.objectives.checks import positive, same_length
+from medcl.objectives.distances import distances
 from medcl.objectives.means import mean_where
 from medcl.objectives.pairs import labelled
 from medcl.objectives.precision import widened
@@ -53,9 +54,7 @@ def rank_n_contrast(
         apart.scatter_(1, rows[i].unsqueeze(1), -1.0)  # itself: sorted last, then dropped
         apart, order = apart.sort(dim=1, descending=True, stable=True)
         order, apart = order[:, :-1], apart[:, :-1].contiguous()
-        # ``cdist`` by products of norms would lose what sets near neighbours apart.
-        exactly = "donot_use_mm_for_euclid_dist"
-        s = -torch.cdist(anchors[i], cols, compute_mode=exactly).gather(1, order) / temperature
+        s = -distances(anchors[i], cols).gather(1, order) / temperature
         # Σ over all at least as far: a running sum from the farthest, read where its ties end.
         at = torch.searchsorted(-apart, -apart, right=True) - 1
         return (s.logcumsumexp(1).gather(1, at) - s).mean(1)
@@ -63,4 +62,4 @@ def rank_n_contrast(
     if len(cols) < 2:
         return (cols * 0).sum()
     counts = torch.ones(len(rows), dtype=torch.bool, device=z.device)
-    return mean_where(by_rows(losses, len(rows), len(cols)), counts, ranks)
+    return mean_where(by_rows(losses, len(rows), len(cols)), counts, ranks).to(cols.dtype)

@@ -9,8 +9,8 @@ asked for, or s is symmetric, each tile is computed once for the two.
 Everything happens in float32 (float64 if given), also under autocast and for bf16/fp16 inputs;
 per-row sums are kept in float64. Where |s| may pass 25 (τ < 0.04), float32 cannot carry s to 1e-6
 any more: there the CPU makes its tiles in float64 (about twice the time); other devices, whose
-float64 may be very slow, stay with float32. Under ``torch.compile`` it is a graph break: what is
-around it compiles, the tiles run as they are.
+float64 may be very slow, stay with float32. Second derivatives are refused. Under
+``torch.compile`` it is a graph break: what is around it compiles, the tiles run as they are.
 """
 
 from __future__ import annotations

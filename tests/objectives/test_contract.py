@@ -5,8 +5,11 @@ A new objective needs an entry in `CASES` and a version of its own in ``naive.py
 
 from __future__ import annotations
 
+import doctest
+import importlib
 import inspect
 import os
+import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +22,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor
 
+from medcl import objectives
 from medcl.nn.distributed import ALONE, Ranks, ranks
 from medcl.objectives import OBJECTIVES
 from medcl.registry import lookup
@@ -299,6 +303,14 @@ def test_signature_is_the_schema_and_the_docstring_tells_the_source(name: str) -
     assert first in source
     for section in ("Args:", "Returns:", "Example:"):
         assert section in (fn.__doc__ or "")
+
+
+@pytest.mark.parametrize(
+    "module", sorted(p.name for p in pkgutil.iter_modules(objectives.__path__))
+)
+def test_examples_of_the_docstrings(module: str) -> None:
+    loaded = importlib.import_module(f"medcl.objectives.{module}")
+    assert doctest.testmod(loaded, extraglobs={"torch": torch}).failed == 0
 
 
 @pytest.mark.parametrize(("name", "case"), EACH)
