@@ -12,7 +12,7 @@ from medcl.methods.contract import State
 from medcl_biosignals.dataset import dataset
 from medcl_biosignals.encoders.resnet import resnet1d
 from medcl_biosignals.likeness import likeness
-from medcl_biosignals.methods.alike_beats import AlikeBeats
+from medcl_biosignals.methods.alike_beats import AlikeBeats, description
 from medcl_biosignals.views import views
 
 Prepared = tuple[pl.DataFrame, dict[str, dict[str, np.ndarray]]]
@@ -61,7 +61,7 @@ def test_the_loss_is_the_stated_one(prepared: Prepared) -> None:
     z = method.projector(h)
     z = torch.nn.functional.normalize(z, dim=1)
     logits = z @ z.T / 0.1
-    d = torch.cat([batch["rr"] / 0.2, batch["likeness"]], dim=1)
+    d = description(batch)
     exact = (-(torch.cdist(d, d) ** 2) / (2 * 1.5**2)).softmax(1)
     expected = -(exact * logits.log_softmax(1)).sum(1).mean()
     # The sphere is not quite flat: far pairs weigh a little more than the Gaussian says.
@@ -79,11 +79,16 @@ def test_windows_are_refused_with_what_to_do(prepared: Prepared) -> None:
         small().step([x, x], {"x": x}, State())
 
 
-def test_another_number_of_leads_is_refused_with_what_to_do(prepared: Prepared) -> None:
+def test_a_dead_lead_does_not_change_the_description(prepared: Prepared) -> None:
     batch = batches(prepared)[0]
-    x = batch["x"][:, :1]
-    with pytest.raises(UsageError, match="method.channels=1"):
-        small().step([x, x], batch, State())
+    both = description(batch)
+    assert both.shape == (64, 10)
+    likeness = batch["likeness"].reshape(64, 6, 2)
+    torch.testing.assert_close(both[:, 4:], likeness.mean(2))
+    x = batch["x"].clone()
+    x[:, 1] = 0
+    one = description({**batch, "x": x})
+    torch.testing.assert_close(one[:, 4:], likeness[..., 0])
 
 
 def test_a_strange_beat_is_unlike_its_neighbours_and_they_unlike_it() -> None:

@@ -37,7 +37,6 @@ class AlikeBeats(nn.Module):
 
     Args:
         encoder: (B, C, T) → (B, width).
-        channels: of the signal: how long the description is depends on it.
         temperature: τ.
         sigma: σ; the smaller, the more alike two beats must be to attract each other.
         describe: w, weight of predicting d.
@@ -50,7 +49,6 @@ class AlikeBeats(nn.Module):
         self,
         encoder: nn.Module,
         *,
-        channels: int = 2,
         temperature: float = 0.1,
         sigma: float = 0.7,
         describe: float = 5.0,
@@ -58,11 +56,11 @@ class AlikeBeats(nn.Module):
         out: int = 64,
     ) -> None:
         super().__init__()
-        self.encoder, self.channels = encoder, channels
+        self.encoder = encoder
         self.views = pair("instance")
         width = width_of(encoder)
         self.projector = projector(width, hidden, out) if hidden else nn.Identity()
-        self.describer = nn.Linear(width, len(RATIOS) + MEASURES * channels)
+        self.describer = nn.Linear(width, len(RATIOS) + MEASURES)
         self.temperature, self.sigma, self.describe = temperature, sigma, describe
 
     def step(
@@ -71,16 +69,14 @@ class AlikeBeats(nn.Module):
         """See `medcl.methods.contract.Method.step`.
 
         Raises:
-            UsageError: if the samples are not beats, or have other than ``channels`` leads.
+            UsageError: if the samples are not beats.
         """
         if "likeness" not in batch:
             raise UsageError("Method 'alike-beats' needs beats: set dataset.kind=beat.")
-        if views[0].shape[1] != self.channels:
-            raise UsageError(f"Set method.channels={views[0].shape[1]}, as the signal has.")
         h1, h2 = encode(self.encoder, views)  # (B, width) each
         h = torch.cat([h1, h2])
         z1, z2 = self.projector(h).chunk(2)  # (B, out) each
-        described = torch.cat([batch["rr"] / _RR_SCALE, batch["likeness"]], dim=1)  # (B, D)
+        described = description(batch)  # (B, D)
         # On a sphere of radius R, cos ≈ 1 − ‖Δ‖²/2R²: exp(cos·R²/σ²) is the Gaussian kernel.
         lifted = torch.cat([described, torch.full_like(described[:, :1], _RADIUS)], dim=1)
         contrast = soft_contrast(
@@ -103,3 +99,14 @@ class AlikeBeats(nn.Module):
 
     def after_step(self, state: State) -> None:
         """Nothing follows the optimiser."""
+
+
+def description(batch: Mapping[str, Tensor]) -> Tensor:
+    """How early each beat comes and how it differs from its neighbours: (B, 10).
+
+    Averaged over the leads that are there, so that it holds for any view of the heart.
+    """
+    there = (batch["x"].abs().amax(dim=-1) > 0).to(batch["rr"].dtype)  # (B, C)
+    likeness = batch["likeness"].unflatten(1, (MEASURES, -1))  # (B, 6, C)
+    weight = there / there.sum(dim=1, keepdim=True).clamp_min(1)
+    return torch.cat([batch["rr"] / _RR_SCALE, (likeness * weight[:, None]).sum(dim=2)], dim=1)
