@@ -15,6 +15,7 @@ METHODS: dict[str, str] = {
     "dino": "medcl.methods.dino:DINO",
     "mae": "medcl.methods.mae:MAE",
     "spark": "medcl.methods.spark:SparK",
+    "can": "medcl.methods.can:CAN",
     "clip": "medcl.methods.clip:TwoTower",
     "tip": "medcl.methods.tip:TIP",
     "harmonised": "medcl.methods.harmonised:Harmonised",

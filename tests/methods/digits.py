@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import cache
 
@@ -12,32 +13,35 @@ from torch import Tensor, nn
 from medcl.methods.contract import Method, State, View
 from medcl.nn.vit import ViT
 
+RATE = 2e-3  # falls to zero over the last quarter
 BATCH = 64
 TRAIN = 1297  # the other 500 are held out
 
 
-class TinyCNN(nn.Module):
-    """(B, 1, 8, 8) → (B, 32), with its pyramid shown."""
+class Convolutions(nn.Module):
+    """(B, 1, 8, 8) → (B, widths[-1]), with its pyramid shown."""
 
-    width, channels, stage_widths, strides = 32, 1, (16, 32), (1, 2)
+    channels = 1
 
-    def __init__(self) -> None:
+    def __init__(self, widths: tuple[int, ...], strides: tuple[int, ...]) -> None:
         super().__init__()
-        self.fine = nn.Sequential(
-            nn.Conv2d(1, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU()
-        )
-        self.coarse = nn.Sequential(
-            nn.Conv2d(16, 32, 3, stride=2, padding=1, bias=False),
-            nn.BatchNorm2d(32),
-            nn.ReLU(),
-            nn.Conv2d(32, 32, 3, padding=1, bias=False),
-            nn.BatchNorm2d(32),
-            nn.ReLU(),
+        self.width, self.stage_widths = widths[-1], widths
+        self.strides = tuple(math.prod(strides[: n + 1]) for n in range(len(strides)))
+        self.layers = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(before, after, 3, stride=stride, padding=1, bias=False),
+                nn.BatchNorm2d(after),
+                nn.ReLU(),
+            )
+            for before, after, stride in zip((1, *widths), widths, strides, strict=False)
         )
 
     def stages(self, x: Tensor) -> list[Tensor]:
-        fine = self.fine(x)
-        return [fine, self.coarse(fine)]
+        shown = []
+        for layer in self.layers:
+            x = layer(x)
+            shown.append(x)
+        return shown
 
     def pool(self, stage: Tensor) -> Tensor:
         return stage.mean(dim=(2, 3))
@@ -46,8 +50,12 @@ class TinyCNN(nn.Module):
         return self.pool(self.stages(x)[-1])
 
 
-def cnn() -> nn.Module:
-    return TinyCNN()
+def cnn() -> Convolutions:
+    return Convolutions((16, 32, 32), (1, 2, 1))
+
+
+def pyramid() -> Convolutions:
+    return Convolutions((16, 32, 32), (1, 2, 2))
 
 
 def vit() -> nn.Module:
@@ -66,10 +74,10 @@ def digits() -> tuple[Tensor, Tensor]:
 
 
 def table(x: Tensor) -> Tensor:
-    """A table that goes with each picture: which quarter holds most ink (categorical), ink by row
-    and by column (numeric), a tenth of it missing."""
+    """A table that goes with each picture: which quarter holds most ink (categorical), and ink by
+    row (numeric), a tenth of it missing."""
     quarters = F.avg_pool2d(x, 4).flatten(1).argmax(dim=1, keepdim=True).float()
-    ink = torch.cat([x.mean(dim=3), x.mean(dim=2)], dim=-1).flatten(1)  # (B, 16)
+    ink = x.mean(dim=3).flatten(1)  # (B, 8)
     columns = torch.cat([quarters, (ink - 0.3) / 0.25], dim=1)
     return torch.where(torch.rand_like(columns) < 0.1, torch.nan, columns)
 
@@ -96,7 +104,7 @@ def draw(batch: int = BATCH) -> tuple[Tensor, dict[str, Tensor]]:
 
 def optimiser(method: nn.Module) -> torch.optim.Optimizer:
     moving = [p for p in method.parameters() if p.requires_grad]
-    return torch.optim.AdamW(moving, lr=2e-3, weight_decay=1e-4)
+    return torch.optim.AdamW(moving, lr=RATE, weight_decay=1e-4)
 
 
 def train(
@@ -108,6 +116,8 @@ def train(
     results = []
     for n in range(start, stop):
         state = State(n, steps)
+        for group in moving.param_groups:
+            group["lr"] = RATE * min(1.0, 4 * (1 - n / steps))
         x, batch = draw()
         result = method.step([augment(x, view) for view in method.views], batch, state)
         moving.zero_grad()

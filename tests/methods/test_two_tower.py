@@ -1,0 +1,108 @@
+"""CLIP-style towers and TIP: pairs, missing values, and what may not leak."""
+
+import digits
+import pytest
+import torch
+import torch.nn.functional as F
+
+from medcl.errors import UsageError
+from medcl.methods.clip import TwoTower, restart
+from medcl.methods.contract import State
+from medcl.methods.tip import TIP, corrupt
+
+TABLE = {"categories": (4,), "numeric": 8, "inner": 16, "depth": 1, "heads": 2, "out": 8}
+
+
+def test_clip_loss_is_both_directions_of_one_cross_entropy():
+    torch.manual_seed(0)
+    method = TwoTower(digits.cnn(), hidden=16, **TABLE)
+    x, batch = digits.draw(16)
+    batch["patient"] = torch.arange(16)
+    result = method.step([x], batch, State())
+    a = F.normalize(method.projector(method.encoder(x)), dim=1)
+    b = F.normalize(method.other_projector(method.other(batch["table"])), dim=1)
+    logits, right = a @ b.T / 0.07, torch.arange(16)
+    expected = (F.cross_entropy(logits, right) + F.cross_entropy(logits.T, right)) / 2
+    torch.testing.assert_close(result["loss"], expected)
+    result["loss"].backward()
+    assert method.log_scale.grad is not None
+    assert method.log_scale.grad != 0
+
+
+def test_second_tower_of_the_same_build_starts_from_weights_of_its_own():
+    torch.manual_seed(0)
+    encoder = digits.cnn()
+    fresh = restart(encoder)
+    for mine, theirs in zip(encoder.parameters(), fresh.parameters(), strict=True):
+        assert mine.shape == theirs.shape
+        assert mine.data_ptr() != theirs.data_ptr()
+    assert not torch.equal(encoder.layers[0][0].weight, fresh.layers[0][0].weight)
+
+
+@pytest.mark.parametrize(
+    ("settings", "beside"),
+    [
+        ({"tower": "same", "key": "ppg"}, lambda x: x.flip(2)),
+        ({"tower": "vector", "key": "report", "numeric": 5}, lambda x: torch.randn(len(x), 5)),
+    ],
+)
+def test_other_towers(settings, beside):
+    torch.manual_seed(0)
+    method = TwoTower(digits.cnn(), hidden=16, out=8, **settings)
+    assert method.needs == (settings["key"],)
+    x, batch = digits.draw(16)
+    batch[settings["key"]] = beside(x)
+    method.step([x], batch, State())["loss"].backward()
+    assert all(p.grad is not None for p in method.parameters())
+    with pytest.raises(UsageError, match=f"needs '{settings['key']}'"):
+        method.step([x], {"patient": batch["patient"]}, State())
+
+
+def test_tip_is_the_mean_of_its_three_losses():
+    torch.manual_seed(0)
+    method = TIP(digits.cnn(), **TABLE)
+    x, batch = digits.draw(16)
+    result = method.step([x], batch, State())
+    parts = [result[name] for name in ("loss_itc", "loss_itm", "loss_mtr")]
+    torch.testing.assert_close(result["loss"], sum(parts))
+    for part in parts:
+        assert part.requires_grad
+        assert part > 0
+
+
+def test_tip_asks_only_for_values_that_were_hidden_and_known():
+    torch.manual_seed(0)
+    method = TIP(digits.cnn(), mask=1.0, **TABLE)
+    x, _ = digits.draw(8)
+    with torch.no_grad():
+        tokens = method.encoder.stages(x)[-1].flatten(2).transpose(1, 2)
+    nothing = torch.full((8, 9), torch.nan)
+    assert method._reconstruction(nothing, tokens).item() == 0.0
+    known = nothing.clone()
+    known[:, 0] = 2.0  # one category, no number
+    assert method._reconstruction(known, tokens).item() > 0.5
+    # All is hidden: what is asked for can't be read off the input.
+    fused = method.fusion(method.tabular.tokens(known, torch.ones(8, 9, dtype=torch.bool)), tokens)
+    blank = method.fusion(method.tabular.tokens(nothing), tokens)
+    assert torch.equal(fused, blank)
+
+
+def test_tip_runs_on_tables_of_one_kind_only():
+    for columns in ({"categories": (4,), "numeric": 0}, {"categories": (), "numeric": 8}):
+        torch.manual_seed(0)
+        method = TIP(digits.cnn(), **{**TABLE, **columns})
+        x, batch = digits.draw(8)
+        table = batch["table"][:, :1] if columns["numeric"] == 0 else batch["table"][:, 1:]
+        loss = method.step([x], {**batch, "table": table}, State())["loss"]
+        loss.backward()
+        assert loss.isfinite()
+        assert all(p.grad is not None for p in method.parameters() if p.requires_grad)
+
+
+def test_corruption_takes_values_of_the_same_column():
+    torch.manual_seed(0)
+    table = torch.arange(4.0) * 100 + torch.rand(200, 4)
+    mixed = corrupt(table, 0.3)
+    assert (mixed / 100).floor().eq(torch.arange(4.0)).all()
+    assert 0.2 < (mixed != table).float().mean() < 0.4
+    assert torch.equal(corrupt(table, 0.0), table)
