@@ -156,6 +156,8 @@ class Plugin:
         methods: methods that only make sense here, beside those of `medcl.methods`.
         baselines: name → ``(batch) -> (B, F)`` hand-made features to beat, as arrays; ``batch`` is
             what `Samples.read` returned.
+        pictures: ``(arrays of an item)`` → (places (N,), pictures (N, S, S) uint8) of its parts, by
+            which curation finds near-duplicates; ``dataset`` finds the places in a column ``keep``.
         preview: ``(x (B, ...), views) -> matplotlib Figure`` for the report.
         recipes: a folder of further recipes, if they are not in medcl's own ``configs``.
         preparation: raise it when ``prepare`` gives other arrays for the same settings: the store
@@ -177,6 +179,7 @@ class Plugin:
     tasks: Mapping[str, Task] = field(default_factory=dict)
     methods: Mapping[str, Lazy] = field(default_factory=dict)
     baselines: Mapping[str, Lazy] = field(default_factory=dict)
+    pictures: Lazy | None = None
     preview: Lazy | None = None
     recipes: Path | None = None
     preparation: int = 1

@@ -12,6 +12,7 @@ import typer
 
 from medcl.errors import MedclError, UsageError
 from medcl_cli.verbs import (
+    curate,
     demo,
     doctor,
     embed,
@@ -40,6 +41,7 @@ app.command()(doctor.doctor)
 app.command()(plugins.plugins)
 app.command()(recipes.recipes)
 app.command()(index.index)
+app.command()(curate.curate)
 app.command()(prepare.prepare)
 app.command()(pretrain.pretrain)
 app.command()(embed.embed)

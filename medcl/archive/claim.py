@@ -36,6 +36,11 @@ def claim(private: Path, archive: Path, plugin: Plugin, key_file: Path | None) -
     """
     path, index = private / "archive.json", private.parent
     bound = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if bound.get("curated"):
+        raise UsageError(
+            f"{index} is a curated index: index the archive into the index it was made of, and "
+            "curate again."
+        )
     if bound and bound["plugin"] != plugin.name:
         raise UsageError(
             f"{index} is an index of plugin '{bound['plugin']}', not '{plugin.name}'. "

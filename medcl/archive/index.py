@@ -238,7 +238,7 @@ class Index:
         return [
             name
             for name in self.items.columns
-            if name not in scanning.CORE and not name.startswith(scanning.LABEL)
+            if name not in (*scanning.CORE, scanning.KEEP) and not name.startswith(scanning.LABEL)
         ]
 
     @cached_property

@@ -127,7 +127,7 @@ def _first(
 
 
 def heights(held: Mapping[str, NDArray[Any]], part: int) -> NDArray[np.float64]:
-    """Where the slices of a part lie along the patient, in mm: (Z,). Without affine, their number."""
+    """Where the slices of a part lie along the patient, in mm; their numbers if that is unknown."""
     count = len(held[f"hu{part}"])
     affine = held.get(f"affine{part}")
     if affine is None:

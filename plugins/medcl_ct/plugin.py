@@ -56,5 +56,6 @@ plugin = Plugin(
         ),
     },
     methods={"joint2d3d": "medcl_ct.joint:Joint2D3D"},
+    pictures="medcl_ct.pictures:pictures",
     preview="medcl_ct.preview:preview",
 )

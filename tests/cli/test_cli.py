@@ -11,7 +11,17 @@ from pathlib import Path
 
 import pytest
 
-COMMANDS = ["demo", "doctor", "plugins", "recipes", "index", "prepare", "pretrain", "embed"]
+COMMANDS = [
+    "demo",
+    "doctor",
+    "plugins",
+    "recipes",
+    "index",
+    "curate",
+    "prepare",
+    "pretrain",
+    "embed",
+]
 COMMANDS += ["probe", "report"]
 
 

@@ -1,0 +1,69 @@
+"""medcl curate."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from medcl_cli import show
+
+
+def curate(
+    data: Annotated[Path, typer.Argument(help="The index.")],
+    out: Annotated[Path, typer.Option(help="Where the curated index goes.")],
+    strategy: Annotated[
+        Literal["dhash", "every-n", "ssim", "mi", "embedding"],
+        typer.Option(help="How likeness is judged."),
+    ] = "dhash",
+    distance: Annotated[
+        float | None,
+        typer.Option(help="As near as this is a duplicate: bits, 1 − similarity, or every n-th."),
+    ] = None,
+    across: Annotated[
+        float | None,
+        typer.Option(help="The same between items of the archive; without it, within items only."),
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="Prepare as this recipe does, not by default.")
+    ] = None,
+    embeddings: Annotated[
+        Path | None, typer.Option(help="Of strategy embedding: what medcl embed wrote.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    json: show.Json = False,
+) -> None:
+    """Write an index without near-duplicates, and a report of what went and why.
+
+    Within each item, and with --across between items too. The new index is used like any other.
+    Example: medcl curate idx --strategy dhash --distance 6 --out idx2
+    """
+    from medcl import plugin as plugins
+    from medcl import recipe as recipes
+    from medcl.archive import curate as curation
+    from medcl.archive.index import Index
+
+    index = Index.open(data)
+    embedded = None
+    if embeddings is not None:
+        from medcl.evaluate.embeddings import Embeddings
+
+        loaded = Embeddings.load(embeddings)
+        embedded = (loaded.items, loaded.x)
+    summary = curation.curate(
+        index,
+        plugins.get(index.plugin_name),
+        out,
+        strategy=strategy,
+        distance=distance,
+        across=across,
+        spec=None if recipe is None else recipes.load(recipe).prepare,
+        embedded=embedded,
+        workers=workers,
+    )
+    if json:
+        show.as_json(asdict(summary))
+        return
+    show.facts(f"Index {out}", {**asdict(summary), "report": out / "curation" / "report.html"})
