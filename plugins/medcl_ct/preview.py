@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 
 from medcl.plugin import Views
+from medcl_ct.views import CTViews
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _ROWS, _VIEWS = 3, 2
-_LEVEL, _WIDTH = 40.0, 400.0  # the chest and abdomen window that readers know
+_SOFT = (40.0, 400.0)  # the chest and abdomen window that readers know
 
 
 def preview(x: Tensor, views: Views, encoder: nn.Module | None = None) -> Figure:
-    """Draw the first samples as they are and as training sees them, in a soft-tissue window.
+    """Draw the first samples as they are, in a soft-tissue window, and as training sees them.
 
     Args:
         x: (B, 1, H, W) or (B, 1, D, H, W) in HU.
@@ -40,20 +41,22 @@ def preview(x: Tensor, views: Views, encoder: nn.Module | None = None) -> Figure
     wide, tall = len(columns) + attends, len(x) * (1 if x.dim() == 4 else 2)
     figure = Figure(figsize=(2.4 * wide, 2.2 * tall), layout="constrained")
     axes = figure.subplots(tall, wide, squeeze=False)
+    seen = views.settings.shown if isinstance(views, CTViews) else _SOFT
     for j, (title, batch) in enumerate(zip(titles, columns, strict=True)):
         axes[0, j].set_title(title, fontsize=9)
+        window = seen if j else _SOFT
         for i, sample in enumerate(batch[:, 0].float().cpu()):
             if x.dim() == 4:
-                _grey(axes[i, j], sample)
+                _grey(axes[i, j], sample, window)
             else:
-                _grey(axes[2 * i, j], sample[sample.shape[0] // 2])
-                _grey(axes[2 * i + 1, j], sample[:, sample.shape[1] // 2], aspect="auto")
+                _grey(axes[2 * i, j], sample[sample.shape[0] // 2], window)
+                _grey(axes[2 * i + 1, j], sample[:, sample.shape[1] // 2], window, aspect="auto")
     if attends:
         assert encoder is not None
         axes[0, -1].set_title("attention by slice", fontsize=9)
         for i, share in enumerate(attention(x, encoder).cpu()):
             _bars(axes[2 * i, -1], share)
-            _grey(axes[2 * i + 1, -1], x[i, 0, int(share.argmax())].float().cpu())
+            _grey(axes[2 * i + 1, -1], x[i, 0, int(share.argmax())].float().cpu(), _SOFT)
             axes[2 * i + 1, -1].set_title(f"most: slice {int(share.argmax())}", fontsize=7)
     return figure
 
@@ -73,9 +76,15 @@ def attention(x: Tensor, encoder: nn.Module) -> Tensor:
         encoder.train(training)
 
 
-def _grey(axis: Axes, image: Tensor, aspect: str = "equal") -> None:
-    low = _LEVEL - _WIDTH / 2
-    axis.imshow(image.numpy(), cmap="gray", vmin=low, vmax=low + _WIDTH, aspect=aspect)  # type: ignore
+def _grey(
+    axis: Axes,
+    image: Tensor,
+    window: tuple[float, float],
+    aspect: Literal["equal", "auto"] = "equal",
+) -> None:
+    level, width = window
+    low, high = level - width / 2, level + width / 2
+    axis.imshow(image.numpy(), cmap="gray", vmin=low, vmax=high, aspect=aspect)
     axis.set_xticks([])
     axis.set_yticks([])
 
