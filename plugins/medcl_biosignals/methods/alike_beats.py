@@ -45,6 +45,8 @@ class AlikeBeats(nn.Module):
         out: width of the projections.
     """
 
+    needs = ("x", "rr", "likeness")
+
     def __init__(
         self,
         encoder: nn.Module,
@@ -71,7 +73,7 @@ class AlikeBeats(nn.Module):
         Raises:
             UsageError: if the samples are not beats.
         """
-        if "likeness" not in batch:
+        if any(need not in batch for need in self.needs):
             raise UsageError("Method 'alike-beats' needs beats: set dataset.kind=beat.")
         h1, h2 = encode(self.encoder, views)  # (B, width) each
         h = torch.cat([h1, h2])
