@@ -19,7 +19,7 @@ class VICReg(nn.Module):
 
     The weights are those of the authors' code, whose 25, 25, 1 everybody uses: it takes the mean
     squared distance over dimensions, where the paper's equation has the sum, and halves the
-    variance term. `medcl.objectives.vicreg` is the paper's equation.
+    variance term. `medcl.objectives.vicreg` offers both forms.
 
     Args:
         encoder: (B, ...) → (B, width).
@@ -59,8 +59,8 @@ class VICReg(nn.Module):
         loss = vicreg(
             z1,
             z2,
-            invariance=self.invariance / z1.shape[1],
-            variance=self.variance / 2,
+            invariance=self.invariance,
+            variance=self.variance,
             covariance=self.covariance,
             ranks=state.ranks,
         )

@@ -59,15 +59,21 @@ class Tokenised(Protocol):
         ...
 
 
+STAGED = ("stages", "pool", "stage_widths", "strides", "channels", "width")
+TOKENISED = ("tokens", "patch", "channels", "width")
+
+
+def _shows(encoder: nn.Module, names: Sequence[str]) -> bool:
+    return all(hasattr(encoder, name) for name in names)
+
+
 def staged(encoder: nn.Module, method: str) -> Staged:
     """``encoder`` as a `Staged` one.
 
     Raises:
         UsageError: if it is not; says what it lacks.
     """
-    _need(
-        encoder, Staged, ("stages", "pool", "stage_widths", "strides", "channels", "width"), method
-    )
+    _need(encoder, Staged, STAGED, method)
     return cast(Staged, encoder)
 
 
@@ -77,7 +83,7 @@ def tokenised(encoder: nn.Module, method: str) -> Tokenised:
     Raises:
         UsageError: if it is not; says what it lacks.
     """
-    _need(encoder, Tokenised, ("tokens", "patch", "channels", "width"), method)
+    _need(encoder, Tokenised, TOKENISED, method)
     return cast(Tokenised, encoder)
 
 
@@ -120,10 +126,10 @@ def features(encoder: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
     Of a `Tokenised` encoder its patch tokens, of a `Staged` one the positions of its last stage;
     of any other the pooled output itself as the single token.
     """
-    if hasattr(encoder, "tokens"):
+    if _shows(encoder, TOKENISED):
         tokens = cast(Tokenised, encoder).tokens(x)[:, 1:]
         return tokens.mean(dim=1), tokens
-    if hasattr(encoder, "stages") and hasattr(encoder, "pool"):
+    if _shows(encoder, STAGED):
         last = cast(Staged, encoder).stages(x)[-1]
         return cast(Staged, encoder).pool(last), last.flatten(2).transpose(1, 2)
     pooled = encoder(x)
@@ -132,7 +138,7 @@ def features(encoder: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
 
 def token_width(encoder: nn.Module) -> int:
     """D of `features`."""
-    if not hasattr(encoder, "tokens") and hasattr(encoder, "stages") and hasattr(encoder, "pool"):
+    if _shows(encoder, STAGED) and not _shows(encoder, TOKENISED):
         return int(cast(Staged, encoder).stage_widths[-1])
     return width_of(encoder)
 

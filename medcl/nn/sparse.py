@@ -77,8 +77,11 @@ def _pool(forward: Callable[[Tensor], Tensor], visible: Tensor, x: Tensor) -> Te
 
 
 def _spread(forward: Callable[[Tensor], Tensor], visible: Tensor, x: Tensor) -> Tensor:
-    """Convolutions and poolings reach into masked positions: empty those again."""
-    out = forward(x)
+    """Convolutions and poolings see nothing that is masked, and put nothing there.
+
+    Their input is emptied too: something before them (a display window, a bias) may have filled it.
+    """
+    out = forward(x * stretch(visible, x.shape[2:]))
     return out * stretch(visible, out.shape[2:])
 
 
@@ -109,7 +112,7 @@ def visible_only(encoder: nn.Module, visible: Tensor) -> Iterator[None]:
     Args:
         encoder: any CNN made of torch's own convolution, pooling and normalisation modules.
         visible: (B, 1, *grid) bool, with as many True in each row; feature maps must be whole
-            multiples of the grid. The input must already be zero where it is masked.
+            multiples of the grid.
     """
     patched: list[Any] = []
     try:

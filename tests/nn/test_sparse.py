@@ -69,7 +69,7 @@ def test_masked_input_has_no_influence_and_masked_output_is_empty(axes):
     other = torch.where(at, x, torch.randn_like(x) * 100)  # only masked positions differ
     assert not torch.equal(x, other)
     with visible_only(net, visible):
-        one, two = net(x * at), net(other * at)
+        one, two = net(x), net(other)
     assert torch.equal(one, two)
     assert not (one * ~stretch(visible, one.shape[2:])).any()
     assert (one * stretch(visible, one.shape[2:])).abs().sum() > 0
@@ -126,6 +126,19 @@ def test_the_network_is_itself_again_afterwards_even_after_an_error():
         net(x[..., :14])
     assert not any("forward" in vars(part) for part in net.modules())
     assert net(x[..., :14]).shape == (3, 8, 4, 4)
+
+
+def test_an_offset_before_the_first_layer_does_not_fill_what_is_masked():
+    class Window(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x / 2 + 5  # a display window: 0 is not empty after it
+
+    torch.manual_seed(0)
+    conv, (x, visible) = nn.Conv2d(2, 4, 3, padding=1, bias=False), case(2)
+    at = stretch(visible, x.shape[2:])
+    with visible_only(conv, visible):
+        windowed = nn.Sequential(Window(), conv)(x * at)
+    torch.testing.assert_close(windowed, conv((x / 2 + 5) * at) * at)
 
 
 def test_pack_and_unpack_are_inverse():
