@@ -108,7 +108,12 @@ def optimiser(method: nn.Module) -> torch.optim.Optimizer:
 
 
 def train(
-    method: nn.Module, moving: torch.optim.Optimizer, start: int, stop: int, steps: int
+    method: nn.Module,
+    moving: torch.optim.Optimizer,
+    start: int,
+    stop: int,
+    steps: int,
+    batch_size: int = BATCH,
 ) -> list[dict[str, Tensor]]:
     """The bare loop a method is written for; returns what each step returned."""
     assert isinstance(method, Method)
@@ -118,7 +123,7 @@ def train(
         state = State(n, steps)
         for group in moving.param_groups:
             group["lr"] = RATE * min(1.0, 4 * (1 - n / steps))
-        x, batch = draw()
+        x, batch = draw(batch_size)
         result = method.step([augment(x, view) for view in method.views], batch, state)
         moving.zero_grad()
         result["loss"].backward()

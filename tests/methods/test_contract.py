@@ -34,6 +34,7 @@ class Case:
     encoder: Callable[[], nn.Module] = digits.cnn
     margin: float = 0.06
     steps: int = 200
+    batch_size: int = digits.BATCH
 
 
 SMALL = {"hidden": 64, "out": 32}
@@ -57,7 +58,9 @@ CASES: dict[str, Case] = {
     ),
     "mae": Case(DECODER, digits.vit, margin=0.05),
     # A small CNN averaged over space gains little and slowly from reconstruction.
-    "spark": Case({"width": 32, "normalise": False}, digits.pyramid, margin=0.02, steps=800),
+    "spark": Case(
+        {"width": 32, "normalise": False}, digits.pyramid, margin=0.02, steps=600, batch_size=32
+    ),
     "can": Case({**DECODER, **SMALL}, digits.vit),
     "clip": Case({**TABLE, "hidden": 64}),
     "tip": Case(TABLE),
@@ -94,8 +97,10 @@ class Trained:
 def trained(name: str) -> Trained:
     before = untrained(CASES[name].encoder)
     method = build(name)
-    steps = CASES[name].steps
-    results = digits.train(method, digits.optimiser(method), 0, steps, steps)
+    case = CASES[name]
+    results = digits.train(
+        method, digits.optimiser(method), 0, case.steps, case.steps, case.batch_size
+    )
     features = digits.embed(method.encoder)
     losses = [result["loss"].item() for result in results]
     return Trained(before, digits.knn_accuracy(features), features, losses)
