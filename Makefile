@@ -10,7 +10,7 @@ demo: $(VENV)/.ready
 	$(BIN)/medcl demo --out $(OUT)
 
 test: check
-	$(BIN)/pytest -n 2 --dist worksteal
+	$(BIN)/pytest -n 2 --dist loadfile
 
 check: $(VENV)/.ready
 	$(BIN)/ruff check .
