@@ -76,6 +76,7 @@ class Split(Section):
     folds: int | None = Field(None, ge=2)
     fold: int = Field(0, ge=0)
     stratify: str | None = None  # a label column of the index
+    given: str | None = None  # a column that says train or test: a published split
     seed: int = 0
 
 

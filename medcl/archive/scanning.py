@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -33,7 +33,11 @@ class Scanned:
 
     def to_json(self) -> str:
         """One line."""
-        return json.dumps(asdict(self), separators=(",", ":"))
+        plain = vars(self) | {  # dataclasses.asdict copies all values, one by one
+            name: [vars(part) for part in getattr(self, name)]
+            for name in ("stats", "records", "rejects")
+        }
+        return json.dumps(plain, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, line: str | bytes) -> Scanned:

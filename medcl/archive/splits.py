@@ -27,6 +27,7 @@ def split(
     fold: int = 0,
     stratify: str | None = None,
     seed: int = 0,
+    given: str | None = None,
 ) -> dict[str, str]:
     """Patient key → "train" or "test".
 
@@ -46,11 +47,15 @@ def split(
             a group's stratum is the most frequent of its patients'. Patients without any label are
             a stratum of their own.
         seed: another draw.
+        given: a column that says it already, as published benchmarks do: "test" is tested on,
+            "train" trained on; patients of other parts ("val") are left out. The rest is ignored.
 
     Raises:
         UsageError: for an unknown label column, a fold out of range, or a share outside (0, 1).
         MedclError: for fewer groups than sides, or items without a site.
     """
+    if given is not None:
+        return _given(items, given)
     shares = _shares(test, folds, fold)
     groups = _groups(items, by)
     if len(groups) < len(shares):
@@ -87,6 +92,21 @@ def assert_disjoint(train: Iterable[str], test: Iterable[str], what: str = "pati
             f"{len(shared)} {what}{'s are' if len(shared) > 1 else ' is'} in training and in test: "
             "figures would be too good. Split again with medcl.archive.splits.split."
         )
+
+
+def _given(items: pl.DataFrame, column: str) -> dict[str, str]:
+    """The split that a column of the index says."""
+    if column not in items.columns:
+        hint = did_you_mean(column, items.columns)
+        raise UsageError(f"split.given: the index has no column '{column}'. {hint}")
+    pairs = items.select("patient", pl.col(column).alias("part")).unique()
+    pairs = pairs.filter(pl.col("part").is_in(["train", "test"]))
+    parts = dict(pairs.iter_rows())
+    if len(parts) < len(pairs):
+        raise MedclError(f"split.given: the column '{column}' puts a patient into train and test.")
+    if set(parts.values()) != {"train", "test"}:
+        raise UsageError(f"split.given: the column '{column}' does not name 'train' and 'test'.")
+    return dict(sorted(parts.items()))
 
 
 def _shares(test: float, folds: int | None, fold: int) -> list[float]:

@@ -3,7 +3,7 @@
 Yang et al. 2023, MedMNIST v2, doi 10.1038/s41597-022-01721-8. The file is the user's; one
 ``.npz`` of any released size holds ``train_images`` (N, H, W) or (N, D, H, W) uint8,
 ``train_labels`` (N, 1), and the same of ``val`` and ``test``. The column ``part`` says which of
-them an item is from.
+them an item is from: ``split: {given: part}`` in a recipe is the official split.
 
 Whose image is whose is not published, so that an item, and a patient, is a block of 16 images.
 """

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
-
-import numpy as np
 
 from medcl.plugin import Reject, Scalar
 from medcl_ct import words
@@ -63,13 +61,12 @@ class Slice:
 
 @dataclass(frozen=True)
 class Read:
-    """A usable slice, its stack, and what else was seen."""
+    """A usable slice, its stack, and the tags that say more."""
 
     stack: Stack
     slice: Slice
     site: str | None
-    fields: dict[str, Scalar] = field(default_factory=dict)
-    labels: dict[str, Scalar] = field(default_factory=dict)
+    tags: Tags
     findings: tuple[str, ...] = ()
 
 
@@ -133,9 +130,7 @@ def interpret(tags: Tags, file: str, folder: str, left: int | None) -> Read | Re
         _number(tags, "SliceThickness"),
         frames,
     )
-    return Read(
-        stack, this, tags.get("InstitutionName"), _fields(tags), _labels(tags), tuple(findings)
-    )
+    return Read(stack, this, tags.get("InstitutionName"), tags, tuple(findings))
 
 
 def _refused(tags: Tags, left: int | None) -> tuple[str, str] | None:
@@ -204,12 +199,12 @@ def _vector(tags: Tags, name: str, length: int) -> tuple[float, ...] | None:
         return None
     if name == "PixelSpacing" and min(values) <= 0:
         return None
-    if name == "ImageOrientationPatient" and not is_frame(np.array(values)):
+    if name == "ImageOrientationPatient" and not is_frame(values):
         return None
     return tuple(values)
 
 
-def _fields(tags: Tags) -> dict[str, Scalar]:
+def fields(tags: Tags) -> dict[str, Scalar]:
     """Technical columns: numbers, and words of fixed lists or of strict shape."""
     maker = words.vendor(tags.get("Manufacturer"))
     return {
@@ -224,7 +219,7 @@ def _fields(tags: Tags) -> dict[str, Scalar]:
     }
 
 
-def _labels(tags: Tags) -> dict[str, Scalar]:
+def labels(tags: Tags) -> dict[str, Scalar]:
     """Weak labels: what the free texts hint at, and who was scanned."""
     texts = ("BodyPartExamined", "StudyDescription", "SeriesDescription", "ProtocolName")
     sex = tags.get("PatientSex", "")
@@ -237,7 +232,7 @@ def _labels(tags: Tags) -> dict[str, Scalar]:
 
 def to_json(stack: Stack, slices: list[Slice]) -> dict[str, str]:
     """A stack and some of its slices as `medcl.plugin.Record.private` holds them."""
-    rows = [list(asdict(s).values()) for s in slices]
+    rows = [list(vars(s).values()) for s in slices]
     return {"stack": json.dumps(asdict(stack)), "slices": json.dumps(rows, separators=(",", ":"))}
 
 

@@ -7,6 +7,7 @@ whole.
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
@@ -47,8 +48,8 @@ def _pieces(found: Iterable[Read | Record | Reject]) -> Iterator[Record | Reject
             tuple(piece.file for piece in slices),
             stack.patient,
             site,
-            reads[0].fields,
-            reads[0].labels,
+            header.fields(reads[0].tags),
+            header.labels(reads[0].tags),
             findings,
             header.to_json(stack, slices),
         )
@@ -56,14 +57,13 @@ def _pieces(found: Iterable[Read | Record | Reject]) -> Iterator[Record | Reject
 
 def _files(root: Path, unit: Unit) -> Iterator[Read | Record | Reject]:
     for file in unit.files:
-        path = root / file.path
-        folder = str(PurePosixPath(file.path).parent)
+        folder = posixpath.dirname(file.path) or "."
         if file.size == 0:
             yield Reject(file.path, "empty", "The file is empty.")
-        elif PurePosixPath(file.path).name.upper().startswith("DICOMDIR"):
+        elif posixpath.basename(file.path).upper().startswith("DICOMDIR"):
             yield directory.check(root, file.path)
         else:
-            yield _one(file.path, folder, tags.open_path(path), file.size)
+            yield _one(file.path, folder, tags.open_path(f"{root}/{file.path}"), file.size)
 
 
 def _archive(root: Path, path: str) -> Iterator[Read | Record | Reject]:

@@ -7,6 +7,7 @@ often wrong.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,11 +29,11 @@ def normal(orientation: Floats) -> Floats:
     return n / length if length > 0 else n
 
 
-def is_frame(orientation: Floats) -> bool:
+def is_frame(orientation: Sequence[float]) -> bool:
     """Whether row and column directions (6,) are unit vectors at a right angle."""
-    row, column = orientation[:3], orientation[3:]
-    lengths = np.array([row @ row, column @ column])
-    return bool(np.abs(lengths - 1).max() < 1e-2 and abs(row @ column) < 1e-2)
+    a, b, c, x, y, z = orientation
+    lengths = abs(a * a + b * b + c * c - 1), abs(x * x + y * y + z * z - 1)
+    return max(lengths) < 1e-2 and abs(a * x + b * y + c * z) < 1e-2
 
 
 def places(positions: Floats, orientation: Floats) -> Floats:

@@ -335,6 +335,6 @@ def _from_pydicom(value: Any, kind: str) -> Any:
     return _number_list(text) if kind == NUMBERS else _clean(text)
 
 
-def open_path(path: Path) -> Opener:
+def open_path(path: Path | str) -> Opener:
     """A way to open a file for `read`, unbuffered: its front is read in one go."""
-    return lambda: path.open("rb", buffering=0)
+    return lambda: open(path, "rb", buffering=0)

@@ -7,6 +7,7 @@ occurs: good enough as a weak label, and never personal.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 _REGIONS = {
     "head": r"head|brain|skull|cranium|cerebr\w*|neuro|sch[aä]del|sinus(es)?|orbits?|ear|nnh|ccj",
@@ -37,6 +38,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9 .+_/-]{0,23}")
 _NO_CONTRAST = re.compile(r"\b(no|without|w/?o|non|native|nativ|none)\b")
 
 
+@lru_cache(maxsize=4096)
 def regions(*texts: str | None) -> str | None:
     """The body regions that these texts name, such as ``abdomen+chest``; None if none."""
     text = " ".join(t.lower().replace("_", " ") for t in texts if t)
@@ -44,6 +46,7 @@ def regions(*texts: str | None) -> str | None:
     return "+".join(sorted(found)) or None
 
 
+@lru_cache(maxsize=4096)
 def vendor(text: str | None) -> str | None:
     """The maker of a scanner, by one of a few names; "other" for any other text."""
     if not text:
@@ -53,6 +56,7 @@ def vendor(text: str | None) -> str | None:
     return next(found, "other")
 
 
+@lru_cache(maxsize=4096)
 def kernel(text: str | None) -> str | None:
     """A reconstruction kernel: its first part, if it looks like the name of one."""
     if not text:

@@ -185,3 +185,16 @@ def test_disjoint() -> None:
         assert_disjoint(["a", "b", "c"], ["b", "c", "c"])
     with pytest.raises(MedclError, match="1 site is in"):
         assert_disjoint("a", "a", "site")
+
+
+def test_a_published_split_is_taken_as_it_is() -> None:
+    items = pl.DataFrame(
+        {"patient": ["a", "a", "b", "c"], "part": ["train", "train", "test", "val"]}
+    )
+    assert split(items, given="part") == {"a": "train", "b": "test"}
+    with pytest.raises(UsageError, match="no column 'prat'"):
+        split(items, given="prat")
+    with pytest.raises(MedclError, match="into train and test"):
+        split(items.with_columns(part=pl.Series(["train", "test", "test", "val"])), given="part")
+    with pytest.raises(UsageError, match="does not name"):
+        split(items.filter(pl.col("part") != "test"), given="part")
