@@ -12,7 +12,7 @@ from medcl.methods.contract import State
 from medcl_biosignals.dataset import dataset
 from medcl_biosignals.encoders.resnet import resnet1d
 from medcl_biosignals.likeness import likeness
-from medcl_biosignals.methods.alike_beats import AlikeBeats, description
+from medcl_biosignals.methods.alike_beats import AlikeBeats, description, redundancy
 from medcl_biosignals.views import views
 
 Prepared = tuple[pl.DataFrame, dict[str, dict[str, np.ndarray]]]
@@ -68,7 +68,13 @@ def test_the_loss_is_the_stated_one(prepared: Prepared) -> None:
     assert result["contrast"].item() == pytest.approx(expected.item(), rel=0.02)
     miss = torch.nn.functional.smooth_l1_loss(method.describer(h), d)
     torch.testing.assert_close(result["miss"], miss)
-    torch.testing.assert_close(result["loss"], result["contrast"] + 5 * miss)
+    both = torch.cat([h, h])
+    correlation = torch.corrcoef(both.T).nan_to_num()  # some units are dead at the start
+    redundant = correlation.fill_diagonal_(0).square().sum() / len(correlation)
+    torch.testing.assert_close(redundancy(both), redundant, rtol=1e-2, atol=1e-3)
+    torch.testing.assert_close(
+        result["loss"], result["contrast"] + 5 * miss + 0.3 * redundancy(both)
+    )
 
 
 def test_windows_are_refused_with_what_to_do(prepared: Prepared) -> None:
@@ -111,3 +117,9 @@ def test_a_strange_beat_is_unlike_its_neighbours_and_they_unlike_it() -> None:
     assert first[11, 1] == pytest.approx(-first[10, 1], abs=0.02)
     assert likeness(x, np.zeros(0, dtype=int), 100.0).shape == (0, 12)
     np.testing.assert_allclose(likeness(x, beats[:1], 100.0)[0, ::2], [1, 0, 0, 1, 0, 0], atol=1e-6)
+
+
+def test_redundancy_is_zero_for_independent_dimensions() -> None:
+    h = torch.randn(20_000, 8, generator=torch.Generator().manual_seed(0))
+    assert redundancy(h).item() < 0.01
+    assert redundancy(h[:, :1].expand(-1, 8)).item() == pytest.approx(7, rel=1e-3)
