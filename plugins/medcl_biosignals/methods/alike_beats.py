@@ -126,6 +126,6 @@ def redundancy(h: Tensor, ranks: Ranks = ALONE) -> Tensor:
     """Σ_{a≠b} Corr(h_a, h_b)² / width over the samples of all ranks: (B, width) → scalar."""
     centred = h.float() - ranks.mean(h.float().mean(0))
     covariance = ranks.mean(centred.T @ centred / len(h))  # (width, width)
-    spread = covariance.diagonal().add(1e-6).sqrt()
+    spread = covariance.diagonal().clamp_min(1e-8).sqrt()
     correlation = covariance / (spread[:, None] * spread)
     return (correlation.square().sum() - correlation.diagonal().square().sum()) / h.shape[1]
