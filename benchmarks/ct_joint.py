@@ -40,23 +40,29 @@ SMALL = [
     f"dataset.size=[24, {SIDE}, {SIDE}]",
     "dataset.crops=32",
     "views.size=[64]",
+    "views.crop_share=[0.5, 1.0]",
     "encoder.depth=10",
     "encoder.base=16",
     "encoder.width=128",
     "encoder.layers=2",
     "encoder.heads=4",
     "encoder.hidden=128",
-    "method.prototypes=64",
-    "method.volume_prototypes=32",
+    # A batch holds 96 slices of 4 volumes, neighbours among them: more clusters than regions of the
+    # body ask for differences that no view keeps, and L_intra does not move.
+    "method.prototypes=16",
+    "method.volume_prototypes=4",
     "method.volume_queue=64",
-    "method.queue=512",
-    "method.clusters=[64, 64, 64]",
+    "method.clusters=[16, 16, 16]",
+    "method.memory=2048",
+    "method.volume_memory=64",
+    "method.inter=0.1",  # so few volumes are told apart at once, at the cost of what slices know
+    "method.slices_first=0.5",
     "method.hidden=256",
     "method.out=64",
     "method.frozen=20",
     "method.every=25",
     "optimizer.name=adamw",
-    "optimizer.lr=1e-3",
+    "optimizer.lr=2e-3",
     "optimizer.weight_decay=1e-4",
     "trainer.batch_size=4",
     "trainer.log_every=5",
@@ -135,7 +141,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("archive", type=Path)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--folds", type=int, default=4)
     parser.add_argument("--variant", default="swav", choices=["swav", "deepcluster"])
     parser.add_argument("--seed", type=int, default=0)

@@ -48,7 +48,9 @@ class Joint2D3D(nn.Module):
     its inputs and targets are detached. The targets are normalised (as in data2vec,
     arXiv 2202.03555), as here the slice network moves while they are predicted. Cluster
     assignments of the released code collide between data sets (a sample's index is local to each);
-    here there are no indices.
+    here there are no indices. Its volumes go to the prototypes without a projector; as volume
+    embeddings share most of their direction, k-means then soon puts all of them into one cluster,
+    so here they have a projector of their own, as slices do.
 
     Slice i of one view must be slice i of the other: choose views that keep slices in place
     (``views.slices``: consistent or independent) and all of them (no depth in ``views.size``).
@@ -63,6 +65,9 @@ class Joint2D3D(nn.Module):
         intra: weight of L_intra.
         inter: weight of L_inter.
         mask: weight of L_mask.
+        slices_first: share of the training before L_inter sets in. While slices are not told apart
+            yet, its gradient is noise, and a hundred times that of L_intra; the authors train the
+            slice network first.
         mask_share: share of a volume's slices that are hidden; at least one.
         prototypes: slice clusters of SwAV (Wolf 2023, arXiv 2308.06534: 500).
         volume_prototypes: volume clusters of SwAV (authors: 3000).
@@ -78,8 +83,8 @@ class Joint2D3D(nn.Module):
         volume_memory: volume embeddings kept for k-means.
         every: steps between two runs of k-means.
         rounds: k-means iterations.
-        hidden: width of the slice projector's hidden layer.
-        out: width of slice projections. Volumes have no projector, as in the authors' code.
+        hidden: width of the projectors' hidden layers.
+        out: width of the projections.
     """
 
     needs: tuple[str, ...] = ()
@@ -92,6 +97,7 @@ class Joint2D3D(nn.Module):
         intra: float = 1.0,
         inter: float = 1.0,
         mask: float = 1.0,
+        slices_first: float = 0.3,
         mask_share: float = 0.1,
         prototypes: int = 500,
         volume_prototypes: int = 300,
@@ -121,22 +127,23 @@ class Joint2D3D(nn.Module):
         self.views = (View(), View())
         width = self._parts.width
         self.projector = projector(width, hidden, out)
+        self.volume_projector = projector(width, hidden, out)
         self.intra_head: SwAVHead | DeepClusterHead
         self.inter_head: SwAVHead | DeepClusterHead
         if variant == "swav":
             shared = (temperature, epsilon, iterations, frozen)
             self.intra_head = SwAVHead(out, prototypes, *shared, queue)
-            self.inter_head = SwAVHead(width, volume_prototypes, *shared, volume_queue)
+            self.inter_head = SwAVHead(out, volume_prototypes, *shared, volume_queue)
         else:
             self.intra_head = DeepClusterHead(out, clusters, temperature, memory, every, rounds)
             self.inter_head = DeepClusterHead(
-                width, volume_clusters, temperature, volume_memory, every, rounds
+                out, volume_clusters, temperature, volume_memory, every, rounds
             )
         self.hidden = nn.Parameter(torch.zeros(width))
         nn.init.normal_(self.hidden, std=0.02)
         self.decoder = nn.Linear(width, width)
         self.weights = {"intra": intra, "inter": inter, "mask": mask}
-        self.mask_share = mask_share
+        self.mask_share, self.slices_first = mask_share, slices_first
 
     @property
     def _parts(self) -> SlicesAndVolumes:
@@ -164,9 +171,11 @@ class Joint2D3D(nn.Module):
         if int(_fewest(thick.sum(), state)):  # on all ranks, or on none
             pairs = tokens[:, thick].flatten(0, 1), depth[thick].repeat(2)
             volumes = self._parts.volumes(*pairs).unflatten(0, (2, -1))  # (2, V, width)
-            agreeing = _even(F.normalize(volumes, dim=2), state)
-            losses["inter"] = self.inter_head.loss(agreeing, state)
             losses["mask"] = self._predict(*pairs)
+            if state.step >= self.slices_first * state.steps:
+                heads = F.normalize(self.volume_projector(volumes.flatten(0, 1)), dim=1)
+                agreeing = _even(heads.unflatten(0, (2, -1)), state)
+                losses["inter"] = self.inter_head.loss(agreeing, state)
             embedding = embedding.masked_scatter(thick[:, None], volumes[0].detach())
         loss = sum((self.weights[name] * value for name, value in losses.items()), z.new_zeros(()))
         loss = loss + touch(self)  # a batch of images uses nothing of what mixes slices

@@ -30,6 +30,7 @@ METHOD = {
     "volume_clusters": (2,),
     "volume_queue": 16,
     "frozen": 0,
+    "slices_first": 0.0,
     "every": 5,
 }
 VARIANTS = ["swav", "deepcluster"]
@@ -314,6 +315,16 @@ def test_a_checkpoint_continues_bit_for_bit(variant):
     moving = torch.optim.AdamW(again.parameters(), 1e-3)
     moving.load_state_dict(moments)
     assert train(again, moving, 6, 9) == straight
+
+
+def test_slices_are_trained_first():
+    method = build(slices_first=0.3)
+    for number, sets_in in ((14, False), (15, True)):  # of 50 steps
+        result = step(method, scans(4), number)
+        result["loss"].backward()
+        assert ("inter" in result) == sets_in
+        assert {"intra", "mask"} <= set(result)
+        assert not [n for n, p in method.named_parameters() if p.requires_grad and p.grad is None]
 
 
 def test_prototypes_stay_still_while_frozen_and_on_the_sphere_after():

@@ -20,7 +20,7 @@ ENCODER = {
     "joint": {"depth": 10, "base": 4, "width": 32, "layers": 1, "heads": 4, "hidden": 32},
 }
 METHOD = {"hidden": 32, "out": 16, "prototypes": 8, "volume_prototypes": 4, "queue": 32}
-METHOD |= {"volume_queue": 8, "frozen": 0, "depth": 1, "heads": 4}
+METHOD |= {"volume_queue": 8, "frozen": 0, "slices_first": 0.0, "depth": 1, "heads": 4}
 
 
 def small(name: str) -> recipes.Recipe:

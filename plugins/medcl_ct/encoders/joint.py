@@ -22,8 +22,10 @@ class JointEncoder(nn.Module):
     stages tell texture, the last one anatomy. A volume's embedding is the mean over its slices
     after attention between them. Both have the same width, so one encoder serves both.
 
-    The authors' code concatenates the last stage twice, which a linear map cannot tell from once;
-    here it is there once.
+    Two differences from the authors' code. It concatenates the last stage twice, which a linear map
+    cannot tell from once; here it is there once. And tokens are batch-normalised here: pooled
+    activations share most of their direction, so that without it all tokens are nearly the same,
+    hidden ones are guessed by their mean, and the little that tells volumes apart drowns.
 
     Attributes:
         width: of a slice's token and of a volume's embedding.
@@ -32,7 +34,10 @@ class JointEncoder(nn.Module):
     def __init__(self, intra: ResNet, inter: InterSlice, width: int) -> None:
         super().__init__()
         self.intra, self.inter = intra, inter
-        self.token = nn.Linear(sum(intra.stage_widths), width)
+        self.token = nn.Sequential(
+            nn.Linear(sum(intra.stage_widths), width, bias=False),
+            nn.BatchNorm1d(width, affine=False),
+        )
         self.width = width
 
     def slices(self, x: Tensor) -> Tensor:
