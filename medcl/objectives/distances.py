@@ -22,7 +22,8 @@ def squared_distances(a: Tensor, b: Tensor) -> Tensor:
         a, b = a.to(exact(a)), b.to(exact(b))
         size = a.square().sum(1, keepdim=True) + b.square().sum(1)
         squared = size - 2 * (a @ b.T)
-        return torch.where(squared > 4 * torch.finfo(a.dtype).eps * size, squared, 0.0)
+        alike = squared <= 4 * torch.finfo(a.dtype).eps * size
+        return torch.where(alike, 0.0, squared)  # NaN stays NaN
 
 
 def distances(a: Tensor, b: Tensor) -> Tensor:
@@ -33,5 +34,5 @@ def distances(a: Tensor, b: Tensor) -> Tensor:
         tensor([[5., 0.]], dtype=torch.float64)
     """
     squared = squared_distances(a, b)
-    apart = squared > 0
+    apart = squared != 0
     return torch.where(apart, torch.where(apart, squared, 1.0).sqrt(), 0.0)

@@ -99,9 +99,9 @@ def in_batch_negatives(
 def against_negatives(positive: Tensor, negative: Tensor, decoupled: bool = False) -> Tensor:
     """Mean of log(1 + e^{negative − positive}), or of negative − positive: (B,), (B,) → scalar.
 
-    Rows without negatives (−inf) add zero.
+    Rows without negatives (−inf) add zero; what is NaN stays NaN.
     """
-    some = negative > -torch.inf
+    some = negative != -torch.inf
     margin = torch.where(some, negative, 0.0) - positive
     loss = margin if decoupled else softplus(margin, threshold=torch.inf)
-    return torch.where(some, loss, 0.0).mean()
+    return torch.where(some, loss, 0 * positive).mean()

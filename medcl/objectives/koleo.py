@@ -51,6 +51,6 @@ def _nearest(rows: Tensor, cols: Tensor, hide: Hidden) -> tuple[Tensor, Tensor]:
             s = rows[i] @ cols.T
         hide(s, i, slice(0, len(cols)))
         value, at = s.max(1)
-        best.append(value > -torch.inf)
+        best.append(value != -torch.inf)  # NaN is not absent
         index.append(at)
     return torch.cat(index), torch.cat(best)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from medcl.errors import UsageError
 from medcl.nn.distributed import ALONE, Ranks
 from medcl.objectives.checks import positive, same_shape
 from medcl.objectives.precision import full, widened
@@ -64,7 +65,7 @@ def hard_negatives(
         Indices of the b for each a, and of the a for each b: (B,), (B,).
 
     Raises:
-        UsageError: if the shapes differ or τ is not positive.
+        UsageError: if the shapes differ, τ is not positive, or B is 1.
 
     Example:
         >>> hard_negatives(torch.eye(2), torch.eye(2))
@@ -72,8 +73,11 @@ def hard_negatives(
     """
     same_shape("hard_negatives", 2, a=a, b=b)
     positive("hard_negatives", temperature=temperature)
+    if len(a) < 2:
+        raise UsageError("hard_negatives: one sample has no negative; use a batch of two or more.")
     with full(a):
         s = unit(a) @ unit(b).T / temperature  # (B, B)
+    s = s.nan_to_num()  # whatever is drawn then: it is for the loss to show the NaN
     drawn = []
     for scores in (s, s.T):
         chance = (scores.softmax(1) + floor).fill_diagonal_(0)

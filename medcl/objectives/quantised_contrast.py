@@ -54,19 +54,22 @@ def quantised_contrast(
     length = temperature**-0.5
     c, q = unit(context, length), unit(quantised, length)
 
-    def losses(b: int) -> Tensor:
+    def rivals_of(b: int) -> Tensor:
         rivals = mask[b].expand(len(mask[b]), -1).clone().fill_diagonal_(False)  # (T, T)
         if codes is not None:
             rivals &= codes[b].unsqueeze(1) != codes[b]
+        return rivals
+
+    def losses(b: int) -> Tensor:
         with full(c):
             s = c[b] @ q[b].T
         # A large negative number, not −∞: a row without rivals must not make its gradient NaN.
-        low = s.masked_fill(~rivals, -torch.finfo(s.dtype).max).logsumexp(1)
-        loss = torch.nn.functional.softplus(low - s.diagonal(), threshold=torch.inf)
-        return torch.where(mask[b] & rivals.any(1), loss, -1.0)  # −1: does not count
+        low = s.masked_fill(~rivals_of(b), -torch.finfo(s.dtype).max).logsumexp(1)
+        return torch.nn.functional.softplus(low - s.diagonal(), threshold=torch.inf)
 
     rows = torch.stack([checkpoint(losses, b, use_reentrant=False) for b in range(len(c))])
-    return mean_where(rows, rows >= 0, ranks)
+    counts = torch.stack([mask[b] & rivals_of(b).any(1) for b in range(len(c))])
+    return mean_where(rows, counts, ranks)
 
 
 def codebook_diversity(probabilities: Tensor, *, ranks: Ranks = ALONE) -> Tensor:
@@ -87,4 +90,6 @@ def codebook_diversity(probabilities: Tensor, *, ranks: Ranks = ALONE) -> Tensor
         -0.3466
     """
     mean = ranks.mean(widened(probabilities).mean((0, 1)))  # (G, V)
-    return torch.special.xlogy(mean, mean).sum() / mean.numel()
+    # An unused code adds 0 either way, but the gradient of p log p at 0 is not finite.
+    log = mean.clamp_min(torch.finfo(mean.dtype).tiny).log()
+    return (mean * log).sum() / mean.numel()

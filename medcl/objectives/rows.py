@@ -31,5 +31,7 @@ def by_rows(fn: Callable[[slice], Tensor], rows: int, width: int) -> Tensor:
         >>> by_rows(lambda i: (x[i, None] - x).abs().sum(1), rows=4, width=4)
         tensor([6., 4., 4., 6.])
     """
-    parts = [checkpoint(fn, i, use_reentrant=False) for i in blocks(rows, width)]
+    # Without rows on this rank fn still runs, on none: every rank must have the same graph.
+    every = list(blocks(rows, width)) or [slice(0, 0)]
+    parts = [checkpoint(fn, i, use_reentrant=False) for i in every]
     return torch.cat(parts)

@@ -44,7 +44,7 @@ class Sums(NamedTuple):
 
     def cross_entropy(self) -> tuple[Tensor, Tensor]:
         """−Σ_j w_ij log softmax(s)_ij / Σ_j w_ij, and which rows have any weight: (B,), (B,)."""
-        some = self.mass > 0
+        some = self.mass != 0  # a NaN counts, and shows
         return torch.where(some, self.lse - self.dot / torch.where(some, self.mass, 1.0), 0.0), some
 
 
