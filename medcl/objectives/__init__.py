@@ -19,8 +19,8 @@ class Objective:
 
     Attributes:
         target: where the function is.
-        needs: what it asks of the other ranks: "nothing", their "negatives" (embeddings are
-            gathered), or their "statistics" (batch moments, or how many samples count).
+        needs: what it asks of the other ranks: "nothing", their "negatives" (embeddings
+            or scores are gathered), or their "statistics" (batch moments, or how many samples count).
         paper: citation.
     """
 
@@ -58,7 +58,7 @@ OBJECTIVES: dict[str, Objective] = {
     ),
     "listwise_wasserstein": Objective(
         "medcl.objectives.listwise_wasserstein:listwise_wasserstein",
-        "statistics",
+        "negatives",
         "Esfandiarpoor 2025, arXiv 2503.23239",
     ),
     "focal_contrast": Objective(
@@ -105,6 +105,11 @@ OBJECTIVES: dict[str, Objective] = {
         "medcl.objectives.masked_reconstruction:masked_reconstruction",
         "statistics",
         "He 2022, arXiv 2111.06377; Tian 2023, arXiv 2301.03580",
+    ),
+    "masked_columns": Objective(
+        "medcl.objectives.masked_columns:masked_columns",
+        "statistics",
+        "Du 2024, arXiv 2407.07582",
     ),
     "masked_embedding": Objective(
         "medcl.objectives.masked_embedding:masked_embedding",

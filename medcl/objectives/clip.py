@@ -16,20 +16,19 @@ def clip(
     b: Tensor,
     log_scale: Tensor,
     *,
-    max_scale: float = 100.0,
     group: Tensor | None = None,
     ranks: Ranks = ALONE,
 ) -> Tensor:
     """−½ mean_i [ log softmax_j(s_ij)_i + log softmax_j(s_ji)_i ], s_ij = cos(a_i, b_j)/τ.
 
-    Radford 2021 (arXiv 2103.00020): 1/τ = e^log_scale, which starts at 1/0.07 and is capped at 100
-    (above the cap log_scale gets no gradient). Embeddings are L2-normalised inside.
+    Radford 2021 (arXiv 2103.00020): 1/τ = e^log_scale, which starts at 1/0.07. The paper caps 1/τ at
+    100: clamp the parameter after each optimiser step, as the authors do, not the scale in the
+    forward pass, whose gradient would be lost above the cap. Embeddings are L2-normalised inside.
 
     Args:
         a: (B, d) one modality.
         b: (B, d) the other; ``b[i]`` belongs to ``a[i]``.
         log_scale: () learnt log(1/τ). Its value is read once a step.
-        max_scale: the cap.
         group: (B,) integers, e.g. the patient: other samples of i's group are no negatives.
         ranks: the other processes; their samples are negatives.
 
@@ -45,7 +44,7 @@ def clip(
         0.7437
     """
     same_shape("clip", 2, a=a, b=b)
-    scale = widened(log_scale).exp().clamp_max(max_scale)
+    scale = widened(log_scale).exp()
     bound = scale.item()
     a, b = unit(a, scale.sqrt()), unit(b, scale.sqrt())
     own = (a * b).sum(1, dtype=exact(a))

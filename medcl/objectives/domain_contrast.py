@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from medcl.nn.distributed import ALONE, Ranks
+from medcl.objectives.means import mean_where
 from medcl.objectives.mmd import mmd
 from medcl.objectives.nt_xent import nt_xent
 from medcl.objectives.precision import widened
@@ -42,7 +43,7 @@ def domain_contrast(
         target2: (M, d) second views.
         logits1: (B, C) classifier's output for the source's first views.
         logits2: (B, C) for the second.
-        labels: (B,) classes.
+        labels: (B,) classes, −1 where unknown: those are not classified, but take part elsewhere.
         contrast: λ in 0…1.
         discrepancy: μ.
         temperature: τ of NT-Xent.
@@ -61,7 +62,10 @@ def domain_contrast(
         >>> round(loss.item(), 4)  # log 2
         0.6931
     """
-    classify = cross_entropy(widened(torch.cat([logits1, logits2])), labels.repeat(2))
+    labels = labels.repeat(2)
+    logits = widened(torch.cat([logits1, logits2]))
+    losses = cross_entropy(logits, labels.clamp_min(0), reduction="none")  # (2B,)
+    classify = mean_where(losses, labels >= 0, ranks)
     within = nt_xent(source1, source2, temperature=temperature, ranks=ranks) + nt_xent(
         target1, target2, temperature=temperature, ranks=ranks
     )

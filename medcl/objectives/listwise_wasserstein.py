@@ -25,12 +25,13 @@ def listwise_wasserstein(
 
     Args:
         scores: (Q, N) a query's similarity to the N candidates of its list.
-        relevance: (Q, N) their grades, higher is more relevant; a constant.
+        relevance: (Q, N) their grades, higher is more relevant; a constant. A list with a NaN is
+            of unknown grades and does not count.
         temperature: τ > 0 of the scores.
         ranks: the other processes; their lists are part of the batch.
 
     Returns:
-        Scalar, zero where the two distributions are one.
+        Scalar, zero where the two distributions are one, or no list is graded.
 
     Raises:
         UsageError: if the shapes differ or τ is not positive.
@@ -45,6 +46,10 @@ def listwise_wasserstein(
     with full(scores):
         x = ranks.gather(widened(scores)).div(temperature).softmax(1)  # (W·Q, N)
         y = ranks.gather(widened(relevance.detach())).softmax(1)
+        known = ~y.isnan().any(1)
+        if not bool(known.any()):
+            return (x * 0).sum()
+        x, y = x[known], y[known]
         mean_x, mean_y = x.mean(0), y.mean(0)
         x, y = x - mean_x, y - mean_y
         spread = x.square().sum() + y.square().sum() - 2 * nuclear_norm(x @ y.T)
@@ -53,6 +58,8 @@ def listwise_wasserstein(
 
 def nuclear_norm(a: Tensor) -> Tensor:
     """Sum of singular values, whose gradient leaves out the directions where they are zero."""
+    if not bool(a.isfinite().all()):  # the decomposition would raise; the loss shall show it
+        return (a * torch.nan).sum()
     with torch.no_grad():
         u, s, vh = torch.linalg.svd(a.double(), full_matrices=False)
         some = s > s.amax() * len(s) * torch.finfo(a.dtype).eps

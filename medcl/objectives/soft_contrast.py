@@ -9,6 +9,8 @@ from torch import Tensor
 
 from medcl.nn.distributed import ALONE, Ranks
 from medcl.objectives.checks import positive, same_length, same_shape
+from medcl.objectives.means import mean_where
+from medcl.objectives.pairs import labelled
 from medcl.objectives.tiled import row_sums, two_sided_sums
 from medcl.objectives.unit import unit
 
@@ -26,8 +28,8 @@ def soft_contrast(
     """−mean_i Σ_j t_ij log softmax_j(a_i·p_j/τ), t_ij = softmax_j(l_i·l_j/τ′).
 
     Burdisso 2024 (Dialog2Flow, arXiv 2410.18481), with the authors' code for the defaults of τ and
-    τ′. As there, ``partners[i]`` is a second view or another sample of i's label, and takes part
-    in its own row. Nothing is excluded, so every anchor counts.
+    τ′ (τ′ is 0.25 in their training configuration, 0.35 in another version of the code). As there,
+    ``partners[i]`` is a second view or another sample of i's label, and takes part in its own row.
 
     All three are L2-normalised inside.
 
@@ -35,14 +37,14 @@ def soft_contrast(
         anchors: (B, d).
         partners: (B, d).
         label_embeddings: (B, l) an embedding of each sample's label (of its text, its code, its
-            place in an ontology); a constant.
+            place in an ontology); a constant. NaN where unknown: such samples take no part.
         temperature: τ > 0.
         label_temperature: τ′ > 0; towards 0 only equal labels attract.
         symmetric: the mean of anchors → partners and partners → anchors.
         ranks: the other processes; their partners are candidates.
 
     Returns:
-        Scalar.
+        Scalar; zero where no label is known.
 
     Raises:
         UsageError: if shapes differ or a temperature is not positive.
@@ -57,14 +59,19 @@ def soft_contrast(
     positive("soft_contrast", temperature=temperature, label_temperature=label_temperature)
     a, p = unit(anchors, temperature**-0.5), unit(partners, temperature**-0.5)
     labels = unit(label_embeddings.detach(), label_temperature**-0.5)
-    weights = Likeness(labels, ranks.gather(labels), 1 / label_temperature)
+    known = ~labels.isnan().any(1)
+    cols, col_labels, _ = labelled(p, labels, known, ranks)
+    weights = Likeness(labels[known], col_labels, 1 / label_temperature)
     bound = 1 / temperature
     if symmetric and ranks.world == 1:
-        sides = list(two_sided_sums(a, p, weights=weights, bound=bound))
+        sides = list(two_sided_sums(a[known], cols, weights=weights, bound=bound))
     else:
-        pairs = [(a, p), (p, a)] if symmetric else [(a, p)]
-        sides = [row_sums(x, ranks.gather(y), weights=weights, bound=bound) for x, y in pairs]
-    return torch.stack([side.cross_entropy()[0].mean() for side in sides]).mean().to(a.dtype)
+        pairs = [(a[known], cols)]
+        if symmetric:
+            pairs.append((p[known], labelled(a, labels, known, ranks)[0]))
+        sides = [row_sums(x, y, weights=weights, bound=bound) for x, y in pairs]
+    losses = [mean_where(*side.cross_entropy(), ranks) for side in sides]
+    return torch.stack(losses).mean().to(a.dtype)
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,8 @@ def supcon(z: Tensor, labels: Tensor, *, temperature: float = 0.1, ranks: Ranks 
 
     Args:
         z: (B, d).
-        labels: (B,) integers, −1 where unknown; or (B, L) zeros and ones, a zero row where
-            unknown. Samples of unknown label take no part, neither as anchor nor as negative.
+        labels: (B,) integers, −1 or NaN where unknown; or (B, L) zeros and ones, a row of zeros
+            or with any −1 or NaN where unknown. Samples of unknown label take no part, neither as anchor nor as negative.
         temperature: τ > 0.
         ranks: the other processes; their samples are positives and negatives.
 
@@ -47,7 +47,9 @@ def supcon(z: Tensor, labels: Tensor, *, temperature: float = 0.1, ranks: Ranks 
     """
     same_length("supcon", z=z, labels=labels)
     positive("supcon", temperature=temperature)
-    known = (labels >= 0) if labels.ndim == 1 else labels.any(1)
+    known = labels >= 0  # neither −1 nor NaN
+    if labels.ndim == 2:
+        known = known.all(1) & labels.any(1)
     cols, col_labels, rows = labelled(unit(z, temperature**-0.5), labels, known, ranks)
     alone = ranks.world == 1
     anchors, others = (cols, None) if alone else (cols[rows], cols)

@@ -67,8 +67,8 @@ def nt_xent(z1, z2, group=None, *, temperature, decoupled=False):
     return mean(losses)
 
 
-def clip(a, b, log_scale, group=None, *, max_scale=100.0):
-    temperature = 1 / log_scale.exp().clamp(max=max_scale)
+def clip(a, b, log_scale, group=None):
+    temperature = 1 / log_scale.exp()
     return info_nce(a, b, group=group, temperature=temperature, symmetric=True)
 
 
@@ -90,7 +90,7 @@ def supcon(z, labels, *, temperature):
         kept = [i for i in range(len(z)) if labels[i] >= 0]
         same = lambda i, j: labels[kept[i]] == labels[kept[j]]  # noqa: E731
         return pulled([z[i] for i in kept], same, temperature)
-    kept = [i for i in range(len(z)) if labels[i].any()]
+    kept = [i for i, row in enumerate(labels.tolist()) if set(row) in ({0, 1}, {1})]
     sets = [{c for c in range(labels.shape[1]) if labels[i, c]} for i in kept]
     return pulled(
         [z[i] for i in kept],
@@ -102,16 +102,17 @@ def supcon(z, labels, *, temperature):
 def soft_contrast(
     anchors, partners, label_embeddings, *, temperature, label_temperature, symmetric=False
 ):
-    n = len(anchors)
+    kept = [i for i in range(len(anchors)) if not label_embeddings[i].isnan().any()]
     total = []
-    for i in range(n):
+    for i in kept:
         alike = [
             (cos(label_embeddings[i], label_embeddings[j]) / label_temperature).exp().item()
-            for j in range(n)
+            for j in kept
         ]
         for a, p in [(anchors, partners), (partners, anchors)][: 1 + symmetric]:
-            s = [cos(a[i], p[j]) / temperature for j in range(n)]
-            total.append(-sum(alike[j] / sum(alike) * log_softmax_at(s, j) for j in range(n)))
+            s = [cos(a[i], p[j]) / temperature for j in kept]
+            terms = [t / sum(alike) * log_softmax_at(s, k) for k, t in enumerate(alike)]
+            total.append(-sum(terms[1:], terms[0]))
     return mean(total)
 
 
@@ -173,6 +174,8 @@ def rank_n_contrast(z, targets, *, temperature):
 
 
 def listwise_wasserstein(scores, relevance, *, temperature):
+    graded = [q for q in range(len(scores)) if not relevance[q].isnan().any()]
+    scores, relevance = scores[graded], relevance[graded]
     x = torch.stack([(row / temperature).exp() / (row / temperature).exp().sum() for row in scores])
     y = torch.stack([row.detach().exp() / row.detach().exp().sum() for row in relevance])
     cov_x, cov_y = torch.cov(x.T), torch.cov(y.T)
@@ -206,25 +209,31 @@ def unilateral_contrast(
     inliers1, inliers2, outliers1, outliers2, *, temperature, soft_temperature=None
 ):
     inner, outer = [*inliers1, *inliers2], [*outliers1, *outliers2]
-    a = [1.0] * len(inner)
+    weight = [1.0] * len(inner)
     if soft_temperature is not None:
-        units = [v.detach() / v.detach().square().sum().sqrt() for v in inner]
-        centre = sum(units[1:], units[0])
-        e = [(cos(v, centre) / soft_temperature).exp().item() for v in units]
-        a = [len(e) * x / sum(e) for x in e]
+        near = [
+            sum(
+                math.exp(cos(x, y).item() / soft_temperature) for j, y in enumerate(inner) if j != i
+            )
+            for i, x in enumerate(inner)
+        ]
+        weight = [x / (sum(near) / len(near)) for x in near]
     z = inner + outer
     losses = []
     for i in range(len(z)):
         others = [j for j in range(len(z)) if j != i]
         s = [cos(z[i], z[j]) / temperature for j in others]
         if i < len(inner):
-            pull = [(a[j], log_softmax_at(s, k)) for k, j in enumerate(others) if j < len(inner)]
-            own = a[i]
+            pairs = [
+                weight[i] * weight[j] * log_softmax_at(s, k)
+                for k, j in enumerate(others)
+                if j < len(inner)
+            ]
         else:
             half = len(outliers1)
             twin = len(inner) + (i - len(inner) + half) % (2 * half)
-            pull, own = [(1.0, log_softmax_at(s, others.index(twin)))], 1.0
-        losses.append(-own * sum(w * x for w, x in pull) / sum(w for w, _ in pull))
+            pairs = [log_softmax_at(s, others.index(twin))]
+        losses.append(-mean(pairs))
     return mean(losses)
 
 
@@ -250,6 +259,7 @@ def domain_contrast(
             -log_softmax_at(list(row), int(label))
             for logits in (logits1, logits2)
             for row, label in zip(logits, labels, strict=True)
+            if label >= 0
         ]
     )
     source = nt_xent(source1, source2, temperature=temperature)
@@ -374,6 +384,18 @@ def masked_reconstruction(prediction, target, mask, *, normalise=True, eps=1e-6)
             t = (t - t.mean()) / (t.var(unbiased=True) + eps).sqrt()
         losses.append((prediction[b, n] - t).square().mean())
     return mean(losses)
+
+
+def masked_columns(logits, numbers, codes, values, mask):
+    categories, squares = [], []
+    for b, column in mask.nonzero().tolist():
+        if column < codes.shape[1]:
+            guess = list(logits[b, column])
+            categories.append(-log_softmax_at(guess, int(codes[b, column])))
+        else:
+            n = column - codes.shape[1]
+            squares.append((numbers[b, n] - values[b, n].item()) ** 2)
+    return (mean(categories) + mean(squares)) / 2
 
 
 def masked_embedding(prediction, target, mask, *, distance="mse"):

@@ -63,6 +63,7 @@ class Case:
 
 RNG = torch.Generator().manual_seed(0)
 LABELS = torch.tensor([0, 1, 0, 2, -1, 1, 0, 3])  # an unknown one, and two alone in their class
+HALF = torch.tensor([0, 1, 1, 0, -1, -1, -1, -1])  # a rank of two has no label at all
 GROUPS = torch.tensor([0, 0, 1, 2, 3, 3, 4, 0])
 TAU = {"temperature": 0.2}
 
@@ -82,10 +83,14 @@ def cases() -> dict[str, list[Case]]:
     two = {"a": draw(B, D), "b": draw(B, D)}
     domains = {
         "source1": draw(B, D), "source2": draw(B, D), "target1": draw(M, D), "target2": draw(M, D),
-        "logits1": draw(B, K), "logits2": draw(B, K), "labels": torch.arange(B) % K,
+        "logits1": draw(B, K), "logits2": draw(B, K),
     }  # fmt: skip
     sets = (torch.rand(B, K, generator=RNG) < 0.4).long()
     sets[3] = 0
+    gaps = sets.double()  # labels unknown, in both ways, of one rank and of the other
+    gaps[0], gaps[5, 2] = -1, torch.nan
+    meanings = draw(B, 3)
+    meanings[2], meanings[4:, 1] = torch.nan, torch.nan
     paths = torch.tensor(
         [[0, 1, 2], [0, 1, 3], [0, 2, -1], [1, -1, -1]]
         + [[-1, -1, -1], [0, 1, 2], [1, 1, 0], [0, 1, -1]]
@@ -93,6 +98,7 @@ def cases() -> dict[str, list[Case]]:
     ages = torch.tensor([20.0, 30, 30, 71, float("nan"), 20, 55, 90], dtype=torch.float64)
     tokens = {"prediction": draw(B, 4, D), "target": draw(B, 4, D), "mask": some(B, 4)}
     speech = {"context": draw(B, 6, D), "quantised": draw(B, 6, D), "mask": some(B, 6)}
+    asked = some(B, 5)
     codes = torch.arange(B * 6).view(B, 6) % 4
     replicated = {"negatives": None, "negative_group": None}
     return {
@@ -114,17 +120,22 @@ def cases() -> dict[str, list[Case]]:
             ) for scale in (1.0, 3.9)
         ] + [
             Case(
-                two | {"log_scale": torch.tensor(5.0, dtype=torch.float64), "group": GROUPS},
-                ("a", "b"), {"max_scale": 20.0}, {"log_scale": None},
+                two | {"log_scale": torch.tensor(3.0, dtype=torch.float64), "group": GROUPS},
+                ("a", "b", "log_scale"), axis={"log_scale": None},
             )
         ],
         "supcon": [
-            Case({"z": draw(B, D), "labels": LABELS}, ("z",), TAU),
-            Case({"z": draw(B, D), "labels": sets}, ("z",), TAU),
+            Case({"z": draw(B, D), "labels": labels}, ("z",), TAU)
+            for labels in (LABELS, HALF, sets, gaps)
         ],
         "soft_contrast": [
             Case(
                 {"anchors": draw(B, D), "partners": draw(B, D), "label_embeddings": draw(B, 3)},
+                ("anchors", "partners"), TAU | {"label_temperature": 0.3, "symmetric": symmetric},
+            ) for symmetric in (False, True)
+        ] + [
+            Case(
+                {"anchors": draw(B, D), "partners": draw(B, D), "label_embeddings": meanings},
                 ("anchors", "partners"), TAU | {"label_temperature": 0.3, "symmetric": symmetric},
             ) for symmetric in (False, True)
         ],
@@ -140,18 +151,23 @@ def cases() -> dict[str, list[Case]]:
         "rank_n_contrast": [
             Case({"z": draw(B, D), "targets": ages}, ("z",), {"temperature": 2.0}),
             Case({"z": draw(B, D), "targets": draw(B, 2)}, ("z",), {"temperature": 0.5}),
+            Case(
+                {"z": draw(B, D), "targets": ages.where(HALF >= 0, torch.nan)}, ("z",),
+                {"temperature": 2.0},
+            ),
         ],
         "listwise_wasserstein": [
-            Case({"scores": draw(B, K), "relevance": 2 * draw(B, K)}, ("scores",), TAU)
+            Case({"scores": draw(B, K), "relevance": grades}, ("scores",), TAU)
+            for grades in (2 * draw(B, K), draw(B, K).where(LABELS[:, None] >= 0, torch.nan))
         ],
         "focal_contrast": [
             Case(
                 {
-                    "z": draw(B, D), "labels": LABELS,
+                    "z": draw(B, D), "labels": labels,
                     "hard_positives": draw(B, D), "hard_negatives": draw(B, D),
                 },
                 ("z", "hard_positives", "hard_negatives"), TAU,
-            )
+            ) for labels in (LABELS, HALF)
         ],
         "unilateral_contrast": [
             Case(
@@ -165,10 +181,10 @@ def cases() -> dict[str, list[Case]]:
         ],
         "domain_contrast": [
             Case(
-                domains,
+                domains | {"labels": labels},
                 ("source1", "source2", "target1", "target2", "logits1", "logits2"),
                 {"contrast": 0.3, "discrepancy": 2.0, "temperature": 0.5},
-            )
+            ) for labels in (torch.arange(B) % K, LABELS)
         ],
         "mmd": [Case({"x": draw(B, D), "y": draw(M, D)}, ("x", "y"), {"variances": (1.0, 8.0)})],
         "koleo": [
@@ -209,6 +225,16 @@ def cases() -> dict[str, list[Case]]:
         ],
         "masked_reconstruction": [
             Case(tokens, ("prediction",), {"normalise": normalise}) for normalise in (True, False)
+        ],
+        "masked_columns": [
+            Case(
+                {
+                    "logits": draw(B, 2, K), "numbers": draw(B, 3),
+                    "codes": torch.arange(2 * B).view(B, 2) % K,
+                    "values": draw(B, 3).where(asked[:, 2:], torch.nan), "mask": asked,
+                },
+                ("logits", "numbers"),
+            )
         ],
         "masked_embedding": [
             Case(tokens, ("prediction",), {"distance": distance}) for distance in ("mse", "cosine")
@@ -391,6 +417,18 @@ def test_deterministic(name: str, case: Case) -> None:
     assert all(torch.equal(grads[n], once_more[n]) for n in case.learns)
 
 
+@pytest.mark.parametrize(("name", "case"), EACH)
+def test_a_nan_that_comes_in_comes_out(name: str, case: Case) -> None:
+    """Training stops on a loss that is NaN: one that reads 0 or is left out would hide it."""
+    _, grads = called(objective(name), case.inputs, case.settings)
+    for n in case.learns:
+        x = case.inputs[n].clone()
+        x.view(-1)[grads[n].abs().argmax()] = torch.nan  # where it is certain to matter
+        for dtype in (torch.float64, torch.float32):
+            loss, _ = called(objective(name), {**case.inputs, n: x}, case.settings, dtype)
+            assert loss.isnan(), (n, dtype)
+
+
 def half(case: Case, group: Ranks) -> dict[str, Tensor]:
     """This rank's part of every input."""
     return case.along_batch(lambda n: torch.arange(n).chunk(group.world)[group.rank])
@@ -447,14 +485,18 @@ def test_registered_need_is_what_is_asked_of_the_ranks(name: str, case: Case) ->
     class Listening(Ranks):
         def gather(self, x: Tensor) -> Tensor:
             asked.append("gather")
-            return x
+            return torch.cat([x, x])
 
         def mean(self, x: Tensor) -> Tensor:
             asked.append("mean")
             return x
 
-    objective(name)(**case.inputs, **case.settings, ranks=Listening())
+    objective(name)(**case.inputs, **case.settings, ranks=Listening(0, 2))
     if OBJECTIVES[name].needs == "nothing":
         assert not asked
-    elif OBJECTIVES[name].needs == "statistics" and name not in ("swav", "listwise_wasserstein"):
+    elif not case.settings.get("in_batch", True):
+        assert not asked  # the queue is the same on all ranks
+    elif OBJECTIVES[name].needs == "negatives":
+        assert "gather" in asked
+    elif name != "swav":  # its Sinkhorn gathers the maximum of a rank, a number
         assert set(asked) == {"mean"}

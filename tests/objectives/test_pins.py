@@ -154,13 +154,14 @@ def test_ot_labels_of_a_uniform_reference_are_uniform() -> None:
     assert loss.item() == pytest.approx(-log_p.mean().item(), rel=1e-12)
 
 
-def test_clip_caps_its_scale_and_then_gives_it_no_gradient() -> None:
+def test_clip_keeps_the_gradient_of_a_large_scale() -> None:
+    """The cap at 100 is the method's, on the parameter: see `TwoTower.after_step`."""
     a, b = draw(4, 3), draw(4, 3, seed=1)
-    high = torch.tensor(9.0, dtype=torch.float64, requires_grad=True)
+    high = torch.tensor(1 / 0.005, dtype=torch.float64).log().requires_grad_()
     loss = clip(a, b, high)
-    want = info_nce(a, b, temperature=0.01, symmetric=True)
+    want = info_nce(a, b, temperature=0.005, symmetric=True)
     assert loss.item() == pytest.approx(want.item(), rel=1e-9)
-    assert slope(loss, high)[0] == 0
+    assert slope(loss, high)[0] != 0
 
 
 def test_rank_n_contrast_by_hand() -> None:
@@ -230,8 +231,22 @@ def test_unilateral_contrast_of_outliers_alone_is_nt_xent() -> None:
 
 def test_unilateral_contrast_of_inliers_alone_is_supcon_of_one_class() -> None:
     none, z1, z2 = draw(0, 4), draw(5, 4), draw(5, 4, seed=1)
-    loss = unilateral_contrast(z1, z2, none, none, temperature=0.4)
+    loss = unilateral_contrast(z1, z2, none, none, temperature=0.4, soft_temperature=None)
     want = supcon(torch.cat([z1, z2]), torch.zeros(10).long(), temperature=0.4)
+    assert loss.item() == pytest.approx(want.item(), rel=1e-12)
+
+
+def test_unilateral_contrast_gathers_a_view_that_is_far_from_the_others_least() -> None:
+    """By hand: a view apart from three in one place, τ_w = 1, has weight 3 to their 2e + 1."""
+    z1 = torch.tensor([[1.0, 0.0], [1.0, 0.0]], dtype=torch.float64)
+    z2 = torch.tensor([[1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
+    none = torch.zeros(0, 2, dtype=torch.float64)
+    raw = torch.tensor([2 * math.e + 1] * 3 + [3.0], dtype=torch.float64)
+    w = raw / raw.mean()
+    s = (torch.cat([z1, z2]) @ torch.cat([z1, z2]).T).fill_diagonal_(-torch.inf)
+    log_p = s.log_softmax(1).masked_fill(torch.eye(4, dtype=torch.bool), 0.0)
+    want = -(w[:, None] * w * log_p).sum() / 3 / 4
+    loss = unilateral_contrast(z1, z2, none, none, temperature=1.0, soft_temperature=1.0)
     assert loss.item() == pytest.approx(want.item(), rel=1e-12)
 
 
@@ -401,6 +416,35 @@ def test_an_unused_codebook_has_no_diversity_and_no_nan() -> None:
     p = one_hot(torch.zeros(2, 3, 1).long(), 4).float().requires_grad_()
     loss = codebook_diversity(p)
     assert loss.item() == 0
+
+
+def test_a_code_that_is_not_used_gets_a_finite_gradient() -> None:
+    for kind, far in ((torch.float32, 200.0), (torch.float16, 20.0)):  # softmax gives 0 outright
+        logits = torch.tensor([far, 0.0, 0.0, 0.0], dtype=kind).expand(1, 3, 1, 4).clone()
+        logits.requires_grad_()
+        probabilities = logits.softmax(3)
+        assert (probabilities == 0).any()
+        loss = codebook_diversity(probabilities)
+        assert loss.item() == 0
+        assert slope(loss, logits)[0].isfinite().all()
+
+
+def test_one_sample_has_no_hard_negative() -> None:
+    with pytest.raises(UsageError, match="a batch of two or more"):
+        hard_negatives(torch.ones(1, 3), torch.ones(1, 3))
+
+
+def test_hard_negatives_of_nan_can_be_drawn() -> None:
+    a = draw(4, 3)
+    a[1] = torch.nan
+    for drawn in hard_negatives(a, draw(4, 3, seed=1)):
+        assert (drawn != torch.arange(4)).all()
+
+
+def test_a_nan_shows_where_there_is_no_negative_too() -> None:
+    z, one = torch.full((3, 2), torch.nan), torch.zeros(3).long()
+    assert info_nce(z, z, group=one).isnan()
+    assert nt_xent(z, z, group=one).isnan()
 
 
 def test_hard_negatives_are_never_the_pair_and_never_of_the_patient() -> None:
