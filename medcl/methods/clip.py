@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -17,6 +18,7 @@ from medcl.nn.tabular import TabularEncoder
 from medcl.objectives.clip import clip
 
 Tower = Literal["table", "vector", "same"]
+MAX_SCALE = 100.0
 
 
 def restart(module: nn.Module) -> nn.Module:
@@ -105,5 +107,7 @@ class TwoTower(nn.Module):
         )
         return {"loss": loss, "embedding": h.detach(), "scale": self.log_scale.detach().exp()}
 
+    @torch.no_grad()
     def after_step(self, state: State) -> None:
-        """Nothing follows the optimiser."""
+        """s stays at or below 100, as in the paper; its gradient is never cut."""
+        self.log_scale.clamp_(max=math.log(MAX_SCALE))

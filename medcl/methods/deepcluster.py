@@ -77,7 +77,7 @@ class DeepClusterV2(nn.Module):
         z = F.normalize(self.projector(torch.cat(h)), dim=1).chunk(len(h))  # (B, out) each
         self.memory.push(z[0], ranks=state.ranks)
         if not self.clustered:
-            self._cluster()
+            self._cluster(state.step)
         losses = [
             self._swapped(torch.stack([each @ centroids.T for each in z]))
             for centroids in self.centroids
@@ -94,15 +94,17 @@ class DeepClusterV2(nn.Module):
         return torch.stack(told).mean()
 
     @torch.no_grad()
-    def _cluster(self) -> None:
+    def _cluster(self, step: int) -> None:
         keys = self.memory.keys
-        for centroids in self.centroids:
+        for head, centroids in enumerate(self.centroids):
             # Equal on all ranks without a word between them: the queue is, and so are these picks.
-            first = keys[torch.linspace(0, len(keys) - 1, len(centroids)).long()]
+            generator = torch.Generator().manual_seed(step * len(self.centroids) + head)
+            order = torch.randperm(len(keys), generator=generator)
+            first = keys[order[torch.arange(len(centroids)) % len(order)].to(keys.device)]
             centroids.copy_(cluster_sphere(keys, first, self.rounds))
         self.clustered.fill_(True)
 
     def after_step(self, state: State) -> None:
         """k-means when its time has come."""
         if (state.step + 1) % self.every == 0:
-            self._cluster()
+            self._cluster(state.step)

@@ -60,7 +60,7 @@ class Harmonised(nn.Module):
 
     Args:
         encoder: (B, ...) → (B, width).
-        method: a registered method with several losses ("tip", "clip", "can", ...).
+        method: a registered method with several losses ("tip", "can", ...).
         settings: its settings.
         agree: threshold at the first and the last step, from −1 (everything) to 1; or None.
         curve: how the threshold goes from one to the other.

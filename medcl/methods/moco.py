@@ -21,8 +21,10 @@ class MoCoV2(nn.Module):
     L = InfoNCE(q, k⁺; queue), q from view 1, k⁺ from view 2 by the momentum copy. The queue holds
     the patients too, so that a patient's earlier keys are no negatives.
 
-    In place of shuffling batch normalisation, use synchronised batch normalisation (the default of
-    medcl's trainer) or an encoder without it.
+    The paper shuffles samples over GPUs, lest batch statistics that a query and its key share give
+    the key away. We don't: synchronised batch normalisation (the default of medcl's trainer) makes
+    them the statistics of a larger batch, which weakens that leak and does not close it. An encoder
+    with group or layer normalisation has none.
 
     Args:
         encoder: (B, ...) → (B, width).

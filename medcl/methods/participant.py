@@ -36,7 +36,8 @@ class Participant(nn.Module):
         instance: w, weight of instance positives, from 0 to 1.
         hidden: width of the projector's hidden layer (paper: 1024).
         out: width of the projections.
-        mask_same_patient: keep samples of one patient out of each other's negatives.
+        mask_same_patient: keep samples of one patient out of each other's negatives, and out of
+            the neighbours that the regulariser pushes apart.
     """
 
     needs: tuple[str, ...] = ()
@@ -76,7 +77,10 @@ class Participant(nn.Module):
         contrast = both_ways(0, 1)
         if self.instance > 0:
             contrast = (1 - self.instance) * contrast + self.instance * both_ways(0, 2)
-        spread = (koleo(z[0], ranks=state.ranks) + koleo(z[1], ranks=state.ranks)) / 2
+        # A person's own windows are not pushed apart either.
+        group = batch["patient"] if self.mask_same_patient else None
+        one, other = (koleo(each, group=group, ranks=state.ranks) for each in z[:2])
+        spread = (one + other) / 2
         loss = contrast + self.spread * spread
         return {
             "loss": loss,

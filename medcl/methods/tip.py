@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from medcl.methods.batch import required
 from medcl.methods.contract import State, View
+from medcl.nn.distributed import Ranks
 from medcl.nn.encoders import features, token_width, touch, width_of
 from medcl.nn.fusion import Fusion
 from medcl.nn.heads import projector
 from medcl.nn.tabular import TabularEncoder
 from medcl.objectives.info_nce import info_nce
+from medcl.objectives.masked_columns import masked_columns
 from medcl.objectives.matching import hard_negatives, matching
 
 
@@ -102,7 +103,7 @@ class TIP(nn.Module):
                 ranks=state.ranks,
             ),
             "loss_itm": self._matching(a, b, shown, tokens, group),
-            "loss_mtr": self._reconstruction(table, tokens),
+            "loss_mtr": self._reconstruction(table, tokens, state.ranks),
         }
         parts = {name: part / 3 for name, part in parts.items()}
         loss = torch.stack(list(parts.values())).sum() + touch(self)
@@ -117,29 +118,21 @@ class TIP(nn.Module):
         logits = self.match(self.fusion(tables, samples)[:, 0])  # (3B, 2)
         return matching(logits[: len(a)], logits[len(a) :])
 
-    def _reconstruction(self, table: Tensor, tokens: Tensor) -> Tensor:
+    def _reconstruction(self, table: Tensor, tokens: Tensor, ranks: Ranks) -> Tensor:
         known = self.tabular.known(table)
         hidden = torch.rand_like(table) < self.mask
         asked = hidden & known
         fused = self.fusion(self.tabular.tokens(table, hidden), tokens)[:, 1:]
         split = len(self.tabular.categories)
-        errors = []
-        if split:
-            where = asked[:, :split]
-            codes = (table[:, :split].nan_to_num().long() + self.tabular.offsets)[where]
-            guess = self.category(fused[:, :split][where])
-            errors.append(F.cross_entropy(guess.float(), codes, reduction="sum") / _count(where))
-        if self.tabular.numeric:
-            where = asked[:, split:]
-            guess = self.number(fused[:, split:][where])[:, 0]
-            errors.append(
-                F.mse_loss(guess.float(), table[:, split:][where], reduction="sum") / _count(where)
-            )
-        return torch.stack(errors).mean()
+        codes = table[:, :split].nan_to_num().long() + self.tabular.offsets
+        return masked_columns(
+            self.category(fused[:, :split]),
+            self.number(fused[:, split:])[..., 0],
+            codes,
+            table[:, split:],
+            asked,
+            ranks=ranks,
+        )
 
     def after_step(self, state: State) -> None:
         """Nothing follows the optimiser."""
-
-
-def _count(where: Tensor) -> Tensor:
-    return where.sum().clamp_min(1)  # a batch with nothing to tell adds zero

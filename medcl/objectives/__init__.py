@@ -19,8 +19,8 @@ class Objective:
 
     Attributes:
         target: where the function is.
-        needs: what it asks of the other ranks: "nothing", their "negatives" (embeddings
-            or scores are gathered), or their "statistics" (batch moments, or how many samples count).
+        needs: what it asks of the other ranks: "nothing", their "negatives" (embeddings or scores
+            are gathered), or their "statistics" (batch moments, or how many samples count).
         paper: citation.
     """
 

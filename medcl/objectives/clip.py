@@ -21,9 +21,9 @@ def clip(
 ) -> Tensor:
     """−½ mean_i [ log softmax_j(s_ij)_i + log softmax_j(s_ji)_i ], s_ij = cos(a_i, b_j)/τ.
 
-    Radford 2021 (arXiv 2103.00020): 1/τ = e^log_scale, which starts at 1/0.07. The paper caps 1/τ at
-    100: clamp the parameter after each optimiser step, as the authors do, not the scale in the
-    forward pass, whose gradient would be lost above the cap. Embeddings are L2-normalised inside.
+    Radford 2021 (arXiv 2103.00020): 1/τ = e^log_scale, which starts at 1/0.07. The paper caps it at
+    100: clamp the parameter after each optimiser step, not the scale in the forward pass, whose
+    gradient would be lost above the cap. Embeddings are L2-normalised inside.
 
     Args:
         a: (B, d) one modality.

@@ -29,7 +29,8 @@ def supcon(z: Tensor, labels: Tensor, *, temperature: float = 0.1, ranks: Ranks 
     Args:
         z: (B, d).
         labels: (B,) integers, −1 or NaN where unknown; or (B, L) zeros and ones, a row of zeros
-            or with any −1 or NaN where unknown. Samples of unknown label take no part, neither as anchor nor as negative.
+            or with any −1 or NaN where unknown. Samples of unknown label take no part, neither as
+            anchor nor as negative.
         temperature: τ > 0.
         ranks: the other processes; their samples are positives and negatives.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from functools import cache
 
 import torch
@@ -144,12 +143,3 @@ def knn_accuracy(features: Tensor, neighbours: int = 5) -> float:
     nearest = (x[TRAIN:] @ x[:TRAIN].T).topk(neighbours).indices
     votes = F.one_hot(y[nearest], 10).sum(dim=1).argmax(dim=1)
     return (votes == y[TRAIN:]).float().mean().item()
-
-
-def spread(features: Tensor) -> Mapping[str, float]:
-    """Collapse monitors: mean standard deviation of unit embeddings times √d, effective rank."""
-    x = F.normalize(features, dim=1)
-    values = torch.linalg.svdvals(x - x.mean(dim=0))
-    share = values / values.sum()
-    rank = torch.exp(-(share * share.clamp_min(1e-12).log()).sum()).item()
-    return {"std": (x.std(dim=0).mean() * x.shape[1] ** 0.5).item(), "rank": rank}

@@ -59,6 +59,25 @@ def test_deepcluster_centroids_come_from_k_means_and_take_no_gradient():
     assert not any(c.requires_grad for c in method.centroids)
 
 
+def test_deepcluster_clusterings_of_one_size_differ_and_start_anew_each_time():
+    starts = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        method = DeepClusterV2(digits.cnn(), clusters=(6, 6, 6), memory=64, hidden=16, out=8)
+        x, batch = digits.draw(64)
+        method.step([x, x.flip(3)], batch, State(0, 100))
+        torch.rand(5)  # other ranks may have drawn other numbers in between
+        method.after_step(State(method.every - 1, 1000))
+        one, two, three = (c.clone() for c in method.centroids)
+        assert not torch.equal(one, two)
+        assert not torch.equal(two, three)
+        # The order in which clusters are found is no difference.
+        nearest = (one @ two.T).max(dim=1).values
+        assert nearest.min() < 0.9999
+        starts.append(one)
+    assert torch.equal(*starts)
+
+
 def test_dino_centre_follows_the_teacher_and_its_temperature_rises():
     torch.manual_seed(0)
     method = DINO(digits.cnn(), hidden=16, bottleneck=8, out=10, warmup=0.5)

@@ -26,9 +26,9 @@ def nce(z: Tensor, k: Tensor, temperature: float) -> float:
     return F.cross_entropy(z @ k.T / temperature, torch.arange(len(z))).item()
 
 
-def koleo(z: Tensor) -> float:
+def koleo(z: Tensor, patients: Tensor) -> float:
     z = F.normalize(z.double(), dim=1)
-    apart = torch.cdist(z, z).fill_diagonal_(torch.inf)
+    apart = torch.cdist(z, z).masked_fill(patients[:, None] == patients, torch.inf)
     return -apart.min(dim=1).values.log().mean().item()
 
 
@@ -56,7 +56,7 @@ def test_each_view_meets_the_other_segments_key():
     itself = (nce(z1, k1, 0.04) + nce(z2, k2, 0.04)) / 2  # what a public re-implementation does
     assert abs(across - itself) > 0.5
     assert result["contrast"].item() == pytest.approx(across, rel=1e-5)
-    spread = (koleo(z1) + koleo(z2)) / 2
+    spread = (koleo(z1, torch.arange(10)) + koleo(z2, torch.arange(10))) / 2
     assert result["koleo"].item() == pytest.approx(spread, rel=1e-4)
     assert result["loss"].item() == pytest.approx(across + 0.1 * spread, rel=1e-5)
 
@@ -82,6 +82,18 @@ def test_other_segments_of_the_participant_are_no_negatives():
     lower = masked.step(views, {"patient": patients}, State())["contrast"]
     higher = plain.step(views, {"patient": patients}, State())["contrast"]
     assert lower < higher
+
+
+def test_the_regulariser_does_not_push_a_persons_own_windows_apart():
+    views, patients = [torch.randn(10, 12), torch.randn(10, 12)], torch.arange(10) // 2
+    for view in views:
+        view[1::2] = view[::2] + 0.05 * torch.randn(5, 12)  # the nearest one is the person's own
+    for masked, group in ((True, patients), (False, torch.arange(10))):
+        method = drifted(mask_same_patient=masked)
+        result = method.step(views, {"patient": patients}, State())
+        z, _ = halves(method, views)
+        want = (koleo(z[0], group) + koleo(z[1], group)) / 2
+        assert result["koleo"].item() == pytest.approx(want, rel=1e-3)
 
 
 def test_momentum_copy_follows_and_gets_no_gradient():

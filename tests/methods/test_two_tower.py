@@ -1,5 +1,7 @@
 """CLIP-style towers and TIP: pairs, missing values, and what may not leak."""
 
+import math
+
 import digits
 import pytest
 import torch
@@ -9,6 +11,7 @@ from medcl.errors import UsageError
 from medcl.methods.clip import TwoTower, restart
 from medcl.methods.contract import State
 from medcl.methods.tip import TIP, corrupt
+from medcl.nn.distributed import ALONE, Ranks
 
 TABLE = {"categories": (4,), "numeric": 8, "inner": 16, "depth": 1, "heads": 2, "out": 8}
 
@@ -27,6 +30,24 @@ def test_clip_loss_is_both_directions_of_one_cross_entropy():
     result["loss"].backward()
     assert method.log_scale.grad is not None
     assert method.log_scale.grad != 0
+
+
+def test_clip_scale_is_capped_and_comes_down_again():
+    torch.manual_seed(0)
+    method = TwoTower(digits.cnn(), hidden=16, **TABLE)
+    with torch.no_grad():
+        method.log_scale.fill_(4.7)  # above log 100, and far too sure for a random network
+    moving = torch.optim.SGD([method.log_scale], lr=1e-3)
+    scales = []
+    for n in range(3):
+        x, batch = digits.draw(16)
+        moving.zero_grad()
+        method.step([x], batch, State(n, 10))["loss"].backward()
+        moving.step()
+        method.after_step(State(n, 10))
+        scales.append(method.log_scale.item())
+    assert max(scales) <= math.log(100) + 1e-6
+    assert scales[2] < scales[1] < math.log(100) - 1e-4
 
 
 def test_second_tower_of_the_same_build_starts_from_weights_of_its_own():
@@ -70,6 +91,53 @@ def test_tip_is_the_mean_of_its_three_losses():
         assert part > 0
 
 
+def test_tip_matches_each_sample_with_its_table_and_with_those_of_other_patients():
+    torch.manual_seed(0)
+    method = TIP(digits.cnn(), **TABLE)
+    x = digits.digits()[0][:16]  # all different
+    patients = torch.arange(16) // 2
+    fused = []
+    method.fusion.register_forward_hook(lambda _, inputs, out: fused.append((*inputs, out)))
+    result = method.step([x], {"patient": patients, "table": digits.table(x)}, State())
+    tables, samples, out = fused[0]  # (3B, ...) each; the other call is for the reconstruction
+    which = [
+        (of.flatten(1)[:, None] == of[:16].flatten(1)).all(dim=2).long().argmax(dim=1)
+        for of in (tables, samples)
+    ]
+    assert torch.equal(which[0][:16], which[1][:16])
+    assert torch.equal(which[0][:16], torch.arange(16))
+    assert (patients[which[0][16:]] != patients[which[1][16:]]).all()
+    right = (torch.arange(48) < 16).long()
+    want = F.cross_entropy(method.match(out[:, 0]), right) / 3
+    torch.testing.assert_close(result["loss_itm"], want)
+
+
+def test_tip_reconstruction_is_a_mean_over_what_all_ranks_ask_for():
+    torch.manual_seed(0)
+    method = TIP(digits.cnn(), mask=1.0, **TABLE).eval()
+    x, batch = digits.draw(16)
+    table = batch["table"].clone()
+    table[:8, 1:] = torch.nan  # the first rank asks for nearly no number
+    table[0, 1] = 1.0
+    with torch.no_grad():
+        tokens = method.encoder.stages(x)[-1].flatten(2).transpose(1, 2)
+
+    def of_ranks(mean):
+        class Half(Ranks):
+            def mean(self, x):
+                return mean(self.rank, x)
+
+        halves = zip(table.chunk(2), tokens.chunk(2), strict=True)
+        return [method._reconstruction(*half, Half(r, 2)) for r, half in enumerate(halves)]
+
+    asked = [[], []]
+    of_ranks(lambda rank, x: asked[rank].append(x) or x)
+    means = [iter([(a + b) / 2 for a, b in zip(*asked, strict=True)]) for _ in range(2)]
+    parts = of_ranks(lambda rank, x: next(means[rank]))
+    whole = method._reconstruction(table, tokens, ALONE)
+    torch.testing.assert_close((parts[0] + parts[1]) / 2, whole)
+
+
 def test_tip_asks_only_for_values_that_were_hidden_and_known():
     torch.manual_seed(0)
     method = TIP(digits.cnn(), mask=1.0, **TABLE)
@@ -77,10 +145,10 @@ def test_tip_asks_only_for_values_that_were_hidden_and_known():
     with torch.no_grad():
         tokens = method.encoder.stages(x)[-1].flatten(2).transpose(1, 2)
     nothing = torch.full((8, 9), torch.nan)
-    assert method._reconstruction(nothing, tokens).item() == 0.0
+    assert method._reconstruction(nothing, tokens, ALONE).item() == 0.0
     known = nothing.clone()
     known[:, 0] = 2.0  # one category, no number
-    assert method._reconstruction(known, tokens).item() > 0.5
+    assert method._reconstruction(known, tokens, ALONE).item() > 0.5
     # All is hidden: what is asked for can't be read off the input.
     fused = method.fusion(method.tabular.tokens(known, torch.ones(8, 9, dtype=torch.bool)), tokens)
     blank = method.fusion(method.tabular.tokens(nothing), tokens)
