@@ -93,6 +93,35 @@ def _channels_last(forward: Callable[[Tensor], Tensor], visible: Tensor, x: Tens
     return out * stretch(visible, out.shape[1:-1]).movedim(1, -1)
 
 
+def _either_way(
+    part: nn.Module, forward: Callable[[Tensor], Tensor], visible: Tensor, x: Tensor
+) -> Tensor:
+    """A layer of somebody's own, which may have its channels last or first: what fits decides.
+
+    Raises:
+        MedclError: if both fit, or neither.
+    """
+    out = forward(x)
+    if out.dim() != visible.dim():
+        return out
+    fits = [axis for axis in (-1, 1) if _follows(visible, out.movedim(axis, 1), part)]
+    if len(fits) != 1:
+        raise MedclError(
+            f"Masking cannot tell which axis of {tuple(out.shape)} holds the channels that "
+            f"{type(part).__name__} gives. Use torch's own LayerNorm or Linear (channels last) or "
+            "GroupNorm (channels first) in its place, or inputs of another size."
+        )
+    return out * stretch(visible, out.movedim(fits[0], 1).shape[2:]).movedim(1, fits[0])
+
+
+def _follows(visible: Tensor, out: Tensor, part: nn.Module) -> bool:
+    """Whether (B, C, *space) has the layer's channels, and space a whole multiple of the grid."""
+    width = part.normalized_shape[-1] if isinstance(part, nn.LayerNorm) else part.out_features
+    space, grid = out.shape[2:], visible.shape[2:]
+    whole = all(size % cells == 0 for size, cells in zip(space, grid, strict=True))
+    return out.shape[1] == width and (whole or set(space) == {1})
+
+
 def _rule(part: nn.Module) -> Callable[..., Tensor] | None:
     if isinstance(part, STATISTICS):
         return _norm
@@ -100,8 +129,10 @@ def _rule(part: nn.Module) -> Callable[..., Tensor] | None:
         return _pool
     if isinstance(part, SPREADING):
         return _spread
-    if isinstance(part, CHANNELS_LAST):
+    if type(part) in CHANNELS_LAST:
         return _channels_last
+    if isinstance(part, CHANNELS_LAST):
+        return partial(_either_way, part)
     return None
 
 

@@ -141,6 +141,36 @@ def test_an_offset_before_the_first_layer_does_not_fill_what_is_masked():
     torch.testing.assert_close(windowed, conv((x / 2 + 5) * at) * at)
 
 
+class ChannelsFirstNorm(nn.LayerNorm):
+    """The ``LayerNorm2d`` of many ConvNeXt: (B, C, H, W) in and out."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+
+
+class OwnLinear(nn.Linear):
+    """Channels last, as its parent."""
+
+
+def test_a_layer_of_ones_own_has_its_channels_where_they_fit():
+    x, visible = case(2)
+    at = stretch(visible, x.shape[2:])
+    norm, linear = ChannelsFirstNorm(2), OwnLinear(2, 3)
+    nn.init.ones_(norm.bias)  # would fill what is masked
+    with visible_only(nn.ModuleList([norm, linear]), visible):
+        first, last = norm(x * at), linear((x * at).movedim(1, -1))
+    torch.testing.assert_close(first, norm(x) * at)
+    torch.testing.assert_close(last, (linear(x.movedim(1, -1)).movedim(-1, 1) * at).movedim(1, -1))
+
+
+def test_a_layer_that_may_be_either_is_refused():
+    norm, (_, visible) = ChannelsFirstNorm(16), case(2)
+    x = torch.randn(3, 16, 16, 16)  # 16 channels, 16 × 16: nobody can tell
+    wrong = pytest.raises(MedclError, match="which axis .* ChannelsFirstNorm")
+    with wrong, visible_only(norm, visible):
+        norm(x)
+
+
 def test_pack_and_unpack_are_inverse():
     x, visible = case(3)
     at = stretch(visible, x.shape[2:]).flatten(1)
