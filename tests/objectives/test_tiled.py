@@ -148,7 +148,7 @@ import resource, torch
 from medcl.objectives.{module} import {name}
 torch.set_num_threads(1)
 def run(n):
-    a, b = (torch.randn(n, 64).requires_grad_() for _ in range(2))
+    a, b = (torch.randn(n, 128).requires_grad_() for _ in range(2))
     {name}({arguments}).backward()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 before = run(2048)
@@ -158,13 +158,14 @@ print(run({n}) - before)
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "arguments", "n"),
+    ("name", "arguments", "limit"),
     [
-        ("nt_xent", "a, b", 8192),  # the naive one holds 16,384² floats: 1,024 MB, several times
-        ("supcon", "a, torch.arange(n) % 50", 16384),
+        ("nt_xent", "a, b", 200),  # 32,768 views: the naive one holds 4,096 MB, several times
+        ("supcon", "a, torch.arange(n) % 50", 110),  # the naive one holds 1,024 MB, several times
     ],
 )
-def test_memory_is_that_of_the_embeddings(name: str, arguments: str, n: int) -> None:
-    code = PEAK.format(module=name, name=name, arguments=arguments, n=n)
+def test_memory_is_that_of_the_embeddings(name: str, arguments: str, limit: int) -> None:
+    """At 16,384 samples of width 128; measured: 130 and 70 MB."""
+    code = PEAK.format(module=name, name=name, arguments=arguments, n=16384)
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert float(run.stdout) < 60  # MB, the inputs and their gradients included (8–16)
+    assert float(run.stdout) < limit  # MB, the inputs and their gradients included (16 to 32)
