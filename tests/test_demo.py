@@ -1,0 +1,41 @@
+"""`medcl demo`, as a newcomer runs it, with fewer steps."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+SHORT = ["-s", "trainer.steps=6", "-s", "trainer.batch_size=64", "-s", "monitor.samples=128"]
+SHORT += ["-s", "probe.bootstraps=100", "-s", "probe.fractions=[1.0]"]
+
+
+def demo(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "medcl_cli.main", "demo", "--out", "demo", *SHORT, *arguments],
+        cwd=folder,
+        env={**os.environ, "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_the_demo_ends_with_the_comparison_and_the_report(tmp_path: Path) -> None:
+    done = demo(tmp_path)
+    lines = done.stdout.splitlines()
+    compared = {line.split("\t")[0] for line in lines if "\tlinear\t" in line}
+    assert {"pretrained", "random", "handmade"} <= compared
+    report = Path(lines[-1].removeprefix("Report: "))
+    assert report == (tmp_path / "demo" / "report.html").resolve()
+    assert "<html" in report.read_text(encoding="utf-8")
+    for step in ("index", "pretrain", "embed", "probe", "report"):
+        assert f"{step}: " in done.stderr, "people see what is happening"
+
+    again = json.loads(demo(tmp_path, "--json").stdout)
+    assert again["seconds"]["pretrain"] < 20, "done work is skipped"
+    assert again["probe"]["test"]["patients"] == 7
