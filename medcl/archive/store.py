@@ -176,6 +176,12 @@ def _prepare_item(
         return store.put(job.key, arrays, meta)
     except MedclError as error:
         return _Rejected("bad-arrays", f"The plugin broke its contract: {error}")
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        raise MedclError(
+            f"The store could not be written: {why} ({store.path}). Make room or mend the access "
+            "rights, and run the same again: what is prepared is kept."
+        ) from error
 
 
 def _sources(files: Sequence[FileStat]) -> list[FileStat]:
@@ -214,7 +220,7 @@ def _as_reject(outcome: _Rejected | int | Failure) -> _Rejected | None:
         if outcome.error == UsageError.__name__:
             raise UsageError(outcome.reason)
         if not outcome.died:
-            raise MedclError(f"The store could not be written: {outcome.reason}")
+            raise MedclError(outcome.reason)
         return _Rejected("crashed", outcome.reason, outcome.detail)
     return outcome if isinstance(outcome, _Rejected) else None
 
