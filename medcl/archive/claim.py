@@ -11,31 +11,48 @@ import medcl
 from medcl.archive import pseudonym
 from medcl.archive.atomic import write_text
 from medcl.archive.pseudonym import Pseudonyms
+from medcl.archive.reading import read_json
 from medcl.errors import UsageError
 from medcl.plugin import GROUP, Plugin
 
 FORMAT = 1
 
+RESTORE = "Restore it from a copy, or index the archive into another --out."
+
 
 def private_folder(out: Path) -> Path:
-    """Make the folder for what names persons, closed to everybody but its owner."""
+    """Make the folder for what names persons, closed to everybody but its owner.
+
+    Raises:
+        UsageError: if ``out`` is a file, or an index that came without its private folder: under a
+            new key the pseudonyms of its patients would silently change.
+    """
     private = out / "private"
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is a file: an index is a folder. Choose another --out.")
+    if (out / "index.json").exists() and not (private / "archive.json").exists():
+        raise UsageError(
+            f"{out} is an index without its private folder ({private / 'archive.json'} is missing)."
+            " Restore that folder, or choose another --out."
+        )
     private.mkdir(parents=True, exist_ok=True)
     private.chmod(0o700)
     (private / "scan").mkdir(exist_ok=True)
     return private
 
 
-def claim(private: Path, archive: Path, plugin: Plugin, key_file: Path | None) -> Pseudonyms:
+def claim(private: Path, archive: Path, plugin: Plugin, given: Pseudonyms | None) -> Pseudonyms:
     """Bind a new index; open the pseudonyms of an existing one.
 
-    An archive that moved (nothing is left in its old place) stays the same archive.
+    ``given`` are those of a key file. An archive that moved (nothing is left in its old place)
+    stays the same archive.
 
     Raises:
         UsageError: if the index is bound to another archive, plugin or key, or its key is lost.
+        MedclError: if the file that says what it is bound to is damaged.
     """
     path, index = private / "archive.json", private.parent
-    bound = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    bound = read_json(path, RESTORE) if path.exists() else {}
     if bound.get("curated"):
         raise UsageError(
             f"{index} is a curated index: index the archive into the index it was made of, and "
@@ -55,7 +72,7 @@ def claim(private: Path, archive: Path, plugin: Plugin, key_file: Path | None) -
             f"The key of {index} is gone: {private / 'key'} is missing. Restore it, or index into "
             "another --out."
         )
-    pseudonyms = pseudonym.load(private, key_file, may_create=not bound)
+    pseudonyms = given or pseudonym.own(private, may_create=not bound)
     if bound and bound["key_check"] != pseudonyms.check:
         made = "its own key" if bound["own_key"] else "another key file"
         raise UsageError(

@@ -29,10 +29,11 @@ from numpy.typing import NDArray
 
 from medcl.archive import curate_across, curate_report
 from medcl.archive.atomic import replacing, write_text
-from medcl.archive.claim import private_folder
+from medcl.archive.claim import RESTORE, private_folder
 from medcl.archive.curate_across import Dropped, Pairs, Pictures
 from medcl.archive.curate_within import Reduced, Strategy, within
 from medcl.archive.index import Index
+from medcl.archive.reading import read_json
 from medcl.archive.scanning import KEEP
 from medcl.archive.store import prepare
 from medcl.archive.tables import REJECTS
@@ -186,7 +187,7 @@ def _write(
     for name in ("key", "paths.parquet"):
         if (index.path / "private" / name).exists():
             shutil.copy2(index.path / "private" / name, private / name)
-    bound = json.loads((index.path / "private" / "archive.json").read_text(encoding="utf-8"))
+    bound = read_json(index.path / "private" / "archive.json", RESTORE)
     write_text(private / "archive.json", json.dumps({**bound, "curated": True}, indent=2) + "\n")
     link = out / "store"
     if not link.is_symlink():

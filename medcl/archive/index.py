@@ -23,11 +23,12 @@ from typing import Any
 
 import polars as pl
 
-from medcl.archive import assign, joining, journal, scanning, tables
+from medcl.archive import assign, joining, journal, pseudonym, scanning, tables
 from medcl.archive.atomic import locked, replacing, write_text
-from medcl.archive.claim import FORMAT, claim, made_by, private_folder
+from medcl.archive.claim import FORMAT, RESTORE, claim, made_by, private_folder
 from medcl.archive.failure import Failure
 from medcl.archive.pmap import Engine, pmap
+from medcl.archive.reading import read_json, read_table
 from medcl.archive.scanning import Scanned
 from medcl.archive.walk import walk
 from medcl.errors import MedclError, UsageError
@@ -83,7 +84,7 @@ def build(
         plugin: the modality.
         workers: processes.
         engine: "local" or "ray".
-        key_file: the secret for pseudonyms; see `medcl.archive.pseudonym.load`.
+        key_file: the secret for pseudonyms; see `medcl.archive.pseudonym.given`.
         patient_from: a pattern on the item's key; see `medcl.archive.assign.load`.
         table: patients, sites and labels by file; see `medcl.archive.assign.load`.
         rescan: open every file again, for instance after access rights were mended.
@@ -102,10 +103,11 @@ def build(
     rejects = walked.rejects + repeated
     if not units and not rejects:
         raise UsageError(f"No file in {archive} is for the plugin '{plugin.name}': none was taken.")
+    given = pseudonym.given(key_file)  # before anything is made: it may be no key
     private = private_folder(out)
     busy = f"Another process is indexing into {out}. Wait for it, or choose another --out."
     with locked(private / "lock", busy):
-        pseudonyms = claim(private, archive, plugin, key_file)
+        pseudonyms = claim(private, archive, plugin, given)
         versions = made_by(plugin)
         entries, scanned = _scan(
             private / "scan" / "units.jsonl",
@@ -197,6 +199,9 @@ def _write(out: Path, made: tables.Tables, facts: dict[str, Any], summary: Summa
     write_text(out / "index.json", json.dumps({**facts, **counts}, indent=2) + "\n")
 
 
+_REMAKE = "Run the same medcl index (or medcl curate) again: it writes it anew."
+
+
 @dataclass(frozen=True)
 class Index:
     """An opened index. See `Index.open`."""
@@ -212,20 +217,23 @@ class Index:
 
         Raises:
             UsageError: if the folder is no index, or one whose making was interrupted.
+            MedclError: if one of its files is missing or damaged.
         """
         facts_file = path / "index.json"
         if not facts_file.is_file():
             if (path / "private").is_dir():
                 raise UsageError(f"{path} is unfinished: run the same medcl index again.")
             raise UsageError(f"{path} is not an index. Make one: medcl index ARCHIVE --out {path}")
-        facts = json.loads(facts_file.read_text(encoding="utf-8"))
-        if facts["format"] != FORMAT:
+        facts = read_json(facts_file, _REMAKE)
+        if facts.get("format") != FORMAT:
             raise UsageError(
-                f"{path} is an index of format {facts['format']}; this medcl reads {FORMAT}. "
+                f"{path} is an index of format {facts.get('format')}; this medcl reads {FORMAT}. "
                 "Run medcl index again."
             )
-        items = pl.read_parquet(path / "items.parquet")
-        return cls(path, facts, items, pl.read_parquet(path / "rejects.parquet"))
+        items, rejects = (
+            read_table(path / name, _REMAKE) for name in ("items.parquet", "rejects.parquet")
+        )
+        return cls(path, facts, items, rejects)
 
     @property
     def plugin_name(self) -> str:
@@ -244,13 +252,12 @@ class Index:
     @cached_property
     def archive(self) -> Path:
         """The archive's folder, as last indexed."""
-        text = self._private("archive.json").read_text(encoding="utf-8")
-        return Path(json.loads(text)["archive"])
+        return Path(read_json(self._private("archive.json"), RESTORE)["archive"])
 
     @cached_property
     def paths(self) -> pl.DataFrame:
         """id → key, files, sizes, mtimes, detail. Names persons: never to be shown or logged."""
-        return pl.read_parquet(self._private("paths.parquet"))
+        return read_table(self._private("paths.parquet"), _REMAKE)
 
     @cached_property
     def _row(self) -> dict[str, int]:

@@ -58,28 +58,32 @@ class Pseudonyms:
         return hmac.new(self.key, message, hashlib.sha256).hexdigest()[:_DIGITS]
 
 
-def load(private: Path, key_file: Path | None = None, *, may_create: bool = True) -> Pseudonyms:
-    """The pseudonyms of an index: key from ``key_file``, else $MEDCL_KEY_FILE, else its own key.
-
-    The index's own key is made once, in ``private/key``, readable by its owner alone.
+def given(key_file: Path | None) -> Pseudonyms | None:
+    """Those of the key in ``key_file``, else in $MEDCL_KEY_FILE; without either, none.
 
     Raises:
-        UsageError: if the key file is missing or shorter than 16 bytes, or if none is given for an
-            index that has no key of its own and ``may_create`` none.
+        UsageError: if the key file is missing or shorter than 16 bytes.
     """
     if key_file is None and os.environ.get(KEY_VARIABLE):
         key_file = Path(os.environ[KEY_VARIABLE])
-    if key_file is not None:
-        return Pseudonyms(_read(key_file))
-    own = private / "key"
-    if not own.exists():
+    return None if key_file is None else Pseudonyms(_read(key_file))
+
+
+def own(private: Path, *, may_create: bool) -> Pseudonyms:
+    """Those of the index's own key, made once, in ``private/key``, readable by its owner alone.
+
+    Raises:
+        UsageError: if the index has no key of its own and ``may_create`` none.
+    """
+    path = private / "key"
+    if not path.exists():
         if not may_create:
             raise UsageError(
                 f"{private.parent} was made with a key file. Give the same one: --key-file or "
                 f"${KEY_VARIABLE}."
             )
-        _create(own)
-    return Pseudonyms(_read(own))
+        _create(path)
+    return Pseudonyms(_read(path))
 
 
 def _read(path: Path) -> bytes:

@@ -309,6 +309,54 @@ def test_a_key_file_that_is_none(tmp_path: Path, content: str | None) -> None:
         (tmp_path / "bad").write_text(content)
     with pytest.raises(UsageError, match="bad"):
         build(tmp_path / "a", tmp_path / "idx", plugin, key_file=tmp_path / "bad")
+    assert not (tmp_path / "idx").exists()
+
+
+def test_an_index_without_its_private_folder_gets_no_new_key(tmp_path: Path) -> None:
+    recording(tmp_path / "a", "1", "p")
+    out = tmp_path / "idx"
+    build(tmp_path / "a", out, plugin)
+    (out / "private").rename(tmp_path / "kept")
+    with pytest.raises(UsageError, match=r"without its private folder.*Restore that folder"):
+        build(tmp_path / "a", out, plugin)
+    assert not (out / "private").exists()
+    (tmp_path / "kept").rename(out / "private")
+    assert build(tmp_path / "a", out, plugin).reused == 1
+
+
+def test_the_index_is_no_file(tmp_path: Path) -> None:
+    recording(tmp_path / "a", "1", "p")
+    (tmp_path / "idx").touch()
+    with pytest.raises(UsageError, match="idx is a file"):
+        build(tmp_path / "a", tmp_path / "idx", plugin)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{", b"[1]", b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "name", ["index.json", "items.parquet", "rejects.parquet", "private/archive.json"]
+)
+def test_a_damaged_index_names_the_file_and_the_remedy(
+    tmp_path: Path, name: str, content: bytes | None
+) -> None:
+    recording(tmp_path / "a", "1", "p")
+    out = tmp_path / "idx"
+    build(tmp_path / "a", out, plugin)
+    if content is None:
+        (out / name).unlink()
+    else:
+        (out / name).write_bytes(content)
+    if name != "private/archive.json":
+        remedy = "unfinished" if (name, content) == ("index.json", None) else "is (missing|damaged)"
+        with pytest.raises(MedclError, match=rf"{remedy}.*medcl index") as caught:
+            Index.open(out)
+        assert remedy == "unfinished" or str(out / name) in str(caught.value)
+        build(tmp_path / "a", out, plugin)  # the remedy helps
+        assert len(Index.open(out).items) == 1
+        return
+    with pytest.raises(MedclError, match=r"archive\.json is (missing|damaged)"):
+        _ = Index.open(out).archive
+    with pytest.raises(MedclError, match=r"archive\.json is (missing|damaged).*--out"):
+        build(tmp_path / "a", out, plugin)
 
 
 def test_an_index_belongs_to_one_archive_and_plugin(tmp_path: Path) -> None:

@@ -1,0 +1,44 @@
+"""Reading back what was written: a missing or damaged file is one sentence, not a traceback."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from medcl.errors import MedclError
+
+
+def read_json(path: Path, remedy: str) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        MedclError: if the file is missing or holds none; names it and says ``remedy``.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise MedclError(f"{path} is missing. {remedy}") from None
+    except OSError as error:
+        raise MedclError(f"{path} cannot be read ({error.strerror}). {remedy}") from None
+    except ValueError:  # no JSON, or no text at all
+        value = None
+    if not isinstance(value, dict):
+        raise MedclError(f"{path} is damaged: it holds no JSON object. {remedy}")
+    return value
+
+
+def read_table(path: Path, remedy: str) -> pl.DataFrame:
+    """A Parquet table.
+
+    Raises:
+        MedclError: if the file is missing or is none; names it and says ``remedy``.
+    """
+    try:
+        return pl.read_parquet(path)
+    except FileNotFoundError:
+        raise MedclError(f"{path} is missing. {remedy}") from None
+    except (OSError, pl.exceptions.PolarsError):
+        raise MedclError(f"{path} is damaged: it cannot be read as Parquet. {remedy}") from None
