@@ -155,14 +155,17 @@ def _utf8(text: str) -> str:
 def public(text: str, root: Path, unit: Unit) -> str:
     """A text that may be shown: one line, without the archive's place or the names of its files.
 
-    Names of folders and files often are names or numbers of patients. Parts shorter than five
-    characters are kept where they stand alone, since they are mostly words or figures.
+    Names of folders and files often are names or numbers of patients. They are hidden as whole
+    words, in upper or lower case, however short: better a word too many than a name.
     """
     names = {str(root), str(root.resolve())}
     for path in (PurePosixPath(part) for file in unit.files for part in file.path.split(MEMBER)):
         names |= {str(path), path.name, str(path.with_suffix(""))}
-        names |= {part for part in (*path.parent.parts, path.stem) if len(part) >= 5}
-    present = sorted((n for n in names - {"", "/"} if n in text), key=len, reverse=True)
+        names |= {*path.parent.parts, path.stem}
+    lower = text.lower()
+    present = sorted((n for n in names if n.lower() in lower), key=len, reverse=True)
+    present = [name for name in present if any(map(str.isalnum, name))]
     pattern = "|".join(map(re.escape, present))
-    hidden = re.sub(rf"(?<!\w)(?:{pattern})(?!\w)", "…", text) if present else text
+    whole = rf"(?<![^\W_])(?:{pattern})(?![^\W_])"  # "_" parts words
+    hidden = re.sub(whole, "…", text, flags=re.IGNORECASE) if present else text
     return _utf8(" ".join(hidden.split()))
