@@ -206,6 +206,8 @@ def _load(entry: EntryPoint) -> Plugin | Broken:
         return Broken(
             entry.name, f"written for contract {plugin.contract}; this medcl speaks {CONTRACT}"
         )
+    if plugin.name != entry.name:  # recipes and indexes know a plugin by the one, we by the other
+        return Broken(entry.name, f"{entry.value} calls itself '{plugin.name}', not '{entry.name}'")
     return plugin
 
 

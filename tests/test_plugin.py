@@ -61,6 +61,13 @@ def test_unusable_plugins_say_why(announce, name: str, source: str, reason: str)
         plugins.get(name)
 
 
+def test_a_plugin_announced_under_another_name_is_refused(announce) -> None:
+    announce("alias", "from medcl_biosignals.plugin import plugin")
+    with pytest.raises(UsageError, match="calls itself 'biosignals', not 'alias'"):
+        plugins.get("alias")
+    assert isinstance(plugins.discover()["biosignals"], Plugin)
+
+
 def test_two_plugins_of_one_name_are_refused(announce) -> None:
     announce("biosignals", "plugin = 3")
     found = plugins.discover()["biosignals"]
