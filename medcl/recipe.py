@@ -9,10 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from medcl import plugin as plugins
 from medcl.errors import UsageError
@@ -37,6 +45,16 @@ class Named(BaseModel):
         return dict(self.model_extra or {})
 
 
+def _number_as_text(value: object) -> object:
+    """YAML reads 16 as a number; as a choice it is a word."""
+    return str(value) if isinstance(value, int) else value
+
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
+Fraction = Annotated[float, Field(gt=0, le=1)]
+Precision = Annotated[Literal["32", "bf16", "16"], BeforeValidator(_number_as_text)]
+
+
 class Optimizer(Section):
     """How the weights move."""
 
@@ -44,7 +62,7 @@ class Optimizer(Section):
     lr: float = Field(1e-3, gt=0)
     weight_decay: float = Field(1e-4, ge=0)
     momentum: float = Field(0.9, ge=0, lt=1)  # sgd and lars
-    betas: tuple[float, float] = (0.9, 0.999)  # adam and adamw
+    betas: tuple[Beta, Beta] = (0.9, 0.999)  # adam and adamw
     warmup: float = Field(0.05, ge=0, le=1)  # share of all steps, linear
     schedule: Literal["cosine", "constant"] = "cosine"
     final_lr: float = Field(0.0, ge=0)  # where the cosine ends
@@ -57,7 +75,7 @@ class Trainer(Section):
     steps: int = Field(1000, gt=0)  # optimiser steps
     batch_size: int = Field(256, gt=1)  # samples a process sees before a forward pass
     accumulate: int = Field(1, gt=0)
-    precision: Literal["32", "bf16", "16"] = "32"
+    precision: Precision = "32"
     devices: int = Field(1, gt=0)
     nodes: int = Field(1, gt=0)
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
@@ -79,6 +97,16 @@ class Split(Section):
     given: str | None = None  # a column that says train or test: a published split
     seed: int = 0
 
+    @field_validator("fold")
+    @classmethod
+    def _is_one_of_the_folds(cls, fold: int, info: ValidationInfo) -> int:
+        folds = info.data.get("folds")
+        if folds is None and fold > 0:
+            raise ValueError("there are no folds: set split.folds too")
+        if folds is not None and fold >= folds:
+            raise ValueError(f"with split.folds = {folds} the folds are 0 to {folds - 1}")
+        return fold
+
 
 class Monitor(Section):
     """The online kNN probe and the collapse monitors."""
@@ -93,7 +121,7 @@ class Probe(Section):
 
     task: str | None = None
     dataset: dict[str, Any] = Field(default_factory=dict)  # over the task's own settings
-    fractions: tuple[float, ...] = (0.01, 0.1, 1.0)  # of labelled training patients
+    fractions: tuple[Fraction, ...] = (0.01, 0.1, 1.0)  # of labelled training patients
     bootstraps: int = Field(1000, ge=100)
     baselines: tuple[str, ...] | None = None  # None: all of the plugin's
 
@@ -137,7 +165,7 @@ def available() -> dict[str, Path]:
 
 @dataclass(frozen=True)
 class Entry:
-    """A recipe's headline, as its file gives it."""
+    """A recipe's headline, as its file gives it; of a broken file, what is wrong with it."""
 
     about: str
     paper: str
@@ -147,8 +175,12 @@ def describe() -> dict[str, Entry]:
     """Every available recipe's headline. Reads the files without validating or importing."""
     listed = {}
     for name, path in available().items():
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-        listed[name] = Entry(str(raw.get("about", "")), str(raw.get("paper", "")))
+        try:
+            raw = _read(path)
+        except (UsageError, OSError) as error:  # somebody's plugin; the others can be listed
+            listed[name] = Entry(f"Broken: {error}", "")
+        else:
+            listed[name] = Entry(str(raw.get("about", "")), str(raw.get("paper", "")))
     return listed
 
 
@@ -175,21 +207,38 @@ def load(name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         UsageError: for a missing file, broken YAML, an unknown key (names the nearest), or a value
             of the wrong type.
     """
-    path = find(str(name))
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise UsageError(f"{path} is not valid YAML: {error}") from None
-    if not isinstance(raw, dict):
-        raise UsageError(f"{path} holds no recipe: it should be a mapping of sections.")
+    raw = _read(find(str(name)))
     for override in overrides:
         _apply(raw, override)
     return parse(raw)
 
 
+def text(path: Path) -> str:
+    """The text of a recipe's file.
+
+    Raises:
+        UsageError: if it is no text.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} is no text file, so it holds no recipe.") from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        raw = yaml.safe_load(text(path))
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(f"{path} is not valid YAML: {reason}") from None
+    if not isinstance(raw, dict):
+        raise UsageError(f"{path} holds no recipe: it should be a mapping of sections.")
+    return raw
+
+
 def parse(raw: dict[str, Any]) -> Recipe:
     """Validate a recipe given as a mapping. See `load`."""
-    _check_keys(raw, Recipe, "")
+    raw = _sections(raw, Recipe, "")
     try:
         recipe = Recipe.model_validate(raw)
     except ValidationError as error:
@@ -205,17 +254,31 @@ def _fill_in(recipe: Recipe) -> Recipe:
     if recipe.probe.task is not None and recipe.probe.task not in plugin.tasks:
         hint = did_you_mean(recipe.probe.task, plugin.tasks)
         raise UsageError(f"Unknown task '{recipe.probe.task}' of plugin '{plugin.name}'. {hint}")
+    for baseline in recipe.probe.baselines or ():
+        if baseline not in plugin.baselines:
+            hint = did_you_mean(baseline, plugin.baselines)
+            raise UsageError(f"Unknown baseline '{baseline}' in probe.baselines. {hint}")
     encoder_arguments = checked(encoder, recipe.encoder.arguments, "encoder")
     method_arguments = checked(method, recipe.method.arguments, "method")
+    dataset = checked(resolve(plugin.dataset), recipe.dataset, "dataset")
     return recipe.model_copy(
         update={
             "prepare": checked(resolve(plugin.prepare), recipe.prepare, "prepare"),
-            "dataset": checked(resolve(plugin.dataset), recipe.dataset, "dataset"),
+            "dataset": dataset,
+            "probe": _probe(recipe.probe, plugin, dataset),
             "views": checked(resolve(plugin.views), recipe.views, "views"),
             "encoder": Named.model_validate({"name": recipe.encoder.name, **encoder_arguments}),
             "method": Named.model_validate({"name": recipe.method.name, **method_arguments}),
         }
     )
+
+
+def _probe(probe: Probe, plugin: plugins.Plugin, dataset: dict[str, Any]) -> Probe:
+    """Check ``probe.dataset`` as it will be used: over the task's settings and the recipe's."""
+    tasks = plugin.tasks
+    settings = {**dataset, **(tasks[probe.task].dataset if probe.task else {}), **probe.dataset}
+    used = checked(resolve(plugin.dataset), settings, "probe.dataset")
+    return probe.model_copy(update={"dataset": {key: used[key] for key in probe.dataset}})
 
 
 def method_factory(recipe: Recipe) -> Any:
@@ -226,15 +289,20 @@ def method_factory(recipe: Recipe) -> Any:
     return lookup(known, recipe.method.name, "method")
 
 
-def _check_keys(raw: dict[str, Any], model: type[BaseModel], where: str) -> None:
-    """Unknown keys of the fixed sections, with the nearest known one."""
+def _sections(raw: dict[str, Any], model: type[BaseModel], where: str) -> dict[str, Any]:
+    """Refuse unknown keys of the fixed sections, naming the nearest; an empty section is ``{}``."""
+    out = dict(raw)
     for key, value in raw.items():
         if key not in model.model_fields:
             hint = did_you_mean(str(key), model.model_fields)
             raise UsageError(f"Unknown key '{where}{key}'. {hint}")
         kind = model.model_fields[key].annotation
-        if isinstance(kind, type) and issubclass(kind, Section) and isinstance(value, dict):
-            _check_keys(value, kind, f"{where}{key}.")
+        fixed = isinstance(kind, type) and issubclass(kind, BaseModel)
+        if value is None and (fixed or get_origin(kind) is dict):
+            out[key] = {}
+        elif isinstance(kind, type) and issubclass(kind, Section) and isinstance(value, dict):
+            out[key] = _sections(value, kind, f"{where}{key}.")
+    return out
 
 
 def _apply(raw: dict[str, Any], override: str) -> None:
@@ -245,18 +313,21 @@ def _apply(raw: dict[str, Any], override: str) -> None:
     *parents, last = path.split(".")
     node = raw
     for parent in parents:
-        node = node.setdefault(parent, {})
+        if node.get(parent) is None:  # missing, or a section left empty
+            node[parent] = {}
+        node = node[parent]
         if not isinstance(node, dict):
             raise UsageError(f"'{path}' cannot be set: '{parent}' is a value, not a section.")
     node[last] = _value(value)
 
 
-def _value(text: str) -> Any:
+def _value(given: str) -> Any:
     try:
-        value = yaml.safe_load(text)
+        value = yaml.safe_load(given)
     except yaml.YAMLError as error:
-        raise UsageError(f"'{text}' is not a YAML value: {error}") from None
-    if isinstance(value, str):  # YAML 1.1 reads 1e-3 as text
+        reason = " ".join(str(error).split())
+        raise UsageError(f"'{given}' is not a YAML value: {reason}") from None
+    if isinstance(value, str) and value == given:  # not in quotes: YAML 1.1 reads 1e-3 as text
         try:
             return float(value)
         except ValueError:

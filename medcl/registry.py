@@ -89,4 +89,4 @@ def explain(error: ValidationError, where: str = "") -> str:
     path = ".".join(str(part) for part in ([where] if where else []) + list(first["loc"]))
     if first["type"] == "missing":
         return f"'{path}' is missing: set it in the recipe or with -s {path}=…"
-    return f"'{path}' = {first.get('input')!r}: {first['msg']}."
+    return f"'{path}' = {first.get('input')!r}: {first['msg'].removeprefix('Value error, ')}."

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
+from medcl import plugin as plugins
 from medcl import recipe as recipes
 from medcl.errors import UsageError
 
@@ -34,6 +36,15 @@ def test_every_shipped_recipe_is_valid(name: str) -> None:
         ("prepare.sf=100", "Unknown key 'prepare.sf'"),
         ("seed.a=1", "'seed' is a value, not a section"),
         ("seed", "is not of the form section.key=value"),
+        ("optimizer.betas=[2, 2]", "'optimizer.betas.0' = 2"),
+        ("split.fold=3", "'split.fold' = 3: there are no folds: set split.folds too."),
+        ("trainer.precision=64", "'trainer.precision' = '64'"),
+        ("probe.fractions=[0.1, 1.5]", "'probe.fractions.1' = 1.5"),
+        ("probe.fractions=[0]", "'probe.fractions.0' = 0"),
+        ("probe.dataset.sf=100", "Unknown key 'probe.dataset.sf'"),
+        ("probe.dataset={seconds: many}", "'probe.dataset.seconds' = 'many'"),
+        ("probe.baselines=[hvr]", "Unknown baseline 'hvr' in probe.baselines."),
+        ("seed=[1", "is not a YAML value"),
         ("plugin=biosignal", "No plugin named 'biosignal'. Did you mean 'biosignals'?"),
     ],
 )
@@ -52,6 +63,55 @@ def test_overrides_are_read_as_yaml() -> None:
     assert loaded.probe.fractions == (0.5, 1.0)
 
 
+@pytest.mark.parametrize("value", ["16", "'16'"])
+def test_a_precision_may_look_like_a_number(value: str) -> None:
+    assert recipes.load("biosignals/demo", [f"trainer.precision={value}"]).trainer.precision == "16"
+
+
+def test_a_fold_is_one_of_the_folds() -> None:
+    assert recipes.load("biosignals/mitbih", ["split.fold=4"]).split.fold == 4
+    with pytest.raises(UsageError, match=r"with split.folds = 5 the folds are 0 to 4\.$"):
+        recipes.load("biosignals/mitbih", ["split.fold=5"])
+
+
+def test_an_empty_section_is_one_without_settings() -> None:
+    raw = yaml.safe_load(recipes.find("biosignals/demo").read_text(encoding="utf-8"))
+    for section in ("views", "optimizer", "trainer"):
+        raw[section] = None
+    raw["probe"]["dataset"] = None
+    loaded = recipes.parse(raw)
+    assert loaded == recipes.parse({**raw, "views": {}, "optimizer": {}, "trainer": {}})
+    assert loaded.probe.dataset == {}
+    assert raw["views"] is None, "what was given is left as it was"
+
+
+def test_a_setting_may_lie_in_an_empty_section(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(
+        "name: x\nplugin: biosignals\nencoder: {name: resnet1d}\nmethod: {name: simclr}\ntrainer:\n"
+    )
+    assert recipes.load(mine, ["trainer.steps=7"]).trainer.steps == 7
+
+
+def test_the_settings_of_the_probe_are_those_of_the_dataset() -> None:
+    loaded = recipes.load("biosignals/demo", ["probe.dataset={seconds: 4}"])
+    assert loaded.probe.dataset == {"seconds": 4}
+
+
+def test_a_broken_recipe_of_a_plugin_is_named_and_the_others_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, content in {"empty": b"", "broken": b"a: [1", "binary": b"\xff\xfe\x00"}.items():
+        (tmp_path / f"{name}.yaml").write_bytes(content)
+    mine = replace(plugins.get("biosignals"), recipes=tmp_path)
+    monkeypatch.setattr(plugins, "discover", lambda: {"biosignals": mine})
+    listed = recipes.describe()
+    for name in ("empty", "broken", "binary"):
+        assert listed[f"biosignals/{name}"].about.startswith("Broken: "), name
+        assert "\n" not in listed[f"biosignals/{name}"].about
+    assert not listed["biosignals/demo"].about.startswith("Broken")
+
+
 def test_the_short_name_finds_it() -> None:
     assert recipes.find("demo") == recipes.find("biosignals/demo")
 
@@ -65,6 +125,9 @@ def test_files_that_are_no_recipe(tmp_path: Path) -> None:
     broken = tmp_path / "broken.yaml"
     broken.write_text("a: [1")
     with pytest.raises(UsageError, match="not valid YAML"):
+        recipes.load(broken)
+    broken.write_bytes(b"\x89PNG\xff\x00")
+    with pytest.raises(UsageError, match="is no text file"):
         recipes.load(broken)
     broken.write_text("just words")
     with pytest.raises(UsageError, match="holds no recipe"):
