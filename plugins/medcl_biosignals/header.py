@@ -13,7 +13,21 @@ _BYTES = {
     "212": 1.5, "310": 4 / 3, "311": 4 / 3,
 }  # fmt: skip
 FLAC = frozenset({"508", "516", "524"})
+_UNITS = {
+    unit.lower(): unit
+    for unit in (
+        "nV", "uV", "µV", "μV", "mV", "V", "NU", "adu", "au", "a.u.", "nd", "%", "mmHg", "cmH2O",
+        "Pa", "kPa", "mbar", "bar", "bpm", "pm", "rpm", "Hz", "g", "mg", "m/s", "m/s2", "m/s^2",
+        "deg", "deg/s", "Ohm", "kOhm", "uS", "uA", "mA", "A", "degC", "degF", "C", "l", "ml", "l/s",
+        "l/min", "ml/s", "s", "ms", "mm", "cm", "m",
+    )
+}  # fmt: skip
 _DEFAULT_FS = 250.0  # what the WFDB specification says where a header gives none
+
+
+def known_unit(text: str) -> str:
+    """A unit in its usual spelling; "other" for what could as well be a person's name."""
+    return _UNITS.get(text.lower(), "other")
 
 
 class BadHeader(Exception):
@@ -83,8 +97,8 @@ def read_header(path: Path) -> Header:
             channels = tuple(
                 _channel(_match(wfdb_header.rx_signal, line)) for line in lines[1 : n_channels + 1]
             )
-    except ValueError as error:
-        raise BadHeader("not-wfdb", f"a number in the header cannot be read ({error})") from None
+    except ValueError:
+        raise BadHeader("not-wfdb", "a number in the header cannot be read") from None
     if fs <= 0:
         raise BadHeader("bad-sampling-rate", f"the header gives a sampling rate of {fs:g} Hz")
     if not segments and len(channels) < n_channels:
@@ -131,20 +145,20 @@ def stored_frames(header: Header, folder: Path) -> int:
 def _check_file(path: Path, claimed: int | None, group: list[Channel]) -> int:
     fmt, offset = group[0].format, group[0].offset
     if any((channel.format, channel.offset) != (fmt, offset) for channel in group):
-        raise BadHeader("bad-header", f"the signals of {path.name} differ in format or offset")
+        raise BadHeader("bad-header", "the signals of one file differ in format or offset")
     if fmt not in _BYTES and fmt not in FLAC:
         raise BadHeader("unknown-format", f"WFDB format {fmt} is not one that can be read")
     if not path.is_file():
-        raise BadHeader("missing-signal", f"the signal file {path.name} is missing")
+        raise BadHeader("missing-signal", "a signal file that the header names is missing")
     size = path.stat().st_size
     if size == 0:
-        raise BadHeader("empty-signal", f"the signal file {path.name} is empty")
+        raise BadHeader("empty-signal", "a signal file that the header names is empty")
     if fmt in FLAC:
         return _check_flac(path, claimed, group)
     per_frame = sum(channel.per_frame for channel in group)
     held = int((size - offset) / (_BYTES[fmt] * per_frame))
     if claimed is not None and size < offset + ceil(claimed * per_frame * _BYTES[fmt]):
-        raise _short(path.name, claimed, max(held, 0))
+        raise _short(claimed, max(held, 0))
     return held
 
 
@@ -161,22 +175,22 @@ def _check_flac(path: Path, claimed: int | None, group: list[Channel]) -> int:
             whole = len(stream.read(1, dtype="int32")) == 1
     except (soundfile.LibsndfileError, ValueError, RuntimeError):
         raise BadHeader(
-            "bad-signal", f"{path.name} is no FLAC stream, or is cut off or damaged"
+            "bad-signal", "a signal file is no FLAC stream, or is cut off or damaged"
         ) from None
     if channels != len(group):
         raise BadHeader(
-            "bad-header", f"{path.name} holds {channels} channels, the header says {len(group)}"
+            "bad-header", f"a signal file holds {channels} channels, the header says {len(group)}"
         )
     if claimed is not None and claimed > held:
-        raise _short(path.name, claimed, held)
+        raise _short(claimed, held)
     if not whole:
-        raise BadHeader("truncated", f"{path.name} ends before its last sample")
+        raise BadHeader("truncated", "a signal file ends before its last sample")
     return held
 
 
-def _short(file: str, claimed: int, held: int) -> BadHeader:
+def _short(claimed: int, held: int) -> BadHeader:
     return BadHeader(
         "truncated",
-        f"{file} holds {held} samples a channel but the header claims {claimed}: "
+        f"a signal file holds {held} samples a channel but the header claims {claimed}: "
         "the file is cut off or the header wrong",
     )

@@ -1,7 +1,7 @@
 """Channel names: one vocabulary for what recorders call the same thing.
 
-A name that the vocabulary does not know is kept only if it is one short word: free text in a
-header's description could name a person.
+A header's description of a channel is free text and could name a person: what the vocabulary does
+not know serves to choose channels by, and is shown only if it looks like an electrode (``C3``).
 """
 
 from __future__ import annotations
@@ -11,19 +11,33 @@ from collections.abc import Sequence
 
 _LIMBS = ("I", "II", "III", "aVR", "aVL", "aVF")
 _CHEST = tuple(f"V{i}" for i in range(1, 7))
-_OTHERS = ("MLII", "MLIII", "MCL1", "V", "Vx", "Vy", "Vz", "PLETH", "ABP", "RESP", "ECG", "PPG")
+_OTHERS = (
+    "MLI", "MLII", "MLIII", "MCL", "MCL1", "V", "Vx", "Vy", "Vz", "X", "Y", "Z", "V3R", "V4R",
+    "ECG", "EEG", "EMG", "EOG", "PLETH", "PPG", "RESP", "ABP", "ART", "BP", "CVP", "PAP", "ICP",
+    "UAP", "SpO2", "CO2", "HR", "PULSE", "TEMP", "ACC", "Fz", "Cz", "Pz", "Oz", "Fpz",
+)  # fmt: skip
 _KNOWN = {name.lower(): name for name in (*_LIMBS, *_CHEST, *_OTHERS)}
 _FILLER = re.compile(r"\b(ecg|ekg|lead|channel)\b[ _-]*", re.IGNORECASE)
+_ELECTRODE = re.compile(r"[A-Za-z]{1,3}\d{1,2}")
 _WORD = re.compile(r"[A-Za-z0-9+\-_%]{1,16}")
 
 
 def canonical(name: str | None) -> str:
-    """The vocabulary's spelling of a channel name; "?" for free text."""
+    """The vocabulary's spelling of a channel name; the name if it is one word; "?" for others.
+
+    To choose channels by; not to be shown.
+    """
     name = (name or "").strip()
     short = _FILLER.sub("", name).strip() or name
     if short.lower() in _KNOWN:
         return _KNOWN[short.lower()]
     return short if _WORD.fullmatch(short) else "?"
+
+
+def shown(name: str | None) -> str:
+    """What may be shown of a channel name: the vocabulary's spelling, an electrode, or "other"."""
+    known = canonical(name)
+    return known if known.lower() in _KNOWN or _ELECTRODE.fullmatch(known) else "other"
 
 
 def choose(names: Sequence[str], slots: Sequence[str]) -> list[int | None]:

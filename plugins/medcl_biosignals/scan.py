@@ -9,21 +9,24 @@ from pathlib import Path, PurePosixPath
 
 from medcl.plugin import Record, Reject, Scalar, Unit
 from medcl_biosignals.aami import CLASSES, beats
-from medcl_biosignals.header import BadHeader, Header, read_header, stored_frames
-from medcl_biosignals.leads import canonical
+from medcl_biosignals.header import BadHeader, Header, known_unit, read_header, stored_frames
+from medcl_biosignals.leads import shown
 from medcl_biosignals.units import HEADER, SIGNALS
 
 ANNOTATIONS = (".atr",)
-_PERSON = re.compile(r"(patient|subject|subj|sub|s)[-_]?\d+|sub-\w+|p\d{5,}", re.IGNORECASE)
+# No bare s123: that is a study in MIMIC-IV, a session elsewhere. p1000 and p00 only group people.
+_PERSON = re.compile(r"(patient|subject|subj|sub)[-_]?\d+|sub-\w+|p\d{5,}", re.IGNORECASE)
 _VERSION = re.compile(r"_(lr|hr)$")  # PTB-XL: one recording at two sampling rates
+_RATE = re.compile(r"records\d+")  # in folders of these names
 _SECONDS = 1.0  # shorter recordings hold no heart beat
 
 
 def scan(root: Path, unit: Unit) -> Iterator[Record | Reject]:
     """Read the headers of a unit; check what they claim; never decode a signal.
 
-    Patients are the record names, or the folder where it is named after a person (``patient001``,
-    ``p000020``). Comments, dates and times of a header are never read: they identify people.
+    Patients are folders where those are named after a person (``patient001``, ``p000020``), else
+    the record itself, with the finding ``patient-is-record-name``. Comments, dates and times of a
+    header are never read, and no name in it is quoted: they identify people.
     """
     files = [file.path for file in unit.files]
     headers: dict[str, Header] = {}
@@ -51,7 +54,7 @@ def scan(root: Path, unit: Unit) -> Iterator[Record | Reject]:
         if path.endswith(SIGNALS) and path not in used:
             key = str(PurePosixPath(path).with_suffix(""))
             if key not in known:
-                reason = f"{PurePosixPath(path).name} has no header (.hea) that names it"
+                reason = "a signal file has no header (.hea) that names it"
                 yield Reject(key, "missing-header", reason)
 
 
@@ -74,19 +77,22 @@ def _row(root: Path, key: str, header: Header) -> Record | Reject:
         except Exception:  # wfdb raises what it likes on a broken file; the signal is still good
             findings.append("unreadable-annotations")
             annotation = None
-    leads = [canonical(channel.name) for channel in channels]
+    leads = [shown(channel.name) for channel in channels]
     fields: dict[str, Scalar] = {
         "format": "+".join(sorted({channel.format for channel in channels})),
         "fs": header.fs,
         "channels": len(channels),
         "leads": ",".join(leads),
-        "units": ",".join(channel.units for channel in channels),
+        "units": ",".join(known_unit(channel.units) for channel in channels),
         "samples": frames,
         "seconds": round(seconds, 3),
         "segments": len(header.segments),
         "annotated": annotation is not None,
     }
-    patient = _patient(folder, PurePosixPath(key).name, header.fs, leads)
+    patient = _person(folder)
+    if patient is None:
+        patient = _recorded(folder, PurePosixPath(key).name, header.fs, leads)
+        findings.append("patient-is-record-name")
     return Record(key, tuple(files), patient, None, fields, labels, tuple(findings))
 
 
@@ -105,7 +111,7 @@ def _contents(root: Path, key: str, header: Header) -> tuple[tuple, int, list[st
             continue
         path = str(folder / f"{name}{HEADER}")
         if not (root / path).is_file():
-            raise BadHeader("missing-segment", f"the segment header {name}{HEADER} is missing")
+            raise BadHeader("missing-segment", "a segment header that the record names is missing")
         segment = read_header(root / path)
         for channel in segment.channels:
             channels.setdefault(channel.name, channel)
@@ -113,7 +119,7 @@ def _contents(root: Path, key: str, header: Header) -> tuple[tuple, int, list[st
         if length == 0:  # the layout header: names every channel, holds no sample
             continue
         if segment.frames is not None and segment.frames < length:
-            raise BadHeader("truncated", f"segment {name} is shorter than the master header says")
+            raise BadHeader("truncated", "a segment is shorter than the master header says")
         stored_frames(segment, root / folder)
         files += _signal_files(folder, segment)
     frames = header.frames if header.frames is not None else held
@@ -135,11 +141,16 @@ def _labels(annotation: Path) -> dict[str, Scalar]:
     return labels | {"paced": paced, "ectopy": "".join(often) or "none"}
 
 
-def _patient(folder: PurePosixPath, name: str, fs: float, leads: list[str]) -> str:
-    """The person: a folder named after one, or else the record's name."""
-    people = [part for part in folder.parts if _PERSON.fullmatch(part)]
-    if people:
-        return people[-1]
-    if name == "202" and fs == 360 and leads == ["MLII", "V1"]:
+def _person(folder: PurePosixPath) -> str | None:
+    """The deepest folder that is named after a person: a site or cohort may be above it."""
+    return next((part for part in reversed(folder.parts) if _PERSON.fullmatch(part)), None)
+
+
+def _recorded(folder: PurePosixPath, name: str, fs: float, leads: list[str]) -> str:
+    """The record in place of a person: with its folder, for two people may have a ``visit1``."""
+    if name in ("201", "202") and fs == 360 and leads == ["MLII", "V1"]:
         return "201"  # MIT-BIH 201 and 202 are the same man (Moody & Mark 2001)
-    return _VERSION.sub("", name)
+    if _VERSION.search(name):
+        name = _VERSION.sub("", name)
+        folder = PurePosixPath(*(part for part in folder.parts if not _RATE.fullmatch(part)))
+    return str(folder / name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import wfdb
 
 from medcl.plugin import Record, Reject
 from medcl_biosignals.header import read_header
-from medcl_biosignals.leads import canonical, choose
+from medcl_biosignals.leads import canonical, choose, shown
 
 Copy = Callable[..., Path]
 Scan = Callable[[Path], list[Record | Reject]]
@@ -56,7 +57,7 @@ def test_every_real_record_is_indexed(ecg: Path, scan: Scan) -> None:
         "other/s0010_re.dat",
         "other/s0010_re.xyz",
     )
-    assert found["other/04827_lr"].patient == "04827"  # _lr and _hr are one recording
+    assert found["other/04827_lr"].patient == "other/04827"  # _lr and _hr are one recording
 
 
 @pytest.mark.shared_data
@@ -81,7 +82,7 @@ def test_nothing_that_identifies_a_person_is_kept(copy: Copy, scan: Scan) -> Non
     seen = repr((record.fields, record.labels, record.findings))
     for secret in ("Jane", "Roe", "1934", "11:22", "81"):
         assert secret not in seen
-    assert record.fields["leads"] == "?,V1"
+    assert record.fields["leads"] == "other,V1"
 
 
 def _no_header(root: Path) -> None:
@@ -145,10 +146,10 @@ def _missing_line(root: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "code", "says"),
     [
-        (_no_header, "missing-header", "101.dat"),
-        (_no_signal, "missing-signal", "101.dat"),
+        (_no_header, "missing-header", ".hea"),
+        (_no_signal, "missing-signal", "the header names"),
         (_cut_212, "truncated", "118800"),
-        (_empty_signal, "empty-signal", "101.dat"),
+        (_empty_signal, "empty-signal", "the header names"),
         (_empty_header, "empty-header", "empty"),
         (_binary_header, "not-wfdb", ".hea"),
         (_prose_header, "not-wfdb", "record line"),
@@ -202,7 +203,7 @@ def test_broken_annotations_do_not_cost_the_signal(copy: Copy, scan: Scan) -> No
     root = copy("101")
     (root / "101.atr").write_bytes(b"\xff\xff\xff")
     (record,) = records(scan(root)).values()
-    assert record.findings == ("unreadable-annotations",)
+    assert record.findings == ("unreadable-annotations", "patient-is-record-name")
     assert record.fields["annotated"] is False
 
 
@@ -211,7 +212,7 @@ def test_a_header_without_a_rate_is_noticed(copy: Copy, scan: Scan) -> None:
     lines = (root / "101.hea").read_text().splitlines()
     (root / "101.hea").write_text("\n".join(["101 2", *lines[1:]]) + "\n")
     (record,) = records(scan(root)).values()
-    assert record.findings == ("assumed-250-hz",)
+    assert record.findings == ("assumed-250-hz", "patient-is-record-name")
     assert record.fields["samples"] == 237600  # from the file's size
 
 
@@ -284,13 +285,54 @@ def test_a_missing_segment_is_one_reject(copy: Copy, scan: Scan) -> None:
     assert not records(rows)
 
 
-def test_patients_are_folders_where_those_are_named_so(copy: Copy, scan: Scan) -> None:
-    root = copy("101", "115")
-    for name, folder in (("101", "patient001"), ("115", "p10/p100020")):
-        (root / folder).mkdir(parents=True)
-        for file in list(root.glob(f"{name}.*")):
-            file.rename(root / folder / file.name)
-    assert {r.patient for r in records(scan(root)).values()} == {"patient001", "p100020"}
+def place(root: Path, *keys: str) -> Path:
+    """Record 101 again at each of these places; the original goes."""
+    text = (root / "101.hea").read_text()
+    for key in keys:
+        path = root / f"{key}.hea"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text.replace("101", path.stem))
+        shutil.copy(root / "101.dat", path.with_suffix(".dat"))
+    for file in root.glob("101.*"):
+        file.unlink()
+    return root
+
+
+@pytest.mark.parametrize(
+    ("key", "patient"),
+    [
+        ("p00/p000020/p000020-2183-04-28-17-47", "p000020"),  # MIMIC-III
+        ("p10/p10014354/81739927/81739927", "p10014354"),  # MIMIC-IV waveforms
+        ("files/p1000/p10000032/s40689238/40689238", "p10000032"),  # MIMIC-IV-ECG
+        ("files/p10000/p10000032/s40689238/40689238", "p10000032"),
+        ("sub-01/ses-1/ecg/sub-01_ses-1_ecg", "sub-01"),  # BIDS
+        ("patient001/s0010_re", "patient001"),  # PTB
+        ("cohort/subject02/s1/night", "subject02"),
+    ],
+)
+def test_patients_are_folders_where_those_are_named_so(
+    copy: Copy, scan: Scan, key: str, patient: str
+) -> None:
+    found = records(scan(place(copy("101"), key)))
+    assert {key: (r.patient, r.findings) for key, r in found.items()} == {key: (patient, ())}
+
+
+def test_without_such_a_folder_no_two_records_are_one_patient(copy: Copy, scan: Scan) -> None:
+    keys = ("Abernathy/visit1", "Bloomquist/visit1", "Bloomquist/visit2", "s1/a", "s2/a", "b")
+    found = records(scan(place(copy("101"), *keys)))
+    assert {key: record.patient for key, record in found.items()} == {key: key for key in keys}
+    assert all(record.findings == ("patient-is-record-name",) for record in found.values())
+
+
+def test_two_rates_of_one_recording_are_one_patient(copy: Copy, scan: Scan) -> None:
+    root = place(copy("101"), "records100/00000/00001_lr", "records500/00000/00001_hr")  # PTB-XL
+    assert [r.patient for r in records(scan(root)).values()] == ["00000/00001"] * 2
+
+
+def test_patients_of_a_flat_folder_are_its_records(sample: Path, scan: Scan) -> None:
+    for key, record in records(scan(sample)).items():
+        assert record.patient == key
+        assert record.findings == ("patient-is-record-name",)
 
 
 def test_records_201_and_202_are_one_man(copy: Copy, scan: Scan) -> None:
@@ -301,6 +343,44 @@ def test_records_201_and_202_are_one_man(copy: Copy, scan: Scan) -> None:
             text = text.replace(b"201", b"202")
         (root / f"202{file.suffix}").write_bytes(text)
     assert {r.patient for r in records(scan(root)).values()} == {"201"}
+    (root / "ds2").mkdir()
+    for file in list(root.glob("202.*")):
+        file.rename(root / "ds2" / file.name)
+    assert {r.patient for r in records(scan(root)).values()} == {"201"}
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        ("Meyerhold_Anna.dat 16 200/mV 16 0 0 0 0 II", "missing-signal"),
+        ("Nakamura.dat 16 200/mV 16 0 0 0 0 II", "empty-signal"),
+        ("Nakamura.flac 516 200/mV 16 0 0 0 0 II", "bad-signal"),
+        ("Okonkwo.dat 16 200/mV 16 0 0 0 0 II", "truncated"),
+    ],
+)
+def test_reasons_quote_no_name_from_a_header(
+    tmp_path: Path, scan: Scan, line: str, code: str
+) -> None:
+    (tmp_path / "r.hea").write_text(f"r 1 360 3600\n{line}\n")
+    (tmp_path / "Nakamura.dat").write_bytes(b"")
+    (tmp_path / "Nakamura.flac").write_bytes(b"no stream")
+    (tmp_path / "Okonkwo.dat").write_bytes(b"12")
+    reject = rejects(scan(tmp_path))["r"]
+    assert reject.code == code
+    for name in ("Meyerhold", "Nakamura", "Okonkwo"):
+        assert name not in reject.reason
+
+
+def test_units_and_channel_names_are_known_ones_or_other(copy: Copy, scan: Scan) -> None:
+    root = copy("101")
+    lines = (root / "101.hea").read_text().splitlines()
+    for number, (unit, name) in enumerate((("Nakamura", "Roe"), ("MMHG", "Anna-Roe")), start=1):
+        parts = lines[number].split(" ")
+        lines[number] = " ".join([*parts[:2], f"200/{unit}", *parts[3:8], name])
+    (root / "101.hea").write_text("\n".join(lines) + "\n")
+    (record,) = records(scan(root)).values()
+    assert record.fields["units"] == "other,mmHg"
+    assert record.fields["leads"] == "other,other"
 
 
 def test_headers_agree_with_wfdb(sample: Path) -> None:
@@ -318,6 +398,11 @@ def test_lead_names() -> None:
     assert canonical("ART-mean") == "ART-mean"
     assert canonical("Mr Smith in bed 4") == "?"
     assert canonical(None) == "?"
+
+
+def test_lead_names_that_may_be_shown() -> None:
+    names = ("lead ii", "abp", "C3", "ECG1", "Fp2", "Roe", "Anna-Roe", "ART-mean", "Jane Roe", None)
+    assert [shown(name) for name in names] == ["II", "ABP", "C3", "ECG1", "Fp2", *["other"] * 5]
 
 
 def test_leads_are_chosen_by_name_with_fallbacks() -> None:
