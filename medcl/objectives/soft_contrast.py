@@ -70,7 +70,8 @@ def soft_contrast(
         if symmetric:
             pairs.append((p[known], labelled(a, labels, known, ranks)[0]))
         sides = [row_sums(x, y, weights=weights, bound=bound) for x, y in pairs]
-    losses = [mean_where(*side.cross_entropy(), ranks=ranks) for side in sides]
+    terms = [side.cross_entropy() for side in sides]
+    losses = [mean_where(losses, counts, ranks) for losses, counts in terms]
     return torch.stack(losses).mean().to(a.dtype)
 
 
