@@ -51,13 +51,29 @@ def named(tmp_path_factory: pytest.TempPathFactory) -> Path:
             shutil.copy(SAMPLE / f"{record}.{ending}", text)
         header = folder / "archive" / name / f"{name}.hea"
         header.write_text(header.read_text().replace(record, name) + f"# {name} born 1950-01-01\n")
-    (folder / "archive" / "lost_Meyerhold.hea").write_text("lost_Meyerhold 1 360 100\n")
+    line = "Nightingale_Anna.dat 16 200/Nakamura 16 0 0 0 0 II"  # no such file
+    lost = f"lost_Meyerhold 1 360 100\n{line}\n"
+    (folder / "archive" / "lost_Meyerhold.hea").write_text(lost)
+    header = folder / "archive" / NAMES[0] / f"{NAMES[0]}.hea"
+    header.write_text(_renamed(header.read_text()))
     (folder / "archive" / "Quackenbush.hea").write_bytes(b"")
     return folder
 
 
+def _renamed(header: str) -> str:
+    """The first signal in the unit "Okonkwo", the second called "Pemberton"."""
+    lines = header.splitlines()
+    first = lines[1].split(" ")
+    first[2] = "200/Okonkwo"
+    second = lines[2].split(" ")[:8]
+    return (
+        "\n".join([lines[0], " ".join(first), " ".join([*second, "Pemberton"]), *lines[3:]]) + "\n"
+    )
+
+
 NAMES = ("Abernathy", "Bloomquist", "Castellano", "Drummond", "Eisenhower")
-SECRETS = (*NAMES, "Meyerhold", "Quackenbush", "1950")
+HEADER_NAMES = ("Nightingale", "Nakamura", "Okonkwo", "Pemberton")
+SECRETS = (*NAMES, "Meyerhold", "Quackenbush", *HEADER_NAMES, "1950")
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +90,9 @@ def finished(named: Path) -> Path:
 def test_every_step_leaves_what_it_promises(finished: Path) -> None:
     items = pl.read_parquet(finished / "idx" / "items.parquet")
     assert items.height == 5
-    assert pl.read_parquet(finished / "idx" / "rejects.parquet").height == 2
+    rejects = pl.read_parquet(finished / "idx" / "rejects.parquet")
+    assert sorted(rejects["code"]) == ["empty-header", "missing-signal"]
+    assert items.filter(pl.col("units") == "other,mV")["leads"].to_list() == ["MLII,other"]
     probe = json.loads((finished / "run" / "probe" / "probe.json").read_text())
     compared = {score["representation"] for score in probe["scores"]}
     assert {"pretrained", "random", "handmade"} <= compared
