@@ -5,19 +5,23 @@ from __future__ import annotations
 import importlib
 import os
 import platform
+import re
 import shutil
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, requires, version
 from typing import Literal
 
-from medcl.plugin import Plugin, discover
-
-NEEDED = ("torch", "lightning", "monai", "polars", "scikit-learn", "pydantic", "safetensors")
-IMPORT_NAMES = {"scikit-learn": "sklearn"}
-OPTIONAL = {
-    "ray": ("maps over an archive on a cluster", "pip install 'medcl[ray]'"),
-    "triton": ("torch.compile on CUDA", "comes with the CUDA build of torch"),
+IMPORT_NAMES = {
+    "pylibjpeg-libjpeg": "libjpeg",
+    "pylibjpeg-openjpeg": "openjpeg",
+    "pylibjpeg-rle": "rle",
+    "pynrrd": "nrrd",
+    "pyyaml": "yaml",
+    "scikit-learn": "sklearn",
 }
+"""Of the packages that are imported under another name than they are installed under."""
+EXTRAS = {"ray": "maps over an archive on a cluster", "jpeg": "JPEG and JPEG-LS in DICOM"}
+"""What medcl's extras are for; those for developing it are not looked at."""
 
 
 @dataclass(frozen=True)
@@ -33,20 +37,37 @@ class Check:
 def examine() -> list[Check]:
     """Look at Python, packages, devices, compiler, memory for data loaders, and plugins."""
     python = Check("python", "ok", f"{platform.python_version()} on {platform.platform()}")
-    needed = [_package(name, f"pip install '{name}'") for name in NEEDED]
-    optional = [
-        _package(name, advice, optional_for=purpose) for name, (purpose, advice) in OPTIONAL.items()
-    ]
-    return [
-        python,
-        *needed,
-        *optional,
-        _cpu(),
-        *_cuda(),
-        _compiler(),
-        _shared_memory(),
-        *_plugins(),
-    ]
+    packages = _packages()
+    torch_works = any(check.name == "torch" and check.status == "ok" for check in packages)
+    devices = [_cpu(), *_cuda()] if torch_works else []
+    return [python, *packages, *devices, _compiler(), _shared_memory(), *_plugins()]
+
+
+def cores() -> int:
+    """The processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _packages() -> list[Check]:
+    """All that medcl's distribution says it requires, then what its extras bring."""
+    try:
+        required = requires("medcl") or []
+    except PackageNotFoundError:
+        return [Check("medcl", "broken", "not installed", "pip install medcl")]
+    needed, optional = [], []
+    for line in required:
+        requirement, _, condition = line.partition(";")
+        name = re.split(r"[^\w.-]", requirement.strip(), maxsplit=1)[0]
+        extra = re.search(r"extra == ['\"](\w+)['\"]", condition)
+        if extra is None:
+            needed.append(_package(name, f"pip install '{requirement.strip()}'"))
+        elif extra[1] in EXTRAS:
+            advice = f"pip install 'medcl[{extra[1]}]'"
+            optional.append(_package(name, advice, optional_for=EXTRAS[extra[1]]))
+    compiled = ("comes with the CUDA build of torch", "torch.compile on CUDA")
+    return [*needed, *optional, _package("triton", *compiled)]
 
 
 def _package(name: str, advice: str, optional_for: str = "") -> Check:
@@ -66,8 +87,7 @@ def _package(name: str, advice: str, optional_for: str = "") -> Check:
 def _cpu() -> Check:
     import torch
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return Check("cpu", "ok", f"{cores} cores, {torch.get_num_threads()} torch threads")
+    return Check("cpu", "ok", f"{cores()} cores, {torch.get_num_threads()} torch threads")
 
 
 def _cuda() -> list[Check]:
@@ -109,6 +129,10 @@ def _shared_memory() -> Check:
 
 
 def _plugins() -> list[Check]:
+    try:
+        from medcl.plugin import Plugin, discover
+    except Exception as error:  # pydantic, say: the plugins are not to blame
+        return [Check("plugins", "broken", f"{type(error).__name__}: {error}", "see above")]
     return [
         Check(f"plugin {name}", "ok", found.summary)
         if isinstance(found, Plugin)

@@ -73,6 +73,9 @@ def main() -> None:
         _fail(error, 2)
     except MedclError as error:
         _fail(error, 1)
+    except OSError as error:  # a full disk, a folder that may not be written
+        where = f"{error.filename}: " if error.filename is not None else ""
+        _fail(f"{where}{error.strerror or error}", 1)
     except KeyboardInterrupt:
         _fail("Interrupted. Run the same command again to go on from here.", 130)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -102,6 +103,44 @@ def test_doctor_names_what_it_needs() -> None:
     assert done.returncode == 0
 
 
+def test_doctor_looks_at_every_requirement() -> None:
+    from importlib.metadata import requires
+
+    checks = {c["name"]: c for c in json.loads(medcl("doctor", "--json").stdout)}
+    for line in requires("medcl") or []:
+        if "extra ==" not in line:
+            name = re.split("[<>=;]", line)[0].strip()
+            assert checks[name]["status"] == "ok", checks[name]
+    assert {"ray", "pylibjpeg-libjpeg"} <= set(checks)
+    assert "pytest" not in checks
+
+
+@pytest.mark.parametrize("package", ["torch", "pydantic", "scipy"])
+def test_doctor_survives_a_broken_package(package: str, tmp_path: Path) -> None:
+    (tmp_path / f"{package}.py").write_text("raise OSError('libfake.so: cannot open')")
+    code = (
+        "import dataclasses, json; from medcl.doctor import examine\n"
+        "print(json.dumps([dataclasses.asdict(check) for check in examine()]))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    run = [sys.executable, "-c", code]
+    done = subprocess.run(run, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    checks = {c["name"]: c for c in json.loads(done.stdout)}
+    assert checks[package]["status"] == "broken"
+    assert "OSError: libfake.so: cannot open" in checks[package]["detail"]
+    assert f"pip install '{package}" in checks[package]["advice"]
+    assert checks["polars"]["status"] == "ok"
+    assert checks["python"]["status"] == "ok"
+
+
+def test_doctor_is_exit_code_1_where_torch_is_broken(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("raise OSError('libfake.so: cannot open')")
+    done = medcl("doctor", PYTHONPATH=str(tmp_path))
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "torch\tbroken" in done.stdout
+
+
 def test_recipes_copy_writes_an_annotated_file_that_runs_as_it_is(tmp_path: Path) -> None:
     mine = tmp_path / "mine.yaml"
     assert medcl("recipes", "demo", "--copy", str(mine)).returncode == 0
@@ -110,6 +149,33 @@ def test_recipes_copy_writes_an_annotated_file_that_runs_as_it_is(tmp_path: Path
     assert again.returncode == 2
     assert "exists already" in again.stderr
     assert json.loads(medcl("recipes", str(mine), "--json").stdout)["plugin"] == "biosignals"
+
+
+def test_a_file_that_cannot_be_used_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    binary = tmp_path / "binary.yaml"
+    binary.write_bytes(b"\x89PNG\xff\x00")
+    for arguments, code, message in (
+        (["recipes", "demo", "--copy", "file/mine.yaml"], 2, "is not a folder"),
+        (["recipes", "demo", "--copy", "file/deeper/mine.yaml"], 1, "Not a directory"),
+        (["recipes", str(binary)], 2, "is no text file"),
+        (["recipes", str(binary), "--full"], 2, "is no text file"),
+        (["recipes", "x" * 300], 1, "File name too long"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "medcl_cli.main", *arguments],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+        )
+        assert done.returncode == code, done.stderr
+        assert message in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+
+
+def test_workers_are_all_cores_by_default() -> None:
+    for command in ("index", "prepare"):
+        assert "all cores" in medcl(command, "--help").stdout
 
 
 def test_json_is_json_alone() -> None:

@@ -10,12 +10,16 @@ import typer
 
 from medcl_cli import show
 
+ALL_CORES = "all cores"
+
 
 def index(
     archive: Annotated[Path, typer.Argument(help="The folder that holds the recordings.")],
     plugin: Annotated[str, typer.Option(help="The modality: see medcl plugins.")],
     out: Annotated[Path, typer.Option(help="Where the index goes.")],
-    workers: Annotated[int, typer.Option(min=1, help="Processes that read headers.")] = 1,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes that read headers.", show_default=ALL_CORES)
+    ] = None,
     engine: Annotated[
         Literal["local", "ray"], typer.Option(help="Where they run: here, or on a Ray cluster.")
     ] = "local",
@@ -48,13 +52,14 @@ def index(
     read twice. Example: medcl index mitdb/ --plugin biosignals --out idx
     """
     from medcl.archive.index import Index, build
+    from medcl.doctor import cores
     from medcl.plugin import get
 
     summary = build(
         archive,
         out,
         get(plugin),
-        workers=workers,
+        workers=workers or cores(),
         engine=engine,
         key_file=key_file,
         patient_from=patient_from,

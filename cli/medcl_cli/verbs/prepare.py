@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from medcl_cli import show
+from medcl_cli.verbs.index import ALL_CORES
 from medcl_cli.verbs.pretrain import Settings
 
 
@@ -15,7 +16,9 @@ def prepare(
     recipe: Annotated[str, typer.Argument(help="A recipe's name, or a YAML file.")],
     data: Annotated[Path, typer.Option(help="The index.")],
     settings: Settings = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes that decode.")] = 1,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes that decode.", show_default=ALL_CORES)
+    ] = None,
     engine: Annotated[
         Literal["local", "ray"], typer.Option(help="Where they run: here, or on a Ray cluster.")
     ] = "local",
@@ -24,20 +27,21 @@ def prepare(
 ) -> None:
     """Decode and clean every item of an index into its store, as the recipe asks.
 
-    `pretrain` does this by itself; run it beforehand to use more processes or a cluster.
-    Example: medcl prepare biosignals/demo --data idx --workers 8
+    `pretrain` does this by itself; run it beforehand to use all cores or a cluster.
+    Example: medcl prepare biosignals/demo --data idx
     """
     from medcl import plugin as plugins
     from medcl import recipe as recipes
     from medcl.archive import store
     from medcl.archive.index import Index
+    from medcl.doctor import cores
 
     loaded = recipes.load(recipe, settings or ())
     prepared = store.prepare(
         Index.open(data),
         plugins.get(loaded.plugin),
         loaded.prepare,
-        workers=workers,
+        workers=workers or cores(),
         engine=engine,
         retry=retry,
     )

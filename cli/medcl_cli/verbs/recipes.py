@@ -38,10 +38,12 @@ def recipes(
         else:
             show.table("Recipes", ("name", "about", "paper"), [tuple(r.values()) for r in listed])
         return
-    text = library.find(name).read_text(encoding="utf-8")
+    text = library.text(library.find(name))
     if copy is not None:
         if copy.exists():
             raise UsageError(f"{copy} exists already; choose another name.")
+        if copy.parent.is_file():
+            raise UsageError(f"{copy.parent} is not a folder; choose another place.")
         write_text(copy, text)
         typer.echo(f"Wrote {copy}. Run it with: medcl pretrain {copy} --data IDX --out RUN")
     elif json:
