@@ -1,11 +1,12 @@
 """Joint 2D/3D pretraining on the real volumes of an archive, on a CPU, and what it bought.
 
 Patients are split into folds, each left out of training once (the recipe ct/joint-2d3d, made
-small). Then, in every volume of a patient that was left out, each slice looks for its nearest
-neighbours among the other slices of the volume by cosine of the frozen slice encoder's embeddings;
-the figure is how far away along the body they are, in mm, less what the nearest possible ones are.
-An encoder that tells body regions apart finds neighbours that are close. Beside it: the encoder as
-it was initialised, and the pixels themselves (16 × 16, soft-tissue to lung window).
+small). Then, in every volume, each slice looks for its nearest neighbours among the other slices of
+the volume by cosine of the frozen slice encoder's embeddings; the figure is how far away along the
+body they are, in mm, less what the nearest possible ones are. An encoder that tells body regions
+apart finds neighbours that are close. Beside it: the encoder as it was initialised, and the pixels
+themselves (16 × 16, soft-tissue to lung window). Volumes of patients that were left out and of
+those that were trained on (without labels) are reported apart.
 
 The query is the slice under an augmentation (another crop, window, noise, kernel), the others are
 as they are: with plain queries, plain pixels find the adjacent slice.
@@ -148,7 +149,7 @@ def main() -> None:
     asked = parser.parse_args()
     index = asked.out / "index"
     build(asked.archive, index, plugins.get("ct"))
-    rows = []
+    rows: dict[str, list[dict[str, float]]] = {"train": [], "test": []}
     for fold in range(asked.folds):
         recipe = recipes.load(
             "ct/joint-2d3d",
@@ -173,8 +174,9 @@ def main() -> None:
         for item in prepared.items.iter_rows(named=True):
             held = prepared.arrays(item["id"])
             volume = held["hu0"]
-            if split[item["patient"]] != "test" or len(volume) < 4 * NEIGHBOURS:
+            if len(volume) < 4 * NEIGHBOURS:
                 continue
+            part = split[item["patient"]]
             mm = float(np.linalg.norm(held["affine0"][:3, 0]))
             with torch.no_grad():
                 scores = {
@@ -182,17 +184,18 @@ def main() -> None:
                     for name, encoder in encoders.items()
                 }
                 scores["pixels"] = farther(centred(volume), mm, pixels, asked.seed)
-            rows.append(scores)
+            rows[part].append(scores)
             extent = len(volume) * mm
             print(
-                f"  {len(volume)} slices over {extent:.0f} mm:",
+                f"  {part}, {len(volume)} slices over {extent:.0f} mm:",
                 ", ".join(f"{name} {value:.1f} mm" for name, value in scores.items()),
                 flush=True,
             )
-    means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
-    won = sum(row["trained"] < row["random"] for row in rows)
-    print(f"{len(rows)} volumes left out:", {k: f"{v:.1f} mm" for k, v in means.items()})
-    print(f"trained is closer than random in {won} of {len(rows)}")
+    for part, title in (("train", "trained on"), ("test", "left out")):
+        means = {name: float(np.mean([row[name] for row in rows[part]])) for name in rows[part][0]}
+        won = sum(row["trained"] < row["random"] for row in rows[part])
+        print(f"volumes {title}:", {name: f"{value:.1f} mm" for name, value in means.items()})
+        print(f"  trained is closer than random in {won} of {len(rows[part])}")
 
 
 if __name__ == "__main__":
