@@ -14,22 +14,23 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import polars as pl
-
 from medcl import plugin as plugins
 from medcl import recipe as recipes
-from medcl.errors import UsageError
+from medcl.archive.reading import read_json, read_table
+from medcl.errors import MedclError, UsageError
 from medcl.plugin import Plugin, Samples
 from medcl.recipe import Recipe
-from medcl.registry import lookup, resolve
+from medcl.registry import did_you_mean, lookup, resolve
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+_RESTORE = "Restore it from a copy of the run, or train into another --out: medcl pretrain"
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,12 @@ class Run:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """run.json: where the data lay, versions, seed, command."""
-        facts: dict[str, Any] = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
-        return facts
+        """run.json: where the data lay, versions, seed, command.
+
+        Raises:
+            MedclError: if it is missing or damaged.
+        """
+        return read_json(self.path / "run.json", _RESTORE)
 
     @property
     def data(self) -> Path:
@@ -69,8 +73,12 @@ class Run:
         return Path(self.facts["data"])
 
     def split(self) -> dict[str, str]:
-        """Patient key → "train" or "test"."""
-        frame = pl.read_parquet(self.path / "split.parquet")
+        """Patient key → "train" or "test".
+
+        Raises:
+            MedclError: if the file is missing or damaged.
+        """
+        frame = read_table(self.path / "split.parquet", _RESTORE)
         return dict(zip(frame["patient"], frame["split"], strict=True))
 
     def encoder(self, *, trained: bool = True, seed: int | None = None) -> nn.Module:
@@ -78,6 +86,7 @@ class Run:
 
         Raises:
             UsageError: if the run has not finished, so that there are no trained weights.
+            MedclError: if the weights are damaged, or not those of the recipe's encoder.
         """
         weights = self.path / "encoder.safetensors"
         module = build_encoder(self.recipe, self.recipe.seed if seed is None else seed)
@@ -86,9 +95,16 @@ class Run:
                 raise UsageError(
                     f"{self.path} has no encoder yet: finish it by running the same medcl pretrain."
                 )
+            from safetensors import SafetensorError
             from safetensors.torch import load_file
 
-            module.load_state_dict(load_file(weights))
+            try:
+                module.load_state_dict(load_file(weights))
+            except (SafetensorError, RuntimeError, OSError):
+                raise MedclError(
+                    f"{weights} is damaged, or not of this recipe's encoder. Remove it and run the "
+                    "same medcl pretrain: it takes the weights from the last checkpoint."
+                ) from None
         return module.eval()
 
 
@@ -110,6 +126,12 @@ def load_samples(
 
     With ``task``, the task's dataset settings and then ``recipe.probe.dataset`` are laid over
     ``recipe.dataset``. Items that could not be prepared are left out; the store keeps the reasons.
+
+    With one worker the plugin prepares in this process, which then ends where the plugin crashes
+    (a segmentation fault); with two or more, such a crash costs its own item only.
+
+    Raises:
+        UsageError: for an unknown task, or settings that the plugin does not take.
     """
     from medcl.archive.index import Index
     from medcl.archive.store import prepare
@@ -118,6 +140,9 @@ def load_samples(
     prepared = prepare(Index.open(data), plugin, recipe.prepare, workers=workers)
     settings = dict(recipe.dataset)
     if task is not None:
+        if task not in plugin.tasks:
+            hint = did_you_mean(task, plugin.tasks)
+            raise UsageError(f"Unknown task '{task}' of plugin '{plugin.name}'. {hint}")
         settings |= {**plugin.tasks[task].dataset, **recipe.probe.dataset}
     samples: Samples = resolve(plugin.dataset)(prepared.items, prepared.arrays, **settings)
     return samples
