@@ -49,7 +49,8 @@ def select(samples: Samples, split: dict[str, str], label: str | None = None) ->
     Args:
         samples: all samples.
         split: patient key → "train" or "test".
-        label: which label to hand to the method; without one, the only one there is.
+        label: which label to hand to the method; without a name, the only one there is. Where the
+            named one is absent, none is handed over: never another in its place.
 
     Raises:
         UsageError: if no sample belongs to a training patient.
@@ -62,9 +63,10 @@ def select(samples: Samples, split: dict[str, str], label: str | None = None) ->
         )
     keys, codes = np.unique(np.asarray(samples.patients)[rows], return_inverse=True)
     assert all(split[key] == "train" for key in keys), "a test patient among the training samples"
-    if label not in samples.labels:
-        label = next(iter(samples.labels)) if len(samples.labels) == 1 else None
-    values = None if label is None else numbers(np.asarray(samples.labels[label]))[rows]
+    if label is None and len(samples.labels) == 1:
+        (label,) = samples.labels
+    column = None if label is None else samples.labels.get(label)
+    values = None if column is None else numbers(np.asarray(column))[rows]
     return Selection(samples, rows, codes.astype(np.int64), values)
 
 

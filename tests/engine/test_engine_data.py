@@ -56,6 +56,19 @@ def test_label_is_the_named_one_or_the_only_one():
     assert select(samples, split, "age").label.dtype == np.float32
 
 
+def test_another_label_never_takes_the_place_of_the_named_one():
+    samples = Samples(
+        ["0", "1"],
+        ["a", "b"],
+        ["a", "b"],
+        partial(read, np.zeros((2, 1))),
+        {"sex": np.array([0, 1])},
+    )
+    split = dict.fromkeys("ab", "train")
+    assert select(samples, split).label.tolist() == [0, 1]
+    assert select(samples, split, "rhythm").label is None
+
+
 def test_text_labels_become_codes_in_sorted_order():
     assert numbers(np.array(["V", "N", "", "S", "N"])).tolist() == [2, 0, -1, 1, 0]
 
