@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 
 from medcl import recipe as recipes
-from medcl.archive.atomic import write_text
+from medcl.archive.atomic import locked, write_text
+from medcl.engine.checkpoints import saved
 from medcl.engine.data import Selection
 from medcl.errors import UsageError
 from medcl.provenance import commit, versions
@@ -26,9 +30,15 @@ def check_same(run: Run, data: Path) -> None:
 
     Raises:
         UsageError: if the folder holds a run of another recipe (names the first differing key) or
-            other data.
+            other data, or checkpoints of which nobody can say.
     """
     path = run.path / "recipe.yaml"
+    for file in (path, run.path / "run.json"):
+        if not file.is_file() and saved(run.path / "checkpoints"):
+            raise UsageError(
+                f"{run.path} holds checkpoints and no {file.name}: whose they are cannot be told. "
+                f"Restore {file.name}, take another --out, or remove that folder."
+            )
     if not path.is_file():
         return
     old = dict(_flat(yaml.safe_load(path.read_text(encoding="utf-8"))))
@@ -46,6 +56,52 @@ def check_same(run: Run, data: Path) -> None:
         )
 
 
+def trained_on(selection: Selection, parts: Mapping[str, str]) -> str:
+    """A hash of what decides the batches: sample ids, their patients, the split and the label."""
+    samples = selection.samples
+    part = [parts.get(patient) for patient in samples.patients]
+    keys = json.dumps([list(map(str, samples.ids)), list(map(str, samples.patients)), part])
+    label = b"" if selection.label is None else np.ascontiguousarray(selection.label).tobytes()
+    return hashlib.sha256(keys.encode() + label).hexdigest()
+
+
+def check_same_samples(run: Run, selection: Selection, parts: Mapping[str, str]) -> None:
+    """Refuse to continue on other samples: checkpoints know them, and their split, by position.
+
+    Raises:
+        UsageError: if the run began with others.
+    """
+    if not begun(run):
+        return
+    facts = run.facts
+    if facts.get("trained_on") != trained_on(selection, parts):
+        then = facts.get("samples", 0) + facts.get("samples_outside_training", 0)
+        raise UsageError(
+            f"The index changed since the run in {run.path} began: {then:,} samples then, "
+            f"{len(selection.samples):,} now. Take another --out."
+        )
+
+
+def begun(run: Run) -> bool:
+    """Whether the run came as far as to training: its split is fixed from there on."""
+    return (run.path / "run.json").is_file()
+
+
+@contextmanager
+def alone(run: Run) -> Iterator[None]:
+    """Hold the run's folder, in the first process of a run.
+
+    Raises:
+        UsageError: if another run is being trained into it.
+    """
+    if not is_first_process():
+        yield
+        return
+    busy = f"Another process is training into {run.path}. Wait for it, or take another --out."
+    with locked(run.path / ".lock", busy):
+        yield
+
+
 def _flat(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """Leaves of a nested mapping by dotted key."""
     if isinstance(node, dict) and node:
@@ -61,7 +117,9 @@ def finished(run: Run) -> bool:
     return whole and bool(run.facts["finished"])
 
 
-def start(run: Run, data: Path, selection: Selection, command: str) -> None:
+def start(
+    run: Run, data: Path, selection: Selection, parts: Mapping[str, str], command: str
+) -> None:
     """Write run.json as far as it is known before training."""
     recipe = run.recipe
     path = run.path / "run.json"
@@ -78,6 +136,7 @@ def start(run: Run, data: Path, selection: Selection, command: str) -> None:
             "samples": len(selection),
             "patients": int(selection.patients.max()) + 1,
             "samples_outside_training": len(selection.samples) - len(selection),
+            "trained_on": trained_on(selection, parts),
             "versions": versions(recipe.plugin),
             "commit": commit(),
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

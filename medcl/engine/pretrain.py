@@ -33,7 +33,7 @@ from medcl.engine.show import Show, say, summary
 from medcl.errors import UsageError
 from medcl.methods.contract import Method
 from medcl.recipe import Recipe
-from medcl.registry import resolve
+from medcl.registry import did_you_mean, resolve
 from medcl.run import Run, build_encoder, load_samples
 
 
@@ -42,10 +42,11 @@ def pretrain(recipe: Recipe, data: Path, out: Path, *, command: str = "") -> Run
 
     Run it again and it carries on: a finished run is returned as it is, a broken-off one continues
     from its last checkpoint and ends with the same weights and curves, bit for bit on a CPU with
-    the same number of threads.
+    the same number of threads. The split is drawn once, when the run begins.
 
     Raises:
-        UsageError: if ``out`` holds a run of another recipe or other data; if there are fewer
+        UsageError: if ``out`` holds a run of another recipe or other data, or is being trained into
+            by another process; if the index changed since the run began; if there are fewer
             training samples than a batch; if the machine cannot do what ``trainer`` asks.
         MedclError: if the loss or the weights stop being numbers.
         SystemExit: in every process but the first of a distributed run, once it is trained.
@@ -55,30 +56,43 @@ def pretrain(recipe: Recipe, data: Path, out: Path, *, command: str = "") -> Run
     if facts.finished(run):
         say(f"{out} is done: nothing to do.")
         return run
-    samples = load_samples(recipe, data, workers=max(1, recipe.trainer.workers))
-    parts = split(Index.open(data).items, **recipe.split.model_dump())
+    samples = load_samples(recipe, data, workers=_preparing(recipe))
+    parts = run.split() if facts.begun(run) else _draw(recipe, data)
     selection = select(samples, parts, _label(recipe))
+    facts.check_same_samples(run, selection, parts)
     check_fills(selection, recipe.trainer.batch_size, recipe.trainer.devices * recipe.trainer.nodes)
     module = build(recipe, selection)
     journal, saving = Journal(out), checkpoints.Checkpoints(out / "checkpoints")
     looks = Looks(recipe.monitor, selection, _labelled(recipe, data, selection, parts))
     with quiet_lightning():
         trainer = _trainer(recipe, [checkpoints.Guard(), looks, journal, Show(journal), saving])
+    with facts.alone(run):
         if facts.is_first_process():
+            facts.check_same(run, data)  # another run may have begun while this one was built
+            facts.check_same_samples(run, selection, parts)
             write_text(out / "recipe.yaml", recipes.dump(recipe))
             _write_split(out / "split.parquet", parts)
-            facts.start(run, data, selection, command)
+            facts.start(run, data, selection, parts, command)
         kept = checkpoints.saved(saving.folder)
-        trainer.fit(module, ckpt_path=str(kept[-1]) if kept else None, weights_only=True)
-
-    if not trainer.is_global_zero:
-        raise SystemExit(0)  # started only to train along: the first process goes on alone
-    last = checkpoints.saved(saving.folder)[-1]
-    with replacing(out / "encoder.safetensors") as temporary:
-        save_file(checkpoints.encoder_weights(last), temporary)
-    done = facts.finish(run, module.device, saving.seconds, looks.warnings)
+        with quiet_lightning():
+            trainer.fit(module, ckpt_path=str(kept[-1]) if kept else None, weights_only=True)
+        if not trainer.is_global_zero:
+            raise SystemExit(0)  # started only to train along: the first process goes on alone
+        last = checkpoints.saved(saving.folder)[-1]
+        with replacing(out / "encoder.safetensors") as temporary:
+            save_file(checkpoints.encoder_weights(last), temporary)
+        done = facts.finish(run, module.device, saving.seconds, looks.warnings)
     summary(done, journal.last, str(out))
     return run
+
+
+def _draw(recipe: Recipe, data: Path) -> dict[str, str]:
+    return split(Index.open(data).items, **recipe.split.model_dump())
+
+
+def _preparing(recipe: Recipe) -> int:
+    """How many processes prepare: never this one, which a crash in a plugin would end each time."""
+    return max(2, recipe.trainer.workers)
 
 
 def build(recipe: Recipe, selection: Selection) -> Pretraining:
@@ -168,8 +182,15 @@ def _labelled(
 ) -> Selection | None:
     """Class-labelled samples of training patients for the kNN probe: the task's, if need be."""
     if selection.label is None and recipe.probe.task:
-        samples = load_samples(recipe, data, task=recipe.probe.task)
-        selection = select(samples, parts, _label(recipe))
+        samples = load_samples(recipe, data, task=recipe.probe.task, workers=_preparing(recipe))
+        name = _label(recipe)
+        if name is not None and name not in samples.labels:
+            raise UsageError(
+                f"Task '{recipe.probe.task}' asks for the label '{name}', which its samples do not "
+                f"carry. {did_you_mean(name, samples.labels)} Set it in the probe.dataset section, "
+                "or take another probe.task."
+            )
+        selection = select(samples, parts, name)
     label = selection.label
     return selection if label is not None and label.dtype.kind == "i" and label.ndim == 1 else None
 

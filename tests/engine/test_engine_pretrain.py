@@ -290,6 +290,28 @@ def test_no_labels_no_knn_and_a_task_brings_its_own(index, tmp_path):
     assert float(rows(run)[0]["knn"]) > 0.3
 
 
+def test_a_task_whose_label_is_absent_is_not_probed_on_another(index, tmp_path):
+    other = {"dataset": {"label": "colour"}, "trainer": {"steps": 3}, "probe": {"task": "digit"}}
+    with pytest.raises(UsageError, match=r"Task 'digit' asks for the label 'digit'.*colour"):
+        pretrain(tiny_engine.recipe(other), index, tmp_path / "absent")
+    assert not (tmp_path / "absent").exists()
+    laid_over = {**other, "probe": {"task": "digit", "dataset": {"label": "digit"}}}
+    run = pretrain(tiny_engine.recipe(laid_over), index, tmp_path / "task")
+    assert float(rows(run)[0]["knn"]) > 0.3
+
+
+def test_a_plugin_that_crashes_costs_its_item_only(index, tmp_path):
+    recipe = tiny_engine.recipe({"prepare": {"crash": "p07"}, "trainer": {"steps": 2}})
+    run = pretrain(recipe, index, tmp_path)
+    known = run.facts["samples"] + run.facts["samples_outside_training"]
+    assert known == 1797 - 45  # the digits of the one patient
+
+
+def test_an_unknown_task_is_named_with_the_nearest(index):
+    with pytest.raises(UsageError, match=r"Unknown task 'digits'.*Did you mean 'digit'"):
+        load_samples(tiny_engine.recipe(), index, task="digits")
+
+
 def test_knn_banks_and_queries_are_of_different_patients(index, healthy, monkeypatch):
     recipe = healthy.recipe
     chosen = select(load_samples(recipe, index), healthy.split())
@@ -336,6 +358,38 @@ def test_a_terminal_gets_a_bar_and_a_summary(index, tmp_path, capfd, monkeypatch
     assert "encoder.safetensors" in re.sub(r"[│\s]", "", captured.err)  # folded over lines
     pretrain(recipe, index, tmp_path)
     assert "done" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{", b"\xff\xfe"])
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("run.json", lambda run: run.data),
+        ("split.parquet", Run.split),
+        ("encoder.safetensors", Run.encoder),
+    ],
+)
+def test_a_damaged_run_names_the_file_and_the_remedy(healthy, tmp_path, name, read, content):
+    run = Run.open(shutil.copytree(healthy.path, tmp_path / "run"))
+    if content is None:
+        (run.path / name).unlink()
+    else:
+        (run.path / name).write_bytes(content)
+    with pytest.raises(MedclError, match=r"(missing|damaged|no encoder yet).*medcl pretrain") as e:
+        read(run)
+    assert str(run.path) in str(e.value)
+
+
+def test_a_truncated_encoder_comes_back_from_the_last_checkpoint(healthy, index, tmp_path):
+    run = Run.open(shutil.copytree(healthy.path, tmp_path / "run"))
+    weights = run.path / "encoder.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(MedclError, match=r"encoder\.safetensors is damaged"):
+        run.encoder()
+    weights.unlink()
+    pretrain(run.recipe, index, run.path)
+    assert weights.read_bytes() == whole
 
 
 def test_split_file_and_run_json_hold_keys_not_names(healthy, index):

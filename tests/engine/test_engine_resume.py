@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,9 +18,14 @@ from safetensors.torch import load_file
 from tiny_engine import broken_off
 
 from medcl.archive.atomic import replacing
+from medcl.archive.index import Index, build
+from medcl.archive.pseudonym import KEY_VARIABLE
+from medcl.archive.splits import split
 from medcl.engine import checkpoints
 from medcl.engine.checkpoints import Checkpoints
 from medcl.engine.pretrain import pretrain
+from medcl.errors import UsageError
+from medcl.run import Run
 
 BOTH = pytest.mark.parametrize("partner", [False, True], ids=["samples", "patient pairs"])
 
@@ -36,6 +42,94 @@ def same_outcome(one: Path, other: Path) -> None:
     last = checkpoints.saved(one / "checkpoints")[-1].name
     a, b = (torch.load(run / "checkpoints" / last, weights_only=True) for run in (one, other))
     assert all(torch.equal(a["state_dict"][key], b["state_dict"][key]) for key in a["state_dict"])
+
+
+def broken(index, out, monkeypatch):
+    """A run that was stopped after its first checkpoint."""
+    once = Checkpoints.on_train_batch_end
+
+    def stop(self, trainer, module, outputs, batch, batch_idx):
+        once(self, trainer, module, outputs, batch, batch_idx)
+        if trainer.global_step == 21:
+            raise Stopped
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "on_train_batch_end", stop)
+        with pytest.raises(Stopped):
+            pretrain(broken_off(False), index, out)
+    return out
+
+
+@pytest.fixture
+def growing(tmp_path, monkeypatch):
+    """An index whose archive can be added to; under a fixed key, so that its split is fixed."""
+    (tmp_path / "key").write_text("0123456789abcdef" * 4)
+    monkeypatch.setenv(KEY_VARIABLE, str(tmp_path / "key"))
+    return tiny_engine.index(tmp_path / "growing")
+
+
+def grow(index):
+    """Twenty patients more, with the digits of others."""
+    folder = index.parent / "archive"
+    for p in range(20):
+        shutil.copy(folder / f"p{p:02}.npy", folder / f"p{p + 40}.npy")
+    build(folder, index, tiny_engine.TINY)
+
+
+def test_a_grown_index_cannot_move_test_patients_into_training(growing, tmp_path, monkeypatch):
+    out = broken(growing, tmp_path / "run", monkeypatch)
+    before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
+    grow(growing)
+    with pytest.raises(UsageError, match=r"1,797 samples then, 2,697 now\. Take another --out"):
+        pretrain(broken_off(False), growing, out)
+    assert before == {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
+    drawn = split(Index.open(growing).items, **broken_off(False).split.model_dump())
+    kept = Run.open(out).split()
+    moved = [p for p in kept if (kept[p], drawn[p]) == ("test", "train")]
+    assert moved, "the split drawn anew is the same: nothing was at stake here"
+
+
+def test_the_stored_split_counts_on_resuming(index, undisturbed, tmp_path, monkeypatch):
+    out = broken(index, tmp_path, monkeypatch)
+    with monkeypatch.context() as patch:
+        patch.setattr("medcl.engine.pretrain.split", lambda *_, **__: pytest.fail("drawn anew"))
+        pretrain(broken_off(False), index, out)
+    same_outcome(undisturbed(False), out)
+
+
+def test_a_finished_run_is_returned_whatever_became_of_the_index(growing, tmp_path):
+    recipe = tiny_engine.recipe({"trainer": {"steps": 2}})
+    run = pretrain(recipe, growing, tmp_path / "run")
+    before = {p: p.stat().st_mtime_ns for p in run.path.rglob("*")}
+    grow(growing)
+    assert pretrain(recipe, growing, run.path) == run
+    assert before == {p: p.stat().st_mtime_ns for p in run.path.rglob("*")}
+
+
+@pytest.mark.parametrize("name", ["recipe.yaml", "run.json"])
+def test_checkpoints_of_nobody_knows_what_are_not_taken_over(index, tmp_path, monkeypatch, name):
+    out = broken(index, tmp_path, monkeypatch)
+    (out / name).unlink()
+    with pytest.raises(UsageError, match=f"holds checkpoints and no {name}"):
+        pretrain(broken_off(False), index, out)
+
+
+def test_two_at_once_do_not_train_into_one_folder(index, tmp_path, monkeypatch):
+    out, refused = tmp_path / "run", []
+    once = Checkpoints.on_train_batch_end
+    recipe = tiny_engine.recipe({"trainer": {"steps": 3}})
+
+    def meanwhile(self, trainer, module, outputs, batch, batch_idx):
+        once(self, trainer, module, outputs, batch, batch_idx)
+        if not refused:
+            refused.append(None)
+            with pytest.raises(UsageError, match="Another process is training into") as caught:
+                pretrain(recipe, index, out)
+            refused[0] = caught
+
+    monkeypatch.setattr(Checkpoints, "on_train_batch_end", meanwhile)
+    assert pretrain(recipe, index, out).facts["finished"]
+    assert refused[0] is not None
 
 
 @BOTH

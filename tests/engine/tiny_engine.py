@@ -5,6 +5,7 @@ Forty "patients" hold the digits p, p + 40, p + 80, …; one .npy file each, pix
 
 from __future__ import annotations
 
+import ctypes
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -50,19 +51,23 @@ def scan(root, unit):
     yield Record(unit.key, (unit.key,), patient=Path(unit.key).stem)
 
 
-def prepare(root, files, fields):
+def prepare(root, files, fields, *, crash: str = ""):
+    """``crash``: the patient whose file crashes the process, as a C library can."""
+    if crash and Path(files[0]).stem == crash:
+        ctypes.string_at(0)
     table = np.load(Path(root) / files[0])
     return {"x": table[:, :64], "digit": table[:, 64].astype(np.int64)}
 
 
-def dataset(items, arrays, *, digit: bool = True, extra: int = 0):
-    """``digit``: with labels; ``extra``: how many samples of each patient to keep, 0 for all."""
+def dataset(items, arrays, *, digit: bool = True, extra: int = 0, label: str = "digit"):
+    """``digit``: with labels, called ``label``; ``extra``: how many samples of each patient to
+    keep, 0 for all."""
     parts = [(row, arrays(row["id"])) for row in items.sort("id").iter_rows(named=True)]
     parts = [(row, {k: np.asarray(v)[: extra or None] for k, v in a.items()}) for row, a in parts]
     x = np.concatenate([a["x"] for _, a in parts])
     items_of = [row["id"] for row, a in parts for _ in a["x"]]
     patients = [row["patient"] for row, a in parts for _ in a["x"]]
-    labels = {"digit": np.concatenate([a["digit"] for _, a in parts])} if digit else {}
+    labels = {label: np.concatenate([a["digit"] for _, a in parts])} if digit else {}
     ids = [f"{item}:{i}" for i, item in enumerate(items_of)]
     return Samples(ids, items_of, patients, partial(read, x), labels)
 
