@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import numpy as np
 import polars as pl
@@ -63,15 +64,18 @@ class Embeddings:
         Raises:
             UsageError: if ``path`` exists and is something else.
         """
-        if path.exists():
-            if not (path / META).is_file() or not (path / MATRIX).is_file():
-                raise UsageError(f"{path} exists and holds no embeddings: choose another --out.")
-            shutil.rmtree(path)
-        with new_folder(path) as folder:
+        if path.exists() and not all((path / name).is_file() for name in (META, MATRIX)):
+            raise UsageError(f"{path} exists and holds no embeddings: choose another --out.")
+        fresh, old = (path.with_name(f".{path.name}.{uuid4().hex[:8]}.{s}") for s in ("new", "old"))
+        with new_folder(fresh) as folder:
             np.save(folder / MATRIX, self.x)
             self._table().write_parquet(folder / TABLE)
             text = json.dumps(dict(self.meta), indent=2, ensure_ascii=False)
             (folder / META).write_text(text, encoding="utf-8")
+        if path.exists():
+            path.rename(old)
+        fresh.rename(path)
+        shutil.rmtree(old, ignore_errors=True)
 
     def _table(self) -> pl.DataFrame:
         keys = {"id": list(self.ids), "item": list(self.items), "patient": list(self.patients)}
@@ -123,12 +127,12 @@ def embed(
         label: what the progress bar says.
 
     Raises:
+        UsageError: if there is no such device.
         MedclError: if a feature is not finite; names the sample.
     """
     import torch
 
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = usable(device)
     encoder = encoder.to(device).eval()
 
     def forward(batch: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -138,6 +142,26 @@ def embed(
 
     x = features(forward, samples, batch_size=batch_size, workers=workers, label=label)
     return Embeddings(samples.ids, samples.items, samples.patients, x, dict(samples.labels))
+
+
+def usable(device: str) -> str:
+    """The device, with "auto" made out.
+
+    Raises:
+        UsageError: if it cannot be computed on.
+    """
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError):  # the latter from a torch that was built without it
+        raise UsageError(
+            f"Device '{device}' is not there or does not work: take cpu, or auto. "
+            "What is there: medcl doctor"
+        ) from None
+    return device
 
 
 def features(
@@ -249,6 +273,7 @@ def embed_run(
         device: see `embed`.
         workers: processes that read ahead.
     """
+    device = usable(device)
     samples = load_samples(run.recipe, data or run.data, task=task)
     encoder = run.encoder()
     meta = {

@@ -85,6 +85,31 @@ def test_saved_and_loaded(samples: Samples, tmp_path: Path) -> None:
         Embeddings.load(tmp_path / "mine")
 
 
+def test_what_is_replaced_stays_until_the_new_one_is_whole(
+    samples: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = embed(nn.Identity(), samples, device="cpu")
+    made.save(tmp_path / "emb")
+
+    def full(*args: object) -> None:
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "save", full)
+        with pytest.raises(OSError, match="No space"):
+            made.save(tmp_path / "emb")
+    np.testing.assert_array_equal(Embeddings.load(tmp_path / "emb").x, made.x)
+    replace(made, x=made.x + 1).save(tmp_path / "emb")
+    np.testing.assert_array_equal(Embeddings.load(tmp_path / "emb").x, made.x + 1)
+    assert [p.name for p in tmp_path.iterdir()] == ["emb"], "nothing is left lying about"
+
+
+@pytest.mark.parametrize("device", ["foo", "cuda:99", "meta"])
+def test_a_device_that_is_not_there_is_said(samples: Samples, device: str) -> None:
+    with pytest.raises(UsageError, match=f"Device '{device}' is not there"):
+        embed(nn.Identity(), samples, device=device)
+
+
 def test_embed_run_skips_what_is_done(
     digits_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
