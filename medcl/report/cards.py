@@ -6,7 +6,6 @@ that says why and what to run, and the rest of the report does not suffer.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +14,9 @@ from typing import Any
 import polars as pl
 
 from medcl import recipe as recipes
-from medcl.errors import UsageError
+from medcl.errors import MedclError
 from medcl.evaluate.result import ProbeResult
+from medcl.report.commands import without_paths
 from medcl.run import Run
 
 
@@ -61,7 +61,7 @@ def data_card(run: Run) -> DataCard | Absent:
 
     try:
         index = Index.open(run.data)
-    except (OSError, KeyError, ValueError, UsageError):
+    except (OSError, KeyError, ValueError, MedclError, pl.exceptions.PolarsError):
         return Absent(
             "The index that this run was trained on is not where it was.",
             "medcl index ARCHIVE --plugin " + run.recipe.plugin + " --out IDX",
@@ -80,7 +80,10 @@ def data_card(run: Run) -> DataCard | Absent:
 
 
 def _split(run: Run) -> dict[str, str]:
-    return run.split() if (run.path / "split.parquet").is_file() else {}
+    try:
+        return run.split()
+    except (OSError, MedclError, pl.exceptions.PolarsError):
+        return {}
 
 
 def _rejects(rejects: pl.DataFrame) -> list[Row]:
@@ -178,23 +181,26 @@ def _parameters(weights: Path) -> int | None:
         return None
     from math import prod
 
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
-    with safe_open(weights, framework="np") as file:
-        return sum(prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+    try:
+        with safe_open(weights, framework="np") as file:
+            return sum(prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+    except (SafetensorError, OSError):
+        return None
 
 
 def read_facts(run: Run) -> Mapping[str, Any]:
     """run.json, or nothing where it is missing or broken."""
     try:
         return run.facts
-    except (OSError, json.JSONDecodeError):
+    except (OSError, ValueError, MedclError):
         return {}
 
 
 @dataclass(frozen=True)
 class Reproduce:
-    """How to get the same again: commands as they were typed, versions, seeds."""
+    """How to get the same again: commands as they were typed (but for paths), versions, seeds."""
 
     commands: list[tuple[str, str]]
     versions: dict[str, str]
@@ -209,10 +215,16 @@ def reproduce(run: Run, result: ProbeResult | Absent) -> Reproduce:
     versions = {str(k): str(v) for k, v in facts.get("versions", {}).items()}
     commands = [
         ("index", f"medcl index ARCHIVE --plugin {run.recipe.plugin} --out IDX"),
-        ("pretrain", facts.get("command") or "medcl pretrain RUN/recipe.yaml --data IDX --out RUN"),
+        (
+            "pretrain",
+            without_paths(str(facts.get("command") or ""))
+            or "medcl pretrain RUN/recipe.yaml --data IDX --out RUN",
+        ),
     ]
     if isinstance(result, ProbeResult):
-        commands.append(("probe", result.command or f"medcl probe RUN --task {result.task}"))
+        commands.append(
+            ("probe", without_paths(result.command) or f"medcl probe RUN --task {result.task}")
+        )
         versions |= result.versions
     commands.append(("report", "medcl report RUN"))
     return Reproduce(
@@ -230,7 +242,7 @@ def probe_result(folder: Path) -> ProbeResult | Absent:
         return Absent("The run was not probed yet, so there are no figures.", "medcl probe RUN")
     try:
         return ProbeResult.load(folder)
-    except (UsageError, ValueError):
+    except (MedclError, KeyError, TypeError, ValueError):
         return Absent("The probe's figures were written by another version.", "medcl probe RUN")
 
 

@@ -91,13 +91,23 @@ def embedding_map(run: Run, task: str | None) -> Map | Absent:
     samples = _samples(run, task)
     if isinstance(samples, Absent):
         return samples
-    labels = _labels(run, samples, task)
+    try:
+        labels = _labels(run, samples, task)
+    except MedclError:
+        return Absent(
+            "The index does not give these samples the labels that the task asks for.",
+            f"medcl probe RUN --task {task}, which says why",
+        )
     known = np.flatnonzero(np.array([label is not None for label in labels]))
     drawn = np.random.default_rng(run.recipe.seed).permutation(known)[:MAPPED]
     if len(drawn) < 5:
         return Absent(f"There are only {len(drawn)} samples: too few for a map.")
     some = take(samples, np.sort(drawn))
-    xy = tsne(embed(run.encoder(), some, label="map").x, seed=run.recipe.seed)
+    try:
+        x = embed(run.encoder(), some, label="map").x
+    except Exception as error:  # of a damaged file, whatever its reader raises
+        return Absent(f"The run's encoder cannot be used: {type(error).__name__}.")
+    xy = tsne(x, seed=run.recipe.seed)
     names = [str(labels[p]) for p in np.sort(drawn)]
     return Map(
         by_label=plots.scatter(xy, names, legend=True) if task else None,

@@ -21,6 +21,7 @@ from medcl.evaluate.result import ProbeResult, direction, show
 from medcl.plugin import Plugin, Task
 from medcl.report import cards, plots
 from medcl.report import samples as pictures
+from medcl.report.commands import without_paths
 from medcl.report.report import write
 from medcl.run import Run
 
@@ -115,7 +116,7 @@ def test_all_sections_are_there_and_filled(html: str) -> None:
         "Not for diagnosis",
         "against the same network with random weights: a gain",
         "8 training patients (480 samples)",
-        "medcl probe run",
+        "medcl probe RUN",
         "scikit-learn",
         "t-SNE of 150 of 720 samples",
     ):
@@ -235,6 +236,53 @@ def test_a_broken_preview_costs_one_picture(
     written = write(copied, copied.path / "report.html").read_text("utf-8")
     assert "preview failed: RuntimeError" in Page(written).text
     assert "<script" not in written
+
+
+def test_commands_are_shown_without_the_places(copied: Run) -> None:
+    typed = (
+        "medcl pretrain demo --data /home/ann/patient_7/idx --out /home/ann/run "
+        "-s trainer.steps=30 -s probe.dataset.table=/home/ann/t.csv --json"
+    )
+    (copied.path / "run.json").write_text(json.dumps({**copied.facts, "command": typed}))
+    path = copied.path / "probe" / "probe.json"
+    raw = json.loads(path.read_text())
+    raw["command"] = "medcl probe /home/ann/run ann2 --data=/home/ann/idx --task digit"
+    path.write_text(json.dumps(raw))
+    page = Page(write(copied, copied.path / "report.html").read_text("utf-8"))
+    assert "ann" not in page.text.split("Reproduce")[-1]
+    assert "/home" not in page.text
+    assert "medcl probe RUN RUN --data=IDX --task digit" in page.text
+    assert (
+        "--data IDX --out RUN -s trainer.steps=30 -s probe.dataset.table=PATH --json" in page.text
+    )
+
+
+def test_a_recipe_is_named_by_its_name_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("medcl.recipe.available", lambda: {"toy/digits": Path("digits.yaml")})
+    for recipe, shown in (
+        ("toy/digits", "toy/digits"),
+        ("digits", "digits"),
+        ("/home/ann/mine.yaml", "RECIPE.yaml"),
+        ("mine.yaml", "RECIPE.yaml"),
+    ):
+        assert without_paths(f"medcl pretrain {recipe} --data x --out y") == (
+            f"medcl pretrain {shown} --data IDX --out RUN"
+        )
+    assert without_paths("medcl 'pretrain") == without_paths("") == ""
+
+
+def test_a_missing_label_or_a_damaged_encoder_costs_one_section(
+    copied: Run, toy: Plugin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setitem(toy.tasks, "digit", Task("gone", "multiclass"))
+        page = Page(write(copied, copied.path / "report.html").read_text("utf-8"))
+    assert "does not give these samples the labels" in page.text
+    assert "a gain" in page.text, "the rest is there"
+    (copied.path / "encoder.safetensors").write_bytes(b"torn")
+    page = Page(write(copied, copied.path / "report.html").read_text("utf-8"))
+    assert "encoder cannot be used" in page.text
+    assert "a gain" in page.text
 
 
 def test_metrics_may_be_odd(copied: Run) -> None:
