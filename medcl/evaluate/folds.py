@@ -60,8 +60,13 @@ class Predicted:
     labelled: dict[tuple[float, int], Partly]
 
 
-def folds(runs: Sequence[Run], patients: NDArray) -> list[Fold]:
+def folds(runs: Sequence[Run], patients: NDArray, *, unseen: str = "") -> list[Fold]:
     """Training and test samples of every run.
+
+    Args:
+        runs: of one recipe.
+        patients: (N,) whose sample each is.
+        unseen: the side of patients who are not in a run's split: "test", or "" for neither.
 
     Raises:
         UsageError: if the runs are not folds of one recipe, a patient is tested twice, or there
@@ -77,13 +82,13 @@ def folds(runs: Sequence[Run], patients: NDArray) -> list[Fold]:
                 "only folds of one recipe can be pooled."
             )
         side = run.split()
-        sides = np.array([side.get(p, "") for p in patients])
+        sides = np.array([side.get(p, unseen) for p in patients])
         fold = Fold(run, np.flatnonzero(sides == "train"), np.flatnonzero(sides == "test"))
         for name, positions in (("training", fold.train), ("test", fold.test)):
             if not len(positions):
                 raise UsageError(
-                    f"{run.path}: no labelled sample belongs to its {name} patients. Was --data "
-                    "indexed with the same key? Does the task's dataset leave any?"
+                    f"{run.path}: no labelled sample belongs to its {name} patients. "
+                    "Does the task's dataset leave any?"
                 )
         mine = set(patients[fold.test].tolist())
         if tested & mine:

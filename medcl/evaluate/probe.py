@@ -24,7 +24,7 @@ import polars as pl
 
 from medcl.archive.atomic import replacing, write_text
 from medcl.errors import UsageError
-from medcl.evaluate import scoring
+from medcl.evaluate import outside, scoring
 from medcl.evaluate.embeddings import embed, fingerprint, take
 from medcl.evaluate.folds import (
     KNN,
@@ -63,7 +63,8 @@ def probe(
 
     Args:
         runs: one finished run, or those of several folds of one recipe.
-        data: the index; None for the one the first run was trained on.
+        data: the index; None for the one the first run was trained on. All patients of another
+            one test the run, which is then fitted on the training patients of its own.
         task: the labelled problem; None for the recipe's, or the plugin's only one.
         out: the folder; None for RUN/probe, or beside several runs.
         seed: of inner folds, draws and resamples; None for the recipe's.
@@ -84,14 +85,22 @@ def probe(
     seed = recipe.seed if seed is None else seed
     out = out or (run.path / "probe" if len(runs) == 1 else run.path.parent / "probe")
 
-    samples = load_samples(recipe, data or run.data, task=name)
+    external = data is not None and outside.is_outside(run, data)
+    if external and len(runs) > 1:
+        raise UsageError(
+            f"{data} holds other people than the runs were split by: give one run to test on them."
+        )
+    if data is not None and external:
+        samples = outside.both(run, data, name)
+    else:
+        samples = load_samples(recipe, data or run.data, task=name)
     truth = target(run.plugin.tasks[name], samples)
     labelled = np.flatnonzero(truth.known)
     if not len(labelled):
         raise UsageError(f"No sample of task '{name}' carries a label.")
     samples, truth = take(samples, labelled), truth.at(labelled)
     patients = np.asarray(samples.patients)
-    parts = folds(runs, patients)
+    parts = folds(runs, patients, unseen="test" if external else "")
     code = versions(recipe.plugin) | {"commit": commit() or ""}
     made_from = _made_from(runs, samples, [name, seed, recipe.probe.model_dump(mode="json"), code])
     if _done(out, made_from):
@@ -130,7 +139,7 @@ def probe(
         scores=scores,
         differences=differences,
         curve=scoring.curve(truth.at(tested), parts, made),
-        notes=scoring.notes(truth, patients, parts, scores),
+        notes=[outside.NOTE] * external + scoring.notes(truth, patients, parts, scores),
         recipe=recipe.name,
         command=command,
         commit=code.pop("commit") or None,

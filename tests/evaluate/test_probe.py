@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,8 +12,10 @@ import polars as pl
 import pytest
 from toy_run import make_run
 
+from medcl.archive.index import Index, build
 from medcl.errors import MedclError, UsageError
 from medcl.evaluate import probe as module
+from medcl.evaluate.outside import joined
 from medcl.evaluate.probe import probe
 from medcl.evaluate.result import ProbeResult
 from medcl.plugin import Plugin, Samples, Task
@@ -152,6 +155,71 @@ def test_folds_are_pooled(digits_index: Path, tmp_path: Path) -> None:
     )
     with pytest.raises(UsageError, match=r"split\.fold"):
         probe([runs[0], other])
+
+
+def write_archive(folder: Path, writers: dict[str, int]) -> Path:
+    """Synthetic writers of real digits: name → from which digit on."""
+    from sklearn.datasets import load_digits
+
+    images, classes = load_digits(return_X_y=True)
+    folder.mkdir()
+    for name, start in writers.items():
+        part = np.column_stack([classes, images]).astype(int)[start : start + 60]
+        np.savetxt(folder / f"{name}.csv", part, fmt="%d", delimiter=",")
+    return folder
+
+
+def test_another_index_tests_the_run(digits_run: Run, tmp_path: Path, toy: Plugin) -> None:
+    """Two strangers and, under the same key, everybody's namesakes are told apart."""
+    known = [f"writer_{k:02d}" for k in range(6)]  # of the run's twelve, with other digits
+    archive = write_archive(
+        tmp_path / "other",
+        {"stranger_a": 1200, "stranger_b": 1300} | dict.fromkeys(known, 1400),
+    )
+    key = Path(digits_run.data).parent / "key"
+    build(archive, tmp_path / "idx", toy, key_file=key)
+    result = probe([digits_run], data=tmp_path / "idx", out=tmp_path / "probe")
+    side = digits_run.split()
+    there = Index.open(tmp_path / "idx").items["patient"].to_list()
+    tested = {p for p in there if side.get(p) != "train"}
+    assert 2 < len(tested) < len(there), "some namesakes were trained on, some were not"
+    table = pl.read_parquet(tmp_path / "probe" / "predictions.parquet")
+    assert set(table["patient"]) == tested
+    assert len(table) == 60 * len(tested)
+    assert (result.train.patients, result.train.samples) == (8, 480)
+    assert result.test.patients == len(tested)
+    assert auroc(result, "pretrained") > 0.9
+    assert "another index" in result.notes[0]
+    with pytest.raises(UsageError, match="give one run"):
+        probe([digits_run, digits_run], data=tmp_path / "idx")
+
+
+def test_under_another_key_all_are_strangers(digits_run: Run, tmp_path: Path, toy: Plugin) -> None:
+    archive = write_archive(tmp_path / "other", {"a": 1200, "b": 1300, "c": 1400})
+    build(archive, tmp_path / "idx", toy)
+    result = probe([digits_run], data=tmp_path / "idx", out=tmp_path / "probe")
+    assert (result.train.patients, result.test.patients) == (8, 3)
+
+
+def test_an_index_that_was_moved_is_the_same(
+    result: ProbeResult, digits_run: Run, tmp_path: Path
+) -> None:
+    shutil.copytree(digits_run.data, tmp_path / "moved")
+    again = probe([digits_run], data=tmp_path / "moved", out=tmp_path / "probe")
+    assert again.scores == result.scores
+    assert again.notes == result.notes
+
+
+def test_batches_of_two_indexes_are_in_the_order_asked_for() -> None:
+    def some(start: int) -> Samples:
+        names = [str(n) for n in range(start, start + 3)]
+        return Samples(names, names, names, lambda at: {"x": start + at}, {"y": np.arange(3)})
+
+    both = joined(some(0), some(3))
+    at = np.array([5, 0, 3, 2])
+    assert both.read(at)["x"].tolist() == at.tolist()
+    assert both.ids == list("012345")
+    assert both.labels["y"].tolist() == [0, 1, 2, 0, 1, 2]
 
 
 @pytest.mark.parametrize("kind", ["binary", "multilabel", "regression"])

@@ -15,7 +15,11 @@ def probe(
         list[Path], typer.Argument(help="A run, or the runs of all folds of one recipe.")
     ],
     data: Annotated[
-        Path | None, typer.Option(help="Another index than the runs were trained on.")
+        Path | None,
+        typer.Option(
+            help="Another index: of other people, all of them test the run (external validation); "
+            "of the same people, it takes the place of the run's own."
+        ),
     ] = None,
     task: Annotated[
         str | None, typer.Option(help="The labelled problem; the recipe's own by default.")
