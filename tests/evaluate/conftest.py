@@ -19,7 +19,8 @@ def toy() -> plugins.Plugin:
     from medcl_toy.plugin import plugin
 
     patch = pytest.MonkeyPatch()
-    patch.setattr(plugins, "discover", lambda: {"toy": plugin})
+    others = plugins.discover
+    patch.setattr(plugins, "discover", lambda: {**others(), "toy": plugin})
     yield plugin
     patch.undo()
 
