@@ -8,7 +8,7 @@ from synthetic_plugin import plugin, recording
 
 from medcl.archive import assign
 from medcl.archive.index import Index, Summary, build
-from medcl.archive.pseudonym import load
+from medcl.archive.pseudonym import own
 from medcl.errors import UsageError
 
 
@@ -42,7 +42,7 @@ def csv(archive: Path, text: str) -> Path:
 def test_a_pattern_names_patients_and_sites(archive: Path) -> None:
     summary, items, rejects = run(archive, r"^(?P<site>\w+)/(?P<patient>\w+)/")
     assert (summary.items, summary.patients, summary.sites) == (3, 2, 2)
-    names = load(archive.parent / "idx/private")
+    names = own(archive.parent / "idx/private", may_create=False)
     assert items["north/anna/1.rec"]["patient"] == names.patient("anna")
     assert items["north/anna/1.rec"]["site"] == names.site("north")
     assert rejects == {"south/x3.rec": "no-patient"}
