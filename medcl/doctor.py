@@ -20,7 +20,11 @@ IMPORT_NAMES = {
     "scikit-learn": "sklearn",
 }
 """Of the packages that are imported under another name than they are installed under."""
-EXTRAS = {"ray": "maps over an archive on a cluster", "jpeg": "JPEG and JPEG-LS in DICOM"}
+EXTRAS = {
+    "ray": "maps over an archive on a cluster",
+    "jpeg": "JPEG and JPEG-LS in DICOM",
+    "hf": "encoders of Hugging Face transformers",
+}
 """What medcl's extras are for; those for developing it are not looked at."""
 
 

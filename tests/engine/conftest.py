@@ -5,8 +5,12 @@ import tiny_engine
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _tiny():
+def _tiny(tmp_path_factory):
+    """The tiny modality; one key for its patients, so that splits are the same at every run."""
+    key = tmp_path_factory.mktemp("key") / "key"
+    key.write_text("synthetic patients have no secrets")
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MEDCL_KEY_FILE", str(key))
         tiny_engine.install(patch.setattr)
         yield
 
