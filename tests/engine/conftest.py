@@ -1,24 +1,39 @@
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import pytest
 import tiny_engine
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _tiny(tmp_path_factory):
-    """The tiny modality; one key for its patients, so that splits are the same at every run."""
-    key = tmp_path_factory.mktemp("key") / "key"
-    key.write_text("synthetic patients have no secrets")
+@pytest.fixture(scope="session")
+def key(tmp_path_factory):
+    """One key for the patients, so that splits are the same at every run."""
+    path = tmp_path_factory.mktemp("key") / "key"
+    path.write_text("synthetic patients have no secrets")
+    return path
+
+
+@contextmanager
+def tiny(key):
+    """The tiny modality is installed, and only for as long as this lasts."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MEDCL_KEY_FILE", str(key))
         tiny_engine.install(patch.setattr)
         yield
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _tiny(key):
+    with tiny(key):
+        yield
+
+
 @pytest.fixture(scope="session")
-def index(tmp_path_factory):
+def index(key, tmp_path_factory):
     """The index of the tiny modality's archive."""
-    return tiny_engine.index(tmp_path_factory.mktemp("tiny"))
+    with tiny(key):
+        return tiny_engine.index(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="session")
