@@ -29,7 +29,7 @@ from medcl.run import Run, load_samples
 HEALTHY = {"method": {"name": "tiny_contrast"}, "trainer": {"steps": 100, "log_every": 10}}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def healthy(index, tmp_path_factory):
     """A run of an honest method, left alone."""
     out = tmp_path_factory.mktemp("healthy") / "run"
