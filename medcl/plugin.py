@@ -154,6 +154,8 @@ class Plugin:
         encoders: name → ``(*, ...)`` → a module (B, ...) → (B, width), with an int ``width``.
         tasks: name → `Task`.
         methods: methods that only make sense here, beside those of `medcl.methods`.
+        classifiers: name → ``(example, outputs, *, ...)`` → what is trained with labels, beside
+            those of `medcl.finetune`: see `medcl.finetune.contract.Classifier`.
         baselines: name → ``(batch) -> (B, F)`` hand-made features to beat, as arrays; ``batch`` is
             what `Samples.read` returned.
         pictures: ``(arrays of an item)`` → (places (N,), pictures (N, S, S) uint8) of its parts, by
@@ -178,6 +180,7 @@ class Plugin:
     assemble: Callable[[Sequence[Record]], Iterable[Record | Reject]] | None = None
     tasks: Mapping[str, Task] = field(default_factory=dict)
     methods: Mapping[str, Lazy] = field(default_factory=dict)
+    classifiers: Mapping[str, Lazy] = field(default_factory=dict)
     baselines: Mapping[str, Lazy] = field(default_factory=dict)
     pictures: Lazy | None = None
     preview: Lazy | None = None

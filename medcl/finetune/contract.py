@@ -1,0 +1,74 @@
+"""What a classifier is: an ``nn.Module`` with a supervised ``step`` and a ``predict``.
+
+It is the counterpart of `medcl.methods.contract.Method` for labelled data, and knows neither folds
+nor a modality. A batch is what `Samples.read` returned, as tensors, with two keys added by the
+loop: ``y`` (see `Outputs`) and ``patient`` (B,) int64 codes. Samples that are bags come packed:
+``x`` (I, F) holds the instances of all bags one after the other and ``bag`` (I,) int64 says which
+bag, 0 … B−1 in ascending order, each belongs to; every bag has at least one instance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
+
+from torch import Tensor
+
+from medcl.methods.contract import State
+
+Kind = Literal["binary", "multiclass", "multilabel", "ordinal", "regression", "cox", "hazard"]
+Loss = Literal["ce", "weighted", "focal"]
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What is to be predicted, and how a mistake is weighed.
+
+    Attributes:
+        kind: of problem. It decides the shape of ``y``: class codes (B,) int64 with −1 where unknown
+            (binary, multiclass, ordinal); (B, L) float of 1, 0 and NaN (multilabel); (B,) float with
+            NaN where unknown (regression); (B, 2) float of time and whether the event was seen
+            (cox; hazard with the time as the number of its interval).
+        classes: names in the order of the codes; of a regression or survival, one name; of
+            ``hazard``, one for each interval.
+        loss: cross-entropy as it is, weighted by class, or focal (Lin 2017, arXiv 1708.02002).
+        weights: one for each class, from training patients alone; None for equal ones.
+    """
+
+    kind: Kind
+    classes: tuple[str, ...]
+    loss: Loss = "ce"
+    weights: tuple[float, ...] | None = None
+
+    @property
+    def size(self) -> int:
+        """Scores a sample: the logits of C classes (binary: 2) or L labels, or 1 value."""
+        return {"ordinal": len(self.classes) - 1, "regression": 1, "cox": 1}.get(
+            self.kind, len(self.classes)
+        )
+
+
+@runtime_checkable
+class Classifier(Protocol):
+    """The contract of ``Plugin.classifiers`` and of `medcl.finetune`.
+
+    Built as ``classifier(example, outputs, *, ...)``: ``example`` is one batch as described above,
+    from which a factory reads the shapes of its input; the keyword-only parameters are what a
+    recipe's section ``classifier`` may set.
+    """
+
+    def step(self, batch: Mapping[str, Tensor], state: State) -> dict[str, Tensor]:
+        """One training step: ``loss`` (scalar, with gradient), and any further scalars to log."""
+        ...
+
+    def predict(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """``scores`` (B, `Outputs.size`), before softmax or sigmoid.
+
+        Of bags also ``instances`` (I,) or (I, C): what each instance counted for, to be shown.
+        """
+        ...
+
+    def after_step(self, state: State) -> None:
+        """Called after the optimiser moved: momentum copies, queues, prototypes."""
+        ...
