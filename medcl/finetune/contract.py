@@ -26,8 +26,8 @@ class Outputs:
     """What is to be predicted, and how a mistake is weighed.
 
     Attributes:
-        kind: of problem. It decides the shape of ``y``: class codes (B,) int64 with −1 where unknown
-            (binary, multiclass, ordinal); (B, L) float of 1, 0 and NaN (multilabel); (B,) float with
+        kind: of problem. It decides the shape of ``y``: class codes (B,) int64, −1 where unknown
+            (binary, multiclass, ordinal); (B, L) float of 1, 0 and NaN (multilabel); (B,) float,
             NaN where unknown (regression); (B, 2) float of time and whether the event was seen
             (cox; hazard with the time as the number of its interval).
         classes: names in the order of the codes; of a regression or survival, one name; of
