@@ -16,6 +16,7 @@ from medcl_cli.verbs import (
     demo,
     doctor,
     embed,
+    export,
     index,
     plugins,
     prepare,
@@ -47,6 +48,7 @@ app.command()(pretrain.pretrain)
 app.command()(embed.embed)
 app.command()(probe.probe)
 app.command()(report.report)
+app.command()(export.export)
 
 
 def _version(asked: bool) -> None:

@@ -1,0 +1,89 @@
+"""A trained encoder as a scikit-learn transformer: arrays in, embeddings out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from medcl.errors import UsageError
+from medcl.evaluate.embeddings import usable
+from medcl.export import load_encoder
+
+
+class MedclEmbedder(TransformerMixin, BaseEstimator):
+    """Embed arrays with the encoder of a run, inside a scikit-learn pipeline.
+
+    Nothing is learned by `fit`, so that embedding inside a cross-validation leaks nothing; what the
+    *encoder* was pretrained on is another matter: leave its training patients out of the test.
+
+    Args:
+        path: a run, or a folder exported with ``medcl export``.
+        shape: of one sample, to which rows of a table are brought; −1 is made out. None: X comes
+            in the encoder's own shape (N, ...).
+        batch_size: samples a forward pass.
+        device: "cpu", "cuda", ..., or "auto".
+    """
+
+    def __init__(
+        self,
+        path: str | Path | None = None,
+        shape: tuple[int, ...] | None = None,
+        batch_size: int = 256,
+        device: str = "auto",
+    ) -> None:
+        self.path = path
+        self.shape = shape
+        self.batch_size = batch_size
+        self.device = device
+
+    def fit(self, X: ArrayLike, y: object = None) -> MedclEmbedder:
+        """Load the encoder, and note how many features X has.
+
+        Args:
+            X: (N, ...) samples as the encoder takes them, or (N, F) to be brought to ``shape``.
+            y: not looked at.
+
+        Raises:
+            UsageError: if there is no encoder in ``path``.
+        """
+        self._checked(X, reset=True)
+        if self.path is None:
+            raise UsageError("MedclEmbedder needs a path: a run, or an exported encoder.")
+        self.encoder_ = load_encoder(self.path)
+        return self
+
+    def transform(self, X: ArrayLike) -> NDArray[np.float32]:
+        """(N, ...) → (N, width) float32."""
+        import torch
+
+        check_is_fitted(self)
+        x = self._checked(X, reset=False)
+        if self.shape is not None:
+            x = x.reshape(len(x), *self.shape)
+        device = usable(self.device)
+        encoder = self.encoder_.to(device)
+        with torch.inference_mode():
+            parts = [
+                encoder(torch.as_tensor(x[start : start + self.batch_size]).to(device)).cpu()
+                for start in range(0, len(x), self.batch_size)
+            ]
+        return torch.cat(parts).numpy()
+
+    def _checked(self, X: ArrayLike, *, reset: bool) -> NDArray[np.float32]:
+        """As finite float32; scikit-learn's own messages for what is none."""
+        x: NDArray[np.float32] = validate_data(
+            self, X, reset=reset, dtype=np.float32, order="C", allow_nd=True, ensure_2d=True
+        )
+        return x
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        tags.requires_fit = True
+        return tags

@@ -1,0 +1,374 @@
+"""An encoder leaves its run: as weights, as a graph for other runtimes, as a Hugging Face folder.
+
+Whatever is written is loaded back and compared with the run's encoder before it is kept; the card
+beside it says how far the two were apart. Nothing of the data goes along but the shape of a sample.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+
+import medcl
+from medcl.archive.atomic import new_folder
+from medcl.errors import MedclError, UsageError
+from medcl.recipe import Named
+from medcl.run import Run, load_samples
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+Format = Literal["safetensors", "onnx", "torchscript", "huggingface-folder"]
+
+FACTS = "encoder.json"
+"""In every exported folder: what the encoder is, and what it takes."""
+BATCHES = (2, 3)
+"""Sizes of the batches that an export is compared on: two, so that a fixed size is noticed."""
+TOLERANCE = {"safetensors": 0.0, "huggingface-folder": 0.0, "torchscript": 1e-5, "onnx": 1e-4}
+"""Largest difference that is let pass, relative to the largest output."""
+
+_MODELING = '''"""medcl's encoder as a transformers model; needs `pip install medcl`."""
+
+from pathlib import Path
+
+import torch
+from transformers import PretrainedConfig, PreTrainedModel
+
+from medcl.export import encoder_of
+
+
+class MedclConfig(PretrainedConfig):
+    model_type = "medcl"
+
+
+class MedclEncoder(PreTrainedModel):
+    config_class = MedclConfig
+    main_input_name = "x"
+
+    def __init__(self, config: MedclConfig) -> None:
+        super().__init__(config)
+        self.encoder = encoder_of(config.medcl)
+        self.post_init()
+
+    def _init_weights(self, module: torch.nn.Module) -> None:
+        """The weights come from the file."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.encoder(x)
+'''
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+        path: the folder.
+        to: the format.
+        shape: of one sample, as the encoder takes it.
+        width: of an embedding.
+        difference: largest relative difference from the run's encoder, as loaded back.
+    """
+
+    path: Path
+    to: Format
+    shape: tuple[int, ...]
+    width: int
+    difference: float
+
+
+def export(run: Run, out: Path, *, to: Format = "safetensors") -> Exported:
+    """Write a run's encoder into a new folder, in a form that needs less of medcl, or none.
+
+    Args:
+        run: a finished run.
+        out: the folder to make.
+        to: ``safetensors`` (weights and facts, for `load_encoder`), ``onnx`` and ``torchscript``
+            (graphs that take a batch of any size), ``huggingface-folder``
+            (``AutoModel.from_pretrained(out, trust_remote_code=True)``).
+
+    Raises:
+        UsageError: for an unknown format, a folder that exists, or a package that is missing.
+        MedclError: if the encoder cannot be written in that form, or gives other values from it.
+    """
+    if to not in get_args(Format):
+        raise UsageError(f"Unknown format '{to}': take {', '.join(get_args(Format))}.")
+    if out.exists():
+        raise UsageError(f"{out} exists: choose another --out, or remove it.")
+    encoder = run.encoder()
+    sample = load_samples(run.recipe, run.data).read(np.arange(1))["x"]
+    shape = tuple(int(n) for n in sample.shape[1:])
+    with new_folder(out) as folder:
+        facts = _facts(run, shape, int(getattr(encoder, "width", 0)))
+        (folder / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        again = _WRITERS[to](encoder, folder, _noise(BATCHES[0], shape), facts)
+        difference = _compare(encoder, again, shape)
+        if not difference <= TOLERANCE[to]:
+            raise MedclError(
+                f"As {to} the encoder '{run.recipe.encoder.name}' gives other values (relative "
+                f"difference {difference:.1e}): nothing was kept. Take --to safetensors."
+            )
+        (folder / "README.md").write_text(_card(run, to, facts, difference), encoding="utf-8")
+    return Exported(out, to, shape, int(facts["width"]), difference)
+
+
+def load_encoder(path: str | Path) -> nn.Module:
+    """A trained encoder in evaluation mode: (B, ...) → (B, width), with an int ``width``.
+
+    Args:
+        path: a run, or a folder exported as safetensors or for Hugging Face.
+
+    Raises:
+        UsageError: if it is neither.
+        MedclError: if the weights are damaged, or not those of the encoder.
+    """
+    folder = Path(path)
+    if (folder / "recipe.yaml").is_file():
+        return Run.open(folder).encoder()
+    weights = next(
+        (
+            folder / n
+            for n in ("encoder.safetensors", "model.safetensors")
+            if (folder / n).is_file()
+        ),
+        None,
+    )
+    if weights is None or not (folder / FACTS).is_file():
+        raise UsageError(
+            f"{folder} is neither a run nor an encoder exported with medcl export --to safetensors."
+        )
+    return _load(weights, json.loads((folder / FACTS).read_text(encoding="utf-8")))
+
+
+def encoder_of(facts: dict[str, Any]) -> nn.Module:
+    """The encoder that an exported folder's facts describe, with untrained weights."""
+    from medcl import plugin as plugins
+    from medcl.registry import lookup
+
+    named = Named(**facts["encoder"])
+    factory = lookup(plugins.get(facts["plugin"]).encoders, named.name, "encoder")
+    encoder: nn.Module = factory(**named.arguments)
+    return encoder.eval()
+
+
+def _load(weights: Path, facts: dict[str, Any]) -> nn.Module:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    encoder = encoder_of(facts)
+    try:
+        prefix = "encoder." if weights.name == "model.safetensors" else ""  # as transformers reads
+        state = {name.removeprefix(prefix): tensor for name, tensor in load_file(weights).items()}
+        encoder.load_state_dict(state)
+    except (SafetensorError, RuntimeError, OSError):
+        raise MedclError(
+            f"{weights} is damaged, or not of the encoder that {FACTS} names: export it again."
+        ) from None
+    return encoder.eval()
+
+
+def _facts(run: Run, shape: tuple[int, ...], width: int) -> dict[str, Any]:
+    recipe = run.recipe
+    encoder = recipe.encoder.model_dump(mode="json")
+    encoder.pop("weights", None)  # a file that training began from: here are those it ended with
+    return {
+        "medcl": medcl.__version__,
+        "recipe": recipe.name,
+        "plugin": recipe.plugin,
+        "encoder": encoder,
+        "prepare": recipe.prepare,
+        "dataset": recipe.dataset,
+        "shape": list(shape),
+        "width": width,
+    }
+
+
+def _safetensors(
+    encoder: nn.Module, folder: Path, x: torch.Tensor, facts: dict[str, Any]
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    from safetensors.torch import save_file
+
+    state = {name: tensor.contiguous() for name, tensor in encoder.state_dict().items()}
+    save_file(state, folder / "encoder.safetensors")
+    return load_encoder(folder)
+
+
+def _huggingface(
+    encoder: nn.Module, folder: Path, x: torch.Tensor, facts: dict[str, Any]
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    from safetensors.torch import save_file
+
+    state = {f"encoder.{name}": t.contiguous() for name, t in encoder.state_dict().items()}
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    config = {
+        "model_type": "medcl",
+        "architectures": ["MedclEncoder"],
+        "auto_map": {
+            "AutoConfig": "modeling_medcl.MedclConfig",
+            "AutoModel": "modeling_medcl.MedclEncoder",
+        },
+        "hidden_size": facts["width"],
+        "medcl": facts,
+    }
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    (folder / "modeling_medcl.py").write_text(_MODELING, encoding="utf-8")
+    return load_encoder(folder)
+
+
+def _torchscript(
+    encoder: nn.Module, folder: Path, x: torch.Tensor, facts: dict[str, Any]
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    import warnings
+
+    import torch
+
+    path = folder / "encoder.pt"
+    try:
+        with warnings.catch_warnings(), torch.inference_mode():
+            warnings.simplefilter("ignore")  # of what a trace fixes: the comparison finds it
+            torch.jit.trace(encoder, x, check_trace=False).save(str(path))
+        return torch.jit.load(str(path))  # written just now, by this process
+    except Exception as error:  # whatever the tracer stumbles over
+        raise _impossible("torchscript", facts, error) from None
+
+
+def _onnx(
+    encoder: nn.Module, folder: Path, x: torch.Tensor, facts: dict[str, Any]
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    import torch
+
+    try:
+        import onnxruntime
+        import onnxscript  # noqa: F401
+    except ImportError:
+        raise UsageError(
+            "To write ONNX and check it, these are needed: pip install 'medcl[onnx]'"
+        ) from None
+    path = folder / "encoder.onnx"
+    try:
+        torch.onnx.export(
+            encoder,
+            (x,),
+            str(path),
+            dynamo=True,
+            input_names=["x"],
+            output_names=["embedding"],
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+            external_data=False,
+            verbose=False,
+        )
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    except Exception as error:  # whatever the exporter stumbles over
+        raise _impossible("onnx", facts, error) from None
+    return lambda x: torch.from_numpy(session.run(None, {"x": x.numpy()})[0])
+
+
+def _impossible(to: str, facts: dict[str, Any], error: Exception) -> MedclError:
+    name = facts["encoder"]["name"]
+    first = str(error).strip().splitlines()
+    reason = f"{type(error).__name__}: {first[0]}" if first else type(error).__name__
+    return MedclError(
+        f"The encoder '{name}' cannot be written as {to} ({reason}). Take --to safetensors."
+    )
+
+
+_WRITERS = {
+    "safetensors": _safetensors,
+    "onnx": _onnx,
+    "torchscript": _torchscript,
+    "huggingface-folder": _huggingface,
+}
+
+
+def _noise(batch: int, shape: tuple[int, ...]) -> torch.Tensor:
+    import torch
+
+    return torch.randn(batch, *shape, generator=torch.Generator().manual_seed(0))
+
+
+def _compare(
+    encoder: nn.Module, again: Callable[[torch.Tensor], torch.Tensor], shape: tuple[int, ...]
+) -> float:
+    """The largest difference relative to the largest value, over batches of several sizes."""
+    import torch
+
+    worst = 0.0
+    for batch in BATCHES:
+        x = _noise(batch, shape)
+        with torch.inference_mode():
+            want = encoder(x)
+        try:
+            with torch.inference_mode():
+                got = again(x)
+        except Exception:  # a graph that takes one size of batch only
+            return float("inf")
+        worst = max(worst, float((got - want).abs().max() / want.abs().max().clamp(min=1e-12)))
+    return worst
+
+
+def _card(run: Run, to: Format, facts: dict[str, Any], difference: float) -> str:
+    recipe, about = run.recipe, run.facts
+    shape = " × ".join(str(n) for n in facts["shape"])
+    return f"""---
+library_name: medcl
+tags: [medcl, {recipe.plugin}, self-supervised]
+---
+# {recipe.name}: an encoder for {recipe.plugin}
+
+{recipe.about.strip()}
+
+| | |
+|---|---|
+| input | B × {shape}, float32, as the sections `prepare` and `dataset` of `{FACTS}` make it |
+| output | B × {facts["width"]} |
+| encoder | {recipe.encoder.name} |
+| method | {recipe.method.name}{f" ({recipe.paper})" if recipe.paper else ""} |
+| trained on | {about.get("samples", "–")} samples of {about.get("patients", "–")} patients, \
+{about.get("steps", "–")} steps |
+| medcl | {facts["medcl"]} |
+
+Loaded back from this folder ({to}), its outputs differed from the run's encoder by at most
+{difference:.1e} of the largest value.
+
+{_USE[to]}
+**Intended use.** Research: features for classifiers that are trained and validated on the patients
+they are meant for. **Not for diagnosis**: it was not validated for any clinical use, and how it
+works in other hospitals, devices or groups of people than those it was trained on is not known.
+"""
+
+
+_USE = {
+    "safetensors": """```python
+import medcl
+
+encoder = medcl.load_encoder("this/folder")
+embeddings = encoder(x)
+```
+""",
+    "onnx": """```python
+import onnxruntime
+
+session = onnxruntime.InferenceSession("encoder.onnx")
+(embeddings,) = session.run(None, {"x": x})
+```
+""",
+    "torchscript": """```python
+import torch
+
+embeddings = torch.jit.load("encoder.pt")(x)
+```
+""",
+    "huggingface-folder": """```python
+from transformers import AutoModel
+
+encoder = AutoModel.from_pretrained("this/folder", trust_remote_code=True)
+embeddings = encoder(x)
+```
+""",
+}
