@@ -14,6 +14,7 @@ part can be set in the recipe section of the same name (see `medcl.registry.chec
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
@@ -105,6 +106,14 @@ class Samples:
     All sequences have one entry per sample. ``read`` takes an array of sample positions and returns
     a whole batch, ``{"x": (B, ...), ...}``; it must be picklable (a module-level function, or a
     `functools.partial` of one).
+
+    Where ``places`` are given, a positive partner of a sample is the nearest one within ``reach``
+    of another item of its group, or else of its own item; without them, any other of its patient.
+
+    Attributes:
+        groups: samples of one group lie in one space (``Record.group``); None: each item its own.
+        places: (N, K) where in it, NaN where unknown, in whatever unit ``reach`` has.
+        reach: how far away a positive partner may be.
     """
 
     ids: Sequence[str]
@@ -112,6 +121,9 @@ class Samples:
     patients: Sequence[str]
     read: Callable[[np.ndarray], dict[str, np.ndarray]]
     labels: Mapping[str, np.ndarray] = field(default_factory=dict)
+    groups: Sequence[str] | None = None
+    places: np.ndarray | None = None
+    reach: float = math.inf
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from medcl.engine.partners import drawn, near
 from medcl.engine.seeds import ORDER, derive
 from medcl.errors import UsageError
 from medcl.plugin import Samples
@@ -41,6 +43,24 @@ class Selection:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @cached_property
+    def partners(self) -> np.ndarray | None:
+        """Positions among ``rows`` of each one's positive partners (N, P), −1 where it has fewer.
+
+        Never of another patient, whatever the groups say. None where the samples do not say where
+        they lie: then any other of the patient is one.
+        """
+        samples, rows = self.samples, self.rows
+        if samples.places is None:
+            return None
+        _, items = np.unique(np.asarray(samples.items)[rows], return_inverse=True)
+        groups = items
+        if samples.groups is not None:
+            _, groups = np.unique(np.asarray(samples.groups)[rows], return_inverse=True)
+        pairs = np.stack([self.patients, groups.astype(np.int64)], axis=1)
+        _, apart = np.unique(pairs, axis=0, return_inverse=True)
+        return near(apart.ravel(), items, samples.places[rows], samples.reach)
 
 
 def select(samples: Samples, split: dict[str, str], label: str | None = None) -> Selection:
@@ -86,7 +106,9 @@ def shuffled(size: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng(derive(seed, ORDER, epoch)).permutation(size)
 
 
-def paired(patients: np.ndarray, seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+def paired(
+    patients: np.ndarray, seed: int, epoch: int, partners: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """One epoch of pairs of samples of the same patient: anchors (N,), partners (N,).
 
     Patients take turns: every patient is drawn once before any is drawn again, so all count alike
@@ -94,12 +116,14 @@ def paired(patients: np.ndarray, seed: int, epoch: int) -> tuple[np.ndarray, np.
     the spirit of Abbaspourazad 2024 (arXiv 2312.05409), whose exact rule for filling a batch we
     could not look up. With P < B a patient appears several times in a batch; methods tell them
     apart from negatives by ``batch["patient"]``. Within a patient the samples take turns too. The
-    partner is another sample of the patient; a patient with a single sample is paired with itself.
+    partner is another sample of the patient, or one of its ``partners`` where they are given; a
+    sample without any is paired with itself.
 
     Args:
         patients: (N,) codes 0 … P−1, each present.
         seed: the run's seed.
         epoch: which pass.
+        partners: (N, P) positions, −1 where there are fewer; see `medcl.engine.partners`.
     """
     random = np.random.default_rng(derive(seed, ORDER, epoch))
     size = len(patients)
@@ -111,9 +135,12 @@ def paired(patients: np.ndarray, seed: int, epoch: int) -> tuple[np.ndarray, np.
     visit = np.arange(size) // len(counts)  # how often this patient was drawn before
     count = counts[turns]
     anchor = visit % count
+    anchors = by_patient[starts[turns] + anchor]
+    if partners is not None:
+        return anchors, drawn(partners, anchors, random)
     step = 1 + np.floor(random.random(size) * (count - 1)).astype(np.int64)  # 1 … count − 1
     partner = (anchor + np.where(count > 1, step, 0)) % count
-    return by_patient[starts[turns] + anchor], by_patient[starts[turns] + partner]
+    return anchors, by_patient[starts[turns] + partner]
 
 
 def check_fills(selection: Selection, batch_size: int, world: int) -> None:
@@ -166,7 +193,9 @@ class Batches(Dataset[tuple[int, dict[str, Tensor]]]):
     def _epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray | None]:
         if self._order[0] != epoch:
             if self.pairs:
-                self._order = (epoch, *paired(self.selection.patients, self.seed, epoch))
+                chosen = self.selection
+                pairs = paired(chosen.patients, self.seed, epoch, chosen.partners)
+                self._order = (epoch, *pairs)
             else:
                 self._order = (epoch, shuffled(len(self.selection), self.seed, epoch), None)
         return self._order[1:]

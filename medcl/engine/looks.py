@@ -90,7 +90,8 @@ class _Look:
 
     def health(self, selection: Selection) -> dict[str, float]:
         """Spread, rank, alignment and uniformity."""
-        anchors, partners = paired(selection.patients, derive(self.seed, LOOK), 0)
+        near = selection.partners if any(v.source for v in self.positives()) else None
+        anchors, partners = paired(selection.patients, derive(self.seed, LOOK), 0, near)
         _, once = np.unique(anchors[: self.monitor.samples], return_index=True)
         anchors, partners = anchors[once], partners[once]
         plain = self.embed(selection, anchors)
