@@ -1,11 +1,13 @@
 """Recipes: one YAML per published method and modality, with a strict schema.
 
 The modality-free sections are the models below. The sections ``prepare``, ``dataset``, ``views``,
-``encoder`` and ``method`` are checked against the signatures of the functions they configure.
+``encoder``, ``method`` and ``classifier`` are checked against the signatures of the functions they
+configure. A recipe that only classifies (``medcl finetune``) needs neither encoder nor method.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,6 +128,30 @@ class Probe(Section):
     baselines: tuple[str, ...] | None = None  # None: all of the plugin's
 
 
+class Finetune(Section):
+    """Training with labels. Who is tested, where not by ``folds``, says the section ``split``."""
+
+    task: str | None = None  # one of the plugin's; else label and kind say what is to be learnt
+    label: str | None = None  # a column of the labels, or of the index; of survival, the time
+    event: str | None = None  # of survival: the column that says whether it was seen
+    kind: Literal[
+        "auto", "binary", "multiclass", "multilabel", "ordinal", "regression", "cox", "hazard"
+    ] = "auto"
+    classes: tuple[str, ...] = ()  # in this order; of multilabel, the columns
+    intervals: int = Field(4, ge=2)  # of hazard: quantiles of the training patients' times
+    epochs: int = Field(50, gt=0)
+    batch_size: int = Field(16, gt=0)  # samples or bags
+    loss: Literal["ce", "weighted", "focal"] = "ce"
+    sampler: Literal["shuffled", "balanced"] = "shuffled"
+    standardise: bool = False  # features, by mean and deviation of the training samples
+    validation: float = Field(0.15, ge=0, lt=1)  # share of the training patients
+    monitor: Literal["loss", "balanced_accuracy", "auroc"] = "loss"  # of validation: best is kept
+    patience: int | None = Field(None, gt=0)  # epochs without a better one before it stops
+    folds: int | None = Field(None, ge=2)
+    repeats: int = Field(1, gt=0)  # of all folds, each drawn anew
+    bootstraps: int = Field(1000, ge=100)
+
+
 class Recipe(Section):
     """Everything that decides a run, except where the data lie."""
 
@@ -137,13 +163,27 @@ class Recipe(Section):
     prepare: dict[str, Any] = Field(default_factory=dict)
     dataset: dict[str, Any] = Field(default_factory=dict)
     views: dict[str, Any] = Field(default_factory=dict)
-    encoder: Named
-    method: Named
+    encoder: Named | None = None
+    method: Named | None = None
+    classifier: Named | None = None
     optimizer: Optimizer = Optimizer()
     trainer: Trainer = Trainer()
     split: Split = Split()
     monitor: Monitor = Monitor()
     probe: Probe = Probe()
+    finetune: Finetune = Finetune()
+
+    def part(self, name: Literal["encoder", "method", "classifier"]) -> Named:
+        """A section that what is asked for cannot do without.
+
+        Raises:
+            UsageError: if the recipe has none.
+        """
+        found: Named | None = getattr(self, name)
+        if found is None:
+            use = "pretrained" if name == "classifier" else "trained with labels: medcl finetune"
+            raise UsageError(f"Recipe '{self.name}' has no section '{name}': it can only be {use}.")
+        return found
 
 
 def own_recipes() -> Path:
@@ -207,10 +247,7 @@ def load(name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         UsageError: for a missing file, broken YAML, an unknown key (names the nearest), or a value
             of the wrong type.
     """
-    raw = _read(find(str(name)))
-    for override in overrides:
-        _apply(raw, override)
-    return parse(raw)
+    return parse(_read(find(str(name))), overrides)
 
 
 def text(path: Path) -> str:
@@ -236,8 +273,11 @@ def _read(path: Path) -> dict[str, Any]:
     return raw
 
 
-def parse(raw: dict[str, Any]) -> Recipe:
+def parse(raw: dict[str, Any], overrides: Sequence[str] = ()) -> Recipe:
     """Validate a recipe given as a mapping. See `load`."""
+    raw = copy.deepcopy(raw)
+    for override in overrides:
+        _apply(raw, override)
     raw = _sections(raw, Recipe, "")
     try:
         recipe = Recipe.model_validate(raw)
@@ -249,17 +289,28 @@ def parse(raw: dict[str, Any]) -> Recipe:
 def _fill_in(recipe: Recipe) -> Recipe:
     """Check the open sections against the functions they configure; write the defaults out."""
     plugin = plugins.get(recipe.plugin)
-    encoder = lookup(plugin.encoders, recipe.encoder.name, "encoder")
-    method = method_factory(recipe)
-    if recipe.probe.task is not None and recipe.probe.task not in plugin.tasks:
-        hint = did_you_mean(recipe.probe.task, plugin.tasks)
-        raise UsageError(f"Unknown task '{recipe.probe.task}' of plugin '{plugin.name}'. {hint}")
+    for section in ("encoder", "method") if recipe.classifier is None else ():
+        if getattr(recipe, section) is None:
+            raise UsageError(f"'{section}' is missing: set it in the recipe or with -s {section}=…")
+    if recipe.method is not None and recipe.encoder is None:
+        raise UsageError("'encoder' is missing: the method needs one; set it with -s encoder.name=…")
+    for task in (recipe.probe.task, recipe.finetune.task):
+        if task is not None and task not in plugin.tasks:
+            hint = did_you_mean(task, plugin.tasks)
+            raise UsageError(f"Unknown task '{task}' of plugin '{plugin.name}'. {hint}")
     for baseline in recipe.probe.baselines or ():
         if baseline not in plugin.baselines:
             hint = did_you_mean(baseline, plugin.baselines)
             raise UsageError(f"Unknown baseline '{baseline}' in probe.baselines. {hint}")
-    encoder_arguments = checked(encoder, recipe.encoder.arguments, "encoder")
-    method_arguments = checked(method, recipe.method.arguments, "method")
+    named: dict[str, Named | None] = {"encoder": None, "method": None, "classifier": None}
+    if recipe.encoder is not None:
+        encoder = lookup(plugin.encoders, recipe.encoder.name, "encoder")
+        named["encoder"] = _named(encoder, recipe.encoder, "encoder")
+    if recipe.method is not None:
+        named["method"] = _named(method_factory(recipe), recipe.method, "method")
+    if recipe.classifier is not None:
+        classifier = classifier_factory(recipe)
+        named["classifier"] = _named(classifier, recipe.classifier, "classifier")
     dataset = checked(resolve(plugin.dataset), recipe.dataset, "dataset")
     return recipe.model_copy(
         update={
@@ -267,10 +318,15 @@ def _fill_in(recipe: Recipe) -> Recipe:
             "dataset": dataset,
             "probe": _probe(recipe.probe, plugin, dataset),
             "views": checked(resolve(plugin.views), recipe.views, "views"),
-            "encoder": Named.model_validate({"name": recipe.encoder.name, **encoder_arguments}),
-            "method": Named.model_validate({"name": recipe.method.name, **method_arguments}),
+            **named,
         }
     )
+
+
+def _named(factory: Any, section: Named, where: str) -> Named:
+    """The section with all of its factory's defaults written out."""
+    arguments = checked(factory, section.arguments, where)
+    return Named.model_validate({"name": section.name, **arguments})
 
 
 def _probe(probe: Probe, plugin: plugins.Plugin, dataset: dict[str, Any]) -> Probe:
@@ -286,7 +342,15 @@ def method_factory(recipe: Recipe) -> Any:
     from medcl.methods import METHODS
 
     known = {**METHODS, **plugins.get(recipe.plugin).methods}
-    return lookup(known, recipe.method.name, "method")
+    return lookup(known, recipe.part("method").name, "method")
+
+
+def classifier_factory(recipe: Recipe) -> Any:
+    """The recipe's classifier: medcl's own, or one that its plugin brings."""
+    from medcl.finetune import CLASSIFIERS
+
+    known = {**CLASSIFIERS, **plugins.get(recipe.plugin).classifiers}
+    return lookup(known, recipe.part("classifier").name, "classifier")
 
 
 def _sections(raw: dict[str, Any], model: type[BaseModel], where: str) -> dict[str, Any]:
@@ -303,6 +367,27 @@ def _sections(raw: dict[str, Any], model: type[BaseModel], where: str) -> dict[s
         elif isinstance(kind, type) and issubclass(kind, Section) and isinstance(value, dict):
             out[key] = _sections(value, kind, f"{where}{key}.")
     return out
+
+
+def nested(overrides: Sequence[str]) -> dict[str, Any]:
+    """Overrides such as ``a.b=value`` as one mapping; ``a.b=@file.yaml`` takes a file's contents.
+
+    Raises:
+        UsageError: for one of another form, a value that is no YAML, or a file that is not there.
+    """
+    raw: dict[str, Any] = {}
+    for override in overrides:
+        path, _, value = override.partition("=")
+        if value.startswith("@"):
+            try:
+                text = Path(value[1:]).read_text(encoding="utf-8")
+                value = yaml.safe_dump(yaml.safe_load(text), default_flow_style=True)
+            except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+                reason = type(error).__name__
+                raise UsageError(f"{value[1:]} cannot be read as YAML ({reason}).") from None
+            override = f"{path}={value}"
+        _apply(raw, override)
+    return raw
 
 
 def _apply(raw: dict[str, Any], override: str) -> None:
@@ -338,6 +423,8 @@ def _value(given: str) -> Any:
 def dump(recipe: Recipe, names: Iterable[str] | None = None) -> str:
     """The recipe as YAML, all defaults written out: what goes into a run's folder."""
     data = recipe.model_dump(mode="json")
+    if recipe.classifier is None:  # nothing is trained with labels
+        del data["classifier"], data["finetune"]
     if names is not None:
         data = {key: data[key] for key in names}
     return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)

@@ -112,10 +112,11 @@ def build_encoder(recipe: Recipe, seed: int) -> nn.Module:
     """A freshly initialised encoder of the recipe: same seed, same weights."""
     import torch
 
-    factory = lookup(plugins.get(recipe.plugin).encoders, recipe.encoder.name, "encoder")
+    section = recipe.part("encoder")
+    factory = lookup(plugins.get(recipe.plugin).encoders, section.name, "encoder")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        encoder: nn.Module = factory(**recipe.encoder.arguments)
+        encoder: nn.Module = factory(**section.arguments)
     return encoder
 
 

@@ -52,6 +52,7 @@ def pretrain(recipe: Recipe, data: Path, out: Path, *, command: str = "") -> Run
         SystemExit: in every process but the first of a distributed run, once it is trained.
     """
     run = Run(out, recipe)
+    recipe.part("method")  # a recipe that only classifies is refused before anything is made
     facts.check_same(run, data)
     if facts.finished(run):
         say(f"{out} is done: nothing to do.")
@@ -100,7 +101,8 @@ def build(recipe: Recipe, selection: Selection) -> Pretraining:
     encoder = build_encoder(recipe, recipe.seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(recipe.seed, MODEL))
-        method: Method = recipes.method_factory(recipe)(encoder, **recipe.method.arguments)
+        factory = recipes.method_factory(recipe)
+        method: Method = factory(encoder, **recipe.part("method").arguments)
     _check_needs(method, selection)
     views = resolve(plugins.get(recipe.plugin).views)(**recipe.views)
     return Pretraining(method, views, selection, recipe)

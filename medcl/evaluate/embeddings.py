@@ -241,6 +241,9 @@ def take(samples: Samples, positions: np.ndarray) -> Samples:
         patients=[samples.patients[p] for p in positions],
         read=partial(_read_at, samples.read, positions),
         labels={name: np.asarray(values)[positions] for name, values in samples.labels.items()},
+        groups=None if samples.groups is None else [samples.groups[p] for p in positions],
+        places=None if samples.places is None else samples.places[positions],
+        reach=samples.reach,
     )
 
 
@@ -296,7 +299,7 @@ def embed_run(
 def fingerprint(run: Run, samples: Samples) -> str:
     """A hash of everything that decides the embeddings: weights, preparation, and which samples."""
     digest = hashlib.sha256((run.path / "encoder.safetensors").read_bytes())
-    sections = {"prepare": run.recipe.prepare, "encoder": run.recipe.encoder.model_dump()}
+    sections = {"prepare": run.recipe.prepare, "encoder": run.recipe.part("encoder").model_dump()}
     digest.update(json.dumps(sections, sort_keys=True, default=str).encode())
     for key, item in zip(samples.ids, samples.items, strict=True):
         digest.update(f"{key}\0{item}\n".encode())

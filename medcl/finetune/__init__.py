@@ -1,0 +1,12 @@
+"""Training with labels: classifiers, losses, folds, and what came out.
+
+`CLASSIFIERS` are those that any modality can use: heads on an encoder (`medcl.finetune.build`).
+"""
+
+from medcl.registry import Lazy
+
+CLASSIFIERS: dict[str, Lazy] = {
+    "linear": "medcl.finetune.classifiers.linear:Linear",
+    "lp-ft": "medcl.finetune.classifiers.lp_ft:ProbeThenTune",
+    "full": "medcl.finetune.classifiers.full:Full",
+}
