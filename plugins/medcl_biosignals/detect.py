@@ -23,10 +23,15 @@ def r_peaks(x: np.ndarray, fs: float) -> np.ndarray:
     """
     if x.shape[1] < 2 * fs:
         return np.zeros(0, dtype=np.int64)
-    scale = x.std(axis=1, keepdims=True)
-    z = np.divide(x, scale, out=np.zeros_like(x), where=scale > 0)
-    slope = np.diff(z, axis=1, prepend=z[:, :1])
-    energy = np.sqrt(uniform_filter1d((slope**2).sum(axis=0), max(int(0.1 * fs), 1)))
+    energy = np.zeros(x.shape[1], dtype=np.float32)
+    height = np.zeros(x.shape[1], dtype=np.float32)
+    for lead in x:  # one at a time: a day of four leads would take half a gigabyte more at once
+        scale = lead.std()
+        if scale > 0:
+            z = lead / scale
+            energy += np.diff(z, prepend=z[:1]) ** 2
+            np.maximum(height, np.abs(z), out=height)
+    energy = np.sqrt(np.maximum(uniform_filter1d(energy, max(int(0.1 * fs), 1)), 0))
     step = max(int(fs / 10), 1)  # the running level needs no more than ten points a second
     coarse = energy[: len(energy) // step * step].reshape(-1, step).max(axis=1)
     level = percentile_filter(coarse, 90, size=min(50, len(coarse)))
@@ -36,5 +41,4 @@ def r_peaks(x: np.ndarray, fs: float) -> np.ndarray:
     peaks = peaks[(energy[peaks] > threshold[peaks]) & (energy[peaks] > 0)]
     reach = max(int(0.06 * fs), 1)
     near = np.clip(peaks[:, None] + np.arange(-reach, reach + 1), 0, x.shape[1] - 1)  # (K, R)
-    height = np.abs(z).max(axis=0)[near]
-    return np.unique(near[np.arange(len(peaks)), height.argmax(axis=1)]).astype(np.int64)
+    return np.unique(near[np.arange(len(peaks)), height[near].argmax(axis=1)]).astype(np.int64)

@@ -1,0 +1,321 @@
+"""Beats of unseen patients into AAMI classes: pretrained, random, supervised, hand-made, one table.
+
+    python benchmarks/biosignals/mitbih_table.py --train DS1 --out table [--steps 500]
+    python benchmarks/biosignals/mitbih_table.py --train DS1 --test DS2 --out table
+
+With ``--train`` alone, five folds of its patients: pretrained without labels on the training
+patients of each fold, every patient predicted once, by the fold that did not see them. With
+``--test``, the standard inter-patient table (de Chazal 2004, doi 10.1109/TBME.2004.827359):
+pretrained and fitted on all of the one, judged on all of the other. There, patients are records, as
+in the standard: 201 (DS1) and 202 (DS2) are one man.
+
+Everything is kept in ``--out`` and not made twice. Linear classifiers are fitted on at most
+`PER_CLASS` beats of each class and patient, all beats of test patients are judged, and intervals
+are over patients. "per record" features are taken relative to the recording's own beats (median and
+spread over the recording, no label used), which needs the recording as a whole.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from medcl import recipe as recipes
+from medcl.archive.index import build
+from medcl.engine.pretrain import pretrain
+from medcl.evaluate import curve, linear, metrics
+from medcl.evaluate.bootstrap import Interval, Resampled, bootstrap
+from medcl.evaluate.embeddings import embed, features, take
+from medcl.evaluate.targets import Target, target
+from medcl.plugin import Samples
+from medcl.recipe import Recipe
+from medcl.registry import resolve
+from medcl.run import Run, build_encoder, load_samples
+from medcl_biosignals.baselines import handmade
+from medcl_biosignals.plugin import plugin
+
+METHODS = {
+    "simclr": "{name: simclr, positives: instance, temperature: 0.1}",
+    "participant": "{name: participant}",
+    "hybrid": "{name: participant, instance: 0.5}",
+    "alike-beats": None,  # the recipe's own
+}
+PUBLIC_KEY = "MIT-BIH is public: this key hides nothing"
+SUPERVISED = "supervised from scratch"
+FRACTIONS = (0.01, 0.1, 1.0)
+PER_CLASS = 200
+Floats = NDArray[np.float32]
+Scores = dict[float, list[Floats]]  # label fraction → one (n, C) a draw
+
+
+def index(train: Path, test: Path | None, out: Path) -> Path:
+    """Index the archive; of two, a folder that links to both, with a column that says which."""
+    out.mkdir(parents=True, exist_ok=True)
+    key = out / "public.key"
+    key.write_text(PUBLIC_KEY)
+    if test is None:
+        build(train, out / "index", plugin, key_file=key)
+        return out / "index"
+    rows = []
+    for part, folder in (("train", train), ("test", test)):
+        (out / "archive" / part).mkdir(parents=True, exist_ok=True)
+        for file in folder.iterdir():
+            if file.is_file() and not (copy := out / "archive" / part / file.name).exists():
+                _link(file, copy)
+        names = sorted(file.stem for file in folder.glob("*.hea"))
+        rows += [(f"{part}/{name}", f"{part}/{name}", part) for name in names]
+    pl.DataFrame(rows, ["key", "patient", "part"], orient="row").write_csv(out / "parts.csv")
+    build(out / "archive", out / "index", plugin, key_file=key, table=out / "parts.csv")
+    return out / "index"
+
+
+def _link(file: Path, copy: Path) -> None:
+    try:
+        os.link(file, copy)
+    except OSError:  # another disk
+        shutil.copy(file, copy)
+
+
+def recipe_of(method: str, fold: int, folds: int | None, steps: int, more: list[str]) -> Recipe:
+    """`mitbih` with another method, one fold or the given parts."""
+    split = ["split.given=label.part"] if folds is None else [f"split.fold={fold}"]
+    settings = [*split, f"trainer.steps={steps}", *more]
+    if METHODS[method] is not None:
+        settings.append(f"method={METHODS[method]}")
+    return recipes.load("mitbih", settings)
+
+
+def run_of(recipe: Recipe, data: Path, out: Path) -> Run:
+    """A finished run is taken as it is, another one (further) trained."""
+    return Run.open(out) if (out / "encoder.safetensors").is_file() else pretrain(recipe, data, out)
+
+
+def per_record(x: Floats, items: NDArray) -> Floats:
+    """Each feature less its median over the recording, by its spread there and over all.
+
+    The spread is the geometric mean of both: a recording of equal beats must not be blown up.
+    """
+    out = np.empty_like(x)
+    everywhere = x.std(axis=0) + 1e-6
+    for item in np.unique(items):
+        mine = items == item
+        middle = np.median(x[mine], axis=0)
+        spread = 1.4826 * np.median(np.abs(x[mine] - middle), axis=0)
+        out[mine] = (x[mine] - middle) / np.sqrt(everywhere * np.maximum(spread, 0.05 * everywhere))
+    return np.clip(out, -20, 20)
+
+
+def thinned(y: NDArray, patients: NDArray, seed: int) -> NDArray[np.int64]:
+    """At most `PER_CLASS` positions of each class and patient."""
+    order = np.random.default_rng(seed).permutation(len(y))
+    frame = pl.DataFrame({"at": order, "y": y[order], "patient": patients[order]})
+    kept = frame.group_by("y", "patient", maintain_order=True).head(PER_CLASS)
+    return np.sort(kept["at"].to_numpy())
+
+
+def labelled(
+    truth: Target, patients: NDArray, seed: int, draws: int
+) -> Iterator[tuple[float, NDArray[np.int64]]]:
+    """(fraction, positions) of training samples: nested draws of patients, all of them once."""
+    partly = [fraction for fraction in FRACTIONS if fraction < 1]
+    for draw in range(draws):
+        for part in curve.subsets(truth, patients, partly, seed=seed + draw):
+            yield part.fraction, part.positions
+    yield 1.0, np.arange(len(truth))
+
+
+def probed(x: Floats, truth: Target, patients: NDArray, train: NDArray, test: NDArray) -> Scores:
+    """A linear classifier from each share of the labels."""
+    found: Scores = {}
+    for fraction, at in labelled(truth.at(train), patients[train], 0, curve.DRAWS):
+        some = train[at]
+        some = some[thinned(truth.y[some], patients[some], 0)]
+        model = linear.fit(x[some], truth.at(some), patients[some])
+        found.setdefault(fraction, []).append(model.predict(x[test]))
+    return found
+
+
+def supervised(
+    recipe: Recipe,
+    samples: Samples,
+    truth: Target,
+    patients: NDArray,
+    train: NDArray,
+    test: NDArray,
+    steps: int,
+) -> Scores:
+    """The recipe's encoder and views, trained from scratch with labels; one draw of each share."""
+    found: Scores = {}
+    for fraction, at in labelled(truth.at(train), patients[train], 0, 1):
+        model = from_scratch(recipe, samples, truth, train[at], steps)
+        scores = features(partial(_classified, model), take(samples, test), label="supervised")
+        found[fraction] = [scores]
+    return found
+
+
+def from_scratch(
+    recipe: Recipe, samples: Samples, truth: Target, train: NDArray, steps: int
+) -> nn.Module:
+    """Cross-entropy on batches that hold every class equally often; AdamW, cosine."""
+    encoder = build_encoder(recipe, recipe.seed)
+    torch.manual_seed(recipe.seed)
+    model = nn.Sequential(encoder, nn.Linear(int(encoder.width), len(truth.classes)))  # type: ignore[arg-type]
+    views = resolve(plugin.views)(**recipe.views)
+    generator = torch.Generator().manual_seed(recipe.seed)
+    rng = np.random.default_rng(recipe.seed)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
+    of_class = [train[truth.y[train] == c] for c in np.unique(truth.y[train])]
+    for _ in range(steps):
+        chosen = rng.integers(0, len(of_class), recipe.trainer.batch_size)
+        at = np.array([rng.choice(of_class[c]) for c in chosen])
+        x = views(torch.from_numpy(samples.read(at)["x"]), generator)
+        loss = nn.functional.cross_entropy(model(x), torch.from_numpy(truth.y[at]))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    return model.eval()
+
+
+@torch.inference_mode()
+def _classified(model: nn.Module, batch: Mapping[str, np.ndarray]) -> np.ndarray:
+    return model(torch.from_numpy(batch["x"])).softmax(1).numpy()
+
+
+def kept(path: Path, make: Callable[[], Scores]) -> Scores:
+    """What `make` gives, from the file if it was made before."""
+    if path.is_file():
+        with np.load(path, allow_pickle=False) as saved:
+            return {f: list(saved[str(f)]) for f in FRACTIONS}
+    found = make()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, **{str(f): np.stack(draws) for f, draws in found.items()})
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--train", type=Path, required=True)
+    parser.add_argument("--test", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--task", default="aami", choices=sorted(plugin.tasks))
+    known = [*METHODS, SUPERVISED]
+    parser.add_argument("--methods", nargs="+", default=known, choices=known)
+    parser.add_argument("--set", nargs="*", default=[], help="recipe overrides, for every method")
+    asked = parser.parse_args()
+
+    data = index(asked.train, asked.test, asked.out)
+    folds = None if asked.test else 5
+    first = recipe_of("alike-beats", 0, folds, asked.steps, asked.set)
+    samples = load_samples(first, data, task=asked.task)
+    truth = target(plugin.tasks[asked.task], samples)
+    known = np.flatnonzero(truth.known)
+    samples, truth = take(samples, known), truth.at(known)
+    patients, items = np.asarray(samples.patients), np.asarray(samples.items)
+    context = np.concatenate(
+        [samples.read(at)["rr"] for at in np.array_split(np.arange(len(samples)), 64)]
+    )
+    fixed = {
+        "random": embed(build_encoder(first, first.seed), samples, label="random").x,
+        "hand-made": features(handmade, samples, label="hand-made"),
+    }
+
+    scores: dict[str, list[Scores]] = {}
+    tested: list[NDArray] = []
+    for fold in range(folds or 1):
+        runs = {
+            method: run_of(
+                recipe_of(method, fold, folds, asked.steps, asked.set),
+                data,
+                asked.out / "runs" / method / f"fold{fold}",
+            )
+            for method in asked.methods
+            if method != SUPERVISED
+        }
+        side = next(iter(runs.values())).split()
+        sides = np.array([side.get(p, "") for p in patients])
+        train, test = np.flatnonzero(sides == "train"), np.flatnonzero(sides == "test")
+        tested.append(test)
+        made = {m: embed(run.encoder(), samples, label=f"{m} {fold}").x for m, run in runs.items()}
+        for name, x in representations({**made, **fixed}, context, items):
+            file = asked.out / "scores" / asked.task / name / f"{fold}.npz"
+            work = partial(probed, x, truth, patients, train, test)
+            scores.setdefault(name, []).append(kept(file, work))
+        if SUPERVISED in asked.methods:
+            file = asked.out / "scores" / asked.task / SUPERVISED / f"{fold}.npz"
+            work = partial(supervised, first, samples, truth, patients, train, test, asked.steps)
+            scores.setdefault(SUPERVISED, []).append(kept(file, work))
+    judged = np.concatenate(tested)
+    report(scores, truth.at(judged), patients[judged])
+
+
+def representations(
+    made: Mapping[str, Floats], context: Floats, items: NDArray
+) -> Iterator[tuple[str, Floats]]:
+    """Each encoder, hand-made features, and both with the four interval ratios or per record."""
+    hand = made["hand-made"]
+    for name, x in made.items():
+        yield name, x
+        relative = per_record(x, items)
+        yield f"{name}, per record", relative
+        if name != "hand-made":
+            yield f"{name} + RR", np.concatenate([x, context], axis=1)
+            yield f"{name} + RR, per record", np.concatenate([relative, context], axis=1)
+            yield f"{name} + hand-made", np.concatenate([x, hand], axis=1)
+            yield (
+                f"{name} + hand-made, per record",
+                np.concatenate([relative, per_record(hand, items)], axis=1),
+            )
+
+
+def report(scores: Mapping[str, list[Scores]], truth: Target, patients: NDArray) -> None:
+    """Print Markdown: macro figures, classes, label shares, and what is paired with what."""
+    resampled: dict[str, Resampled] = {}
+    print(f"{len(np.unique(patients))} patients, {len(truth)} beats:", end=" ")
+    print(", ".join(f"{c} {(truth.y == i).sum()}" for i, c in enumerate(truth.classes)))
+    seen = [c for i, c in enumerate(truth.classes) if (truth.y == i).any()]
+    shares = [f"F1 at {share:.0%}" for share in FRACTIONS[:-1]]
+    head = ["features", "macro F1", "macro AUROC", *(f"{c} Se / PPV" for c in seen), *shares]
+    print("| " + " | ".join(head) + " |\n|" + "---|" * len(head))
+    for name, folds in scores.items():
+        pooled = np.concatenate([fold[1.0][0] for fold in folds])
+        found = bootstrap(partial(metrics.measure, truth.kind, truth.y, pooled), patients)
+        resampled[name] = found
+        cells = [_cell(found.interval("f1")), _cell(found.interval("auroc"))]
+        for c in (truth.classes.index(name) for name in seen):
+            pair = (found.interval(f"class_{n}", c) for n in ("sensitivity", "ppv"))
+            cells.append(" / ".join(_cell(one) for one in pair))
+        for share in FRACTIONS[:-1]:
+            draws = [np.concatenate(d) for d in zip(*(f[share] for f in folds), strict=True)]
+            once = metrics.once(len(truth))
+            every = [metrics.measure(truth.kind, truth.y, d, once)["f1"][0] for d in draws]
+            cells.append(f"{np.mean(every):.3f}")
+        print("| " + " | ".join([name, *cells]) + " |")
+    print("\n| paired, all labels | macro F1 | macro AUROC |\n|---|---|---|")
+    for name in scores:
+        for base in ("random", "hand-made", "hand-made, per record"):
+            if name != base and ("per record" in name) == ("per record" in base):
+                one = [resampled[name].minus(resampled[base], m) for m in ("f1", "auroc")]
+                print(f"| {name} − {base} | " + " | ".join(_cell(i, "+") for i in one) + " |")
+
+
+def _cell(i: Interval, sign: str = "") -> str:
+    if i.value is None or i.low is None or i.high is None:
+        return "–"
+    return f"{i.value:{sign}.3f} [{i.low:{sign}.3f}, {i.high:{sign}.3f}]"
+
+
+if __name__ == "__main__":
+    main()
