@@ -155,12 +155,14 @@ class Plugin:
     Attributes:
         units: groups the archive's files, by name and size alone (nothing is opened).
         scan: ``(root, unit)`` → its records and rejects; header-only, in worker processes.
-            Anything it raises becomes a reject.
+            Anything it raises becomes a reject. Keyword-only parameters, ``(root, unit, *, ...)``,
+            are what ``medcl index --set reader.NAME=VALUE`` may set where files do not say it.
         assemble: joins records that lie in several units (the slices of a series); it is given all
             of the archive's records, sorted by unit, at every indexing, and opens nothing. What it
             yields takes their place. None: they are items as they are.
         prepare: ``(root, files, fields, *, ...)`` → ``{name: array}``; decode once into the Store.
-            ``files`` as the record gave them; ``fields`` holds its ``findings`` and fields.
+            ``files`` as the record gave them; ``fields`` holds its ``findings`` and fields, and
+            as ``reader`` what ``scan`` was set to, if anything was.
         dataset: ``(items, arrays, *, ...)`` → `Samples`; ``items`` is a polars frame of the index.
         views: ``(*, ...)`` → `Views`, a module that runs on the training device.
         encoders: name → ``(*, ...)`` → a module (B, ...) → (B, width), with an int ``width``.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -41,11 +42,17 @@ def private_folder(out: Path) -> Path:
     return private
 
 
-def claim(private: Path, archive: Path, plugin: Plugin, given: Pseudonyms | None) -> Pseudonyms:
+def claim(
+    private: Path,
+    archive: Path,
+    plugin: Plugin,
+    given: Pseudonyms | None,
+    reader: Mapping[str, Any] | None = None,
+) -> Pseudonyms:
     """Bind a new index; open the pseudonyms of an existing one.
 
     ``given`` are those of a key file. An archive that moved (nothing is left in its old place)
-    stays the same archive.
+    stays the same archive. ``reader`` are the settings it is read with, instead of those before.
 
     Raises:
         UsageError: if the index is bound to another archive, plugin or key, or its key is lost.
@@ -84,9 +91,16 @@ def claim(private: Path, archive: Path, plugin: Plugin, given: Pseudonyms | None
         "plugin": plugin.name,
         "key_check": pseudonyms.check,
         "own_key": (private / "key").exists(),
+        "reader": bound.get("reader", {}) if reader is None else dict(reader),
     }
     write_text(path, json.dumps(now, indent=2) + "\n")
     return pseudonyms
+
+
+def reader_settings(private: Path) -> dict[str, Any]:
+    """The settings that an index's files are read with: private, as they may name columns."""
+    settings: dict[str, Any] = read_json(private / "archive.json", RESTORE).get("reader", {})
+    return settings
 
 
 def made_by(plugin: Plugin) -> dict[str, Any]:

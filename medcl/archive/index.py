@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -25,7 +25,7 @@ import polars as pl
 
 from medcl.archive import assign, joining, journal, pseudonym, scanning, tables
 from medcl.archive.atomic import locked, replacing, write_text
-from medcl.archive.claim import FORMAT, RESTORE, claim, made_by, private_folder
+from medcl.archive.claim import FORMAT, RESTORE, claim, made_by, private_folder, reader_settings
 from medcl.archive.failure import Failure
 from medcl.archive.pmap import Engine, pmap
 from medcl.archive.reading import read_json, read_table
@@ -33,6 +33,7 @@ from medcl.archive.scanning import Scanned
 from medcl.archive.walk import walk
 from medcl.errors import MedclError, UsageError
 from medcl.plugin import FileStat, Plugin, Reject, Unit
+from medcl.registry import checked
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ def build(
     key_file: Path | None = None,
     patient_from: str | None = None,
     table: Path | None = None,
+    reader: Mapping[str, Any] | None = None,
     rescan: bool = False,
 ) -> Summary:
     """Index an archive. Run again, it opens only files that are new or changed.
@@ -87,16 +89,20 @@ def build(
         key_file: the secret for pseudonyms; see `medcl.archive.pseudonym.given`.
         patient_from: a pattern on the item's key; see `medcl.archive.assign.load`.
         table: patients, sites and labels by file; see `medcl.archive.assign.load`.
+        reader: what the files do not say, for the keyword-only parameters of the plugin's ``scan``;
+            kept in the private folder for preparing and for indexing again. None: as before.
         rescan: open every file again, for instance after access rights were mended.
 
     Raises:
         UsageError: for a missing or empty archive, one without a file of this modality, an index of
-            another archive, plugin or key, or one that another process is writing.
+            another archive, plugin or key, one that another process is writing, or settings that
+            the plugin does not know.
     """
     started = time.monotonic()
     archive, out = archive.resolve(), out.resolve()
     if out == archive:
         raise UsageError(f"The index cannot be the archive itself ({out}). Choose another --out.")
+    checked(plugin.scan, reader or {}, "reader")
     assignment = assign.load(patient_from, table)
     walked = walk(archive, skip=out)
     units, repeated = _group(plugin, walked.files)
@@ -107,13 +113,13 @@ def build(
     private = private_folder(out)
     busy = f"Another process is indexing into {out}. Wait for it, or choose another --out."
     with locked(private / "lock", busy):
-        pseudonyms = claim(private, archive, plugin, given)
-        versions = made_by(plugin)
+        pseudonyms = claim(private, archive, plugin, given, reader)
+        versions, settings = made_by(plugin), reader_settings(private)
         entries, scanned = _scan(
             private / "scan" / "units.jsonl",
-            versions,
+            {**versions, "reader": settings} if settings else versions,
             archive,
-            plugin,
+            partial(plugin.scan, **checked(plugin.scan, settings, "reader")),
             units,
             workers=workers,
             engine=engine,
@@ -154,7 +160,7 @@ def _scan(
     path: Path,
     versions: dict[str, Any],
     archive: Path,
-    plugin: Plugin,
+    scan: scanning.Scan,
     units: Sequence[Unit],
     *,
     workers: int,
@@ -171,7 +177,7 @@ def _scan(
         journal.rewrite(path, versions, kept.values())
     todo = [unit for unit in units if unit.key not in kept]
     with journal.Appender(path) as appender:
-        work = partial(scanning.scan_unit, plugin.scan, archive)
+        work = partial(scanning.scan_unit, scan, archive)
         outcomes = pmap(work, todo, workers=workers, engine=engine, label="Indexing")
         for unit, outcome in outcomes:
             if isinstance(outcome, Failure):
@@ -253,6 +259,11 @@ class Index:
     def archive(self) -> Path:
         """The archive's folder, as last indexed."""
         return Path(read_json(self._private("archive.json"), RESTORE)["archive"])
+
+    @cached_property
+    def reader(self) -> dict[str, Any]:
+        """The settings that its files are read with. Private: they may name columns."""
+        return reader_settings(self._private("archive.json").parent)
 
     @cached_property
     def paths(self) -> pl.DataFrame:

@@ -15,6 +15,8 @@ from medcl.plugin import MEMBER, FileStat, Record, Reject, Scalar, Unit, file_of
 
 CORE = ("id", "patient", "site", "group", "fingerprint", "findings")
 LABEL = "label."
+READER = "reader"
+"""Among the fields that ``prepare`` is given: the settings that the files are read with."""
 KEEP = "keep"
 """Column of a curated index: which parts of an item are left (`medcl.archive.curate`)."""
 Scan = Callable[[Path, Unit], Iterable[Record | Reject]]
@@ -109,7 +111,7 @@ def checked(found: object, root: Path, unit: Unit) -> Record | Reject:
     if foreign or not found.files:
         return _bad(found.key, "its files are not among those of its unit")
     for name in found.fields:
-        if name in (*CORE, KEEP) or name.startswith(LABEL):
+        if name in (*CORE, KEEP, READER) or name.startswith(LABEL):
             return _bad(found.key, f"its field '{name}' has a name that the index uses itself")
     try:
         fields = {name: _plain(value) for name, value in found.fields.items()}

@@ -17,7 +17,7 @@ from medcl.archive.entries import Store, canonical, entry_key
 from medcl.archive.failure import Failure
 from medcl.archive.index import Index
 from medcl.archive.pmap import Engine, pmap
-from medcl.archive.scanning import public
+from medcl.archive.scanning import READER, public
 from medcl.archive.tables import REJECTS
 from medcl.errors import MedclError, UsageError
 from medcl.plugin import FileStat, Plugin, Unit, file_of
@@ -107,8 +107,9 @@ def prepare(
     settings = checked(resolve(plugin.prepare), spec, "prepare")
     store = Store(index.path / "store")
     items = index.items
+    source = {READER: index.reader} if index.reader else {}
     keys = {
-        item: entry_key(fingerprint, plugin.name, settings, plugin.preparation)
+        item: entry_key(fingerprint, plugin.name, settings | source, plugin.preparation)
         for item, fingerprint in zip(items["id"], items["fingerprint"], strict=True)
     }
     rejected: dict[str, _Rejected] = {}
@@ -144,6 +145,8 @@ def _jobs(index: Index, keys: Mapping[str, str], missing: set[str]) -> Iterator[
     for row in sorted(rows.iter_rows(named=True), key=lambda row: index.locate(row["id"])):
         item = row["id"]
         fields = {name: row[name] for name in ("findings", *index.fields)}
+        if index.reader:
+            fields[READER] = index.reader
         yield _Job(item, keys[item], row["fingerprint"], index.stats(item), fields)
 
 

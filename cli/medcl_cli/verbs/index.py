@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -40,6 +40,15 @@ def index(
             "or label columns."
         ),
     ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            "-s",
+            help="What the files do not say: reader.fs=100, reader.columns.2=PLETH, or a YAML: "
+            "reader=@reader.yaml. Kept for the next time; see the plugin's page.",
+        ),
+    ] = None,
     rescan: Annotated[bool, typer.Option(help="Open every file again, changed or not.")] = False,
     paths: Annotated[
         bool, typer.Option(help="Name the rejected files. A path may identify a person.")
@@ -64,6 +73,7 @@ def index(
         key_file=key_file,
         patient_from=patient_from,
         table=table,
+        reader=_reader(settings) if settings else None,
         rescan=rescan,
     )
     made = Index.open(out)
@@ -78,3 +88,18 @@ def index(
     show.facts(f"Index {out}", {**counts, "rejected": summary.rejected})
     if rejects:
         show.table("Rejected", list(rejects[0]), [list(row.values()) for row in rejects])
+
+
+def _reader(settings: list[str]) -> dict[str, Any]:
+    from medcl.errors import UsageError
+    from medcl.recipe import nested
+    from medcl.registry import did_you_mean
+
+    given = nested(settings)
+    for section in given:
+        if section != "reader":
+            raise UsageError(f"Unknown section '{section}'. {did_you_mean(section, ['reader'])}")
+    values = given["reader"]
+    if not isinstance(values, dict):
+        raise UsageError("'reader' is a section: give reader.NAME=VALUE, or reader=@FILE.yaml.")
+    return values
