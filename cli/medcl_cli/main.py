@@ -12,6 +12,7 @@ import typer
 
 from medcl.errors import MedclError, UsageError
 from medcl_cli.verbs import (
+    anomaly,
     curate,
     demo,
     doctor,
@@ -24,6 +25,7 @@ from medcl_cli.verbs import (
     probe,
     recipes,
     report,
+    search,
 )
 
 app = typer.Typer(
@@ -48,6 +50,8 @@ app.command()(pretrain.pretrain)
 app.command()(embed.embed)
 app.command()(probe.probe)
 app.command()(report.report)
+app.command()(search.search)
+app.command()(anomaly.anomaly)
 app.command()(export.export)
 
 

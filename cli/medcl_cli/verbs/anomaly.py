@@ -1,0 +1,64 @@
+"""medcl anomaly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medcl_cli import show
+
+
+def anomaly(
+    run: Annotated[Path, typer.Argument(help="A finished run.")],
+    out: Annotated[Path, typer.Option(help="The folder to make.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Another index than the run was trained on.")
+    ] = None,
+    score: Annotated[str, typer.Option(help="knn or mahalanobis.")] = "knn",
+    k: Annotated[int, typer.Option("--k", min=1, help="Neighbours, for knn.")] = 5,
+    rate: Annotated[float, typer.Option(help="False alarms among samples of usual people.")] = 0.05,
+    task: Annotated[str | None, typer.Option(help="Score the samples of this task.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
+    json: show.Json = False,
+) -> None:
+    """Score how unusual each sample is, with a threshold at a stated false-alarm rate.
+
+    Example: medcl anomaly run --data NEW --rate 0.01 --out unusual
+    """
+    from medcl.evaluate.anomaly import anomaly as find
+    from medcl.run import Run
+
+    found = find(
+        Run.open(run),
+        out,
+        data=data,
+        how=score,  # type: ignore[arg-type]  # checked there
+        k=k,
+        rate=rate,
+        task=task,
+        device=device,
+    )
+    if json:
+        show.as_json(found.as_dict())
+        return
+    show.facts(
+        "Unusual samples",
+        {
+            "out": out,
+            "samples": found.samples,
+            "unusual": found.unusual,
+            "threshold": f"{found.threshold:.4g}, for {found.rate:g} false alarms",
+            "set on": f"{found.reference} samples of {found.reference_patients} training patients",
+            "on test patients": _test(found.on_test, found.test_patients),
+        },
+    )
+
+
+def _test(rate: object, patients: int) -> str:
+    value, low, high = (getattr(rate, name, None) for name in ("value", "low", "high"))
+    if value is None:
+        return "none in this index"
+    bounds = f" [{low:.3f}, {high:.3f}]" if low is not None and high is not None else ""
+    return f"{value:.3f}{bounds} of the samples of {patients} patients"

@@ -1,0 +1,80 @@
+"""medcl search."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medcl_cli import show
+
+
+def search(
+    run: Annotated[Path, typer.Argument(help="A finished run.")],
+    query: Annotated[
+        str,
+        typer.Argument(
+            help="An item's or sample's id, a path in the archive, or a file elsewhere."
+        ),
+    ],
+    data: Annotated[
+        Path | None, typer.Option(help="Another index than the run was trained on.")
+    ] = None,
+    k: Annotated[int, typer.Option("--k", min=1, help="How many cases.")] = 10,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(help="A condition on a column of the index: kvp>=100. May be repeated."),
+    ] = None,
+    level: Annotated[
+        str | None, typer.Option(help="item or sample; as the query is, by default.")
+    ] = None,
+    every: Annotated[
+        bool, typer.Option("--every", help="Several cases of one patient, if they are near.")
+    ] = False,
+    own: Annotated[bool, typer.Option("--own", help="The query's own patient too.")] = False,
+    task: Annotated[str | None, typer.Option(help="Search the samples of this task.")] = None,
+    pull: Annotated[
+        float, typer.Option(min=0, max=1, help="From the pretrained space (0) to the labels' (1).")
+    ] = 0.0,
+    backend: Annotated[str, typer.Option(help="auto, exact, faiss or hnswlib.")] = "auto",
+    html: Annotated[Path | None, typer.Option(help="A page with the cases' pictures.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
+    json: show.Json = False,
+) -> None:
+    """Find the cases that are most like one, at most one a patient.
+
+    Example: medcl search run i_0f3a… --where "kvp>=100" --html cases.html
+    """
+    from medcl.evaluate.search import search as find
+    from medcl.run import Run, load_samples
+
+    opened = Run.open(run)
+    found = find(
+        opened,
+        query,
+        data=data,
+        k=k,
+        where=where or (),
+        level=level,  # type: ignore[arg-type]  # checked there
+        per_patient=not every,
+        own_patient=own,
+        task=task,
+        pull=pull,
+        backend=backend,  # type: ignore[arg-type]  # checked there
+        device=device,
+    )
+    if html is not None:
+        from medcl.report.cases import write
+
+        write(found, load_samples(opened.recipe, data or opened.data, task=task), html)
+    if json:
+        show.as_json(found.as_dict())
+        return
+    rows = [
+        [h.rank, f"{h.similarity:.3f}", h.item, h.sample, h.patient, *map(str, h.labels.values())]
+        for h in found.hits
+    ]
+    labels = list(found.hits[0].labels) if found.hits else []
+    columns = ["rank", "similarity", "item", "sample", "patient", *labels]
+    show.table(f"Like {found.query}, of {found.patients} patients", columns, rows)
