@@ -31,8 +31,8 @@ def synthetic_batch(y: torch.Tensor, width: int = 6) -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
     bag = torch.tensor([0, 0, 0, 1, 2, 2, 2, 2])
     x = torch.randn(len(bag), width)
-    position = torch.rand(len(bag), 2)
-    return {"x": x, "bag": bag, "y": y, "patient": torch.arange(3), "position": position}
+    coords = torch.rand(len(bag), 2)
+    return {"x": x, "bag": bag, "y": y, "patient": torch.arange(3), "coords": coords}
 
 
 @pytest.mark.parametrize("kind", KINDS)

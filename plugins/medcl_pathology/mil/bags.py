@@ -19,14 +19,14 @@ class Bags:
         x: (I, F) features.
         bag: (I,) int64, which bag, 0 … ``count`` − 1 in ascending order.
         count: B, how many bags.
-        position: (I, 2) where each tile lies, in any unit; None where that is not known.
+        coords: (I, 2) where each tile lies, in any unit, NaN where unknown; None: nowhere known.
         y: labels as `medcl.finetune.contract.Outputs` has them, while training; else None.
     """
 
     x: Tensor
     bag: Tensor
     count: int
-    position: Tensor | None = None
+    coords: Tensor | None = None
     y: Tensor | None = None
 
     @classmethod
@@ -52,7 +52,7 @@ class Bags:
             x=x,
             bag=bag,
             count=int(bag[-1]) + 1,
-            position=batch.get("position"),
+            coords=batch.get("coords"),
             y=batch["y"] if labelled else None,
         )
 

@@ -18,6 +18,19 @@ from medcl_pathology.mil.bags import Aggregator, Bags, Pooled
 from medcl_pathology.mil.registry import AGGREGATORS
 
 
+def perceptron(widths: Sequence[int], dropout: float) -> nn.Sequential:
+    """(I, widths[0]) → (I, widths[-1]): linear layers, ReLU and dropout after each.
+
+    Of one width it is the features as they are, with dropout where there is any.
+    """
+    blocks: list[nn.Module] = []
+    for before, after in pairwise(widths):
+        blocks += [nn.Linear(before, after), nn.ReLU(inplace=True), nn.Dropout(dropout)]
+    if not blocks and dropout:
+        blocks = [nn.Dropout(dropout)]
+    return nn.Sequential(*blocks)
+
+
 class BagEncoder(nn.Module):
     """Instances through a multi-layer perceptron, then an aggregator: `Bags` → `Pooled`.
 
@@ -41,18 +54,10 @@ class BagEncoder(nn.Module):
         dropout: float,
     ) -> None:
         super().__init__()
-        widths = (features, *layers)
-        blocks: list[nn.Module] = []
-        for before, after in pairwise(widths):
-            blocks += [nn.Linear(before, after), nn.ReLU(inplace=True)]
-            if dropout:
-                blocks.append(nn.Dropout(dropout))
-        if not layers and dropout:
-            blocks.append(nn.Dropout(dropout))
-        self.instances = nn.Sequential(*blocks)
+        self.instances = perceptron((features, *layers), dropout)
         build = lookup(AGGREGATORS, aggregator, "aggregator")
         given = checked(build, settings or {}, "classifier.settings")
-        self.aggregator: Aggregator = build(widths[-1], outputs, **given)
+        self.aggregator: Aggregator = build((features, *layers)[-1], outputs, **given)
 
     @property
     def width(self) -> int:
@@ -63,7 +68,7 @@ class BagEncoder(nn.Module):
         """See the class."""
         x = self.instances(bags.x)
         pooled: Pooled = self.aggregator(
-            Bags(x, bags.bag, bags.count, position=bags.position, y=bags.y)
+            Bags(x, bags.bag, bags.count, coords=bags.coords, y=bags.y)
         )
         return pooled
 
