@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from medcl.errors import MedclError, UsageError
 from medcl.plugin import Arrays, Samples
+from medcl_ct import placing
+from medcl_ct.clinical import LABEL, Category, table
+from medcl_ct.placing import Kind
 
 AIR = -1024
-LABEL = "label."
-
-Kind = Literal["slice", "crop", "volume", "stack"]
 
 
 def dataset(
@@ -28,13 +28,19 @@ def dataset(
     every: int = 1,
     neighbours: int = 0,
     crops: int = 8,
+    images: bool = False,
+    categories: Mapping[str, tuple[Category, ...]] | None = None,
+    numbers: Mapping[str, tuple[float, float]] | None = None,
+    positives: Literal["anatomy", "patient"] = "anatomy",
+    reach: float = 10.0,
     seed: int = 0,
 ) -> Samples:
     """The samples of a set of volumes.
 
     Args:
-        items: rows of the index; ``id``, ``patient``, ``label.*`` and, in a curated index, ``keep``
-            (the heights of the slices that were kept, in mm) are used.
+        items: rows of the index; ``id``, ``patient``, ``group``, ``label.*``, the columns of the
+            table and, in a curated index, ``keep`` (the heights of the slices that were kept, in
+            mm) are used.
         arrays: their prepared arrays.
         kind: "slice": single slices. "crop": boxes at random places, the same ones every epoch.
             "volume": the middle of each volume, at its own spacing. "stack": slices spread evenly
@@ -43,39 +49,64 @@ def dataset(
         every: of kind slice, take each n-th.
         neighbours: of kind slice, how many slices on each side come along as channels.
         crops: of kind crop, how many of each volume.
+        images: of kind stack, let series of one slice come along as images: each is a sample of
+            ``depth`` 1, its slice repeated. Methods for both (joint2d3d) read the depth, and never
+            take an image for a volume.
+        categories: categorical columns of the table, name → categories; see
+            `medcl_ct.clinical.table`. Leave out what you want to predict later.
+        numbers: numeric columns of the table, name → (centre, scale).
+        positives: what a positive partner is, for methods that ask for one. "anatomy": the nearest
+            sample of another item of the same group (two kernels of a scan, at the same height), or
+            else of its own item. "patient": any other sample of the patient.
+        reach: how far away a partner may lie, in mm: in height, or of kind crop in space.
         seed: of kind crop, of their places.
 
     Returns:
-        samples with ``x`` in HU, (B, 1 + 2·neighbours, Y, X) or (B, 1, Z, Y, X) float32. A volume
-        of one slice gives slices only. Labels: those of the index, those of a benchmark's file
-        (``organ``, ``nodule``), and ``region``: the most frequent value of the mask, 0 for none.
+        samples with ``x`` in HU, (B, 1 + 2·neighbours, Y, X) or (B, 1, Z, Y, X) float32; with
+        ``images`` also ``depth`` (B,), how many slices are real; with ``categories`` or ``numbers``
+        also ``table`` (B, columns) float32, the categorical ones first, −1 or NaN where missing. A
+        volume of one slice, and the images of a 2D benchmark, give slices only.
+        Labels: those of the index, those of a benchmark's file (``organ``, ``nodule``), and
+        ``region``: the most frequent value of the mask, 0 for none.
 
     Raises:
-        UsageError: for a size of the wrong length, or settings below one.
+        UsageError: for a size of the wrong length, settings below one, or a table's column that
+            the index does not hold.
         MedclError: if there is no sample.
     """
     flat = kind == "slice"
     if len(size) != (2 if flat else 3) or min(size) < 1 or min(every, crops) < 1 or neighbours < 0:
         axes = "(Y, X)" if flat else "(Z, Y, X)"
         raise UsageError(f"dataset.size of kind {kind} is {axes}; counts are at least 1.")
+    if images and kind != "stack":
+        raise UsageError("dataset.images goes with dataset.kind stack alone.")
     random = np.random.default_rng(seed)
     places: list[tuple[int, int, tuple[int, ...]]] = []  # item, part, first voxel
+    depths: list[int] = []
+    centres: list[NDArray[np.float64]] = []
     labels: dict[str, list[Any]] = {}
+    clinical = table(items, categories or {}, numbers or {})
     rows = items.to_dicts()
     for number, row in enumerate(rows):
         held = arrays(row["id"])
         for part in range(sum(name.startswith("hu") for name in held)):
             shape = held[f"hu{part}"].shape
-            chosen = _chosen(row.get("keep"), held, part)[::every]
-            for first in _first(kind, shape, size, chosen, crops, random):
+            if placing.unrelated(held, shape) and (not flat or neighbours):
+                continue
+            chosen = placing.chosen(row.get("keep"), held, part)[::every]
+            for first in placing.first(kind, shape, size, chosen, crops, images, random):
                 places.append((number, part, first))
-                for name, value in _labels(row, held, part, first, flat, shape, size).items():
+                depths.append(1 if shape[0] == 1 else size[0])
+                centres.append(placing.centre(kind, held, part, first, shape, size))
+                extent = (shape[0], *size[1:]) if kind == "stack" else size
+                for name, value in _labels(row, held, part, first, flat, shape, extent).items():
                     labels.setdefault(name, [None] * (len(places) - 1)).append(value)
         for values in labels.values():
             values += [None] * (len(places) - len(values))
     if not places:
         raise MedclError(
-            f"No {kind} is left: series of one slice make no volume, and an empty index nothing."
+            f"No {kind} is left: series of one slice, and the images of a 2D benchmark, make no "
+            "volume, and an empty index nothing."
         )
     item = np.array([n for n, _, _ in places])
     read = partial(
@@ -88,65 +119,20 @@ def dataset(
         size=tuple(size),
         kind=kind,
         neighbours=neighbours,
+        depth=np.array(depths) if images else None,
+        clinical=clinical,
     )
+    near = positives == "anatomy"
     return Samples(
         ids=[f"{rows[n]['id']}:{p}:{'.'.join(map(str, f))}" for n, p, f in places],
         items=[rows[n]["id"] for n in item],
         patients=[rows[n]["patient"] for n in item],
         read=read,
         labels={name: _column(values) for name, values in labels.items()},
+        groups=[rows[n].get("group") or rows[n]["id"] for n in item] if near else None,
+        places=np.stack(centres) if near else None,
+        reach=reach,
     )
-
-
-def _first(
-    kind: Kind,
-    shape: tuple[int, ...],
-    size: tuple[int, ...],
-    chosen: NDArray[np.int64],
-    crops: int,
-    random: np.random.Generator,
-) -> list[tuple[int, ...]]:
-    """The first voxels of a volume's samples; below zero where the volume is smaller."""
-    if kind == "slice":
-        y, x = ((n - s) // 2 for n, s in zip(shape[1:], size, strict=True))
-        return [(z, y, x) for z in chosen.tolist()]
-    if shape[0] < 2:
-        return []
-    middle = tuple((n - s) // 2 for n, s in zip(shape, size, strict=True))
-    if kind == "stack":
-        return [(0, *middle[1:])]
-    if kind == "volume":
-        return [middle]
-    return [
-        tuple(
-            int(random.integers(0, n - s + 1)) if n > s else m
-            for n, s, m in zip(shape, size, middle, strict=True)
-        )
-        for _ in range(crops)
-    ]
-
-
-def heights(held: Mapping[str, NDArray[Any]], part: int) -> NDArray[np.float64]:
-    """Where the slices of a part lie along the patient, in mm; their numbers if that is unknown."""
-    count = len(held[f"hu{part}"])
-    affine = held.get(f"affine{part}")
-    if affine is None:
-        return np.arange(count, dtype=np.float64)
-    found: NDArray[np.float64] = affine[2, 3] + affine[2, 0] * np.arange(count)
-    return found
-
-
-def _chosen(
-    keep: list[float] | None, held: Mapping[str, NDArray[Any]], part: int
-) -> NDArray[np.int64]:
-    """The slices of a part that a curated index kept: the nearest to each height; else all."""
-    where = heights(held, part)
-    if keep is None:
-        return np.arange(len(where))
-    reach = 0.5 * float(np.abs(np.diff(where)).max()) + 1e-3 if len(where) > 1 else 1e-3
-    away = np.abs(where[None] - np.array(keep, dtype=np.float64).reshape(-1, 1))  # (K, Z)
-    nearest = away.argmin(axis=1)[away.min(axis=1, initial=np.inf) <= reach]
-    return np.unique(nearest)
 
 
 def _labels(
@@ -162,8 +148,8 @@ def _labels(
         name.removeprefix(LABEL): value for name, value in row.items() if name.startswith(LABEL)
     }
     if "label" in held:  # of a benchmark: one a slice, or one a volume
-        one_each = len(held["label"]) == shape[0] and flat and "hu1" not in held
-        found[str(row["task"])] = int(held["label"][first[0] if one_each else part])
+        at = first[0] if placing.unrelated(held, shape) else part
+        found[str(row["task"])] = int(held["label"][at])
     mask = held.get(f"mask{part}")
     if mask is not None:
         inside = (slice(first[0], first[0] + 1),) if flat else _within(first, size, shape)
@@ -201,6 +187,8 @@ def _read(
     size: tuple[int, ...],
     kind: Kind,
     neighbours: int,
+    depth: NDArray[np.int64] | None,
+    clinical: NDArray[np.float32] | None,
 ) -> dict[str, NDArray[Any]]:
     """A batch; items are visited one after the other, so that each is mapped once."""
     channels = 1 + 2 * neighbours if kind == "slice" else 1
@@ -218,7 +206,12 @@ def _read(
                 _paste(x[row, 0, n], volume[at], (y, left))
         else:
             _paste(x[row, 0], volume, (z, y, left))
-    return {"x": x}
+    batch: dict[str, NDArray[Any]] = {"x": x}
+    if depth is not None:
+        batch["depth"] = depth[positions]
+    if clinical is not None:
+        batch["table"] = clinical[item[positions]]
+    return batch
 
 
 def _spread(count: int, wanted: int) -> NDArray[np.int64]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medcl_ct.dataset import heights
+from medcl_ct.placing import heights
 from medcl_ct.resample import over, weights
 
 SIDE = 64

@@ -20,7 +20,7 @@ ENCODER = {
     "joint": {"depth": 10, "base": 4, "width": 32, "layers": 1, "heads": 4, "hidden": 32},
 }
 METHOD = {"hidden": 32, "out": 16, "prototypes": 8, "volume_prototypes": 4, "queue": 32}
-METHOD |= {"volume_queue": 8, "frozen": 0, "slices_first": 0.0, "depth": 1, "heads": 4}
+METHOD |= {"inner": 16, "volume_queue": 8, "frozen": 0, "slices_first": 0.0, "depth": 1, "heads": 4}
 
 
 def small(name: str) -> recipes.Recipe:
@@ -50,7 +50,10 @@ def test_its_parts_fit_together(name):
     method = recipes.method_factory(recipe)(build_encoder(recipe, 0), **recipe.method.arguments)
     generator = torch.Generator().manual_seed(0)
     shown = [views(x, generator, view.kind) for view in method.views]
-    result = method.step(shown, {"patient": torch.arange(batch)}, State(0, 2))
+    carried = {"patient": torch.arange(batch)}
+    if "table" in method.needs:
+        carried["table"] = torch.zeros(batch, method.tabular.columns)
+    result = method.step(shown, carried, State(0, 2))
     result["loss"].backward()
     method.after_step(State(0, 2))
     assert result["loss"].isfinite()
@@ -62,5 +65,5 @@ def test_every_ct_encoder_and_recipe_is_there():
     encoders = set(plugins.get("ct").encoders)
     assert set(ENCODER) <= encoders
     expected = {"joint-2d3d", "simclr-2d", "simclr-3d", "moco-2d", "swav-2d", "byol-2d", "spark-2d"}
-    expected |= {"spark-3d", "mae-3d", "cvrl-3d", "less-is-more"}
+    expected |= {"spark-3d", "mae-3d", "cvrl-3d", "less-is-more", "tip-3d"}
     assert {name.removeprefix("ct/") for name in NAMES} >= expected

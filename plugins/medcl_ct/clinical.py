@@ -1,0 +1,83 @@
+"""Columns of the index as a clinical table beside each volume, by rules that the recipe declares.
+
+Nothing is fitted: which categories there are, and what a number is scaled by, is written in the
+recipe. So a table's row depends on its own item only, and no test patient can leak into it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from medcl.errors import UsageError
+from medcl.registry import did_you_mean
+
+LABEL = "label."
+MISSING = -1
+
+Category = str | bool | int
+
+
+def table(
+    items: pl.DataFrame,
+    categories: Mapping[str, Sequence[Category]],
+    numbers: Mapping[str, tuple[float, float]],
+) -> NDArray[np.float32] | None:
+    """One row an item: (items, categorical then numeric columns); None where none is asked for.
+
+    Args:
+        items: the index. A name stands for the column of that name, or else ``label.`` and it: what
+            the header says of the patient, and what ``medcl index --table`` joined.
+        categories: column → its categories, which become 0, 1, …; anything else, and nothing, −1.
+        numbers: column → (centre, scale): (value − centre) / scale, NaN where there is none.
+
+    Raises:
+        UsageError: if a column is not there, holds none of its categories, or no numbers.
+    """
+    columns = [
+        *(_codes(name, _column(items, name), known) for name, known in categories.items()),
+        *(_scaled(name, _column(items, name), *by) for name, by in numbers.items()),
+    ]
+    return np.stack(columns, axis=1).astype(np.float32) if columns else None
+
+
+def _column(items: pl.DataFrame, name: str) -> pl.Series:
+    found = next((n for n in (name, LABEL + name) if n in items.columns), None)
+    if found is None:
+        raise UsageError(
+            f"The index has no column '{name}' for the table. {did_you_mean(name, _names(items))} "
+            "Join it with medcl index --table, or take it out of dataset.categories or numbers."
+        )
+    return items[found]
+
+
+def _names(items: pl.DataFrame) -> Iterator[str]:
+    return (name.removeprefix(LABEL) for name in items.columns if items[name].dtype != pl.List)
+
+
+def _codes(name: str, column: pl.Series, known: Sequence[Category]) -> NDArray[np.float64]:
+    codes = {value: code for code, value in enumerate(known)}
+    if len(codes) < 2:
+        raise UsageError(f"dataset.categories.{name} needs two different categories or more.")
+    out = np.array([codes.get(value, MISSING) for value in column.to_list()], dtype=np.float64)
+    if column.drop_nulls().len() and (out == MISSING).all():
+        raise UsageError(
+            f"None of dataset.categories.{name} occurs in the index, whose column is of type "
+            f"{column.dtype}: write them as they are there."
+        )
+    return out
+
+
+def _scaled(name: str, column: pl.Series, centre: float, scale: float) -> NDArray[np.float64]:
+    if not scale > 0 or not math.isfinite(centre):
+        raise UsageError(f"dataset.numbers.{name} is [centre, scale], with a scale above 0.")
+    if column.drop_nulls().len() and not column.dtype.is_numeric():
+        raise UsageError(f"The column '{name}' holds no numbers: name it in dataset.categories.")
+    values: list[Any] = column.to_list()
+    out = np.array([np.nan if v is None else (float(v) - centre) / scale for v in values])
+    return np.where(np.isfinite(out), out, np.nan)
