@@ -19,6 +19,7 @@ from medcl_ct import intensity as op
 from medcl_ct.views_draw import Parameters, Settings, draw
 
 Axis = Literal["head-foot", "front-back", "left-right"]
+_CACHED = 2**18  # voxels
 
 
 def views(
@@ -277,10 +278,12 @@ def _apply(
 
 
 def _some(x: Tensor, chosen: Tensor, step: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """``x`` with its chosen (B,) rows replaced by what ``step(rows, positions)`` gives."""
-    at = chosen.nonzero()[:, 0]
-    if len(at) == len(x):
-        return step(x, at)
-    if len(at):
+    """``x`` with its chosen (B,) rows replaced by what ``step(rows, positions)`` gives.
+
+    A device takes all of them at once, a processor as many as its cache holds: fresh memory for
+    whole batches costs it more than the arithmetic.
+    """
+    many = _CACHED // max(x[0].numel(), 1) if x.device.type == "cpu" else len(x)
+    for at in chosen.nonzero()[:, 0].split(max(many, 1)):
         x[at] = step(x[at], at)  # x is the resampled copy, ours to write in
     return x

@@ -56,7 +56,7 @@ def test_nothing_drawn_is_nothing_done(space):
     torch.testing.assert_close(views(**OFF)(x, random()), x, atol=0.3, rtol=1e-5)
 
 
-@pytest.mark.parametrize("space", [(12, 24, 20), (128, 128, 128), (1, 8, 8)])
+@pytest.mark.parametrize("space", [(12, 24, 20), (128, 128, 128), (90, 131, 40), (1, 8, 8)])
 def test_the_fast_way_on_a_cpu_is_torchs(space):
     """To three thousandths of a voxel: ramps of one per voxel, deformed, turned, and outside."""
     x = ramps(2, space) * torch.tensor(space).view(-1, 1, 1, 1) / 2
@@ -354,7 +354,7 @@ def test_cutout_fills_the_box_and_nothing_else():
             for a, m in enumerate((8, 16, 32))
         ]
         inside = np.einsum("i,j,k->ijk", *[np.array(line) for line in box])
-        changed = (view[n, 0] != 5000).numpy()
+        changed = ((view[n, 0] - 5000).abs() > 0.1).numpy()
         assert (changed == inside).all()
         assert inside.any()
         torch.testing.assert_close(view[n, 0][torch.tensor(inside)].unique(), p["cut_hu"][n, None])
