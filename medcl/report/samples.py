@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from inspect import signature
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +18,9 @@ from medcl.registry import resolve
 from medcl.report import plots
 from medcl.report.cards import Absent
 from medcl.run import Run, load_samples
+
+if TYPE_CHECKING:
+    from torch import nn
 
 EXAMPLES = 3
 MAPPED = 1200
@@ -55,17 +60,29 @@ def _samples(run: Run, task: str | None) -> Samples | Absent:
 
 
 def _draw(run: Run, samples: Samples, positions: NDArray[np.int64]) -> str | Absent:
-    """Call the plugin's preview; whatever it raises costs this picture only."""
+    """Call the plugin's preview; whatever it raises costs this picture only.
+
+    One that takes an ``encoder`` is given the trained one, if it can be read.
+    """
     import torch
 
     assert run.plugin.preview is not None
+    preview = resolve(run.plugin.preview)
+    more = {"encoder": _encoder(run)} if "encoder" in signature(preview).parameters else {}
     views = resolve(run.plugin.views)(**run.recipe.views)
     x = torch.as_tensor(np.ascontiguousarray(samples.read(positions)["x"])).float()
     try:
         with plots.style():
-            return plots.png(resolve(run.plugin.preview)(x, views), dpi=90)
+            return plots.png(preview(x, views, **more), dpi=90)
     except Exception as error:
         return Absent(f"The plugin's preview failed: {type(error).__name__}: {error}")
+
+
+def _encoder(run: Run) -> nn.Module | None:
+    try:
+        return run.encoder()
+    except Exception:  # not trained yet, or damaged: the map says which
+        return None
 
 
 def _spread(patients: Sequence[str], count: int) -> NDArray[np.int64]:

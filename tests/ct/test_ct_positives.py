@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+from pathlib import Path
+
 import numpy as np
 import polars as pl
 import pytest
@@ -18,6 +21,9 @@ from medcl.methods.contract import State
 from medcl.methods.moco import MoCoV2
 from medcl.methods.simclr import SimCLR
 from medcl.nn.ema import Momentum
+from medcl.report.report import write
+from medcl.report.samples import examples
+from medcl.run import Run
 from medcl_ct.dataset import dataset
 from medcl_ct.plugin import plugin
 
@@ -183,7 +189,9 @@ def test_images_go_with_stacks_alone(ready: Prepared) -> None:
         dataset(ready.items, ready.arrays, size=(8, 8), images=True)
 
 
-def test_joint_trains_on_both_in_one_run(indexed: Index, tmp_path_factory) -> None:
+@pytest.fixture(scope="module")
+def joint(indexed: Index, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A small run on images and volumes."""
     folder = tmp_path_factory.mktemp("mixed")
     overrides = [
         *("prepare.spacing=[0, 6, 6]", "dataset.size=[6, 48, 48]", "dataset.images=true"),
@@ -194,8 +202,30 @@ def test_joint_trains_on_both_in_one_run(indexed: Index, tmp_path_factory) -> No
         *("trainer.steps=6", "trainer.batch_size=8", "trainer.precision=32", "monitor.samples=16"),
         *("trainer.log_every=1", "split.test=0.1"),
     ]
-    run = pretrain(recipes.load("ct/joint-2d3d", overrides), indexed.path, folder / "run")
-    curves = pl.read_csv(run.path / "metrics.csv")
+    return pretrain(recipes.load("ct/joint-2d3d", overrides), indexed.path, folder / "run")
+
+
+def test_joint_trains_on_both_in_one_run(joint: Run) -> None:
+    curves = pl.read_csv(joint.path / "metrics.csv")
     for part in ("intra", "inter", "mask"):
         assert curves[part].drop_nulls().is_finite().all()
         assert curves[part].drop_nulls().len() > 1
+
+
+def width_of(picture: object) -> int:
+    """Of a PNG in a data URI, from its header."""
+    assert isinstance(picture, str)
+    data = base64.b64decode(picture.partition(",")[2])
+    assert data.startswith(b"\x89PNG")
+    return int.from_bytes(data[16:20], "big")
+
+
+def test_the_report_shows_what_slices_attend_to(
+    joint: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A column more than without a trained encoder: the attention over slices."""
+    picture = examples(joint)
+    page = write(joint, tmp_path / "report.html").read_text(encoding="utf-8")
+    assert str(picture) in page
+    monkeypatch.setattr("medcl.report.samples._encoder", lambda run: None)
+    assert width_of(picture) * 3 == width_of(examples(joint)) * 4
