@@ -40,6 +40,11 @@ OBJECTIVES: dict[str, Objective] = {
     "supcon": Objective(
         "medcl.objectives.supcon:supcon", "negatives", "Khosla 2020, arXiv 2004.11362"
     ),
+    "graph_contrast": Objective(
+        "medcl.objectives.graph_contrast:graph_contrast",
+        "negatives",
+        "Khosla 2020, arXiv 2004.11362; Sobal 2024, arXiv 2407.18134",
+    ),
     "soft_contrast": Objective(
         "medcl.objectives.soft_contrast:soft_contrast",
         "negatives",

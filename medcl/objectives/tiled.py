@@ -1,7 +1,7 @@
 """Row sums over a similarity matrix that is never held: the core of every contrastive loss here.
 
 For s = rows · colsᵀ (B×N) it gives, per row, log Σ_j exp s_ij over what is not hidden, and
-Σ_j w_ij s_ij for weights w given tile by tile. The forward pass visits s in tiles; the backward
+Σ_j w_ij s_ij for weights w given tile by tile, or as a sparse matrix. The forward pass visits s in tiles; the backward
 pass computes each tile again instead of keeping it, so the extra memory is O((B + N)·d + tile²)
 (as in Dao 2022, arXiv 2205.14135, and Cheng 2024, arXiv 2410.17243). Where both sides of s are
 asked for, or s is symmetric, each tile is computed once for the two.
@@ -31,8 +31,8 @@ Hide = Callable[[Tensor, slice, slice], None]
 Weights = Callable[[slice, slice], Tensor]
 """The constant weights w of one tile: ``weights(rows, cols)``."""
 
-FIXED_SHIFT = 25.0
-"""|s| up to here needs no running maximum: exp(s − 25) stays in float32's normal range."""
+SMALL = 25.0
+"""|s| up to here needs no running maximum: exp(s), and sums of it, stay in float32's range."""
 
 
 class Sums(NamedTuple):
@@ -52,7 +52,7 @@ class Sums(NamedTuple):
 class _Plan:
     hide: Hide | None
     weights: Weights | None
-    shift: float | None  # constant shift of exponents; None: running maximum
+    small: bool  # |s| ≤ `SMALL`: exponentials as they are; else over a running maximum
     mirrored: bool  # s is symmetric: rows and cols are one tensor
     both: bool  # give the column sums too
     tile: int
@@ -65,7 +65,7 @@ class _Plan:
 
     def product(self, rows: Tensor, cols: Tensor) -> Tensor:
         """One tile of s."""
-        if self.shift is None and rows.device.type == "cpu":
+        if not self.small and rows.device.type == "cpu":
             return rows.double() @ cols.double().T
         return rows @ cols.T
 
@@ -80,16 +80,16 @@ class _Plan:
 class _Side:
     """What is summed so far, per row (or per column)."""
 
-    def __init__(self, n: int, like: Tensor, shift: float | None) -> None:
-        self.fixed = shift is not None
+    def __init__(self, n: int, like: Tensor, small: bool) -> None:
+        self.small = small
         self.total = torch.zeros(n, dtype=exact(like), device=like.device)  # Σ exp(s − peak)
-        self.peak = torch.full_like(self.total, -torch.inf if shift is None else shift)
+        self.peak = torch.full_like(self.total, 0.0 if small else -torch.inf)
         self.dot = torch.zeros_like(self.total)
         self.mass = torch.zeros_like(self.total)
 
     def add(self, at: slice, s: Tensor, dim: int) -> None:
-        """Add a tile of s, or with a fixed shift of exp(s − shift)."""
-        if self.fixed:
+        """Add a tile of s, or where s is small of exp(s)."""
+        if self.small:
             self.total[at] += s.sum(dim)
             return
         peak = torch.maximum(self.peak[at], s.amax(dim))
@@ -107,8 +107,8 @@ class _Tiled(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, cols: Tensor, plan: _Plan) -> tuple[Tensor, ...]:
         n, m = len(rows), len(cols)
-        row = _Side(n, rows, plan.shift)
-        col = row if plan.mirrored else _Side(m, rows, plan.shift)
+        row = _Side(n, rows, plan.small)
+        col = row if plan.mirrored else _Side(m, rows, plan.small)
         for i, j in plan.tiles(n, m):
             s = plan.product(rows[i], cols[j])
             if plan.hide is not None:
@@ -121,8 +121,8 @@ class _Tiled(torch.autograd.Function):
                 for side, at, dim in halves:
                     side.mass[at] += w.sum(dim)
                     side.dot[at] += ws.sum(dim)
-            if plan.shift is not None:
-                s.sub_(plan.shift).exp_()
+            if plan.small:
+                s.exp_()
             for side, at, dim in halves:
                 side.add(at, s, dim)
         sides = [row, col] if plan.both else [row]
@@ -153,8 +153,8 @@ class _Tiled(torch.autograd.Function):
 
 def _scaled(plan: _Plan, lse: Tensor, d_lse: Tensor, d_dot: Tensor) -> tuple[Tensor, ...]:
     lse = lse.masked_fill(lse == -torch.inf, 0.0)
-    if plan.shift is not None:
-        d_lse = d_lse * (plan.shift - lse).exp()
+    if plan.small:
+        d_lse = d_lse * (-lse).exp()
     return lse, d_lse, d_dot
 
 
@@ -168,8 +168,8 @@ def _tile_gradient(
     if len(sides) == 2:
         lse_col, d_lse_col, d_dot_col = (x[j].unsqueeze(0).to(s.dtype) for x in sides[1])
     w = None if plan.weights is None else plan.weigh(s, i, j)[0]
-    if plan.shift is not None:
-        s.sub_(plan.shift).exp_()
+    if plan.small:
+        s.exp_()
         s *= d_lse if len(sides) == 1 else d_lse + d_lse_col
     elif len(sides) == 1:
         s.sub_(lse).exp_().mul_(d_lse)
@@ -187,7 +187,7 @@ def row_sums(
     cols: Tensor | None = None,
     *,
     hide: Hide | None = None,
-    weights: Weights | None = None,
+    weights: Weights | Tensor | None = None,
     bound: float = torch.inf,
     tile: int = 1024,
 ) -> Sums:
@@ -198,7 +198,8 @@ def row_sums(
         cols: (N, d), or None for ``rows`` itself: then s, ``hide`` and ``weights`` must be
             symmetric, and only half of the tiles are computed.
         hide: what is left out of the log-sum.
-        weights: constant weights of the weighted sum.
+        weights: constant weights of the weighted sum, tile by tile or as a sparse (B, N) matrix:
+            that one may be asymmetric, and must be empty where ``hide`` hides.
         bound: |s| is never larger; a small bound saves the running maximum.
         tile: side of a tile.
 
@@ -207,7 +208,18 @@ def row_sums(
         >>> row_sums(z, z).lse  # log(e + 1 + 1), thrice
         tensor([1.5514, 1.5514, 1.5514], dtype=torch.float64)
     """
-    return Sums(*_sums(rows, cols, hide, weights, bound, False, tile))
+    if not isinstance(weights, Tensor):
+        return Sums(*_sums(rows, cols, hide, weights, bound, False, tile))
+    lse, *_ = _sums(rows, cols, hide, None, bound, False, tile)
+    return Sums(lse, *_sparse(rows, rows if cols is None else cols, weights))
+
+
+def _sparse(rows: Tensor, cols: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Σ_j w_ij s_ij = rows_i · (W cols)_i and Σ_j w_ij: no entry of s is needed. (B,), (B,)."""
+    with full(rows):
+        rows, cols, weights = (x.to(exact(rows)) for x in (rows, cols, weights))
+        dot = (rows * torch.sparse.mm(weights, cols)).sum(1)
+        return dot, torch.sparse.sum(weights, dim=1).to_dense()
 
 
 @torch.compiler.disable
@@ -238,8 +250,7 @@ def _sums(
     both: bool,
     tile: int,
 ) -> tuple[Tensor, ...]:
-    shift = bound if bound <= FIXED_SHIFT else None
-    plan = _Plan(hide, weights, shift, cols is None, both, tile)
+    plan = _Plan(hide, weights, bound <= SMALL, cols is None, both, tile)
     out: tuple[Tensor, ...]
     with full(rows):
         rows = widened(rows)

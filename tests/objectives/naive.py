@@ -99,6 +99,15 @@ def supcon(z, labels, *, temperature):
     )
 
 
+def graph_contrast(z, positives, *, temperature):
+    if positives.layout == torch.strided:
+        weight = lambda i, j: positives[i].tolist().count(j)  # noqa: E731
+    else:
+        w = positives.to_dense()
+        weight = lambda i, j: w[i, j].item()  # noqa: E731
+    return pulled(z, weight, temperature)
+
+
 def soft_contrast(
     anchors, partners, label_embeddings, *, temperature, label_temperature, symmetric=False
 ):

@@ -41,6 +41,7 @@ class Case:
         axis: the batch axis of each input, if not 0; None: the same on all ranks, in any order.
         holds: part of what an input that learns does is held constant by the method, so that
             finite differences would see what the gradient must not.
+        columns: the input that names samples by their place in the batch of all ranks.
     """
 
     inputs: Mapping[str, Tensor]
@@ -48,6 +49,7 @@ class Case:
     settings: Mapping[str, Any] = field(default_factory=dict)
     axis: Mapping[str, int | None] = field(default_factory=dict)
     holds: bool = False
+    columns: str | None = None
 
     def batch_axis(self, name: str) -> int | None:
         return self.axis.get(name, 0)
@@ -89,6 +91,13 @@ def cases() -> dict[str, list[Case]]:
     sets[3] = 0
     gaps = sets.double()  # labels unknown, in both ways, of one rank and of the other
     gaps[0], gaps[5, 2] = -1, torch.nan
+    # None for two samples, one on either rank; oneself; one named twice; some of the other rank.
+    neighbours = torch.tensor(
+        [[1, 7, -1], [0, -1, 2], [-1, -1, -1], [3, 0, 1]]
+        + [[-1, -1, -1], [4, 4, 0], [6, 2, -1], [0, 1, 2]]
+    )
+    weighted = torch.rand(B, B, generator=RNG, dtype=torch.float64) * (neighbours[:, :1] >= 0)
+    weighted = weighted.where(weighted > 0.5, 0.0)
     meanings = draw(B, 3)
     meanings[2], meanings[4:, 1] = torch.nan, torch.nan
     paths = torch.tensor(
@@ -127,6 +136,10 @@ def cases() -> dict[str, list[Case]]:
         "supcon": [
             Case({"z": draw(B, D), "labels": labels}, ("z",), TAU)
             for labels in (LABELS, HALF, sets, gaps)
+        ],
+        "graph_contrast": [
+            Case({"z": draw(B, D), "positives": edges}, ("z",), tau, columns="positives")
+            for edges in (neighbours, weighted.to_sparse()) for tau in (TAU, {"temperature": 0.02})
         ],
         "soft_contrast": [
             Case(
@@ -399,7 +412,10 @@ def test_finite_in_every_precision(name: str, case: Case, kind: Any) -> None:
 def test_order_of_samples_does_not_matter(name: str, case: Case) -> None:
     order = {n: torch.randperm(n, generator=RNG) for n in (B, M, 2 * B)}
     loss, grads = called(objective(name), case.inputs, case.settings)
-    other, shuffled = called(objective(name), case.along_batch(order.__getitem__), case.settings)
+    inputs = case.along_batch(order.__getitem__)
+    if case.columns is not None:
+        inputs[case.columns] = renamed(inputs[case.columns], order[B])
+    other, shuffled = called(objective(name), inputs, case.settings)
     assert other.item() == pytest.approx(loss.item(), rel=1e-9, abs=1e-12)
     for n in case.learns:
         axis = case.batch_axis(n)
@@ -427,6 +443,13 @@ def test_a_nan_that_comes_in_comes_out(name: str, case: Case) -> None:
         for dtype in (torch.float64, torch.float32):
             loss, _ = called(objective(name), {**case.inputs, n: x}, case.settings, dtype)
             assert loss.isnan(), (n, dtype)
+
+
+def renamed(columns: Tensor, order: Tensor) -> Tensor:
+    """Columns as they are called after the samples were put in ``order``."""
+    if columns.is_sparse:
+        return columns.index_select(1, order)
+    return torch.where(columns >= 0, order.argsort()[columns], -1)
 
 
 def half(case: Case, group: Ranks) -> dict[str, Tensor]:
@@ -491,7 +514,10 @@ def test_registered_need_is_what_is_asked_of_the_ranks(name: str, case: Case) ->
             asked.append("mean")
             return x
 
-    objective(name)(**case.inputs, **case.settings, ranks=Listening(0, 2))
+    inputs = dict(case.inputs)
+    if case.columns is not None and inputs[case.columns].is_sparse:
+        inputs[case.columns] = torch.cat([inputs[case.columns]] * 2, dim=1)  # the other rank's
+    objective(name)(**inputs, **case.settings, ranks=Listening(0, 2))
     if OBJECTIVES[name].needs == "nothing":
         assert not asked
     elif not case.settings.get("in_batch", True):
