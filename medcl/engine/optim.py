@@ -14,9 +14,21 @@ from torch.optim.lr_scheduler import LambdaLR
 from medcl import recipe as recipes
 
 
-def build(model: nn.Module, settings: recipes.Optimizer, steps: int) -> tuple[Optimizer, LambdaLR]:
-    """The optimiser of ``model`` and its schedule over ``steps`` optimiser steps."""
-    optimizer = _optimizer(groups(model, settings.weight_decay), settings)
+def build(
+    model: nn.Module,
+    settings: recipes.Optimizer,
+    steps: int,
+    *,
+    rate: Callable[[str], float] | None = None,
+) -> tuple[Optimizer, LambdaLR]:
+    """The optimiser of ``model`` and its schedule over ``steps`` optimiser steps.
+
+    ``rate`` gives a factor on the learning rate by the name of a parameter.
+    """
+    parameters = groups(model, settings.weight_decay)
+    if rate is not None:
+        parameters = _by_rate(model, parameters, settings.lr, rate)
+    optimizer = _optimizer(parameters, settings)
     factor = schedule(settings, steps)
     return optimizer, LambdaLR(optimizer, factor)
 
@@ -32,6 +44,18 @@ def groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     return [
         {"params": weights, "weight_decay": weight_decay, "adapt": True},
         {"params": others, "weight_decay": 0.0, "adapt": False},
+    ]
+
+
+def _by_rate(
+    model: nn.Module, parameters: list[dict[str, Any]], lr: float, rate: Callable[[str], float]
+) -> list[dict[str, Any]]:
+    """Each group cut into those of equal learning rate."""
+    factor = {parameter: rate(name) for name, parameter in model.named_parameters()}
+    return [
+        {**group, "params": [p for p in group["params"] if factor[p] == f], "lr": lr * f}
+        for group in parameters
+        for f in sorted({factor[p] for p in group["params"]})
     ]
 
 

@@ -1,0 +1,73 @@
+"""medcl finetune."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medcl_cli import show
+from medcl_cli.verbs.pretrain import Settings
+
+
+def finetune(
+    source: Annotated[Path, typer.Argument(help="An index, or a pretrained run.")],
+    out: Annotated[Path, typer.Option(help="The study's folder. The same again resumes it.")],
+    recipe: Annotated[
+        str | None,
+        typer.Option("--recipe", "-r", help="A recipe with a classifier; of a run, LP-FT without."),
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="CSV or Parquet: a column key (an item's path, or a patient), labels."),
+    ] = None,
+    split: Annotated[
+        Path | None, typer.Option(help="Such a table whose column split says train or test.")
+    ] = None,
+    folds: Annotated[int | None, typer.Option(help="Cross-validation over patients.")] = None,
+    repeats: Annotated[int | None, typer.Option(help="Of all folds.")] = None,
+    imbalance: Annotated[
+        str | None,
+        typer.Option(help="A study of rare positives: negatives for each, such as 1,5,10,50."),
+    ] = None,
+    instances: Annotated[
+        bool, typer.Option("--instances", help="Write down what each instance of a bag counted.")
+    ] = False,
+    explain: Annotated[int, typer.Option(help="Draw this many test bags (implies that).")] = 0,
+    workers: Annotated[int, typer.Option(help="Folds trained at once.")] = 1,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
+    settings: Settings = None,
+    json: show.Json = False,
+) -> None:
+    """Train with labels, in folds, and measure on patients who were not trained on.
+
+    Examples: medcl finetune idx -r pathology/abmil --labels slides.csv --folds 5 --out study ·
+    medcl finetune run --labels l.csv --out study
+    """
+    from medcl.finetune import finetune as tuning
+
+    asked = [f"finetune.folds={folds}"] * (folds is not None)
+    asked += [f"finetune.repeats={repeats}"] * (repeats is not None)
+    source_ = tuning.opened(source, recipe, [*(settings or ()), *asked])
+    options = {
+        "labels": labels,
+        "split": split,
+        "instances": instances or explain > 0,
+        "workers": workers,
+        "device": device,
+        "command": show.command(),
+    }
+    if imbalance is None:
+        results = [tuning.finetune(source_, out, **options)]
+    else:
+        results = tuning.imbalanced(source_, out, tuning.ratios(imbalance), **options)
+    if json:
+        show.as_json([r.as_dict() for r in results] if imbalance else results[0].as_dict())
+        return
+    for result in results:
+        show.table(result.title, *result.table())
+        if result.figures.classes:
+            show.table("Class by class", *result.by_class())
+        typer.echo(result.verdict())
+    typer.echo(f"Next: medcl report {out}")

@@ -1,0 +1,1 @@
+"""Classifiers for any modality: a head on an encoder. One file each."""

@@ -1,0 +1,197 @@
+"""``medcl finetune``: from an index or a run, and labels, to figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medcl import plugin as plugins
+from medcl import recipe as recipes
+from medcl.archive.index import Index
+from medcl.archive.scanning import LABEL
+from medcl.errors import UsageError
+from medcl.evaluate.embeddings import usable
+from medcl.finetune import labels as tables
+from medcl.finetune import truth as truths
+from medcl.finetune.folds import of_run
+from medcl.finetune.result import FinetuneResult
+from medcl.finetune.study import labelled, study
+from medcl.finetune.training import Work
+from medcl.plugin import Samples
+from medcl.recipe import Recipe
+from medcl.registry import did_you_mean
+from medcl.run import Run, load_samples
+
+SPLIT = "split"
+"""The column of a split's table that says train, validation or test."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is trained: a recipe on an index, beginning with a run's encoder if there is one."""
+
+    recipe: Recipe
+    data: Path
+    run: Run | None = None
+
+
+def opened(path: Path, recipe: str | Path | None, settings: Sequence[str] = ()) -> Source:
+    """An index with a recipe; or a run, whose data and encoder stay as they are.
+
+    Of a run, ``classifier``, ``finetune`` and ``optimizer`` come from ``recipe``; without one they
+    are LP-FT and the defaults.
+
+    Raises:
+        UsageError: if the folder is neither, an index comes without a recipe, or a recipe is for
+            another plugin.
+    """
+    if not (path / "recipe.yaml").is_file():
+        index = Index.open(path)
+        if recipe is None:
+            raise UsageError("Say how to train on this index: -r RECIPE. See medcl recipes.")
+        chosen = recipes.load(recipe, settings)
+        if chosen.plugin != index.plugin_name:
+            raise UsageError(
+                f"Recipe '{recipe}' is for plugin '{chosen.plugin}', and {path} was indexed by "
+                f"'{index.plugin_name}'."
+            )
+        return Source(chosen, path)
+    run = Run.open(path)
+    raw: dict[str, Any] = run.recipe.model_dump(mode="json")
+    raw |= {"classifier": {"name": "lp-ft"}, "optimizer": {}}
+    if recipe is not None:
+        given = recipes.load(recipe).model_dump(mode="json")
+        if given["plugin"] != raw["plugin"]:
+            raise UsageError(
+                f"Recipe '{recipe}' is for plugin '{given['plugin']}', and {path} for "
+                f"'{raw['plugin']}'."
+            )
+        raw |= {name: given[name] for name in ("name", "classifier", "finetune", "optimizer")}
+    return Source(recipes.parse(raw, settings), run.data, run)
+
+
+def finetune(
+    source: Source,
+    out: Path,
+    *,
+    labels: Path | None = None,
+    split: Path | None = None,
+    imbalance: float | None = None,
+    instances: bool = False,
+    workers: int = 1,
+    device: str = "auto",
+    command: str = "",
+) -> FinetuneResult:
+    """Train the recipe's classifier with labels, in folds, and measure it on unseen patients.
+
+    Args:
+        source: see `opened`. Of a run without folds and a given split, its own test patients are
+            tested.
+        out: the study's folder; the same again goes on where it stopped.
+        labels: a table, see `medcl.finetune.labels.read`; None for what the samples carry.
+        split: such a table with a column ``split``: train, validation or test.
+        imbalance: negatives for each positive patient to leave in training.
+        instances: write down what each instance of the test bags counted for.
+        workers: processes.
+        device: "cpu", "cuda", ..., or "auto".
+        command: how this was called, for the record.
+
+    Raises:
+        UsageError: for a recipe without classifier, a missing label, or another study in ``out``.
+        MedclError: for labels of the wrong kind, a patient on two sides of a given split, or a
+            training that failed.
+    """
+    recipe, data, run = source.recipe, source.data, source.run
+    recipe.part("classifier")
+    index = Index.open(data)
+    samples = load_samples(recipe, data, task=recipe.finetune.task, workers=max(2, workers))
+    found = tables.read(labels, index) if labels is not None else tables.Labels()
+    samples = tables.add(samples, found, index)
+    task = None
+    if recipe.finetune.task is not None:
+        task = plugins.get(recipe.plugin).tasks[recipe.finetune.task]
+    elif recipe.finetune.label is None and recipe.finetune.kind != "multilabel":
+        recipe = _only_label(recipe, found, samples)
+    given = _given(recipe, samples, index, split, run)
+    samples, truth, rows, without = labelled(samples, truths.truth(samples, recipe.finetune, task))
+    notes = list(found.notes)
+    if without:
+        notes.append(f"{without:,} items have no label and were left out.")
+    if run is not None and recipe.finetune.folds is not None:
+        notes.append("Pretraining saw the tested patients too, though without labels.")
+    place = dict(index.items.select("id", "site").iter_rows())
+    return study(
+        Work(samples, truth, recipe, out, run.path if run else None, usable(device), instances),
+        [place.get(item) for item in samples.items],
+        label=task.label if task else recipe.finetune.label or ", ".join(truth.classes),
+        given=None if given is None else [given[row] for row in rows],
+        imbalance=imbalance,
+        notes=notes,
+        workers=workers,
+        command=command,
+    )
+
+
+def _only_label(recipe: Recipe, found: tables.Labels, samples: Samples) -> Recipe:
+    """The table's only label column, if nothing else says which one is meant."""
+    columns = [name for name in found.columns if name not in (SPLIT, recipe.split.given)]
+    if len(columns) != 1:
+        return recipe
+    chosen = recipe.finetune.model_copy(update={"label": columns[0]})
+    return recipe.model_copy(update={"finetune": chosen})
+
+
+def _given(
+    recipe: Recipe, samples: Samples, index: Index, split: Path | None, run: Run | None
+) -> list[str] | None:
+    """A split that is not drawn here, by sample.
+
+    Raises:
+        UsageError: if a table without the column, or no column at all, is to say it.
+    """
+    if split is not None:
+        table = tables.read(split, index)
+        if SPLIT not in table.columns:
+            raise UsageError(f"{split} has no column '{SPLIT}' that says train or test.")
+        return [str(table.rows.get(item, {}).get(SPLIT) or "") for item in samples.items]
+    name = recipe.split.given
+    if name is not None:
+        name = name.removeprefix(LABEL)
+        if name in samples.labels:
+            return [str(value) for value in np.asarray(samples.labels[name])]
+        if name in index.items.columns:
+            part = dict(index.items.select("id", name).iter_rows())
+            return [str(part.get(item)) for item in samples.items]
+        hint = did_you_mean(name, [*samples.labels, *index.items.columns])
+        raise UsageError(f"split.given: neither the labels nor the index have '{name}'. {hint}")
+    if run is not None and recipe.finetune.folds is None:
+        return of_run(samples.patients, run.split())
+    return None
+
+
+def imbalanced(
+    source: Source, out: Path, ratios: Sequence[float], **asked: Any
+) -> list[FinetuneResult]:
+    """The same study with ever fewer positive patients to learn from, each in ``out/1toN``."""
+    return [finetune(source, out / f"1to{r:g}", imbalance=r, **asked) for r in ratios]
+
+
+def ratios(text: str) -> tuple[float, ...]:
+    """``"1,5,10"`` as numbers.
+
+    Raises:
+        UsageError: if it is something else, or one is not above 0.
+    """
+    try:
+        found = tuple(float(word) for word in text.split(","))
+    except ValueError:
+        found = ()
+    if not found or min(found) <= 0:
+        raise UsageError(
+            f"--imbalance {text}: give negatives for each positive, such as 1,5,10,50."
+        )
+    return found

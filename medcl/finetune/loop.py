@@ -1,0 +1,253 @@
+"""One training: a classifier, its batches, early stopping. Knows neither folds nor files."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from medcl import recipe as recipes
+from medcl.engine import optim
+from medcl.engine.seeds import MODEL, ORDER, derive, reseed
+from medcl.errors import MedclError
+from medcl.finetune.batches import Read, ahead, balanced, cut, shuffled
+from medcl.finetune.contract import Classifier, Outputs
+from medcl.finetune.losses import supervised
+from medcl.finetune.predictions import probabilities
+from medcl.finetune.standard import Standard
+from medcl.methods.contract import State
+
+Build = Callable[[Mapping[str, Tensor], Outputs], Classifier]
+
+
+@dataclass(frozen=True)
+class Learning:
+    """What is learnt from: positions and labels.
+
+    Attributes:
+        read: positions → a batch.
+        y: (N, ...) labels of all samples, see `Outputs.kind`; a regression's are standardised here.
+        patients: (N,) int64 codes.
+        train: positions to learn from.
+        validation: positions by which the best epoch is chosen; none: the last one is kept.
+        strata: (len(train),) for the balanced sampler; None to shuffle.
+    """
+
+    read: Read
+    y: Tensor
+    patients: Tensor
+    train: NDArray[np.int64]
+    validation: NDArray[np.int64]
+    strata: NDArray[np.str_] | None = None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A classifier with what it needs to be used again.
+
+    Attributes:
+        model: the classifier of the best epoch, behind its standardisation.
+        epochs: that were trained.
+        best: the epoch that was kept, counted from 1.
+        history: by epoch: training loss and the validation's figure.
+    """
+
+    model: Model
+    epochs: int
+    best: int
+    history: list[dict[str, float]]
+
+
+class Model(nn.Module):
+    """A classifier behind the standardisation of its inputs and, of a regression, its values."""
+
+    def __init__(self, classifier: Classifier, inputs: Standard, values: Standard) -> None:
+        super().__init__()
+        assert isinstance(classifier, nn.Module)
+        self.classifier = classifier
+        self.inputs, self.values = inputs, values
+
+    def step(self, batch: Mapping[str, Tensor], state: State) -> dict[str, Tensor]:
+        """See `Classifier.step`."""
+        return self.classifier.step(self._standardised(batch), state)
+
+    @torch.inference_mode()
+    def predict(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """See `Classifier.predict`; a regression's scores are in the unit of its label."""
+        made = self.classifier.predict(self._standardised(batch))
+        return {**made, "scores": self.values.back(made["scores"].float())}
+
+    def _standardised(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {**batch, "x": self.inputs(batch["x"])}
+
+
+def fit(
+    build: Build,
+    outputs: Outputs,
+    learning: Learning,
+    settings: recipes.Finetune,
+    optimizer: recipes.Optimizer,
+    *,
+    seed: int,
+    device: torch.device,
+) -> Trained:
+    """Train until the epochs are over, or validation does not get better.
+
+    Everything random is drawn under ``seed``: the same call gives the same weights.
+
+    Raises:
+        MedclError: if the loss stops being a number.
+    """
+    reseed(device, seed, MODEL)
+    model = _model(build, outputs, learning, settings).to(device)
+    rate = getattr(model.classifier, "rate", None)
+    per_epoch = len(cut(learning.train, settings.batch_size))
+    steps = settings.epochs * per_epoch
+    mover, schedule = optim.build(
+        model.classifier, optimizer, steps, rate=rate if callable(rate) else None
+    )
+    y = learning.y
+    if outputs.kind == "regression":
+        y = model.values(y.unsqueeze(-1).to(device)).squeeze(-1).cpu()
+    watch = _Watch(settings, outputs, learning)
+    step = 0
+    for epoch in range(1, settings.epochs + 1):
+        model.train()
+        total = torch.zeros((), device=device)
+        batches = cut(_order(learning, seed, epoch), settings.batch_size)
+        for rows, read in ahead(learning.read, batches):
+            batch = on(read, device)
+            at = torch.from_numpy(rows)
+            batch["y"], batch["patient"] = y[at].to(device), learning.patients[at].to(device)
+            made = model.step(batch, State(step, steps))
+            mover.zero_grad(set_to_none=True)
+            made["loss"].backward()
+            if optimizer.clip is not None:
+                nn.utils.clip_grad_norm_(model.parameters(), optimizer.clip)
+            mover.step()
+            schedule.step()
+            model.classifier.after_step(State(step, steps))
+            total += made["loss"].detach() * (len(rows) / len(learning.train))
+            step += 1
+        loss = float(total)
+        if not np.isfinite(loss):
+            raise MedclError(
+                f"The loss is not a number any more in epoch {epoch}: lower optimizer.lr, or set "
+                "optimizer.clip. If it is so from the first epoch, look for NaN in the features."
+            )
+        if watch.enough(model, epoch, loss, device):
+            break
+    return watch.trained(model)
+
+
+class _Watch:
+    """Remembers the best epoch so far."""
+
+    def __init__(self, settings: recipes.Finetune, outputs: Outputs, learning: Learning) -> None:
+        self.settings, self.outputs, self.learning = settings, outputs, learning
+        self.history: list[dict[str, float]] = []
+        self.best = 0
+        self._best_figure = (-np.inf, -np.inf)
+        self._weights: dict[str, Tensor] = {}
+
+    def enough(self, model: Model, epoch: int, loss: float, device: torch.device) -> bool:
+        """Note an epoch; whether patience is over."""
+        self.history.append({"loss": loss})
+        if not len(self.learning.validation):
+            self.best = epoch
+            return False
+        figure = self._figure(model, device)
+        self.history[-1]["validation"] = figure[0]
+        if figure > self._best_figure:
+            self.best, self._best_figure = epoch, figure
+            self._weights = copy.deepcopy(model.state_dict())
+        patience = self.settings.patience
+        return patience is not None and epoch - self.best >= patience
+
+    def trained(self, model: Model) -> Trained:
+        """The model as it was in its best epoch."""
+        if self._weights:
+            model.load_state_dict(self._weights)
+        return Trained(
+            model.eval(), len(self.history), self.best or len(self.history), self.history
+        )
+
+    def _figure(self, model: Model, device: torch.device) -> tuple[float, float]:
+        """What is to be high on the validation patients; ties are broken by the loss."""
+        from medcl.evaluate import metrics
+
+        rows = self.learning.validation
+        scores = predict(model, self.learning.read, rows, self.settings.batch_size, device)
+        y = self.learning.y[torch.from_numpy(rows)]
+        unit, truth = model.values(scores.to(device)).cpu(), y
+        if self.outputs.kind == "regression":
+            truth = model.values(y.unsqueeze(-1).to(device)).squeeze(-1).cpu()
+        loss = float(supervised(self.outputs, unit, truth))
+        kind, monitor = self.outputs.kind, self.settings.monitor
+        if monitor == "loss" or kind not in ("binary", "multiclass", "multilabel"):
+            return -loss, 0.0
+        labels = y.nan_to_num(-1).long().numpy()
+        chance = probabilities(kind, scores.numpy())
+        value = metrics.measure(kind, labels, chance, metrics.once(len(rows)))[monitor][0]
+        return (float(value) if np.isfinite(value) else -np.inf), -loss
+
+
+def predict(
+    model: Model,
+    read: Read,
+    rows: NDArray[np.int64],
+    batch_size: int,
+    device: torch.device,
+    instances: Callable[[NDArray[np.int64], Mapping[str, Tensor], Tensor], None] | None = None,
+) -> Tensor:
+    """Scores (len(rows), size) on the CPU.
+
+    Args:
+        model: put into evaluation mode.
+        read: positions → a batch.
+        rows: positions.
+        batch_size: samples at once.
+        device: where the model is.
+        instances: told of each batch of bags: its rows, what was read, and what its instances
+            counted for.
+    """
+    model.eval()
+    out = []
+    for at, batch in ahead(read, cut(rows, batch_size)):
+        made = model.predict(on(batch, device))
+        out.append(made["scores"].cpu())
+        if instances is not None and "instances" in made:
+            instances(at, batch, made["instances"].float().cpu())
+    return torch.cat(out)
+
+
+def on(batch: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """The batch on a device."""
+    return {name: values.to(device) for name, values in batch.items()}
+
+
+def _order(learning: Learning, seed: int, epoch: int) -> NDArray[np.int64]:
+    rng = np.random.default_rng(derive(seed, ORDER, epoch))
+    if learning.strata is None:
+        return shuffled(learning.train, rng)
+    return balanced(learning.train, learning.strata, rng)
+
+
+def _model(build: Build, outputs: Outputs, learning: Learning, settings: recipes.Finetune) -> Model:
+    """The classifier as initialised, and the means and deviations of the training samples."""
+    rows = learning.train[: max(2, min(len(learning.train), settings.batch_size))]
+    example = learning.read(rows)
+    at = torch.from_numpy(rows)
+    example |= {"y": learning.y[at], "patient": learning.patients[at]}
+    inputs, values = Standard(()), Standard(())
+    if settings.standardise:
+        batches = ahead(learning.read, cut(learning.train, settings.batch_size))
+        inputs = Standard.of(batch["x"] for _, batch in batches)
+    if outputs.kind == "regression":
+        values = Standard.of([learning.y[torch.from_numpy(learning.train)].unsqueeze(-1)])
+    return Model(build(example | {"x": inputs(example["x"])}, outputs), inputs, values)

@@ -1,0 +1,228 @@
+"""Figures of out-of-fold predictions, with intervals over patients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medcl.evaluate import calibration, metrics
+from medcl.evaluate.bootstrap import Interval, bootstrap
+from medcl.evaluate.metrics import Counted, Measures
+from medcl.evaluate.result import Class
+from medcl.evaluate.survival import concordance
+from medcl.finetune.predictions import CALIBRATED, probabilities
+from medcl.finetune.truth import ONE_CLASS, SURVIVAL, Truth
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What one fold predicted of its test samples.
+
+    Attributes:
+        repeat: which drawing of the folds.
+        rows: (n,) positions of the samples.
+        scores: (n, size), as they left the classifier.
+        temperature: that the validation samples ask for.
+        threshold: of the second class's calibrated probability.
+    """
+
+    repeat: int
+    rows: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    temperature: float = 1.0
+    threshold: float = 0.5
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A figure over trainings: mean, deviation over folds, and over the repeats' means."""
+
+    mean: float
+    folds: float
+    repeats: float | None
+
+
+@dataclass(frozen=True)
+class Figures:
+    """All figures of a study.
+
+    Attributes:
+        metrics: over all folds of a repeat pooled, a mean over repeats.
+        classes: per class.
+        confusion: rows are the truth; summed over repeats.
+        thresholded: of two classes: what comes of the threshold chosen on validation patients.
+        folds: each fold measured by itself, as published tables do.
+        calibration: expected calibration error as it is, and after temperature scaling.
+        reliability: confidence, share right and count of each bin, after scaling.
+    """
+
+    metrics: dict[str, Interval]
+    classes: list[Class]
+    confusion: list[list[int]]
+    thresholded: dict[str, Interval]
+    folds: dict[str, Spread]
+    calibration: dict[str, float]
+    reliability: list[tuple[float, float, int]]
+
+
+def figures(
+    found: Truth, patients: NDArray, made: Sequence[Predicted], *, resamples: int, seed: int
+) -> Figures:
+    """Measure predictions.
+
+    Args:
+        found: the labels of all samples.
+        patients: (N,) whose each is.
+        made: by fold.
+        resamples: of patients.
+        seed: of the resamples.
+    """
+    rows = np.concatenate([fold.rows for fold in made])
+    fold_of = np.repeat(np.arange(len(made)), [len(fold.rows) for fold in made])
+    repeat = np.array([fold.repeat for fold in made])[fold_of]
+    chance = np.concatenate([probabilities(found.kind, f.scores) for f in made])
+    pooled = partial(_over_repeats, found.at(rows), chance, repeat, fold_of)
+    resampled = bootstrap(pooled, patients[rows], resamples=resamples, seed=seed)
+    names = [name for name in resampled.values if not name.startswith("class_")]
+    thresholded: dict[str, Interval] = {}
+    if found.kind == "binary":
+        cut = np.concatenate([_cut(fold) for fold in made])
+        over = bootstrap(
+            partial(_over_repeats, found.at(rows), cut, repeat, fold_of),
+            patients[rows],
+            resamples=resamples,
+            seed=seed,
+        )
+        kept = ("accuracy", "balanced_accuracy", "f1")
+        thresholded = {name: over.interval(name) for name in kept}
+        for name in ("sensitivity", "ppv"):
+            thresholded[name] = over.interval(f"class_{name}", 1)
+        thresholded["specificity"] = over.interval("class_sensitivity", 0)
+    classes, confusion = [], []
+    if found.kind in (*ONE_CLASS, "multilabel"):
+        for c, name in enumerate(found.classes):
+            mine = np.unique(
+                rows[
+                    (found.y[rows, c] if found.y.ndim == 2 else found.y[rows])
+                    == (1 if found.y.ndim == 2 else c)
+                ]
+            )
+            per = {n.removeprefix("class_"): resampled.interval(n, c) for n in metrics.PER_CLASS}
+            classes.append(Class(name, len(mine), len(np.unique(patients[mine])), per))
+    if found.kind in ONE_CLASS:
+        counted = metrics.confusion(
+            found.y[rows], chance.argmax(1), metrics.once(len(rows)), len(found.classes)
+        )
+        confusion = counted[..., 0].astype(int).tolist()
+    errors, bins = _calibration(found, made)
+    return Figures(
+        metrics={name: resampled.interval(name) for name in names},
+        classes=classes,
+        confusion=confusion,
+        thresholded=thresholded,
+        folds=_by_fold(found, made),
+        calibration=errors,
+        reliability=bins,
+    )
+
+
+def measure(
+    found: Truth, chance: NDArray, weight: Counted, fold: NDArray[np.integer] | None = None
+) -> Measures:
+    """The measures of a kind of problem: those of `medcl.evaluate.metrics` and a few more."""
+    if found.kind in SURVIVAL:
+        return concordance(found.y[:, 0], found.y[:, 1] > 0, chance[:, 0], weight, fold)
+    if found.kind == "regression":
+        return metrics.measure("regression", found.y, chance, weight)
+    if found.kind == "multilabel":
+        codes = np.nan_to_num(found.y, nan=-1).astype(np.int64)
+        return metrics.measure("multilabel", codes, chance, weight)
+    kind = "binary" if found.kind == "binary" else "multiclass"
+    made = metrics.measure(kind, found.y, chance, weight)
+    right = chance.argmax(1) == found.y
+    total = weight.total(np.ones(len(found)))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        made["accuracy"] = weight.total(right.astype(np.float64)) / total
+        if found.kind == "ordinal":
+            off = np.abs(chance.argmax(1) - found.y).astype(np.float64)
+            made["mae"] = weight.total(off) / total
+    return made
+
+
+def _over_repeats(
+    found: Truth, chance: NDArray, repeat: NDArray, fold: NDArray, weight: Counted
+) -> Measures:
+    """The mean over repeats: scores of different trainings are never ranked together twice."""
+    each = []
+    for number in np.unique(repeat):
+        mine = np.flatnonzero(repeat == number)
+        each.append(measure(found.at(mine), chance[mine], weight.at(mine), fold[mine]))
+    return {name: np.mean([one[name] for one in each], axis=0) for name in each[0]}
+
+
+def _cut(fold: Predicted) -> NDArray[np.float64]:
+    """Two columns of 0 and 1: what the threshold says."""
+    over = probabilities("binary", fold.scores, fold.temperature)[:, 1] >= fold.threshold
+    return np.stack([~over, over], 1).astype(np.float64)
+
+
+def _by_fold(found: Truth, made: Sequence[Predicted]) -> dict[str, Spread]:
+    each: dict[str, list[float]] = {}
+    for fold in made:
+        chance = probabilities(found.kind, fold.scores)
+        measured = measure(found.at(fold.rows), chance, metrics.once(len(fold.rows)))
+        for name, value in measured.items():
+            if not name.startswith("class_"):
+                each.setdefault(name, []).append(float(value[0]))
+    repeat = np.array([fold.repeat for fold in made])
+    out = {}
+    for name, listed in each.items():
+        values = np.array(listed)
+        defined = np.isfinite(values)
+        if not defined.any():
+            continue
+        means = [
+            values[defined & (repeat == r)].mean()
+            for r in np.unique(repeat)
+            if (defined & (repeat == r)).any()
+        ]
+        out[name] = Spread(
+            mean=float(values[defined].mean()),
+            folds=float(values[defined].std()),
+            repeats=float(np.std(means)) if len(means) > 1 else None,
+        )
+    return out
+
+
+def _calibration(
+    found: Truth, made: Sequence[Predicted]
+) -> tuple[dict[str, float], list[tuple[float, float, int]]]:
+    if found.kind not in CALIBRATED:
+        return {}, []
+    errors = {}
+    curve = None
+    for name, scaled in (("ece", False), ("ece_scaled", True)):
+        sure, right = [], []
+        for fold in made:
+            chance = probabilities(found.kind, fold.scores, fold.temperature if scaled else 1.0)
+            y = found.y[fold.rows]
+            if found.kind == "multilabel":
+                known = np.isfinite(y)
+                sure.append(chance[known])
+                right.append(y[known] == 1)
+            else:
+                sure.append(chance.max(1))
+                right.append(chance.argmax(1) == y)
+        curve = calibration.reliability(np.concatenate(sure), np.concatenate(right))
+        errors[name] = curve.error
+    assert curve is not None
+    bins = [
+        (float(c), float(r), int(n))
+        for c, r, n in zip(curve.confidence, curve.right, curve.samples, strict=True)
+        if n
+    ]
+    return errors, bins

@@ -1,0 +1,233 @@
+"""All folds of a recipe, trained, pooled and measured.
+
+::
+
+    OUT/recipe.yaml           the recipe, every default written out
+    OUT/study.json            what the folds were made from; written first
+    OUT/folds/r0f3/           each training: see `medcl.finetune.training`
+    OUT/predictions.parquet   id, patient, repeat, fold, truth and every score
+    OUT/finetune.json         all figures: `medcl.finetune.result.FinetuneResult`
+
+Run again, it trains what is not there yet and ends with the same figures.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from medcl import recipe as recipes
+from medcl.archive.atomic import locked, replacing, write_text
+from medcl.archive.failure import Failure
+from medcl.archive.pmap import pmap
+from medcl.archive.reading import read_json, read_table
+from medcl.errors import MedclError, UsageError
+from medcl.evaluate.embeddings import take
+from medcl.evaluate.result import Side
+from medcl.finetune import scoring, training
+from medcl.finetune import truth as truths
+from medcl.finetune.folds import Part, parts, thinned
+from medcl.finetune.result import FinetuneResult
+from medcl.finetune.scoring import Predicted
+from medcl.finetune.training import SCORE, Work
+from medcl.finetune.truth import Truth
+from medcl.plugin import Samples
+from medcl.provenance import commit, versions
+
+STUDY = "study.json"
+_REMEDY = "Run the same medcl finetune again, or take another --out."
+
+
+def study(
+    work: Work,
+    sites: Sequence[str | None],
+    *,
+    label: str,
+    given: Sequence[str] | None = None,
+    imbalance: float | None = None,
+    notes: Sequence[str] = (),
+    workers: int = 1,
+    command: str = "",
+) -> FinetuneResult:
+    """Train all folds of ``work`` that are not there yet, and measure their predictions.
+
+    Args:
+        work: samples with their labels, the recipe, and where to write.
+        sites: (N,) where each sample comes from.
+        label: what the labels are called.
+        given: (N,) a split by sample, see `medcl.finetune.folds.parts`.
+        imbalance: negatives for each positive patient to leave in training; two classes only.
+        notes: for the reader of the figures.
+        workers: processes, each training one fold.
+        command: how this was called.
+
+    Raises:
+        UsageError: if ``out`` holds another study, or another process works on it.
+        MedclError: if a fold could not be trained: names the first, and how many.
+    """
+    recipe, samples = work.recipe, work.samples
+    patients = np.asarray(samples.patients)
+    drawn = parts(samples.patients, sites, work.truth.strata(), recipe, given)
+    if imbalance is not None:
+        if work.truth.kind != "binary":
+            raise UsageError("--imbalance is for two classes: the second one is made rarer.")
+        positive = work.truth.y == 1
+        drawn = [thinned(p, samples.patients, positive, imbalance, recipe.seed) for p in drawn]
+    busy = f"Another process is training into {work.out}. Wait for it, or take another --out."
+    with locked(work.out / ".lock", busy):
+        made_from = _claim(work, drawn)
+        pending = [part for part in drawn if not work.done(part)]
+        _train(work, pending, workers)
+        made = [_predicted(work, part) for part in drawn]
+        _save_predictions(work, drawn)
+    facts = [read_json(work.folder(part) / training.FACTS, _REMEDY) for part in drawn]
+    settings = recipe.finetune
+    result = FinetuneResult(
+        classifier=recipe.part("classifier").name,
+        label=label,
+        kind=work.truth.kind,
+        classes=list(work.truth.classes),
+        folds=len({part.fold for part in drawn}),
+        repeats=settings.repeats,
+        train=_side(work.truth, patients, [p.train for p in drawn]),
+        test=_side(work.truth, patients, [p.test for p in drawn]),
+        figures=scoring.figures(
+            work.truth, patients, made, resamples=settings.bootstraps, seed=recipe.seed
+        ),
+        notes=[*notes, *_notes(work.truth, patients, drawn)],
+        imbalance=imbalance,
+        trainings=len(drawn),
+        epochs=float(np.mean([f["epochs"] for f in facts])),
+        best=float(np.mean([f["best"] for f in facts])),
+        resamples=settings.bootstraps,
+        seed=recipe.seed,
+        recipe=recipe.name,
+        command=command,
+        commit=commit(),
+        versions=versions(recipe.plugin),
+        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        seconds=round(sum(f["seconds"] for f in facts), 1),
+        made_from=made_from,
+    )
+    result.save(work.out)
+    return result
+
+
+def _train(work: Work, pending: Sequence[Part], workers: int) -> None:
+    failed: list[tuple[Part, Failure]] = []
+    for part, outcome in pmap(
+        partial(training.train, work), pending, workers=workers, label="folds"
+    ):
+        if isinstance(outcome, Failure):
+            failed.append((part, outcome))
+    if failed:
+        part, first = failed[0]
+        raise MedclError(
+            f"{len(failed)} of {len(pending)} trainings failed; {part.name}: {first.reason}"
+        )
+
+
+def _claim(work: Work, drawn: Sequence[Part]) -> str:
+    """Bind the folder to this study.
+
+    Raises:
+        UsageError: if it holds another one: says what differs.
+    """
+    text = recipes.dump(work.recipe)
+    facts = {
+        "recipe": hashlib.sha256(text.encode()).hexdigest(),
+        "samples": _hash(work.samples.ids, work.samples.patients),
+        "labels": hashlib.sha256(np.ascontiguousarray(work.truth.y).tobytes()).hexdigest(),
+        "folds": _hash(*([p.train, p.validation, p.test] for p in drawn)),
+    }
+    path = work.out / STUDY
+    if path.is_file():
+        old = read_json(path, _REMEDY)
+        changed = [name for name, value in facts.items() if old.get(name) != value]
+        if changed:
+            raise UsageError(
+                f"{work.out} holds a study with other {' and '.join(changed)}. Take another --out, "
+                "or remove that folder."
+            )
+    else:
+        write_text(work.out / "recipe.yaml", text)
+        write_text(path, json.dumps(facts, indent=1) + "\n")
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def _hash(*values: Any) -> str:
+    text = json.dumps(values, default=lambda array: array.tolist())
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _predicted(work: Work, part: Part) -> Predicted:
+    folder = work.folder(part)
+    frame = read_table(folder / training.PREDICTIONS, _REMEDY)
+    facts = read_json(folder / training.FACTS, _REMEDY)
+    return Predicted(
+        repeat=part.repeat,
+        rows=frame["row"].to_numpy(),
+        scores=frame.select(pl.col(f"^{SCORE}.*$")).to_numpy(),
+        temperature=facts["temperature"],
+        threshold=facts["threshold"],
+    )
+
+
+def _save_predictions(work: Work, drawn: Sequence[Part]) -> None:
+    """All folds' predictions, with scores named after their classes."""
+    frames = []
+    for part in drawn:
+        frame = read_table(work.folder(part) / training.PREDICTIONS, _REMEDY)
+        where = pl.lit(part.repeat).alias("repeat"), pl.lit(part.fold).alias("fold")
+        frames.append(frame.drop("row").with_columns(*where))
+    whole = pl.concat(frames)
+    scores = [name for name in whole.columns if name.startswith(SCORE)]
+    if len(scores) == len(work.truth.classes):
+        names = zip(scores, work.truth.classes, strict=True)
+        whole = whole.rename({score: f"{SCORE}{name}" for score, name in names})
+    with replacing(work.out / training.PREDICTIONS) as temporary:
+        whole.write_parquet(temporary)
+
+
+def _side(found: Truth, patients: NDArray, rows: Sequence[NDArray]) -> Side:
+    every = np.unique(np.concatenate(rows))
+    return Side(len(np.unique(patients[every])), len(every), truths.counts(found, every))
+
+
+def _notes(found: Truth, patients: NDArray, drawn: Sequence[Part]) -> list[str]:
+    """What a reader must know before trusting the figures."""
+    notes = []
+    people = len(np.unique(patients[np.concatenate([part.test for part in drawn])]))
+    if people < 20:
+        notes.append(
+            f"Only {people} test patients: intervals over so few are too narrow; take them as a "
+            "lower bound of the uncertainty."
+        )
+    if not all(len(part.validation) for part in drawn):
+        notes.append(
+            "Nobody was set apart for validation: the last epoch is kept, the threshold is 0.5 and "
+            "probabilities are not calibrated."
+        )
+    return notes
+
+
+def labelled(samples: Samples, found: Truth) -> tuple[Samples, Truth, NDArray[np.int64], int]:
+    """The samples with a label, their labels and positions, and how many items have none.
+
+    Raises:
+        UsageError: if no sample has one.
+    """
+    known = np.flatnonzero(found.known)
+    if not len(known):
+        raise UsageError("No sample carries the label. Does its table's key fit the index?")
+    items = np.asarray(samples.items)
+    without = len(np.unique(items)) - len(np.unique(items[known]))
+    return take(samples, known), found.at(known), known, without
