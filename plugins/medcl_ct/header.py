@@ -23,6 +23,7 @@ _PROJECTION = {
     *("MIP", "MINIP", "MEAN_IP", "PROJECTION IMAGE", "CSAMANIPULATED", "VRT", "VOLUME_RENDERED"),
     *("SSD", "3D", "PASTED"),
 }
+_DRAWN = {"SEG": "dcmqi segimage2itkimage", "RTSTRUCT": "plastimatch convert"}
 _HU = re.compile(r"HU|houn|US$", re.IGNORECASE)  # also as it is misspelt; US: unspecified
 _NOBODY = {"", "0", "anon", "anonymous", "anonymized", "anonymised", "unknown", "none", "na", "n/a"}
 _NOBODY |= {"removed", "deleted", "no id", "noid", "patient", "xxx", "no name"}
@@ -142,6 +143,13 @@ def _refused(tags: Tags, left: int | None) -> tuple[str, str] | None:
         return "directory", "A DICOMDIR: the files it lists are indexed themselves."
     if sop.startswith(_CAPTURE):
         return "secondary-capture", "A secondary capture: a picture of something, not a scan."
+    if modality in _DRAWN:
+        return (
+            "segmentation",
+            f"A mask or contours in DICOM ({modality}), which is not read: convert it and its CT "
+            "to NIfTI, and put them side by side as NAME_seg.nii.gz and NAME.nii.gz "
+            f"({_DRAWN[modality]}, dcm2niix).",
+        )
     if modality != "CT" and sop not in (CT_IMAGE, *ENHANCED):
         shown = modality if re.fullmatch(r"[A-Z]{2,16}", modality) else "not given"
         return "not-ct", f"The modality is {shown}, not CT."

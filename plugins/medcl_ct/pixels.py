@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from medcl.errors import MedclError
 from medcl.plugin import MEMBER
-from medcl_ct import archives, enhanced, header, tags, volumes
+from medcl_ct import archives, enhanced, header, nested, tags, volumes
 from medcl_ct.quiet import quiet
 from medcl_ct.units import VOLUMES
 
@@ -63,9 +63,8 @@ def open_source(root: Path, files: Sequence[str]) -> Source:
     Raises:
         MedclError: if the geometry cannot be read.
     """
-    first = files[0].partition(MEMBER)[0]
-    if first.lower().endswith(VOLUMES):
-        return _volume(root / first)
+    if files[0].lower().endswith(VOLUMES):
+        return _volume(nested.open_volume(root, files[0]))
     read: dict[str, tags.Tags] = {}
     for file, opener, size in _each(root, files, tags.HEADER_LIMIT):
         read[file] = tags.read(opener, size)[0]
@@ -238,9 +237,7 @@ def _frames(root: Path, file: str) -> Source:
     )
 
 
-def _volume(path: Path) -> Source:
-    volume = volumes.open_volume(path)
-
+def _volume(volume: volumes.Volume) -> Source:
     def each() -> Iterator[tuple[int, NDArray[np.float32]]]:
         data = volume.data()
         for n, at in enumerate(volume.order):

@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from medcl.errors import MedclError, UsageError
-from medcl_ct import benchmark, body
+from medcl_ct import benchmark, body, nested
 from medcl_ct.findings import Policy, policies, refuse
 from medcl_ct.pixels import PADDING, Source, open_source
 from medcl_ct.resample import Grid, is_identity, over, uneven, weights
 from medcl_ct.stacking import Regularity, normal, places, regularity
 from medcl_ct.units import is_mask
-from medcl_ct.volumes import NOT_AIR, open_volume
+from medcl_ct.volumes import NOT_AIR
 
 AIR = -1024
 _IN_MEMORY = 256 * 1024 * 1024  # bytes of one array
@@ -82,7 +82,7 @@ def prepare(
     if lowest > NOT_AIR:
         refuse(["not-hu"], rules)
     mask = next((file for file in files if is_mask(file)), None)
-    masks = None if mask is None else _masks(root / mask, root / files[0], plan)
+    masks = None if mask is None else _masks(root, mask, files[0], plan)
     arrays: dict[str, np.ndarray] = {}
     for n, part in enumerate(plan.parts):
         hu, affine = _upright(part.across(staged[part.first : part.last]), plan, part)
@@ -248,9 +248,9 @@ def _in_plane(
     return out
 
 
-def _masks(path: Path, image: Path, plan: _Plan) -> list[NDArray[np.uint8]]:
+def _masks(root: Path, file: str, image: str, plan: _Plan) -> list[NDArray[np.uint8]]:
     """The mask of each part, by the nearest voxel."""
-    mask, volume = open_volume(path), open_volume(image)
+    mask, volume = nested.open_volume(root, file), nested.open_volume(root, image)
     if mask.shape != volume.shape or not np.allclose(mask.affine, volume.affine, atol=1e-2):
         raise MedclError("mask-misfit: the mask does not lie on the grid of its image.")
     data = np.asarray(mask.data())[:, :, mask.order]

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from medcl.plugin import MEMBER, Record, Reject, Unit
-from medcl_ct import archives, benchmark, directory, enhanced, header, tags, volumes
+from medcl_ct import archives, benchmark, directory, enhanced, header, nested, tags, volumes
 from medcl_ct.header import Read, Stack
 from medcl_ct.units import ARCHIVES, BENCHMARK, VOLUMES, foreign
 
@@ -69,19 +69,24 @@ def _files(root: Path, unit: Unit) -> Iterator[Read | Record | Reject]:
 def _archive(root: Path, path: str) -> Iterator[Read | Record | Reject]:
     """The members of an archive. Where it turns out unsafe, nothing of it is used."""
     found: list[Read | Record | Reject] = []
+    heads: dict[str, nested.Head] = {}
     try:
         for member in archives.members(root / path, limit=tags.HEADER_LIMIT):
             name = member.name.lower()
             place = PurePosixPath(path, member.name)
-            if name.endswith((*ARCHIVES, *VOLUMES, BENCHMARK)):
-                reason = "An archive or volume inside an archive: unpack the outer one."
+            if name.endswith(VOLUMES):
+                heads[member.name] = nested.Head.of(member)
+            elif name.endswith((*ARCHIVES, BENCHMARK)):
+                reason = "An archive inside an archive: unpack the outer one."
                 found.append(Reject(f"{path}!{member.name}", "nested-archive", reason))
             elif not foreign(name) and not place.name.upper().startswith("DICOMDIR"):
                 file = f"{path}{MEMBER}{member.name}"
                 found.append(_one(file, str(place.parent), member.open, member.size))
     except archives.Refused as why:
-        found = [Reject(path, why.code, why.reason)]
+        yield Reject(path, why.code, why.reason)
+        return
     yield from found
+    yield from nested.scan(path, heads)
 
 
 def _one(file: str, folder: str, open_file: tags.Opener, size: int) -> Read | Record | Reject:

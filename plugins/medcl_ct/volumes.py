@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medcl.errors import MedclError
-from medcl.plugin import Record, Reject, Scalar
+from medcl.plugin import MEMBER, Record, Reject, Scalar
 from medcl_ct.stacking import normal, regularity
 from medcl_ct.units import NIFTI, is_mask, stem
 
@@ -92,22 +92,35 @@ def open_volume(path: Path) -> Volume:
 
 
 def scan(root: Path, files: Sequence[str]) -> Iterator[Record | Reject]:
-    """A volume with its mask or data beside it: one item.
+    """A volume with its mask or data beside it: one item."""
+    images = [file for file in files if not is_mask(file)]
+    size = sum((root / file).stat().st_size for file in files)
+    yield from records(files, root / (images or files)[0], size)
+
+
+def records(files: Sequence[str], path: Path, size: int) -> Iterator[Record | Reject]:
+    """The item that a volume and what goes with it are.
 
     The patient is the folder or name part that stands for a person (``sub-01``), or else the file.
+
+    Args:
+        files: the image, and its mask or data; may be members of an archive.
+        path: where the image can be read; its header is enough.
+        size: bytes of all files.
     """
     images = [file for file in files if not is_mask(file)]
     if not images:
         reason = "It is named like a mask, and the image that it belongs to is not beside it."
-        yield from (Reject(file, "mask-alone", reason) for file in files)
+        yield from (Reject(shown(file), "mask-alone", reason) for file in files)
         return
     first = images[0]
+    key = shown(first)
     try:
-        volume = open_volume(root / first)
-        _plausible(volume, (root / files[-1]).stat().st_size + (root / first).stat().st_size)
+        volume = open_volume(path)
+        _plausible(volume, size)
     except MedclError as error:
         code, _, reason = str(error).partition(": ")
-        yield Reject(first, code, reason)
+        yield Reject(key, code, reason)
         return
     regular = regularity(volume.positions, volume.orientation)
     findings = [
@@ -115,7 +128,7 @@ def scan(root: Path, files: Sequence[str]) -> Iterator[Record | Reject]:
         *([] if volume.placed else ["no-affine"]),
         *(["not-hu"] if volume.lowest > NOT_AIR else []),
     ]
-    name = PurePosixPath(first)
+    name = PurePosixPath(key)
     people = [match[0] for part in name.parts if (match := _PERSON.match(part))]
     fields: dict[str, Scalar] = {
         "source": "nifti" if first.lower().endswith(NIFTI) else "nrrd",
@@ -128,7 +141,7 @@ def scan(root: Path, files: Sequence[str]) -> Iterator[Record | Reject]:
     }
     patient = people[0] if people else stem(name.name).removesuffix("_ct")
     yield Record(
-        first,
+        key,
         (first, *(f for f in files if f != first)),
         patient,
         None,
@@ -136,6 +149,11 @@ def scan(root: Path, files: Sequence[str]) -> Iterator[Record | Reject]:
         {},
         tuple(findings),
     )
+
+
+def shown(file: str) -> str:
+    """A file's path, or that of a member as if its archive were a folder."""
+    return file.replace(MEMBER, "/")
 
 
 def _plausible(volume: Volume, size: int) -> None:

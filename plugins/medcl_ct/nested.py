@@ -1,0 +1,92 @@
+"""NIfTI and NRRD files inside of zip and tar archives: unpacked one at a time, while needed."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from medcl.errors import MedclError
+from medcl.plugin import MEMBER, FileStat, Record, Reject
+from medcl_ct import archives, volumes
+from medcl_ct.units import NRRD_DATA, VOLUMES, units
+
+HEAD = 1024 * 1024
+"""Bytes of a member in which its header lies."""
+_DETACHED = ".nhdr"
+
+
+@dataclass(frozen=True)
+class Head:
+    """The first bytes of a member, and how many there are in all."""
+
+    data: bytes
+    size: int
+
+    @classmethod
+    def of(cls, member: archives.Member) -> Head:
+        """Read it, while the archive stands there."""
+        with member.open() as handle:
+            return cls(handle.read(HEAD), member.size)
+
+
+def scan(path: str, heads: Mapping[str, Head]) -> Iterator[Record | Reject]:
+    """The volumes of an archive with their masks, as `medcl_ct.volumes.scan` finds them.
+
+    Args:
+        path: of the archive, below the root.
+        heads: of its members that are volume files, by name.
+    """
+    for unit in units([FileStat(name, head.size, 0) for name, head in heads.items()]):
+        names = [file.path for file in unit.files]
+        files = [f"{path}{MEMBER}{name}" for name in names]
+        detached = [name.lower().endswith((_DETACHED, *NRRD_DATA)) for name in names]
+        if any(detached):
+            reason = "A NRRD header and its data apart, inside of an archive: unpack it."
+            yield from (Reject(volumes.shown(file), "nested-archive", reason) for file in files)
+            continue
+        with TemporaryDirectory(prefix="medcl-") as folder:
+            copy = Path(folder) / f"head{_suffix(names[0])}"
+            copy.write_bytes(heads[names[0]].data)
+            yield from volumes.records(files, copy, sum(heads[name].size for name in names))
+
+
+def _suffix(name: str) -> str:
+    return next(s for s in sorted(VOLUMES, key=len, reverse=True) if name.lower().endswith(s))
+
+
+def open_volume(root: Path, file: str) -> volumes.Volume:
+    """A volume's header and its values, from a folder or from an archive.
+
+    Of an archive's member there is a copy in a temporary folder as long as its values can be read.
+
+    Raises:
+        MedclError: ``code: reason``, if it is no volume, or no longer in its archive.
+    """
+    path, _, name = file.partition(MEMBER)
+    if not name:
+        return volumes.open_volume(root / path)
+    try:
+        for member in archives.members(root / path):
+            if member.name == name:
+                return _unpacked(member)
+    except archives.Refused as why:
+        raise MedclError(f"{why.code}: {why.reason}") from None
+    raise MedclError("missing-member: the volume is no longer in the archive.")
+
+
+def _unpacked(member: archives.Member) -> volumes.Volume:
+    folder = TemporaryDirectory(prefix="medcl-")
+    copy = Path(folder.name) / f"volume{_suffix(member.name)}"
+    with member.open() as packed, copy.open("wb") as out:
+        shutil.copyfileobj(packed, out)
+    volume = volumes.open_volume(copy)
+
+    def data() -> Any:
+        assert folder.name  # the folder lives as long as this function
+        return volume.data()
+
+    return replace(volume, data=data)
