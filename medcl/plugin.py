@@ -98,6 +98,13 @@ class Arrays(Protocol):
 
     def __call__(self, item_id: str) -> Mapping[str, np.ndarray]: ...
 
+    def files(self, item_id: str) -> tuple[Path, ...]:
+        """The item's own files, absolute, in the record's order: for what is read on demand.
+
+        They name persons: open them, and let no message, id or output show them.
+        """
+        ...
+
 
 @dataclass(frozen=True)
 class Samples:
@@ -114,6 +121,8 @@ class Samples:
         groups: samples of one group lie in one space (``Record.group``); None: each item its own.
         places: (N, K) where in it, NaN where unknown, in whatever unit ``reach`` has.
         reach: how far away a positive partner may be.
+        facts: item → what holds for all its samples, such as their scale: goes beside the features
+            that are made of them, and must not identify a person.
     """
 
     ids: Sequence[str]
@@ -124,6 +133,7 @@ class Samples:
     groups: Sequence[str] | None = None
     places: np.ndarray | None = None
     reach: float = math.inf
+    facts: Mapping[str, Mapping[str, Scalar]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
