@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,9 @@ _MAPPED_AT_ONCE = 256  # items; each array is one memory map, and a process may 
 class StoredArrays:
     """Item id → its memory-mapped arrays (`medcl.plugin.Arrays`). Picklable; keeps few open."""
 
-    def __init__(self, store: Path, keys: Mapping[str, str]) -> None:
-        self._store, self._keys = store, dict(keys)
+    def __init__(self, store: Path, keys: Mapping[str, str], index: Path | None = None) -> None:
+        """``index`` is where `files` looks them up; without it there are none to be had."""
+        self._store, self._keys, self._path = store, dict(keys), index
         self._open = lru_cache(maxsize=_MAPPED_AT_ONCE)(Store(store).arrays)
 
     def __call__(self, item_id: str) -> Mapping[str, np.ndarray]:
@@ -45,8 +46,23 @@ class StoredArrays:
             raise MedclError(f"The item '{item_id}' is not among the prepared ones.")
         return self._open(self._keys[item_id])
 
-    def __reduce__(self) -> tuple[type[StoredArrays], tuple[Path, dict[str, str]]]:
-        return StoredArrays, (self._store, self._keys)
+    def files(self, item_id: str) -> tuple[Path, ...]:
+        """The item's own files, absolute. Only here is the index's private table read.
+
+        Raises:
+            MedclError: if the index, or its private folder, is not there.
+        """
+        index = self._index
+        return tuple(index.archive / file for file in index.files(item_id))
+
+    @cached_property
+    def _index(self) -> Index:
+        if self._path is None:
+            raise MedclError("These arrays came without an index, so their files are unknown.")
+        return Index.open(self._path)
+
+    def __reduce__(self) -> tuple[type[StoredArrays], tuple[Path, dict[str, str], Path | None]]:
+        return StoredArrays, (self._store, self._keys, self._path)
 
 
 @dataclass(frozen=True)
@@ -130,7 +146,11 @@ def prepare(
                 _record(index, store, job.key, failed)
     return Prepared(
         items.filter(~pl.col("id").is_in(list(rejected))),
-        StoredArrays(store.path, {item: key for item, key in keys.items() if item not in rejected}),
+        StoredArrays(
+            store.path,
+            {item: key for item, key in keys.items() if item not in rejected},
+            index.path,
+        ),
         pl.DataFrame(
             [(item, why.code, why.reason) for item, why in rejected.items()],
             schema=REJECTS,

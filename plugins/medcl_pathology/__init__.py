@@ -1,1 +1,1 @@
-"""Whole-slide pathology for medcl. Reserved: the plugin is not written yet, and not announced."""
+"""Whole-slide pathology for medcl: slides to tissue, tiles, features and bags."""

@@ -1,0 +1,125 @@
+"""Bags as samples, packed: the instances of a whole batch one after the other, never padded."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from medcl.errors import MedclError, UsageError
+from medcl.plugin import Arrays, Samples
+from medcl_pathology import bagfiles
+
+
+def bags(
+    items: pl.DataFrame,
+    arrays: Arrays,
+    folder: Path | None,
+    labels: Callable[[list[dict[str, Any]]], dict[str, NDArray[Any]]],
+) -> Samples:
+    """One sample for each item that is a file of features, or has one in ``folder``.
+
+    Raises:
+        UsageError: if the folder is missing, the slides have no features, or widths differ.
+        MedclError: if there is no bag.
+    """
+    rows = items.to_dicts()
+    if folder is not None:
+        if not folder.is_dir():
+            raise UsageError(f"dataset.bags: there is no folder {folder}. Make it: medcl embed.")
+        there = [row for row in rows if (folder / f"{row['id']}.h5").is_file()]
+        if len(there) < len(rows) and there:
+            warnings.warn(
+                f"{len(rows) - len(there)} of {len(rows)} items have no bag in {folder}; they are "
+                "left out.",
+                stacklevel=2,
+            )
+        rows = there
+    else:
+        rows = [row for row in rows if row.get("kind") == "bag"]
+    if not rows:
+        raise MedclError(
+            "There is no bag. Make bags of slides with medcl embed IDX --encoder … --out BAGS, "
+            "and give them with -s dataset.bags=BAGS."
+        )
+    shapes = [_shape(row["id"], arrays, folder) for row in rows]
+    widths = {features for _, features, _ in shapes}
+    if len(widths) > 1:
+        raise UsageError(
+            f"The bags' features differ in width ({', '.join(map(str, sorted(widths)))}): index "
+            "the bags of one encoder."
+        )
+    ids = tuple(row["id"] for row in rows)
+    return Samples(
+        ids=ids,
+        items=ids,
+        patients=[row["patient"] for row in rows],
+        read=partial(
+            _read,
+            arrays=arrays,
+            ids=ids,
+            folder=folder,
+            placed=all(placed for _, _, placed in shapes),
+        ),
+        labels=labels(rows),
+        facts={
+            row["id"]: {"instances": count, **({"tile": tile} if (tile := row.get("tile")) else {})}
+            for row, (count, _, _) in zip(rows, shapes, strict=True)
+        },
+    )
+
+
+def _shape(item: str, arrays: Arrays, folder: Path | None) -> tuple[int, int, bool]:
+    """Instances, features, and whether it has coordinates."""
+    if folder is None:
+        held = arrays(item)
+        count, width = held["features"].shape
+        return int(count), int(width), "coords" in held
+    import h5py
+
+    try:
+        with h5py.File(folder / f"{item}.h5", "r") as file:
+            count, width = file["features"].shape
+            return int(count), int(width), "coords" in file
+    except (OSError, KeyError, ValueError):
+        raise MedclError(
+            f"The bag {folder / item}.h5 is damaged. Remove it and run the same medcl embed."
+        ) from None
+
+
+def _read(
+    positions: NDArray[np.int64],
+    *,
+    arrays: Arrays,
+    ids: Sequence[str],
+    folder: Path | None,
+    placed: bool,
+) -> dict[str, NDArray[Any]]:
+    """A packed batch. Files are opened for each read: no handle outlives it or is forked."""
+    features, coords, counts = [], [], []
+    for position in positions:
+        name = ids[position]
+        if folder is None:
+            held = arrays(name)
+            bag = bagfiles.Bag(np.asarray(held["features"]), held.get("coords"))
+        else:
+            try:
+                bag = bagfiles.load(folder / f"{name}.h5", None)
+            except MedclError as error:
+                raise MedclError(f"The bag of item {name}: {error}") from None
+        features.append(bag.features.astype(np.float32, copy=False))
+        coords.append(bag.coords)
+        counts.append(len(bag.features))
+    out = {
+        "x": np.concatenate(features),
+        "bag": np.repeat(np.arange(len(counts)), counts),
+    }
+    if placed:
+        out["coords"] = np.concatenate([np.asarray(c, dtype=np.float32) for c in coords])
+    return out

@@ -1,0 +1,207 @@
+"""Tiles and bags as samples: read from the slide, from the store, or from files of features."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from medcl.errors import MedclError, UsageError
+from medcl.plugin import Arrays, Samples
+from medcl_pathology import bagset
+from medcl_pathology.reader import BadSlide, open_slide, reopen
+from medcl_pathology.tiles import Grid, read_tile
+
+LABEL = "label."
+_TRIES = 8  # other tiles of the slide that may stand in for a damaged one
+
+
+def dataset(
+    items: pl.DataFrame,
+    arrays: Arrays,
+    *,
+    kind: Literal["tile", "bag"] = "tile",
+    size: int | None = None,
+    tiles: int | None = None,
+    seed: int = 0,
+    neighbours: float = 0.0,
+    bags: str | None = None,
+) -> Samples:
+    """The samples of a set of slides, tiles and bags.
+
+    Args:
+        items: rows of the index; ``id``, ``patient``, ``kind`` and ``label.*`` are used.
+        arrays: their prepared arrays, and where their files lie.
+        kind: "tile": all tiles of slides, and plain tiles. "bag": files of features, or slides
+            whose features lie in ``bags``.
+        size: of kind tile, pixels along each side: the middle of larger tiles, smaller ones
+            mirrored at their edges; None: as prepared, which must be the same for all.
+        tiles: of kind tile, at most this many of each slide, drawn under ``seed``.
+        seed: of that draw.
+        neighbours: of kind tile, positive partners are the nearest tiles of the slide, at most so
+            many µm away (corner to corner); 0: any tile of the patient.
+        bags: of kind bag, a folder that medcl embed wrote of these very items.
+
+    Returns:
+        kind tile: ``x`` (B, 3, S, S) float32 in 0 … 1, ``coords`` (B, 2) the corner in full-size
+        pixels (0 for plain tiles), ``ok`` (B,) False where a damaged tile was replaced by another
+        of its slide. Kind bag: ``x`` (I, F) float32, the instances of all bags; ``bag`` (I,) which
+        of the batch each belongs to; ``coords`` (I, 2) float32 where all bags have them.
+
+    Raises:
+        UsageError: for settings that do not fit the items.
+        MedclError: if there is no sample, or a bag that is read holds NaN.
+    """
+    kinds = items["kind"] if "kind" in items.columns else pl.Series([], dtype=pl.String)
+    if kind == "bag":
+        return bagset.bags(items, arrays, None if bags is None else Path(bags), labels)
+    if min(1 if size is None else size, 1 if tiles is None else tiles) < 1:
+        raise UsageError("dataset.size and dataset.tiles are at least 1, or left out.")
+    rows = items.filter(kinds.is_in(["slide", "tile"])).to_dicts() if len(kinds) else []
+    random = np.random.default_rng(seed)
+    which: list[NDArray[np.int64]] = []
+    facts: dict[str, dict[str, Any]] = {}
+    sides: set[tuple[int, int]] = set()
+    for row in rows:
+        held = arrays(row["id"])
+        count = len(held["coords"]) if "coords" in held else len(held["pixels"])
+        chosen = np.arange(count)
+        if tiles is not None and count > tiles:
+            chosen = np.sort(random.permutation(count)[:tiles])
+        which.append(chosen)
+        facts[row["id"]] = _facts(held)
+        if "pixels" in held:
+            sides.add(held["pixels"].shape[1:3])
+        else:
+            sides.add((int(held["grid"][0]),) * 2)
+    if not rows:
+        raise MedclError("There is no tile: the index holds no slide or tile image.")
+    if size is None and len(sides) > 1:
+        some = ", ".join(f"{w}×{h}" for h, w in sorted(sides)[:4])
+        raise UsageError(f"The tiles differ in size ({some}): set dataset.size.")
+    item = np.repeat(np.arange(len(rows)), [len(chosen) for chosen in which])
+    place = np.concatenate(which)
+    ids = [row["id"] for row in rows]
+    return Samples(
+        ids=[f"{ids[n]}:{p}" for n, p in zip(item.tolist(), place.tolist(), strict=True)],
+        items=[ids[n] for n in item],
+        patients=[rows[n]["patient"] for n in item],
+        read=partial(_read, arrays=arrays, ids=tuple(ids), item=item, place=place, size=size),
+        labels={name: values[item] for name, values in labels(rows).items()},
+        facts=facts,
+        **_nearness(rows, arrays, which, neighbours),
+    )
+
+
+def _nearness(
+    rows: list[dict[str, Any]], arrays: Arrays, which: list[NDArray[np.int64]], reach: float
+) -> dict[str, Any]:
+    """Where the tiles lie, in µm; NaN for those that are of no slide."""
+    if reach <= 0:
+        return {}
+    places = []
+    for row, chosen in zip(rows, which, strict=True):
+        held = arrays(row["id"])
+        if "coords" in held:
+            size, span_x, span_y, mpp = held["grid"].tolist()
+            places.append(held["coords"][chosen] * (size * mpp / np.array([span_x, span_y])))
+        else:
+            places.append(np.full((len(chosen), 2), np.nan))
+    return {"places": np.concatenate(places), "reach": reach}
+
+
+def labels(rows: list[dict[str, Any]]) -> dict[str, NDArray[Any]]:
+    """The label columns of items, −1, NaN or empty where there is none."""
+    names = [name for name in (rows[0] if rows else {}) if name.startswith(LABEL)]
+    return {name.removeprefix(LABEL): _column([row[name] for row in rows]) for name in names}
+
+
+def _column(values: list[Any]) -> NDArray[Any]:
+    known = [value for value in values if value is not None]
+    if known and all(isinstance(value, bool | int) for value in known):
+        return np.array([-1 if v is None else int(v) for v in values], dtype=np.int64)
+    if known and all(isinstance(value, int | float) for value in known):
+        return np.array([np.nan if v is None else v for v in values], dtype=np.float64)
+    return np.array(["" if v is None else str(v) for v in values])
+
+
+def _facts(held: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
+    """What bags of these tiles should say; TRIDENT's names where it has one."""
+    if "grid" not in held:
+        return {"patch_size": int(held["pixels"].shape[1])}
+    size, span_x, span_y, mpp = held["grid"].tolist()
+    failed = len(held["failed"]) if "failed" in held else 0
+    return {
+        "mpp": mpp,
+        "patch_size": int(size),
+        "patch_size_level0": round(span_x),
+        "span_x": span_x,
+        "span_y": span_y,
+        "damaged_tiles": failed,
+    }
+
+
+def _read(
+    positions: NDArray[np.int64],
+    *,
+    arrays: Arrays,
+    ids: tuple[str, ...],
+    item: NDArray[np.int64],
+    place: NDArray[np.int64],
+    size: int | None,
+) -> dict[str, NDArray[Any]]:
+    """A batch; in the order of items and places, so that blocks are decoded once."""
+    coords = np.zeros((len(positions), 2), dtype=np.int64)
+    ok = np.ones(len(positions), dtype=bool)
+    x: NDArray[np.float32] | None = None
+    for row in np.lexsort((place[positions], item[positions])):
+        name, n = ids[item[positions[row]]], int(place[positions[row]])
+        held = arrays(name)
+        if "coords" in held:
+            coords[row] = held["coords"][n]
+        if "pixels" in held:
+            tile = held["pixels"][n]
+        else:
+            tile, ok[row] = _from_slide(arrays.files(name)[0], held, n)
+        if size is not None and tile.shape[:2] != (size, size):
+            tile = _fit(tile, size)
+        if x is None:
+            x = np.empty((len(positions), 3, *tile.shape[:2]), dtype=np.float32)
+        np.multiply(tile.transpose(2, 0, 1), np.float32(1 / 255), out=x[row], casting="unsafe")
+    assert x is not None, "an empty batch"
+    return {"x": x, "coords": coords, "ok": ok}
+
+
+def _from_slide(
+    path: Path, held: Mapping[str, NDArray[Any]], n: int
+) -> tuple[NDArray[np.uint8], bool]:
+    """The pixels of a tile; of the next that can be read, and False, where it is damaged."""
+    grid = Grid(int(held["grid"][0]), (float(held["grid"][1]), float(held["grid"][2])))
+    corners = held["coords"]
+    for step in range(min(_TRIES, len(corners))):
+        x, y = (int(v) for v in corners[(n + step) % len(corners)])
+        try:
+            return read_tile(open_slide(path), x, y, grid), step == 0
+        except BadSlide:
+            reopen(path)
+    return np.full((grid.size, grid.size, 3), 255, dtype=np.uint8), False
+
+
+def _fit(tile: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """The middle of a tile, mirrored at its edges where it is too small."""
+    for axis in (0, 1):
+        n = tile.shape[axis]
+        if n < size:
+            before = (size - n) // 2
+            widths = [(0, 0)] * 3
+            widths[axis] = (before, size - n - before)
+            tile = np.pad(tile, widths, mode="symmetric")
+        else:
+            first = (n - size) // 2
+            tile = tile[first : first + size] if axis == 0 else tile[:, first : first + size]
+    return tile

@@ -1,0 +1,1 @@
+"""2D encoders of RGB tiles."""

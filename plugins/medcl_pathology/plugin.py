@@ -1,0 +1,39 @@
+"""The plugin value of this modality. Light to import: torch and OpenSlide load when needed."""
+
+from __future__ import annotations
+
+from medcl.plugin import CONTRACT, Plugin, Task
+from medcl_pathology.scan import scan
+from medcl_pathology.units import units
+
+_CRC = ("TUMOR", "STROMA", "COMPLEX", "LYMPHO", "DEBRIS", "MUCOSA", "ADIPOSE", "EMPTY")
+
+plugin = Plugin(
+    name="pathology",
+    summary="Whole slides to tissue, tiles and bags of features; tiles and existing bags as well.",
+    contract=CONTRACT,
+    units=units,
+    scan=scan,
+    prepare="medcl_pathology.prepare:prepare",
+    dataset="medcl_pathology.dataset:dataset",
+    views="medcl_pathology.views:views",
+    encoders={
+        "resnet": "medcl_pathology.encoders.resnet:resnet",
+        "vit": "medcl_pathology.encoders.vit:vit",
+    },
+    tasks={
+        "tissue": Task(
+            label="tissue",
+            kind="multiclass",
+            classes=_CRC,
+            about="The eight tissue classes of colorectal tiles (Kather 2016).",
+        ),
+        "bag": Task(
+            label="y",
+            kind="binary",
+            classes=("negative", "positive"),
+            dataset={"kind": "bag"},
+            about="The class of a bag, as in MUSK, Elephant and Fox.",
+        ),
+    },
+)

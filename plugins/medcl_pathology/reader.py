@@ -1,0 +1,161 @@
+"""Slides behind one small interface: OpenSlide where it can, tifffile where it cannot.
+
+Pixels are RGB, (rows, columns, 3) uint8; what a scanner left empty is white. Labels and macro
+images are never read: they may show a patient's name.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medcl.errors import MedclError
+
+_OPEN_AT_ONCE = 16
+_PLAUSIBLE = (0.02, 40.0)  # µm; 72 dpi, which some software writes for "unknown", is 353
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class About:
+    """What a slide's header says.
+
+    Attributes:
+        vendor: as OpenSlide names it, or the kind of file.
+        levels: (width, height) of each, the largest first.
+        downsamples: of each level against the first, along x and y.
+        mpp: µm per pixel of the first level along x and y, where it is known and plausible.
+        objective: its magnification.
+    """
+
+    vendor: str
+    levels: tuple[tuple[int, int], ...]
+    downsamples: tuple[tuple[float, float], ...]
+    mpp: tuple[float, float] | None
+    objective: float | None
+    has_label: bool = False
+    has_macro: bool = False
+
+
+class Slide(Protocol):
+    """An opened slide."""
+
+    about: About
+
+    def region(self, level: int, x: int, y: int, width: int, height: int) -> Pixels:
+        """Pixels of a level whose top left corner is (x, y) of that level; white outside."""
+        ...
+
+
+class BadSlide(MedclError):
+    """A slide that cannot be opened or read: a short code and the reason, without its name."""
+
+    def __init__(self, reason: str, code: str = "unreadable") -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+def plausible(x: float | None, y: float | None) -> tuple[float, float] | None:
+    """Both, if a microscope can have such pixels."""
+    low, high = _PLAUSIBLE
+    if x is None or y is None or not (low <= x <= high and low <= y <= high):
+        return None
+    return x, y
+
+
+def open_slide(path: Path) -> Slide:
+    """Open a slide, or take it from the few that this process keeps open.
+
+    Raises:
+        BadSlide: if no reader can.
+    """
+    return _opened(str(path))
+
+
+def reopen(path: Path) -> Slide:
+    """Open a slide anew: OpenSlide refuses everything after one damaged block."""
+    _opened.cache_clear()
+    return _opened(str(path))
+
+
+@lru_cache(maxsize=_OPEN_AT_ONCE)
+def _opened(path: str) -> Slide:
+    import openslide
+
+    from medcl_pathology.tiff import TiffSlide, check_whole, is_ome
+
+    kind = openslide.OpenSlide.detect_format(path)
+    # OpenSlide takes an OME-TIFF for a plain one, and sees neither its levels nor its scale.
+    if kind is not None and not (kind == "generic-tiff" and is_ome(path)):
+        try:
+            return OpenSlideSlide(path)
+        except openslide.OpenSlideError as error:
+            check_whole(path)  # says more, where it can
+            reason = type(error).__name__
+            raise BadSlide(
+                f"It is damaged or cut short: OpenSlide cannot open it ({reason}). Copy it again."
+            ) from None
+    return TiffSlide(path)
+
+
+# A handle that two processes share reads at the other's position.
+os.register_at_fork(after_in_child=_opened.cache_clear)
+
+
+class OpenSlideSlide:
+    """Everything that OpenSlide reads."""
+
+    def __init__(self, path: str) -> None:
+        import openslide
+
+        self._slide = openslide.OpenSlide(path)
+        known = self._slide.properties
+        images = set(self._slide.associated_images)
+        width, height = self._slide.dimensions
+        self.about = About(
+            vendor=str(known.get("openslide.vendor", "unknown")),
+            levels=tuple(self._slide.level_dimensions),
+            downsamples=tuple((width / w, height / h) for w, h in self._slide.level_dimensions),
+            mpp=plausible(
+                _number(known.get("openslide.mpp-x")), _number(known.get("openslide.mpp-y"))
+            ),
+            objective=_number(known.get("openslide.objective-power")),
+            has_label="label" in images,
+            has_macro="macro" in images,
+        )
+
+    def region(self, level: int, x: int, y: int, width: int, height: int) -> Pixels:
+        """See `Slide.region`.
+
+        Raises:
+            BadSlide: if a block is damaged.
+        """
+        import openslide
+
+        down_x, down_y = self.about.downsamples[level]
+        place = (round(x * down_x), round(y * down_y))
+        try:
+            rgba = np.asarray(self._slide.read_region(place, level, (width, height)))
+        except openslide.OpenSlideError as error:
+            raise BadSlide(f"A block of pixels is damaged ({type(error).__name__}).") from None
+        alpha = rgba[..., 3]
+        if alpha.min() == 255:
+            return np.ascontiguousarray(rgba[..., :3])
+        share = alpha[..., None].astype(np.float32) / 255
+        flat = rgba[..., :3] * share + 255 * (1 - share)
+        return np.asarray(np.rint(flat), dtype=np.uint8)
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        value = float(text or "")
+    except ValueError:
+        return None
+    return value if np.isfinite(value) and value > 0 else None

@@ -1,0 +1,244 @@
+"""The files of one unit → slides, tiles and bags, by their headers; or the reason why not.
+
+Names of slides, and the barcodes in them, are identifiers: they become the patient (which the index
+hashes) and nothing else. Label and macro images are noticed and never read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+
+from medcl.errors import MedclError
+from medcl.plugin import MEMBER, Record, Reject, Scalar, Unit
+from medcl_pathology import bagfiles
+from medcl_pathology.reader import About, BadSlide, open_slide
+from medcl_pathology.units import BAGS, DICOM, MIRAX, PICTURES, TIFF
+
+LARGEST_TILE = 2048  # pixels; a plain image that is larger along both sides is a slide
+
+_TCGA = re.compile(r"(tcga)[-_]([a-z0-9]{2})[-_]([a-z0-9]{4})", re.IGNORECASE)
+_CRC = re.compile(r"CRC-Prim-HE-\d+")
+# The classes of two public sets of colorectal tiles; a folder of another name may be a person.
+_CLASSES = {
+    **{f"0{n + 1}_{name}": name for n, name in enumerate(
+        ("TUMOR", "STROMA", "COMPLEX", "LYMPHO", "DEBRIS", "MUCOSA", "ADIPOSE", "EMPTY")
+    )},
+    **{name: name for name in ("ADI", "BACK", "DEB", "LYM", "MUC", "MUS", "NORM", "STR", "TUM")},
+}  # fmt: skip
+_WSI = "1.2.840.10008.5.1.4.1.1.77.1.6"  # VL Whole Slide Microscopy Image Storage
+
+
+def scan(
+    root: Path, unit: Unit, *, mpp: float | None = None, mpp_table: str | None = None
+) -> Iterable[Record | Reject]:
+    """Read the headers of a unit; pixels are not decoded.
+
+    Args:
+        root: the archive.
+        unit: files that belong together.
+        mpp: µm per full-size pixel of slides and tiles that do not say it.
+        mpp_table: a CSV with columns ``key`` (path, name or stem) and ``mpp``, which goes before
+            what a file says and before ``mpp``.
+    """
+    path = unit.files[0].path
+    name = path.lower()
+    told = _table(mpp_table, path) if mpp_table else None
+    if name.endswith(DICOM):
+        return _dicom(root, unit, told, mpp)
+    if name.endswith(BAGS):
+        return _bags(root, path)
+    if name.endswith(".vsi"):
+        reason = "Olympus VSI keeps its pixels in a format of its own: export it as OME-TIFF."
+        return [Reject(path, "unsupported", reason)]
+    if name.endswith(PICTURES):
+        return [_picture(root, path, told or mpp)]
+    files = tuple(file.path for file in unit.files)
+    if name.endswith(MIRAX) and len(files) == 1:
+        reason = "The folder of this MRXS, of the same name, is missing beside it: copy it too."
+        return [Reject(path, "incomplete", reason)]
+    return [_slide(root, path, files, told, mpp)]
+
+
+def _table(table: str, path: str) -> float | None:
+    """What a table says of a file."""
+    rows = _rows(table)
+    file = PurePosixPath(path)
+    names = (path, str(file.with_suffix("")), file.name, file.stem)
+    return next((rows[name] for name in names if name in rows), None)
+
+
+@lru_cache(maxsize=1)
+def _rows(table: str) -> dict[str, float]:
+    import csv
+
+    try:
+        with open(table, encoding="utf-8-sig", newline="") as handle:
+            rows = {row["key"].strip(): float(row["mpp"]) for row in csv.DictReader(handle)}
+    except (OSError, KeyError, ValueError, AttributeError, UnicodeDecodeError):
+        raise MedclError(
+            "The file reader.mpp_table cannot be read: a CSV with columns key and mpp, in µm."
+        ) from None
+    if any(value <= 0 for value in rows.values()):
+        raise MedclError("The file reader.mpp_table holds an mpp that is not positive.")
+    return rows
+
+
+def _slide(
+    root: Path, path: str, files: tuple[str, ...], told: float | None, default: float | None
+) -> Record | Reject:
+    try:
+        about = open_slide(root / path).about
+        if not path.lower().endswith(MIRAX):
+            from medcl_pathology.tiff import check_whole
+
+            check_whole(str(root / path))
+    except BadSlide as error:
+        return Reject(path, error.code, str(error))
+    width, height = about.levels[0]
+    small = max(width, height) <= LARGEST_TILE and about.vendor in ("tiff", "ome")
+    given = told or (default if about.mpp is None else None)
+    if given is not None:
+        about = replace(about, mpp=(given, given))
+    if small and path.lower().endswith(TIFF) and len(about.levels) == 1:
+        return _tile(path, width, height, about.mpp)
+    patient, site, findings = _who(path)
+    found = (*_problems(about), *(("given-mpp",) if given else ()), *findings)
+    return Record(path, files, patient, site, _fields(about), findings=found)
+
+
+def _fields(about: About) -> dict[str, Scalar]:
+    width, height = about.levels[0]
+    mpp_x, mpp_y = about.mpp or (None, None)
+    return {
+        "kind": "slide",
+        "vendor": about.vendor,
+        "width": width,
+        "height": height,
+        "levels": len(about.levels),
+        "mpp_x": mpp_x,
+        "mpp_y": mpp_y,
+        "objective": about.objective,
+        "has_label_image": about.has_label,
+        "has_macro_image": about.has_macro,
+        "stain": "unknown",
+    }
+
+
+def _problems(about: About) -> Iterator[str]:
+    if about.mpp is None:
+        yield "missing-mpp"
+    elif abs(about.mpp[0] / about.mpp[1] - 1) > 0.02:
+        yield "anisotropic-mpp"
+    if about.objective is None:
+        yield "no-magnification"
+    if len(about.levels) == 1:
+        yield "single-level"
+
+
+def _who(path: str) -> tuple[str, str | None, tuple[str, ...]]:
+    """Patient, site and findings, from the name alone; a table may say better."""
+    barcode = _TCGA.search(PurePosixPath(path).name)
+    if barcode:
+        return "-".join(barcode.groups()).upper(), barcode[2].upper(), ()
+    return str(PurePosixPath(path).with_suffix("")), None, ("no-patient-id",)
+
+
+def _picture(root: Path, path: str, mpp: float | None) -> Record | Reject:
+    from PIL import Image
+
+    try:
+        with Image.open(root / path) as image:
+            width, height = image.size
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return Reject(path, "unreadable", "It is no picture that can be read, or damaged.")
+    if max(width, height) > LARGEST_TILE:
+        reason = (
+            f"A plain picture of {width}×{height} pixels is no tile (at most {LARGEST_TILE}) "
+            "and says nothing of its scale: convert the slide to a pyramidal TIFF."
+        )
+        return Reject(path, "too-large", reason)
+    return _tile(path, width, height, None if mpp is None else (mpp, mpp))
+
+
+def _tile(path: str, width: int, height: int, mpp: tuple[float, float] | None) -> Record:
+    source = _CRC.search(PurePosixPath(path).name)
+    patient, site, findings = (source[0], None, ()) if source else _who(path)
+    mpp_x, mpp_y = mpp or (None, None)
+    fields = {"kind": "tile", "width": width, "height": height, "mpp_x": mpp_x, "mpp_y": mpp_y}
+    tissue = _CLASSES.get(PurePosixPath(path).parent.name)
+    return Record(
+        path,
+        (path,),
+        patient,
+        site,
+        {**fields, "levels": 1, "stain": "unknown"},
+        {"tissue": tissue} if tissue else {},
+        (*findings, *(() if mpp else ("unscaled-tile",))),
+    )
+
+
+def _bags(root: Path, path: str) -> Iterable[Record | Reject]:
+    try:
+        found = bagfiles.headings(root / path)
+    except bagfiles.NoBag as error:
+        return [Reject(path, error.code, str(error))]
+    return [_bag(path, bag) for bag in found]
+
+
+def _bag(path: str, bag: bagfiles.Heading) -> Record:
+    patient, site, findings = _who(path)
+    fields: dict[str, Scalar] = {
+        "kind": "bag",
+        "instances": bag.instances,
+        "features": bag.features,
+        "tile": bag.tile,
+    }
+    if bag.part is None:
+        return Record(path, (path,), patient, site, fields, bag.labels, findings)
+    return Record(
+        f"{path}#{bag.part}",
+        (f"{path}{MEMBER}{bag.part}",),
+        f"{patient}#{bag.part}",  # bags of a benchmark are taken to be independent
+        None,
+        fields,
+        bag.labels,
+        ("no-patient-id",),
+    )
+
+
+def _dicom(
+    root: Path, unit: Unit, told: float | None, mpp: float | None
+) -> Iterator[Record | Reject]:
+    """One record for each series of whole-slide images in a folder."""
+    import pydicom
+
+    wanted = ["SOPClassUID", "SeriesInstanceUID", "PatientID", "TotalPixelMatrixColumns"]
+    series: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    patients: dict[str, str] = {}
+    for file in unit.files:
+        try:
+            header = pydicom.dcmread(
+                root / file.path, stop_before_pixels=True, specific_tags=wanted
+            )
+            uid = str(header.SeriesInstanceUID)
+            slide = str(header.SOPClassUID) == _WSI
+        except Exception:  # pydicom raises many kinds on damaged files
+            yield Reject(file.path, "unreadable", "Its DICOM header cannot be read.")
+            continue
+        if not slide:
+            yield Reject(file.path, "not-a-slide", "DICOM, but no whole-slide image.")
+            continue
+        series[uid].append((-int(header.get("TotalPixelMatrixColumns") or 0), file.path))
+        patients.setdefault(uid, str(header.get("PatientID") or "").strip())
+    for uid, members in series.items():
+        files = tuple(path for _, path in sorted(members))  # the largest level first
+        found = _slide(root, files[0], files, told, mpp)
+        if isinstance(found, Record) and patients[uid]:
+            rest = tuple(name for name in found.findings if name != "no-patient-id")
+            found = Record(found.key, files, patients[uid], None, found.fields, findings=rest)
+        yield found

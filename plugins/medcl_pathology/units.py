@@ -1,0 +1,42 @@
+"""Which files of an archive are opened together, by their names alone."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import PurePosixPath
+
+from medcl.plugin import FileStat, Unit
+
+TIFF = (".tif", ".tiff", ".btf", ".tf8")
+SLIDES = (".svs", ".ndpi", ".scn", ".bif", ".vsi", ".vms", ".vmu", ".svslide", ".czi", *TIFF)
+PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
+DICOM = (".dcm", ".dicom")
+BAGS = (".h5", ".hdf5", ".pt", ".npz", ".data", ".csv")
+MIRAX = ".mrxs"
+
+
+def units(files: Sequence[FileStat]) -> Iterator[Unit]:
+    """Group an archive's files.
+
+    A slide, tile or bag file stands for itself; ``x.mrxs`` goes with all that lies in the folder
+    ``x``, and the DICOM files of a folder are looked at together, since a slide is several of them.
+    """
+    mirax = {file.path[: -len(MIRAX)]: file for file in files if file.path.lower().endswith(MIRAX)}
+    parts: dict[str, list[FileStat]] = {stem: [file] for stem, file in mirax.items()}
+    dicom: dict[str, list[FileStat]] = defaultdict(list)
+    for file in files:
+        name = file.path.lower()
+        folder = str(PurePosixPath(file.path).parent)
+        owner = folder if folder in mirax else None
+        if owner is not None:
+            parts[owner].append(file)
+        elif name.endswith(DICOM):
+            dicom[folder].append(file)
+        elif name.endswith((*SLIDES, *PICTURES, *BAGS)):
+            yield Unit(file.path, (file,))
+    for members in parts.values():
+        yield Unit(members[0].path, tuple(members))
+    for members in dicom.values():
+        members.sort(key=lambda file: file.path)
+        yield Unit(members[0].path, tuple(members))
