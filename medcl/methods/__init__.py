@@ -6,6 +6,7 @@ METHODS: dict[str, str] = {
     "moco-v3": "medcl.methods.moco:MoCoV3",
     "participant": "medcl.methods.participant:Participant",
     "supcon": "medcl.methods.supcon:SupCon",
+    "semi-supervised": "medcl.methods.semi_supervised:SemiSupervised",
     "swav": "medcl.methods.swav:SwAV",
     "deepcluster-v2": "medcl.methods.deepcluster:DeepClusterV2",
     "byol": "medcl.methods.byol:BYOL",

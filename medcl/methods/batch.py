@@ -26,16 +26,17 @@ def required(batch: Mapping[str, Tensor], name: str, method: str) -> Tensor:
     return batch[name]
 
 
-def class_labels(batch: Mapping[str, Tensor], name: str = "label") -> Tensor:
-    """``batch[name]`` as (B,) int64 with −1 for every missing one (NaN or negative).
-
-    A batch without labels at all is a batch of missing labels.
-    """
-    if name not in batch:
-        return torch.full_like(batch["patient"], MISSING)
-    label = batch[name]
+def class_labels(label: Tensor) -> Tensor:
+    """Codes as (B, ...) int64, with −1 for every missing one (NaN or negative)."""
     missing = label < 0
     if label.is_floating_point():
         missing = missing | label.isnan()
         label = label.nan_to_num()
     return torch.where(missing, MISSING, label.long())
+
+
+def number_labels(label: Tensor) -> Tensor:
+    """Numbers as (B, ...) floats, with NaN for every missing one (NaN, or −1 among integers)."""
+    if label.is_floating_point():
+        return label
+    return torch.where(label == MISSING, torch.nan, label.float())

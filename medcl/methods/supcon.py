@@ -63,8 +63,7 @@ class SupCon(nn.Module):
         self, views: Sequence[Tensor], batch: Mapping[str, Tensor], state: State
     ) -> dict[str, Tensor]:
         """See `medcl.methods.contract.Method.step`."""
-        required(batch, "label", "supcon")
-        labels = class_labels(batch)  # (B,)
+        labels = class_labels(required(batch, "label", "supcon"))  # (B,) or (B, L)
         weight = between(self.ends, self.curve, state)
         h1, h2 = encode(self.encoder, views)  # (B, width) each
         z = self.projector(torch.cat([h1, h2]))  # (2B, out)

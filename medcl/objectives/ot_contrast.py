@@ -9,6 +9,8 @@ from torch import Tensor
 
 from medcl.nn.distributed import ALONE, Ranks
 from medcl.objectives.checks import positive, same_length
+from medcl.objectives.means import mean_where
+from medcl.objectives.pairs import labelled
 from medcl.objectives.precision import exact
 from medcl.objectives.tiled import row_sums
 from medcl.objectives.unit import unit
@@ -35,14 +37,15 @@ def ot_contrast(
 
     Args:
         z: (B, d) the encoder that learns.
-        reference: (B, e) the labelled encoder's embeddings of the same samples; a constant.
+        reference: (B, e) the labelled encoder's embeddings of the same samples; a constant. NaN
+            where there is none: such samples take no part.
         temperature: τ > 0.
         reference_temperature: τ_r > 0; smaller gives harder labels.
         iterations: of Sinkhorn, each one pass over the tiles. Rows are exactly normalised after.
         ranks: the other processes; the plan is over all samples.
 
     Returns:
-        Scalar.
+        Scalar; zero where no sample has a reference.
 
     Raises:
         UsageError: if the lengths differ or a temperature is not positive.
@@ -54,25 +57,32 @@ def ot_contrast(
     """
     same_length("ot_contrast", z=z, reference=reference)
     positive("ot_contrast", temperature=temperature, reference_temperature=reference_temperature)
-    r = unit(reference.detach(), reference_temperature**-0.5)
-    plan = _plan(r, 1 / reference_temperature, iterations, ranks)
-    z = unit(z, temperature**-0.5)
-    others = None if ranks.world == 1 else ranks.gather(z)
-    losses, _ = row_sums(z, others, weights=plan, bound=1 / temperature).cross_entropy()
-    return losses.mean().to(z.dtype)
+    known = ~reference.isnan().any(1)
+    r = unit(reference.detach().masked_fill(~known.unsqueeze(1), 0.0), reference_temperature**-0.5)
+    f = _potentials(r, known, 1 / reference_temperature, iterations, ranks)
+    told = torch.cat([r.to(f.dtype), f.unsqueeze(1)], dim=1)
+    cols, told, rows = labelled(unit(z, temperature**-0.5), told, known, ranks)
+    r, f = told[:, :-1].to(r.dtype), told[:, -1]
+    plan = Plan(r[rows], r, f[rows], f)
+    anchors, others = (cols, None) if ranks.world == 1 else (cols[rows], cols)
+    sums = row_sums(anchors, others, weights=plan, bound=1 / temperature)
+    losses, counts = sums.cross_entropy()
+    return mean_where(losses, counts, ranks).to(cols.dtype)
 
 
+@torch.compiler.disable  # its passes are graph breaks anyway
 @torch.no_grad()
-def _plan(r: Tensor, bound: float, iterations: int, ranks: Ranks) -> Plan:
-    """Symmetric Sinkhorn: f ← (f − log Σ_j exp(r_i·r_j + f_j)) / 2."""
+def _potentials(r: Tensor, known: Tensor, bound: float, iterations: int, ranks: Ranks) -> Tensor:
+    """Symmetric Sinkhorn: f ← (f − log Σ_j exp(r_i·r_j + f_j)) / 2; −∞ where unknown: (B,)."""
     cols = ranks.gather(r)
     f = torch.full((len(r),), -bound / 2, dtype=exact(r), device=r.device)
+    f = f.masked_fill(~known, -torch.inf)
     for _ in range(iterations):
         # r_i·r_j + f_j is the product of (r_i, 1) with (r_j, f_j).
         rows = torch.cat([r, torch.ones_like(r[:, :1])], dim=1)
         with_f = torch.cat([cols, ranks.gather(f).unsqueeze(1).to(r.dtype)], dim=1)
-        f = (f - row_sums(rows, with_f).lse) / 2
-    return Plan(r, cols, f, ranks.gather(f))
+        f = (f - row_sums(rows, with_f).lse.masked_fill(~known, 0.0)) / 2
+    return f
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,10 @@
 """Row sums over a similarity matrix that is never held: the core of every contrastive loss here.
 
 For s = rows · colsᵀ (B×N) it gives, per row, log Σ_j exp s_ij over what is not hidden, and
-Σ_j w_ij s_ij for weights w given tile by tile, or as a sparse matrix. The forward pass visits s in tiles; the backward
-pass computes each tile again instead of keeping it, so the extra memory is O((B + N)·d + tile²)
-(as in Dao 2022, arXiv 2205.14135, and Cheng 2024, arXiv 2410.17243). Where both sides of s are
-asked for, or s is symmetric, each tile is computed once for the two.
+Σ_j w_ij s_ij for weights w given tile by tile or as a sparse matrix. The forward pass visits s in
+tiles; the backward pass computes each tile again instead of keeping it, so the extra memory is
+O((B + N)·d + tile²) (as in Dao 2022, arXiv 2205.14135, and Cheng 2024, arXiv 2410.17243). Where
+both sides of s are asked for, or s is symmetric, each tile is computed once for the two.
 
 Everything happens in float32 (float64 if given), also under autocast and for bf16/fp16 inputs;
 per-row sums are kept in float64. Where |s| may pass 25 (τ < 0.04), float32 cannot carry s to 1e-6

@@ -151,6 +151,8 @@ def tree_contrast(z1, z2, paths, *, temperature, unlabelled_weight=1.0):
 
 
 def ot_contrast(z, reference, *, temperature, reference_temperature, iterations=500):
+    kept = [i for i in range(len(z)) if not reference[i].isnan().any()]
+    z, reference = z[kept], reference[kept]
     n = len(z)
     kernel = torch.tensor(
         [

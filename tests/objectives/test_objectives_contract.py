@@ -157,9 +157,9 @@ def cases() -> dict[str, list[Case]]:
         ],
         "ot_contrast": [
             Case(
-                {"z": draw(B, D), "reference": draw(B, 3)}, ("z",),
+                {"z": draw(B, D), "reference": reference}, ("z",),
                 TAU | {"reference_temperature": 0.5, "iterations": 200},
-            )
+            ) for reference in (draw(B, 3), meanings)
         ],
         "rank_n_contrast": [
             Case({"z": draw(B, D), "targets": ages}, ("z",), {"temperature": 2.0}),

@@ -1,0 +1,126 @@
+"""Semi-supervised: any supervised objective on what is labelled, two views of everything else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from medcl.errors import UsageError
+from medcl.methods.batch import class_labels, number_labels, required
+from medcl.methods.contract import State
+from medcl.methods.schedule import Curve, between
+from medcl.methods.views import encode, pair
+from medcl.nn.distributed import Ranks
+from medcl.nn.encoders import width_of
+from medcl.nn.heads import projector
+from medcl.objectives import OBJECTIVES
+from medcl.objectives.nt_xent import nt_xent
+from medcl.registry import checked, resolve
+
+Supervised = Literal["supcon", "tree_contrast", "soft_contrast", "ot_contrast", "rank_n_contrast"]
+CODES = ("supcon", "tree_contrast")
+"""Their labels are codes, −1 where missing; the others' are numbers, NaN where missing."""
+
+PAIRED = ("tree_contrast", "soft_contrast")
+"""They take the two views apart, and a label for each pair; the others a label for each view."""
+
+
+class SemiSupervised(nn.Module):
+    """L = (1 − w)·L_supervised(labelled) + w·NT-Xent(all), w along a curve.
+
+    The mix is that of He 2022 (SPACE-2, arXiv 2209.06638), there with label trees; the schedule
+    that of Juyal 2024 (SC-MIL, arXiv 2303.13405). The batch's labels say what L_supervised is:
+
+    - "supcon": (B,) classes or (B, L) sets of labels.
+    - "tree_contrast": (B, D) codes from the root down (ICD-10, OncoTree), known to some level.
+    - "soft_contrast": (B, e) an embedding of each label.
+    - "ot_contrast": (B, e) what an encoder trained on labels makes of the sample.
+    - "rank_n_contrast": (B,) or (B, T) numbers: ages, grades, ejection fractions.
+
+    −1 or NaN is missing (of floating numbers, NaN alone). Such a sample takes no part in the first
+    term, but for "tree_contrast", where it is its own second view's positive, and learns from the
+    second term. Both terms are also returned, for `harmonised`.
+
+    Args:
+        encoder: (B, ...) → (B, width).
+        objective: of the labelled samples.
+        settings: of that objective, as its function takes them.
+        label: what the batch calls the labels.
+        self_supervised: w at the first and at the last step, from 0 to 1.
+        curve: how w goes from one to the other.
+        temperature: τ of NT-Xent.
+        hidden: width of the projector's hidden layer.
+        out: width of the projections.
+        mask_same_patient: in NT-Xent, keep one patient's samples out of the negatives.
+
+    Raises:
+        UsageError: for settings that the objective does not have.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        *,
+        objective: Supervised = "supcon",
+        settings: dict[str, Any] | None = None,
+        label: str = "label",
+        self_supervised: tuple[float, float] = (1.0, 0.0),
+        curve: Curve = "linear",
+        temperature: float = 0.1,
+        hidden: int = 512,
+        out: int = 128,
+        mask_same_patient: bool = True,
+    ) -> None:
+        super().__init__()
+        fn = resolve(OBJECTIVES[objective].target)
+        self.settings = checked(fn, settings or {}, "method.settings")
+        self.encoder, self.objective, self.fn = encoder, objective, fn
+        self.views, self.needs, self.label = pair("instance"), (label,), label
+        self.projector = projector(width_of(encoder), hidden, out)
+        self.ends, self.curve = self_supervised, curve
+        self.temperature, self.mask_same_patient = temperature, mask_same_patient
+
+    def step(
+        self, views: Sequence[Tensor], batch: Mapping[str, Tensor], state: State
+    ) -> dict[str, Tensor]:
+        """See `medcl.methods.contract.Method.step`."""
+        label = required(batch, self.label, "semi-supervised")
+        weight = between(self.ends, self.curve, state)
+        h1, h2 = encode(self.encoder, views)  # (B, width) each
+        z1, z2 = self.projector(torch.cat([h1, h2])).chunk(2)  # (B, out) each
+        told = (1 - weight) * self._supervised(z1, z2, label, state.ranks)
+        seen = weight * nt_xent(
+            z1,
+            z2,
+            temperature=self.temperature,
+            group=batch["patient"] if self.mask_same_patient else None,
+            ranks=state.ranks,
+        )
+        return {
+            "loss": told + seen,
+            "embedding": h1.detach(),
+            "loss_supervised": told,
+            "loss_self_supervised": seen,
+        }
+
+    def _supervised(self, z1: Tensor, z2: Tensor, label: Tensor, ranks: Ranks) -> Tensor:
+        label = class_labels(label) if self.objective in CODES else number_labels(label)
+        if self.objective in ("soft_contrast", "ot_contrast") and label.ndim != 2:
+            raise UsageError(
+                f"Method 'semi-supervised' with '{self.objective}' needs an embedding (B, e) of "
+                f"each sample's label, and '{self.label}' is {tuple(label.shape)}."
+            )
+        if self.objective == "tree_contrast" and label.ndim == 1:
+            label = label.unsqueeze(1)  # a tree of one level
+        settings = self.settings | {"ranks": ranks}
+        if self.objective in PAIRED:
+            loss: Tensor = self.fn(z1, z2, label, **settings)
+        else:
+            loss = self.fn(torch.cat([z1, z2]), torch.cat([label, label]), **settings)
+        return loss
+
+    def after_step(self, state: State) -> None:
+        """Nothing follows the optimiser."""
