@@ -103,45 +103,55 @@ class Audit:
 
 def audit(
     samples: Samples,
-    sides: Sequence[str] | NDArray,
-    *,
+    *splits: Sequence[str] | NDArray,
     alike: float = ALIKE,
     batch_size: int = 256,
 ) -> Audit:
     """Look for leaks between the samples of "train" (or "validation") and those of "test".
 
     Args:
-        samples: all samples.
-        sides: (N,) "train", "validation", "test", or "" for neither.
+        samples: all samples; each is read once, those that might be near-copies once more.
+        splits: one or more (the folds of a cross-validation), each (N,) of "train", "validation",
+            "test", or "" for neither.
         alike: correlation from which two samples are near-copies.
         batch_size: samples read at once.
 
     Raises:
         UsageError: if a side is empty.
     """
-    side = np.asarray(sides)
-    train, test = (
-        np.flatnonzero(np.isin(side, ("train", "validation"))),
-        np.flatnonzero(side == "test"),
+    patients = np.asarray(samples.patients)
+    sides = [_sides(split) for split in splits]
+    used = np.unique(np.concatenate([p for pair in sides for p in pair]))
+    looked = _look(samples, used, batch_size)
+    place = np.full(len(samples), -1)
+    place[used] = np.arange(len(used))
+    found: dict[What, dict[tuple[str, str], Leak]] = {"patient": {}, "copy": {}, "near-copy": {}}
+    for train, test in sides:
+        known, asked = looked.at(place[train]), looked.at(place[test])
+        copies = _copies(samples, train, test, known, asked)
+        near = _near(samples, train, test, known, asked, alike, {c.test for c in copies})
+        for leak in (*_patients(samples, patients, train, test), *copies, *near):
+            key = leak.patients if leak.what == "patient" else (leak.train, leak.test)
+            found[leak.what][key] = leak
+    tested = np.unique(np.concatenate([test for _, test in sides]))
+    trained = np.unique(np.concatenate([train for train, _ in sides]))
+    return Audit(
+        train=len(trained),
+        test=len(tested),
+        train_patients=len(set(patients[trained])),
+        test_patients=len(set(patients[tested])),
+        counts={what: len(leaks) for what, leaks in found.items()},
+        leaks=[leak for leaks in found.values() for leak in list(leaks.values())[:SHOWN]],
     )
+
+
+def _sides(split: Sequence[str] | NDArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    side = np.asarray(split)
+    train = np.flatnonzero(np.isin(side, ("train", "validation")))
+    test = np.flatnonzero(side == "test")
     if not len(train) or not len(test):
         raise UsageError("A leakage audit needs training and test samples.")
-    patients = np.asarray(samples.patients)
-    known, asked = _look(samples, train, batch_size), _look(samples, test, batch_size)
-    copies = _copies(samples, train, test, known, asked)
-    found: dict[What, list[Leak]] = {
-        "patient": _patients(samples, patients, train, test),
-        "copy": copies,
-        "near-copy": _near(samples, train, test, known, asked, alike, {c.test for c in copies}),
-    }
-    return Audit(
-        train=len(train),
-        test=len(test),
-        train_patients=len(set(patients[train])),
-        test_patients=len(set(patients[test])),
-        counts={what: len(leaks) for what, leaks in found.items()},
-        leaks=[leak for leaks in found.values() for leak in leaks[:SHOWN]],
-    )
+    return train, test
 
 
 def _patients(samples: Samples, patients: NDArray, train: NDArray, test: NDArray) -> list[Leak]:
@@ -156,14 +166,18 @@ def _patients(samples: Samples, patients: NDArray, train: NDArray, test: NDArray
 
 @dataclass(frozen=True)
 class _Looked:
-    """What is remembered of a side: (n,) digests of the bytes, (n, SKETCH) projections."""
+    """What is remembered of samples: (n,) digests of the bytes, (n, SKETCH) projections."""
 
     digests: list[bytes]
     sketch: NDArray[np.float32]
 
+    def at(self, rows: NDArray[np.int64]) -> _Looked:
+        """Of some of them."""
+        return _Looked([self.digests[row] for row in rows], self.sketch[rows])
+
 
 def _look(samples: Samples, positions: NDArray, batch_size: int) -> _Looked:
-    """Read a side once."""
+    """Read samples once."""
     digests: list[bytes] = []
     sketches: list[NDArray[np.float32]] = []
     parts = np.split(positions, range(batch_size, len(positions), batch_size))

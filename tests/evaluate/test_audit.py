@@ -110,3 +110,17 @@ def test_one_side_alone_is_refused(made: Made) -> None:
     samples, sides, x = made
     with pytest.raises(UsageError, match="training and test"):
         audit(_with(samples, x), np.full(len(sides), "train"))
+
+
+def test_folds_are_audited_together() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(6, 1, 40)).astype(np.float32)
+    x[4] = x[0]
+    names = list("abcdef")
+    samples = Samples(names, names, names, lambda at: {"x": x[at]})
+    together = ["test", "train", "train", "train", "test", "train"]
+    apart = ["train", "train", "test", "test", "test", "train"]
+    assert audit(samples, together).passed  # both copies are tested: nobody learnt from them
+    found = audit(samples, together, apart)
+    assert [(leak.train, leak.test) for leak in found.leaks] == [("a", "e")]
+    assert (found.train, found.test) == (5, 4)
