@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from medcl.plugin import CONTRACT, Plugin, Task
+from medcl_pathology.mil.registry import CLASSIFIERS
 from medcl_pathology.scan import scan
 from medcl_pathology.units import units
 
@@ -21,6 +22,7 @@ plugin = Plugin(
         "resnet": "medcl_pathology.encoders.resnet:resnet",
         "vit": "medcl_pathology.encoders.vit:vit",
     },
+    classifiers=CLASSIFIERS,
     tasks={
         "tissue": Task(
             label="tissue",
