@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from medcl.errors import MedclError, UsageError
 from medcl.plugin import Arrays, Samples
 from medcl_pathology import bagset
-from medcl_pathology.reader import BadSlide, open_slide, reopen
+from medcl_pathology.reader import BadSlide, open_slide
 from medcl_pathology.tiles import Grid, read_tile
 
 LABEL = "label."
@@ -188,7 +188,7 @@ def _from_slide(
         try:
             return read_tile(open_slide(path), x, y, grid), step == 0
         except BadSlide:
-            reopen(path)
+            continue
     return np.full((grid.size, grid.size, 3), 255, dtype=np.uint8), False
 
 

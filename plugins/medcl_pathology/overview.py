@@ -6,9 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from medcl_pathology.reader import Pixels, Slide
+from medcl_pathology.reader import BadSlide, Pixels, Slide
 
 _STRIP = 4 * 1024 * 1024  # pixels of a level that are held at once
+_GIVEN_UP = 64  # pixels: the side of what is white around a damaged block
 
 
 def overview(slide: Slide, down: float) -> Pixels:
@@ -29,9 +30,28 @@ def overview(slide: Slide, down: float) -> Pixels:
         last = min(first + rows, size[1])
         top, bottom = first * step, last * step
         y0, y1 = int(top), min(int(np.ceil(bottom)), full_h)
-        strip = slide.region(level, 0, y0, full_w, y1 - y0)
+        strip = _lenient(slide, level, 0, y0, full_w, y1 - y0)
         box = (0.0, top - y0, float(full_w), min(bottom, full_h) - y0)
         out[first:last] = shrink(strip, (size[0], last - first), box)
+    return out
+
+
+def _lenient(slide: Slide, level: int, x: int, y: int, width: int, height: int) -> Pixels:
+    """A region, white around damaged blocks."""
+    try:
+        return slide.region(level, x, y, width, height)
+    except BadSlide:
+        if max(width, height) <= _GIVEN_UP:
+            return np.full((height, width, 3), 255, dtype=np.uint8)
+    out = np.empty((height, width, 3), dtype=np.uint8)
+    if width >= height:
+        half = width // 2
+        out[:, :half] = _lenient(slide, level, x, y, half, height)
+        out[:, half:] = _lenient(slide, level, x + half, y, width - half, height)
+    else:
+        half = height // 2
+        out[:half] = _lenient(slide, level, x, y, width, half)
+        out[half:] = _lenient(slide, level, x, y + half, width, height - half)
     return out
 
 

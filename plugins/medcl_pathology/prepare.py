@@ -19,7 +19,7 @@ from medcl.plugin import MEMBER
 from medcl_pathology import bagfiles
 from medcl_pathology.findings import GIVE_MPP, Policy, policies, refuse
 from medcl_pathology.overview import overview
-from medcl_pathology.reader import BadSlide, Slide, open_slide, reopen
+from medcl_pathology.reader import BadSlide, Slide, open_slide
 from medcl_pathology.tiles import Grid, covered, read_tile
 from medcl_pathology.tissue import Artefact, segment
 
@@ -183,7 +183,6 @@ def _read_all(
         try:
             tile = read_tile(slide, x, y, grid)
         except BadSlide:
-            slide = reopen(path)
             continue
         good[n] = True
         if held is not None:

@@ -79,18 +79,16 @@ def open_slide(path: Path) -> Slide:
     return _opened(str(path))
 
 
-def reopen(path: Path) -> Slide:
-    """Open a slide anew: OpenSlide refuses everything after one damaged block."""
-    _opened.cache_clear()
-    return _opened(str(path))
-
-
 @lru_cache(maxsize=_OPEN_AT_ONCE)
 def _opened(path: str) -> Slide:
     import openslide
 
     from medcl_pathology.tiff import TiffSlide, check_whole, is_ome
 
+    try:
+        open(path, "rb").close()
+    except OSError as error:
+        raise BadSlide(f"It cannot be opened: {error.strerror}.") from None
     kind = openslide.OpenSlide.detect_format(path)
     # OpenSlide takes an OME-TIFF for a plain one, and sees neither its levels nor its scale.
     if kind is not None and not (kind == "generic-tiff" and is_ome(path)):
@@ -115,7 +113,7 @@ class OpenSlideSlide:
     def __init__(self, path: str) -> None:
         import openslide
 
-        self._slide = openslide.OpenSlide(path)
+        self._path, self._slide = path, openslide.OpenSlide(path)
         known = self._slide.properties
         images = set(self._slide.associated_images)
         width, height = self._slide.dimensions
@@ -143,7 +141,9 @@ class OpenSlideSlide:
         place = (round(x * down_x), round(y * down_y))
         try:
             rgba = np.asarray(self._slide.read_region(place, level, (width, height)))
-        except openslide.OpenSlideError as error:
+        except openslide.OpenSlideError as error:  # it would now refuse everything: open anew
+            self._slide.close()
+            self._slide = openslide.OpenSlide(self._path)
             raise BadSlide(f"A block of pixels is damaged ({type(error).__name__}).") from None
         alpha = rgba[..., 3]
         if alpha.min() == 255:
