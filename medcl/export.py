@@ -111,7 +111,7 @@ def export(run: Run, out: Path, *, to: Format = "safetensors") -> Exported:
         difference = _compare(encoder, again, shape)
         if not difference <= TOLERANCE[to]:
             raise MedclError(
-                f"As {to} the encoder '{run.recipe.encoder.name}' gives other values (relative "
+                f"As {to} the encoder '{facts['encoder']['name']}' gives other values (relative "
                 f"difference {difference:.1e}): nothing was kept. Take --to safetensors."
             )
         (folder / "README.md").write_text(_card(run, to, facts, difference), encoding="utf-8")
@@ -175,7 +175,7 @@ def _load(weights: Path, facts: dict[str, Any]) -> nn.Module:
 
 def _facts(run: Run, shape: tuple[int, ...], width: int) -> dict[str, Any]:
     recipe = run.recipe
-    encoder = recipe.encoder.model_dump(mode="json")
+    encoder = recipe.part("encoder").model_dump(mode="json")
     encoder.pop("weights", None)  # a file that training began from: here are those it ended with
     return {
         "medcl": medcl.__version__,
@@ -313,7 +313,7 @@ def _compare(
 
 
 def _card(run: Run, to: Format, facts: dict[str, Any], difference: float) -> str:
-    recipe, about = run.recipe, run.facts
+    recipe, about, method = run.recipe, run.facts, run.recipe.part("method").name
     shape = " × ".join(str(n) for n in facts["shape"])
     return f"""---
 library_name: medcl
@@ -327,8 +327,8 @@ tags: [medcl, {recipe.plugin}, self-supervised]
 |---|---|
 | input | B × {shape}, float32, as the sections `prepare` and `dataset` of `{FACTS}` make it |
 | output | B × {facts["width"]} |
-| encoder | {recipe.encoder.name} |
-| method | {recipe.method.name}{f" ({recipe.paper})" if recipe.paper else ""} |
+| encoder | {facts["encoder"]["name"]} |
+| method | {method}{f" ({recipe.paper})" if recipe.paper else ""} |
 | trained on | {about.get("samples", "–")} samples of {about.get("patients", "–")} patients, \
 {about.get("steps", "–")} steps |
 | medcl | {facts["medcl"]} |

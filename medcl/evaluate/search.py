@@ -153,16 +153,16 @@ def search(
     if not len(allowed):
         raise UsageError("No sample is left to search: loosen --where.")
     rows, members = _rows(bank, allowed, level)
-    similarity, backend = _similar(run, bank, asked, rows, task, pull, backend)
+    similarity, used = _similar(run, bank, asked, rows, task, pull, backend)
     hits = _hits(index, bank, similarity, members, asked, k, per_patient)
     return Found(
         query=query if found_as != "item" or query in set(bank.items) else "files",
         hits=hits,
         searched=len(allowed),
-        patients=len({bank.patients[p] for p in allowed}),
+        patients=len({bank.patients[p] for p in allowed.tolist()}),
         level=level,
         pull=pull,
-        backend=backend,
+        backend=used,
     )
 
 
