@@ -139,6 +139,19 @@ class Samples:
         return len(self.ids)
 
 
+class Stream(Protocol):
+    """Cuts windows out of a signal as it arrives. It may keep a window's length of it, not more."""
+
+    def push(self, chunk: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Take the next samples (C, n) of each channel as recorded, NaN where missing.
+
+        Returns:
+            the windows that are complete now: their starts in seconds (K,), and (K, ...) as the
+            encoder takes them; the same however the signal is cut into chunks.
+        """
+        ...
+
+
 class Views(Protocol):
     """Augmentation of a whole batch on its own device: (B, ...) → (B, ...). No hidden state."""
 
@@ -184,7 +197,12 @@ class Plugin:
             what `Samples.read` returned.
         pictures: ``(arrays of an item)`` → (places (N,), pictures (N, S, S) uint8) of its parts, by
             which curation finds near-duplicates; ``dataset`` finds the places in a column ``keep``.
-        preview: ``(x (B, ...), views) -> matplotlib Figure`` for the report.
+        where: ``(sample ids, *, prepare, dataset)`` → columns (N,) that say where in its item each
+            sample lies, by name (``start`` in seconds), for predictions; the recipe's sections.
+        stream: ``(names, fs, *, prepare, dataset)`` → `Stream`: windows of a signal that is still
+            being recorded, for ``medcl predict --follow``.
+        preview: ``(x (B, ...), views) -> matplotlib Figure`` for the report; if it takes a keyword
+            ``encoder``, it is given the trained one, or None.
         recipes: a folder of further recipes, if they are not in medcl's own ``configs``.
         preparation: raise it when ``prepare`` gives other arrays for the same settings: the store
             then makes them anew.
@@ -207,6 +225,8 @@ class Plugin:
     classifiers: Mapping[str, Lazy] = field(default_factory=dict)
     baselines: Mapping[str, Lazy] = field(default_factory=dict)
     pictures: Lazy | None = None
+    where: Lazy | None = None
+    stream: Lazy | None = None
     preview: Lazy | None = None
     recipes: Path | None = None
     preparation: int = 1

@@ -1,0 +1,105 @@
+"""medcl predict."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from medcl_cli import show
+
+
+def predict(
+    run: Annotated[Path, typer.Argument(help="A finished run.")],
+    records: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Recordings (files, or their names without suffix) and folders."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The table, .parquet; of a stream .jsonl, or the terminal.")
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option(help="Give this task's class probabilities, for its samples.")
+    ] = None,
+    follow: Annotated[
+        Path | None,
+        typer.Option(help="Predict a signal while it is written: a file that grows, or - (stdin)."),
+    ] = None,
+    fs: Annotated[float | None, typer.Option(help="Stream: samples a second.")] = None,
+    columns: Annotated[
+        str | None, typer.Option(help="Stream: names of the channels, comma-separated.")
+    ] = None,
+    format: Annotated[
+        Literal["csv", "f32"], typer.Option(help="Stream: lines of numbers, or raw float32.")
+    ] = "csv",
+    wait: Annotated[
+        float, typer.Option(help="Stream: seconds without new samples after which a file is over.")
+    ] = 10.0,
+    embeddings: Annotated[bool, typer.Option(help="Keep the embeddings too.")] = True,
+    paths: Annotated[
+        bool, typer.Option(help="Name the recordings. A path may identify a person.")
+    ] = False,
+    key_file: Annotated[
+        Path | None, typer.Option(help="Secret for pseudonyms, if the run's index had one.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes.", show_default="all cores")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1)] = 256,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
+    json: show.Json = False,
+) -> None:
+    """Embeddings, class probabilities and anomaly scores of new recordings, window by window.
+
+    Examples: medcl predict run night.hea --out preds.parquet ·
+    cat ppg.csv | medcl predict run --follow - --fs 64
+    """
+    from medcl.doctor import cores
+    from medcl.errors import UsageError
+    from medcl.run import Run
+
+    if follow is not None:
+        from medcl.predict.follow import follow as predict_stream
+
+        if records:
+            raise UsageError("Give recordings or --follow, not both.")
+        names = [name.strip() for name in columns.split(",")] if columns else None
+        predict_stream(
+            Run.open(run),
+            follow,
+            out,
+            fs=fs,
+            columns=names,
+            format=format,
+            wait=wait,
+            task=task,
+            embeddings=embeddings,
+            device=device,
+        )
+        return
+
+    from medcl.predict.batch import predict as predict_files
+
+    if not records or out is None:
+        raise UsageError("Give recordings and --out TABLE.parquet, or --follow FILE.")
+    made = predict_files(
+        Run.open(run),
+        records,
+        out,
+        task=task,
+        embeddings=embeddings,
+        paths=paths,
+        key_file=key_file,
+        workers=workers or cores(),
+        batch_size=batch_size,
+        device=device,
+    )
+    if json:
+        show.as_json(vars(made))
+        return
+    facts = {k: v for k, v in vars(made).items() if k not in ("rejects", "notes")}
+    show.facts("Predictions", {**facts, "rejected": sum(made.rejects.values())})
+    if made.rejects:
+        rows = sorted(made.rejects.items(), key=lambda row: -row[1])
+        show.table("Rejected", ["recordings", "why"], [[n, why] for why, n in rows])

@@ -1,0 +1,1 @@
+"""Predictions for new recordings: whole files, or a stream as it arrives."""

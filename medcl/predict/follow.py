@@ -1,0 +1,230 @@
+"""Predict a signal as it arrives: from a pipe, or from a file that is still being written.
+
+One JSON object a window and line. Memory does not grow with the stream: the plugin's
+`medcl.plugin.Stream` keeps a window's length of it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medcl.errors import UsageError
+from medcl.predict.batch import predictions, settings_of
+from medcl.registry import resolve
+from medcl.run import Run
+
+Format = Literal["csv", "f32"]
+TIMES = ("time", "timestamp", "t", "seconds", "ms")
+"""CSV columns of these names are no channels."""
+BYTES = 2**16
+"""Read at most so much at once."""
+POLL = 0.1
+WINDOWS = 256
+
+
+def follow(
+    run: Run,
+    source: Path,
+    out: Path | None = None,
+    *,
+    fs: float | None = None,
+    columns: Sequence[str] | None = None,
+    format: Format = "csv",
+    wait: float = 10.0,
+    task: str | None = None,
+    embeddings: bool = True,
+    device: str = "auto",
+) -> int:
+    """Write a line for each window as it is complete, until the stream ends; return how many.
+
+    Args:
+        run: a finished run whose plugin can stream.
+        source: a file that may still grow, or ``-`` for standard input.
+        out: lines are appended to it; None for standard output.
+        fs: samples a second of each channel. It is never guessed.
+        columns: names of the channels in their order; of a CSV with a header, those to take.
+        format: "csv": a line a sample, columns parted by comma, semicolon or tab; "f32":
+            little-endian float32, channels of a sample side by side.
+        wait: seconds without growth after which a file is held to be over.
+        task: see `medcl.predict.batch.predict`.
+        embeddings: whether lines hold the embeddings.
+        device: see `medcl.evaluate.embeddings.embed`.
+
+    Raises:
+        UsageError: if the plugin cannot stream, or the sampling rate or the channels are not given.
+    """
+    plugin = run.plugin
+    if plugin.stream is None:
+        raise UsageError(f"Plugin '{plugin.name}' cannot predict streams: give recordings.")
+    if fs is None or not fs > 0:
+        raise UsageError("A stream does not say its sampling rate: give --fs.")
+    settings = settings_of(run, task)
+
+    from medcl.evaluate.embeddings import usable
+    from medcl.predict.reference import reference
+
+    device = usable(device)
+    encoder = run.encoder().to(device)
+    known = reference(run, encoder, task, device=device)
+    written = 0
+    with ExitStack() as stack:
+        raw = sys.stdin.buffer if str(source) == "-" else stack.enter_context(_opened(source))
+        lines = sys.stdout if out is None else stack.enter_context(out.open("a", encoding="utf-8"))
+        blocks = _blocks(raw, wait if str(source) != "-" else None)
+        names, chunks = _floats(blocks, columns) if format == "f32" else _csv(blocks, columns)
+        cutter = resolve(plugin.stream)(names, fs, prepare=run.recipe.prepare, dataset=settings)
+        for chunk in chunks:
+            starts, x = cutter.push(chunk)
+            for first in range(0, len(x), WINDOWS):
+                part = slice(first, first + WINDOWS)
+                z = _embed(encoder, x[part], device)
+                table = {"start": starts[part], **predictions(known, z)}
+                for row in range(len(z)):
+                    line: dict[str, float | list[float]] = {
+                        name: _rounded(values[row]) for name, values in table.items()
+                    }
+                    if embeddings:
+                        line["embedding"] = [_rounded(value) for value in z[row]]
+                    lines.write(json.dumps(line) + "\n")
+                lines.flush()
+                written += len(z)
+    return written
+
+
+def _embed(encoder: object, x: np.ndarray, device: str) -> NDArray[np.float32]:
+    import torch
+
+    with torch.inference_mode():
+        z: NDArray[np.float32] = encoder(torch.from_numpy(x).to(device)).float().cpu().numpy()  # type: ignore[operator]
+    return z
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.7g}")
+
+
+def _opened(path: Path) -> IO[bytes]:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise UsageError(f"{path} cannot be followed ({error.strerror}).") from None
+
+
+def _blocks(raw: IO[bytes], wait: float | None) -> Iterator[bytes]:
+    """Bytes as they come. A file is read again at its end until it has not grown for ``wait``."""
+    read = raw.read1 if isinstance(raw, io.BufferedIOBase) else raw.read
+    since = time.monotonic()
+    while True:
+        block = read(BYTES)
+        if block:
+            yield block
+            since = time.monotonic()
+        elif wait is None or time.monotonic() - since >= wait:
+            return
+        else:
+            time.sleep(min(POLL, wait))
+
+
+def _floats(
+    blocks: Iterator[bytes], columns: Sequence[str] | None
+) -> tuple[Sequence[str], Iterator[NDArray[np.float32]]]:
+    if not columns:
+        raise UsageError("Raw numbers do not say their channels: give --columns.")
+
+    def chunks() -> Iterator[NDArray[np.float32]]:
+        rest, size = b"", 4 * len(columns)
+        for block in blocks:
+            data = rest + block
+            whole = len(data) // size * size
+            rest = data[whole:]
+            yield np.frombuffer(data[:whole], "<f4").reshape(-1, len(columns)).T
+
+    return columns, chunks()
+
+
+def _csv(
+    blocks: Iterator[bytes], columns: Sequence[str] | None
+) -> tuple[Sequence[str], Iterator[NDArray[np.float32]]]:
+    """Names and chunks (C, n) of lines of numbers. What is no number is a missing sample."""
+    lines = _lines(blocks)
+    first = next(lines, b"")
+    head, _, body = first.partition(b"\n")
+    separator = next((s for s in (b";", b"\t", b",") if s in head), b",")
+    fields = [field.decode("utf-8", "replace").strip(' "\r') for field in head.split(separator)]
+    comma = separator != b","
+    if all(_is_number(field, comma) for field in fields):
+        if columns is None:
+            raise UsageError("The stream has no header that names its channels: give --columns.")
+        if len(columns) != len(fields):
+            raise UsageError(f"--columns names {len(columns)} channels; lines hold {len(fields)}.")
+        names, body = list(columns), first
+        taken = list(range(len(fields)))
+    else:
+        unknown = [name for name in columns or () if name not in fields]
+        if unknown:
+            raise UsageError(f"--columns: the header has no '{unknown[0]}', it has {fields}.")
+        names = list(columns or (f for f in fields if f.lower() not in TIMES))
+        taken = [fields.index(name) for name in names]
+
+    def chunks() -> Iterator[NDArray[np.float32]]:
+        if body:
+            yield _numbers(body, separator, taken, comma)
+        for block in lines:
+            yield _numbers(block, separator, taken, comma)
+
+    return names, chunks()
+
+
+def _lines(blocks: Iterator[bytes]) -> Iterator[bytes]:
+    """Blocks of whole lines; what is left without an end is a line too."""
+    rest = b""
+    for block in blocks:
+        data = rest + block
+        end = data.rfind(b"\n") + 1
+        rest = data[end:]
+        if end:
+            yield data[:end]
+    if rest.strip():
+        yield rest + b"\n"
+
+
+def _is_number(text: str, comma: bool) -> bool:
+    try:
+        float(text.replace(",", ".") if comma else text)
+    except ValueError:
+        return not text
+    return True
+
+
+def _numbers(
+    block: bytes, separator: bytes, taken: Sequence[int], comma: bool
+) -> NDArray[np.float32]:
+    import polars as pl
+
+    names = [f"c{i}" for i in range(max(taken) + 1)]
+    frame = pl.read_csv(
+        block,
+        has_header=False,
+        separator=separator.decode(),
+        schema=dict.fromkeys(names, pl.String),
+        truncate_ragged_lines=True,
+        quote_char=None,
+        encoding="utf8-lossy",
+    )
+    columns = [pl.col(names[i]).str.strip_chars(' "\r') for i in taken]
+    if comma:  # 0,5;0,7
+        columns = [column.str.replace(",", ".", literal=True) for column in columns]
+    cast = frame.select(
+        c.cast(pl.Float32, strict=False).alias(f"{i}") for i, c in enumerate(columns)
+    )
+    return cast.fill_null(float("nan")).to_numpy().T

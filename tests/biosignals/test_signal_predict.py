@@ -1,0 +1,275 @@
+"""medcl predict on real recordings: same windows as the run's, scores, aggregates, streams."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from scipy import signal as sp
+
+from medcl import recipe as recipes
+from medcl.archive.index import Index, build
+from medcl.engine.pretrain import pretrain
+from medcl.errors import MedclError, UsageError
+from medcl.predict.batch import predict
+from medcl.predict.follow import follow
+from medcl.run import Run, load_samples
+from medcl_biosignals.leads import canonical, choose
+from medcl_biosignals.plugin import plugin
+from medcl_biosignals.prepare import read_signal
+from medcl_biosignals.streaming import band_pass, stream
+
+TINY = [
+    "encoder={name: resnet1d, channels: 2, widths: [8, 16], blocks: 1, stride: 4}",
+    "trainer={steps: 12, batch_size: 32}",
+    "prepare.fs=100", "views.fs=100", "dataset.seconds=4", "dataset.stride=4", "dataset.quality=0",
+    "probe.dataset={seconds: 3.0, scale: window}", "monitor={every: 100, samples: 32}",
+]  # fmt: skip
+TRAINED = ("101", "106", "114", "118", "207", "208")
+
+
+@pytest.fixture(scope="module")
+def run(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    root = tmp_path_factory.mktemp("predict")
+    (root / "archive").mkdir()
+    for name in TRAINED:
+        for file in sample.glob(f"{name}.*"):
+            shutil.copy(file, root / "archive" / file.name)
+    (root / "public.key").write_text("predictions in tests: hides nothing")
+    build(root / "archive", root / "index", plugin, key_file=root / "public.key")
+    recipe = recipes.load("simclr-ecg", TINY)
+    return pretrain(recipe, root / "index", root / "run")
+
+
+@pytest.fixture(scope="module")
+def key(run: Run) -> Path:
+    return run.path.parent / "public.key"
+
+
+def test_the_runs_own_recordings_give_the_runs_own_embeddings(
+    run: Run, key: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "preds.parquet"
+    made = predict(run, [run.path.parent / "archive"], out, key_file=key)
+    table = pl.read_parquet(out)
+    samples = load_samples(run.recipe, run.data)
+    assert made.windows == len(table) == len(samples)
+    with torch.inference_mode():
+        x = samples.read(np.arange(len(samples)))["x"]
+        want = run.encoder()(torch.from_numpy(x)).numpy()
+    at = {(item, float(i.split(":")[1]) / 100): n
+          for n, (i, item) in enumerate(zip(samples.ids, samples.items, strict=True))}  # fmt: skip
+    order = [at[item, start] for item, start in table.select("item", "start").iter_rows()]
+    np.testing.assert_allclose(table["embedding"].to_numpy(), want[order], atol=1e-5)
+    assert set(table["patient"]) == set(Index.open(run.data).items["patient"])
+    assert table["anomaly"].is_between(0, 1).all()
+    assert table["record" if "record" in table.columns else "item"].n_unique() == len(TRAINED)
+
+    records = pl.read_parquet(tmp_path / "preds.records.parquet")
+    patients = pl.read_parquet(tmp_path / "preds.patients.parquet")
+    assert records["windows"].sum() == patients["windows"].sum() == len(table)
+    first = records.row(0, named=True)
+    mine = table.filter(pl.col("item") == first["item"])
+    mean = mine["embedding"].to_numpy().mean(axis=0)
+    np.testing.assert_allclose(first["embedding"], mean, atol=1e-5)
+    assert first["anomaly"] == pytest.approx(mine["anomaly"].mean(), abs=1e-6)
+
+
+def test_single_files_stems_and_paths(run: Run, key: Path, sample: Path, tmp_path: Path) -> None:
+    out = tmp_path / "preds.parquet"
+    one = predict(run, [sample / "223.hea", sample / "230"], out, key_file=key, embeddings=False)
+    table = pl.read_parquet(out)
+    assert one.records == 2
+    assert "embedding" not in table.columns
+    assert "record" not in table.columns
+    predict(run, [sample / "223.hea"], out, key_file=key, paths=True)
+    assert set(pl.read_parquet(out)["record"]) == {"223"}
+    assert "223" not in json.dumps(pl.read_parquet(out).drop("record").columns)
+    with pytest.raises(UsageError, match="does not exist"):
+        predict(run, [sample / "no such"], out)
+
+
+def test_a_task_gives_probabilities_of_the_probes_classifier(
+    run: Run, key: Path, sample: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "preds.parquet"
+    predict(run, [sample / "223"], out, key_file=key, task="aami-nsv")
+    table = pl.read_parquet(out)
+    p = table.select("p.N", "p.S", "p.V").to_numpy()
+    np.testing.assert_allclose(p.sum(axis=1), 1, atol=1e-5)
+    kept = run.path / "predict" / "head.aami-nsv.safetensors"
+    before = kept.read_bytes()
+    predict(run, [sample / "223"], out, key_file=key, task="aami-nsv")  # nothing is fitted again
+    assert kept.read_bytes() == before
+    np.testing.assert_allclose(pl.read_parquet(out)["p.V"], table["p.V"])
+    kept.write_bytes(b"damaged")
+    predict(run, [sample / "223"], out, key_file=key, task="aami-nsv")
+    np.testing.assert_allclose(pl.read_parquet(out)["p.V"], table["p.V"], atol=1e-5)
+
+
+def test_noise_is_stranger_than_heart_beats(run: Run) -> None:
+    from medcl.predict.reference import reference
+
+    encoder = run.encoder()
+    known = reference(run, encoder, None)
+    samples = load_samples(run.recipe, run.data)
+    x = torch.from_numpy(samples.read(np.arange(0, len(samples), 7))["x"])
+    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        usual, odd = (known.novelty.score(encoder(v).numpy()) for v in (x, noise))
+    assert np.median(odd.knn) > np.median(usual.knn)
+    assert np.median(odd.mahalanobis) > 1.3 * np.median(usual.mahalanobis)
+
+
+def test_what_cannot_be_used_is_told_and_costs_nothing_else(
+    run: Run, key: Path, sample: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for file in sample.glob("223.*"):
+        shutil.copy(file, folder / file.name)
+    (folder / "broken.hea").write_text("broken 2 360 1000\nbroken.dat 212 200\n")
+    made = predict(run, [folder], tmp_path / "p.parquet", key_file=key)
+    assert made.records == 1
+    assert sum(made.rejects.values()) == 1
+    for file in folder.glob("223.*"):
+        file.unlink()
+    with pytest.raises(MedclError, match="None of the recordings can be used"):
+        predict(run, [folder], tmp_path / "q.parquet", key_file=key)
+    assert not (tmp_path / "q.parquet").exists()
+
+
+def recording(sample: Path) -> tuple[np.ndarray, list[str], float]:
+    x, names, fs = read_signal(sample / "114.hea")  # its leads are the other way round
+    return x[:, : round(60 * fs)], names, fs
+
+
+def settings(run: Run) -> dict[str, dict]:
+    return {"prepare": run.recipe.prepare, "dataset": run.recipe.dataset}
+
+
+def causal(x: np.ndarray, names: list[str], fs: float, run: Run) -> np.ndarray:
+    """The same causal pipeline, the whole signal at once: windows (K, C, T)."""
+    prepare = run.recipe.prepare
+    picked = choose([canonical(name) for name in names], prepare["leads"])
+    y = sp.sosfilt(band_pass(fs, prepare["band"]), (x - x[:, :1])[picked], axis=1)
+    y = sp.resample_poly(y, 5, 18, axis=1)  # 360 → 100 Hz
+    length = round(run.recipe.dataset["seconds"] * 100)
+    whole = y[:, : y.shape[1] // length * length].reshape(2, -1, length).transpose(1, 0, 2)
+    whole = whole - whole.mean(axis=-1, keepdims=True)
+    return whole / whole.std(axis=-1, keepdims=True)
+
+
+@pytest.mark.parametrize("cut", [1, 97, 4096, 10**6])
+def test_a_stream_equals_the_whole_signal_however_it_is_cut(
+    run: Run, sample: Path, cut: int
+) -> None:
+    x, names, fs = recording(sample)
+    x = x[:, : round(13 * fs)] if cut == 1 else x
+    made = stream(names, fs, **settings(run))
+    parts = [made.push(x[:, i : i + cut]) for i in range(0, x.shape[1], cut)]
+    starts, windows = (np.concatenate(part) for part in zip(*parts, strict=True))
+    want = causal(x.astype(np.float64), names, fs, run)[: len(windows)]
+    assert len(windows) >= x.shape[1] / fs // 4 - 1
+    np.testing.assert_allclose(starts, 4.0 * np.arange(len(windows)))
+    np.testing.assert_allclose(windows, want, atol=1e-4)
+
+
+def test_a_stream_keeps_no_more_than_a_window(run: Run, sample: Path) -> None:
+    x, names, fs = recording(sample)
+    made = stream(names, fs, **settings(run))
+    held = []
+    for _ in range(20):
+        made.push(x[:, :3600])
+        held.append(made.x.size + made.lost.size + made.resampler.held.size)
+    assert max(held) <= 2 * (400 + 360 + 100)
+    assert max(held[10:]) <= max(held[:10])
+
+
+def test_gaps_in_a_stream(run: Run, sample: Path) -> None:
+    x, names, fs = recording(sample)
+    x = x.copy()
+    x[:, 3000:3400] = np.nan  # 8.3 to 9.4 s: the third window
+    whole = stream(names, fs, **settings(run)).push(x)
+    assert 8.0 not in whole[0]
+    assert {0.0, 4.0, 12.0} <= set(whole[0])
+    assert np.isfinite(whole[1]).all()
+    for cut in (11, 500):
+        made = stream(names, fs, **settings(run))
+        parts = [made.push(x[:, i : i + cut]) for i in range(0, x.shape[1], cut)]
+        np.testing.assert_allclose(np.concatenate([p[1] for p in parts]), whole[1], atol=1e-5)
+    x[0] = np.nan  # a channel that is never there is zero, the other is as before
+    one = stream(names, fs, **settings(run)).push(x)
+    gone = choose([canonical(n) for n in names], run.recipe.prepare["leads"]).index(0)
+    assert (one[1][:, gone] == 0).all()
+    np.testing.assert_allclose(one[1][:, 1 - gone], whole[1][:, 1 - gone], atol=1e-5)
+
+
+def written(x: np.ndarray, names: list[str], path: Path, separator: str = ",") -> Path:
+    decimal = "," if separator == ";" else "."
+    rows = [separator.join(["time", *names])]
+    for n, values in enumerate(x.T):
+        cells = [f"{n / 360:.4f}", *(f"{v:.6f}" for v in values)]
+        rows.append(separator.join(cells).replace(".", decimal))
+    path.write_text("\n".join(rows) + "\n")
+    return path
+
+
+def test_followed_files_csv_and_raw(run: Run, sample: Path, tmp_path: Path) -> None:
+    x, names, fs = recording(sample)
+    got = {}
+    for kind, separator in (("csv", ","), ("comma decimal", ";")):
+        source, out = written(x, names, tmp_path / f"{kind}.csv", separator), tmp_path / kind
+        assert follow(run, source, out, fs=fs, wait=0.0) > 10
+        got[kind] = [json.loads(line) for line in out.read_text().splitlines()]
+    x.T.astype("<f4").tofile(tmp_path / "raw.f32")
+    follow(run, tmp_path / "raw.f32", tmp_path / "raw", fs=fs, columns=names, format="f32", wait=0)
+    got["raw"] = [json.loads(line) for line in (tmp_path / "raw").read_text().splitlines()]
+    windows = causal(x.astype(np.float64), names, fs, run)
+    with torch.inference_mode():
+        want = run.encoder()(torch.from_numpy(windows.astype(np.float32))).numpy()
+    for lines in got.values():
+        assert {"start", "knn", "mahalanobis", "anomaly", "embedding"} <= set(lines[0])
+        z = np.array([line["embedding"] for line in lines])
+        np.testing.assert_allclose(z, want[: len(z)], atol=2e-3)
+
+
+def test_standard_input_through_the_command_line(run: Run, sample: Path, tmp_path: Path) -> None:
+    x, names, _ = recording(sample)
+    source = written(x, names, tmp_path / "x.csv")
+    with source.open("rb") as handle:
+        done = subprocess.run(
+            [sys.executable, "-m", "medcl_cli.main", "predict", str(run.path), "--follow", "-",
+             "--fs", "360", "--no-embeddings"],
+            stdin=handle, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["start"] for line in lines] == [4.0 * n for n in range(len(lines))]
+    assert len(lines) >= 14
+
+
+def test_a_stream_that_does_not_say_what_it_is(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "x.csv"
+    source.write_text("1,2\n3,4\n")
+    with pytest.raises(UsageError, match="--fs"):
+        follow(run, source)
+    with pytest.raises(UsageError, match="--columns"):
+        follow(run, source, fs=100, wait=0)
+    with pytest.raises(UsageError, match="lines hold 2"):
+        follow(run, source, fs=100, columns=["MLII"], wait=0)
+    with pytest.raises(UsageError, match="cannot be followed"):
+        follow(run, tmp_path / "none", fs=100)
+    source.write_text("MLII,V1\n" + "1,x\n" * 1000)  # no numbers in one channel
+    assert follow(run, source, tmp_path / "out", fs=100, wait=0) > 0
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
+    assert follow(run, Path("-"), tmp_path / "none", fs=100, columns=["MLII"]) == 0
