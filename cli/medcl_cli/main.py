@@ -20,6 +20,7 @@ from medcl_cli.verbs import (
     export,
     index,
     plugins,
+    predict,
     prepare,
     pretrain,
     probe,
@@ -50,6 +51,7 @@ app.command()(pretrain.pretrain)
 app.command()(embed.embed)
 app.command()(probe.probe)
 app.command()(report.report)
+app.command()(predict.predict)
 app.command()(search.search)
 app.command()(anomaly.anomaly)
 app.command()(export.export)
