@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 
 from medcl import plugin as plugins
 from medcl import recipe as recipes
+from medcl.archive.atomic import write_text
 from medcl.archive.index import Index
 from medcl.archive.scanning import LABEL
 from medcl.errors import UsageError
@@ -21,6 +23,7 @@ from medcl.finetune.folds import of_run
 from medcl.finetune.result import FinetuneResult
 from medcl.finetune.study import labelled, study
 from medcl.finetune.training import Work
+from medcl.finetune.trained import WHERE
 from medcl.plugin import Samples
 from medcl.recipe import Recipe
 from medcl.registry import did_you_mean
@@ -124,7 +127,7 @@ def finetune(
     if run is not None and recipe.finetune.folds is not None:
         notes.append("Pretraining saw the tested patients too, though without labels.")
     place = dict(index.items.select("id", "site").iter_rows())
-    return study(
+    result = study(
         Work(samples, truth, recipe, out, run.path if run else None, usable(device), instances),
         [place.get(item) for item in samples.items],
         label=task.label if task else recipe.finetune.label or ", ".join(truth.classes),
@@ -134,6 +137,9 @@ def finetune(
         workers=workers,
         command=command,
     )
+    where = {"data": str(data.resolve()), "run": str(run.path.resolve()) if run else None}
+    write_text(out / WHERE, json.dumps(where, indent=1) + "\n")
+    return result
 
 
 def _only_label(recipe: Recipe, found: tables.Labels, samples: Samples) -> Recipe:

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import yaml
 from numpy.typing import NDArray
 
 from medcl import recipe as recipes
@@ -150,6 +151,7 @@ def _claim(work: Work, drawn: Sequence[Part]) -> str:
     }
     path = work.out / STUDY
     if path.is_file():
+        _same_recipe(work)
         old = read_json(path, _REMEDY)
         changed = [name for name, value in facts.items() if old.get(name) != value]
         if changed:
@@ -161,6 +163,23 @@ def _claim(work: Work, drawn: Sequence[Part]) -> str:
         write_text(work.out / "recipe.yaml", text)
         write_text(path, json.dumps(facts, indent=1) + "\n")
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def _same_recipe(work: Work) -> None:
+    """Raises UsageError if the folder's recipe is another one: names the first differing key."""
+    old = yaml.safe_load(recipes.text(work.out / "recipe.yaml"))
+    new = yaml.safe_load(recipes.dump(work.recipe))
+    for section in new:
+        one, other = (
+            {"": v} if not isinstance(v, dict) else v for v in (old.get(section), new[section])
+        )
+        for key in [*other, *one]:
+            if one.get(key) != other.get(key):
+                name = f"{section}.{key}".rstrip(".")
+                raise UsageError(
+                    f"{work.out} holds a study of another recipe: {name} is {one.get(key)!r} there "
+                    f"and {other.get(key)!r} here. Take another --out, or remove that folder."
+                )
 
 
 def _hash(*values: Any) -> str:

@@ -4,6 +4,7 @@
 
     OUT/folds/r0f3/model.safetensors     weights of the best epoch, with the standardisation
     OUT/folds/r0f3/predictions.parquet   id, patient, truth, scores; of the test samples
+    OUT/folds/r0f3/split.parquet         id, patient, side: train, validation or test
     OUT/folds/r0f3/instances.parquet     of bags, where asked for: what each instance counted for
     OUT/folds/r0f3/fold.json             what was trained, temperature, threshold, history
 
@@ -42,6 +43,7 @@ from medcl.run import Run
 
 FOLDER, FACTS = "folds", "fold.json"
 PREDICTIONS, INSTANCES, MODEL = "predictions.parquet", "instances.parquet", "model.safetensors"
+SPLIT = "split.parquet"
 SCORE = "score."
 
 
@@ -136,6 +138,7 @@ def train(work: Work, part: Part) -> None:
         weights = {k: v.contiguous().cpu() for k, v in trained.model.state_dict().items()}
         save_file(_unshared(weights), folder / MODEL)
         table(work.samples, work.truth, part.test, scores).write_parquet(folder / PREDICTIONS)
+        sides(work.samples, part).write_parquet(folder / SPLIT)
         if listed is not None and listed.frames:
             pl.concat(listed.frames).write_parquet(folder / INSTANCES)
         (folder / FACTS).write_text(json.dumps(facts, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -160,6 +163,19 @@ def _chosen(outputs: Outputs, scores: NDArray, y: NDArray) -> dict[str, float]:
         return {"temperature": mended, "threshold": 0.5}
     chance = probabilities("binary", scores, mended)[:, 1]
     return {"temperature": mended, "threshold": calibration.threshold(chance, y == 1)}
+
+
+def sides(samples: Samples, part: Part) -> pl.DataFrame:
+    """Who was on which side."""
+    named = (("train", part.train), ("validation", part.validation), ("test", part.test))
+    rows = np.concatenate([rows for _, rows in named])
+    return pl.DataFrame(
+        {
+            "id": [samples.ids[r] for r in rows],
+            "patient": [samples.patients[r] for r in rows],
+            "side": [side for side, rows in named for _ in rows],
+        }
+    )
 
 
 def table(samples: Samples, found: Truth, rows: NDArray, scores: NDArray) -> pl.DataFrame:

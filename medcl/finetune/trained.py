@@ -1,0 +1,146 @@
+"""A finished study opened again: its folds' models, and who was on which side.
+
+::
+
+    OUT/where.json   the index and the run that the study was made from
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+
+from medcl import recipe as recipes
+from medcl.archive.reading import read_json, read_table
+from medcl.errors import MedclError, UsageError
+from medcl.finetune import batches, build, training
+from medcl.finetune.contract import Outputs
+from medcl.finetune.loop import Model
+from medcl.finetune.result import FinetuneResult
+from medcl.finetune.standard import Standard
+from medcl.plugin import Samples
+from medcl.recipe import Recipe
+from medcl.run import Run, load_samples
+
+WHERE = "where.json"
+_REMEDY = "Run the same medcl finetune again."
+
+
+@dataclass(frozen=True)
+class Study:
+    """An opened study. See `Study.open`."""
+
+    path: Path
+    recipe: Recipe
+    result: FinetuneResult
+
+    @classmethod
+    def open(cls, path: Path) -> Study:
+        """Open a finished study.
+
+        Raises:
+            UsageError: if the folder is none, or the study did not come to its end.
+        """
+        if not (path / training.FOLDER).is_dir():
+            raise UsageError(f"{path} is no study. Make one: medcl finetune")
+        return cls(path, recipes.load(path / "recipe.yaml"), FinetuneResult.load(path))
+
+    @property
+    def data(self) -> Path:
+        """The index that it was made from."""
+        return Path(read_json(self.path / WHERE, _REMEDY)["data"])
+
+    @property
+    def run(self) -> Run | None:
+        """The run whose encoder it began with."""
+        path = read_json(self.path / WHERE, _REMEDY)["run"]
+        return Run.open(Path(path)) if path else None
+
+    @property
+    def folds(self) -> list[Path]:
+        """The folders of its trainings."""
+        return sorted(
+            (p for p in (self.path / training.FOLDER).iterdir() if (p / training.FACTS).is_file()),
+            key=lambda p: [int(n) for n in p.name.removeprefix("r").split("f")],
+        )
+
+    def samples(self, data: Path | None = None) -> Samples:
+        """The samples of its recipe, labelled or not, of its own index or another."""
+        return load_samples(self.recipe, data or self.data, task=self.recipe.finetune.task)
+
+    def sides(self, fold: Path, ids: list[str]) -> NDArray[np.str_]:
+        """(N,) train, validation, test, or "" of some samples in a fold."""
+        frame = read_table(fold / training.SPLIT, _REMEDY)
+        side = dict(zip(frame["id"], frame["side"], strict=True))
+        return np.array([side.get(key, "") for key in ids])
+
+    def tested(self, fold: Path) -> pl.DataFrame:
+        """What a fold predicted: id, patient, truth.*, score.*."""
+        return read_table(fold / training.PREDICTIONS, _REMEDY)
+
+    def model(self, fold: Path, example: Mapping[str, np.ndarray]) -> Model:
+        """A fold's classifier in evaluation mode.
+
+        Args:
+            fold: one of `folds`.
+            example: a batch as `Samples.read` returns it; only its shapes matter.
+
+        Raises:
+            MedclError: if the weights are damaged, or not of this recipe's classifier.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        facts = read_json(fold / training.FACTS, _REMEDY)
+        outputs = _outputs(facts, self.recipe)
+        try:
+            state = load_file(fold / training.MODEL)
+            inputs, values = (
+                Standard(tuple(state[f"{name}.mean"].shape)) for name in ("inputs", "values")
+            )
+            batch = batches.tensors(example)
+            size = int(batch["bag"].max()) + 1 if "bag" in batch else len(batch["x"])
+            batch |= {"y": _blank(outputs, size), "patient": torch.zeros(size, dtype=torch.int64)}
+            classifier = build.build(
+                self.recipe,
+                batch,
+                outputs,
+                seed=self.recipe.seed,
+                run=self.run,
+            )
+            model = Model(classifier, inputs, values)
+            model.load_state_dict(state)
+        except (SafetensorError, RuntimeError, OSError, KeyError):
+            raise MedclError(
+                f"{fold / training.MODEL} is damaged, or not of this recipe's classifier. Remove "
+                f"{fold} and run the same medcl finetune: it trains this fold again."
+            ) from None
+        return model.eval()
+
+
+def _outputs(facts: Mapping[str, Any], recipe: Recipe) -> Outputs:
+    told = facts["outputs"]
+    weights = told["weights"]
+    return Outputs(
+        told["kind"],
+        tuple(told["classes"]),
+        recipe.finetune.loss,
+        tuple(weights) if weights is not None else None,
+    )
+
+
+def _blank(outputs: Outputs, size: int) -> torch.Tensor:
+    """Labels of the right shape, of no meaning."""
+    if outputs.kind == "multilabel":
+        return torch.zeros(size, outputs.size)
+    if outputs.kind in ("cox", "hazard"):
+        return torch.zeros(size, 2)
+    dtype = torch.float32 if outputs.kind == "regression" else torch.int64
+    return torch.zeros(size, dtype=dtype)
