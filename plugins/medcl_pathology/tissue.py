@@ -75,7 +75,7 @@ def tissue(rgb: NDArray[np.uint8], *, method: Literal["saturation", "hed"] = "sa
     Where the threshold would fall within the noise of empty glass, nothing is tissue.
     """
     if method == "hed":
-        values, least, most = np.asarray(stains(rgb)[..., :2].sum(axis=-1)), 0.08, 0.18
+        values, least, most = np.asarray(stains(rgb)[..., :2].sum(axis=-1)), 0.06, 0.12
     else:
         values, least, most = saturation(rgb), 0.06, 0.25
     values = np.asarray(ndimage.median_filter(values, size=3), dtype=np.float32)
@@ -154,7 +154,7 @@ def blur(rgb: NDArray[np.uint8], inside: Mask, share: float = 0.05, window: int 
     return np.asarray(ndimage.binary_opening(found, _disk(2)))
 
 
-def fold(rgb: NDArray[np.uint8], inside: Mask, excess: float = 1.5, least: float = 0.35) -> Mask:
+def fold(rgb: NDArray[np.uint8], inside: Mask, excess: float = 2.0, least: float = 0.35) -> Mask:
     """Tissue that lies twice: more saturated and darker than the rest (Bautista 2009).
 
     Where saturation less brightness is above the tissue's median by ``excess`` times its spread

@@ -202,7 +202,7 @@ def test_neighbours_are_near(cmu_prepared):
     assert samples.places == pytest.approx(corners * 0.499, rel=1e-6)
     from medcl.engine.data import Batches, select
 
-    split = {patient: "train" for patient in samples.patients}
+    split = dict.fromkeys(samples.patients, "train")
     batches = Batches(select(samples, split), batch_size=16, seed=0, pairs=True)
     _, batch = batches[0]
     away = (batch["coords"] - batch["partner.coords"]).abs().max(dim=1).values * 0.499

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -124,7 +125,7 @@ def _filled(rings, shape):
     inside = np.zeros(shape, dtype=bool)
     for ring in rings:
         assert np.array_equal(ring[0], ring[-1])
-        for (x0, y0), (x1, y1) in zip(ring[:-1], ring[1:], strict=True):
+        for (x0, y0), (x1, y1) in pairwise(ring):
             if x0 == x1:
                 inside ^= (y > min(y0, y1)) & (y < max(y0, y1)) & (x > x0)
     return inside
