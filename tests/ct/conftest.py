@@ -11,13 +11,13 @@ import pytest
 from medcl.archive.index import Index, build
 from medcl_ct.plugin import plugin
 
-DATA = Path(__file__).parent / "data"
+SAMPLE = Path(__file__).parents[2] / "plugins" / "medcl_ct" / "sample"
 
 
 @pytest.fixture(scope="session")
 def siemens() -> Path:
     """A folder with 8 slices of a real body CT: JPEG 2000, no SeriesInstanceUID, no PatientID."""
-    return DATA / "series_siemens"
+    return SAMPLE / "siemens"
 
 
 @pytest.fixture(scope="session")
