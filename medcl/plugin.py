@@ -121,6 +121,7 @@ class Samples:
         groups: samples of one group lie in one space (``Record.group``); None: each item its own.
         places: (N, K) where in it, NaN where unknown, in whatever unit ``reach`` has.
         reach: how far away a positive partner may be.
+        unit: of places and reach, for people to read.
         facts: item → what holds for all its samples, such as their scale: goes beside the features
             that are made of them, and must not identify a person.
     """
@@ -133,6 +134,7 @@ class Samples:
     groups: Sequence[str] | None = None
     places: np.ndarray | None = None
     reach: float = math.inf
+    unit: str = ""
     facts: Mapping[str, Mapping[str, Scalar]] = field(default_factory=dict)
 
     def __len__(self) -> int:

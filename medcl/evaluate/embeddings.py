@@ -244,6 +244,7 @@ def take(samples: Samples, positions: np.ndarray) -> Samples:
         groups=None if samples.groups is None else [samples.groups[p] for p in positions],
         places=None if samples.places is None else samples.places[positions],
         reach=samples.reach,
+        unit=samples.unit,
     )
 
 

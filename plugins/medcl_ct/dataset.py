@@ -132,6 +132,7 @@ def dataset(
         groups=[rows[n].get("group") or rows[n]["id"] for n in item] if near else None,
         places=np.stack(centres) if near else None,
         reach=reach,
+        unit="mm",
     )
 
 
