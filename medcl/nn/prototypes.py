@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class Prototypes(nn.Module):
-    """Cosine scores against learnt prototypes: (B, width) → (B, count).
+    """Cosine scores against learnt prototypes: (..., width) → (..., count).
 
     Call `normalise` after each optimiser step, as SwAV does (Caron 2020, arXiv 2006.09882).
     """
@@ -29,7 +29,7 @@ class Prototypes(nn.Module):
         ``held``: the prototypes get a gradient of zero, rather than none, which DDP would wait for.
         """
         weight = self.weight.detach() + 0 * self.weight if held else self.weight
-        return F.normalize(z, dim=1) @ weight.T
+        return F.normalize(z, dim=-1) @ weight.T
 
 
 def cluster_sphere(points: Tensor, centroids: Tensor, rounds: int = 10) -> Tensor:

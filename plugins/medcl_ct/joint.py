@@ -171,7 +171,7 @@ class Joint2D3D(nn.Module):
         if int(_fewest(thick.sum(), state)):  # on all ranks, or on none
             pairs = tokens[:, thick].flatten(0, 1), depth[thick].repeat(2)
             volumes = self._parts.volumes(*pairs).unflatten(0, (2, -1))  # (2, V, width)
-            losses["mask"] = self._predict(*pairs)
+            losses["mask"] = self._predict(*pairs, state)
             if state.step >= self.slices_first * state.steps:
                 heads = F.normalize(self.volume_projector(volumes.flatten(0, 1)), dim=1)
                 agreeing = _even(heads.unflatten(0, (2, -1)), state)
@@ -182,17 +182,22 @@ class Joint2D3D(nn.Module):
         parts = {name: value.detach() for name, value in losses.items()}
         return {"loss": loss, "embedding": embedding, **parts}
 
-    def _predict(self, tokens: Tensor, depth: Tensor) -> Tensor:
+    def _predict(self, tokens: Tensor, depth: Tensor, state: State) -> Tensor:
         """L_mask of tokens (V, D, width), the first ``depth`` (V,) real."""
         tokens = tokens.detach()
+        hidden = self._hide(tokens, depth)
+        shown = torch.where(hidden[..., None], self.hidden.to(tokens.dtype), tokens)
+        guess = self.decoder(self._parts.inter(shown, depth))
+        target = F.layer_norm(tokens, tokens.shape[-1:])
+        return masked_embedding(guess, target, hidden, ranks=state.ranks)
+
+    def _hide(self, tokens: Tensor, depth: Tensor) -> Tensor:
+        """Which tokens of (V, D, width) to hide: (V, D), a share of the real ones."""
         index = torch.arange(tokens.shape[1], device=tokens.device)
         order = torch.rand(tokens.shape[:2], device=tokens.device)
         order = order.masked_fill(index >= depth[:, None], 2.0).argsort(dim=1).argsort(dim=1)
         count = (self.mask_share * depth).round().clamp_min(1)
-        hidden = order < count[:, None]  # (V, D), real slices only
-        shown = torch.where(hidden[..., None], self.hidden.to(tokens.dtype), tokens)
-        guess = self.decoder(self._parts.inter(shown, depth))
-        return masked_embedding(guess, F.layer_norm(tokens, tokens.shape[-1:]), hidden)
+        return order < count[:, None]
 
     def after_step(self, state: State) -> None:
         """Prototypes back onto the sphere, or k-means when its time has come."""
