@@ -56,8 +56,10 @@ def recipes_by_method() -> dict[str, list[str]]:
     """Method name → the recipes of this repository that use it."""
     used: dict[str, list[str]] = {}
     for path in sorted((REPO / "configs").rglob("*.yaml")):
-        method = yaml.safe_load(path.read_text(encoding="utf-8"))["method"]["name"]
-        used.setdefault(method, []).append(f"`{path.parent.name}/{path.stem}`")
+        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if "method" in recipe:  # some train with labels alone
+            name = recipe["method"]["name"]
+            used.setdefault(name, []).append(f"`{path.parent.name}/{path.stem}`")
     return used
 
 
