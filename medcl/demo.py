@@ -17,16 +17,17 @@ PUBLIC_KEY = "the bundled samples are public: this key hides nothing"
 """Fixed, so that patients' pseudonyms, and with them split and figures, are the same everywhere."""
 
 if TYPE_CHECKING:
+    from medcl.evaluate.places import Places
     from medcl.evaluate.probe import ProbeResult
     from medcl.run import Run
 
 
 @dataclass(frozen=True)
 class Demo:
-    """What the demo made."""
+    """What the demo made. Where the sample has no labels, ``probe`` is what can be said without."""
 
     run: Run
-    probe: ProbeResult
+    probe: ProbeResult | Places
     report: Path
     seconds: dict[str, float]
 
@@ -59,6 +60,7 @@ def demo(
     from medcl.archive.index import build
     from medcl.engine.pretrain import pretrain
     from medcl.evaluate.embeddings import embed_run
+    from medcl.evaluate.places import places
     from medcl.evaluate.probe import probe
     from medcl.report.report import write
     from medcl.run import Run
@@ -68,14 +70,19 @@ def demo(
         write_text(out / "public.key", PUBLIC_KEY)
         summary = build(plugin.sample, out / "index", plugin, key_file=out / "public.key")
     clock.say(
-        f"{summary.items} recordings of {summary.patients} patients, {summary.rejected} rejected"
+        f"{summary.items} items of {summary.patients} patients, {summary.rejected} rejected"
     )
     with clock("pretrain", f"{recipe.name}: {recipe.trainer.steps} steps without labels"):
         run = pretrain(recipe, out / "index", out / "run", command=command)
-    with clock("embed", "every window with the pretrained encoder"):
+    with clock("embed", "every sample with the pretrained encoder"):
         embed_run(run, None, out / "embeddings")
-    with clock("probe", "frozen features against a random encoder and hand-made features"):
-        result = probe([run], command=f"medcl probe {run.path}")
+    result: ProbeResult | Places
+    if recipe.probe.task is None:
+        with clock("probe", "is the same place found again? No labels are needed"):
+            result = places(run)
+    else:
+        with clock("probe", "frozen features against a random encoder and hand-made features"):
+            result = probe([run], command=f"medcl probe {run.path}")
     with clock("report", "one HTML page"):
         page = write(Run.open(run.path), out / "report.html")
     return Demo(run, result, page, clock.seconds)

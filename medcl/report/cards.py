@@ -15,6 +15,7 @@ import polars as pl
 
 from medcl import recipe as recipes
 from medcl.errors import MedclError
+from medcl.evaluate.places import Places
 from medcl.evaluate.result import ProbeResult
 from medcl.report.commands import without_paths
 from medcl.run import Run
@@ -244,6 +245,15 @@ def probe_result(folder: Path) -> ProbeResult | Absent:
         return ProbeResult.load(folder)
     except (MedclError, KeyError, TypeError, ValueError):
         return Absent("The probe's figures were written by another version.", "medcl probe RUN")
+
+
+def places(run: Run) -> Places | None:
+    """Whether places are found again, if that was looked at: most samples do not have any."""
+    path = run.path / "places.json"
+    try:
+        return Places.load(path) if path.is_file() else None
+    except (MedclError, KeyError, TypeError, ValueError):
+        return None
 
 
 def training_curves(run: Run) -> pl.DataFrame | Absent:

@@ -82,6 +82,7 @@ def write(run: Run, out: Path, *, probe: Path | None = None) -> Path:
         method=cards.method_card(run),
         data=cards.data_card(run),
         probe=result if isinstance(result, Absent) else probe_figures(result),
+        places=cards.places(run),
         panels=panels(run),
         map=samples.embedding_map(run, task),
         examples=samples.examples(run),

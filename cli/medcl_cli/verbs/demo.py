@@ -19,7 +19,7 @@ def demo(
 ) -> None:
     """Run the whole way on a small real sample: index, pretrain, embed, probe, report.
 
-    About five minutes on two cores. Example: medcl demo --out demo
+    About five minutes on two cores. Examples: medcl demo · medcl demo --plugin ct
     """
     from medcl.demo import demo as run_demo
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from medcl.errors import UsageError
 from medcl_cli import show
 
 
@@ -28,17 +29,32 @@ def probe(
         Path | None,
         typer.Option(help="The folder; RUN/probe, or beside the runs if there are several."),
     ] = None,
+    places: Annotated[
+        bool,
+        typer.Option(
+            "--places", help="Without labels: is the same place of the body (or recording) found?"
+        ),
+    ] = False,
     json: show.Json = False,
 ) -> None:
     """Compare frozen features: pretrained, random encoder, hand-made, on unseen patients.
 
-    Examples: medcl probe run · medcl probe fold0 fold1 fold2 fold3 fold4
+    Examples: medcl probe run · medcl probe fold0 fold1 fold2 fold3 fold4 · medcl probe run --places
     """
+    from medcl.evaluate.places import Places
+    from medcl.evaluate.places import places as by_place
     from medcl.evaluate.probe import probe as evaluate
+    from medcl.evaluate.result import ProbeResult
     from medcl.run import Run
 
     opened = [Run.open(path) for path in runs]
-    result = evaluate(opened, data=data, task=task, out=out, command=show.command())
+    result: ProbeResult | Places
+    if places:
+        if task is not None or out is not None or len(opened) > 1:
+            raise UsageError("--places is about one run, and takes neither --task nor --out.")
+        result = by_place(opened[0], data=data)
+    else:
+        result = evaluate(opened, data=data, task=task, out=out, command=show.command())
     if json:
         show.as_json(result.as_dict())
     else:
