@@ -22,8 +22,8 @@ from medcl.finetune import truth as truths
 from medcl.finetune.folds import of_run
 from medcl.finetune.result import FinetuneResult
 from medcl.finetune.study import labelled, study
-from medcl.finetune.training import Work
 from medcl.finetune.trained import WHERE
+from medcl.finetune.training import Work
 from medcl.plugin import Samples
 from medcl.recipe import Recipe
 from medcl.registry import did_you_mean
