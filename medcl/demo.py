@@ -1,4 +1,4 @@
-"""Every step from an archive to a report, on a plugin's bundled sample. Reads like the tutorial."""
+"""Every step from an archive to a report: on a plugin's bundled sample, or on one's own archive."""
 
 from __future__ import annotations
 
@@ -42,19 +42,41 @@ class Demo:
 
 
 def demo(
-    name: str, out: Path, overrides: Sequence[str] = (), *, command: str = "", quiet: bool = False
+    name: str,
+    out: Path,
+    overrides: Sequence[str] = (),
+    *,
+    archive: Path | None = None,
+    recipe_name: str | None = None,
+    command: str = "",
+    quiet: bool = False,
 ) -> Demo:
     """Index, pretrain, embed, probe and report on the sample of plugin ``name``.
 
     Done steps are skipped when it is run again in the same folder.
 
+    Args:
+        name: the plugin; of an own archive, the recipe says which.
+        out: where everything goes.
+        overrides: ``section.key=value``.
+        archive: a folder to run on in place of the sample, such as one with a benchmark's file.
+        recipe_name: the recipe to run on it.
+        command: how this was called, for the record.
+        quiet: say nothing on the way.
+
     Raises:
-        UsageError: if the plugin brings no sample.
+        UsageError: if the plugin brings no sample, or an archive comes without a recipe.
     """
-    plugin = plugins.get(name)
-    if plugin.sample is None or plugin.demo is None:
-        raise UsageError(f"Plugin '{name}' brings no sample to demonstrate.")
-    recipe = recipes.load(plugin.demo, overrides)
+    if (archive is None) != (recipe_name is None):
+        raise UsageError("An own archive and its recipe go together: give --archive and --recipe.")
+    if archive is None or recipe_name is None:
+        plugin = plugins.get(name)
+        if plugin.sample is None or plugin.demo is None:
+            raise UsageError(f"Plugin '{name}' brings no sample to demonstrate.")
+        recipe, source, public = recipes.load(plugin.demo, overrides), plugin.sample, True
+    else:
+        recipe, source, public = recipes.load(recipe_name, overrides), archive, False
+        plugin = plugins.get(recipe.plugin)
 
     from medcl.archive.atomic import write_text
     from medcl.archive.index import build
@@ -66,12 +88,12 @@ def demo(
     from medcl.run import Run
 
     clock = _Clock(quiet)
-    with clock("index", f"the sample archive in {plugin.sample.name}/"):
-        write_text(out / "public.key", PUBLIC_KEY)
-        summary = build(plugin.sample, out / "index", plugin, key_file=out / "public.key")
-    clock.say(
-        f"{summary.items} items of {summary.patients} patients, {summary.rejected} rejected"
-    )
+    with clock("index", f"the archive in {source.name}/"):
+        key = out / "public.key" if public else None  # whoever brings people has a secret key
+        if key is not None:
+            write_text(key, PUBLIC_KEY)
+        summary = build(source, out / "index", plugin, key_file=key)
+    clock.say(f"{summary.items} items of {summary.patients} patients, {summary.rejected} rejected")
     with clock("pretrain", f"{recipe.name}: {recipe.trainer.steps} steps without labels"):
         run = pretrain(recipe, out / "index", out / "run", command=command)
     with clock("embed", "every sample with the pretrained encoder"):

@@ -14,16 +14,29 @@ from medcl_cli.verbs.pretrain import Settings
 def demo(
     out: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("medcl-demo"),
     plugin: Annotated[str, typer.Option(help="Whose sample to run on.")] = "biosignals",
+    archive: Annotated[
+        Path | None, typer.Option(help="Your own archive in place of the sample.")
+    ] = None,
+    recipe: Annotated[str | None, typer.Option(help="The recipe to run on it.")] = None,
     settings: Settings = None,
     json: show.Json = False,
 ) -> None:
     """Run the whole way on a small real sample: index, pretrain, embed, probe, report.
 
-    About five minutes on two cores. Examples: medcl demo · medcl demo --plugin ct
+    About five minutes on two cores. Examples: medcl demo · medcl demo --plugin ct · medcl demo
+    --archive FOLDER --recipe ct/organsmnist, where FOLDER holds a benchmark's file
     """
     from medcl.demo import demo as run_demo
 
-    result = run_demo(plugin, out, settings or (), command=show.command(), quiet=json)
+    result = run_demo(
+        plugin,
+        out,
+        settings or (),
+        archive=archive,
+        recipe_name=recipe,
+        command=show.command(),
+        quiet=json,
+    )
     if json:
         show.as_json(result.as_dict())
         return
