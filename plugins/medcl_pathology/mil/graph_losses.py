@@ -41,8 +41,8 @@ class Reconstruction(nn.Module):
     def __init__(self, features: int, width: int, share: float = 0.5, gamma: float = 2.0) -> None:
         super().__init__()
         self.share, self.gamma = share, gamma
-        self.mask = nn.Parameter(torch.zeros(features))
-        self.remask = nn.Parameter(torch.zeros(width))
+        self.mask = nn.Parameter(torch.randn(features) * 0.02)
+        self.remask = nn.Parameter(torch.randn(width) * 0.02)
         self.between = nn.Linear(width, width, bias=False)
         self.decoder = GraphConv(width, features)
 

@@ -36,6 +36,10 @@ class Ins(nn.Module):
     classifier's choice, against keys of a momentum copy and a queue of 8192 + ``bag`` · supervised
     loss of an attention-pooled bag (the bag constraint).
 
+    Where positive instances are few even in positive bags, the classifier's choice soon is always
+    "negative", prototypes of other classes starve and everything becomes negative; so each class
+    weighs the same in the classifier's loss here (``balance``; the paper does not say so).
+
     In the warm-up an instance's label is its bag's and the contrast is MoCo's, as in the authors'
     code, which warms up for one pass of the data and then some epochs. Its images are augmented;
     here the instances are features, and a view of one leaves some out. Pseudo-labels are
@@ -58,6 +62,7 @@ class Ins(nn.Module):
         start: m_s after the warm-up.
         end: m_s at the end.
         warm_up: share of the training that is warm-up.
+        balance: weigh classes of instances alike; see above.
         sample: instances of a batch that the instances' terms look at, at most, drawn anew.
         scores: a bag's scores: of its attention-pooled "head", or the "max" of its instances'
             log-odds against the negative class.
@@ -87,6 +92,7 @@ class Ins(nn.Module):
         start: float = 0.95,
         end: float = 0.8,
         warm_up: float = 0.1,
+        balance: bool = True,
         sample: int = 4096,
         scores: Literal["head", "max"] = "head",
     ) -> None:
@@ -106,6 +112,7 @@ class Ins(nn.Module):
         self.negative = outputs.classes.index(negative) if negative is not None else 0
         self.drop, self.momentum, self.temperature = drop, momentum, temperature
         self.contrast, self.bag, self.prototype = contrast, bag, prototype
+        self.balance = balance
         self.start, self.end, self.warm_up, self.sample = start, end, warm_up, sample
 
         self.encoder = perceptron((features, *layers), dropout)
@@ -169,8 +176,15 @@ class Ins(nn.Module):
             )
         self.queue.push(k, labels=choice)
         self._move_prototypes(q.detach(), choice)
-        classes = -(target * logits.log_softmax(1)).sum(1).mean()
-        return {"classes": classes, "contrast": contrast}
+        return {"classes": self._told(logits, target), "contrast": contrast}
+
+    def _told(self, logits: Tensor, target: Tensor) -> Tensor:
+        """−Σ target·log softmax: a mean over instances, or over the classes' means."""
+        terms = -target * logits.log_softmax(1)  # (n, C)
+        if not self.balance:
+            return terms.sum(1).mean()
+        mass = target.sum(0)
+        return (terms.sum(0)[mass > 0] / mass[mass > 0]).mean()
 
     @torch.no_grad()
     def _pseudo(self, x: Tensor, q: Tensor, allowed: Tensor, state: State) -> Tensor:

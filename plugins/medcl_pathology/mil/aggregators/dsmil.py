@@ -15,7 +15,7 @@ class DSMIL(nn.Module):
     """Two streams: the best instance of each score, and all instances by likeness to it.
 
     Stream 1: instance scores c(x_i); m = the instance with the largest. Stream 2: with queries
-    q_i, weights a = softmax over the bag of ⟨q_i, q_m⟩/√d, embedding Σ_i a_i v_i of each score, side
+    q_i, weights a = softmax over the bag of ⟨q_i, q_m⟩/√d, embedding Σ_i a_i v_i of each score side
     by side. Both streams are trained, and their mean is the prediction.
 
     Args:
