@@ -80,12 +80,17 @@ def index(
     rejects = made.rejects.to_dicts()
     if paths:
         rejects = [{**row, "file": made.locate(row["id"])} for row in rejects]
+    counted = made.items["findings"].explode().drop_nulls().value_counts().sort("findings")
+    findings = dict(counted.iter_rows())
     if json:
-        show.as_json({**asdict(summary), "rejected": summary.rejected, "reject_rows": rejects})
+        facts = {**asdict(summary), "rejected": summary.rejected, "findings": findings}
+        show.as_json({**facts, "reject_rows": rejects})
         return
     counts = {name: value for name, value in asdict(summary).items() if name != "rejects"}
     counts["seconds"] = f"{summary.seconds:.1f}"
     show.facts(f"Index {out}", {**counts, "rejected": summary.rejected})
+    if findings:
+        show.table("Noticed, and kept", ("finding", "items"), list(findings.items()))
     if rejects:
         show.table("Rejected", list(rejects[0]), [list(row.values()) for row in rejects])
 
