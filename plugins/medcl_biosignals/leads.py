@@ -9,35 +9,32 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-_LIMBS = ("I", "II", "III", "aVR", "aVL", "aVF")
-_CHEST = tuple(f"V{i}" for i in range(1, 7))
-_OTHERS = (
-    "MLI", "MLII", "MLIII", "MCL", "MCL1", "V", "Vx", "Vy", "Vz", "X", "Y", "Z", "V3R", "V4R",
-    "ECG", "EEG", "EMG", "EOG", "PLETH", "PPG", "RESP", "ABP", "ART", "BP", "CVP", "PAP", "ICP",
-    "UAP", "SpO2", "CO2", "HR", "PULSE", "TEMP", "ACC", "Fz", "Cz", "Pz", "Oz", "Fpz",
-)  # fmt: skip
-_KNOWN = {name.lower(): name for name in (*_LIMBS, *_CHEST, *_OTHERS)}
-_FILLER = re.compile(r"\b(ecg|ekg|lead|channel)\b[ _-]*", re.IGNORECASE)
+from medcl_biosignals.vocabulary import Vocabulary, vocabulary
+
+_FILLER = re.compile(r"(?<![^\W_])(ecg|ekg|eeg|lead|channel|derivation)(?![^\W_])[ _-]*", re.I)
 _ELECTRODE = re.compile(r"[A-Za-z]{1,3}\d{1,2}")
 _WORD = re.compile(r"[A-Za-z0-9+\-_%]{1,16}")
 
 
-def canonical(name: str | None) -> str:
+def canonical(name: str | None, known: Vocabulary | None = None) -> str:
     """The vocabulary's spelling of a channel name; the name if it is one word; "?" for others.
 
     To choose channels by; not to be shown.
     """
+    known = known or vocabulary()
     name = (name or "").strip()
     short = _FILLER.sub("", name).strip() or name
-    if short.lower() in _KNOWN:
-        return _KNOWN[short.lower()]
+    found = known.find(name) or known.find(short)
+    if found is not None:
+        return found
     return short if _WORD.fullmatch(short) else "?"
 
 
-def shown(name: str | None) -> str:
+def shown(name: str | None, known: Vocabulary | None = None) -> str:
     """What may be shown of a channel name: the vocabulary's spelling, an electrode, or "other"."""
-    known = canonical(name)
-    return known if known.lower() in _KNOWN or _ELECTRODE.fullmatch(known) else "other"
+    known = known or vocabulary()
+    spelled = canonical(name, known)
+    return spelled if spelled in known.kinds or _ELECTRODE.fullmatch(spelled) else "other"
 
 
 def choose(names: Sequence[str], slots: Sequence[str]) -> list[int | None]:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
-from fractions import Fraction
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-from scipy import signal as sp
 
 from medcl.errors import MedclError
-from medcl_biosignals.aami import beats as read_beats
+from medcl_biosignals.annotations import read_annotations
 from medcl_biosignals.detect import r_peaks
+from medcl_biosignals.filters import Band, clean
+from medcl_biosignals.gaps import bridged, lost, runs, stretched
 from medcl_biosignals.leads import canonical, choose
 from medcl_biosignals.likeness import likeness
-from medcl_biosignals.quality import block_quality
+from medcl_biosignals.quality import block_parts, worth
+from medcl_biosignals.readers.choose import read
+from medcl_biosignals.readers.contract import BadSignal, Recording, Settings
+from medcl_biosignals.readers.measures import factor, known_unit
+from medcl_biosignals.scan import settings_of
+from medcl_biosignals.vocabulary import Vocabulary, camera, vocabulary
+
+_HEARTS = ("ECG", "PPG", "pressure")  # kinds to find beats in, the best first
 
 
 def prepare(
@@ -25,155 +32,226 @@ def prepare(
     fields: Mapping[str, object],
     *,
     fs: float = 125.0,
-    band: tuple[float, float] | None = (0.5, 40.0),
+    band: Literal["kind"] | tuple[float, float] | Mapping[str, Band] | None = "kind",
+    notch: float | None = None,
     leads: tuple[str, ...] | None = None,
     channels: int = 2,
+    flat: float | None = 3.0,
+    clip: float | None = 1.0,
+    bridge: float = 0.1,
     dtype: Literal["float32", "float16"] = "float16",
 ) -> dict[str, np.ndarray]:
-    """Decode a WFDB record once, for training.
+    """Decode a recording once, for training.
+
+    Gaps are found first, in every channel by itself, and no filter runs over one.
 
     Args:
         root: the archive.
-        files: the record's files, its header first.
-        fields: the row of the index; not needed here.
-        fs: sampling rate of the result in Hz.
+        files: the record's files, the one to read first.
+        fields: the row of the index; ``reader``, what the archive was indexed with, is used.
+        fs: sampling rate of the result in Hz, whatever those of the channels are.
         band: pass-band in Hz of a zero-phase Butterworth filter of order 3 (the upper edge is
-            dropped where the recording is too slow to have it); None leaves the signal as it is.
+            dropped where a channel is too slow to have it); None leaves the signal as it is;
+            "kind" takes that of each channel's kind in `channels.yaml`; a mapping gives it by kind.
+        notch: frequency of the mains in Hz, taken out with its harmonics. Bands of ECG and PPG end
+            below it.
         leads: what each channel of the result holds: alternatives by preference such as
             ``"MLII|II"``, or ``"*"`` for any other. A slot that nothing fits is zero and marked
             absent. None: the first ``channels`` signals as they come.
         channels: channels of the result where ``leads`` is None.
+        flat: seconds without any change that make a gap; None: never.
+        clip: seconds at the largest or smallest value of a channel that make a gap; None: never.
+        bridge: seconds; missing stretches no longer than that are bridged by lines.
         dtype: of the stored signal. float16 keeps 11 bits, as many as most recorders give.
 
     Returns:
-        ``x`` (C, T) in the recording's units, gaps filled with zero; ``present`` (C,) bool;
-        ``scale`` (C,) robust standard deviation; ``gaps`` (G, 2) int64 stretches without signal,
-        half open; ``beats`` (K,) int64 positions of R peaks; ``aami`` (K,) int8 classes, −1 where
-        detected rather than annotated; ``likeness`` (K, 6·C) float32, see
-        `medcl_biosignals.likeness`; ``quality`` (C, blocks) float32 in 0–1, see
-        `medcl_biosignals.quality`; ``fs`` (1,). Positions are in samples at the new rate.
+        ``x`` (C, T) in the unit of the kind where the recording's can be converted, else in its
+        own, gaps filled with zero; ``present`` (C,) bool; ``kinds`` (C,) bytes; ``scale`` (C,)
+        robust standard deviation; ``gaps`` (G, 2) int64 stretches, half open, without signal in
+        any channel; ``lost`` (L, 4) int64 those of single channels: channel, first, last, and why
+        (`medcl_biosignals.gaps.WHY`); ``beats`` (K,) int64 positions of R peaks or pulses;
+        ``aami`` (K,) int8 classes, −1 where detected rather than annotated; ``rhythms`` (R, 2)
+        int64, see `medcl_biosignals.annotations`; ``likeness`` (K, 6·C) float32, see
+        `medcl_biosignals.likeness`; ``quality`` (C, blocks) float32 in 0–1 and its ``parts``
+        (C, blocks, 3), see `medcl_biosignals.quality`; ``fs`` (1,). Positions are in samples at the
+        new rate.
 
     Raises:
         MedclError: if the signal cannot be decoded, or holds no sample.
     """
-    header = root / files[0]
-    raw, names, rate = read_signal(header)
+    given: Any = fields.get("reader") or {}
+    settings = settings_of(given).of(files[0].partition("\0")[0])
+    known = vocabulary(settings.vocabulary)
+    try:
+        recording = read(root, files[0], settings)
+    except BadSignal as error:
+        raise MedclError(f"{files[0]}: {error}") from error
     slots = leads if leads is not None else ("*",) * channels
-    picked = choose([canonical(name) for name in names], slots)
-    present = np.array([i is not None for i in picked])
-    if not present.any():
+    picked = choose(_names(recording, known), slots)
+    if all(i is None for i in picked):
         raise MedclError(f"{files[0]}: none of the leads {', '.join(slots)} is in this recording.")
-    chosen = raw[[i for i in picked if i is not None]]  # (P, N)
-    missing = ~np.isfinite(chosen)
-    if missing.all():
+    lines = [
+        None if i is None else _line(recording, i, known, flat=flat, clip=clip, bridge=bridge)
+        for i in picked
+    ]
+    if all(line is None or not np.isfinite(line.raw).any() for line in lines):
         raise MedclError(f"{files[0]}: the recording holds no valid sample.")
-    filled = fill(chosen, missing)
-    clean = resample(bandpass(filled, rate, band), rate, fs)
-    if missing.any():
-        clean[_stretched(missing, clean.shape[1])] = 0.0
-    quality = block_quality(chosen, rate, clean, fs)
-
-    x = np.zeros((len(slots), clean.shape[1]), dtype=np.float32)
-    x[present] = clean
-    blocks = np.zeros((len(slots), quality.shape[1]), dtype=np.float32)
-    blocks[present] = quality
+    lines = [line if line is not None and np.isfinite(line.raw).any() else None for line in lines]
+    there = [line for line in lines if line is not None]
+    rows = [
+        clean(bridged(line.raw, line.why), line.why, line.fs, fs, _band(band, line, known), notch)
+        for line in there
+    ]
+    x, gone = _stacked(lines, rows)
+    present = np.array([line is not None for line in lines])
+    parts = _parts(lines, x, fs)
     annotation = next((f for f in files if f.endswith(".atr")), None)
+    rhythms = np.zeros((0, 2), dtype=np.int64)
     if annotation is not None:
-        samples, classes, _ = read_beats(root / annotation)
-        positions = np.rint(samples * (fs / rate)).astype(np.int64)
+        marks = read_annotations(root / annotation)
+        counted = _counted(recording, fields)
+        positions = np.rint(marks.beats * (fs / counted)).astype(np.int64)
         inside = (positions >= 0) & (positions < x.shape[1])
-        positions, classes = positions[inside], classes[inside]
+        positions, classes = positions[inside], marks.classes[inside]
+        rhythms = marks.rhythms.copy()
+        rhythms[:, 0] = np.rint(rhythms[:, 0] * (fs / counted))
     else:
-        positions = r_peaks(clean, fs)
+        positions = r_peaks(x[_hearts(lines)], fs)
         classes = np.full(len(positions), -1, dtype=np.int8)
     return {
         "x": _narrow(x, dtype),
         "present": present,
+        "kinds": np.array(["" if line is None else line.kind for line in lines], dtype="S16"),
         "scale": (np.median(np.abs(x), axis=1) * 1.4826).astype(np.float32),
-        "gaps": _runs(_stretched(missing.all(axis=0, keepdims=True), x.shape[1])[0]),
+        "gaps": runs(gone[present].all(axis=0)),
+        "lost": _lost(lines, fs),
         "beats": positions,
         "aami": classes,
+        "rhythms": rhythms,
         "likeness": likeness(x, positions, fs),
-        "quality": blocks,
+        "quality": worth(parts, x, fs),
+        "parts": parts.astype(np.float32),
         "fs": np.array([fs]),
     }
 
 
-def read_signal(header: Path) -> tuple[np.ndarray, list[str], float]:
-    """All signals of a WFDB record in physical units, invalid samples as NaN.
+def read_signal(path: Path) -> tuple[np.ndarray, list[str], float]:
+    """All channels of a recording whose channels have one rate.
 
     Returns:
-        signals (channels, frames) float32, their names, and the frame rate in Hz. Signals with
-        several samples a frame are averaged over the frame, as `wfdb.rdrecord` does.
+        signals (C, N) float32 in the file's units, NaN where missing; their names; the rate in Hz.
 
     Raises:
-        MedclError: if wfdb cannot decode the record.
+        MedclError: if it cannot be read, or has several rates.
     """
-    import wfdb
-
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            record = wfdb.rdrecord(str(header.with_suffix("")), return_res=32)
-    except Exception as error:  # wfdb raises many kinds, often without a message
-        raise MedclError(
-            f"{header.name}: the signal cannot be decoded ({type(error).__name__})."
-        ) from error
-    return np.ascontiguousarray(record.p_signal.T), list(record.sig_name), float(record.fs)
+        recording = read(path.parent, path.name, Settings())
+    except BadSignal as error:
+        raise MedclError(f"{path.name}: {error}") from error
+    rates = {channel.fs for channel in recording.channels}
+    if len(rates) > 1:
+        raise MedclError(f"{path.name}: its channels have several rates; prepare it.")
+    return np.stack(recording.samples), [c.name for c in recording.channels], rates.pop()
 
 
-def fill(x: np.ndarray, missing: np.ndarray) -> np.ndarray:
-    """Bridge missing samples of (C, N) by straight lines, so that a filter does not ring there."""
-    if not missing.any():
-        return x
-    x = x.copy()
-    grid = np.arange(x.shape[1])
-    for row, gone in zip(x, missing, strict=True):
-        row[gone] = 0.0 if gone.all() else np.interp(grid[gone], grid[~gone], row[~gone])
-    return x
+@dataclass(frozen=True)
+class _Line:
+    """A chosen channel: as recorded, in its unit or its kind's, and where it is lost."""
+
+    raw: np.ndarray  # (N,)
+    why: np.ndarray  # (N,)
+    fs: float
+    kind: str
 
 
-def bandpass(x: np.ndarray, fs: float, band: tuple[float, float] | None) -> np.ndarray:
-    """Zero-phase Butterworth band-pass of order 3 along the last axis of (C, N)."""
-    if band is None:
-        return x
-    low, high = band
-    if not 0 <= low < high:
-        raise MedclError(f"prepare.band = {band} is not a pass-band: give (low, high) in Hz.")
-    if low >= fs / 2:
-        raise MedclError(f"prepare.band starts at {low} Hz but this recording has {fs} Hz only.")
-    if low == 0:
-        sos = sp.butter(3, high, "lowpass", fs=fs, output="sos")
-    elif high >= 0.45 * fs:
-        sos = sp.butter(3, low, "highpass", fs=fs, output="sos")
-    else:
-        sos = sp.butter(3, (low, high), "bandpass", fs=fs, output="sos")
-    pad = min(int(3 * fs / max(low, 0.5)), x.shape[1] - 1)
-    return sp.sosfiltfilt(sos, x, axis=-1, padlen=pad).astype(np.float32)
+def _names(recording: Recording, known: Vocabulary) -> list[str]:
+    names = camera([channel.name for channel in recording.channels])
+    return [canonical(name, known) for name in names]
 
 
-def resample(x: np.ndarray, fs: float, to: float) -> np.ndarray:
-    """Polyphase resampling of (C, N) from ``fs`` to ``to`` Hz; the first sample stays the first."""
-    if fs == to:
-        return x.copy()
-    ratio = Fraction(to / fs).limit_denominator(1000)
-    return sp.resample_poly(x, ratio.numerator, ratio.denominator, axis=-1).astype(np.float32)
+def _line(
+    recording: Recording,
+    i: int,
+    known: Vocabulary,
+    *,
+    flat: float | None,
+    clip: float | None,
+    bridge: float,
+) -> _Line:
+    channel, raw = recording.channels[i], recording.samples[i]
+    unit = known_unit(channel.units)
+    kind = known.kind(_names(recording, known)[i], unit)
+    by = factor(unit, known.units.get(kind))
+    if by is not None and by != 1:
+        raw = raw * np.float32(by)
+    quiet = flat if kind != "numeric" else None  # a measured value may well stay the same
+    limit = clip if kind != "numeric" else None
+    why = lost(raw, channel.fs, flat=quiet, clip=limit, bridge=bridge)
+    return _Line(raw, why, channel.fs, kind)
 
 
-def _stretched(mask: np.ndarray, length: int) -> np.ndarray:
-    """A mask (C, N) at another rate: a new sample is masked if any old one that it covers is."""
-    if not mask.any():
-        return np.zeros((len(mask), length), dtype=bool)
-    count = np.concatenate([np.zeros((len(mask), 1), dtype=np.int64), mask.cumsum(axis=1)], axis=1)
-    edges = np.linspace(0, mask.shape[1], length + 1)
-    first, last = np.floor(edges[:-1]).astype(int), np.ceil(edges[1:]).astype(int)
-    return count[:, last] > count[:, first]
+def _band(given: object, line: _Line, known: Vocabulary) -> Band:
+    """The pass-band of a channel; by kind, one that its rate does not have is left out."""
+    if given is None or isinstance(given, tuple):
+        return given
+    bands: Mapping[str, Band] = given if isinstance(given, Mapping) else known.bands
+    band = bands.get(line.kind)
+    return band if band is not None and band[0] < line.fs / 2 else None
 
 
-def _runs(mask: np.ndarray) -> np.ndarray:
-    """The stretches of True in (N,), as (G, 2) half-open bounds."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]).astype(np.int8)))
-    return edges.reshape(-1, 2).astype(np.int64)
+def _stacked(lines: list[_Line | None], rows: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Channels (C, T) in their slots, and where they are lost; the shorter ones end in a gap."""
+    length = max(len(row) for row in rows)
+    x = np.zeros((len(lines), length), dtype=np.float32)
+    gone = np.ones((len(lines), length), dtype=bool)
+    left = iter(rows)
+    for slot, line in enumerate(lines):
+        if line is not None:
+            row = next(left)
+            gone[slot, : len(row)] = stretched(line.why > 0, len(row))
+            x[slot, : len(row)] = row
+            x[slot, gone[slot]] = 0.0
+    return x, gone
+
+
+def _parts(lines: list[_Line | None], x: np.ndarray, fs: float) -> np.ndarray:
+    """What the raw signal says of its quality, (C, blocks, 3); zero for a slot that is empty."""
+    made = [
+        None if line is None else block_parts(line.raw[None], line.fs, x.shape[1] / fs)[0]
+        for line in lines
+    ]
+    blocks = next(len(part) for part in made if part is not None)
+    empty = np.zeros((blocks, 3))
+    return np.stack([empty if part is None else part for part in made])
+
+
+def _hearts(lines: list[_Line | None]) -> list[int]:
+    """The slots to find beats in: all of the best kind there is; else all."""
+    for kind in _HEARTS:
+        slots = [n for n, line in enumerate(lines) if line is not None and line.kind == kind]
+        if slots:
+            return slots
+    return [n for n, line in enumerate(lines) if line is not None]
+
+
+def _counted(recording: Recording, fields: Mapping[str, object]) -> float:
+    """The rate that annotations count at: the record's frames."""
+    given = fields.get("fs")
+    if isinstance(given, float | int):
+        return float(given)
+    return min(channel.fs for channel in recording.channels)
+
+
+def _lost(lines: list[_Line | None], fs: float) -> np.ndarray:
+    """Channel, first, last, why of every lost stretch, at the new rate."""
+    found = []
+    for slot, line in enumerate(lines):
+        if line is not None and line.why.any():
+            scale = fs / line.fs
+            for code in np.unique(line.why[line.why > 0]):
+                for first, last in runs(line.why == code):
+                    found.append((slot, int(first * scale), -int(-last * scale // 1), int(code)))
+    return np.array(sorted(found), dtype=np.int64).reshape(-1, 4)
 
 
 def _narrow(x: np.ndarray, dtype: str) -> np.ndarray:

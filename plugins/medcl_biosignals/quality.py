@@ -8,13 +8,12 @@ BLOCK_SECONDS = 2.0
 _FLAT, _CLIP = 0.5, 0.2  # shares of flat or clipped samples at which a block is worth nothing
 
 
-def block_quality(raw: np.ndarray, fs: float, clean: np.ndarray, clean_fs: float) -> np.ndarray:
-    """Quality of each lead for every `BLOCK_SECONDS` of a recording.
+PARTS = ("there", "moving", "inside")
+"""Of a block's samples: those that are there, move, and are not at the recorder's limits."""
 
-    The product of four parts, each in 0–1: samples that are there, that move, that are not at the
-    recorder's limits (all from the raw signal), and a peakedness like that of a heart beat: an ECG
-    block is spiky (kurtosis above 5, Clifford 2012, doi 10.1088/0967-3334/33/9/1419), noise is not
-    (3), mains hum less (1.5). PPG is smoother; so a low kurtosis costs at most a half.
+
+def block_quality(raw: np.ndarray, fs: float, clean: np.ndarray, clean_fs: float) -> np.ndarray:
+    """Quality of each lead for every `BLOCK_SECONDS` of a recording: `worth` of `block_parts`.
 
     Args:
         raw: (C, N) as recorded, NaN where missing.
@@ -25,17 +24,52 @@ def block_quality(raw: np.ndarray, fs: float, clean: np.ndarray, clean_fs: float
     Returns:
         (C, blocks) float32; the last block may be shorter than the others.
     """
-    blocks = max(int(np.ceil(clean.shape[1] / (BLOCK_SECONDS * clean_fs))), 1)
+    parts = block_parts(raw, fs, clean.shape[1] / clean_fs)
+    return worth(parts, clean, clean_fs)
+
+
+def block_parts(raw: np.ndarray, fs: float, seconds: float) -> np.ndarray:
+    """What the signal as recorded says of its quality, block by block.
+
+    Args:
+        raw: (C, N) as recorded, NaN where missing.
+        fs: its sampling rate.
+        seconds: length of the recording.
+
+    Returns:
+        (C, blocks, 3) in 0–1: `PARTS`.
+    """
+    blocks = block_count(seconds)
     raw_blocks = _blocks(raw, round(BLOCK_SECONDS * fs), blocks)  # (C, blocks, n)
     there = np.isfinite(raw_blocks).mean(axis=-1)
-    flat = flat_share(raw_blocks)
-    clipped = clip_share(raw_blocks, raw)
-    peaked = np.clip(
-        (kurtosis(_blocks(clean, round(BLOCK_SECONDS * clean_fs), blocks)) - 1) / 4, 0, 1
-    )
-    moving = np.clip(1 - flat / _FLAT, 0, 1)
-    inside = np.clip(1 - clipped / _CLIP, 0, 1)
-    return (there * moving * inside * (0.5 + 0.5 * peaked)).astype(np.float32)
+    moving = np.clip(1 - flat_share(raw_blocks) / _FLAT, 0, 1)
+    inside = np.clip(1 - clip_share(raw_blocks, raw) / _CLIP, 0, 1)
+    return np.stack([there, moving, inside], axis=-1)
+
+
+def worth(parts: np.ndarray, clean: np.ndarray, fs: float) -> np.ndarray:
+    """How far each block can be trusted, from 0 to 1.
+
+    The product of its parts and of a peakedness like that of a heart beat: an ECG block is spiky
+    (kurtosis above 5, Clifford 2012, doi 10.1088/0967-3334/33/9/1419), noise is not (3), mains hum
+    less (1.5). PPG is smoother; so a low kurtosis costs at most a half.
+
+    Args:
+        parts: (C, blocks, 3) of `block_parts`.
+        clean: (C, T) filtered and resampled.
+        fs: its sampling rate.
+
+    Returns:
+        (C, blocks) float32.
+    """
+    cut = _blocks(clean, round(BLOCK_SECONDS * fs), parts.shape[1])
+    peaked = np.clip((kurtosis(cut) - 1) / 4, 0, 1)
+    return np.asarray(parts.prod(axis=-1) * (0.5 + 0.5 * peaked), dtype=np.float32)
+
+
+def block_count(seconds: float) -> int:
+    """Blocks of a recording; the last may be shorter."""
+    return max(int(np.ceil(seconds / BLOCK_SECONDS)), 1)
 
 
 def flat_share(x: np.ndarray) -> np.ndarray:

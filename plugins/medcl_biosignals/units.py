@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
 
 from medcl.plugin import FileStat, Unit
+from medcl_biosignals.readers.choose import SUFFIXES
 
 HEADER = ".hea"
 SIGNALS = (".dat", ".mat", ".xyz")
@@ -15,7 +16,7 @@ _SEGMENT = re.compile(r"(.+)_\d{4}")
 
 
 def units(files: Sequence[FileStat]) -> Iterator[Unit]:
-    """Group the files of WFDB records; everything else is left alone.
+    """Group the files of WFDB records; other recordings are one file each; the rest is left alone.
 
     A record is a header and the files named like it (``100.hea``, ``100.dat``, ``100.atr``). A
     header without a signal file of its name may be the master of several segments, or name its
@@ -35,11 +36,20 @@ def _folder(folder: PurePosixPath, stems: dict[str, list[FileStat]]) -> Iterator
     headers = {stem for stem, files in stems.items() if _any(files, (HEADER,))}
     signals = {stem for stem, files in stems.items() if _any(files, SIGNALS)}
     lone = headers - signals
-    unclear = {stem for stem in headers | signals if _unclear(stem, headers, lone)} if lone else ()
+    unclear = (
+        {stem for stem in headers | signals if _unclear(stem, headers, lone)} if lone else set()
+    )
     if unclear:
         yield _unit(folder, (file for stem in unclear for file in stems[stem]))
-    for stem in (headers | signals).difference(unclear):
-        yield _unit(folder / stem, stems[stem])
+    for stem, files in stems.items():
+        if stem in unclear:
+            continue
+        if stem in headers or _any(files, (".dat", ".xyz")):
+            yield _unit(folder / stem, files)
+        else:
+            for file in files:
+                if file.path.lower().endswith(SUFFIXES):
+                    yield Unit(file.path, (file,))
 
 
 def _unclear(stem: str, headers: set[str], lone: set[str]) -> bool:

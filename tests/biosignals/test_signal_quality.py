@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medcl_biosignals.prepare import bandpass, read_signal, resample
+from medcl_biosignals.filters import bandpass, resample
+from medcl_biosignals.prepare import read_signal
 from medcl_biosignals.quality import block_quality, clip_share, flat_share, kurtosis, skewness
 
 

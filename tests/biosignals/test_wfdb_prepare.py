@@ -12,7 +12,8 @@ import wfdb
 from medcl.errors import MedclError
 from medcl.plugin import Record, Reject
 from medcl_biosignals.detect import r_peaks
-from medcl_biosignals.prepare import bandpass, prepare, read_signal, resample
+from medcl_biosignals.filters import bandpass, resample
+from medcl_biosignals.prepare import prepare, read_signal
 
 Copy = Callable[..., Path]
 Scan = Callable[[Path], list[Record | Reject]]
@@ -27,6 +28,8 @@ def only(rows: list[Record | Reject]) -> Record:
 @pytest.mark.shared_data
 def test_samples_are_those_of_wfdb(ecg: Path) -> None:
     for header in sorted(ecg.rglob("*.hea")):
+        if header.stem == "03700181":  # several rates: see test_wfdb_formats.py
+            continue
         ours, names, rate = read_signal(header)
         theirs = wfdb.rdrecord(str(header.with_suffix("")))
         assert names == theirs.sig_name

@@ -12,8 +12,8 @@ import pytest
 import wfdb
 
 from medcl.plugin import Record, Reject
-from medcl_biosignals.header import read_header
 from medcl_biosignals.leads import canonical, choose, shown
+from medcl_biosignals.readers.wfdb_header import read_header
 
 Copy = Callable[..., Path]
 Scan = Callable[[Path], list[Record | Reject]]
@@ -193,7 +193,7 @@ def test_flac_shorter_than_the_header_says(copy: Copy, scan: Scan) -> None:
 
 def test_what_is_not_a_recording_is_ignored(copy: Copy, scan: Scan) -> None:
     root = copy("101")
-    for name in ("README.md", "RECORDS", "notes.csv", "._101.hea", "LICENSE"):
+    for name in ("README.md", "RECORDS", "notes.txt", "._101.hea", "LICENSE"):
         (root / name).write_text("not a recording")
     assert list(records(scan(root))) == ["101"]
     assert not rejects(scan(root))

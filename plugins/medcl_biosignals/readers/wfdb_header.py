@@ -7,35 +7,15 @@ from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 
+from medcl_biosignals.readers.contract import BadSignal
+
 MAX_HEADER_BYTES = 1 << 20
 _BYTES = {
     "8": 1.0, "16": 2.0, "24": 3.0, "32": 4.0, "61": 2.0, "80": 1.0, "160": 2.0,
     "212": 1.5, "310": 4 / 3, "311": 4 / 3,
 }  # fmt: skip
 FLAC = frozenset({"508", "516", "524"})
-_UNITS = {
-    unit.lower(): unit
-    for unit in (
-        "nV", "uV", "µV", "μV", "mV", "V", "NU", "adu", "au", "a.u.", "nd", "%", "mmHg", "cmH2O",
-        "Pa", "kPa", "mbar", "bar", "bpm", "pm", "rpm", "Hz", "g", "mg", "m/s", "m/s2", "m/s^2",
-        "deg", "deg/s", "Ohm", "kOhm", "uS", "uA", "mA", "A", "degC", "degF", "C", "l", "ml", "l/s",
-        "l/min", "ml/s", "s", "ms", "mm", "cm", "m",
-    )
-}  # fmt: skip
 _DEFAULT_FS = 250.0  # what the WFDB specification says where a header gives none
-
-
-def known_unit(text: str) -> str:
-    """A unit in its usual spelling; "other" for what could as well be a person's name."""
-    return _UNITS.get(text.lower(), "other")
-
-
-class BadHeader(Exception):
-    """A header that cannot be used: ``code`` to count by, the message to act on."""
-
-    def __init__(self, code: str, reason: str) -> None:
-        super().__init__(reason)
-        self.code = code
 
 
 @dataclass(frozen=True)
@@ -70,20 +50,20 @@ def read_header(path: Path) -> Header:
     """Parse a header file.
 
     Raises:
-        BadHeader: if it is not a WFDB header, or claims what cannot be.
+        BadSignal: if it is not a WFDB header, or claims what cannot be.
     """
     from wfdb.io import header as wfdb_header
 
     with path.open("rb") as handle:
         raw = handle.read(MAX_HEADER_BYTES + 1)
     if not raw.strip():
-        raise BadHeader("empty-header", "the header file is empty")
+        raise BadSignal("empty-header", "the header file is empty")
     if len(raw) > MAX_HEADER_BYTES or b"\0" in raw:
-        raise BadHeader("not-wfdb", "the .hea file is no WFDB header (binary or over 1 MB)")
+        raise BadSignal("not-wfdb", "the .hea file is no WFDB header (binary or over 1 MB)")
     lines, _ = wfdb_header.parse_header_content(raw.decode("utf-8", errors="replace"))
     first = wfdb_header.rx_record.match(lines[0]) if lines else None
     if first is None:
-        raise BadHeader("not-wfdb", "the first line of the .hea file is no WFDB record line")
+        raise BadSignal("not-wfdb", "the first line of the .hea file is no WFDB record line")
     try:
         frames = int(first["sig_len"]) if first["sig_len"] else None
         fs = float(first["fs"]) if first["fs"] else _DEFAULT_FS
@@ -98,22 +78,22 @@ def read_header(path: Path) -> Header:
                 _channel(_match(wfdb_header.rx_signal, line)) for line in lines[1 : n_channels + 1]
             )
     except ValueError:
-        raise BadHeader("not-wfdb", "a number in the header cannot be read") from None
+        raise BadSignal("not-wfdb", "a number in the header cannot be read") from None
     if fs <= 0:
-        raise BadHeader("bad-sampling-rate", f"the header gives a sampling rate of {fs:g} Hz")
+        raise BadSignal("bad-sampling-rate", f"the header gives a sampling rate of {fs:g} Hz")
     if not segments and len(channels) < n_channels:
-        raise BadHeader(
+        raise BadSignal(
             "bad-header", f"{n_channels} signals are announced but {len(channels)} described"
         )
     if n_channels == 0:
-        raise BadHeader("no-signals", "the header describes no signal")
+        raise BadSignal("no-signals", "the header describes no signal")
     return Header(first["record_name"], fs, bool(first["fs"]), frames, channels, segments)
 
 
 def _match(pattern: object, line: str) -> Mapping[str, str]:
     found = pattern.match(line)  # type: ignore[attr-defined]
     if found is None:
-        raise BadHeader("bad-header", "a signal or segment line of the header is malformed")
+        raise BadSignal("bad-header", "a signal or segment line of the header is malformed")
     return dict(found.groupdict())
 
 
@@ -132,7 +112,7 @@ def stored_frames(header: Header, folder: Path) -> int:
     """How many frames the signal files hold, as far as that can be told without decoding.
 
     Raises:
-        BadHeader: if a file is missing, empty, of an unknown format, or shorter than the header
+        BadSignal: if a file is missing, empty, of an unknown format, or shorter than the header
             claims. Nothing is allocated from a claim.
     """
     files: dict[str, list[Channel]] = {}
@@ -145,14 +125,14 @@ def stored_frames(header: Header, folder: Path) -> int:
 def _check_file(path: Path, claimed: int | None, group: list[Channel]) -> int:
     fmt, offset = group[0].format, group[0].offset
     if any((channel.format, channel.offset) != (fmt, offset) for channel in group):
-        raise BadHeader("bad-header", "the signals of one file differ in format or offset")
+        raise BadSignal("bad-header", "the signals of one file differ in format or offset")
     if fmt not in _BYTES and fmt not in FLAC:
-        raise BadHeader("unknown-format", f"WFDB format {fmt} is not one that can be read")
+        raise BadSignal("unknown-format", f"WFDB format {fmt} is not one that can be read")
     if not path.is_file():
-        raise BadHeader("missing-signal", "a signal file that the header names is missing")
+        raise BadSignal("missing-signal", "a signal file that the header names is missing")
     size = path.stat().st_size
     if size == 0:
-        raise BadHeader("empty-signal", "a signal file that the header names is empty")
+        raise BadSignal("empty-signal", "a signal file that the header names is empty")
     if fmt in FLAC:
         return _check_flac(path, claimed, group)
     per_frame = sum(channel.per_frame for channel in group)
@@ -174,22 +154,22 @@ def _check_flac(path: Path, claimed: int | None, group: list[Channel]) -> int:
             stream.seek(max((last + group[0].offset) * group[0].per_frame, 0))
             whole = len(stream.read(1, dtype="int32")) == 1
     except (soundfile.LibsndfileError, ValueError, RuntimeError):
-        raise BadHeader(
+        raise BadSignal(
             "bad-signal", "a signal file is no FLAC stream, or is cut off or damaged"
         ) from None
     if channels != len(group):
-        raise BadHeader(
+        raise BadSignal(
             "bad-header", f"a signal file holds {channels} channels, the header says {len(group)}"
         )
     if claimed is not None and claimed > held:
         raise _short(claimed, held)
     if not whole:
-        raise BadHeader("truncated", "a signal file ends before its last sample")
+        raise BadSignal("truncated", "a signal file ends before its last sample")
     return held
 
 
-def _short(claimed: int, held: int) -> BadHeader:
-    return BadHeader(
+def _short(claimed: int, held: int) -> BadSignal:
+    return BadSignal(
         "truncated",
         f"a signal file holds {held} samples a channel but the header claims {claimed}: "
         "the file is cut off or the header wrong",

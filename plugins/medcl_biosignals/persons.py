@@ -1,0 +1,40 @@
+"""Who a recording is of, by where it lies."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+
+# No bare s123: that is a study in MIMIC-IV, a session elsewhere. p1000 and p00 only group people.
+_PERSON = re.compile(r"(patient|subject|subj|sub)[-_]?\d+|sub-\w+|p\d{5,}", re.IGNORECASE)
+# Folders of partitioned tables (Hive's convention), as Spark, pyarrow and polars write them.
+_PARTITION = re.compile(
+    r"(?:patient|subject|participant|person|user)(?:_?id)?=(?P<who>.+)", re.IGNORECASE
+)
+_VERSION = re.compile(r"_(lr|hr)$")  # PTB-XL: one recording at two sampling rates
+_RATE = re.compile(r"records\d+")  # in folders of these names
+
+UNKNOWN = "patient-is-record-name"
+"""The finding of a recording that stands for its own person."""
+
+
+def person(folder: PurePosixPath) -> str | None:
+    """The deepest folder that is named after a person: a site or cohort may be above it."""
+    for part in reversed(folder.parts):
+        partition = _PARTITION.fullmatch(part)
+        if partition:
+            return partition["who"]
+        if _PERSON.fullmatch(part):
+            return part
+    return None
+
+
+def recorded(folder: PurePosixPath, name: str, fs: float, leads: Sequence[str]) -> str:
+    """The record in place of a person: with its folder, for two people may have a ``visit1``."""
+    if name in ("201", "202") and fs == 360 and list(leads) == ["MLII", "V1"]:
+        return "201"  # MIT-BIH 201 and 202 are the same man (Moody & Mark 2001)
+    if _VERSION.search(name):
+        name = _VERSION.sub("", name)
+        folder = PurePosixPath(*(part for part in folder.parts if not _RATE.fullmatch(part)))
+    return str(folder / name)

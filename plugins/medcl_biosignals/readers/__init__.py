@@ -1,0 +1,1 @@
+"""One file format a module: `contract` says what a reader is, `choose` which one reads a file."""

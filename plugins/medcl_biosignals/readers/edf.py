@@ -1,0 +1,242 @@
+"""EDF, EDF+ and BDF: a header of fixed-width text, then records of 16- or 24-bit samples.
+
+Kemp 1992, doi 10.1016/0013-4694(92)90009-7; EDF+: Kemp & Olivan 2003, doi
+10.1016/S1388-2457(03)00123-8. Samples agree with those of `edfio` (tested), which is not used here
+because a truncated file must still be read, and a file's header be held against its size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from medcl_biosignals.readers.contract import (
+    BadSignal,
+    Channel,
+    Flaw,
+    Heading,
+    Recording,
+    Settings,
+    Span,
+    bounds,
+    person,
+)
+
+_FIXED = 256  # bytes of the header, and as many for each signal
+_WIDTHS = (16, 80, 8, 8, 8, 8, 8, 80, 8, 32)  # of a signal's fields
+_MOST_SIGNALS = 4096
+_MOST_SECONDS = 400 * 86400.0  # between the first and the last record of a file with pauses
+_NOTES = ("EDF Annotations", "BDF Annotations")
+
+
+@dataclass(frozen=True)
+class _Signal:
+    label: str
+    units: str
+    gain: float
+    offset: float
+    calibrated: bool
+    per_record: int
+    first_byte: int  # in a record
+
+
+@dataclass(frozen=True)
+class _Header:
+    variant: str  # EDF, EDF+C, EDF+D, BDF, …
+    subject: str | None
+    start: int  # of the records, in bytes
+    records: int
+    duration: float  # of a record, in seconds
+    signals: tuple[_Signal, ...]
+    notes: tuple[_Signal, ...]
+    width: int  # bytes a sample
+    findings: tuple[str, ...]
+
+    @property
+    def record_bytes(self) -> int:
+        return self.width * sum(signal.per_record for signal in self.signals + self.notes)
+
+
+def headings(path: Path, settings: Settings) -> Iterator[Heading | Flaw]:
+    """The recording in a file."""
+    header = _read_header(path)
+    onsets = _onsets(path, header)
+    channels = _channels(header)
+    yield Heading(
+        part="",
+        format=header.variant,
+        channels=channels,
+        fs=max(channel.fs for channel in channels),
+        seconds=_seconds(header, onsets),
+        subject=header.subject,
+        findings=header.findings + (("gaps",) if _pauses(header, onsets) else ()),
+    )
+
+
+def read(path: Path, part: str, settings: Settings, span: Span | None = None) -> Recording:
+    """Its samples in physical units, each channel at its own rate; pauses (EDF+D) are NaN."""
+    header = _read_header(path)
+    onsets = _onsets(path, header)
+    seconds = _seconds(header, onsets)
+    raw = _records(path, header)
+    samples = []
+    for signal, channel in zip(header.signals, _channels(header), strict=True):
+        n, first_byte = signal.per_record, signal.first_byte
+        first, last = bounds(span, channel.fs, round(seconds * channel.fs))
+        begin = np.rint(onsets * channel.fs).astype(np.int64)  # of each record
+        wanted = np.flatnonzero((begin < last) & (begin + n > first))
+        out = np.full(last - first, np.nan, dtype=np.float32)
+        if len(wanted):
+            part_of = raw[wanted[0] : wanted[-1] + 1, first_byte : first_byte + n * header.width]
+            digital = _integers(np.ascontiguousarray(part_of), header.width)  # (records, n)
+            physical = (digital * signal.gain + signal.offset).astype(np.float32)
+            place = (begin[wanted[0] : wanted[-1] + 1, None] - first + np.arange(n)).ravel()
+            inside = (place >= 0) & (place < len(out))
+            out[place[inside]] = physical.ravel()[inside]
+        samples.append(out)
+    return Recording(_channels(header), samples)
+
+
+def _channels(header: _Header) -> tuple[Channel, ...]:
+    return tuple(
+        Channel(signal.label, signal.units, signal.per_record / header.duration)
+        for signal in header.signals
+    )
+
+
+def _seconds(header: _Header, onsets: np.ndarray) -> float:
+    return float(onsets.max() + header.duration)
+
+
+def _pauses(header: _Header, onsets: np.ndarray) -> bool:
+    return bool((np.abs(np.diff(onsets) - header.duration) > 1e-3 * header.duration).any())
+
+
+def _read_header(path: Path) -> _Header:
+    size = path.stat().st_size
+    with path.open("rb") as handle:
+        fixed = handle.read(_FIXED)
+        if len(fixed) < _FIXED or not (fixed[:8] == b"0       " or fixed[:1] == b"\xff"):
+            raise BadSignal("not-edf", "the file does not begin like an EDF or BDF file")
+        text = fixed[1:].decode("latin-1")
+        bdf = fixed[:1] == b"\xff"
+        reserved = text[191:235].strip()
+        start, records, signals = (
+            _integer(text[a:b]) for a, b in ((183, 191), (235, 243), (251, 255))
+        )
+        duration = _number(text[243:251])
+        if not 0 < signals <= _MOST_SIGNALS or start != _FIXED * (signals + 1):
+            raise BadSignal("bad-header", "the header's numbers contradict each other")
+        rest = handle.read(_FIXED * signals)
+    if len(rest) < _FIXED * signals:
+        raise BadSignal("truncated", "the file ends within its header")
+    variant = ("BDF" if bdf else "EDF") + (reserved[3:5] if reserved[3:4] == "+" else "")
+    findings: list[str] = []
+    width = 3 if bdf else 2
+    lines = _signals(rest.decode("latin-1"), signals, width)
+    ours = tuple(line for line in lines if line.label not in _NOTES)
+    record_bytes = width * sum(line.per_record for line in lines)
+    if not ours or duration <= 0 or record_bytes == 0:
+        raise BadSignal("no-signals", "the file holds annotations only, or records of no length")
+    held = (size - start) // record_bytes
+    if records > held:
+        findings.append("truncated")
+    if held < 1:
+        raise BadSignal("truncated", f"{records} records are claimed; the file holds none")
+    if 0 <= records < held:
+        findings.append("longer-than-header")
+    if not all(line.calibrated for line in ours):
+        findings.append("uncalibrated-channel")
+    return _Header(
+        variant,
+        _patient(text[7:87], plus="+" in variant),
+        start,
+        held if records < 0 else min(records, held),
+        duration,
+        ours,
+        tuple(line for line in lines if line.label in _NOTES),
+        width,
+        tuple(findings),
+    )
+
+
+def _signals(text: str, count: int, width: int) -> list[_Signal]:
+    fields, position = [], 0
+    for size in _WIDTHS:
+        fields.append([text[position + n * size :][:size].strip() for n in range(count)])
+        position += size * count
+    found, first_byte = [], 0
+    for n in range(count):
+        label, units, per_record = fields[0][n], fields[2][n], _integer(fields[8][n])
+        low, high, digital_low, digital_high = (_number(fields[i][n]) for i in (3, 4, 5, 6))
+        if per_record < 0:
+            raise BadSignal("bad-header", "the header's numbers contradict each other")
+        calibrated = digital_high > digital_low and high != low
+        gain = (high - low) / (digital_high - digital_low) if calibrated else 1.0
+        offset = low - digital_low * gain if calibrated else 0.0
+        found.append(_Signal(label, units, gain, offset, calibrated, per_record, first_byte))
+        first_byte += per_record * width
+    return found
+
+
+def _patient(field: str, plus: bool) -> str | None:
+    """The code in the hospital, or else the name; of a plain EDF the field as it is."""
+    if not plus:
+        return person(field)
+    code, _, _, name, *_ = [*field.split(), "", "", "", ""]
+    return person(code) or person(name)
+
+
+def _records(path: Path, header: _Header) -> np.ndarray:
+    return np.memmap(
+        path,
+        dtype=np.uint8,
+        mode="r",
+        offset=header.start,
+        shape=(header.records, header.record_bytes),
+    )
+
+
+def _integers(block: np.ndarray, width: int) -> np.ndarray:
+    """(records, bytes) → (records, samples), little-endian."""
+    if width == 2:
+        return block.view("<i2").astype(np.float64)
+    three = block.reshape(len(block), -1, 3).astype(np.int32)
+    value = three[..., 0] | (three[..., 1] << 8) | (three[..., 2] << 16)
+    return np.where(value >= 1 << 23, value - (1 << 24), value).astype(np.float64)
+
+
+def _onsets(path: Path, header: _Header) -> np.ndarray:
+    """Seconds from the first record to each."""
+    even = np.arange(header.records) * header.duration
+    if not header.variant.endswith("+D") or not header.notes:
+        return even
+    raw, note = _records(path, header), header.notes[0]
+    notes = raw[:, note.first_byte : note.first_byte + note.per_record * header.width]
+    try:
+        found = np.array([float(bytes(row).split(b"\x14", 1)[0]) for row in notes])
+    except ValueError:
+        raise BadSignal(
+            "bad-times", "a record of this EDF+D file does not say when it is"
+        ) from None
+    found -= found[0]
+    if (np.diff(found) <= 0).any() or found[-1] > _MOST_SECONDS:
+        raise BadSignal("bad-times", "the records of this EDF+D file are not in order of time")
+    return found
+
+
+def _number(text: str) -> float:
+    try:
+        value = float(text.strip().replace(",", ".") or 0)
+    except ValueError:
+        raise BadSignal("bad-header", "a number in the header cannot be read") from None
+    if not np.isfinite(value):
+        raise BadSignal("bad-header", "a number in the header cannot be read")
+    return value
+
+
+def _integer(text: str) -> int:
+    return int(_number(text))

@@ -1,0 +1,148 @@
+"""HDF5, and MATLAB 7.3: every group with signals in it is a recording.
+
+Links to other files, and data sets that lie in them, are not followed.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from medcl_biosignals.persons import person as person_by_folder
+from medcl_biosignals.readers import variables
+from medcl_biosignals.readers.contract import (
+    BadSignal,
+    Flaw,
+    Heading,
+    Recording,
+    Settings,
+    Span,
+)
+from medcl_biosignals.readers.variables import Variable, Variables
+
+_SMALL = 4096  # elements: what may be names, units or a rate is loaded to see
+
+
+def headings(path: Path, settings: Settings) -> Iterator[Heading | Flaw]:
+    """A heading for each group that holds a signal."""
+    groups = _open(path)
+    found: list[tuple[str, Heading | BadSignal]] = []
+    for group, held in groups.items():
+        try:
+            found.append((group, variables.heading(group, "HDF5", held, settings)))
+        except BadSignal as error:
+            found.append((group, error))
+    good = [(group, made) for group, made in found if isinstance(made, Heading)]
+    errors = [(group, made) for group, made in found if isinstance(made, BadSignal)]
+    if not good:
+        raise errors[0][1] if errors else BadSignal("no-signals", "the file holds no data set")
+    for group, made in good:
+        who = made.subject or person_by_folder(PurePosixPath(group))
+        yield Heading(**{**vars(made), "subject": who, "part": group if len(groups) > 1 else ""})
+    for group, flaw in errors:
+        if flaw.code != "not-a-signal":
+            yield Flaw(group, flaw.code, str(flaw))
+
+
+def read(path: Path, part: str, settings: Settings, span: Span | None = None) -> Recording:
+    """The samples of one group."""
+    groups = _open(path)
+    held = groups.get(part) if part else next(iter(groups.values()), None)
+    if held is None:
+        raise BadSignal("changed", "the part that was indexed is no longer in the file")
+    return variables.read(held, settings, span)
+
+
+def _open(path: Path) -> dict[str, Variables]:
+    """Group → what it holds; what stands in the groups above it holds for it too."""
+    import h5py
+
+    arrays: dict[str, list[Variable]] = defaultdict(list)
+    numbers: dict[str, dict[str, float]] = defaultdict(dict)
+    texts: dict[str, dict[str, tuple[str, ...]]] = defaultdict(dict)
+
+    def note(group: str, name: str, value: Any) -> None:
+        array = np.asarray(value)
+        if array.dtype.kind in "SUO":
+            texts[group][name] = tuple(_text(item) for item in array.ravel())
+        elif array.dtype.kind in "biuf" and array.size == 1:
+            numbers[group][name] = float(array.item())
+
+    def visit(name: str, found: Any) -> None:
+        place = PurePosixPath(name)
+        if isinstance(found, h5py.Group):
+            for key, value in found.attrs.items():
+                note(name, key, value)
+            return
+        group = str(place.parent) if str(place.parent) != "." else ""
+        if found.external or found.is_virtual or found.dtype.kind not in "biufSO":
+            return
+        if found.attrs.get("MATLAB_class") == b"char":
+            if found.size <= _SMALL:
+                texts[group][place.name] = ("".join(map(chr, np.asarray(found).ravel())),)
+            return
+        if found.dtype.kind in "SO":
+            if h5py.check_string_dtype(found.dtype) is not None and found.size <= _SMALL:
+                note(group, place.name, found[()])
+            return
+        if found.size == 1:
+            note(group, place.name, found[()])
+        elif found.size:
+            arrays[group].append(_variable(path, name, found))
+
+    try:
+        with h5py.File(path, "r") as file:
+            for key, value in file.attrs.items():
+                note("", key, value)
+            file.visititems(visit)
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        raise BadSignal(
+            "bad-signal", f"the file is cut off, or no HDF5 file ({type(error).__name__})"
+        ) from None
+    return {
+        group: Variables(held, _inherited(numbers, group), _inherited(texts, group))
+        for group, held in sorted(arrays.items())
+    }
+
+
+def _variable(path: Path, name: str, found: Any) -> Variable:
+    said = {key.lower(): value for key, value in found.attrs.items()}
+    keys = ("fs", "sampling_rate", "sample_rate", "sfreq", "frequency")
+    rates = [np.asarray(said[key]) for key in keys if key in said]
+    fs = next((float(rate.item()) for rate in rates if rate.size == 1), None)
+    return Variable(
+        PurePosixPath(name).name,
+        tuple(found.shape),
+        lambda: _load(path, name),
+        fs,
+        _texts(said.get("units", said.get("unit"))),
+        _texts(said.get("channels", said.get("names", said.get("leads")))),
+    )
+
+
+def _load(path: Path, name: str) -> np.ndarray:
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        return np.asarray(file[name])
+
+
+def _inherited(values: dict[str, dict[str, Any]], group: str) -> dict[str, Any]:
+    """What is said of a group: at the root, then by those it lies in, then by itself."""
+    above = [str(parent) for parent in reversed(PurePosixPath(group).parents)] if group else []
+    found: dict[str, Any] = {}
+    for place in ("", *above, group):
+        found |= values.get(place if place != "." else "", {})
+    return found
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    return () if value is None else tuple(_text(item) for item in np.asarray(value).ravel())
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

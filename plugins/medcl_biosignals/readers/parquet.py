@@ -1,0 +1,106 @@
+"""Parquet: wide (a column a channel), long (a row a value), or a recording a row (lists).
+
+Folders such as ``subject=7`` name the person; see `medcl_biosignals.persons`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from medcl_biosignals.readers import long, tabular, variables
+from medcl_biosignals.readers.columns import roles
+from medcl_biosignals.readers.contract import (
+    BadSignal,
+    Flaw,
+    Heading,
+    Recording,
+    Settings,
+    Span,
+)
+from medcl_biosignals.readers.variables import Variable, Variables
+
+
+def headings(path: Path, settings: Settings) -> Iterator[Heading | Flaw]:
+    """The recordings in a file."""
+    frame = _frame(path)
+    if _lists(frame):
+        yield from _rows(frame, settings)
+        return
+    table = _table(frame, settings)
+    if isinstance(table, long.Long):
+        yield from long.headings(table, settings)
+    else:
+        yield from tabular.headings(table, settings)
+
+
+def read(path: Path, part: str, settings: Settings, span: Span | None = None) -> Recording:
+    """The samples of one of them."""
+    frame = _frame(path)
+    if _lists(frame):
+        row = int(part or 1) - 1
+        return variables.read(_row(frame, row), settings, span)
+    table = _table(frame, settings)
+    if isinstance(table, long.Long):
+        return long.read(table, part, settings, span)
+    return tabular.read(table, part, settings, span)
+
+
+def _frame(path: Path) -> pl.DataFrame:
+    try:
+        return pl.read_parquet(path, hive_partitioning=False)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise BadSignal(
+            "bad-signal", f"the file is cut off, or no Parquet file ({type(error).__name__})"
+        ) from None
+
+
+def _table(frame: pl.DataFrame, settings: Settings) -> tabular.Table | long.Long:
+    if frame.height == 0:
+        raise BadSignal("empty-file", "the table has no rows")
+    as_long = long.found(frame, settings, "Parquet")
+    if as_long is not None:
+        return as_long
+    numeric, rising = tabular.looks(frame.head(200))
+    return tabular.Table(frame, roles(frame.columns, numeric, rising, settings), "Parquet")
+
+
+def _lists(frame: pl.DataFrame) -> bool:
+    return any(
+        isinstance(kind, pl.List | pl.Array) and kind.inner.is_numeric()
+        for kind in frame.schema.values()
+    )
+
+
+def _rows(frame: pl.DataFrame, settings: Settings) -> Iterator[Heading | Flaw]:
+    for n in range(frame.height):
+        part = str(n + 1) if frame.height > 1 else ""
+        try:
+            yield variables.heading(part, "Parquet", _row(frame, n), settings)
+        except BadSignal as error:
+            yield Flaw(part, error.code, str(error))
+
+
+def _row(frame: pl.DataFrame, n: int) -> Variables:
+    """A row as named arrays, numbers and texts."""
+    if not 0 <= n < frame.height:
+        raise BadSignal("changed", "the part that was indexed is no longer in the file")
+    arrays: list[Variable] = []
+    numbers: dict[str, float] = {}
+    texts: dict[str, tuple[str, ...]] = {}
+    for name, kind in frame.schema.items():
+        value = frame[name][n]
+        if isinstance(value, pl.Series) and value.dtype.is_numeric():
+            array = value.cast(pl.Float64).fill_null(float("nan")).to_numpy()
+            if len(array) > 1:
+                arrays.append(Variable(name, array.shape, lambda array=array: array))  # type: ignore[misc]
+        elif isinstance(value, pl.Series) and value.dtype == pl.String:
+            texts[name] = tuple(str(text) for text in value)
+        elif kind.is_numeric() and value is not None and np.isfinite(value):
+            numbers[name] = float(value)
+        elif kind == pl.String and value is not None:
+            texts[name] = (value,)
+    return Variables(arrays, numbers, texts)

@@ -1,0 +1,149 @@
+"""WFDB records: all formats that the wfdb package reads, whole or in segments, at several rates."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from medcl_biosignals.readers import contract
+from medcl_biosignals.readers.contract import BadSignal, Flaw, Heading, Recording, Settings, Span
+from medcl_biosignals.readers.wfdb_header import Channel, Header, read_header, stored_frames
+
+HEADER = ".hea"
+
+
+@dataclass(frozen=True)
+class Contents:
+    """A record with its segments: its signal lines, its frames, and the files it is made of."""
+
+    channels: tuple[Channel, ...]
+    frames: int
+    files: tuple[str, ...]
+
+
+def headings(path: Path, settings: Settings) -> Iterator[Heading | Flaw]:
+    """The record of a header file."""
+    header = read_header(path)
+    yield heading(header, contents(path, header), settings)
+
+
+def heading(header: Header, made: Contents, settings: Settings) -> Heading:
+    """What the index needs to know of a record."""
+    fs = header.fs if header.fs_given or settings.fs is None else settings.fs
+    findings: tuple[str, ...] = ()
+    if not header.fs_given and settings.fs is None:
+        findings = ("assumed-250-hz",)
+    elif header.fs_given and settings.fs is not None and settings.fs != header.fs:
+        findings = ("fs-mismatch",)  # the header's own counts
+    return Heading(
+        part="",
+        format="+".join(sorted({channel.format for channel in made.channels})),
+        channels=tuple(
+            contract.Channel(line.name, line.units, fs * line.per_frame) for line in made.channels
+        ),
+        fs=fs,
+        seconds=made.frames / fs,
+        findings=findings,
+        segments=len(header.segments),
+    )
+
+
+def contents(path: Path, header: Header) -> Contents:
+    """What a record holds, its segments included; nothing is decoded.
+
+    Args:
+        path: its header file.
+        header: that, read.
+
+    Raises:
+        BadSignal: if a file is missing, or shorter than is claimed.
+    """
+    folder = path.parent
+    if not header.segments:
+        frames = stored_frames(header, folder)
+        return Contents(header.channels, frames, (path.name, *_signal_files(header)))
+    files = [path.name]
+    channels: dict[str, Channel] = {}
+    held = 0
+    for name, length in header.segments:
+        held += length
+        if name == "~":  # a pause between segments
+            continue
+        file = f"{name}{HEADER}"
+        if not (folder / file).is_file():
+            raise BadSignal("missing-segment", "a segment header that the record names is missing")
+        segment = read_header(folder / file)
+        for channel in segment.channels:
+            channels.setdefault(channel.name, channel)
+        files.append(file)
+        if length == 0:  # the layout header: names every channel, holds no sample
+            continue
+        if segment.frames is not None and segment.frames < length:
+            raise BadSignal("truncated", "a segment is shorter than the master header says")
+        stored_frames(segment, folder)
+        files += _signal_files(segment)
+    frames = header.frames if header.frames is not None else held
+    if frames > held:
+        raise BadSignal("truncated", f"{frames} samples are claimed; the segments hold {held}")
+    return Contents(tuple(channels.values()), frames, tuple(files))
+
+
+def _signal_files(header: Header) -> list[str]:
+    return sorted({channel.file for channel in header.channels})
+
+
+def read(path: Path, part: str, settings: Settings, span: Span | None = None) -> Recording:
+    """Samples in physical units, as `wfdb.rdrecord` gives them; invalid ones are NaN.
+
+    Signals with several samples a frame keep them all, at their own rate.
+
+    Raises:
+        BadSignal: if wfdb cannot decode the record.
+    """
+    import numpy as np
+    import wfdb
+
+    header = read_header(path)
+    fs = header.fs if header.fs_given or settings.fs is None else settings.fs
+    first, last = 0, None
+    if span is not None:
+        first, last = contract.bounds(span, fs, contents(path, header).frames)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            record = wfdb.rdrecord(
+                str(path.with_suffix("")),
+                sampfrom=first,
+                sampto=last,
+                smooth_frames=not _several_rates(path, header),
+                return_res=32,
+            )
+    except Exception as error:  # wfdb raises many kinds, often without a message
+        raise BadSignal(
+            "bad-signal", f"the signal cannot be decoded ({type(error).__name__})"
+        ) from error
+    if record.p_signal is not None:
+        rows = list(np.ascontiguousarray(record.p_signal.T))
+        per_frame = [1] * len(rows)
+    else:
+        rows = [np.asarray(row, dtype=np.float32) for row in record.e_p_signal]
+        per_frame = list(record.samps_per_frame)
+    units = record.units or [""] * len(rows)
+    return Recording(
+        tuple(
+            contract.Channel(str(name), str(unit), fs * n)
+            for name, unit, n in zip(record.sig_name, units, per_frame, strict=True)
+        ),
+        rows,
+    )
+
+
+def _several_rates(path: Path, header: Header) -> bool:
+    headers = [header] + [
+        read_header(path.parent / f"{name}{HEADER}")
+        for name, length in header.segments
+        if name != "~" and (length or name.endswith("_layout"))
+    ]
+    return any(channel.per_frame != 1 for each in headers for channel in each.channels)

@@ -1,0 +1,119 @@
+"""What recorders call a channel, and what is usual for its kind: `channels.yaml`, and a user's."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from medcl.errors import UsageError
+
+_SEPARATORS = re.compile(r"[\s_\-.:/()\[\]]+")
+_CAMERA = {"r": "PPG-red", "g": "PPG-green", "b": "PPG-blue"}
+_UNIT_KINDS = {"g": "ACC", "mg": "ACC", "m/s2": "ACC", "m/s^2": "ACC", "mV": "ECG"}
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Names of channels and the kinds of signal they belong to.
+
+    Attributes:
+        names: a name without case and separators → medcl's.
+        kinds: medcl's name → its kind.
+        bands: kind → its usual pass-band in Hz; None: not to be filtered.
+        units: kind → the unit to convert to; None: as recorded.
+    """
+
+    names: Mapping[str, str]
+    kinds: Mapping[str, str]
+    bands: Mapping[str, tuple[float, float] | None]
+    units: Mapping[str, str | None]
+
+    def find(self, name: str) -> str | None:
+        """medcl's name of a channel; None for one that is not in the vocabulary."""
+        return self.names.get(plain(name))
+
+    def kind(self, name: str, unit: str = "") -> str:
+        """The kind of a channel by medcl's name; where that leaves it open, by its unit."""
+        kind = self.kinds.get(name)
+        if kind is None or kind == "other":
+            return _UNIT_KINDS.get(unit, "other") if kind == "other" else "other"
+        return kind
+
+
+def plain(name: str) -> str:
+    """A name without what recorders differ in: case, blanks and separators."""
+    return _SEPARATORS.sub("", name.lower())
+
+
+def vocabulary(extra: Mapping[str, Any] | None = None) -> Vocabulary:
+    """The vocabulary that comes with medcl, and what a user adds to it.
+
+    Args:
+        extra: kind → ``{names: {name: [aliases]}, band: [low, high], units: ...}``, as in
+            `channels.yaml`; its names come before those that are there.
+
+    Raises:
+        UsageError: if it is of another form.
+    """
+    return _vocabulary(json.dumps(extra or {}, sort_keys=True, default=str))
+
+
+@lru_cache(maxsize=16)
+def _vocabulary(extra: str) -> Vocabulary:
+    import yaml
+
+    text = (Path(__file__).parent / "channels.yaml").read_text(encoding="utf-8")
+    names: dict[str, str] = {}
+    kinds: dict[str, str] = {}
+    bands: dict[str, tuple[float, float] | None] = {}
+    units: dict[str, str | None] = {}
+    for source in (yaml.safe_load(text), json.loads(extra)):
+        for kind, given in source.items():
+            entry = _entry(kind, given)
+            if "band" in entry or kind not in bands:
+                bands[kind] = _band(kind, entry.get("band"))
+            if "units" in entry or kind not in units:
+                units[kind] = entry.get("units")
+            for name, aliases in (entry.get("names") or {}).items():
+                kinds[str(name)] = kind
+                for alias in (name, *(aliases or ())):
+                    names[plain(str(alias))] = str(name)
+    return Vocabulary(names, kinds, bands, units)
+
+
+def _entry(kind: str, given: Any) -> dict[str, Any]:
+    fits = isinstance(given, dict) and set(given) <= {"units", "band", "names"}
+    names = given.get("names") or {} if fits else None
+    if not isinstance(names, dict) or not all(
+        value is None or isinstance(value, list) for value in names.values()
+    ):
+        raise UsageError(
+            f"reader.vocabulary: '{kind}' must be like {{band: [0.5, 8], units: mV, "
+            "names: {PPG-green: [green1, green2]}}."
+        )
+    entry: dict[str, Any] = given
+    return entry
+
+
+def _band(kind: str, band: Any) -> tuple[float, float] | None:
+    if band is None:
+        return None
+    try:
+        low, high = (float(edge) for edge in band)
+        if 0 <= low < high:
+            return low, high
+    except (TypeError, ValueError):
+        pass
+    raise UsageError(f"reader.vocabulary: the band of '{kind}' must be [low, high] in Hz.")
+
+
+def camera(names: list[str]) -> list[str]:
+    """R, G and B together are the colours of a camera or watch; alone they are anything."""
+    if not _CAMERA.keys() <= {name.lower() for name in names}:
+        return names
+    return [_CAMERA.get(name.lower(), name) for name in names]

@@ -1,0 +1,114 @@
+"""The files of WFDB records → their items: master headers take their segments with them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
+
+from medcl.plugin import Record, Reject, Scalar, Unit
+from medcl_biosignals.aami import CLASSES
+from medcl_biosignals.annotations import read_annotations
+from medcl_biosignals.readers.contract import BadSignal, Settings
+from medcl_biosignals.readers.wfdb_header import Header, read_header
+from medcl_biosignals.readers.wfdb_record import HEADER, contents, heading
+from medcl_biosignals.rows import row
+from medcl_biosignals.units import SIGNALS
+
+ANNOTATIONS = (".atr",)
+
+
+def scan_wfdb(root: Path, unit: Unit, settings: Settings) -> Iterator[Record | Reject]:
+    """Read the headers of a unit; check what they claim; never decode a signal.
+
+    Comments, dates and times of a header are never read, and no name in it is quoted: they identify
+    people.
+    """
+    files = [file.path for file in unit.files]
+    headers: dict[str, Header] = {}
+    for path in (file for file in files if file.endswith(HEADER)):
+        key = path.removesuffix(HEADER)
+        try:
+            headers[key] = read_header(root / path)
+        except BadSignal as error:
+            yield Reject(key, error.code, str(error))
+    segments = {
+        str(PurePosixPath(key).parent / name)
+        for key, header in headers.items()
+        for name, _ in header.segments
+    }
+    for key, header in headers.items():
+        if key not in segments:
+            yield _record(root, key, header, settings.of(f"{key}{HEADER}"))
+    for path in _unnamed(files, headers):
+        if not path.endswith(".mat"):
+            key = str(PurePosixPath(path).with_suffix(""))
+            reason = "a signal file has no header (.hea) that names it"
+            yield Reject(key, "missing-header", reason)
+
+
+def unnamed_matlab(root: Path, files: list[str]) -> list[str]:
+    """MATLAB files that lie among WFDB records and belong to none of them."""
+    if not any(file.endswith(".mat") for file in files):
+        return []
+    headers: dict[str, Header] = {}
+    for path in (file for file in files if file.endswith(HEADER)):
+        with suppress(BadSignal):  # told of already
+            headers[path.removesuffix(HEADER)] = read_header(root / path)
+    return [path for path in _unnamed(files, headers) if path.endswith(".mat")]
+
+
+def _unnamed(files: list[str], headers: dict[str, Header]) -> list[str]:
+    """Signal files that no header names, nor is named like one."""
+    used = {
+        str(PurePosixPath(key).parent / channel.file)
+        for key, header in headers.items()
+        for channel in header.channels
+    }
+    known = {file.removesuffix(HEADER) for file in files if file.endswith(HEADER)}
+    return [
+        path
+        for path in files
+        if path.endswith(SIGNALS)
+        and path not in used
+        and str(PurePosixPath(path).with_suffix("")) not in known
+    ]
+
+
+def _record(root: Path, key: str, header: Header, settings: Settings) -> Record | Reject:
+    folder = PurePosixPath(key).parent
+    try:
+        made = contents(root / f"{key}{HEADER}", header)
+    except BadSignal as error:
+        return Reject(key, error.code, str(error))
+    files = [str(folder / file) for file in made.files]
+    annotation = next((f"{key}{s}" for s in ANNOTATIONS if (root / f"{key}{s}").is_file()), None)
+    labels: dict[str, Scalar] = {}
+    findings: list[str] = []
+    if annotation is not None:
+        try:
+            labels = _labels(root / annotation)
+            files.append(annotation)
+        except Exception:  # wfdb raises what it likes on a broken file; the signal is still good
+            findings.append("unreadable-annotations")
+            annotation = None
+    return row(
+        key,
+        tuple(files),
+        heading(header, made, settings),
+        settings,
+        labels=labels,
+        findings=tuple(findings),
+        annotated=annotation is not None,
+    )
+
+
+def _labels(annotation: Path) -> dict[str, Scalar]:
+    """Beats by class, and which ectopic beats make one in a hundred or more."""
+    marks = read_annotations(annotation)
+    classes = marks.classes
+    count = Counter(classes.tolist())
+    labels: dict[str, Scalar] = {f"beats_{c}": count[i] for i, c in enumerate(CLASSES)}
+    often = [c for i, c in enumerate(CLASSES) if c in "SV" and count[i] >= 0.01 * len(classes) > 0]
+    return labels | {"paced": marks.paced, "ectopy": "".join(often) or "none"}
