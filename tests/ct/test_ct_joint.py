@@ -102,7 +102,7 @@ def naive(layer: DeformableAttention, x: np.ndarray, depth: int) -> np.ndarray:
         return 0.5 * z * (1 + math.erf(z / math.sqrt(2)))
 
     q = linear("query", x)
-    keys = math.ceil(count / layer.stride)
+    keys = math.ceil(depth / layer.stride)
     before = (layer.kernel - layer.stride) // 2
     place = np.zeros((heads, keys))
     read = np.zeros((keys, width))
@@ -116,7 +116,8 @@ def naive(layer: DeformableAttention, x: np.ndarray, depth: int) -> np.ndarray:
                     if 0 <= i < depth:
                         seen += w["look.weight"][c, 0, t] * q[i, h * each + c]
                 move += w["move.weight"][0, c, 0] * gelu(seen)
-            at = (m + 0.5) / keys * depth - 0.5 + layer.reach * math.tanh(move)
+            step = depth / keys
+            at = (m + 0.5) * step - 0.5 + layer.reach * step * math.tanh(move)
             place[h, m] = min(max(at, 0.0), depth - 1)
             for c in range(each):
                 column = x[:, h * each + c]
@@ -137,7 +138,9 @@ def naive(layer: DeformableAttention, x: np.ndarray, depth: int) -> np.ndarray:
     return linear("out", out)
 
 
-@pytest.mark.parametrize(("count", "depth"), [(13, 13), (8, 8), (13, 9), (3, 3), (1, 1)])
+@pytest.mark.parametrize(
+    ("count", "depth"), [(13, 13), (8, 8), (13, 9), (13, 2), (5, 1), (3, 3), (1, 1)]
+)
 def test_attention_is_the_naive_loop(count, depth):
     torch.manual_seed(1)
     layer = DeformableAttention(12, heads=3, stride=4, reach=2.0, kernel=6).double()
@@ -147,13 +150,18 @@ def test_attention_is_the_naive_loop(count, depth):
     out, weight, at = layer(x, torch.full((2,), depth))
     for n in range(2):
         np.testing.assert_allclose(
-            out[n].detach().numpy(), naive(layer, x[n].numpy(), depth), rtol=1e-6, atol=1e-9
+            out[n, :depth].detach().numpy(),
+            naive(layer, x[n].numpy(), depth)[:depth],
+            rtol=1e-6,
+            atol=1e-9,
         )
     assert weight.shape == (2, 3, count, math.ceil(count / 4))
     assert at.max() <= depth - 1
-    even = (torch.arange(at.shape[2]) + 0.5) / at.shape[2] * depth - 0.5
-    if count > 4:
-        assert (at - even).abs().max() > 0.1  # they did move
+    keys = math.ceil(depth / 4)
+    even = (torch.arange(keys) + 0.5) / keys * depth - 0.5
+    if depth > 4:
+        assert (at[..., :keys] - even).abs().max() > 0.1  # they did move
+    assert not weight[..., keys:].any()
 
 
 def test_attended_slices_sum_to_one():
@@ -184,6 +192,50 @@ def test_padding_makes_no_difference():
     short = encoder.volumes(tokens, depth)
     torch.testing.assert_close(encoder.volumes(other, depth), short)
     assert not torch.allclose(encoder.volumes(tokens, torch.tensor([9, 9]))[0], short[0])
+
+
+@pytest.mark.parametrize("junk", [7.0, math.nan, math.inf])
+def test_padding_has_no_gradient_and_a_padded_volume_is_the_volume(junk):
+    """Depths of 1 to 9 in one batch: each as it would be alone, whatever the padding holds."""
+    torch.manual_seed(0)
+    inter = InterSlice(12, 2, 3, 16, 4, 2.0, 6, 0.0).double().eval()
+    for p in inter.parameters():
+        nn.init.normal_(p, std=0.3)
+    depth = torch.tensor([1, 2, 5, 8, 9])
+    real = torch.arange(9) < depth[:, None]
+    clean = torch.randn(5, 9, 12, dtype=torch.float64)
+    x = clean.masked_fill(~real[..., None], junk).requires_grad_()
+    mixed = inter(x, depth)
+    mixed[real].square().sum().backward()
+    assert not x.grad[~real].any()
+    assert (x.grad[real].abs().amax(dim=1) > 0).all()
+    together = [p.grad.clone() for p in inter.parameters()]
+    inter.zero_grad()
+    for n, count in enumerate(depth.tolist()):
+        alone = inter(clean[n : n + 1, :count])
+        torch.testing.assert_close(mixed[n, :count], alone[0], rtol=1e-9, atol=1e-9)
+        alone.square().sum().backward()
+    for p, expected in zip(inter.parameters(), together, strict=True):
+        assert p.grad.isfinite().all()
+        torch.testing.assert_close(p.grad, expected, rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_what_padding_holds_changes_no_loss_and_no_gradient(variant):
+    """Images among volumes of several depths, with rubbish where there is no slice."""
+    x, depth = scans(4), torch.tensor([6, 1, 3, 1])
+    found = []
+    for junk in (0.0, math.nan):
+        method = build(variant)
+        padded = x.clone()
+        padded[(torch.arange(6) >= depth[:, None])[:, None]] = junk
+        result = step(method, padded, depth=depth)
+        result["loss"].backward()
+        grads = [p.grad for p in method.parameters() if p.grad is not None]
+        assert all(grad.isfinite().all() for grad in grads)
+        found.append([result["loss"].detach(), result["embedding"], *grads])
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)
 
 
 def test_order_of_slices_matters_and_slices_alone_do_not_know_it():

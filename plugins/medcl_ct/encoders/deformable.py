@@ -26,9 +26,9 @@ def sample(x: Tensor, at: Tensor) -> Tensor:
 class DeformableAttention(nn.Module):
     """Deformable attention (Xia 2022, arXiv 2201.00520) over slices: (B, N, width) → the same.
 
-    M = ⌈N/stride⌉ reference points lie evenly along the volume. In each head, a small network looks
-    at the queries around a reference point and moves it: p + reach·tanh(θ(q)). Keys and values are
-    projections of the input read there, between slices if need be. With q_i = W_q z_i:
+    M = ⌈N/stride⌉ reference points p lie evenly along the volume. In each head, a small network
+    looks at the queries around a reference point and moves it: p + reach·(N/M)·tanh(θ(q)). Keys and
+    values are projections of the input read there, between slices if need be. With q_i = W_q z_i:
 
         out_i = W_o Σ_m softmax_m(q_i·k_m/√d + bias(i − p_m)) v_m
 
@@ -38,13 +38,13 @@ class DeformableAttention(nn.Module):
     Nguyen 2023 (arXiv 2212.01893) attends between slices "through deformable self-attention"; the
     settings are those of its code. That code hands the attention layer slices as *channels*, so
     that it attends over features and only ever takes one number of slices; this one attends over
-    slices.
+    slices. Of a padded volume N is how many slices are real: it is treated as it would be alone.
 
     Args:
         width: of a token.
         heads: attention heads, each with its own key positions; must divide ``width``.
         stride: slices for each key.
-        reach: how many slices a key may move.
+        reach: how far a key may move, in distances between keys.
         kernel: slices that decide on a key's move.
     """
 
@@ -75,9 +75,14 @@ class DeformableAttention(nn.Module):
         after = (keys - 1) * self.stride + self.kernel - before - count
         seen = self.look(F.pad(split, (before, max(after, 0))))  # (B·heads, each, M)
         moves = torch.tanh(self.move(F.gelu(seen)))[:, 0].unflatten(0, (batch, self.heads))
-        place = (torch.arange(keys, device=q.device) + 0.5) / keys * depth[:, None] - 0.5  # (B, M)
-        moved = place[:, None] + self.reach * moves
+        step = (depth / self.keys(depth))[:, None]  # (B, 1) slices from key to key
+        place = (torch.arange(keys, device=q.device) + 0.5) * step - 0.5  # (B, M)
+        moved = place[:, None] + self.reach * step[..., None] * moves
         return torch.minimum(moved.clamp_min(0), (depth - 1)[:, None, None].to(moved))
+
+    def keys(self, depth: Tensor) -> Tensor:
+        """How many keys a volume of ``depth`` (B,) slices has: (B,)."""
+        return (depth + self.stride - 1) // self.stride
 
     def read(self, x: Tensor, at: Tensor) -> Tensor:
         """Each head's share of the features, at that head's positions: (B, M, width)."""
@@ -102,7 +107,9 @@ class DeformableAttention(nn.Module):
             t.unflatten(2, (self.heads, -1)).transpose(1, 2)
             for t in (q, self.key(read), self.value(read))
         )  # (B, heads, N or M, each)
-        weight = (qh @ kh.transpose(2, 3) / qh.shape[-1] ** 0.5 + bias).softmax(dim=-1)
+        score = qh @ kh.transpose(2, 3) / qh.shape[-1] ** 0.5 + bias
+        beyond = torch.arange(at.shape[2], device=x.device) >= self.keys(depth)[:, None]  # (B, M)
+        weight = score.masked_fill(beyond[:, None, None], -torch.inf).softmax(dim=-1)
         mixed = (weight @ vh).transpose(1, 2).flatten(2)
         return self.out(mixed), weight, at
 
@@ -161,8 +168,10 @@ class InterSlice(nn.Module):
         )
 
     def forward(self, x: Tensor, depth: Tensor | None = None) -> Tensor:
-        """Tokens, of which the first ``depth`` (B,) are real; None: all."""
+        """Tokens, of which the first ``depth`` (B,) are real; None: all. The rest has no say."""
         depth = self._depth(x, depth)
+        padding = torch.arange(x.shape[1], device=x.device) >= depth[:, None]  # (B, N)
+        x = x.masked_fill(padding[..., None], 0.0)  # not read, but for its product with 0
         for layer in self.layers:
             x = layer(x, depth)
         return x

@@ -51,7 +51,7 @@ class JointEncoder(nn.Module):
         if depth is None:
             return mixed.mean(dim=1)
         real = torch.arange(tokens.shape[1], device=tokens.device) < depth[:, None]  # (B, N)
-        return (mixed * real[..., None]).sum(dim=1) / depth[:, None]
+        return mixed.masked_fill(~real[..., None], 0.0).sum(dim=1) / depth[:, None]
 
     def forward(self, x: Tensor) -> Tensor:
         """Slices (B, 1, H, W) or volumes (B, 1, D, H, W) in HU → (B, width)."""
@@ -94,7 +94,7 @@ def joint(
         heads: attention heads; must divide ``width``.
         hidden: width of its feed-forward layers.
         stride: slices for each key.
-        reach: how many slices a key may move.
+        reach: how far a key may move, in distances between keys.
         kernel: slices that decide on a key's move.
         dropout: in the Transformer.
         window: level and width in HU of what the network sees.
