@@ -7,6 +7,8 @@ done about it is set in the recipe (``prepare.policy``).
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from medcl.plugin import CONTRACT, Plugin, Task
 from medcl_ct.scan import scan
 from medcl_ct.series import assemble
@@ -58,4 +60,6 @@ plugin = Plugin(
     methods={"joint2d3d": "medcl_ct.joint:Joint2D3D"},
     pictures="medcl_ct.pictures:pictures",
     preview="medcl_ct.preview:preview",
+    sample=Path(__file__).parent / "sample",
+    demo="ct/demo",
 )

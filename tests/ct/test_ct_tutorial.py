@@ -1,0 +1,92 @@
+"""The tutorial's commands, as they stand there, on the sample; and the demo."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from medcl.archive.index import Index
+from medcl_cli.main import app
+
+PAGE = Path(__file__).parents[2] / "docs" / "tutorial-ct.md"
+
+
+def blocks() -> list[str]:
+    """Its shell blocks, in order."""
+    return re.findall(r"^```sh\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.M)
+
+
+def follow(line: str) -> str:
+    """Run one line: medcl in this process, for its imports are slow; all else in a shell."""
+    if line.startswith("medcl "):
+        done = CliRunner().invoke(app, shlex.split(line)[1:], catch_exceptions=False)
+        assert done.exit_code == 0, f"{line}: {done.output}"
+        return done.output
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", line], check=True, env={**os.environ, "PATH": path}
+    )
+    return ""
+
+
+@pytest.mark.slow
+def test_every_command_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MEDCL_KEY_FILE", str(tmp_path / "key"))
+    (tmp_path / "key").write_text("the bundled samples are public: this key hides nothing")
+    said = {line: follow(line) for block in blocks() for line in block.splitlines()}
+    verbs = [line.split()[1] for line in said if line.startswith("medcl ")]
+    steps = ["index", "index", "prepare", "curate", "pretrain", "embed", "probe", "report"]
+    assert verbs == steps
+
+    first = next(text for line, text in said.items() if line.startswith("medcl index"))
+    for told in ("no-series-uid\t1", "no-patient-id\t1", "derived\t2", "truncated"):
+        assert told in first
+    index = Index.open(tmp_path / "idx")
+    assert sorted(index.items["slices"]) == [8, 20, 20, 112]
+    named = {name for names in index.items["findings"] for name in names}
+    rows = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("|")]
+    assert named == {"no-series-uid", "no-patient-id", "derived"}
+    assert all(any(f"`{name}`" in row for row in rows) for name in named)
+    assert index.rejects["code"].to_list() == ["truncated"]
+    labelled = Index.open(tmp_path / "labelled").items
+    assert labelled["patient"].n_unique() == 3
+    assert labelled["label.ward"].null_count() == 0
+    kept = Index.open(tmp_path / "less").items["keep"].list.len().sum()
+    assert 0 < kept < 160
+    probe = next(text for line, text in said.items() if line.startswith("medcl probe"))
+    for told in ("pretrained", "random", "chance", "1 patient", "no figure here speaks of other"):
+        assert told in probe
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    for told in ("no-series-uid", "truncated", "found again in another reconstruction"):
+        assert told in page
+
+
+def test_the_tutorial_names_real_findings_and_recipes() -> None:
+    from medcl import recipe as recipes
+    from medcl_ct.findings import FINDINGS
+
+    text = PAGE.read_text(encoding="utf-8")
+    for name in re.findall(r"`(ct/[\w-]+)`", text):
+        assert name in recipes.available()
+    for row in re.findall(r"^\| (`[a-z].*?) \|", text, re.M):
+        for name in re.findall(r"`([\w-]+)`", row):
+            assert name in FINDINGS, name
+
+
+def test_the_sample_is_within_its_size_and_has_its_licences() -> None:
+    from medcl_ct.plugin import plugin
+
+    assert plugin.sample is not None
+    files = [path for path in plugin.sample.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 6_000_000
+    assert {"README.md", "LICENSE-chest.txt", "LICENSE-siemens-abdomen.txt"} <= {
+        f.name for f in files
+    }
