@@ -72,7 +72,7 @@ class ViT(nn.Module):
         h = self.embed(patchify(x, self.patch)) + positions(grid, self.width, x.device)
         if keep is not None:  # (B, K)
             h = take(h, keep)
-        h = torch.cat([self.cls.expand(len(h), -1, -1), h], dim=1)
+        h = torch.cat([self.cls.expand(h.shape[0], -1, -1), h], dim=1)
         for block in self.blocks:
             h = block(h)
         out: Tensor = self.norm(h)

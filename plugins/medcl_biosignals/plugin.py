@@ -13,7 +13,7 @@ _BEAT = {"kind": "beat", "stride": 0.0, "quality": 0.0}
 
 plugin = Plugin(
     name="biosignals",
-    summary="ECG, PPG and other waveforms: WFDB records to clean windows and beats.",
+    summary="ECG, PPG and other waveforms: WFDB, EDF, CSV … to clean windows and beats.",
     contract=1,
     units=units,
     scan=scan,
@@ -23,6 +23,11 @@ plugin = Plugin(
     encoders={
         "resnet1d": "medcl_biosignals.encoders.resnet:resnet1d",
         "mbconv1d": "medcl_biosignals.encoders.mbconv:mbconv1d",
+        "xresnet1d": "medcl_biosignals.encoders.xresnet:xresnet1d",
+        "inceptiontime": "medcl_biosignals.encoders.inception:inceptiontime",
+        "tcn": "medcl_biosignals.encoders.tcn:tcn",
+        "vit1d": "medcl_biosignals.encoders.vit:vit1d",
+        "patchtst": "medcl_biosignals.encoders.vit:patchtst",
     },
     tasks={
         "aami": Task(
@@ -48,6 +53,7 @@ plugin = Plugin(
     where="medcl_biosignals.where:where",
     stream="medcl_biosignals.streaming:stream",
     preview="medcl_biosignals.preview:preview",
+    preparation=2,
     sample=Path(__file__).parent / "sample",
     demo="biosignals/demo",
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 
 import pytest
 import torch
@@ -23,15 +24,109 @@ def test_any_length_and_number_of_channels(name: str, channels: int, length: int
     assert out.isfinite().all()
     torch.testing.assert_close(encoder(x[1:2]), out[1:2], atol=1e-4, rtol=1e-4)
     encoder.train()(x).square().sum().backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in encoder.parameters())
+    for name, parameter in encoder.named_parameters():
+        if not name.endswith("cls"):  # the mean over patch tokens leaves the class token out
+            assert parameter.grad is not None, name
+            assert parameter.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("name", ENCODERS)
 @pytest.mark.parametrize("pool", ["mean", "max", "meanmax", "centre"])
 @pytest.mark.parametrize("norm", ["batch", "group", "layer"])
 def test_every_pooling_and_norm(name: str, pool: str, norm: str) -> None:
-    encoder = resolve(plugin.encoders[name])(pool=pool, norm=norm)
+    factory = resolve(plugin.encoders[name])
+    given = {"pool": pool, "norm": norm}
+    encoder = factory(**{key: given[key] for key in given.keys() & parameters(factory).keys()})
     assert encoder(torch.randn(2, 2, 200)).shape == (2, encoder.width)
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_missing_samples_are_zeros(name: str) -> None:
+    encoder = resolve(plugin.encoders[name])(channels=3).eval()
+    x = torch.randn(2, 3, 240, generator=torch.Generator().manual_seed(0))
+    x[:, 1] = torch.nan
+    x[0, 0, 30:60] = torch.nan
+    torch.testing.assert_close(encoder(x), encoder(x.nan_to_num()))
+    assert encoder(torch.full_like(x, torch.nan)).isfinite().all()
+
+
+STAGED = [name for name in ENCODERS if hasattr(resolve(plugin.encoders[name])(), "stages")]
+
+
+@pytest.mark.parametrize("name", STAGED)
+def test_stages_are_what_they_say(name: str) -> None:
+    encoder = resolve(plugin.encoders[name])(channels=3).eval()
+    x = torch.randn(2, 3, 512, generator=torch.Generator().manual_seed(0))
+    stages = encoder.stages(x)
+    for stage, width, stride in zip(stages, encoder.stage_widths, encoder.strides, strict=True):
+        assert stage.shape == (2, width, 512 // stride)
+    torch.testing.assert_close(encoder.pool(stages[-1]), encoder(x))
+
+
+@pytest.mark.parametrize("name", STAGED)
+def test_masked_parts_do_not_leak_into_what_spark_sees(name: str) -> None:
+    from medcl.nn.sparse import stretch, visible_only
+
+    encoder = resolve(plugin.encoders[name])(channels=2).eval()
+    stride = encoder.strides[-1]
+    x = torch.randn(1, 2, 4 * stride, generator=torch.Generator().manual_seed(0))
+    visible = torch.tensor([[[True, False, True, False]]])
+    other = torch.where(stretch(visible, x.shape[2:]), x, torch.randn_like(x))
+    with visible_only(encoder, visible):
+        for one, two in zip(encoder.stages(x), encoder.stages(other), strict=True):
+            torch.testing.assert_close(one, two)
+
+
+def test_a_causal_tcn_sees_no_future_and_says_how_far_back() -> None:
+    encoder = resolve(plugin.encoders["tcn"])(widths=(8, 8, 8), causal=True).eval()
+    x = torch.randn(1, 2, 200, generator=torch.Generator().manual_seed(0))
+    later = x.clone()
+    later[..., 120:] += 1
+    before = encoder.positions(later)
+    torch.testing.assert_close(before[..., :120], encoder.positions(x)[..., :120])
+    assert (before[..., 120] != encoder.positions(x)[..., 120]).any()
+    assert encoder.sees == 57
+    chunk = encoder.positions(x[..., 100 - encoder.sees + 1 : 150])[..., encoder.sees - 1 :]
+    torch.testing.assert_close(chunk, encoder.positions(x)[..., 100:150])
+    acausal = resolve(plugin.encoders["tcn"])(widths=(8, 8, 8), causal=False).eval()
+    moved = acausal.positions(later)[..., :120] != acausal.positions(x)[..., :120]
+    assert moved.any()
+
+
+def test_patchtst_takes_channels_in_any_number_and_order() -> None:
+    encoder = resolve(plugin.encoders["patchtst"])().eval()
+    x = torch.randn(2, 5, 200, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(encoder(x), encoder(x.flip(1)), atol=1e-5, rtol=1e-4)
+    absent = torch.cat([x, torch.zeros(2, 2, 200)], dim=1)
+    torch.testing.assert_close(encoder(absent), encoder(x), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_traced_it_gives_the_same(name: str) -> None:
+    encoder = resolve(plugin.encoders[name])().eval()
+    x = torch.randn(2, 2, 320, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        traced = torch.jit.trace(encoder, x, check_trace=False)
+        more = torch.randn(5, 2, 320, generator=torch.Generator().manual_seed(1))
+        torch.testing.assert_close(traced(more), encoder(more), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ENCODERS)
+def test_onnx_gives_the_same_for_any_batch(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript", reason="needs medcl[onnx]")
+    onnxruntime = pytest.importorskip("onnxruntime", reason="needs medcl[onnx]")
+    encoder = resolve(plugin.encoders[name])().eval()
+    x = torch.randn(2, 2, 320, generator=torch.Generator().manual_seed(0))
+    batch = ({0: torch.export.Dim("batch", min=1)},)
+    path = str(tmp_path / "encoder.onnx")
+    torch.onnx.export(encoder, (x,), path, dynamo=True, dynamic_shapes=batch, verbose=False)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    more = torch.randn(5, 2, 320, generator=torch.Generator().manual_seed(1))
+    (got,) = session.run(None, {session.get_inputs()[0].name: more.numpy()})
+    with torch.inference_mode():
+        want = encoder(more)
+    torch.testing.assert_close(torch.from_numpy(got), want, atol=1e-4, rtol=1e-3)
 
 
 @pytest.mark.parametrize("name", ENCODERS)
@@ -51,7 +146,7 @@ def test_the_documented_number_of_parameters(name: str) -> None:
     assert all(p.default is not inspect.Parameter.empty for p in parameters(factory).values())
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("name", ["mbconv1d", "resnet1d"])
 def test_pooling_at_the_centre_sees_which_beat_is_meant(name: str) -> None:
     encoder = resolve(plugin.encoders[name])(pool="centre").eval()
     x = torch.zeros(1, 2, 400)

@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from medcl_biosignals.encoders.parts import Pool, conv, norm_layer
+from medcl_biosignals.encoders.parts import Pool, conv, known, norm_layer
 
 
 class _Squeeze(nn.Module):
@@ -14,12 +14,13 @@ class _Squeeze(nn.Module):
 
     def __init__(self, channels: int, reduced: int) -> None:
         super().__init__()
+        self.mean = nn.AdaptiveAvgPool1d(1)  # a module, which SparK lets see visible parts alone
         self.gate = nn.Sequential(
             nn.Linear(channels, reduced), nn.SiLU(), nn.Linear(reduced, channels), nn.Sigmoid()
         )
 
     def forward(self, x: Tensor) -> Tensor:  # (B, C, T)
-        return x * self.gate(x.mean(dim=-1)).unsqueeze(-1)
+        return x * self.gate(self.mean(x).flatten(1)).unsqueeze(-1)
 
 
 class _MBConv(nn.Module):
@@ -66,18 +67,35 @@ class MBConv1d(nn.Module):
         self.stem = nn.Sequential(
             conv(channels, inner, kernel, 2), norm_layer(norm, inner), nn.SiLU()
         )
-        stages: list[nn.Module] = []
+        self.blocks = nn.ModuleList()
         for outer in widths:
+            layers: list[nn.Module] = []
             for block in range(blocks):
-                stages.append(_MBConv(inner, outer, kernel, 2 if block == 0 else 1, expand, norm))
+                layers.append(_MBConv(inner, outer, kernel, 2 if block == 0 else 1, expand, norm))
                 inner = outer
-        self.stages = nn.Sequential(*stages)
-        self.pool = Pool(pool)
-        self.head = nn.Linear(inner * self.pool.times, width)
+            self.blocks.append(nn.Sequential(*layers))
+        self.pooling = Pool(pool)
+        self.head = nn.Linear(inner * self.pooling.times, width)
         self.width = width
+        self.channels, self.stage_widths = channels, tuple(widths)
+        self.strides = tuple(4 << stage for stage in range(len(widths)))
+
+    def stages(self, x: Tensor) -> list[Tensor]:
+        """See `medcl.nn.encoders.Staged`: (B, C, T) → for each stage (B, width, ⌈T/stride⌉)."""
+        x = self.stem(known(x))
+        made = []
+        for stage in self.blocks:
+            x = stage(x)
+            made.append(x)
+        return made
+
+    def pool(self, stage: Tensor) -> Tensor:
+        """The last stage → (B, width)."""
+        out: Tensor = self.head(self.pooling(stage))
+        return out
 
     def forward(self, x: Tensor) -> Tensor:  # (B, C, T) → (B, width)
-        return self.head(self.pool(self.stages(self.stem(x))))
+        return self.pool(self.stages(x)[-1])
 
 
 def mbconv1d(

@@ -21,8 +21,13 @@ def norm_layer(kind: str, channels: int) -> nn.BatchNorm1d | nn.GroupNorm:
     return nn.GroupNorm(groups, channels)
 
 
+def known(x: Tensor) -> Tensor:
+    """Missing samples as zero, which is what a channel that is absent altogether is given as."""
+    return torch.nan_to_num(x)
+
+
 class Pool(nn.Module):
-    """Over time: (B, C, T) → (B, times · C)."""
+    """Over time: (B, C, T) → (B, times · C). "last" is the newest position, for causal networks."""
 
     def __init__(self, kind: str) -> None:
         super().__init__()
@@ -30,6 +35,8 @@ class Pool(nn.Module):
         self.times = 2 if kind in ("meanmax", "centre") else 1
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.kind == "last":
+            return x[..., -1]
         if self.kind == "max":
             return x.amax(dim=-1)
         mean = x.mean(dim=-1)

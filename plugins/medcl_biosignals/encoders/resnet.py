@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from medcl_biosignals.encoders.parts import Pool, conv, norm_layer
+from medcl_biosignals.encoders.parts import Pool, conv, known, norm_layer
 
 
 class _Block(nn.Module):
@@ -52,21 +52,38 @@ class ResNet1d(nn.Module):
         self.stem = nn.Sequential(
             conv(channels, stem, kernel, stride), norm_layer(norm, stem), nn.ReLU()
         )
-        stages: list[nn.Module] = []
+        self.blocks = nn.ModuleList()
         inner = stem
         for stage, outer in enumerate(widths):
+            layers: list[nn.Module] = []
             for block in range(blocks):
                 step = 2 if block == 0 and stage > 0 else 1
-                stages.append(_Block(inner, outer, kernel, step, norm))
+                layers.append(_Block(inner, outer, kernel, step, norm))
                 inner = outer
-        self.stages = nn.Sequential(*stages)
-        self.pool = Pool(pool)
-        pooled = inner * self.pool.times
+            self.blocks.append(nn.Sequential(*layers))
+        self.pooling = Pool(pool)
+        pooled = inner * self.pooling.times
         self.head = nn.Linear(pooled, width) if width else nn.Identity()
         self.width = width or pooled
+        self.channels, self.stage_widths = channels, tuple(widths)
+        self.strides = tuple(stride << stage for stage in range(len(widths)))
+
+    def stages(self, x: Tensor) -> list[Tensor]:
+        """See `medcl.nn.encoders.Staged`: (B, C, T) → for each stage (B, width, ⌈T/stride⌉)."""
+        x = self.stem(known(x))
+        made = []
+        for stage in self.blocks:
+            x = stage(x)
+            made.append(x)
+        return made
+
+    def pool(self, stage: Tensor) -> Tensor:
+        """The last stage → (B, width)."""
+        out: Tensor = self.head(self.pooling(stage))
+        return out
 
     def forward(self, x: Tensor) -> Tensor:  # (B, C, T) → (B, width)
-        return self.head(self.pool(self.stages(self.stem(x))))
+        return self.pool(self.stages(x)[-1])
 
 
 def resnet1d(
