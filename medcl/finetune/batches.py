@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medcl.errors import UsageError
+from medcl.errors import MedclError, UsageError
 from medcl.finetune.truth import ONE_CLASS, SURVIVAL, Truth
 from medcl.plugin import Samples
 
@@ -56,10 +57,10 @@ def reader(samples: Samples, *, limit: int = HELD) -> Read:
     parts: list[dict[str, Tensor]] = []
     size = 0
     for start in range(0, len(samples), _AT_ONCE):
-        chunk = tensors(samples.read(np.arange(start, min(start + _AT_ONCE, len(samples)))))
+        chunk = _finite(samples, np.arange(start, min(start + _AT_ONCE, len(samples))))
         size += sum(values.nbytes for values in chunk.values())
         if size > limit:
-            return lambda rows: tensors(samples.read(rows))
+            return partial(_finite, samples)
         parts.append(chunk)
     bags = [part.pop("bag", None) for part in parts]
     whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
@@ -79,6 +80,24 @@ def reader(samples: Samples, *, limit: int = HELD) -> Read:
         {name: values for name, values in whole.items() if name in inside},
         start_of,
     )
+
+
+def _finite(samples: Samples, rows: NDArray[np.int64]) -> dict[str, Tensor]:
+    """Read samples.
+
+    Raises:
+        MedclError: if an input is not a number: it would go unnoticed into every weight.
+    """
+    batch = tensors(samples.read(rows))
+    x = batch["x"]
+    if x.is_floating_point() and not x.isfinite().all():
+        first = int((~x.isfinite()).flatten(1).any(1).nonzero()[0])
+        row = rows[int(batch["bag"][first]) if "bag" in batch else first]
+        raise MedclError(
+            f"Sample {samples.ids[row]} holds NaN or infinite values: make its features again, or "
+            "leave it out (without a label it is not used)."
+        )
+    return batch
 
 
 def tensors(batch: Mapping[str, np.ndarray]) -> dict[str, Tensor]:

@@ -82,6 +82,11 @@ class Model(nn.Module):
         made = self.classifier.predict(self._standardised(batch))
         return {**made, "scores": self.values.back(made["scores"].float())}
 
+    def scores(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """The scores alone, with a gradient to the batch where one is asked for."""
+        made = self.classifier.predict(self._standardised(batch))["scores"]
+        return self.values.back(made.float())
+
     def _standardised(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {**batch, "x": self.inputs(batch["x"])}
 

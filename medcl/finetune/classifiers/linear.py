@@ -47,7 +47,7 @@ class Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, ...) → (B, size)."""
-        with torch.no_grad():
+        with torch.set_grad_enabled(x.requires_grad):  # of an attack: training never asks for it
             features = self.encoder(x.float())
         scores: Tensor = self.head(self.norm(features))
         return scores
