@@ -18,6 +18,7 @@ from medcl_cli.verbs import (
     doctor,
     embed,
     export,
+    finetune,
     index,
     plugins,
     predict,
@@ -50,6 +51,7 @@ app.command()(prepare.prepare)
 app.command()(pretrain.pretrain)
 app.command()(embed.embed)
 app.command()(probe.probe)
+app.command()(finetune.finetune)
 app.command()(report.report)
 app.command()(predict.predict)
 app.command()(search.search)
