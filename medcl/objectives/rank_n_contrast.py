@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from medcl.nn.distributed import ALONE, Ranks
 from medcl.objectives.checks import positive, same_length
 from medcl.objectives.distances import distances
-from medcl.objectives.means import mean_where
 from medcl.objectives.pairs import labelled
-from medcl.objectives.precision import widened
-from medcl.objectives.rows import by_rows
+from medcl.objectives.precision import exact, full, widened
+from medcl.objectives.rows import blocks
 
 
 def rank_n_contrast(
@@ -47,19 +49,59 @@ def rank_n_contrast(
     targets = (targets.unsqueeze(1) if targets.ndim == 1 else targets).double()
     known = ~targets.isnan().any(1)
     cols, col_targets, rows = labelled(widened(z), targets, known, ranks)
-    anchors = cols[rows]
-
-    def losses(i: slice) -> Tensor:
-        apart = torch.cdist(col_targets[rows[i]], col_targets, p=1.0)  # (b, N)
-        apart.scatter_(1, rows[i].unsqueeze(1), -1.0)  # itself: sorted last, then dropped
-        apart, order = apart.sort(dim=1, descending=True, stable=True)
-        order, apart = order[:, :-1], apart[:, :-1].contiguous()
-        s = -distances(anchors[i], cols).gather(1, order) / temperature
-        # Σ over all at least as far: a running sum from the farthest, read where its ties end.
-        at = torch.searchsorted(-apart, -apart, right=True) - 1
-        return (s.logcumsumexp(1).gather(1, at) - s).mean(1)
-
     if len(cols) < 2:
         return (cols * 0).sum()
-    counts = torch.ones(len(rows), dtype=torch.bool, device=z.device)
-    return mean_where(by_rows(losses, len(rows), len(cols)), counts, ranks).to(cols.dtype)
+    total = _total(cols[rows], cols, col_targets, rows, temperature)
+    number = ranks.mean(torch.tensor(len(rows), dtype=total.dtype, device=z.device))
+    return (total / number).to(cols.dtype)
+
+
+class _Total(torch.autograd.Function):
+    """Σ over anchors of their losses, some rows of the matrix at a time.
+
+    Its gradient is known in closed form once a row is sorted, and is made in the forward pass:
+    sorting twice would cost the most.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, anchors: Tensor, cols: Tensor, targets: Tensor, rows: Tensor, temperature: float
+    ) -> Tensor:
+        a, c = anchors.to(exact(cols)), cols.to(exact(cols))
+        total, d_a, d_c = c.new_zeros(()), torch.zeros_like(a), torch.zeros_like(c)
+        for i in blocks(len(rows), len(cols)):
+            apart = torch.cdist(targets[rows[i]], targets, p=1.0)  # (b, N)
+            apart.scatter_(1, rows[i].unsqueeze(1), -1.0)  # itself: sorted last, then dropped
+            away, order = apart.sort(dim=1, descending=True, stable=True)
+            order, nearness = order[:, :-1], -away[:, :-1].contiguous()
+            distance = distances(a[i], c)
+            s = -distance.gather(1, order) / temperature
+            # Σ over all at least as far: a running sum from the farthest, read where its ties end.
+            last = torch.searchsorted(nearness, nearness, right=True) - 1
+            log_sum = s.logcumsumexp(1).gather(1, last)
+            total += (log_sum - s).mean(1).sum()
+            # k is in the sums of all that are at most as far, from where its ties begin.
+            first = torch.searchsorted(nearness, nearness)
+            share = (-log_sum).flip(1).logcumsumexp(1).flip(1).gather(1, first)
+            d_s = ((s + share).exp() - 1) / s.shape[1]
+            pull = torch.zeros_like(distance).scatter_(1, order, d_s / -temperature)
+            pull = torch.where(distance > 0, pull / distance, 0.0)  # no gradient where they meet
+            d_a[i] = a[i] * pull.sum(1, keepdim=True) - pull @ c
+            d_c += c * pull.sum(0).unsqueeze(1) - pull.T @ a[i]
+        ctx.save_for_backward(d_a.to(anchors.dtype), d_c.to(cols.dtype))
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        d_a, d_c = ctx.saved_tensors
+        return (grad * d_a).to(d_a.dtype), (grad * d_c).to(d_c.dtype), None, None, None
+
+
+@torch.compiler.disable
+def _total(
+    anchors: Tensor, cols: Tensor, targets: Tensor, rows: Tensor, temperature: float
+) -> Tensor:
+    with full(cols):
+        out: Tensor = _Total.apply(anchors, cols, targets, rows, temperature)
+    return out
