@@ -9,8 +9,8 @@ from scipy import signal as sp
 
 from medcl.errors import MedclError
 from medcl_biosignals.gaps import runs
+from medcl_biosignals.vocabulary import Band
 
-Band = tuple[float, float] | None
 _NOTCH_Q = 30.0  # centre frequency over width: 1.7 Hz at 50 Hz
 
 

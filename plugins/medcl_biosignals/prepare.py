@@ -12,7 +12,7 @@ import numpy as np
 from medcl.errors import MedclError
 from medcl_biosignals.annotations import read_annotations
 from medcl_biosignals.detect import r_peaks
-from medcl_biosignals.filters import Band, clean
+from medcl_biosignals.filters import clean
 from medcl_biosignals.gaps import bridged, lost, runs, stretched
 from medcl_biosignals.leads import canonical, choose
 from medcl_biosignals.likeness import likeness
@@ -21,7 +21,7 @@ from medcl_biosignals.readers.choose import read
 from medcl_biosignals.readers.contract import BadSignal, Recording, Settings
 from medcl_biosignals.readers.measures import factor, known_unit
 from medcl_biosignals.scan import settings_of
-from medcl_biosignals.vocabulary import Vocabulary, camera, vocabulary
+from medcl_biosignals.vocabulary import Band, Vocabulary, camera, vocabulary
 
 _HEARTS = ("ECG", "PPG", "pressure")  # kinds to find beats in, the best first
 
@@ -99,7 +99,14 @@ def prepare(
     lines = [line if line is not None and np.isfinite(line.raw).any() else None for line in lines]
     there = [line for line in lines if line is not None]
     rows = [
-        clean(bridged(line.raw, line.why), line.why, line.fs, fs, _band(band, line, known), notch)
+        clean(
+            bridged(line.raw, line.why),
+            line.why,
+            line.fs,
+            fs,
+            known.band(band, line.kind, line.fs),
+            notch,
+        )
         for line in there
     ]
     x, gone = _stacked(lines, rows)
@@ -188,15 +195,6 @@ def _line(
     limit = clip if kind != "numeric" else None
     why = lost(raw, channel.fs, flat=quiet, clip=limit, bridge=bridge)
     return _Line(raw, why, channel.fs, kind)
-
-
-def _band(given: object, line: _Line, known: Vocabulary) -> Band:
-    """The pass-band of a channel; by kind, one that its rate does not have is left out."""
-    if given is None or isinstance(given, tuple):
-        return given
-    bands: Mapping[str, Band] = given if isinstance(given, Mapping) else known.bands
-    band = bands.get(line.kind)
-    return band if band is not None and band[0] < line.fs / 2 else None
 
 
 def _stacked(lines: list[_Line | None], rows: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

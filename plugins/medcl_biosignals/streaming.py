@@ -20,6 +20,7 @@ from scipy import signal as sp
 
 from medcl.errors import UsageError
 from medcl_biosignals.leads import canonical, choose
+from medcl_biosignals.vocabulary import vocabulary
 
 Floats = NDArray[np.float64]
 _HALF = 10  # samples of the slower rate to either side, as scipy.signal.resample_poly
@@ -214,5 +215,12 @@ def stream(
     stride = max(round(float(dataset["stride"]) * to), 1)
     if stride > length:
         raise UsageError("dataset.stride must not exceed dataset.seconds in a stream.")
-    band = prepare["band"]
-    return SignalStream(slots, fs, to, tuple(band) if band else None, length, stride)
+    known = vocabulary()
+    kinds = {known.kind(canonical(names[slot])) for slot in slots if slot is not None}
+    bands = {known.band(prepare["band"], kind, fs) for kind in kinds}
+    if len(bands) > 1:
+        raise UsageError(
+            "A stream has one pass-band for all channels, and those of the recipe are of several "
+            "kinds: set prepare.band to (low, high) in Hz."
+        )
+    return SignalStream(slots, fs, to, bands.pop(), length, stride)

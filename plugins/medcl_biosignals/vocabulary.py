@@ -17,6 +17,10 @@ _CAMERA = {"r": "PPG-red", "g": "PPG-green", "b": "PPG-blue"}
 _UNIT_KINDS = {"g": "ACC", "mg": "ACC", "m/s2": "ACC", "m/s^2": "ACC", "mV": "ECG"}
 
 
+Band = tuple[float, float] | None
+"""Pass-band in Hz; None: not to be filtered."""
+
+
 @dataclass(frozen=True)
 class Vocabulary:
     """Names of channels and the kinds of signal they belong to.
@@ -30,7 +34,7 @@ class Vocabulary:
 
     names: Mapping[str, str]
     kinds: Mapping[str, str]
-    bands: Mapping[str, tuple[float, float] | None]
+    bands: Mapping[str, Band]
     units: Mapping[str, str | None]
 
     def find(self, name: str) -> str | None:
@@ -43,6 +47,20 @@ class Vocabulary:
         if kind is None or kind == "other":
             return _UNIT_KINDS.get(unit, "other") if kind == "other" else "other"
         return kind
+
+    def band(self, given: object, kind: str, fs: float) -> Band:
+        """The pass-band of a channel.
+
+        Args:
+            given: a band for all; "kind" or a mapping: by kind, and none where the rate is too low.
+            kind: its kind.
+            fs: its rate in Hz.
+        """
+        if given is None or isinstance(given, tuple | list):
+            return None if given is None else (float(given[0]), float(given[1]))
+        bands: Mapping[str, Band] = given if isinstance(given, Mapping) else self.bands
+        band = bands.get(kind)
+        return band if band is not None and band[0] < fs / 2 else None
 
 
 def plain(name: str) -> str:
@@ -70,7 +88,7 @@ def _vocabulary(extra: str) -> Vocabulary:
     text = (Path(__file__).parent / "channels.yaml").read_text(encoding="utf-8")
     names: dict[str, str] = {}
     kinds: dict[str, str] = {}
-    bands: dict[str, tuple[float, float] | None] = {}
+    bands: dict[str, Band] = {}
     units: dict[str, str | None] = {}
     for source in (yaml.safe_load(text), json.loads(extra)):
         for kind, given in source.items():
@@ -100,7 +118,7 @@ def _entry(kind: str, given: Any) -> dict[str, Any]:
     return entry
 
 
-def _band(kind: str, band: Any) -> tuple[float, float] | None:
+def _band(kind: str, band: Any) -> Band:
     if band is None:
         return None
     try:
