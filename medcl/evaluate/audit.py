@@ -131,8 +131,8 @@ def audit(
         copies = _copies(samples, train, test, known, asked)
         near = _near(samples, train, test, known, asked, alike, {c.test for c in copies})
         for leak in (*_patients(samples, patients, train, test), *copies, *near):
-            key = leak.patients if leak.what == "patient" else (leak.train, leak.test)
-            found[leak.what][key] = leak
+            one, other = leak.patients if leak.what == "patient" else (leak.train, leak.test)
+            found[leak.what].setdefault((min(one, other), max(one, other)), leak)
     tested = np.unique(np.concatenate([test for _, test in sides]))
     trained = np.unique(np.concatenate([train for train, _ in sides]))
     return Audit(

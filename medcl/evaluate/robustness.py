@@ -24,8 +24,9 @@ from medcl.progress import track
 EPSILONS = (0.01, 0.03, 0.1, 0.3)
 """Radii of the attacks, as shares of a sample's standard deviation."""
 
-Classify = Callable[[Tensor], Tensor]
-"""(B, C, ...) → scores (B, size), with gradient."""
+Classify = Callable[[Tensor, NDArray[np.int64]], Tensor]
+"""(B, C, ...) and the samples' positions (B,) → scores (B, size), with gradient: the positions let
+each sample be judged by the model that did not see its patient."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def corruptions(
             generator = torch.Generator(device=device).manual_seed(seed + int(part[0]))
             made = x if not strength else corrupt(name, x, strength, generator)
             with torch.inference_mode():
-                scores[name, strength].append(classify(made).float().cpu().numpy())
+                scores[name, strength].append(classify(made, part).float().cpu().numpy())
     found = []
     clean = None
     for (name, strength), listed in scores.items():
@@ -135,11 +136,12 @@ def attacks(
     for part in track(parts, "attacks", total=len(parts)):
         x = torch.as_tensor(np.ascontiguousarray(samples.read(part)["x"])).to(device).float()
         y = torch.as_tensor(truth.y[part]).to(device)
-        before.append(_right(classify, x, y))
+        judge = partial(_judge, classify, part)
+        before.append(_right(judge, x, y))
         for how, epsilon in cases:
             generator = torch.Generator(device=device).manual_seed(seed + int(part[0]))
-            moved = attack(classify, x, y, epsilon=epsilon, how=how, generator=generator)
-            after[how, epsilon].append(_right(classify, moved, y))
+            moved = attack(judge, x, y, epsilon=epsilon, how=how, generator=generator)
+            after[how, epsilon].append(_right(judge, moved, y))
     was = np.concatenate(before)
     patients = np.asarray(samples.patients)
     found = []
@@ -150,9 +152,13 @@ def attacks(
     return found
 
 
-def _right(classify: Classify, x: Tensor, y: Tensor) -> NDArray[np.bool_]:
+def _judge(classify: Classify, rows: NDArray[np.int64], x: Tensor) -> Tensor:
+    return classify(x, rows)
+
+
+def _right(judge: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> NDArray[np.bool_]:
     with torch.inference_mode():
-        right: NDArray[np.bool_] = (classify(x).argmax(1) == y).cpu().numpy()
+        right: NDArray[np.bool_] = (judge(x).argmax(1) == y).cpu().numpy()
     return right
 
 

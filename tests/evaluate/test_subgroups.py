@@ -97,7 +97,12 @@ def test_figures_fall_with_the_strength(
     classifier: tuple[torch.nn.Module, Samples, Truth],
 ) -> None:
     model, samples, truth = classifier
-    found = corruptions(model, samples, truth, names=("noise", "resolution"), strengths=(1, 5))
+
+    def judge(x: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
+        assert len(x) == len(rows)
+        return model(x)
+
+    found = corruptions(judge, samples, truth, names=("noise", "resolution"), strengths=(1, 5))
     table = {(c.corruption, c.strength): c for c in found}
     clean = table["none", 0].metrics["auroc"].value
     assert clean is not None
@@ -110,7 +115,7 @@ def test_figures_fall_with_the_strength(
         assert strong.loss["auroc"].value == pytest.approx(
             clean - strong.metrics["auroc"].value  # type: ignore[operator]
         )
-    again = corruptions(model, samples, truth, names=("noise",), strengths=(5,))
+    again = corruptions(judge, samples, truth, names=("noise",), strengths=(5,))
     assert again[1].metrics == table["noise", 5].metrics
 
 
@@ -118,11 +123,16 @@ def test_attacks_succeed_more_the_larger_they_are(
     classifier: tuple[torch.nn.Module, Samples, Truth],
 ) -> None:
     model, samples, truth = classifier
-    found = {(a.attack, a.epsilon): a for a in attacks(model, samples, truth, epsilons=(0.0, 0.3))}
+
+    def judge(x: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
+        assert len(x) == len(rows)
+        return model(x)
+
+    found = {(a.attack, a.epsilon): a for a in attacks(judge, samples, truth, epsilons=(0.0, 0.3))}
     assert found["fgsm", 0.0].success.value == 0
     assert found["pgd", 0.0].success.value == 0
     fgsm, pgd = found["fgsm", 0.3].success, found["pgd", 0.3].success
     assert fgsm.value > 0.1  # type: ignore[operator]
     assert pgd.value >= fgsm.value - 0.02  # type: ignore[operator]
     assert pgd.low <= pgd.value <= pgd.high  # type: ignore[operator]
-    assert not attacks(model, samples, Truth("regression", ("v",), truth.y.astype(float)))
+    assert not attacks(judge, samples, Truth("regression", ("v",), truth.y.astype(float)))
