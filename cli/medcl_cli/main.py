@@ -13,10 +13,12 @@ import typer
 from medcl.errors import MedclError, UsageError
 from medcl_cli.verbs import (
     anomaly,
+    compare,
     curate,
     demo,
     doctor,
     embed,
+    evaluate,
     export,
     finetune,
     index,
@@ -52,6 +54,8 @@ app.command()(pretrain.pretrain)
 app.command()(embed.embed)
 app.command()(probe.probe)
 app.command()(finetune.finetune)
+app.command()(evaluate.evaluate)
+app.command()(compare.compare)
 app.command()(report.report)
 app.command()(predict.predict)
 app.command()(search.search)
