@@ -19,6 +19,7 @@ from medcl.errors import MedclError
 from medcl.plugin import MEMBER
 from medcl_ct import archives, enhanced, header, nested, tags, volumes
 from medcl_ct.quiet import quiet
+from medcl_ct.stacking import is_frame
 from medcl_ct.units import VOLUMES
 
 PADDING = -32768.0
@@ -169,7 +170,9 @@ def to_hu(
     outside = np.zeros(stored.shape, dtype=bool)
     padding, limit = dataset.get("PixelPaddingValue"), dataset.get("PixelPaddingRangeLimit")
     if padding is not None:
-        low, high = sorted((int(padding), int(padding if limit is None else limit)))
+        named = np.array([padding, padding if limit is None else limit], dtype=np.int64)
+        # As the pixels are stored: headers name −2000 as 63536, and the other way round.
+        low, high = np.sort(named.astype(stored.dtype))
         outside = (stored >= low) & (stored <= high)
     if slope != 1 or intercept != 0:
         values = values * np.float32(slope) + np.float32(intercept)
@@ -238,12 +241,18 @@ def _frames(root: Path, file: str) -> Source:
 
 
 def _volume(volume: volumes.Volume) -> Source:
+    if not is_frame(volume.orientation.tolist()):
+        raise MedclError(
+            "sheared: its rows and columns are not at a right angle. Resample it to a grid that is."
+        )
+
     def each() -> Iterator[tuple[int, NDArray[np.float32]]]:
         data = volume.data()
         for n, at in enumerate(volume.order):
             values = np.asarray(data[:, :, at]).T.astype(np.float32)
             if volume.slope != 1 or volume.intercept != 0:
                 values = values * np.float32(volume.slope) + np.float32(volume.intercept)
+            values[~np.isfinite(values)] = PADDING
             yield n, values
 
     return Source(
