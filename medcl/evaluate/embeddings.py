@@ -180,8 +180,8 @@ def features(
     positions = np.arange(len(samples))
     parts = np.array_split(positions, range(batch_size, len(samples), batch_size))
     out: NDArray[np.float32] | None = None
-    batches = _batches(samples, parts, workers)
-    for where, batch in track(zip(parts, batches, strict=True), label, total=len(parts)):
+    read = batches(samples, parts, workers)
+    for where, batch in track(zip(parts, read, strict=True), label, total=len(parts)):
         y = np.asarray(fn(batch), np.float32)
         if y.ndim != 2 or len(y) != len(where):
             raise MedclError(
@@ -203,7 +203,7 @@ def features(
     return out
 
 
-def _batches(
+def batches(
     samples: Samples, parts: Sequence[np.ndarray], workers: int
 ) -> Iterator[Mapping[str, np.ndarray]]:
     """Batches in order, read here or ahead by worker processes."""
@@ -211,8 +211,8 @@ def _batches(
         return (samples.read(part) for part in parts)
     from torch.utils.data import DataLoader
 
-    batches: Any = _Batches(samples.read, parts)
-    return iter(DataLoader(batches, batch_size=None, num_workers=workers, collate_fn=_as_it_is))
+    source: Any = _Batches(samples.read, parts)
+    return iter(DataLoader(source, batch_size=None, num_workers=workers, collate_fn=_as_it_is))
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,14 @@ plugin = Plugin(
     encoders={
         "resnet": "medcl_pathology.encoders.resnet:resnet",
         "vit": "medcl_pathology.encoders.vit:vit",
+        "huggingface": "medcl_pathology.encoders.huggingface:huggingface",
+        "timm": "medcl_pathology.encoders.released:timm",
+        "uni": "medcl_pathology.encoders.released:uni",
+        "conch": "medcl_pathology.encoders.released:conch",
+        "virchow": "medcl_pathology.encoders.released:virchow",
+        "phikon": "medcl_pathology.encoders.released:phikon",
+        "h-optimus-0": "medcl_pathology.encoders.released:h_optimus_0",
+        "gigapath": "medcl_pathology.encoders.released:gigapath",
     },
     classifiers=CLASSIFIERS,
     tasks={

@@ -1,0 +1,211 @@
+"""medcl embed: slides to bags, whole, resumable, shared out, and read back by other tools' layout."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from pathology_synthetic import painted, tiff
+from typer.testing import CliRunner
+
+from medcl import recipe as recipes
+from medcl.archive.index import Index, build
+from medcl.archive.store import prepare
+from medcl.errors import MedclError, UsageError
+from medcl.evaluate import bags
+from medcl.run import build_encoder, load_samples
+from medcl_cli.main import app
+from medcl_pathology.dataset import dataset
+from medcl_pathology.plugin import plugin
+
+SMALL = ["encoder.depth=10", "encoder.base=4", "prepare.size=64", "prepare.mpp=2.0"]
+
+
+def recipe(*more: str) -> recipes.Recipe:
+    plain = {"name": "t", "plugin": "pathology", "method": {"name": "simclr"}}
+    return recipes.parse(plain, ["encoder={name: resnet}", *SMALL, *more])
+
+
+@pytest.fixture
+def two(tmp_path, cmu, key_file):
+    """A real slide and a synthetic one, indexed."""
+    root = tmp_path / "slides"
+    root.mkdir()
+    shutil.copy(cmu, root)
+    tiff(root / "synthetic.tif", painted(), tile=256)
+    build(root, tmp_path / "idx", plugin, key_file=key_file)
+    return tmp_path / "idx"
+
+
+def read(path):
+    """As CLAM's Generic_MIL_Dataset and TRIDENT's readers open a bag."""
+    with h5py.File(path, "r") as file:
+        return file["features"][:], file["coords"][:], dict(file["coords"].attrs), dict(file.attrs)
+
+
+def test_a_bag_holds_what_the_encoder_makes_of_each_tile(two, tmp_path):
+    done = bags.embed_bags(recipe(), two, tmp_path / "bags", half=False, batch_size=7)
+    assert (done.written, done.there, done.failed, done.width) == (2, 0, {}, 32)
+    samples = load_samples(recipe(), two)
+    encoder = build_encoder(recipe(), 0).eval()
+    for item in set(samples.items):
+        features, coords, tile, about = read(tmp_path / "bags" / f"{item}.h5")
+        where = np.flatnonzero(np.asarray(samples.items) == item)
+        batch = samples.read(where)
+        with torch.inference_mode():
+            wanted = encoder(torch.from_numpy(batch["x"])).numpy()
+        assert features == pytest.approx(wanted, abs=1e-4)
+        assert np.array_equal(coords, batch["coords"])
+        assert tile["patch_size"] == 64
+        assert tile["patch_size_level0"] == round(64 * 2.0 / about["mpp"] * about["span_x"] / 64)
+        assert about["item"] == item
+        assert about["patient"].startswith("p_")
+        assert about["encoder_fingerprint"] == bags.fingerprint(encoder)
+    text = (tmp_path / "bags" / "bags.json").read_text()
+    assert "cmu" not in text
+    assert str(two) not in text
+
+
+def test_what_is_there_is_kept_and_what_is_missing_is_made(two, tmp_path):
+    out = tmp_path / "bags"
+    bags.embed_bags(recipe(), two, out)
+    first, second = sorted(out.glob("*.h5"))
+    before, wanted = first.stat().st_mtime_ns, second.read_bytes()
+    second.write_bytes(wanted[:100])  # as another tool might leave it
+    done = bags.embed_bags(recipe(), two, out)
+    assert (done.written, done.there) == (1, 1)
+    assert first.stat().st_mtime_ns == before
+    assert np.array_equal(read(second)[0], read_bytes(tmp_path, wanted)[0])
+    assert not [p for p in out.iterdir() if p.name.endswith(".tmp")]
+    with pytest.raises(UsageError, match="another preparation"):
+        bags.embed_bags(recipe("prepare.overlap=0.5"), two, out)
+    with pytest.raises(UsageError, match="another encoder"):
+        bags.embed_bags(recipe("seed=1"), two, out)
+    with pytest.raises(UsageError, match="holds no bags"):
+        bags.embed_bags(recipe(), two, two)
+
+
+def read_bytes(folder, data):
+    path = folder / "copy.h5"
+    path.write_bytes(data)
+    return read(path)
+
+
+def test_an_item_at_which_another_process_is_is_left_to_it(two, tmp_path):
+    from medcl.archive.atomic import locked
+
+    out = tmp_path / "bags"
+    item = Index.open(two).items["id"][0]
+    bags.embed_bags(recipe(), two, out)
+    (out / f"{item}.h5").unlink()
+    with locked(out / ".locks" / item, "busy"):
+        done = bags.embed_bags(recipe(), two, out)
+    assert (done.written, done.there, done.elsewhere) == (0, 1, 1)
+    assert bags.embed_bags(recipe(), two, out).written == 1
+
+
+@pytest.mark.slow
+def test_two_commands_fill_one_folder_without_doing_work_twice(tmp_path, key_file):
+    root = tmp_path / "slides"
+    root.mkdir()
+    for n in range(4):
+        tiff(root / f"{n}.tif", painted(seed=n), tile=256)
+    build(root, tmp_path / "idx", plugin, key_file=key_file)
+    prepare(Index.open(tmp_path / "idx"), plugin, recipe().prepare)
+    out = tmp_path / "bags"
+    command = [sys.executable, "-m", "medcl_cli.main", "embed", str(tmp_path / "idx"), "--json"]
+    command += ["--encoder", "resnet", "--out", str(out), *(p for s in SMALL for p in ("-s", s))]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    told = [json.loads(process.communicate(timeout=300)[0]) for process in both]
+    assert sum(done["written"] for done in told) == 4
+    assert len(list(out.glob("*.h5"))) == 4
+    assert not list((out / ".locks").iterdir())
+
+
+@pytest.mark.slow
+def test_worker_processes_make_the_same_bags(two, tmp_path):
+    bags.embed_bags(recipe(), two, tmp_path / "here")
+    done = bags.embed_bags(recipe(), two, tmp_path / "there", workers=2)
+    assert done.written == 2
+    for path in (tmp_path / "here").glob("*.h5"):
+        one, other = read(path), read(tmp_path / "there" / path.name)
+        assert one[0] == pytest.approx(other[0], abs=1e-2)
+        assert one[3] == other[3]
+
+
+class Overflowing(torch.nn.Module):
+    """Synthetic: NaN for dark tiles, or values beyond half precision."""
+
+    width = 2
+
+    def __init__(self, *, value: float) -> None:
+        super().__init__()
+        self.value = value
+
+    def forward(self, x):
+        return torch.full((len(x), 2), self.value)
+
+
+@pytest.mark.parametrize(("value", "words"), [(float("nan"), "NaN"), (1e6, "half precision")])
+def test_features_that_are_no_numbers_are_never_written(value, words, two, tmp_path, monkeypatch):
+    monkeypatch.setattr(bags, "build_encoder", lambda recipe, seed: Overflowing(value=value))
+    with pytest.raises(MedclError, match=words):
+        bags.embed_bags(recipe(), two, tmp_path / "bags")
+    assert not list((tmp_path / "bags").glob("*.h5"))
+
+
+def test_damaged_tiles_are_left_out_and_counted(two, tmp_path, monkeypatch):
+    samples = load_samples(recipe(), two)
+
+    def read_some(positions):
+        batch = samples.read(positions)
+        batch["ok"] = positions % 5 != 0
+        return batch
+
+    from dataclasses import replace
+
+    monkeypatch.setattr(bags, "load_samples", lambda *a, **k: replace(samples, read=read_some))
+    done = bags.embed_bags(recipe(), two, tmp_path / "bags", batch_size=4)
+    assert done.left_out == -(-len(samples) // 5)
+    kept = sum(len(read(path)[0]) for path in (tmp_path / "bags").glob("*.h5"))
+    assert kept == len(samples) - done.left_out
+
+
+def test_bags_come_back_as_samples(two, tmp_path):
+    out = tmp_path / "bags"
+    bags.embed_bags(recipe(), two, out)
+    prepared = prepare(Index.open(two), plugin, recipe().prepare)
+    samples = dataset(prepared.items, prepared.arrays, kind="bag", bags=str(out))
+    batch = samples.read(np.array([1, 0]))
+    counts = [len(read(out / f"{samples.items[n]}.h5")[0]) for n in (1, 0)]
+    assert np.bincount(batch["bag"]).tolist() == counts
+    assert batch["coords"].shape == (sum(counts), 2)
+    bad = out / f"{samples.items[0]}.h5"
+    with h5py.File(bad, "r+") as file:
+        file["features"][0, 0] = np.nan
+    with pytest.raises(MedclError, match=f"bag of item {samples.items[0]}: nan-features"):
+        samples.read(np.array([0]))
+    bad.unlink()
+    with pytest.warns(UserWarning, match="1 of 2 items have no bag"):
+        assert len(dataset(prepared.items, prepared.arrays, kind="bag", bags=str(out))) == 1
+
+
+def test_the_command_line(two, tmp_path):
+    sets = [part for setting in SMALL for part in ("-s", setting)]
+    out = str(tmp_path / "bags")
+    runner = CliRunner()
+    made = runner.invoke(app, ["embed", str(two), "--encoder", "resnet", *sets, "--out", out])
+    assert made.exit_code == 0, made.output
+    assert "written\t2" in made.output
+    none = runner.invoke(app, ["embed", str(two), "--out", out])
+    assert isinstance(none.exception, UsageError)
+    assert "give --encoder" in str(none.exception)
+    gated = runner.invoke(app, ["embed", str(two), "--encoder", "uni", "--out", out])
+    assert isinstance(gated.exception, UsageError)
+    assert "huggingface.co/MahmoodLab/UNI" in str(gated.exception)
