@@ -102,10 +102,18 @@ def read(path: Path, part: str, settings: Settings, span: Span | None = None) ->
     Raises:
         BadSignal: if wfdb cannot decode the record.
     """
+    header = read_header(path)
+    if span is not None and any(line.format == "8" for line in _lines(path, header)):
+        return _cut(read(path, part, settings), span)  # differences: they count from the start
+    if header.segments and _fixed(header) and any(name == "~" for name, _ in header.segments):
+        return _cut(_joined(path, header, settings), span)  # wfdb cannot join these
+    return _decoded(path, header, settings, span)
+
+
+def _decoded(path: Path, header: Header, settings: Settings, span: Span | None) -> Recording:
     import numpy as np
     import wfdb
 
-    header = read_header(path)
     fs = header.fs if header.fs_given or settings.fs is None else settings.fs
     first, last = 0, None
     if span is not None:
@@ -117,7 +125,7 @@ def read(path: Path, part: str, settings: Settings, span: Span | None = None) ->
                 str(path.with_suffix("")),
                 sampfrom=first,
                 sampto=last,
-                smooth_frames=not _several_rates(path, header),
+                smooth_frames=all(line.per_frame == 1 for line in _lines(path, header)),
                 return_res=32,
             )
     except Exception as error:  # wfdb raises many kinds, often without a message
@@ -140,10 +148,46 @@ def read(path: Path, part: str, settings: Settings, span: Span | None = None) ->
     )
 
 
-def _several_rates(path: Path, header: Header) -> bool:
-    headers = [header] + [
-        read_header(path.parent / f"{name}{HEADER}")
-        for name, length in header.segments
-        if name != "~" and (length or name.endswith("_layout"))
+def _joined(path: Path, header: Header, settings: Settings) -> Recording:
+    """The segments of a fixed layout (all have the same channels) with the pauses between them."""
+    import numpy as np
+
+    parts = {
+        name: read(path.parent / f"{name}{HEADER}", "", settings)
+        for name, _ in header.segments
+        if name != "~"
+    }
+    channels = next(iter(parts.values())).channels
+    if any(len(part.channels) != len(channels) for part in parts.values()):
+        raise BadSignal("bad-header", "the segments of the record differ in their channels")
+    samples = []
+    for c, channel in enumerate(channels):
+        per_frame = round(channel.fs / header.fs)
+        pieces = [
+            np.full(length * per_frame, np.nan, dtype=np.float32)
+            if name == "~"
+            else parts[name].samples[c][: length * per_frame]
+            for name, length in header.segments
+        ]
+        samples.append(np.concatenate(pieces))
+    return Recording(channels, samples)
+
+
+def _fixed(header: Header) -> bool:
+    return header.segments[0][1] > 0
+
+
+def _cut(recording: Recording, span: Span | None) -> Recording:
+    samples = []
+    for channel, row in zip(recording.channels, recording.samples, strict=True):
+        first, last = contract.bounds(span, channel.fs, len(row))
+        samples.append(row[first:last])
+    return Recording(recording.channels, samples)
+
+
+def _lines(path: Path, header: Header) -> list[Channel]:
+    """The signal lines of a record and of its segments."""
+    segments = [
+        read_header(path.parent / f"{name}{HEADER}") for name, _ in header.segments if name != "~"
     ]
-    return any(channel.per_frame != 1 for each in headers for channel in each.channels)
+    return [line for each in (header, *segments) for line in each.channels]
