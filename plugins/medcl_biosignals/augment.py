@@ -34,6 +34,34 @@ def mains(x: Tensor, hertz: Tensor, phase: Tensor, level: Tensor, fs: float) -> 
     return x + (heard * level).view(-1, 1, 1) * _spread(x) * _sine(x, hertz, phase, fs)
 
 
+def motion(x: Tensor, knots: Tensor, start: Tensor, length: Tensor, level: Tensor) -> Tensor:
+    """Add a burst of slow, irregular waves: the limb moves. ``knots`` (B, C, K) are their heights.
+
+    The burst covers a share ``length`` (B,) of the window from ``start`` (B,), fading in and out.
+    """
+    t = torch.arange(x.shape[-1], device=x.device, dtype=x.dtype) / x.shape[-1]  # (T,)
+    inside = ((t - start[:, None]) / length[:, None]).clamp(0, 1)  # (B, T), 0 to 1 over the burst
+    fade = torch.sin(math.pi * inside).square()[:, None]
+    waves = _curve(knots.flatten(0, 1), x.shape[-1]).unflatten(0, x.shape[:2])  # (B, C, T)
+    return x + level.view(-1, 1, 1) * _spread(x) * fade * waves
+
+
+def electrode(x: Tensor, at: Tensor, height: Tensor, seconds: Tensor, fs: float) -> Tensor:
+    """Add a jump that decays: an electrode loses contact and settles again.
+
+    Args:
+        x: (B, C, T).
+        at: (B, C) where each lead jumps, as a share of the window; above 1 it does not.
+        height: (B, C) of the jump in standard deviations.
+        seconds: (B,) in which it falls to a third.
+        fs: sampling rate in Hz.
+    """
+    t = torch.arange(x.shape[-1], device=x.device, dtype=x.dtype)
+    since = (t - at.unsqueeze(-1) * x.shape[-1]) / fs  # (B, C, T) seconds
+    jump = torch.exp(-since.clamp_min(0) / seconds.view(-1, 1, 1)) * (since >= 0)
+    return x + height.unsqueeze(-1) * _spread(x) * jump
+
+
 def cutout(x: Tensor, start: Tensor, length: Tensor) -> Tensor:
     """Set a stretch to zero in all leads; ``start`` and ``length`` (B,) are shares of T."""
     t = torch.arange(x.shape[-1], device=x.device) / x.shape[-1]  # (T,)
@@ -122,6 +150,21 @@ def colour(x: Tensor, knots: Tensor, fs: float, top: float = 40.0) -> Tensor:
     def gain(f: Tensor) -> Tensor:
         at = (f / top).clamp(max=1)
         return _sample(curve[:, None], at.expand(len(x), -1))[:, 0]
+
+    return _weigh(x, fs, gain)
+
+
+def phase(x: Tensor, knots: Tensor, fs: float, top: float = 40.0) -> Tensor:
+    """Shift the phases of 0 to ``top`` Hz by a smooth curve through ``knots`` (B, K), in radians.
+
+    Waves lean to one side, as under a filter that delays frequencies unequally.
+    """
+    curve = _curve(knots, 64)
+
+    def gain(f: Tensor) -> Tensor:
+        at = (f / top).clamp(max=1)
+        angle = _sample(curve[:, None], at.expand(len(x), -1))[:, 0]
+        return torch.polar(torch.ones_like(angle), angle)
 
     return _weigh(x, fs, gain)
 

@@ -10,6 +10,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from medcl_biosignals import augment as op
+from medcl_biosignals.vcg import turn
 
 Step = Callable[[Tensor, Generator], Tensor]
 
@@ -32,11 +33,16 @@ def views(
     scale_level: float = 0.3,
     rotate: float = 0.0,
     rotate_level: float = 0.5,
+    vcg: float = 0.0,
+    vcg_degrees: float = 45.0,
+    vcg_scale: float = 1.5,
     flip_sign: float = 0.0,
     channel_drop: float = 0.0,
     channel_permute: float = 0.0,
     colour: float = 0.0,
     colour_level: float = 0.4,
+    phase: float = 0.0,
+    phase_level: float = 0.5,
     low_pass: float = 0.0,
     low_pass_hertz: tuple[float, float] = (8.0, 35.0),
     frequency_mask: float = 0.0,
@@ -47,6 +53,10 @@ def views(
     baseline_level: float = 0.3,
     mains: float = 0.1,
     mains_level: float = 0.1,
+    motion: float = 0.0,
+    motion_level: float = 1.0,
+    electrode: float = 0.0,
+    electrode_level: float = 3.0,
     cutout: float = 0.8,
     cutout_share: tuple[float, float] = (0.1, 0.2),
 ) -> nn.Module:
@@ -73,11 +83,17 @@ def views(
         scale_level: spread of its logarithm.
         rotate: mix the leads by a random rotation, as if the heart lay otherwise.
         rotate_level: how far from leaving them alone.
+        vcg: turn and stretch the heart in three dimensions, of twelve standard leads
+            (`medcl_biosignals.vcg`).
+        vcg_degrees: the largest angle about each axis (3KG: 45).
+        vcg_scale: the largest stretch along each (3KG: 1.5), or its inverse.
         flip_sign: turn leads upside down, each with probability one half.
         channel_drop: silence each lead with probability one half, but never all.
         channel_permute: shuffle the leads.
         colour: weigh frequencies by a smooth random curve: other shapes of the same beats.
         colour_level: spread of the curve's logarithm.
+        phase: shift phases by a smooth random curve: waves lean.
+        phase_level: spread of the shift, in radians.
         low_pass: remove high frequencies, from a bound drawn in ``low_pass_hertz``.
         low_pass_hertz: bounds of the bound.
         frequency_mask: remove a band of up to ``frequency_mask_hertz``.
@@ -88,6 +104,10 @@ def views(
         baseline_level: its largest amplitude.
         mains: hum at 50 or 60 Hz of up to ``mains_level`` standard deviations.
         mains_level: its largest amplitude.
+        motion: a burst of slow, irregular waves of up to ``motion_level`` standard deviations.
+        motion_level: their largest amplitude.
+        electrode: a jump that decays, in each lead with probability one half.
+        electrode_level: its largest height, in standard deviations.
         cutout: set a part to zero.
         cutout_share: how large a part.
 
@@ -103,15 +123,19 @@ def views(
         (magnitude_warp, partial(_magnitude_warp, spread=magnitude_warp_level)),
         (scale, partial(_scale, spread=scale_level)),
         (rotate, partial(_rotate, spread=rotate_level)),
+        (vcg, partial(_vcg, angle=math.radians(vcg_degrees), scale=vcg_scale)),
         (flip_sign, _flip_sign),
         (channel_drop, _channel_drop),
         (channel_permute, _channel_permute),
         (colour, partial(_colour, spread=colour_level, fs=fs)),
+        (phase, partial(_phase_shift, spread=phase_level, fs=fs)),
         (low_pass, partial(_low_pass, hertz=low_pass_hertz, fs=fs)),
         (frequency_mask, partial(_frequency_mask, widest=frequency_mask_hertz, fs=fs)),
         (noise, partial(_noise, loudest=noise_level)),
         (baseline, partial(_baseline, largest=baseline_level, fs=fs)),
         (mains, partial(_mains, largest=mains_level, fs=fs)),
+        (motion, partial(_motion, largest=motion_level, fs=fs)),
+        (electrode, partial(_electrode, highest=electrode_level, fs=fs)),
         (cutout, partial(_cutout, share=cutout_share)),
     ]
     return SignalViews(tuple((p, step) for p, step in steps if p > 0), local_share)
@@ -185,6 +209,12 @@ def _rotate(x: Tensor, g: Generator, spread: float) -> Tensor:
     return op.rotate(x, (q * signs.unsqueeze(1)).to(x.dtype))
 
 
+def _vcg(x: Tensor, g: Generator, angle: float, scale: float) -> Tensor:
+    angles = angle * (2 * torch.rand(len(x), 3, generator=g, device=x.device, dtype=x.dtype) - 1)
+    powers = 2 * torch.rand(len(x), 3, generator=g, device=x.device, dtype=x.dtype) - 1
+    return turn(x, angles, torch.exp(math.log(scale) * powers))
+
+
 def _flip_sign(x: Tensor, g: Generator) -> Tensor:
     return op.flip_sign(x, torch.where(_normal(x, g, x.shape[1]) < 0, -1.0, 1.0).to(x.dtype))
 
@@ -200,6 +230,10 @@ def _channel_permute(x: Tensor, g: Generator) -> Tensor:
 
 def _colour(x: Tensor, g: Generator, spread: float, fs: float) -> Tensor:
     return op.colour(x, torch.exp(spread * _normal(x, g, 6)), fs)
+
+
+def _phase_shift(x: Tensor, g: Generator, spread: float, fs: float) -> Tensor:
+    return op.phase(x, spread * _normal(x, g, 6), fs)
 
 
 def _low_pass(x: Tensor, g: Generator, hertz: tuple[float, float], fs: float) -> Tensor:
@@ -222,6 +256,20 @@ def _baseline(x: Tensor, g: Generator, largest: float, fs: float) -> Tensor:
 def _mains(x: Tensor, g: Generator, largest: float, fs: float) -> Tensor:
     hertz = torch.where(_uniform(x, g, 0, 1) < 0.5, 50.0, 60.0).to(x.dtype)
     return op.mains(x, hertz, _phase(x, g), _uniform(x, g, 0, largest), fs)
+
+
+def _motion(x: Tensor, g: Generator, largest: float, fs: float) -> Tensor:
+    """About three knots a second: most of the power lies between a half and two hertz."""
+    knots = _normal(x, g, x.shape[1], max(round(3 * x.shape[-1] / fs), 4))
+    length = _uniform(x, g, 0.1, 0.5)
+    start = (1 - length) * _uniform(x, g, 0, 1)
+    return op.motion(x, knots, start, length, _uniform(x, g, 0, largest))
+
+
+def _electrode(x: Tensor, g: Generator, highest: float, fs: float) -> Tensor:
+    at = 2 * torch.rand(*x.shape[:2], generator=g, device=x.device, dtype=x.dtype)
+    height = highest * (2 * torch.rand(at.shape, generator=g, device=x.device, dtype=x.dtype) - 1)
+    return op.electrode(x, at, height, _uniform(x, g, 0.1, 1.0), fs)
 
 
 def _cutout(x: Tensor, g: Generator, share: tuple[float, float]) -> Tensor:

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from medcl.errors import UsageError
 from medcl_biosignals import augment as op
+from medcl_biosignals import vcg
 from medcl_biosignals.prepare import prepare
 from medcl_biosignals.preview import preview
 from medcl_biosignals.views import views
@@ -20,7 +22,7 @@ FS = 100.0
 NAMES = (
     "crop", "shift", "time_warp", "magnitude_warp", "scale", "flip_sign", "channel_drop",
     "channel_permute", "low_pass", "frequency_mask", "noise", "baseline", "mains", "cutout",
-    "stretch", "rotate", "colour",
+    "stretch", "rotate", "colour", "phase", "motion", "electrode",
 )  # fmt: skip
 EVERYTHING = dict.fromkeys(NAMES, 0.5)
 OFF = dict.fromkeys(NAMES, 0.0)
@@ -158,6 +160,68 @@ def test_colour_weighs_frequencies_and_leaves_time(x: torch.Tensor) -> None:
     ratio = (power(louder) / power(x)).median(0).values[0]
     assert ratio[200].item() == pytest.approx(9, rel=0.05)  # 40 Hz
     assert ratio[50].item() == pytest.approx(1, rel=0.05)  # 10 Hz
+
+
+def test_phase_shifts_keep_the_spectrum_and_move_waves(x: torch.Tensor) -> None:
+    torch.testing.assert_close(op.phase(x, torch.zeros(16, 6), FS), x, atol=1e-4, rtol=0)
+    y = op.phase(x, torch.randn(16, 6, generator=torch.Generator().manual_seed(0)), FS)
+    assert (y - x).abs().mean() > 0.1
+    torch.testing.assert_close(power(y)[..., 1:-1], power(x)[..., 1:-1], rtol=1e-2, atol=1e-2)
+
+
+def test_motion_is_a_slow_burst(x: torch.Tensor) -> None:
+    knots = torch.randn(16, 2, 15, generator=torch.Generator().manual_seed(0))
+    y = op.motion(x, knots, torch.full((16,), 0.2), torch.full((16,), 0.4), torch.ones(16)) - x
+    assert (y[..., :100] == 0).all()
+    torch.testing.assert_close(y[..., 301:], torch.zeros(16, 2, 199), atol=1e-5, rtol=0)
+    assert y[..., 120:280].abs().amax(dim=-1).min() > 0.1
+    heard = power(y).sum(dim=(0, 1))
+    assert heard[: round(5 * 500 / FS)].sum() > 0.95 * heard.sum()  # below 5 Hz
+
+
+def test_an_electrode_jumps_and_settles(x: torch.Tensor) -> None:
+    at = torch.tensor([[0.5, 2.0]]).expand(16, 2)
+    y = op.electrode(x, at, torch.full((16, 2), 3.0), torch.full((16,), 0.5), FS) - x
+    assert (y[:, 1] == 0).all()
+    assert (y[:, 0, :250] == 0).all()
+    spread = x[:, 0].std(dim=-1, unbiased=False)
+    torch.testing.assert_close(y[:, 0, 250], 3 * spread, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(y[:, 0, 300], 3 * spread / 2.718282, atol=1e-3, rtol=1e-3)
+
+
+def test_the_inverse_of_dower_is_near_the_published_table() -> None:
+    published = torch.tensor(  # Edenbrandt & Pahlm 1988: V1 … V6, I, II
+        [
+            [-0.172, -0.074, 0.122, 0.231, 0.239, 0.194, 0.156, -0.010],
+            [0.057, -0.019, -0.106, -0.022, 0.041, 0.048, -0.227, 0.887],
+            [-0.229, -0.310, -0.246, -0.063, 0.055, 0.108, 0.022, 0.102],
+        ]
+    )
+    order = [vcg.LEADS.index(lead) for lead in ("V1", "V2", "V3", "V4", "V5", "V6", "I", "II")]
+    torch.testing.assert_close(vcg.inverse_dower()[:, order], published, atol=0.01, rtol=0)
+    torch.testing.assert_close(vcg.inverse_dower() @ vcg.dower(), torch.eye(3), atol=1e-5, rtol=0)
+
+
+def test_turning_the_heart_of_a_real_twelve_lead_ecg(shared_data: Path) -> None:
+    root = shared_data / "ecg/other"
+    files = ("04827_lr.hea", "04827_lr.dat")
+    made = prepare(root, files, {}, fs=FS, leads=vcg.LEADS, dtype="float32")
+    x = torch.from_numpy(made["x"])[None]  # (1, 12, 1000)
+    none, unit = torch.zeros(1, 3), torch.ones(1, 3)
+    torch.testing.assert_close(vcg.turn(x, none, unit), x, atol=1e-5, rtol=0)
+    y = vcg.turn(x, torch.tensor([[0.3, -0.5, 0.4]]), unit)
+    assert (y - x).abs().max() > 0.1
+    for z in (x, y):  # Einthoven and Goldberger hold before and after
+        torch.testing.assert_close(z[:, 2], z[:, 1] - z[:, 0], atol=0.02, rtol=0)
+        torch.testing.assert_close(z[:, 3], -(z[:, 0] + z[:, 1]) / 2, atol=0.02, rtol=0)
+    loop = vcg.inverse_dower() @ x[0]
+    turned = vcg.inverse_dower() @ y[0]
+    torch.testing.assert_close(turned.norm(dim=0), loop.norm(dim=0), atol=1e-4, rtol=1e-3)
+    assert torch.linalg.det(vcg.rotation(torch.tensor([[0.3, -0.5, 0.4]]))) == pytest.approx(1)
+    module = views(fs=FS, **{**OFF, "vcg": 1.0})
+    assert (module(x, torch.Generator().manual_seed(0)) != x).any()
+    with pytest.raises(UsageError, match="twelve leads"):
+        module(x[:, :2], torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize("shape", [(4, 1, 64), (8, 2, 500), (3, 12, 333)])
