@@ -9,4 +9,7 @@ CLASSIFIERS: dict[str, Lazy] = {
     "linear": "medcl.finetune.classifiers.linear:Linear",
     "lp-ft": "medcl.finetune.classifiers.lp_ft:ProbeThenTune",
     "full": "medcl.finetune.classifiers.full:Full",
+    "lora": "medcl.finetune.classifiers.lora:LoRA",
+    "contrast": "medcl.finetune.classifiers.contrast:Contrast",
+    "core-tuning": "medcl.finetune.classifiers.core_tuning:CoreTuning",
 }

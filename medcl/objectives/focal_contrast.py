@@ -87,6 +87,27 @@ def focal_contrast(
     return mean_where(by_rows(losses, len(rows), len(cols)), counts, ranks)
 
 
+@torch.no_grad()
+def hardest(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """For each sample, its hardest positive and negative of the batch, by cosine.
+
+    Args:
+        features: (B, d).
+        labels: (B,) integers.
+
+    Returns:
+        (B,) the least alike of its class, itself if it is alone there; and (B,) the most alike of
+        the other classes, itself if there is none.
+    """
+    with full(features):
+        alike = unit(features) @ unit(features).T
+    same = labels.unsqueeze(1) == labels
+    itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+    least = alike.masked_fill(~same, torch.inf).masked_fill(itself, 2.0).argmin(1)
+    most = alike.masked_fill(same, -torch.inf).masked_fill(itself, -2.0).argmax(1)
+    return least, most
+
+
 def mix_hard_pairs(
     features: Tensor,
     labels: Tensor,
@@ -116,14 +137,8 @@ def mix_hard_pairs(
         tensor([[0.5000, 0.5000],
                 [0.5000, 0.5000]])
     """
+    least, most = hardest(features, labels)
     with torch.no_grad():
-        with full(features):
-            alike = unit(features) @ unit(features).T
-        same = labels.unsqueeze(1) == labels
-        # Alone in its class: its own hardest positive. All of one class: its own negative.
-        itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
-        least = alike.masked_fill(~same, torch.inf).masked_fill(itself, 2.0).argmin(1)
-        most = alike.masked_fill(same, -torch.inf).masked_fill(itself, -2.0).argmax(1)
         share, far = positive_share.unsqueeze(1), partner_share.clamp_min(0.8).unsqueeze(1)
     hard_positives = share * features[least] + (1 - share) * features[most]
     hard_negatives = (1 - far) * features + far * features[partner]
