@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
 from medcl.plugin import Samples
+
+MUSK = Path(__file__).parent / "data" / "musk1.data"
 
 
 def packed(bags: Sequence[np.ndarray], rows: np.ndarray) -> dict[str, np.ndarray]:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import csv
-from pathlib import Path
 
 import numpy as np
 import pytest
-from bags_in_memory import of_bags
+from bags_in_memory import MUSK, of_bags
 
 from medcl import recipe as recipes
 from medcl.plugin import Samples
 from medcl.recipe import Recipe
-
-MUSK = Path(__file__).parent / "data" / "musk1.data"
 
 
 @pytest.fixture(scope="session")

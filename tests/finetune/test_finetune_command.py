@@ -1,0 +1,181 @@
+"""medcl finetune as a user calls it: on an index of real bags (MUSK 1), and on a pretrained run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import polars as pl
+import pytest
+import yaml
+from bags_in_memory import MUSK
+from typer.testing import CliRunner
+
+from medcl.archive.index import Index, build
+from medcl.errors import MedclError, UsageError
+from medcl.finetune import labels as tables
+from medcl.finetune.finetune import finetune, opened, ratios
+from medcl.plugin import get
+from medcl_cli.main import app
+
+KEY = b"these bags have no secrets at all"
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MUSK 1, indexed under a fixed key, so that folds are the same at every run."""
+    folder = tmp_path_factory.mktemp("musk")
+    (folder / "archive").mkdir()
+    shutil.copy(MUSK, folder / "archive" / MUSK.name)
+    (folder / "key").write_bytes(KEY)
+    build(folder / "archive", folder / "idx", get("pathology"), key_file=folder / "key")
+    return folder / "idx"
+
+
+@pytest.fixture
+def key(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEDCL_KEY_FILE", str(index.parent / "key"))
+
+
+SMALL = ("finetune.epochs=3", "finetune.folds=2", "finetune.repeats=1", "finetune.bootstraps=100")
+
+
+def bags(index: Path) -> list[str]:
+    return [str(key) for key in Index.open(index).paths["key"]]
+
+
+def test_the_published_recipe_runs_on_any_file_of_bags(index: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = [w for setting in SMALL for w in ("-s", setting)]
+    asked = ["finetune", str(index), "-r", "pathology/musk", "--out", str(out), *words]
+    done = CliRunner().invoke(app, asked)
+    assert done.exit_code == 0, done.output
+    assert "AUROC" in done.output
+    raw = json.loads((out / "finetune.json").read_text())
+    assert raw["trainings"] == 2
+    assert raw["test"]["patients"] == 92
+    assert yaml.safe_load((out / "recipe.yaml").read_text())["classifier"]["layers"] == [
+        256,
+        128,
+        64,
+    ]
+    for path in out.rglob("*"):
+        if path.is_file():
+            assert b"MUSK-188" not in path.read_bytes(), f"a raw id in {path.name}"
+    again = CliRunner().invoke(app, [*asked, "--json"])
+    assert json.loads(again.output)["figures"] == raw["figures"], "nothing was trained anew"
+
+
+def test_labels_join_by_item_by_patient_and_say_what_did_not_fit(
+    index: Path, tmp_path: Path, key: None
+) -> None:
+    names = bags(index)
+    parts = [name.partition("#")[2] for name in names]
+    table = tmp_path / "labels.csv"
+    rows = [f"{names[0]},a", f"{parts[1]},b", f"{names[2]},a", "nobody,b", "nothing,a"]
+    table.write_text("key,grade\n" + "\n".join(rows) + "\n")
+    opened_index = Index.open(index)
+    found = tables.read(table, opened_index)
+    assert {opened_index.locate(i): r["grade"] for i, r in found.rows.items()} == {
+        names[0]: "a",
+        names[1]: "b",
+        names[2]: "a",
+    }
+    assert found.notes == ("2 of 5 labels are of items that are not there.",)
+    assert "nobody" not in " ".join(found.notes)
+    table.write_text("key,grade\nsomebody,a\n")
+    with pytest.raises(UsageError, match="None of the 1 rows"):
+        tables.read(table, opened_index)
+
+
+def test_a_table_decides_what_is_learnt_and_who_is_left_out(
+    index: Path, tmp_path: Path, key: None
+) -> None:
+    names = bags(index)
+    table = tmp_path / "labels.csv"
+    grades = ("low", "mid", "high")
+    lines = [f"{name},{grades[n % 3]}" for n, name in enumerate(names[:60])]
+    table.write_text("key,grade\n" + "\n".join([*lines, "ghost,low"]) + "\n")
+    settings = [*SMALL, "finetune.task=null", "finetune.kind=ordinal"]
+    settings.append("finetune.classes=[low, mid, high]")
+    source = opened(index, "pathology/musk", settings)
+    result = finetune(source, tmp_path / "out", labels=table)
+    assert result.kind == "ordinal"
+    assert result.classes == ["low", "mid", "high"]
+    assert result.test.patients == 60
+    assert result.notes[:2] == [
+        "1 of 61 labels are of items that are not there.",
+        "32 items have no label and were left out.",
+    ]
+    assert result.table()[1][-1][0] == "mean distance of classes"
+
+
+def test_a_hand_made_split_is_taken_or_refused(index: Path, tmp_path: Path, key: None) -> None:
+    names = bags(index)
+    people = {name: f"p{n // 2}" for n, name in enumerate(names)}  # two bags a patient
+    table = tmp_path / "patients.csv"
+    table.write_text("key,patient\n" + "".join(f"{n},{p}\n" for n, p in people.items()))
+    paired = tmp_path / "idx"
+    build(
+        index.parent / "archive",
+        paired,
+        get("pathology"),
+        key_file=index.parent / "key",
+        table=table,
+    )
+    split = tmp_path / "split.csv"
+    sides = {n: "test" if int(people[n][1:]) % 3 == 0 else "train" for n in names}
+    split.write_text("key,split\n" + "".join(f"{n},{s}\n" for n, s in sides.items()))
+    source = opened(paired, "pathology/musk", [*SMALL, "finetune.folds=null"])
+    result = finetune(source, tmp_path / "good", split=split)
+    assert result.test.samples == sum(side == "test" for side in sides.values())
+    sides[names[0]] = "train"  # the other bag of this patient stays in the test
+    split.write_text("key,split\n" + "".join(f"{n},{s}\n" for n, s in sides.items()))
+    with pytest.raises(MedclError, match="puts 1 patient on more than one side"):
+        finetune(source, tmp_path / "bad", split=split)
+
+
+def test_what_is_asked_wrongly_is_one_sentence(index: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="-r RECIPE"):
+        opened(index, None)
+    with pytest.raises(UsageError, match="is for plugin 'biosignals'"):
+        opened(index, "biosignals/demo")
+    with pytest.raises(UsageError, match="is not an index"):
+        opened(tmp_path, "pathology/musk")
+    with pytest.raises(UsageError, match="such as 1,5,10,50"):
+        ratios("1,many")
+    assert ratios("1,5") == (1, 5)
+
+
+def test_a_recipe_that_only_classifies_cannot_be_pretrained(index: Path, tmp_path: Path) -> None:
+    asked = ["pretrain", "pathology/musk", "--data", str(index), "--out", str(tmp_path / "run")]
+    done = CliRunner().invoke(app, asked)
+    assert isinstance(done.exception, UsageError)
+    assert str(done.exception) == (
+        "Recipe 'musk' has no section 'method': it can only be trained with labels: medcl finetune."
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_survival_of_bags_is_measured_by_concordance(
+    index: Path, tmp_path: Path, key: None
+) -> None:
+    """Times are synthetic: bags whose first feature is high die early."""
+    opened_index = Index.open(index)
+    items = opened_index.items
+    table = tmp_path / "times.csv"
+    lines = [
+        f"{opened_index.locate(item)},{10 - 6 * y + n % 3},{int(n % 4 > 0)}"
+        for n, (item, y) in enumerate(items.select("id", "label.y").iter_rows())
+    ]
+    table.write_text("key,months,died\n" + "\n".join(lines) + "\n")
+    for kind in ("cox", "hazard"):
+        settings = [*SMALL[1:], "finetune.epochs=8", "finetune.task=null", f"finetune.kind={kind}"]
+        settings += ["finetune.label=months", "finetune.event=died"]
+        result = finetune(opened(index, "pathology/musk", settings), tmp_path / kind, labels=table)
+        value = result.figures.metrics["c_index"].value
+        assert value is not None
+        assert value > 0.6
+        predicted = pl.read_parquet(tmp_path / kind / "predictions.parquet")
+        assert len(predicted) == 92
