@@ -203,6 +203,10 @@ class Plugin:
             sample lies, by name (``start`` in seconds), for predictions; the recipe's sections.
         stream: ``(names, fs, *, prepare, dataset)`` → `Stream`: windows of a signal that is still
             being recorded, for ``medcl predict --follow``.
+        explain: ``(files, coords (I, 2), tile, scores, out)`` → the files written: draws what each
+            instance of an item counted for into the folder ``out``. ``files`` are the item's own,
+            absolute; ``tile`` is the side of an instance in the unit of ``coords``, None where
+            that is not known; ``scores`` (I,) are in 0 … 1.
         preview: ``(x (B, ...), views) -> matplotlib Figure`` for the report; if it takes a keyword
             ``encoder``, it is given the trained one, or None.
         recipes: a folder of further recipes, if they are not in medcl's own ``configs``.
@@ -229,6 +233,7 @@ class Plugin:
     pictures: Lazy | None = None
     where: Lazy | None = None
     stream: Lazy | None = None
+    explain: Lazy | None = None
     preview: Lazy | None = None
     recipes: Path | None = None
     preparation: int = 1
