@@ -20,10 +20,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from medcl.archive.index import Index
-from medcl.archive.visiting import visiting
 from medcl.errors import UsageError
 from medcl.evaluate.embeddings import Embeddings, embed, embed_run, take
 from medcl.evaluate.knn import neighbours
+from medcl.predict.inputs import indexed
 from medcl.registry import did_you_mean
 from medcl.run import Run, load_samples
 
@@ -198,8 +198,8 @@ def _query(
             f"{query} is no item or sample of {index.path}, and no file. "
             f"{did_you_mean(query, list(index.items['id'][:1000]))}"
         )
-    with visiting([Path(query)], run.plugin, home=index) as visited:
-        samples = load_samples(run.recipe, visited, task=task)
+    with indexed(run, [Path(query)]) as visited:
+        samples = load_samples(run.recipe, visited.path, task=task)
         if not len(samples):
             raise UsageError(f"{query} gives no samples to compare.")
         x = embed(run.encoder(), samples, batch_size=batch_size, device=device, label="query").x
