@@ -34,17 +34,18 @@ def near(groups: np.ndarray, items: np.ndarray, places: np.ndarray, reach: float
             for part in parts:
                 if part is other:
                     continue
-                away, at = tree.query(places[part], distance_upper_bound=reach)
-                for row in np.flatnonzero(np.isfinite(away)):
-                    found[part[row]].append((float(away[row]), int(other[at[row]])))
+                away, at = _nearest(tree, places[part], 1, reach)
+                for row, (distance,), (where,) in zip(part, away, at, strict=True):
+                    if np.isfinite(distance):
+                        found[row].append((float(distance), int(other[where])))
         for part, tree in zip(parts, trees, strict=True):
             lonely = np.array([row for row in part if not found[row]], dtype=np.int64)
             _beside(lonely, part, tree, places, reach, found)
     most = min(max((len(one) for one in found), default=0), MOST)
     out = np.full((len(groups), most), -1, dtype=np.int64)
-    for row, one in enumerate(found):
+    for mine, one in zip(out, found, strict=True):
         chosen = [position for _, position in sorted(one)[:MOST]]
-        out[row, : len(chosen)] = chosen
+        mine[: len(chosen)] = chosen
     return out
 
 
@@ -53,6 +54,14 @@ def _runs(rows: np.ndarray, codes: np.ndarray) -> list[np.ndarray]:
     order = np.argsort(codes, kind="stable")
     cuts = np.flatnonzero(np.diff(codes[order])) + 1
     return np.split(rows[order], cuts) if len(rows) else []
+
+
+def _nearest(
+    tree: KDTree, places: np.ndarray, count: int, reach: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Distances (M, count), infinite where there are fewer in reach, and positions in the tree."""
+    away, at = tree.query(places, k=[*range(1, count + 1)], distance_upper_bound=reach)
+    return np.asarray(away), np.asarray(at)
 
 
 def _beside(
@@ -66,7 +75,7 @@ def _beside(
     """Add to ``lonely`` rows of an item the nearest others of it: both neighbours of a slice."""
     if not len(lonely) or len(part) < 2:
         return
-    away, at = tree.query(places[lonely], k=min(3, len(part)), distance_upper_bound=reach)
+    away, at = _nearest(tree, places[lonely], min(3, len(part)), reach)
     for row, distances, positions in zip(lonely, away, at, strict=True):
         others = [
             (float(d), int(part[p]))
