@@ -15,6 +15,7 @@ float64 may be very slow, stay with float32. Second derivatives are refused. Und
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -23,6 +24,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from medcl.objectives.pairs import Hidden
 from medcl.objectives.precision import exact, full, widened
 
 Hide = Callable[[Tensor, slice, slice], None]
@@ -208,10 +210,36 @@ def row_sums(
         >>> row_sums(z, z).lse  # log(e + 1 + 1), thrice
         tensor([1.5514, 1.5514, 1.5514], dtype=torch.float64)
     """
-    if not isinstance(weights, Tensor):
-        return Sums(*_sums(rows, cols, hide, weights, bound, False, tile))
-    lse, *_ = _sums(rows, cols, hide, None, bound, False, tile)
-    return Sums(lse, *_sparse(rows, rows if cols is None else cols, weights))
+    by_tiles = None if isinstance(weights, Tensor) else weights
+    if by_tiles is None and by_triton(rows, hide):
+        lse, dot, mass = _log_sums(rows, rows if cols is None else cols, hide)
+    else:
+        lse, dot, mass = _sums(rows, cols, hide, by_tiles, bound, False, tile)
+    if isinstance(weights, Tensor):
+        dot, mass = _sparse(rows, rows if cols is None else cols, weights)
+    return Sums(lse, dot, mass)
+
+
+def by_triton(rows: Tensor, hide: Hide | None) -> bool:
+    """Whether log-sums are left to `medcl.objectives.tiled_triton`: only where it is asked for."""
+    return (
+        os.environ.get("MEDCL_TRITON") == "1"
+        and (rows.is_cuda or os.environ.get("TRITON_INTERPRET") == "1")
+        and rows.dtype != torch.float64
+        and (hide is None or isinstance(hide, Hidden))
+    )
+
+
+def _log_sums(
+    rows: Tensor, cols: Tensor, hide: Hide | None, swapped: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`Sums` of which only the log-sums are filled, by Triton."""
+    from medcl.objectives.tiled_triton import log_sums
+
+    assert hide is None or isinstance(hide, Hidden)
+    with full(rows):
+        lse = log_sums(widened(rows), widened(cols), hide, swapped=swapped).to(exact(rows))
+    return lse, torch.zeros_like(lse), torch.zeros_like(lse)
 
 
 def _sparse(rows: Tensor, cols: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -237,6 +265,9 @@ def two_sided_sums(
     Example:
         >>> over_cols, over_rows = two_sided_sums(torch.eye(3), torch.eye(3))
     """
+    if weights is None and by_triton(rows, hide):
+        over_rows = _log_sums(cols, rows, hide, swapped=True)
+        return Sums(*_log_sums(rows, cols, hide)), Sums(*over_rows)
     out = _sums(rows, cols, hide, weights, bound, True, tile)
     return Sums(*out[:3]), Sums(*out[3:])
 

@@ -344,9 +344,11 @@ def test_signature_is_the_schema_and_the_docstring_tells_the_source(name: str) -
         assert section in (fn.__doc__ or "")
 
 
-@pytest.mark.parametrize(
-    "module", sorted(p.name for p in pkgutil.iter_modules(objectives.__path__))
-)
+MODULES = sorted(p.name for p in pkgutil.iter_modules(objectives.__path__))
+MODULES.remove("tiled_triton")  # cannot be imported without Triton, and has no examples
+
+
+@pytest.mark.parametrize("module", MODULES)
 def test_examples_of_the_docstrings(module: str) -> None:
     loaded = importlib.import_module(f"medcl.objectives.{module}")
     assert doctest.testmod(loaded, extraglobs={"torch": torch}).failed == 0
