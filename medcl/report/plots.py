@@ -105,6 +105,21 @@ def label_curve(result: ProbeResult) -> str:
         return svg(figure)
 
 
+def reliability(bins: Sequence[tuple[float, float, int]]) -> str | None:
+    """Share that came true by probability, a dot a bin, as large as it has predictions."""
+    if not bins:
+        return None
+    confidence, right, count = (np.array(column) for column in zip(*bins, strict=True))
+    with style():
+        figure, axes = _axes(3.6, 3.4)
+        axes.plot([0, 1], [0, 1], color=GRID, linewidth=1.2)
+        size = 15 + 150 * count / count.max()
+        axes.plot(confidence, right, color=ACCENT, linewidth=0.8)
+        axes.scatter(confidence, right, s=size, color=ACCENT, linewidths=0, alpha=0.8)
+        axes.set(xlabel="probability", ylabel="came true", xlim=(0, 1.03), ylim=(-0.03, 1.03))
+        return svg(figure)
+
+
 def _point_label(result: ProbeResult, fraction: float) -> str:
     point = next(p for p in result.curve if p.fraction == fraction)
     patients = "1 patient" if point.patients == 1 else f"{point.patients:.3g} patients"

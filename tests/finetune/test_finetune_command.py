@@ -179,3 +179,21 @@ def test_survival_of_bags_is_measured_by_concordance(
         assert value > 0.6
         predicted = pl.read_parquet(tmp_path / kind / "predictions.parquet")
         assert len(predicted) == 92
+
+
+def test_the_report_of_a_study_is_one_escaped_page(index: Path, tmp_path: Path, key: None) -> None:
+    names = bags(index)
+    table = tmp_path / "labels.csv"
+    evil = "<script>alert(1)</script>"
+    lines = [f"{name},{evil if n % 2 else 'plain'}" for n, name in enumerate(names)]
+    table.write_text("key,grade\n" + "\n".join(lines) + "\n")
+    settings = [*SMALL, "finetune.task=null", "finetune.validation=0.2"]
+    finetune(opened(index, "pathology/musk", settings), tmp_path / "out", labels=table)
+    done = CliRunner().invoke(app, ["report", str(tmp_path / "out")])
+    assert done.exit_code == 0, done.output
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert evil not in page
+    assert "&lt;script&gt;" in page
+    assert "came true" in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert str(tmp_path) not in page

@@ -34,7 +34,9 @@ def finetune(
     instances: Annotated[
         bool, typer.Option("--instances", help="Write down what each instance of a bag counted.")
     ] = False,
-    explain: Annotated[int, typer.Option(help="Draw this many test bags (implies that).")] = 0,
+    explain: Annotated[
+        int, typer.Option(help="Draw so many test bags of each class (implies that).")
+    ] = 0,
     workers: Annotated[int, typer.Option(help="Folds trained at once.")] = 1,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
     settings: Settings = None,
@@ -45,6 +47,7 @@ def finetune(
     Examples: medcl finetune idx -r pathology/abmil --labels slides.csv --folds 5 --out study ·
     medcl finetune run --labels l.csv --out study
     """
+    from medcl.finetune import explain as explaining
     from medcl.finetune import finetune as tuning
 
     asked = [f"finetune.folds={folds}"] * (folds is not None)
@@ -60,7 +63,9 @@ def finetune(
     }
     if imbalance is None:
         results = [tuning.finetune(source_, out, **options)]
+        drawn, problems = explaining.explain(source_, out, explain) if explain else ([], [])
     else:
+        drawn, problems = [], []
         results = tuning.imbalanced(source_, out, tuning.ratios(imbalance), **options)
     if json:
         show.as_json([r.as_dict() for r in results] if imbalance else results[0].as_dict())
@@ -70,4 +75,8 @@ def finetune(
         if result.figures.classes:
             show.table("Class by class", *result.by_class())
         typer.echo(result.verdict())
+    for problem in problems:
+        typer.echo(problem)
+    if drawn:
+        typer.echo(f"Explained: {len(drawn)} bags in {drawn[0].parent}")
     typer.echo(f"Next: medcl report {out}")

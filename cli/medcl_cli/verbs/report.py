@@ -11,7 +11,9 @@ from medcl_cli import show
 
 
 def report(
-    run: Annotated[Path, typer.Argument(help="A run; probe it first for the comparison.")],
+    run: Annotated[
+        Path, typer.Argument(help="A run, or a folder of medcl finetune.")
+    ],
     out: Annotated[
         Path | None, typer.Option(help="The HTML file; RUN/report.html by default.")
     ] = None,
@@ -20,14 +22,20 @@ def report(
     ] = None,
     json: show.Json = False,
 ) -> None:
-    """Write one self-contained HTML page about a run.
+    """Write one self-contained HTML page about a run, or a training with labels.
 
     Example: medcl report run
     """
-    from medcl.report.report import write
-    from medcl.run import Run
+    out = out or run / "report.html"
+    if (run / "finetune.json").is_file():
+        from medcl.report import finetuned
 
-    path = write(Run.open(run), out or run / "report.html", probe=probe)
+        path = finetuned.write(run, out)
+    else:
+        from medcl.report.report import write
+        from medcl.run import Run
+
+        path = write(Run.open(run), out, probe=probe)
     if json:
         show.as_json({"report": path})
     else:

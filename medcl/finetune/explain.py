@@ -1,0 +1,99 @@
+"""What the instances of test bags counted for, drawn by the plugin.
+
+::
+
+    OUT/explained/<item>/instances.parquet     x, y and a score for each instance
+    OUT/explained/<item>/<class>/…             what the plugin draws, if it can
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from medcl import plugin as plugins
+from medcl.archive.atomic import replacing
+from medcl.archive.index import Index
+from medcl.archive.reading import read_table
+from medcl.errors import MedclError
+from medcl.finetune import training
+from medcl.finetune.finetune import Source
+from medcl.finetune.training import SCORE
+from medcl.registry import resolve
+from medcl.run import load_samples
+
+FOLDER = "explained"
+_REMEDY = "Run the same medcl finetune with --instances into another --out."
+
+
+def explain(source: Source, out: Path, count: int) -> tuple[list[Path], list[str]]:
+    """Draw the first ``count`` test bags of each class, as the first repeat saw them.
+
+    Bags whose instances have no place are written as a table alone. What cannot be drawn is said
+    and costs its own bag.
+
+    Args:
+        source: what was trained.
+        out: the study's folder.
+        count: bags of each class.
+
+    Returns:
+        The folders, and what went wrong, a sentence each.
+
+    Raises:
+        MedclError: if the study was made without instances.
+    """
+    samples = load_samples(source.recipe, source.data, task=source.recipe.finetune.task)
+    item_of = dict(zip(samples.ids, samples.items, strict=True))
+    index = Index.open(source.data)
+    draw = plugins.get(source.recipe.plugin).explain
+    folders, problems = [], []
+    for name, frame in chosen(out, count):
+        folder = out / FOLDER / name
+        with replacing(folder / training.INSTANCES) as temporary:
+            frame.write_parquet(temporary)
+        folders.append(folder)
+        if draw is None or "x" not in frame.columns:
+            continue
+        item = item_of[name]
+        files = [index.archive / file for file in index.files(item)]
+        tile = samples.facts.get(item, {}).get("tile")
+        coords = frame.select("x", "y").to_numpy()
+        for column in [c for c in frame.columns if c.startswith(SCORE)]:
+            where = folder / re.sub(r"[^\w-]", "_", column.removeprefix(SCORE))
+            try:
+                resolve(draw)(files, coords, tile, unit(frame[column].to_numpy()), where)
+            except MedclError as error:
+                problems.append(f"{name} is not drawn: {error}")
+                break
+    return folders, problems
+
+
+def chosen(out: Path, count: int) -> list[tuple[str, pl.DataFrame]]:
+    """The first bags of each class among the tested ones of the first repeat, with instances.
+
+    Raises:
+        MedclError: if instances were not written down.
+    """
+    tables = sorted((out / training.FOLDER).glob(f"r0f*/{training.INSTANCES}"))
+    if not tables:
+        raise MedclError(
+            f"{out} holds no instances: the study was made without --instances, or its samples are "
+            f"no bags. {_REMEDY}"
+        )
+    predicted = read_table(out / training.PREDICTIONS, _REMEDY).filter(pl.col("repeat") == 0)
+    truth = [name for name in predicted.columns if name.startswith("truth.")]
+    wanted = predicted.group_by(truth, maintain_order=True).head(count)["id"].to_list()
+    instances = pl.concat([read_table(path, _REMEDY) for path in tables])
+    held = instances.filter(pl.col("id").is_in(wanted)).partition_by("id", as_dict=True)
+    return [(name, held[name,].sort("instance")) for name in wanted]
+
+
+def unit(scores: NDArray) -> NDArray[np.float64]:
+    """Scores by rank within the bag, 0 … 1: attention of thousands of tiles is tiny everywhere."""
+    order = np.unique(scores, return_inverse=True)[1].astype(np.float64)
+    return order / max(1.0, order.max())

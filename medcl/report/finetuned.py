@@ -1,0 +1,73 @@
+"""One self-contained HTML page about a study of training with labels (`medcl.finetune`)."""
+
+from __future__ import annotations
+
+import base64
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import medcl
+from medcl.archive.atomic import write_text
+from medcl.finetune.explain import FOLDER
+from medcl.finetune.result import FinetuneResult
+from medcl.recipe import text
+from medcl.report import plots
+from medcl.report.commands import without_paths
+from medcl.report.report import figure, share
+
+PICTURES = 12
+"""At most so many heat maps are shown, of at most so many bytes each: the page is one file."""
+LARGEST = 2**21
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A drawing of a test bag."""
+
+    name: str
+    image: str
+
+
+def write(study: Path, out: Path) -> Path:
+    """Write the report of a study; returns ``out``.
+
+    Raises:
+        UsageError: if the folder holds no finished study.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    result = FinetuneResult.load(study)
+    environment = Environment(
+        loader=PackageLoader("medcl.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"figure": figure, "share": share}
+    page = environment.get_template("finetuned.html.j2").render(
+        r=result,
+        table=result.table(),
+        classes=result.by_class(),
+        reliability=plots.reliability(result.figures.reliability),
+        pictures=pictures(study),
+        recipe=text(study / "recipe.yaml"),
+        command=without_paths(result.command) or "medcl finetune IDX -r RECIPE.yaml --out OUT",
+        version=medcl.__version__,
+        written=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+    )
+    write_text(out, page)
+    return out
+
+
+def pictures(study: Path) -> list[Picture]:
+    """Heat maps that `medcl finetune --explain` left, if it did."""
+    shown = []
+    for path in sorted((study / FOLDER).glob("*/**/*.png")):
+        if path.stat().st_size <= LARGEST and len(shown) < PICTURES:
+            data = base64.b64encode(path.read_bytes()).decode("ascii")
+            bag, *where = path.relative_to(study / FOLDER).with_suffix("").parts
+            name = f"{bag}: {', '.join(where)}"
+            shown.append(Picture(name, f"data:image/png;base64,{data}"))
+    return shown
