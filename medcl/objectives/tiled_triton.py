@@ -10,6 +10,8 @@ gradient of y is the same kernel with x and y exchanged (Dao 2022, arXiv 2205.14
 float32 proper, not TF32: similarities over τ = 0.01 need the digits.
 """
 
+# mypy: allow-untyped-defs, disable-error-code="misc"
+
 from __future__ import annotations
 
 from typing import Any
