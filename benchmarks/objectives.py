@@ -2,6 +2,7 @@
 
     python benchmarks/objectives.py            # all rows of the table
     python benchmarks/objectives.py --threads 1
+    python benchmarks/objectives.py --device cuda    # adds medcl's Triton kernels; wants triton
 
 Wants torch and medcl beside the peers, which need no more of their dependencies than this:
 
@@ -20,6 +21,7 @@ import argparse
 import functools
 import importlib
 import json
+import os
 import platform
 import resource
 import subprocess
@@ -36,6 +38,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
 REPEATS, ROUNDS, DIM, TAU = 3, 2, 128, 0.1
+TRITON = "medcl, Triton"
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 # (what, contender, samples): the first contender of a row is what the others are divided by.
@@ -73,19 +76,19 @@ def import_lightly() -> types.ModuleType:
 
 def plain_nt_xent(a: Tensor, b: Tensor) -> Tensor:
     z = normalize(torch.cat([a, b]))
-    s = (z @ z.T / TAU).masked_fill(torch.eye(len(z), dtype=torch.bool), -torch.inf)
-    return cross_entropy(s, torch.arange(len(z)).roll(len(a)))
+    at = torch.arange(len(z), device=z.device)
+    return cross_entropy((z @ z.T / TAU).fill_diagonal_(-torch.inf), at.roll(len(a)))
 
 
 def plain_info_nce(a: Tensor, b: Tensor) -> Tensor:
     s = normalize(a) @ normalize(b).T / TAU
-    t = torch.arange(len(a))
+    t = torch.arange(len(a), device=a.device)
     return (cross_entropy(s, t) + cross_entropy(s.T, t)) / 2
 
 
-def contender(what: str, who: str, n: int) -> Loss:
+def contender(what: str, who: str, n: int, device: str) -> Loss:
     """The loss of two tensors of ``n`` embeddings."""
-    labels = torch.arange(n) % 100
+    labels = torch.arange(n, device=device) % 100
     if who == "lightly":
         return import_lightly().NTXentLoss(temperature=TAU, gather_distributed=False)
     if who == "pytorch-metric-learning":
@@ -93,7 +96,7 @@ def contender(what: str, who: str, n: int) -> Loss:
 
         if what == "NT-Xent":
             loss = losses.NTXentLoss(temperature=TAU)
-            pairs = torch.arange(n).repeat(2)
+            pairs = torch.arange(n, device=device).repeat(2)
             return lambda a, b: loss(torch.cat([a, b]), pairs)
         loss = losses.SupConLoss(temperature=TAU)
         return lambda a, b: loss(a, labels)
@@ -110,39 +113,48 @@ def contender(what: str, who: str, n: int) -> Loss:
     return lambda a, b: info_nce(a, b, temperature=TAU, symmetric=True)
 
 
-def peak_mb() -> float:
+def peak_mb(device: str) -> float:
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
     kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return kilobytes / (2**20 if platform.system() == "Darwin" else 2**10)
 
 
-def measure(what: str, who: str, n: int, threads: int) -> dict[str, float]:
+def measure(what: str, who: str, n: int, threads: int, device: str = "cpu") -> dict[str, float]:
     """In a process of its own: seconds, megabytes over the inputs, and the loss."""
     torch.set_num_threads(threads)
+    os.environ["MEDCL_TRITON"] = "1" if who == TRITON else "0"
+    done = torch.cuda.synchronize if device == "cuda" else lambda: None
     rng = torch.Generator().manual_seed(0)
-    loss_of = contender(what, who, n)
-    warm = [torch.randn(64, DIM, generator=rng).requires_grad_() for _ in range(2)]
-    contender(what, who, 64)(*warm).backward()  # libraries loaded, threads started
-    a = torch.randn(n, DIM, generator=rng).requires_grad_()
-    b = (a.detach() + torch.randn(n, DIM, generator=rng)).requires_grad_()
-    before = peak_mb()
+    loss_of = contender(what, who, n, device)
+    warm = [torch.randn(64, DIM, generator=rng).to(device).requires_grad_() for _ in range(2)]
+    contender(what, who, 64, device)(*warm).backward()  # libraries loaded, threads started
+    a = torch.randn(n, DIM, generator=rng).to(device)
+    b = a + torch.randn(n, DIM, generator=rng).to(device)
+    a, b = a.requires_grad_(), b.requires_grad_()
+    before = peak_mb(device)
     seconds, cpu = [], []
     for _ in range(REPEATS):
         a.grad = b.grad = None
+        done()
         start, start_cpu = time.perf_counter(), time.process_time()
         loss = loss_of(a, b)
         loss.backward()
+        done()
         seconds.append(time.perf_counter() - start)
         cpu.append(time.process_time() - start_cpu)
-    grown = peak_mb() - before
+    grown = peak_mb(device) - before
     return {"seconds": min(seconds), "cpu": min(cpu), "mb": grown, "loss": loss.item()}
 
 
-def in_turns(what: str, contenders: list[str], n: int, threads: int) -> dict[str, dict]:
+def in_turns(
+    what: str, contenders: list[str], n: int, threads: int, device: str
+) -> dict[str, dict]:
     """Each contender's best of `ROUNDS` rounds."""
     best: dict[str, dict] = {}
     for _ in range(ROUNDS if len(contenders) > 1 else 1):
         for who in contenders:
-            job = json.dumps([what, who, n, threads])
+            job = json.dumps([what, who, n, threads, device])
             command = [sys.executable, __file__, "--job", job]
             run = subprocess.run(command, capture_output=True, text=True, check=False)
             if run.returncode:
@@ -157,6 +169,7 @@ def in_turns(what: str, contenders: list[str], n: int, threads: int) -> dict[str
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--job", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.job:
@@ -166,6 +179,8 @@ def main() -> None:
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    if options.device == "cuda":
+        names = [torch.cuda.get_device_name()]
     peers = ", ".join(f"{p} {version(p)}" for p in ("torch", "lightly", "pytorch-metric-learning"))
     print(
         f"{names[0]}, {options.threads} threads; {peers}; d = {DIM}, float32, forward + backward\n"
@@ -174,7 +189,9 @@ def main() -> None:
     columns += ["peak MB over inputs", "× medcl", "loss"]
     print("| " + " | ".join(columns) + " |\n" + "|---" * len(columns) + "|", flush=True)
     for what, contenders, n in ROWS:
-        best = in_turns(what, contenders, n, options.threads)
+        if options.device == "cuda":
+            contenders = [contenders[0], TRITON, *contenders[1:]]
+        best = in_turns(what, contenders, n, options.threads, options.device)
         ours = best["medcl"]
         for who, got in best.items():
             cells = [what, f"{n:,}", who]
