@@ -102,6 +102,8 @@ def build(
     archive, out = archive.resolve(), out.resolve()
     if out == archive:
         raise UsageError(f"The index cannot be the archive itself ({out}). Choose another --out.")
+    if reader is not None:  # as it will be read again: the keys of YAML may be numbers
+        reader = json.loads(json.dumps(reader, default=str))
     checked(plugin.scan, reader or {}, "reader")
     assignment = assign.load(patient_from, table)
     walked = walk(archive, skip=out)

@@ -45,7 +45,9 @@ def _table(path: Path, settings: Settings) -> tabular.Table | long.Long:
     with path.open("rb") as handle:
         found = layout(handle.read(_HEAD), settings)
     head = _frame(path, found, None, rows=200)
-    numbers = [_numeric(column, found.decimal_comma) for column in head]
+    # A named column without any cell is a channel that recorded nothing.
+    named = found.names is not None
+    numbers = [_numeric(column, found.decimal_comma, empty=named) for column in head]
     kinds: list[type[pl.DataType]] = [pl.Float64 if number else pl.String for number in numbers]
     frame = _frame(path, found, kinds)
     form = "TSV" if found.delimiter == "\t" and found.width > 1 else "CSV"
@@ -79,7 +81,7 @@ def _frame(
             has_header=False,
             new_columns=names,
             schema=dict(zip(names, types, strict=True)),
-            skip_lines=found.skip + (found.names is not None),
+            skip_lines=found.skip,
             comment_prefix="#",
             decimal_comma=found.decimal_comma,
             null_values=[*MISSING, *(word.upper() for word in MISSING), "NaN"],
@@ -94,8 +96,10 @@ def _frame(
         ) from None
 
 
-def _numeric(column: pl.Series, comma: bool) -> bool:
-    """Whether most of a column's cells are numbers."""
+def _numeric(column: pl.Series, comma: bool, *, empty: bool) -> bool:
+    """Whether most of a column's cells are numbers; ``empty`` where it has none."""
+    if column.null_count() == len(column):
+        return empty
     texts = column.drop_nulls().str.strip_chars(" '\"")
     if comma:
         texts = texts.str.replace(",", ".", literal=True)

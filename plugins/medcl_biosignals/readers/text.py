@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from medcl_biosignals.readers.contract import BadSignal, Settings
+from medcl_biosignals.readers.measures import known_unit
 
 DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "space": " ", "pipe": "|"}
 MISSING = ("", "na", "n/a", "nan", "null", "none", "-", "--", "?", "inf", "-inf")
@@ -24,7 +25,7 @@ class Layout:
         encoding: as Python calls it.
         delimiter: one character.
         decimal_comma: whether 0,5 is a half.
-        skip: lines before the header, or the data.
+        skip: lines before the data.
         names: of the columns, in units where those are in the name; None without a header.
         width: columns.
     """
@@ -69,20 +70,31 @@ def layout(head: bytes, settings: Settings) -> Layout:
     if comma and delimiter == ",":
         delimiter = ";"  # one column: never found
     width = Counter(len(cells(line, delimiter)) for line in body).most_common(1)[0][0]
-    for n, line in used:
-        row = cells(line, delimiter)
-        if len(row) != width:
-            continue
-        if any(_is_number(cell, comma) for cell in row):
-            return Layout(encoding, delimiter, comma, n, None, width)
-        return Layout(encoding, delimiter, comma, n, tuple(row), width)
-    raise BadSignal("not-a-signal", "a text file that is no table of numbers")
+    rows = [(n, row) for n, line in used for row in [cells(line, delimiter)] if len(row) == width]
+    skip, first = rows[0]
+    if any(_is_number(cell, comma) for cell in first):
+        return Layout(encoding, delimiter, comma, skip, None, width)
+    names = tuple(first)
+    if len(rows) > 1 and _are_units(rows[1][1]):  # a line of units below, as PhysioNet writes it
+        skip, units = rows[1]
+        known = (known_unit(unit) not in ("", "other") for unit in units)
+        names = tuple(
+            f"{name} [{unit}]" if fits else name
+            for name, unit, fits in zip(names, units, known, strict=True)
+        )
+    return Layout(encoding, delimiter, comma, skip + 1, names, width)
+
+
+def _are_units(row: list[str]) -> bool:
+    """Whether most cells but the first, that of the times, are units."""
+    rest = row[1:] or row
+    return sum(known_unit(cell) not in ("", "other") for cell in rest) > len(rest) / 2
 
 
 def cells(line: str, delimiter: str) -> list[str]:
     """A line's cells, without quotes and blanks; several blanks in a row are one delimiter."""
     parts = line.split() if delimiter == " " else line.rstrip("\r\n").split(delimiter)
-    return [part.strip().strip('"').strip() for part in parts]
+    return [part.strip().strip("\"'").strip() for part in parts]
 
 
 def _decoded(head: bytes) -> tuple[str, str]:
