@@ -38,17 +38,17 @@ def jpeg(x: Tensor, quality: Tensor) -> Tensor:
     down, right = -height % 8, -width % 8
     padded = F.pad(x, (0, right, 0, down), mode="replicate") if down or right else x
     colours = torch.tensor(_YCC, device=x.device)
-    ycc = torch.einsum("kc,bchw->bkhw", colours, padded * 255)
+    ycc = torch.einsum("kc,bchw->bkhw", colours, padded * 255).round()
     ycc = ycc - torch.tensor([128.0, 0.0, 0.0], device=x.device).view(1, 3, 1, 1)
     rows, columns = padded.shape[2] // 8, padded.shape[3] // 8
     blocks = ycc.unflatten(3, (columns, 8)).unflatten(2, (rows, 8)).transpose(3, 4)
     cosine = _cosine(x.device)
     tables = _tables(quality)[:, :, None, None]  # (B, 3, 1, 1, 8, 8)
     kept = (cosine @ blocks @ cosine.T / tables).round() * tables
-    back = (cosine.T @ kept @ cosine).transpose(3, 4).flatten(4, 5).flatten(2, 3)
+    back = (cosine.T @ kept @ cosine).round().transpose(3, 4).flatten(4, 5).flatten(2, 3)
     back = back + torch.tensor([128.0, 0.0, 0.0], device=x.device).view(1, 3, 1, 1)
     rgb = torch.einsum("kc,bchw->bkhw", colours.inverse(), back)
-    return (rgb[..., :height, :width] / 255).clamp(0, 1)
+    return (rgb[..., :height, :width].round() / 255).clamp(0, 1)
 
 
 def _tables(quality: Tensor) -> Tensor:

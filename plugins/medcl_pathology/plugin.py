@@ -46,4 +46,6 @@ plugin = Plugin(
             about="The class of a bag, as in MUSK, Elephant and Fox.",
         ),
     },
+    baselines={"handmade": "medcl_pathology.baselines:handmade"},
+    preview="medcl_pathology.preview:preview",
 )

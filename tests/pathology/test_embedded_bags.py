@@ -1,4 +1,4 @@
-"""medcl embed: slides to bags, whole, resumable, shared out, and read back by other tools' layout."""
+"""medcl embed: slides to bags, whole, resumable, shared out, in the layout of other tools."""
 
 from __future__ import annotations
 
