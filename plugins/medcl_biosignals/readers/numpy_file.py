@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -38,7 +39,10 @@ def _open(path: Path) -> Variables:
         if path.suffix.lower() == ".npy":
             with path.open("rb") as handle:
                 shape, dtype = _head(handle)
+                held = path.stat().st_size - handle.tell()
             _numeric(dtype)
+            if held < math.prod(shape) * dtype.itemsize:
+                raise BadSignal("truncated", "the file ends before the last sample of its array")
             return Variables([Variable("", shape, lambda: _load(path))])
         return _archive(path)
     except (ValueError, EOFError, OSError, zipfile.BadZipFile, KeyError) as error:

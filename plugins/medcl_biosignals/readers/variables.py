@@ -97,7 +97,7 @@ def read(held: Variables, settings: Settings, span: Span | None) -> Recording:
     samples = []
     for line, fs in zip(lines, rates, strict=True):
         if line.source.name not in loaded:
-            loaded[line.source.name] = np.squeeze(line.source.load())
+            loaded[line.source.name] = np.squeeze(_load(line.source))
         values = loaded[line.source.name]
         if line.index is not None:
             along = values if values.shape[0] <= values.shape[1] else values.T
@@ -107,6 +107,15 @@ def read(held: Variables, settings: Settings, span: Span | None) -> Recording:
         first, last = bounds(span, fs, len(row))
         samples.append(row[first:last])
     return Recording(_channels(lines, rates), samples)
+
+
+def _load(variable: Variable) -> np.ndarray:
+    try:
+        return variable.load()
+    except Exception as error:  # each library raises its own for a damaged file
+        raise BadSignal(
+            "bad-signal", f"an array is cut off or damaged ({type(error).__name__})"
+        ) from error
 
 
 def _channels(lines: list[_Line], rates: list[float]) -> tuple[Channel, ...]:
@@ -192,7 +201,7 @@ def _rates(
     clock = _clock(held, lines, settings)
     if clock is not None:
         unit = settings.time_unit or unit_of_time(clock.name)
-        since, assumed = times.seconds(np.squeeze(clock.load()).astype(np.float64), unit)
+        since, assumed = times.seconds(np.squeeze(_load(clock)).astype(np.float64), unit)
         grid = times.grid(since, settings.fs or said)
         return [grid.fs] * len(lines), grid, (*assumed, *grid.findings)
     findings = []
