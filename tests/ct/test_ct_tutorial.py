@@ -69,6 +69,21 @@ def test_every_command_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.Mon
         assert told in page
 
 
+@pytest.mark.slow
+def test_the_demo_says_what_three_people_can_say(tmp_path: Path) -> None:
+    tiny = ["trainer.steps=3", "monitor.samples=16", "encoder.base=4", "method.hidden=16"]
+    command = ["demo", "--plugin", "ct", "--out", str(tmp_path / "demo")]
+    done = CliRunner().invoke(
+        app, [*command, *(w for one in tiny for w in ("-s", one))], catch_exceptions=False
+    )
+    assert done.exit_code == 0, done.output
+    for told in ("pretrained", "random", "chance", "40 samples of 1 patient", "each among 20"):
+        assert told in done.output
+    page = (tmp_path / "demo" / "report.html").read_text(encoding="utf-8")
+    assert "found again in another reconstruction" in page
+    assert "no figure here speaks of other patients" in page
+
+
 def test_the_tutorial_names_real_findings_and_recipes() -> None:
     from medcl import recipe as recipes
     from medcl_ct.findings import FINDINGS
