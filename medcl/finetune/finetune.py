@@ -111,19 +111,22 @@ def finetune(
     recipe, data, run = source.recipe, source.data, source.run
     recipe.part("classifier")
     index = Index.open(data)
-    samples = load_samples(recipe, data, task=recipe.finetune.task, workers=max(2, workers))
+    name = _task(recipe, labels)
+    samples = load_samples(recipe, data, task=name, workers=max(2, workers))
     found = tables.read(labels, index) if labels is not None else tables.Labels()
+    own = list(samples.labels)
     samples = tables.add(samples, found, index)
-    task = None
-    if recipe.finetune.task is not None:
-        task = plugins.get(recipe.plugin).tasks[recipe.finetune.task]
-    elif recipe.finetune.label is None and recipe.finetune.kind != "multilabel":
-        recipe = _only_label(recipe, found, samples)
+    task = None if name is None else plugins.get(recipe.plugin).tasks[name]
+    if task is None and recipe.finetune.label is None and recipe.finetune.kind != "multilabel":
+        recipe = _with_label(recipe, [*found.columns] or own)
     given = _given(recipe, samples, index, split, run)
     samples, truth, rows, without = labelled(samples, truths.truth(samples, recipe.finetune, task))
     notes = list(found.notes)
     if without:
-        notes.append(f"{without:,} items have no label and were left out.")
+        what = "items have" if without > 1 else "item has"
+        notes.append(
+            f"{without:,} {what} no label and {'were' if without > 1 else 'was'} left out."
+        )
     if run is not None and recipe.finetune.folds is not None:
         notes.append("Pretraining saw the tested patients too, though without labels.")
     place = dict(index.items.select("id", "site").iter_rows())
@@ -142,9 +145,18 @@ def finetune(
     return result
 
 
-def _only_label(recipe: Recipe, found: tables.Labels, samples: Samples) -> Recipe:
-    """The table's only label column, if nothing else says which one is meant."""
-    columns = [name for name in found.columns if name not in (SPLIT, recipe.split.given)]
+def _task(recipe: Recipe, labels: Path | None) -> str | None:
+    """The plugin's task that is learnt: the recipe's; the probe's, where nothing else is said."""
+    asked = recipe.finetune
+    if asked.task is not None:
+        return asked.task
+    said = labels is not None or asked.label is not None or asked.kind != "auto"
+    return None if said else recipe.probe.task
+
+
+def _with_label(recipe: Recipe, columns: Sequence[str]) -> Recipe:
+    """The only label column, if nothing says which one is meant."""
+    columns = [name for name in columns if name not in (SPLIT, recipe.split.given)]
     if len(columns) != 1:
         return recipe
     chosen = recipe.finetune.model_copy(update={"label": columns[0]})
