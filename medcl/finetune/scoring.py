@@ -141,7 +141,7 @@ def measure(
     if found.kind == "multilabel":
         codes = np.nan_to_num(found.y, nan=-1).astype(np.int64)
         return metrics.measure("multilabel", codes, chance, weight)
-    kind = "binary" if found.kind == "binary" else "multiclass"
+    kind: metrics.Kind = "binary" if found.kind == "binary" else "multiclass"
     made = metrics.measure(kind, found.y, chance, weight)
     right = chance.argmax(1) == found.y
     total = weight.total(np.ones(len(found)))

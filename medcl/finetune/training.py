@@ -89,7 +89,8 @@ def train(work: Work, part: Part) -> None:
     start = time.perf_counter()
     settings, device = work.recipe.finetune, torch.device(work.device)
     seed = derive(work.recipe.seed, part.repeat, part.fold)
-    found, edges = work.truth, ()
+    found = work.truth
+    edges: tuple[float, ...] = ()
     if found.kind == "hazard":
         found, edges = truths.cut(found, part.train, settings.intervals)
     outputs = truths.outputs(found, part.train, settings)

@@ -63,7 +63,7 @@ def write(study: Path, out: Path) -> Path:
 
 def pictures(study: Path) -> list[Picture]:
     """Heat maps that `medcl finetune --explain` left, if it did."""
-    shown = []
+    shown: list[Picture] = []
     for path in sorted((study / FOLDER).glob("*/**/*.png")):
         if path.stat().st_size <= LARGEST and len(shown) < PICTURES:
             data = base64.b64encode(path.read_bytes()).decode("ascii")

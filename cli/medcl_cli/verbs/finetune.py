@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -52,8 +52,8 @@ def finetune(
 
     asked = [f"finetune.folds={folds}"] * (folds is not None)
     asked += [f"finetune.repeats={repeats}"] * (repeats is not None)
-    source_ = tuning.opened(source, recipe, [*(settings or ()), *asked])
-    options = {
+    trained = tuning.opened(source, recipe, [*(settings or ()), *asked])
+    options: dict[str, Any] = {
         "labels": labels,
         "split": split,
         "instances": instances or explain > 0,
@@ -62,11 +62,11 @@ def finetune(
         "command": show.command(),
     }
     if imbalance is None:
-        results = [tuning.finetune(source_, out, **options)]
-        drawn, problems = explaining.explain(source_, out, explain) if explain else ([], [])
+        results = [tuning.finetune(trained, out, **options)]
+        drawn, problems = explaining.explain(trained, out, explain) if explain else ([], [])
     else:
         drawn, problems = [], []
-        results = tuning.imbalanced(source_, out, tuning.ratios(imbalance), **options)
+        results = tuning.imbalanced(trained, out, tuning.ratios(imbalance), **options)
     if json:
         show.as_json([r.as_dict() for r in results] if imbalance else results[0].as_dict())
         return
