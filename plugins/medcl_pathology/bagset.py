@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -48,8 +49,8 @@ def bags(
             "There is no bag. Make bags of slides with medcl embed IDX --encoder … --out BAGS, "
             "and give them with -s dataset.bags=BAGS."
         )
-    shapes = [_shape(row["id"], arrays, folder) for row in rows]
-    widths = {features for _, features, _ in shapes}
+    found = [_heading(row, arrays, folder) for row in rows]
+    widths = {bag.features for bag in found}
     if len(widths) > 1:
         raise UsageError(
             f"The bags' features differ in width ({', '.join(map(str, sorted(widths)))}): index "
@@ -65,31 +66,44 @@ def bags(
             arrays=arrays,
             ids=ids,
             folder=folder,
-            placed=all(placed for _, _, placed in shapes),
+            placed=all(bag.placed for bag in found),
         ),
         labels=labels(rows),
         facts={
-            row["id"]: {"instances": count, **({"tile": tile} if (tile := row.get("tile")) else {})}
-            for row, (count, _, _) in zip(rows, shapes, strict=True)
+            row["id"]: {"instances": bag.instances, "tile": bag.tile}
+            for row, bag in zip(rows, found, strict=True)
         },
     )
 
 
-def _shape(item: str, arrays: Arrays, folder: Path | None) -> tuple[int, int, bool]:
-    """Instances, features, and whether it has coordinates."""
+@dataclass(frozen=True)
+class _Heading:
+    """Of a bag: its shape, whether it has coordinates, and the side of a tile in their unit."""
+
+    instances: int
+    features: int
+    placed: bool
+    tile: float | None
+
+
+def _heading(row: dict[str, Any], arrays: Arrays, folder: Path | None) -> _Heading:
     if folder is None:
-        held = arrays(item)
+        held = arrays(row["id"])
         count, width = held["features"].shape
-        return int(count), int(width), "coords" in held
+        return _Heading(int(count), int(width), "coords" in held, row.get("tile"))
     import h5py
 
     try:
-        with h5py.File(folder / f"{item}.h5", "r") as file:
+        with h5py.File(folder / f"{row['id']}.h5", "r") as file:
             count, width = file["features"].shape
-            return int(count), int(width), "coords" in file
+            tile = file.attrs.get("span_x")
+            return _Heading(
+                int(count), int(width), "coords" in file, None if tile is None else float(tile)
+            )
     except (OSError, KeyError, ValueError):
         raise MedclError(
-            f"The bag {folder / item}.h5 is damaged. Remove it and run the same medcl embed."
+            f"The bag of item {row['id']} is damaged. Remove {row['id']}.h5 and run the same "
+            "medcl embed."
         ) from None
 
 

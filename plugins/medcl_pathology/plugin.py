@@ -47,5 +47,6 @@ plugin = Plugin(
         ),
     },
     baselines={"handmade": "medcl_pathology.baselines:handmade"},
+    explain="medcl_pathology.heatmap:explain",
     preview="medcl_pathology.preview:preview",
 )
