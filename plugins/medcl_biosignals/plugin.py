@@ -28,6 +28,7 @@ plugin = Plugin(
         "tcn": "medcl_biosignals.encoders.tcn:tcn",
         "vit1d": "medcl_biosignals.encoders.vit:vit1d",
         "patchtst": "medcl_biosignals.encoders.vit:patchtst",
+        "two-towers": "medcl_biosignals.encoders.towers:two_towers",
     },
     tasks={
         "aami": Task(
@@ -44,8 +45,23 @@ plugin = Plugin(
             dataset={**_BEAT, "classes": ("N", "S", "V")},
             about="Beats into N, S and V; the rare fusion and unclassifiable beats left out.",
         ),
+        "rhythm": Task(
+            label="rhythm",
+            kind="multiclass",
+            classes=("N", "AFIB"),
+            dataset={"kind": "window", "rhythms": ("N", "AFIB")},
+            about="Windows of sinus rhythm against atrial fibrillation, where rhythms are marked.",
+        ),
     },
-    methods={"alike-beats": "medcl_biosignals.methods.alike_beats:AlikeBeats"},
+    methods={
+        "alike-beats": "medcl_biosignals.methods.alike_beats:AlikeBeats",
+        "order-aware": "medcl_biosignals.methods.order:OrderAware",
+        "quantised": "medcl_biosignals.methods.quantised:Quantised",
+        "similar-snippets": "medcl_biosignals.methods.similar_snippets:SimilarSnippets",
+        "forecast": "medcl_biosignals.methods.forecast:Forecast",
+        "cross-modal": "medcl_biosignals.methods.cross_modal:CrossModal",
+        "unicon": "medcl_biosignals.methods.unicon:UniCon",
+    },
     baselines={
         "handmade": "medcl_biosignals.baselines:handmade",
         "raw": "medcl_biosignals.baselines:raw",

@@ -1,0 +1,68 @@
+"""Two networks side by side, one for each of two sensors."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from medcl_biosignals.encoders.resnet import ResNet1d
+
+
+class TwoTowers(nn.Module):
+    """See `two_towers`."""
+
+    def __init__(self, first: nn.Module, second: nn.Module, split: int, width: int) -> None:
+        super().__init__()
+        self.first, self.second = first, second
+        self.split, self.width = split, width
+
+    def both(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C, T) → the embeddings of either sensor, (B, width/2) each."""
+        return self.first(x[:, : self.split]), self.second(x[:, self.split :])
+
+    def present(self, x: Tensor) -> Tensor:
+        """(B,) whether a window has a signal of both sensors."""
+        there = (torch.nan_to_num(x) != 0).any(dim=-1)  # (B, C)
+        return there[:, : self.split].any(dim=1) & there[:, self.split :].any(dim=1)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, C, T) → (B, width)
+        return torch.cat(self.both(x), dim=1)
+
+
+def two_towers(
+    *,
+    channels: int = 2,
+    split: int = 1,
+    widths: tuple[int, ...] = (32, 64, 128),
+    blocks: int = 1,
+    kernel: int = 7,
+    stride: int = 4,
+    norm: Literal["batch", "group", "layer"] = "batch",
+    pool: Literal["mean", "max", "meanmax", "centre"] = "mean",
+    width: int = 256,
+) -> nn.Module:
+    """A 1D ResNet for each of two sensors (ECG beside PPG), their embeddings side by side.
+
+    Each half can be used alone: it does not see the other. Parameters: 0.49 M by default.
+
+    Args:
+        channels: of the signal.
+        split: how many of them, from the first, are the first sensor's.
+        widths: channels of the stages, of both towers.
+        blocks: residual blocks a stage.
+        kernel: samples a convolution sees.
+        stride: of the stems.
+        norm: normalisation.
+        pool: over time, as in `medcl_biosignals.encoders.resnet.resnet1d`.
+        width: of the embedding, half of it each sensor's.
+
+    Returns:
+        a module (B, channels, T) → (B, width), for any T.
+    """
+    first, second = (
+        ResNet1d(count, widths, blocks, kernel, stride, norm, pool, width // 2)
+        for count in (max(split, 1), max(channels - split, 1))
+    )
+    return TwoTowers(first, second, split, width)
