@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Literal
 
@@ -11,6 +12,8 @@ import polars as pl
 from medcl.errors import MedclError, UsageError
 from medcl.plugin import Arrays, Samples
 from medcl_biosignals.aami import CLASSES
+from medcl_biosignals.annotations import RHYTHMS
+from medcl_biosignals.indices import INDICES, index
 from medcl_biosignals.quality import BLOCK_SECONDS
 from medcl_biosignals.rhythm import RATIOS, intervals, ratios
 
@@ -23,9 +26,12 @@ def dataset(
     seconds: float = 10.0,
     stride: float = 5.0,
     quality: float = 0.0,
+    minimum: Mapping[str, float] | None = None,
+    complete: bool = False,
     paced: bool = False,
     classes: tuple[str, ...] = CLASSES,
-    scale: Literal["window", "record"] = "window",
+    rhythms: tuple[str, ...] = ("N", "AFIB"),
+    scale: Literal["window", "robust", "record", "none"] = "window",
 ) -> Samples:
     """The windows of a set of recordings.
 
@@ -37,30 +43,39 @@ def dataset(
         seconds: length of a window.
         stride: seconds between the starts of two windows; not used for beats.
         quality: leave out windows whose mean quality over the leads that are there is lower.
+        minimum: leave out windows in which another index is lower, such as ``{template: 0.6}``; see
+            `medcl_biosignals.indices`.
+        complete: leave out windows in which any lead that is there has a gap, not only those in
+            which all have one.
         paced: keep recordings with paced beats. The AAMI standard leaves them out.
         classes: AAMI classes in the order of their label; beats of others get the label −1.
-        scale: divide by the standard deviation of each window and lead, or of the whole lead, which
-            keeps how much larger one beat is than another. The window's mean is taken off first.
+        rhythms: names of `medcl_biosignals.annotations.RHYTHMS` in the order of their label;
+            windows of another, of several or of none get the label −1.
+        scale: "window": divide by the standard deviation of each window and lead, after its mean is
+            taken off; "robust": the same with the median and the median absolute deviation, which
+            an artefact moves less; "record": by that of the whole lead, which keeps how much larger
+            one beat is than another; "none": as prepared, in its unit, the level included.
 
     Returns:
         samples with ``x`` (B, C, T) float32 and ``fs`` (B,); for beats also the label ``aami``,
         ``rr`` (B, 4), how early the beat is (see `medcl_biosignals.rhythm`), and ``likeness``
-        (B, 6·C), how it compares with the beats beside it (see `medcl_biosignals.likeness`).
+        (B, 6·C), how it compares with the beats beside it (see `medcl_biosignals.likeness`). With
+        annotated rhythms there is the label ``rhythm`` too.
 
     Raises:
-        UsageError: for an unknown class or a window without length.
+        UsageError: for an unknown class, rhythm or index, or a window without length.
         MedclError: if no window is left.
     """
-    unknown = [c for c in classes if c not in CLASSES]
-    if unknown:
-        raise UsageError(f"dataset.classes: '{unknown[0]}' is none of {', '.join(CLASSES)}.")
+    _known(classes, CLASSES, "dataset.classes")
+    _known(rhythms, RHYTHMS, "dataset.rhythms")
+    _known(tuple(minimum or ()), INDICES, "dataset.minimum")
     if seconds <= 0 or stride < 0 or (kind == "window" and stride == 0):
         raise UsageError("dataset.seconds and dataset.stride must be above zero.")
     if not paced and "label.paced" in items.columns:
         items = items.filter(pl.col("label.paced").fill_null(False).not_())
 
     ids, owners, patients = [], [], []
-    starts, labels, beside = [], [], []
+    starts, labels, beside, heard = [], [], [], []
     fs, length = 0.0, 0
     for row in items.select("id", "patient").iter_rows(named=True):
         record = arrays(row["id"])
@@ -73,13 +88,17 @@ def dataset(
         else:
             first = np.arange(0, total - length + 1, max(round(stride * fs), 1))
         keep = _clear(first, length, np.asarray(record["gaps"]))
-        if quality > 0:
-            keep &= _quality(first, length, record, fs) >= quality
+        if complete:
+            keep &= _clear(first, length, _united(np.asarray(record["lost"])[:, 1:3]))
+        for name, least in {"quality": quality, **(minimum or {})}.items():
+            if name != "quality" or least > 0:
+                keep &= _mean(index(record, name), first, length, record, fs) >= least
         first = first[keep]
         if kind == "beat":
             labels.append(_labels(np.asarray(record["aami"])[keep], classes))
             context = [ratios(intervals(beats, fs)), np.asarray(record["likeness"])]
             beside.append(np.concatenate(context, axis=1)[keep])
+        heard.append(_rhythm(np.asarray(record["rhythms"]), first, length, rhythms))
         starts.append(first)
         ids += [f"{row['id']}:{start}" for start in first.tolist()]
         owners += [row["id"]] * len(first)
@@ -87,7 +106,7 @@ def dataset(
     if not ids:
         raise MedclError(
             f"No {kind} of {seconds:g} s is left: the recordings are shorter, or dataset.quality = "
-            f"{quality:g} is too strict."
+            f"{quality:g} or another minimum is too strict."
         )
     counts = [len(first) for first in starts]
     read = partial(
@@ -102,6 +121,8 @@ def dataset(
         beside=np.concatenate(beside) if kind == "beat" else None,
     )
     found = {"aami": np.concatenate(labels)} if kind == "beat" else {}
+    if any((label >= 0).any() for label in heard):
+        found["rhythm"] = np.concatenate(heard)
     return Samples(ids=ids, items=owners, patients=patients, read=read, labels=found)
 
 
@@ -131,10 +152,15 @@ def read_windows(
         spread[rows] = np.asarray(record["scale"])[None, :, None]
     assert x is not None
     assert spread is not None
-    x -= x.mean(axis=-1, keepdims=True)
+    if scale == "robust":
+        x -= np.median(x, axis=-1, keepdims=True)
+        spread = 1.4826 * np.median(np.abs(x), axis=-1, keepdims=True)
+    elif scale != "none":
+        x -= x.mean(axis=-1, keepdims=True)
     if scale == "window":
         spread = x.std(axis=-1, keepdims=True)
-    np.divide(x, spread, out=x, where=spread > 1e-6)
+    if scale != "none":
+        np.divide(x, spread, out=x, where=spread > 1e-6)
     batch = {"x": x, "fs": np.full(len(x), fs, dtype=np.float32)}
     if beside is not None:
         near = beside[which]
@@ -163,14 +189,52 @@ def _clear(first: np.ndarray, length: int, gaps: np.ndarray) -> np.ndarray:
     return (before < 0) | (gaps[np.maximum(before, 0), 1] <= first)
 
 
-def _quality(first: np.ndarray, length: int, record: object, fs: float) -> np.ndarray:
-    """Mean quality of the blocks that each window covers, over the leads that are there."""
-    blocks = np.asarray(record["quality"])[np.asarray(record["present"])].mean(axis=0)  # type: ignore[index]
+def _united(stretches: np.ndarray) -> np.ndarray:
+    """Stretches (L, 2) that may overlap → the same, joined and in order."""
+    joined: list[list[int]] = []
+    for first, last in sorted(stretches.tolist()):
+        if joined and first <= joined[-1][1]:
+            joined[-1][1] = max(joined[-1][1], last)
+        else:
+            joined.append([first, last])
+    return np.array(joined, dtype=np.int64).reshape(-1, 2)
+
+
+def _mean(
+    values: np.ndarray,
+    first: np.ndarray,
+    length: int,
+    record: Mapping[str, np.ndarray],
+    fs: float,
+) -> np.ndarray:
+    """Mean of an index over the blocks that each window covers, and the leads that are there."""
+    blocks = values[np.asarray(record["present"])].mean(axis=0)
     total = np.concatenate([[0.0], blocks.cumsum()])
     size = BLOCK_SECONDS * fs
     left = np.clip(np.floor(first / size).astype(int), 0, len(blocks) - 1)
     right = np.clip(np.ceil((first + length) / size).astype(int), left + 1, len(blocks))
     return (total[right] - total[left]) / (right - left)
+
+
+def _rhythm(
+    marks: np.ndarray, first: np.ndarray, length: int, rhythms: tuple[str, ...]
+) -> np.ndarray:
+    """The one rhythm of each window as an index into ``rhythms``; −1 for any other case."""
+    if not len(marks):
+        return np.full(len(first), -1, dtype=np.int64)
+    starts, codes = marks[:, 0], marks[:, 1]
+    begin = np.searchsorted(starts, first, side="right") - 1
+    end = np.searchsorted(starts, first + length - 1, side="right") - 1
+    table = np.array([rhythms.index(r) if r in rhythms else -1 for r in RHYTHMS] + [-1])
+    one = (begin >= 0) & (codes[np.maximum(begin, 0)] == codes[np.maximum(end, 0)])
+    one &= end - begin <= 1  # a mark may repeat the rhythm
+    return np.where(one, table[codes[np.maximum(begin, 0)]], -1).astype(np.int64)
+
+
+def _known(names: tuple[str, ...], known: tuple[str, ...], where: str) -> None:
+    for name in names:
+        if name not in known:
+            raise UsageError(f"{where}: '{name}' is none of {', '.join(known)}.")
 
 
 def _labels(aami: np.ndarray, classes: tuple[str, ...]) -> np.ndarray:

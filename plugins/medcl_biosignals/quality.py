@@ -40,7 +40,7 @@ def block_parts(raw: np.ndarray, fs: float, seconds: float) -> np.ndarray:
         (C, blocks, 3) in 0–1: `PARTS`.
     """
     blocks = block_count(seconds)
-    raw_blocks = _blocks(raw, round(BLOCK_SECONDS * fs), blocks)  # (C, blocks, n)
+    raw_blocks = blocked(raw, round(BLOCK_SECONDS * fs), blocks)  # (C, blocks, n)
     there = np.isfinite(raw_blocks).mean(axis=-1)
     moving = np.clip(1 - flat_share(raw_blocks) / _FLAT, 0, 1)
     inside = np.clip(1 - clip_share(raw_blocks, raw) / _CLIP, 0, 1)
@@ -62,7 +62,7 @@ def worth(parts: np.ndarray, clean: np.ndarray, fs: float) -> np.ndarray:
     Returns:
         (C, blocks) float32.
     """
-    cut = _blocks(clean, round(BLOCK_SECONDS * fs), parts.shape[1])
+    cut = blocked(clean, round(BLOCK_SECONDS * fs), parts.shape[1])
     peaked = np.clip((kurtosis(cut) - 1) / 4, 0, 1)
     return np.asarray(parts.prod(axis=-1) * (0.5 + 0.5 * peaked), dtype=np.float32)
 
@@ -112,7 +112,7 @@ def skewness(x: np.ndarray) -> np.ndarray:
     return np.divide(third, second**1.5, out=np.zeros_like(second), where=second > 1e-12)
 
 
-def _blocks(x: np.ndarray, size: int, blocks: int) -> np.ndarray:
+def blocked(x: np.ndarray, size: int, blocks: int) -> np.ndarray:
     """(C, N) → (C, blocks, size); the end is filled up by repeating the last sample."""
     short = max(blocks * size - x.shape[1], 0)
     padded = np.pad(x, ((0, 0), (0, short)), mode="edge") if short else x
