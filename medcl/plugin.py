@@ -203,6 +203,8 @@ class Plugin:
             sample lies, by name (``start`` in seconds), for predictions; the recipe's sections.
         stream: ``(names, fs, *, prepare, dataset)`` → `Stream`: windows of a signal that is still
             being recorded, for ``medcl predict --follow``.
+        look: ``(files, arrays, out)`` → the files written: draws what ``prepare`` found in an item
+            into the folder ``out``, for ``medcl prepare --look``; ``files`` as in ``explain``.
         explain: ``(files, coords (I, 2), tile, scores, out)`` → the files written: draws what each
             instance of an item counted for into the folder ``out``. ``files`` are the item's own,
             absolute; ``tile`` is the side of an instance in the unit of ``coords``, None where
@@ -233,6 +235,7 @@ class Plugin:
     pictures: Lazy | None = None
     where: Lazy | None = None
     stream: Lazy | None = None
+    look: Lazy | None = None
     explain: Lazy | None = None
     preview: Lazy | None = None
     recipes: Path | None = None

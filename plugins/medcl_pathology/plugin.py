@@ -47,6 +47,7 @@ plugin = Plugin(
         ),
     },
     baselines={"handmade": "medcl_pathology.baselines:handmade"},
+    look="medcl_pathology.look:look",
     explain="medcl_pathology.heatmap:explain",
     preview="medcl_pathology.preview:preview",
 )

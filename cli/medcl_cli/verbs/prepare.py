@@ -23,6 +23,9 @@ def prepare(
         Literal["local", "ray"], typer.Option(help="Where they run: here, or on a Ray cluster.")
     ] = "local",
     retry: Annotated[bool, typer.Option(help="Try again what could not be prepared.")] = False,
+    look: Annotated[
+        Path | None, typer.Option(help="Draw what was found in each item into this folder.")
+    ] = None,
     json: show.Json = False,
 ) -> None:
     """Decode and clean every item of an index into its store, as the recipe asks.
@@ -46,6 +49,12 @@ def prepare(
         retry=retry,
     )
     result = {"prepared": prepared.items.height, "rejected": prepared.rejects.to_dicts()}
+    if look is not None:
+        from medcl.archive.looking import look as draw
+
+        plugin = plugins.get(loaded.plugin)
+        drawn, undrawn = draw(prepared, plugin, look, workers=workers or cores())
+        result |= {"drawn": drawn, **({"undrawn": undrawn} if undrawn else {})}
     if json:
         show.as_json(result)
         return
