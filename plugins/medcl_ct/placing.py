@@ -24,7 +24,7 @@ def first(
     if kind == "slice":
         y, x = ((n - s) // 2 for n, s in zip(shape[1:], size, strict=True))
         return [(z, y, x) for z in chosen.tolist()]
-    if shape[0] < 2 and not images:
+    if shape[0] < 2 and not (images and len(chosen)):
         return []
     middle = tuple((n - s) // 2 for n, s in zip(shape, size, strict=True))
     if kind == "stack":

@@ -184,6 +184,13 @@ def test_a_policy_keeps_them_out(indexed: Index) -> None:
     assert len(both) == 7
 
 
+def test_an_image_that_curation_took_out_stays_out(ready: Prepared) -> None:
+    keep = [[] if n == 1 else None for n in ready.items["slices"]]
+    less = ready.items.with_columns(pl.Series("keep", keep, dtype=pl.List(pl.Float64)))
+    both = dataset(less, ready.arrays, kind="stack", size=(6, 48, 48), images=True)
+    assert len(both) == 7
+
+
 def test_images_go_with_stacks_alone(ready: Prepared) -> None:
     with pytest.raises(UsageError, match="kind stack alone"):
         dataset(ready.items, ready.arrays, size=(8, 8), images=True)
