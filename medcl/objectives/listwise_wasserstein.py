@@ -7,7 +7,7 @@ from torch import Tensor
 
 from medcl.nn.distributed import ALONE, Ranks
 from medcl.objectives.checks import positive, same_shape
-from medcl.objectives.precision import full, widened
+from medcl.objectives.precision import exact, full, widened
 
 
 def listwise_wasserstein(
@@ -44,16 +44,19 @@ def listwise_wasserstein(
     same_shape("listwise_wasserstein", 2, scores=scores, relevance=relevance)
     positive("listwise_wasserstein", temperature=temperature)
     with full(scores):
-        x = ranks.gather(widened(scores)).div(temperature).softmax(1)  # (W·Q, N)
-        y = ranks.gather(widened(relevance.detach())).softmax(1)
+        # Differences of almost equal sums: the decomposition, in float64, costs more than they do.
+        kind = exact(scores)
+        x = ranks.gather(widened(scores)).to(kind).div(temperature).softmax(1)  # (W·Q, N)
+        y = ranks.gather(widened(relevance.detach())).to(kind).softmax(1)
         known = ~y.isnan().any(1)
         if not bool(known.any()):
-            return (x * 0).sum()
+            return (x * 0).sum().to(widened(scores).dtype)
         x, y = x[known], y[known]
         mean_x, mean_y = x.mean(0), y.mean(0)
         x, y = x - mean_x, y - mean_y
         spread = x.square().sum() + y.square().sum() - 2 * nuclear_norm(x @ y.T)
-        return (mean_x - mean_y).square().sum() + spread / max(len(x) - 1, 1)
+        loss = (mean_x - mean_y).square().sum() + spread / max(len(x) - 1, 1)
+        return loss.to(widened(scores).dtype)
 
 
 def nuclear_norm(a: Tensor) -> Tensor:
