@@ -55,6 +55,32 @@ def test_a_wrong_setting_is_one_helpful_sentence(override: str, message: str) ->
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("classifier.agregator=max", "Unknown key 'classifier.agregator'. Did you mean 'aggregator'"),
+        ("classifier.name=mill", "Unknown classifier 'mill'. Did you mean 'mil'?"),
+        ("finetune.epoch=3", "Unknown key 'finetune.epoch'. Did you mean 'epochs'?"),
+        ("finetune.loss=weigthed", "'finetune.loss' = 'weigthed'"),
+        ("finetune.task=tissu", "Unknown task 'tissu' of plugin 'pathology'"),
+        ("classifier=null", "'encoder' is missing: set it in the recipe or with -s encoder=…"),
+        ("method.name=simclr", "'encoder' is missing: the method needs one"),
+    ],
+)
+def test_a_recipe_that_classifies_is_checked_too(override: str, message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        recipes.load("pathology/abmil", [override])
+    assert message in str(caught.value)
+
+
+def test_what_only_classifies_says_so() -> None:
+    with pytest.raises(UsageError, match="has no section 'method': it can only be trained with"):
+        recipes.load("pathology/abmil").part("method")
+    with pytest.raises(UsageError, match="has no section 'classifier': it can only be pretrained"):
+        recipes.load("biosignals/demo").part("classifier")
+    assert "finetune" not in recipes.dump(recipes.load("biosignals/demo"))
+
+
 def test_overrides_are_read_as_yaml() -> None:
     settings = ["optimizer.lr=1e-3", "optimizer.clip=null", "probe.fractions=[0.5, 1.0]"]
     loaded = recipes.load("biosignals/demo", settings)
