@@ -1,12 +1,14 @@
-"""3D views per second on the CPU: ours against the equivalent MONAI Compose and TorchIO Compose.
+"""3D views per second: ours against the equivalent MONAI Compose and TorchIO Compose.
 
 Eight volumes of 128³ become eight views of 96³: random resized crop, flip, rotation about three
 axes, anisotropic scale, noise, smoothing, intensity. Measured in turns in one process, so that what
 else the machine does hits all alike; each figure is the median over rounds, by the clock and by the
 processor time of all threads. The volumes are synthetic noise, which costs what real ones cost.
-Peak memory, beyond what was held before, is measured in a process each.
+Peak memory, beyond what was held before, is measured in a process each. On a CUDA device ours and
+MONAI work there; TorchIO cannot.
 
     python benchmarks/ct_views.py            # ours and MONAI
+    python benchmarks/ct_views.py --device cuda
     PYTHONPATH=… python benchmarks/ct_views.py   # TorchIO too, where it is installed
 """
 
@@ -15,6 +17,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -31,7 +34,7 @@ TURN = 10.0  # degrees
 SOMETIMES = 0.3
 
 
-def ours(elastic: bool) -> Callable[[torch.Tensor], object]:
+def ours(elastic: bool, device: str) -> Callable[[torch.Tensor], object]:
     from medcl_ct.views import views
 
     module = views(
@@ -48,11 +51,17 @@ def ours(elastic: bool) -> Callable[[torch.Tensor], object]:
         sharpen=0.0,
         kernel=0.0,
     )
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator(device).manual_seed(0)
     return lambda batch: module(batch, generator)
 
 
-def monai(elastic: bool) -> Callable[[torch.Tensor], object]:
+def _elastic(device: str) -> object:
+    from monai import transforms as mt
+
+    return mt.Rand3DElastic((5, 7), (50, 150), prob=1.0, padding_mode="border", device=device)
+
+
+def monai(elastic: bool, device: str) -> Callable[[torch.Tensor], object]:
     from monai import transforms as mt
 
     turn = TURN * torch.pi / 180
@@ -67,12 +76,12 @@ def monai(elastic: bool) -> Callable[[torch.Tensor], object]:
         mt.ScaleIntensityRange(-160.0, 240.0, -1000.0, 1000.0, clip=True),
     ]
     if elastic:
-        steps.insert(5, mt.Rand3DElastic((5, 7), (50, 150), prob=1.0, padding_mode="border"))
+        steps.insert(5, _elastic(device))
     compose = mt.Compose(steps).set_random_state(0)
     return lambda batch: [compose(sample) for sample in batch]
 
 
-def monai_fused(elastic: bool) -> Callable[[torch.Tensor], object]:
+def monai_fused(elastic: bool, device: str) -> Callable[[torch.Tensor], object]:
     """MONAI's own best: lazy resampling fuses the affine steps of a sample into one."""
     from monai import transforms as mt
 
@@ -88,12 +97,12 @@ def monai_fused(elastic: bool) -> Callable[[torch.Tensor], object]:
         mt.ScaleIntensityRange(-160.0, 240.0, -1000.0, 1000.0, clip=True),
     ]
     if elastic:
-        steps.insert(5, mt.Rand3DElastic((5, 7), (50, 150), prob=1.0, padding_mode="border"))
+        steps.insert(5, _elastic(device))
     compose = mt.Compose(steps, lazy=None).set_random_state(0)
     return lambda batch: [compose(sample) for sample in batch]
 
 
-def torchio(elastic: bool) -> Callable[[torch.Tensor], object]:
+def torchio(elastic: bool, device: str) -> Callable[[torch.Tensor], object]:
     import torchio as tio
 
     steps = [
@@ -122,27 +131,32 @@ def torchio(elastic: bool) -> Callable[[torch.Tensor], object]:
 PEERS = {"ours": ours, "monai": monai, "monai, lazy": monai_fused, "torchio": torchio}
 
 
-def volumes() -> torch.Tensor:
-    return torch.randn(BATCH, 1, *[BEFORE] * 3, generator=torch.Generator().manual_seed(0)) * 300
+def volumes(device: str) -> torch.Tensor:
+    made = torch.randn(BATCH, 1, *[BEFORE] * 3, generator=torch.Generator().manual_seed(0)) * 300
+    return made.to(device)
 
 
-def seconds(run: Callable[[], object]) -> tuple[float, float]:
+def seconds(run: Callable[[], object], device: str) -> tuple[float, float]:
     """By the clock, and of processor time."""
     start, worked = time.perf_counter(), time.process_time()
     run()
+    if device == "cuda":
+        torch.cuda.synchronize()
     return time.perf_counter() - start, time.process_time() - worked
 
 
-def measure(names: list[str], rounds: int, elastic: bool) -> dict[str, tuple[float, float]]:
+def measure(
+    names: list[str], rounds: int, elastic: bool, device: str
+) -> dict[str, tuple[float, float]]:
     """Views per second, by the clock and of processor time."""
-    batch = volumes()
-    runs = {name: partial(PEERS[name](elastic), batch) for name in names}
+    batch = volumes(device)
+    runs = {name: partial(PEERS[name](elastic, device), batch) for name in names}
     for run in runs.values():
-        run()  # imports, caches
+        seconds(run, device)  # imports, caches
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
     for _ in range(rounds):
         for name, run in runs.items():
-            taken[name].append(seconds(run))
+            taken[name].append(seconds(run, device))
     return {
         name: (
             BATCH / statistics.median(clock for clock, _ in times),
@@ -160,39 +174,57 @@ def held(what: str) -> float:
     raise RuntimeError("peak memory is read from /proc, which only Linux has")
 
 
-def peak(name: str, elastic: bool, threads: int) -> float:
-    """Peak resident memory of three batches beyond that of the process before, in MB."""
-    code = [sys.executable, __file__, "--peak", name, "--threads", str(threads)]
+def peak(name: str, elastic: bool, threads: int, device: str) -> float:
+    """Peak memory of a batch beyond what was held before, in MB: resident, or the device's."""
+    code = [sys.executable, __file__, "--peak", name, "--threads", str(threads), "--device", device]
     out = subprocess.run(
         [*code, *(["--elastic"] if elastic else [])], capture_output=True, text=True
     )
     return float(json.loads(out.stdout.splitlines()[-1]))
 
 
+def _peak_here(run: Callable[[torch.Tensor], object], device: str) -> float:
+    batch = volumes(device)
+    run(batch)  # imports
+    if device == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        held_before = torch.cuda.memory_allocated()
+        run(batch)
+        torch.cuda.synchronize()
+        return (torch.cuda.max_memory_allocated() - held_before) / 2**20
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+    before = held("VmRSS")
+    run(batch)
+    return held("VmHWM") - before
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--elastic", action="store_true")
     parser.add_argument("--peak", choices=list(PEERS))
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     if asked.peak:
-        run, batch = PEERS[asked.peak](asked.elastic), volumes()
-        run(batch)  # imports
-        Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
-        before = held("VmRSS")
-        run(batch)
-        print(held("VmHWM") - before)
+        print(_peak_here(PEERS[asked.peak](asked.elastic, asked.device), asked.device))
         return
-    names = [name for name in PEERS if name != "torchio" or importlib.util.find_spec("torchio")]
+    names = [
+        name
+        for name in PEERS
+        if name != "torchio" or (importlib.util.find_spec("torchio") and asked.device == "cpu")
+    ]
+    load = os.getloadavg()[0]
+    print(f"{asked.device}, {os.cpu_count()} cores with a load of {load:.1f} before this began")
     for elastic in (False, True):
-        speed = measure(names, asked.rounds, elastic)
+        speed = measure(names, asked.rounds, elastic, asked.device)
         print(f"{'with' if elastic else 'without'} elastic deformation, {asked.threads} threads")
         print("               views/s   ours is   by processor time   peak memory")
         for name in names:
             clock, worked = (speed["ours"][n] / speed[name][n] for n in (0, 1))
-            memory = peak(name, elastic, asked.threads)
+            memory = peak(name, elastic, asked.threads, asked.device)
             print(
                 f"  {name:12} {speed[name][0]:6.1f}    {clock:5.1f}×   {worked:12.1f}×"
                 f"   {memory:12.0f} MB",
