@@ -47,6 +47,7 @@ ROWS: list[tuple[str, list[str], int]] = [
     ("NT-Xent", ["medcl", "pytorch-metric-learning"], 256),
     ("SupCon, 100 classes", ["medcl", "pytorch-metric-learning"], 4096),
     ("cross-modal InfoNCE", ["medcl", "plain"], 4096),
+    ("rank-N-contrast", ["medcl"], 2048),
     ("NT-Xent", ["medcl"], 32768),
     ("SupCon, 100 classes", ["medcl"], 32768),
 ]
@@ -104,8 +105,12 @@ def contender(what: str, who: str, n: int, device: str) -> Loss:
         return plain_nt_xent if what == "NT-Xent" else plain_info_nce
     from medcl.objectives.info_nce import info_nce
     from medcl.objectives.nt_xent import nt_xent
+    from medcl.objectives.rank_n_contrast import rank_n_contrast
     from medcl.objectives.supcon import supcon
 
+    if what == "rank-N-contrast":
+        ages = 60 * torch.rand(n, generator=torch.Generator().manual_seed(1)).to(device)
+        return lambda a, b: rank_n_contrast(a, ages)
     if what == "NT-Xent":
         return lambda a, b: nt_xent(a, b, temperature=TAU)
     if what.startswith("SupCon"):
