@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tarfile
 import zipfile
 from pathlib import Path
@@ -14,9 +15,11 @@ import pytest
 from ct_synthetic import ct_series, ct_slice
 from pydicom.data import get_testdata_file
 from pydicom.encaps import encapsulate
+from typer.testing import CliRunner
 
 from medcl.archive.index import Index, build
 from medcl.archive.store import prepare
+from medcl_cli.main import app
 from medcl_ct.dataset import dataset
 from medcl_ct.plugin import plugin
 
@@ -183,3 +186,21 @@ def test_contours_and_masks_in_dicom_say_what_to_do(tmp_path: Path, kind: str) -
     assert found.rejects["code"].to_list() == ["segmentation"]
     assert kind in found.rejects["reason"][0]
     assert "NAME_seg.nii.gz" in found.rejects["reason"][0]
+
+
+# --- what the index says --------------------------------------------------------------------------
+
+
+def test_many_rejects_are_counted_and_findings_told(siemens: Path, tmp_path: Path) -> None:
+    """An export of a million files must not print a hundred thousand lines."""
+    shutil.copytree(siemens, tmp_path / "a")
+    for number in range(60):
+        (tmp_path / "a" / f"note{number:02d}").write_bytes(b"this is no DICOM file" * 20)
+    command = ["index", str(tmp_path / "a"), "--plugin", "ct", "--out", str(tmp_path / "idx")]
+    done = CliRunner().invoke(app, [*command, "--workers", "1"], catch_exceptions=False)
+    lines = done.stdout.splitlines()
+    assert "not-dicom\t60" in lines
+    assert "no-series-uid\t1" in lines
+    assert len(lines) < 30
+    told = CliRunner().invoke(app, [*command, "--workers", "1", "--paths"], catch_exceptions=False)
+    assert sum("note" in line for line in told.stdout.splitlines()) == 60

@@ -11,6 +11,8 @@ import typer
 from medcl_cli import show
 
 ALL_CORES = "all cores"
+MANY = 50
+"""Rejects that are listed one by one; of more, only how many there are of each code."""
 
 
 def index(
@@ -91,7 +93,11 @@ def index(
     show.facts(f"Index {out}", {**counts, "rejected": summary.rejected})
     if findings:
         show.table("Noticed, and kept", ("finding", "items"), list(findings.items()))
-    if rejects:
+    if len(rejects) > MANY and not paths:
+        by_code = made.rejects.group_by("code").len("items").sort("items", "code", descending=True)
+        title = f"Rejected; each with its reason in {out / 'rejects.parquet'}"
+        show.table(title, by_code.columns, by_code.rows())
+    elif rejects:
         show.table("Rejected", list(rejects[0]), [list(row.values()) for row in rejects])
 
 
