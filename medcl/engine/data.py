@@ -7,7 +7,8 @@ The m-th *global* batch is cut into ranks, so W ranks × B see what one process 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -34,12 +35,14 @@ class Selection:
         rows: positions in ``samples`` that may be trained on.
         patients: a code for each of ``rows``, 0 … P−1.
         label: a number for each of ``rows`` (−1 or NaN where missing), or None.
+        site: a code for each of ``rows``, 0 the site with most of them, −1 where unknown; or None.
     """
 
     samples: Samples
     rows: np.ndarray  # (N,) int64
     patients: np.ndarray  # (N,) int64
     label: np.ndarray | None = None  # (N, ...)
+    site: np.ndarray | None = None  # (N,) int64
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -63,7 +66,12 @@ class Selection:
         return near(apart.ravel(), items, samples.places[rows], samples.reach)
 
 
-def select(samples: Samples, split: dict[str, str], label: str | None = None) -> Selection:
+def select(
+    samples: Samples,
+    split: dict[str, str],
+    label: str | None = None,
+    sites: Mapping[str, str | None] | None = None,
+) -> Selection:
     """Keep the samples of training patients.
 
     Args:
@@ -71,6 +79,7 @@ def select(samples: Samples, split: dict[str, str], label: str | None = None) ->
         split: patient key → "train" or "test".
         label: which label to hand to the method; without a name, the only one there is. Where the
             named one is absent, none is handed over: never another in its place.
+        sites: item → site key, None where unknown.
 
     Raises:
         UsageError: if no sample belongs to a training patient.
@@ -87,7 +96,16 @@ def select(samples: Samples, split: dict[str, str], label: str | None = None) ->
         (label,) = samples.labels
     column = None if label is None else samples.labels.get(label)
     values = None if column is None else numbers(np.asarray(column))[rows]
-    return Selection(samples, rows, codes.astype(np.int64), values)
+    site = None if sites is None else by_size([sites.get(samples.items[row]) for row in rows])
+    return Selection(samples, rows, codes.astype(np.int64), values, site)
+
+
+def by_size(names: Sequence[str | None]) -> np.ndarray:
+    """Names as codes: 0 the most frequent one (of equals the first by name), −1 for None."""
+    counts = Counter(name for name in names if name is not None)
+    order = sorted(counts, key=lambda name: (-counts[name], name))
+    code = {name: number for number, name in enumerate(order)}
+    return np.array([-1 if name is None else code[name] for name in names], np.int64)
 
 
 def numbers(label: np.ndarray) -> np.ndarray:
@@ -206,6 +224,8 @@ class Batches(Dataset[tuple[int, dict[str, Tensor]]]):
         rows = selection.rows[chosen]
         arrays = dict(selection.samples.read(rows))
         arrays |= {"patient": selection.patients[chosen], "index": rows}
+        if selection.site is not None:
+            arrays["site"] = selection.site[chosen]
         if selection.label is not None:
             arrays["label"] = selection.label[chosen]
         return {key: tensor(value) for key, value in arrays.items()}

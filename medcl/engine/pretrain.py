@@ -59,7 +59,8 @@ def pretrain(recipe: Recipe, data: Path, out: Path, *, command: str = "") -> Run
         return run
     samples = load_samples(recipe, data, workers=_preparing(recipe))
     parts = run.split() if facts.begun(run) else _draw(recipe, data)
-    selection = select(samples, parts, _label(recipe))
+    sites = dict(Index.open(data).items.select("id", "site").iter_rows())
+    selection = select(samples, parts, _label(recipe), sites)
     facts.check_same_samples(run, selection, parts)
     check_fills(selection, recipe.trainer.batch_size, recipe.trainer.devices * recipe.trainer.nodes)
     module = build(recipe, selection)
@@ -165,6 +166,8 @@ def _check_needs(method: Method, selection: Selection) -> None:
     carried = set(selection.samples.read(selection.rows[:1])) | {"patient", "index"}
     if selection.label is not None:
         carried.add("label")
+    if selection.site is not None and (selection.site >= 0).any():
+        carried.add("site")
     for need in method.needs:
         if need not in carried:
             raise UsageError(

@@ -19,5 +19,6 @@ METHODS: dict[str, str] = {
     "can": "medcl.methods.can:CAN",
     "clip": "medcl.methods.clip:TwoTower",
     "tip": "medcl.methods.tip:TIP",
+    "site-adapt": "medcl.methods.site_adapt:SiteAdapt",
     "harmonised": "medcl.methods.harmonised:Harmonised",
 }

@@ -55,7 +55,8 @@ class Method(Protocol):
         Args:
             views: one tensor (B, ...) for each of ``self.views``.
             batch: ``patient`` (B,) int64 codes, the same on all ranks; ``label`` (B,) where known
-                (−1 or NaN where missing); whatever else the samples carry.
+                (−1 or NaN where missing); ``site`` (B,) int64 codes, 0 the one with most training
+                samples, −1 where unknown; whatever else the samples carry.
             state: where training is.
 
         Returns:

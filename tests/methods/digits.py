@@ -93,12 +93,14 @@ def augment(x: Tensor, view: View) -> Tensor:
 
 
 def draw(batch: int = BATCH) -> tuple[Tensor, dict[str, Tensor]]:
-    """Samples and what they carry: every second label is missing, each sample its own patient."""
+    """Samples and what they carry: every second label is missing, each sample its own patient,
+    of one of two sites."""
     pictures, labels = digits()
     at = torch.randint(TRAIN, (batch,))
     label = labels[at].clone()
     label[torch.rand(batch) < 0.5] = -1
-    return pictures[at], {"patient": at, "label": label, "table": table(pictures[at])}
+    carried = {"patient": at, "label": label, "table": table(pictures[at]), "site": at % 2}
+    return pictures[at], carried
 
 
 def optimiser(method: nn.Module) -> torch.optim.Optimizer:

@@ -69,6 +69,7 @@ CASES: dict[str, Case] = {
     "can": Case({**DECODER, **SMALL}, digits.vit),
     "clip": Case({**TABLE, "hidden": 64}),
     "tip": Case(TABLE),
+    "site-adapt": Case({**SMALL, "classes": 10}),
     "harmonised": Case({"method": "tip", "settings": TABLE}),
 }
 # What is held or rarely done must happen before a checkpoint and after it.
