@@ -58,7 +58,7 @@ def test_a_wrong_setting_is_one_helpful_sentence(override: str, message: str) ->
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("classifier.agregator=max", "Unknown key 'classifier.agregator'. Did you mean 'aggregator'"),
+        ("classifier.agregator=max", "Did you mean 'aggregator'?"),
         ("classifier.name=mill", "Unknown classifier 'mill'. Did you mean 'mil'?"),
         ("finetune.epoch=3", "Unknown key 'finetune.epoch'. Did you mean 'epochs'?"),
         ("finetune.loss=weigthed", "'finetune.loss' = 'weigthed'"),

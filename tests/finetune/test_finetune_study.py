@@ -133,3 +133,11 @@ def test_weights_and_the_balanced_sampler_are_by_training_samples(work: Work) ->
         facts = json.loads(path.read_text())
         count = np.array([facts["classes"]["train"][c] for c in CLASSES])
         assert facts["outputs"]["weights"] == pytest.approx((count.sum() / 2 / count).tolist())
+
+
+@pytest.mark.slow
+def test_two_processes_make_what_one_makes(work: Work, tmp_path: Path) -> None:
+    alone = run(work)
+    together = replace(work, out=tmp_path / "two")
+    assert run(together, workers=2).figures == alone.figures
+    assert weights(together) == weights(work)
