@@ -1,0 +1,95 @@
+"""MUSK, Elephant, Fox and other files of bags: every aggregator in 10 × 10-fold cross-validation.
+
+    python benchmarks/mil_benchmarks.py ../shared/data/mil --out /tmp/mil
+    python benchmarks/mil_benchmarks.py ../shared/data/mil --out /tmp/mil --only musk1 --cells abmil
+
+Recipe ``pathology/musk`` for all of them; run again, it goes on where it stopped. Printed are mean
+accuracy over all folds, its deviation over folds and over the repeats' means, and the published
+figures of Ilse 2018 (arXiv 1802.04712), table 1. Folds depend on the patients' keys, so the key is
+fixed here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from medcl.archive.index import build
+from medcl.finetune.finetune import finetune, opened
+from medcl.finetune.result import FinetuneResult
+from medcl.plugin import get
+
+KEY = "kkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkk"
+NET = "layers: [256, 128, 64], dropout: 0.5"
+CELLS = {
+    "abmil": [],
+    "gated-abmil": ["classifier.aggregator=gated-abmil"],
+    **{
+        name: [f"classifier={{name: mil, aggregator: {name}, {NET}}}"]
+        for name in ("mean", "max", "clam-sb", "clam-mb", "dsmil", "transmil", "acmil")
+    },
+    "sc-mil": [
+        f"classifier={{name: sc-mil, aggregator: abmil, settings: {{hidden: 64}}, {NET}}}",
+        "finetune.sampler=balanced",
+    ],
+    "ins": [f"classifier={{name: ins, queue: 1024, {NET}}}", "finetune.sampler=balanced"],
+}
+PUBLISHED = {
+    ("musk1", "abmil"): "0.892 ± 0.040",
+    ("musk1", "gated-abmil"): "0.900 ± 0.050",
+    ("elephant", "abmil"): "0.868 ± 0.022",
+    ("elephant", "gated-abmil"): "0.857 ± 0.027",
+    ("fox", "abmil"): "0.615 ± 0.043",
+    ("fox", "gated-abmil"): "0.603 ± 0.029",
+}
+
+
+def indexed(file: Path, out: Path) -> Path:
+    """An index of this one file."""
+    archive, index = out / "archives" / file.stem, out / "indexes" / file.stem
+    archive.mkdir(parents=True, exist_ok=True)
+    if not (archive / file.name).exists():
+        (archive / file.name).symlink_to(file.resolve())
+    if not (index / "index.json").exists():
+        build(archive, index, get("pathology"))
+    return index
+
+
+def row(data: str, cell: str, result: FinetuneResult) -> str:
+    """A line of the table."""
+    accuracy, auroc = (result.figures.folds[name] for name in ("accuracy", "auroc"))
+    over = f"{accuracy.repeats:.3f}" if accuracy.repeats is not None else "–"
+    figures = f"{accuracy.mean:.3f} ± {accuracy.folds:.3f} | {over} | {auroc.mean:.3f}"
+    return f"| {data} | {cell} | {figures} | {PUBLISHED.get((data, cell), '–')} |"
+
+
+def main() -> None:
+    """Train what is not there yet, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path, help="a folder of .data and .npz files of bags")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--only", nargs="+", help="files, by their stem")
+    parser.add_argument("--cells", nargs="+", default=list(CELLS), choices=list(CELLS))
+    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--workers", type=int, default=1)
+    asked = parser.parse_args()
+    asked.out.mkdir(parents=True, exist_ok=True)
+    (asked.out / "key").write_text(KEY)
+    os.environ["MEDCL_KEY_FILE"] = str(asked.out / "key")
+    files = sorted(f for f in asked.data.iterdir() if f.suffix in (".data", ".npz"))
+    lines = ["| data | cell | accuracy, mean ± SD of folds | SD of repeats | AUROC | published |"]
+    lines.append("|---|---|---|---|---|---|")
+    for file in [f for f in files if not asked.only or f.stem in asked.only]:
+        index = indexed(file, asked.out)
+        for cell in asked.cells:
+            settings = [*CELLS[cell], f"finetune.repeats={asked.repeats}"]
+            out = asked.out / f"{asked.repeats}x10" / f"{file.stem}-{cell}"
+            source = opened(index, "pathology/musk", settings)
+            lines.append(row(file.stem, cell, finetune(source, out, workers=asked.workers)))
+            print(lines[-1], flush=True)
+    print("\n" + "\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
