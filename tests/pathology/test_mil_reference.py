@@ -316,7 +316,7 @@ def test_transmil_is_torchmils(torchmil: Any, counts: list[int]) -> None:
     ours.enter = ours.enter[:1]
     take(ours.enter[0], theirs.fc1)
     ours.token.data.copy_(theirs.cls_token[0])
-    for mine, other in zip(ours.layers, theirs.layers, strict=True):
+    for mine, other in zip((ours.first, ours.second), theirs.layers, strict=True):
         take(mine.qkv, other.att_module.qkv_nn)
         mine.out = nn.Identity()
     norms = [layer.norm1 for layer in theirs.layers]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-PIECE = 8192
+PIECE = 1024
 """Instances scored at a time: what the backward pass doesn't need lives for one piece only."""
 
 
@@ -43,6 +44,16 @@ class Attention(nn.Module):
 
     def _piece(self, x: Tensor) -> Tensor:
         h: Tensor = self.hidden(x)  # (P, hidden), or both halves in one product
+        if self.gated and torch.is_grad_enabled():
+            # Four tensors of this size would be kept for the backward pass: one is, and what is
+            # cheap is computed again.
+            again: Tensor = checkpoint(
+                self._score, h, use_reentrant=False, preserve_rng_state=self.dropout.p > 0
+            )
+            return again
+        return self._score(h)
+
+    def _score(self, h: Tensor) -> Tensor:
         if self.gated:
             value, gate = h.chunk(2, dim=1)
             h = value.tanh() * gate.sigmoid()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -77,6 +77,9 @@ class ScMil(nn.Module):
         self.target = Momentum(self.online) if share else None
         self.queues = nn.ModuleList(Queue(share, out) for _ in outputs.classes if share)
 
+    def _queues(self) -> list[Queue]:
+        return [cast(Queue, queue) for queue in self.queues]
+
     def step(self, batch: Mapping[str, Tensor], state: State) -> dict[str, Tensor]:
         """See `medcl.finetune.contract.Classifier.step`."""
         bags, y = Bags.of(batch, labelled=True), batch["y"]
@@ -107,7 +110,7 @@ class ScMil(nn.Module):
 
     def _remembered(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """The queues' keys (K, out) and their classes (K,)."""
-        keys = [queue.keys for queue in self.queues]
+        keys = [queue.keys for queue in self._queues()]
         codes = torch.arange(len(keys), device=like.device)
         counts = torch.tensor([len(each) for each in keys], dtype=torch.long, device=like.device)
         return torch.cat((like.new_zeros(0, like.shape[1]), *keys)), codes.repeat_interleave(counts)
@@ -118,7 +121,7 @@ class ScMil(nn.Module):
             return
         keys = self.target.module(Bags(bags.x, bags.bag, bags.count, coords=bags.coords))
         keys, y = state.ranks.gather(keys), state.ranks.gather(y)
-        for code, queue in enumerate(self.queues):
+        for code, queue in enumerate(self._queues()):
             if len(mine := keys[y == code]):
                 queue.push(mine)
 

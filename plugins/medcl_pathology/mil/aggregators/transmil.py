@@ -51,9 +51,8 @@ class TransMIL(nn.Module):
         self.token = nn.Parameter(torch.randn(1, width) * 0.02)
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
         many = landmarks or width // 2
-        self.layers = nn.ModuleList(
-            NystromAttention(width, heads, many, rounds, kernel, dropout) for _ in range(2)
-        )
+        self.first = NystromAttention(width, heads, many, rounds, kernel, dropout)
+        self.second = NystromAttention(width, heads, many, rounds, kernel, dropout)
         self.pyramid = Pyramid(width)
 
     def forward(self, bags: Bags) -> Pooled:
@@ -67,12 +66,12 @@ class TransMIL(nn.Module):
         n, side = len(x), math.isqrt(len(x) - 1) + 1  # side = ⌈√n⌉
         full = x.repeat(-(-(side * side) // n), 1)[: side * side]
         x = torch.cat((self.token, full))  # (1 + side², width)
-        x = x + self.layers[0](self.norms[0](x))
+        x = x + self.first(self.norms[0](x))
         x = torch.cat((x[:1], self.pyramid(x[1:], side)))
         before = self.norms[1](x)
-        x = x + self.layers[1](before)
+        x = x + self.second(before)
         z: Tensor = self.norms[2](x[0])
-        return z, self.layers[1].row(before, 0)[1 : n + 1]
+        return z, self.second.row(before, 0)[1 : n + 1]
 
 
 class Pyramid(nn.Module):
