@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-REPEATS, ROUNDS, WIDTH, HIDDEN = 3, 3, 1024, 128
+REPEATS, WIDTH, HIDDEN = 2, 1024, 128
 BATCHES = {
     "10 to 100,000": [10, 100, 1_000, 10_000, 100_000],
     "8 of 10,000": [10_000] * 8,
@@ -120,6 +120,7 @@ def measure(contender: str, batch: str, gated: bool) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--one", nargs=3, metavar=("CONTENDER", "BATCH", "GATED"))
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -135,7 +136,7 @@ def main() -> None:
     for batch in BATCHES:
         for gated in ("plain", "gated"):
             best: dict[str, dict[str, float]] = {}
-            for _ in range(ROUNDS):
+            for _ in range(arguments.rounds):
                 for contender in CONTENDERS:
                     command = [sys.executable, __file__, "--threads", str(arguments.threads)]
                     done = subprocess.run(
