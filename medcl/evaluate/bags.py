@@ -179,7 +179,7 @@ def fingerprint(encoder: nn.Module) -> str:
     for name, value in sorted(encoder.state_dict().items()):
         array = value.detach().cpu().float().numpy()
         digest.update(f"{name}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array))
+        digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()[:20]
 
 

@@ -130,7 +130,7 @@ def _read(
         features.append(bag.features.astype(np.float32, copy=False))
         coords.append(bag.coords)
         counts.append(len(bag.features))
-    out = {
+    out: dict[str, NDArray[Any]] = {
         "x": np.concatenate(features),
         "bag": np.repeat(np.arange(len(counts)), counts),
     }

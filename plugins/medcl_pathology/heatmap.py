@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -166,7 +167,7 @@ def pyramid(
         tifffile.TiffWriter(temporary, bigtiff=True) as writer,
     ):
         for n, pixels in enumerate(levels):
-            extra = {}
+            extra: dict[str, Any] = {}
             if slide.about.mpp is not None:
                 steps = [m * width / pixels.shape[1] for m in slide.about.mpp]
                 extra = {"resolution": (1e4 / steps[0], 1e4 / steps[1]), "resolutionunit": 3}
@@ -203,8 +204,8 @@ def top(
         top_, left = divmod(n, columns)
         y, x = top_ * (pixels + bar + gap) + gap, left * (pixels + gap) + gap
         try:
-            corner = (round(v) for v in coords[index].tolist())
-            out[y : y + pixels, x : x + pixels] = read_tile(slide, *corner, grid)
+            left_, above = (round(v) for v in coords[index].tolist())
+            out[y : y + pixels, x : x + pixels] = read_tile(slide, left_, above, grid)
         except BadSlide:
             out[y : y + pixels, x : x + pixels] = 200  # damaged
         out[y + pixels : y + pixels + bar, x : x + pixels] = _colours(scores[index])

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-Ints = NDArray[np.int64]
 Ring = NDArray[np.float64]  # (P, 2) x, y; closed: the last point is the first
 
 _TURNS = {(1, 0): 0, (0, 1): 1, (-1, 0): 2, (0, -1): 3}
@@ -43,15 +42,15 @@ def _rings(piece: NDArray[np.bool_]) -> list[Ring]:
     padded = np.pad(piece, 1)
     start: dict[tuple[int, int], list[tuple[int, int]]] = {}
 
-    def add(rows: Ints, columns: Ints, a: tuple[int, int], b: tuple[int, int]) -> None:
-        for y, x in zip(rows.tolist(), columns.tolist(), strict=True):
+    def add(sides: NDArray[np.bool_], a: tuple[int, int], b: tuple[int, int]) -> None:
+        for y, x in np.argwhere(sides).tolist():
             start.setdefault((x + a[0], y + a[1]), []).append((x + b[0], y + b[1]))
 
     inside = padded[1:-1, 1:-1]
-    add(*np.nonzero(inside & ~padded[:-2, 1:-1]), (0, 0), (1, 0))  # top sides, to the right
-    add(*np.nonzero(inside & ~padded[1:-1, 2:]), (1, 0), (1, 1))  # right sides, down
-    add(*np.nonzero(inside & ~padded[2:, 1:-1]), (1, 1), (0, 1))  # bottom sides, to the left
-    add(*np.nonzero(inside & ~padded[1:-1, :-2]), (0, 1), (0, 0))  # left sides, up
+    add(inside & ~padded[:-2, 1:-1], (0, 0), (1, 0))  # top sides, to the right
+    add(inside & ~padded[1:-1, 2:], (1, 0), (1, 1))  # right sides, down
+    add(inside & ~padded[2:, 1:-1], (1, 1), (0, 1))  # bottom sides, to the left
+    add(inside & ~padded[1:-1, :-2], (0, 1), (0, 0))  # left sides, up
     rings = []
     while start:
         first = next(iter(start))

@@ -169,7 +169,13 @@ def _tile(path: str, width: int, height: int, mpp: tuple[float, float] | None) -
     source = _CRC.search(PurePosixPath(path).name)
     patient, site, findings = (source[0], None, ()) if source else _who(path)
     mpp_x, mpp_y = mpp or (None, None)
-    fields = {"kind": "tile", "width": width, "height": height, "mpp_x": mpp_x, "mpp_y": mpp_y}
+    fields: dict[str, Scalar] = {
+        "kind": "tile",
+        "width": width,
+        "height": height,
+        "mpp_x": mpp_x,
+        "mpp_y": mpp_y,
+    }
     tissue = _CLASSES.get(PurePosixPath(path).parent.name)
     return Record(
         path,

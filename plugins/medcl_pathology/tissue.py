@@ -134,7 +134,7 @@ def pen(rgb: NDArray[np.uint8]) -> Mask:
     blue = (hue >= 195) & (hue < 245) & (pure > 0.35)
     red = ((hue < 15) | (hue > 345)) & (pure > 0.75) & (value > 0.5)
     black = (value < 0.3) & (rgb.max(axis=-1).astype(int) - rgb.min(axis=-1) < 25)
-    ink = ndimage.binary_opening(green | blue | red | black, np.ones((2, 2)))
+    ink = ndimage.binary_opening(green | blue | red | black, np.ones((2, 2), dtype=bool))
     return np.asarray(ndimage.binary_dilation(ink, iterations=2) if ink.any() else ink)
 
 
