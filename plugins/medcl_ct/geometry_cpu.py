@@ -20,7 +20,7 @@ MOST_ROWS = 2**15
 a few thousandths of a voxel."""
 _ROUNDED = 2.5e-7
 """What rounding may add to a position: at the edge of a slice it must not reach into the next."""
-CHUNK = 2**16  # points
+CHUNK = 2**17  # points
 
 
 def sample_volume(x: Tensor, points: Tensor, weights: Sequence[Tensor]) -> Tensor:

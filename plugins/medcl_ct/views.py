@@ -283,7 +283,16 @@ def _some(x: Tensor, chosen: Tensor, step: Callable[[Tensor, Tensor], Tensor]) -
     A device takes all of them at once, a processor as many as its cache holds: fresh memory for
     whole batches costs it more than the arithmetic.
     """
-    many = _CACHED // max(x[0].numel(), 1) if x.device.type == "cpu" else len(x)
-    for at in chosen.nonzero()[:, 0].split(max(many, 1)):
+    at = chosen.nonzero()[:, 0]
+    if not len(at):
+        return x
+    if x.device.type != "cpu":
         x[at] = step(x[at], at)  # x is the resampled copy, ours to write in
+        return x
+    for part in at.split(max(_CACHED // max(x[0].numel(), 1), 1)):
+        first, last = int(part[0]), int(part[-1]) + 1
+        if last - first == len(part):  # in a row: nothing to gather
+            x[first:last] = step(x[first:last], part)
+        else:
+            x[part] = step(x[part], part)
     return x
