@@ -193,6 +193,7 @@ class Batches(Dataset[tuple[int, dict[str, Tensor]]]):
         self.selection = selection
         self.seed = seed
         self.pairs = pairs
+        self._partners = selection.partners if pairs else None  # once, not in every loader process
         self.per_epoch = len(selection) // total  # full batches only
         self._total = total
         self._mine = slice(rank * batch_size, (rank + 1) * batch_size)
@@ -211,8 +212,7 @@ class Batches(Dataset[tuple[int, dict[str, Tensor]]]):
     def _epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray | None]:
         if self._order[0] != epoch:
             if self.pairs:
-                chosen = self.selection
-                pairs = paired(chosen.patients, self.seed, epoch, chosen.partners)
+                pairs = paired(self.selection.patients, self.seed, epoch, self._partners)
                 self._order = (epoch, *pairs)
             else:
                 self._order = (epoch, shuffled(len(self.selection), self.seed, epoch), None)
