@@ -1,14 +1,15 @@
 """Bags of unequal size: time and peak memory of ABMIL, packed and padded.
 
     python benchmarks/mil_memory.py                # wants torchmil, which `make setup` installs
-    python benchmarks/mil_memory.py --threads 2
+    python benchmarks/mil_memory.py --threads 2 --rounds 1
 
 One step is forward and backward with the bag's cross-entropy, on the CPU, in float32, of features
 that want no gradient. Three contenders with as many parameters: medcl's packed aggregator, the same
 formula on a padded batch with a mask, and torchmil's ABMIL, which pads. Each figure is from a
 process of its own; contenders take turns, round by round. Memory is what the process grew by from
 before it had any features to its peak, and is divided by the size of the features without padding;
-the padded ones hold only the padded features. Time is the best of `REPEATS` steps of all rounds.
+the padded ones hold only the padded features. Time is the best step of all rounds, in processor
+seconds, which a busy machine disturbs less than those on the clock; by default with one thread.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-REPEATS, WIDTH, HIDDEN = 2, 1024, 128
+WIDTH, HIDDEN = 1024, 128
 BATCHES = {
     "10 to 100,000": [10, 100, 1_000, 10_000, 100_000],
     "8 of 10,000": [10_000] * 8,
@@ -96,9 +97,9 @@ def build(contender: str, counts: list[int], gated: bool) -> Step:
 
 def train(step: Step, bags: int) -> float:
     y = (torch.arange(bags) % 2).float()
-    start = time.perf_counter()
+    start = time.process_time()
     F.binary_cross_entropy_with_logits(step(), y).backward()
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def held() -> int:
@@ -107,38 +108,41 @@ def held() -> int:
         return int(file.read().split()[1]) * resource.getpagesize()
 
 
-def measure(contender: str, batch: str, gated: bool) -> dict[str, float]:
+def measure(contender: str, batch: str, gated: bool, repeats: int) -> dict[str, float]:
     counts = BATCHES[batch]
     train(build(contender, [3, 5], gated), 2)  # libraries loaded, threads started
     before = held()
     step = build(contender, counts, gated)
-    seconds = min(train(step, len(counts)) for _ in range(REPEATS))
+    seconds = min(train(step, len(counts)) for _ in range(repeats))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {"seconds": seconds, "memory": (peak - before) / (4 * WIDTH * sum(counts))}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=3, help="steps of a process")
+    parser.add_argument("--batch", choices=BATCHES, action="append", help="default: all")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--one", nargs=3, metavar=("CONTENDER", "BATCH", "GATED"))
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.one:
         contender, batch, gated = arguments.one
-        print(json.dumps(measure(contender, batch, gated == "gated")))
+        print(json.dumps(measure(contender, batch, gated == "gated", arguments.repeats)))
         return
-    print(f"{platform.processor() or platform.machine()}, {arguments.threads} threads,")
+    print(f"{platform.processor() or platform.machine()}, {arguments.threads} thread(s),")
     print(f"torch {torch.__version__}; memory in multiples of the features, time of medcl's\n")
     print(
         "| bags | attention | contender | peak memory | time | seconds |\n|---|---|---|---|---|---|"
     )
-    for batch in BATCHES:
+    for batch in arguments.batch or BATCHES:
         for gated in ("plain", "gated"):
             best: dict[str, dict[str, float]] = {}
             for _ in range(arguments.rounds):
                 for contender in CONTENDERS:
                     command = [sys.executable, __file__, "--threads", str(arguments.threads)]
+                    command += ["--repeats", str(arguments.repeats)]
                     done = subprocess.run(
                         [*command, "--one", contender, batch, gated],
                         check=True,
