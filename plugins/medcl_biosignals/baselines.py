@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from medcl_biosignals.pulses import pulses
 from medcl_biosignals.quality import kurtosis, skewness
 
 _QRS = 0.1  # seconds to either side of the R peak that hold the QRS complex
@@ -14,7 +15,8 @@ _BANDS = (0.5, 4.0, 8.0, 15.0, 40.0)
 
 
 def handmade(batch: Mapping[str, np.ndarray]) -> np.ndarray:
-    """For beats: how early, how unlike its neighbours, how wide and high. Else: shape statistics.
+    """For beats: how early, how unlike its neighbours, how wide and high. For windows: the heart's
+    rate and its variability, the pulse's shape (`medcl_biosignals.pulses`), moments, spectrum.
 
     After de Chazal 2004 (doi 10.1109/TBME.2004.827359) and Llamedo 2011 (doi
     10.1109/TBME.2010.2068048), who found few, person-normalised features to carry over to unseen
@@ -26,11 +28,12 @@ def handmade(batch: Mapping[str, np.ndarray]) -> np.ndarray:
             ``likeness`` (B, 6·C), as `medcl_biosignals.dataset` reads them.
 
     Returns:
-        (B, F) float32: F = 4 + 13·C for beats, 8·C for windows.
+        (B, F) float32: F = 4 + 13·C for beats, 20·C for windows.
     """
     x, fs = np.asarray(batch["x"], dtype=np.float32), float(batch["fs"][0])
     if "rr" not in batch:
-        return np.concatenate([_moments(x), _spectrum(x, fs)], axis=1).astype(np.float32)
+        parts = [_moments(x), _spectrum(x, fs), pulses(x, fs)]
+        return np.concatenate(parts, axis=1).astype(np.float32)
     centre = x.shape[-1] // 2
     reach = round(_QRS * fs)
     qrs = x[..., max(centre - reach, 0) : centre + reach]
