@@ -1,7 +1,13 @@
-"""WFDB annotation files: beats in the classes of AAMI EC57, and the rhythms between their marks."""
+"""WFDB annotation files: beats in the classes of AAMI EC57, and the rhythms between their marks.
+
+Read here rather than by `wfdb.rdann`, with which they agree (tested): it takes half as long as all
+the filtering of a recording.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +22,14 @@ RHYTHMS = (
     "VT", "VF", "ASYS",
 )  # fmt: skip
 """As PhysioNet's annotations write them: `(AFIB` is atrial fibrillation from here on."""
+SYMBOLS = {
+    1: "N", 2: "L", 3: "R", 4: "a", 5: "V", 6: "F", 7: "J", 8: "A", 9: "S", 10: "E", 11: "j",
+    12: "/", 13: "Q", 25: "B", 28: "+", 30: "?", 34: "e", 35: "n", 38: "f", 41: "r",
+}  # fmt: skip
+"""Code in the file → symbol, of beats and of changes of the rhythm (annot(5) of the manual)."""
+_NOTE, _SKIP, _AUX = 22, 59, 63
+_FIELDS = (60, 61, 62)  # number, subtype and channel of the mark before
+_RATE = re.compile(r"## time resolution: (\d+(?:\.\d+)?)")
 
 
 @dataclass(frozen=True)
@@ -23,41 +37,79 @@ class Annotations:
     """What a file such as ``100.atr`` says.
 
     Attributes:
-        beats: (K,) int64 positions in samples of the signal.
+        beats: (K,) int64 positions in samples of the signal, or of ``fs``.
         classes: (K,) int8 indices into `medcl_biosignals.aami.CLASSES`.
         paced: whether any beat is.
         rhythms: (R, 2) int64: where a rhythm begins, and which of `RHYTHMS`; −1 for any other.
+        fs: the rate that positions count at, where the file says that it is its own.
     """
 
     beats: np.ndarray
     classes: np.ndarray
     paced: bool
     rhythms: np.ndarray
+    fs: float | None = None
 
 
 def read_annotations(path: Path) -> Annotations:
-    """Read a WFDB annotation file. Noise and flutter marks are no beats.
+    """Read a WFDB annotation file in MIT format. Noise and flutter marks are no beats.
 
-    Positions are given at the signal's rate, also where the file counts at another.
+    Raises:
+        ValueError: if it is cut off.
     """
     import numpy as np
-    from wfdb import rdann
 
-    marks = rdann(str(path.with_suffix("")), path.suffix[1:])
-    classes = np.array([CLASS_OF.get(symbol, -1) for symbol in marks.symbol], dtype=np.int8)
-    samples = np.asarray(marks.sample, dtype=np.int64)
-    known = classes >= 0
-    rhythms = [
-        (sample, _rhythm(note))
-        for sample, symbol, note in zip(samples, marks.symbol, marks.aux_note, strict=True)
-        if symbol == "+" and note.startswith("(")
-    ]
+    beats: list[int] = []
+    symbols: list[str] = []
+    rhythms: list[tuple[int, int]] = []
+    fs = None
+    for sample, code, note in _marks(path.read_bytes()):
+        symbol = SYMBOLS.get(code, "")
+        if symbol in CLASS_OF:
+            beats.append(sample)
+            symbols.append(symbol)
+        elif symbol == "+" and note.startswith("("):
+            rhythms.append((sample, _rhythm(note)))
+        elif code == _NOTE and sample == 0 and (rate := _RATE.match(note)):
+            fs = float(rate[1])
     return Annotations(
-        samples[known],
-        classes[known],
-        any(symbol in PACED for symbol in set(marks.symbol)),
+        np.array(beats, dtype=np.int64),
+        np.array([CLASS_OF[symbol] for symbol in symbols], dtype=np.int8),
+        any(symbol in PACED for symbol in set(symbols)),
         np.array(rhythms, dtype=np.int64).reshape(-1, 2),
+        fs,
     )
+
+
+def _marks(data: bytes) -> Iterator[tuple[int, int, str]]:
+    """(sample, code, note) of each mark: 6 bits of code and 10 of the time since the one before."""
+    import numpy as np
+
+    words = np.frombuffer(data[: len(data) // 2 * 2], dtype="<u2").tolist()
+    at = sample = 0
+    mark: tuple[int, int] | None = None
+    note = ""
+    while at < len(words) and words[at]:
+        code, step = words[at] >> 10, words[at] & 0x3FF
+        at += 1
+        if code == _SKIP:  # a longer time: 32 bits, the higher half first
+            if at + 2 > len(words):
+                break
+            jump = words[at] << 16 | words[at + 1]
+            sample += jump - (1 << 32) if jump >> 31 else jump
+            at += 2
+        elif code == _AUX:
+            note = data[2 * at : 2 * at + step].decode("latin-1").strip("\0")
+            at += (step + 1) // 2
+        elif code not in _FIELDS:
+            if mark is not None:
+                yield *mark, note
+            sample += step
+            mark, note = (sample, code), ""
+    if at >= len(words) or len(data) < 2:  # a zero ends the file
+        raise ValueError("the annotations are cut off")
+    if mark is not None:
+        yield *mark, note
 
 
 def _rhythm(note: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from functools import lru_cache
 
 import numpy as np
 from scipy import signal as sp
@@ -68,14 +69,20 @@ def bandpass(x: np.ndarray, fs: float, band: Band) -> np.ndarray:
         raise MedclError(f"prepare.band starts at {low} Hz but this recording has {fs} Hz only.")
     if low == 0 and high >= 0.45 * fs:
         return x
+    sos = _designed(low, high, fs)
+    pad = min(int(3 * fs / max(low, 0.5)), x.shape[-1] - 1)
+    return np.asarray(sp.sosfiltfilt(sos, x, axis=-1, padlen=pad), dtype=np.float32)
+
+
+@lru_cache(maxsize=64)
+def _designed(low: float, high: float, fs: float) -> np.ndarray:
     if low == 0:
         sos = sp.butter(3, high, "lowpass", fs=fs, output="sos")
     elif high >= 0.45 * fs:
         sos = sp.butter(3, low, "highpass", fs=fs, output="sos")
     else:
         sos = sp.butter(3, (low, high), "bandpass", fs=fs, output="sos")
-    pad = min(int(3 * fs / max(low, 0.5)), x.shape[-1] - 1)
-    return np.asarray(sp.sosfiltfilt(sos, x, axis=-1, padlen=pad), dtype=np.float32)
+    return np.asarray(sos)
 
 
 def notched(x: np.ndarray, fs: float, mains: float | None) -> np.ndarray:

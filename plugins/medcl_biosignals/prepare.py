@@ -116,7 +116,7 @@ def prepare(
     rhythms = np.zeros((0, 2), dtype=np.int64)
     if annotation is not None:
         marks = read_annotations(root / annotation)
-        counted = _counted(recording, fields)
+        counted = marks.fs or _counted(recording, fields)
         positions = np.rint(marks.beats * (fs / counted)).astype(np.int64)
         inside = (positions >= 0) & (positions < x.shape[1])
         positions, classes = positions[inside], marks.classes[inside]

@@ -13,7 +13,8 @@ import pytest
 import wfdb
 
 from medcl.plugin import Record, Reject
-from medcl_biosignals.annotations import RHYTHMS, read_annotations
+from medcl_biosignals.aami import CLASS_OF, PACED
+from medcl_biosignals.annotations import RHYTHMS, SYMBOLS, read_annotations
 from medcl_biosignals.prepare import prepare
 from medcl_biosignals.readers.contract import Settings
 from medcl_biosignals.readers.wfdb_record import read
@@ -193,12 +194,53 @@ def test_segments_and_the_pauses_between_them(
 
 def test_annotations_are_those_of_wfdb(sample: Path) -> None:
     for path in sample.glob("*.atr"):
-        marks, truth = read_annotations(path), wfdb.rdann(str(path.with_suffix("")), "atr")
-        beats = [s for s, symbol in zip(truth.sample, truth.symbol, strict=True) if symbol in BEATS]
-        assert marks.beats.tolist() == beats
+        assert_as_wfdb(path)
 
 
-BEATS = "NLRBejAaJSnVErF/fQ?"
+@pytest.mark.shared_data
+def test_annotations_of_whole_records(ecg: Path) -> None:
+    for path in sorted(ecg.rglob("*.atr")):
+        assert_as_wfdb(path)
+
+
+def assert_as_wfdb(path: Path) -> None:
+    marks, truth = read_annotations(path), wfdb.rdann(str(path.with_suffix("")), path.suffix[1:])
+    pairs = [
+        (sample, CLASS_OF[symbol])
+        for sample, symbol in zip(truth.sample.tolist(), truth.symbol, strict=True)
+        if symbol in CLASS_OF
+    ]
+    assert list(zip(marks.beats.tolist(), marks.classes.tolist(), strict=True)) == pairs
+    assert marks.paced == bool(set(PACED) & set(truth.symbol))
+
+
+def test_codes_are_those_of_wfdb() -> None:
+    table = {label.label_store: label.symbol for label in wfdb.io.annotation.ann_labels}
+    assert {code: table[code] for code in SYMBOLS} == SYMBOLS
+    assert set(CLASS_OF) <= set(SYMBOLS.values())
+
+
+def test_long_pauses_notes_and_other_clocks(tmp_path: Path) -> None:
+    """Written by wfdb for the test: jumps of over 1,023 samples, notes, a rate of its own."""
+    wfdb.wrann(
+        "rec",
+        "atr",
+        sample=np.array([5, 2000, 3_000_000, 3_000_010]),
+        symbol=["N", "V", "+", "/"],
+        aux_note=["", "a note of odd length", "(VT", ""],
+        chan=np.array([0, 1, 0, 1]),
+        fs=1000,
+        write_dir=str(tmp_path),
+    )
+    assert_as_wfdb(tmp_path / "rec.atr")
+    marks = read_annotations(tmp_path / "rec.atr")
+    assert marks.fs == 1000
+    assert marks.rhythms.tolist() == [[3_000_000, RHYTHMS.index("VT")]]
+    whole = (tmp_path / "rec.atr").read_bytes()
+    for keep in (0, 1, 7, len(whole) - 3):
+        (tmp_path / "rec.atr").write_bytes(whole[:keep])
+        with pytest.raises(ValueError, match="cut off"):
+            read_annotations(tmp_path / "rec.atr")
 
 
 def test_rhythms_between_their_marks(tmp_path: Path, scan: Scan, digital: np.ndarray) -> None:
