@@ -59,18 +59,18 @@ SMALL = [
     # body ask for differences that no view keeps, and L_intra does not move.
     "method.prototypes=16",
     "method.volume_prototypes=4",
-    "method.volume_queue=64",
+    "method.volume_queue=32",
     "method.clusters=[16, 16, 16]",
     "method.memory=2048",
     "method.volume_memory=64",
-    "method.inter=0.1",  # so few volumes are told apart at once, at the cost of what slices know
-    "method.slices_first=0.5",
+    "method.inter=0.01",  # so few volumes are told apart at once, at the cost of what slices know
+    "method.slices_first=0.3",
     "method.hidden=256",
     "method.out=64",
     "method.frozen=20",
     "method.every=25",
     "optimizer.name=adamw",
-    "optimizer.lr=2e-3",
+    "optimizer.lr=3e-3",
     "optimizer.weight_decay=1e-4",
     "trainer.batch_size=4",
     "trainer.log_every=5",
@@ -203,7 +203,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("archive", type=Path)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--random", type=int, default=5, help="seeds of the random encoder")
     parser.add_argument("--variant", default="swav", choices=["swav", "deepcluster"])
