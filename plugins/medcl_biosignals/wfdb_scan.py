@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from medcl.plugin import Record, Reject, Scalar, Unit
 from medcl_biosignals.aami import CLASSES
-from medcl_biosignals.annotations import read_annotations
+from medcl_biosignals.annotations import RHYTHMS, read_annotations
 from medcl_biosignals.readers.contract import BadSignal, Settings
 from medcl_biosignals.readers.wfdb_header import Header, read_header
 from medcl_biosignals.readers.wfdb_record import HEADER, contents, heading
@@ -88,9 +88,9 @@ def _record(root: Path, key: str, header: Header, settings: Settings) -> Record 
     findings: list[str] = []
     if annotation is not None:
         try:
-            labels = _labels(root / annotation)
+            labels = _labels(root / annotation, made.frames, header.fs)
             files.append(annotation)
-        except Exception:  # wfdb raises what it likes on a broken file; the signal is still good
+        except (ValueError, OSError):  # the signal is still good
             findings.append("unreadable-annotations")
             annotation = None
     return row(
@@ -104,11 +104,19 @@ def _record(root: Path, key: str, header: Header, settings: Settings) -> Record 
     )
 
 
-def _labels(annotation: Path) -> dict[str, Scalar]:
-    """Beats by class, and which ectopic beats make one in a hundred or more."""
+def _labels(annotation: Path, frames: int, fs: float) -> dict[str, Scalar]:
+    """Beats by class, which ectopic beats make one in a hundred or more, and the main rhythm."""
     marks = read_annotations(annotation)
     classes = marks.classes
     count = Counter(classes.tolist())
     labels: dict[str, Scalar] = {f"beats_{c}": count[i] for i, c in enumerate(CLASSES)}
     often = [c for i, c in enumerate(CLASSES) if c in "SV" and count[i] >= 0.01 * len(classes) > 0]
+    if len(marks.rhythms):
+        starts, codes = marks.rhythms.T.tolist()
+        ends = [*starts[1:], round(frames * (marks.fs or fs) / fs)]
+        lasted: Counter[int] = Counter()
+        for start, end, code in zip(starts, ends, codes, strict=True):
+            lasted[code] += max(end - start, 0)
+        (main, _), *_ = lasted.most_common(1)
+        labels["rhythm"] = RHYTHMS[main] if main >= 0 else "other"
     return labels | {"paced": marks.paced, "ectopy": "".join(often) or "none"}

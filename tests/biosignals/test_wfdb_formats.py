@@ -256,6 +256,7 @@ def test_rhythms_between_their_marks(tmp_path: Path, scan: Scan, digital: np.nda
     )
     (row,) = scan(tmp_path)
     assert isinstance(row, Record)
+    assert row.labels["rhythm"] == "N"  # from 10 to 1800; AFIB to 3000
     arrays = prepare(tmp_path, row.files, row.fields, fs=180.0)
     n, afib = RHYTHMS.index("N"), RHYTHMS.index("AFIB")
     assert arrays["rhythms"].tolist() == [[5, n], [900, afib], [1500, -1]]
