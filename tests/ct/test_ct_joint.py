@@ -431,3 +431,12 @@ def test_our_views_keep_slices_where_the_method_needs_them():
     for seed in (0, 1):
         view = module(x, torch.Generator().manual_seed(seed))
         assert view.mean(dim=(1, 3, 4)).argmax(dim=1).tolist() == [2, 5]
+
+
+def test_scores_of_both_views_at_once_are_cosines():
+    """Each embedding is normalised, not each feature over the slices of the batch."""
+    method = build()
+    z = torch.randn(2, 7, 16, generator=torch.Generator().manual_seed(0)) * 3
+    weight = method.intra_head.prototypes.weight
+    expected = torch.nn.functional.cosine_similarity(z[:, :, None], weight, dim=3)
+    torch.testing.assert_close(method.intra_head.prototypes(z), expected)
