@@ -7,8 +7,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from medcl.archive import index as indexing
+from medcl.archive.claim import reader_settings
 from medcl.archive.index import Index
 from medcl.archive.reading import read_json
 from medcl.errors import UsageError
@@ -47,8 +49,16 @@ def indexed(
             if not link.is_symlink():
                 link.symlink_to(path, target_is_directory=path.is_dir())
         out = Path(scratch) / "index"
-        indexing.build(archive, out, run.plugin, workers=workers, key_file=key_file)
+        indexing.build(
+            archive, out, run.plugin, workers=workers, key_file=key_file, reader=_reader(run)
+        )
         yield Index.open(out)
+
+
+def _reader(run: Run) -> dict[str, Any] | None:
+    """What the run's own files did not say (``medcl index --set reader.…``) holds for new ones."""
+    private = run.data / "private"
+    return reader_settings(private) if (private / "archive.json").is_file() else None
 
 
 def _files(record: Path) -> list[Path]:
