@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from medcl.errors import UsageError
 from medcl_biosignals.encoders.resnet import ResNet1d
 
 
@@ -60,9 +61,17 @@ def two_towers(
 
     Returns:
         a module (B, channels, T) → (B, width), for any T.
+
+    Raises:
+        UsageError: if that leaves a sensor without a channel.
     """
+    if not 0 < split < channels:
+        raise UsageError(
+            f"encoder.split = {split} of {channels} channels leaves a sensor without one: take 1 to "
+            f"{channels - 1}."
+        )
     first, second = (
         ResNet1d(count, widths, blocks, kernel, stride, norm, pool, width // 2)
-        for count in (max(split, 1), max(channels - split, 1))
+        for count in (split, channels - split)
     )
     return TwoTowers(first, second, split, width)
