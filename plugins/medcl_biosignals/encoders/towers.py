@@ -67,8 +67,8 @@ def two_towers(
     """
     if not 0 < split < channels:
         raise UsageError(
-            f"encoder.split = {split} of {channels} channels leaves a sensor without one: take 1 to "
-            f"{channels - 1}."
+            f"encoder.split = {split} of {channels} channels leaves a sensor without one: "
+            "it must lie between 0 and that."
         )
     first, second = (
         ResNet1d(count, widths, blocks, kernel, stride, norm, pool, width // 2)
