@@ -147,37 +147,6 @@ def test_camera_frames_give_the_heart_rate_of_a_chest_strap(ppg: Path) -> None:
     assert (np.array(errors) < 0.1).mean() > 0.6  # some fingers moved, or let light in
 
 
-@pytest.mark.shared_data
-def test_the_command_line_says_what_files_do_not(ppg: Path, tmp_path: Path) -> None:
-    from typer.testing import CliRunner
-
-    from medcl_cli.main import app
-
-    runner = CliRunner()
-    archive = tmp_path / "archive"
-    archive.mkdir()
-    (archive / "ring.csv").write_bytes((ppg / "heartpy_smartring.csv").read_bytes())
-    command = ["index", str(archive), "--plugin", "biosignals", "--out", str(tmp_path / "idx")]
-    first = runner.invoke(app, [*command, "--json", "-s", "reader.fs=32"])
-    assert first.exit_code == 0, first.output
-    given = ["--set", "reader.fs=32", "--set", "reader.columns.1=PPG-green"]
-    again = runner.invoke(app, [*command, "--json", *given])
-    assert json.loads(again.stdout)["scanned"] == 1, "other settings read the file again"
-    unchanged = runner.invoke(app, [*command, "--json"])
-    assert json.loads(unchanged.stdout)["reused"] == 1, "the settings are kept"
-    index = Index.open(tmp_path / "idx")
-    assert index.items["leads"].to_list() == ["PPG-green"]
-    assert index.reader == {"fs": 32, "columns": {"1": "PPG-green"}}
-    assert "reader" not in (tmp_path / "idx/index.json").read_text()
-    said = tmp_path / "reader.yaml"
-    said.write_text("fs: 64\ncolumns: {1: PPG-green}\n")
-    runner.invoke(app, [*command, "-s", f"reader=@{said}"])
-    assert Index.open(tmp_path / "idx").items["fs"].to_list() == [64]
-    wrong = runner.invoke(app, [*command, "-s", "reader.colums.1=PPG"])
-    assert isinstance(wrong.exception, UsageError)
-    assert "Did you mean 'columns'" in str(wrong.exception)
-
-
 # --- the same samples, written in other ways (written for the test) -------------------------------
 
 
@@ -191,7 +160,6 @@ def pleth(request: pytest.FixtureRequest) -> np.ndarray:
     return np.round(record.p_signal[::3][:2000], 3)
 
 
-Write = Callable[..., Path]
 T = np.arange(2000) / 100
 
 
@@ -371,6 +339,36 @@ def test_a_vocabulary_of_ones_own(tmp_path: Path, pleth: np.ndarray) -> None:
     assert (row.fields["leads"], row.fields["kinds"]) == ("PPG-green,galvo", "PPG,galvanic")
     with pytest.raises(UsageError, match="reader.vocabulary"):
         record_of(tmp_path, "a.csv", vocabulary={"PPG": ["green"]})
+
+
+def test_the_command_line_says_what_files_do_not(pleth: np.ndarray, tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from medcl_cli.main import app
+
+    runner = CliRunner()
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    np.savetxt(archive / "ring.csv", pleth[:, 0])
+    command = ["index", str(archive), "--plugin", "biosignals", "--out", str(tmp_path / "idx")]
+    first = runner.invoke(app, [*command, "--json", "-s", "reader.fs=32"])
+    assert first.exit_code == 0, first.output
+    given = ["--set", "reader.fs=32", "--set", "reader.columns.1=PPG-green"]
+    again = runner.invoke(app, [*command, "--json", *given])
+    assert json.loads(again.stdout)["scanned"] == 1, "other settings read the file again"
+    unchanged = runner.invoke(app, [*command, "--json"])
+    assert json.loads(unchanged.stdout)["reused"] == 1, "the settings are kept"
+    index = Index.open(tmp_path / "idx")
+    assert index.items["leads"].to_list() == ["PPG-green"]
+    assert index.reader == {"fs": 32, "columns": {"1": "PPG-green"}}
+    assert "reader" not in (tmp_path / "idx/index.json").read_text()
+    said = tmp_path / "reader.yaml"
+    said.write_text("fs: 64\ncolumns: {1: PPG-green}\n")
+    runner.invoke(app, [*command, "-s", f"reader=@{said}"])
+    assert Index.open(tmp_path / "idx").items["fs"].to_list() == [64]
+    wrong = runner.invoke(app, [*command, "-s", "reader.colums.1=PPG"])
+    assert isinstance(wrong.exception, UsageError)
+    assert "Did you mean 'columns'" in str(wrong.exception)
 
 
 # --- times that are not what they should be -------------------------------------------------------
