@@ -140,15 +140,15 @@ class OpenSlideSlide:
         down_x, down_y = self.about.downsamples[level]
         place = (round(x * down_x), round(y * down_y))
         try:
-            rgba = np.asarray(self._slide.read_region(place, level, (width, height)))
+            image = self._slide.read_region(place, level, (width, height))
         except openslide.OpenSlideError as error:  # it would now refuse everything: open anew
             self._slide.close()
             self._slide = openslide.OpenSlide(self._path)
             raise BadSlide(f"A block of pixels is damaged ({type(error).__name__}).") from None
-        alpha = rgba[..., 3]
-        if alpha.min() == 255:
-            return np.ascontiguousarray(rgba[..., :3])
-        share = alpha[..., None].astype(np.float32) / 255
+        if image.getchannel("A").getextrema()[0] == 255:
+            return np.asarray(image.convert("RGB"))
+        rgba = np.asarray(image)
+        share = rgba[..., 3:].astype(np.float32) / 255
         flat = rgba[..., :3] * share + 255 * (1 - share)
         return np.asarray(np.rint(flat), dtype=np.uint8)
 
