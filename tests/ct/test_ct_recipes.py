@@ -51,8 +51,11 @@ def test_its_parts_fit_together(name):
     generator = torch.Generator().manual_seed(0)
     shown = [views(x, generator, view.kind) for view in method.views]
     carried = {"patient": torch.arange(batch)}
-    if "table" in method.needs:
-        carried["table"] = torch.zeros(batch, method.tabular.columns)
+    for need in method.needs:
+        if need == "table":
+            carried[need] = torch.zeros(batch, method.tabular.columns)
+        else:  # a label, a site: a code for each sample
+            carried[need] = torch.arange(batch) % 2
     result = method.step(shown, carried, State(0, 2))
     result["loss"].backward()
     method.after_step(State(0, 2))
