@@ -6,8 +6,8 @@ All read the same corners of every slide, as RGB of 256 pixels: at the slide's o
 half of it, for which the plain loop reads twice the span and resizes it with Pillow. histolab
 reads a level as it is, so that only the first is compared. Contenders take turns, each in a fresh
 process whose cache is cold. Rates are of processor time, since the machine may be busy, and ratios
-are those of the medians; only "2 readers", as training reads, is compared by the clock. "batch" and "2
-readers" also make float batches of 64, (B, 3, 256, 256), which the others do not.
+are those of the medians; only "2 readers", as training reads, is compared by the clock. "batch" and
+"2 readers" also make float batches of 64, (B, 3, 256, 256), which the others do not.
 
 histolab lives in an environment of its own: python -m venv VENV && VENV/bin/pip install histolab
 """
