@@ -42,11 +42,10 @@ class Vocabulary:
         return self.names.get(plain(name))
 
     def kind(self, name: str, unit: str = "") -> str:
-        """The kind of a channel by medcl's name; where that leaves it open, by its unit."""
-        kind = self.kinds.get(name)
-        if kind is None or kind == "other":
-            return _UNIT_KINDS.get(unit, "other") if kind == "other" else "other"
-        return kind
+        """The kind of a channel by medcl's name (``ECG2`` as ``ECG``), else by its unit."""
+        alike = (name, self.find(name.rstrip("0123456789")) or "")
+        kinds = [kind for kind in map(self.kinds.get, alike) if kind not in (None, "other")]
+        return kinds[0] if kinds and kinds[0] else _UNIT_KINDS.get(unit, "other")
 
     def band(self, given: object, kind: str, fs: float) -> Band:
         """The pass-band of a channel.

@@ -563,3 +563,36 @@ def test_units_are_kept_and_converted_where_they_are_known(
     np.testing.assert_allclose(x[1], x[0], atol=1e-5)
     np.testing.assert_allclose(x[3], x[0], atol=1e-5)  # in g
     np.testing.assert_allclose(x[2], x[0] * 200, atol=1e-3)  # arbitrary units stay
+
+
+def test_people_in_one_parquet(tmp_path: Path, ecg101: np.ndarray) -> None:
+    frame = pl.DataFrame(
+        {
+            "user": [7] * 4000 + [8] * 3200,
+            "t_ms": np.concatenate([np.arange(4000), np.arange(3200)]) * 4.0,
+            "ppg": ecg101[0],
+        }
+    )
+    frame.write_parquet(tmp_path / "a.parquet", row_group_size=1000)
+    first, second = rows_of(tmp_path)
+    assert isinstance(first, Record)
+    assert isinstance(second, Record)
+    assert (first.patient, second.patient) == ("7", "8")
+    same(tmp_path, second, ecg101[:1, 4000:])
+    long = frame.rename({"ppg": "value"}).with_columns(channel=pl.lit("PPG"))
+    long.write_parquet(tmp_path / "a.parquet")
+    first, second = rows_of(tmp_path)
+    assert isinstance(second, Record)
+    same(tmp_path, second, ecg101[:1, 4000:])
+
+
+def test_kinds_of_numbered_and_of_unknown_channels(tmp_path: Path, ecg101: np.ndarray) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.attrs["fs"] = FS
+        for name, unit in (("ECG2", "mV"), ("left", "mV"), ("wrist", "g"), ("thing", "adu")):
+            file[name] = ecg101[0]
+            file[name].attrs["units"] = unit
+    said: dict[str, Any] = {"columns": {n: n for n in ("ECG2", "left", "wrist", "thing")}}
+    row = record_of(tmp_path, **said)
+    assert row.fields["leads"] == "ECG2,other,other,other"
+    assert row.fields["kinds"] == "ECG,ECG,other,ACC"

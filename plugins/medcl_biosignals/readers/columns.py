@@ -135,7 +135,7 @@ def _time(
     for at, name in enumerate(names):
         if settings.channel(name, at + 1) is not None and settings.columns:
             continue
-        if header and plain(parted(name)[0]) in TIMES:
+        if header and is_time(name):
             return at
     if not header and len(names) > 1 and (not numeric[0] or rising[0]):
         return 0
@@ -156,6 +156,14 @@ def _named(wanted: str | None, names: list[str], where: str) -> int | None:
     raise BadSignal(
         "no-such-column", f"a column that {where} names is not among the {len(names)} of this file"
     )
+
+
+def is_time(name: str) -> bool:
+    """Whether a column's name says that it holds times, as ``time [s]`` and ``t_ms`` do."""
+    bare = parted(name)[0]
+    words = re.split(r"[\s_\-.]+", bare)
+    without = plain(" ".join(words[:-1])) if unit_of_time(bare) and len(words) > 1 else ""
+    return plain(bare) in TIMES or without in TIMES
 
 
 def unit_of_time(name: str) -> str | None:

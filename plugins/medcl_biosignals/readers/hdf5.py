@@ -5,7 +5,6 @@ Links to other files, and data sets that lie in them, are not followed.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -49,64 +48,81 @@ def headings(path: Path, settings: Settings) -> Iterator[Heading | Flaw]:
 
 
 def read(path: Path, part: str, settings: Settings, span: Span | None = None) -> Recording:
-    """The samples of one group."""
-    groups = _open(path)
-    held = groups.get(part) if part else next(iter(groups.values()), None)
-    if held is None:
+    """The samples of one group; without ``part``, of the only one that holds arrays."""
+    groups = _open(path, part)
+    if not groups or (part and part not in groups):
         raise BadSignal("changed", "the part that was indexed is no longer in the file")
+    held = groups[part] if part else next(iter(groups.values()))
     return variables.read(held, settings, span)
 
 
-def _open(path: Path) -> dict[str, Variables]:
-    """Group → what it holds; what stands in the groups above it holds for it too."""
+def _open(path: Path, part: str = "") -> dict[str, Variables]:
+    """Group (all, or one) → what it holds; what stands in the groups above it holds for it too."""
     import h5py
-
-    arrays: dict[str, list[Variable]] = defaultdict(list)
-    numbers: dict[str, dict[str, float]] = defaultdict(dict)
-    texts: dict[str, dict[str, tuple[str, ...]]] = defaultdict(dict)
-
-    def note(group: str, name: str, value: Any) -> None:
-        array = np.asarray(value)
-        if array.dtype.kind in "SUO":
-            texts[group][name] = tuple(_text(item) for item in array.ravel())
-        elif array.dtype.kind in "biuf" and array.size == 1:
-            numbers[group][name] = float(array.item())
-
-    def visit(name: str, found: Any) -> None:
-        place = PurePosixPath(name)
-        if isinstance(found, h5py.Group):
-            for key, value in found.attrs.items():
-                note(name, key, value)
-            return
-        group = str(place.parent) if str(place.parent) != "." else ""
-        if found.external or found.is_virtual or found.dtype.kind not in "biufSO":
-            return
-        if found.attrs.get("MATLAB_class") == b"char":
-            if found.size <= _SMALL:
-                texts[group][place.name] = ("".join(map(chr, np.asarray(found).ravel())),)
-            return
-        if found.dtype.kind in "SO":
-            if h5py.check_string_dtype(found.dtype) is not None and found.size <= _SMALL:
-                note(group, place.name, found[()])
-            return
-        if found.size == 1:
-            note(group, place.name, found[()])
-        elif found.size:
-            arrays[group].append(_variable(path, name, found))
 
     try:
         with h5py.File(path, "r") as file:
-            for key, value in file.attrs.items():
-                note("", key, value)
-            file.visititems(visit)
+            if part:
+                above = [str(parent) for parent in PurePosixPath(part).parents][:-1]
+                names = ["", *reversed(above), part]
+            else:
+                names = ["", *_groups(file)]
+            seen = {name: _contents(path, name, file[name] if name else file) for name in names}
     except (OSError, RuntimeError, ValueError, KeyError) as error:
         raise BadSignal(
             "bad-signal", f"the file is cut off, or no HDF5 file ({type(error).__name__})"
         ) from None
     return {
-        group: Variables(held, _inherited(numbers, group), _inherited(texts, group))
-        for group, held in sorted(arrays.items())
+        name: Variables(
+            held.arrays, _inherited(seen, name, "numbers"), _inherited(seen, name, "texts")
+        )
+        for name, held in sorted(seen.items())
+        if held.arrays
     }
+
+
+def _groups(file: Any) -> list[str]:
+    import h5py
+
+    found: list[str] = []
+    file.visititems(lambda name, item: found.append(name) if isinstance(item, h5py.Group) else None)
+    return found
+
+
+def _contents(path: Path, place: str, group: Any) -> Variables:
+    """What lies in a group itself: no links are followed."""
+    import h5py
+
+    arrays: list[Variable] = []
+    numbers: dict[str, float] = {}
+    texts: dict[str, tuple[str, ...]] = {}
+
+    def note(name: str, value: Any) -> None:
+        array = np.asarray(value)
+        if array.dtype.kind in "SUO":
+            texts[name] = tuple(_text(item) for item in array.ravel())
+        elif array.dtype.kind in "biuf" and array.size == 1:
+            numbers[name] = float(array.item())
+
+    for name, value in group.attrs.items():
+        note(name, value)
+    for name in group:
+        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+            continue
+        found = group[name]
+        if not isinstance(found, h5py.Dataset) or found.external or found.is_virtual:
+            continue
+        if found.attrs.get("MATLAB_class") == b"char":
+            if found.size and found.size <= _SMALL:
+                texts[name] = ("".join(map(chr, np.asarray(found).ravel())),)
+        elif found.dtype.kind in "SO":
+            if h5py.check_string_dtype(found.dtype) is not None and found.size <= _SMALL:
+                note(name, found[()])
+        elif found.dtype.kind in "biuf" and found.size == 1:
+            note(name, found[()])
+        elif found.dtype.kind in "biuf" and found.size:
+            arrays.append(_variable(path, f"{place}/{name}", found))
+    return Variables(arrays, numbers, texts)
 
 
 def _variable(path: Path, name: str, found: Any) -> Variable:
@@ -131,12 +147,12 @@ def _load(path: Path, name: str) -> np.ndarray:
         return np.asarray(file[name])
 
 
-def _inherited(values: dict[str, dict[str, Any]], group: str) -> dict[str, Any]:
+def _inherited(seen: dict[str, Variables], group: str, what: str) -> dict[str, Any]:
     """What is said of a group: at the root, then by those it lies in, then by itself."""
-    above = [str(parent) for parent in reversed(PurePosixPath(group).parents)] if group else []
+    above = [str(parent) for parent in reversed(PurePosixPath(group).parents)][1:] if group else []
     found: dict[str, Any] = {}
     for place in ("", *above, group):
-        found |= values.get(place if place != "." else "", {})
+        found |= getattr(seen[place], what)
     return found
 
 

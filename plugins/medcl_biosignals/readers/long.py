@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from medcl_biosignals.readers import tabular, times
-from medcl_biosignals.readers.columns import PERSONS, TIMES, parted, unit_of_time
+from medcl_biosignals.readers.columns import PERSONS, is_time, parted, unit_of_time
 from medcl_biosignals.readers.contract import (
     BadSignal,
     Channel,
@@ -55,7 +55,7 @@ def found(frame: pl.DataFrame, settings: Settings, form: str) -> Long | None:
         return None
     time = None if settings.time == "none" else settings.time
     if time is None and settings.time is None:
-        time = _first([n for n in frame.columns if keys[n] in TIMES])
+        time = _first([n for n in frame.columns if is_time(n)])
     subject = settings.subject or _first([n for n in frame.columns if keys[n] in PERSONS])
     if any(name is not None and name not in frame.columns for name in (time, subject)):
         raise BadSignal("no-such-column", "a column that is named is not in this file")

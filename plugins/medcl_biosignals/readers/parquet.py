@@ -26,8 +26,8 @@ from medcl_biosignals.readers.variables import Variable, Variables
 
 def headings(path: Path, settings: Settings) -> Iterator[Heading | Flaw]:
     """The recordings in a file."""
-    frame = _frame(path)
-    if _lists(frame):
+    frame = _collected(_lazy(path))
+    if _lists(frame.schema):
         yield from _rows(frame, settings)
         return
     table = _table(frame, settings)
@@ -38,24 +38,39 @@ def headings(path: Path, settings: Settings) -> Iterator[Heading | Flaw]:
 
 
 def read(path: Path, part: str, settings: Settings, span: Span | None = None) -> Recording:
-    """The samples of one of them."""
-    frame = _frame(path)
-    if _lists(frame):
-        row = int(part or 1) - 1
-        return variables.read(_row(frame, row), settings, span)
-    table = _table(frame, settings)
+    """The samples of one of them; rows of other people are not kept."""
+    rows = _lazy(path)
+    if _lists(_collected(rows.head(1)).schema):
+        row = _collected(rows.slice(int(part or 1) - 1, 1))
+        return variables.read(_row(row, 0), settings, span)
+    if part:
+        who = _subject(_table(_collected(rows.head(200)), settings))
+        rows = rows.filter(pl.col(who).cast(pl.String).fill_null("None") == part)
+    table = _table(_collected(rows), settings)
     if isinstance(table, long.Long):
-        return long.read(table, part, settings, span)
-    return tabular.read(table, part, settings, span)
+        return long.read(table, "", settings, span)
+    return tabular.read(table, "", settings, span)
 
 
-def _frame(path: Path) -> pl.DataFrame:
+def _lazy(path: Path) -> pl.LazyFrame:
+    return pl.scan_parquet(path, hive_partitioning=False)
+
+
+def _collected(rows: pl.LazyFrame) -> pl.DataFrame:
     try:
-        return pl.read_parquet(path, hive_partitioning=False)
+        return rows.collect()
     except (pl.exceptions.PolarsError, OSError) as error:
         raise BadSignal(
             "bad-signal", f"the file is cut off, or no Parquet file ({type(error).__name__})"
         ) from None
+
+
+def _subject(table: tabular.Table | long.Long) -> str:
+    """The column that names people."""
+    if isinstance(table, long.Long):
+        return table.subject or ""
+    at = table.roles.subject
+    return table.frame.columns[at] if at is not None else ""
 
 
 def _table(frame: pl.DataFrame, settings: Settings) -> tabular.Table | long.Long:
@@ -68,10 +83,9 @@ def _table(frame: pl.DataFrame, settings: Settings) -> tabular.Table | long.Long
     return tabular.Table(frame, roles(frame.columns, numeric, rising, settings), "Parquet")
 
 
-def _lists(frame: pl.DataFrame) -> bool:
+def _lists(schema: pl.Schema) -> bool:
     return any(
-        isinstance(kind, pl.List | pl.Array) and kind.inner.is_numeric()
-        for kind in frame.schema.values()
+        isinstance(kind, pl.List | pl.Array) and kind.inner.is_numeric() for kind in schema.values()
     )
 
 

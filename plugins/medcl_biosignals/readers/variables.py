@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from medcl_biosignals.readers import times
-from medcl_biosignals.readers.columns import NO_SIGNALS, PERSONS, TIMES, parted, unit_of_time
+from medcl_biosignals.readers.columns import NO_SIGNALS, PERSONS, is_time, parted, unit_of_time
 from medcl_biosignals.readers.contract import (
     BadSignal,
     Channel,
@@ -172,8 +172,8 @@ def _lines(held: Variables, settings: Settings) -> list[_Line]:
 
 
 def _may_be_signal(array: Variable, settings: Settings) -> bool:
-    key = plain(parted(array.name.rpartition("/")[2])[0])
-    if key in TIMES | PERSONS | NO_SIGNALS | _RATES or array.name == settings.time:
+    key = plain(parted(array.name)[0])
+    if key in PERSONS | NO_SIGNALS | _RATES or array.name == settings.time or is_time(array.name):
         return False
     if len(array.axes) not in (1, 2):
         return False
@@ -228,8 +228,7 @@ def _clock(held: Variables, lines: list[_Line], settings: Settings) -> Variable 
         return None
     longest = max(max(line.source.axes) for line in lines)
     for array in held.arrays:
-        named = plain(parted(array.name.rpartition("/")[2])[0]) in TIMES
-        if (array.name == settings.time or named) and array.axes == (longest,):
+        if (array.name == settings.time or is_time(array.name)) and array.axes == (longest,):
             return array
     if settings.time is not None:
         raise BadSignal("no-such-column", "the array that reader.time names is not in this file")
