@@ -157,6 +157,17 @@ def test_two_kernels_are_never_each_others_negatives(
     assert contrast(method, alike, wrong) > contrast(method, apart, wrong) + 0.01
 
 
+def test_simclr_trains_on_such_pairs(indexed: Index, tmp_path: Path) -> None:
+    overrides = [
+        *("method.positives=patient", "method.hidden=16", "prepare.spacing=[0, 6, 6]"),
+        *("dataset.size=[48, 48]", "views.size=[32]", "encoder.depth=10", "encoder.base=4"),
+        *("trainer.steps=3", "trainer.batch_size=16", "trainer.workers=0", "monitor.samples=16"),
+        *("trainer.precision=32", "trainer.log_every=1", "split.test=0.1"),
+    ]
+    run = pretrain(recipes.load("ct/simclr-2d", overrides), indexed.path, tmp_path / "run")
+    assert pl.read_csv(run.path / "metrics.csv")["loss"].is_finite().all()
+
+
 # --- images and volumes in one batch --------------------------------------------------------------
 
 
