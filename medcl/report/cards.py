@@ -56,18 +56,24 @@ class DataCard:
     columns: list[tuple[str, str]]
 
 
-def data_card(run: Run) -> DataCard | Absent:
-    """Count items, patients, rejects and findings of the index that the run was trained on."""
+def data_card(data: Path, plugin: str, side: Mapping[str, str]) -> DataCard | Absent:
+    """Count items, patients, rejects and findings of the index that was trained on.
+
+    Args:
+        data: the index.
+        plugin: its name, to say how to make it again.
+        side: patient → train or test, where there is one such split.
+    """
     from medcl.archive.index import Index
 
     try:
-        index = Index.open(run.data)
+        index = Index.open(data)
     except (OSError, KeyError, ValueError, MedclError, pl.exceptions.PolarsError):
         return Absent(
-            "The index that this run was trained on is not where it was.",
-            "medcl index ARCHIVE --plugin " + run.recipe.plugin + " --out IDX",
+            "The index that this was trained on is not where it was.",
+            f"medcl index ARCHIVE --plugin {plugin} --out IDX",
         )
-    items, side = index.items, _split(run)
+    items = index.items
     return DataCard(
         items=len(items),
         patients=items["patient"].n_unique(),
@@ -80,7 +86,8 @@ def data_card(run: Run) -> DataCard | Absent:
     )
 
 
-def _split(run: Run) -> dict[str, str]:
+def split(run: Run) -> dict[str, str]:
+    """Who was trained on and who is tested; nobody where that cannot be read."""
     try:
         return run.split()
     except (OSError, MedclError, pl.exceptions.PolarsError):

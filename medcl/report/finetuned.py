@@ -8,13 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import medcl
+from medcl import recipe as recipes
 from medcl.archive.atomic import write_text
+from medcl.archive.reading import read_json
 from medcl.finetune.explain import FOLDER
 from medcl.finetune.result import FinetuneResult
+from medcl.finetune.trained import WHERE
 from medcl.recipe import text
-from medcl.report import plots
+from medcl.report import cards, model_card, plots, questioned, tested
+from medcl.report.cards import Absent
 from medcl.report.commands import without_paths
-from medcl.report.report import figure, share
+from medcl.report.report import environment
 
 PICTURES = 12
 """At most so many heat maps are shown, of at most so many bytes each: the page is one file."""
@@ -35,30 +39,42 @@ def write(study: Path, out: Path) -> Path:
     Raises:
         UsageError: if the folder holds no finished study.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
     result = FinetuneResult.load(study)
-    environment = Environment(
-        loader=PackageLoader("medcl.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"figure": figure, "share": share}
-    page = environment.get_template("finetuned.html.j2").render(
-        r=result,
-        table=result.table(),
-        classes=result.by_class(),
-        reliability=plots.reliability(result.figures.reliability),
-        pictures=pictures(study),
-        recipe=text(study / "recipe.yaml"),
-        command=without_paths(result.command) or "medcl finetune IDX -r RECIPE.yaml --out OUT",
-        version=medcl.__version__,
-        written=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+    recipe = recipes.load(study / "recipe.yaml")
+    made = tested.opened(study)
+    found = questioned.evaluation(study, result)
+    data = cards.data_card(_index(study), recipe.plugin, {})
+    page = (
+        environment()
+        .get_template("finetuned.html.j2")
+        .render(
+            r=result,
+            table=result.table(),
+            classes=result.by_class(),
+            reliability=plots.reliability(result.figures.reliability),
+            pictures=pictures(study),
+            examples=made if isinstance(made, Absent) else tested.examples(made),
+            map=made if isinstance(made, Absent) else tested.embedding_map(made),
+            evaluation=found,
+            data=data,
+            model=model_card.of_study(result, found, data),
+            about=recipe.about,
+            paper=recipe.paper,
+            encoder=recipe.encoder.name if recipe.encoder else "",
+            recipe=text(study / "recipe.yaml"),
+            command=without_paths(result.command) or "medcl finetune IDX -r RECIPE.yaml --out OUT",
+            version=medcl.__version__,
+            written=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        )
     )
     write_text(out, page)
     return out
+
+
+def _index(study: Path) -> Path:
+    """Where the study's index was, or nowhere, if that is not known."""
+    path = study / WHERE
+    return Path(read_json(path, "medcl finetune")["data"]) if path.is_file() else study / "none"
 
 
 def pictures(study: Path) -> list[Picture]:

@@ -1,11 +1,18 @@
-"""A picture of a sample by its shape alone, for pages that know no modality."""
+"""A picture of a sample by its shape alone, for pages that know no modality; or of its saliency."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medcl.report import plots
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+METHODS = ("integrated gradients", "occlusion")
 
 
 def picture(x: NDArray) -> str:
@@ -31,11 +38,62 @@ def picture(x: NDArray) -> str:
         image = x[:, x.shape[1] // 2] if x.ndim == 4 else x  # (C, H, W)
         figure = Figure(figsize=(1.6, 1.6))
         axes = figure.add_axes((0, 0, 1, 1))
-        colour = len(image) == 3
-        low, high = np.nanquantile(image, (0.005, 0.995))
-        shown = np.clip((image - low) / max(float(high - low), 1e-6), 0, 1)
-        axes.imshow(
-            shown.transpose(1, 2, 0) if colour else shown[0], cmap=None if colour else "gray"
-        )
-        axes.set_axis_off()
+        _image(axes, image)
         return plots.png(figure, dpi=80)
+
+
+def explained(x: NDArray, gradients: NDArray, fall: NDArray) -> str:
+    """A sample with what speaks for a class in red, and against it in blue: a data URI.
+
+    Args:
+        x: (C, L), (C, H, W), or (C, D, H, W), of which the slice that counts most is drawn.
+        gradients: integrated gradients, of the same shape; drawn on the left (signals: above).
+        fall: of occlusion, (L,), (H, W) or (D, H, W); drawn on the right (signals: below).
+
+    Raises:
+        ValueError: for any other shape.
+    """
+    from matplotlib.figure import Figure
+
+    x, parts = np.asarray(x, np.float32), gradients.sum(axis=0)
+    if x.ndim not in (2, 3, 4):
+        raise ValueError(f"no picture of a sample of shape {x.shape}")
+    if x.ndim == 4:
+        most = int(np.abs(parts).sum(axis=(1, 2)).argmax())
+        x, parts, fall = x[:, most], parts[most], fall[most]
+    with plots.style():
+        if x.ndim == 2:
+            figure = Figure(figsize=(3.2, 2.2), layout="constrained")
+            for axes, heat, name in zip(
+                figure.subplots(2, 1, sharex=True), (parts, fall), METHODS, strict=True
+            ):
+                low, high = float(np.nanmin(x)), float(np.nanmax(x))
+                strip = (-0.5, len(heat) - 0.5, low, high)
+                axes.imshow(heat[None], extent=strip, aspect="auto", **_scaled(heat))
+                axes.plot(x[0], color=plots.INK, linewidth=0.9)
+                axes.set(xticks=[], yticks=[])
+                axes.set_ylabel(name, fontsize=6)
+                axes.grid(visible=False)
+            return plots.png(figure, dpi=90)
+        figure = Figure(figsize=(3.2, 1.8), layout="constrained")
+        for axes, heat, name in zip(figure.subplots(1, 2), (parts, fall), METHODS, strict=True):
+            _image(axes, x)
+            strength = np.abs(heat) / max(float(np.abs(heat).max()), 1e-12)
+            axes.imshow(heat, alpha=0.75 * strength, **_scaled(heat))
+            axes.set_title(name, fontsize=7)
+        return plots.png(figure, dpi=90)
+
+
+def _scaled(heat: NDArray) -> dict[str, Any]:
+    """White where nothing counts, symmetric around it; the few strongest points saturate."""
+    most = max(float(np.nanquantile(np.abs(heat), 0.99)), 1e-12)
+    return {"cmap": "bwr", "vmin": -most, "vmax": most, "interpolation": "nearest"}
+
+
+def _image(axes: Axes, image: NDArray) -> None:
+    """(C, H, W) in grey, or in colour where it has three channels."""
+    colour = len(image) == 3
+    low, high = np.nanquantile(image, (0.005, 0.995))
+    shown = np.clip((image - low) / max(float(high - low), 1e-6), 0, 1)
+    axes.imshow(shown.transpose(1, 2, 0) if colour else shown[0], cmap=None if colour else "gray")
+    axes.set_axis_off()

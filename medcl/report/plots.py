@@ -6,6 +6,7 @@ import base64
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -135,38 +136,45 @@ def colours(representations: Sequence[str]) -> dict[str, str]:
     return {n: table.get(n.removeprefix(f"{PRETRAINED} + "), INK) for n in names}
 
 
-def scatter(xy: NDArray, groups: Sequence[str], *, legend: bool) -> str:
+@dataclass(frozen=True)
+class Dot:
+    """A point of a map, in percent of its sides, with what is shown when it is pointed at."""
+
+    x: float
+    y: float
+    colour: str
+    title: str
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """A map: the page draws it itself, so that its points can be pointed at without a script."""
+
+    dots: list[Dot]
+    legend: list[tuple[str, str]]  # name, colour
+
+
+def scatter(xy: NDArray, groups: Sequence[str], titles: Sequence[str], *, legend: bool) -> Scatter:
     """A map of points coloured by group.
 
     Args:
         xy: (N, 2).
         groups: (N,) names; the most frequent are drawn first, so that rare ones lie on top.
+        titles: (N,) what is shown of each point.
         legend: whether names are shown; at most twelve are.
     """
     import matplotlib
+    from matplotlib.colors import to_hex
 
     names, codes, counts = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
     palette = matplotlib.colormaps["tab10" if len(names) <= 10 else "tab20"]
-    with style():
-        figure, axes = _axes(4.6, 4.6)
-        points = {}
-        for code in np.argsort(-counts, kind="stable"):
-            x, y = xy[codes == code].T
-            colour = palette(code % palette.N)
-            points[str(names[code])] = axes.scatter(
-                x, y, s=7, color=colour, linewidths=0, alpha=0.75
-            )
-        axes.set(xticks=[], yticks=[])
-        axes.spines[:].set_visible(False)
-        axes.grid(visible=False)
-        if legend:
-            shown = sorted(list(points)[:12])
-            figure.legend(
-                [points[name] for name in shown],
-                shown,
-                loc="outside lower center",
-                ncols=4,
-                frameon=False,
-                markerscale=2,
-            )
-        return png(figure)
+    colour = [to_hex(palette(code % palette.N)) for code in range(len(names))]
+    span = np.maximum(np.ptp(xy, axis=0), 1e-9)
+    place = 2 + 96 * (xy - xy.min(axis=0)) / span
+    order = np.argsort(-counts[codes], kind="stable")
+    dots = [
+        Dot(round(float(place[n, 0]), 1), round(float(place[n, 1]), 1), colour[codes[n]], titles[n])
+        for n in order
+    ]
+    shown = [(str(n), c) for n, c in zip(names, colour, strict=True)][:12]
+    return Scatter(dots, shown if legend else [])

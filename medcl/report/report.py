@@ -9,15 +9,19 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import medcl
 from medcl.archive.atomic import write_text
 from medcl.evaluate import knn
 from medcl.evaluate.bootstrap import Interval
 from medcl.evaluate.result import PRETRAINED, ProbeResult, Score, direction, show
-from medcl.report import cards, plots, samples
+from medcl.report import cards, model_card, plots, samples
 from medcl.report.cards import Absent
 from medcl.run import Run
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 MONITORS = {
     "loss": "Training loss.",
@@ -64,35 +68,47 @@ def write(run: Run, out: Path, *, probe: Path | None = None) -> Path:
     Returns:
         ``out``.
     """
+    result = cards.probe_result(probe or run.path / "probe")
+    task = result.task if isinstance(result, ProbeResult) else run.recipe.probe.task
+    method = cards.method_card(run)
+    data = cards.data_card(run.data, run.recipe.plugin, cards.split(run))
+    page = (
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            run=run.path.name,
+            method=method,
+            model=model_card.of_run(method, data, result),
+            data=data,
+            probe=result if isinstance(result, Absent) else probe_figures(result),
+            places=cards.places(run),
+            panels=panels(run),
+            map=samples.embedding_map(run, task),
+            examples=samples.examples(run),
+            reproduce=cards.reproduce(run, result),
+            neighbours=knn.K,
+            version=medcl.__version__,
+            written=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        )
+    )
+    write_text(out, page)
+    return out
+
+
+def environment() -> Environment:
+    """The template engine of all pages: everything is escaped, nothing may be undefined."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    environment = Environment(
+    made = Environment(
         loader=PackageLoader("medcl.report", "."),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"figure": figure, "share": share}
-    environment.tests["absent"] = lambda value: isinstance(value, Absent)
-    result = cards.probe_result(probe or run.path / "probe")
-    task = result.task if isinstance(result, ProbeResult) else run.recipe.probe.task
-    page = environment.get_template("report.html.j2").render(
-        run=run.path.name,
-        method=cards.method_card(run),
-        data=cards.data_card(run),
-        probe=result if isinstance(result, Absent) else probe_figures(result),
-        places=cards.places(run),
-        panels=panels(run),
-        map=samples.embedding_map(run, task),
-        examples=samples.examples(run),
-        reproduce=cards.reproduce(run, result),
-        neighbours=knn.K,
-        version=medcl.__version__,
-        written=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-    )
-    write_text(out, page)
-    return out
+    made.filters |= {"figure": figure, "share": share}
+    made.tests["absent"] = lambda value: isinstance(value, Absent)
+    return made
 
 
 def probe_figures(result: ProbeResult) -> Figures:

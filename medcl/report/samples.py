@@ -30,8 +30,8 @@ MAPPED = 1200
 class Map:
     """The embedding map, drawn twice: by label (None without a task) and by patient."""
 
-    by_label: str | None
-    by_patient: str
+    by_label: plots.Scatter | None
+    by_patient: plots.Scatter
     label: str
     shown: int
     of: int
@@ -126,9 +126,13 @@ def embedding_map(run: Run, task: str | None) -> Map | Absent:
         return Absent(f"The run's encoder cannot be used: {type(error).__name__}.")
     xy = tsne(x, seed=run.recipe.seed)
     names = [str(labels[p]) for p in np.sort(drawn)]
+    about = [
+        f"{name or 'sample'} · patient {who[:8]}"
+        for name, who in zip(names, some.patients, strict=True)
+    ]
     return Map(
-        by_label=plots.scatter(xy, names, legend=True) if task else None,
-        by_patient=plots.scatter(xy, some.patients, legend=False),
+        by_label=plots.scatter(xy, names, about, legend=True) if task else None,
+        by_patient=plots.scatter(xy, some.patients, about, legend=False),
         label=run.plugin.tasks[task].label if task else "",
         shown=len(some),
         of=len(known),

@@ -11,31 +11,37 @@ from medcl_cli import show
 
 
 def report(
-    run: Annotated[
-        Path, typer.Argument(help="A run, or a folder of medcl finetune.")
+    runs: Annotated[
+        list[Path],
+        typer.Argument(help="A run, or a folder of medcl finetune; several side by side."),
     ],
     out: Annotated[
-        Path | None, typer.Option(help="The HTML file; RUN/report.html by default.")
+        Path | None,
+        typer.Option(help="The HTML file; RUN/report.html by default, of several ./report.html."),
     ] = None,
     probe: Annotated[
         Path | None, typer.Option(help="Another probe's folder: that of all folds, say.")
     ] = None,
     json: show.Json = False,
 ) -> None:
-    """Write one self-contained HTML page about a run, or a training with labels.
+    """Write one self-contained HTML page about a run, a training with labels, or several.
 
-    Example: medcl report run
+    Examples: medcl report run · medcl report study other --out both.html
     """
-    out = out or run / "report.html"
-    if (run / "finetune.json").is_file():
+    run = runs[0]
+    if len(runs) > 1:
+        from medcl.report import several
+
+        path = several.write(runs, out or Path("report.html"))
+    elif (run / "finetune.json").is_file():
         from medcl.report import finetuned
 
-        path = finetuned.write(run, out)
+        path = finetuned.write(run, out or run / "report.html")
     else:
         from medcl.report.report import write
         from medcl.run import Run
 
-        path = write(Run.open(run), out, probe=probe)
+        path = write(Run.open(run), out or run / "report.html", probe=probe)
     if json:
         show.as_json({"report": path})
     else:

@@ -1,0 +1,232 @@
+"""What a study's classifiers said of single test samples: where right, where wrong, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medcl.errors import MedclError
+from medcl.evaluate import compare
+from medcl.evaluate.compare import Predictions
+from medcl.evaluate.embeddings import take
+from medcl.finetune.trained import Study
+from medcl.finetune.truth import ONE_CLASS
+from medcl.plugin import Samples
+from medcl.report import pictures, plots
+from medcl.report.cards import Absent
+from medcl.report.samples import MAPPED, Map, tsne
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+SHOWN = 4
+"""Examples of each kind."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A test sample, what was said of it, and a picture where one can be drawn."""
+
+    sample: str
+    patient: str
+    truth: str
+    said: str
+    probability: float
+    image: str | None = None
+    explained: bool = False
+
+
+@dataclass(frozen=True)
+class Examples:
+    """The most confident right and wrong answers, of different patients as far as there are."""
+
+    right: list[Example]
+    wrong: list[Example]
+    rights: int
+    wrongs: int
+
+    @property
+    def explained(self) -> bool:
+        """Whether a picture shows what an answer rests on."""
+        return any(e.explained for e in (*self.right, *self.wrong))
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A study with its samples and predictions, read once for everything on the page."""
+
+    study: Study
+    samples: Samples
+    predictions: Predictions
+
+
+def opened(path: Path) -> Opened | Absent:
+    """Open a study; why it cannot be is not told here, for the reason may hold a path."""
+    try:
+        study = Study.open(path)
+        return Opened(study, study.samples(), compare.read(path))
+    except (MedclError, OSError, KeyError, ValueError):
+        return Absent(
+            "The samples cannot be read from the index that the study was made from.",
+            "the same medcl index, at the same place",
+        )
+
+
+def examples(made: Opened) -> Examples | Absent:
+    """The test samples that the study was surest of, right and wrong."""
+    found = made.predictions
+    if found.truth.kind not in ONE_CLASS:
+        return Absent("Right and wrong answers are of problems of one class a sample.")
+    said, sure = found.chance.argmax(axis=1), found.chance.max(axis=1)
+    right = said == found.truth.y
+    sides = [_surest(np.flatnonzero(side), sure, found.patients) for side in (right, ~right)]
+    rows = np.concatenate(sides)
+    drawn = _drawn(made, rows, said[rows])
+    names = found.truth.classes
+    shown = [
+        Example(
+            str(found.ids[row]),
+            str(found.patients[row]),
+            names[int(found.truth.y[row])],
+            names[int(said[row])],
+            float(sure[row]),
+            image,
+            explained,
+        )
+        for row, (image, explained) in zip(rows, drawn, strict=True)
+    ]
+    half = len(sides[0])
+    return Examples(shown[:half], shown[half:], int(right.sum()), int((~right).sum()))
+
+
+def _surest(rows: NDArray[np.int64], sure: NDArray, patients: NDArray) -> NDArray[np.int64]:
+    """The surest rows, patients taking turns."""
+    order = rows[np.argsort(-sure[rows], kind="stable")]
+    turns: dict[str, int] = {}
+    turn = []
+    for row in order:
+        turn.append(turns.setdefault(patients[row], 0))
+        turns[patients[row]] += 1
+    return order[np.argsort(turn, kind="stable")][:SHOWN]
+
+
+def _drawn(made: Opened, rows: NDArray, said: NDArray) -> list[tuple[str | None, bool]]:
+    """A picture of each sample and whether it is explained; what cannot be drawn is left out."""
+    place = {key: n for n, key in enumerate(made.samples.ids)}
+    fold_of = {
+        key: fold
+        for fold in made.study.folds
+        if fold.name.startswith("r0")
+        for key in made.study.tested(fold)["id"]
+    }
+    models: dict[Path, nn.Module] = {}
+    out: list[tuple[str | None, bool]] = []
+    for row, target in zip(rows, said, strict=True):
+        key = str(made.predictions.ids[row])
+        batch = made.samples.read(np.array([place[key]]))
+        if "bag" in batch:
+            out.append((None, False))
+            continue
+        try:
+            fold = fold_of[key]
+            if fold not in models:
+                models[fold] = made.study.model(fold, batch)
+            out.append((_explained(made, models[fold], batch["x"], int(target)), True))
+        except Exception:  # a classifier or a shape that cannot be explained: the sample alone
+            out.append((_plain(batch["x"][0]), False))
+    return out
+
+
+def _explained(made: Opened, model: nn.Module, x: NDArray, target: int) -> str:
+    import torch
+
+    from medcl.evaluate.saliency import evidence, integrated_gradients, occlusion
+
+    kind = made.predictions.truth.kind
+    batch = torch.as_tensor(np.ascontiguousarray(x)).float()
+
+    def score(v: torch.Tensor) -> torch.Tensor:
+        scores: torch.Tensor = model.scores({"x": v})  # type: ignore[operator]
+        return evidence(kind, scores, torch.full((len(v),), target))
+
+    gradients, fall = integrated_gradients(score, batch), occlusion(score, batch)
+    return pictures.explained(x[0], gradients[0].numpy(), fall[0].numpy())
+
+
+def _plain(x: NDArray) -> str | None:
+    try:
+        return pictures.picture(x)
+    except ValueError:
+        return None
+
+
+def embedding_map(made: Opened) -> Map | Absent:
+    """t-SNE of what the first fold's head sees of its test samples: nobody there was trained on."""
+    found = made.predictions
+    if found.truth.kind not in ONE_CLASS:
+        return Absent("The map is of problems of one class a sample.")
+    fold = made.study.folds[0]
+    tested = set(made.study.tested(fold)["id"])
+    known = np.flatnonzero(np.isin(found.ids, list(tested)))
+    drawn = np.sort(np.random.default_rng(made.study.recipe.seed).permutation(known)[:MAPPED])
+    if len(drawn) < 5:
+        return Absent(f"There are only {len(drawn)} samples: too few for a map.")
+    place = {key: n for n, key in enumerate(made.samples.ids)}
+    some = take(made.samples, np.array([place[key] for key in found.ids[drawn]]))
+    try:
+        x = embedded(made.study.model(fold, some.read(np.arange(2))), some)
+    except Exception as error:  # of a damaged file, whatever its reader raises
+        return Absent(f"The study's classifier cannot be used: {type(error).__name__}.")
+    xy = tsne(x, seed=made.study.recipe.seed)
+    names = [found.truth.classes[int(c)] for c in found.truth.y[drawn]]
+    said = [found.truth.classes[int(c)] for c in found.chance[drawn].argmax(axis=1)]
+    about = _about(names, said, found.chance[drawn].max(axis=1), some.patients)
+    return Map(
+        by_label=plots.scatter(xy, names, about, legend=True),
+        by_patient=plots.scatter(xy, some.patients, about, legend=False),
+        label=made.study.result.label,
+        shown=len(some),
+        of=len(known),
+        patients=len(set(some.patients)),
+    )
+
+
+def _about(
+    truth: Sequence[str], said: Sequence[str], sure: NDArray, patients: Sequence[str]
+) -> list[str]:
+    return [
+        f"{t}, predicted {s} ({p:.2f}) · patient {who[:8]}"
+        for t, s, p, who in zip(truth, said, sure, patients, strict=True)
+    ]
+
+
+def embedded(model: nn.Module, samples: Samples) -> NDArray[np.float32]:
+    """(N, D): what comes into the model's last module called ``head``.
+
+    Raises:
+        LookupError: if it has none.
+    """
+    import torch
+
+    from medcl.finetune.batches import tensors
+
+    heads = [m for name, m in model.named_modules() if name.split(".")[-1] == "head"]
+    if not heads:
+        raise LookupError("no head")
+    caught: list[torch.Tensor] = []
+    handle = heads[-1].register_forward_pre_hook(lambda _, given: caught.append(given[0]))
+    try:
+        for start in range(0, len(samples), 64):
+            rows = np.arange(start, min(start + 64, len(samples)))
+            with torch.no_grad():
+                model.scores(tensors(samples.read(rows)))  # type: ignore[operator]
+    finally:
+        handle.remove()
+    made: NDArray[np.float32] = torch.cat(caught).flatten(1).float().numpy()
+    return made
