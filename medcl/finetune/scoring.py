@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medcl.evaluate import calibration, metrics
-from medcl.evaluate.bootstrap import Interval, bootstrap
+from medcl.evaluate.bootstrap import Interval, Resampled, bootstrap
 from medcl.evaluate.metrics import Counted, Measures
 from medcl.evaluate.result import Class
 from medcl.evaluate.survival import concordance
@@ -84,50 +84,56 @@ def figures(
     rows = np.concatenate([fold.rows for fold in made])
     fold_of = np.repeat(np.arange(len(made)), [len(fold.rows) for fold in made])
     repeat = np.array([fold.repeat for fold in made])[fold_of]
-    chance = np.concatenate([probabilities(found.kind, f.scores) for f in made])
-    pooled = partial(_over_repeats, found.at(rows), chance, repeat, fold_of)
-    resampled = bootstrap(pooled, patients[rows], resamples=resamples, seed=seed)
-    names = [name for name in resampled.values if not name.startswith("class_")]
-    thresholded: dict[str, Interval] = {}
-    if found.kind == "binary":
-        cut = np.concatenate([_cut(fold) for fold in made])
-        over = bootstrap(
-            partial(_over_repeats, found.at(rows), cut, repeat, fold_of),
-            patients[rows],
-            resamples=resamples,
-            seed=seed,
-        )
-        kept = ("accuracy", "balanced_accuracy", "f1")
-        thresholded = {name: over.interval(name) for name in kept}
-        for name in ("sensitivity", "ppv"):
-            thresholded[name] = over.interval(f"class_{name}", 1)
-        thresholded["specificity"] = over.interval("class_sensitivity", 0)
-    classes, confusion = [], []
-    if found.kind in (*ONE_CLASS, "multilabel"):
-        for c, name in enumerate(found.classes):
-            mine = np.unique(
-                rows[
-                    (found.y[rows, c] if found.y.ndim == 2 else found.y[rows])
-                    == (1 if found.y.ndim == 2 else c)
-                ]
-            )
-            per = {n.removeprefix("class_"): resampled.interval(n, c) for n in metrics.PER_CLASS}
-            classes.append(Class(name, len(mine), len(np.unique(patients[mine])), per))
-    if found.kind in ONE_CLASS:
-        counted = metrics.confusion(
-            found.y[rows], chance.argmax(1), metrics.once(len(rows)), len(found.classes)
-        )
-        confusion = counted[..., 0].astype(int).tolist()
+
+    def resampled(chance: NDArray) -> Resampled:
+        pooled = partial(_over_repeats, found.at(rows), chance, repeat, fold_of)
+        return bootstrap(pooled, patients[rows], resamples=resamples, seed=seed)
+
+    chance = np.concatenate([probabilities(found.kind, fold.scores) for fold in made])
+    over = resampled(chance)
+    names = [name for name in over.values if not name.startswith("class_")]
     errors, bins = _calibration(found, made)
     return Figures(
-        metrics={name: resampled.interval(name) for name in names},
-        classes=classes,
-        confusion=confusion,
-        thresholded=thresholded,
+        metrics={name: over.interval(name) for name in names},
+        classes=_per_class(found, patients, np.unique(rows), over),
+        confusion=_confusion(found.at(rows), chance),
+        thresholded=_thresholded(resampled, made) if found.kind == "binary" else {},
         folds=_by_fold(found, made),
         calibration=errors,
         reliability=bins,
     )
+
+
+def _per_class(found: Truth, patients: NDArray, rows: NDArray, over: Resampled) -> list[Class]:
+    """Each class with its tested samples and patients."""
+    if found.kind not in (*ONE_CLASS, "multilabel"):
+        return []
+    out = []
+    for c, name in enumerate(found.classes):
+        y = found.y[rows]
+        mine = rows[y[:, c] == 1 if found.kind == "multilabel" else y == c]
+        per = {n.removeprefix("class_"): over.interval(n, c) for n in metrics.PER_CLASS}
+        out.append(Class(name, len(mine), len(np.unique(patients[mine])), per))
+    return out
+
+
+def _confusion(found: Truth, chance: NDArray) -> list[list[int]]:
+    if found.kind not in ONE_CLASS:
+        return []
+    weight = metrics.once(len(found))
+    counted = metrics.confusion(found.y, chance.argmax(1), weight, len(found.classes))
+    return counted[..., 0].astype(int).tolist()
+
+
+def _thresholded(
+    resampled: Callable[[NDArray], Resampled], made: Sequence[Predicted]
+) -> dict[str, Interval]:
+    """What comes of two classes where the second begins at each fold's own threshold."""
+    over = resampled(np.concatenate([_cut(fold) for fold in made]))
+    out = {name: over.interval(name) for name in ("accuracy", "balanced_accuracy", "f1")}
+    for name in ("sensitivity", "ppv"):
+        out[name] = over.interval(f"class_{name}", 1)
+    return {**out, "specificity": over.interval("class_sensitivity", 0)}
 
 
 def measure(
