@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from pathlib import Path
+
+import pytest
+from browser import EVIL
+
+from medcl.plugin import Plugin
 
 _PATH = Path(__file__).parent.parent / "evaluate" / "conftest.py"
 _SPEC = importlib.util.spec_from_file_location("evaluate_conftest", _PATH)
@@ -13,3 +19,34 @@ _MODULE = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(_MODULE)
 
 toy, digits_index, digits_run = _MODULE.toy, _MODULE.digits_index, _MODULE.digits_run
+_RUN = importlib.import_module("toy_run")  # its folder is on the path by now
+
+
+@pytest.fixture(scope="session")
+def hostile_study(toy: Plugin, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study of real digits of synthetic writers, whose classes and clinics hold HTML.
+
+    Questioned by medcl evaluate, with groups, a corruption and attacks.
+    """
+    from medcl.archive.index import build
+    from medcl.evaluate.evaluate import evaluate
+    from medcl.finetune.finetune import finetune, opened
+
+    folder = tmp_path_factory.mktemp("hostile")
+    index = _RUN.make_index(folder)
+    quoted = EVIL.replace('"', '""')
+    rows = [
+        f'writer_{n:02d}.csv,"{quoted if n % 2 else "plain"}","{quoted if n % 3 else "town"}"'
+        for n in range(_RUN.WRITERS)
+    ]
+    table = folder / "people.csv"
+    table.write_text("key,hand,clinic\n" + "\n".join(rows) + "\nblank.csv,plain,town\n")
+    build(folder / "archive", folder / "more", toy, key_file=folder / "key", table=table)
+    run = _RUN.make_run(folder / "more", folder / "run")
+    settings = ["classifier.name=full", "finetune.label=hand", "finetune.task=null"]
+    settings += ["finetune.epochs=3", "finetune.folds=2", "finetune.bootstraps=100"]
+    study = folder / "study"
+    finetune(opened(run.path, None, settings), study, labels=table, command="medcl finetune run")
+    evaluate(study, by=["clinic"], corruptions=("noise",), limit=60, resamples=50)
+    assert index.is_dir()
+    return study

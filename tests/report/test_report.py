@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from browser import look
 
 from medcl.evaluate.bootstrap import Interval
 from medcl.evaluate.probe import probe
@@ -311,3 +312,20 @@ def test_intervals_in_words() -> None:
     assert direction(Interval(0.1, 0.0003, 0.2), "auroc") == "none"  # it is shown as 0.000
     assert direction(Interval(-0.1, -0.2, -0.05), "auroc") == "loss"
     assert direction(Interval(-0.1, -0.2, -0.05), "mae") == "gain"
+
+
+@pytest.mark.parametrize("width", [390, 1200])
+def test_a_browser_shows_it(html: str, tmp_path: Path, width: int) -> None:
+    path = tmp_path / "report.html"
+    path.write_text(html, encoding="utf-8")
+    seen = look(path, tmp_path / "profile", width=width)
+    assert seen.problems == []
+    assert [r for r in seen.requests if not r.startswith("data:")] == [path.as_uri()]
+    assert seen.measured["scroll"] <= width
+    assert seen.measured["over"] == []
+    assert seen.measured["ids"] == list(SECTIONS)
+    assert len(seen.measured["images"]) == 7
+    assert min(seen.measured["images"]) > 50
+    assert min(seen.measured["tables"]) > 0
+    assert seen.measured["dots"] == 2 * 150
+    assert seen.picture.startswith(b"\x89PNG")

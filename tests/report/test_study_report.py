@@ -1,0 +1,205 @@
+"""The page about a training with labels, and the one with several: whole, escaped, in a browser."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from browser import EVIL, look
+from test_report import Page
+from typer.testing import CliRunner
+
+from medcl.errors import UsageError
+from medcl.finetune.result import FinetuneResult
+from medcl.report import finetuned, questioned, several, tested
+from medcl.report.cards import Absent
+from medcl.run import Run
+from medcl_cli.main import app
+
+SECTIONS = [
+    "figures",
+    "classes",
+    "calibration",
+    "examples",
+    "map",
+    "evaluation",
+    "data",
+    "method",
+    "model",
+    "reproduce",
+]
+
+
+@pytest.fixture(scope="module")
+def page(hostile_study: Path) -> Path:
+    patch = pytest.MonkeyPatch()
+    patch.setattr(tested, "MAPPED", 60)
+    path = finetuned.write(hostile_study, hostile_study / "report.html")
+    patch.undo()
+    return path
+
+
+def test_everything_is_on_the_page(page: Path) -> None:
+    html = page.read_text(encoding="utf-8")
+    made = Page(html)
+    assert made.open == []
+    assert made.ids == SECTIONS
+    assert 'class="absent"' not in html
+    for words in (
+        "Not for diagnosis",
+        "No leak:",
+        "By group of test patients",
+        "noise",
+        "FGSM",
+        "Right, and sure",
+        "Wrong, and sure",
+        "integrated gradients",
+        "Intended use",
+        "expected calibration error",
+        "test samples of the first fold",
+    ):
+        assert words in made.text, words
+    assert made.tags.count("img") == 1 + 2 * tested.SHOWN
+    assert made.tags.count("circle") == 2 * 60
+    assert str(page.parent) not in html
+
+
+def test_a_class_or_a_clinic_that_is_html_is_shown_as_text(page: Path) -> None:
+    html = page.read_text(encoding="utf-8")
+    made = Page(html)
+    assert "script" not in made.tags
+    assert "<script" not in html
+    assert made.text.count(EVIL) > 10  # classes, matrix, examples, map, groups
+    assert all(source.startswith("data:image/") for source in made.loads)
+
+
+def test_the_right_and_the_wrong_are_what_they_are_called(hostile_study: Path) -> None:
+    made = tested.opened(hostile_study)
+    assert isinstance(made, tested.Opened)
+    found = tested.examples(made)
+    assert isinstance(found, tested.Examples)
+    assert all(e.truth == e.said for e in found.right)
+    assert all(e.truth != e.said for e in found.wrong)
+    said = made.predictions.chance.argmax(axis=1)
+    assert found.rights == int((said == made.predictions.truth.y).sum())
+    assert found.rights + found.wrongs == 720
+    assert len({e.patient for e in found.right}) == len(found.right), "patients take turns"
+    surest = made.predictions.chance.max(axis=1)[said == made.predictions.truth.y].max()
+    assert found.right[0].probability == pytest.approx(surest)
+    assert all(e.explained and e.image for e in (*found.right, *found.wrong))
+
+
+def test_what_the_head_sees_gives_the_scores(hostile_study: Path) -> None:
+    made = tested.opened(hostile_study)
+    assert isinstance(made, tested.Opened)
+    fold = made.study.folds[0]
+    model = made.study.model(fold, made.samples.read(np.arange(2)))
+    x = tested.embedded(model, made.samples)
+    assert x.shape[0] == 720
+    linear = model.classifier.head[1]  # type: ignore[union-attr,index]
+    scores = x @ linear.weight.detach().numpy().T + linear.bias.detach().numpy()
+    kept = made.study.tested(fold)
+    rows = [made.samples.ids.index(key) for key in kept["id"]]
+    told = kept.select("^score.*$").to_numpy()
+    assert scores[rows] == pytest.approx(told, abs=1e-4)
+
+
+@pytest.fixture
+def copied(hostile_study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The study, to be damaged; a small map."""
+    shutil.copytree(hostile_study, tmp_path / "study")
+    monkeypatch.setattr(tested, "MAPPED", 20)
+    return tmp_path / "study"
+
+
+def test_what_is_missing_costs_its_own_section(copied: Path) -> None:
+    shutil.rmtree(copied / "evaluation")
+    where = json.loads((copied / "where.json").read_text())
+    (copied / "where.json").write_text(json.dumps(where | {"data": "/nowhere/idx"}))
+    made = Page(finetuned.write(copied, copied / "report.html").read_text(encoding="utf-8"))
+    assert made.ids == SECTIONS
+    assert "medcl evaluate STUDY" in made.text
+    assert "not where it was" in made.text
+    assert "samples cannot be read" in made.text
+    assert "nowhere" not in made.text
+    assert "were not looked at: medcl evaluate" in made.text
+
+
+def test_an_evaluation_of_another_study_is_not_believed(copied: Path) -> None:
+    result = FinetuneResult.load(copied)
+    assert not isinstance(questioned.evaluation(copied, result), Absent)
+    other = questioned.evaluation(copied, replace(result, made_from="another"))
+    assert isinstance(other, Absent)
+    assert "made anew" in other.reason
+    path = copied / "evaluation" / "evaluation.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"attacks": [{"new": 1}]}))
+    assert isinstance(questioned.evaluation(copied, result), Absent)
+
+
+def test_a_leak_is_said_in_red(copied: Path) -> None:
+    path = copied / "evaluation" / "evaluation.json"
+    raw = json.loads(path.read_text())
+    raw["audit"]["counts"]["copy"] = 3
+    path.write_text(json.dumps(raw))
+    html = finetuned.write(copied, copied / "report.html").read_text(encoding="utf-8")
+    assert 'class="leak">LEAK: ' in html
+
+
+def test_several_stand_side_by_side(hostile_study: Path, digits_run: Run, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(hostile_study, other)
+    out = tmp_path / "both.html"
+    asked = ["report", str(hostile_study), str(other), str(digits_run.path), "--out", str(out)]
+    done = CliRunner().invoke(app, asked, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    html = out.read_text(encoding="utf-8")
+    made = Page(html)
+    assert made.ids == ["what", "figures", "pairs", "calibration"]
+    assert "No measurable difference between" in made.text
+    assert "was not probed yet" in made.text
+    assert made.text.count("AUROC") > 2
+    assert "<script" not in html
+    assert str(tmp_path) not in html
+    seen = look(out, tmp_path / "profile")
+    assert seen.problems == []
+    assert seen.measured["over"] == []
+    with pytest.raises(UsageError, match="no run and no study"):
+        several.write([hostile_study, tmp_path], out)
+
+
+@pytest.mark.parametrize("width", [390, 1200])
+def test_a_browser_shows_it_and_runs_nothing(page: Path, tmp_path: Path, width: int) -> None:
+    seen = look(page, tmp_path / "profile", width=width)
+    assert seen.problems == []
+    assert [r for r in seen.requests if not r.startswith("data:")] == [page.as_uri()]
+    assert seen.measured["ran"] == "undefined"
+    assert seen.measured["scripts"] == 0
+    assert EVIL in seen.measured["text"]
+    assert seen.measured["scroll"] <= width
+    assert seen.measured["over"] == []
+    assert seen.measured["ids"] == SECTIONS
+    assert len(seen.measured["images"]) == 1 + 2 * tested.SHOWN
+    assert min(seen.measured["images"]) > 50
+    assert min(seen.measured["tables"]) > 0
+    assert seen.measured["dots"] == 2 * 60
+
+
+def test_the_browser_would_have_noticed(page: Path, tmp_path: Path) -> None:
+    """The same checks on a page as it must not be: unescaped, too wide, and asking elsewhere."""
+    html = page.read_text(encoding="utf-8")
+    start = html.index('<meta http-equiv="Content-Security-Policy"')
+    bad = html[:start] + html[html.index(">", start) + 1 :]
+    wide = '<p style="width: 900px">wide</p><img src="http://127.0.0.1:9/x.png">'
+    bad = bad.replace("<body>", "<body><script>window.hacked=1;console.log(1)</script>" + wide)
+    path = tmp_path / "bad.html"
+    path.write_text(bad, encoding="utf-8")
+    seen = look(path, tmp_path / "profile")
+    assert seen.measured["ran"] == "number"
+    assert seen.measured["scripts"] == 1
+    assert seen.problems
+    assert "http://127.0.0.1:9/x.png" in seen.requests
+    assert seen.measured["over"]

@@ -1,0 +1,37 @@
+"""docs/tutorial-biosignals.md, from the archive to the reports, on the bundled real ECGs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+from tutorials import REPO, follow, of, verbs
+
+PAGE = REPO / "docs" / "tutorial-biosignals.md"
+
+
+@pytest.mark.slow
+def test_every_command_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = follow(PAGE, tmp_path, monkeypatch)
+    steps = ["index", "pretrain", "probe", "finetune", "evaluate"]
+    steps += ["predict", "export", "search", "anomaly", "report", "report", "report"]
+    assert verbs(said) == steps
+    assert "patient-is-record-name\t8" in of(said, "medcl index")
+    for told in ("pretrained", "random", "handmade"):
+        assert told in of(said, "medcl probe")
+    assert "8 test patients" in of(said, "medcl finetune")
+    evaluated = of(said, "medcl evaluate")
+    assert "No leak: 6,556 training samples of 8 patients" in evaluated
+    assert "too few patients" in evaluated
+    beats = pl.read_parquet("predictions.parquet")
+    assert len(beats) > 500
+    assert {"p.N", "p.S", "p.V"} <= set(beats.columns) or {"N", "S", "V"} <= set(beats.columns)
+    assert "data:image/png" in Path("like.html").read_text(encoding="utf-8")
+    page = Path("tuned", "report.html").read_text(encoding="utf-8")
+    for words in ("Wrong, and sure", "integrated gradients", "No leak:", "Intended use"):
+        assert words in page, words
+    assert 'class="absent"' not in page
+    both = Path("both.html").read_text(encoding="utf-8")
+    assert "training with labels" in both
+    assert "pretraining" in both
