@@ -416,6 +416,21 @@ def test_lost_and_repeated_rows(tmp_path: Path, pleth: np.ndarray) -> None:
     np.testing.assert_allclose(ours, pleth, atol=1e-6)
 
 
+@pytest.mark.parametrize("form", ["", "%Y-%m-%d %H:%M:%S.%L", "%H:%M:%S.%L"])
+def test_a_few_rows_without_a_time_are_left_out(
+    tmp_path: Path, pleth: np.ndarray, form: str
+) -> None:
+    rows = numbers(pleth, stamps(form) if form else None)
+    rows[300][0], rows[1500][0] = "", "soon" if form else "NaN"
+    (tmp_path / "a.csv").write_text(text(rows))
+    row = record_of(tmp_path, "a.csv")
+    assert "rows-without-time" in row.findings
+    ours = np.stack(samples_of(tmp_path, "a.csv").samples, axis=1)
+    assert np.flatnonzero(np.isnan(ours[:, 0])).tolist() == [300, 1500]
+    keep = np.delete(np.arange(2000), [300, 1500])
+    np.testing.assert_array_equal(ours[keep], pleth[keep].astype(np.float32))
+
+
 def test_jitter_is_resampled(tmp_path: Path) -> None:
     """Synthetic: a sine sampled at jittered times comes back as the sine on a grid."""
     random = np.random.default_rng(0)

@@ -45,7 +45,9 @@ def _open(path: Path) -> Variables:
                 raise BadSignal("truncated", "the file ends before the last sample of its array")
             return Variables([Variable("", shape, lambda: _load(path))])
         return _archive(path)
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile, KeyError) as error:
+    except BadSignal:
+        raise
+    except Exception as error:  # a damaged header may raise what Python's parser does
         raise BadSignal(
             "bad-signal", f"the file is cut off, or no NumPy file ({type(error).__name__})"
         ) from None

@@ -139,14 +139,11 @@ def moments(column: pl.Series, unit: str | None) -> tuple[np.ndarray, tuple[str,
     """
     if column.dtype.is_temporal():
         if column.dtype == pl.Duration:
-            return _since(column.dt.total_nanoseconds().to_numpy() * 1e-9), ()
+            return _since(column.dt.total_nanoseconds().cast(pl.Float64).to_numpy() * 1e-9), ()
         if column.dtype == pl.Time:
-            return _unwrapped(column.cast(pl.Int64).to_numpy() * 1e-9), ()
+            return _unwrapped(column.cast(pl.Int64).cast(pl.Float64).to_numpy() * 1e-9), ()
         ticks = column.cast(pl.Datetime("ns")).cast(pl.Int64)
-        if ticks.null_count():
-            raise BadSignal("bad-times", "some times are missing")
-        first = ticks[0]
-        return (ticks - first).to_numpy() * 1e-9, ()
+        return _since((ticks - (ticks.min() or 0)).cast(pl.Float64).to_numpy() * 1e-9), ()
     if column.dtype != pl.String:
         return times.seconds(column.cast(pl.Float64).fill_null(float("nan")).to_numpy(), unit)
     return _texts(column), ()
@@ -158,18 +155,18 @@ def _texts(column: pl.Series) -> np.ndarray:
         fraction=pl.col("text").str.extract(_MOMENT, 2).str.replace(",", ".").cast(pl.Float64),
     )
     moment, fraction = parted["moment"], parted["fraction"].fill_null(0.0).to_numpy()
-    if moment.null_count() == 0:
-        if moment.str.contains(_CLOCK).all():
-            hours, minutes, rest = (
-                moment.str.extract(_CLOCK, group).cast(pl.Float64).fill_null(0).to_numpy()
-                for group in (1, 2, 3)
-            )
-            return _unwrapped(hours * 3600 + minutes * 60 + rest + fraction)
-        for form in _FORMATS:
-            read = moment.str.to_datetime(form, strict=False)
-            if read.null_count() == 0:
-                whole = read.dt.epoch("s")
-                return (whole - whole[0]).to_numpy() + fraction
+    least = times.LEGIBLE * len(column)
+    if moment.str.contains(_CLOCK).sum() > least:
+        hours, minutes, rest = (
+            moment.str.extract(_CLOCK, group).cast(pl.Float64) for group in (1, 2, 3)
+        )
+        clock = hours.fill_null(0) * 3600 + minutes * 60 + rest
+        return _unwrapped(clock.to_numpy() + fraction)
+    for form in _FORMATS:
+        read = moment.str.to_datetime(form, strict=False)
+        if len(read) - read.null_count() > least:
+            whole = read.dt.epoch("s")
+            return _since((whole - (whole.min() or 0)).cast(pl.Float64).to_numpy() + fraction)
     raise BadSignal(
         "bad-times",
         "the times cannot be read as dates, clock times or numbers: name another column with "
@@ -178,12 +175,18 @@ def _texts(column: pl.Series) -> np.ndarray:
 
 
 def _since(seconds: np.ndarray) -> np.ndarray:
-    return np.asarray(seconds - seconds[0])
+    """Relative to the first that is known; those that are not stay NaN."""
+    known = seconds[np.isfinite(seconds)]
+    return np.asarray(seconds - (known[0] if len(known) else 0.0), dtype=np.float64)
 
 
 def _unwrapped(clock: np.ndarray) -> np.ndarray:
     """Times of day that pass midnight go on rising."""
-    return _since(clock + np.concatenate([[0], np.cumsum(np.diff(clock) < -_DAY / 2)]) * _DAY)
+    known = np.flatnonzero(np.isfinite(clock))
+    days = np.concatenate([[0], np.cumsum(np.diff(clock[known]) < -_DAY / 2)])
+    out = np.array(clock, dtype=np.float64)
+    out[known] += days[: len(known)] * _DAY
+    return _since(out)
 
 
 def looks(frame: pl.DataFrame) -> tuple[Sequence[bool], Sequence[bool]]:

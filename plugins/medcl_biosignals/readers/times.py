@@ -16,6 +16,7 @@ _GAP = 4.0  # steps (and at least _GAP_SECONDS): where times stop for longer, sa
 _GAP_SECONDS = 0.1
 _REGULAR = 0.25  # steps: times as near as that to a grid are that grid
 _QUANTISED = 0.05  # share of repeated times: then they are a coarse clock, not the samples' own
+LEGIBLE = 0.99  # share of rows that must say when they are; the others are left out
 _SPARSE = 50  # grid points a sample: more of them would mostly be made up of gaps
 _EPOCHS = ((1e17, 1e-9), (1e14, 1e-6), (1e11, 1e-3), (1e8, 1.0))  # since 1970, by size
 UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
@@ -28,7 +29,7 @@ class Grid:
     Attributes:
         fs: rate of the grid in Hz.
         length: its points.
-        order: (N,) row of each sample in the order of time; None where rows are in it.
+        order: (N,) row of each sample in the order of time; None where all rows are in it.
         at: (N,) place of each of these samples on the grid, in steps.
         findings: what was noticed.
     """
@@ -116,9 +117,14 @@ def grid(times: np.ndarray, given: float | None = None) -> Grid:
         BadSignal: if the times make no recording.
     """
     findings: list[str] = []
-    if not np.isfinite(times).all():
-        raise BadSignal("bad-times", "some times are missing or cannot be read as times")
-    times, order = _rising(times, findings)
+    known = np.flatnonzero(np.isfinite(times))
+    if len(known) < LEGIBLE * len(times):
+        raise BadSignal("bad-times", "many times are missing, or cannot be read as times")
+    if len(known) < len(times):
+        findings.append("rows-without-time")
+    times, order = _rising(times[known], findings)
+    if "rows-without-time" in findings:
+        order = known if order is None else known[order]
     if len(times) < 3 or times[-1] == times[0]:
         raise BadSignal("too-short", f"{len(times)} samples: too few to tell a sampling rate")
     fs = _rate(times)
