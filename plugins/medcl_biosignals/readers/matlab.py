@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from medcl_biosignals.readers.contract import (
 )
 from medcl_biosignals.readers.variables import Variable, Variables
 
+_HEAD = 128  # bytes
 _SMALL = 4096  # elements: what may be names, units or a rate is loaded to see
 _DEEPEST = 3  # structures in structures
 
@@ -36,6 +38,8 @@ def read(path: Path, part: str, settings: Settings, span: Span | None = None) ->
 def _open(path: Path) -> Variables:
     from scipy.io import whosmat
 
+    if not _whole(path):
+        raise BadSignal("truncated", "the MATLAB file ends before its last variable")
     try:
         listed = whosmat(str(path))
         look = [
@@ -65,6 +69,24 @@ def _open(path: Path) -> Variables:
         elif array.dtype.kind in "biuf" and array.size:
             arrays.append(Variable(name, array.shape, lambda array=array: array))  # type: ignore[misc]
     return Variables(arrays, numbers, texts)
+
+
+def _whole(path: Path) -> bool:
+    """Whether the variables that a 5.0 file announces lie within it: scipy crashes where not."""
+    size = path.stat().st_size
+    with path.open("rb") as handle:
+        head = handle.read(_HEAD)
+        order = {b"IM": "<", b"MI": ">"}.get(head[126:128])
+        if order is None:
+            return True  # version 4, or no MATLAB file: scipy says so
+        at = _HEAD
+        while at < size:
+            handle.seek(at)
+            tag = handle.read(8)
+            if len(tag) < 8:
+                return False
+            at += 8 + int(struct.unpack(f"{order}II", tag)[1])
+    return at == size
 
 
 def _load(path: Path, names: list[str]) -> dict[str, Any]:
