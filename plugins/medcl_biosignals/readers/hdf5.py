@@ -86,7 +86,7 @@ def _groups(file: Any) -> list[str]:
 
     found: list[str] = []
     file.visititems(lambda name, item: found.append(name) if isinstance(item, h5py.Group) else None)
-    return found
+    return [name for name in found if isinstance(name, str)]
 
 
 def _contents(path: Path, place: str, group: Any) -> Variables:
@@ -107,6 +107,8 @@ def _contents(path: Path, place: str, group: Any) -> Variables:
     for name, value in group.attrs.items():
         note(name, value)
     for name in group:
+        if not isinstance(name, str):  # h5py gives bytes for what is no UTF-8
+            continue
         if not isinstance(group.get(name, getlink=True), h5py.HardLink):
             continue
         found = group[name]

@@ -17,6 +17,7 @@ _GAP_SECONDS = 0.1
 _REGULAR = 0.25  # steps: times as near as that to a grid are that grid
 _QUANTISED = 0.05  # share of repeated times: then they are a coarse clock, not the samples' own
 LEGIBLE = 0.99  # share of rows that must say when they are; the others are left out
+_FASTEST = 1e6  # Hz
 _SPARSE = 50  # grid points a sample: more of them would mostly be made up of gaps
 _EPOCHS = ((1e17, 1e-9), (1e14, 1e-6), (1e11, 1e-3), (1e8, 1.0))  # since 1970, by size
 UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
@@ -128,6 +129,8 @@ def grid(times: np.ndarray, given: float | None = None) -> Grid:
     if len(times) < 3 or times[-1] == times[0]:
         raise BadSignal("too-short", f"{len(times)} samples: too few to tell a sampling rate")
     fs = _rate(times)
+    if not 0 < fs < _FASTEST:
+        raise BadSignal("bad-times", f"the times give a sampling rate of {fs:g} Hz")
     if given is not None and abs(given / fs - 1) > 0.02:
         findings.append("fs-mismatch")
     whole = float(round(fs))
