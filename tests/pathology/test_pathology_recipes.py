@@ -78,6 +78,7 @@ def test_it_trains_on_tiles_of_a_real_slide(name, cmu_index):
 def test_from_slides_and_tiles_to_a_probe(shared_data, tmp_path, key_file):
     """Kather's tiles and those of both slides; far too few for any figure."""
     from medcl.engine.pretrain import pretrain
+    from medcl.evaluate.bags import embed_bags
     from medcl.evaluate.probe import probe
 
     shutil.copytree(shared_data / "wsi", tmp_path / "wsi")
@@ -98,6 +99,8 @@ def test_from_slides_and_tiles_to_a_probe(shared_data, tmp_path, key_file):
     run = pretrain(recipe, tmp_path / "idx", tmp_path / "run")
     result = probe([run])
     assert "handmade" in str(result)
+    done = embed_bags(run.recipe, run.data, tmp_path / "bags", run=run)
+    assert (done.written, done.failed) == (26, {})
     split = run.split()
     items = Index.open(tmp_path / "idx").items
     tiles = items.filter(items["kind"] == "tile")
