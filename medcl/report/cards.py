@@ -56,23 +56,26 @@ class DataCard:
     columns: list[tuple[str, str]]
 
 
-def data_card(data: Path, plugin: str, side: Mapping[str, str]) -> DataCard | Absent:
+def data_card(data: Path | None, plugin: str, side: Mapping[str, str]) -> DataCard | Absent:
     """Count items, patients, rejects and findings of the index that was trained on.
 
     Args:
-        data: the index.
+        data: the index; None where it is not known.
         plugin: its name, to say how to make it again.
         side: patient → train or test, where there is one such split.
     """
     from medcl.archive.index import Index
 
+    absent = Absent(
+        "The index that this was trained on is not where it was.",
+        f"medcl index ARCHIVE --plugin {plugin} --out IDX",
+    )
+    if data is None:
+        return absent
     try:
         index = Index.open(data)
     except (OSError, KeyError, ValueError, MedclError, pl.exceptions.PolarsError):
-        return Absent(
-            "The index that this was trained on is not where it was.",
-            f"medcl index ARCHIVE --plugin {plugin} --out IDX",
-        )
+        return absent
     items = index.items
     return DataCard(
         items=len(items),
@@ -84,6 +87,12 @@ def data_card(data: Path, plugin: str, side: Mapping[str, str]) -> DataCard | Ab
         findings=_findings(items),
         columns=[(name, _range(items[name])) for name in index.fields],
     )
+
+
+def place(run: Run) -> Path | None:
+    """The index that a run was trained on, if it says so."""
+    data = read_facts(run).get("data")
+    return Path(data) if isinstance(data, str) else None
 
 
 def split(run: Run) -> dict[str, str]:

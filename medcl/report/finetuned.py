@@ -71,10 +71,10 @@ def write(study: Path, out: Path) -> Path:
     return out
 
 
-def _index(study: Path) -> Path:
-    """Where the study's index was, or nowhere, if that is not known."""
+def _index(study: Path) -> Path | None:
+    """Where the study's index was, if that is known."""
     path = study / WHERE
-    return Path(read_json(path, "medcl finetune")["data"]) if path.is_file() else study / "none"
+    return Path(read_json(path, "medcl finetune")["data"]) if path.is_file() else None
 
 
 def pictures(study: Path) -> list[Picture]:

@@ -16,7 +16,7 @@ from medcl.archive.atomic import write_text
 from medcl.evaluate import knn
 from medcl.evaluate.bootstrap import Interval
 from medcl.evaluate.result import PRETRAINED, ProbeResult, Score, direction, show
-from medcl.report import cards, model_card, plots, samples
+from medcl.report import cards, model_card, plots, prototypes, samples
 from medcl.report.cards import Absent
 from medcl.run import Run
 
@@ -71,7 +71,7 @@ def write(run: Run, out: Path, *, probe: Path | None = None) -> Path:
     result = cards.probe_result(probe or run.path / "probe")
     task = result.task if isinstance(result, ProbeResult) else run.recipe.probe.task
     method = cards.method_card(run)
-    data = cards.data_card(run.data, run.recipe.plugin, cards.split(run))
+    data = cards.data_card(cards.place(run), run.recipe.plugin, cards.split(run))
     page = (
         environment()
         .get_template("report.html.j2")
@@ -85,6 +85,7 @@ def write(run: Run, out: Path, *, probe: Path | None = None) -> Path:
             panels=panels(run),
             map=samples.embedding_map(run, task),
             examples=samples.examples(run),
+            prototypes=prototypes.prototypes(run),
             reproduce=cards.reproduce(run, result),
             neighbours=knn.K,
             version=medcl.__version__,

@@ -162,3 +162,14 @@ def tsne(x: NDArray[np.float32], *, seed: int) -> NDArray[np.float32]:
     model = TSNE(2, perplexity=perplexity, init="pca", random_state=seed)
     xy: NDArray[np.float32] = model.fit_transform(standard)
     return xy
+
+
+def by_turns(rows: NDArray[np.int64], patients: NDArray, count: int) -> NDArray[np.int64]:
+    """The first ``count`` rows, in which no patient has a second before all have a first."""
+    turns: dict[str, int] = {}
+    turn = []
+    for row in rows:
+        turn.append(turns.get(patients[row], 0))
+        turns[patients[row]] = turn[-1] + 1
+    chosen: NDArray[np.int64] = rows[np.argsort(turn, kind="stable")][:count]
+    return chosen

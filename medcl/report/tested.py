@@ -19,7 +19,7 @@ from medcl.finetune.truth import ONE_CLASS
 from medcl.plugin import Samples
 from medcl.report import pictures, plots
 from medcl.report.cards import Absent
-from medcl.report.samples import MAPPED, Map, tsne
+from medcl.report.samples import MAPPED, Map, by_turns, tsne
 
 if TYPE_CHECKING:
     import torch
@@ -85,7 +85,8 @@ def examples(made: Opened) -> Examples | Absent:
         return Absent("Right and wrong answers are of problems of one class a sample.")
     said, sure = found.chance.argmax(axis=1), found.chance.max(axis=1)
     right = said == found.truth.y
-    sides = [_surest(np.flatnonzero(side), sure, found.patients) for side in (right, ~right)]
+    order = np.argsort(-sure, kind="stable")
+    sides = [by_turns(order[side[order]], found.patients, SHOWN) for side in (right, ~right)]
     rows = np.concatenate(sides)
     drawn = _drawn(made, rows, said[rows])
     names = found.truth.classes
@@ -103,17 +104,6 @@ def examples(made: Opened) -> Examples | Absent:
     ]
     half = len(sides[0])
     return Examples(shown[:half], shown[half:], int(right.sum()), int((~right).sum()))
-
-
-def _surest(rows: NDArray[np.int64], sure: NDArray, patients: NDArray) -> NDArray[np.int64]:
-    """The surest rows, patients taking turns."""
-    order = rows[np.argsort(-sure[rows], kind="stable")]
-    turns: dict[str, int] = {}
-    turn = []
-    for row in order:
-        turn.append(turns.setdefault(patients[row], 0))
-        turns[patients[row]] += 1
-    return order[np.argsort(turn, kind="stable")][:SHOWN]
 
 
 def _drawn(made: Opened, rows: NDArray, said: NDArray) -> list[tuple[str | None, bool]]:

@@ -2,51 +2,26 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from tutorials import REPO, follow, of, verbs
 from typer.testing import CliRunner
 
 from medcl.archive.index import Index
 from medcl_cli.main import app
 
-PAGE = Path(__file__).parents[2] / "docs" / "tutorial-ct.md"
-
-
-def blocks() -> list[str]:
-    """Its shell blocks, in order."""
-    return re.findall(r"^```sh\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.M)
-
-
-def follow(line: str) -> str:
-    """Run one line: medcl in this process, for its imports are slow; all else in a shell."""
-    if line.startswith("medcl "):
-        done = CliRunner().invoke(app, shlex.split(line)[1:], catch_exceptions=False)
-        assert done.exit_code == 0, f"{line}: {done.output}"
-        return done.output
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", line], check=True, env={**os.environ, "PATH": path}
-    )
-    return ""
+PAGE = REPO / "docs" / "tutorial-ct.md"
 
 
 @pytest.mark.slow
 def test_every_command_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MEDCL_KEY_FILE", str(tmp_path / "key"))
-    (tmp_path / "key").write_text("the bundled samples are public: this key hides nothing")
-    said = {line: follow(line) for block in blocks() for line in block.splitlines()}
-    verbs = [line.split()[1] for line in said if line.startswith("medcl ")]
-    steps = ["index", "index", "prepare", "curate", "pretrain", "embed", "probe", "report"]
-    assert verbs == steps
+    said = follow(PAGE, tmp_path, monkeypatch)
+    steps = ["index", "index", "prepare", "curate", "pretrain", "embed", "probe"]
+    assert verbs(said) == [*steps, "finetune", "evaluate", "report", "report"]
 
-    first = next(text for line, text in said.items() if line.startswith("medcl index"))
+    first = of(said, "medcl index")
     for told in ("no-series-uid\t1", "no-patient-id\t1", "derived\t2", "truncated"):
         assert told in first
     index = Index.open(tmp_path / "idx")
@@ -61,11 +36,15 @@ def test_every_command_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.Mon
     assert labelled["label.ward"].null_count() == 0
     kept = Index.open(tmp_path / "less").items["keep"].list.len().sum()
     assert 0 < kept < 160
-    probe = next(text for line, text in said.items() if line.startswith("medcl probe"))
+    probe = of(said, "medcl probe")
     for told in ("pretrained", "random", "chance", "1 patient", "no figure here speaks of other"):
         assert told in probe
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     for told in ("no-series-uid", "truncated", "found again in another reconstruction"):
+        assert told in page
+    assert "No leak:" in of(said, "medcl evaluate")
+    page = (tmp_path / "study" / "report.html").read_text(encoding="utf-8")
+    for told in ("Right, and sure", "integrated gradients", "No leak:", "Intended use"):
         assert told in page
 
 

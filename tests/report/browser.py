@@ -165,12 +165,12 @@ class _Pipe:
 
 @contextmanager
 def _started(browser: str, profile: Path) -> Iterator[_Pipe]:
-    """The browser reads commands at its file 3 and answers at 4."""
+    """The browser reads commands at its file 3 and answers at 4 (of bash: sh knows few numbers)."""
     their_in, our_out = os.pipe()
     our_in, their_out = os.pipe()
     flags = " ".join((*FLAGS, f"--user-data-dir='{profile}'"))
     process = subprocess.Popen(
-        ["sh", "-c", f"exec {browser} {flags} 3<&{their_in} 4>&{their_out}"],
+        ["bash", "-c", f"exec {browser} {flags} 3<&{their_in} 4>&{their_out}"],
         pass_fds=(their_in, their_out),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
