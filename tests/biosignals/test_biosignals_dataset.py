@@ -165,6 +165,6 @@ def test_handmade_features_tell_ventricular_beats(prepared: Prepared) -> None:
 def test_baselines_of_windows(prepared: Prepared) -> None:
     items, store = prepared
     batch = dataset(items, store.__getitem__, seconds=10.0).read(np.arange(8))
-    assert handmade(batch).shape == (8, 16)
+    assert handmade(batch).shape == (8, 40)
     assert raw(batch).shape == (8, 128)
     assert np.isfinite(handmade(batch)).all()

@@ -7,12 +7,15 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 
 import pytest
 import wfdb
+from wfdb.io import header as wfdb_header
 
 from medcl.plugin import Record, Reject
 from medcl_biosignals.leads import canonical, choose, shown
+from medcl_biosignals.readers import wfdb_header as ours
 from medcl_biosignals.readers.wfdb_header import read_header
 
 Copy = Callable[..., Path]
@@ -410,3 +413,43 @@ def test_leads_are_chosen_by_name_with_fallbacks() -> None:
     assert choose(["I", "II"], ["MLII|II", "V1"]) == [1, None]
     assert choose(["PLETH", "II"], ["*", "II"]) == [0, 1]
     assert choose(["II"], ["*", "*"]) == [0, None]
+
+
+def test_header_lines_agree_with_wfdb_however_they_are_mangled(sample: Path) -> None:
+    random = Random(0)
+    patterns = {
+        True: (wfdb_header.rx_record, ours._RECORD),
+        False: (wfdb_header.rx_signal, ours._SIGNAL),
+    }
+    lines = [line for p in sample.glob("*.hea") for line in p.read_text().splitlines()[:3]]
+    lines += ["p01/22 4 125/60(5) 12345 10:00:00 01/02/1990", "x 0", "~ 0 200/mV"]
+    lines += ["a.dat 16x2:3+24 1.5e-3(-5)/mm/s^2 12 0 -5 22 0 I am, a lead", "a.dat 212"]
+    for line in lines:
+        for damage in range(100):
+            letters = list(line)
+            for _ in range(damage % 4):
+                letters[random.randrange(len(letters))] = random.choice("0129 /x:+().-~aZ\t")
+            mangled = "".join(letters).strip()
+            theirs, own = (pattern.match(mangled) for pattern in patterns[".dat" not in line])
+            assert (theirs is None) == (own is None), mangled
+            if theirs is not None and own is not None:
+                expected = {name: theirs[name] for name in own.groupdict()}
+                assert own.groupdict() == expected, mangled
+
+
+@pytest.mark.parametrize("name", ["101", "115"])
+def test_indexing_imports_nothing_heavy(copy: Copy, name: str) -> None:
+    root = copy(name)
+    (root / "a.csv").write_text("time,II\n" + "".join(f"{n / 100},{n % 7}\n" for n in range(500)))
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom medcl.plugin import FileStat, Record\n"
+        "from medcl_biosignals.plugin import plugin\n"
+        f"root = Path({str(root)!r})\n"
+        "files = [FileStat(p.name, p.stat().st_size, 0) for p in root.iterdir()]\n"
+        "rows = [r for u in plugin.units(files) for r in plugin.scan(root, u)]\n"
+        "assert len(rows) == 2 and all(isinstance(r, Record) for r in rows), rows\n"
+        "heavy = {'torch', 'scipy', 'wfdb', 'pandas', 'sklearn', 'matplotlib'}\n"
+        "sys.exit(str(sorted(heavy & set(sys.modules))) if heavy & set(sys.modules) else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
@@ -16,6 +17,29 @@ _BYTES = {
 }  # fmt: skip
 FLAC = frozenset({"508", "516", "524"})
 _DEFAULT_FS = 250.0  # what the WFDB specification says where a header gives none
+
+# Lines as header(5) of the WFDB manual defines them, as lenient as `wfdb.io.header`: they agree with
+# it (tested), but it is not imported here: it would bring pandas into every indexing worker.
+_RECORD = re.compile(
+    r"""
+    (?P<record_name>[-\w]+) /?(?P<n_seg>\d*)
+    [ \t]+ (?P<n_sig>\d+)
+    [ \t]* (?P<fs>\d*\.?\d*) /* -?\d*\.?\d* \(? -?\d*\.?\d* \)?  # counter's rate and start
+    [ \t]* (?P<sig_len>\d*)
+    """,
+    re.VERBOSE,
+)
+_SIGNAL = re.compile(
+    r"""
+    (?P<file_name>~?[-\w]*\.?\w*)
+    [ \t]+ (?P<fmt>\d+) x?(?P<samps_per_frame>\d*) :?\d* \+?(?P<byte_offset>\d*)  # :skew
+    [ \t]* -?\d*\.?\d*e?[+-]?\d* \(?-?\d*\)? /?(?P<units>[\w^\-?%/]*)  # gain(baseline)
+    [ \t]* \d* [ \t]* -?\d* [ \t]* -?\d* [ \t]* -?\d* [ \t]* \d*  # of the converter; checks
+    [ \t]* (?P<sig_name>[\S]?[^\t\n\r\f\v]*)
+    """,
+    re.VERBOSE,
+)
+_SEGMENT = re.compile(r"(?P<seg_name>[-\w]*~?)[ \t]+(?P<seg_len>\d+)")
 
 
 @dataclass(frozen=True)
@@ -52,16 +76,15 @@ def read_header(path: Path) -> Header:
     Raises:
         BadSignal: if it is not a WFDB header, or claims what cannot be.
     """
-    from wfdb.io import header as wfdb_header
-
     with path.open("rb") as handle:
         raw = handle.read(MAX_HEADER_BYTES + 1)
     if not raw.strip():
         raise BadSignal("empty-header", "the header file is empty")
     if len(raw) > MAX_HEADER_BYTES or b"\0" in raw:
         raise BadSignal("not-wfdb", "the .hea file is no WFDB header (binary or over 1 MB)")
-    lines, _ = wfdb_header.parse_header_content(raw.decode("utf-8", errors="replace"))
-    first = wfdb_header.rx_record.match(lines[0]) if lines else None
+    text = (line.strip() for line in raw.decode("utf-8", errors="replace").splitlines())
+    lines = [line for line in text if line and not line.startswith("#")]
+    first = _RECORD.match(lines[0]) if lines else None
     if first is None:
         raise BadSignal("not-wfdb", "the first line of the .hea file is no WFDB record line")
     try:
@@ -69,14 +92,12 @@ def read_header(path: Path) -> Header:
         fs = float(first["fs"]) if first["fs"] else _DEFAULT_FS
         n_channels = int(first["n_sig"])
         if first["n_seg"]:
-            parts = [_match(wfdb_header.rx_segment, line) for line in lines[1:]]
+            parts = [_match(_SEGMENT, line) for line in lines[1:]]
             segments = tuple((part["seg_name"], int(part["seg_len"])) for part in parts)
             channels: tuple[Channel, ...] = ()
         else:
             segments = ()
-            channels = tuple(
-                _channel(_match(wfdb_header.rx_signal, line)) for line in lines[1 : n_channels + 1]
-            )
+            channels = tuple(_channel(_match(_SIGNAL, line)) for line in lines[1 : n_channels + 1])
     except ValueError:
         raise BadSignal("not-wfdb", "a number in the header cannot be read") from None
     if fs <= 0:
@@ -90,8 +111,8 @@ def read_header(path: Path) -> Header:
     return Header(first["record_name"], fs, bool(first["fs"]), frames, channels, segments)
 
 
-def _match(pattern: object, line: str) -> Mapping[str, str]:
-    found = pattern.match(line)  # type: ignore[attr-defined]
+def _match(pattern: re.Pattern[str], line: str) -> Mapping[str, str]:
+    found = pattern.match(line)
     if found is None:
         raise BadSignal("bad-header", "a signal or segment line of the header is malformed")
     return dict(found.groupdict())
