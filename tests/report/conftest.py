@@ -24,7 +24,7 @@ _RUN = importlib.import_module("toy_run")  # its folder is on the path by now
 
 @pytest.fixture(scope="session")
 def hostile_study(toy: Plugin, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study of real digits of synthetic writers, whose classes and clinics hold HTML.
+    """Digits of synthetic writers: a study whose labels, columns and their values hold HTML.
 
     Questioned by medcl evaluate, with groups, a corruption and attacks.
     """
@@ -40,13 +40,15 @@ def hostile_study(toy: Plugin, tmp_path_factory: pytest.TempPathFactory) -> Path
         for n in range(_RUN.WRITERS)
     ]
     table = folder / "people.csv"
-    table.write_text("key,hand,clinic\n" + "\n".join(rows) + "\nblank.csv,plain,town\n")
+    table.write_text(
+        "key,<u>hand</u>,<u>clinic</u>\n" + "\n".join(rows) + "\nblank.csv,plain,town\n"
+    )
     build(folder / "archive", folder / "more", toy, key_file=folder / "key", table=table)
     run = _RUN.make_run(folder / "more", folder / "run")
-    settings = ["classifier.name=full", "finetune.label=hand", "finetune.task=null"]
+    settings = ["classifier.name=full", "finetune.label=<u>hand</u>", "finetune.task=null"]
     settings += ["finetune.epochs=3", "finetune.folds=2", "finetune.bootstraps=100"]
     study = folder / "study"
     finetune(opened(run.path, None, settings), study, labels=table, command="medcl finetune run")
-    evaluate(study, by=["clinic"], corruptions=("noise",), limit=60, resamples=50)
+    evaluate(study, by=["<u>clinic</u>"], corruptions=("noise",), limit=60, resamples=50)
     assert index.is_dir()
     return study

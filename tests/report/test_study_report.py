@@ -68,11 +68,14 @@ def test_everything_is_on_the_page(page: Path) -> None:
     assert str(page.parent) not in html
 
 
-def test_a_class_or_a_clinic_that_is_html_is_shown_as_text(page: Path) -> None:
+def test_labels_columns_and_values_that_are_html_are_shown_as_text(page: Path) -> None:
     html = page.read_text(encoding="utf-8")
     made = Page(html)
     assert "script" not in made.tags
+    assert "u" not in made.tags
     assert "<script" not in html
+    assert "<u>hand</u>: full" in made.text
+    assert "<u>clinic</u>" in made.text
     assert made.text.count(EVIL) > 10  # classes, matrix, examples, map, groups
     assert all(source.startswith("data:image/") for source in made.loads)
 
