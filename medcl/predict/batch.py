@@ -72,7 +72,7 @@ def predict(
     paths: bool = False,
     key_file: Path | None = None,
     workers: int = 1,
-    batch_size: int = 256,
+    batch_size: int = 32,
     device: str = "auto",
 ) -> Predicted:
     """Predict every window of new recordings, prepared as the run's own were.
@@ -88,7 +88,7 @@ def predict(
         paths: whether they name the recordings' paths, which may identify a person.
         key_file: see `medcl.predict.inputs.indexed`.
         workers: processes that read and prepare.
-        batch_size: samples a forward pass.
+        batch_size: samples a forward pass. Small, for memory: on a CPU more are no faster.
         device: see `medcl.evaluate.embeddings.embed`.
 
     Raises:

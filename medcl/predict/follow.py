@@ -29,7 +29,7 @@ TIMES = ("time", "timestamp", "t", "seconds", "ms")
 BYTES = 2**16
 """Read at most so much at once."""
 POLL = 0.1
-WINDOWS = 256
+WINDOWS = 32
 
 
 def follow(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Literal
 
 import numpy as np
 import polars as pl
 
+from medcl.archive.clinical import Category, table
 from medcl.errors import MedclError, UsageError
 from medcl.plugin import Arrays, Samples
 from medcl_biosignals.aami import CLASSES
@@ -32,6 +33,8 @@ def dataset(
     classes: tuple[str, ...] = CLASSES,
     rhythms: tuple[str, ...] = ("N", "AFIB"),
     scale: Literal["window", "robust", "record", "none"] = "window",
+    categories: Mapping[str, Sequence[Category]] | None = None,
+    numbers: Mapping[str, tuple[float, float]] | None = None,
 ) -> Samples:
     """The windows of a set of recordings.
 
@@ -55,12 +58,16 @@ def dataset(
             taken off; "robust": the same with the median and the median absolute deviation, which
             an artefact moves less; "record": by that of the whole lead, which keeps how much larger
             one beat is than another; "none": as prepared, in its unit, the level included.
+        categories: categorical columns of a clinical table, name → categories; see
+            `medcl.archive.clinical.table`. Leave out what you want to predict later.
+        numbers: its numeric columns, name → (centre, scale).
 
     Returns:
         samples with ``x`` (B, C, T) float32 and ``fs`` (B,); for beats also the label ``aami``,
         ``rr`` (B, 4), how early the beat is (see `medcl_biosignals.rhythm`), and ``likeness``
         (B, 6·C), how it compares with the beats beside it (see `medcl_biosignals.likeness`). With
-        annotated rhythms there is the label ``rhythm`` too.
+        annotated rhythms there is the label ``rhythm`` too; with columns of a table ``table`` (B,
+        columns), the categorical ones first, −1 or NaN where missing.
 
     Raises:
         UsageError: for an unknown class, rhythm or index, or a window without length.
@@ -119,6 +126,7 @@ def dataset(
         fs=fs,
         scale=scale,
         beside=np.concatenate(beside) if kind == "beat" else None,
+        clinical=table(items, categories or {}, numbers or {}),
     )
     found = {"aami": np.concatenate(labels)} if kind == "beat" else {}
     if any((label >= 0).any() for label in heard):
@@ -137,6 +145,7 @@ def read_windows(
     fs: float,
     scale: str,
     beside: np.ndarray | None,
+    clinical: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """Gather windows from their recordings, one slice a recording rather than one a window."""
     which = np.asarray(which)
@@ -165,6 +174,8 @@ def read_windows(
     if beside is not None:
         near = beside[which]
         batch |= {"rr": near[:, : len(RATIOS)], "likeness": near[:, len(RATIOS) :]}
+    if clinical is not None:
+        batch["table"] = clinical[item[which]]
     return batch
 
 

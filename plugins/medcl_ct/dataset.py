@@ -10,10 +10,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from medcl.archive.clinical import Category, table
+from medcl.archive.scanning import LABEL
 from medcl.errors import MedclError, UsageError
 from medcl.plugin import Arrays, Samples
 from medcl_ct import placing
-from medcl_ct.clinical import LABEL, Category, table
 from medcl_ct.placing import Kind
 
 AIR = -1024
@@ -53,7 +54,7 @@ def dataset(
             ``depth`` 1, its slice repeated. Methods for both (joint2d3d) read the depth, and never
             take an image for a volume.
         categories: categorical columns of the table, name → categories; see
-            `medcl_ct.clinical.table`. Leave out what you want to predict later.
+            `medcl.archive.clinical.table`. Leave out what you want to predict later.
         numbers: numeric columns of the table, name → (centre, scale).
         positives: what a positive partner is, for methods that ask for one. "anatomy": the nearest
             sample of another item of the same group (two kernels of a scan, at the same height), or

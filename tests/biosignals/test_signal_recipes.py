@@ -90,6 +90,9 @@ def losses(recipe: Recipe, samples: Samples, steps: int = STEPS) -> tuple[list[f
         sources = [torch.from_numpy(samples.read(rows)["x"]) for rows in (at, partner)]
         views = [augment(sources[view.source], generator, view.kind) for view in method.views]
         batch = {"patient": torch.from_numpy(patient[at])}
+        read = samples.read(at)
+        if "table" in read:
+            batch["table"] = torch.from_numpy(read["table"])
         result = method.step(views, batch, State(step, steps))
         assert result["embedding"].shape == (len(at), method.encoder.width)
         assert not result["embedding"].requires_grad
@@ -121,6 +124,27 @@ def test_ecg_and_ppg_of_real_monitors_find_each_other(pulses: Path) -> None:
     x = samples.read(np.arange(len(samples)))["x"]
     assert (np.abs(x).max(axis=-1) > 0).all()  # both sensors, in every window
     falls(losses(recipe, samples, 40)[0])
+
+
+def test_ecg_with_a_clinical_table(sample: Path, tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("recipes in tests: hides nothing")
+    synthetic = ["key,sex,age", "101,F,75", "106,F,24", "114,F,", "118,M,69", "207,,89", "208,F,23"]
+    (tmp_path / "synthetic.csv").write_text("\n".join(synthetic) + "\n")
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    for line in synthetic[1:]:
+        for file in sample.glob(f"{line.split(',')[0]}.*"):
+            (archive / file.name).symlink_to(file)
+    key, table = tmp_path / "key", tmp_path / "synthetic.csv"
+    build(archive, tmp_path / "index", plugin, key_file=key, table=table)
+    recipe = small("tip-ecg")
+    samples = load_samples(recipe, tmp_path / "index")
+    rows = samples.read(np.arange(len(samples)))["table"]
+    assert rows.shape == (len(samples), 2)
+    assert set(np.unique(rows[:, 0])) == {-1.0, 0.0, 1.0}
+    assert np.isnan(rows[:, 1]).any()
+    assert (rows[:, 1] == np.float32(0.75)).any()  # 75 years
+    falls(losses(recipe, samples, 30)[0])
 
 
 def test_wearable_ppg_trains_on_real_ppg(shared_data: Path, tmp_path: Path) -> None:

@@ -9,11 +9,11 @@ import polars as pl
 import pytest
 
 from medcl import recipe as recipes
+from medcl.archive.clinical import table
 from medcl.archive.index import Index, build
 from medcl.archive.store import prepare
 from medcl.engine.pretrain import pretrain
 from medcl.errors import UsageError
-from medcl_ct.clinical import table
 from medcl_ct.dataset import dataset
 from medcl_ct.plugin import plugin
 

@@ -46,7 +46,7 @@ def predict(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes.", show_default="all cores")
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1)] = 256,
+    batch_size: Annotated[int, typer.Option(min=1)] = 32,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
     json: show.Json = False,
 ) -> None:

@@ -1,4 +1,4 @@
-"""Columns of the index as a clinical table beside each volume, by rules that the recipe declares.
+"""Columns of the index as a clinical table beside each item, by rules that the recipe declares.
 
 Nothing is fitted: which categories there are, and what a number is scaled by, is written in the
 recipe. So a table's row depends on its own item only, and no test patient can leak into it.
@@ -14,10 +14,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from medcl.archive.scanning import LABEL
 from medcl.errors import UsageError
 from medcl.registry import did_you_mean
 
-LABEL = "label."
 MISSING = -1
 
 Category = str | bool | int
