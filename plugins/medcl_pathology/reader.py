@@ -10,12 +10,15 @@ import os
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medcl.errors import MedclError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 _OPEN_AT_ONCE = 16
 _PLAUSIBLE = (0.02, 40.0)  # µm; 72 dpi, which some software writes for "unknown", is 353
@@ -51,6 +54,10 @@ class Slide(Protocol):
 
     def region(self, level: int, x: int, y: int, width: int, height: int) -> Pixels:
         """Pixels of a level whose top left corner is (x, y) of that level; white outside."""
+        ...
+
+    def picture(self, level: int, x: int, y: int, width: int, height: int) -> Image:
+        """The same as Pillow's, in RGB: to be resampled without copies between the two."""
         ...
 
 
@@ -130,12 +137,17 @@ class OpenSlideSlide:
         )
 
     def region(self, level: int, x: int, y: int, width: int, height: int) -> Pixels:
-        """See `Slide.region`.
+        """See `Slide.region`."""
+        return np.asarray(self.picture(level, x, y, width, height))
+
+    def picture(self, level: int, x: int, y: int, width: int, height: int) -> Image:
+        """See `Slide.picture`.
 
         Raises:
             BadSlide: if a block is damaged.
         """
         import openslide
+        from PIL.Image import fromarray
 
         down_x, down_y = self.about.downsamples[level]
         place = (round(x * down_x), round(y * down_y))
@@ -146,11 +158,11 @@ class OpenSlideSlide:
             self._slide = openslide.OpenSlide(self._path)
             raise BadSlide(f"A block of pixels is damaged ({type(error).__name__}).") from None
         if image.getchannel("A").getextrema()[0] == 255:
-            return np.asarray(image.convert("RGB"))
+            return image.convert("RGB")
         rgba = np.asarray(image)
         share = rgba[..., 3:].astype(np.float32) / 255
         flat = rgba[..., :3] * share + 255 * (1 - share)
-        return np.asarray(np.rint(flat), dtype=np.uint8)
+        return fromarray(np.asarray(np.rint(flat), dtype=np.uint8))
 
 
 def _number(text: str | None) -> float | None:

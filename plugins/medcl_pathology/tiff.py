@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL.Image import Image, fromarray
 
 from medcl_pathology.reader import About, BadSlide, Pixels, plausible
 
@@ -73,6 +74,10 @@ class TiffSlide:
                     part = block[r0 - top : r1 - top, c0 - left : c1 - left]
                     target[r0 - y : r1 - y, c0 - x : c1 - x] = part
         return out
+
+    def picture(self, level: int, x: int, y: int, width: int, height: int) -> Image:
+        """See `medcl_pathology.reader.Slide.picture`."""
+        return fromarray(self.region(level, x, y, width, height))
 
     def _decode(self, level: int, plane: int, index: int) -> NDArray[np.uint8]:
         """One strip or tile, (rows, columns, 3) or (rows, columns, 1) of a plane or grey image."""

@@ -94,7 +94,7 @@ def read_tile(slide: Slide, x: int, y: int, grid: Grid) -> Pixels:
     # OpenSlide takes its place in full-size pixels, so this is where it really begins.
     x0, y0 = int(left), int(top)
     right, bottom = int(np.ceil(left + width)), int(np.ceil(top + height))
-    pixels = slide.region(level, x0, y0, max(right - x0, 1), max(bottom - y0, 1))
+    image = slide.picture(level, x0, y0, max(right - x0, 1), max(bottom - y0, 1))
     box = (left - x0, top - y0, left - x0 + width, top - y0 + height)
     filter_ = Image.Resampling.BICUBIC if width <= 4 * grid.size else Image.Resampling.BOX
-    return np.asarray(Image.fromarray(pixels).resize((grid.size, grid.size), filter_, box=box))
+    return np.asarray(image.resize((grid.size, grid.size), filter_, box=box))
