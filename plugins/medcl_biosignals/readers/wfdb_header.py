@@ -18,8 +18,8 @@ _BYTES = {
 FLAC = frozenset({"508", "516", "524"})
 _DEFAULT_FS = 250.0  # what the WFDB specification says where a header gives none
 
-# Lines as header(5) of the WFDB manual defines them, as lenient as `wfdb.io.header`: they agree with
-# it (tested), but it is not imported here: it would bring pandas into every indexing worker.
+# Lines as header(5) of the WFDB manual defines them, as lenient as `wfdb.io.header`. They agree
+# with it (tested), but it is not imported: it would bring pandas into every indexing worker.
 _RECORD = re.compile(
     r"""
     (?P<record_name>[-\w]+) /?(?P<n_seg>\d*)
