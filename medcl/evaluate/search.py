@@ -240,6 +240,9 @@ def _allowed(index: Index, bank: Embeddings, where: Sequence[str]) -> NDArray[np
                 f"The index has no column '{name}'. {did_you_mean(name, table.columns)}"
             )
         column = table[name]
+        if column.dtype == pl.List:
+            keep &= _holds(name, column, sign, value)
+            continue
         try:
             wanted = float(value) if column.dtype.is_numeric() else value
         except ValueError:
@@ -249,6 +252,14 @@ def _allowed(index: Index, bank: Embeddings, where: Sequence[str]) -> NDArray[np
         keep &= _COMPARE[sign](column, wanted).fill_null(False)
     kept = set(table["id"].filter(keep))
     return np.array([item in kept for item in bank.items], bool)
+
+
+def _holds(name: str, column: pl.Series, sign: str, value: str) -> pl.Series:
+    """Which lists (of findings, say) hold a value, or do not."""
+    if sign not in ("=", "!=") or column.dtype != pl.List(pl.String):
+        raise UsageError(f"Column '{name}' holds lists: only {name}=VALUE and != can be asked.")
+    held = column.list.contains(value).fill_null(False)
+    return held if sign == "=" else ~held
 
 
 def _rows(

@@ -78,6 +78,12 @@ def test_conditions_narrow_the_search(digits_run: Run, index: Index) -> None:
         search(digits_run, index.items["id"][0], where=["digts>1"])
     with pytest.raises(UsageError, match="is no condition"):
         search(digits_run, index.items["id"][0], where=["nonsense"])
+    every = search(digits_run, index.items["id"][0], where=["findings!=noisy"])
+    assert len(every.hits) == 10, "a column of lists is asked for what it holds"
+    with pytest.raises(UsageError, match="No sample is left"):
+        search(digits_run, index.items["id"][0], where=["findings=noisy"])
+    with pytest.raises(UsageError, match="holds lists"):
+        search(digits_run, index.items["id"][0], where=["findings<noisy"])
     with pytest.raises(UsageError, match="holds numbers"):
         search(digits_run, index.items["id"][0], where=["digits>many"])
 
