@@ -80,7 +80,7 @@ class SiteAdapt(nn.Module):
         ours, others = site == self.source, (site >= 0) & (site != self.source)
         if min(int(ours.sum()), int(others.sum())) < 2:  # nothing to bring together
             labels = torch.where(ours, labels, -1)
-            ours = others = site >= 0
+            ours = others = (site >= 0) | (site < 0).all()  # if none is known, all of them
         loss = domain_contrast(
             z1[ours],
             z2[ours],
