@@ -36,6 +36,8 @@ WIDE = 4096
 """Longer samples are averaged over neighbouring values before they are projected."""
 SKETCH = 64
 """Width of the projection."""
+FLAT = b""
+"""Digest of a sample that is the same everywhere (air, a lead that fell off): it is nobody's."""
 SHOWN = 50
 """Pairs that are written down of each kind; all are counted."""
 
@@ -184,7 +186,8 @@ def _look(samples: Samples, positions: NDArray, batch_size: int) -> _Looked:
     for part in track(parts, "audit", total=len(parts)):
         for row in _split(samples.read(part), len(part)):
             data = np.ascontiguousarray(row).tobytes()
-            digests.append(hashlib.blake2b(data, digest_size=16).digest())
+            flat = row.size == 0 or bool((row == row.flat[0]).all())
+            digests.append(FLAT if flat else hashlib.blake2b(data, digest_size=16).digest())
             sketches.append(_sketch(row))
     return _Looked(digests, np.stack(sketches))
 
@@ -213,7 +216,7 @@ def _copies(
     return [
         _pair("copy", samples, seen[digest], p, 1.0)
         for p, digest in zip(test, asked.digests, strict=True)
-        if digest in seen
+        if digest != FLAT and digest in seen
     ]
 
 

@@ -124,3 +124,11 @@ def test_folds_are_audited_together() -> None:
     found = audit(samples, together, apart)
     assert [(leak.train, leak.test) for leak in found.leaks] == [("a", "e")]
     assert (found.train, found.test) == (5, 4)
+
+
+def test_samples_without_any_content_are_no_copies(made: Made) -> None:
+    """Air, or a lead that fell off, looks the same of everybody."""
+    samples, sides, x = made
+    x = x.copy()
+    x[[np.flatnonzero(sides == "train")[0], np.flatnonzero(sides == "test")[0]]] = -1024.0
+    assert audit(_with(samples, x), sides).passed
