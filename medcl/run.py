@@ -47,6 +47,11 @@ class Run:
         Raises:
             UsageError: if the folder is no run.
         """
+        if (path / "study.json").is_file():
+            raise UsageError(
+                f"{path} is a study of medcl finetune, not a run of medcl pretrain: give the run. "
+                "A study is for medcl evaluate, compare, report and predict."
+            )
         if not (path / "recipe.yaml").is_file():
             raise UsageError(
                 f"{path} is not a run: it holds no recipe.yaml. Make one: medcl pretrain"

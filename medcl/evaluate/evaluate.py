@@ -142,7 +142,6 @@ def evaluate(
         )
     samples = study.samples()
     ids = list(samples.ids)
-    folds = [fold for fold in study.folds if fold.name.startswith("r0")]
     sides = [study.sides(fold, ids) for fold in study.folds]
     found = audit(samples, *sides)
     predictions = comparing.read(path)
@@ -160,7 +159,7 @@ def evaluate(
     if "bag" in example or example["x"].ndim < 3:
         notes.append("Corruptions and attacks are for signals and images, and these are neither.")
     elif corruptions or attack:
-        judged, truth, classify = _judged(study, folds, samples, predictions, limit, device)
+        judged, truth, classify = _judged(study, samples, predictions, limit, device)
         tested = (len(judged), len(set(judged.patients)))
         if corruptions:
             damaged = robustness.corruptions(
@@ -219,17 +218,20 @@ def _columns(
 
 def _judged(
     study: Study,
-    folds: Sequence[Path],
     samples: Samples,
     predictions: comparing.Predictions,
     limit: int,
     device: str,
 ) -> tuple[Samples, Truth, robustness.Classify]:
-    """Test samples with their labels, and what judges each: the model that it was tested by."""
-    fold_of = {key: n for n, fold in enumerate(folds) for key in study.tested(fold)["id"]}
+    """Test samples with their labels, and what judges each: the first model that tested it."""
+    fold_of: dict[str, Path] = {}
+    for fold in study.folds:  # repeats without folds test other patients each
+        for key in study.tested(fold)["id"]:
+            fold_of.setdefault(key, fold)
     place = {key: n for n, key in enumerate(samples.ids)}
     chosen = evenly(predictions.patients, limit, study.recipe.seed)
-    which = np.array([fold_of[key] for key in predictions.ids[chosen]])
+    folds = list(dict.fromkeys(fold_of[key] for key in predictions.ids[chosen]))
+    which = np.array([folds.index(fold_of[key]) for key in predictions.ids[chosen]])
     order = np.argsort(which, kind="stable")  # so that a batch mostly needs one model
     chosen, which = chosen[order], which[order]
     at = np.array([place[key] for key in predictions.ids[chosen]])

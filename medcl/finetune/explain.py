@@ -16,6 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from medcl import plugin as plugins
+from medcl import recipe as recipes
 from medcl.archive.atomic import replacing
 from medcl.archive.index import Index
 from medcl.archive.reading import read_table
@@ -47,7 +48,8 @@ def explain(source: Source, out: Path, count: int) -> tuple[list[Path], list[str
     Raises:
         MedclError: if the study was made without instances.
     """
-    samples = load_samples(source.recipe, source.data, task=source.recipe.finetune.task)
+    task = recipes.load(out / "recipe.yaml").finetune.task  # the study's, if only the probe has one
+    samples = load_samples(source.recipe, source.data, task=task)
     item_of = dict(zip(samples.ids, samples.items, strict=True))
     index = Index.open(source.data)
     draw = plugins.get(source.recipe.plugin).explain

@@ -117,7 +117,9 @@ def finetune(
     own = list(samples.labels)
     samples = tables.add(samples, found, index)
     task = None if name is None else plugins.get(recipe.plugin).tasks[name]
-    if task is None and recipe.finetune.label is None and recipe.finetune.kind != "multilabel":
+    if task is not None:  # the probe's, where the recipe names none: the study remembers which
+        recipe = _with(recipe, task=name)
+    elif recipe.finetune.label is None and recipe.finetune.kind != "multilabel":
         recipe = _with_label(recipe, [*found.columns] or own)
     given = _given(recipe, samples, index, split, run)
     samples, truth, rows, without = labelled(samples, truths.truth(samples, recipe.finetune, task))
@@ -127,14 +129,15 @@ def finetune(
         notes.append(
             f"{without:,} {what} no label and {'were' if without > 1 else 'was'} left out."
         )
-    if run is not None and recipe.finetune.folds is not None:
+    given = None if given is None else [given[row] for row in rows]
+    if run is not None and _saw(run, samples.patients, given):
         notes.append("Pretraining saw the tested patients too, though without labels.")
     place = dict(index.items.select("id", "site").iter_rows())
     result = study(
         Work(samples, truth, recipe, out, run.path if run else None, usable(device), instances),
         [place.get(item) for item in samples.items],
         label=task.label if task else recipe.finetune.label or ", ".join(truth.classes),
-        given=None if given is None else [given[row] for row in rows],
+        given=given,
         imbalance=imbalance,
         notes=notes,
         workers=workers,
@@ -159,8 +162,23 @@ def _with_label(recipe: Recipe, columns: Sequence[str]) -> Recipe:
     columns = [name for name in columns if name not in (SPLIT, recipe.split.given)]
     if len(columns) != 1:
         return recipe
-    chosen = recipe.finetune.model_copy(update={"label": columns[0]})
+    return _with(recipe, label=columns[0])
+
+
+def _with(recipe: Recipe, **settings: str | None) -> Recipe:
+    """The recipe with some settings of ``finetune``."""
+    chosen = recipe.finetune.model_copy(update=settings)
     return recipe.model_copy(update={"finetune": chosen})
+
+
+def _saw(run: Run, patients: Sequence[str], given: Sequence[str] | None) -> bool:
+    """Whether somebody is tested whom the encoder was pretrained on."""
+    trained = {who for who, side in run.split().items() if side == "train"}
+    sides = given if given is not None else ["test"] * len(patients)  # of folds all are tested
+    return any(
+        side.strip().lower() == "test" and who in trained
+        for who, side in zip(patients, sides, strict=True)
+    )
 
 
 def _given(

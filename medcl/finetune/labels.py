@@ -78,7 +78,9 @@ def read(path: Path, index: Index) -> Labels:
 def add(samples: Samples, labels: Labels, index: Index) -> Samples:
     """The samples with the table's columns, and with the index's label columns that they lack."""
     found = dict(samples.labels)
-    of_index = {name.removeprefix(LABEL): name for name in index.items.columns if LABEL in name}
+    of_index = {
+        name.removeprefix(LABEL): name for name in index.items.columns if name.startswith(LABEL)
+    }
     place = {item: row for row, item in enumerate(index.items["id"])}
     for name, column in of_index.items():
         if name not in found:

@@ -18,6 +18,7 @@ import json
 import time
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,7 @@ from medcl.plugin import Samples
 from medcl.provenance import commit, versions
 
 STUDY = "study.json"
+ENCODER = "encoder.safetensors"
 _REMEDY = "Run the same medcl finetune again, or take another --out."
 
 
@@ -143,9 +145,10 @@ def _claim(work: Work, drawn: Sequence[Part]) -> str:
         UsageError: if it holds another one: says what differs.
     """
     text = recipes.dump(work.recipe)
-    facts = {
+    facts: dict[str, str | None] = {
         "recipe": hashlib.sha256(text.encode()).hexdigest(),
         "samples": _hash(work.samples.ids, work.samples.patients),
+        "encoder": None if work.run is None else _of_file(work.run / ENCODER),
         "labels": hashlib.sha256(np.ascontiguousarray(work.truth.y).tobytes()).hexdigest(),
         "folds": _hash(*([p.train, p.validation, p.test] for p in drawn)),
     }
@@ -180,6 +183,11 @@ def _same_recipe(work: Work) -> None:
                     f"{work.out} holds a study of another recipe: {name} is {one.get(key)!r} there "
                     f"and {other.get(key)!r} here. Take another --out, or remove that folder."
                 )
+
+
+def _of_file(path: Path) -> str | None:
+    """What tells a run's encoder from another of the same recipe; None where it is not there."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
 def _hash(*values: Any) -> str:

@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from medcl import plugin as plugins
+from medcl import recipe as recipes
 from medcl.archive.index import build
 from medcl.errors import UsageError
 from medcl.evaluate.evaluate import evaluate, evenly
@@ -110,3 +111,45 @@ def test_patients_take_turns() -> None:
         "c": 2,
     }
     assert len(evenly(patients, 500, 0)) == 112
+
+
+def test_repeats_without_folds_are_judged_by_whom_they_were_tested(
+    digits_run: Run, tmp_path: Path
+) -> None:
+    """Each repeat holds out other writers: not all of them are of the first."""
+    study = tmp_path / "study"
+    settings = ["classifier.name=linear", *SETTINGS, "finetune.epochs=1", "finetune.repeats=3"]
+    recipe = tmp_path / "recipe.yaml"
+    shutil.copy(_study(digits_run, tmp_path / "own", *settings[3:]) / "recipe.yaml", recipe)
+    finetune(opened(digits_run.data, recipe), study)
+    tested = pl.read_parquet(study / "predictions.parquet").group_by("id").agg("repeat")
+    assert tested["repeat"].list.len().min() == 1, "some are tested once"
+    made = evaluate(study, corruptions=("noise",), attack=False, limit=100, resamples=100)
+    assert made.tested[0] == 100
+
+
+def test_a_study_of_the_probe_s_task_remembers_it(digits_run: Run, tmp_path: Path) -> None:
+    finetune(opened(digits_run.path, None, ["classifier.name=linear", *SETTINGS[1:]]), tmp_path)
+    assert recipes.load(tmp_path / "recipe.yaml").finetune.task == "digit"
+
+
+def test_another_encoder_does_not_go_on_with_a_study(study: Path, digits_run: Run) -> None:
+    """Or else the figures of the pretrained one would be told as those of training from nothing."""
+    with pytest.raises(UsageError, match="a study with other encoder"):
+        finetune(opened(digits_run.data, study / "recipe.yaml"), study)
+
+
+def test_a_split_that_tests_people_of_the_pretraining_says_so(
+    digits_run: Run, tmp_path: Path
+) -> None:
+    table = tmp_path / "split.csv"
+    lines = [f"writer_{n:02},{'test' if n < 6 else 'train'}" for n in range(12)]
+    table.write_text("\n".join(["key,split", *lines]) + "\n")
+    settings = ["classifier.name=linear", *SETTINGS, "finetune.epochs=1"]
+    made = finetune(opened(digits_run.path, None, settings), tmp_path / "study", split=table)
+    assert any("Pretraining saw" in note for note in made.notes)
+
+
+def test_a_study_is_not_taken_for_a_run(study: Path) -> None:
+    with pytest.raises(UsageError, match="a study of medcl finetune, not a run"):
+        Run.open(study)

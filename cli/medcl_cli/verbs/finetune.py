@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from medcl.errors import UsageError
 from medcl_cli import show
 from medcl_cli.verbs.pretrain import Settings
 
@@ -52,6 +53,8 @@ def finetune(
 
     asked = [f"finetune.folds={folds}"] * (folds is not None)
     asked += [f"finetune.repeats={repeats}"] * (repeats is not None)
+    if explain and imbalance is not None:
+        raise UsageError("--imbalance makes several studies, and --explain draws of one: drop one.")
     trained = tuning.opened(source, recipe, [*(settings or ()), *asked])
     options: dict[str, Any] = {
         "labels": labels,
