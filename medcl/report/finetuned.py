@@ -53,7 +53,7 @@ def write(study: Path, out: Path) -> Path:
             classes=result.by_class(),
             reliability=plots.reliability(result.figures.reliability),
             pictures=pictures(study),
-            examples=made if isinstance(made, Absent) else tested.examples(made),
+            examples=made if isinstance(made, Absent) else tested.of_study(made),
             map=made if isinstance(made, Absent) else tested.embedding_map(made),
             evaluation=found,
             data=data,

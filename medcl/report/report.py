@@ -16,7 +16,7 @@ from medcl.archive.atomic import write_text
 from medcl.evaluate import knn
 from medcl.evaluate.bootstrap import Interval
 from medcl.evaluate.result import PRETRAINED, ProbeResult, Score, direction, show
-from medcl.report import cards, model_card, plots, prototypes, samples
+from medcl.report import cards, model_card, plots, prototypes, samples, tested
 from medcl.report.cards import Absent
 from medcl.run import Run
 
@@ -68,9 +68,11 @@ def write(run: Run, out: Path, *, probe: Path | None = None) -> Path:
     Returns:
         ``out``.
     """
-    result = cards.probe_result(probe or run.path / "probe")
+    folder = probe or run.path / "probe"
+    result = cards.probe_result(folder)
     task = result.task if isinstance(result, ProbeResult) else run.recipe.probe.task
     method = cards.method_card(run)
+    answers = tested.of_probe(run, folder, result.task) if isinstance(result, ProbeResult) else None
     data = cards.data_card(cards.place(run), run.recipe.plugin, cards.split(run))
     page = (
         environment()
@@ -85,6 +87,7 @@ def write(run: Run, out: Path, *, probe: Path | None = None) -> Path:
             panels=panels(run),
             map=samples.embedding_map(run, task),
             examples=samples.examples(run),
+            answers=answers,
             prototypes=prototypes.prototypes(run),
             reproduce=cards.reproduce(run, result),
             neighbours=knn.K,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,11 +20,15 @@ from medcl.plugin import Samples
 from medcl.report import pictures, plots
 from medcl.report.cards import Absent
 from medcl.report.samples import MAPPED, Map, by_turns, tsne
+from medcl.run import Run, load_samples
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
+Draw = Callable[[str, Mapping[str, NDArray], int], tuple[str | None, bool]]
+"""A sample's id, its batch of one, the class that was predicted → a picture, and whether it shows
+what the answer rests on."""
 SHOWN = 4
 """Examples of each kind."""
 
@@ -68,47 +72,21 @@ class Opened:
 
 def opened(path: Path) -> Opened | Absent:
     """Open a study; why it cannot be is not told here, for the reason may hold a path."""
+    absent = Absent(
+        "The samples cannot be read from the index that the study was made from.",
+        "the same medcl index, at the same place",
+    )
     try:
         study = Study.open(path)
-        return Opened(study, study.samples(), compare.read(path))
+        made = Opened(study, study.samples(), compare.read(path))
     except (MedclError, OSError, KeyError, ValueError):
-        return Absent(
-            "The samples cannot be read from the index that the study was made from.",
-            "the same medcl index, at the same place",
-        )
+        return absent
+    known = set(made.samples.ids)  # fewer than were tested, if the index was made anew
+    return made if known.issuperset(made.predictions.ids) else absent
 
 
-def examples(made: Opened) -> Examples | Absent:
-    """The test samples that the study was surest of, right and wrong."""
-    found = made.predictions
-    if found.truth.kind not in ONE_CLASS:
-        return Absent("Right and wrong answers are of problems of one class a sample.")
-    said, sure = found.chance.argmax(axis=1), found.chance.max(axis=1)
-    right = said == found.truth.y
-    order = np.argsort(-sure, kind="stable")
-    sides = [by_turns(order[side[order]], found.patients, SHOWN) for side in (right, ~right)]
-    rows = np.concatenate(sides)
-    drawn = _drawn(made, rows, said[rows])
-    names = found.truth.classes
-    shown = [
-        Example(
-            str(found.ids[row]),
-            str(found.patients[row]),
-            names[int(found.truth.y[row])],
-            names[int(said[row])],
-            float(sure[row]),
-            image,
-            explained,
-        )
-        for row, (image, explained) in zip(rows, drawn, strict=True)
-    ]
-    half = len(sides[0])
-    return Examples(shown[:half], shown[half:], int(right.sum()), int((~right).sum()))
-
-
-def _drawn(made: Opened, rows: NDArray, said: NDArray) -> list[tuple[str | None, bool]]:
-    """A picture of each sample and whether it is explained; what cannot be drawn is left out."""
-    place = {key: n for n, key in enumerate(made.samples.ids)}
+def of_study(made: Opened) -> Examples | Absent:
+    """The test samples that a study was surest of, with what its answers rest on."""
     fold_of = {
         key: fold
         for fold in made.study.folds
@@ -116,21 +94,54 @@ def _drawn(made: Opened, rows: NDArray, said: NDArray) -> list[tuple[str | None,
         for key in made.study.tested(fold)["id"]
     }
     models: dict[Path, nn.Module] = {}
-    out: list[tuple[str | None, bool]] = []
-    for row, target in zip(rows, said, strict=True):
-        key = str(made.predictions.ids[row])
-        batch = made.samples.read(np.array([place[key]]))
-        if "bag" in batch:
-            out.append((None, False))
-            continue
+
+    def draw(key: str, batch: Mapping[str, NDArray], said: int) -> tuple[str | None, bool]:
         try:
             fold = fold_of[key]
             if fold not in models:
                 models[fold] = made.study.model(fold, batch)
-            out.append((_explained(made, models[fold], batch["x"], int(target)), True))
+            return _explained(made, models[fold], batch["x"], said), True
         except Exception:  # a classifier or a shape that cannot be explained: the sample alone
-            out.append((_plain(batch["x"][0]), False))
-    return out
+            return _plain(batch["x"][0]), False
+
+    return examples(made.predictions, made.samples, draw)
+
+
+def of_probe(run: Run, folder: Path, task: str) -> Examples | Absent:
+    """The test samples that a run's linear probe was surest of."""
+    try:
+        found, samples = compare.read(folder), load_samples(run.recipe, run.data, task=task)
+        return examples(found, samples, lambda _, batch, __: (_plain(batch["x"][0]), False))
+    except (MedclError, OSError, KeyError, ValueError):
+        return Absent("The probe's predictions and the run's samples do not fit together.")
+
+
+def examples(found: Predictions, samples: Samples, draw: Draw) -> Examples | Absent:
+    """The surest answers, right and wrong, each drawn; of bags there is no picture."""
+    if found.truth.kind not in ONE_CLASS:
+        return Absent("Right and wrong answers are of problems of one class a sample.")
+    said, sure = found.chance.argmax(axis=1), found.chance.max(axis=1)
+    right = said == found.truth.y
+    order = np.argsort(-sure, kind="stable")
+    place = {key: n for n, key in enumerate(samples.ids)}
+    names = found.truth.classes
+
+    def shown(side: NDArray[np.bool_]) -> Iterator[Example]:
+        for row in by_turns(order[side[order]], found.patients, SHOWN):
+            key = str(found.ids[row])
+            batch = samples.read(np.array([place[key]]))
+            image, explained = (None, False) if "bag" in batch else draw(key, batch, int(said[row]))
+            yield Example(
+                sample=key,
+                patient=str(found.patients[row]),
+                truth=names[int(found.truth.y[row])],
+                said=names[int(said[row])],
+                probability=float(sure[row]),
+                image=image,
+                explained=explained,
+            )
+
+    return Examples(list(shown(right)), list(shown(~right)), int(right.sum()), int((~right).sum()))
 
 
 def _explained(made: Opened, model: nn.Module, x: NDArray, target: int) -> str:

@@ -23,6 +23,7 @@ from medcl.report import cards, plots
 from medcl.report import samples as pictures
 from medcl.report.commands import without_paths
 from medcl.report.report import write
+from medcl.report.tested import SHOWN
 from medcl.run import Run
 
 SECTIONS = (
@@ -37,6 +38,7 @@ SECTIONS = (
     "model",
     "reproduce",
 )
+PICTURES = 5 + 1 + 1 + 2 * SHOWN
 HOSTILE = "<script>alert('\"1\"')</script>&amp;$x^$"
 
 
@@ -120,10 +122,11 @@ def test_all_sections_are_there_and_filled(html: str) -> None:
         "medcl probe RUN",
         "scikit-learn",
         "t-SNE of 150 of 720 samples",
+        "Wrong, and sure",
     ):
         assert words in page.text, words
-    # loss, knn, spread, embedding_std, lr; curve; preview
-    assert page.tags.count("img") == 5 + 1 + 1
+    # loss, knn, spread, embedding_std, lr; curve; preview; right and wrong
+    assert page.tags.count("img") == PICTURES
     assert page.tags.count("svg") == 2  # the maps, whose dots can be pointed at
     assert page.tags.count("circle") == 2 * 150
     assert re.search(r"<title>\d · patient \w{8}</title>", html)
@@ -324,7 +327,7 @@ def test_a_browser_shows_it(html: str, tmp_path: Path, width: int) -> None:
     assert seen.measured["scroll"] <= width
     assert seen.measured["over"] == []
     assert seen.measured["ids"] == list(SECTIONS)
-    assert len(seen.measured["images"]) == 7
+    assert len(seen.measured["images"]) == PICTURES
     assert min(seen.measured["images"]) > 50
     assert min(seen.measured["tables"]) > 0
     assert seen.measured["dots"] == 2 * 150

@@ -83,7 +83,7 @@ def test_labels_columns_and_values_that_are_html_are_shown_as_text(page: Path) -
 def test_the_right_and_the_wrong_are_what_they_are_called(hostile_study: Path) -> None:
     made = tested.opened(hostile_study)
     assert isinstance(made, tested.Opened)
-    found = tested.examples(made)
+    found = tested.of_study(made)
     assert isinstance(found, tested.Examples)
     assert all(e.truth == e.said for e in found.right)
     assert all(e.truth != e.said for e in found.wrong)
