@@ -21,16 +21,31 @@ _DETACHED = ".nhdr"
 
 @dataclass(frozen=True)
 class Head:
-    """The first bytes of a member, and how many there are in all."""
+    """What a member's header says, or why it cannot be read, and how large the member is."""
 
-    data: bytes
+    volume: volumes.Volume | MedclError
     size: int
 
     @classmethod
     def of(cls, member: archives.Member) -> Head:
-        """Read it, while the archive stands there."""
-        with member.open() as handle:
-            return cls(handle.read(HEAD), member.size)
+        """Read it, while the archive stands there. No byte of it is kept: an archive may hold many.
+
+        Its values cannot be read from what is returned.
+        """
+        with TemporaryDirectory(prefix="medcl-") as folder:
+            copy = Path(folder) / f"head{_suffix(member.name)}"
+            with member.open() as handle:
+                copy.write_bytes(handle.read(HEAD))
+            try:
+                return cls(volumes.open_volume(copy), member.size)
+            except MedclError as error:
+                return cls(error, member.size)
+
+    def open(self) -> volumes.Volume:
+        """The volume, or its error."""
+        if isinstance(self.volume, MedclError):
+            raise self.volume
+        return self.volume
 
 
 def scan(path: str, heads: Mapping[str, Head]) -> Iterator[Record | Reject]:
@@ -48,10 +63,8 @@ def scan(path: str, heads: Mapping[str, Head]) -> Iterator[Record | Reject]:
             reason = "A NRRD header and its data apart, inside of an archive: unpack it."
             yield from (Reject(volumes.shown(file), "nested-archive", reason) for file in files)
             continue
-        with TemporaryDirectory(prefix="medcl-") as folder:
-            copy = Path(folder) / f"head{_suffix(names[0])}"
-            copy.write_bytes(heads[names[0]].data)
-            yield from volumes.records(files, copy, sum(heads[name].size for name in names))
+        size = sum(heads[name].size for name in names)
+        yield from volumes.records(files, heads[names[0]].open, size)
 
 
 def _suffix(name: str) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -95,17 +96,19 @@ def scan(root: Path, files: Sequence[str]) -> Iterator[Record | Reject]:
     """A volume with its mask or data beside it: one item."""
     images = [file for file in files if not is_mask(file)]
     size = sum((root / file).stat().st_size for file in files)
-    yield from records(files, root / (images or files)[0], size)
+    yield from records(files, partial(open_volume, root / (images or files)[0]), size)
 
 
-def records(files: Sequence[str], path: Path, size: int) -> Iterator[Record | Reject]:
+def records(
+    files: Sequence[str], opened: Callable[[], Volume], size: int
+) -> Iterator[Record | Reject]:
     """The item that a volume and what goes with it are.
 
     The patient is the folder or name part that stands for a person (``sub-01``), or else the file.
 
     Args:
         files: the image, and its mask or data; may be members of an archive.
-        path: where the image can be read; its header is enough.
+        opened: reads the image's header; raises MedclError where it cannot be.
         size: bytes of all files.
     """
     images = [file for file in files if not is_mask(file)]
@@ -116,7 +119,7 @@ def records(files: Sequence[str], path: Path, size: int) -> Iterator[Record | Re
     first = images[0]
     key = shown(first)
     try:
-        volume = open_volume(path)
+        volume = opened()
         _plausible(volume, size)
     except MedclError as error:
         code, _, reason = str(error).partition(": ")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tarfile
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -19,9 +20,11 @@ from typer.testing import CliRunner
 
 from medcl.archive.index import Index, build
 from medcl.archive.store import prepare
+from medcl.plugin import FileStat, Unit
 from medcl_cli.main import app
 from medcl_ct.dataset import dataset
 from medcl_ct.plugin import plugin
+from medcl_ct.scan import scan
 
 SPEC = {"spacing": (0.0, 0.0, 0.0), "crop": "none"}
 
@@ -120,6 +123,22 @@ def test_what_an_archive_holds_may_be_broken(volume: Path, tmp_path: Path) -> No
     assert len(found.items) == 1
     assert len(made.rejects) == 1
     assert not list(Path(found.path).rglob("medcl-*"))
+
+
+def test_an_archive_of_many_volumes_is_indexed_in_little_memory(tmp_path: Path) -> None:
+    """Synthetic: noise, which does not pack."""
+    path = tmp_path / "many.zip"
+    values = np.random.default_rng(0).integers(-1000, 1000, (64, 64, 150), dtype=np.int16)
+    nib.save(nib.Nifti1Image(values, np.eye(4)), tmp_path / "one.nii")
+    with zipfile.ZipFile(path, "w") as archive:
+        for number in range(24):
+            archive.write(tmp_path / "one.nii", f"sub-{number:02}.nii")
+    tracemalloc.start()
+    found = list(scan(tmp_path, Unit(path.name, (FileStat(path.name, path.stat().st_size, 0),))))
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(found) == 24
+    assert most < 12e6, "a megabyte of each was kept"
 
 
 def test_a_volume_that_is_gone_from_its_archive(volume: Path, tmp_path: Path) -> None:
