@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import select
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -31,6 +32,8 @@ FLAGS = (
     "--no-first-run",
     "--remote-debugging-pipe",
 )
+PATIENCE = 180
+"""Seconds: a busy machine may take long to start it."""
 MEASURED = """JSON.stringify({
   title: document.title,
   text: document.body.innerText,
@@ -132,6 +135,8 @@ class _Pipe:
 
     def _next(self) -> dict[str, Any]:
         while b"\0" not in self._left:
+            ready, _, _ = select.select([self.come], [], [], PATIENCE)
+            assert ready, f"the browser said nothing for {PATIENCE} s"
             part = os.read(self.come, 1 << 16)
             assert part, "the browser ended"
             self._left += part
