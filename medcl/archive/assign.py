@@ -60,7 +60,7 @@ class Assignment:
         if not self.columns:
             return record
         part = record.key.rpartition("#")[2]
-        exact = [name for name in (record.key, part) if name in self.rows]
+        exact = [n for n in (record.key, part, series(record.key)) if n in self.rows]
         person = [record.patient] if record.patient in self.rows else []
         names = exact or self._row(_file(record)) or person
         if not names:
@@ -89,6 +89,11 @@ class Assignment:
         path = PurePosixPath(file)
         names = (file, str(path.parent / path.stem), path.name, path.stem)
         return [name for name in names if name in self.rows][:1]
+
+
+def series(key: str) -> str:
+    """What a part of ``FILE#SERIES-PART`` is part of: one of several items of a series; else ""."""
+    return key.rpartition("#")[2].rpartition("-")[0] if "#" in key else ""
 
 
 def _file(record: Record) -> str:

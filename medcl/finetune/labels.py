@@ -51,17 +51,21 @@ def read(path: Path, index: Index) -> Labels:
     absent = ambiguous = 0
     person = _pseudonyms(index)
     # Patients first: what is said of an item itself counts more than what is said of its patient.
-    by_item = []
+    by_series, by_item = [], []
+    whole = _items_by_series(index)
     for key, row in table.rows.items():
         items = named.get(key, [])
         if len(items) == 1:
             by_item.append((items[0], row))
             continue
+        if not items and key in whole:
+            by_series += [(item, row) for item in whole[key]]
+            continue
         owned = patients.get(person.patient(key), []) if person else []
         if not owned:
             ambiguous, absent = ambiguous + bool(items), absent + (not items)
         rows |= dict.fromkeys(owned, row)
-    rows |= dict(by_item)
+    rows |= dict(by_series) | dict(by_item)
     if not rows:
         raise UsageError(
             f"None of the {len(table.rows):,} rows of {path.name} fits an item or a patient of "
@@ -114,6 +118,15 @@ def _items_by_name(index: Index) -> dict[str, list[str]]:
         for name in names - {"", key}:
             short[name].append(item)
     return {**short, **exact}
+
+
+def _items_by_series(index: Index) -> dict[str, list[str]]:
+    """A series that became several items (kernels, phases) → all of them."""
+    held: defaultdict[str, list[str]] = defaultdict(list)
+    for item in index.items["id"]:
+        held[assign.series(index.locate(item))].append(item)
+    held.pop("", None)
+    return held
 
 
 def _items_by_patient(index: Index) -> dict[str, list[str]]:

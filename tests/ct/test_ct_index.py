@@ -15,6 +15,7 @@ from ct_synthetic import ct_series, ct_slice
 from pydicom.uid import generate_uid
 
 from medcl.archive.index import Index, build
+from medcl.finetune import labels
 from medcl.plugin import MEMBER, FileStat
 from medcl_ct.findings import FINDINGS
 from medcl_ct.plugin import plugin
@@ -267,6 +268,21 @@ def test_labels_by_series_folder_or_patient(tmp_path: Path) -> None:
         out = tmp_path / f"idx-{key.replace('/', '-')}"
         build(tmp_path / "a", out, plugin, table=table)
         assert Index.open(out).items["label.organ"].to_list() == ["liver"], key
+
+
+def test_a_label_of_a_series_reaches_all_that_it_was_split_into(tmp_path: Path) -> None:
+    uid = generate_uid()
+    for name, kernel in (("soft", "B30f"), ("bone", "B70f")):
+        slices = tmp_path / "a" / name
+        ct_series(slices, [0, 2, 4], SeriesInstanceUID=uid, ConvolutionKernel=kernel)
+    table = tmp_path / "labels.csv"
+    table.write_text(f"key,organ\n{uid},liver\n")
+    build(tmp_path / "a", tmp_path / "idx", plugin, table=table)
+    found = Index.open(tmp_path / "idx")
+    assert found.items["label.organ"].to_list() == ["liver", "liver"]
+    joined = labels.read(table, found)
+    assert [row["organ"] for row in joined.rows.values()] == ["liver", "liver"]
+    assert not joined.notes
 
 
 def test_patients_from_folders(tmp_path: Path) -> None:
