@@ -15,6 +15,8 @@ IMPORT_NAMES = {
     "pylibjpeg-libjpeg": "libjpeg",
     "pylibjpeg-openjpeg": "openjpeg",
     "pylibjpeg-rle": "rle",
+    "openslide-bin": "openslide_bin",
+    "openslide-python": "openslide",
     "pynrrd": "nrrd",
     "pyyaml": "yaml",
     "scikit-learn": "sklearn",
@@ -24,6 +26,7 @@ EXTRAS = {
     "ray": "maps over an archive on a cluster",
     "jpeg": "JPEG and JPEG-LS in DICOM",
     "hf": "encoders of Hugging Face transformers",
+    "onnx": "encoders as ONNX graphs",
 }
 """What medcl's extras are for; those for developing it are not looked at."""
 

@@ -233,8 +233,10 @@ def find(name: str) -> Path:
     if Path(name).is_file():
         return Path(name)
     known = available()
-    short = {key.split("/")[-1]: key for key in known}
-    key = short.get(name, name)
+    same = [key for key in known if key.split("/")[-1] == name]
+    if len(same) > 1:
+        raise UsageError(f"Several recipes are called '{name}': say {' or '.join(same)}.")
+    key = same[0] if same else name
     if key not in known:
         raise UsageError(f"No recipe or file '{name}'. {did_you_mean(name, known)}")
     return known[key]
@@ -293,7 +295,7 @@ def _fill_in(recipe: Recipe) -> Recipe:
         if getattr(recipe, section) is None:
             raise UsageError(f"'{section}' is missing: set it in the recipe or with -s {section}=…")
     if recipe.method is not None and recipe.encoder is None:
-        raise UsageError("'encoder' is missing: the method needs one; set it with -s encoder.name=…")
+        raise UsageError("'encoder' is missing: the method needs one: -s encoder.name=…")
     for task in (recipe.probe.task, recipe.finetune.task):
         if task is not None and task not in plugin.tasks:
             hint = did_you_mean(task, plugin.tasks)

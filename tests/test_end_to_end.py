@@ -80,7 +80,7 @@ SECRETS = (*NAMES, "Meyerhold", "Quackenbush", *HEADER_NAMES, "1950")
 def finished(named: Path) -> Path:
     """index → pretrain → embed → probe → report."""
     medcl(named, "index", "archive", "--plugin", "biosignals", "--out", "idx")
-    medcl(named, "pretrain", "demo", "--data", "idx", "--out", "run", *SMALL)
+    medcl(named, "pretrain", "biosignals/demo", "--data", "idx", "--out", "run", *SMALL)
     medcl(named, "embed", "run", "--out", "embeddings")
     medcl(named, "probe", "run")
     medcl(named, "report", "run")
@@ -129,7 +129,7 @@ def test_standard_output_names_nobody(named: Path) -> None:
 
 def test_kill_9_while_pretraining_then_the_same_command(finished: Path) -> None:
     """The resumed run ends with the same weights and the same curve as the undisturbed one."""
-    arguments = ["pretrain", "demo", "--data", "idx", "--out", "killed", *SMALL]
+    arguments = ["pretrain", "biosignals/demo", "--data", "idx", "--out", "killed", *SMALL]
     process = start(finished, *arguments)
     checkpoints = finished / "killed" / "checkpoints"
     deadline = time.monotonic() + 120
@@ -146,7 +146,7 @@ def test_kill_9_while_pretraining_then_the_same_command(finished: Path) -> None:
 
 def test_another_recipe_in_the_same_folder_is_refused(finished: Path) -> None:
     process = start(
-        finished, "pretrain", "demo", "--data", "idx", "--out", "run", *SMALL, "-s", "seed=7"
+        finished, "pretrain", "biosignals/demo", "--data", "idx", "--out", "run", *SMALL, "-s", "seed=7"
     )
     _, err = process.communicate(timeout=120)
     assert process.returncode == 2

@@ -139,7 +139,9 @@ def test_a_broken_recipe_of_a_plugin_is_named_and_the_others_listed(
 
 
 def test_the_short_name_finds_it() -> None:
-    assert recipes.find("demo") == recipes.find("biosignals/demo")
+    assert recipes.find("mitbih") == recipes.find("biosignals/mitbih")
+    with pytest.raises(UsageError, match="called 'demo': say biosignals/demo or ct/demo"):
+        recipes.find("demo")
 
 
 def test_an_unknown_recipe_suggests_the_nearest() -> None:
