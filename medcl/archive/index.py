@@ -231,7 +231,11 @@ class Index:
         if not facts_file.is_file():
             if (path / "private").is_dir():
                 raise UsageError(f"{path} is unfinished: run the same medcl index again.")
-            raise UsageError(f"{path} is not an index. Make one: medcl index ARCHIVE --out {path}")
+            if path.is_dir() and any(path.iterdir()):  # recordings, most likely
+                how = f"medcl index {path} --plugin NAME --out IDX, if it holds recordings"
+            else:
+                how = f"medcl index ARCHIVE --plugin NAME --out {path}"
+            raise UsageError(f"{path} is not an index. Make one: {how}")
         facts = read_json(facts_file, _REMAKE)
         if facts.get("format") != FORMAT:
             raise UsageError(

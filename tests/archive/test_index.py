@@ -400,8 +400,10 @@ def test_two_at_once(tmp_path: Path) -> None:
 
 
 def test_opening_what_is_no_index(archive: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="is not an index"):
-        Index.open(tmp_path)
+    with pytest.raises(UsageError, match="is not an index.*--out .*nothing"):
+        Index.open(tmp_path / "nothing")
+    with pytest.raises(UsageError, match="--out IDX"):  # not into the recordings themselves
+        Index.open(archive)
     out = tmp_path / "idx"
     build(archive, out, plugin)
     index = Index.open(out)

@@ -145,6 +145,10 @@ def test_what_is_asked_wrongly_is_one_sentence(index: Path, tmp_path: Path) -> N
         opened(tmp_path, "pathology/musk")
     with pytest.raises(UsageError, match="such as 1,5,10,50"):
         ratios("1,many")
+    asked = ["finetune", str(index), "-r", "pathology/musk", "--out", str(tmp_path / "out")]
+    refused = CliRunner().invoke(app, [*asked, "--imbalance", "1,2", "--explain", "2"])
+    assert isinstance(refused.exception, UsageError)
+    assert not (tmp_path / "out").exists()
     assert ratios("1,5") == (1, 5)
 
 
