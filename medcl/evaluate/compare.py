@@ -8,7 +8,7 @@ are also tested after Obuchowski 1997 (`medcl.evaluate.delong`).
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 
 from medcl.archive.reading import read_table
 from medcl.errors import UsageError
-from medcl.evaluate.bootstrap import Interval, bootstrap
+from medcl.evaluate.bootstrap import Interval, Resampled, bootstrap
 from medcl.evaluate.delong import Compared, delong
 from medcl.evaluate.result import PRETRAINED, ProbeResult, show
 from medcl.finetune.predictions import probabilities
 from medcl.finetune.result import MEASURES, FinetuneResult
 from medcl.finetune.scoring import measure
-from medcl.finetune.truth import Truth
+from medcl.finetune.truth import SURVIVAL, Truth
 from medcl.registry import did_you_mean
 
 PREDICTIONS = "predictions.parquet"
@@ -42,6 +42,8 @@ class Predictions:
         patients: (N,) keyed hashes.
         truth: their labels.
         chance: (N, C) probabilities, values or risks.
+        fold: (N,) of a survival study, the model that a risk is of: those of different models have
+            no common scale, and are not ranked together. Else None.
     """
 
     name: str
@@ -49,6 +51,18 @@ class Predictions:
     patients: NDArray[np.str_]
     truth: Truth
     chance: NDArray[np.float64]
+    fold: NDArray[np.int64] | None = None
+
+    def at(self, rows: NDArray[np.int64]) -> Predictions:
+        """Of some samples."""
+        fold = None if self.fold is None else self.fold[rows]
+        parts = self.ids[rows], self.patients[rows], self.truth.at(rows), self.chance[rows]
+        return Predictions(self.name, *parts, fold)
+
+    def resampled(self, resamples: int, seed: int) -> Resampled:
+        """Every measure, on resamples of patients."""
+        of = partial(measure, self.truth, self.chance, fold=self.fold)
+        return bootstrap(of, self.patients, resamples=resamples, seed=seed)
 
 
 @dataclass(frozen=True)
@@ -146,23 +160,22 @@ def compare(
         np.nan_to_num(one.truth.y[here], nan=-1), np.nan_to_num(two.truth.y[there], nan=-1)
     ):
         raise UsageError(f"{a} and {b} were judged by different labels of the same samples.")
-    truth, patients = one.truth.at(here), one.patients[here]
-    chances = one.chance[here], two.chance[there]
-    made = [
-        bootstrap(partial(measure, truth, c), patients, resamples=resamples, seed=seed)
-        for c in chances
-    ]
+    left_out = len(one.ids) + len(two.ids) - 2 * len(here)
+    one, two = one.at(here), two.at(there)
+    truth, patients = one.truth, one.patients
+    two = replace(two, patients=patients)
+    made = [p.resampled(resamples, seed) for p in (one, two)]
     names = [name for name in made[0].values if not name.startswith("class_")]
     return Comparison(
         a=one.name,
         b=two.name,
         samples=len(here),
         patients=len(np.unique(patients)),
-        left_out=len(one.ids) + len(two.ids) - 2 * len(here),
+        left_out=left_out,
         a_metrics={name: made[0].interval(name) for name in names},
         b_metrics={name: made[1].interval(name) for name in names},
         differences={name: made[0].minus(made[1], name) for name in names},
-        auroc_tests=_tests(truth, patients, *chances),
+        auroc_tests=_tests(truth, patients, one.chance, two.chance),
     )
 
 
@@ -185,6 +198,9 @@ def read(path: Path, classifier: str = "linear") -> Predictions:
 def _of_study(folder: Path) -> Predictions:
     result = FinetuneResult.load(folder)
     frame = read_table(folder / PREDICTIONS, _REMEDY)
+    survival = result.kind in SURVIVAL
+    if survival:  # a mean over repeats would be of several models: the first one's counts
+        frame = frame.unique("id", keep="first", maintain_order=True)
     scores = [name for name in frame.columns if name.startswith("score.")]
     labels = [name for name in frame.columns if name.startswith("truth.")]
     chance = probabilities(result.kind, frame.select(scores).to_numpy())
@@ -205,6 +221,7 @@ def _of_study(folder: Path) -> Predictions:
         mean["patient"].to_numpy(),
         Truth(result.kind, tuple(result.classes), y),
         mean.select(list(named)).to_numpy(),
+        (frame["repeat"].cast(int) * len(frame) + frame["fold"]).to_numpy() if survival else None,
     )
 
 
@@ -240,9 +257,7 @@ def _of_probe(folder: Path, representation: str, classifier: str) -> Predictions
 
 def _renamed(predictions: Predictions, path: Path) -> Predictions:
     name = f"{predictions.name} ({Path(str(path).partition('#')[0]).name})"
-    return Predictions(
-        name, predictions.ids, predictions.patients, predictions.truth, predictions.chance
-    )
+    return replace(predictions, name=name)
 
 
 def _tests(

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from medcl.evaluate.bootstrap import Interval, bootstrap
+from medcl.evaluate.bootstrap import Interval
 from medcl.evaluate.compare import Predictions
-from medcl.finetune.scoring import measure
 
 AGES = (18, 40, 65, 80)
 """Edges of the bands of a column whose name says that it is an age, in years."""
@@ -112,12 +110,7 @@ def _one(
     if count < FEW or len(np.unique(patients[~inside])) < FEW:
         return group
     mine, others = (
-        bootstrap(
-            partial(measure, predictions.truth.at(np.flatnonzero(rows)), predictions.chance[rows]),
-            patients[rows],
-            resamples=resamples,
-            seed=seed + shift,
-        )
+        predictions.at(np.flatnonzero(rows)).resampled(resamples, seed + shift)
         for shift, rows in enumerate((inside, ~inside))
     )
     names = [name for name in mine.values if not name.startswith("class_")]

@@ -95,3 +95,27 @@ def test_what_cannot_be_compared_is_refused(study: Path, tmp_path: Path) -> None
         compare(study, strangers)
     with pytest.raises(UsageError, match="holds no predictions"):
         compare(study, tmp_path)
+
+
+def test_risks_of_different_models_are_not_ranked_together(study: Path, tmp_path: Path) -> None:
+    """Synthetic survival: each fold's model ranks its own people rightly, on a scale of its own."""
+    shutil.copytree(study, tmp_path / "cox")
+    facts = json.loads((study / "finetune.json").read_text())
+    (tmp_path / "cox" / "finetune.json").write_text(json.dumps({**facts, "kind": "cox"}))
+    n = np.arange(24)
+    fold = n % 2
+    made = {
+        "id": [f"s{k}" for k in n],
+        "patient": [f"p{k}" for k in n],
+        "truth.0": n + 1.0,
+        "truth.1": np.ones(24),
+        "score.0": -n + 100.0 * fold,
+        "repeat": np.zeros(24, np.int64),
+        "fold": fold,
+    }
+    again = {**made, "repeat": np.ones(24, np.int64), "score.0": 7.0 * n}  # another drawing
+    frame = pl.concat([pl.DataFrame(made), pl.DataFrame(again)])
+    frame.write_parquet(tmp_path / "cox" / "predictions.parquet")
+    read = comparing.read(tmp_path / "cox")
+    assert read.resampled(50, 0).interval("c_index").value == 1.0
+    assert compare(tmp_path / "cox", tmp_path / "cox").a_metrics["c_index"].value == 1.0
