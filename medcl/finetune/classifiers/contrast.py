@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from medcl.errors import UsageError
+from medcl.finetune.classifiers.encoding import width
 from medcl.finetune.classifiers.full import Full
 from medcl.finetune.contract import Outputs
 from medcl.finetune.losses import supervised
@@ -49,8 +50,8 @@ class Contrast(nn.Module):
         if outputs.kind not in ("binary", "multiclass", "ordinal", "multilabel"):
             raise UsageError("contrast is for classes and labels; take the classifier full.")
         self.whole = Full(encoder, example, outputs, decay=decay)
-        width: int = self.whole.head[1].in_features
-        self.projector = mlp((width, width, out))
+        size = width(encoder, example["x"])
+        self.projector = mlp((size, size, out))
         self.outputs, self.weight, self.temperature = outputs, weight, temperature
 
     def step(self, batch: Mapping[str, Tensor], state: State) -> dict[str, Tensor]:

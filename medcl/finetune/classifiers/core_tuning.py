@@ -10,6 +10,7 @@ from torch.distributions import Beta
 from torch.nn import functional as F
 
 from medcl.errors import UsageError
+from medcl.finetune.classifiers.encoding import width
 from medcl.finetune.classifiers.full import Full
 from medcl.finetune.contract import Outputs
 from medcl.methods.contract import State
@@ -57,8 +58,8 @@ class CoreTuning(nn.Module):
                 "the classifier full."
             )
         self.whole = Full(encoder, example, outputs, decay=decay)
-        width: int = self.whole.head[1].in_features
-        self.projector = mlp((width, width, out))
+        size = width(encoder, example["x"])
+        self.projector = mlp((size, size, out))
         self.outputs, self.eta, self.alpha, self.temperature = outputs, eta, alpha, temperature
 
     def step(self, batch: Mapping[str, Tensor], state: State) -> dict[str, Tensor]:
