@@ -96,7 +96,9 @@ def select(
         (label,) = samples.labels
     column = None if label is None else samples.labels.get(label)
     values = None if column is None else numbers(np.asarray(column))[rows]
-    site = None if sites is None else by_size([sites.get(samples.items[row]) for row in rows.tolist()])
+    site = None
+    if sites is not None:
+        site = by_size([sites.get(samples.items[row]) for row in rows.tolist()])
     return Selection(samples, rows, codes.astype(np.int64), values, site)
 
 
