@@ -36,7 +36,6 @@ from medcl.evaluate.robustness import Attacked, Corrupted
 from medcl.evaluate.subgroups import MOST, Subgroup, subgroups
 from medcl.finetune.result import FinetuneResult
 from medcl.finetune.trained import Study
-from medcl.finetune.truth import Truth
 from medcl.plugin import Samples
 from medcl.registry import did_you_mean
 
@@ -159,14 +158,15 @@ def evaluate(
     if "bag" in example or example["x"].ndim < 3:
         notes.append("Corruptions and attacks are for signals and images, and these are neither.")
     elif corruptions or attack:
-        judged, truth, classify = _judged(study, samples, predictions, limit, device)
+        judged, asked, classify = _judged(study, samples, predictions, limit, device)
         tested = (len(judged), len(set(judged.patients)))
         if corruptions:
             damaged = robustness.corruptions(
                 classify,
                 judged,
-                truth,
+                asked.truth,
                 names=corruptions,
+                fold=asked.fold,
                 batch_size=batch_size,
                 device=device,
                 resamples=resamples,
@@ -176,7 +176,7 @@ def evaluate(
             attacked = robustness.attacks(
                 classify,
                 judged,
-                truth,
+                asked.truth,
                 batch_size=batch_size,
                 device=device,
                 resamples=resamples,
@@ -222,8 +222,8 @@ def _judged(
     predictions: comparing.Predictions,
     limit: int,
     device: str,
-) -> tuple[Samples, Truth, robustness.Classify]:
-    """Test samples with their labels, and what judges each: the first model that tested it."""
+) -> tuple[Samples, comparing.Predictions, robustness.Classify]:
+    """Test samples, what was predicted of them, and what judges each: the first to test it."""
     fold_of: dict[str, Path] = {}
     for fold in study.folds:  # repeats without folds test other patients each
         for key in study.tested(fold)["id"]:
@@ -243,7 +243,7 @@ def _judged(
         made = torch.cat([models[n].scores({"x": x[at.to(x.device)]}) for n, at in parts])
         return made[torch.cat([at for _, at in parts]).argsort().to(x.device)]
 
-    return take(samples, at), predictions.truth.at(chosen), classify
+    return take(samples, at), predictions.at(chosen), classify
 
 
 def evenly(patients: NDArray, limit: int, seed: int) -> NDArray[np.int64]:

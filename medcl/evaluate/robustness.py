@@ -60,6 +60,7 @@ def corruptions(
     *,
     names: Sequence[str] = tuple(CORRUPTIONS),
     strengths: Sequence[int] = STRENGTHS,
+    fold: NDArray[np.int64] | None = None,
     batch_size: int = 64,
     device: str = "cpu",
     resamples: int = 300,
@@ -73,6 +74,7 @@ def corruptions(
         truth: of these samples.
         names: of `medcl.evaluate.corruptions.CORRUPTIONS`.
         strengths: of 1 … 5.
+        fold: (N,) of survival, whose risks are compared: see `medcl.evaluate.compare.Predictions`.
         batch_size: samples a forward pass.
         device: where to compute.
         resamples: of patients.
@@ -93,9 +95,8 @@ def corruptions(
     clean = None
     for (name, strength), listed in scores.items():
         chance = probabilities(truth.kind, np.concatenate(listed))
-        made_of = bootstrap(
-            partial(measure, truth, chance), patients, resamples=resamples, seed=seed
-        )
+        of = partial(measure, truth, chance, fold=fold)
+        made_of = bootstrap(of, patients, resamples=resamples, seed=seed)
         clean = clean or made_of
         keys = [key for key in made_of.values if not key.startswith("class_")]
         metrics = {key: made_of.interval(key) for key in keys}
