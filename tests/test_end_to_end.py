@@ -146,7 +146,16 @@ def test_kill_9_while_pretraining_then_the_same_command(finished: Path) -> None:
 
 def test_another_recipe_in_the_same_folder_is_refused(finished: Path) -> None:
     process = start(
-        finished, "pretrain", "biosignals/demo", "--data", "idx", "--out", "run", *SMALL, "-s", "seed=7"
+        finished,
+        "pretrain",
+        "biosignals/demo",
+        "--data",
+        "idx",
+        "--out",
+        "run",
+        *SMALL,
+        "-s",
+        "seed=7",
     )
     _, err = process.communicate(timeout=120)
     assert process.returncode == 2
