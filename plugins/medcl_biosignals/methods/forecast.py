@@ -21,7 +21,8 @@ class Forecast(nn.Module):
     2306.12086) found both losses at once, end to end, better than pretraining and then fine-tuning,
     λ = 0.5; their contrast is TS2Vec's or MoCo's over a Transformer, here it is over two augmented
     pasts. Past and future are taken relative to the past's mean and spread. The head is affine over
-    cosines, so that a forecast has any length. What a persistence forecast would lose is logged beside it.
+    cosines, so that a forecast has any length. What a persistence forecast would lose is logged
+    beside it.
 
     Args:
         encoder: (B, C, T) → (B, width) for any T.
