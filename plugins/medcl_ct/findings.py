@@ -122,7 +122,7 @@ FINDINGS: dict[str, Finding] = {
         "note",
         "accept",
         ("accept", "reject"),
-        "names no patient; its study, or else its folder, was taken for one",
+        "names no patient; its study, folder or file was taken for one: --patient-from or --table",
     ),
     "lossy": Finding("note", "accept", ("accept", "reject"), "was compressed with loss"),
     "burned-in": Finding(

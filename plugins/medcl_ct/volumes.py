@@ -104,7 +104,8 @@ def records(
 ) -> Iterator[Record | Reject]:
     """The item that a volume and what goes with it are.
 
-    The patient is the folder or name part that stands for a person (``sub-01``), or else the file.
+    The patient is the folder or name part that stands for a person (``sub-01``), or else the file,
+    with the finding ``no-patient-id``: two files of one person would then be two patients.
 
     Args:
         files: the image, and its mask or data; may be members of an archive.
@@ -142,6 +143,8 @@ def records(
         "spacing_mm": round(regular.spacing, 4),
         "mask": any(is_mask(file) for file in files),
     }
+    if not people:
+        findings.append("no-patient-id")
     patient = people[0] if people else stem(name.name).removesuffix("_ct")
     yield Record(
         key,

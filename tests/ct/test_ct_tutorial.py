@@ -22,7 +22,7 @@ def test_every_command_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.Mon
     assert verbs(said) == [*steps, "finetune", "evaluate", "report", "report"]
 
     first = of(said, "medcl index")
-    for told in ("no-series-uid\t1", "no-patient-id\t1", "derived\t2", "truncated"):
+    for told in ("no-series-uid\t1", "no-patient-id\t2", "derived\t2", "truncated"):
         assert told in first
     index = Index.open(tmp_path / "idx")
     assert sorted(index.items["slices"]) == [8, 20, 20, 112]
