@@ -78,9 +78,15 @@ def info_nce(
         hidden = Hidden(None, group, negative_group) if negative_group is not None else None
         queue = unit(negatives.detach(), length)
         logs += [row_sums(q, queue, hide=hidden, bound=1 / temperature).lse]
-        logs = [torch.stack(logs).logsumexp(0)]  # one denominator: batch and queue
+        logs = [_together(torch.stack(logs))]  # one denominator: batch and queue
     losses = [against_negatives(own, negative, decoupled) for negative in logs]
     return torch.stack(losses).mean().to(q.dtype)
+
+
+def _together(logs: Tensor) -> Tensor:
+    """Log-sum over the first axis; where all are −inf so is it, with no gradient but zero."""
+    some = (logs != -torch.inf).any(0)
+    return torch.where(some, torch.where(some, logs, 0.0).logsumexp(0), -torch.inf)
 
 
 def in_batch_negatives(

@@ -160,3 +160,21 @@ def test_bad_use_is_told() -> None:
         info_nce(z, z, negatives=z, symmetric=True)
     with pytest.raises(UsageError, match="without a queue"):
         info_nce(z, z, in_batch=False)
+
+
+@pytest.mark.parametrize("in_batch", [False, True])
+def test_a_query_without_any_negative_gets_no_nan_gradient(in_batch: bool) -> None:
+    """All samples and the whole queue are one patient's, as when there is only one."""
+    q = torch.randn(4, 8, requires_grad=True)
+    one = torch.zeros(4, dtype=torch.long)
+    loss = info_nce(
+        q,
+        torch.randn(4, 8),
+        negatives=torch.randn(6, 8),
+        group=one,
+        negative_group=torch.zeros(6, dtype=torch.long),
+        in_batch=in_batch,
+    )
+    loss.backward()
+    assert loss == 0
+    assert torch.equal(q.grad, torch.zeros_like(q))  # type: ignore[arg-type]
