@@ -105,7 +105,7 @@ def export(run: Run, out: Path, *, to: Format = "safetensors") -> Exported:
     sample = load_samples(run.recipe, run.data).read(np.arange(1))["x"]
     shape = tuple(int(n) for n in sample.shape[1:])
     with new_folder(out) as folder:
-        facts = _facts(run, shape, int(getattr(encoder, "width", 0)))
+        facts = _facts(run, to, shape, int(getattr(encoder, "width", 0)))
         (folder / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
         again = _WRITERS[to](encoder, folder, _noise(BATCHES[0], shape), facts)
         difference = _compare(encoder, again, shape)
@@ -173,10 +173,18 @@ def _load(weights: Path, facts: dict[str, Any]) -> nn.Module:
     return encoder.eval()
 
 
-def _facts(run: Run, shape: tuple[int, ...], width: int) -> dict[str, Any]:
+def _facts(run: Run, to: Format, shape: tuple[int, ...], width: int) -> dict[str, Any]:
     recipe = run.recipe
     encoder = recipe.part("encoder").model_dump(mode="json")
     encoder.pop("weights", None)  # a file that training began from: here are those it ended with
+    if to in ("onnx", "torchscript"):  # a graph needs no recipe of itself
+        encoder = {"name": encoder["name"]}
+    for key, value in encoder.items():
+        if isinstance(value, str) and "/" in value and Path(value).exists():
+            raise MedclError(
+                f"encoder.{key} names a place on this machine, without which the encoder cannot be "
+                "built again: export it --to onnx or torchscript, which need none."
+            )
     return {
         "medcl": medcl.__version__,
         "recipe": recipe.name,

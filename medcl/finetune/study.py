@@ -149,7 +149,7 @@ def _claim(work: Work, drawn: Sequence[Part]) -> str:
         "recipe": hashlib.sha256(text.encode()).hexdigest(),
         "samples": _hash(work.samples.ids, work.samples.patients),
         "encoder": None if work.run is None else _of_file(work.run / ENCODER),
-        "labels": hashlib.sha256(np.ascontiguousarray(work.truth.y).tobytes()).hexdigest(),
+        "labels": _hash(work.truth.classes, work.truth.y),
         "folds": _hash(*([p.train, p.validation, p.test] for p in drawn)),
     }
     path = work.out / STUDY

@@ -119,6 +119,21 @@ def test_damaged_weights_are_noticed(digits_run: Run, tmp_path: Path) -> None:
         medcl.load_encoder(made.path)
 
 
+def test_a_place_on_this_machine_does_not_go_along(
+    digits_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = {"name": "small", "folder": str(tmp_path)}
+    encoder = type("Encoder", (), {"name": "small", "model_dump": lambda self, mode: dict(kept)})()
+    recipe = digits_run.recipe.model_copy(update={"encoder": encoder})
+    run = Run(digits_run.path, recipe)
+    trained = digits_run.encoder()
+    monkeypatch.setattr(Run, "encoder", lambda self: trained)
+    with pytest.raises(MedclError, match=r"encoder.folder names a place"):
+        exporting.export(run, tmp_path / "out")
+    made = exporting.export(run, tmp_path / "graph", to="torchscript")
+    assert str(tmp_path) not in (made.path / exporting.FACTS).read_text()
+
+
 def test_nothing_of_the_archive_goes_along(digits_run: Run, tmp_path: Path) -> None:
     made = exporting.export(digits_run, tmp_path / "out")
     facts = json.loads((made.path / exporting.FACTS).read_text())
