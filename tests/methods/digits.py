@@ -54,7 +54,7 @@ def cnn() -> Convolutions:
 
 
 def pyramid() -> Convolutions:
-    return Convolutions((16, 32, 32), (1, 2, 2))
+    return Convolutions((16, 32), (1, 2))
 
 
 def vit() -> nn.Module:
@@ -114,7 +114,7 @@ def train(
     start: int,
     stop: int,
     steps: int,
-    batch_size: int = BATCH,
+    rate: float = RATE,
 ) -> list[dict[str, Tensor]]:
     """The bare loop a method is written for; returns what each step returned."""
     assert isinstance(method, Method)
@@ -123,8 +123,8 @@ def train(
     for n in range(start, stop):
         state = State(n, steps)
         for group in moving.param_groups:
-            group["lr"] = RATE * min(1.0, 4 * (1 - n / steps))
-        x, batch = draw(batch_size)
+            group["lr"] = rate * min(1.0, 4 * (1 - n / steps))
+        x, batch = draw()
         result = method.step([augment(x, view) for view in method.views], batch, state)
         moving.zero_grad()
         result["loss"].backward()
