@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from medcl_biosignals.encoders.parts import Pool, conv, known, norm_layer
+from medcl_biosignals.encoders.parts import Stages, conv, norm_layer
 
 
 class _Squeeze(nn.Module):
@@ -48,56 +48,6 @@ class _MBConv(nn.Module):
         return x + self.body(x) if self.residual else self.body(x)
 
 
-class MBConv1d(nn.Module):
-    """See `mbconv1d`."""
-
-    def __init__(
-        self,
-        channels: int,
-        widths: tuple[int, ...],
-        blocks: int,
-        kernel: int,
-        expand: int,
-        norm: str,
-        pool: str,
-        width: int,
-    ) -> None:
-        super().__init__()
-        inner = widths[0]
-        self.stem = nn.Sequential(
-            conv(channels, inner, kernel, 2), norm_layer(norm, inner), nn.SiLU()
-        )
-        self.blocks = nn.ModuleList()
-        for outer in widths:
-            layers: list[nn.Module] = []
-            for block in range(blocks):
-                layers.append(_MBConv(inner, outer, kernel, 2 if block == 0 else 1, expand, norm))
-                inner = outer
-            self.blocks.append(nn.Sequential(*layers))
-        self.pooling = Pool(pool)
-        self.head = nn.Linear(inner * self.pooling.times, width)
-        self.width = width
-        self.channels, self.stage_widths = channels, tuple(widths)
-        self.strides = tuple(4 << stage for stage in range(len(widths)))
-
-    def stages(self, x: Tensor) -> list[Tensor]:
-        """See `medcl.nn.encoders.Staged`: (B, C, T) → for each stage (B, width, ⌈T/stride⌉)."""
-        x = self.stem(known(x))
-        made = []
-        for stage in self.blocks:
-            x = stage(x)
-            made.append(x)
-        return made
-
-    def pool(self, stage: Tensor) -> Tensor:
-        """The last stage → (B, width)."""
-        out: Tensor = self.head(self.pooling(stage))
-        return out
-
-    def forward(self, x: Tensor) -> Tensor:  # (B, C, T) → (B, width)
-        return self.pool(self.stages(x)[-1])
-
-
 def mbconv1d(
     *,
     channels: int = 2,
@@ -128,4 +78,13 @@ def mbconv1d(
     Returns:
         a module (B, channels, T) → (B, width), for any T.
     """
-    return MBConv1d(channels, widths, blocks, kernel, expand, norm, pool, width)
+    inner = widths[0]
+    stem = nn.Sequential(conv(channels, inner, kernel, 2), norm_layer(norm, inner), nn.SiLU())
+    stages = []
+    for outer in widths:
+        layers: list[nn.Module] = []
+        for block in range(blocks):
+            layers.append(_MBConv(inner, outer, kernel, 2 if block == 0 else 1, expand, norm))
+            inner = outer
+        stages.append(nn.Sequential(*layers))
+    return Stages(stem, stages, pool, width, channels=channels, stage_widths=widths, stride=4)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -48,3 +50,56 @@ class Pool(nn.Module):
         reach = max(length // 20, 1)
         middle = x[..., max(length // 2 - reach, 0) : length // 2 + reach]
         return torch.cat([mean, middle.mean(dim=-1)], dim=1)
+
+
+class Stages(nn.Module):
+    """A stem, stages that grow coarser, pooling over time and a linear head, if any.
+
+    It shows its stages as `medcl.nn.encoders.Staged` asks: what SparK pretrains.
+
+    Args:
+        stem: (B, channels, T) → (B, ·, ⌈T/s⌉).
+        blocks: the stages, fine to coarse.
+        pool: see `Pool`.
+        width: of the embedding; None for whatever the pooling gives.
+        channels: of the signal.
+        stage_widths: channels that each stage gives.
+        stride: of the first stage with respect to the signal; each further one doubles it.
+    """
+
+    def __init__(
+        self,
+        stem: nn.Module,
+        blocks: Sequence[nn.Module],
+        pool: str,
+        width: int | None,
+        *,
+        channels: int,
+        stage_widths: Sequence[int],
+        stride: int,
+    ) -> None:
+        super().__init__()
+        self.stem, self.blocks = stem, nn.ModuleList(blocks)
+        self.pooling = Pool(pool)
+        pooled = stage_widths[-1] * self.pooling.times
+        self.head = nn.Linear(pooled, width) if width else nn.Identity()
+        self.width = width or pooled
+        self.channels, self.stage_widths = channels, tuple(stage_widths)
+        self.strides = tuple(stride << stage for stage in range(len(stage_widths)))
+
+    def stages(self, x: Tensor) -> list[Tensor]:
+        """(B, C, T) → for each stage (B, its width, ⌈T/stride⌉)."""
+        x = self.stem(known(x))
+        made = []
+        for stage in self.blocks:
+            x = stage(x)
+            made.append(x)
+        return made
+
+    def pool(self, stage: Tensor) -> Tensor:
+        """The last stage → (B, width)."""
+        out: Tensor = self.head(self.pooling(stage))
+        return out
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, C, T) → (B, width)
+        return self.pool(self.stages(x)[-1])

@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from medcl_biosignals.encoders.parts import Pool, conv, known, norm_layer
+from medcl_biosignals.encoders.parts import Stages, conv, norm_layer
 
 
 class _Block(nn.Module):
@@ -33,59 +33,6 @@ class _Block(nn.Module):
         return self.act(self.body(x) + self.shortcut(x))
 
 
-class ResNet1d(nn.Module):
-    """See `resnet1d`."""
-
-    def __init__(
-        self,
-        channels: int,
-        widths: tuple[int, ...],
-        blocks: int,
-        kernel: int,
-        stride: int,
-        norm: str,
-        pool: str,
-        width: int | None,
-    ) -> None:
-        super().__init__()
-        stem = widths[0]
-        self.stem = nn.Sequential(
-            conv(channels, stem, kernel, stride), norm_layer(norm, stem), nn.ReLU()
-        )
-        self.blocks = nn.ModuleList()
-        inner = stem
-        for stage, outer in enumerate(widths):
-            layers: list[nn.Module] = []
-            for block in range(blocks):
-                step = 2 if block == 0 and stage > 0 else 1
-                layers.append(_Block(inner, outer, kernel, step, norm))
-                inner = outer
-            self.blocks.append(nn.Sequential(*layers))
-        self.pooling = Pool(pool)
-        pooled = inner * self.pooling.times
-        self.head = nn.Linear(pooled, width) if width else nn.Identity()
-        self.width = width or pooled
-        self.channels, self.stage_widths = channels, tuple(widths)
-        self.strides = tuple(stride << stage for stage in range(len(widths)))
-
-    def stages(self, x: Tensor) -> list[Tensor]:
-        """See `medcl.nn.encoders.Staged`: (B, C, T) → for each stage (B, width, ⌈T/stride⌉)."""
-        x = self.stem(known(x))
-        made = []
-        for stage in self.blocks:
-            x = stage(x)
-            made.append(x)
-        return made
-
-    def pool(self, stage: Tensor) -> Tensor:
-        """The last stage → (B, width)."""
-        out: Tensor = self.head(self.pooling(stage))
-        return out
-
-    def forward(self, x: Tensor) -> Tensor:  # (B, C, T) → (B, width)
-        return self.pool(self.stages(x)[-1])
-
-
 def resnet1d(
     *,
     channels: int = 2,
@@ -96,7 +43,7 @@ def resnet1d(
     norm: Literal["batch", "group", "layer"] = "batch",
     pool: Literal["mean", "max", "meanmax", "centre"] = "mean",
     width: int | None = None,
-) -> nn.Module:
+) -> Stages:
     """A 1D ResNet (He 2016, arXiv 1512.03385) with the tweaks of xresnet (He 2019, 1812.01187).
 
     Parameters: 2.18 M by default; 0.18 M with ``widths=(16, 32, 64, 128)``, ``blocks=1``,
@@ -116,4 +63,14 @@ def resnet1d(
     Returns:
         a module (B, channels, T) → (B, width), for any T.
     """
-    return ResNet1d(channels, widths, blocks, kernel, stride, norm, pool, width)
+    inner = widths[0]
+    stem = nn.Sequential(conv(channels, inner, kernel, stride), norm_layer(norm, inner), nn.ReLU())
+    stages = []
+    for stage, outer in enumerate(widths):
+        layers: list[nn.Module] = []
+        for block in range(blocks):
+            step = 2 if block == 0 and stage > 0 else 1
+            layers.append(_Block(inner, outer, kernel, step, norm))
+            inner = outer
+        stages.append(nn.Sequential(*layers))
+    return Stages(stem, stages, pool, width, channels=channels, stage_widths=widths, stride=stride)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from medcl.errors import UsageError
-from medcl_biosignals.encoders.resnet import ResNet1d
+from medcl_biosignals.encoders.resnet import resnet1d
 
 
 class TwoTowers(nn.Module):
@@ -71,7 +71,16 @@ def two_towers(
             "it must lie between 0 and that."
         )
     first, second = (
-        ResNet1d(count, widths, blocks, kernel, stride, norm, pool, width // 2)
+        resnet1d(
+            channels=count,
+            widths=widths,
+            blocks=blocks,
+            kernel=kernel,
+            stride=stride,
+            norm=norm,
+            pool=pool,
+            width=width // 2,
+        )
         for count in (split, channels - split)
     )
     return TwoTowers(first, second, split, width)

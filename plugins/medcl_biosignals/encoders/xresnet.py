@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from medcl_biosignals.encoders.parts import Pool, conv, known, norm_layer
+from medcl_biosignals.encoders.parts import Stages, conv, norm_layer
 
 _EXPAND = 4
 
@@ -41,58 +41,6 @@ class _Bottleneck(nn.Module):
         return self.act(self.body(x) + self.shortcut(x))
 
 
-class XResNet1d(nn.Module):
-    """See `xresnet1d`."""
-
-    def __init__(
-        self,
-        channels: int,
-        widths: tuple[int, ...],
-        depths: tuple[int, ...],
-        kernel: int,
-        norm: str,
-        pool: str,
-        width: int,
-    ) -> None:
-        super().__init__()
-        stem: list[nn.Module] = []
-        for number, (before, after) in enumerate(((channels, 32), (32, 32), (32, widths[0]))):
-            stem += [conv(before, after, kernel, 2 if number == 0 else 1)]
-            stem += [norm_layer(norm, after), nn.ReLU()]
-        self.stem = nn.Sequential(*stem, nn.MaxPool1d(3, 2, padding=1))
-        self.blocks = nn.ModuleList()
-        inner = widths[0]
-        for stage, (middle, depth) in enumerate(zip(widths, depths, strict=True)):
-            layers: list[nn.Module] = []
-            for block in range(depth):
-                step = 2 if block == 0 and stage > 0 else 1
-                layers.append(_Bottleneck(inner, middle, kernel, step, norm))
-                inner = middle * _EXPAND
-            self.blocks.append(nn.Sequential(*layers))
-        self.pooling = Pool(pool)
-        self.head = nn.Linear(inner * self.pooling.times, width)
-        self.width, self.channels = width, channels
-        self.stage_widths = tuple(middle * _EXPAND for middle in widths)
-        self.strides = tuple(4 << stage for stage in range(len(widths)))
-
-    def stages(self, x: Tensor) -> list[Tensor]:
-        """See `medcl.nn.encoders.Staged`: (B, C, T) → for each stage (B, width, ⌈T/stride⌉)."""
-        x = self.stem(known(x))
-        made = []
-        for stage in self.blocks:
-            x = stage(x)
-            made.append(x)
-        return made
-
-    def pool(self, stage: Tensor) -> Tensor:
-        """The last stage → (B, width)."""
-        out: Tensor = self.head(self.pooling(stage))
-        return out
-
-    def forward(self, x: Tensor) -> Tensor:  # (B, C, T) → (B, width)
-        return self.pool(self.stages(x)[-1])
-
-
 def xresnet1d(
     *,
     channels: int = 2,
@@ -122,4 +70,25 @@ def xresnet1d(
     Returns:
         a module (B, channels, T) → (B, width), for any T.
     """
-    return XResNet1d(channels, widths, depths, kernel, norm, pool, width)
+    stem: list[nn.Module] = []
+    for number, (before, after) in enumerate(((channels, 32), (32, 32), (32, widths[0]))):
+        stem += [conv(before, after, kernel, 2 if number == 0 else 1)]
+        stem += [norm_layer(norm, after), nn.ReLU()]
+    stages = []
+    inner = widths[0]
+    for stage, (middle, depth) in enumerate(zip(widths, depths, strict=True)):
+        layers: list[nn.Module] = []
+        for block in range(depth):
+            step = 2 if block == 0 and stage > 0 else 1
+            layers.append(_Bottleneck(inner, middle, kernel, step, norm))
+            inner = middle * _EXPAND
+        stages.append(nn.Sequential(*layers))
+    return Stages(
+        nn.Sequential(*stem, nn.MaxPool1d(3, 2, padding=1)),
+        stages,
+        pool,
+        width,
+        channels=channels,
+        stage_widths=[middle * _EXPAND for middle in widths],
+        stride=4,
+    )
