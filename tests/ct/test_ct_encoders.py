@@ -15,9 +15,9 @@ from torch import nn
 
 from medcl.errors import UsageError
 from medcl.methods.contract import State
+from medcl.nn import weights
 from medcl.nn.encoders import width_of
 from medcl.registry import checked, parameters
-from medcl_ct.encoders import weights
 from medcl_ct.encoders.joint import joint
 from medcl_ct.encoders.resnet import resnet2d, resnet3d
 from medcl_ct.encoders.scattering import Scattering, filters, scattering2d
@@ -218,7 +218,7 @@ def test_swin_weights_load(tmp_path, layout):
 
 def test_weights_of_another_network_are_refused(tmp_path):
     torch.save(resnet2d(depth=50, base=4).net.state_dict(), tmp_path / "other.pt")
-    with pytest.raises(UsageError, match=r"does not fit this encoder.*Check that depth"):
+    with pytest.raises(UsageError, match=r"does not fit this encoder.*Check that the"):
         resnet2d(depth=18, base=8, weights=str(tmp_path / "other.pt"))
 
 

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from medcl.errors import UsageError
+from medcl.nn.weights import load
 from medcl.registry import resolve
 from medcl_pathology.encoders.huggingface import huggingface
-from medcl_pathology.encoders.parts import IMAGENET, load
+from medcl_pathology.encoders.parts import IMAGENET
 from medcl_pathology.encoders.released import RELEASED, timm
 from medcl_pathology.encoders.resnet import resnet
 from medcl_pathology.plugin import plugin
@@ -65,7 +66,7 @@ def test_weights_under_a_prefix_are_found_and_foreign_ones_refused(tmp_path, x):
         load(one, tmp_path / "nothing.pt")
     partial = {k: v for k, v in held.items() if "conv1" not in k or "layer" in k}
     torch.save(partial, tmp_path / "partial.pt")
-    with pytest.warns(UserWarning, match="stay as initialised"):
+    with pytest.warns(UserWarning, match="not in the file"):
         resnet(depth=10, base=4, weights=str(tmp_path / "partial.pt"))
 
 

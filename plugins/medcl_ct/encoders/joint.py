@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from medcl.errors import UsageError
-from medcl_ct.encoders import weights as released
+from medcl.nn import weights as released
 from medcl_ct.encoders.deformable import InterSlice
 from medcl_ct.encoders.parts import Scale
 from medcl_ct.encoders.resnet import ResNet

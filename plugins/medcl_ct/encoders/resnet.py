@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from medcl_ct.encoders import weights as released
+from medcl.nn import weights as released
 from medcl_ct.encoders.parts import Scale, Window, planes
 
 BLOCKS = {

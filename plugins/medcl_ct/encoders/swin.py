@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from importlib.util import find_spec
 
 from torch import Tensor, nn
 
 from medcl.errors import UsageError
-from medcl_ct.encoders import weights as released
+from medcl.nn import weights as released
 from medcl_ct.encoders.parts import Scale, Window
 
 
@@ -93,5 +94,11 @@ def swin_unetr3d(
     """
     encoder = SwinEncoder(base, depths, heads, drop_path, checkpoint, window, scale)
     if weights is not None:
-        released.load(encoder.net, weights)
+        released.load(encoder.net, weights, rename=rename)
     return encoder
+
+
+def rename(name: str) -> str:
+    """Names of older MONAI and Swin checkpoints, as today's MONAI has them."""
+    name = re.sub(r"\.mlp\.fc([12])\.", r".mlp.linear\1.", name)
+    return re.sub(r"(layers\d)\.0\.0\.", r"\1.0.", name)

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from medcl.errors import UsageError
+from medcl.nn.weights import load
 from medcl_pathology.encoders.huggingface import huggingface, resized
-from medcl_pathology.encoders.parts import IMAGENET, Colours, load
+from medcl_pathology.encoders.parts import IMAGENET, Colours
 
 _OPTIMUS = ((0.707223, 0.578729, 0.703617), (0.211883, 0.230117, 0.177517))
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 from torch import Tensor, nn
 
-from medcl_pathology.encoders.parts import IMAGENET, Colours, load
+from medcl.nn.weights import load
+from medcl_pathology.encoders.parts import IMAGENET, Colours
 
 _BLOCKS = {
     10: ("basic", [1, 1, 1, 1]),
@@ -83,5 +83,5 @@ def resnet(
     """
     encoder = ResNet(depth, base)
     if weights is not None:
-        load(encoder.net, Path(weights))
+        load(encoder.net, weights)
     return encoder

@@ -1,10 +1,9 @@
-"""Released weights: reading the user's file safely, and fitting it to one of our encoders."""
+"""Released weights: reading a user's file safely, and fitting it to an encoder."""
 
 from __future__ import annotations
 
-import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,13 +85,13 @@ def read(path: Path) -> dict[str, Tensor]:
     return found
 
 
-def rename(name: str) -> str:
-    """Names of older MONAI and Swin checkpoints, as today's MONAI has them."""
-    name = re.sub(r"\.mlp\.fc([12])\.", r".mlp.linear\1.", name)
-    return re.sub(r"(layers\d)\.0\.0\.", r"\1.0.", name)
-
-
-def fit(module: nn.Module, weights: Mapping[str, Tensor], what: str) -> Fit:
+def fit(
+    module: nn.Module,
+    weights: Mapping[str, Tensor],
+    what: str,
+    *,
+    rename: Callable[[str], str] | None = None,
+) -> Fit:
     """Copy ``weights`` into ``module`` wherever names match, below whatever prefix fits best.
 
     A stem for RGB becomes one for c channels: its weights summed over RGB, divided by c, so that a
@@ -102,12 +101,13 @@ def fit(module: nn.Module, weights: Mapping[str, Tensor], what: str) -> Fit:
         module: to be filled.
         weights: from `read`.
         what: the file's name, for messages.
+        rename: from a name in the file to today's; None where they have not changed.
 
     Raises:
         UsageError: if less than half of the module's values were found.
     """
     own = {name: value for name, value in module.state_dict().items() if value.is_floating_point()}
-    theirs = {rename(name): value for name, value in weights.items()}
+    theirs = {rename(name) if rename else name: value for name, value in weights.items()}
     anchors = list(own)[:: max(len(own) // 8, 1)]
     prefixes = {
         name[: -len(anchor)]
@@ -135,15 +135,15 @@ def fit(module: nn.Module, weights: Mapping[str, Tensor], what: str) -> Fit:
     if share < 0.5:
         raise UsageError(
             f"{what} does not fit this encoder ({share:.0%} of its values found): "
-            f"{report.sentence()} Check that depth, base and shortcut are those of the weights."
+            f"{report.sentence()} Check that the encoder's settings are those of the weights."
         )
     module.load_state_dict(filled, strict=False)
     return report
 
 
-def load(module: nn.Module, path: str) -> Fit:
+def load(module: nn.Module, path: str | Path, *, rename: Callable[[str], str] | None = None) -> Fit:
     """`read` and `fit`; warns if anything did not match."""
-    report = fit(module, read(Path(path)), Path(path).name)
+    report = fit(module, read(Path(path)), Path(path).name, rename=rename)
     if report.missing or report.shapes or report.unused:
         warnings.warn(f"{Path(path).name}: {report.sentence()}", stacklevel=2)
     return report
