@@ -1,39 +1,12 @@
 """Problems of a series that can be lived with: their names, and what is done about each.
 
 What nobody wants in a training set of CT (another modality, a localiser, a coloured screenshot) is
-a reject of the index. Everything else is a finding: the index names it, and when the series is
-prepared a policy decides, which recipes set by name: ``prepare: {policy: {gantry-tilt: reject}}``.
+a reject of the index. Everything else is a finding (`medcl.archive.policies`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Literal
-
-from medcl.errors import MedclError, UsageError
-from medcl.registry import did_you_mean
-
-Policy = Literal["reject", "resample", "split", "accept"]
-Severity = Literal["serious", "note"]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One kind of problem.
-
-    Attributes:
-        severity: "serious" if the volume would be wrong were nothing done about it.
-        default: the policy where a recipe names none.
-        allowed: the policies that make sense for it.
-        about: what it is, as the end of "This series …".
-    """
-
-    severity: Severity
-    default: Policy
-    allowed: tuple[Policy, ...]
-    about: str
-
+from medcl.archive.policies import Finding
 
 FINDINGS: dict[str, Finding] = {
     "single-slice": Finding(
@@ -129,33 +102,3 @@ FINDINGS: dict[str, Finding] = {
         "serious", "reject", ("reject", "accept"), "says that it has text burned into its pixels"
     ),
 }
-
-
-def policies(given: Mapping[str, Policy]) -> dict[str, Policy]:
-    """The policy for every finding, from a recipe's section and the defaults.
-
-    Raises:
-        UsageError: for an unknown finding, or a policy that it does not allow.
-    """
-    for name, policy in given.items():
-        if name not in FINDINGS:
-            raise UsageError(f"Unknown key 'prepare.policy.{name}'. {did_you_mean(name, FINDINGS)}")
-        if policy not in FINDINGS[name].allowed:
-            allowed = ", ".join(FINDINGS[name].allowed)
-            raise UsageError(f"'prepare.policy.{name}' = {policy!r}: it can be {allowed}.")
-    return {name: given.get(name, finding.default) for name, finding in FINDINGS.items()}
-
-
-def refuse(found: Iterable[str], policy: Mapping[str, Policy]) -> None:
-    """Stop at the first finding whose policy is to reject.
-
-    Raises:
-        MedclError: that names it, and the setting that would accept it.
-    """
-    for name in found:
-        if policy[name] == "reject":
-            other = next(p for p in FINDINGS[name].allowed if p != "reject")
-            raise MedclError(
-                f"{name}: this series {FINDINGS[name].about}. "
-                f"Use it nevertheless: prepare.policy.{name}={other}"
-            )

@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from medcl.archive.policies import Policy, policies, refuse
 from medcl.errors import MedclError, UsageError
 from medcl_ct import benchmark, body, nested
-from medcl_ct.findings import Policy, policies, refuse
+from medcl_ct.findings import FINDINGS
 from medcl_ct.pixels import PADDING, Source, open_source
 from medcl_ct.resample import Grid, is_identity, over, uneven, weights
 from medcl_ct.stacking import Regularity, normal, places, regularity
@@ -71,16 +72,16 @@ def prepare(
         return benchmark.load(root, files[0], fields)
     if min(spacing) < 0 or (clip is not None and clip[0] >= clip[1]):
         raise UsageError("prepare.spacing must not be below 0, and prepare.clip rise.")
-    rules = policies(policy or {})
+    rules = policies(policy or {}, FINDINGS)
     known: Sequence[str] = fields.get("findings") or ()  # type: ignore[assignment]
-    refuse(known, rules)
+    refuse(known, rules, FINDINGS, "series")
     source = open_source(root, files)
     regular = regularity(source.positions, source.orientation, source.thickness)
-    refuse([name for name in regular.findings if name not in known], rules)
+    refuse([name for name in regular.findings if name not in known], rules, FINDINGS, "series")
     plan = _plan(source, regular, spacing, rules)
     staged, lowest = _stage(source, plan, clip)
     if lowest > NOT_AIR:
-        refuse(["not-hu"], rules)
+        refuse(["not-hu"], rules, FINDINGS, "series")
     mask = next((file for file in files if is_mask(file)), None)
     masks = None if mask is None else _masks(root, mask, files[0], plan)
     arrays: dict[str, np.ndarray] = {}

@@ -14,10 +14,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from medcl.archive.policies import Policy, policies, refuse
 from medcl.errors import MedclError, UsageError
 from medcl.plugin import MEMBER
 from medcl_pathology import bagfiles
-from medcl_pathology.findings import GIVE_MPP, Policy, policies, refuse
+from medcl_pathology.findings import FINDINGS, GIVE_MPP
 from medcl_pathology.overview import overview
 from medcl_pathology.reader import BadSlide, Slide, open_slide
 from medcl_pathology.tiles import Grid, covered, read_tile
@@ -79,12 +80,12 @@ def prepare(
         raise UsageError(
             "prepare.mpp, size and mask_mpp are positive, overlap is in [0, 1), tissue in [0, 1]."
         )
-    rules = policies(policy or {})
+    rules = policies(policy or {}, FINDINGS)
     findings: Sequence[str] = fields.get("findings") or ()  # type: ignore[assignment]
     if fields.get("kind") == "bag":
-        refuse(findings, rules)
+        refuse(findings, rules, FINDINGS, "slide")
         return _bag(root, files[0])
-    refuse(findings, rules)
+    refuse(findings, rules, FINDINGS, "slide")
     source = _scale(fields, rules)
     slide = open_slide(root / files[0]) if fields.get("kind") == "slide" else None
     if slide is None:
