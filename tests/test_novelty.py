@@ -37,13 +37,6 @@ def test_mahalanobis_is_that_of_scikit_learn() -> None:
     np.testing.assert_allclose(known.score(x).mahalanobis ** 2, want, rtol=1e-3)
 
 
-def test_everybody_has_an_even_share_of_the_bank(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(novelty, "BANK", 30)
-    patients = np.repeat([0, 1, 2], [1000, 10, 3])
-    kept = novelty._even_share(patients, 30, 0)
-    assert np.bincount(patients[kept]).tolist() == [17, 10, 3]
-
-
 def test_one_person_alone_is_compared_with_its_own() -> None:
     x, _ = synthetic(people=1)
     known = novelty.learn(x, np.zeros(len(x)))

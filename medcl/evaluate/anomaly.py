@@ -29,7 +29,7 @@ from medcl.archive.atomic import new_folder
 from medcl.archive.index import Index
 from medcl.errors import UsageError
 from medcl.evaluate.bootstrap import Interval, bootstrap
-from medcl.evaluate.embeddings import embed, take
+from medcl.evaluate.embeddings import embed, take, unit
 from medcl.evaluate.knn import neighbours
 from medcl.evaluate.metrics import Counted, Measures
 from medcl.run import Run, load_samples
@@ -120,13 +120,13 @@ def anomaly(
     if len(set(patients)) < 2:
         raise UsageError("A threshold needs two training patients or more.")
     encoder = run.encoder()
-    reference = _unit(
+    reference = unit(
         embed(encoder, take(home, train), batch_size=batch_size, device=device, label="reference").x
     )
     own = _left_out(reference, patients, how, k, run.recipe.seed)
     threshold = conformal(own, rate)
     samples = load_samples(run.recipe, data, task=task) if data is not None else home
-    x = _unit(embed(encoder, samples, batch_size=batch_size, device=device, label="score").x)
+    x = unit(embed(encoder, samples, batch_size=batch_size, device=device, label="score").x)
     keys = np.asarray(samples.patients)
     scores = score(x, reference, how=how, k=k, groups=(keys, patients))
     if data is None:
@@ -246,7 +246,3 @@ def _rate(flags: NDArray[np.bool_], patients: NDArray, seed: int) -> Interval | 
         return {"rate": weight.total(flags.astype(np.float64)) / np.maximum(every, 1e-12)}
 
     return bootstrap(measures, patients, seed=seed).interval("rate")
-
-
-def _unit(x: NDArray[np.float32]) -> NDArray[np.float32]:
-    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)

@@ -248,6 +248,26 @@ def take(samples: Samples, positions: np.ndarray) -> Samples:
     )
 
 
+def unit(x: NDArray) -> NDArray[np.float32]:
+    """Rows of length one: (N, D) → (N, D); a row of zeros stays."""
+    rows = np.asarray(x, np.float32)
+    out: NDArray[np.float32] = rows / np.maximum(
+        np.linalg.norm(rows, axis=1, keepdims=True), np.float32(1e-12)
+    )
+    return out
+
+
+def evenly(patients: NDArray, size: int, seed: int) -> NDArray[np.int64]:
+    """At most ``size`` positions, patients taking turns: those who recorded much do not crowd."""
+    order = np.random.default_rng(seed).permutation(len(patients))
+    _, code = np.unique(patients[order], return_inverse=True)
+    by_patient = np.argsort(code, kind="stable")
+    first = np.searchsorted(code[by_patient], code[by_patient])
+    turn = np.empty(len(order), np.int64)
+    turn[by_patient] = np.arange(len(order)) - first
+    return np.sort(order[np.argsort(turn, kind="stable")[:size]])
+
+
 def _read_at(
     read: Callable[[np.ndarray], dict[str, np.ndarray]], where: np.ndarray, positions: np.ndarray
 ) -> dict[str, np.ndarray]:

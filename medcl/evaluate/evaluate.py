@@ -30,7 +30,7 @@ from medcl.evaluate import compare as comparing
 from medcl.evaluate import robustness
 from medcl.evaluate.audit import Audit, audit
 from medcl.evaluate.corruptions import CORRUPTIONS
-from medcl.evaluate.embeddings import take, usable
+from medcl.evaluate.embeddings import evenly, take, usable
 from medcl.evaluate.result import show
 from medcl.evaluate.robustness import Attacked, Corrupted
 from medcl.evaluate.subgroups import MOST, Subgroup, subgroups
@@ -244,15 +244,3 @@ def _judged(
         return made[torch.cat([at for _, at in parts]).argsort().to(x.device)]
 
     return take(samples, at), predictions.at(chosen), classify
-
-
-def evenly(patients: NDArray, limit: int, seed: int) -> NDArray[np.int64]:
-    """At most so many positions, the patients taking turns."""
-    rng = np.random.default_rng(seed)
-    order = rng.permutation(len(patients))
-    seen: dict[str, int] = {}
-    turn = np.empty(len(order), np.int64)
-    for n in order:
-        turn[n] = seen.get(patients[n], 0)
-        seen[patients[n]] = turn[n] + 1
-    return np.sort(order[np.argsort(turn[order], kind="stable")][:limit])

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from medcl.archive.index import Index
 from medcl.errors import UsageError
-from medcl.evaluate.embeddings import Embeddings, embed, embed_run, take
+from medcl.evaluate.embeddings import Embeddings, embed, embed_run, take, unit
 from medcl.evaluate.knn import neighbours
 from medcl.predict.inputs import indexed
 from medcl.registry import did_you_mean
@@ -186,13 +186,13 @@ def _query(
     items = np.asarray(bank.items)
     place = {sample: p for p, sample in enumerate(bank.ids)}
     if query in place:
-        return _unit(bank.x[[place[query]]])[0], [bank.patients[place[query]]], "sample"
+        return unit(bank.x[[place[query]]])[0], [bank.patients[place[query]]], "sample"
     item = query if query in set(bank.items) else _by_path(index, query)
     if item is not None:
         at = np.flatnonzero(items == item)
         if not len(at):
             raise UsageError(f"{query} is in the index, but gives no samples to compare.")
-        return _unit(bank.x[at]).mean(0), [bank.patients[at[0]]], "item"
+        return unit(bank.x[at]).mean(0), [bank.patients[at[0]]], "item"
     if not Path(query).exists():
         raise UsageError(
             f"{query} is no item or sample of {index.path}, and no file. "
@@ -203,7 +203,7 @@ def _query(
         if not len(samples):
             raise UsageError(f"{query} gives no samples to compare.")
         x = embed(run.encoder(), samples, batch_size=batch_size, device=device, label="query").x
-        return _unit(x).mean(0), sorted(set(samples.patients)), "item"
+        return unit(x).mean(0), sorted(set(samples.patients)), "item"
 
 
 def _by_path(index: Index, query: str) -> str | None:
@@ -288,13 +288,13 @@ def _similar(
     backend: Backend,
 ) -> tuple[NDArray[np.float32], str]:
     """Similarity of every row to the query: (R,)."""
-    means = np.stack([_unit(bank.x[members]).mean(0) for members in rows])
+    means = np.stack([unit(bank.x[members]).mean(0) for members in rows])
     if pull == 0:
         near, where, backend = nearest(asked[None], means, len(means), backend=backend)
         similarity = np.full(len(means), -np.inf, np.float32)
         similarity[where[0]] = near[0]
         return similarity, backend
-    cosine = _unit(means) @ _unit(asked[None])[0]
+    cosine = unit(means) @ unit(asked[None])[0]
     assert task is not None
     probability = _probabilities(run, bank, task)
     ours = probability(asked[None])[0]  # (C,)
@@ -324,8 +324,8 @@ def _probabilities(
     else:  # another index is searched
         x = embed(run.encoder(), take(samples, train), label="labels").x
     patients = np.asarray(samples.patients)[train]
-    fitted = linear.fit(_unit(x), truth.at(train), patients, seed=run.recipe.seed)
-    return lambda features: fitted.predict(_unit(features))
+    fitted = linear.fit(unit(x), truth.at(train), patients, seed=run.recipe.seed)
+    return lambda features: fitted.predict(unit(features))
 
 
 def nearest(
@@ -346,7 +346,7 @@ def nearest(
     if backend != "exact" and importlib.util.find_spec(backend) is None:
         package = {"faiss": "faiss-cpu", "hnswlib": "hnswlib"}[backend]
         raise UsageError(f"{backend} is not installed: pip install {package}, or --backend exact.")
-    q, b, k = _unit(query), _unit(bank), min(k, len(bank))
+    q, b, k = unit(query), unit(bank), min(k, len(bank))
     if backend == "faiss":
         import faiss
 
@@ -387,7 +387,7 @@ def _hits(
         if not np.isfinite(similarity[row]) or (per_patient and patient in seen):
             continue
         seen.add(patient)
-        best = int(mine[np.argmax(_unit(bank.x[mine]) @ asked)])
+        best = int(mine[np.argmax(unit(bank.x[mine]) @ asked)])
         item = bank.items[best]
         hits.append(
             Hit(
@@ -404,8 +404,3 @@ def _hits(
         if len(hits) == k:
             break
     return hits
-
-
-def _unit(x: NDArray[np.float32]) -> NDArray[np.float32]:
-    x = np.asarray(x, np.float32)
-    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)

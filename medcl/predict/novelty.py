@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medcl.evaluate.anomaly import score
+from medcl.evaluate.embeddings import evenly, unit
 
 NEIGHBOURS = 5
 BANK = 4096
@@ -53,7 +54,7 @@ class Novelty:
         stranger than 99 in 100 of those.
         """
         rows = (x - self.mean) / self.scale
-        knn = score(_unit(rows), self.bank, how="knn", k=NEIGHBOURS)
+        knn = score(unit(rows), self.bank, how="knn", k=NEIGHBOURS)
         mahalanobis = np.linalg.norm(rows @ self.whitener, axis=1)
         anomaly = np.searchsorted(self.usual, knn) / len(self.usual)
         return Scores(*(np.asarray(a, np.float32) for a in (knn, mahalanobis, anomaly)))
@@ -71,28 +72,13 @@ def learn(x: Floats, patients: NDArray, *, seed: int = 0) -> Novelty:
 
     mean, scale = x.mean(axis=0), x.std(axis=0)
     scale[scale == 0] = 1
-    kept = _even_share(patients, BANK, seed)
+    kept = evenly(patients, BANK, seed)
     rows = (x[kept] - mean) / scale
     precision = LedoitWolf(assume_centered=True).fit(rows.astype(np.float64)).precision_
     values, vectors = np.linalg.eigh(precision)
-    bank = _unit(rows)
+    bank = unit(rows)
     several = len(np.unique(patients[kept])) > 1
     groups = patients[kept] if several else np.arange(len(kept))  # none is its own neighbour
     usual = np.sort(score(bank, bank, how="knn", k=NEIGHBOURS, groups=(groups, groups)))
     whitener = (vectors * np.sqrt(np.maximum(values, 0))).astype(np.float32)
     return Novelty(mean.astype(np.float32), scale.astype(np.float32), bank, whitener, usual)
-
-
-def _unit(x: Floats) -> Floats:
-    return np.asarray(x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12), np.float32)
-
-
-def _even_share(patients: NDArray, size: int, seed: int) -> NDArray[np.int64]:
-    """At most ``size`` positions, patients taking turns: those who recorded much do not crowd."""
-    order = np.random.default_rng(seed).permutation(len(patients))
-    _, code = np.unique(patients[order], return_inverse=True)
-    by_patient = np.argsort(code, kind="stable")
-    first = np.searchsorted(code[by_patient], code[by_patient])
-    turn = np.empty(len(order), np.int64)
-    turn[by_patient] = np.arange(len(order)) - first
-    return np.sort(order[np.argsort(turn, kind="stable")[:size]])

@@ -13,7 +13,8 @@ from medcl import plugin as plugins
 from medcl import recipe as recipes
 from medcl.archive.index import build
 from medcl.errors import UsageError
-from medcl.evaluate.evaluate import evaluate, evenly
+from medcl.evaluate.embeddings import evenly
+from medcl.evaluate.evaluate import evaluate
 from medcl.finetune.finetune import finetune, opened
 from medcl.run import Run
 from medcl_cli.main import app
@@ -111,6 +112,8 @@ def test_patients_take_turns() -> None:
         "c": 2,
     }
     assert len(evenly(patients, 500, 0)) == 112
+    patients = np.repeat([0, 1, 2], [1000, 10, 3])
+    assert np.bincount(patients[evenly(patients, 30, 0)]).tolist() == [17, 10, 3]
 
 
 def test_repeats_without_folds_are_judged_by_whom_they_were_tested(

@@ -6,15 +6,9 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from medcl.nn import resnet as network
 from medcl.nn import weights as released
 from medcl_ct.encoders.parts import Scale, Window, planes
-
-BLOCKS = {
-    10: ("basic", [1, 1, 1, 1]),
-    18: ("basic", [2, 2, 2, 2]),
-    34: ("basic", [3, 4, 6, 3]),
-    50: ("bottleneck", [3, 4, 6, 3]),
-}
 
 
 class ResNet(nn.Module):
@@ -37,41 +31,16 @@ class ResNet(nn.Module):
         scale: Scale,
     ) -> None:
         super().__init__()
-        from monai.networks.nets.resnet import ResNet as Monai
-
-        kind, layers = BLOCKS[depth]
-        small = stem == "small"
+        built = network.build(axes, depth, base, channels, small=stem == "small", shortcut=shortcut)
         self.window = Window(window, scale)
-        self.net = Monai(
-            block=kind,
-            layers=layers,
-            block_inplanes=[base, 2 * base, 4 * base, 8 * base],
-            spatial_dims=axes,
-            n_input_channels=channels,
-            conv1_t_size=3 if small else 7,
-            conv1_t_stride=1 if small else 2,
-            no_max_pool=small,
-            shortcut_type=shortcut,
-            feed_forward=False,
-            bias_downsample=False,  # neither torchvision's nor MedicalNet's have it
-        )
-        expand = 1 if kind == "basic" else 4
+        self.net = built.net
         self.axes, self.channels = axes, channels
-        self.stage_widths = tuple(base * expand * 2**n for n in range(4))
-        self.strides = (1, 2, 4, 8) if small else (4, 8, 16, 32)
+        self.stage_widths, self.strides = built.stage_widths, built.strides
         self.width = self.stage_widths[-1]
 
     def stages(self, x: Tensor) -> list[Tensor]:
         """(B, channels, *space) → for each stage (B, stage_width, *space / stride)."""
-        net = self.net
-        x = net.act(net.bn1(net.conv1(self.window(self._planes(x)))))
-        if not net.no_max_pool:
-            x = net.maxpool(x)
-        out = []
-        for layer in (net.layer1, net.layer2, net.layer3, net.layer4):
-            x = layer(x)
-            out.append(x)
-        return out
+        return network.stages(self.net, self.window(self._planes(x)))
 
     def pool(self, stage: Tensor) -> Tensor:
         """The last stage (B, width, *space) → (B, width): the mean over positions."""

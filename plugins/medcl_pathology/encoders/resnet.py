@@ -6,15 +6,9 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from medcl.nn import resnet as network
 from medcl.nn.weights import load
 from medcl_pathology.encoders.parts import IMAGENET, Colours
-
-_BLOCKS = {
-    10: ("basic", [1, 1, 1, 1]),
-    18: ("basic", [2, 2, 2, 2]),
-    34: ("basic", [3, 4, 6, 3]),
-    50: ("bottleneck", [3, 4, 6, 3]),
-}
 
 
 class ResNet(nn.Module):
@@ -27,36 +21,16 @@ class ResNet(nn.Module):
 
     def __init__(self, depth: int, base: int) -> None:
         super().__init__()
-        from monai.networks.nets.resnet import ResNet as Monai
-
-        kind, layers = _BLOCKS[depth]
+        built = network.build(2, depth, base, 3)
         self.colours = Colours(*IMAGENET)
-        self.net = Monai(
-            block=kind,
-            layers=layers,
-            block_inplanes=[base, 2 * base, 4 * base, 8 * base],
-            spatial_dims=2,
-            n_input_channels=3,
-            conv1_t_size=7,
-            conv1_t_stride=2,
-            feed_forward=False,
-            bias_downsample=False,  # as torchvision
-        )
-        expand = 1 if kind == "basic" else 4
+        self.net = built.net
         self.channels = 3
-        self.stage_widths = tuple(base * expand * 2**n for n in range(4))
-        self.strides = (4, 8, 16, 32)
+        self.stage_widths, self.strides = built.stage_widths, built.strides
         self.width = self.stage_widths[-1]
 
     def stages(self, x: Tensor) -> list[Tensor]:
         """(B, 3, H, W) → for each stage (B, stage_width, H / stride, W / stride)."""
-        net = self.net
-        x = net.maxpool(net.act(net.bn1(net.conv1(self.colours(x)))))
-        out = []
-        for layer in (net.layer1, net.layer2, net.layer3, net.layer4):
-            x = layer(x)
-            out.append(x)
-        return out
+        return network.stages(self.net, self.colours(x))
 
     def pool(self, stage: Tensor) -> Tensor:
         """The last stage (B, width, H, W) → (B, width): the mean over positions."""
