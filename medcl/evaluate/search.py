@@ -8,8 +8,7 @@ time between the two is the idea of Stewart 2024 (arXiv 2412.05831), who train a
 
 from __future__ import annotations
 
-import operator
-import re
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,29 +18,18 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from medcl.archive.conditions import meeting
 from medcl.archive.index import Index
-from medcl.errors import UsageError
+from medcl.errors import MedclError, UsageError
 from medcl.evaluate.embeddings import Embeddings, embed, embed_run, take, unit
-from medcl.evaluate.knn import neighbours
+from medcl.evaluate.nearest import Backend, nearest
 from medcl.predict.inputs import indexed
 from medcl.registry import did_you_mean
 from medcl.run import Run, load_samples
 
 Level = Literal["item", "sample"]
-Backend = Literal["auto", "exact", "faiss", "hnswlib"]
 FOLDER = "search"
 """In the run: the embeddings that are searched, made once."""
-LARGE = 1_000_000
-"""From so many rows on "auto" lets a library approximate, if one is installed."""
-_FILTER = re.compile(r"^\s*([\w.-]+)\s*(<=|>=|!=|=|<|>)\s*(.*?)\s*$")
-_COMPARE: dict[str, Callable[[Any, Any], Any]] = {
-    "=": operator.eq,
-    "!=": operator.ne,
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
-}
 
 
 @dataclass(frozen=True)
@@ -80,7 +68,6 @@ class Found:
         patients: whose.
         level: what was compared.
         pull: towards the labels.
-        backend: what searched.
     """
 
     query: str
@@ -89,7 +76,6 @@ class Found:
     patients: int
     level: Level
     pull: float
-    backend: str
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON-ready values."""
@@ -127,8 +113,7 @@ def search(
         own_patient: whether the query's own patient may be found.
         task: whose samples are searched, and whose labels ``pull`` follows.
         pull: 0 … 1, see the module's docstring.
-        backend: "exact", "faiss" or "hnswlib" (the last approximates), or "auto": exact up to a
-            million rows.
+        backend: see `medcl.evaluate.nearest.nearest`.
         batch_size: samples a forward pass.
         device: see `medcl.evaluate.embeddings.embed`.
 
@@ -144,31 +129,73 @@ def search(
     bank = embed_run(
         run, index.path, _cache(run, index, task), task=task, batch_size=batch_size, device=device
     )
-    asked, own, found_as = _query(run, index, bank, query, task, batch_size, device)
+    name, asked, own, found_as = _query(run, index, bank, query, task, batch_size, device)
     level = level or found_as
-    allowed = np.flatnonzero(_allowed(index, bank, where))
+    kept = set(meeting(index.items, where)["id"])
+    fits = np.array([item in kept for item in bank.items], bool)
     if not own_patient:
-        patients = np.asarray(bank.patients)
-        allowed = allowed[~np.isin(patients[allowed], own)]
+        fits &= ~np.isin(np.asarray(bank.patients), own)
+    allowed = np.flatnonzero(fits)
     if not len(allowed):
         raise UsageError("No sample is left to search: loosen --where.")
-    rows, members = _rows(bank, allowed, level)
-    similarity, used = _similar(run, bank, asked, rows, task, pull, backend)
-    hits = _hits(index, bank, similarity, members, asked, k, per_patient)
+    groups = _groups(bank, allowed, level)
+    owners = [bank.patients[members[0]] for members in groups]
+    if pull:
+        assert task is not None
+        near = _pulled(run, bank, asked, groups, task, pull)
+        ranked = [(int(g), float(near[g])) for g in np.argsort(-near, kind="stable")]
+        chosen = _first(ranked, owners, k, per_patient)
+    else:
+        chosen = _nearest(_means(bank, groups), asked, owners, k, per_patient, backend)
     return Found(
-        query=query if found_as != "item" or query in set(bank.items) else "files",
-        hits=hits,
+        query=name,
+        hits=[
+            _hit(index, bank, asked, groups[group], rank, similarity)
+            for rank, (group, similarity) in enumerate(chosen, 1)
+        ],
         searched=len(allowed),
-        patients=len({bank.patients[p] for p in allowed.tolist()}),
+        patients=len(set(owners)),
         level=level,
         pull=pull,
-        backend=used,
     )
 
 
-def _cache(run: Run, index: Index, task: str | None) -> Path:
-    import hashlib
+def _nearest(
+    means: NDArray[np.float32],
+    asked: NDArray[np.float32],
+    owners: Sequence[str],
+    k: int,
+    per_patient: bool,
+    backend: Backend,
+) -> list[tuple[int, float]]:
+    """(group, similarity) of the k nearest: ever more are asked for until k patients are there."""
+    wanted = 4 * k if per_patient else k
+    while True:
+        near, where = nearest(asked[None], means, wanted, backend=backend)
+        ranked = [(int(g), float(s)) for g, s in zip(where[0], near[0], strict=True)]
+        chosen = _first(ranked, owners, k, per_patient)
+        if len(chosen) == k or wanted >= len(means):
+            return chosen
+        wanted *= 4
 
+
+def _first(
+    ranked: Sequence[tuple[int, float]], owners: Sequence[str], k: int, per_patient: bool
+) -> list[tuple[int, float]]:
+    """The first k, at most one a patient."""
+    chosen: list[tuple[int, float]] = []
+    seen: set[str] = set()
+    for group, similarity in ranked:
+        if len(chosen) == k:
+            break
+        if per_patient and owners[group] in seen:
+            continue
+        seen.add(owners[group])
+        chosen.append((group, similarity))
+    return chosen
+
+
+def _cache(run: Run, index: Index, task: str | None) -> Path:
     name = hashlib.sha256(f"{index.path.resolve()}\0{task}".encode()).hexdigest()[:12]
     return run.path / FOLDER / name
 
@@ -181,18 +208,18 @@ def _query(
     task: str | None,
     batch_size: int,
     device: str,
-) -> tuple[NDArray[np.float32], list[str], Level]:
-    """The query's embedding (D,), its patients, and whether it is an item or a sample."""
+) -> tuple[str, NDArray[np.float32], list[str], Level]:
+    """What the query may be called, its embedding (D,), its patients, and what it is."""
     items = np.asarray(bank.items)
     place = {sample: p for p, sample in enumerate(bank.ids)}
     if query in place:
-        return unit(bank.x[[place[query]]])[0], [bank.patients[place[query]]], "sample"
+        return query, unit(bank.x[[place[query]]])[0], [bank.patients[place[query]]], "sample"
     item = query if query in set(bank.items) else _by_path(index, query)
     if item is not None:
         at = np.flatnonzero(items == item)
         if not len(at):
             raise UsageError(f"{query} is in the index, but gives no samples to compare.")
-        return unit(bank.x[at]).mean(0), [bank.patients[at[0]]], "item"
+        return item, unit(bank.x[at]).mean(0), [bank.patients[at[0]]], "item"
     if not Path(query).exists():
         raise UsageError(
             f"{query} is no item or sample of {index.path}, and no file. "
@@ -203,14 +230,14 @@ def _query(
         if not len(samples):
             raise UsageError(f"{query} gives no samples to compare.")
         x = embed(run.encoder(), samples, batch_size=batch_size, device=device, label="query").x
-        return unit(x).mean(0), sorted(set(samples.patients)), "item"
+        return "files", unit(x).mean(0), sorted(set(samples.patients)), "item"
 
 
 def _by_path(index: Index, query: str) -> str | None:
     """The item with that key in the archive, given relative to it or as a whole path."""
     try:
         table, archive = index.paths, index.archive
-    except Exception:  # an index without its private folder is searched by ids alone
+    except MedclError:  # an index without its private folder is searched by ids alone
         return None
     given = Path(query)
     names = {query}
@@ -224,83 +251,37 @@ def _by_path(index: Index, query: str) -> str | None:
     return str(found["id"][0]) if len(found) else None
 
 
-def _allowed(index: Index, bank: Embeddings, where: Sequence[str]) -> NDArray[np.bool_]:
-    """Which samples' items meet all conditions."""
-    table = index.items
-    keep = pl.Series([True] * len(table))
-    for condition in where:
-        match = _FILTER.match(condition)
-        if match is None:
-            raise UsageError(
-                f"'{condition}' is no condition: write column=value, or <, <=, >, >=, !=."
-            )
-        name, sign, value = match.groups()
-        if name not in table.columns:
-            raise UsageError(
-                f"The index has no column '{name}'. {did_you_mean(name, table.columns)}"
-            )
-        column = table[name]
-        if column.dtype == pl.List:
-            keep &= _holds(name, column, sign, value)
-            continue
-        try:
-            wanted = float(value) if column.dtype.is_numeric() else value
-        except ValueError:
-            raise UsageError(f"Column '{name}' holds numbers; '{value}' is none.") from None
-        if column.dtype == pl.Boolean:
-            wanted, column = value.lower(), column.cast(pl.String)
-        keep &= _COMPARE[sign](column, wanted).fill_null(False)
-    kept = set(table["id"].filter(keep))
-    return np.array([item in kept for item in bank.items], bool)
-
-
-def _holds(name: str, column: pl.Series, sign: str, value: str) -> pl.Series:
-    """Which lists (of findings, say) hold a value, or do not."""
-    if sign not in ("=", "!=") or column.dtype != pl.List(pl.String):
-        raise UsageError(f"Column '{name}' holds lists: only {name}=VALUE and != can be asked.")
-    held = column.list.contains(value).fill_null(False)
-    return held if sign == "=" else ~held
-
-
-def _rows(
-    bank: Embeddings, allowed: NDArray[np.int64], level: Level
-) -> tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]]:
-    """Groups of samples that are compared as one, and the same again as members."""
+def _groups(bank: Embeddings, allowed: NDArray[np.int64], level: Level) -> list[NDArray[np.int64]]:
+    """Positions of the samples that are compared as one."""
     if level not in get_args(Level):
         raise UsageError(f"Unknown level '{level}': take {' or '.join(get_args(Level))}.")
     if level == "sample":
-        rows = [np.array([p]) for p in allowed]
-        return rows, rows
+        return [np.array([p]) for p in allowed]
     items = np.asarray(bank.items)[allowed]
     order = np.argsort(items, kind="stable")
     _, starts = np.unique(items[order], return_index=True)
-    rows = np.split(allowed[order], starts[1:])
-    return rows, rows
+    return np.split(allowed[order], starts[1:])
 
 
-def _similar(
+def _pulled(
     run: Run,
     bank: Embeddings,
     asked: NDArray[np.float32],
-    rows: Sequence[NDArray[np.int64]],
-    task: str | None,
+    groups: Sequence[NDArray[np.int64]],
+    task: str,
     pull: float,
-    backend: Backend,
-) -> tuple[NDArray[np.float32], str]:
-    """Similarity of every row to the query: (R,)."""
-    means = np.stack([unit(bank.x[members]).mean(0) for members in rows])
-    if pull == 0:
-        near, where, backend = nearest(asked[None], means, len(means), backend=backend)
-        similarity = np.full(len(means), -np.inf, np.float32)
-        similarity[where[0]] = near[0]
-        return similarity, backend
-    cosine = unit(means) @ unit(asked[None])[0]
-    assert task is not None
+) -> NDArray[np.float32]:
+    """Similarity of every group to the query, part of it by labels: (G,)."""
+    cosine = unit(_means(bank, groups)) @ unit(asked[None])[0]
     probability = _probabilities(run, bank, task)
     ours = probability(asked[None])[0]  # (C,)
-    theirs = np.stack([probability(bank.x[members]).mean(0) for members in rows])  # (R, C)
+    theirs = np.stack([probability(bank.x[members]).mean(0) for members in groups])  # (G, C)
     agreement = np.sqrt(np.clip(ours * theirs, 0, None)).sum(1)
-    return ((1 - pull) * cosine + pull * agreement).astype(np.float32), "exact"
+    return ((1 - pull) * cosine + pull * agreement).astype(np.float32)
+
+
+def _means(bank: Embeddings, groups: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
+    return np.stack([unit(bank.x[members]).mean(0) for members in groups])
 
 
 def _probabilities(
@@ -328,79 +309,25 @@ def _probabilities(
     return lambda features: fitted.predict(unit(features))
 
 
-def nearest(
-    query: NDArray[np.float32], bank: NDArray[np.float32], k: int, *, backend: Backend = "auto"
-) -> tuple[NDArray[np.float32], NDArray[np.int64], Backend]:
-    """The k bank rows of highest cosine to every query: similarity (M, k), positions (M, k).
-
-    Raises:
-        UsageError: if the backend is unknown or not installed.
-    """
-    import importlib.util
-
-    if backend not in get_args(Backend):
-        raise UsageError(f"Unknown backend '{backend}': take {', '.join(get_args(Backend))}.")
-    if backend == "auto":
-        there = [name for name in ("faiss", "hnswlib") if importlib.util.find_spec(name)]
-        backend = there[0] if there and len(bank) > LARGE else "exact"  # type: ignore[assignment]
-    if backend != "exact" and importlib.util.find_spec(backend) is None:
-        package = {"faiss": "faiss-cpu", "hnswlib": "hnswlib"}[backend]
-        raise UsageError(f"{backend} is not installed: pip install {package}, or --backend exact.")
-    q, b, k = unit(query), unit(bank), min(k, len(bank))
-    if backend == "faiss":
-        import faiss
-
-        flat = faiss.IndexFlatIP(b.shape[1])
-        flat.add(b)
-        near, where = flat.search(q, k)
-        return near, where, backend
-    if backend == "hnswlib":
-        import hnswlib
-
-        graph = hnswlib.Index(space="ip", dim=b.shape[1])
-        graph.init_index(max_elements=len(b), ef_construction=200, M=32, random_seed=0)
-        graph.add_items(b, num_threads=1)
-        graph.set_ef(max(200, 2 * k))
-        where, distance = graph.knn_query(q, k=k)
-        return 1 - distance, where.astype(np.int64), backend
-    near, where = neighbours(q, b, k=k)
-    return near, where, backend
-
-
-def _hits(
+def _hit(
     index: Index,
     bank: Embeddings,
-    similarity: NDArray[np.float32],
-    members: Sequence[NDArray[np.int64]],
     asked: NDArray[np.float32],
-    k: int,
-    per_patient: bool,
-) -> list[Hit]:
-    fields = {
-        row["id"]: row for row in index.items.select("id", *index.fields).iter_rows(named=True)
-    }
-    hits: list[Hit] = []
-    seen: set[str] = set()
-    for row in np.argsort(-similarity, kind="stable"):
-        mine = members[row]
-        patient = bank.patients[mine[0]]
-        if not np.isfinite(similarity[row]) or (per_patient and patient in seen):
-            continue
-        seen.add(patient)
-        best = int(mine[np.argmax(unit(bank.x[mine]) @ asked)])
-        item = bank.items[best]
-        hits.append(
-            Hit(
-                rank=len(hits) + 1,
-                similarity=round(float(similarity[row]), 4),
-                item=item,
-                sample=bank.ids[best],
-                patient=patient,
-                labels={n: np.asarray(v)[best].tolist() for n, v in bank.labels.items()},
-                fields={n: v for n, v in fields.get(item, {}).items() if n != "id"},
-                position=best,
-            )
-        )
-        if len(hits) == k:
-            break
-    return hits
+    members: NDArray[np.int64],
+    rank: int,
+    similarity: float,
+) -> Hit:
+    """A group, shown by its sample that is nearest to the query."""
+    best = int(members[np.argmax(unit(bank.x[members]) @ asked)])
+    item = bank.items[best]
+    row = index.items.filter(pl.col("id") == item).select(index.fields)
+    return Hit(
+        rank=rank,
+        similarity=round(similarity, 4),
+        item=item,
+        sample=bank.ids[best],
+        patient=bank.patients[best],
+        labels={n: np.asarray(v)[best].tolist() for n, v in bank.labels.items()},
+        fields=row.row(0, named=True) if len(row) else {},
+        position=best,
+    )

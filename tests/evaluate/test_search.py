@@ -7,7 +7,8 @@ import pytest
 
 from medcl.archive.index import Index
 from medcl.errors import UsageError
-from medcl.evaluate.search import nearest, search
+from medcl.evaluate.nearest import nearest
+from medcl.evaluate.search import search
 from medcl.report.cases import write
 from medcl.run import Run, load_samples
 
@@ -38,7 +39,7 @@ def test_exact_search_agrees_with_a_plain_loop() -> None:
     rng = np.random.default_rng(0)
     bank = rng.normal(size=(300, 16)).astype(np.float32)
     query = rng.normal(size=(4, 16)).astype(np.float32)
-    near, where, _ = nearest(query, bank, 7, backend="exact")
+    near, where = nearest(query, bank, 7, backend="exact")
     for row, q in enumerate(query):
         cosine = [float(q @ b / np.linalg.norm(q) / np.linalg.norm(b)) for b in bank]
         best = np.argsort(cosine)[::-1][:7]
@@ -52,8 +53,8 @@ def test_libraries_find_the_same(backend: str) -> None:
     rng = np.random.default_rng(0)
     bank = rng.normal(size=(500, 16)).astype(np.float32)
     query = rng.normal(size=(20, 16)).astype(np.float32)
-    _, want, _ = nearest(query, bank, 5, backend="exact")
-    _, got, _ = nearest(query, bank, 5, backend=backend)  # type: ignore[arg-type]
+    _, want = nearest(query, bank, 5, backend="exact")
+    _, got = nearest(query, bank, 5, backend=backend)  # type: ignore[arg-type]
     shared = [len(set(a) & set(b)) for a, b in zip(want, got, strict=True)]
     assert sum(shared) >= 95, "fewer than 95 of 100 true neighbours"
 
