@@ -7,6 +7,8 @@ beside it says how far the two were apart. Nothing of the data goes along but th
 from __future__ import annotations
 
 import json
+import logging
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -232,8 +234,6 @@ def _huggingface(
 def _torchscript(
     encoder: nn.Module, folder: Path, x: torch.Tensor, facts: dict[str, Any]
 ) -> Callable[[torch.Tensor], torch.Tensor]:
-    import warnings
-
     import torch
 
     path = folder / "encoder.pt"
@@ -259,18 +259,21 @@ def _onnx(
             "To write ONNX and check it, these are needed: pip install 'medcl[onnx]'"
         ) from None
     path = folder / "encoder.onnx"
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # of torchvision, which is not needed
     try:
-        torch.onnx.export(
-            encoder,
-            (x,),
-            str(path),
-            dynamo=True,
-            input_names=["x"],
-            output_names=["embedding"],
-            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
-            external_data=False,
-            verbose=False,
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                encoder,
+                (x,),
+                str(path),
+                dynamo=True,
+                input_names=["x"],
+                output_names=["embedding"],
+                dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+                external_data=False,
+                verbose=False,
+            )
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     except Exception as error:  # whatever the exporter stumbles over
         raise _impossible("onnx", facts, error) from None

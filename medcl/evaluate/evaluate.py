@@ -33,7 +33,7 @@ from medcl.evaluate.corruptions import CORRUPTIONS
 from medcl.evaluate.embeddings import evenly, take, usable
 from medcl.evaluate.result import show
 from medcl.evaluate.robustness import Attacked, Corrupted
-from medcl.evaluate.subgroups import MOST, Subgroup, subgroups
+from medcl.evaluate.subgroups import FEW, MOST, Subgroup, subgroups
 from medcl.finetune.result import FinetuneResult
 from medcl.finetune.trained import Study
 from medcl.plugin import Samples
@@ -120,7 +120,7 @@ def evaluate(
     Args:
         path: of ``medcl finetune``.
         by: columns of the index to make groups by; None for the site and every column that has
-            two to twelve values, or is an age.
+            two to twelve values, or is an age, and a group that is large enough to be measured.
         corruptions: of `medcl.evaluate.corruptions.CORRUPTIONS`; none to leave them out.
         attack: whether to try FGSM and PGD.
         limit: test samples that corruptions and attacks are tried on at most, drawn evenly from
@@ -151,6 +151,15 @@ def evaluate(
         seed=study.recipe.seed,
     )
     notes: list[str] = []
+    if by is None:  # a column without a group of some size would only be noise
+        measured = {group.column for group in groups if group.metrics}
+        unmeasured = {group.column for group in groups} - measured
+        groups = [group for group in groups if group.column in measured]
+        if unmeasured:
+            notes.append(
+                f"{len(unmeasured)} columns of the index have no group of {FEW} test patients and "
+                "were left out; --by names them one by one."
+            )
     damaged: list[Corrupted] = []
     attacked: list[Attacked] = []
     tested = (0, 0)
