@@ -239,7 +239,7 @@ def main() -> None:
         unseen.append([])
         for fold in range(folds):
             recipe = settings(asked, seed, folds, fold)
-            parts = split(items, **recipe.split.model_dump())
+            parts = split(items, **recipe.split.drawn())
             left_out = next(patient for patient, part in parts.items() if part == "test")
             if left_out not in patients:
                 continue

@@ -98,6 +98,13 @@ class Split(Section):
     stratify: str | None = None  # a label column of the index
     given: str | None = None  # a column that says train or test: a published split
     seed: int = 0
+    # "all": pretraining learns from test patients too, without their labels. For an archive that is
+    # to be embedded itself; figures then say nothing about people of another one.
+    pretrain: Literal["train", "all"] = "train"
+
+    def drawn(self) -> dict[str, Any]:
+        """What `medcl.archive.splits.split` takes."""
+        return self.model_dump(exclude={"pretrain"})
 
     @field_validator("fold")
     @classmethod

@@ -71,8 +71,10 @@ def select(
     split: dict[str, str],
     label: str | None = None,
     sites: Mapping[str, str | None] | None = None,
+    *,
+    everyone: bool = False,
 ) -> Selection:
-    """Keep the samples of training patients.
+    """Keep the samples of training patients, or of all, where those of test patients lose the label.
 
     Args:
         samples: all samples.
@@ -80,22 +82,27 @@ def select(
         label: which label to hand to the method; without a name, the only one there is. Where the
             named one is absent, none is handed over: never another in its place.
         sites: item → site key, None where unknown.
+        everyone: whether test patients are learnt from too, without labels.
 
     Raises:
         UsageError: if no sample belongs to a training patient.
     """
-    rows = np.flatnonzero([split.get(patient) == "train" for patient in samples.patients])
+    learnt = ("train", "test") if everyone else ("train",)
+    rows = np.flatnonzero([split.get(patient) in learnt for patient in samples.patients])
     if not rows.size:
         raise UsageError(
             f"None of the {len(samples):,} samples belongs to a training patient. "
             "Loosen the dataset settings, or lower split.test."
         )
     keys, codes = np.unique(np.asarray(samples.patients)[rows], return_inverse=True)
-    assert all(split[key] == "train" for key in keys), "a test patient among the training samples"
+    assert all(split[key] in learnt for key in keys), "a test patient among the training samples"
     if label is None and len(samples.labels) == 1:
         (label,) = samples.labels
     column = None if label is None else samples.labels.get(label)
     values = None if column is None else numbers(np.asarray(column))[rows]
+    if values is not None and everyone:
+        hidden = np.array([split[key] == "test" for key in keys])[codes]
+        values[hidden] = np.nan if values.dtype.kind == "f" else -1
     site = None
     if sites is not None:
         site = by_size([sites.get(samples.items[row]) for row in rows.tolist()])

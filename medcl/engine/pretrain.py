@@ -60,7 +60,8 @@ def pretrain(recipe: Recipe, data: Path, out: Path, *, command: str = "") -> Run
     samples = load_samples(recipe, data, workers=_preparing(recipe))
     parts = run.split() if facts.begun(run) else _draw(recipe, data)
     sites = dict(Index.open(data).items.select("id", "site").iter_rows())
-    selection = select(samples, parts, _label(recipe), sites)
+    everyone = recipe.split.pretrain == "all"
+    selection = select(samples, parts, _label(recipe), sites, everyone=everyone)
     facts.check_same_samples(run, selection, parts)
     check_fills(selection, recipe.trainer.batch_size, recipe.trainer.devices * recipe.trainer.nodes)
     module = build(recipe, selection)
@@ -89,7 +90,7 @@ def pretrain(recipe: Recipe, data: Path, out: Path, *, command: str = "") -> Run
 
 
 def _draw(recipe: Recipe, data: Path) -> dict[str, str]:
-    return split(Index.open(data).items, **recipe.split.model_dump())
+    return split(Index.open(data).items, **recipe.split.drawn())
 
 
 def _preparing(recipe: Recipe) -> int:
@@ -186,6 +187,8 @@ def _labelled(
     recipe: Recipe, data: Path, selection: Selection, parts: dict[str, str]
 ) -> Selection | None:
     """Class-labelled samples of training patients for the kNN probe: the task's, if need be."""
+    if recipe.split.pretrain == "all":
+        selection = select(selection.samples, parts, _label(recipe))
     if selection.label is None and recipe.probe.task:
         samples = load_samples(recipe, data, task=recipe.probe.task, workers=_preparing(recipe))
         name = _label(recipe)

@@ -56,6 +56,20 @@ def test_label_is_the_named_one_or_the_only_one():
     assert select(samples, split, "age").label.dtype == np.float32
 
 
+@pytest.mark.parametrize(("label", "missing"), [("sex", -1), ("age", np.nan)])
+def test_everyone_may_be_learnt_from_without_the_labels_of_test_patients(label, missing):
+    labels = {"sex": np.array(["f", "m", "f"]), "age": np.array([40.0, 60.0, 50.0])}
+    samples = Samples(
+        list("012"), list("abc"), list("abc"), partial(read, np.zeros((3, 1))), labels
+    )
+    split = {"a": "train", "b": "test"}  # and c of neither, as "val" of a published split is
+    chosen = select(samples, split, label, everyone=True)
+    assert chosen.rows.tolist() == [0, 1]
+    known, hidden = chosen.label.tolist()
+    assert known == select(samples, split, label).label[0]
+    assert np.array_equal(hidden, missing, equal_nan=True)
+
+
 def test_another_label_never_takes_the_place_of_the_named_one():
     samples = Samples(
         ["0", "1"],

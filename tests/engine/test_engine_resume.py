@@ -83,7 +83,7 @@ def test_a_grown_index_cannot_move_test_patients_into_training(growing, tmp_path
     with pytest.raises(UsageError, match=r"1,797 samples then, 2,697 now\. Take another --out"):
         pretrain(broken_off(False), growing, out)
     assert before == {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
-    drawn = split(Index.open(growing).items, **broken_off(False).split.model_dump())
+    drawn = split(Index.open(growing).items, **broken_off(False).split.drawn())
     kept = Run.open(out).split()
     moved = [p for p in kept if (kept[p], drawn[p]) == ("test", "train")]
     assert moved, "the split drawn anew is the same: nothing was at stake here"
