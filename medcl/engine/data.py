@@ -74,7 +74,7 @@ def select(
     *,
     everyone: bool = False,
 ) -> Selection:
-    """Keep the samples of training patients, or of all, where those of test patients lose the label.
+    """Keep the samples of training patients, or of all: those of test patients lose their label.
 
     Args:
         samples: all samples.
