@@ -40,10 +40,17 @@ from medcl.evaluate.folds import (
 from medcl.evaluate.result import PRETRAINED, ProbeResult
 from medcl.evaluate.targets import Target, target
 from medcl.plugin import Samples
+from medcl.private import command_without_paths
 from medcl.progress import track
 from medcl.provenance import commit, versions
+from medcl.recipe import Recipe
 from medcl.registry import did_you_mean
 from medcl.run import Run, load_samples
+
+TRANSDUCTIVE = (
+    "Pretraining saw the tested patients too, though without labels (split.pretrain: all): the "
+    "figures hold for this archive, not for people of another one."
+)
 
 
 def probe(
@@ -139,9 +146,9 @@ def probe(
         scores=scores,
         differences=differences,
         curve=scoring.curve(truth.at(tested), parts, made),
-        notes=[outside.NOTE] * external + scoring.notes(truth, patients, parts, scores),
+        notes=_given_notes(recipe, external) + scoring.notes(truth, patients, parts, scores),
         recipe=recipe.name,
-        command=command,
+        command=command_without_paths(command),
         commit=code.pop("commit") or None,
         versions=code,
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -166,6 +173,13 @@ def _task(run: Run, task: str | None) -> str:
     if name not in tasks:
         raise UsageError(f"Unknown task '{name}'. {did_you_mean(name, tasks)}")
     return name
+
+
+def _given_notes(recipe: Recipe, external: bool) -> list[str]:
+    """What follows from how the runs were made, whatever the figures."""
+    if external:
+        return [outside.NOTE]
+    return [TRANSDUCTIVE] if recipe.split.pretrain == "all" else []
 
 
 def _made_from(runs: Sequence[Run], samples: Samples, settings: Sequence[object]) -> str:

@@ -173,7 +173,8 @@ def _with(recipe: Recipe, **settings: str | None) -> Recipe:
 
 def _saw(run: Run, patients: Sequence[str], given: Sequence[str] | None) -> bool:
     """Whether somebody is tested whom the encoder was pretrained on."""
-    trained = {who for who, side in run.split().items() if side == "train"}
+    everyone = run.recipe.split.pretrain == "all"
+    trained = {who for who, side in run.split().items() if everyone or side == "train"}
     sides = given if given is not None else ["test"] * len(patients)  # of folds all are tested
     return any(
         side.strip().lower() == "test" and who in trained

@@ -98,6 +98,28 @@ def test_only_training_patients_are_ever_read(index, tmp_path, monkeypatch):
     assert len(seen) > 900
 
 
+def test_all_are_read_where_the_split_says_so_and_knn_looks_at_training_patients(
+    index, tmp_path, monkeypatch
+):
+    recipe = tiny_engine.recipe({"trainer": {"steps": 30}, "split": {"pretrain": "all"}})
+    trained, looked = [], []
+
+    def spy(samples, split, label=None, sites=None, *, everyone=False):
+        chosen = select(samples, split, label, sites, everyone=everyone)
+        (trained if everyone else looked).append(chosen)
+        return chosen
+
+    monkeypatch.setattr("medcl.engine.pretrain.select", spy)
+    run = pretrain(recipe, index, tmp_path)
+    side = run.split()
+    assert run.facts["patients"] == len(side)
+    (chosen,), (at,) = trained, looked
+    sides = np.array([side[chosen.samples.patients[row]] for row in chosen.rows])
+    assert set(sides) == {"train", "test"}
+    assert np.array_equal(chosen.label == -1, sides == "test")
+    assert {side[at.samples.patients[row]] for row in at.rows} == {"train"}
+
+
 def test_a_finished_run_is_left_alone(healthy, index):
     before = {p: p.stat().st_mtime_ns for p in healthy.path.rglob("*")}
     again = pretrain(healthy.recipe, index, healthy.path)

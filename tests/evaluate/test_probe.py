@@ -135,6 +135,14 @@ def test_labels_of_test_patients_do_not_matter(
     assert not before["truth"].equals(after["truth"])
 
 
+def test_that_pretraining_saw_the_tested_is_said(digits_index: Path, tmp_path: Path) -> None:
+    lean = {"task": "digit", "fractions": [1.0], "bootstraps": 100, "baselines": []}
+    run = make_run(digits_index, tmp_path / "run", split={"pretrain": "all"}, probe=lean)
+    found = probe([run])
+    assert any("split.pretrain: all" in note for note in found.notes)
+    assert found.train.patients + found.test.patients == len(run.split())  # still never fitted on
+
+
 def test_folds_are_pooled(digits_index: Path, tmp_path: Path) -> None:
     lean = {"task": "digit", "fractions": [1.0], "bootstraps": 100, "baselines": []}
     runs = [

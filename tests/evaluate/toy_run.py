@@ -51,7 +51,7 @@ def make_index(folder: Path) -> Path:
 def make_run(index: Path, out: Path, **changes: object) -> Run:
     recipe = recipes.parse({**RECIPE, **changes})
     samples = load_samples(recipe, index)
-    parts = split(Index.open(index).items, **recipe.split.model_dump())
+    parts = split(Index.open(index).items, **recipe.split.drawn())
     train = np.flatnonzero([parts[p] == "train" for p in samples.patients])
     x = torch.from_numpy(samples.read(train)["x"])
     y = torch.from_numpy(np.asarray(samples.labels["digit"])[train])
