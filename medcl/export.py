@@ -19,6 +19,7 @@ import numpy as np
 import medcl
 from medcl.archive.atomic import new_folder
 from medcl.errors import MedclError, UsageError
+from medcl.private import without_paths
 from medcl.recipe import Named
 from medcl.run import Run, load_samples
 
@@ -192,8 +193,8 @@ def _facts(run: Run, to: Format, shape: tuple[int, ...], width: int) -> dict[str
         "recipe": recipe.name,
         "plugin": recipe.plugin,
         "encoder": encoder,
-        "prepare": recipe.prepare,
-        "dataset": recipe.dataset,
+        "prepare": without_paths(recipe.prepare),
+        "dataset": without_paths(recipe.dataset),
         "shape": list(shape),
         "width": width,
     }

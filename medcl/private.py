@@ -1,17 +1,101 @@
-"""Recorded commands, fit to be shown: a path may name a person or a place."""
+"""What a run or a study keeps to itself: where things lay, and commands as they were typed.
+
+A path may name a person or a place. What must stay absolute, so that later commands find the index,
+is in one file that its owner alone can read and that nothing copies on::
+
+    RUN/private/where.json   the index, its key's check, a study's run, the command
+
+Everything else that is written down or shown says ``IDX``, ``RUN`` or ``PATH`` instead.
+"""
 
 from __future__ import annotations
 
+import json
+import re
 import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
 
 from medcl import recipe as recipes
+from medcl.archive.atomic import write_text
+from medcl.archive.index import Index
+from medcl.archive.reading import read_json
+from medcl.errors import MedclError
+from medcl.recipe import Recipe
 
-FLAGS = ("--json",)
+FOLDER, FILE = "private", "where.json"
+_EARLIER = ("where.json", "run.json")
+"""Where studies and runs of earlier versions told it."""
+
+FLAGS = ("--json", "--instances")
 SETTINGS = ("-s", "--set")
 PLACEHOLDERS = ("IDX", "RUN", "OUT", "PATH", "RECIPE.yaml")
 
 
-def without_paths(command: str) -> str:
+@dataclass(frozen=True)
+class Where:
+    """Where a run or study came from.
+
+    Attributes:
+        data: the index.
+        run: of a study, the run whose encoder it began with.
+        key: tells the key of the index's pseudonyms from another (`Pseudonyms.check`); None if it
+            was not noted and the index is gone.
+    """
+
+    data: Path
+    run: Path | None
+    key: str | None
+
+    def knows(self, index: Index) -> bool:
+        """Whether a patient of this index can be told to be one that was trained on."""
+        return self.key is not None and index.key_check == self.key
+
+
+def remember(folder: Path, *, data: Path, run: Path | None = None, command: str = "") -> None:
+    """Write ``folder/private/where.json``, for the owner's eyes alone."""
+    private = folder / FOLDER
+    private.mkdir(parents=True, exist_ok=True)
+    private.chmod(0o700)
+    facts = {
+        "data": str(data.resolve()),
+        "run": str(run.resolve()) if run is not None else None,
+        "key": Index.open(data).key_check,
+        "command": command,
+    }
+    write_text(private / FILE, json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+    (private / FILE).chmod(0o600)
+
+
+def recall(folder: Path) -> Where:
+    """What `remember` wrote, or what an earlier version left.
+
+    Raises:
+        MedclError: if the folder came without it, or it is damaged.
+    """
+    here = folder / FOLDER / FILE
+    for path in (here, *(folder / name for name in _EARLIER)):
+        told = read_json(path, "Restore it from a copy.") if path.is_file() else {}
+        if "data" in told:
+            data, run = Path(told["data"]), told.get("run")
+            return Where(data, Path(run) if run else None, told.get("key") or _key(data))
+    raise MedclError(
+        f"{here} is missing: {folder.name} came without its private folder, so its index cannot be "
+        "found. Use the original, or restore that folder."
+    )
+
+
+def _key(data: Path) -> str | None:
+    try:
+        return Index.open(data).key_check
+    except MedclError:  # gone
+        return None
+
+
+def command_without_paths(command: str) -> str:
     """A command as it was typed, but with placeholders for folders and files.
 
     A recipe's name is kept, and so are options and settings whose value is no path.
@@ -44,11 +128,46 @@ def _shown(verb: str, option: str, value: str) -> str:
         return "IDX"
     if option == "--out":
         return "RUN" if verb == "pretrain" else "OUT"
-    if option:
-        return "PATH" if "/" in value or "\\" in value else value
-    if verb == "probe":
-        return "RUN"
     known = recipes.available()
     if value in known or value in {name.split("/")[-1] for name in known}:
         return value
+    if option:
+        return "PATH" if is_place(value) else value
+    if verb == "probe":
+        return "RUN"
     return "RECIPE.yaml" if verb == "pretrain" else "PATH"
+
+
+def is_place(value: str) -> bool:
+    """Whether a word is, or may be, the path of a file or folder."""
+    if "/" in value or "\\" in value or re.search(r"\.[A-Za-z]\w*$", value):
+        return True
+    return not value.isdigit() and _exists(value)
+
+
+def without_paths(settings: Any) -> Any:
+    """A recipe's section, or all of it, as plain values: what is a path, or leads to one, is PATH.
+
+    Names with a slash that lead nowhere from here stay, such as those of released models.
+    """
+    if isinstance(settings, dict):
+        return {name: without_paths(value) for name, value in settings.items()}
+    if isinstance(settings, list | tuple):
+        return [without_paths(value) for value in settings]
+    if not isinstance(settings, str):
+        return settings
+    rooted = re.match(r"[/~\\]|\.{1,2}[/\\]|[A-Za-z]:[/\\]", settings)
+    return "PATH" if rooted or ("/" in settings and _exists(settings)) else settings
+
+
+def recipe_without_paths(recipe: Recipe) -> str:
+    """A recipe as YAML, to be shown."""
+    plain = yaml.safe_load(recipes.dump(recipe))
+    return yaml.safe_dump(without_paths(plain), sort_keys=False, allow_unicode=True)
+
+
+def _exists(text: str) -> bool:
+    try:
+        return Path(text).exists()
+    except (OSError, ValueError):  # too long, or with a NUL
+        return False

@@ -3,7 +3,8 @@
 ::
 
     RUN/recipe.yaml           the recipe, every default written out
-    RUN/run.json              data, seed, versions, command, device
+    RUN/run.json              seed, versions, command (without paths), device
+    RUN/private/              where the index lies: see `medcl.private`
     RUN/split.parquet         patient → train/test
     RUN/encoder.safetensors   the encoder's weights
     RUN/checkpoints/          to resume from
@@ -23,6 +24,7 @@ from medcl import recipe as recipes
 from medcl.archive.reading import read_json, read_table
 from medcl.errors import MedclError, UsageError
 from medcl.plugin import Plugin, Samples
+from medcl.private import Where, recall
 from medcl.recipe import Recipe
 from medcl.registry import did_you_mean, lookup, resolve
 
@@ -65,7 +67,7 @@ class Run:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """run.json: where the data lay, versions, seed, command.
+        """run.json: versions, seed, command.
 
         Raises:
             MedclError: if it is missing or damaged.
@@ -75,7 +77,16 @@ class Run:
     @property
     def data(self) -> Path:
         """The index that the run was trained on."""
-        return Path(self.facts["data"])
+        return self.where.data
+
+    @property
+    def where(self) -> Where:
+        """Where it came from.
+
+        Raises:
+            MedclError: if the run came without its private folder.
+        """
+        return recall(self.path)
 
     def split(self) -> dict[str, str]:
         """Patient key → "train" or "test".

@@ -253,6 +253,12 @@ class Index:
         return str(self.facts["plugin"])
 
     @property
+    def key_check(self) -> str | None:
+        """Tells its key from another; None where the index came without its private folder."""
+        path = self.path / "private" / "archive.json"
+        return read_json(path, RESTORE).get("key_check") if path.is_file() else None
+
+    @property
     def fields(self) -> list[str]:
         """The plugin's technical columns."""
         return [

@@ -21,6 +21,7 @@ from medcl.archive.atomic import locked, write_text
 from medcl.engine.checkpoints import saved
 from medcl.engine.data import Selection
 from medcl.errors import UsageError
+from medcl.private import command_without_paths, remember
 from medcl.provenance import commit, versions
 from medcl.run import Run
 
@@ -49,9 +50,9 @@ def check_same(run: Run, data: Path) -> None:
                 f"{run.path} holds a run of another recipe: {key} is {old.get(key)!r} there and "
                 f"{new.get(key)!r} here. Take another --out, or remove that folder."
             )
-    if (run.path / "run.json").is_file() and run.facts["data"] != str(data.resolve()):
+    if (run.path / "run.json").is_file() and run.data != data.resolve():
         raise UsageError(
-            f"{run.path} holds a run on other data: {run.facts['data']}, not {data.resolve()}. "
+            f"{run.path} holds a run on other data: {run.data}, not {data.resolve()}. "
             "Take another --out, or remove that folder."
         )
 
@@ -123,14 +124,14 @@ def start(
     """Write run.json as far as it is known before training."""
     recipe = run.recipe
     path = run.path / "run.json"
+    remember(run.path, data=data, command=command)
     _write(
         path,
         {
             "finished": False,
             "recipe": recipe.name,
             "plugin": recipe.plugin,
-            "data": str(data.resolve()),
-            "command": command,
+            "command": command_without_paths(command),
             "seed": recipe.seed,
             "steps": recipe.trainer.steps,
             "samples": len(selection),

@@ -35,6 +35,11 @@ from medcl.evaluate.metrics import Counted, Measures
 from medcl.run import Run, load_samples
 
 How = Literal["knn", "mahalanobis"]
+OTHER_KEY = (
+    "This index was made under another key than the run's own: its patients cannot be told from "
+    "the training patients, so if some of them are both, they look less unusual than they are. "
+    "Index both with one key: --key-file."
+)
 PARTS = 5
 """For Mahalanobis, training patients are scored against the other four fifths of them."""
 
@@ -54,6 +59,7 @@ class Anomalies:
         test_patients: how many.
         samples, unusual: scored ones, and those above the threshold.
         items: per item, its samples, the share of unusual ones, and the largest score.
+        notes: what a reader must know.
     """
 
     how: How
@@ -66,6 +72,7 @@ class Anomalies:
     samples: int
     unusual: int
     items: pl.DataFrame
+    notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON-ready values, without the table."""
@@ -125,6 +132,7 @@ def anomaly(
     )
     own = _left_out(reference, patients, how, k, run.recipe.seed)
     threshold = conformal(own, rate)
+    index = Index.open(data or run.data)
     samples = load_samples(run.recipe, data, task=task) if data is not None else home
     x = unit(embed(encoder, samples, batch_size=batch_size, device=device, label="score").x)
     keys = np.asarray(samples.patients)
@@ -162,13 +170,14 @@ def anomaly(
         samples=len(samples),
         unusual=int((scores > threshold).sum()),
         items=items,
+        notes=() if data is None or run.where.knows(index) else (OTHER_KEY,),
     )
     with new_folder(out) as folder:
         table.write_parquet(folder / "scores.parquet")
         items.write_parquet(folder / "items.parquet")
         facts = found.as_dict() | {
             "recipe": run.recipe.name,
-            "index": Index.open(data or run.data).plugin_name,
+            "index": index.plugin_name,
         }
         text = json.dumps(facts, indent=1, allow_nan=False)
         (folder / "anomaly.json").write_text(text + "\n", encoding="utf-8")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,6 @@ import numpy as np
 
 from medcl import plugin as plugins
 from medcl import recipe as recipes
-from medcl.archive.atomic import write_text
 from medcl.archive.index import Index
 from medcl.archive.scanning import LABEL
 from medcl.errors import UsageError
@@ -22,9 +20,9 @@ from medcl.finetune import truth as truths
 from medcl.finetune.folds import of_run
 from medcl.finetune.result import FinetuneResult
 from medcl.finetune.study import labelled, study
-from medcl.finetune.trained import WHERE
 from medcl.finetune.training import Work
 from medcl.plugin import Samples
+from medcl.private import command_without_paths, remember
 from medcl.recipe import Recipe
 from medcl.registry import did_you_mean
 from medcl.run import Run, load_samples
@@ -141,10 +139,9 @@ def finetune(
         imbalance=imbalance,
         notes=notes,
         workers=workers,
-        command=command,
+        command=command_without_paths(command),
     )
-    where = {"data": str(data.resolve()), "run": str(run.path.resolve()) if run else None}
-    write_text(out / WHERE, json.dumps(where, indent=1) + "\n")
+    remember(out, data=data, run=run.path if run else None, command=command)
     return result
 
 

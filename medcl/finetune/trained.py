@@ -1,9 +1,4 @@
-"""A finished study opened again: its folds' models, and who was on which side.
-
-::
-
-    OUT/where.json   the index and the run that the study was made from
-"""
+"""A finished study opened again: its folds' models, and who was on which side."""
 
 from __future__ import annotations
 
@@ -17,6 +12,7 @@ import polars as pl
 import torch
 from numpy.typing import NDArray
 
+from medcl import plugin as plugins
 from medcl import recipe as recipes
 from medcl.archive.reading import read_json, read_table
 from medcl.errors import MedclError, UsageError
@@ -25,11 +21,11 @@ from medcl.finetune.contract import Outputs
 from medcl.finetune.loop import Model
 from medcl.finetune.result import FinetuneResult
 from medcl.finetune.standard import Standard
-from medcl.plugin import Samples
+from medcl.plugin import Plugin, Samples
+from medcl.private import Where, recall
 from medcl.recipe import Recipe
 from medcl.run import Run, load_samples
 
-WHERE = "where.json"
 _REMEDY = "Run the same medcl finetune again."
 
 
@@ -40,34 +36,53 @@ class Study:
     path: Path
     recipe: Recipe
     result: FinetuneResult
+    only: str | None = None
 
     @classmethod
-    def open(cls, path: Path) -> Study:
-        """Open a finished study.
+    def open(cls, path: Path, *, only: str | None = None) -> Study:
+        """Open a finished study; ``only`` one of its folds, by the name of its folder.
 
         Raises:
             UsageError: if the folder is none, or the study did not come to its end.
         """
         if not (path / training.FOLDER).is_dir():
             raise UsageError(f"{path} is no study. Make one: medcl finetune")
-        return cls(path, recipes.load(path / "recipe.yaml"), FinetuneResult.load(path))
+        return cls(path, recipes.load(path / "recipe.yaml"), FinetuneResult.load(path), only)
+
+    @property
+    def plugin(self) -> Plugin:
+        """The modality it belongs to."""
+        return plugins.get(self.recipe.plugin)
 
     @property
     def data(self) -> Path:
         """The index that it was made from."""
-        return Path(read_json(self.path / WHERE, _REMEDY)["data"])
+        return self.where.data
+
+    @property
+    def where(self) -> Where:
+        """Where it came from.
+
+        Raises:
+            MedclError: if the study came without its private folder.
+        """
+        return recall(self.path)
 
     @property
     def run(self) -> Run | None:
         """The run whose encoder it began with."""
-        path = read_json(self.path / WHERE, _REMEDY)["run"]
-        return Run.open(Path(path)) if path else None
+        path = self.where.run
+        return Run.open(path) if path else None
 
     @property
     def folds(self) -> list[Path]:
-        """The folders of its trainings."""
+        """The folders of its trainings, or of the one that is meant."""
         return sorted(
-            (p for p in (self.path / training.FOLDER).iterdir() if (p / training.FACTS).is_file()),
+            (
+                p
+                for p in (self.path / training.FOLDER).glob(self.only or "r*")
+                if (p / training.FACTS).is_file()
+            ),
             key=lambda p: [int(n) for n in p.name.removeprefix("r").split("f")],
         )
 
@@ -113,7 +128,6 @@ class Study:
                 batch,
                 outputs,
                 seed=self.recipe.seed,
-                run=self.run,
             )
             model = Model(classifier, inputs, values)
             model.load_state_dict(state)

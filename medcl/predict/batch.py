@@ -13,35 +13,67 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from medcl import recipe as recipes
 from medcl.archive.atomic import replacing
 from medcl.archive.index import Index
 from medcl.archive.store import Prepared, prepare
 from medcl.errors import MedclError, UsageError
 from medcl.plugin import Samples
-from medcl.predict.inputs import indexed
+from medcl.predict.inputs import assigned, indexed
 from medcl.progress import track
 from medcl.registry import did_you_mean, resolve
 from medcl.run import Run
 
 if TYPE_CHECKING:
-    from torch import nn
-
-    from medcl.predict.reference import Reference
+    from medcl.finetune.trained import Study
 
 ITEMS_AT_ONCE = 32
 ROW_GROUP = 4096
 STRANGE = 0.99
 """An anomaly score above this is counted in the tables by recording and patient."""
-SCORES = ("knn", "mahalanobis", "anomaly")
+MEANS = ("value", "risk", "threshold", "knn", "mahalanobis", "anomaly")
+"""Columns, beside probabilities, of which recordings and patients get the mean."""
+OF_PATIENT = ("folds", "seen")
+"""Columns that are the same in all rows of a patient."""
 Columns = dict[str, Any]
+OTHER_KEY = (
+    "Read under another key than that of the index that was trained on: nobody can say whether a "
+    "patient here was trained on. Give its key: --key-file."
+)
+ASSIGNED = (
+    "Patients of the index that was trained on came from a table or from paths (--table, "
+    "--patient-from), which these recordings do not share: who was trained on is known only where "
+    "the files themselves say so. Index them in the same way, and give that index."
+)
+
+
+class Answers(Protocol):
+    """What is said of samples: `medcl.predict.embedded` by a run, `medcl.predict.folds` by a study.
+
+    It is asked batch by batch, and also by what a mean over a recording's rows concludes.
+    """
+
+    def __call__(
+        self, batch: Mapping[str, np.ndarray], patients: Sequence[str] | None
+    ) -> tuple[Columns, NDArray[np.float32] | None]:
+        """A batch as `Samples.read` returned it → columns (N,), and embeddings (N, D) if any."""
+        ...
+
+    def conclude(self, columns: Mapping[str, Any]) -> Columns:
+        """The columns that follow from other ones."""
+        ...
+
+    def notes(self, patients: set[str]) -> list[str]:
+        """What a reader must know of these people."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -63,11 +95,12 @@ class Predicted:
 
 
 def predict(
-    run: Run,
+    model: Run | Study,
     records: Sequence[Path],
     out: Path,
     *,
     task: str | None = None,
+    settings: Sequence[str] = (),
     embeddings: bool = True,
     paths: bool = False,
     key_file: Path | None = None,
@@ -75,16 +108,19 @@ def predict(
     batch_size: int = 32,
     device: str = "auto",
 ) -> Predicted:
-    """Predict every window of new recordings, prepared as the run's own were.
+    """Predict every sample of new recordings, prepared as those that were trained on.
 
     Args:
-        run: a finished run. Its training patients are what scores are measured by.
-        records: files, stems of files, folders.
+        model: a finished run, whose training patients are what scores are measured by; or a study
+            of ``medcl finetune``, see `medcl.predict.folds`.
+        records: files, stems of files, folders; or one index.
         out: the table of windows; what lies there is replaced.
-        task: give the class probabilities of this task, for its samples; the classifier is fitted
-            on the run's labelled training patients and kept in RUN/predict. None: the samples of
-            pretraining, without probabilities.
-        embeddings: whether the tables hold the embeddings.
+        task: of a run, give the class probabilities of this task, for its samples; the classifier
+            is fitted on the run's labelled training patients and kept in RUN/predict. None: the
+            samples of pretraining, without probabilities.
+        settings: ``dataset.key=value`` over the recipe's, such as where new bags lie.
+        embeddings: whether the tables hold the embeddings. Of a study there are none: each fold
+            has an encoder of its own.
         paths: whether they name the recordings' paths, which may identify a person.
         key_file: see `medcl.predict.inputs.indexed`.
         workers: processes that read and prepare.
@@ -92,32 +128,31 @@ def predict(
         device: see `medcl.evaluate.embeddings.embed`.
 
     Raises:
-        UsageError: for paths that do not exist, or an unknown task.
+        UsageError: for paths that do not exist, an unknown task, or a study whose folds cannot be
+            averaged.
         MedclError: if no recording can be used; says why.
     """
     if out.suffix != ".parquet":
         raise UsageError(f"--out {out}: give the name of a table, ending in .parquet.")
-    settings = settings_of(run, task)
-    with indexed(run, records, key_file=key_file, workers=workers) as index:
-        prepared = prepare(index, run.plugin, run.recipe.prepare, workers=workers)
+    model = _with(model, settings)
+    asked = settings_of(model, task)
+    with indexed(model, records, key_file=key_file, workers=workers) as index:
+        prepared = prepare(index, model.plugin, model.recipe.prepare, workers=workers)
         rejects = Counter(f"{c}: {r}" for c, r in index.rejects.select("code", "reason").rows())
         rejects.update(f"{c}: {r}" for c, r in prepared.rejects.select("code", "reason").rows())
         if not len(prepared.items):
             raise MedclError(_nothing(rejects))
 
-        from medcl.evaluate.embeddings import usable  # from here on with torch
-        from medcl.predict.reference import reference
-
-        device = usable(device)
-        encoder = run.encoder().to(device)
-        known = reference(run, encoder, task, device=device)
+        known = model.where.knows(index)
+        answers = answers_of(model, task, device, known=known)  # from here on with torch
         names = _names(index) if paths else {}
         seen: set[str] = set()
         with replacing(out) as temporary:
             tables = _Tables(temporary, embeddings)
-            for samples in _samples(run, prepared, settings, rejects):
-                place = _places(run, samples, settings)
-                for rows, x in _embedded(encoder, samples, batch_size, device):
+            for samples in _samples(model, prepared, asked, rejects):
+                place = _places(model, samples, asked)
+                for start in range(0, len(samples), batch_size):
+                    rows = np.arange(start, min(start + batch_size, len(samples)))
                     part: Columns = {
                         "item": [samples.items[r] for r in rows],
                         "patient": [samples.patients[r] for r in rows],
@@ -125,50 +160,79 @@ def predict(
                     if paths:
                         part["record"] = [names[item] for item in part["item"]]
                     part |= {name: values[rows] for name, values in place.items()}
-                    tables.add(part | predictions(known, x), x)
+                    columns, x = answers(samples.read(rows), part["patient"])
+                    tables.add(part | columns, x)
                 seen.update(samples.items)
             if not seen:
                 raise MedclError(_nothing(rejects))
             tables.close()
         for by, suffix in (("item", "records"), ("patient", "patients")):
             with replacing(out.with_suffix(f".{suffix}.parquet")) as temporary:
-                tables.summary(out, by).write_parquet(temporary)
-    people = prepared.items.filter(pl.col("id").is_in(list(seen)))["patient"].n_unique()
-    return Predicted(out, len(seen), people, tables.rows, dict(rejects))
+                tables.summary(out, by, answers).write_parquet(temporary)
+    people = set(prepared.items.filter(pl.col("id").is_in(list(seen)))["patient"])
+    notes = [*([] if known else [OTHER_KEY]), *([ASSIGNED] if assigned(model, records) else [])]
+    notes += answers.notes(people)
+    return Predicted(out, len(seen), len(people), tables.rows, dict(rejects), tuple(notes))
 
 
-def predictions(known: Reference, x: NDArray[np.float32]) -> Columns:
-    """The columns that follow from embeddings (N, D) alone."""
-    part: Columns = {}
-    if known.head is not None:
-        scores = known.head.predict(x)
-        if known.head.link == "identity":
-            part["value"] = scores[:, 0]
-        else:
-            part |= {f"p.{c}": scores[:, i] for i, c in enumerate(known.head.classes)}
-    return part | known.novelty.score(x)._asdict()
-
-
-def settings_of(run: Run, task: str | None) -> dict[str, Any]:
-    """The dataset settings of a task, or of pretraining.
+def answers_of(model: Run | Study, task: str | None, device: str, *, known: bool) -> Answers:
+    """What a run or a study says; ``known``: whether its patients can be told among new ones.
 
     Raises:
-        UsageError: if there is no such task.
+        UsageError: if it is not finished, or its folds cannot be averaged.
     """
-    settings = dict(run.recipe.dataset)
+    from medcl.evaluate.embeddings import usable
+
+    if isinstance(model, Run):
+        from medcl.predict.embedded import Embedded
+
+        return Embedded(model, task, usable(device), known=known)
+    from medcl.predict.folds import Folds
+
+    return Folds(model, usable(device), known=known)
+
+
+def settings_of(model: Run | Study, task: str | None) -> dict[str, Any]:
+    """The dataset settings of a run's task, or of its pretraining; or of what a study learnt.
+
+    Raises:
+        UsageError: if there is no such task, or a study is asked for another one.
+    """
+    if not isinstance(model, Run):
+        if task is not None:
+            raise UsageError(
+                f"{model.path} predicts {model.result.label}, which it was trained for: leave "
+                "--task out."
+            )
+        task = model.recipe.finetune.task
+    recipe, plugin = model.recipe, model.plugin
+    settings = dict(recipe.dataset)
     if task is None:
         return settings
-    if task not in run.plugin.tasks:
-        hint = did_you_mean(task, run.plugin.tasks)
-        raise UsageError(f"Unknown task '{task}' of plugin '{run.plugin.name}'. {hint}")
-    return settings | {**run.plugin.tasks[task].dataset, **run.recipe.probe.dataset}
+    if task not in plugin.tasks:
+        hint = did_you_mean(task, plugin.tasks)
+        raise UsageError(f"Unknown task '{task}' of plugin '{plugin.name}'. {hint}")
+    return settings | {**plugin.tasks[task].dataset, **recipe.probe.dataset}
+
+
+def _with(model: Run | Study, settings: Sequence[str]) -> Run | Study:
+    """With other settings of the dataset."""
+    other = next((s for s in settings if not s.startswith("dataset.")), None)
+    if other is not None:
+        raise UsageError(
+            f"--set {other}: only dataset.… can be set; the rest is as it was trained."
+        )
+    if not settings:
+        return model
+    raw = model.recipe.model_dump(mode="json")
+    return replace(model, recipe=recipes.parse(raw, settings))
 
 
 def _samples(
-    run: Run, prepared: Prepared, settings: Mapping[str, Any], rejects: Counter[str]
+    model: Run | Study, prepared: Prepared, settings: Mapping[str, Any], rejects: Counter[str]
 ) -> Iterator[Samples]:
     """The samples of a few items at a time; an item without any is counted, not an error."""
-    dataset = resolve(run.plugin.dataset)
+    dataset = resolve(model.plugin.dataset)
     parts = list(prepared.items.iter_slices(ITEMS_AT_ONCE))
     for part in track(parts, "predict", total=len(parts)):
         try:
@@ -185,26 +249,16 @@ def _samples(
             yield samples
 
 
-def _places(run: Run, samples: Samples, settings: Mapping[str, Any]) -> dict[str, NDArray]:
-    if run.plugin.where is None:
+def _places(
+    model: Run | Study, samples: Samples, settings: Mapping[str, Any]
+) -> dict[str, NDArray]:
+    where = model.plugin.where
+    if where is None:
         return {"sample": np.array(samples.ids)}
-    found: dict[str, NDArray] = resolve(run.plugin.where)(
-        samples.ids, prepare=run.recipe.prepare, dataset=settings
+    found: dict[str, NDArray] = resolve(where)(
+        samples.ids, prepare=model.recipe.prepare, dataset=settings
     )
     return found
-
-
-def _embedded(
-    encoder: nn.Module, samples: Samples, batch_size: int, device: str
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-    import torch
-
-    for start in range(0, len(samples), batch_size):
-        rows = np.arange(start, min(start + batch_size, len(samples)))
-        batch = samples.read(rows)["x"]
-        with torch.inference_mode():
-            x = encoder(torch.as_tensor(np.ascontiguousarray(batch)).to(device).float())
-        yield rows, x.float().cpu().numpy()
 
 
 def _names(index: Index) -> dict[str, str]:
@@ -225,10 +279,11 @@ class _Tables:
         self._writer: Any = None
         self._sums: dict[tuple[str, str], tuple[int, NDArray[np.float64]]] = {}
 
-    def add(self, columns: Columns, x: NDArray[np.float32]) -> None:
+    def add(self, columns: Columns, x: NDArray[np.float32] | None) -> None:
         """Append rows."""
         frame = pl.DataFrame(columns)
-        if self.embeddings:
+        self.embeddings &= x is not None
+        if self.embeddings and x is not None:
             frame = frame.with_columns(_vectors(x))
             for by in ("item", "patient"):
                 keys, code = np.unique(np.asarray(columns[by]), return_inverse=True)
@@ -257,24 +312,29 @@ class _Tables:
             self._writer = pq.ParquetWriter(self.path, group.schema, compression="zstd")
         self._writer.write_table(group)
 
-    def summary(self, windows: Path, by: str) -> pl.DataFrame:
+    def summary(self, windows: Path, by: str, answers: Answers) -> pl.DataFrame:
         """One row for each ``item`` or ``patient``, from the windows that were written."""
         frame = pl.scan_parquet(windows).drop("embedding", strict=False)
         names = frame.collect_schema().names()
-        values = [n for n in names if n.startswith("p.") or n in ("value", *SCORES)]
+        values = [n for n in names if n.startswith("p.") or n in MEANS]
         carried = [n for n in ("patient", "record") if n in names and by == "item"]
+        carried += [n for n in OF_PATIENT if n in names]
+        strange = (
+            pl.col("anomaly").max().alias("anomaly_max"),
+            ((pl.col("anomaly") > STRANGE).mean().alias("strange")),
+        )
         table = (
             frame.group_by(by)
             .agg(
                 *(pl.col(name).first() for name in carried),
                 pl.len().alias("windows"),
                 *(pl.col(name).mean() for name in values),
-                pl.col("anomaly").max().alias("anomaly_max"),
-                (pl.col("anomaly") > STRANGE).mean().alias("strange"),
+                *(strange if "anomaly" in names else ()),
             )
             .sort(by)
             .collect(engine="streaming")
         )
+        table = table.with_columns(**answers.conclude(table.to_dict()))
         if not self.embeddings:
             return table
         means = [total / count for count, total in (self._sums[by, key] for key in table[by])]

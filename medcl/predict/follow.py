@@ -13,15 +13,18 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medcl.errors import UsageError
-from medcl.predict.batch import predictions, settings_of
+from medcl.predict.batch import answers_of, settings_of
 from medcl.registry import resolve
 from medcl.run import Run
+
+if TYPE_CHECKING:
+    from medcl.finetune.trained import Study
 
 Format = Literal["csv", "f32"]
 TIMES = ("time", "timestamp", "t", "seconds", "ms")
@@ -33,7 +36,7 @@ WINDOWS = 32
 
 
 def follow(
-    run: Run,
+    model: Run | Study,
     source: Path,
     out: Path | None = None,
     *,
@@ -48,7 +51,8 @@ def follow(
     """Write a line for each window as it is complete, until the stream ends; return how many.
 
     Args:
-        run: a finished run whose plugin can stream.
+        model: a finished run, or a study, whose plugin can stream. Nothing is known of whom a
+            stream is: all folds of a study judge it.
         source: a file that may still grow, or ``-`` for standard input.
         out: lines are appended to it; None for standard output.
         fs: samples a second of each channel. It is never guessed.
@@ -63,54 +67,38 @@ def follow(
     Raises:
         UsageError: if the plugin cannot stream, or the sampling rate or the channels are not given.
     """
-    plugin = run.plugin
+    plugin = model.plugin
     if plugin.stream is None:
         raise UsageError(f"Plugin '{plugin.name}' cannot predict streams: give recordings.")
     if fs is None or not fs > 0:
         raise UsageError("A stream does not say its sampling rate: give --fs.")
-    settings = settings_of(run, task)
-
-    from medcl.evaluate.embeddings import usable
-    from medcl.predict.reference import reference
-
-    device = usable(device)
-    encoder = run.encoder().to(device)
-    known = reference(run, encoder, task, device=device)
+    settings = settings_of(model, task)
+    answers = answers_of(model, task, device, known=False)
     written = 0
     with ExitStack() as stack:
         raw = sys.stdin.buffer if str(source) == "-" else stack.enter_context(_opened(source))
         lines = sys.stdout if out is None else stack.enter_context(out.open("a", encoding="utf-8"))
         blocks = _blocks(raw, wait if str(source) != "-" else None)
         names, chunks = _floats(blocks, columns) if format == "f32" else _csv(blocks, columns)
-        cutter = resolve(plugin.stream)(names, fs, prepare=run.recipe.prepare, dataset=settings)
+        cutter = resolve(plugin.stream)(names, fs, prepare=model.recipe.prepare, dataset=settings)
         for chunk in chunks:
             starts, x = cutter.push(chunk)
             for first in range(0, len(x), WINDOWS):
                 part = slice(first, first + WINDOWS)
-                z = _embed(encoder, x[part], device)
-                table = {"start": starts[part], **predictions(known, z)}
-                for row in range(len(z)):
-                    line: dict[str, float | list[float]] = {
-                        name: _rounded(values[row]) for name, values in table.items()
-                    }
-                    if embeddings:
+                columns, z = answers({"x": x[part]}, None)
+                table = {"start": starts[part], **columns}
+                for row in range(len(starts[part])):
+                    line = {name: _rounded(values[row]) for name, values in table.items()}
+                    if embeddings and z is not None:
                         line["embedding"] = [_rounded(value) for value in z[row]]
                     lines.write(json.dumps(line) + "\n")
                 lines.flush()
-                written += len(z)
+                written += len(starts[part])
     return written
 
 
-def _embed(encoder: object, x: np.ndarray, device: str) -> NDArray[np.float32]:
-    import torch
-
-    with torch.inference_mode():
-        z: NDArray[np.float32] = encoder(torch.from_numpy(x).to(device)).float().cpu().numpy()  # type: ignore[operator]
-    return z
-
-
-def _rounded(value: float) -> float:
-    return float(f"{value:.7g}")
+def _rounded(value: Any) -> Any:
+    return value if value is None or isinstance(value, str) else float(f"{value:.7g}")
 
 
 def _opened(path: Path) -> IO[bytes]:

@@ -7,7 +7,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
 
 from medcl.archive import index as indexing
 from medcl.archive.claim import reader_settings
@@ -16,10 +18,15 @@ from medcl.archive.reading import read_json
 from medcl.errors import UsageError
 from medcl.run import Run
 
+if TYPE_CHECKING:
+    from medcl.finetune.trained import Study
+
+ITEMS = "items.parquet"
+
 
 @contextmanager
 def indexed(
-    run: Run, records: Sequence[Path], *, key_file: Path | None = None, workers: int = 1
+    run: Run | Study, records: Sequence[Path], *, key_file: Path | None = None, workers: int = 1
 ) -> Iterator[Index]:
     """Index files and folders for as long as this lasts; nothing is copied or written beside them.
 
@@ -29,15 +36,25 @@ def indexed(
 
     Args:
         run: whose plugin reads the files, and whose index lends its key.
-        records: files, stems of files, and folders.
+        records: files, stems of files, and folders; or one index, which is taken as it is.
         key_file: the secret of the pseudonyms, if the run's index was made with a key file.
         workers: processes that read headers.
 
     Raises:
         UsageError: if a path does not exist, or holds nothing for this plugin.
     """
+    if _is_index(records):
+        index = Index.open(records[0])
+        if index.plugin_name != run.recipe.plugin:
+            raise UsageError(
+                f"{records[0]} was indexed by '{index.plugin_name}', and {run.path.name} is of "
+                f"'{run.recipe.plugin}'."
+            )
+        yield index
+        return
     wanted = [path for record in records for path in _files(record.absolute())]
     base = _base(run, wanted)
+    inside = base == _archive(run)
     own = run.data / "private" / "key"
     if key_file is None and own.is_file():
         key_file = own
@@ -50,12 +67,51 @@ def indexed(
                 link.symlink_to(path, target_is_directory=path.is_dir())
         out = Path(scratch) / "index"
         indexing.build(
-            archive, out, run.plugin, workers=workers, key_file=key_file, reader=_reader(run)
+            archive,
+            out,
+            run.plugin,
+            workers=workers,
+            key_file=key_file,
+            patient_from=_facts(run).get("patient_from") if inside else None,
+            reader=_reader(run),
         )
+        _add_columns(out / ITEMS, run.data / ITEMS)
         yield Index.open(out)
 
 
-def _reader(run: Run) -> dict[str, Any] | None:
+def _add_columns(items: Path, own: Path) -> None:
+    """Give new items the columns of the run's index, empty: its table, say, is not known of them.
+
+    A run whose index lies elsewhere now goes without.
+    """
+    if own.is_file():
+        frame, known = pl.read_parquet(items), pl.read_parquet_schema(own)
+        lacking = {name: kind for name, kind in known.items() if name not in frame.columns}
+        frame = frame.with_columns(pl.lit(None, kind).alias(n) for n, kind in lacking.items())
+        frame.write_parquet(items)
+
+
+def assigned(run: Run | Study, records: Sequence[Path]) -> bool:
+    """Whether the run's index has patients by a table or by paths, and these records have not."""
+    facts = _facts(run)
+    by_path = facts.get("patient_from") is not None
+    if _is_index(records) or (facts.get("table") is None and not by_path):
+        return False
+    wanted = [path for record in records for path in _files(record.absolute())]
+    return not by_path or _base(run, wanted) != _archive(run)
+
+
+def _is_index(records: Sequence[Path]) -> bool:
+    return len(records) == 1 and (records[0] / "index.json").is_file()
+
+
+def _facts(run: Run | Study) -> dict[str, Any]:
+    """What the run's index says of itself, if it is there."""
+    path = run.data / "index.json"
+    return read_json(path, "Index it again.") if path.is_file() else {}
+
+
+def _reader(run: Run | Study) -> dict[str, Any] | None:
     """What the run's own files did not say (``medcl index --set reader.…``) holds for new ones."""
     private = run.data / "private"
     return reader_settings(private) if (private / "archive.json").is_file() else None
@@ -80,11 +136,17 @@ def _escaped(name: str) -> str:
     return "".join(f"[{c}]" if c in "*?[" else c for c in name)
 
 
-def _base(run: Run, paths: Sequence[Path]) -> Path:
+def _base(run: Run | Study, paths: Sequence[Path]) -> Path:
     """Where keys of records begin: the run's archive if all lie in it, else what they share."""
-    facts = run.data / "private" / "archive.json"
-    if facts.is_file():
-        archive = Path(str(read_json(facts, "Index it again.").get("archive", "")))
-        if archive.is_absolute() and all(path.is_relative_to(archive) for path in paths):
-            return archive
+    archive = _archive(run)
+    if archive is not None and all(path.is_relative_to(archive) for path in paths):
+        return archive
     return Path(os.path.commonpath([path.parent for path in paths]))
+
+
+def _archive(run: Run | Study) -> Path | None:
+    """The archive of the run's index, if that is known."""
+    facts = run.data / "private" / "archive.json"
+    told = read_json(facts, "Index it again.") if facts.is_file() else {}
+    archive = Path(str(told.get("archive", "")))
+    return archive if archive.is_absolute() else None

@@ -13,11 +13,10 @@ from typing import Any
 
 import polars as pl
 
-from medcl import recipe as recipes
 from medcl.errors import MedclError
 from medcl.evaluate.places import Places
 from medcl.evaluate.result import ProbeResult
-from medcl.report.commands import without_paths
+from medcl.private import command_without_paths, recipe_without_paths
 from medcl.run import Run
 
 
@@ -172,7 +171,7 @@ def method_card(run: Run) -> MethodCard:
         method=recipe.part("method").name,
         encoder=recipe.part("encoder").name,
         parameters=_parameters(run.path / "encoder.safetensors"),
-        recipe=recipes.dump(recipe),
+        recipe=recipe_without_paths(recipe),
         facts=training,
         warnings=[str(w) for w in facts.get("warnings", [])],
     )
@@ -234,13 +233,16 @@ def reproduce(run: Run, result: ProbeResult | Absent) -> Reproduce:
         ("index", f"medcl index ARCHIVE --plugin {run.recipe.plugin} --out IDX"),
         (
             "pretrain",
-            without_paths(str(facts.get("command") or ""))
+            command_without_paths(str(facts.get("command") or ""))
             or "medcl pretrain RUN/recipe.yaml --data IDX --out RUN",
         ),
     ]
     if isinstance(result, ProbeResult):
         commands.append(
-            ("probe", without_paths(result.command) or f"medcl probe RUN --task {result.task}")
+            (
+                "probe",
+                command_without_paths(result.command) or f"medcl probe RUN --task {result.task}",
+            )
         )
         versions |= result.versions
     commands.append(("report", "medcl report RUN"))

@@ -10,14 +10,12 @@ from pathlib import Path
 import medcl
 from medcl import recipe as recipes
 from medcl.archive.atomic import write_text
-from medcl.archive.reading import read_json
+from medcl.errors import MedclError
 from medcl.finetune.explain import FOLDER
 from medcl.finetune.result import FinetuneResult
-from medcl.finetune.trained import WHERE
-from medcl.recipe import text
+from medcl.private import command_without_paths, recall, recipe_without_paths
 from medcl.report import cards, model_card, plots, questioned, tested
 from medcl.report.cards import Absent
-from medcl.report.commands import without_paths
 from medcl.report.report import environment
 
 PICTURES = 12
@@ -61,8 +59,9 @@ def write(study: Path, out: Path) -> Path:
             about=recipe.about,
             paper=recipe.paper,
             encoder=recipe.encoder.name if recipe.encoder else "",
-            recipe=text(study / "recipe.yaml"),
-            command=without_paths(result.command) or "medcl finetune IDX -r RECIPE.yaml --out OUT",
+            recipe=recipe_without_paths(recipe),
+            command=command_without_paths(result.command)
+            or "medcl finetune IDX -r RECIPE.yaml --out OUT",
             version=medcl.__version__,
             written=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         )
@@ -73,8 +72,10 @@ def write(study: Path, out: Path) -> Path:
 
 def _index(study: Path) -> Path | None:
     """Where the study's index was, if that is known."""
-    path = study / WHERE
-    return Path(read_json(path, "medcl finetune")["data"]) if path.is_file() else None
+    try:
+        return recall(study).data
+    except MedclError:
+        return None
 
 
 def pictures(study: Path) -> list[Picture]:

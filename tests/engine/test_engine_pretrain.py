@@ -45,7 +45,7 @@ def test_run_directory_is_complete(healthy, index):
     run = Run.open(healthy.path)
     assert run.recipe == healthy.recipe
     assert run.facts["finished"] is True
-    assert run.facts["command"] == "medcl pretrain tiny"
+    assert run.facts["command"] == "medcl pretrain RECIPE.yaml"
     assert run.data == index.resolve()
     assert {"medcl", "torch", "lightning"} <= run.facts["versions"].keys()
     assert run.facts["samples_per_second"] > 0

@@ -8,8 +8,10 @@ import polars as pl
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from medcl.archive.index import Index, build
 from medcl.errors import UsageError
-from medcl.evaluate.anomaly import anomaly, conformal, score
+from medcl.evaluate.anomaly import OTHER_KEY, anomaly, conformal, score
+from medcl.plugin import Plugin
 from medcl.run import Run
 
 
@@ -61,6 +63,23 @@ def test_the_stated_rate_is_about_what_comes(digits_run: Run, tmp_path: Path, ho
     facts = json.loads((tmp_path / "out" / "anomaly.json").read_text())
     assert facts["test_patients"] == found.test_patients > 0
     assert set(found.items["item"]) == set(table["item"])
+
+
+def test_another_index_is_known_by_its_key(
+    digits_run: Run, digits_index: Path, toy: Plugin, tmp_path: Path
+) -> None:
+    """Under the same key nobody is their own neighbour; under another, that cannot be told."""
+    archive = Index.open(digits_index).archive
+    (tmp_path / "key").write_text("quite another secret key")
+    made = {}
+    for name, key in (("same", digits_index.parent / "key"), ("other", tmp_path / "key")):
+        build(archive, tmp_path / f"idx_{name}", toy, key_file=key)
+        made[name] = anomaly(digits_run, tmp_path / name, data=tmp_path / f"idx_{name}")
+    assert made["same"].notes == ()
+    assert made["other"].notes == (OTHER_KEY,)
+    facts = json.loads((tmp_path / "other" / "anomaly.json").read_text())
+    assert facts["notes"] == [OTHER_KEY]
+    assert made["other"].unusual < made["same"].unusual, "everybody met themselves"
 
 
 def test_the_nearest_neighbour_score_is_the_largest_cosine() -> None:

@@ -20,6 +20,7 @@ from medcl import plugin as plugins
 from medcl import recipe as recipes
 from medcl.archive.index import Index, build
 from medcl.archive.splits import split
+from medcl.private import remember
 from medcl.run import Run, build_encoder, load_samples
 
 WRITERS, EACH = 12, 60
@@ -67,7 +68,8 @@ def make_run(index: Path, out: Path, **changes: object) -> Run:
 
     out.mkdir(parents=True)
     (out / "recipe.yaml").write_text(recipes.dump(recipe), encoding="utf-8")
-    facts = {"finished": True, "data": str(index), "command": "toy", "versions": {"medcl": "test"}}
+    remember(out, data=index)
+    facts = {"finished": True, "command": "toy", "versions": {"medcl": "test"}}
     (out / "run.json").write_text(json.dumps(facts), encoding="utf-8")
     frame = pl.DataFrame({"patient": list(parts), "split": list(parts.values())})
     frame.write_parquet(out / "split.parquet")

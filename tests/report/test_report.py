@@ -19,9 +19,9 @@ from medcl.evaluate.bootstrap import Interval
 from medcl.evaluate.probe import probe
 from medcl.evaluate.result import ProbeResult, direction, show
 from medcl.plugin import Plugin, Task
+from medcl.private import command_without_paths
 from medcl.report import cards, plots
 from medcl.report import samples as pictures
-from medcl.report.commands import without_paths
 from medcl.report.report import write
 from medcl.report.tested import SHOWN
 from medcl.run import Run
@@ -220,8 +220,8 @@ def test_a_regression_has_a_report(
 def test_missing_parts_say_what_to_run(copied: Run) -> None:
     shutil.rmtree(copied.path / "probe")
     (copied.path / "metrics.csv").unlink()
-    facts = {**copied.facts, "data": "/nowhere/index"}
-    (copied.path / "run.json").write_text(json.dumps(facts))
+    where = copied.path / "private" / "where.json"
+    where.write_text(json.dumps(json.loads(where.read_text()) | {"data": "/nowhere/index"}))
     page = Page(write(copied, copied.path / "report.html").read_text("utf-8"))
     assert set(page.ids) == set(SECTIONS) - {"labels", "classes"}
     assert "Make it with medcl probe RUN" in page.text
@@ -275,10 +275,10 @@ def test_a_recipe_is_named_by_its_name_alone(monkeypatch: pytest.MonkeyPatch) ->
         ("/home/ann/mine.yaml", "RECIPE.yaml"),
         ("mine.yaml", "RECIPE.yaml"),
     ):
-        assert without_paths(f"medcl pretrain {recipe} --data x --out y") == (
+        assert command_without_paths(f"medcl pretrain {recipe} --data x --out y") == (
             f"medcl pretrain {shown} --data IDX --out RUN"
         )
-    assert without_paths("medcl 'pretrain") == without_paths("") == ""
+    assert command_without_paths("medcl 'pretrain") == command_without_paths("") == ""
 
 
 def test_a_missing_label_or_a_damaged_encoder_costs_one_section(

@@ -121,8 +121,8 @@ def copied(hostile_study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_what_is_missing_costs_its_own_section(copied: Path) -> None:
     shutil.rmtree(copied / "evaluation")
-    where = json.loads((copied / "where.json").read_text())
-    (copied / "where.json").write_text(json.dumps(where | {"data": "/nowhere/idx"}))
+    where = copied / "private" / "where.json"
+    where.write_text(json.dumps(json.loads(where.read_text()) | {"data": "/nowhere/idx"}))
     made = Page(finetuned.write(copied, copied / "report.html").read_text(encoding="utf-8"))
     assert made.ids == SECTIONS
     assert "medcl evaluate STUDY" in made.text

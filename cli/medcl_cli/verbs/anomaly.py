@@ -54,6 +54,8 @@ def anomaly(
             "on test patients": _test(found.on_test, found.test_patients),
         },
     )
+    for note in found.notes:
+        typer.echo(note)
 
 
 def _test(rate: object, patients: int) -> str:

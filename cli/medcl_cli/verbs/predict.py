@@ -8,10 +8,11 @@ from typing import Annotated, Literal
 import typer
 
 from medcl_cli import show
+from medcl_cli.verbs.pretrain import Settings
 
 
 def predict(
-    run: Annotated[Path, typer.Argument(help="A finished run.")],
+    run: Annotated[Path, typer.Argument(help="A finished run; or a study of finetune.")],
     records: Annotated[
         list[Path] | None,
         typer.Argument(help="Recordings (files, or their names without suffix) and folders."),
@@ -36,6 +37,7 @@ def predict(
     wait: Annotated[
         float, typer.Option(help="Stream: seconds without new samples after which a file is over.")
     ] = 10.0,
+    settings: Settings = None,
     embeddings: Annotated[bool, typer.Option(help="Keep the embeddings too.")] = True,
     paths: Annotated[
         bool, typer.Option(help="Name the recordings. A path may identify a person.")
@@ -50,14 +52,16 @@ def predict(
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
     json: show.Json = False,
 ) -> None:
-    """Embeddings, class probabilities and anomaly scores of new recordings, window by window.
+    """Class probabilities of new recordings; by a run also embeddings and anomaly scores.
+
+    Of a study, the mean over its folds: of those that did not see a person, where one took part.
 
     Examples: medcl predict run night.hea --out preds.parquet ·
-    cat ppg.csv | medcl predict run --follow - --fs 64
+    medcl predict study new/ --out p.parquet · cat ppg.csv | medcl predict run --follow - --fs 64
     """
     from medcl.doctor import cores
     from medcl.errors import UsageError
-    from medcl.run import Run
+    from medcl.predict.folds import opened
 
     if follow is not None:
         from medcl.predict.follow import follow as predict_stream
@@ -66,7 +70,7 @@ def predict(
             raise UsageError("Give recordings or --follow, not both.")
         names = [name.strip() for name in columns.split(",")] if columns else None
         predict_stream(
-            Run.open(run),
+            opened(run),
             follow,
             out,
             fs=fs,
@@ -84,10 +88,11 @@ def predict(
     if not records or out is None:
         raise UsageError("Give recordings and --out TABLE.parquet, or --follow FILE.")
     made = predict_files(
-        Run.open(run),
+        opened(run),
         records,
         out,
         task=task,
+        settings=settings or (),
         embeddings=embeddings,
         paths=paths,
         key_file=key_file,
@@ -100,6 +105,8 @@ def predict(
         return
     facts = {k: v for k, v in vars(made).items() if k not in ("rejects", "notes")}
     show.facts("Predictions", {**facts, "rejected": sum(made.rejects.values())})
+    for note in made.notes:
+        typer.echo(note)
     if made.rejects:
         rows = sorted(made.rejects.items(), key=lambda row: -row[1])
         show.table("Rejected", ["recordings", "why"], [[n, why] for why, n in rows])

@@ -1,0 +1,249 @@
+"""medcl predict with a study: folds averaged, and nobody judged by who learnt from them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from medcl.archive.index import Index
+from medcl.errors import UsageError
+from medcl.finetune.batches import tensors
+from medcl.finetune.finetune import finetune, opened
+from medcl.finetune.predictions import probabilities
+from medcl.finetune.trained import Study
+from medcl.predict import folds
+from medcl.predict.batch import ASSIGNED, OTHER_KEY, predict
+from medcl.run import Run
+
+sys.path.append(str(Path(__file__).parents[1] / "engine"))
+import tiny_engine
+
+SMALL = ("finetune.epochs=2", "finetune.bootstraps=100", "finetune.batch_size=64")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Digits of forty synthetic persons, a run on them, a study of odd and even in three folds."""
+    from medcl.engine.pretrain import pretrain
+
+    folder = tmp_path_factory.mktemp("study")
+    (folder / "key").write_text("synthetic patients have no secrets")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MEDCL_KEY_FILE", str(folder / "key"))
+        tiny_engine.install(patch.setattr)
+        index = tiny_engine.index(folder)
+        run = pretrain(tiny_engine.recipe({"trainer": {"steps": 20}}), index, folder / "run")
+        table = folder / "labels.csv"
+        table.write_text("key,parity\n" + "".join(f"p{n:02},{LABEL[n % 2]}\n" for n in range(40)))
+        source = opened(run.path, None, [*SMALL, "finetune.folds=3", "finetune.label=parity"])
+        finetune(source, folder / "study", labels=table)
+        own = opened(run.path, None, [*SMALL, "finetune.label=digit"])
+        finetune(own, folder / "split", labels=None)
+        yield folder
+
+
+LABEL = ("even", "odd")
+
+
+@pytest.fixture
+def stranger(home: Path, tmp_path: Path) -> Path:
+    """A recording of somebody who took no part."""
+    rows = np.load(home / "archive" / "p00.npy")
+    np.save(tmp_path / "someone.npy", rows[::-1].copy())
+    return tmp_path / "someone.npy"
+
+
+def by_hand(study: Study, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(folds, N, C) probabilities, and (folds,) thresholds."""
+    facts = [json.loads((fold / "fold.json").read_text()) for fold in study.folds]
+    made = []
+    for fold, told in zip(study.folds, facts, strict=True):
+        scores = study.model(fold, {"x": x[:2]}).predict(tensors({"x": x}))["scores"].numpy()
+        made.append(probabilities(told["outputs"]["kind"], scores, told["temperature"]))
+    return np.stack(made), np.array([told["threshold"] for told in facts])
+
+
+def placed(table: pl.DataFrame) -> pl.DataFrame:
+    """With the item and the place in it: the tiny plugin counts samples over what it is given."""
+    number = pl.col("sample").str.split(":").list.last().cast(pl.Int64)
+    item = pl.col("sample").str.split(":").list.first()
+    return table.with_columns(item=item, place=number.rank("ordinal").over(item).cast(pl.Int64))
+
+
+def test_a_stranger_is_judged_by_the_mean_of_all_folds(
+    home: Path, stranger: Path, tmp_path: Path
+) -> None:
+    study = folds.opened(home / "study")
+    assert isinstance(study, Study)
+    out = tmp_path / "p.parquet"
+    made = predict(study, [stranger], out)
+    table = pl.read_parquet(out)
+    each, threshold = by_hand(study, np.load(stranger)[:, :64])
+    p = table.select("p.even", "p.odd").to_numpy()
+    np.testing.assert_allclose(p, each.mean(axis=0), atol=1e-5)
+    assert table["threshold"].to_list() == pytest.approx([threshold.mean()] * len(table))
+    want = np.where(each.mean(axis=0)[:, 1] >= threshold.mean(), "odd", "even")
+    assert table["said"].to_list() == want.tolist()
+    assert table["folds"].unique().to_list() == [3]
+    assert table["seen"].unique().to_list() == [False]
+    assert "embedding" not in table.columns
+    assert "anomaly" not in table.columns
+    assert made.notes == ()
+    record = pl.read_parquet(tmp_path / "p.records.parquet").row(0, named=True)
+    assert record["p.odd"] == pytest.approx(p[:, 1].mean(), abs=1e-5)
+    assert record["said"] == ("odd" if p[:, 1].mean() >= threshold.mean() else "even")
+    assert (record["folds"], record["seen"], record["windows"]) == (3, False, len(table))
+    assert pl.read_parquet(tmp_path / "p.patients.parquet")["folds"].to_list() == [3]
+
+
+def test_who_took_part_is_judged_by_the_fold_that_tested_them(home: Path, tmp_path: Path) -> None:
+    study = Study.open(home / "study")
+    out = tmp_path / "p.parquet"
+    made = predict(study, [home / "archive"], out)
+    table = pl.read_parquet(out)
+    assert table["folds"].unique().to_list() == [1]
+    assert not table["seen"].any()
+    assert made.notes[0].startswith("40 of 40 patients took part in the study: they are judged")
+    tested = pl.concat([study.tested(fold) for fold in study.folds])
+    temperature = {
+        key: json.loads((fold / "fold.json").read_text())["temperature"]
+        for fold in study.folds
+        for key in study.tested(fold)["id"]
+    }
+    scores = tested.select("^score.*$").to_numpy()
+    t = np.array([temperature[key] for key in tested["id"]])[:, None]
+    want = pl.DataFrame({"sample": tested["id"], "p": probabilities("binary", scores / t)[:, 1]})
+    both = placed(table).join(placed(want), on=("item", "place"), validate="1:1")
+    assert len(both) == len(table) == len(want)
+    np.testing.assert_allclose(both["p.odd"], both["p"], atol=1e-5)
+
+
+def test_where_every_model_learnt_from_somebody_it_is_said(home: Path, tmp_path: Path) -> None:
+    """A study of one held-out split: its training patients are known to its only model."""
+    study = Study.open(home / "split")
+    made = predict(study, [home / "archive"], tmp_path / "p.parquet")
+    people = pl.read_parquet(tmp_path / "p.patients.parquet")
+    (fold,) = study.folds
+    sides = pl.read_parquet(fold / "split.parquet")
+    learnt = set(sides.filter(pl.col("side") != "test")["patient"])
+    assert set(people.filter("seen")["patient"]) == learnt
+    assert people["folds"].unique().to_list() == [1]
+    assert f"{len(learnt)} of 40 patients were learnt from by every model" in made.notes[0]
+    assert made.notes[1].startswith("Pretraining saw ")
+
+
+def test_under_another_key_nobody_can_tell(home: Path, tmp_path: Path) -> None:
+    other = tmp_path / "key"
+    other.write_text("quite another secret key")
+    study = Study.open(home / "study")
+    made = predict(study, [home / "archive"], tmp_path / "p.parquet", key_file=other)
+    table = pl.read_parquet(tmp_path / "p.parquet")
+    assert made.notes == (OTHER_KEY,)
+    assert table["folds"].unique().to_list() == [3]
+    assert table["seen"].null_count() == len(table)
+
+
+def test_patients_by_path_are_the_same_only_at_the_same_place(
+    home: Path, stranger: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = Study.open(home / "study")
+    facts = study.data / "index.json"
+    before = facts.read_text()
+    try:
+        pattern = r"^(?P<patient>p\d\d)\."
+        facts.write_text(json.dumps(json.loads(before) | {"patient_from": pattern}))
+        inside = predict(study, [home / "archive" / "p01.npy"], tmp_path / "p.parquet")
+        assert ASSIGNED not in inside.notes
+        assert pl.read_parquet(tmp_path / "p.parquet")["folds"].unique().to_list() == [1]
+        assert predict(study, [stranger], tmp_path / "q.parquet").notes == (ASSIGNED,)
+        assert predict(study, [study.data], tmp_path / "r.parquet").notes[0] not in (ASSIGNED, "")
+    finally:
+        facts.write_text(before)
+
+
+def test_an_index_is_taken_as_it_is(home: Path, tmp_path: Path) -> None:
+    study = Study.open(home / "study")
+    predict(study, [home / "archive"], tmp_path / "p.parquet")
+    predict(study, [home / "index"], tmp_path / "q.parquet", settings=["dataset.extra=3"])
+    files, some = (pl.read_parquet(tmp_path / f"{n}.parquet") for n in "pq")
+    assert set(some["patient"]) == set(Index.open(home / "index").items["patient"])
+    assert some["item"].value_counts()["count"].unique().to_list() == [3]
+    both = placed(some).join(placed(files), on=("item", "place"))
+    assert len(both) == len(some)
+    np.testing.assert_allclose(both["p.odd"], both["p.odd_right"], atol=1e-6)
+    with pytest.raises(UsageError, match="only dataset"):
+        predict(study, [home / "index"], tmp_path / "q.parquet", settings=["prepare.crash=p01"])
+
+
+def test_one_fold_alone(home: Path, stranger: Path, tmp_path: Path) -> None:
+    one = folds.opened(home / "study" / "folds" / "r0f1")
+    assert isinstance(one, Study)
+    predict(one, [stranger], tmp_path / "p.parquet")
+    each, _ = by_hand(Study.open(home / "study"), np.load(stranger)[:, :64])
+    p = pl.read_parquet(tmp_path / "p.parquet").select("p.even", "p.odd").to_numpy()
+    np.testing.assert_allclose(p, each[1], atol=1e-5)
+
+
+def test_a_study_needs_neither_its_run_nor_its_index(
+    home: Path, stranger: Path, tmp_path: Path
+) -> None:
+    predict(Study.open(home / "study"), [stranger], tmp_path / "p.parquet")
+    shutil.copytree(home / "study", tmp_path / "elsewhere")
+    where = tmp_path / "elsewhere" / "private" / "where.json"
+    told = json.loads(where.read_text())
+    where.write_text(json.dumps(told | {"data": "/gone/idx", "run": "/gone/run"}))
+    made = predict(Study.open(tmp_path / "elsewhere"), [stranger], tmp_path / "q.parquet")
+    assert made.notes == ()  # under the same key file
+    one, two = (pl.read_parquet(tmp_path / f"{n}.parquet")["p.odd"] for n in "pq")
+    np.testing.assert_allclose(one, two, atol=1e-6)
+
+
+def test_what_is_no_number_is_no_class(home: Path) -> None:
+    answers = folds.Folds(Study.open(home / "study"), "cpu", known=True)
+    x = np.load(home / "archive" / "p03.npy")[:4, :64]
+    x[1] = np.nan
+    columns, _ = answers({"x": x}, ["a"] * 4)
+    assert columns["said"].null_count() == 1
+    assert columns["said"][1] is None
+
+
+def test_what_is_impossible_is_said(home: Path, tmp_path: Path) -> None:
+    study = Study.open(home / "study")
+    with pytest.raises(UsageError, match="predicts parity, which it was trained for"):
+        predict(study, [home / "archive"], tmp_path / "p.parquet", task="digit")
+    shutil.copytree(home / "study", tmp_path / "several" / "1to5")
+    with pytest.raises(UsageError, match="several studies: give one of 1to5"):
+        folds.opened(tmp_path / "several")
+    survival = tmp_path / "several" / "1to5"
+    for fold in Study.open(survival).folds:
+        facts = json.loads((fold / "fold.json").read_text())
+        facts["outputs"]["kind"] = "cox"
+        (fold / "fold.json").write_text(json.dumps(facts))
+    with pytest.raises(UsageError, match=r"no common scale.*r0f0"):
+        folds.Folds(Study.open(survival), "cpu", known=True)
+    (survival / "finetune.json").unlink()
+    with pytest.raises(UsageError, match="Make one: medcl finetune"):
+        folds.opened(survival)
+    assert isinstance(folds.opened(home / "run"), Run)
+
+
+def test_the_command_line(home: Path, tmp_path: Path) -> None:
+    from medcl_cli.main import app
+
+    torch.set_num_threads(1)
+    asked = ["predict", str(home / "study"), str(home / "archive" / "p05.npy")]
+    done = CliRunner().invoke(app, [*asked, "--out", str(tmp_path / "p.parquet")])
+    assert done.exit_code == 0, done.output
+    assert "1 of 1 patients took part in the study" in done.output
+    assert len(pl.read_parquet(tmp_path / "p.parquet")) == len(
+        np.load(home / "archive" / "p05.npy")
+    )

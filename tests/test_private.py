@@ -1,0 +1,152 @@
+"""Paths may name persons: none of them is in what a run writes, shows or hands on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import stat
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from medcl.archive.index import Index
+from medcl.engine.pretrain import pretrain
+from medcl.errors import MedclError, UsageError
+from medcl.evaluate.probe import probe
+from medcl.export import export
+from medcl.finetune.finetune import finetune, opened
+from medcl.finetune.trained import Study
+from medcl.private import command_without_paths, recall, without_paths
+from medcl.report import finetuned, report, several
+from medcl.run import Run
+
+sys.path.append(str(Path(__file__).parent / "engine"))
+import tiny_engine
+
+PLANTED = "JANE_DOE"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A run that was probed, and a study, in a folder that names a person."""
+    made = tmp_path_factory.mktemp("private") / f"archive of {PLANTED}"
+    made.mkdir()
+    (made / "key").write_text("synthetic patients have no secrets")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MEDCL_KEY_FILE", str(made / "key"))
+        tiny_engine.install(patch.setattr)
+        index = tiny_engine.index(made)
+        said = f"medcl pretrain '{made}/r.yaml' --data '{index}' --out='{made}/run'"
+        run = pretrain(tiny_engine.recipe(), index, made / "run", command=said)
+        probe([run], task="digit", command=f"medcl probe '{run.path}' --task digit")
+        settings = ["finetune.epochs=1", "finetune.bootstraps=100", "finetune.label=digit"]
+        finetune(
+            opened(run.path, None, settings),
+            made / "study",
+            command=f"medcl finetune '{run.path}' --labels {PLANTED}.csv -s finetune.epochs=1",
+        )
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def small_maps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few points on the map of embeddings, which is not what is looked at here."""
+    for module in ("samples", "tested"):
+        monkeypatch.setattr(f"medcl.report.{module}.MAPPED", 20)
+
+
+def readable(root: Path) -> Iterator[tuple[Path, str]]:
+    """Everything below a folder but what is private, as text; tables by their values."""
+    for path in sorted(root.rglob("*")):
+        if path.is_file() and "private" not in path.relative_to(root).parts:
+            text = path.read_bytes().decode("utf-8", "replace")
+            if path.suffix == ".parquet":
+                text += str(pl.read_parquet(path).to_dicts())
+            yield path, text
+
+
+@pytest.mark.parametrize("name", ["run", "study", "index"])
+def test_what_is_written_names_nobody(folder: Path, name: str) -> None:
+    files = dict(readable(folder / name))
+    assert len(files) > 3
+    assert [str(p) for p, text in files.items() if PLANTED in text] == []
+
+
+@pytest.mark.parametrize("name", ["run", "study"])
+def test_what_must_stay_is_the_owner_s_alone(folder: Path, name: str) -> None:
+    private = folder / name / "private"
+    assert stat.S_IMODE(private.stat().st_mode) == 0o700
+    assert [stat.S_IMODE(path.stat().st_mode) for path in private.iterdir()] == [0o600]
+    where = recall(folder / name)
+    assert where.data == folder / "index"
+    assert where.key == Index.open(folder / "index").key_check
+    assert PLANTED in json.loads((private / "where.json").read_text())["command"]
+    assert Study.open(folder / "study").run == Run.open(folder / "run")
+
+
+def test_what_is_handed_on_names_nobody(folder: Path, tmp_path: Path) -> None:
+    run = Run.open(folder / "run")
+    report.write(run, tmp_path / "run.html")
+    finetuned.write(folder / "study", tmp_path / "study.html")
+    several.write([folder / "run", folder / "study"], tmp_path / "both.html")
+    export(run, tmp_path / "hf", to="huggingface-folder")
+    export(run, tmp_path / "script", to="torchscript")
+    files = dict(readable(tmp_path))
+    assert {p.name for p in files} >= {"run.html", "study.html", "README.md", "encoder.json"}
+    assert [str(p) for p, text in files.items() if PLANTED in text or str(folder) in text] == []
+    assert "medcl finetune PATH --labels PATH -s finetune.epochs=1" in (
+        tmp_path / "study.html"
+    ).read_text("utf-8")
+    assert not list(tmp_path.rglob("private"))
+
+
+def test_earlier_runs_and_studies_still_open(folder: Path, tmp_path: Path) -> None:
+    """They kept the index in run.json, or in where.json."""
+    for name in ("run", "study"):
+        shutil.copytree(folder / name, tmp_path / name)
+        shutil.rmtree(tmp_path / name / "private")
+    with pytest.raises(MedclError, match="came without its private folder"):
+        _ = Run.open(tmp_path / "run").data
+    facts = json.loads((tmp_path / "run" / "run.json").read_text())
+    told = facts | {"data": str(folder / "index"), "command": f"medcl pretrain /{PLANTED}/x.yaml"}
+    (tmp_path / "run" / "run.json").write_text(json.dumps(told))
+    where = {"data": str(folder / "index"), "run": str(tmp_path / "run")}
+    (tmp_path / "study" / "where.json").write_text(json.dumps(where))
+    assert Run.open(tmp_path / "run").data == folder / "index"
+    assert recall(tmp_path / "run").key == Index.open(folder / "index").key_check
+    study = Study.open(tmp_path / "study")
+    assert study.data == folder / "index"
+    assert study.run == Run.open(tmp_path / "run")
+    again = pretrain(study.run.recipe, folder / "index", tmp_path / "run")
+    assert again.facts["finished"]
+    with pytest.raises(UsageError, match="holds a run on other data"):
+        pretrain(study.run.recipe, folder, tmp_path / "run")
+    report.write(again, tmp_path / "report.html")
+    assert PLANTED not in (tmp_path / "report.html").read_text("utf-8")
+
+
+def test_settings_are_shown_without_places(tmp_path: Path) -> None:
+    (tmp_path / "bags").mkdir()
+    settings = {
+        "bags": str(tmp_path / "bags"), "home": "~/JANE", "up": "../JANE", "win": "C:\\JANE",
+        "model": "hf-hub:lab/model", "unit": "mV/s", "list": [str(tmp_path), 3], "none": None,
+    }  # fmt: skip
+    assert without_paths(settings) == {
+        "bags": "PATH", "home": "PATH", "up": "PATH", "win": "PATH",
+        "model": "hf-hub:lab/model", "unit": "mV/s", "list": ["PATH", 3], "none": None,
+    }  # fmt: skip
+
+
+def test_a_bare_name_that_exists_is_a_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(PLANTED).mkdir()
+    Path("5").mkdir()
+    shown = command_without_paths(
+        f"medcl finetune idx --instances {PLANTED} --split {PLANTED} --folds 5 --device cpu"
+    )
+    assert shown == "medcl finetune PATH --instances PATH --split PATH --folds 5 --device cpu"
