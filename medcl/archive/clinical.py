@@ -46,6 +46,41 @@ def table(
     return np.stack(columns, axis=1).astype(np.float32) if columns else None
 
 
+def row(
+    given: Mapping[str, str],
+    categories: Mapping[str, Sequence[Category]],
+    numbers: Mapping[str, tuple[float, float]],
+) -> NDArray[np.float32]:
+    """One row of `table` from values as people write them, what is not given missing: (columns,).
+
+    Raises:
+        UsageError: if the table has no such column, or the column no such value.
+    """
+    values: dict[str, Category | float | None] = dict.fromkeys([*categories, *numbers])
+    for name, text in given.items():
+        if name not in values:
+            raise UsageError(f"The table has no column '{name}'. {did_you_mean(name, values)}")
+        values[name] = _category(name, text, categories) if name in categories else _number(text)
+    made = table(pl.DataFrame({n: [v] for n, v in values.items()}), categories, numbers)
+    assert made is not None
+    filled: NDArray[np.float32] = made[0]
+    return filled
+
+
+def _category(name: str, text: str, categories: Mapping[str, Sequence[Category]]) -> Category:
+    known = {str(value).lower(): value for value in categories[name]}
+    if text.lower() not in known:
+        raise UsageError(f"'{name}' cannot be '{text}'. {did_you_mean(text.lower(), known)}")
+    return known[text.lower()]
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(f"'{text}' is no number.") from None
+
+
 def _column(items: pl.DataFrame, name: str) -> pl.Series:
     found = next((n for n in (name, LABEL + name) if n in items.columns), None)
     if found is None:

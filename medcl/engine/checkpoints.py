@@ -52,11 +52,16 @@ def step_of(path: Path) -> int:
     return int(path.stem.removeprefix("step-"))
 
 
-def encoder_weights(path: Path) -> dict[str, Tensor]:
-    """The encoder's part of a checkpoint."""
-    prefix = "method.encoder."
+def method_weights(path: Path, part: str = "") -> dict[str, Tensor]:
+    """The method's part of a checkpoint, or that of a part of it: ``"encoder."``."""
+    prefix = f"method.{part}"
     state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
     return {k.removeprefix(prefix): v.clone() for k, v in state.items() if k.startswith(prefix)}
+
+
+def encoder_weights(path: Path) -> dict[str, Tensor]:
+    """The encoder's part of a checkpoint."""
+    return method_weights(path, "encoder.")
 
 
 class Checkpoints(Callback):

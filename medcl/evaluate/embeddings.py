@@ -13,7 +13,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -307,12 +307,20 @@ def embed_run(
         "samples": len(samples),
         "made_from": fingerprint(run, samples),
     }
+
+    def make() -> Embeddings:
+        return embed(encoder, samples, batch_size=batch_size, device=device, workers=workers)
+
+    return remembered(out, meta, make)
+
+
+def remembered(out: Path, meta: Mapping[str, Any], make: Callable[[], Embeddings]) -> Embeddings:
+    """The embeddings in ``out``, if its ``made_from`` is that of ``meta``; else made and saved."""
     if (out / META).is_file():
         there = Embeddings.load(out)
         if there.meta.get("made_from") == meta["made_from"]:
             return there
-    made = embed(encoder, samples, batch_size=batch_size, device=device, workers=workers)
-    made = Embeddings(made.ids, made.items, made.patients, made.x, made.labels, meta)
+    made = replace(make(), meta=meta)
     made.save(out)
     return made
 

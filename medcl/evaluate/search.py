@@ -4,6 +4,9 @@ Similarity is (1 − pull) · cosine + pull · label agreement. At 0 it is the s
 it was pretrained; at 1 the label-shaped one: the overlap Σ √(p_c · q_c) (Bhattacharyya 1943) of the
 class probabilities that a linear model, fitted on training patients, gives to both. A knob at query
 time between the two is the idea of Stewart 2024 (arXiv 2412.05831), who train a second head for it.
+
+Of a run whose method sees two sides of a sample (`medcl.evaluate.sides`), the query can be looked
+at by one side and the cases by the other: an ECG finds PPGs, a picture finds clinical tables.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import polars as pl
@@ -20,14 +23,13 @@ from numpy.typing import NDArray
 
 from medcl.archive.conditions import meeting
 from medcl.archive.index import Index
-from medcl.errors import MedclError, UsageError
-from medcl.evaluate.embeddings import Embeddings, embed, embed_run, take, unit
+from medcl.errors import UsageError
+from medcl.evaluate.embeddings import Embeddings, take, unit
 from medcl.evaluate.nearest import Backend, nearest
-from medcl.predict.inputs import indexed
-from medcl.registry import did_you_mean
+from medcl.evaluate.query import Level, asked_for
+from medcl.evaluate.sides import bank_of, embed_side, sides_of
 from medcl.run import Run, load_samples
 
-Level = Literal["item", "sample"]
 FOLDER = "search"
 """In the run: the embeddings that are searched, made once."""
 
@@ -68,6 +70,7 @@ class Found:
         patients: whose.
         level: what was compared.
         pull: towards the labels.
+        sides: by which side the query was looked at, and by which the cases, if not by the encoder.
     """
 
     query: str
@@ -76,6 +79,7 @@ class Found:
     patients: int
     level: Level
     pull: float
+    sides: tuple[str, str] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON-ready values."""
@@ -94,6 +98,8 @@ def search(
     own_patient: bool = False,
     task: str | None = None,
     pull: float = 0.0,
+    source: str | None = None,
+    target: str | None = None,
     backend: Backend = "auto",
     batch_size: int = 512,
     device: str = "auto",
@@ -113,28 +119,43 @@ def search(
         own_patient: whether the query's own patient may be found.
         task: whose samples are searched, and whose labels ``pull`` follows.
         pull: 0 … 1, see the module's docstring.
+        source: by which of the method's two sides the query is looked at, such as "ecg" or "table";
+        target: and by which the cases are. One of them says the other; None of both: by the
+            run's encoder, as it is.
         backend: see `medcl.evaluate.nearest.nearest`.
         batch_size: samples a forward pass.
         device: see `medcl.evaluate.embeddings.embed`.
 
     Raises:
         UsageError: if the query is not found, a condition cannot be read or leaves nothing,
-            ``pull`` lacks a task, or the backend is not installed.
+            ``pull`` lacks a task, the run has no such sides, or the backend is not installed.
+        MedclError: if the run's method cannot be restored.
     """
     if not 0 <= pull <= 1 or k < 1:
         raise UsageError("pull must lie between 0 and 1, and k be at least 1.")
     if pull and task is None:
         raise UsageError("Say which labels to pull towards: --task.")
     index = Index.open(data or run.data)
-    bank = embed_run(
-        run, index.path, _cache(run, index, task), task=task, batch_size=batch_size, device=device
+    sides = sides_of(run, source, target)
+    asking, finding = sides or (None, None)
+
+    def look(side: str | None) -> Embeddings:
+        out = _cache(run, index, task, side)
+        size = batch_size
+        return bank_of(run, index.path, out, side, task=task, batch_size=size, device=device)
+
+    bank = look(finding)
+    questions = bank if asking == finding else look(asking)
+    asked = asked_for(
+        run, index, questions, query, side=asking, task=task, batch_size=batch_size, device=device
     )
-    name, asked, own, found_as = _query(run, index, bank, query, task, batch_size, device)
-    level = level or found_as
+    level = level or asked.level
     kept = set(meeting(index.items, where)["id"])
     fits = np.array([item in kept for item in bank.items], bool)
+    if finding is not None:
+        fits &= bank.x.any(axis=1)  # the others have not this side
     if not own_patient:
-        fits &= ~np.isin(np.asarray(bank.patients), own)
+        fits &= ~np.isin(np.asarray(bank.patients), asked.patients)
     allowed = np.flatnonzero(fits)
     if not len(allowed):
         raise UsageError("No sample is left to search: loosen --where.")
@@ -142,21 +163,27 @@ def search(
     owners = [bank.patients[members[0]] for members in groups]
     if pull:
         assert task is not None
-        near = _pulled(run, bank, asked, groups, task, pull)
+        cosine = unit(_means(bank, groups)) @ unit(asked.x[None])[0]
+        theirs = _probabilities(run, bank, task, finding)
+        asks = theirs if asking == finding else _probabilities(run, questions, task, asking)
+        ours = asks(asked.x[None])[0]  # (C,)
+        classes = np.stack([theirs(bank.x[members]).mean(0) for members in groups])  # (G, C)
+        near = (1 - pull) * cosine + pull * np.sqrt(np.clip(ours * classes, 0, None)).sum(1)
         ranked = [(int(g), float(near[g])) for g in np.argsort(-near, kind="stable")]
         chosen = _first(ranked, owners, k, per_patient)
     else:
-        chosen = _nearest(_means(bank, groups), asked, owners, k, per_patient, backend)
+        chosen = _nearest(_means(bank, groups), asked.x, owners, k, per_patient, backend)
     return Found(
-        query=name,
+        query=asked.name,
         hits=[
-            _hit(index, bank, asked, groups[group], rank, similarity)
+            _hit(index, bank, asked.x, groups[group], rank, similarity)
             for rank, (group, similarity) in enumerate(chosen, 1)
         ],
         searched=len(allowed),
         patients=len(set(owners)),
         level=level,
         pull=pull,
+        sides=sides,
     )
 
 
@@ -195,60 +222,10 @@ def _first(
     return chosen
 
 
-def _cache(run: Run, index: Index, task: str | None) -> Path:
-    name = hashlib.sha256(f"{index.path.resolve()}\0{task}".encode()).hexdigest()[:12]
+def _cache(run: Run, index: Index, task: str | None, side: str | None) -> Path:
+    what = f"{index.path.resolve()}\0{task}" + (f"\0{side}" if side is not None else "")
+    name = hashlib.sha256(what.encode()).hexdigest()[:12]
     return run.path / FOLDER / name
-
-
-def _query(
-    run: Run,
-    index: Index,
-    bank: Embeddings,
-    query: str,
-    task: str | None,
-    batch_size: int,
-    device: str,
-) -> tuple[str, NDArray[np.float32], list[str], Level]:
-    """What the query may be called, its embedding (D,), its patients, and what it is."""
-    items = np.asarray(bank.items)
-    place = {sample: p for p, sample in enumerate(bank.ids)}
-    if query in place:
-        return query, unit(bank.x[[place[query]]])[0], [bank.patients[place[query]]], "sample"
-    item = query if query in set(bank.items) else _by_path(index, query)
-    if item is not None:
-        at = np.flatnonzero(items == item)
-        if not len(at):
-            raise UsageError(f"{query} is in the index, but gives no samples to compare.")
-        return item, unit(bank.x[at]).mean(0), [bank.patients[at[0]]], "item"
-    if not Path(query).exists():
-        raise UsageError(
-            f"{query} is no item or sample of {index.path}, and no file. "
-            f"{did_you_mean(query, list(index.items['id'][:1000]))}"
-        )
-    with indexed(run, [Path(query)]) as visited:
-        samples = load_samples(run.recipe, visited.path, task=task)
-        if not len(samples):
-            raise UsageError(f"{query} gives no samples to compare.")
-        x = embed(run.encoder(), samples, batch_size=batch_size, device=device, label="query").x
-        return "files", unit(x).mean(0), sorted(set(samples.patients)), "item"
-
-
-def _by_path(index: Index, query: str) -> str | None:
-    """The item with that key in the archive, given relative to it or as a whole path."""
-    try:
-        table, archive = index.paths, index.archive
-    except MedclError:  # an index without its private folder is searched by ids alone
-        return None
-    given = Path(query)
-    names = {query}
-    if given.is_absolute() and given.is_relative_to(archive):
-        names.add(given.relative_to(archive).as_posix())
-    elif given.exists() and given.resolve().is_relative_to(archive):
-        names.add(given.resolve().relative_to(archive).as_posix())
-    found = table.filter(
-        pl.col("key").is_in(names) | pl.col("files").list.eval(pl.element().is_in(names)).list.any()
-    )
-    return str(found["id"][0]) if len(found) else None
 
 
 def _groups(bank: Embeddings, allowed: NDArray[np.int64], level: Level) -> list[NDArray[np.int64]]:
@@ -263,29 +240,12 @@ def _groups(bank: Embeddings, allowed: NDArray[np.int64], level: Level) -> list[
     return np.split(allowed[order], starts[1:])
 
 
-def _pulled(
-    run: Run,
-    bank: Embeddings,
-    asked: NDArray[np.float32],
-    groups: Sequence[NDArray[np.int64]],
-    task: str,
-    pull: float,
-) -> NDArray[np.float32]:
-    """Similarity of every group to the query, part of it by labels: (G,)."""
-    cosine = unit(_means(bank, groups)) @ unit(asked[None])[0]
-    probability = _probabilities(run, bank, task)
-    ours = probability(asked[None])[0]  # (C,)
-    theirs = np.stack([probability(bank.x[members]).mean(0) for members in groups])  # (G, C)
-    agreement = np.sqrt(np.clip(ours * theirs, 0, None)).sum(1)
-    return ((1 - pull) * cosine + pull * agreement).astype(np.float32)
-
-
 def _means(bank: Embeddings, groups: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
     return np.stack([unit(bank.x[members]).mean(0) for members in groups])
 
 
 def _probabilities(
-    run: Run, bank: Embeddings, task: str
+    run: Run, bank: Embeddings, task: str, side: str | None
 ) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
     """Class probabilities by a linear model of unit embeddings, fitted on training patients."""
     from medcl.evaluate import linear
@@ -295,15 +255,17 @@ def _probabilities(
     truth = target(run.plugin.tasks[task], samples)
     if truth.kind not in ("binary", "multiclass"):
         raise UsageError(f"Task '{task}' has no classes to pull towards.")
-    side = run.split()
-    known = np.array([side.get(p) == "train" for p in samples.patients]) & truth.known
+    part = run.split()
+    known = np.array([part.get(p) == "train" for p in samples.patients]) & truth.known
     train = np.flatnonzero(known)
     if not len(train):
         raise UsageError(f"No training patient carries a label of task '{task}'.")
     if list(bank.ids) == list(samples.ids):
         x = bank.x[train]
     else:  # another index is searched
-        x = embed(run.encoder(), take(samples, train), label="labels").x
+        x = embed_side(run, take(samples, train), side, label="labels")
+    there = x.any(axis=1)  # of a sample without this side there is nothing to learn
+    x, train = x[there], train[there]
     patients = np.asarray(samples.patients)[train]
     fitted = linear.fit(unit(x), truth.at(train), patients, seed=run.recipe.seed)
     return lambda features: fitted.predict(unit(features))

@@ -73,7 +73,7 @@ class TwoTower(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.views = (View(),)
-        self.needs = (key,)
+        self.needs, self.sides = (key,), ("sample", key)
         self.other: nn.Module
         if tower == "table":
             self.other = TabularEncoder(
@@ -94,10 +94,9 @@ class TwoTower(nn.Module):
         self, views: Sequence[Tensor], batch: Mapping[str, Tensor], state: State
     ) -> dict[str, Tensor]:
         """See `medcl.methods.contract.Method.step`."""
-        beside = required(batch, self.key, "clip")
         h = self.encoder(views[0])  # (B, width)
         a = self.projector(h)  # (B, out)
-        b = self.other_projector(self.other(beside))  # (B, out)
+        b = self._beside(required(batch, self.key, "clip"))
         loss = clip(
             a,
             b,
@@ -106,6 +105,23 @@ class TwoTower(nn.Module):
             ranks=state.ranks,
         )
         return {"loss": loss, "embedding": h.detach(), "scale": self.log_scale.detach().exp()}
+
+    def project(self, batch: Mapping[str, Tensor], side: str) -> Tensor:
+        """See `medcl.methods.contract.Paired`."""
+        if side == self.sides[0]:
+            projected: Tensor = self.projector(self.encoder(batch["x"]))
+            return projected
+        beside = required(batch, self.key, "clip")
+        if isinstance(self.other, TabularEncoder):
+            there = self.other.known(beside).any(dim=1)
+        else:
+            there = (beside.nan_to_num() != 0).flatten(1).any(dim=1)
+        return torch.where(there.unsqueeze(1), self._beside(beside), 0.0)
+
+    def _beside(self, beside: Tensor) -> Tensor:
+        """What goes with the samples, projected: (B, out)."""
+        projected: Tensor = self.other_projector(self.other(beside))
+        return projected
 
     @torch.no_grad()
     def after_step(self, state: State) -> None:

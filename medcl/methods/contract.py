@@ -68,3 +68,26 @@ class Method(Protocol):
     def after_step(self, state: State) -> None:
         """Called after the optimiser moved: momentum copies, queues, prototypes."""
         ...
+
+
+@runtime_checkable
+class Paired(Protocol):
+    """A method that sees two sides of every sample (ECG and PPG, picture and table) in one space.
+
+    Attributes:
+        sides: what the two are called; none where a method around another finds it has none.
+    """
+
+    sides: Sequence[str]
+
+    def project(self, batch: Mapping[str, Tensor], side: str) -> Tensor:
+        """One side of samples as they are, in the space that both share.
+
+        Args:
+            batch: what the samples carry, ``x`` without any view taken.
+            side: one of ``sides``.
+
+        Returns:
+            (B, out), a row of zeros where a sample has not this side.
+        """
+        ...

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from medcl.errors import UsageError
-from medcl.methods.contract import Method, State
+from medcl.methods.contract import Method, Paired, State
 from medcl.methods.schedule import Curve, between
 from medcl.registry import checked, lookup
 
@@ -100,6 +100,16 @@ class Harmonised(nn.Module):
     def needs(self) -> Sequence[str]:
         """The wrapped method's needs."""
         return self.method.needs
+
+    @property
+    def sides(self) -> Sequence[str]:
+        """The wrapped method's, if it has two."""
+        return self.method.sides if isinstance(self.method, Paired) else ()
+
+    def project(self, batch: Mapping[str, Tensor], side: str) -> Tensor:
+        """The wrapped method's."""
+        assert isinstance(self.method, Paired)
+        return self.method.project(batch, side)
 
     def step(
         self, views: Sequence[Tensor], batch: Mapping[str, Tensor], state: State

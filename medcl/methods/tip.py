@@ -53,6 +53,7 @@ class TIP(nn.Module):
     """
 
     needs: tuple[str, ...] = ("table",)
+    sides: tuple[str, ...] = ("sample", "table")
 
     def __init__(
         self,
@@ -133,6 +134,15 @@ class TIP(nn.Module):
             asked,
             ranks=ranks,
         )
+
+    def project(self, batch: Mapping[str, Tensor], side: str) -> Tensor:
+        """See `medcl.methods.contract.Paired`: as ITC sees both, nothing of the table replaced."""
+        if side == self.sides[0]:
+            projected: Tensor = self.projector(self.encoder(batch["x"]))
+            return projected
+        table = required(batch, "table", "tip")
+        there = self.tabular.known(table).any(dim=1, keepdim=True)
+        return torch.where(there, self.table_projector(self.tabular(table)), 0.0)
 
     def after_step(self, state: State) -> None:
         """Nothing follows the optimiser."""

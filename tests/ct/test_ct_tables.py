@@ -14,6 +14,7 @@ from medcl.archive.index import Index, build
 from medcl.archive.store import prepare
 from medcl.engine.pretrain import pretrain
 from medcl.errors import UsageError
+from medcl.evaluate.search import search
 from medcl_ct.dataset import dataset
 from medcl_ct.plugin import plugin
 
@@ -101,3 +102,10 @@ def test_tip_trains_on_real_volumes_with_missing_values(joined: Index, tmp_path:
     for part in ("loss_itc", "loss_itm", "loss_mtr"):
         assert curves[part].is_finite().all(), part
     assert (curves["loss_mtr"] > 0).any()  # something was known, hidden and asked for
+    contrast = made.items.filter(pl.col("contrast"))["id"].to_list()
+    found = search(run, "contrast=true", target="sample", k=100)
+    assert found.patients == len(set(samples.patients)), "every volume can be found by a table"
+    known = (values[:, :2] >= 0).any(1) | np.isfinite(values[:, 2:]).any(1)
+    assert known.any()
+    across = search(run, contrast[0], source="sample", own_patient=True, k=100)
+    assert across.searched == known.sum(), "a volume without any value was found by its table"

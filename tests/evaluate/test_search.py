@@ -130,6 +130,11 @@ def test_an_unknown_query_is_one_clear_error(digits_run: Run) -> None:
         search(digits_run, "i_nothing")
 
 
+def test_one_tower_cannot_be_searched_across(digits_run: Run, index: Index) -> None:
+    with pytest.raises(UsageError, match="'simclr', which sees one side of a sample only"):
+        search(digits_run, index.items["id"][0], source="table")
+
+
 def test_the_page_shows_pictures_and_escapes(digits_run: Run, index: Index, tmp_path: Path) -> None:
     samples = load_samples(digits_run.recipe, digits_run.data)
     found = search(digits_run, samples.ids[5], k=4)

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 
 from medcl.errors import UsageError
 from medcl.methods.clip import TwoTower, restart
-from medcl.methods.contract import State
+from medcl.methods.contract import Paired, State
+from medcl.methods.harmonised import Harmonised
 from medcl.methods.tip import TIP, corrupt
 from medcl.nn.distributed import ALONE, Ranks
 
@@ -174,3 +175,28 @@ def test_corruption_takes_values_of_the_same_column():
     assert (mixed / 100).floor().eq(torch.arange(4.0)).all()
     assert 0.2 < (mixed != table).float().mean() < 0.4
     assert torch.equal(corrupt(table, 0.0), table)
+
+
+@pytest.mark.parametrize("kind", [TwoTower, TIP, Harmonised])
+def test_either_side_is_projected_and_where_it_is_not_there_the_row_is_zero(kind):
+    torch.manual_seed(0)
+    settings = {"method": "tip", "settings": TABLE} if kind is Harmonised else TABLE
+    method = kind(digits.cnn(), **settings).eval()
+    assert isinstance(method, Paired)
+    assert method.sides == ("sample", "table")
+    x, batch = digits.draw(6)
+    batch["x"] = x
+    a, b = (method.project(batch, side) for side in method.sides)
+    assert a.shape == b.shape == (6, 8)
+    batch["table"][[2, 4]] = math.nan
+    batch["table"][4, 0] = 1.0
+    holes = method.project(batch, "table")
+    assert (holes[2] == 0).all()
+    assert (holes[4] != 0).any(), "one value of the table is known"
+    torch.testing.assert_close(holes[[0, 1, 3, 5]], b[[0, 1, 3, 5]])
+    torch.testing.assert_close(method.project(batch, "sample"), a)
+
+
+def test_a_method_of_one_side_around_another_has_none():
+    method = Harmonised(digits.vit(), method="can")
+    assert method.sides == ()

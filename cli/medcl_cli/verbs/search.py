@@ -37,6 +37,14 @@ def search(
     pull: Annotated[
         float, typer.Option(min=0, max=1, help="From the pretrained space (0) to the labels' (1).")
     ] = 0.0,
+    source: Annotated[
+        str | None,
+        typer.Option("--from", help="Look at the query by this side of a two-tower run: ecg."),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option("--to", help="And at the cases by this one: the other, if not said."),
+    ] = None,
     backend: Annotated[str, typer.Option(help="auto, exact, faiss or hnswlib.")] = "auto",
     html: Annotated[Path | None, typer.Option(help="A page with the cases' pictures.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
@@ -44,7 +52,8 @@ def search(
 ) -> None:
     """Find the cases that are most like one, at most one a patient.
 
-    Example: medcl search run i_0f3a… --where "kvp>=100" --html cases.html
+    Examples: medcl search run i_0f3a… --where "kvp>=100" --html cases.html ·
+    medcl search run new_ecg.hea --from ecg --to ppg
     """
     from medcl.evaluate.search import search as find
     from medcl.run import Run, load_samples
@@ -61,6 +70,8 @@ def search(
         own_patient=own,
         task=task,
         pull=pull,
+        source=source,
+        target=target,
         backend=backend,  # type: ignore[arg-type]  # checked there
         device=device,
     )
@@ -77,4 +88,5 @@ def search(
     ]
     labels = list(found.hits[0].labels) if found.hits else []
     columns = ["rank", "similarity", "item", "sample", "patient", *labels]
-    show.table(f"Like {found.query}, of {found.patients} patients", columns, rows)
+    across = f" (from {found.sides[0]} to {found.sides[1]})" if found.sides else ""
+    show.table(f"Like {found.query}{across}, of {found.patients} patients", columns, rows)

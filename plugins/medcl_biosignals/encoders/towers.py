@@ -25,8 +25,13 @@ class TwoTowers(nn.Module):
 
     def present(self, x: Tensor) -> Tensor:
         """(B,) whether a window has a signal of both sensors."""
+        return self.heard(x).all(dim=1)
+
+    def heard(self, x: Tensor) -> Tensor:
+        """(B, 2) of which sensors a window has a signal."""
         there = (torch.nan_to_num(x) != 0).any(dim=-1)  # (B, C)
-        return there[:, : self.split].any(dim=1) & there[:, self.split :].any(dim=1)
+        parts = there[:, : self.split], there[:, self.split :]
+        return torch.stack([part.any(dim=1) for part in parts], dim=1)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, C, T) → (B, width)
         return torch.cat(self.both(x), dim=1)

@@ -30,13 +30,14 @@ class CrossModal(nn.Module):
     Args:
         encoder: ``two-towers``, whose halves embed the two sensors.
         recording: w; 0 for windows alone.
+        sides: what the two sensors are called, in the order of the encoder's channels.
         temperature: 1/s at the start.
         hidden: width of the projectors' hidden layers.
         out: width of the shared space.
         mask_same_patient: other windows of the same patient are no negatives of a window.
 
     Raises:
-        UsageError: if the encoder has no two towers.
+        UsageError: if the encoder has no two towers, or both sides the same name.
     """
 
     needs: tuple[str, ...] = ()
@@ -46,6 +47,7 @@ class CrossModal(nn.Module):
         encoder: nn.Module,
         *,
         recording: float = 1.0,
+        sides: tuple[str, str] = ("ecg", "ppg"),
         temperature: float = 0.07,
         hidden: int = 256,
         out: int = 128,
@@ -54,7 +56,9 @@ class CrossModal(nn.Module):
         super().__init__()
         if not isinstance(encoder, TwoTowers):
             raise UsageError("Method 'cross-modal' needs encoder.name=two-towers.")
-        self.encoder = encoder
+        if len(set(sides)) < 2:
+            raise UsageError(f"method.sides needs two different names, not {list(sides)}.")
+        self.encoder, self.sides = encoder, sides
         self.views = (View(),)
         self.projectors = nn.ModuleList(
             projector(encoder.width // 2, hidden, out) for _ in range(2)
@@ -91,6 +95,13 @@ class CrossModal(nn.Module):
             "recordings": recordings.detach(),
             "found": found,
         }
+
+    def project(self, batch: Mapping[str, Tensor], side: str) -> Tensor:
+        """See `medcl.methods.contract.Paired`."""
+        assert isinstance(self.encoder, TwoTowers)
+        number, x = self.sides.index(side), batch["x"]
+        z: Tensor = self.projectors[number](self.encoder.both(x)[number])
+        return torch.where(self.encoder.heard(x)[:, number, None], z, 0.0)
 
     @torch.no_grad()
     def after_step(self, state: State) -> None:
