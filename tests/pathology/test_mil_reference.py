@@ -256,7 +256,8 @@ def test_abmil_is_torchmils(torchmil: Any, gated: bool) -> None:
 
 class SmoothSVM(nn.Module):
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        return smooth_svm(logits, target[:, 0].long())
+        each = [smooth_svm(row[None], int(y)) for row, y in zip(logits, target[:, 0], strict=True)]
+        return torch.cat(each).mean()
 
 
 def test_clam_is_torchmils(torchmil: Any) -> None:

@@ -79,6 +79,17 @@ def segment_max(x: Tensor, bag: Tensor, bags: int) -> tuple[Tensor, Tensor]:
     )
 
 
+def ranked(scores: Tensor, bag: Tensor) -> Tensor:
+    """Positions (I,) that put each bag's instances in order, the highest score (I,) first.
+
+    Example:
+        >>> ranked(torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([0, 0, 1, 1]))
+        tensor([1, 0, 3, 2])
+    """
+    order = scores.argsort(descending=True, stable=True)
+    return order[bag[order].argsort(stable=True)]
+
+
 def weighted_sum(weights: Tensor, x: Tensor, bag: Tensor, bags: int) -> Tensor:
     """Σ_i w_i x_i over each bag: (I,) → (B, F), or (I, C) → (B, C, F).
 

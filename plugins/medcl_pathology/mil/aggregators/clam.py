@@ -10,7 +10,7 @@ from medcl.errors import UsageError
 from medcl.finetune.contract import Outputs
 from medcl_pathology.mil.attention import Attention
 from medcl_pathology.mil.bags import Bags, Pooled
-from medcl_pathology.mil.segments import segment_softmax, sizes, weighted_sum
+from medcl_pathology.mil.segments import ranked, segment_softmax, segment_sum, sizes, weighted_sum
 
 
 class ClamSB(nn.Module):
@@ -71,28 +71,27 @@ class ClamSB(nn.Module):
         return Pooled(embedding[:, 0], weights[:, 0], losses=losses)
 
     def _sorting(self, bags: Bags, scores: Tensor) -> Tensor:
+        """The instances' term, of all bags at once."""
         assert bags.y is not None
         member, exclusive = membership(bags.y, self.outputs)
-        counts = sizes(bags.bag, bags.count)
-        terms: list[Tensor] = []
-        for x, s, belongs in zip(bags.x.split(counts), scores.split(counts), member, strict=True):
-            if (k := min(self.k, len(x) // 2)) == 0:
-                continue
-            each = []
-            for c, (classifier, here) in enumerate(zip(self.inside, belongs.tolist(), strict=True)):
-                branch = s[:, min(c, s.shape[1] - 1)].detach()
-                most = branch.topk(k).indices
-                if here == 1:
-                    least = branch.topk(k, largest=False).indices
-                    target = torch.arange(2, device=x.device).flip(0).repeat_interleave(k)
-                    each.append(smooth_svm(classifier(x[torch.cat((most, least))]), target))
-                elif here == 0 and exclusive:
-                    each.append(smooth_svm(classifier(x[most]), torch.zeros_like(most)))
-            if each:
-                terms.append(torch.stack(each).sum() / (len(belongs) if exclusive else len(each)))
-        # What no bag trains gets a gradient of zero rather than none, which DDP would wait for.
-        zero = 0 * torch.stack([p.sum() for p in self.inside.parameters()]).sum()
-        return torch.stack(terms).mean() + zero if terms else zero
+        size = torch.tensor(sizes(bags.bag, bags.count), device=scores.device)
+        k = (size // 2).clamp_max(self.k)
+        rank = torch.arange(len(bags.bag), device=scores.device) - (size.cumsum(0) - size)[bags.bag]
+        highest, lowest = rank < k[bags.bag], rank >= (size - k)[bags.bag]
+        owner = bags.bag[highest]  # (P,) the bag of each instance picked, at either end
+        terms = []
+        for c, classifier in enumerate(self.inside):
+            order = ranked(scores[:, min(c, scores.shape[1] - 1)].detach(), bags.bag)
+            most, least = (classifier(bags.x[order[end]]) for end in (highest, lowest))
+            inside = (smooth_svm(most, 1) + smooth_svm(least, 0)) / 2
+            outside = smooth_svm(most, 0) if exclusive else torch.zeros_like(inside)
+            here = member[owner, c]  # NaN where unknown: neither in nor out
+            term = torch.where(here == 1, inside, torch.where(here == 0, outside, 0.0))
+            terms.append(segment_sum(term / k[owner], owner, bags.count))
+        told = member == 1  # (B, C)
+        classifiers = len(self.inside) if exclusive else told.sum(1).clamp_min(1)
+        taught = told.any(1) & (k > 0)
+        return (torch.stack(terms).sum(0) / classifiers)[taught].sum() / taught.sum().clamp_min(1)
 
 
 class ClamMB(ClamSB):
@@ -112,15 +111,14 @@ def membership(y: Tensor, outputs: Outputs) -> tuple[Tensor, bool]:
     return torch.where(y[:, None] >= 0, member, torch.nan), True
 
 
-def smooth_svm(scores: Tensor, target: Tensor) -> Tensor:
-    """Smooth top-1 SVM of two classes, τ = α = 1: mean of log(1 + e^{1 + s_other − s_true}).
+def smooth_svm(scores: Tensor, target: int) -> Tensor:
+    """Smooth top-1 SVM of two classes, τ = α = 1: log(1 + e^{1 + s_other − s_true}) of each row.
 
     Berrada 2018, arXiv 1802.07595, eq. 8. (Its code turns to the hinge, which it approaches, where
     the scores lie ln 1000 apart.)
 
     Args:
         scores: (N, 2).
-        target: (N,) 0 or 1.
+        target: 0 or 1, of all rows.
     """
-    true = scores.gather(1, target[:, None]).squeeze(1)
-    return F.softplus(1 + scores.sum(1) - 2 * true).mean()
+    return F.softplus(1 + scores[:, 1 - target] - scores[:, target])
