@@ -1,4 +1,4 @@
-"""What is asked for, as an embedding: an item or sample of an index, files, or values of a table."""
+"""What is asked for, as an embedding: a sample or item of an index, files, or a row of a table."""
 
 from __future__ import annotations
 
