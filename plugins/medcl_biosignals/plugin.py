@@ -69,7 +69,7 @@ plugin = Plugin(
     where="medcl_biosignals.where:where",
     stream="medcl_biosignals.streaming:stream",
     preview="medcl_biosignals.preview:preview",
-    preparation=2,
+    preparation=3,
     sample=Path(__file__).parent / "sample",
     demo="biosignals/demo",
 )

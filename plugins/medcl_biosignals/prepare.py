@@ -11,7 +11,7 @@ import numpy as np
 
 from medcl.errors import MedclError
 from medcl_biosignals.annotations import read_annotations
-from medcl_biosignals.detect import r_peaks
+from medcl_biosignals.detect import pulse_peaks, r_peaks
 from medcl_biosignals.filters import clean
 from medcl_biosignals.gaps import bridged, lost, runs, stretched
 from medcl_biosignals.leads import canonical, choose
@@ -23,7 +23,8 @@ from medcl_biosignals.readers.measures import factor, known_unit
 from medcl_biosignals.scan import settings_of
 from medcl_biosignals.vocabulary import Band, Vocabulary, camera, vocabulary
 
-_HEARTS = ("ECG", "PPG", "pressure")  # kinds to find beats in, the best first
+_PULSES = ("PPG", "pressure")
+_HEARTS = ("ECG", *_PULSES)  # kinds to find beats in, the best first
 
 
 def prepare(
@@ -123,7 +124,8 @@ def prepare(
         rhythms = marks.rhythms.copy()
         rhythms[:, 0] = np.rint(rhythms[:, 0] * (fs / counted))
     else:
-        positions = r_peaks(x[_hearts(lines)], fs)
+        kind, slots = _hearts(lines)
+        positions = (pulse_peaks if kind in _PULSES else r_peaks)(x[slots], fs)
         classes = np.full(len(positions), -1, dtype=np.int8)
     return {
         "x": _narrow(x, dtype),
@@ -223,13 +225,13 @@ def _parts(lines: list[_Line | None], x: np.ndarray, fs: float) -> np.ndarray:
     return np.stack([empty if part is None else part for part in made])
 
 
-def _hearts(lines: list[_Line | None]) -> list[int]:
-    """The slots to find beats in: all of the best kind there is; else all."""
+def _hearts(lines: list[_Line | None]) -> tuple[str, list[int]]:
+    """The kind to find beats in, the best there is, and its slots; else none, and all slots."""
     for kind in _HEARTS:
         slots = [n for n, line in enumerate(lines) if line is not None and line.kind == kind]
         if slots:
-            return slots
-    return [n for n, line in enumerate(lines) if line is not None]
+            return kind, slots
+    return "", [n for n, line in enumerate(lines) if line is not None]
 
 
 def _counted(recording: Recording, fields: Mapping[str, object]) -> float:

@@ -43,7 +43,7 @@ def pulses(x: NDArray[np.float32], fs: float) -> NDArray[np.float32]:
     timing = _timing(energy, fs)
     tone = _tone(rows, fs)
     rising = (slope > 0).mean(axis=-1)
-    columns = np.stack([*timing[:4], *_period(rows, fs), rising, *timing[4:], *tone])
+    columns = np.stack([*timing[:4], *period(rows, fs), rising, *timing[4:], *tone])
     flat = rows.std(axis=-1) < 1e-6
     columns[:, flat] = 0
     made = np.nan_to_num(columns).reshape(len(FEATURES), batch, channels)
@@ -76,7 +76,7 @@ def _timing(energy: NDArray, fs: float) -> list[NDArray]:
     ]  # fmt: skip
 
 
-def _period(rows: NDArray, fs: float) -> tuple[NDArray, NDArray]:
+def period(rows: NDArray, fs: float) -> tuple[NDArray, NDArray]:
     """The largest autocorrelation among lags that a heart may have, and the log of its lag."""
     length = rows.shape[-1]
     spectrum = np.fft.rfft(rows - rows.mean(axis=-1, keepdims=True), 2 * length)
