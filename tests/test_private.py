@@ -110,6 +110,11 @@ def test_earlier_runs_and_studies_still_open(folder: Path, tmp_path: Path) -> No
         shutil.rmtree(tmp_path / name / "private")
     with pytest.raises(MedclError, match="came without its private folder"):
         _ = Run.open(tmp_path / "run").data
+    (tmp_path / "study" / "private").mkdir()
+    (tmp_path / "study" / "private" / "where.json").write_text("{")
+    with pytest.raises(MedclError, match=r"where.json is damaged.*Restore it"):
+        _ = Study.open(tmp_path / "study").data
+    shutil.rmtree(tmp_path / "study" / "private")
     facts = json.loads((tmp_path / "run" / "run.json").read_text())
     told = facts | {"data": str(folder / "index"), "command": f"medcl pretrain /{PLANTED}/x.yaml"}
     (tmp_path / "run" / "run.json").write_text(json.dumps(told))

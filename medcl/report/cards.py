@@ -16,7 +16,7 @@ import polars as pl
 from medcl.errors import MedclError
 from medcl.evaluate.places import Places
 from medcl.evaluate.result import ProbeResult
-from medcl.private import command_without_paths, recipe_without_paths
+from medcl.private import command_without_paths, recall, recipe_without_paths
 from medcl.run import Run
 
 
@@ -88,10 +88,12 @@ def data_card(data: Path | None, plugin: str, side: Mapping[str, str]) -> DataCa
     )
 
 
-def place(run: Run) -> Path | None:
-    """The index that a run was trained on, if it says so."""
-    data = read_facts(run).get("data")
-    return Path(data) if isinstance(data, str) else None
+def place(folder: Path) -> Path | None:
+    """The index that a run or study was made from, if it says so."""
+    try:
+        return recall(folder).data
+    except MedclError:
+        return None
 
 
 def split(run: Run) -> dict[str, str]:

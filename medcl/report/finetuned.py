@@ -10,10 +10,9 @@ from pathlib import Path
 import medcl
 from medcl import recipe as recipes
 from medcl.archive.atomic import write_text
-from medcl.errors import MedclError
 from medcl.finetune.explain import FOLDER
 from medcl.finetune.result import FinetuneResult
-from medcl.private import command_without_paths, recall, recipe_without_paths
+from medcl.private import command_without_paths, recipe_without_paths
 from medcl.report import cards, model_card, plots, questioned, tested
 from medcl.report.cards import Absent
 from medcl.report.report import environment
@@ -41,7 +40,7 @@ def write(study: Path, out: Path) -> Path:
     recipe = recipes.load(study / "recipe.yaml")
     made = tested.opened(study)
     found = questioned.evaluation(study, result)
-    data = cards.data_card(_index(study), recipe.plugin, {})
+    data = cards.data_card(cards.place(study), recipe.plugin, {})
     page = (
         environment()
         .get_template("finetuned.html.j2")
@@ -68,14 +67,6 @@ def write(study: Path, out: Path) -> Path:
     )
     write_text(out, page)
     return out
-
-
-def _index(study: Path) -> Path | None:
-    """Where the study's index was, if that is known."""
-    try:
-        return recall(study).data
-    except MedclError:
-        return None
 
 
 def pictures(study: Path) -> list[Picture]:

@@ -386,7 +386,7 @@ def test_a_terminal_gets_a_bar_and_a_summary(index, tmp_path, capfd, monkeypatch
 @pytest.mark.parametrize(
     ("name", "read"),
     [
-        ("run.json", lambda run: run.data),
+        ("run.json", lambda run: run.facts),
         ("split.parquet", Run.split),
         ("encoder.safetensors", Run.encoder),
     ],
