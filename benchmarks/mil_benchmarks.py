@@ -3,10 +3,10 @@
     python benchmarks/mil_benchmarks.py ../shared/data/mil --out /tmp/mil
     python benchmarks/mil_benchmarks.py ../shared/data/mil --out /tmp/mil --only musk1 --cells abmil
 
-Recipe ``pathology/musk`` for all of them, with the rate and the weight decay that are published for
-a set; run again, it goes on where it stopped. Printed are mean accuracy over all folds, its deviation
-over folds and over the repeats' means, and the published figures of Ilse 2018 (arXiv 1802.04712),
-table 1. Folds depend on the patients' keys, so the key is fixed here.
+Recipe ``pathology/musk`` for all of them, with the rate and the weight decay that are published
+for a set; run again, it goes on where it stopped. Printed are mean accuracy over all folds, its
+deviation over folds and over the repeats' means, and the published figures of Ilse 2018 (arXiv
+1802.04712), table 1. Folds depend on the patients' keys, so the key is fixed here.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ SETTINGS = {
     "fox": ["optimizer.lr=3.2e-3", "optimizer.weight_decay=0.01"],
     "elephant": ["optimizer.lr=3.2e-3"],
 }
-"""Where a set's published rate (1e-4 a bag) and weight decay are not MUSK 1's, which the recipe has:
-the table of MI-Net's authors, https://github.com/yanyongluan/MINNs."""
+"""Where a set's published rate (1e-4 a bag) and weight decay are not MUSK 1's, which the recipe
+has: the table of MI-Net's authors, https://github.com/yanyongluan/MINNs."""
 CELLS = {
     "abmil": [],
     "gated-abmil": ["classifier.aggregator=gated-abmil"],
