@@ -154,8 +154,8 @@ def predict(
                 for start in range(0, len(samples), batch_size):
                     rows = np.arange(start, min(start + batch_size, len(samples)))
                     part: Columns = {
-                        "item": [samples.items[r] for r in rows],
-                        "patient": [samples.patients[r] for r in rows],
+                        "item": [samples.items[int(r)] for r in rows],
+                        "patient": [samples.patients[int(r)] for r in rows],
                     }
                     if paths:
                         part["record"] = [names[item] for item in part["item"]]
@@ -317,7 +317,7 @@ class _Tables:
         frame = pl.scan_parquet(windows).drop("embedding", strict=False)
         names = frame.collect_schema().names()
         values = [n for n in names if n.startswith("p.") or n in MEANS]
-        carried = [n for n in ("patient", "record") if n in names and by == "item"]
+        carried: list[str] = [n for n in ("patient", "record") if n in names and by == "item"]
         carried += [n for n in OF_PATIENT if n in names]
         strange = (
             pl.col("anomaly").max().alias("anomaly_max"),

@@ -121,7 +121,7 @@ class Folds:
         if patients is None or not self.known:
             return np.ones((len(self.threshold), size), bool), np.zeros(size, bool)
         judges = np.array([[p not in learnt for p in patients] for learnt in self.learnt_from])
-        seen = ~judges.any(axis=0)
+        seen = np.asarray(~judges.any(axis=0))
         judges[:, seen] = True
         return judges, seen
 

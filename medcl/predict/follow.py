@@ -85,8 +85,8 @@ def follow(
             starts, x = cutter.push(chunk)
             for first in range(0, len(x), WINDOWS):
                 part = slice(first, first + WINDOWS)
-                columns, z = answers({"x": x[part]}, None)
-                table = {"start": starts[part], **columns}
+                said, z = answers({"x": x[part]}, None)
+                table = {"start": starts[part], **said}
                 for row in range(len(starts[part])):
                     line = {name: _rounded(values[row]) for name, values in table.items()}
                     if embeddings and z is not None:

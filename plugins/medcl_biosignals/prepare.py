@@ -124,8 +124,8 @@ def prepare(
         rhythms = marks.rhythms.copy()
         rhythms[:, 0] = np.rint(rhythms[:, 0] * (fs / counted))
     else:
-        kind, slots = _hearts(lines)
-        positions = (pulse_peaks if kind in _PULSES else r_peaks)(x[slots], fs)
+        kind, rows_of_it = _hearts(lines)
+        positions = (pulse_peaks if kind in _PULSES else r_peaks)(x[rows_of_it], fs)
         classes = np.full(len(positions), -1, dtype=np.int8)
     return {
         "x": _narrow(x, dtype),

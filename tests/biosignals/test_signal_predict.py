@@ -17,10 +17,15 @@ from scipy import signal as sp
 
 from medcl import recipe as recipes
 from medcl.archive.index import Index, build
+from medcl.archive.store import prepare
 from medcl.engine.pretrain import pretrain
 from medcl.errors import MedclError, UsageError
+from medcl.finetune.finetune import finetune, opened
+from medcl.finetune.trained import Study
 from medcl.predict.batch import predict
 from medcl.predict.follow import follow
+from medcl.predict.inputs import indexed
+from medcl.registry import resolve
 from medcl.run import Run, load_samples
 from medcl_biosignals.leads import canonical, choose
 from medcl_biosignals.plugin import plugin
@@ -273,3 +278,62 @@ def test_a_stream_that_does_not_say_what_it_is(
     assert follow(run, source, tmp_path / "out", fs=100, wait=0) > 0
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
     assert follow(run, Path("-"), tmp_path / "none", fs=100, columns=["MLII"]) == 0
+
+
+@pytest.fixture(scope="module")
+def study(run: Run, key: Path) -> Study:
+    """Windows of four seconds into two invented groups of people, in two folds."""
+    folder = run.path.parent
+    rows = [f"{name},{'high' if int(name) > 150 else 'low'}" for name in TRAINED]
+    (folder / "groups.csv").write_text("\n".join(["key,group", *rows]) + "\n")
+    asked = ["finetune={epochs: 1, folds: 2, bootstraps: 100, validation: 0.3, label: group}"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MEDCL_KEY_FILE", str(key))
+        source = opened(run.path, None, asked)
+        finetune(source, folder / "study", labels=folder / "groups.csv")
+    return Study.open(folder / "study")
+
+
+def told_by(study: Study, windows: np.ndarray) -> tuple[np.ndarray, float]:
+    """Mean probability of the second class over both folds, and their mean threshold."""
+    facts = [json.loads((fold / "fold.json").read_text()) for fold in study.folds]
+    p = []
+    for fold, told in zip(study.folds, facts, strict=True):
+        scores = study.model(fold, {"x": windows[:2]}).predict({"x": torch.from_numpy(windows)})
+        p.append((scores["scores"] / told["temperature"]).softmax(dim=1)[:, 1].numpy())
+    return np.mean(p, axis=0), float(np.mean([told["threshold"] for told in facts]))
+
+
+def test_a_study_judges_new_recordings(
+    run: Run, study: Study, key: Path, sample: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "p.parquet"
+    made = predict(study, [sample / "223", sample / "101"], out, key_file=key, batch_size=5)
+    table = pl.read_parquet(out)
+    assert {"start", "seconds", "p.high", "p.low", "threshold", "said"} <= set(table.columns)
+    per = pl.read_parquet(tmp_path / "p.records.parquet")
+    assert sorted(per["folds"]) == [1, 2]  # 101 was tested by one of them, 223 is a stranger
+    assert "1 of 2 patients took part in the study" in made.notes[0]
+    stranger = per.filter(pl.col("folds") == 2)["item"][0]
+    with indexed(study, [sample / "223"], key_file=key) as index:
+        prepared = prepare(index, plugin, study.recipe.prepare)
+        samples = resolve(plugin.dataset)(prepared.items, prepared.arrays, **study.recipe.dataset)
+    want, threshold = told_by(study, samples.read(np.arange(len(samples)))["x"])
+    mine = table.filter(pl.col("item") == stranger).sort("start")
+    np.testing.assert_allclose(mine[f"p.{study.result.classes[1]}"], want, atol=1e-5)
+    assert mine["threshold"][0] == pytest.approx(threshold)
+
+
+def test_a_study_judges_a_stream(run: Run, study: Study, sample: Path, tmp_path: Path) -> None:
+    x, names, fs = recording(sample)
+    source, out = written(x, names, tmp_path / "x.csv"), tmp_path / "lines"
+    assert follow(study, source, out, fs=fs, wait=0.0) > 10
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    want, threshold = told_by(study, causal(x.astype(np.float64), names, fs, run).astype("f4"))
+    second = study.result.classes[1]
+    p = np.array([line[f"p.{second}"] for line in lines])
+    np.testing.assert_allclose(p, want[: len(p)], atol=2e-3)
+    sure = np.abs(p - threshold) > 1e-2
+    said = np.array([line["said"] == second for line in lines])
+    np.testing.assert_array_equal(said[sure], p[sure] >= threshold)
+    assert set(lines[0]) == {"start", "p.high", "p.low", "threshold", "said"}
