@@ -36,7 +36,7 @@ CELLS = {
         for name in ("mean", "max", "clam-sb", "clam-mb", "dsmil", "acmil")
     },
     "transmil": [
-        f"classifier={{name: mil, aggregator: transmil, settings: {{width: 64}}, {NET}}}",
+        f"classifier={{name: mil, aggregator: transmil, settings: {{width: 64, landmarks: 8}}, {NET}}}",
     ],
     "sc-mil": [
         f"classifier={{name: sc-mil, aggregator: gated-abmil, settings: {{hidden: 64}}, {NET}}}",

@@ -203,12 +203,12 @@ def test_nystrom_attention_written_out(kernel: int, n: int) -> None:
     torch.manual_seed(n)
     module = NystromAttention(16, heads=2, landmarks=4, rounds=40, kernel=kernel).double()
     x = torch.randn(n, 16, dtype=torch.float64) * 2
-    torch.testing.assert_close(module(x), naive_nystrom(module, x), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(module(x[None])[0], naive_nystrom(module, x), rtol=1e-4, atol=1e-6)
 
 
 def test_the_pseudo_inverse_gets_there() -> None:
     torch.manual_seed(0)
-    a = torch.randn(2, 6, 6, dtype=torch.float64).softmax(-1)
+    a = torch.randn(3, 2, 6, 6, dtype=torch.float64).softmax(-1)
     torch.testing.assert_close(pseudo_inverse(a, 30), torch.linalg.pinv(a), rtol=1e-6, atol=1e-6)
 
 
@@ -218,7 +218,7 @@ def test_with_as_many_landmarks_as_tokens_it_is_ordinary_attention() -> None:
     x = torch.randn(10, 8, dtype=torch.float64) * 3
     q, k, v = (part.unflatten(1, (2, 4)).transpose(0, 1) for part in module.qkv(x).chunk(3, 1))
     plain = F.scaled_dot_product_attention(q, k, v).transpose(0, 1).flatten(1)
-    torch.testing.assert_close(module(x), module.out(plain), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(module(x[None])[0], module.out(plain), rtol=1e-4, atol=1e-5)
 
 
 # torchmil ---------------------------------------------------------------------------------------

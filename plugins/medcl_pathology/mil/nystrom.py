@@ -45,37 +45,38 @@ class NystromAttention(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, width) → (n, width)."""
-        n = len(x)
+        """(B, n, width) → (B, n, width), each sequence by itself."""
+        n = x.shape[1]
         q, k, v, near, far = self._landmarks(x)
-        middle = pseudo_inverse(_softmax(near, far), self.rounds)  # (H, m, m)
-        summary = middle @ _attend(near, k, v)  # (H, m, d)
-        out = _attend(q, far, summary)  # (H, N, d)
+        middle = pseudo_inverse(_softmax(near, far), self.rounds)  # (B, H, m, m)
+        summary = middle @ _attend(near, k, v)  # (B, H, m, d)
+        out = _attend(q, far, summary)  # (B, H, N, d)
         if self.residual is not None:
             out = out + self.residual(v)
-        out = out.transpose(0, 1).flatten(1)[-n:]  # (n, width)
+        out = out.transpose(1, 2).flatten(2)[:, -n:]  # (B, n, width)
         result: Tensor = self.out(out)
         return result
 
     @torch.no_grad()
     def row(self, x: Tensor, at: int) -> Tensor:
-        """What token ``at`` pays to each token, a mean over heads: (n, width) → (n,)."""
-        n = len(x)
+        """What token ``at`` pays to each token, a mean over heads: (B, n, width) → (B, n)."""
+        n = x.shape[1]
         q, k, _, near, far = self._landmarks(x)
-        mine = q[:, len(k[0]) - n + at, None]  # (H, 1, d)
+        mine = q[:, :, k.shape[2] - n + at, None]  # (B, H, 1, d)
         to_landmarks = _softmax(mine, far) @ pseudo_inverse(_softmax(near, far), self.rounds)
-        return (to_landmarks @ _softmax(near, k))[:, 0, -n:].mean(0)
+        return (to_landmarks @ _softmax(near, k))[:, :, 0, -n:].mean(1)
 
     def _landmarks(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Queries (scaled), keys, values (H, N, d), and both kinds of landmarks (H, m, d)."""
-        stretch = -(-len(x) // self.landmarks)  # tokens a landmark
-        x = F.pad(x, (0, 0, stretch * self.landmarks - len(x), 0))
+        """Queries (scaled), keys, values (B, H, N, d), and both kinds of landmarks (B, H, m, d)."""
+        n = x.shape[1]
+        stretch = -(-n // self.landmarks)  # tokens a landmark
+        x = F.pad(x, (0, 0, stretch * self.landmarks - n, 0))
         q, k, v = (
-            part.unflatten(1, (self.heads, -1)).transpose(0, 1)
-            for part in self.qkv(x).chunk(3, dim=1)
+            part.unflatten(2, (self.heads, -1)).transpose(1, 2)
+            for part in self.qkv(x).chunk(3, dim=2)
         )
         q = q * q.shape[-1] ** -0.5
-        near, far = (t.unflatten(1, (self.landmarks, stretch)).mean(2) for t in (q, k))
+        near, far = (t.unflatten(2, (self.landmarks, stretch)).mean(3) for t in (q, k))
         return q, k, v, near, far
 
 
@@ -84,16 +85,17 @@ def _softmax(q: Tensor, k: Tensor) -> Tensor:
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """softmax(q kᵀ) v; the batch axis is what the memory-efficient kernels ask for."""
-    return F.scaled_dot_product_attention(q[None], k[None], v[None], scale=1.0)[0]
+    """softmax(q kᵀ) v."""
+    return F.scaled_dot_product_attention(q, k, v, scale=1.0)
 
 
 def pseudo_inverse(a: Tensor, rounds: int = 6) -> Tensor:
-    """The iteration of Razavi 2014 that the paper uses (eq. 11): (H, m, m) → (H, m, m).
+    """The iteration of Razavi 2014 that the paper uses (eq. 11): (B, H, m, m) → (B, H, m, m).
 
     One scale for all heads, from the largest row and column sum, as in the authors' code.
     """
-    z = a.transpose(-1, -2) / (a.abs().sum(-1).max() * a.abs().sum(-2).max())
+    rows, columns = (a.abs().sum(axis).amax((1, 2)) for axis in (-1, -2))  # (B,)
+    z = a.transpose(-1, -2) / (rows * columns)[:, None, None, None]
     eye = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
     for _ in range(rounds):
         az = a @ z

@@ -56,22 +56,29 @@ class TransMIL(nn.Module):
         self.pyramid = Pyramid(width)
 
     def forward(self, bags: Bags) -> Pooled:
-        """One bag after the other: their sequences have nothing to do with each other."""
+        """Bags whose squares are of one size go through together; none sees another."""
         counts = sizes(bags.bag, bags.count)
-        each = [self._bag(part) for part in self.enter(bags.x).split(counts)]
+        parts = self.enter(bags.x).split(counts)
+        alike: dict[int, list[int]] = {}
+        for b, n in enumerate(counts):
+            alike.setdefault(math.isqrt(n - 1) + 1, []).append(b)  # ⌈√n⌉
+        made: dict[int, tuple[Tensor, Tensor]] = {}
+        for side, which in alike.items():
+            squares = [p.repeat(-(-(side * side) // len(p)), 1) for p in (parts[b] for b in which)]
+            z, row = self._squares(torch.stack([s[: side * side] for s in squares]), side)
+            made |= {b: (z[i], row[i, : counts[b]]) for i, b in enumerate(which)}
+        each = [made[b] for b in range(bags.count)]
         return Pooled(torch.stack([z for z, _ in each]), torch.cat([w for _, w in each]))
 
-    def _bag(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """One bag (n, width) to its embedding (width,) and the class token's attention (n,)."""
-        n, side = len(x), math.isqrt(len(x) - 1) + 1  # side = ⌈√n⌉
-        full = x.repeat(-(-(side * side) // n), 1)[: side * side]
-        x = torch.cat((self.token, full))  # (1 + side², width)
+    def _squares(self, x: Tensor, side: int) -> tuple[Tensor, Tensor]:
+        """(B, side², width) to embeddings (B, width) and the class token's attention (B, side²)."""
+        x = torch.cat((self.token.expand(len(x), 1, -1), x), dim=1)
         x = x + self.first(self.norms[0](x))
-        x = torch.cat((x[:1], self.pyramid(x[1:], side)))
+        x = torch.cat((x[:, :1], self.pyramid(x[:, 1:], side)), dim=1)
         before = self.norms[1](x)
         x = x + self.second(before)
-        z: Tensor = self.norms[2](x[0])
-        return z, self.second.row(before, 0)[1 : n + 1]
+        z: Tensor = self.norms[2](x[:, 0])
+        return z, self.second.row(before, 0)[:, 1:]
 
 
 class Pyramid(nn.Module):
@@ -84,7 +91,7 @@ class Pyramid(nn.Module):
         )
 
     def forward(self, x: Tensor, side: int) -> Tensor:
-        """(side², width) → (side², width)."""
-        grid = x.T.unflatten(1, (side, side))[None]  # (1, width, side, side)
+        """(B, side², width) → (B, side², width)."""
+        grid = x.transpose(1, 2).unflatten(2, (side, side))  # (B, width, side, side)
         total = grid + sum(level(grid) for level in self.levels)
-        return total[0].flatten(1).T
+        return total.flatten(2).transpose(1, 2)
