@@ -13,6 +13,10 @@ Everything is kept in ``--out`` and not made twice. Linear classifiers are fitte
 `PER_CLASS` beats of each class and patient, all beats of test patients are judged, and intervals
 are over patients. "per record" features are taken relative to the recording's own beats (median and
 spread over the recording, no label used), which needs the recording as a whole.
+
+"all people" are encoders pretrained once, without labels, on everybody, test patients too: what
+somebody does who has an archive and few labels for it. Classifiers are still fitted on training
+patients alone. These rows say nothing about people of another archive, the others do.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -86,7 +90,7 @@ def _link(file: Path, copy: Path) -> None:
         shutil.copy(file, copy)
 
 
-def recipe_of(method: str, fold: int, folds: int | None, steps: int, more: list[str]) -> Recipe:
+def recipe_of(method: str, fold: int, folds: int | None, steps: int, more: Sequence[str]) -> Recipe:
     """`mitbih` with another method, one fold or the given parts."""
     split = ["split.given=label.part"] if folds is None else [f"split.fold={fold}"]
     settings = [*split, f"trainer.steps={steps}", *more]
@@ -213,6 +217,7 @@ def main() -> None:
     parser.add_argument("--task", default="aami", choices=sorted(plugin.tasks))
     known = [*METHODS, SUPERVISED]
     parser.add_argument("--methods", nargs="+", default=known, choices=known)
+    parser.add_argument("--everyone", nargs="*", default=["hybrid"], choices=list(METHODS))
     parser.add_argument("--set", nargs="*", default=[], help="recipe overrides, for every method")
     asked = parser.parse_args()
 
@@ -231,6 +236,11 @@ def main() -> None:
         "random": embed(build_encoder(first, first.seed), samples, label="random").x,
         "hand-made": features(handmade, samples, label="hand-made"),
     }
+    for method in asked.everyone:
+        settings = [*asked.set, "split.pretrain=all"]
+        recipe = recipe_of(method, 0, folds, asked.steps, settings)
+        run = run_of(recipe, data, asked.out / "runs" / method / "all-people")
+        fixed[f"{method}, all people"] = embed(run.encoder(), samples, label=f"{method}, all").x
 
     scores: dict[str, list[Scores]] = {}
     tested: list[NDArray] = []
