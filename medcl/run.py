@@ -97,6 +97,11 @@ class Run:
         frame = read_table(self.path / "split.parquet", _RESTORE)
         return dict(zip(frame["patient"], frame["split"], strict=True))
 
+    def pretrained_on(self) -> set[str]:
+        """Patients whose samples, though not labels, the encoder learnt from."""
+        everyone = self.recipe.split.pretrain == "all"
+        return {patient for patient, side in self.split().items() if everyone or side == "train"}
+
     def encoder(self, *, trained: bool = True, seed: int | None = None) -> nn.Module:
         """The encoder, with its trained weights or as initialised under ``seed``, in eval mode.
 

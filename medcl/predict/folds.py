@@ -172,10 +172,9 @@ class Folds:
     def _pretrained(self) -> set[str]:
         try:
             run = self.study.run
-            split = run.split() if run is not None else {}
+            return run.pretrained_on() if run is not None else set()
         except MedclError:  # the run is gone; its encoder is in the study's own weights
             return set()
-        return {patient for patient, side in split.items() if side == "train"}
 
 
 def _learnt_from(fold: Path) -> frozenset[str]:
