@@ -84,6 +84,34 @@ def explained(x: NDArray, gradients: NDArray, fall: NDArray) -> str:
         return plots.png(figure, dpi=90)
 
 
+def instances(weights: NDArray, places: NDArray | None) -> str:
+    """What the instances of a bag counted for, darker the more: a data URI.
+
+    Args:
+        weights: (I,), in whatever unit.
+        places: (I, 2) where each lies, y downwards; None: they are drawn in order of weight.
+    """
+    from matplotlib.figure import Figure
+
+    with plots.style():
+        figure = Figure(figsize=(3.2, 2.2), layout="constrained")
+        axes = figure.subplots()
+        if places is None:
+            axes.bar(np.arange(1, len(weights) + 1), np.sort(weights)[::-1], width=1.0)
+            axes.set_xlabel("instances, by weight", fontsize=7)
+            axes.tick_params(labelsize=6)
+        else:
+            order = np.argsort(weights)  # what counts lies on top
+            size = float(np.clip(2000 / len(weights), 1, 40))
+            x, y = np.asarray(places)[order].T
+            axes.scatter(x, y, c=weights[order], s=size, cmap="viridis_r", marker="s")
+            axes.invert_yaxis()
+            axes.set_aspect("equal")
+            axes.set(xticks=[], yticks=[])
+            axes.grid(visible=False)
+        return plots.png(figure, dpi=90)
+
+
 def _scaled(heat: NDArray) -> dict[str, Any]:
     """White where nothing counts, symmetric around it; the few strongest points saturate."""
     most = max(float(np.nanquantile(np.abs(heat), 0.99)), 1e-12)

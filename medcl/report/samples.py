@@ -74,8 +74,8 @@ def _draw(run: Run, samples: Samples, positions: NDArray[np.int64]) -> str | Abs
     try:
         with plots.style():
             return plots.png(preview(x, views, **more), dpi=90)
-    except Exception as error:
-        return Absent(f"The plugin's preview failed: {type(error).__name__}: {error}")
+    except Exception as error:  # its message may hold a path
+        return Absent(f"The plugin's preview failed: {type(error).__name__}.")
 
 
 def _encoder(run: Run) -> nn.Module | None:

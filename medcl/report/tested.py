@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,19 +18,19 @@ from medcl.finetune.trained import Study
 from medcl.finetune.truth import ONE_CLASS
 from medcl.plugin import Samples
 from medcl.report import pictures, plots
+from medcl.report.answers import Answer, Answers, chosen
 from medcl.report.cards import Absent
-from medcl.report.samples import MAPPED, Map, by_turns, tsne
+from medcl.report.samples import MAPPED, Map, tsne
 from medcl.run import Run, load_samples
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-Draw = Callable[[str, Mapping[str, NDArray], int], tuple[str | None, bool]]
-"""A sample's id, its batch of one, the class that was predicted → a picture, and whether it shows
-what the answer rests on."""
-SHOWN = 4
-"""Examples of each kind."""
+Shows = Literal["sample", "evidence", "instances"]
+"""A picture of the sample alone; of what speaks for the answer; of what each instance counted."""
+Draw = Callable[[str, Mapping[str, NDArray], int], tuple[str | None, Shows]]
+"""A sample's id, its batch of one, the class that was predicted → a picture, and what it shows."""
 
 
 @dataclass(frozen=True)
@@ -39,26 +39,22 @@ class Example:
 
     sample: str
     patient: str
-    truth: str
-    said: str
-    probability: float
-    image: str | None = None
-    explained: bool = False
+    answer: Answer
+    image: str | None
+    shows: Shows
 
 
 @dataclass(frozen=True)
 class Examples:
-    """The most confident right and wrong answers, of different patients as far as there are."""
+    """Answers with their samples; see `medcl.report.answers`."""
 
+    answers: Answers
     right: list[Example]
     wrong: list[Example]
-    rights: int
-    wrongs: int
 
-    @property
-    def explained(self) -> bool:
-        """Whether a picture shows what an answer rests on."""
-        return any(e.explained for e in (*self.right, *self.wrong))
+    def shows(self, what: Shows) -> bool:
+        """Whether a picture shows that."""
+        return any(e.image and e.shows == what for e in (*self.right, *self.wrong))
 
 
 @dataclass(frozen=True)
@@ -95,14 +91,16 @@ def of_study(made: Opened) -> Examples | Absent:
     }
     models: dict[Path, nn.Module] = {}
 
-    def draw(key: str, batch: Mapping[str, NDArray], said: int) -> tuple[str | None, bool]:
+    def draw(key: str, batch: Mapping[str, NDArray], said: int) -> tuple[str | None, Shows]:
         try:
             fold = fold_of[key]
             if fold not in models:
                 models[fold] = made.study.model(fold, batch)
-            return _explained(made, models[fold], batch["x"], said), True
+            if "bag" in batch:
+                return _counted(models[fold], batch, said), "instances"
+            return _explained(made, models[fold], batch["x"], said), "evidence"
         except Exception:  # a classifier or a shape that cannot be explained: the sample alone
-            return _plain(batch["x"][0]), False
+            return _plain(batch), "sample"
 
     return examples(made.predictions, made.samples, draw)
 
@@ -111,37 +109,22 @@ def of_probe(run: Run, folder: Path, task: str) -> Examples | Absent:
     """The test samples that a run's linear probe was surest of."""
     try:
         found, samples = compare.read(folder), load_samples(run.recipe, run.data, task=task)
-        return examples(found, samples, lambda _, batch, __: (_plain(batch["x"][0]), False))
+        return examples(found, samples, lambda _, batch, __: (_plain(batch), "sample"))
     except (MedclError, OSError, KeyError, ValueError):
         return Absent("The probe's predictions and the run's samples do not fit together.")
 
 
-def examples(found: Predictions, samples: Samples, draw: Draw) -> Examples | Absent:
-    """The surest answers, right and wrong, each drawn; of bags there is no picture."""
-    if found.truth.kind not in ONE_CLASS:
-        return Absent("Right and wrong answers are of problems of one class a sample.")
-    said, sure = found.chance.argmax(axis=1), found.chance.max(axis=1)
-    right = said == found.truth.y
-    order = np.argsort(-sure, kind="stable")
+def examples(found: Predictions, samples: Samples, draw: Draw) -> Examples:
+    """The answers to show, each with its sample drawn."""
     place = {key: n for n, key in enumerate(samples.ids)}
-    names = found.truth.classes
 
-    def shown(side: NDArray[np.bool_]) -> Iterator[Example]:
-        for row in by_turns(order[side[order]], found.patients, SHOWN):
-            key = str(found.ids[row])
-            batch = samples.read(np.array([place[key]]))
-            image, explained = (None, False) if "bag" in batch else draw(key, batch, int(said[row]))
-            yield Example(
-                sample=key,
-                patient=str(found.patients[row]),
-                truth=names[int(found.truth.y[row])],
-                said=names[int(said[row])],
-                probability=float(sure[row]),
-                image=image,
-                explained=explained,
-            )
+    def shown(answer: Answer) -> Example:
+        key = str(found.ids[answer.row])
+        image, shows = draw(key, samples.read(np.array([place[key]])), answer.target)
+        return Example(key, str(found.patients[answer.row]), answer, image, shows)
 
-    return Examples(list(shown(right)), list(shown(~right)), int(right.sum()), int((~right).sum()))
+    told = chosen(found)
+    return Examples(told, [shown(a) for a in told.right], [shown(a) for a in told.wrong])
 
 
 def _explained(made: Opened, model: nn.Module, x: NDArray, target: int) -> str:
@@ -160,9 +143,21 @@ def _explained(made: Opened, model: nn.Module, x: NDArray, target: int) -> str:
     return pictures.explained(x[0], gradients[0].numpy(), fall[0].numpy())
 
 
-def _plain(x: NDArray) -> str | None:
+def _counted(model: nn.Module, batch: Mapping[str, NDArray], target: int) -> str | None:
+    """What each instance of a bag counted for; None if the classifier does not say so."""
+    from medcl.finetune.batches import tensors
+
+    weights = model.predict(tensors(batch)).get("instances")  # type: ignore[operator]
+    if weights is None:
+        return None
+    each = weights.float().numpy()
+    each = each[:, min(target, each.shape[1] - 1)] if each.ndim > 1 else each
+    return pictures.instances(each, batch.get("coords"))
+
+
+def _plain(batch: Mapping[str, NDArray]) -> str | None:
     try:
-        return pictures.picture(x)
+        return None if "bag" in batch else pictures.picture(batch["x"][0])
     except ValueError:
         return None
 

@@ -22,8 +22,8 @@ from medcl.plugin import Plugin, Task
 from medcl.private import command_without_paths
 from medcl.report import cards, plots
 from medcl.report import samples as pictures
+from medcl.report.answers import SHOWN
 from medcl.report.report import write
-from medcl.report.tested import SHOWN
 from medcl.run import Run
 
 SECTIONS = (

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from medcl.errors import UsageError
 from medcl.finetune.result import FinetuneResult
 from medcl.report import finetuned, questioned, several, tested
+from medcl.report.answers import SHOWN
 from medcl.report.cards import Absent
 from medcl.run import Run
 from medcl_cli.main import app
@@ -63,7 +64,7 @@ def test_everything_is_on_the_page(page: Path) -> None:
         "test samples of the first fold",
     ):
         assert words in made.text, words
-    assert made.tags.count("img") == 1 + 2 * tested.SHOWN
+    assert made.tags.count("img") == 1 + 2 * SHOWN
     assert made.tags.count("circle") == 2 * 60
     assert str(page.parent) not in html
 
@@ -85,15 +86,15 @@ def test_the_right_and_the_wrong_are_what_they_are_called(hostile_study: Path) -
     assert isinstance(made, tested.Opened)
     found = tested.of_study(made)
     assert isinstance(found, tested.Examples)
-    assert all(e.truth == e.said for e in found.right)
-    assert all(e.truth != e.said for e in found.wrong)
+    assert all(e.answer.truth == e.answer.said for e in found.right)
+    assert all(e.answer.truth != e.answer.said for e in found.wrong)
     said = made.predictions.chance.argmax(axis=1)
-    assert found.rights == int((said == made.predictions.truth.y).sum())
-    assert found.rights + found.wrongs == 720
+    assert found.answers.rights == int((said == made.predictions.truth.y).sum())
+    assert found.answers.rights + found.answers.wrongs == 720
     assert len({e.patient for e in found.right}) == len(found.right), "patients take turns"
     surest = made.predictions.chance.max(axis=1)[said == made.predictions.truth.y].max()
-    assert found.right[0].probability == pytest.approx(surest)
-    assert all(e.explained and e.image for e in (*found.right, *found.wrong))
+    assert found.right[0].answer.probability == pytest.approx(surest)
+    assert all(e.shows == "evidence" and e.image for e in (*found.right, *found.wrong))
 
 
 def test_what_the_head_sees_gives_the_scores(hostile_study: Path) -> None:
@@ -185,7 +186,7 @@ def test_a_browser_shows_it_and_runs_nothing(page: Path, tmp_path: Path, width: 
     assert seen.measured["scroll"] <= width
     assert seen.measured["over"] == []
     assert seen.measured["ids"] == SECTIONS
-    assert len(seen.measured["images"]) == 1 + 2 * tested.SHOWN
+    assert len(seen.measured["images"]) == 1 + 2 * SHOWN
     assert min(seen.measured["images"]) > 50
     assert min(seen.measured["tables"]) > 0
     assert seen.measured["dots"] == 2 * 60
