@@ -115,6 +115,43 @@ def test_clam_sorts_what_it_attends_to_most_and_least(kind: type[ClamSB]) -> Non
     close(out.losses["instances"], torch.stack(terms).mean())
 
 
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("kind", "y"),
+    [
+        ("multiclass", torch.tensor([2, -1, 0, 1])),
+        ("multilabel", torch.tensor([[1, 0, NAN], [1, 1, 0], [1, 1, 1], [0, NAN, 0]])),
+        ("multilabel", torch.full((4, 3), NAN)),
+    ],
+)
+def test_clam_learns_nothing_from_what_is_unknown(kind: Any, y: Tensor) -> None:
+    torch.manual_seed(0)
+    module = ClamMB(WIDTH, Outputs(kind, ("a", "b", "c")), hidden=9, k=3, instance=1.0)
+    bags = synthetic_bags(y=y)
+    member = y if kind == "multilabel" else F.one_hot(y.clamp_min(0), 3).double()
+    terms = []
+    for x, known, row in zip(each(bags), y.reshape(4, -1)[:, 0] != -1, member, strict=True):
+        if len(x) == 1:
+            continue
+        told = []
+        for c, classifier in enumerate(module.inside):
+            order = naive_attention(module, x)[:, c].argsort(descending=True)
+            top, low = classifier(x[order[:3]]), classifier(x[order[-3:]])
+            if row[c] == 1:
+                target = torch.tensor([1, 1, 1, 0, 0, 0])
+                told.append(naive_svm(torch.cat((top, low)), target))
+            elif kind == "multiclass":
+                told.append(naive_svm(top, torch.zeros(3, dtype=torch.long)))
+        if known and told:
+            terms.append(torch.stack(told).mean())
+    loss = module(bags).losses["instances"]
+    close(loss, torch.stack(terms).mean() if terms else torch.zeros(()))
+    loss.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in module.inside.parameters())
+
+
 @pytest.mark.parametrize("values", [False, True])
 def test_dsmil_attends_by_likeness_to_the_critical_instance(values: bool) -> None:
     torch.manual_seed(0)
@@ -307,7 +344,7 @@ def test_dsmil_is_torchmils(torchmil: Any) -> None:
             close((score + out.scores[:, 0]) / 2, best)
 
 
-@pytest.mark.parametrize("counts", [[1], [9], [30, 5, 100]])
+@pytest.mark.parametrize("counts", [[1], [9], [30, 5, 100], [9, 26, 7, 30]])
 def test_transmil_is_torchmils(torchmil: Any, counts: list[int]) -> None:
     """Theirs has no ReLU after the first layer, no convolution on the values and no last linear
     layer in the attention, which TransMIL's own code has: ours does without them here."""

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from medcl.errors import UsageError
 from medcl_pathology.mil.segments import (
+    ranked,
     segment_max,
     segment_mean,
     segment_softmax,
@@ -45,6 +46,10 @@ def test_all_of_them_are_a_loop_over_bags(counts: list[int], seed: int) -> None:
     torch.testing.assert_close(top, torch.stack([p.amax(0) for p in each]))
     torch.testing.assert_close(x.gather(0, where), top)
     assert all(((start[i] <= where[i]) & (where[i] < start[i + 1])).all() for i in range(b))
+    order = torch.cat(
+        [s + p[:, 0].argsort(descending=True) for s, p in zip(start, each, strict=False)]
+    )
+    assert torch.equal(ranked(x[:, 0], bag), order)
     w = torch.randn(len(x), 2, dtype=torch.float64)
     torch.testing.assert_close(
         weighted_sum(w, x, bag, b),
