@@ -151,6 +151,9 @@ class Finetune(Section):
     loss: Literal["ce", "weighted", "focal"] = "ce"
     sampler: Literal["shuffled", "balanced"] = "shuffled"
     standardise: bool = False  # features, by mean and deviation of the training samples
+    unlabelled: bool = False  # learn from samples without a label too: classifier semi-supervised
+    tree: tuple[str, ...] = ()  # columns that say the class less exactly, the coarsest first
+    soft: tuple[str, ...] = ()  # columns of probabilities, one for each class in their order
     validation: float = Field(0.15, ge=0, lt=1)  # share of the training patients
     monitor: Literal["loss", "balanced_accuracy", "auroc"] = "loss"  # of validation: best is kept
     patience: int | None = Field(None, gt=0)  # epochs without a better one before it stops

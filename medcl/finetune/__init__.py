@@ -11,5 +11,6 @@ CLASSIFIERS: dict[str, Lazy] = {
     "full": "medcl.finetune.classifiers.full:Full",
     "lora": "medcl.finetune.classifiers.lora:LoRA",
     "contrast": "medcl.finetune.classifiers.contrast:Contrast",
+    "semi-supervised": "medcl.finetune.classifiers.semi_supervised:SemiSupervised",
     "core-tuning": "medcl.finetune.classifiers.core_tuning:CoreTuning",
 }

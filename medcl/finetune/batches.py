@@ -100,12 +100,15 @@ def _finite(samples: Samples, rows: NDArray[np.int64]) -> dict[str, Tensor]:
     return batch
 
 
+def tensor(values: np.ndarray) -> Tensor:
+    """As a tensor; floats of 32 bits."""
+    made = torch.as_tensor(np.ascontiguousarray(values))
+    return made.float() if made.is_floating_point() else made
+
+
 def tensors(batch: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
     """What `Samples.read` returned, as tensors: floats of 32 bits, codes of 64."""
-    out = {}
-    for name, values in batch.items():
-        tensor = torch.as_tensor(np.ascontiguousarray(values))
-        out[name] = tensor.float() if tensor.is_floating_point() else tensor
+    out = {name: tensor(values) for name, values in batch.items()}
     if "bag" in out:
         out["bag"] = out["bag"].long()
     return out

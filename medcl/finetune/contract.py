@@ -19,6 +19,8 @@ from medcl.methods.contract import State
 
 Kind = Literal["binary", "multiclass", "multilabel", "ordinal", "regression", "cox", "hazard"]
 Loss = Literal["ce", "weighted", "focal"]
+VIEW = "view."
+"""Before the number of a view in the batch of a classifier that asks for views."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,11 @@ class Classifier(Protocol):
     Built as ``classifier(example, outputs, *, ...)``: ``example`` is one batch as described above,
     from which a factory reads the shapes of its input; the keyword-only parameters are what a
     recipe's section ``classifier`` may set.
+
+    One that has ``views`` as a pretraining method has (`medcl.methods.contract.View`; of the sample
+    itself) finds them in its training batches as ``view.0``, ``view.1``, … and may learn from
+    samples without a label: it is given those of ``finetune.unlabelled``. What samples say beside
+    their label is there too, see `medcl.finetune.beside`.
     """
 
     def step(self, batch: Mapping[str, Tensor], state: State) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ from medcl.errors import UsageError
 from medcl.evaluate.embeddings import usable
 from medcl.finetune import labels as tables
 from medcl.finetune import truth as truths
+from medcl.finetune.beside import beside
 from medcl.finetune.folds import of_run
 from medcl.finetune.result import FinetuneResult
 from medcl.finetune.study import labelled, study
@@ -107,7 +108,7 @@ def finetune(
             training that failed.
     """
     recipe, data, run = source.recipe, source.data, source.run
-    recipe.part("classifier")
+    _can_learn_from_them(recipe)
     index = Index.open(data)
     name = _task(recipe, labels)
     samples = load_samples(recipe, data, task=name, workers=max(2, workers))
@@ -120,19 +121,24 @@ def finetune(
     elif recipe.finetune.label is None and recipe.finetune.kind != "multilabel":
         recipe = _with_label(recipe, [*found.columns] or own)
     given = _given(recipe, samples, index, split, run)
-    samples, truth, rows, without = labelled(samples, truths.truth(samples, recipe.finetune, task))
+    others = recipe.finetune.unlabelled
+    truth = truths.truth(samples, recipe.finetune, task)
+    samples, truth, rows, without = labelled(samples, truth, others=others)
     notes = list(found.notes)
-    if without:
+    if without and not others:
         what = "items have" if without > 1 else "item has"
         notes.append(
             f"{without:,} {what} no label and {'were' if without > 1 else 'was'} left out."
         )
     given = None if given is None else [given[row] for row in rows]
-    if run is not None and _saw(run, samples.patients, given):
+    told = beside(samples, truth, recipe.finetune)
+    device = usable(device)
+    known = int(truth.known.sum())
+    if run is not None and _saw(run, samples.patients[:known], given and given[:known]):
         notes.append("Pretraining saw the tested patients too, though without labels.")
     place = dict(index.items.select("id", "site").iter_rows())
     result = study(
-        Work(samples, truth, recipe, out, run.path if run else None, usable(device), instances),
+        Work(samples, truth, recipe, out, run.path if run else None, device, instances, told),
         [place.get(item) for item in samples.items],
         label=task.label if task else recipe.finetune.label or ", ".join(truth.classes),
         given=given,
@@ -143,6 +149,22 @@ def finetune(
     )
     remember(out, data=data, run=run.path if run else None, command=command)
     return result
+
+
+def _can_learn_from_them(recipe: Recipe) -> None:
+    """Refuse what the classifier would not look at.
+
+    Raises:
+        UsageError: for samples without a label, soft labels or a tree, and a classifier without use
+            for them.
+    """
+    name = recipe.part("classifier").name
+    asked = [word for word in ("unlabelled", "tree", "soft") if getattr(recipe.finetune, word)]
+    if asked and not getattr(recipes.classifier_factory(recipe), "views", ()):
+        raise UsageError(
+            f"finetune.{asked[0]}: the classifier '{name}' learns from labels alone. Set "
+            "classifier.name to semi-supervised."
+        )
 
 
 def _task(recipe: Recipe, labels: Path | None) -> str | None:
@@ -156,7 +178,8 @@ def _task(recipe: Recipe, labels: Path | None) -> str | None:
 
 def _with_label(recipe: Recipe, columns: Sequence[str]) -> Recipe:
     """The only label column, if nothing says which one is meant."""
-    columns = [name for name in columns if name not in (SPLIT, recipe.split.given)]
+    others = (SPLIT, recipe.split.given, *recipe.finetune.tree, *recipe.finetune.soft)
+    columns = [name for name in columns if name not in others]
     if len(columns) != 1:
         return recipe
     return _with(recipe, label=columns[0])
@@ -170,8 +193,7 @@ def _with(recipe: Recipe, **settings: str | None) -> Recipe:
 
 def _saw(run: Run, patients: Sequence[str], given: Sequence[str] | None) -> bool:
     """Whether somebody is tested whom the encoder was pretrained on."""
-    everyone = run.recipe.split.pretrain == "all"
-    trained = {who for who, side in run.split().items() if everyone or side == "train"}
+    trained = run.pretrained_on()
     sides = given if given is not None else ["test"] * len(patients)  # of folds all are tested
     return any(
         side.strip().lower() == "test" and who in trained

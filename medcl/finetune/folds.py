@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import polars as pl
@@ -22,13 +22,20 @@ _VALIDATION, _THIN = 101, 102  # streams of `derive`
 
 @dataclass(frozen=True)
 class Part:
-    """One training: positions of its samples."""
+    """One training: positions of its samples.
+
+    Attributes:
+        repeat, fold: which one.
+        train, validation, test: samples with a label.
+        unlabelled: samples without one that may be learnt from.
+    """
 
     repeat: int
     fold: int
     train: NDArray[np.int64]
     validation: NDArray[np.int64]
     test: NDArray[np.int64]
+    unlabelled: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
 
     @property
     def name(self) -> str:
@@ -171,3 +178,32 @@ def thinned(
 def of_run(patients: Sequence[str], side: Mapping[str, str]) -> list[str]:
     """The split that a pretrained run was made with, by sample."""
     return [side.get(patient, "") for patient in patients]
+
+
+def with_unlabelled(
+    part: Part,
+    rest: NDArray[np.int64],
+    patients: Sequence[str],
+    sites: Sequence[str | None],
+    by: str,
+    given: Sequence[str] | None = None,
+) -> Part:
+    """The training, with those of the samples without a label that are on its side.
+
+    Nobody who is validated or tested on is learnt from, label or not; of sites that are held out,
+    nobody; and where a split is given, only whom it calls train.
+
+    Args:
+        part: of the labelled samples.
+        rest: positions of the others.
+        patients, sites, given: of all samples, as in `parts`.
+        by: "site" where sites are held out.
+    """
+    who = np.asarray(patients)
+    keep = ~np.isin(who[rest], who[np.concatenate([part.validation, part.test])])
+    if by == "site":
+        away = {sites[row] for row in part.test}
+        keep &= np.array([sites[row] not in away for row in rest], bool)
+    if given is not None:
+        keep &= np.array([SIDES.get(given[row].strip().lower()) == "train" for row in rest], bool)
+    return replace(part, unlabelled=rest[keep])

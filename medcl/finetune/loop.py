@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -13,14 +13,16 @@ from torch import Tensor, nn
 
 from medcl import recipe as recipes
 from medcl.engine import optim
-from medcl.engine.seeds import MODEL, ORDER, derive, reseed
+from medcl.engine.seeds import MODEL, ORDER, derive, generator, reseed
+from medcl.engine.seeds import VIEW as VIEWS
 from medcl.errors import MedclError
 from medcl.finetune.batches import Read, ahead, balanced, cut, shuffled
-from medcl.finetune.contract import Classifier, Outputs
+from medcl.finetune.contract import VIEW, Classifier, Outputs
 from medcl.finetune.losses import supervised
 from medcl.finetune.predictions import probabilities
 from medcl.finetune.standard import Standard
-from medcl.methods.contract import State
+from medcl.methods.contract import State, View
+from medcl.plugin import Views
 
 Build = Callable[[Mapping[str, Tensor], Outputs], Classifier]
 
@@ -36,6 +38,7 @@ class Learning:
         train: positions to learn from.
         validation: positions by which the best epoch is chosen; none: the last one is kept.
         strata: (len(train),) for the balanced sampler; None to shuffle.
+        beside: name → (N, ...), what a batch carries beside ``y``.
     """
 
     read: Read
@@ -44,6 +47,15 @@ class Learning:
     train: NDArray[np.int64]
     validation: NDArray[np.int64]
     strata: NDArray[np.str_] | None = None
+    beside: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def batch(
+        self, read: Mapping[str, Tensor], rows: NDArray[np.int64], y: Tensor
+    ) -> dict[str, Tensor]:
+        """What was read of samples, with what is known of them."""
+        at = torch.from_numpy(rows)
+        known = {name: values[at] for name, values in self.beside.items()}
+        return {**read, **known, "y": y[at], "patient": self.patients[at]}
 
 
 @dataclass(frozen=True)
@@ -88,7 +100,8 @@ class Model(nn.Module):
         return self.values.back(made.float())
 
     def _standardised(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {**batch, "x": self.inputs(batch["x"])}
+        seen = {n: v for n, v in batch.items() if n == "x" or n.startswith(VIEW)}
+        return {**batch, **{name: self.inputs(values) for name, values in seen.items()}}
 
 
 def fit(
@@ -100,10 +113,12 @@ def fit(
     *,
     seed: int,
     device: torch.device,
+    views: Callable[[], Views] | None = None,
 ) -> Trained:
     """Train until the epochs are over, or validation does not get better.
 
-    Everything random is drawn under ``seed``: the same call gives the same weights.
+    Everything random is drawn under ``seed``: the same call gives the same weights. A classifier
+    with ``views`` is given them by what ``views`` builds, of every training batch.
 
     Raises:
         MedclError: if the loss stops being a number.
@@ -120,15 +135,19 @@ def fit(
     if outputs.kind == "regression":
         y = model.values(y.unsqueeze(-1).to(device)).squeeze(-1).cpu()
     watch = _Watch(settings, outputs, learning)
+    asked = tuple(getattr(model.classifier, "views", ()))
+    augment = views() if asked and views is not None else None
+    if isinstance(augment, nn.Module):
+        augment.to(device)
     step = 0
     for epoch in range(1, settings.epochs + 1):
         model.train()
         total = torch.zeros((), device=device)
         batches = cut(_order(learning, seed, epoch), settings.batch_size)
         for rows, read in ahead(learning.read, batches):
-            batch = on(read, device)
-            at = torch.from_numpy(rows)
-            batch["y"], batch["patient"] = y[at].to(device), learning.patients[at].to(device)
+            batch = on(learning.batch(read, rows, y), device)
+            if augment is not None:
+                batch |= _looks(asked, augment, batch["x"], seed, step)
             made = model.step(batch, State(step, steps))
             mover.zero_grad(set_to_none=True)
             made["loss"].backward()
@@ -236,6 +255,18 @@ def on(batch: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
     return {name: values.to(device) for name, values in batch.items()}
 
 
+def _looks(
+    asked: Sequence[View], augment: Views, x: Tensor, seed: int, step: int
+) -> dict[str, Tensor]:
+    """The views that a classifier asks for, by name."""
+    made = {}
+    for number, view in enumerate(asked):
+        random = generator(x.device, seed, VIEWS, step, number)
+        with torch.no_grad():
+            made[f"{VIEW}{number}"] = augment(x.float(), random, view.kind)
+    return made
+
+
 def _order(learning: Learning, seed: int, epoch: int) -> NDArray[np.int64]:
     rng = np.random.default_rng(derive(seed, ORDER, epoch))
     if learning.strata is None:
@@ -246,13 +277,12 @@ def _order(learning: Learning, seed: int, epoch: int) -> NDArray[np.int64]:
 def _model(build: Build, outputs: Outputs, learning: Learning, settings: recipes.Finetune) -> Model:
     """The classifier as initialised, and the means and deviations of the training samples."""
     rows = learning.train[: max(2, min(len(learning.train), settings.batch_size))]
-    example = learning.read(rows)
-    at = torch.from_numpy(rows)
-    example |= {"y": learning.y[at], "patient": learning.patients[at]}
+    example = learning.batch(learning.read(rows), rows, learning.y)
     inputs, values = Standard(()), Standard(())
     if settings.standardise:
         batches = ahead(learning.read, cut(learning.train, settings.batch_size))
         inputs = Standard.of(batch["x"] for _, batch in batches)
     if outputs.kind == "regression":
-        values = Standard.of([learning.y[torch.from_numpy(learning.train)].unsqueeze(-1)])
+        told = learning.y[torch.from_numpy(learning.train)]
+        values = Standard.of([told[told.isfinite()].unsqueeze(-1)])
     return Model(build(example | {"x": inputs(example["x"])}, outputs), inputs, values)

@@ -63,6 +63,31 @@ def supervised(outputs: Outputs, scores: Tensor, y: Tensor) -> Tensor:
             return _hazard(scores, y)
 
 
+def soft(outputs: Outputs, scores: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy with soft labels: Σ w_c·p_c·ℓ_c / Σ w_c·p_c over rows and classes.
+
+    Args:
+        outputs: of kind binary or multiclass, with the weights w.
+        scores: (B, C) logits.
+        labels: (B, C) probabilities p, NaN where a row has none.
+
+    Returns:
+        Scalar; 0, with a gradient of 0, where no row has any.
+
+    Example:
+        >>> one = Outputs("binary", ("no", "yes"))
+        >>> round(soft(one, torch.zeros(1, 2), torch.tensor([[0.3, 0.7]])).item(), 4)
+        0.6931
+    """
+    known = labels.isfinite().all(1)
+    weighed = labels[known]  # (K, C)
+    weights = _weights(outputs, weighed)
+    weighed = weighed if weights is None else weighed * weights
+    scores = scores[known] if scores.dtype == torch.float64 else scores[known].float()
+    total = -(weighed * scores.log_softmax(1)).sum()
+    return total / weighed.sum().clamp_min(torch.finfo(weighed.dtype).tiny)
+
+
 def _weights(outputs: Outputs, like: Tensor) -> Tensor | None:
     """One for each class, or None where all weigh the same."""
     return None if outputs.weights is None else like.new_tensor(outputs.weights)

@@ -36,7 +36,7 @@ from medcl.evaluate.embeddings import take
 from medcl.evaluate.result import Side
 from medcl.finetune import scoring, training
 from medcl.finetune import truth as truths
-from medcl.finetune.folds import Part, parts, thinned
+from medcl.finetune.folds import Part, parts, thinned, with_unlabelled
 from medcl.finetune.result import FinetuneResult
 from medcl.finetune.scoring import Predicted
 from medcl.finetune.training import SCORE, Work
@@ -63,7 +63,7 @@ def study(
     """Train all folds of ``work`` that are not there yet, and measure their predictions.
 
     Args:
-        work: samples with their labels, the recipe, and where to write.
+        work: samples with their labels, the recipe, and where to write; those without a label last.
         sites: (N,) where each sample comes from.
         label: what the labels are called.
         given: (N,) a split by sample, see `medcl.finetune.folds.parts`.
@@ -78,12 +78,18 @@ def study(
     """
     recipe, samples = work.recipe, work.samples
     patients = np.asarray(samples.patients)
-    drawn = parts(samples.patients, sites, work.truth.strata(), recipe, given)
+    known = int(work.truth.known.sum())  # these come first
+    of_label = None if given is None else given[:known]
+    strata = work.truth.at(np.arange(known)).strata()
+    drawn = parts(samples.patients[:known], sites[:known], strata, recipe, of_label)
     if imbalance is not None:
         if work.truth.kind != "binary":
             raise UsageError("--imbalance is for two classes: the second one is made rarer.")
         positive = work.truth.y == 1
         drawn = [thinned(p, samples.patients, positive, imbalance, recipe.seed) for p in drawn]
+    rest = np.arange(known, len(samples))
+    by = recipe.split.by
+    drawn = [with_unlabelled(p, rest, samples.patients, sites, by, given) for p in drawn]
     busy = f"Another process is training into {work.out}. Wait for it, or take another --out."
     with locked(work.out / ".lock", busy):
         made_from = _claim(work, drawn)
@@ -152,6 +158,10 @@ def _claim(work: Work, drawn: Sequence[Part]) -> str:
         "labels": _hash(work.truth.classes, work.truth.y),
         "folds": _hash(*([p.train, p.validation, p.test] for p in drawn)),
     }
+    if any(len(p.unlabelled) for p in drawn):
+        facts["unlabelled"] = _hash(*(p.unlabelled for p in drawn))
+    if work.beside:
+        facts["labels beside"] = _hash(work.beside)
     path = work.out / STUDY
     if path.is_file():
         _same_recipe(work)
@@ -243,11 +253,22 @@ def _notes(found: Truth, patients: NDArray, drawn: Sequence[Part]) -> list[str]:
             "Nobody was set apart for validation: the last epoch is kept, the threshold is 0.5 and "
             "probabilities are not calibrated."
         )
+    others = np.unique(np.concatenate([part.unlabelled for part in drawn]))
+    if len(others):
+        people = len(np.unique(patients[others]))
+        notes.append(f"Learnt from {len(others):,} samples without a label too, of {people:,}.")
     return notes
 
 
-def labelled(samples: Samples, found: Truth) -> tuple[Samples, Truth, NDArray[np.int64], int]:
+def labelled(
+    samples: Samples, found: Truth, *, others: bool = False
+) -> tuple[Samples, Truth, NDArray[np.int64], int]:
     """The samples with a label, their labels and positions, and how many items have none.
+
+    Args:
+        samples: all.
+        found: their labels.
+        others: keep the samples without a label too, behind those with one.
 
     Raises:
         UsageError: if no sample has one.
@@ -257,4 +278,5 @@ def labelled(samples: Samples, found: Truth) -> tuple[Samples, Truth, NDArray[np
         raise UsageError("No sample carries the label. Does its table's key fit the index?")
     items = np.asarray(samples.items)
     without = len(np.unique(items)) - len(np.unique(items[known]))
-    return take(samples, known), found.at(known), known, without
+    rows = np.concatenate([known, np.flatnonzero(~found.known)]) if others else known
+    return take(samples, rows), found.at(rows), rows, without

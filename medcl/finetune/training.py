@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor
 
+from medcl import plugin as plugins
 from medcl.archive.atomic import new_folder
 from medcl.engine.seeds import derive
 from medcl.evaluate import calibration
@@ -37,14 +38,16 @@ from medcl.finetune.contract import Outputs
 from medcl.finetune.folds import Part
 from medcl.finetune.predictions import CALIBRATED, probabilities
 from medcl.finetune.truth import Truth
-from medcl.plugin import Samples
+from medcl.plugin import Samples, Views
 from medcl.recipe import Recipe
+from medcl.registry import resolve
 from medcl.run import Run
 
 FOLDER, FACTS = "folds", "fold.json"
 PREDICTIONS, INSTANCES, MODEL = "predictions.parquet", "instances.parquet", "model.safetensors"
 SPLIT = "split.parquet"
 SCORE = "score."
+SIDES = ("train", "validation", "test")
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,13 +55,14 @@ class Work:
     """What all folds of a study share; picklable, for worker processes.
 
     Attributes:
-        samples: the labelled ones.
+        samples: the labelled ones, and behind them others to learn from.
         truth: their labels.
         recipe: what to do.
         out: the study's folder.
         run: whose encoder to begin with.
         device: where to train.
         instances: whether to write down what each instance counted for.
+        beside: what samples say beside the label, see `medcl.finetune.beside`.
     """
 
     samples: Samples
@@ -68,6 +72,7 @@ class Work:
     run: Path | None = None
     device: str = "cpu"
     instances: bool = False
+    beside: Mapping[str, NDArray] = field(default_factory=dict)
 
     def folder(self, part: Part) -> Path:
         """Where a fold is written."""
@@ -95,17 +100,15 @@ def train(work: Work, part: Part) -> None:
         found, edges = truths.cut(found, part.train, settings.intervals)
     outputs = truths.outputs(found, part.train, settings)
     read = _opened(work)
-    strata = None
-    if settings.sampler == "balanced":
-        strata = batches.classes_of(work.truth, part.train)
     patients = np.unique(np.asarray(work.samples.patients), return_inverse=True)[1]
     learning = loop.Learning(
         read,
         torch.from_numpy(found.y).to(torch.int64 if found.y.dtype.kind == "i" else torch.float32),
         torch.from_numpy(patients.astype(np.int64)),
-        part.train,
+        np.concatenate([part.train, part.unlabelled]),
         part.validation,
-        strata,
+        _strata(work, part),
+        {name: batches.tensor(values) for name, values in work.beside.items()},
     )
     trained = loop.fit(
         partial(_build, work, seed),
@@ -115,6 +118,7 @@ def train(work: Work, part: Part) -> None:
         work.recipe.optimizer,
         seed=seed,
         device=device,
+        views=partial(_views, work.recipe),
     )
     listed = _Instances(work.samples, outputs) if work.instances else None
     size = settings.batch_size
@@ -128,7 +132,7 @@ def train(work: Work, part: Part) -> None:
         "outputs": {"kind": outputs.kind, "classes": outputs.classes, "weights": outputs.weights},
         "edges": edges,
         **_chosen(outputs, told, work.truth.y[part.validation]),
-        "samples": {s: len(getattr(part, s)) for s in ("train", "validation", "test")},
+        "samples": {s: len(getattr(part, s)) for s in (*SIDES, "unlabelled")},
         "classes": {s: truths.counts(work.truth, getattr(part, s)) for s in ("train", "test")},
         "epochs": trained.epochs,
         "best": trained.best,
@@ -150,6 +154,24 @@ def _build(work: Work, seed: int, example: Mapping[str, Tensor], outputs: Output
     return build.build(work.recipe, example, outputs, seed=seed, run=run)
 
 
+def _views(recipe: Recipe) -> Views:
+    made: Views = resolve(plugins.get(recipe.plugin).views)(**recipe.views)
+    return made
+
+
+def _strata(work: Work, part: Part) -> NDArray[np.str_] | None:
+    """What the sampler balances: classes, where that is asked for; and those without a label.
+
+    Half of every batch carries a label, or of C balanced classes C of C + 1 parts.
+    """
+    balanced = work.recipe.finetune.sampler == "balanced"
+    if not balanced and not len(part.unlabelled):
+        return None
+    told = batches.classes_of(work.truth, part.train) if balanced else ["class"] * len(part.train)
+    names = [f"a {name}" for name in told]
+    return np.array([*names, *["none"] * len(part.unlabelled)])
+
+
 def _unshared(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """Safetensors refuses two names for one storage (a momentum copy at its start)."""
     return {name: tensor.clone() for name, tensor in weights.items()}
@@ -168,7 +190,8 @@ def _chosen(outputs: Outputs, scores: NDArray, y: NDArray) -> dict[str, float]:
 
 def sides(samples: Samples, part: Part) -> pl.DataFrame:
     """Who was on which side."""
-    named = (("train", part.train), ("validation", part.validation), ("test", part.test))
+    learnt = np.concatenate([part.train, part.unlabelled])  # who has no label is not unseen either
+    named = (("train", learnt), ("validation", part.validation), ("test", part.test))
     rows = np.concatenate([rows for _, rows in named])
     return pl.DataFrame(
         {

@@ -97,10 +97,10 @@ def truth(samples: Samples, settings: Finetune, task: Task | None = None) -> Tru
     if kind in SURVIVAL:
         if settings.event is None:
             raise UsageError(f"finetune.kind {kind} needs finetune.event: the column of 1 and 0.")
-        time, event = (_numbers(samples, name) for name in (label, settings.event))
+        time, event = (numbers(samples, name) for name in (label, settings.event))
         return Truth(kind, (label,), np.stack([time, event], 1))
     if kind == "regression":
-        return Truth(kind, (label,), _numbers(samples, label))
+        return Truth(kind, (label,), numbers(samples, label))
     asked: str = "multiclass" if kind == "ordinal" else kind
     classes = settings.classes or _classes(raw)
     named = replace(samples, labels={label: _text(raw)})
@@ -195,13 +195,25 @@ def _from_target(target: targets.Target) -> Truth:
 def _several(samples: Samples, classes: tuple[str, ...]) -> Truth:
     if not classes:
         raise UsageError("finetune.kind multilabel needs finetune.classes: the label columns.")
-    y = np.stack([_numbers(samples, name) for name in classes], 1)
+    y = np.stack([numbers(samples, name) for name in classes], 1)
     if not np.isin(y[np.isfinite(y)], (0, 1)).all():
         raise MedclError(f"Labels {list(classes)} hold other values than 1, 0 and nothing.")
     return Truth("multilabel", classes, y)
 
 
-def _numbers(samples: Samples, name: str) -> NDArray[np.float64]:
+def codes(raw: NDArray) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Names as codes (N,), −1 where there is nothing; and the names in their order."""
+    names = _classes(raw)
+    code = {name: number for number, name in enumerate(names)}
+    return np.array([code.get(name, -1) for name in _text(raw).tolist()], np.int64), names
+
+
+def numbers(samples: Samples, name: str) -> NDArray[np.float64]:
+    """A label column as numbers, NaN where there is nothing.
+
+    Raises:
+        MedclError: if it holds text.
+    """
     raw = column(samples, name)
     try:
         return np.array([np.nan if v is None or v == "" else v for v in raw.tolist()], np.float64)

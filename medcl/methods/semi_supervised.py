@@ -87,9 +87,21 @@ class SemiSupervised(nn.Module):
         self, views: Sequence[Tensor], batch: Mapping[str, Tensor], state: State
     ) -> dict[str, Tensor]:
         """See `medcl.methods.contract.Method.step`."""
+        h1, h2 = encode(self.encoder, views)  # (B, width) each
+        told, seen = self.terms(h1, h2, batch, state)
+        return {
+            "loss": told + seen,
+            "embedding": h1.detach(),
+            "loss_supervised": told,
+            "loss_self_supervised": seen,
+        }
+
+    def terms(
+        self, h1: Tensor, h2: Tensor, batch: Mapping[str, Tensor], state: State
+    ) -> tuple[Tensor, Tensor]:
+        """Both terms, weighted, of the two views' embeddings (B, width)."""
         label = required(batch, self.label, "semi-supervised")
         weight = between(self.ends, self.curve, state)
-        h1, h2 = encode(self.encoder, views)  # (B, width) each
         z1, z2 = self.projector(torch.cat([h1, h2])).chunk(2)  # (B, out) each
         told = (1 - weight) * self._supervised(z1, z2, label, state.ranks)
         seen = weight * nt_xent(
@@ -99,12 +111,7 @@ class SemiSupervised(nn.Module):
             group=batch["patient"] if self.mask_same_patient else None,
             ranks=state.ranks,
         )
-        return {
-            "loss": told + seen,
-            "embedding": h1.detach(),
-            "loss_supervised": told,
-            "loss_self_supervised": seen,
-        }
+        return told, seen
 
     def _supervised(self, z1: Tensor, z2: Tensor, label: Tensor, ranks: Ranks) -> Tensor:
         label = class_labels(label) if self.objective in CODES else number_labels(label)

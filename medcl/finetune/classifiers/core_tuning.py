@@ -13,6 +13,7 @@ from medcl.errors import UsageError
 from medcl.finetune.classifiers.encoding import width
 from medcl.finetune.classifiers.full import Full
 from medcl.finetune.contract import Outputs
+from medcl.finetune.losses import soft
 from medcl.methods.contract import State
 from medcl.nn.heads import mlp
 from medcl.objectives.focal_contrast import focal_contrast, hardest, mix_hard_pairs
@@ -68,7 +69,7 @@ class CoreTuning(nn.Module):
         y = batch["y"][known]
         h = self.whole.encoder(batch["x"].float())[known]  # (B, width)
         if len(y) < 2:
-            return {"loss": self._smooth(h, self._one_hot(y))}
+            return {"loss": soft(self.outputs, self.whole.head(h), self._one_hot(y))}
         share, far = Beta(self.alpha, self.alpha).sample((2, len(y))).to(h)
         partner = torch.randperm(len(y), device=y.device)
         positive, negative = mix_hard_pairs(h, y, share, partner, far)
@@ -84,20 +85,15 @@ class CoreTuning(nn.Module):
             temperature=self.temperature,
             ranks=state.ranks,
         )
-        smooth = self._smooth(
-            torch.cat([h, positive, negative]), torch.cat([labels, mixed, far_mixed])
+        smooth = soft(
+            self.outputs,
+            self.whole.head(torch.cat([h, positive, negative])),
+            torch.cat([labels, mixed, far_mixed]),
         )
         return {"loss": smooth + self.eta * contrast, "contrast": contrast.detach()}
 
     def _one_hot(self, y: Tensor) -> Tensor:
         return F.one_hot(y, self.outputs.size).float()
-
-    def _smooth(self, h: Tensor, labels: Tensor) -> Tensor:
-        """Cross-entropy with soft labels: Σ w·ℓ / Σ w, w the mixed class weights."""
-        terms = -(labels * self.whole.head(h).float().log_softmax(1))  # (N, C)
-        weights = self.outputs.weights
-        w = labels.new_tensor(weights if weights is not None else [1.0] * labels.shape[1])
-        return (terms * w).sum() / (labels * w).sum().clamp_min(1e-12)
 
     def predict(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See `Classifier.predict`."""

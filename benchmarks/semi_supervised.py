@@ -1,0 +1,129 @@
+"""Fine-tuning with and without the samples that carry no label, where few carry one.
+
+    python benchmarks/semi_supervised.py
+
+scikit-learn's digits (real, 8×8): per seed SimCLR on 1,297 of them without labels, then every way of
+fine-tuning that encoder, or a new one, from so many labels a class, for as many steps of as many
+samples with a label; accuracy on the other 500. Differences are paired by seed, intervals are t
+intervals over seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+from functools import partial
+
+import numpy as np
+import torch
+from core_tuning import TRAIN, augment, encoder, interval
+from numpy.typing import NDArray
+from sklearn.datasets import load_digits
+from torch import Tensor, nn
+
+from medcl.finetune.classifiers.contrast import Contrast
+from medcl.finetune.classifiers.full import Full
+from medcl.finetune.classifiers.semi_supervised import SemiSupervised
+from medcl.finetune.contract import Outputs
+from medcl.methods.contract import State
+from medcl.methods.simclr import SimCLR
+
+LABELS = (1, 4)
+BATCH = 32
+TEN = Outputs("multiclass", tuple("0123456789"))
+SEMI = partial(SemiSupervised, decay=1.0, hidden=64, out=32)
+WAYS = {
+    "labels alone: CE": (partial(Full, decay=1.0), False),
+    "labels alone: CE + SupCon": (partial(Contrast, decay=1.0, out=32), False),
+    "labels alone: semi-supervised": (SEMI, False),
+    "all samples: semi-supervised": (SEMI, True),
+}
+
+
+def digits_seed(seed: int, pretrain: int, tune: int) -> dict[tuple[str, bool, int], float]:
+    """Accuracy of each way, by whether the encoder was pretrained, and labels a class."""
+    pixels, classes = load_digits(return_X_y=True)
+    order = np.random.default_rng(seed).permutation(len(pixels))
+    x = torch.tensor(pixels[order], dtype=torch.float32).view(-1, 1, 8, 8) / 16
+    y = torch.tensor(classes[order])
+    torch.manual_seed(seed)
+    new = encoder()
+    method = SimCLR(copy.deepcopy(new), hidden=64, out=32)
+    adam = torch.optim.Adam(method.parameters(), 2e-3)
+    for step in range(pretrain):
+        at = torch.randint(TRAIN, (128,))
+        views = [augment(x[at]) for _ in range(2)]
+        loss = method.step(views, {"patient": at}, State(step, pretrain))["loss"]
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+    found = {}
+    for each in LABELS:
+        few = torch.cat([torch.where(y[:TRAIN] == c)[0][:each] for c in range(10)])
+        rest = torch.tensor(sorted(set(range(TRAIN)) - set(few.tolist())))
+        for pretrained, start in ((True, method.encoder), (False, new)):
+            for name, (way, everything) in WAYS.items():
+                torch.manual_seed(seed)
+                model = way(copy.deepcopy(start), {"x": x[few]}, TEN)
+                train(model, x, y, few, rest if everything else None, tune)
+                with torch.inference_mode():
+                    scores = model.eval().predict({"x": x[TRAIN:]})["scores"]
+                right = (scores.argmax(1) == y[TRAIN:]).float().mean()
+                found[name, pretrained, each] = float(right)
+    return found
+
+
+def train(
+    model: nn.Module, x: Tensor, y: Tensor, few: Tensor, rest: Tensor | None, steps: int
+) -> None:
+    """As the loop does: half of a batch without labels, if there are any."""
+    sgd = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9, weight_decay=1e-4)
+    for step in range(steps):
+        model.train()
+        at = few[torch.randint(len(few), (BATCH,))]
+        told = y[at]
+        if rest is not None:
+            more = rest[torch.randint(len(rest), (BATCH,))]
+            at, told = torch.cat([at, more]), torch.cat([told, torch.full_like(more, -1)])
+        one, two = augment(x[at]), augment(x[at])
+        batch = {"x": one, "view.0": one, "view.1": two, "y": told, "patient": at}
+        made = model.step(batch, State(step, steps))
+        sgd.zero_grad()
+        made["loss"].backward()
+        sgd.step()
+
+
+def digits(seeds: int, pretrain: int, tune: int) -> None:
+    """Print the tables over seeds."""
+    made = [digits_seed(seed, pretrain, tune) for seed in range(seeds)]
+    for pretrained in (True, False):
+        head = " | ".join(f"{n} a class" for n in LABELS)
+        print(f"\n| {'pretrained' if pretrained else 'new'} encoder, accuracy | {head} |")
+        print("|---|" + "---|" * len(LABELS))
+        cells = {w: [_column(made, (w, pretrained, n)) for n in LABELS] for w in WAYS}
+        for name, columns in cells.items():
+            print(f"| {name} | " + " | ".join(interval(c) for c in columns) + " |")
+        last = list(WAYS)[-1]
+        for name in list(WAYS)[:-1]:
+            pairs = zip(cells[last], cells[name], strict=True)
+            print(f"| all − {name} | " + " | ".join(interval(a - b, "+") for a, b in pairs) + " |")
+
+
+def _column(
+    made: list[dict[tuple[str, bool, int], float]], key: tuple[str, bool, int]
+) -> NDArray[np.float64]:
+    return np.array([m[key] for m in made])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--pretrain", type=int, default=300)
+    parser.add_argument("--tune", type=int, default=100)
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    digits(asked.seeds, asked.pretrain, asked.tune)
+
+
+if __name__ == "__main__":
+    main()
