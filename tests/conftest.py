@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -10,6 +11,9 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the suite runs one process per core
+
+# Processes of tests are forked from one that has loaded these: they take longer than the tests.
+multiprocessing.set_forkserver_preload(["medcl.engine.pretrain", "sklearn.datasets"])
 
 REPO = Path(__file__).parent.parent
 SHARED = REPO.parent / "shared" / "data"

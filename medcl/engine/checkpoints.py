@@ -12,6 +12,7 @@ from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
 from medcl.archive.atomic import replacing
+from medcl.engine.kept import saved
 from medcl.engine.module import Pretraining
 from medcl.errors import MedclError
 from medcl.nn.distributed import ranks
@@ -40,28 +41,6 @@ class AtomicIO(CheckpointIO):
     def remove_checkpoint(self, path: Any) -> None:
         """Remove one file."""
         Path(path).unlink(missing_ok=True)
-
-
-def saved(folder: Path) -> list[Path]:
-    """The checkpoints of a run, oldest first."""
-    return sorted(folder.glob("step-*.ckpt"))
-
-
-def step_of(path: Path) -> int:
-    """The optimiser step that a checkpoint was written after."""
-    return int(path.stem.removeprefix("step-"))
-
-
-def method_weights(path: Path, part: str = "") -> dict[str, Tensor]:
-    """The method's part of a checkpoint, or that of a part of it: ``"encoder."``."""
-    prefix = f"method.{part}"
-    state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
-    return {k.removeprefix(prefix): v.clone() for k, v in state.items() if k.startswith(prefix)}
-
-
-def encoder_weights(path: Path) -> dict[str, Tensor]:
-    """The encoder's part of a checkpoint."""
-    return method_weights(path, "encoder.")
 
 
 class Checkpoints(Callback):

@@ -18,8 +18,8 @@ import yaml
 
 from medcl import recipe as recipes
 from medcl.archive.atomic import locked, write_text
-from medcl.engine.checkpoints import saved
 from medcl.engine.data import Selection
+from medcl.engine.kept import saved
 from medcl.errors import UsageError
 from medcl.private import command_without_paths, remember
 from medcl.provenance import commit, versions

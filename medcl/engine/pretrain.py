@@ -22,7 +22,7 @@ from medcl import recipe as recipes
 from medcl.archive.atomic import replacing, write_text
 from medcl.archive.index import Index
 from medcl.archive.splits import split
-from medcl.engine import checkpoints, facts
+from medcl.engine import checkpoints, facts, kept
 from medcl.engine.batchnorm import SyncLayers
 from medcl.engine.data import Selection, check_fills, select
 from medcl.engine.journal import Journal
@@ -76,14 +76,14 @@ def pretrain(recipe: Recipe, data: Path, out: Path, *, command: str = "") -> Run
             write_text(out / "recipe.yaml", recipes.dump(recipe))
             _write_split(out / "split.parquet", parts)
             facts.start(run, data, selection, parts, command)
-        kept = checkpoints.saved(saving.folder)
+        before = kept.saved(saving.folder)
         with quiet_lightning():
-            trainer.fit(module, ckpt_path=str(kept[-1]) if kept else None, weights_only=True)
+            trainer.fit(module, ckpt_path=str(before[-1]) if before else None, weights_only=True)
         if not trainer.is_global_zero:
             raise SystemExit(0)  # started only to train along: the first process goes on alone
-        last = checkpoints.saved(saving.folder)[-1]
+        last = kept.saved(saving.folder)[-1]
         with replacing(out / "encoder.safetensors") as temporary:
-            save_file(checkpoints.encoder_weights(last), temporary)
+            save_file(kept.encoder_weights(last), temporary)
         done = facts.finish(run, module.device, saving.seconds, looks.warnings)
     summary(done, journal.last, str(out))
     return run

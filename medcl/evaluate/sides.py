@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from medcl import recipe as recipes
-from medcl.engine.checkpoints import method_weights, saved
+from medcl.engine.kept import method_weights, saved
 from medcl.errors import MedclError, UsageError
 from medcl.evaluate.embeddings import (
     Embeddings,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medcl.engine.checkpoints import saved
+from medcl.engine.kept import saved
 from medcl.evaluate.embeddings import embed, take
 from medcl.nn.encoders import width_of
 from medcl.nn.heads import projector

@@ -19,8 +19,9 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from medcl.engine import checkpoints, looks
+from medcl.engine import looks
 from medcl.engine.data import select
+from medcl.engine.kept import saved, step_of
 from medcl.engine.looks import evaluating
 from medcl.engine.pretrain import build, pretrain
 from medcl.errors import MedclError, UsageError
@@ -58,7 +59,7 @@ def test_run_directory_is_complete(healthy, index):
 
 def test_encoder_is_that_of_the_last_checkpoint_and_moved(healthy):
     trained, fresh = healthy.encoder(), healthy.encoder(trained=False)
-    state = torch.load(checkpoints.saved(healthy.path / "checkpoints")[-1], weights_only=True)
+    state = torch.load(saved(healthy.path / "checkpoints")[-1], weights_only=True)
     for key, value in trained.state_dict().items():
         assert torch.equal(value, state["state_dict"][f"method.encoder.{key}"])
     assert not torch.equal(trained.body[0].weight, fresh.body[0].weight)
@@ -176,8 +177,8 @@ def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(index, tmp_path):
     recipe = tiny_engine.recipe({"method": {"break_at": 47}})
     with pytest.raises(MedclError, match=r"NaN or infinite at step 48\. Lower optimizer.lr"):
         pretrain(recipe, index, tmp_path)
-    kept = checkpoints.saved(tmp_path / "checkpoints")
-    assert [checkpoints.step_of(path) for path in kept] == [20, 40]
+    kept = saved(tmp_path / "checkpoints")
+    assert [step_of(path) for path in kept] == [20, 40]
     assert not (tmp_path / "encoder.safetensors").exists()
     assert all(math.isfinite(float(row["loss"])) for row in rows(Run(tmp_path, recipe))[1:])
 
@@ -205,8 +206,8 @@ def test_infinite_gradient_of_a_finite_loss_never_reaches_a_checkpoint(
     monkeypatch.setattr(tiny_engine.Contrast, "step", spiked)
     with pytest.raises(MedclError, match="Weights became NaN or infinite at or before step 40"):
         pretrain(tiny_engine.recipe({"method": {"name": "tiny_contrast"}}), index, tmp_path)
-    kept = checkpoints.saved(tmp_path / "checkpoints")
-    assert [checkpoints.step_of(path) for path in kept] == [20]
+    kept = saved(tmp_path / "checkpoints")
+    assert [step_of(path) for path in kept] == [20]
 
 
 def test_a_method_that_collapses_is_called_so(index, tmp_path, caplog):

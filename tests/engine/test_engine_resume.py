@@ -6,14 +6,14 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
 import tiny_engine
 import torch
+from engine_script import started
 from safetensors.torch import load_file
 from tiny_engine import broken_off
 
@@ -23,6 +23,7 @@ from medcl.archive.pseudonym import KEY_VARIABLE
 from medcl.archive.splits import split
 from medcl.engine import checkpoints
 from medcl.engine.checkpoints import Checkpoints
+from medcl.engine.kept import saved
 from medcl.engine.pretrain import pretrain
 from medcl.errors import UsageError
 from medcl.run import Run
@@ -39,7 +40,7 @@ def same_outcome(one: Path, other: Path) -> None:
     a, b = load_file(one / "encoder.safetensors"), load_file(other / "encoder.safetensors")
     assert a.keys() == b.keys()
     assert all(torch.equal(a[key], b[key]) for key in a)
-    last = checkpoints.saved(one / "checkpoints")[-1].name
+    last = saved(one / "checkpoints")[-1].name
     a, b = (torch.load(run / "checkpoints" / last, weights_only=True) for run in (one, other))
     assert all(torch.equal(a["state_dict"][key], b["state_dict"][key]) for key in a["state_dict"])
 
@@ -166,7 +167,7 @@ def test_kill_while_writing_a_checkpoint_leaves_the_older_one(
     with pytest.raises(Stopped):
         pretrain(broken_off(False), index, tmp_path)
     monkeypatch.undo()
-    assert [p.name for p in checkpoints.saved(tmp_path / "checkpoints")] == ["step-000000020.ckpt"]
+    assert [p.name for p in saved(tmp_path / "checkpoints")] == ["step-000000020.ckpt"]
     pretrain(broken_off(False), index, tmp_path)
     same_outcome(undisturbed(False), tmp_path)
 
@@ -174,30 +175,28 @@ def test_kill_while_writing_a_checkpoint_leaves_the_older_one(
 def test_killed_process_ends_the_same(index, tmp_path):
     """kill -9 at random moments, again and again until the run comes to its end."""
     chance = random.Random(os.getpid())  # a new moment at every run of this test
-    script = Path(__file__).with_name("engine_script.py")
     steps = {"steps": 300, "checkpoint_every": 15, "log_every": 1}
     kills, patience = 0, 60
     while True:
-        command = [sys.executable, script, index, tmp_path / "killed", repr({"trainer": steps})]
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        (process,) = started(index, tmp_path / "killed", {"trainer": steps})
         start = wait_for_progress(process, tmp_path / "killed/metrics.csv")
         if kills < 2:
             time.sleep(chance.uniform(0, 0.3))
-            process.send_signal(signal.SIGKILL)
-        code = process.wait(timeout=patience)
-        if code == 0:
+            process.kill()
+        process.join(timeout=patience)
+        if process.exitcode == 0:
             break
-        assert code == -signal.SIGKILL, (start, process.stderr.read())
+        assert process.exitcode == -signal.SIGKILL, start
         kills += 1
     assert kills > 0, "the run was over before it could be killed"
     pretrain(tiny_engine.recipe({"trainer": steps}), index, tmp_path / "undisturbed")
     same_outcome(tmp_path / "undisturbed", tmp_path / "killed")
 
 
-def wait_for_progress(process: subprocess.Popen[str], path: Path) -> int:
+def wait_for_progress(process: BaseProcess, path: Path) -> int:
     """Until this process has written a row (or is over)."""
     before = path.stat().st_mtime_ns if path.exists() else 0
-    while process.poll() is None:
+    while process.is_alive():
         if path.exists() and path.stat().st_mtime_ns != before:
             return before
         time.sleep(0.01)

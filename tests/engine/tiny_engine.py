@@ -5,12 +5,12 @@ Forty "patients" hold the digits p, p + 40, p + 80, …; one .npy file each, pix
 
 from __future__ import annotations
 
-import ctypes
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tiny_archive
 import torch
 from sklearn.datasets import load_digits
 from torch import nn
@@ -20,7 +20,7 @@ from medcl import plugin as plugins
 from medcl import recipe as recipes
 from medcl.methods.contract import View
 from medcl.objectives.info_nce import info_nce
-from medcl.plugin import CONTRACT, Plugin, Record, Samples, Task, Unit
+from medcl.plugin import CONTRACT, Plugin, Samples, Task
 
 HERE = "tiny_engine"
 
@@ -41,22 +41,6 @@ def index(folder: Path) -> Path:
 
     build(archive(folder / "archive"), folder / "index", TINY)
     return folder / "index"
-
-
-def units(files):
-    return [Unit(file.path, (file,)) for file in files]
-
-
-def scan(root, unit):
-    yield Record(unit.key, (unit.key,), patient=Path(unit.key).stem)
-
-
-def prepare(root, files, fields, *, crash: str = ""):
-    """``crash``: the patient whose file crashes the process, as a C library can."""
-    if crash and Path(files[0]).stem == crash:
-        ctypes.string_at(0)
-    table = np.load(Path(root) / files[0])
-    return {"x": table[:, :64], "digit": table[:, 64].astype(np.int64)}
 
 
 def dataset(items, arrays, *, digit: bool = True, extra: int = 0, label: str = "digit"):
@@ -185,9 +169,9 @@ TINY = Plugin(
     name="tiny",
     summary="scikit-learn digits",
     contract=CONTRACT,
-    units=units,
-    scan=scan,
-    prepare=f"{HERE}:prepare",
+    units=tiny_archive.units,
+    scan=tiny_archive.scan,
+    prepare="tiny_archive:prepare",
     dataset=f"{HERE}:dataset",
     views=f"{HERE}:Noise",
     encoders={"mlp": f"{HERE}:MLP"},

@@ -24,5 +24,5 @@ def _enter(rank: int, fn: Callable[[int], Any], folder: str) -> None:
 def run(fn: Callable[[int], Any]) -> list[Any]:
     """``[fn(0), fn(1)]``, each in its own process of one group; ``fn`` is a module's function."""
     with tempfile.TemporaryDirectory() as folder:
-        mp.start_processes(_enter, (fn, folder), nprocs=2, start_method="spawn")
+        mp.start_processes(_enter, (fn, folder), nprocs=2, start_method="forkserver")
         return [torch.load(Path(folder) / f"{r}.pt", weights_only=True) for r in (0, 1)]

@@ -8,7 +8,6 @@ from __future__ import annotations
 import doctest
 import importlib
 import inspect
-import os
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -274,6 +273,10 @@ def cases() -> dict[str, list[Case]]:
                 ("student_a", "student_b"),
             )
         ],
+        "generalised_cross_entropy": [
+            Case({"logits": draw(B, K), "labels": labels}, ("logits",), settings)
+            for labels, settings in ((LABELS, {}), (HALF, {"q": 0.3}), (LABELS, {"q": 1.0}))
+        ],
         "matching": [
             Case({"matched": draw(B, 2), "mismatched": draw(2 * B, 2)}, ("matched", "mismatched"))
         ],
@@ -475,14 +478,7 @@ def as_one_of_two(rank: int, folder: str) -> None:
 @pytest.fixture(scope="module")
 def of_two_ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     folder = tmp_path_factory.mktemp("two_ranks")
-    # The children import this module by its name.
-    here = str(Path(__file__).parent)
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [here, before]))
-    try:
-        mp.spawn(as_one_of_two, args=(str(folder),), nprocs=2)
-    finally:
-        os.environ.pop("PYTHONPATH") if before is None else os.environ.update(PYTHONPATH=before)
+    mp.start_processes(as_one_of_two, (str(folder),), nprocs=2, start_method="forkserver")
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 
