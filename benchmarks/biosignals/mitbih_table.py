@@ -217,7 +217,7 @@ def main() -> None:
     parser.add_argument("--task", default="aami", choices=sorted(plugin.tasks))
     known = [*METHODS, SUPERVISED]
     parser.add_argument("--methods", nargs="+", default=known, choices=known)
-    parser.add_argument("--everyone", nargs="*", default=["hybrid"], choices=list(METHODS))
+    parser.add_argument("--everyone", nargs="*", default=["alike-beats"], choices=list(METHODS))
     parser.add_argument("--set", nargs="*", default=[], help="recipe overrides, for every method")
     asked = parser.parse_args()
 
