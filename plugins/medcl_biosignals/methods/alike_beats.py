@@ -25,8 +25,9 @@ _RADIUS = 10.0  # large against the descriptions, so that the sphere is flat whe
 class AlikeBeats(nn.Module):
     """L = SoftContrast(z1, z2; t) + w·|d̂ − d| + c·R(h), t_ij ∝ exp(−‖d_i − d_j‖²/2σ²).
 
-    Instance contrast takes two normal beats of two people for strangers and, on unseen people,
-    buys nothing over a random encoder (`docs/research-log-biosignals.md`). Here the targets say how
+    Instance contrast takes two normal beats of two people for strangers and, with views that keep
+    what differs between people, buys nothing over a random encoder on unseen ones
+    (`docs/research-log-biosignals.md`). Here the targets say how
     alike two beats are, whoever they come from: d describes each beat by how early it comes and how
     it differs from the beats beside it (`medcl_biosignals.rhythm`, `medcl_biosignals.likeness`).
     A linear layer on the embedding also predicts d from the augmented beat (smooth L1). All this
