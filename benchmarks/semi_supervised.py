@@ -2,7 +2,7 @@
 
     python benchmarks/semi_supervised.py
 
-scikit-learn's digits (real, 8×8): per seed SimCLR on 1,297 of them without labels, then every way of
+scikit-learn's digits (real, 8×8): per seed SimCLR on 1,297 without labels, then every way of
 fine-tuning that encoder, or a new one, from so many labels a class, for as many steps of as many
 samples with a label; accuracy on the other 500. Differences are paired by seed, intervals are t
 intervals over seeds.
@@ -64,7 +64,7 @@ def digits_seed(seed: int, pretrain: int, tune: int) -> dict[tuple[str, bool, in
         for pretrained, start in ((True, method.encoder), (False, new)):
             for name, (way, everything) in WAYS.items():
                 torch.manual_seed(seed)
-                model = way(copy.deepcopy(start), {"x": x[few]}, TEN)
+                model = way(copy.deepcopy(start), {"x": x[few]}, TEN)  # type: ignore[operator]
                 train(model, x, y, few, rest if everything else None, tune)
                 with torch.inference_mode():
                     scores = model.eval().predict({"x": x[TRAIN:]})["scores"]
@@ -87,7 +87,7 @@ def train(
             at, told = torch.cat([at, more]), torch.cat([told, torch.full_like(more, -1)])
         one, two = augment(x[at]), augment(x[at])
         batch = {"x": one, "view.0": one, "view.1": two, "y": told, "patient": at}
-        made = model.step(batch, State(step, steps))
+        made = model.step(batch, State(step, steps))  # type: ignore[operator]
         sgd.zero_grad()
         made["loss"].backward()
         sgd.step()
@@ -119,7 +119,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--pretrain", type=int, default=300)
-    parser.add_argument("--tune", type=int, default=100)
+    parser.add_argument("--tune", type=int, default=200)
     asked = parser.parse_args()
     torch.set_num_threads(1)
     digits(asked.seeds, asked.pretrain, asked.tune)

@@ -135,6 +135,14 @@ class Probe(Section):
     baselines: tuple[str, ...] | None = None  # None: all of the plugin's
 
 
+class Also(Section):
+    """A further label to learn from, such as what a header says; nobody is measured by it."""
+
+    kind: Literal["auto", "binary", "multiclass", "ordinal", "regression"] = "auto"
+    weight: float = Field(0.3, gt=0)  # of its loss, beside 1 of the label that is wanted
+    noisy: bool = False  # may be wrong: a loss that wrong labels mislead less
+
+
 class Finetune(Section):
     """Training with labels. Who is tested, where not by ``folds``, says the section ``split``."""
 
@@ -148,7 +156,10 @@ class Finetune(Section):
     intervals: int = Field(4, ge=2)  # of hazard: quantiles of the training patients' times
     epochs: int = Field(50, gt=0)
     batch_size: int = Field(16, gt=0)  # samples or bags
-    loss: Literal["ce", "weighted", "focal"] = "ce"
+    loss: Literal["ce", "weighted", "focal", "robust"] = "ce"  # robust: to labels that are wrong
+    also: dict[str, Also] = Field(
+        default_factory=dict
+    )  # further columns of the labels, or the index
     sampler: Literal["shuffled", "balanced"] = "shuffled"
     standardise: bool = False  # features, by mean and deviation of the training samples
     unlabelled: bool = False  # learn from samples without a label too: classifier semi-supervised

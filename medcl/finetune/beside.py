@@ -1,4 +1,4 @@
-"""What samples say beside the label that is learnt: label trees, soft labels.
+"""What samples say beside the label that is learnt: label trees, soft labels, further labels.
 
 A classifier finds it in its training batches, under these names; nobody is measured by it.
 """
@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medcl.errors import MedclError, UsageError
-from medcl.finetune.truth import ONE_CLASS, Truth, codes, column, numbers
+from medcl.finetune.contract import ALSO, Also
+from medcl.finetune.truth import ONE_CLASS, Truth, codes, column, numbers, outputs, truth
 from medcl.plugin import Samples
 from medcl.recipe import Finetune
 
@@ -28,7 +29,8 @@ def beside(samples: Samples, found: Truth, settings: Finetune) -> dict[str, NDAr
     """
     if settings.tree and found.kind not in ONE_CLASS:
         raise UsageError(f"finetune.tree is for classes, and this is {found.kind}.")
-    if settings.soft and (found.kind not in ("binary", "multiclass") or settings.loss == "focal"):
+    plain = found.kind in ("binary", "multiclass") and settings.loss in ("ce", "weighted")
+    if settings.soft and not plain:
         raise UsageError("finetune.soft is for two or more classes, and a loss of ce or weighted.")
     made: dict[str, NDArray] = {}
     if settings.tree:
@@ -37,6 +39,38 @@ def beside(samples: Samples, found: Truth, settings: Finetune) -> dict[str, NDAr
     if settings.soft:
         made[SOFT] = _probabilities(samples, found, settings.soft)
     return made
+
+
+def further(samples: Samples, settings: Finetune) -> tuple[tuple[Also, ...], dict[str, NDArray]]:
+    """The labels of `Finetune.also`, and of all samples: ``also.NAME`` → (N,), see `Outputs`.
+
+    Raises:
+        UsageError: if a column is missing.
+        MedclError: if it holds one class only, or values of another kind.
+    """
+    made, values = [], {}
+    for name, asked in settings.also.items():
+        loss = "robust" if asked.noisy else "ce"
+        alone = Finetune(label=name, kind=asked.kind, loss=loss)
+        found = truth(samples, alone)
+        if found.kind == "multilabel":
+            raise UsageError(f"finetune.also: '{name}' is several labels; name single columns.")
+        made.append(Also(name, outputs(found, np.empty(0, np.int64), alone), asked.weight))
+        values[f"{ALSO}{name}"] = found.y
+    return tuple(made), values
+
+
+def on_one_scale(values: NDArray, train: NDArray[np.int64]) -> NDArray:
+    """A further label's values less their mean, by their deviation, both of the training samples.
+
+    Classes (integers) stay as they are.
+    """
+    if values.dtype.kind != "f" or values.ndim != 1:
+        return values
+    known = values[train][np.isfinite(values[train])]
+    if not len(known):
+        return values
+    return (values - known.mean()) / (known.std() or 1.0)
 
 
 def _probabilities(samples: Samples, found: Truth, names: tuple[str, ...]) -> NDArray[np.float32]:

@@ -18,9 +18,11 @@ from torch import Tensor
 from medcl.methods.contract import State
 
 Kind = Literal["binary", "multiclass", "multilabel", "ordinal", "regression", "cox", "hazard"]
-Loss = Literal["ce", "weighted", "focal"]
+Loss = Literal["ce", "weighted", "focal", "robust"]
 VIEW = "view."
 """Before the number of a view in the batch of a classifier that asks for views."""
+ALSO = "also."
+"""Before the name of a further label in the batch."""
 
 
 @dataclass(frozen=True)
@@ -34,14 +36,17 @@ class Outputs:
             (cox; hazard with the time as the number of its interval).
         classes: names in the order of the codes; of a regression or survival, one name; of
             ``hazard``, one for each interval.
-        loss: cross-entropy as it is, weighted by class, or focal (Lin 2017, arXiv 1708.02002).
+        loss: cross-entropy as it is, weighted by class, focal (Lin 2017, arXiv 1708.02002), or
+            robust to wrong labels; see `medcl.finetune.losses.supervised`.
         weights: one for each class, from training patients alone; None for equal ones.
+        also: further labels to learn from, for classifiers with ``learns_also``.
     """
 
     kind: Kind
     classes: tuple[str, ...]
     loss: Loss = "ce"
     weights: tuple[float, ...] | None = None
+    also: tuple[Also, ...] = ()
 
     @property
     def size(self) -> int:
@@ -49,6 +54,15 @@ class Outputs:
         return {"ordinal": len(self.classes) - 1, "regression": 1, "cox": 1}.get(
             self.kind, len(self.classes)
         )
+
+
+@dataclass(frozen=True)
+class Also:
+    """A further label: in the batch as ``also.`` and its name, in the form of its kind."""
+
+    name: str
+    outputs: Outputs
+    weight: float
 
 
 @runtime_checkable
@@ -62,7 +76,8 @@ class Classifier(Protocol):
     One that has ``views`` as a pretraining method has (`medcl.methods.contract.View`; of the sample
     itself) finds them in its training batches as ``view.0``, ``view.1``, … and may learn from
     samples without a label: it is given those of ``finetune.unlabelled``. What samples say beside
-    their label is there too, see `medcl.finetune.beside`.
+    their label is there too, see `medcl.finetune.beside`. One whose ``learns_also`` is true learns
+    from `Outputs.also`.
     """
 
     def step(self, batch: Mapping[str, Tensor], state: State) -> dict[str, Tensor]:

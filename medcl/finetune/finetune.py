@@ -17,7 +17,7 @@ from medcl.errors import UsageError
 from medcl.evaluate.embeddings import usable
 from medcl.finetune import labels as tables
 from medcl.finetune import truth as truths
-from medcl.finetune.beside import beside
+from medcl.finetune.beside import beside, further
 from medcl.finetune.folds import of_run
 from medcl.finetune.result import FinetuneResult
 from medcl.finetune.study import labelled, study
@@ -114,7 +114,7 @@ def finetune(
     samples = load_samples(recipe, data, task=name, workers=max(2, workers))
     found = tables.read(labels, index) if labels is not None else tables.Labels()
     own = list(samples.labels)
-    samples = tables.add(samples, found, index)
+    samples = tables.add(samples, found, index, recipe.finetune.also)
     task = None if name is None else plugins.get(recipe.plugin).tasks[name]
     if task is not None:  # the probe's, where the recipe names none: the study remembers which
         recipe = _with(recipe, task=name)
@@ -131,14 +131,15 @@ def finetune(
             f"{without:,} {what} no label and {'were' if without > 1 else 'was'} left out."
         )
     given = None if given is None else [given[row] for row in rows]
-    told = beside(samples, truth, recipe.finetune)
+    also, more = further(samples, recipe.finetune)
+    told = beside(samples, truth, recipe.finetune) | more
     device = usable(device)
     known = int(truth.known.sum())
     if run is not None and _saw(run, samples.patients[:known], given and given[:known]):
         notes.append("Pretraining saw the tested patients too, though without labels.")
     place = dict(index.items.select("id", "site").iter_rows())
     result = study(
-        Work(samples, truth, recipe, out, run.path if run else None, device, instances, told),
+        Work(samples, truth, recipe, out, run.path if run else None, device, instances, told, also),
         [place.get(item) for item in samples.items],
         label=task.label if task else recipe.finetune.label or ", ".join(truth.classes),
         given=given,
@@ -158,9 +159,16 @@ def _can_learn_from_them(recipe: Recipe) -> None:
         UsageError: for samples without a label, soft labels or a tree, and a classifier without use
             for them.
     """
-    name = recipe.part("classifier").name
-    asked = [word for word in ("unlabelled", "tree", "soft") if getattr(recipe.finetune, word)]
-    if asked and not getattr(recipes.classifier_factory(recipe), "views", ()):
+    name, settings = recipe.part("classifier").name, recipe.finetune
+    factory = recipes.classifier_factory(recipe)
+    if settings.also and not getattr(factory, "learns_also", False):
+        raise UsageError(
+            f"finetune.also: the classifier '{name}' learns one label. Set classifier.name to "
+            "full, lp-ft, contrast or semi-supervised."
+        )
+    asked = [word for word in ("tree", "soft") if getattr(settings, word)]
+    asked += ["unlabelled"] if settings.unlabelled and not settings.also else []
+    if asked and not getattr(factory, "views", ()):
         raise UsageError(
             f"finetune.{asked[0]}: the classifier '{name}' learns from labels alone. Set "
             "classifier.name to semi-supervised."
@@ -178,7 +186,8 @@ def _task(recipe: Recipe, labels: Path | None) -> str | None:
 
 def _with_label(recipe: Recipe, columns: Sequence[str]) -> Recipe:
     """The only label column, if nothing says which one is meant."""
-    others = (SPLIT, recipe.split.given, *recipe.finetune.tree, *recipe.finetune.soft)
+    asked = recipe.finetune
+    others = (SPLIT, recipe.split.given, *asked.tree, *asked.soft, *asked.also)
     columns = [name for name in columns if name not in others]
     if len(columns) != 1:
         return recipe

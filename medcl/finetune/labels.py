@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -79,12 +79,17 @@ def read(path: Path, index: Index) -> Labels:
     return Labels(rows, columns, tuple(notes))
 
 
-def add(samples: Samples, labels: Labels, index: Index) -> Samples:
-    """The samples with the table's columns, and with the index's label columns that they lack."""
+def add(samples: Samples, labels: Labels, index: Index, fields: Iterable[str] = ()) -> Samples:
+    """The samples with the table's columns, and with the index's label columns that they lack.
+
+    ``fields`` names technical columns of the index to be taken as labels too, where there are no
+    labels of that name.
+    """
     found = dict(samples.labels)
     of_index = {
         name.removeprefix(LABEL): name for name in index.items.columns if name.startswith(LABEL)
     }
+    of_index = {n: n for n in fields if n in index.items.columns} | of_index
     place = {item: row for row, item in enumerate(index.items["id"])}
     for name, column in of_index.items():
         if name not in found:

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from medcl.finetune.contract import Outputs
+from medcl.finetune.contract import Loss, Outputs
+from medcl.objectives.generalised_cross_entropy import eased
 
 FOCUS = 2.0
 """γ of the focal loss: its authors' choice (Lin 2017, arXiv 1708.02002)."""
@@ -32,7 +33,10 @@ def supervised(outputs: Outputs, scores: Tensor, y: Tensor) -> Tensor:
                    doi 10.1109/TPAMI.2020.2979450)
     =============  ================================================================
 
-    ``focal`` multiplies each binary or multi-class term by (1 − p of what is true)^γ.
+    ``focal`` multiplies each binary or multi-class term by (1 − p of what is true)^γ. ``robust`` is
+    for labels that may be wrong: (1 − p of what is true ^ q) / q in place of each such term (see
+    `medcl.objectives.generalised_cross_entropy`), and of values Huber's error, which is linear
+    beyond one deviation (Huber 1964, doi 10.1214/aoms/1177703732).
 
     Args:
         outputs: kind, loss and weights.
@@ -56,7 +60,7 @@ def supervised(outputs: Outputs, scores: Tensor, y: Tensor) -> Tensor:
         case "ordinal":
             return _ordered(outputs, scores, y)
         case "regression":
-            return _values(scores, y)
+            return _values(outputs, scores, y)
         case "cox":
             return _cox(scores, y)
         case "hazard":
@@ -106,24 +110,33 @@ def _classes(outputs: Outputs, scores: Tensor, y: Tensor) -> Tensor:
     known = y >= 0
     scores, y = scores[known], y[known]
     losses = F.cross_entropy(scores, y, reduction="none")  # (K,)
-    if outputs.loss == "focal":
-        losses = (-torch.expm1(-losses)) ** FOCUS * losses
+    losses = _shaped(losses, outputs.loss)
     weights = _weights(outputs, scores)
     return _mean(losses, None if weights is None else weights[y])
 
 
-def _yes_no(scores: Tensor, truth: Tensor, focal: bool, positive: Tensor | None = None) -> Tensor:
+def _shaped(losses: Tensor, loss: Loss) -> Tensor:
+    """−log p of each term as the loss that is asked for."""
+    match loss:
+        case "focal":
+            return (-torch.expm1(-losses)) ** FOCUS * losses
+        case "robust":
+            return eased(losses)
+        case _:
+            return losses
+
+
+def _yes_no(scores: Tensor, truth: Tensor, loss: Loss, positive: Tensor | None = None) -> Tensor:
     """Binary cross-entropy entry by entry; ``positive`` weighs the terms whose truth is 1."""
     losses = F.binary_cross_entropy_with_logits(scores, truth, reduction="none")
-    if focal:
-        losses = (-torch.expm1(-losses)) ** FOCUS * losses
+    losses = _shaped(losses, loss)
     return losses if positive is None else losses * (1 + truth * (positive - 1))
 
 
 def _labels(outputs: Outputs, scores: Tensor, y: Tensor) -> Tensor:
     known = y.isfinite()
     truth = torch.where(known, y, 0.0).to(scores.dtype)
-    losses = _yes_no(scores, truth, outputs.loss == "focal", _weights(outputs, scores))
+    losses = _yes_no(scores, truth, outputs.loss, _weights(outputs, scores))
     return _mean(losses[known])
 
 
@@ -131,14 +144,17 @@ def _ordered(outputs: Outputs, scores: Tensor, y: Tensor) -> Tensor:
     known = y >= 0
     scores, y = scores[known], y[known]
     above = (y[:, None] > torch.arange(scores.shape[1], device=y.device)).to(scores.dtype)
-    losses = _yes_no(scores, above, outputs.loss == "focal").sum(1)
+    losses = _yes_no(scores, above, outputs.loss).sum(1)
     weights = _weights(outputs, scores)
     return _mean(losses, None if weights is None else weights[y])
 
 
-def _values(scores: Tensor, y: Tensor) -> Tensor:
+def _values(outputs: Outputs, scores: Tensor, y: Tensor) -> Tensor:
     known = y.isfinite()
-    return _mean((scores[known, 0] - y[known].to(scores.dtype)) ** 2)
+    told, truth = scores[known, 0], y[known].to(scores.dtype)
+    if outputs.loss == "robust":
+        return _mean(2 * F.huber_loss(told, truth, reduction="none"))  # near 0 the squared error
+    return _mean((told - truth) ** 2)
 
 
 def _cox(scores: Tensor, y: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from medcl import recipe as recipes
 from medcl.archive.reading import read_json, read_table
 from medcl.errors import MedclError, UsageError
 from medcl.finetune import batches, build, training
-from medcl.finetune.contract import Outputs
+from medcl.finetune.contract import Also, Loss, Outputs
 from medcl.finetune.loop import Model
 from medcl.finetune.result import FinetuneResult
 from medcl.finetune.standard import Standard
@@ -140,12 +140,17 @@ class Study:
 
 
 def _outputs(facts: Mapping[str, Any], recipe: Recipe) -> Outputs:
-    told = facts["outputs"]
+    made = _of(facts["outputs"], recipe.finetune.loss)
+    also = tuple(Also(a["name"], _of(a, "ce"), a["weight"]) for a in facts.get("also", ()))
+    return replace(made, also=also)
+
+
+def _of(told: Mapping[str, Any], loss: Loss) -> Outputs:
     weights = told["weights"]
     return Outputs(
         told["kind"],
         tuple(told["classes"]),
-        recipe.finetune.loss,
+        loss,
         tuple(weights) if weights is not None else None,
     )
 

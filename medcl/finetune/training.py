@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,8 @@ from medcl.engine.seeds import derive
 from medcl.evaluate import calibration
 from medcl.finetune import batches, build, loop
 from medcl.finetune import truth as truths
-from medcl.finetune.contract import Outputs
+from medcl.finetune.beside import on_one_scale
+from medcl.finetune.contract import ALSO, Also, Outputs
 from medcl.finetune.folds import Part
 from medcl.finetune.predictions import CALIBRATED, probabilities
 from medcl.finetune.truth import Truth
@@ -63,6 +64,7 @@ class Work:
         device: where to train.
         instances: whether to write down what each instance counted for.
         beside: what samples say beside the label, see `medcl.finetune.beside`.
+        also: the further labels among it.
     """
 
     samples: Samples
@@ -73,6 +75,7 @@ class Work:
     device: str = "cpu"
     instances: bool = False
     beside: Mapping[str, NDArray] = field(default_factory=dict)
+    also: tuple[Also, ...] = ()
 
     def folder(self, part: Part) -> Path:
         """Where a fold is written."""
@@ -98,17 +101,18 @@ def train(work: Work, part: Part) -> None:
     edges: tuple[float, ...] = ()
     if found.kind == "hazard":
         found, edges = truths.cut(found, part.train, settings.intervals)
-    outputs = truths.outputs(found, part.train, settings)
+    outputs = replace(truths.outputs(found, part.train, settings), also=work.also)
+    learnt = np.concatenate([part.train, part.unlabelled])
     read = _opened(work)
     patients = np.unique(np.asarray(work.samples.patients), return_inverse=True)[1]
     learning = loop.Learning(
         read,
         torch.from_numpy(found.y).to(torch.int64 if found.y.dtype.kind == "i" else torch.float32),
         torch.from_numpy(patients.astype(np.int64)),
-        np.concatenate([part.train, part.unlabelled]),
+        learnt,
         part.validation,
         _strata(work, part),
-        {name: batches.tensor(values) for name, values in work.beside.items()},
+        {n: batches.tensor(_scaled(n, values, learnt)) for n, values in work.beside.items()},
     )
     trained = loop.fit(
         partial(_build, work, seed),
@@ -129,7 +133,8 @@ def train(work: Work, part: Part) -> None:
     facts = {
         "repeat": part.repeat,
         "fold": part.fold,
-        "outputs": {"kind": outputs.kind, "classes": outputs.classes, "weights": outputs.weights},
+        "outputs": _told(outputs),
+        "also": [{"name": a.name, "weight": a.weight, **_told(a.outputs)} for a in work.also],
         "edges": edges,
         **_chosen(outputs, told, work.truth.y[part.validation]),
         "samples": {s: len(getattr(part, s)) for s in (*SIDES, "unlabelled")},
@@ -152,6 +157,14 @@ def train(work: Work, part: Part) -> None:
 def _build(work: Work, seed: int, example: Mapping[str, Tensor], outputs: Outputs) -> Any:
     run = Run.open(work.run) if work.run is not None else None
     return build.build(work.recipe, example, outputs, seed=seed, run=run)
+
+
+def _told(outputs: Outputs) -> dict[str, Any]:
+    return {"kind": outputs.kind, "classes": outputs.classes, "weights": outputs.weights}
+
+
+def _scaled(name: str, values: NDArray, learnt: NDArray[np.int64]) -> NDArray:
+    return on_one_scale(values, learnt) if name.startswith(ALSO) else values
 
 
 def _views(recipe: Recipe) -> Views:

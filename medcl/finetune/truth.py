@@ -156,8 +156,11 @@ def outputs(found: Truth, train: NDArray, settings: Finetune) -> Outputs:
     Raises:
         UsageError: for a loss that the kind does not have.
     """
-    if settings.loss != "ce" and found.kind in (*SURVIVAL, "regression"):
-        raise UsageError(f"finetune.loss {settings.loss} is for classes: set it to ce.")
+    fits = ("ce", "robust") if found.kind == "regression" else ("ce",)
+    if settings.loss not in fits and found.kind in (*SURVIVAL, "regression"):
+        raise UsageError(
+            f"finetune.loss {settings.loss} is not for {found.kind}: set it to {' or '.join(fits)}."
+        )
     classes = found.classes
     if found.kind == "hazard":
         classes = tuple(f"interval {n + 1}" for n in range(settings.intervals))

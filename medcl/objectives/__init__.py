@@ -141,6 +141,11 @@ OBJECTIVES: dict[str, Objective] = {
         "nothing",
         "Wang 2020, arXiv 2002.10957; Shi 2024, arXiv 2306.15876",
     ),
+    "generalised_cross_entropy": Objective(
+        "medcl.objectives.generalised_cross_entropy:generalised_cross_entropy",
+        "statistics",
+        "Zhang & Sabuncu 2018, arXiv 1805.07836",
+    ),
     "matching": Objective(
         "medcl.objectives.matching:matching", "nothing", "Du 2024, arXiv 2407.07582"
     ),

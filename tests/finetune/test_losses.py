@@ -21,11 +21,13 @@ def scores(rows: int, columns: int, seed: int = 0) -> Tensor:
 
 
 def naive_focus(p: float, loss: str) -> float:
-    """One term: −log p, or with the focal factor."""
+    """One term: −log p, with the focal factor, or what wrong labels mislead less."""
+    if loss == "robust":
+        return (1 - p**0.7) / 0.7
     return -math.log(p) * ((1 - p) ** 2 if loss == "focal" else 1.0)
 
 
-@pytest.mark.parametrize("loss", ["ce", "weighted", "focal"])
+@pytest.mark.parametrize("loss", ["ce", "weighted", "focal", "robust"])
 @pytest.mark.parametrize("kind", ["multiclass", "ordinal"])
 def test_classes_match_a_naive_loop(kind: Kind, loss: str) -> None:
     weights = WEIGHTS if loss == "weighted" else None
@@ -46,7 +48,7 @@ def test_classes_match_a_naive_loop(kind: Kind, loss: str) -> None:
     assert supervised(outputs, s, y).item() == pytest.approx(total / norm, rel=1e-12)
 
 
-@pytest.mark.parametrize("loss", ["ce", "weighted", "focal"])
+@pytest.mark.parametrize("loss", ["ce", "weighted", "focal", "robust"])
 def test_labels_match_a_naive_loop(loss: str) -> None:
     weights = WEIGHTS if loss == "weighted" else None
     outputs = Outputs("multilabel", C, loss, weights)  # type: ignore[arg-type]
@@ -127,3 +129,30 @@ def test_extreme_scores_stay_finite() -> None:
         assert loss.isfinite()
         assert s.grad is not None
         assert s.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("kind", ["multiclass", "ordinal", "multilabel", "regression"])
+def test_robust_losses_have_the_gradient_of_what_they_say(kind: Kind) -> None:
+    outputs = Outputs(kind, C if kind != "regression" else ("age",), "robust")
+    nan = float("nan")
+    y = {
+        "multilabel": torch.tensor([[1, 0, nan], [nan, nan, nan], [0, 1, 1], [1, 1, 0]]),
+        "regression": torch.tensor([0.1, nan, 4.0, -3.0], dtype=torch.float64),
+    }.get(kind, torch.tensor([0, -1, 2, 1]))
+    assert torch.autograd.gradcheck(
+        lambda s: supervised(outputs, s, y), (scores(4, outputs.size, 1),)
+    )
+
+
+def test_a_wrong_value_pulls_no_harder_the_farther_it_lies() -> None:
+    outputs = Outputs("regression", ("age",), "robust")
+    for far, near in ((10.0, 3.0), (-50.0, -1.5)):
+        pulls = []
+        for value in (far, near):
+            s = torch.zeros(1, 1, dtype=torch.float64, requires_grad=True)
+            supervised(outputs, s, torch.tensor([value])).backward()
+            pulls.append(s.grad.item())
+        assert pulls[0] == pytest.approx(pulls[1])
+    near = torch.tensor([0.5])
+    small = supervised(outputs, torch.zeros(1, 1), near)
+    assert small == supervised(Outputs("regression", ("age",)), torch.zeros(1, 1), near)

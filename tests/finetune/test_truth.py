@@ -78,7 +78,7 @@ def test_weights_are_by_training_samples() -> None:
     found = Truth("binary", ("a", "b"), np.array([0, 0, 0, 1, 1, 1]))
     weighted = truths.outputs(found, np.arange(4), Finetune(loss="weighted"))
     assert weighted.weights == pytest.approx((4 / 6, 2.0))
-    with pytest.raises(UsageError, match="is for classes"):
+    with pytest.raises(UsageError, match="is not for regression"):
         truths.outputs(
             Truth("regression", ("v",), np.ones(3)), np.arange(3), Finetune(loss="focal")
         )

@@ -469,6 +469,11 @@ def token_relation(student_a, student_b, teacher_a, teacher_b):
     return mean(losses)
 
 
+def generalised_cross_entropy(logits, labels, *, q=0.7):
+    kept = [(row, int(y)) for row, y in zip(logits, labels, strict=True) if y >= 0]
+    return mean([(1 - log_softmax_at(list(row), y).exp() ** q) / q for row, y in kept])
+
+
 def matching(matched, mismatched):
     return mean(
         [-log_softmax_at(list(row), 1) for row in matched]

@@ -10,7 +10,6 @@ from medcl.errors import UsageError
 from medcl.finetune.classifiers.encoding import width
 from medcl.finetune.classifiers.full import Full
 from medcl.finetune.contract import Outputs
-from medcl.finetune.losses import supervised
 from medcl.methods.contract import State
 from medcl.nn.heads import mlp
 from medcl.objectives.supcon import supcon
@@ -35,6 +34,8 @@ class Contrast(nn.Module):
         UsageError: for values or survival.
     """
 
+    learns_also = True
+
     def __init__(
         self,
         encoder: nn.Module,
@@ -52,12 +53,12 @@ class Contrast(nn.Module):
         self.whole = Full(encoder, example, outputs, decay=decay)
         size = width(encoder, example["x"])
         self.projector = mlp((size, size, out))
-        self.outputs, self.weight, self.temperature = outputs, weight, temperature
+        self.weight, self.temperature = weight, temperature
 
     def step(self, batch: Mapping[str, Tensor], state: State) -> dict[str, Tensor]:
         """See `Classifier.step`."""
         h = self.whole.encoder(batch["x"].float())
-        loss = supervised(self.outputs, self.whole.head(h), batch["y"])
+        loss = self.whole.loss(h, batch)
         pull = supcon(
             self.projector(h), batch["y"], temperature=self.temperature, ranks=state.ranks
         )

@@ -53,7 +53,7 @@ class CoreTuning(nn.Module):
         decay: float = 1.0,
     ) -> None:
         super().__init__()
-        if outputs.kind not in ("binary", "multiclass") or outputs.loss == "focal":
+        if outputs.kind not in ("binary", "multiclass") or outputs.loss in ("focal", "robust"):
             raise UsageError(
                 "core-tuning is for one class a sample, with finetune.loss ce or weighted; take "
                 "the classifier full."

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
+from medcl.finetune.classifiers.also import Heads
 from medcl.finetune.classifiers.encoding import rates, width
 from medcl.finetune.contract import Outputs
 from medcl.finetune.losses import supervised
@@ -27,6 +28,8 @@ class Full(nn.Module):
         dropout: of features, before the head.
     """
 
+    learns_also = True
+
     def __init__(
         self,
         encoder: nn.Module,
@@ -41,6 +44,7 @@ class Full(nn.Module):
         self.head = nn.Sequential(
             nn.Dropout(dropout), nn.Linear(width(encoder, example["x"]), outputs.size)
         )
+        self.also = Heads(width(encoder, example["x"]), outputs.also)
         self._rates = rates(encoder, decay)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -50,7 +54,11 @@ class Full(nn.Module):
 
     def step(self, batch: Mapping[str, Tensor], state: State) -> dict[str, Tensor]:
         """See `Classifier.step`."""
-        return {"loss": supervised(self.outputs, self(batch["x"]), batch["y"])}
+        return {"loss": self.loss(self.encoder(batch["x"].float()), batch)}
+
+    def loss(self, h: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+        """Of features (B, width): of the label, and of those that are learnt beside it."""
+        return supervised(self.outputs, self.head(h), batch["y"]) + self.also(h, batch)
 
     def predict(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See `Classifier.predict`."""

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from medcl.finetune.classifiers.full import Full
 from medcl.finetune.contract import Outputs
-from medcl.finetune.losses import supervised
 from medcl.methods.contract import State
 
 
@@ -29,6 +28,8 @@ class ProbeThenTune(nn.Module):
         dropout: of features, before the head.
     """
 
+    learns_also = True
+
     def __init__(
         self,
         encoder: nn.Module,
@@ -42,7 +43,7 @@ class ProbeThenTune(nn.Module):
     ) -> None:
         super().__init__()
         self.whole = Full(encoder, example, outputs, decay=decay, dropout=dropout)
-        self.outputs, self.probe, self.tune = outputs, probe, tune
+        self.probe, self.tune = probe, tune
 
     def step(self, batch: Mapping[str, Tensor], state: State) -> dict[str, Tensor]:
         """See `Classifier.step`; the head alone gets gradient at first."""
@@ -50,11 +51,10 @@ class ProbeThenTune(nn.Module):
             self.whole.encoder.eval()  # its running statistics stay as well
             with torch.no_grad():
                 features = self.whole.encoder(batch["x"].float())
-            scores = self.whole.head(features)
         else:
             self.whole.encoder.train()
-            scores = self.whole(batch["x"])
-        return {"loss": supervised(self.outputs, scores, batch["y"])}
+            features = self.whole.encoder(batch["x"].float())
+        return {"loss": self.whole.loss(features, batch)}
 
     def predict(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See `Classifier.predict`."""

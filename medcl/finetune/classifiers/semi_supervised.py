@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from medcl.errors import UsageError
 from medcl.finetune.beside import SOFT, TREE
+from medcl.finetune.classifiers.also import Heads
 from medcl.finetune.classifiers.encoding import rates, width
 from medcl.finetune.contract import VIEW, Outputs
 from medcl.finetune.losses import soft, supervised
@@ -53,6 +54,7 @@ class SemiSupervised(nn.Module):
     """
 
     views = pair("instance")
+    learns_also = True
 
     def __init__(
         self,
@@ -64,8 +66,8 @@ class SemiSupervised(nn.Module):
             "supcon", "rank_n_contrast", "tree_contrast", "soft_contrast"
         ] = "supcon",
         settings: dict[str, Any] | None = None,
-        weight: float = 1.0,
-        self_supervised: tuple[float, float] = (0.5, 0.5),
+        weight: float = 0.2,
+        self_supervised: tuple[float, float] = (1.0, 0.0),
         curve: Curve = "linear",
         temperature: float = 0.1,
         hidden: int = 512,
@@ -99,6 +101,7 @@ class SemiSupervised(nn.Module):
         )
         size = width(encoder, example["x"])
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(size, outputs.size))
+        self.also = Heads(size, outputs.also)
         self.outputs, self.weight = outputs, weight
         self._rates = rates(encoder, decay)
 
@@ -110,7 +113,7 @@ class SemiSupervised(nn.Module):
             )
         h1, h2 = encode(self.contrast.encoder, [batch[f"{VIEW}{n}"] for n in range(2)])
         told, seen = self.contrast.terms(h1, h2, batch, state)
-        classified = self._classified(torch.cat([h1, h2]), batch)
+        classified = self._classified(torch.cat([h1, h2]), batch) + self.also(h1, batch)
         logs = {"supervised": told.detach(), "self_supervised": seen.detach()}
         return {"loss": classified + self.weight * (told + seen), **logs}
 
