@@ -62,7 +62,8 @@ def row(
         patient = recorded(folder, path.stem, fs, leads)
         patient += f"#{heading.part}" if heading.part else ""
         noticed.append(UNKNOWN)
-    return Record(key, files, patient, heading.site, fields, labels or {}, tuple(noticed))
+    told = {**heading.labels, **(labels or {})}
+    return Record(key, files, patient, heading.site, fields, told, tuple(noticed))
 
 
 def _mixed(kinds: list[str], units: list[str]) -> list[str]:

@@ -22,8 +22,9 @@ ANNOTATIONS = (".atr",)
 def scan_wfdb(root: Path, unit: Unit, settings: Settings) -> Iterator[Record | Reject]:
     """Read the headers of a unit; check what they claim; never decode a signal.
 
-    Comments, dates and times of a header are never read, and no name in it is quoted: they identify
-    people.
+    Dates and times of a header are never read, of its comments only values that are known
+    beforehand (`medcl_biosignals.readers.header_labels`), and no name in it is quoted: they
+    identify people.
     """
     files = [file.path for file in unit.files]
     headers: dict[str, Header] = {}

@@ -18,6 +18,8 @@ from fnmatch import fnmatchcase as fnmatch
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from medcl.plugin import Scalar
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -99,6 +101,7 @@ class Heading:
         site: the institution, raw.
         findings: problems that were noticed and accepted.
         segments: of which it is put together; 0 where it is whole.
+        labels: what it says of the person, see `medcl_biosignals.readers.header_labels`.
     """
 
     part: str
@@ -110,6 +113,7 @@ class Heading:
     site: str | None = None
     findings: tuple[str, ...] = ()
     segments: int = 0
+    labels: Mapping[str, Scalar] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,14 @@ because a truncated file must still be read, and a file's header be held against
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 import numpy as np
 
+from medcl.plugin import Scalar
 from medcl_biosignals.readers.contract import (
     BadSignal,
     Channel,
@@ -24,11 +26,13 @@ from medcl_biosignals.readers.contract import (
     bounds,
     person,
 )
+from medcl_biosignals.readers.header_labels import age_at, sex_of
 
 _FIXED = 256  # bytes of the header, and as many for each signal
 _WIDTHS = (16, 80, 8, 8, 8, 8, 8, 80, 8, 32)  # of a signal's fields
 _MOST_SIGNALS = 4096
 _MOST_SECONDS = 400 * 86400.0  # between the first and the last record of a file with pauses
+_MONTHS = ["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"]
 _NOTES = ("EDF Annotations", "BDF Annotations")
 
 
@@ -54,6 +58,7 @@ class _Header:
     notes: tuple[_Signal, ...]
     width: int  # bytes a sample
     findings: tuple[str, ...]
+    labels: Mapping[str, Scalar]
 
     @property
     def record_bytes(self) -> int:
@@ -73,6 +78,7 @@ def headings(path: Path, settings: Settings) -> Iterator[Heading | Flaw]:
         seconds=_seconds(header, onsets),
         subject=header.subject,
         findings=header.findings + (("gaps",) if _pauses(header, onsets) else ()),
+        labels=header.labels,
     )
 
 
@@ -160,6 +166,7 @@ def _read_header(path: Path) -> _Header:
         tuple(line for line in lines if line.label in _NOTES),
         width,
         tuple(findings),
+        _labels(text[7:87], text[87:167]),
     )
 
 
@@ -188,6 +195,33 @@ def _patient(field: str, plus: bool) -> str | None:
         return person(field)
     code, _, _, name, *_ = [*field.split(), "", "", "", ""]
     return person(code) or person(name)
+
+
+def _labels(patient: str, recording: str) -> dict[str, Scalar]:
+    """Sex, and age at the recording, of EDF+'s subfields; the dates themselves are not kept.
+
+    Plain EDF may hold anything there, but many programs write EDF+'s subfields into it too.
+    """
+    word, start, *_ = [*recording.split(), "", ""]
+    if word != "Startdate":
+        return {}
+    _, sex, birth, *_ = [*patient.split(), "", "", ""]
+    found: dict[str, Scalar] = {}
+    if sex_of(sex):
+        found["sex"] = sex_of(sex)
+    born, recorded = _day(birth), _day(start)
+    age = age_at(born, recorded) if born and recorded else None
+    return found if age is None else found | {"age": age}
+
+
+def _day(text: str) -> date | None:
+    """``02-MAY-1951``; None for "X" and what is no date."""
+    day, _, rest = text.partition("-")
+    month, _, year = rest.partition("-")
+    try:
+        return date(int(year), _MONTHS.index(month.upper()) + 1, int(day))
+    except ValueError:
+        return None
 
 
 def _records(path: Path, header: _Header) -> np.ndarray:

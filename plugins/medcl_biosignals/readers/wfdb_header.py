@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import ceil
 from pathlib import Path
 
+from medcl.plugin import Scalar
 from medcl_biosignals.readers.contract import BadSignal
+from medcl_biosignals.readers.header_labels import labels_of
 
 MAX_HEADER_BYTES = 1 << 20
 _BYTES = {
@@ -59,7 +61,8 @@ class Header:
     """What a header says, less everything that could identify a person.
 
     ``frames`` is None where the header leaves the length out; ``segments`` is empty but for a
-    multi-segment (master) header, which has no channels of its own.
+    multi-segment (master) header, which has no channels of its own. Of the comments there is what
+    `medcl_biosignals.readers.header_labels` knows.
     """
 
     name: str
@@ -68,6 +71,7 @@ class Header:
     frames: int | None
     channels: tuple[Channel, ...]
     segments: tuple[tuple[str, int], ...] = ()
+    labels: Mapping[str, Scalar] = field(default_factory=dict)
 
 
 def read_header(path: Path) -> Header:
@@ -82,8 +86,9 @@ def read_header(path: Path) -> Header:
         raise BadSignal("empty-header", "the header file is empty")
     if len(raw) > MAX_HEADER_BYTES or b"\0" in raw:
         raise BadSignal("not-wfdb", "the .hea file is no WFDB header (binary or over 1 MB)")
-    text = (line.strip() for line in raw.decode("utf-8", errors="replace").splitlines())
+    text = [line.strip() for line in raw.decode("utf-8", errors="replace").splitlines()]
     lines = [line for line in text if line and not line.startswith("#")]
+    labels = labels_of(line.lstrip("# ") for line in text if line.startswith("#"))
     first = _RECORD.match(lines[0]) if lines else None
     if first is None:
         raise BadSignal("not-wfdb", "the first line of the .hea file is no WFDB record line")
@@ -108,7 +113,8 @@ def read_header(path: Path) -> Header:
         )
     if n_channels == 0:
         raise BadSignal("no-signals", "the header describes no signal")
-    return Header(first["record_name"], fs, bool(first["fs"]), frames, channels, segments)
+    given = bool(first["fs"])
+    return Header(first["record_name"], fs, given, frames, channels, segments, labels)
 
 
 def _match(pattern: re.Pattern[str], line: str) -> Mapping[str, str]:

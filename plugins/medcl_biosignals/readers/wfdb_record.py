@@ -47,6 +47,7 @@ def heading(header: Header, made: Contents, settings: Settings) -> Heading:
         seconds=made.frames / fs,
         findings=findings,
         segments=len(header.segments),
+        labels=header.labels,
     )
 
 

@@ -1,0 +1,151 @@
+"""Labels from what headers say in words: age, sex, diagnoses, alarms.
+
+A header's comments may hold anything, names and dates among it. So nothing is passed on: a comment
+must begin with a key that is known here, and its value must be one that is known here, all of it;
+what follows a value that is not is left unread. Ages over 89 become 90, as the safe-harbour rule of
+HIPAA asks (45 CFR 164.514(b)(2)(i)(C)). Such labels are as reliable as whoever typed them:
+``finetune.also`` can take them as noisy.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from datetime import date
+
+from medcl.plugin import Scalar
+
+OLDEST = 90
+"""Stands for every age above 89."""
+_POSSIBLE = 130
+
+SEXES = {"f": "F", "female": "F", "w": "F", "woman": "F", "m": "M", "male": "M", "man": "M"}
+
+DIAGNOSES = (
+    "bundle branch block", "cardiomyopathy", "dysrhythmia", "healthy control", "heart failure",
+    "hypertrophy", "myocardial hypertrophy", "myocardial infarction", "myocarditis", "palpitation",
+    "stable angina", "unstable angina", "valvular heart disease",
+)  # fmt: skip
+"""Reasons for admission in the PTB database (Bousseljot 1995), in words."""
+
+FINDINGS = {
+    "164889003": "AF", "164890007": "AFL", "6374002": "BBB", "426627000": "Brady",
+    "733534002": "CLBBB", "713427006": "CRBBB", "270492004": "IAVB", "713426002": "IRBBB",
+    "39732003": "LAD", "445118002": "LAnFB", "164909002": "LBBB", "251146004": "LQRSV",
+    "698252002": "NSIVCB", "426783006": "NSR", "284470004": "PAC", "10370003": "PR",
+    "365413008": "PRWP", "427172004": "PVC", "164947007": "LPR", "111975006": "LQT",
+    "164917005": "QAb", "47665007": "RAD", "59118001": "RBBB", "427393009": "SA",
+    "426177001": "SB", "427084000": "STach", "63593006": "SVPB", "164934002": "TAb",
+    "59931005": "TInv", "17338001": "VPB",
+}  # fmt: skip
+"""SNOMED CT codes and their abbreviations, as scored in the PhysioNet/CinC Challenge 2021 (Reyna
+2021, doi 10.23919/CinC53138.2021.9662687)."""
+
+ALARMS = ("asystole", "bradycardia", "tachycardia", "ventricular_tachycardia",
+          "ventricular_flutter_fib")  # fmt: skip
+"""Of the PhysioNet/CinC Challenge 2015 (Clifford 2015)."""
+
+_KEY = re.compile(
+    r"<?(age|sex|gender|dx|reason for admission|diagnos[ei]s|diagnose)>?"
+    r"(?:\s*\([^()]*\))?\s*[:=]\s*",
+    re.IGNORECASE,
+)
+_NEXT = re.compile(r"[\s,;]+(?=" + _KEY.pattern + ")", re.IGNORECASE)
+_AGE = re.compile(r"(\d{1,3})(?:\.\d*)?\s*(?:y|yrs?|years?)?(?:\s*old)?", re.IGNORECASE)
+_MIT_BIH = re.compile(r"(-1|\?|\d{1,3})\s+([MF])(?:\s+\d+\s+\d+\s+x\d)?")
+
+
+def labels_of(comments: Iterable[str]) -> dict[str, Scalar]:
+    """Comment lines of a header, without their ``#``, → the labels in them; of several the first.
+
+    Example:
+        >>> labels_of(["<age>: 93 <sex>: F <diagnoses>: Roe, Anna", "Name: Roe"])
+        {'age': 90, 'sex': 'F'}
+    """
+    found: dict[str, Scalar] = {}
+    for line in comments:
+        for name, value in _of_line(" ".join(line.split())).items():
+            found.setdefault(name, value)
+    return found
+
+
+def age_of(text: str) -> int | None:
+    """Whole years; None for what is no age."""
+    match = _AGE.fullmatch(text.strip())
+    years = int(match[1]) if match else _POSSIBLE + 1
+    return min(years, OLDEST) if years <= _POSSIBLE else None
+
+
+def age_at(birth: date, recorded: date) -> int | None:
+    """Whole years from one day to another."""
+    before = (recorded.month, recorded.day) < (birth.month, birth.day)
+    return age_of(str(recorded.year - birth.year - before))
+
+
+def sex_of(text: str) -> str | None:
+    """ "F" or "M"; None for anything else."""
+    return SEXES.get(text.strip().lower())
+
+
+def _of_line(line: str) -> dict[str, Scalar]:
+    if alone := _alone(line):
+        return alone
+    found: dict[str, Scalar] = {}
+    while key := _KEY.match(line):
+        end = _NEXT.search(line, key.end())
+        value = line[key.end() : end.start() if end else len(line)].strip(" ,;")
+        made = _READ[key[1].lower()](value)
+        if made is None:
+            break  # free text: who knows what else stands in it
+        found |= made
+        line = line[end.end() :] if end else ""
+    return found
+
+
+def _alone(line: str) -> dict[str, Scalar]:
+    """Lines that are a value without a key."""
+    if match := _MIT_BIH.fullmatch(line):
+        age = age_of(match[1])
+        return {"sex": match[2]} | ({} if age is None else {"age": age})
+    if line.lower() in ("false alarm", "true alarm"):
+        return {"true_alarm": line.lower() == "true alarm"}
+    alarm = line.lower().replace(" ", "_")
+    return {"alarm": alarm} if alarm in ALARMS else {}
+
+
+def _age(text: str) -> dict[str, Scalar] | None:
+    age = age_of(text)
+    return None if age is None else {"age": age}
+
+
+def _sex(text: str) -> dict[str, Scalar] | None:
+    sex = sex_of(text)
+    return None if sex is None else {"sex": sex}
+
+
+def _diagnosis(text: str) -> dict[str, Scalar] | None:
+    """The first of a list that is known; a class in brackets (NYHA) is left off."""
+    parts = (re.sub(r"\s*\(nyha [^()]*\)", "", p.strip().lower()) for p in re.split("[,;]", text))
+    known = next((part for part in parts if part in DIAGNOSES), None)
+    return None if known is None else {"diagnosis": known}
+
+
+def _codes(text: str) -> dict[str, Scalar] | None:
+    """Every known code: whether it is there. Others are left out, whatever they may be."""
+    codes = {code.strip() for code in text.split(",")}
+    if not all(code.isdigit() for code in codes):
+        return None
+    return {f"dx.{name}": code in codes for code, name in FINDINGS.items()}
+
+
+_Reading = Callable[[str], dict[str, Scalar] | None]
+_READ: Mapping[str, _Reading] = {
+    "age": _age,
+    "sex": _sex,
+    "gender": _sex,
+    "dx": _codes,
+    "reason for admission": _diagnosis,
+    "diagnosis": _diagnosis,
+    "diagnoses": _diagnosis,
+    "diagnose": _diagnosis,
+}
