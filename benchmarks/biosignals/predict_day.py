@@ -7,7 +7,8 @@ The day is SYNTHETIC in its length: real PPG (BIDMC subject 1, eight minutes) re
 three channels scaled and shifted copies of it. The encoder is that of `wearable-ppg` (1.83 M
 parameters, windows of 60 s every 30 s), trained for a step: speed does not depend on its weights.
 medcl reads the file, cleans and resamples it, embeds every window, scores it and writes the tables;
-NeuroKit2 cleans each channel, finds its peaks and rate, and computes the features of the interval.
+NeuroKit2 cleans each channel, finds its peaks and rate, and computes the features of every five
+minutes (of the whole day at once, its entropies want a matrix of all pairs of beats: no memory).
 Both are separate processes, one after the other. Time is given as wall time and as CPU time of the
 process and its children, for on a shared machine the first says little; memory is the largest sum
 over the process and its children.
@@ -42,7 +43,8 @@ import neurokit2 as nk, wfdb
 x = wfdb.rdrecord(sys.argv[1]).p_signal
 for channel in x.T:
     signals, info = nk.ppg_process(channel, sampling_rate=64)
-    nk.ppg_intervalrelated(signals, sampling_rate=64)
+    for first in range(0, len(signals), 300 * 64):
+        nk.ppg_intervalrelated(signals[first : first + 300 * 64], sampling_rate=64)
 print(nk.__version__)
 """
 

@@ -34,7 +34,7 @@ def clean(
     if not why.any():
         return resample(bandpass(notched(x, fs, notch), fs, band), fs, to)
     up, down = _ratio(fs, to)
-    out = np.zeros(-(-len(x) * up // down), dtype=np.float32)
+    out = np.zeros(new_length(len(x), fs, to), dtype=np.float32)
     for first, last in runs(why == 0):
         part = bandpass(notched(x[first:last], fs, notch), fs, band)
         # Resampling starts where an old and a new sample fall together; the stretch is mirrored
@@ -104,6 +104,12 @@ def resample(x: np.ndarray, fs: float, to: float) -> np.ndarray:
         return x.copy()
     up, down = _ratio(fs, to)
     return np.asarray(sp.resample_poly(x, up, down, axis=-1), dtype=np.float32)
+
+
+def new_length(length: int, fs: float, to: float) -> int:
+    """Samples after resampling."""
+    up, down = _ratio(fs, to)
+    return -(-length * up // down)
 
 
 def _ratio(fs: float, to: float) -> tuple[int, int]:
