@@ -44,7 +44,7 @@ def sides_of(run: Run, source: str | None, target: str | None) -> tuple[str, str
     """
     if source is None and target is None:
         return None
-    known = tuple(_method(run).sides)
+    known = tuple(_built(run).sides)
     for name in (source, target):
         if name is not None and name not in known:
             raise UsageError(f"This run has no side '{name}'. {did_you_mean(name, known)}")
@@ -105,8 +105,8 @@ def bank_of(
     return remembered(out, meta, make)
 
 
-def _method(run: Run) -> Paired:
-    """The method as training left it, in evaluation mode."""
+def _built(run: Run) -> Paired:
+    """The method around the trained encoder, its other parts as initialised."""
     encoder = run.encoder()  # refuses a run that has not finished
     method = recipes.method_factory(run.recipe)(encoder, **run.recipe.part("method").arguments)
     if not isinstance(method, Paired) or len(method.sides) != 2:
@@ -115,6 +115,12 @@ def _method(run: Run) -> Paired:
             "of a sample only: there is no second tower to search across. Leave --from and --to "
             "out, or pretrain with a method of two sides: clip, tip, or a plugin's own."
         )
+    return method
+
+
+def _method(run: Run) -> Paired:
+    """The method as training left it, in evaluation mode."""
+    method = _built(run)
     kept = saved(run.path / "checkpoints")
     if not kept:
         raise UsageError(
