@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -14,6 +15,9 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from typer.testing import CliRunner
+
+from medcl_cli.main import app
 
 REPO = Path(__file__).parent.parent
 SAMPLE = REPO / "plugins" / "medcl_biosignals" / "sample"
@@ -81,9 +85,10 @@ def finished(named: Path) -> Path:
     """index → pretrain → embed → probe → report."""
     medcl(named, "index", "archive", "--plugin", "biosignals", "--out", "idx")
     medcl(named, "pretrain", "biosignals/demo", "--data", "idx", "--out", "run", *SMALL)
-    medcl(named, "embed", "run", "--out", "embeddings")
-    medcl(named, "probe", "run")
-    medcl(named, "report", "run")
+    with contextlib.chdir(named):  # the others in this process, which has loaded torch
+        for words in (["embed", "run", "--out", "embeddings"], ["probe", "run"], ["report", "run"]):
+            done = CliRunner().invoke(app, words, catch_exceptions=False)
+            assert done.exit_code == 0, done.output
     return named
 
 

@@ -22,6 +22,34 @@ def medcl(env: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[s
     )
 
 
+SEVERAL = """
+import json, sys
+from typer.testing import CliRunner
+from medcl_cli.main import app
+
+said = []
+for words in json.load(sys.stdin):
+    said.append(CliRunner().invoke(app, words, catch_exceptions=False))
+    if said[-1].exit_code:
+        sys.exit(said[-1].output)
+json.dump([done.stdout for done in said], sys.stdout)
+"""
+
+
+def one_after_the_other(env: dict[str, str], *commands: list[str]) -> list[str]:
+    """What each command said. They share a process, for torch and Lightning take long to load."""
+    done = subprocess.run(
+        [sys.executable, "-c", SEVERAL],
+        input=json.dumps(commands),
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """scikit-learn's digits, dealt out to invented writers: the persons here are synthetic."""
@@ -54,21 +82,16 @@ def test_from_archive_to_report(third_party: dict[str, str], archive: Path, tmp_
     summary = json.loads(done.stdout)
     assert (summary["items"], summary["rejected"]) == (12, 1)
 
-    settings = ["-s", "trainer.steps=60"]
-    done = medcl(third_party, "pretrain", "digits", "--data", idx, "--out", run, *settings)
-    assert done.returncode == 0, done.stderr
+    _, embedded, probed, _ = one_after_the_other(
+        third_party,
+        ["pretrain", "digits", "--data", idx, "--out", run, "-s", "trainer.steps=60"],
+        ["embed", run, "--out", str(tmp_path / "emb"), "--json"],
+        ["probe", run, "--json"],
+        ["report", run],
+    )
     assert (tmp_path / "run" / "encoder.safetensors").is_file()
-
-    done = medcl(third_party, "embed", run, "--out", str(tmp_path / "emb"), "--json")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["samples"] == 720
-
-    done = medcl(third_party, "probe", run, "--json")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["task"] == "digit"
-
-    done = medcl(third_party, "report", run)
-    assert done.returncode == 0, done.stderr
+    assert json.loads(embedded)["samples"] == 720
+    assert json.loads(probed)["task"] == "digit"
     assert "<html" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
 
 
