@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -27,7 +27,9 @@ from medcl.archive.index import Index
 from medcl.archive.store import Prepared, prepare
 from medcl.errors import MedclError, UsageError
 from medcl.plugin import Samples
+from medcl.predict.answers import Answers, Columns
 from medcl.predict.inputs import assigned, indexed
+from medcl.predict.tables import Tables
 from medcl.progress import track
 from medcl.registry import did_you_mean, resolve
 from medcl.run import Run
@@ -36,14 +38,6 @@ if TYPE_CHECKING:
     from medcl.finetune.trained import Study
 
 ITEMS_AT_ONCE = 32
-ROW_GROUP = 4096
-STRANGE = 0.99
-"""An anomaly score above this is counted in the tables by recording and patient."""
-MEANS = ("value", "risk", "threshold", "knn", "mahalanobis", "anomaly")
-"""Columns, beside probabilities, of which recordings and patients get the mean."""
-OF_PATIENT = ("folds", "seen")
-"""Columns that are the same in all rows of a patient."""
-Columns = dict[str, Any]
 OTHER_KEY = (
     "Read under another key than that of the index that was trained on: nobody can say whether a "
     "patient here was trained on. Give its key: --key-file."
@@ -53,27 +47,6 @@ ASSIGNED = (
     "--patient-from), which these recordings do not share: who was trained on is known only where "
     "the files themselves say so. Index them in the same way, and give that index."
 )
-
-
-class Answers(Protocol):
-    """What is said of samples: `medcl.predict.embedded` by a run, `medcl.predict.folds` by a study.
-
-    It is asked batch by batch, and also by what a mean over a recording's rows concludes.
-    """
-
-    def __call__(
-        self, batch: Mapping[str, np.ndarray], patients: Sequence[str] | None
-    ) -> tuple[Columns, NDArray[np.float32] | None]:
-        """A batch as `Samples.read` returned it → columns (N,), and embeddings (N, D) if any."""
-        ...
-
-    def conclude(self, columns: Mapping[str, Any]) -> Columns:
-        """The columns that follow from other ones."""
-        ...
-
-    def notes(self, patients: set[str]) -> list[str]:
-        """What a reader must know of these people."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -148,7 +121,7 @@ def predict(
         names = _names(index) if paths else {}
         seen: set[str] = set()
         with replacing(out) as temporary:
-            tables = _Tables(temporary, embeddings)
+            tables = Tables(temporary, embeddings)
             for samples in _samples(model, prepared, asked, rejects):
                 place = _places(model, samples, asked)
                 for start in range(0, len(samples), batch_size):
@@ -268,78 +241,3 @@ def _names(index: Index) -> dict[str, str]:
 def _nothing(rejects: Counter[str]) -> str:
     why = "; ".join(f"{n} × {reason}" for reason, n in rejects.most_common(3))
     return f"None of the recordings can be used. {why or 'They hold no sample.'}"
-
-
-class _Tables:
-    """Windows into a Parquet file in groups of rows; sums of embeddings for the other tables."""
-
-    def __init__(self, path: Path, embeddings: bool) -> None:
-        self.path, self.embeddings, self.rows = path, embeddings, 0
-        self._waiting: list[pl.DataFrame] = []
-        self._writer: Any = None
-        self._sums: dict[tuple[str, str], tuple[int, NDArray[np.float64]]] = {}
-
-    def add(self, columns: Columns, x: NDArray[np.float32] | None) -> None:
-        """Append rows."""
-        frame = pl.DataFrame(columns)
-        self.embeddings &= x is not None
-        if self.embeddings and x is not None:
-            frame = frame.with_columns(_vectors(x))
-            for by in ("item", "patient"):
-                keys, code = np.unique(np.asarray(columns[by]), return_inverse=True)
-                for n, key in enumerate(keys):
-                    mine = x[code == n].astype(np.float64)
-                    count, total = self._sums.get((by, key), (0, np.zeros(x.shape[1])))
-                    self._sums[by, key] = (count + len(mine), total + mine.sum(axis=0))
-        self._waiting.append(frame)
-        self.rows += len(frame)
-        if sum(map(len, self._waiting)) >= ROW_GROUP:
-            self._flush()
-
-    def close(self) -> None:
-        """Write what is left."""
-        self._flush()
-        self._writer.close()
-
-    def _flush(self) -> None:
-        import pyarrow.parquet as pq
-
-        if not self._waiting:
-            return
-        group = pl.concat(self._waiting).to_arrow(compat_level=pl.CompatLevel.oldest())
-        self._waiting.clear()
-        if self._writer is None:
-            self._writer = pq.ParquetWriter(self.path, group.schema, compression="zstd")
-        self._writer.write_table(group)
-
-    def summary(self, windows: Path, by: str, answers: Answers) -> pl.DataFrame:
-        """One row for each ``item`` or ``patient``, from the windows that were written."""
-        frame = pl.scan_parquet(windows).drop("embedding", strict=False)
-        names = frame.collect_schema().names()
-        values = [n for n in names if n.startswith("p.") or n in MEANS]
-        carried: list[str] = [n for n in ("patient", "record") if n in names and by == "item"]
-        carried += [n for n in OF_PATIENT if n in names]
-        strange = (
-            pl.col("anomaly").max().alias("anomaly_max"),
-            ((pl.col("anomaly") > STRANGE).mean().alias("strange")),
-        )
-        table = (
-            frame.group_by(by)
-            .agg(
-                *(pl.col(name).first() for name in carried),
-                pl.len().alias("windows"),
-                *(pl.col(name).mean() for name in values),
-                *(strange if "anomaly" in names else ()),
-            )
-            .sort(by)
-            .collect(engine="streaming")
-        )
-        table = table.with_columns(**answers.conclude(table.to_dict()))
-        if not self.embeddings:
-            return table
-        means = [total / count for count, total in (self._sums[by, key] for key in table[by])]
-        return table.with_columns(_vectors(np.stack(means).astype(np.float32)))
-
-
-def _vectors(x: NDArray[np.float32]) -> pl.Series:
-    return pl.Series("embedding", x, dtype=pl.Array(pl.Float32, x.shape[1]))

@@ -9,10 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from medcl.predict.answers import Columns
 from medcl.predict.reference import reference
 from medcl.run import Run
-
-Columns = dict[str, Any]
 
 
 class Embedded:

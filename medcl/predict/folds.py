@@ -23,10 +23,10 @@ from medcl.finetune.loop import Model, on
 from medcl.finetune.predictions import probabilities
 from medcl.finetune.trained import Study
 from medcl.finetune.truth import ONE_CLASS, SURVIVAL
+from medcl.predict.answers import Columns
 from medcl.run import Run
 
 _REMEDY = "Run the same medcl finetune again."
-Columns = dict[str, Any]
 
 
 def opened(path: Path) -> Run | Study:

@@ -1,0 +1,95 @@
+"""The tables of predictions: windows as they are made, then recordings and patients, a row each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from medcl.predict.answers import Answers, Columns
+
+ROW_GROUP = 4096
+STRANGE = 0.99
+"""An anomaly score above this is counted in the tables by recording and patient."""
+MEANS = ("value", "risk", "threshold", "knn", "mahalanobis", "anomaly")
+"""Columns, beside probabilities, of which recordings and patients get the mean."""
+OF_PATIENT = ("folds", "seen")
+"""Columns that are the same in all rows of a patient."""
+
+
+class Tables:
+    """Windows into a Parquet file in groups of rows; sums of embeddings for the other tables."""
+
+    def __init__(self, path: Path, embeddings: bool) -> None:
+        self.path, self.embeddings, self.rows = path, embeddings, 0
+        self._waiting: list[pl.DataFrame] = []
+        self._writer: Any = None
+        self._sums: dict[tuple[str, str], tuple[int, NDArray[np.float64]]] = {}
+
+    def add(self, columns: Columns, x: NDArray[np.float32] | None) -> None:
+        """Append rows."""
+        frame = pl.DataFrame(columns)
+        self.embeddings &= x is not None
+        if self.embeddings and x is not None:
+            frame = frame.with_columns(_vectors(x))
+            for by in ("item", "patient"):
+                keys, code = np.unique(np.asarray(columns[by]), return_inverse=True)
+                for n, key in enumerate(keys):
+                    mine = x[code == n].astype(np.float64)
+                    count, total = self._sums.get((by, key), (0, np.zeros(x.shape[1])))
+                    self._sums[by, key] = (count + len(mine), total + mine.sum(axis=0))
+        self._waiting.append(frame)
+        self.rows += len(frame)
+        if sum(map(len, self._waiting)) >= ROW_GROUP:
+            self._flush()
+
+    def close(self) -> None:
+        """Write what is left."""
+        self._flush()
+        self._writer.close()
+
+    def _flush(self) -> None:
+        import pyarrow.parquet as pq
+
+        if not self._waiting:
+            return
+        group = pl.concat(self._waiting).to_arrow(compat_level=pl.CompatLevel.oldest())
+        self._waiting.clear()
+        if self._writer is None:
+            self._writer = pq.ParquetWriter(self.path, group.schema, compression="zstd")
+        self._writer.write_table(group)
+
+    def summary(self, windows: Path, by: str, answers: Answers) -> pl.DataFrame:
+        """One row for each ``item`` or ``patient``, from the windows that were written."""
+        frame = pl.scan_parquet(windows).drop("embedding", strict=False)
+        names = frame.collect_schema().names()
+        values = [n for n in names if n.startswith("p.") or n in MEANS]
+        carried: list[str] = [n for n in ("patient", "record") if n in names and by == "item"]
+        carried += [n for n in OF_PATIENT if n in names]
+        strange = (
+            pl.col("anomaly").max().alias("anomaly_max"),
+            ((pl.col("anomaly") > STRANGE).mean().alias("strange")),
+        )
+        table = (
+            frame.group_by(by)
+            .agg(
+                *(pl.col(name).first() for name in carried),
+                pl.len().alias("windows"),
+                *(pl.col(name).mean() for name in values),
+                *(strange if "anomaly" in names else ()),
+            )
+            .sort(by)
+            .collect(engine="streaming")
+        )
+        table = table.with_columns(**answers.conclude(table.to_dict()))
+        if not self.embeddings:
+            return table
+        means = [total / count for count, total in (self._sums[by, key] for key in table[by])]
+        return table.with_columns(_vectors(np.stack(means).astype(np.float32)))
+
+
+def _vectors(x: NDArray[np.float32]) -> pl.Series:
+    return pl.Series("embedding", x, dtype=pl.Array(pl.Float32, x.shape[1]))
