@@ -86,7 +86,7 @@ def test_it_can_be_read_again_and_is_deterministic(
     again = probe([digits_run], out=tmp_path)
     assert again.scores == result.scores
     assert again.curve == result.curve
-    assert result.command == "medcl probe run"
+    assert result.command == "medcl probe RUN"
     assert "scikit-learn" in result.versions
 
 
