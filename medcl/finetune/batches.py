@@ -95,7 +95,7 @@ def _finite(samples: Samples, rows: NDArray[np.int64]) -> dict[str, Tensor]:
         row = rows[int(batch["bag"][first]) if "bag" in batch else first]
         raise MedclError(
             f"Sample {samples.ids[row]} holds NaN or infinite values: make its features again, or "
-            "leave it out (without a label it is not used)."
+            "leave it out (without a label it is not used, unless finetune.unlabelled asks for it)."
         )
     return batch
 

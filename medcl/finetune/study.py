@@ -256,7 +256,9 @@ def _notes(found: Truth, patients: NDArray, drawn: Sequence[Part]) -> list[str]:
     others = np.unique(np.concatenate([part.unlabelled for part in drawn]))
     if len(others):
         people = len(np.unique(patients[others]))
-        notes.append(f"Learnt from {len(others):,} samples without a label too, of {people:,}.")
+        notes.append(
+            f"Learnt from {len(others):,} samples without a label too, of {people:,} patients."
+        )
     return notes
 
 

@@ -27,6 +27,7 @@ class Embedded:
         self.encoder, self.device = run.encoder().to(device), device
         self.reference = reference(run, self.encoder, task, device=device)
         self.learnt_from = {p for p, s in run.split().items() if s == "train"} if known else set()
+        self.pretrained_on = run.pretrained_on() if known else set()
 
     def __call__(
         self, batch: Mapping[str, np.ndarray], patients: Sequence[str] | None
@@ -51,10 +52,16 @@ class Embedded:
 
     def notes(self, patients: set[str]) -> list[str]:
         """What a reader must know of these people."""
+        notes = []
         met = len(self.learnt_from & patients)
-        if not met:
-            return []
-        return [
-            f"{met} of {len(patients)} patients are training patients of this run: what is said of "
-            "them is too good, and they look less strange than others would."
-        ]
+        if met:
+            notes.append(
+                f"{met} of {len(patients)} patients are training patients of this run: what is "
+                "said of them is too good, and they look less strange than others would."
+            )
+        others = len((self.pretrained_on - self.learnt_from) & patients)
+        if others:
+            notes.append(
+                f"Pretraining saw {others} of {len(patients)} patients too, though without labels."
+            )
+        return notes
