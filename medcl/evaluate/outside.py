@@ -28,7 +28,7 @@ def is_outside(run: Run, data: Path | None) -> bool:
 
 
 def both(run: Run, data: Path, task: str) -> Samples:
-    """The run's own training samples, then all samples of ``data`` but of its training patients.
+    """The run's own training samples, then all samples of ``data`` but of whom pretraining saw.
 
     Raises:
         UsageError: if one of them has none, or lacks a label of the other.
@@ -36,7 +36,8 @@ def both(run: Run, data: Path, task: str) -> Samples:
     side = run.split()
     own, other = (load_samples(run.recipe, path, task=task) for path in (run.data, data))
     train = np.flatnonzero([side.get(p) == "train" for p in own.patients])
-    test = np.flatnonzero([side.get(p) != "train" for p in other.patients])
+    seen = run.pretrained_on()
+    test = np.flatnonzero([p not in seen for p in other.patients])
     for path, positions in ((run.data, train), (data, test)):
         if not len(positions):
             raise UsageError(f"{path}: task '{task}' finds no samples there to fit or to test on.")
