@@ -40,7 +40,7 @@ def opened(path: Path) -> Run | Study:
     if (path / training.FOLDER).is_dir():
         return Study.open(path)
     several = sorted(p.parent.name for p in path.glob(f"*/{training.FOLDER}"))
-    if several:
+    if several and not (path / "recipe.yaml").is_file():  # a run may hold its studies
         raise UsageError(f"{path} holds several studies: give one of {', '.join(several)} in it.")
     return Run.open(path)
 
