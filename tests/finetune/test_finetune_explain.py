@@ -60,7 +60,10 @@ def test_test_bags_are_tabled_drawn_and_shown(archive: Path, tmp_path: Path) -> 
     assert run(app, ["report", str(out)]).exit_code == 0
     page = (out / "report.html").read_text()
     assert "What instances counted for" in page
-    assert page.count("data:image/png;base64") == len(list(out.glob("explained/*/*/heatmap.png")))
+    maps = len(list(out.glob("explained/*/*/heatmap.png")))
+    examples = page.count('alt="Sample that is')  # right and wrong, with what instances counted
+    assert examples > 0
+    assert page.count("data:image/png;base64") == maps + examples
 
 
 def test_scores_are_shown_by_rank() -> None:
