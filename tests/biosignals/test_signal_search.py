@@ -8,8 +8,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from medcl.errors import UsageError
 from medcl.evaluate.search import search
