@@ -7,7 +7,7 @@ recipe. So a table's row depends on its own item only, and no test patient can l
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -54,7 +54,8 @@ def row(
     """One row of `table` from values as people write them, what is not given missing: (columns,).
 
     Raises:
-        UsageError: if the table has no such column, or the column no such value.
+        UsageError: if the table has no such column, or the column no such value; NaN and infinity
+            are no numbers.
     """
     values: dict[str, Category | float | None] = dict.fromkeys([*categories, *numbers])
     for name, text in given.items():
@@ -76,13 +77,28 @@ def _category(name: str, text: str, categories: Mapping[str, Sequence[Category]]
 
 def _number(text: str) -> float:
     try:
-        return float(text)
+        value = float(text)
     except ValueError:
-        raise UsageError(f"'{text}' is no number.") from None
+        value = math.nan
+    if not math.isfinite(value):  # float() takes "nan" and "inf" too, which would stand for missing
+        raise UsageError(f"'{text}' is no number: leave out what is not known.")
+    return value
+
+
+def labels_among(items: pl.DataFrame, names: Iterable[str]) -> list[str]:
+    """Those columns of a table that are labels: ``label.`` and the name, where there is no other.
+
+    A name that the index does not hold is left to `table` to refuse.
+    """
+    return [name for name in names if (_found(items, name) or "").startswith(LABEL)]
+
+
+def _found(items: pl.DataFrame, name: str) -> str | None:
+    return next((n for n in (name, LABEL + name) if n in items.columns), None)
 
 
 def _column(items: pl.DataFrame, name: str) -> pl.Series:
-    found = next((n for n in (name, LABEL + name) if n in items.columns), None)
+    found = _found(items, name)
     if found is None:
         raise UsageError(
             f"The index has no column '{name}' for the table. {did_you_mean(name, _names(items))} "

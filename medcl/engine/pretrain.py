@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from medcl import plugin as plugins
 from medcl import recipe as recipes
 from medcl.archive.atomic import replacing, write_text
+from medcl.archive.clinical import labels_among
 from medcl.archive.index import Index
 from medcl.archive.splits import split
 from medcl.engine import checkpoints, facts, kept
@@ -47,7 +48,8 @@ def pretrain(recipe: Recipe, data: Path, out: Path, *, command: str = "") -> Run
     Raises:
         UsageError: if ``out`` holds a run of another recipe or other data, or is being trained into
             by another process; if the index changed since the run began; if there are fewer
-            training samples than a batch; if the machine cannot do what ``trainer`` asks.
+            training samples than a batch; if the machine cannot do what ``trainer`` asks; if
+            test patients are learnt from too, and the clinical table holds labels.
         MedclError: if the loss or the weights stop being numbers.
         SystemExit: in every process but the first of a distributed run, once it is trained.
     """
@@ -57,10 +59,12 @@ def pretrain(recipe: Recipe, data: Path, out: Path, *, command: str = "") -> Run
     if facts.finished(run):
         say(f"{out} is done: nothing to do.")
         return run
+    everyone = recipe.split.pretrain == "all"
+    if everyone:
+        _check_table(recipe, data)
     samples = load_samples(recipe, data, workers=_preparing(recipe))
     parts = run.split() if facts.begun(run) else _draw(recipe, data)
     sites = dict(Index.open(data).items.select("id", "site").iter_rows())
-    everyone = recipe.split.pretrain == "all"
     selection = select(samples, parts, _label(recipe), sites, everyone=everyone)
     facts.check_same_samples(run, selection, parts)
     check_fills(selection, recipe.trainer.batch_size, recipe.trainer.devices * recipe.trainer.nodes)
@@ -87,6 +91,18 @@ def pretrain(recipe: Recipe, data: Path, out: Path, *, command: str = "") -> Run
         done = facts.finish(run, module.device, saving.seconds, looks.warnings)
     summary(done, journal.last, str(out))
     return run
+
+
+def _check_table(recipe: Recipe, data: Path) -> None:
+    """Raises UsageError if the table that all patients are learnt from holds their labels."""
+    for section in ("categories", "numbers"):
+        asked = recipe.dataset.get(section) or {}
+        for name in labels_among(Index.open(data).items, asked):
+            raise UsageError(
+                f"dataset.{section}.{name} is a label column of {data}, and split.pretrain: all "
+                "would learn it of test patients too: leave it out of the table, or set "
+                "split.pretrain: train."
+            )
 
 
 def _draw(recipe: Recipe, data: Path) -> dict[str, str]:

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from medcl import recipe as recipes
-from medcl.archive.clinical import table
+from medcl.archive.clinical import labels_among, row, table
 from medcl.archive.index import Index, build
 from medcl.archive.store import prepare
 from medcl.engine.pretrain import pretrain
@@ -61,6 +61,19 @@ def test_rules_that_do_not_fit_say_so(categories, numbers, message) -> None:
         table(ITEMS, categories, numbers)
 
 
+@pytest.mark.parametrize("text", ["nan", "inf", "-Infinity", "1e999", "old"])
+def test_what_is_no_number_is_refused_in_a_row(text: str) -> None:
+    numbers = {"age": (60.0, 10.0)}
+    np.testing.assert_array_equal(row({"age": "50"}, {}, numbers), [-1])
+    with pytest.raises(UsageError, match=f"'{text}' is no number: leave out"):
+        row({"age": text}, {}, numbers)
+
+
+def test_labels_are_told_from_technical_columns() -> None:
+    names = ["sex", "contrast", "label.age", "kvp", "no such column"]
+    assert labels_among(ITEMS, names) == ["sex", "label.age"]
+
+
 @pytest.fixture(scope="module")
 def joined(unpacked: Path, tmp_path_factory: pytest.TempPathFactory) -> Index:
     """Real volumes; the table's values are invented here and belong to nobody."""
@@ -70,6 +83,23 @@ def joined(unpacked: Path, tmp_path_factory: pytest.TempPathFactory) -> Index:
     (folder / "key").write_text("a fixed key, so that the split is the same every time")
     build(unpacked, folder / "idx", plugin, table=folder / "t.csv", key_file=folder / "key")
     return Index.open(folder / "idx")
+
+
+@pytest.mark.parametrize(
+    ("columns", "named"),
+    [
+        ("dataset.numbers={invented: [4, 1], kvp: [120, 20]}", "dataset.numbers.invented"),
+        ("dataset.categories={invented: [3, 5]}", "dataset.categories.invented"),
+    ],
+)
+def test_labels_of_test_patients_are_not_learnt_from_their_table(
+    joined: Index, tmp_path: Path, columns: str, named: str
+) -> None:
+    overrides = ["split.pretrain=all", "dataset.categories={}", "dataset.numbers={}", columns]
+    recipe = recipes.load("ct/tip-3d", overrides)
+    with pytest.raises(UsageError, match=f"{named} is a label column.*split.pretrain: train"):
+        pretrain(recipe, joined.path, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_tip_trains_on_real_volumes_with_missing_values(joined: Index, tmp_path: Path) -> None:
