@@ -33,6 +33,7 @@ _WIDTHS = (16, 80, 8, 8, 8, 8, 8, 80, 8, 32)  # of a signal's fields
 _MOST_SIGNALS = 4096
 _MOST_SECONDS = 400 * 86400.0  # between the first and the last record of a file with pauses
 _MONTHS = ["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"]
+_NO_DAY = date(1985, 1, 1)  # what the specification asks for where the start is not to be told
 _NOTES = ("EDF Annotations", "BDF Annotations")
 
 
@@ -210,6 +211,8 @@ def _labels(patient: str, recording: str) -> dict[str, Scalar]:
     if sex_of(sex):
         found["sex"] = sex_of(sex)
     born, recorded = _day(birth), _day(start)
+    if recorded == _NO_DAY:
+        recorded = None
     age = age_at(born, recorded) if born and recorded else None
     return found if age is None else found | {"age": age}
 

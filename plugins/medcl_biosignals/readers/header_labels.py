@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date
+from itertools import pairwise
 
 from medcl.plugin import Scalar
 
@@ -41,9 +42,14 @@ FINDINGS = {
 """SNOMED CT codes and their abbreviations, as scored in the PhysioNet/CinC Challenge 2021 (Reyna
 2021, doi 10.23919/CinC53138.2021.9662687)."""
 
+ONE_FINDING = (("CLBBB", "LBBB"), ("CRBBB", "RBBB"), ("PAC", "SVPB"), ("PVC", "VPB"))
+"""Pairs that are scored there as one: databases differ in which of the two they write."""
+
 ALARMS = ("asystole", "bradycardia", "tachycardia", "ventricular_tachycardia",
           "ventricular_flutter_fib")  # fmt: skip
 """Of the PhysioNet/CinC Challenge 2015 (Clifford 2015)."""
+
+_VERDICTS = {"false alarm": False, "true alarm": True}
 
 _KEY = re.compile(
     r"<?(age|sex|gender|dx|reason for admission|diagnos[ei]s|diagnose)>?"
@@ -63,8 +69,9 @@ def labels_of(comments: Iterable[str]) -> dict[str, Scalar]:
         {'age': 90, 'sex': 'F'}
     """
     found: dict[str, Scalar] = {}
-    for line in comments:
-        for name, value in _of_line(" ".join(line.split())).items():
+    lines = [" ".join(line.split()) for line in comments]
+    for line, following in pairwise([*lines, ""]):
+        for name, value in (_alarm(line, following) or _of_line(line)).items():
             found.setdefault(name, value)
     return found
 
@@ -103,14 +110,20 @@ def _of_line(line: str) -> dict[str, Scalar]:
 
 
 def _alone(line: str) -> dict[str, Scalar]:
-    """Lines that are a value without a key."""
-    if match := _MIT_BIH.fullmatch(line):
-        age = age_of(match[1])
-        return {"sex": match[2]} | ({} if age is None else {"age": age})
-    if line.lower() in ("false alarm", "true alarm"):
-        return {"true_alarm": line.lower() == "true alarm"}
-    alarm = line.lower().replace(" ", "_")
-    return {"alarm": alarm} if alarm in ALARMS else {}
+    """A line of MIT-BIH, which is values without a key."""
+    match = _MIT_BIH.fullmatch(line)
+    if match is None:
+        return {}
+    age = age_of(match[1])
+    return {"sex": match[2]} | ({} if age is None else {"age": age})
+
+
+def _alarm(line: str, following: str) -> dict[str, Scalar]:
+    """An alarm, and on the next line whether it was true; by itself "Bradycardia" is a finding."""
+    alarm, verdict = line.lower().replace(" ", "_"), _VERDICTS.get(following.lower())
+    if alarm not in ALARMS or verdict is None:
+        return {}
+    return {"alarm": alarm, "true_alarm": verdict}
 
 
 def _age(text: str) -> dict[str, Scalar] | None:
@@ -124,18 +137,24 @@ def _sex(text: str) -> dict[str, Scalar] | None:
 
 
 def _diagnosis(text: str) -> dict[str, Scalar] | None:
-    """The first of a list that is known; a class in brackets (NYHA) is left off."""
-    parts = (re.sub(r"\s*\(nyha [^()]*\)", "", p.strip().lower()) for p in re.split("[,;]", text))
-    known = next((part for part in parts if part in DIAGNOSES), None)
-    return None if known is None else {"diagnosis": known}
+    """The first of a list that is known whole; a class in brackets (NYHA) is left off.
+
+    One part by itself may mean the opposite: "rule out, myocarditis", "no myocarditis, angina".
+    """
+    parts = [re.sub(r"\s*\(nyha [^()]*\)", "", p.strip().lower()) for p in re.split("[,;]", text)]
+    return {"diagnosis": parts[0]} if all(part in DIAGNOSES for part in parts) else None
 
 
 def _codes(text: str) -> dict[str, Scalar] | None:
-    """Every known code: whether it is there. Others are left out, whatever they may be."""
+    """Every known code: whether it, or its equal, is there. Others may be anything: left out."""
     codes = {code.strip() for code in text.split(",")}
     if not all(code.isdigit() for code in codes):
         return None
-    return {f"dx.{name}": code in codes for code, name in FINDINGS.items()}
+    there = {FINDINGS[code] for code in codes if code in FINDINGS}
+    for pair in ONE_FINDING:
+        if there.intersection(pair):
+            there.update(pair)
+    return {f"dx.{name}": name in there for name in FINDINGS.values()}
 
 
 _Reading = Callable[[str], dict[str, Scalar] | None]
