@@ -15,6 +15,12 @@ from medcl.plugin import Samples
 from medcl.recipe import Finetune
 
 TREE, SOFT = "tree", "soft"
+FEW_VALUES = 5
+"""A further column of numbers with more different values is a regression, unless its kind is given.
+
+Fewer than of the label that is wanted (`medcl.finetune.truth.MOST_CLASSES`): twenty ages in a small
+archive would be a class for each patient or two, and teach to know them.
+"""
 
 
 def beside(samples: Samples, found: Truth, settings: Finetune) -> dict[str, NDArray]:
@@ -51,13 +57,23 @@ def further(samples: Samples, settings: Finetune) -> tuple[tuple[Also, ...], dic
     made, values = [], {}
     for name, asked in settings.also.items():
         loss = "robust" if asked.noisy else "ce"
-        alone = Finetune(label=name, kind=asked.kind, loss=loss)
+        kind = asked.kind
+        if kind == "auto" and _are_values(column(samples, name)):
+            kind = "regression"
+        alone = Finetune(label=name, kind=kind, loss=loss)
         found = truth(samples, alone)
         if found.kind == "multilabel":
             raise UsageError(f"finetune.also: '{name}' is several labels; name single columns.")
         made.append(Also(name, outputs(found, np.empty(0, np.int64), alone), asked.weight))
         values[f"{ALSO}{name}"] = found.y
     return tuple(made), values
+
+
+def _are_values(raw: NDArray) -> bool:
+    """Whether numbers of a table or the index stand for values; integers are a plugin's classes."""
+    if raw.dtype.kind != "f" or raw.ndim != 1:
+        return False
+    return len(np.unique(raw[np.isfinite(raw)])) > FEW_VALUES
 
 
 def on_one_scale(values: NDArray, train: NDArray[np.int64]) -> NDArray:

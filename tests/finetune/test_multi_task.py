@@ -15,7 +15,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 from medcl.errors import MedclError, UsageError
-from medcl.finetune.beside import on_one_scale
+from medcl.finetune.beside import further, on_one_scale
 from medcl.finetune.classifiers.contrast import Contrast
 from medcl.finetune.classifiers.full import Full
 from medcl.finetune.classifiers.lp_ft import ProbeThenTune
@@ -25,6 +25,8 @@ from medcl.finetune.finetune import finetune, opened
 from medcl.finetune.losses import supervised
 from medcl.finetune.trained import Study
 from medcl.methods.contract import State
+from medcl.plugin import Samples
+from medcl.recipe import Finetune
 from medcl.run import Run
 from medcl_cli.main import app
 
@@ -93,6 +95,30 @@ def test_values_are_put_on_one_scale_by_the_training_samples() -> None:
     np.testing.assert_allclose(on_one_scale(ages, np.array([0, 1, 2])), [-1, 1, np.nan, 25])
     np.testing.assert_array_equal(on_one_scale(np.array([0, 1, -1]), np.arange(3)), [0, 1, -1])
     assert on_one_scale(np.array([7.0, np.nan]), np.arange(2))[0] == 0
+
+
+def test_what_a_further_label_is_goes_by_its_values() -> None:
+    ids = [str(n) for n in range(24)]
+    labels = {
+        "age": np.array([np.nan, 999.0, *(30.0 + n % 11 for n in range(22))]),
+        "grade": np.array([1.0 + n % 5 for n in range(24)]),
+        "smoker": np.array([float(n % 2) for n in range(24)]),
+        "beat": np.arange(24) % 8 - 1,  # a plugin's own codes
+        "ward": np.array([f"w{n % 7}" for n in range(24)]),
+    }
+    samples = Samples(ids, ids, ids, dict, labels)
+    made, values = further(samples, Finetune(also={name: {} for name in labels}))
+    kinds = {one.name: one.outputs.kind for one in made}
+    assert kinds == {
+        "age": "regression",
+        "grade": "multiclass",
+        "smoker": "binary",
+        "beat": "multiclass",
+        "ward": "multiclass",
+    }
+    np.testing.assert_array_equal(values["also.age"], labels["age"])
+    (said,), _ = further(samples, Finetune(also={"age": {"kind": "ordinal"}}))
+    assert (said.outputs.kind, len(said.outputs.classes)) == ("ordinal", 12)
 
 
 def test_a_robust_loss_is_misled_less_by_wrong_labels() -> None:
