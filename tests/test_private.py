@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import stat
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import yaml
 
 from medcl.archive.index import Index
 from medcl.engine.pretrain import pretrain
@@ -27,6 +29,7 @@ sys.path.append(str(Path(__file__).parent / "engine"))
 import tiny_engine
 
 PLANTED = "JANE_DOE"
+SETTINGS = ("finetune.epochs=1", "finetune.bootstraps=100", "finetune.label=digit")
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +45,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         said = f"medcl pretrain '{made}/r.yaml' --data '{index}' --out='{made}/run'"
         run = pretrain(tiny_engine.recipe(), index, made / "run", command=said)
         probe([run], task="digit", command=f"medcl probe '{run.path}' --task digit")
-        settings = ["finetune.epochs=1", "finetune.bootstraps=100", "finetune.label=digit"]
         finetune(
-            opened(run.path, None, settings),
+            opened(run.path, None, SETTINGS),
             made / "study",
             command=f"medcl finetune '{run.path}' --labels {PLANTED}.csv -s finetune.epochs=1",
         )
@@ -103,11 +105,30 @@ def test_what_is_handed_on_names_nobody(folder: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("private"))
 
 
+LATER = {"split": ("pretrain",), "finetune": ("also", "unlabelled", "tree", "soft", "loss")}
+"""Settings that recipes did not always have."""
+
+
+def written_earlier(folder: Path) -> None:
+    """Take from a folder's recipe what there was not, and from a study the hash of its text."""
+    path = folder / "recipe.yaml"
+    raw = yaml.safe_load(path.read_text())
+    for section, names in LATER.items():
+        for name in names if section in raw else ():
+            del raw[section][name]
+    path.write_text(yaml.safe_dump(raw, sort_keys=False))
+    if (folder / "study.json").is_file():
+        facts = json.loads((folder / "study.json").read_text())
+        facts["recipe"] = hashlib.sha256(path.read_bytes()).hexdigest()
+        (folder / "study.json").write_text(json.dumps(facts))
+
+
 def test_earlier_runs_and_studies_still_open(folder: Path, tmp_path: Path) -> None:
-    """They kept the index in run.json, or in where.json."""
+    """They kept the index in run.json, or in where.json, and recipes had fewer settings."""
     for name in ("run", "study"):
         shutil.copytree(folder / name, tmp_path / name)
         shutil.rmtree(tmp_path / name / "private")
+        written_earlier(tmp_path / name)
     with pytest.raises(MedclError, match="came without its private folder"):
         _ = Run.open(tmp_path / "run").data
     (tmp_path / "study" / "private").mkdir()
@@ -131,6 +152,28 @@ def test_earlier_runs_and_studies_still_open(folder: Path, tmp_path: Path) -> No
         pretrain(study.run.recipe, folder, tmp_path / "run")
     report.write(again, tmp_path / "report.html")
     assert PLANTED not in (tmp_path / "report.html").read_text("utf-8")
+
+
+def test_earlier_runs_and_studies_go_on(folder: Path, tmp_path: Path) -> None:
+    """Broken off before recipes had today's settings, they end with the same weights and figures,
+    and an evaluation of the study is still one of it."""
+    for name in ("run", "study"):
+        shutil.copytree(folder / name, tmp_path / name)
+        written_earlier(tmp_path / name)
+    weights = (tmp_path / "run" / "encoder.safetensors").read_bytes()
+    (tmp_path / "run" / "encoder.safetensors").unlink()
+    (tmp_path / "run" / "checkpoints" / "step-000000060.ckpt").unlink()
+    run = pretrain(tiny_engine.recipe(), folder / "index", tmp_path / "run")
+    assert (run.path / "encoder.safetensors").read_bytes() == weights
+    want = finetune(opened(run.path, None, SETTINGS), tmp_path / "study")
+    shutil.rmtree(tmp_path / "study" / "folds")
+    got = finetune(opened(run.path, None, SETTINGS), tmp_path / "study")
+    assert got.figures == want.figures
+    assert got.figures.metrics == Study.open(folder / "study").result.figures.metrics
+    facts = json.loads((tmp_path / "study" / "study.json").read_text())
+    assert got.made_from == hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    with pytest.raises(UsageError, match="another recipe: finetune.loss is 'ce' there"):
+        finetune(opened(run.path, None, [*SETTINGS, "finetune.loss=focal"]), tmp_path / "study")
 
 
 def test_settings_are_shown_without_places(tmp_path: Path) -> None:

@@ -42,8 +42,8 @@ def check_same(run: Run, data: Path) -> None:
             )
     if not path.is_file():
         return
-    old = dict(_flat(yaml.safe_load(path.read_text(encoding="utf-8"))))
-    new = dict(_flat(yaml.safe_load(recipes.dump(run.recipe))))
+    before = recipes.load(path)  # with the defaults of settings that it was written without
+    old, new = (dict(_flat(yaml.safe_load(recipes.dump(r)))) for r in (before, run.recipe))
     for key in [*new, *old]:
         if old.get(key) != new.get(key):
             raise UsageError(

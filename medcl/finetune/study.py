@@ -166,6 +166,7 @@ def _claim(work: Work, drawn: Sequence[Part]) -> str:
     if path.is_file():
         _same_recipe(work)
         old = read_json(path, _REMEDY)
+        facts["recipe"] = old.get("recipe")  # compared already; its text may be an earlier one
         changed = [name for name, value in facts.items() if old.get(name) != value]
         if changed:
             raise UsageError(
@@ -180,8 +181,8 @@ def _claim(work: Work, drawn: Sequence[Part]) -> str:
 
 def _same_recipe(work: Work) -> None:
     """Raises UsageError if the folder's recipe is another one: names the first differing key."""
-    old = yaml.safe_load(recipes.text(work.out / "recipe.yaml"))
-    new = yaml.safe_load(recipes.dump(work.recipe))
+    before = recipes.load(work.out / "recipe.yaml")  # settings of today with their defaults
+    old, new = (yaml.safe_load(recipes.dump(recipe)) for recipe in (before, work.recipe))
     for section in new:
         one, other = (
             {"": v} if not isinstance(v, dict) else v for v in (old.get(section), new[section])
