@@ -55,6 +55,14 @@ class Where:
         return self.key is not None and index.key_check == self.key
 
 
+def other_key(two: str, consequence: str) -> str:
+    """What a reader must know where people of two archives cannot be matched (`Where.knows`)."""
+    return (
+        f"{two} hide patients by different keys, so that nobody can be told to be in both: "
+        f"{consequence} Read both with one key: --key-file, or MEDCL_KEY_FILE."
+    )
+
+
 def remember(folder: Path, *, data: Path, run: Path | None = None, command: str = "") -> None:
     """Write ``folder/private/where.json``, for the owner's eyes alone."""
     private = folder / FOLDER

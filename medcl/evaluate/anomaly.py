@@ -32,13 +32,13 @@ from medcl.evaluate.bootstrap import Interval, bootstrap
 from medcl.evaluate.embeddings import embed, take, unit
 from medcl.evaluate.knn import neighbours
 from medcl.evaluate.metrics import Counted, Measures
+from medcl.private import other_key
 from medcl.run import Run, load_samples
 
 How = Literal["knn", "mahalanobis"]
-OTHER_KEY = (
-    "This index was made under another key than the run's own: its patients cannot be told from "
-    "the training patients, so if some of them are both, they look less unusual than they are. "
-    "Index both with one key: --key-file."
+OTHER_KEY = other_key(
+    "This index and the run's own",
+    "a training patient among these looks less unusual than they are.",
 )
 PARTS = 5
 """For Mahalanobis, training patients are scored against the other four fifths of them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -32,12 +33,14 @@ class Query:
         x: (D,) its embedding.
         patients: whose it is.
         level: what it is.
+        matched: whether they can be told to be patients of the index that is searched.
     """
 
     name: str
     x: NDArray[np.float32]
     patients: list[str]
     level: Level
+    matched: bool = True
 
 
 def asked_for(
@@ -45,6 +48,7 @@ def asked_for(
     index: Index,
     bank: Embeddings,
     query: str,
+    look: Callable[[NDArray[np.int64]], NDArray[np.float32]],
     *,
     side: str | None = None,
     task: str | None = None,
@@ -56,10 +60,11 @@ def asked_for(
     Args:
         run: a finished run.
         index: where ids and paths are looked up.
-        bank: all samples of that index, by ``side``.
+        bank: all samples of that index, by whichever side.
         query: an item's or sample's id, an item's path in the archive, or a file or folder
             elsewhere, which is read here and leaves nothing behind; of a side that is a clinical
             table also its values, ``"sex=F, age=63"``, where the rest is missing.
+        look: positions in ``bank`` → those samples by ``side``; not asked for other queries.
         side: by which it is looked at, see `medcl.evaluate.sides`.
         task: whose samples they are.
         batch_size: samples a forward pass.
@@ -72,13 +77,13 @@ def asked_for(
     items = np.asarray(bank.items)
     if query in place:
         at = np.array([place[query]])
-        return Query(query, _mean(bank.x[at], query, side), [bank.patients[at[0]]], "sample")
+        return Query(query, _mean(look(at), query, side), [bank.patients[at[0]]], "sample")
     item = query if query in set(bank.items) else _by_path(index, query)
     if item is not None:
         at = np.flatnonzero(items == item)
         if not len(at):
             raise UsageError(f"{query} is in the index, but gives no samples to compare.")
-        return Query(item, _mean(bank.x[at], query, side), [bank.patients[at[0]]], "item")
+        return Query(item, _mean(look(at), query, side), [bank.patients[at[0]]], "item")
     if not Path(query).exists():
         if side is not None and "=" in query:
             return _described(run, query, side, device)
@@ -91,7 +96,9 @@ def asked_for(
         if not len(samples):
             raise UsageError(f"{query} gives no samples to compare.")
         x = embed_side(run, samples, side, batch_size=batch_size, device=device, label="query")
-        return Query("files", _mean(x, query, side), sorted(set(samples.patients)), "item")
+        matched = visited.key_check is not None and visited.key_check == index.key_check
+        who = sorted(set(samples.patients))
+        return Query("files", _mean(x, query, side), who, "item", matched)
 
 
 def _described(run: Run, query: str, side: str, device: str) -> Query:

@@ -15,7 +15,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypedDict, get_args
 
 import numpy as np
 import polars as pl
@@ -28,10 +28,14 @@ from medcl.evaluate.embeddings import Embeddings, take, unit
 from medcl.evaluate.nearest import Backend, nearest
 from medcl.evaluate.query import Level, asked_for
 from medcl.evaluate.sides import bank_of, embed_side, sides_of
+from medcl.private import other_key
 from medcl.run import Run, load_samples
 
 FOLDER = "search"
 """In the run: the embeddings that are searched, made once."""
+OTHER_KEY = other_key(
+    "The query and the searched index", "the query's own patient may be among the cases."
+)
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,7 @@ class Found:
         level: what was compared.
         pull: towards the labels.
         sides: by which side the query was looked at, and by which the cases, if not by the encoder.
+        notes: what a reader must know.
     """
 
     query: str
@@ -80,6 +85,7 @@ class Found:
     level: Level
     pull: float
     sides: tuple[str, str] | None = None
+    notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON-ready values."""
@@ -138,41 +144,32 @@ def search(
     index = Index.open(data or run.data)
     sides = sides_of(run, source, target)
     asking, finding = sides or (None, None)
+    how: _How = {"task": task, "batch_size": batch_size, "device": device}
+    bank = _bank(run, index, finding, how)
 
-    def look(side: str | None) -> Embeddings:
-        out = _cache(run, index, task, side)
-        size = batch_size
-        return bank_of(run, index.path, out, side, task=task, batch_size=size, device=device)
+    def look(at: NDArray[np.int64]) -> NDArray[np.float32]:
+        if asking == finding:
+            return bank.x[at]
+        samples = take(load_samples(run.recipe, index.path, task=task), at)
+        return embed_side(run, samples, asking, batch_size=batch_size, device=device, label="query")
 
-    bank = look(finding)
-    questions = bank if asking == finding else look(asking)
-    asked = asked_for(
-        run, index, questions, query, side=asking, task=task, batch_size=batch_size, device=device
-    )
+    asked = asked_for(run, index, bank, query, look, side=asking, **how)
     level = level or asked.level
-    kept = set(meeting(index.items, where)["id"])
-    fits = np.array([item in kept for item in bank.items], bool)
-    if finding is not None:
-        fits &= bank.x.any(axis=1)  # the others have not this side
-    if not own_patient:
-        fits &= ~np.isin(np.asarray(bank.patients), asked.patients)
-    allowed = np.flatnonzero(fits)
-    if not len(allowed):
-        raise UsageError("No sample is left to search: loosen --where.")
+    allowed = _allowed(bank, index, where, finding, () if own_patient else asked.patients)
     groups = _groups(bank, allowed, level)
     owners = [bank.patients[members[0]] for members in groups]
+    means = _means(bank, groups)
     if pull:
         assert task is not None
-        cosine = unit(_means(bank, groups)) @ unit(asked.x[None])[0]
-        theirs = _probabilities(run, bank, task, finding)
-        asks = theirs if asking == finding else _probabilities(run, questions, task, asking)
-        ours = asks(asked.x[None])[0]  # (C,)
+        theirs = ours = _probabilities(run, bank, task, finding)
+        if asking != finding:
+            ours = _probabilities(run, _bank(run, index, asking, how), task, asking)
         classes = np.stack([theirs(bank.x[members]).mean(0) for members in groups])  # (G, C)
-        near = (1 - pull) * cosine + pull * np.sqrt(np.clip(ours * classes, 0, None)).sum(1)
+        near = _pulled(means, asked.x, classes, ours(asked.x[None])[0], pull)
         ranked = [(int(g), float(near[g])) for g in np.argsort(-near, kind="stable")]
         chosen = _first(ranked, owners, k, per_patient)
     else:
-        chosen = _nearest(_means(bank, groups), asked.x, owners, k, per_patient, backend)
+        chosen = _nearest(means, asked.x, owners, k, per_patient, backend)
     return Found(
         query=asked.name,
         hits=[
@@ -184,7 +181,57 @@ def search(
         level=level,
         pull=pull,
         sides=sides,
+        notes=() if asked.matched or own_patient else (OTHER_KEY,),
     )
+
+
+class _How(TypedDict):
+    task: str | None
+    batch_size: int
+    device: str
+
+
+def _bank(run: Run, index: Index, side: str | None, how: _How) -> Embeddings:
+    """All samples of an index by one side, kept in the run."""
+    out = _cache(run, index, how["task"], side)
+    return bank_of(run, index.path, out, side, **how)
+
+
+def _allowed(
+    bank: Embeddings,
+    index: Index,
+    where: Sequence[str],
+    side: str | None,
+    without: Sequence[str],
+) -> NDArray[np.int64]:
+    """Positions of the samples that may be found.
+
+    Raises:
+        UsageError: if there are none.
+    """
+    kept = set(meeting(index.items, where)["id"])
+    fits = np.array([item in kept for item in bank.items], bool)
+    if side is not None:
+        fits &= bank.x.any(axis=1)  # the others have not this side
+    fits &= ~np.isin(np.asarray(bank.patients), without)
+    allowed = np.flatnonzero(fits)
+    if not len(allowed):
+        raise UsageError("No sample is left to search: loosen --where.")
+    return allowed
+
+
+def _pulled(
+    means: NDArray[np.float32],
+    asked: NDArray[np.float32],
+    classes: NDArray[np.float32],
+    ours: NDArray[np.float32],
+    pull: float,
+) -> NDArray[np.float32]:
+    """Similarity of each group (G, D), of probabilities (G, C), to the query (D,), (C,): (G,)."""
+    cosine = unit(means) @ unit(asked[None])[0]
+    overlap = np.sqrt(np.clip(ours * classes, 0, None)).sum(1)
+    near: NDArray[np.float32] = (1 - pull) * cosine + pull * overlap
+    return near
 
 
 def _nearest(

@@ -14,8 +14,9 @@ from medcl.engine.seeds import derive
 from medcl.errors import MedclError, UsageError
 from medcl.recipe import Recipe
 
-SIDES = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
-"""What a given split may say, and what it means; other samples are left out."""
+SIDES = ("train", "validation", "test")
+SAID = {side: side for side in SIDES} | {"val": "validation"}
+"""What a given split may say, and the side it means; other samples are left out."""
 _STRATUM = "stratum"
 _VALIDATION, _THIN = 101, 102  # streams of `derive`
 
@@ -61,7 +62,7 @@ def parts(
         sites: (N,) where it comes from.
         strata: (N,) what sides should have their share of, see `medcl.finetune.truth.Truth.strata`.
         recipe: sections ``split`` and ``finetune``, and the seed.
-        given: (N,) a split by sample: see `SIDES`.
+        given: (N,) a split by sample: see `SAID`.
 
     Raises:
         UsageError: for a given split without training or test samples.
@@ -70,7 +71,7 @@ def parts(
     if given is not None:
         sides = checked(patients, given)
         found = [
-            Part(repeat, 0, *(np.flatnonzero(sides == s) for s in ("train", "validation", "test")))
+            Part(repeat, 0, *(np.flatnonzero(sides == s) for s in SIDES))
             for repeat in range(recipe.finetune.repeats)
         ]
     else:
@@ -85,7 +86,7 @@ def checked(patients: Sequence[str], given: Sequence[str]) -> NDArray[np.str_]:
         MedclError: with the number of patients who are.
         UsageError: if it names no training or no test samples.
     """
-    sides = np.array([SIDES.get(str(word).strip().lower(), "") for word in given])
+    sides = np.array([SAID.get(str(word).strip().lower(), "") for word in given])
     used = sides != ""
     pairs = set(zip(np.asarray(patients)[used].tolist(), sides[used].tolist(), strict=True))
     twice = len(pairs) - len({patient for patient, _ in pairs})
@@ -205,5 +206,5 @@ def with_unlabelled(
         away = {sites[row] for row in part.test}
         keep &= np.array([sites[row] not in away for row in rest], bool)
     if given is not None:
-        keep &= np.array([SIDES.get(given[row].strip().lower()) == "train" for row in rest], bool)
+        keep &= np.array([SAID.get(given[row].strip().lower()) == "train" for row in rest], bool)
     return replace(part, unlabelled=rest[keep])

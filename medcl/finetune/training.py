@@ -36,7 +36,7 @@ from medcl.finetune import batches, build, loop
 from medcl.finetune import truth as truths
 from medcl.finetune.beside import on_one_scale
 from medcl.finetune.contract import ALSO, Also, Outputs
-from medcl.finetune.folds import Part
+from medcl.finetune.folds import SIDES, Part
 from medcl.finetune.predictions import CALIBRATED, probabilities
 from medcl.finetune.truth import Truth
 from medcl.plugin import Samples, Views
@@ -48,7 +48,6 @@ FOLDER, FACTS = "folds", "fold.json"
 PREDICTIONS, INSTANCES, MODEL = "predictions.parquet", "instances.parquet", "model.safetensors"
 SPLIT = "split.parquet"
 SCORE = "score."
-SIDES = ("train", "validation", "test")
 
 
 @dataclass(frozen=True, eq=False)

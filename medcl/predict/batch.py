@@ -30,6 +30,7 @@ from medcl.plugin import Samples
 from medcl.predict.answers import Answers, Columns
 from medcl.predict.inputs import assigned, indexed
 from medcl.predict.tables import Tables
+from medcl.private import other_key
 from medcl.progress import track
 from medcl.registry import did_you_mean, resolve
 from medcl.run import Run
@@ -38,9 +39,9 @@ if TYPE_CHECKING:
     from medcl.finetune.trained import Study
 
 ITEMS_AT_ONCE = 32
-OTHER_KEY = (
-    "Read under another key than that of the index that was trained on: nobody can say whether a "
-    "patient here was trained on. Give its key: --key-file."
+OTHER_KEY = other_key(
+    "These recordings and the index that was trained on",
+    "a patient here may be one that was learnt from.",
 )
 ASSIGNED = (
     "Patients of the index that was trained on came from a table or from paths (--table, "

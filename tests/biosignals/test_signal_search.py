@@ -11,7 +11,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from medcl.errors import UsageError
-from medcl.evaluate.search import search
+from medcl.evaluate import search as searching
+from medcl.evaluate.search import OTHER_KEY, search
 from medcl.run import Run, load_samples
 from medcl_cli.main import app
 
@@ -98,6 +99,23 @@ def test_one_option_says_the_other_and_patients_stay_apart(pulses: Path) -> None
     assert [hit["item"] for hit in narrow["hits"]] == [item["03700181"]]
 
 
+def test_all_are_embedded_only_by_the_side_that_is_found(
+    pulses: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, item = Run.open(pulses), items(pulses)["a103l"]
+    sides, make = [], searching.bank_of
+
+    def spy(run: Run, data: Path, out: Path, side: str | None, **how: Any) -> Any:
+        sides.append(side)
+        return make(run, data, out, side, **how)
+
+    monkeypatch.setattr(searching, "bank_of", spy)
+    sample = next(s for s in load_samples(run.recipe, run.data).ids if s.startswith(item))
+    for query in (item, sample):
+        assert search(run, query, source="ecg").hits
+    assert sides == ["ppg", "ppg"]
+
+
 def test_recordings_of_one_sensor_ask_and_are_asked_for(
     pulses: Path, shared_data: Path, tmp_path: Path
 ) -> None:
@@ -143,13 +161,18 @@ def tabled(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return trained("biosignals/tip-ecg", folder, *settings, "split.test=0.1", "optimizer.lr=0.002")
 
 
-def test_a_table_finds_ecgs_and_an_ecg_tables(tabled: Path, sample: Path, tmp_path: Path) -> None:
+def test_a_table_finds_ecgs_and_an_ecg_tables(
+    tabled: Path, sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     item = items(tabled)
     described = found(tabled, "sex=m, age=69", "--from", "table")
     assert described["query"] == "sex=m, age=69"
     assert described["hits"][0]["item"] == item["118"], "the only man"
     own = found(tabled, item["118"], "--from", "sample", "--own")
     assert own["hits"][0]["item"] == item["118"]
+    towards = found(tabled, item["118"], "--to", "table", "--task", "aami-nsv", "--pull", 0.5)
+    assert towards["sides"] == ["sample", "table"]
+    assert all(-0.5 <= hit["similarity"] <= 1 for hit in towards["hits"])
     for file in sample.glob("118.*"):  # a new recording, of whom no table is known
         (tmp_path / file.name.replace("118", "new")).write_bytes(
             file.read_bytes().replace(b"118", b"new")
@@ -159,6 +182,15 @@ def test_a_table_finds_ecgs_and_an_ecg_tables(tabled: Path, sample: Path, tmp_pa
     new = found(tabled, tmp_path / "new.hea", "--to", "table")
     assert new["query"] == "files"
     assert new["hits"][0]["item"] == item["118"]
+    asked = ("search", tabled, tmp_path / "new.hea", "--to", "table")
+    assert new["notes"] == [OTHER_KEY]
+    assert OTHER_KEY in ran(*asked, "--html", tmp_path / "like.html")
+    assert "different keys" in (tmp_path / "like.html").read_text()
+    assert OTHER_KEY not in ran(*asked, "--own"), "nobody is to be left out"
+    monkeypatch.setenv("MEDCL_KEY_FILE", str(tabled.parent / "key"))
+    assert OTHER_KEY not in ran(*asked)
+    monkeypatch.delenv("MEDCL_KEY_FILE")
+    assert described["notes"] == own["notes"] == []
     refused("has no table", "search", tabled, tmp_path / "new.hea", "--from", "table")
     for query, message in (
         ("sx=M", "no column 'sx'. Did you mean 'sex'"),

@@ -90,3 +90,5 @@ def search(
     columns = ["rank", "similarity", "item", "sample", "patient", *labels]
     across = f" (from {found.sides[0]} to {found.sides[1]})" if found.sides else ""
     show.table(f"Like {found.query}{across}, of {found.patients} patients", columns, rows)
+    for note in found.notes:
+        typer.echo(note)
