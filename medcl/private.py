@@ -32,6 +32,11 @@ _EARLIER = ("where.json", "run.json")
 
 FLAGS = ("--json", "--instances")
 SETTINGS = ("-s", "--set")
+NAMED = (
+    "--task", "probe.task", "finetune.task", "finetune.label", "finetune.event",
+    "split.stratify", "split.given",
+)  # fmt: skip
+"""Options and settings that take a name, which may have a dot: ``dx.AF``."""
 PLACEHOLDERS = ("IDX", "RUN", "OUT", "PATH", "RECIPE.yaml")
 
 
@@ -123,7 +128,7 @@ def command_without_paths(command: str) -> str:
         if word.startswith("-"):
             shown.append(f"{key}={_shown(verb, key, value)}")
         elif option in SETTINGS:
-            shown.append(key + equals + _shown(verb, option, value))
+            shown.append(key + equals + _shown(verb, key, value))
         else:
             shown.append(_shown(verb, option, word))
         option = ""
@@ -140,15 +145,19 @@ def _shown(verb: str, option: str, value: str) -> str:
     if value in known or value in {name.split("/")[-1] for name in known}:
         return value
     if option:
-        return "PATH" if is_place(value) else value
+        return "PATH" if is_place(value, named=option in NAMED) else value
     if verb == "probe":
         return "RUN"
     return "RECIPE.yaml" if verb == "pretrain" else "PATH"
 
 
-def is_place(value: str) -> bool:
-    """Whether a word is, or may be, the path of a file or folder."""
-    if "/" in value or "\\" in value or re.search(r"\.[A-Za-z]\w*$", value):
+def is_place(value: str, *, named: bool = False) -> bool:
+    """Whether a word is, or may be, the path of a file or folder.
+
+    One that is meant as a name (``named``) may end like a file's.
+    """
+    ends_so = re.search(r"\.[A-Za-z]\w*$", value)
+    if "/" in value or "\\" in value or (ends_so and not named):
         return True
     return not value.isdigit() and _exists(value)
 

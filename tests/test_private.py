@@ -198,3 +198,19 @@ def test_a_bare_name_that_exists_is_a_place(
         f"medcl finetune idx --instances {PLANTED} --split {PLANTED} --folds 5 --device cpu"
     )
     assert shown == "medcl finetune PATH --instances PATH --split PATH --folds 5 --device cpu"
+
+
+def test_a_name_with_a_dot_is_no_place_where_a_name_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("ward.b").mkdir()
+    said = f"medcl finetune idx -s finetune.label=dx.AF -s dataset.label={PLANTED}.csv"
+    assert command_without_paths(said) == (
+        "medcl finetune PATH -s finetune.label=dx.AF -s dataset.label=PATH"
+    )
+    for task, shown in (("a.b", "a.b"), ("x/a.b", "PATH"), ("ward.b", "PATH")):
+        assert command_without_paths(f"medcl probe run --task {task}") == (
+            f"medcl probe RUN --task {shown}"
+        )
+        assert command_without_paths(f"medcl probe run --task={task}").endswith(f"--task={shown}")
