@@ -1,13 +1,14 @@
 """Predict a signal as it arrives: from a pipe, or from a file that is still being written.
 
-One JSON object a window and line. Memory does not grow with the stream: the plugin's
-`medcl.plugin.Stream` keeps a window's length of it.
+One JSON object a window and line, null for what is not known. Memory does not grow with the stream:
+the plugin's `medcl.plugin.Stream` keeps a window's length of it.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -91,14 +92,17 @@ def follow(
                     line = {name: _rounded(values[row]) for name, values in table.items()}
                     if embeddings and z is not None:
                         line["embedding"] = [_rounded(value) for value in z[row]]
-                    lines.write(json.dumps(line) + "\n")
+                    lines.write(json.dumps(line, allow_nan=False) + "\n")
                 lines.flush()
                 written += len(starts[part])
     return written
 
 
 def _rounded(value: Any) -> Any:
-    return value if value is None or isinstance(value, str) else float(f"{value:.7g}")
+    """A value as JSON has it, which knows no NaN: what is not known is null."""
+    if value is None or isinstance(value, str):
+        return value
+    return float(f"{value:.7g}") if math.isfinite(value) else None
 
 
 def _opened(path: Path) -> IO[bytes]:

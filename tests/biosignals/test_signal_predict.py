@@ -14,6 +14,7 @@ import polars as pl
 import pytest
 import torch
 from scipy import signal as sp
+from typer.testing import CliRunner
 
 from medcl import recipe as recipes
 from medcl.archive.index import Index, build
@@ -31,6 +32,7 @@ from medcl_biosignals.leads import canonical, choose
 from medcl_biosignals.plugin import plugin
 from medcl_biosignals.prepare import read_signal
 from medcl_biosignals.streaming import band_pass, stream
+from medcl_cli.main import app
 
 TINY = [
     "encoder={name: resnet1d, channels: 2, widths: [8, 16], blocks: 1, stride: 4}",
@@ -259,6 +261,44 @@ def test_standard_input_through_the_command_line(run: Run, sample: Path, tmp_pat
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [line["start"] for line in lines] == [4.0 * n for n in range(len(lines))]
     assert len(lines) >= 14
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["-s", "dataset.stride=2"], "--set"),
+        (["--key-file", "k"], "--key-file"),
+        (["--paths", "--batch-size", "32"], "--paths, --batch-size"),
+        (["--workers", "2"], "--workers"),
+    ],
+)
+def test_a_stream_refuses_what_it_would_not_heed(
+    run: Run, tmp_path: Path, options: list[str], named: str
+) -> None:
+    asked = ["predict", str(run.path), "--follow", str(tmp_path / "x.csv"), "--fs", "360"]
+    done = CliRunner().invoke(app, [*asked, *options])
+    assert isinstance(done.exception, UsageError)
+    assert str(done.exception).startswith(f"{named}: for recordings alone")
+    done = CliRunner().invoke(app, [*asked, "--device", "cpu"])
+    assert "cannot be followed" in str(done.exception), "the file is not there"
+
+
+def test_what_is_not_known_is_null_in_a_stream(
+    run: Run, sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answers(batch: dict[str, np.ndarray], patients: object) -> tuple[dict, np.ndarray]:
+        z = np.full((len(batch["x"]), 2), np.nan, np.float32)
+        z[:, 0] = 0.5
+        return {"p.N": z[:, 1], "knn": np.full(len(z), np.inf), "anomaly": z[:, 0]}, z
+
+    monkeypatch.setattr("medcl.predict.follow.answers_of", lambda *given, **named: answers)
+    x, names, fs = recording(sample)
+    follow(run, written(x, names, tmp_path / "x.csv"), tmp_path / "lines", fs=fs, wait=0.0)
+    text = (tmp_path / "lines").read_text()
+    assert "NaN" not in text
+    assert json.loads(text.splitlines()[0]) == {
+        "start": 0.0, "p.N": None, "knn": None, "anomaly": 0.5, "embedding": [0.5, None],
+    }  # fmt: skip
 
 
 def test_a_stream_that_does_not_say_what_it_is(

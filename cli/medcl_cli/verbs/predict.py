@@ -48,7 +48,7 @@ def predict(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes.", show_default="all cores")
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1)] = 32,
+    batch_size: Annotated[int | None, typer.Option(min=1, show_default="32")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
     json: show.Json = False,
 ) -> None:
@@ -68,6 +68,18 @@ def predict(
 
         if records:
             raise UsageError("Give recordings or --follow, not both.")
+        given = {
+            "--set": settings,
+            "--key-file": key_file,
+            "--paths": paths,
+            "--workers": workers,
+            "--batch-size": batch_size,
+        }
+        if needless := [option for option, value in given.items() if value]:
+            raise UsageError(
+                f"{', '.join(needless)}: for recordings alone, so leave it out. A stream is read as "
+                "it comes, by the settings that the run has, and nobody knows whose it is."
+            )
         names = [name.strip() for name in columns.split(",")] if columns else None
         predict_stream(
             opened(run),
@@ -97,7 +109,7 @@ def predict(
         paths=paths,
         key_file=key_file,
         workers=workers or cores(),
-        batch_size=batch_size,
+        batch_size=batch_size or 32,
         device=device,
     )
     if json:
