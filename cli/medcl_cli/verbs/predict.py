@@ -77,8 +77,8 @@ def predict(
         }
         if needless := [option for option, value in given.items() if value]:
             raise UsageError(
-                f"{', '.join(needless)}: for recordings alone, so leave it out. A stream is read as "
-                "it comes, by the settings that the run has, and nobody knows whose it is."
+                f"{', '.join(needless)}: for recordings alone, so leave it out. A stream is read "
+                "as it comes, by the settings that the run has, and nobody knows whose it is."
             )
         names = [name.strip() for name in columns.split(",")] if columns else None
         predict_stream(
