@@ -88,37 +88,18 @@ def prepare(
     except BadSignal as error:
         raise MedclError(f"{files[0]}: {error}") from error
     slots = leads if leads is not None else ("*",) * channels
-    picked = choose(_names(recording, known), slots)
-    if all(i is None for i in picked):
-        raise MedclError(f"{files[0]}: none of the leads {', '.join(slots)} is in this recording.")
-    lines = [
-        None if i is None else _line(recording, i, known, flat=flat, clip=clip, bridge=bridge)
-        for i in picked
-    ]
-    if all(line is None or not np.isfinite(line.raw).any() for line in lines):
-        raise MedclError(f"{files[0]}: the recording holds no valid sample.")
-    lines = [line if line is not None and np.isfinite(line.raw).any() else None for line in lines]
+    lines = _lines(recording, slots, known, files[0], flat=flat, clip=clip, bridge=bridge)
     x, gone = _stacked(lines, fs, lambda line: known.band(band, line.kind, line.fs), notch)
     present = np.array([line is not None for line in lines])
     parts = _parts(lines, x, fs)
     counted = _counted(recording, fields)
     lines = [None if line is None else replace(line, raw=line.raw[:0].copy()) for line in lines]
     del recording  # 90 MB for a day of four channels at 64 Hz, and no longer needed
-    annotation = next((f for f in files if f.endswith(".atr")), None)
-    rhythms = np.zeros((0, 2), dtype=np.int64)
+    annotation = next((root / f for f in files if f.endswith(".atr")), None)
     if annotation is not None:
-        marks = read_annotations(root / annotation)
-        counted = marks.fs or counted
-        positions = np.rint(marks.beats * (fs / counted)).astype(np.int64)
-        inside = (positions >= 0) & (positions < x.shape[1])
-        positions, classes = positions[inside], marks.classes[inside]
-        rhythms = marks.rhythms.copy()
-        rhythms[:, 0] = np.rint(rhythms[:, 0] * (fs / counted))
+        positions, classes, rhythms = _annotated(annotation, counted, fs, x.shape[1])
     else:
-        kind, rows_of_it = _hearts(lines)
-        heart = x if len(rows_of_it) == len(x) else x[rows_of_it]
-        positions = (pulse_peaks if kind in _PULSES else r_peaks)(heart, fs)
-        classes = np.full(len(positions), -1, dtype=np.int8)
+        positions, classes, rhythms = _detected(lines, x, fs)
     return {
         "x": _narrow(x, dtype),
         "present": present,
@@ -170,6 +151,34 @@ def _names(recording: Recording, known: Vocabulary) -> list[str]:
     return [canonical(name, known) for name in names]
 
 
+def _lines(
+    recording: Recording,
+    slots: Sequence[str],
+    known: Vocabulary,
+    name: str,
+    *,
+    flat: float | None,
+    clip: float | None,
+    bridge: float,
+) -> list[_Line | None]:
+    """The channel in each slot, None where nothing fits or nothing of it is valid.
+
+    Raises:
+        MedclError: if all are None; ``name`` says of which file.
+    """
+    picked = choose(_names(recording, known), tuple(slots))
+    if all(i is None for i in picked):
+        raise MedclError(f"{name}: none of the leads {', '.join(slots)} is in this recording.")
+    lines = [
+        None if i is None else _line(recording, i, known, flat=flat, clip=clip, bridge=bridge)
+        for i in picked
+    ]
+    lines = [line if line is not None and np.isfinite(line.raw).any() else None for line in lines]
+    if all(line is None for line in lines):
+        raise MedclError(f"{name}: the recording holds no valid sample.")
+    return lines
+
+
 def _line(
     recording: Recording,
     i: int,
@@ -216,6 +225,36 @@ def _parts(lines: list[_Line | None], x: np.ndarray, fs: float) -> np.ndarray:
     blocks = next(len(part) for part in made if part is not None)
     empty = np.zeros((blocks, 3))
     return np.stack([empty if part is None else part for part in made])
+
+
+def _annotated(
+    path: Path, counted: float, fs: float, length: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Positions (K,) and classes (K,) of beats and the rhythms (R, 2), as a file marks them.
+
+    Args:
+        path: the annotations.
+        counted: the rate that they count at, unless they say another.
+        fs: the new rate.
+        length: of the signal at that rate; what lies beyond is left out.
+    """
+    marks = read_annotations(path)
+    by = fs / (marks.fs or counted)
+    positions = np.rint(marks.beats * by).astype(np.int64)
+    inside = (positions >= 0) & (positions < length)
+    rhythms = marks.rhythms.copy()
+    rhythms[:, 0] = np.rint(rhythms[:, 0] * by)
+    return positions[inside], marks.classes[inside], rhythms
+
+
+def _detected(
+    lines: list[_Line | None], x: np.ndarray, fs: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Positions of beats that are found in the signal; their classes (−1), no rhythms."""
+    kind, rows = _hearts(lines)
+    heart = x if len(rows) == len(x) else x[rows]
+    positions = (pulse_peaks if kind in _PULSES else r_peaks)(heart, fs)
+    return positions, np.full(len(positions), -1, np.int8), np.zeros((0, 2), np.int64)
 
 
 def _hearts(lines: list[_Line | None]) -> tuple[str, list[int]]:
