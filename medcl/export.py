@@ -178,12 +178,13 @@ def _load(weights: Path, facts: dict[str, Any]) -> nn.Module:
 
 def _facts(run: Run, to: Format, shape: tuple[int, ...], width: int) -> dict[str, Any]:
     recipe = run.recipe
-    encoder = recipe.part("encoder").model_dump(mode="json")
+    section = recipe.part("encoder")
+    encoder = section.model_dump(mode="json")
     encoder.pop("weights", None)  # a file that training began from: here are those it ended with
     if to in ("onnx", "torchscript"):  # a graph needs no recipe of itself
         encoder = {"name": encoder["name"]}
-    for key, value in encoder.items():
-        if isinstance(value, str) and "/" in value and Path(value).exists():
+    for key, value in section.model_dump().items():
+        if key in encoder and without_paths(value) == "PATH":
             raise MedclError(
                 f"encoder.{key} names a place on this machine, without which the encoder cannot be "
                 "built again: export it --to onnx or torchscript, which need none."

@@ -1,23 +1,26 @@
 """What a run or a study keeps to itself: where things lay, and commands as they were typed.
 
-A path may name a person or a place. What must stay absolute, so that later commands find the index,
-is in one file that its owner alone can read and that nothing copies on::
+A path may name a person or a place. What later commands need is in one folder that its owner alone
+can read and that nothing copies on::
 
-    RUN/private/where.json   the index, its key's check, a study's run, the command
+    RUN/private/where.json    the index, its key's check, a study's run, the command
+    RUN/private/recipe.yaml   the recipe, where it names files or folders
 
-Everything else that is written down or shown says ``IDX``, ``RUN`` or ``PATH`` instead.
+The recipe beside it, commands, reports, cards and exports say ``IDX``, ``RUN`` or ``PATH`` instead.
+In a recipe that holds for settings whose signature declares a `pathlib.Path`, and for those that
+begin like a path (``/``, ``~``, ``..``, ``C:/``) or have a slash and lead somewhere from here.
+Other words (names of columns, what a recipe is about) are shown as they are.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from medcl import recipe as recipes
 from medcl.archive.atomic import write_text
@@ -26,7 +29,7 @@ from medcl.archive.reading import read_json
 from medcl.errors import MedclError
 from medcl.recipe import Recipe
 
-FOLDER, FILE = "private", "where.json"
+FOLDER, FILE, RECIPE = "private", "where.json", "recipe.yaml"
 _EARLIER = ("where.json", "run.json")
 """Where studies and runs of earlier versions told it."""
 
@@ -70,17 +73,39 @@ def other_key(two: str, consequence: str) -> str:
 
 def remember(folder: Path, *, data: Path, run: Path | None = None, command: str = "") -> None:
     """Write ``folder/private/where.json``, for the owner's eyes alone."""
-    private = folder / FOLDER
-    private.mkdir(parents=True, exist_ok=True)
-    private.chmod(0o700)
     facts = {
         "data": str(data.resolve()),
         "run": str(run.resolve()) if run is not None else None,
         "key": Index.open(data).key_check,
         "command": command,
     }
-    write_text(private / FILE, json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
-    (private / FILE).chmod(0o600)
+    _keep(folder, FILE, json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+
+
+def _keep(folder: Path, name: str, text: str) -> None:
+    private = folder / FOLDER
+    private.mkdir(parents=True, exist_ok=True)
+    private.chmod(0o700)
+    write_text(private / name, text)
+    (private / name).chmod(0o600)
+
+
+def write_recipe(folder: Path, recipe: Recipe) -> None:
+    """Write ``folder/recipe.yaml`` without paths; where it had some, the whole in private too."""
+    whole, shown = recipes.dump(recipe), recipe_without_paths(recipe)
+    if shown != whole:
+        _keep(folder, RECIPE, whole)
+    write_text(folder / RECIPE, shown)
+
+
+def read_recipe(folder: Path) -> Recipe:
+    """The recipe of a run or study, with its paths; with PATH for them, if it came without.
+
+    Raises:
+        UsageError: see `medcl.recipe.load`.
+    """
+    whole = folder / FOLDER / RECIPE
+    return recipes.load(whole if os.path.isfile(whole) else folder / RECIPE)  # or is another's
 
 
 def recall(folder: Path) -> Where:
@@ -163,10 +188,12 @@ def is_place(value: str, *, named: bool = False) -> bool:
 
 
 def without_paths(settings: Any) -> Any:
-    """A recipe's section, or all of it, as plain values: what is a path, or leads to one, is PATH.
+    """A recipe's section, or all of it: what is a path, or leads to one, is PATH.
 
-    Names with a slash that lead nowhere from here stay, such as those of released models.
+    Texts with a slash that lead nowhere from here stay, such as names of released models.
     """
+    if isinstance(settings, Path):
+        return "PATH"
     if isinstance(settings, dict):
         return {name: without_paths(value) for name, value in settings.items()}
     if isinstance(settings, list | tuple):
@@ -179,8 +206,11 @@ def without_paths(settings: Any) -> Any:
 
 def recipe_without_paths(recipe: Recipe) -> str:
     """A recipe as YAML, to be shown."""
-    plain = yaml.safe_load(recipes.dump(recipe))
-    return yaml.safe_dump(without_paths(plain), sort_keys=False, allow_unicode=True)
+
+    def sections(values: dict[str, Any]) -> dict[str, Any]:
+        return {n: without_paths(v) if isinstance(v, dict) else v for n, v in values.items()}
+
+    return recipes.dump(recipe, sections)
 
 
 def _exists(text: str) -> bool:

@@ -8,7 +8,7 @@ configure. A recipe that only classifies (``medcl finetune``) needs neither enco
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_origin
@@ -23,6 +23,7 @@ from pydantic import (
     ValidationInfo,
     field_validator,
 )
+from pydantic_core import to_jsonable_python
 
 from medcl import plugin as plugins
 from medcl.errors import UsageError
@@ -443,11 +444,10 @@ def _value(given: str) -> Any:
     return value
 
 
-def dump(recipe: Recipe, names: Iterable[str] | None = None) -> str:
-    """The recipe as YAML, all defaults written out: what goes into a run's folder."""
-    data = recipe.model_dump(mode="json")
+def dump(recipe: Recipe, shown: Callable[[dict[str, Any]], Any] | None = None) -> str:
+    """The recipe as YAML, all defaults written out; ``shown`` makes of its values others."""
+    values = recipe.model_dump()
+    data = to_jsonable_python(values if shown is None else shown(values))
     if recipe.classifier is None:  # nothing is trained with labels
         del data["classifier"], data["finetune"]
-    if names is not None:
-        data = {key: data[key] for key in names}
     return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)

@@ -2,9 +2,9 @@
 
 ::
 
-    RUN/recipe.yaml           the recipe, every default written out
+    RUN/recipe.yaml           the recipe, every default written out, PATH for files and folders
     RUN/run.json              seed, versions, command (without paths), device
-    RUN/private/              where the index lies: see `medcl.private`
+    RUN/private/              where the index lies, the recipe's paths: see `medcl.private`
     RUN/split.parquet         patient → train/test
     RUN/encoder.safetensors   the encoder's weights
     RUN/checkpoints/          to resume from
@@ -20,11 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medcl import plugin as plugins
-from medcl import recipe as recipes
 from medcl.archive.reading import read_json, read_table
 from medcl.errors import MedclError, UsageError
 from medcl.plugin import Plugin, Samples
-from medcl.private import Where, recall
+from medcl.private import Where, read_recipe, recall
 from medcl.recipe import Recipe
 from medcl.registry import did_you_mean, lookup, resolve
 
@@ -58,7 +57,7 @@ class Run:
             raise UsageError(
                 f"{path} is not a run: it holds no recipe.yaml. Make one: medcl pretrain"
             )
-        return cls(path, recipes.load(path / "recipe.yaml"))
+        return cls(path, read_recipe(path))
 
     @property
     def plugin(self) -> Plugin:
@@ -110,7 +109,8 @@ class Run:
             MedclError: if the weights are damaged, or not those of the recipe's encoder.
         """
         weights = self.path / "encoder.safetensors"
-        module = build_encoder(self.recipe, self.recipe.seed if seed is None else seed)
+        recipe = from_nothing(self.recipe) if trained else self.recipe
+        module = build_encoder(recipe, recipe.seed if seed is None else seed)
         if trained:
             if not weights.is_file():
                 raise UsageError(
@@ -127,6 +127,15 @@ class Run:
                     "same medcl pretrain: it takes the weights from the last checkpoint."
                 ) from None
         return module.eval()
+
+
+def from_nothing(recipe: Recipe) -> Recipe:
+    """The recipe without the file of weights that its encoder began with: where others follow."""
+    section = recipe.part("encoder")
+    if not isinstance(section.arguments.get("weights"), Path):
+        return recipe
+    blank = section.model_copy(update={"weights": None})
+    return recipe.model_copy(update={"encoder": blank})
 
 
 def build_encoder(recipe: Recipe, seed: int) -> nn.Module:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
+import torch
 import yaml
+from safetensors.torch import save_file
 
 from medcl.archive.index import Index
 from medcl.engine.pretrain import pretrain
@@ -21,6 +25,7 @@ from medcl.evaluate.probe import probe
 from medcl.export import export
 from medcl.finetune.finetune import finetune, opened
 from medcl.finetune.trained import Study
+from medcl.predict.batch import predict
 from medcl.private import command_without_paths, recall, without_paths
 from medcl.report import finetuned, report, several
 from medcl.run import Run
@@ -29,6 +34,8 @@ sys.path.append(str(Path(__file__).parent / "engine"))
 import tiny_engine
 
 PLANTED = "JANE_DOE"
+BESIDE = f"{PLANTED} beside"
+"""A folder that a recipe names without a slash."""
 SETTINGS = ("finetune.epochs=1", "finetune.bootstraps=100", "finetune.label=digit")
 
 
@@ -42,9 +49,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("MEDCL_KEY_FILE", str(made / "key"))
         tiny_engine.install(patch.setattr)
         index = tiny_engine.index(made)
+        patch.chdir(made)
+        Path(BESIDE).mkdir()
+        save_file(tiny_engine.MLP().state_dict(), made / "weights.safetensors")
+        places = {
+            "dataset": {"beside": BESIDE},
+            "encoder": {"weights": str(made / "weights.safetensors")},
+        }
         said = f"medcl pretrain '{made}/r.yaml' --data '{index}' --out='{made}/run'"
-        run = pretrain(tiny_engine.recipe(), index, made / "run", command=said)
+        run = pretrain(tiny_engine.recipe(places), index, made / "run", command=said)
         probe([run], task="digit", command=f"medcl probe '{run.path}' --task digit")
+        predict(run, [index], made / "predicted.parquet", task="digit")
         finetune(
             opened(run.path, None, SETTINGS),
             made / "study",
@@ -81,7 +96,8 @@ def test_what_is_written_names_nobody(folder: Path, name: str) -> None:
 def test_what_must_stay_is_the_owner_s_alone(folder: Path, name: str) -> None:
     private = folder / name / "private"
     assert stat.S_IMODE(private.stat().st_mode) == 0o700
-    assert [stat.S_IMODE(path.stat().st_mode) for path in private.iterdir()] == [0o600]
+    files = {path.name: stat.S_IMODE(path.stat().st_mode) for path in private.iterdir()}
+    assert files == {"where.json": 0o600, "recipe.yaml": 0o600}
     where = recall(folder / name)
     assert where.data == folder / "index"
     assert where.key == Index.open(folder / "index").key_check
@@ -110,8 +126,9 @@ LATER = {"split": ("pretrain",), "finetune": ("also", "unlabelled", "tree", "sof
 
 
 def written_earlier(folder: Path) -> None:
-    """Take from a folder's recipe what there was not, and from a study the hash of its text."""
+    """Take from a folder's recipe what there was not; of a study, its hash is of that text."""
     path = folder / "recipe.yaml"
+    (folder / "private" / "recipe.yaml").rename(path)
     raw = yaml.safe_load(path.read_text())
     for section, names in LATER.items():
         for name in names if section in raw else ():
@@ -127,8 +144,8 @@ def test_earlier_runs_and_studies_still_open(folder: Path, tmp_path: Path) -> No
     """They kept the index in run.json, or in where.json, and recipes had fewer settings."""
     for name in ("run", "study"):
         shutil.copytree(folder / name, tmp_path / name)
-        shutil.rmtree(tmp_path / name / "private")
         written_earlier(tmp_path / name)
+        shutil.rmtree(tmp_path / name / "private")
     with pytest.raises(MedclError, match="came without its private folder"):
         _ = Run.open(tmp_path / "run").data
     (tmp_path / "study" / "private").mkdir()
@@ -154,6 +171,51 @@ def test_earlier_runs_and_studies_still_open(folder: Path, tmp_path: Path) -> No
     assert PLANTED not in (tmp_path / "report.html").read_text("utf-8")
 
 
+def test_a_recipe_s_places_stay_in_private(folder: Path, tmp_path: Path) -> None:
+    """All is done with the real ones; what was passed on without them says PATH, and its weights
+    can be used."""
+    for name in ("run", "study"):
+        shown = yaml.safe_load((folder / name / "recipe.yaml").read_text())
+        assert shown["dataset"]["beside"] == shown["encoder"]["weights"] == "PATH"
+        assert shown["name"] == "tiny"
+        shutil.copytree(folder / name, tmp_path / name)
+        shutil.rmtree(tmp_path / name / "private")
+    run, study = Run.open(folder / "run"), Study.open(folder / "study")
+    for recipe in (run.recipe, study.recipe):
+        assert recipe.dataset["beside"] == Path(BESIDE)
+        assert recipe.part("encoder").arguments["weights"] == folder / "weights.safetensors"
+    assert pretrain(run.recipe, folder / "index", run.path) == run  # nothing to do
+    again = finetune(opened(run.path, None, SETTINGS), folder / "study")
+    assert again.figures == study.result.figures
+    passed = Run.open(tmp_path / "run")
+    assert passed.recipe.dataset["beside"] == Path("PATH")
+    x = torch.rand(3, 64)
+    torch.testing.assert_close(passed.encoder()(x), run.encoder()(x))
+    with pytest.raises(UsageError, match="No weights at PATH"):
+        passed.encoder(trained=False)  # as it began is not known without the file
+    theirs, own = (
+        s.model(s.folds[0], {"x": x.numpy()}).predict({"x": x})["scores"]
+        for s in (Study.open(tmp_path / "study"), study)
+    )
+    torch.testing.assert_close(theirs, own)
+
+
+def test_what_another_kept_private_is_not_asked_for(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A colleague may read the run, and not its private folder."""
+    shutil.copytree(folder / "run", tmp_path / "run")
+    stat_of = os.stat
+
+    def refused(path: Any, *args: Any, **more: Any) -> os.stat_result:
+        if "private" in Path(path).parts:
+            raise PermissionError(13, "Permission denied")
+        return stat_of(path, *args, **more)
+
+    monkeypatch.setattr(os, "stat", refused)
+    assert Run.open(tmp_path / "run").recipe.dataset["beside"] == Path("PATH")
+
+
 def test_earlier_runs_and_studies_go_on(folder: Path, tmp_path: Path) -> None:
     """Broken off before recipes had today's settings, they end with the same weights and figures,
     and an evaluation of the study is still one of it."""
@@ -163,7 +225,7 @@ def test_earlier_runs_and_studies_go_on(folder: Path, tmp_path: Path) -> None:
     weights = (tmp_path / "run" / "encoder.safetensors").read_bytes()
     (tmp_path / "run" / "encoder.safetensors").unlink()
     (tmp_path / "run" / "checkpoints" / "step-000000060.ckpt").unlink()
-    run = pretrain(tiny_engine.recipe(), folder / "index", tmp_path / "run")
+    run = pretrain(Run.open(folder / "run").recipe, folder / "index", tmp_path / "run")
     assert (run.path / "encoder.safetensors").read_bytes() == weights
     want = finetune(opened(run.path, None, SETTINGS), tmp_path / "study")
     shutil.rmtree(tmp_path / "study" / "folds")

@@ -21,7 +21,7 @@ from medcl.archive.atomic import locked, write_text
 from medcl.engine.data import Selection
 from medcl.engine.kept import saved
 from medcl.errors import UsageError
-from medcl.private import command_without_paths, remember
+from medcl.private import command_without_paths, read_recipe, remember
 from medcl.provenance import commit, versions
 from medcl.run import Run
 
@@ -42,7 +42,7 @@ def check_same(run: Run, data: Path) -> None:
             )
     if not path.is_file():
         return
-    before = recipes.load(path)  # with the defaults of settings that it was written without
+    before = read_recipe(run.path)  # with the defaults of settings that it was written without
     old, new = (dict(_flat(yaml.safe_load(recipes.dump(r)))) for r in (before, run.recipe))
     for key in [*new, *old]:
         if old.get(key) != new.get(key):

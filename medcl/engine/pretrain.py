@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 
 from medcl import plugin as plugins
 from medcl import recipe as recipes
-from medcl.archive.atomic import replacing, write_text
+from medcl.archive.atomic import replacing
 from medcl.archive.clinical import labels_among
 from medcl.archive.index import Index
 from medcl.archive.splits import split
@@ -33,6 +33,7 @@ from medcl.engine.seeds import MODEL, derive
 from medcl.engine.show import Show, say, summary
 from medcl.errors import UsageError
 from medcl.methods.contract import Method
+from medcl.private import write_recipe
 from medcl.recipe import Recipe
 from medcl.registry import did_you_mean, resolve
 from medcl.run import Run, build_encoder, load_samples
@@ -77,7 +78,7 @@ def pretrain(recipe: Recipe, data: Path, out: Path, *, command: str = "") -> Run
         if facts.is_first_process():
             facts.check_same(run, data)  # another run may have begun while this one was built
             facts.check_same_samples(run, selection, parts)
-            write_text(out / "recipe.yaml", recipes.dump(recipe))
+            write_recipe(out, recipe)
             _write_split(out / "split.parquet", parts)
             facts.start(run, data, selection, parts, command)
         before = kept.saved(saving.folder)

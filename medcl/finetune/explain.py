@@ -16,7 +16,6 @@ import polars as pl
 from numpy.typing import NDArray
 
 from medcl import plugin as plugins
-from medcl import recipe as recipes
 from medcl.archive.atomic import replacing
 from medcl.archive.index import Index
 from medcl.archive.reading import read_table
@@ -24,6 +23,7 @@ from medcl.errors import MedclError
 from medcl.finetune import training
 from medcl.finetune.finetune import Source
 from medcl.finetune.training import SCORE
+from medcl.private import read_recipe
 from medcl.registry import resolve
 from medcl.run import load_samples
 
@@ -48,7 +48,7 @@ def explain(source: Source, out: Path, count: int) -> tuple[list[Path], list[str
     Raises:
         MedclError: if the study was made without instances.
     """
-    task = recipes.load(out / "recipe.yaml").finetune.task  # the study's, if only the probe has one
+    task = read_recipe(out).finetune.task  # the study's, if only the probe has one
     samples = load_samples(source.recipe, source.data, task=task)
     item_of = dict(zip(samples.ids, samples.items, strict=True))
     index = Index.open(source.data)

@@ -2,7 +2,7 @@
 
 ::
 
-    OUT/recipe.yaml           the recipe, every default written out
+    OUT/recipe.yaml           the recipe, every default written out: see `medcl.private`
     OUT/study.json            what the folds were made from; written first
     OUT/folds/r0f3/           each training: see `medcl.finetune.training`
     OUT/predictions.parquet   id, patient, repeat, fold, truth and every score
@@ -42,6 +42,7 @@ from medcl.finetune.scoring import Predicted
 from medcl.finetune.training import SCORE, Work
 from medcl.finetune.truth import Truth
 from medcl.plugin import Samples
+from medcl.private import read_recipe, write_recipe
 from medcl.provenance import commit, versions
 
 STUDY = "study.json"
@@ -174,14 +175,14 @@ def _claim(work: Work, drawn: Sequence[Part]) -> str:
                 "or remove that folder."
             )
     else:
-        write_text(work.out / "recipe.yaml", text)
+        write_recipe(work.out, work.recipe)
         write_text(path, json.dumps(facts, indent=1) + "\n")
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 def _same_recipe(work: Work) -> None:
     """Raises UsageError if the folder's recipe is another one: names the first differing key."""
-    before = recipes.load(work.out / "recipe.yaml")  # settings of today with their defaults
+    before = read_recipe(work.out)  # settings of today with their defaults
     old, new = (yaml.safe_load(recipes.dump(recipe)) for recipe in (before, work.recipe))
     for section in new:
         one, other = (

@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 
 from medcl import plugin as plugins
-from medcl import recipe as recipes
 from medcl.archive.reading import read_json, read_table
 from medcl.errors import MedclError, UsageError
 from medcl.finetune import batches, build, training
@@ -22,9 +21,9 @@ from medcl.finetune.loop import Model
 from medcl.finetune.result import FinetuneResult
 from medcl.finetune.standard import Standard
 from medcl.plugin import Plugin, Samples
-from medcl.private import Where, recall
+from medcl.private import Where, read_recipe, recall
 from medcl.recipe import Recipe
-from medcl.run import Run, load_samples
+from medcl.run import Run, from_nothing, load_samples
 
 _REMEDY = "Run the same medcl finetune again."
 
@@ -47,7 +46,7 @@ class Study:
         """
         if not (path / training.FOLDER).is_dir():
             raise UsageError(f"{path} is no study. Make one: medcl finetune")
-        return cls(path, recipes.load(path / "recipe.yaml"), FinetuneResult.load(path), only)
+        return cls(path, read_recipe(path), FinetuneResult.load(path), only)
 
     @property
     def plugin(self) -> Plugin:
@@ -124,7 +123,7 @@ class Study:
             size = int(batch["bag"].max()) + 1 if "bag" in batch else len(batch["x"])
             batch |= {"y": _blank(outputs, size), "patient": torch.zeros(size, dtype=torch.int64)}
             classifier = build.build(
-                self.recipe,
+                from_nothing(self.recipe) if self.recipe.encoder else self.recipe,
                 batch,
                 outputs,
                 seed=self.recipe.seed,

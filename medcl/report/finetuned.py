@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import medcl
-from medcl import recipe as recipes
 from medcl.archive.atomic import write_text
 from medcl.finetune.explain import FOLDER
 from medcl.finetune.result import FinetuneResult
-from medcl.private import command_without_paths, recipe_without_paths
+from medcl.private import command_without_paths, read_recipe, recipe_without_paths
 from medcl.report import cards, model_card, plots, questioned, tested
 from medcl.report.cards import Absent
 from medcl.report.report import environment
@@ -37,7 +36,7 @@ def write(study: Path, out: Path) -> Path:
         UsageError: if the folder holds no finished study.
     """
     result = FinetuneResult.load(study)
-    recipe = recipes.load(study / "recipe.yaml")
+    recipe = read_recipe(study)
     made = tested.opened(study)
     found = questioned.evaluation(study, result)
     data = cards.data_card(cards.place(study), recipe.plugin, {})

@@ -30,7 +30,7 @@ def dataset(
     tiles: int | None = None,
     seed: int = 0,
     neighbours: float = 0.0,
-    bags: str | None = None,
+    bags: Path | None = None,
 ) -> Samples:
     """The samples of a set of slides, tiles and bags.
 

@@ -153,7 +153,7 @@ def test_medicalnet_weights_load(tmp_path, depth, shortcut):
     torch.save(state, tmp_path / "resnet_23dataset.pth")
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # everything matches: nothing to report
-        loaded = resnet3d(**settings, weights=str(tmp_path / "resnet_23dataset.pth")).eval()
+        loaded = resnet3d(**settings, weights=tmp_path / "resnet_23dataset.pth").eval()
     x = hu(1, *VOLUME)
     assert torch.equal(loaded(x), original(x))
 
@@ -164,11 +164,11 @@ def test_rgb_weights_become_single_channel(tmp_path):
     state = {**rgb.net.state_dict(), "fc.weight": torch.zeros(1000, 32), "fc.bias": torch.zeros(5)}
     save_file(state, tmp_path / "rgb.safetensors")
     with pytest.warns(UserWarning, match=r"2 in the file but not used \(fc.bias, fc.weight\)"):
-        grey = resnet2d(depth=18, base=4, weights=str(tmp_path / "rgb.safetensors")).eval()
+        grey = resnet2d(depth=18, base=4, weights=tmp_path / "rgb.safetensors").eval()
     x = hu(2, *SLICE)
     torch.testing.assert_close(grey(x), rgb(x.expand(-1, 3, -1, -1)))
     slab = quiet(
-        resnet2d, depth=18, base=4, channels=5, weights=str(tmp_path / "rgb.safetensors")
+        resnet2d, depth=18, base=4, channels=5, weights=tmp_path / "rgb.safetensors"
     ).eval()
     repeated = x[:, :, None].expand(-1, -1, 5, -1, -1)
     torch.testing.assert_close(slab(repeated), grey(x), atol=1e-5, rtol=1e-4)
@@ -211,7 +211,7 @@ def test_swin_without_einops_says_what_to_install(monkeypatch):
 def test_swin_weights_load(tmp_path, layout):
     original = swin_unetr3d(**SMALL_SWIN).eval()
     torch.save(swin_names(original.net.state_dict(), layout), tmp_path / "swin.pt")
-    loaded = quiet(swin_unetr3d, **SMALL_SWIN, weights=str(tmp_path / "swin.pt")).eval()
+    loaded = quiet(swin_unetr3d, **SMALL_SWIN, weights=tmp_path / "swin.pt").eval()
     x = hu(1, *VOLUME)
     assert torch.equal(loaded(x), original(x))
 
@@ -219,7 +219,7 @@ def test_swin_weights_load(tmp_path, layout):
 def test_weights_of_another_network_are_refused(tmp_path):
     torch.save(resnet2d(depth=50, base=4).net.state_dict(), tmp_path / "other.pt")
     with pytest.raises(UsageError, match=r"does not fit this encoder.*Check that the"):
-        resnet2d(depth=18, base=8, weights=str(tmp_path / "other.pt"))
+        resnet2d(depth=18, base=8, weights=tmp_path / "other.pt")
 
 
 def test_what_does_not_match_is_named(tmp_path):
@@ -248,7 +248,7 @@ def test_a_file_that_would_run_code_is_refused(tmp_path):
 
 def test_files_that_hold_no_weights(tmp_path):
     with pytest.raises(UsageError, match="No weights at"):
-        resnet2d(weights=str(tmp_path / "none.pt"))
+        resnet2d(weights=tmp_path / "none.pt")
     (tmp_path / "broken.safetensors").write_bytes(b"nothing")
     with pytest.raises(UsageError, match="not a safetensors file"):
         weights.read(tmp_path / "broken.safetensors")
@@ -335,10 +335,10 @@ def test_huggingface(tmp_path, family):
     out = encoder(x)
     assert out.shape == (2, 32)
     encoder.net.save_pretrained(tmp_path)
-    again = huggingface2d(folder=str(tmp_path)).eval()
+    again = huggingface2d(folder=tmp_path).eval()
     torch.testing.assert_close(again(x), out)
     if family == "convnext":
         shapes = [tuple(s.shape[1:]) for s in encoder.stages(x)]
         assert shapes == [(8, 16, 16), (16, 8, 8), (24, 4, 4), (32, 2, 2)]
     with pytest.raises(UsageError, match=r"no config\.json"):
-        huggingface2d(folder=str(tmp_path / "none"))
+        huggingface2d(folder=tmp_path / "none")

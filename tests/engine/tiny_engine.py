@@ -18,7 +18,9 @@ from torch.nn.functional import cross_entropy, normalize
 
 from medcl import plugin as plugins
 from medcl import recipe as recipes
+from medcl.errors import UsageError
 from medcl.methods.contract import View
+from medcl.nn.weights import load
 from medcl.objectives.info_nce import info_nce
 from medcl.plugin import CONTRACT, Plugin, Samples, Task
 
@@ -43,9 +45,19 @@ def index(folder: Path) -> Path:
     return folder / "index"
 
 
-def dataset(items, arrays, *, digit: bool = True, extra: int = 0, label: str = "digit"):
+def dataset(
+    items,
+    arrays,
+    *,
+    digit: bool = True,
+    extra: int = 0,
+    label: str = "digit",
+    beside: Path | None = None,
+):
     """``digit``: with labels, called ``label``; ``extra``: how many samples of each patient to
-    keep, 0 for all."""
+    keep, 0 for all; ``beside``: a folder that must be there."""
+    if beside is not None and not beside.is_dir():
+        raise UsageError(f"dataset.beside: there is no folder {beside}.")
     parts = [(row, arrays(row["id"])) for row in items.sort("id").iter_rows(named=True)]
     parts = [(row, {k: np.asarray(v)[: extra or None] for k, v in a.items()}) for row, a in parts]
     x = np.concatenate([a["x"] for _, a in parts])
@@ -73,7 +85,14 @@ class Noise(nn.Module):
 
 
 class MLP(nn.Module):
-    def __init__(self, *, width: int = 32, norm: bool = True, dropout: float = 0.1) -> None:
+    def __init__(
+        self,
+        *,
+        width: int = 32,
+        norm: bool = True,
+        dropout: float = 0.1,
+        weights: Path | None = None,
+    ) -> None:
         super().__init__()
         self.width = width
         self.body = nn.Sequential(
@@ -83,6 +102,8 @@ class MLP(nn.Module):
             nn.Dropout(dropout),
             nn.Linear(64, width),
         )
+        if weights is not None:
+            load(self, weights)
 
     def forward(self, x):
         return self.body(x)

@@ -181,7 +181,7 @@ def test_bags_come_back_as_samples(two, tmp_path):
     out = tmp_path / "bags"
     bags.embed_bags(recipe(), two, out)
     prepared = prepare(Index.open(two), plugin, recipe().prepare)
-    samples = dataset(prepared.items, prepared.arrays, kind="bag", bags=str(out))
+    samples = dataset(prepared.items, prepared.arrays, kind="bag", bags=out)
     batch = samples.read(np.array([1, 0]))
     counts = [len(read(out / f"{samples.items[n]}.h5")[0]) for n in (1, 0)]
     assert np.bincount(batch["bag"]).tolist() == counts
@@ -193,7 +193,7 @@ def test_bags_come_back_as_samples(two, tmp_path):
         samples.read(np.array([0]))
     bad.unlink()
     with pytest.warns(UserWarning, match="1 of 2 items have no bag"):
-        assert len(dataset(prepared.items, prepared.arrays, kind="bag", bags=str(out))) == 1
+        assert len(dataset(prepared.items, prepared.arrays, kind="bag", bags=out)) == 1
 
 
 def test_the_command_line(two, tmp_path):

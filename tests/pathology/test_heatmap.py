@@ -113,7 +113,7 @@ def test_both_slides_give_bags_and_heat_maps(shared_data, tmp_path, key_file):
     assert done.written == 2
     index = Index.open(tmp_path / "idx")
     prepared = prepare(index, plugin, recipe.prepare)
-    samples = dataset(prepared.items, prepared.arrays, kind="bag", bags=str(tmp_path / "bags"))
+    samples = dataset(prepared.items, prepared.arrays, kind="bag", bags=tmp_path / "bags")
     for n, item in enumerate(samples.items):
         batch = samples.read(np.array([n]))
         tile = samples.facts[item]["tile"]

@@ -38,7 +38,7 @@ def test_a_transformers_folder_comes_back_with_its_weights(pool, x, tmp_path):
     )
     net = hf.ViTModel(config, add_pooling_layer=False).eval()
     net.save_pretrained(tmp_path / "vit")
-    encoder = huggingface(folder=str(tmp_path / "vit"), pool=pool).eval()
+    encoder = huggingface(folder=tmp_path / "vit", pool=pool).eval()
     assert encoder.width == 32
     with torch.inference_mode():
         tokens = net((x - MEAN) / STD).last_hidden_state
@@ -48,7 +48,7 @@ def test_a_transformers_folder_comes_back_with_its_weights(pool, x, tmp_path):
         assert encoder(larger).shape == (2, 32)  # resized to the model's side
     # Phikon is such a folder.
     with torch.inference_mode():
-        same = resolve(plugin.encoders["phikon"])(folder=str(tmp_path / "vit")).eval()(x)
+        same = resolve(plugin.encoders["phikon"])(folder=tmp_path / "vit").eval()(x)
     assert same == pytest.approx(tokens[:, 0], abs=1e-5)
 
 
@@ -57,17 +57,17 @@ def test_weights_under_a_prefix_are_found_and_foreign_ones_refused(tmp_path, x):
     one = resnet(depth=10, base=4).eval()
     held = {f"module.encoder_q.{k}": v for k, v in one.net.state_dict().items()}
     torch.save({"state_dict": {**held, "module.queue": torch.zeros(3)}}, tmp_path / "moco.pt")
-    other = resnet(depth=10, base=4, weights=str(tmp_path / "moco.pt")).eval()
+    other = resnet(depth=10, base=4, weights=tmp_path / "moco.pt").eval()
     with torch.inference_mode():
         assert torch.equal(one(x), other(x))
     with pytest.raises(UsageError, match="does not fit"):
-        resnet(depth=10, base=8, weights=str(tmp_path / "moco.pt"))
+        resnet(depth=10, base=8, weights=tmp_path / "moco.pt")
     with pytest.raises(UsageError, match="No weights at"):
         load(one, tmp_path / "nothing.pt")
     partial = {k: v for k, v in held.items() if "conv1" not in k or "layer" in k}
     torch.save(partial, tmp_path / "partial.pt")
     with pytest.warns(UserWarning, match="not in the file"):
-        resnet(depth=10, base=4, weights=str(tmp_path / "partial.pt"))
+        resnet(depth=10, base=4, weights=tmp_path / "partial.pt")
 
 
 @pytest.mark.parametrize("name", [*RELEASED, "conch"])
@@ -87,9 +87,9 @@ def test_timm_is_asked_for_where_it_is_missing(tmp_path, monkeypatch):
     with pytest.raises(UsageError, match=r"pip install 'timm>=1\.0'"):
         timm(name="resnet18")
     with pytest.raises(UsageError, match="needs timm"):
-        resolve(plugin.encoders["uni"])(folder=str(tmp_path))
+        resolve(plugin.encoders["uni"])(folder=tmp_path)
     with pytest.raises(UsageError, match="pip install git"):
-        resolve(plugin.encoders["conch"])(folder=str(tmp_path))
+        resolve(plugin.encoders["conch"])(folder=tmp_path)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="timm is not installed")
@@ -100,7 +100,7 @@ def test_a_timm_folder_comes_back_with_its_weights(tmp_path):
     torch.manual_seed(0)
     net = package.create_model("vit_tiny_patch16_224", num_classes=0).eval()
     save_file(net.state_dict(), tmp_path / "model.safetensors")
-    encoder = timm(name="vit_tiny_patch16_224", folder=str(tmp_path)).eval()
+    encoder = timm(name="vit_tiny_patch16_224", folder=tmp_path).eval()
     x = torch.rand(1, 3, 224, 224)
     mean, std = (torch.tensor(net.pretrained_cfg[k]).view(1, 3, 1, 1) for k in ("mean", "std"))
     with torch.inference_mode():

@@ -64,7 +64,7 @@ def huggingface2d(
     depth: int = 12,
     heads: int = 6,
     hidden: int = 384,
-    folder: str | None = None,
+    folder: Path | None = None,
     window: tuple[float, float] = (0.0, 2000.0),
     scale: Scale = "water",
 ) -> nn.Module:

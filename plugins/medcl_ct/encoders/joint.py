@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -81,7 +82,7 @@ def joint(
     dropout: float = 0.1,
     window: tuple[float, float] = (0.0, 2000.0),
     scale: Scale = "water",
-    weights: str | None = None,
+    weights: Path | None = None,
 ) -> nn.Module:
     """The encoder of `medcl_ct.joint.Joint2D3D`; the defaults are the authors' settings.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from torch import Tensor, nn
@@ -62,7 +63,7 @@ def resnet2d(
     stem: Literal["imagenet", "small"] = "imagenet",
     window: tuple[float, float] = (0.0, 2000.0),
     scale: Scale = "water",
-    weights: str | None = None,
+    weights: Path | None = None,
 ) -> nn.Module:
     """A ResNet for slices, or with ``channels`` > 1 for slabs of neighbouring slices (2.5D).
 
@@ -94,7 +95,7 @@ def resnet3d(
     shortcut: Literal["A", "B"] = "B",
     window: tuple[float, float] = (0.0, 2000.0),
     scale: Scale = "water",
-    weights: str | None = None,
+    weights: Path | None = None,
 ) -> nn.Module:
     """A ResNet for volumes.
 

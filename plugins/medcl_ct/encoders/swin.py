@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from importlib.util import find_spec
+from pathlib import Path
 
 from torch import Tensor, nn
 
@@ -69,7 +70,7 @@ def swin_unetr3d(
     checkpoint: bool = False,
     window: tuple[float, float] = (0.0, 2000.0),
     scale: Scale = "water",
-    weights: str | None = None,
+    weights: Path | None = None,
 ) -> nn.Module:
     """The encoder of Swin UNETR.
 

@@ -42,7 +42,7 @@ def resized(x: Tensor, side: int | None) -> Tensor:
     return F.interpolate(x, (side, side), mode="bicubic", antialias=True, align_corners=False)
 
 
-def huggingface(*, folder: str, pool: Pool = "cls", colours: Scale = "imagenet") -> nn.Module:
+def huggingface(*, folder: Path, pool: Pool = "cls", colours: Scale = "imagenet") -> nn.Module:
     """A model saved with ``save_pretrained`` (ViT, DINOv2, ConvNeXt, …).
 
     Needs the extra: ``pip install 'medcl[hf]'``. Nothing is downloaded, and no code of the folder

@@ -106,7 +106,7 @@ class Timm(nn.Module):
         return torch.cat([out[:, 0], out[:, self.prefix :].mean(dim=1)], dim=1)
 
 
-def timm(*, name: str, folder: str | None = None, weights: str | None = None) -> nn.Module:
+def timm(*, name: str, folder: Path | None = None, weights: Path | None = None) -> nn.Module:
     """Any architecture of timm (Wightman, github.com/huggingface/pytorch-image-models).
 
     Args:
@@ -125,7 +125,7 @@ def timm(*, name: str, folder: str | None = None, weights: str | None = None) ->
         net = package.create_model(name, pretrained=False, num_classes=0)
     except RuntimeError as error:
         raise UsageError(f"timm has no model '{name}': {error}") from None
-    file = Path(weights) if weights else _weights(Path(folder)) if folder else None
+    file = weights or (None if folder is None else _weights(Path(folder)))
     if file is not None:
         load(net, file)
     return Timm(net, None)
@@ -146,7 +146,7 @@ def _weights(folder: Path) -> Path:
     raise UsageError(f"{folder} holds none of {', '.join(names)}: give the folder of the model.")
 
 
-def _open(name: str, folder: str | None) -> nn.Module:
+def _open(name: str, folder: Path | None) -> nn.Module:
     model = RELEASED[name]
     if folder is None:
         access = (
@@ -169,27 +169,27 @@ def _open(name: str, folder: str | None) -> nn.Module:
     return Timm(net, model)
 
 
-def uni(*, folder: str | None = None) -> nn.Module:
+def uni(*, folder: Path | None = None) -> nn.Module:
     """UNI (Chen 2024, doi 10.1038/s41591-024-02857-3): ViT-L/16, 1024 wide."""
     return _open("uni", folder)
 
 
-def virchow(*, folder: str | None = None) -> nn.Module:
+def virchow(*, folder: Path | None = None) -> nn.Module:
     """Virchow (Vorontsov 2024, doi 10.1038/s41591-024-03141-0): ViT-H/14, 2560 wide."""
     return _open("virchow", folder)
 
 
-def h_optimus_0(*, folder: str | None = None) -> nn.Module:
+def h_optimus_0(*, folder: Path | None = None) -> nn.Module:
     """H-optimus-0 (Saillard 2024): ViT-g/14 with registers, 1536 wide."""
     return _open("h-optimus-0", folder)
 
 
-def gigapath(*, folder: str | None = None) -> nn.Module:
+def gigapath(*, folder: Path | None = None) -> nn.Module:
     """The tile encoder of Prov-GigaPath (Xu 2024, doi 10.1038/s41586-024-07441-w): 1536 wide."""
     return _open("gigapath", folder)
 
 
-def phikon(*, folder: str | None = None) -> nn.Module:
+def phikon(*, folder: Path | None = None) -> nn.Module:
     """Phikon (Filiot 2023, doi 10.1101/2023.07.21.23292757): ViT-B/16, 768 wide."""
     return _open("phikon", folder)
 
@@ -210,7 +210,7 @@ class Conch(nn.Module):
         return out
 
 
-def conch(*, folder: str | None = None) -> nn.Module:
+def conch(*, folder: Path | None = None) -> nn.Module:
     """CONCH (Lu 2024, doi 10.1038/s41591-024-02856-4), by its authors' package."""
     if folder is None:
         raise UsageError(

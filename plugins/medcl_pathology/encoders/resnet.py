@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from torch import Tensor, nn
@@ -42,7 +43,7 @@ class ResNet(nn.Module):
 
 
 def resnet(
-    *, depth: Literal[10, 18, 34, 50] = 50, base: int = 64, weights: str | None = None
+    *, depth: Literal[10, 18, 34, 50] = 50, base: int = 64, weights: Path | None = None
 ) -> nn.Module:
     """A ResNet for tiles.
 
