@@ -6,7 +6,7 @@ that says why and what to run, and the rest of the report does not suffer.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,8 +41,9 @@ class Row:
 class DataCard:
     """The index in numbers. Free of PHI: names of files and persons are not in the index's tables.
 
-    ``rejects`` are counted by code, with one reason of each as an example; ``columns`` are the
-    plugin's technical columns with the range of their values.
+    ``pretrained_patients`` are those whose samples pretraining learnt from: test patients too under
+    ``split.pretrain: all``. ``rejects`` are counted by code, with one reason of each as an example;
+    ``columns`` are the plugin's technical columns with the range of their values.
     """
 
     items: int
@@ -50,18 +51,22 @@ class DataCard:
     sites: int
     train_patients: int
     test_patients: int
+    pretrained_patients: int
     rejects: list[Row]
     findings: list[Row]
     columns: list[tuple[str, str]]
 
 
-def data_card(data: Path | None, plugin: str, side: Mapping[str, str]) -> DataCard | Absent:
+def data_card(
+    data: Path | None, plugin: str, side: Mapping[str, str], seen: Collection[str] = ()
+) -> DataCard | Absent:
     """Count items, patients, rejects and findings of the index that was trained on.
 
     Args:
         data: the index; None where it is not known.
         plugin: its name, to say how to make it again.
         side: patient → train or test, where there is one such split.
+        seen: patients whom pretraining saw.
     """
     from medcl.archive.index import Index
 
@@ -82,6 +87,7 @@ def data_card(data: Path | None, plugin: str, side: Mapping[str, str]) -> DataCa
         sites=items["site"].drop_nulls().n_unique() if "site" in items.columns else 0,
         train_patients=sum(s == "train" for s in side.values()),
         test_patients=sum(s == "test" for s in side.values()),
+        pretrained_patients=len(seen),
         rejects=_rejects(index.rejects),
         findings=_findings(items),
         columns=[(name, _range(items[name])) for name in index.fields],
@@ -102,6 +108,14 @@ def split(run: Run) -> dict[str, str]:
         return run.split()
     except (OSError, MedclError, pl.exceptions.PolarsError):
         return {}
+
+
+def pretrained_on(run: Run) -> set[str]:
+    """Whom pretraining saw; nobody where that cannot be read."""
+    try:
+        return run.pretrained_on()
+    except (OSError, MedclError, pl.exceptions.PolarsError):
+        return set()
 
 
 def _rejects(rejects: pl.DataFrame) -> list[Row]:
@@ -156,11 +170,12 @@ class MethodCard:
 def method_card(run: Run) -> MethodCard:
     """The recipe in words, and run.json in short."""
     recipe, facts = run.recipe, read_facts(run)
+    everyone = ", test patients too, without labels" if recipe.split.pretrain == "all" else ""
     training = [
         ("steps", f"{recipe.trainer.steps:,}"),
         ("batch size", f"{recipe.trainer.batch_size * recipe.trainer.accumulate:,}"),
         ("training samples", _number(facts.get("samples"))),
-        ("training patients", _number(facts.get("patients"))),
+        ("training patients", _number(facts.get("patients")) + everyone),
         ("precision", recipe.trainer.precision),
         ("device", str(facts.get("device", "–"))),
         ("training time", _seconds(facts.get("seconds"))),

@@ -73,7 +73,8 @@ def write(run: Run, out: Path, *, probe: Path | None = None) -> Path:
     task = result.task if isinstance(result, ProbeResult) else run.recipe.probe.task
     method = cards.method_card(run)
     answers = tested.of_probe(run, folder, result.task) if isinstance(result, ProbeResult) else None
-    data = cards.data_card(cards.place(run.path), run.recipe.plugin, cards.split(run))
+    seen = cards.pretrained_on(run)
+    data = cards.data_card(cards.place(run.path), run.recipe.plugin, cards.split(run), seen)
     page = (
         environment()
         .get_template("report.html.j2")

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -163,6 +164,24 @@ def copied(probed: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     return Run.open(path)
 
 
+@pytest.mark.parametrize("pretrain", ["train", "all"])
+def test_whom_pretraining_saw_is_said(copied: Run, pretrain: Literal["train", "all"]) -> None:
+    split = copied.recipe.split.model_copy(update={"pretrain": pretrain})
+    run = Run(copied.path, copied.recipe.model_copy(update={"split": split}))
+    sides = list(run.split().values())
+    train, everyone = sides.count("train"), len(sides)
+    (run.path / "run.json").write_text(json.dumps({**run.facts, "patients": everyone}))
+    data = cards.data_card(run.data, "toy", run.split(), run.pretrained_on())
+    assert isinstance(data, cards.DataCard)
+    assert (data.train_patients, data.test_patients) == (train, everyone - train)
+    assert data.pretrained_patients == {"train": train, "all": everyone}[pretrain]
+    text = Page(write(run, run.path / "report.html").read_text("utf-8")).text
+    said = f"seen by pretraining{everyone}: test patients too, without labels"
+    assert (said in text) == (pretrain == "all")
+    told = f"{everyone}, test patients too, without labels"  # of the method, and of the model
+    assert text.count(f"training patients{told}") == 2 * (pretrain == "all")
+
+
 def test_hostile_text_is_only_text(copied: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = copied.recipe.model_copy(update={"name": HOSTILE, "about": HOSTILE, "paper": HOSTILE})
     facts = {**copied.facts, "command": HOSTILE, "warnings": [HOSTILE], "device": HOSTILE}
@@ -178,8 +197,8 @@ def test_hostile_text_is_only_text(copied: Run, monkeypatch: pytest.MonkeyPatch)
         point["representation"] = point["representation"].replace("pixels", HOSTILE)
     (copied.path / "probe" / "probe.json").write_text(json.dumps(raw))
     row = cards.Row(HOSTILE, 1, HOSTILE)
-    data = cards.DataCard(1, 1, 1, 1, 1, [row], [row], [(HOSTILE, HOSTILE)])
-    monkeypatch.setattr(cards, "data_card", lambda data_, plugin, side: data)
+    data = cards.DataCard(1, 1, 1, 1, 1, 1, [row], [row], [(HOSTILE, HOSTILE)])
+    monkeypatch.setattr(cards, "data_card", lambda data_, plugin, side, seen: data)
     monkeypatch.setattr(pictures, "embedding_map", lambda run, task: cards.Absent(HOSTILE, HOSTILE))
     monkeypatch.setattr(pictures, "examples", lambda run: cards.Absent(HOSTILE))
 
