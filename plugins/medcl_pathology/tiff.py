@@ -17,7 +17,7 @@ from medcl_pathology.reader import About, BadSlide, Pixels, plausible
 # It tells of every oddity of a header, with the file's name; what matters is raised here.
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 
-_BLOCKS = 64  # decoded blocks that are kept
+_CACHE = 32 << 20  # bytes of decoded blocks that are kept, as OpenSlide keeps
 _UM = {"µm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6}
 
 
@@ -53,7 +53,8 @@ class TiffSlide:
             mpp=_mpp(self._file, self._levels[0][0]),
             objective=None,
         )
-        self._block = lru_cache(maxsize=_BLOCKS)(self._decode)
+        rows, columns = _block_size(self._levels[0][0])
+        self._block = lru_cache(maxsize=max(_CACHE // (rows * columns * 3), 16))(self._decode)
 
     def region(self, level: int, x: int, y: int, width: int, height: int) -> Pixels:
         """See `medcl_pathology.reader.Slide.region`.
@@ -74,6 +75,15 @@ class TiffSlide:
                     part = block[r0 - top : r1 - top, c0 - left : c1 - left]
                     target[r0 - y : r1 - y, c0 - x : c1 - x] = part
         return out
+
+    def whole_level(self, width: int, height: int) -> int | None:
+        """The level of that size, if it is one page of RGB tiles of which none was left out."""
+        for n, (planes, size) in enumerate(zip(self._levels, self.about.levels, strict=True)):
+            page = planes[0]
+            rgb = len(planes) == 1 and page.samplesperpixel == 3
+            if size == (width, height) and rgb and page.is_tiled and all(page.databytecounts):
+                return n
+        return None
 
     def picture(self, level: int, x: int, y: int, width: int, height: int) -> Image:
         """See `medcl_pathology.reader.Slide.picture`."""

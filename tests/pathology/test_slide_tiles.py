@@ -17,7 +17,8 @@ from medcl.archive.store import prepare
 from medcl.errors import MedclError, UsageError
 from medcl_pathology.dataset import dataset
 from medcl_pathology.plugin import plugin
-from medcl_pathology.reader import BadSlide, open_slide
+from medcl_pathology.reader import BadSlide, OpenSlideSlide, open_slide
+from medcl_pathology.tiff import TiffSlide
 from medcl_pathology.tiles import Grid, covered, read_tile
 
 
@@ -256,3 +257,66 @@ def test_settings_that_make_no_sense_are_refused(cmu_index, cmu_prepared, tmp_pa
         dataset(cmu_prepared.items, cmu_prepared.arrays, kind="bag")
     with pytest.raises(BadSlide):
         open_slide(tmp_path / "nothing.svs")
+
+
+def regions(slide, level, size=100):
+    """Places all over a level, also across its edges."""
+    width, height = slide.about.levels[level]
+    return [
+        (level, x, y, size, size)
+        for y in range(-size // 2, height, max(height // 6, 1))
+        for x in range(-size // 2, width, max(width // 6, 1))
+    ]
+
+
+def test_blocks_read_directly_are_what_openslide_draws(cmu):
+    slide = OpenSlideSlide(str(cmu))
+    assert slide.direct(0) is None  # a slide that is looked at once is not opened twice
+    places = regions(slide, 0)
+    got = [slide.region(*place) for place in places]
+    assert slide.direct(0) is not None
+    drawn = OpenSlideSlide(str(cmu))
+    for place, pixels in zip(places, got, strict=True):
+        drawn._reads = -1
+        assert np.array_equal(pixels, drawn.region(*place))
+        drawn._reads = -1
+        assert np.array_equal(np.asarray(slide.picture(*place)), np.asarray(drawn.picture(*place)))
+    assert drawn._direct == {}
+
+
+def test_every_level_is_read_as_openslide_draws_it(shared_data):
+    """JPEG 2000, and a second level that is not quite half of the first."""
+    path = shared_data / "wsi" / "tcga-cr-7395-01a-01-ts1.svs"
+    slide, drawn = OpenSlideSlide(str(path)), OpenSlideSlide(str(path))
+    for level in (0, 1):
+        for place in regions(slide, level, 60):
+            drawn._reads = -1
+            assert np.array_equal(slide.region(*place), drawn.region(*place))
+    assert slide.direct(0) is not None
+
+
+def test_blocks_that_differ_are_not_taken(cmu, monkeypatch):
+    slide = OpenSlideSlide(str(cmu))
+    wanted = slide.region(0, 700, 700, 64, 64)
+    other = TiffSlide.region
+    monkeypatch.setattr(TiffSlide, "region", lambda *a: other(*a) ^ 1)
+    assert all(np.array_equal(slide.region(0, 700, 700, 64, 64), wanted) for _ in range(20))
+    assert slide._direct == {0: None}
+
+
+def test_a_slide_with_blocks_left_out_is_openslides(cmu, tmp_path):
+    """OpenSlide knows what a scanner means by them."""
+    import tifffile
+
+    data = bytearray(cmu.read_bytes())
+    with tifffile.TiffFile(cmu) as file:
+        counts = file.pages[0].tags["TileByteCounts"]
+        data[counts.valueoffset : counts.valueoffset + 4] = b"\0" * 4
+    path = tmp_path / "sparse.svs"
+    path.write_bytes(bytes(data))
+    assert TiffSlide(str(path)).whole_level(2220, 2967) is None
+    assert TiffSlide(str(cmu)).whole_level(2220, 2967) == 0
+    slide = OpenSlideSlide(str(path))
+    for _ in range(20):
+        slide.region(0, 1000, 1000, 64, 64)
+    assert slide._direct == {0: None}
