@@ -31,6 +31,12 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+TRANSDUCTIVE = (
+    "Pretraining saw the tested patients too, though without labels (split.pretrain: all): the "
+    "figures hold for this archive, not for people of another one."
+)
+"""What a reader of figures must know where `Run.pretrained_on` holds who is tested."""
+
 _RESTORE = "Restore it from a copy of the run, or train into another --out: medcl pretrain"
 
 

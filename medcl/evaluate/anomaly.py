@@ -17,7 +17,9 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -32,8 +34,9 @@ from medcl.evaluate.bootstrap import Interval, bootstrap
 from medcl.evaluate.embeddings import embed, take, unit
 from medcl.evaluate.knn import neighbours
 from medcl.evaluate.metrics import Counted, Measures
+from medcl.plugin import Samples
 from medcl.private import other_key
-from medcl.run import Run, load_samples
+from medcl.run import TRANSDUCTIVE, Run, load_samples
 
 How = Literal["knn", "mahalanobis"]
 OTHER_KEY = other_key(
@@ -114,50 +117,25 @@ def anomaly(
         UsageError: if ``out`` exists, the rate is none, or there are fewer than two training
             patients or too few samples for that rate.
     """
-    if how not in get_args(How):
-        raise UsageError(f"Unknown score '{how}': take {' or '.join(get_args(How))}.")
-    if not 0 < rate < 1:
-        raise UsageError("The false-alarm rate lies between 0 and 1: 0.05, say.")
-    if out.exists():
-        raise UsageError(f"{out} exists: choose another --out, or remove it.")
+    _check(how, rate, out)
     side = run.split()
     home = load_samples(run.recipe, run.data, task=task)
     train = np.flatnonzero([side.get(p) == "train" for p in home.patients])
     patients = np.asarray(home.patients)[train]
     if len(set(patients)) < 2:
         raise UsageError("A threshold needs two training patients or more.")
-    encoder = run.encoder()
-    reference = unit(
-        embed(encoder, take(home, train), batch_size=batch_size, device=device, label="reference").x
-    )
+    embedded = partial(embed, run.encoder(), batch_size=batch_size, device=device)
+    reference = unit(embedded(take(home, train), label="reference").x)
     own = _left_out(reference, patients, how, k, run.recipe.seed)
     threshold = conformal(own, rate)
     index = Index.open(data or run.data)
     samples = load_samples(run.recipe, data, task=task) if data is not None else home
-    x = unit(embed(encoder, samples, batch_size=batch_size, device=device, label="score").x)
+    x = unit(embedded(samples, label="score").x)
     keys = np.asarray(samples.patients)
     scores = score(x, reference, how=how, k=k, groups=(keys, patients))
     if data is None:
         scores[train] = own
-    table = pl.DataFrame(
-        {
-            "id": list(samples.ids),
-            "item": list(samples.items),
-            "patient": list(samples.patients),
-            "score": scores.astype(np.float64),
-            "unusual": scores > threshold,
-        }
-    )
-    items = (
-        table.group_by("item", maintain_order=True)
-        .agg(
-            pl.col("patient").first(),
-            pl.len().alias("samples"),
-            pl.col("unusual").mean(),
-            pl.col("score").max(),
-        )
-        .sort("score", descending=True)
-    )
+    table = _table(samples, scores, threshold)
     tested = np.array([side.get(p) == "test" for p in keys])
     found = Anomalies(
         how=how,
@@ -169,19 +147,69 @@ def anomaly(
         test_patients=len(set(keys[tested])),
         samples=len(samples),
         unusual=int((scores > threshold).sum()),
-        items=items,
-        notes=() if data is None or run.where.knows(index) else (OTHER_KEY,),
+        items=_by_item(table),
+        notes=_notes(run, None if data is None else index, set(keys[tested])),
     )
+    _save(out, found, table, {"recipe": run.recipe.name, "index": index.plugin_name})
+    return found
+
+
+def _check(how: str, rate: float, out: Path) -> None:
+    if how not in get_args(How):
+        raise UsageError(f"Unknown score '{how}': take {' or '.join(get_args(How))}.")
+    if not 0 < rate < 1:
+        raise UsageError("The false-alarm rate lies between 0 and 1: 0.05, say.")
+    if out.exists():
+        raise UsageError(f"{out} exists: choose another --out, or remove it.")
+
+
+def _table(samples: Samples, scores: NDArray[np.float32], threshold: float) -> pl.DataFrame:
+    """A row a sample."""
+    return pl.DataFrame(
+        {
+            "id": list(samples.ids),
+            "item": list(samples.items),
+            "patient": list(samples.patients),
+            "score": scores.astype(np.float64),
+            "unusual": scores > threshold,
+        }
+    )
+
+
+def _by_item(table: pl.DataFrame) -> pl.DataFrame:
+    """A row an item, the strangest first."""
+    return (
+        table.group_by("item", maintain_order=True)
+        .agg(
+            pl.col("patient").first(),
+            pl.len().alias("samples"),
+            pl.col("unusual").mean(),
+            pl.col("score").max(),
+        )
+        .sort("score", descending=True)
+    )
+
+
+def _notes(run: Run, other: Index | None, tested: set[str]) -> tuple[str, ...]:
+    """What a reader must know.
+
+    Args:
+        run: the run.
+        other: the index, if it is not the run's own.
+        tested: patients that the rate is measured on.
+    """
+    notes = [] if other is None or run.where.knows(other) else [OTHER_KEY]
+    if tested & run.pretrained_on():
+        notes.append(TRANSDUCTIVE)
+    return tuple(notes)
+
+
+def _save(out: Path, found: Anomalies, table: pl.DataFrame, about: Mapping[str, str]) -> None:
+    text = json.dumps(found.as_dict() | dict(about), indent=1, allow_nan=False)
     with new_folder(out) as folder:
         table.write_parquet(folder / "scores.parquet")
-        items.write_parquet(folder / "items.parquet")
-        facts = found.as_dict() | {
-            "recipe": run.recipe.name,
-            "index": index.plugin_name,
-        }
-        text = json.dumps(facts, indent=1, allow_nan=False)
+        found.items.write_parquet(folder / "items.parquet")
         (folder / "anomaly.json").write_text(text + "\n", encoding="utf-8")
-    return found
 
 
 def score(

@@ -45,12 +45,7 @@ from medcl.progress import track
 from medcl.provenance import commit, versions
 from medcl.recipe import Recipe
 from medcl.registry import did_you_mean
-from medcl.run import Run, load_samples
-
-TRANSDUCTIVE = (
-    "Pretraining saw the tested patients too, though without labels (split.pretrain: all): the "
-    "figures hold for this archive, not for people of another one."
-)
+from medcl.run import TRANSDUCTIVE, Run, load_samples
 
 
 def probe(
@@ -87,51 +82,25 @@ def probe(
     if not runs:
         raise UsageError("There is no run to probe. Make one: medcl pretrain")
     run = runs[0]
-    recipe = run.recipe
+    recipe, settings = run.recipe, run.recipe.probe
     name = _task(run, task)
     seed = recipe.seed if seed is None else seed
     out = out or (run.path / "probe" if len(runs) == 1 else run.path.parent / "probe")
-
     external = data is not None and outside.is_outside(run, data)
-    if external and len(runs) > 1:
-        raise UsageError(
-            f"{data} holds other people than the runs were split by: give one run to test on them."
-        )
-    if data is not None and external:
-        samples = outside.both(run, data, name)
-    else:
-        samples = load_samples(recipe, data or run.data, task=name)
-    truth = target(run.plugin.tasks[name], samples)
-    labelled = np.flatnonzero(truth.known)
-    if not len(labelled):
-        raise UsageError(f"No sample of task '{name}' carries a label.")
-    samples, truth = take(samples, labelled), truth.at(labelled)
+    samples, truth = _labelled(runs, data, name, external=external)
     patients = np.asarray(samples.patients)
     parts = folds(runs, patients, unseen="test" if external else "")
     code = versions(recipe.plugin) | {"commit": commit() or ""}
-    made_from = _made_from(runs, samples, [name, seed, recipe.probe.model_dump(mode="json"), code])
+    made_from = _made_from(runs, samples, [name, seed, settings.model_dump(mode="json"), code])
     if _done(out, made_from):
         return ProbeResult.load(out)
 
-    fixed = fixed_features(run, samples, batch_size=batch_size, device=device)
-    made: list[dict[str, Predicted]] = []
-    for number, fold in enumerate(parts):
-        label = PRETRAINED if len(parts) == 1 else f"{PRETRAINED}, fold {number + 1}"
-        encoder = fold.run.encoder()
-        trained = embed(encoder, samples, batch_size=batch_size, device=device, label=label).x
-        compared = list(representations(trained, fixed))
-        made.append(
-            {
-                rep: predict(x, truth, patients, fold, fractions=recipe.probe.fractions, seed=seed)
-                for rep, x in track(compared, "fit", total=len(compared))
-            }
-        )
+    made = _predicted(parts, samples, truth, seed=seed, batch_size=batch_size, device=device)
     _save_predictions(out / "predictions.parquet", samples, truth, parts, made)
-
     tested = np.concatenate([fold.test for fold in parts])
     trained_on = np.unique(np.concatenate([fold.train for fold in parts]))
     scores, differences = scoring.compare(
-        truth.at(tested), patients[tested], made, resamples=recipe.probe.bootstraps, seed=seed
+        truth.at(tested), patients[tested], made, resamples=settings.bootstraps, seed=seed
     )
     result = ProbeResult(
         task=name,
@@ -142,7 +111,7 @@ def probe(
         train=scoring.side(truth, patients, trained_on),
         test=scoring.side(truth, patients, tested),
         seed=seed,
-        resamples=recipe.probe.bootstraps,
+        resamples=settings.bootstraps,
         scores=scores,
         differences=differences,
         curve=scoring.curve(truth.at(tested), parts, made),
@@ -158,6 +127,58 @@ def probe(
     text = json.dumps(result.as_dict(), indent=1, ensure_ascii=False, allow_nan=False)
     write_text(out / "probe.json", text + "\n")
     return result
+
+
+def _labelled(
+    runs: Sequence[Run], data: Path | None, task: str, *, external: bool
+) -> tuple[Samples, Target]:
+    """The samples that carry a label, and their labels.
+
+    Raises:
+        UsageError: if there are none, or several runs are tested on people of another index.
+    """
+    run = runs[0]
+    if external and len(runs) > 1:
+        raise UsageError(
+            f"{data} holds other people than the runs were split by: give one run to test on them."
+        )
+    if data is not None and external:
+        samples = outside.both(run, data, task)
+    else:
+        samples = load_samples(run.recipe, data or run.data, task=task)
+    truth = target(run.plugin.tasks[task], samples)
+    labelled = np.flatnonzero(truth.known)
+    if not len(labelled):
+        raise UsageError(f"No sample of task '{task}' carries a label.")
+    return take(samples, labelled), truth.at(labelled)
+
+
+def _predicted(
+    parts: Sequence[Fold],
+    samples: Samples,
+    truth: Target,
+    *,
+    seed: int,
+    batch_size: int,
+    device: str,
+) -> list[dict[str, Predicted]]:
+    """What each representation says of the test samples, for each fold."""
+    first = parts[0].run
+    fractions, patients = first.recipe.probe.fractions, np.asarray(samples.patients)
+    fixed = fixed_features(first, samples, batch_size=batch_size, device=device)
+    made: list[dict[str, Predicted]] = []
+    for number, fold in enumerate(parts):
+        label = PRETRAINED if len(parts) == 1 else f"{PRETRAINED}, fold {number + 1}"
+        encoder = fold.run.encoder()
+        trained = embed(encoder, samples, batch_size=batch_size, device=device, label=label).x
+        compared = list(representations(trained, fixed))
+        made.append(
+            {
+                rep: predict(x, truth, patients, fold, fractions=fractions, seed=seed)
+                for rep, x in track(compared, "fit", total=len(compared))
+            }
+        )
+    return made
 
 
 def _task(run: Run, task: str | None) -> str:

@@ -1,18 +1,20 @@
 """Unusual samples, on real digits of invented writers (synthetic persons)."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 from sklearn.metrics import roc_auc_score
+from toy_run import make_run
 
 from medcl.archive.index import Index, build
 from medcl.errors import UsageError
 from medcl.evaluate.anomaly import OTHER_KEY, anomaly, conformal, score
 from medcl.plugin import Plugin
-from medcl.run import Run
+from medcl.run import TRANSDUCTIVE, Run
 
 
 @pytest.mark.parametrize("how", ["knn", "mahalanobis"])
@@ -80,6 +82,29 @@ def test_another_index_is_known_by_its_key(
     facts = json.loads((tmp_path / "other" / "anomaly.json").read_text())
     assert facts["notes"] == [OTHER_KEY]
     assert made["other"].unusual < made["same"].unusual, "everybody met themselves"
+
+
+def test_that_pretraining_saw_the_tested_is_said(digits_index: Path, tmp_path: Path) -> None:
+    """Their rate of false alarms is not that of people whom pretraining did not see."""
+    run = make_run(digits_index, tmp_path / "run", split={"pretrain": "all"})
+    found = anomaly(run, tmp_path / "out")
+    assert found.test_patients > 0
+    assert found.notes == (TRANSDUCTIVE,)
+    facts = json.loads((tmp_path / "out" / "anomaly.json").read_text())
+    assert facts["notes"] == [TRANSDUCTIVE]
+    assert anomaly(run, tmp_path / "again", data=digits_index).notes == (TRANSDUCTIVE,)
+
+
+def test_new_people_are_not_called_seen(digits_index: Path, toy: Plugin, tmp_path: Path) -> None:
+    """Nobody of the run is in this index, so that no rate is said of them."""
+    run = make_run(digits_index, tmp_path / "run", split={"pretrain": "all"})
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    shutil.copy(Index.open(digits_index).archive / "writer_00.csv", archive / "stranger.csv")
+    build(archive, tmp_path / "idx", toy, key_file=digits_index.parent / "key")
+    found = anomaly(run, tmp_path / "out", data=tmp_path / "idx")
+    assert found.test_patients == 0
+    assert found.notes == ()
 
 
 def test_the_nearest_neighbour_score_is_the_largest_cosine() -> None:
