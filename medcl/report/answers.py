@@ -54,11 +54,11 @@ class Answers:
     wrongs: int
 
 
-def chosen(found: Predictions) -> Answers:
-    """The answers to show of a study or probe."""
+def chosen(found: Predictions, threshold: Floats | None = None) -> Answers:
+    """The answers to show of a study or probe; ``threshold`` as of `answered`."""
     kind = found.truth.kind
     if kind in ONE_CLASS:
-        return _classes(found)
+        return _classes(found, threshold)
     if kind == "multilabel":
         return _labels(found)
     return _risks(found) if kind in SURVIVAL else _values(found)
@@ -67,18 +67,33 @@ def chosen(found: Predictions) -> Answers:
 SURE = ("Right, and sure", "Wrong, and sure")
 
 
-def _classes(found: Predictions) -> Answers:
-    said, sure = found.chance.argmax(axis=1), found.chance.max(axis=1)
+def answered(found: Predictions, threshold: Floats | None = None) -> NDArray[np.int64]:
+    """(N,) the class that is said: the likeliest; of two, the second from a threshold (N,) on."""
+    if threshold is None:
+        return np.asarray(found.chance.argmax(axis=1), np.int64)
+    return (found.chance[:, 1] >= threshold).astype(np.int64)
+
+
+def _classes(found: Predictions, threshold: Floats | None) -> Answers:
+    said = answered(found, threshold)
+    chance = found.chance[np.arange(len(said)), said]
+    sure = chance
+    if threshold is not None:  # how much of the way from the threshold to certainty
+        low = np.where(said == 1, threshold, 1 - threshold)
+        sure = (chance - low) / np.maximum(1 - low, 1e-12)
     right = said == found.truth.y
     names = found.truth.classes
 
     def told(row: int) -> Answer:
         truth = names[int(found.truth.y[row])]
-        return Answer(row, int(said[row]), truth, names[int(said[row])], float(sure[row]))
+        return Answer(row, int(said[row]), truth, names[int(said[row])], float(chance[row]))
 
     good, bad = (_first(found, np.flatnonzero(s), -sure, told) for s in (right, ~right))
     rights, wrongs = int(right.sum()), int((~right).sum())
-    return Answers(_counted("test samples", rights, wrongs), SURE, good, bad, rights, wrongs)
+    about = _counted("test samples", rights, wrongs)
+    if threshold is not None:
+        about += f" {names[1]} is said from the threshold of the validation patients on."
+    return Answers(about, SURE, good, bad, rights, wrongs)
 
 
 def _labels(found: Predictions) -> Answers:

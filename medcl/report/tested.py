@@ -9,16 +9,19 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit, logit
 
+from medcl.archive.reading import read_json
 from medcl.errors import MedclError
 from medcl.evaluate import compare
 from medcl.evaluate.compare import Predictions
 from medcl.evaluate.embeddings import take
+from medcl.finetune import training
 from medcl.finetune.trained import Study
 from medcl.finetune.truth import ONE_CLASS
 from medcl.plugin import Samples
 from medcl.report import pictures, plots
-from medcl.report.answers import Answer, Answers, chosen
+from medcl.report.answers import Answer, Answers, answered, chosen
 from medcl.report.cards import Absent
 from medcl.report.samples import MAPPED, Map, tsne
 from medcl.run import Run, load_samples
@@ -59,11 +62,16 @@ class Examples:
 
 @dataclass(frozen=True)
 class Opened:
-    """A study with its samples and predictions, read once for everything on the page."""
+    """A study with its samples and predictions, read once for everything on the page.
+
+    Attributes:
+        threshold: (N,) of two classes, see `medcl.report.answers.answered`; else None.
+    """
 
     study: Study
     samples: Samples
     predictions: Predictions
+    threshold: NDArray[np.float64] | None
 
 
 def opened(path: Path) -> Opened | Absent:
@@ -74,11 +82,29 @@ def opened(path: Path) -> Opened | Absent:
     )
     try:
         study = Study.open(path)
-        made = Opened(study, study.samples(), compare.read(path))
+        found = compare.read(path)
+        made = Opened(study, study.samples(), found, _threshold(study, found))
     except (MedclError, OSError, KeyError, ValueError):
         return absent
     known = set(made.samples.ids)  # fewer than were tested, if the index was made anew
     return made if known.issuperset(made.predictions.ids) else absent
+
+
+def _threshold(study: Study, found: Predictions) -> NDArray[np.float64] | None:
+    """Of two classes, what each fold chose by its validation patients; a mean over repeats.
+
+    It was chosen of calibrated probabilities, and these are as they left the classifier.
+    """
+    if found.truth.kind != "binary":
+        return None
+    place = {key: n for n, key in enumerate(found.ids)}
+    total, times = np.zeros(len(place)), np.zeros(len(place))
+    for fold in study.folds:
+        facts = read_json(fold / training.FACTS, "Run the same medcl finetune again.")
+        rows = [place[key] for key in study.tested(fold)["id"]]
+        total[rows] += expit(logit(facts["threshold"]) * facts["temperature"])
+        times[rows] += 1
+    return total / times
 
 
 def of_study(made: Opened) -> Examples | Absent:
@@ -102,7 +128,7 @@ def of_study(made: Opened) -> Examples | Absent:
         except Exception:  # a classifier or a shape that cannot be explained: the sample alone
             return _plain(batch), "sample"
 
-    return examples(made.predictions, made.samples, draw)
+    return examples(made.predictions, made.samples, draw, made.threshold)
 
 
 def of_probe(run: Run, folder: Path, task: str) -> Examples | Absent:
@@ -114,7 +140,12 @@ def of_probe(run: Run, folder: Path, task: str) -> Examples | Absent:
         return Absent("The probe's predictions and the run's samples do not fit together.")
 
 
-def examples(found: Predictions, samples: Samples, draw: Draw) -> Examples:
+def examples(
+    found: Predictions,
+    samples: Samples,
+    draw: Draw,
+    threshold: NDArray[np.float64] | None = None,
+) -> Examples:
     """The answers to show, each with its sample drawn."""
     place = {key: n for n, key in enumerate(samples.ids)}
 
@@ -123,7 +154,7 @@ def examples(found: Predictions, samples: Samples, draw: Draw) -> Examples:
         image, shows = draw(key, samples.read(np.array([place[key]])), answer.target)
         return Example(key, str(found.patients[answer.row]), answer, image, shows)
 
-    told = chosen(found)
+    told = chosen(found, threshold)
     return Examples(told, [shown(a) for a in told.right], [shown(a) for a in told.wrong])
 
 
@@ -181,8 +212,9 @@ def embedding_map(made: Opened) -> Map | Absent:
         return Absent(f"The study's classifier cannot be used: {type(error).__name__}.")
     xy = tsne(x, seed=made.study.recipe.seed)
     names = [found.truth.classes[int(c)] for c in found.truth.y[drawn]]
-    said = [found.truth.classes[int(c)] for c in found.chance[drawn].argmax(axis=1)]
-    about = _about(names, said, found.chance[drawn].max(axis=1), some.patients)
+    code = answered(found, made.threshold)[drawn]
+    said = [found.truth.classes[int(c)] for c in code]
+    about = _about(names, said, found.chance[drawn, code], some.patients)
     return Map(
         by_label=plots.scatter(xy, names, about, legend=True),
         by_patient=plots.scatter(xy, some.patients, about, legend=False),

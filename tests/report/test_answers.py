@@ -47,6 +47,18 @@ def test_classes_by_how_sure_they_were() -> None:
     assert "Of 6 test samples 3 were answered wrongly" in found.about
 
 
+def test_of_two_classes_the_second_begins_at_the_study_s_threshold() -> None:
+    p = np.array([0.3, 0.1, 0.25, 0.9])
+    y = np.array([1, 0, 0, 1])
+    found = predicted("binary", ("no", "yes"), y, np.stack([1 - p, p], axis=1))
+    assert chosen(found).wrongs == 1  # at one half, the first one
+    told = chosen(found, np.full(4, 0.2))
+    assert rows(told) == ([3, 1, 0], [2])
+    assert (told.wrong[0].said, told.wrong[0].truth) == ("yes", "no")
+    assert told.wrong[0].probability == pytest.approx(0.25)
+    assert told.about.endswith("yes is said from the threshold of the validation patients on.")
+
+
 def test_several_labels_are_answers_one_by_one() -> None:
     y = np.array([[1.0, np.nan], [0.0, 1.0], [1.0, 0.0]])
     p = np.array([[0.8, 0.999], [0.1, 0.2], [0.6, 0.7]])

@@ -8,15 +8,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 from browser import EVIL, look
 from test_report import Page
 from typer.testing import CliRunner
 
 from medcl.errors import UsageError
+from medcl.finetune.predictions import probabilities
 from medcl.finetune.result import FinetuneResult
+from medcl.finetune.trained import Study
 from medcl.report import finetuned, questioned, several, tested
-from medcl.report.answers import SHOWN
+from medcl.report.answers import SHOWN, answered
 from medcl.report.cards import Absent
 from medcl.run import Run
 from medcl_cli.main import app
@@ -88,12 +91,17 @@ def test_the_right_and_the_wrong_are_what_they_are_called(hostile_study: Path) -
     assert isinstance(found, tested.Examples)
     assert all(e.answer.truth == e.answer.said for e in found.right)
     assert all(e.answer.truth != e.answer.said for e in found.wrong)
-    said = made.predictions.chance.argmax(axis=1)
+    said = answered(made.predictions, made.threshold)
     assert found.answers.rights == int((said == made.predictions.truth.y).sum())
     assert found.answers.rights + found.answers.wrongs == 720
     assert len({e.patient for e in found.right}) == len(found.right), "patients take turns"
-    surest = made.predictions.chance.max(axis=1)[said == made.predictions.truth.y].max()
-    assert found.right[0].answer.probability == pytest.approx(surest)
+    right = said == made.predictions.truth.y
+    assert made.threshold is not None
+    over = (made.predictions.chance[:, 1] - made.threshold) / np.where(
+        said == 1, 1 - made.threshold, -made.threshold
+    )
+    surest = made.predictions.ids[right][over[right].argmax()]
+    assert found.right[0].sample == surest
     assert all(e.shows == "evidence" and e.image for e in (*found.right, *found.wrong))
 
 
@@ -118,6 +126,30 @@ def copied(hostile_study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     shutil.copytree(hostile_study, tmp_path / "study")
     monkeypatch.setattr(tested, "MAPPED", 20)
     return tmp_path / "study"
+
+
+def test_answers_are_by_the_threshold_that_each_fold_chose(copied: Path) -> None:
+    """Of calibrated probabilities, as predict says it and as the table measures it."""
+    chosen = {"r0f0": (0.8, 2.0), "r0f1": (0.1, 0.5)}
+    want: dict[str, bool] = {}
+    for fold in Study.open(copied).folds:
+        facts = json.loads((fold / "fold.json").read_text())
+        facts["threshold"], facts["temperature"] = chosen[fold.name]
+        (fold / "fold.json").write_text(json.dumps(facts))
+        kept = pl.read_parquet(fold / "predictions.parquet")
+        scores = kept.select("^score.*$").to_numpy()
+        p = probabilities("binary", scores, facts["temperature"])[:, 1]
+        want |= dict(zip(kept["id"], p >= facts["threshold"], strict=True))
+    made = tested.opened(copied)
+    assert isinstance(made, tested.Opened)
+    found = made.predictions
+    said = np.array([want[key] for key in found.ids])
+    assert (said != found.chance.argmax(axis=1)).any(), "one half would say something else"
+    examples = tested.of_study(made)
+    assert isinstance(examples, tested.Examples)
+    assert examples.answers.wrongs == int((said != found.truth.y).sum()) > 0
+    for example in (*examples.right, *examples.wrong):
+        assert example.answer.said == found.truth.classes[int(want[example.sample])]
 
 
 def test_what_is_missing_costs_its_own_section(copied: Path) -> None:
