@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from medcl import plugin as plugins
 from medcl import recipe as recipes
+from medcl.archive.atomic import replacing
 from medcl.archive.index import Index
 from medcl.archive.scanning import LABEL
 from medcl.errors import UsageError
@@ -21,6 +23,7 @@ from medcl.finetune.beside import beside, further
 from medcl.finetune.folds import of_run
 from medcl.finetune.result import FinetuneResult
 from medcl.finetune.study import labelled, study
+from medcl.finetune.trained import PRETRAINED
 from medcl.finetune.training import Work
 from medcl.plugin import Samples
 from medcl.private import command_without_paths, remember
@@ -148,6 +151,10 @@ def finetune(
         workers=workers,
         command=command_without_paths(command),
     )
+    if run is not None:  # which may be gone when the study is asked about new people
+        with replacing(out / PRETRAINED) as temporary:
+            seen = sorted(run.pretrained_on())
+            pl.DataFrame({"patient": seen}, {"patient": pl.String}).write_parquet(temporary)
     remember(out, data=data, run=run.path if run else None, command=command)
     return result
 

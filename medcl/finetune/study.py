@@ -6,6 +6,7 @@
     OUT/study.json            what the folds were made from; written first
     OUT/folds/r0f3/           each training: see `medcl.finetune.training`
     OUT/predictions.parquet   id, patient, repeat, fold, truth and every score
+    OUT/pretrained.parquet    patient: whom the run's pretraining saw, where it began with a run
     OUT/finetune.json         all figures: `medcl.finetune.result.FinetuneResult`
 
 Run again, it trains what is not there yet and ends with the same figures.

@@ -25,6 +25,7 @@ from medcl.private import Where, read_recipe, recall
 from medcl.recipe import Recipe
 from medcl.run import Run, from_nothing, load_samples
 
+PRETRAINED = "pretrained.parquet"
 _REMEDY = "Run the same medcl finetune again."
 
 
@@ -72,6 +73,17 @@ class Study:
         """The run whose encoder it began with."""
         path = self.where.run
         return Run.open(path) if path else None
+
+    def pretrained_on(self) -> set[str] | None:
+        """Patients whom the pretraining of its encoder saw; None where nobody can say any more."""
+        path = self.path / PRETRAINED
+        if path.is_file():
+            return set(read_table(path, _REMEDY)["patient"])
+        try:  # earlier studies did not note it
+            run = self.run
+            return set() if run is None else run.pretrained_on()
+        except MedclError:  # it is gone; its encoder is in the study's own weights
+            return None
 
     @property
     def folds(self) -> list[Path]:

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from medcl.archive.reading import read_json, read_table
-from medcl.errors import MedclError, UsageError
+from medcl.errors import UsageError
 from medcl.finetune import batches, training
 from medcl.finetune.loop import Model, on
 from medcl.finetune.predictions import probabilities
@@ -26,6 +26,10 @@ from medcl.finetune.truth import ONE_CLASS, SURVIVAL
 from medcl.predict.answers import Columns
 from medcl.run import Run
 
+NOBODY_KNOWS = (
+    "Whether pretraining saw some of these patients cannot be checked: the run that the study "
+    "began with is gone, and this study, of an earlier version, did not note whom it saw."
+)
 _REMEDY = "Run the same medcl finetune again."
 
 
@@ -164,17 +168,15 @@ class Folds:
                 f"{some} of {len(patients)} patients took part in the study: they are judged only "
                 "by the models that did not learn from them (column folds)."
             )
-        pretrained = self._pretrained() & patients
-        if pretrained:
-            notes.append(f"Pretraining saw {len(pretrained)} of them too, though without labels.")
+        pretrained = self.study.pretrained_on()
+        if pretrained is None:
+            notes.append(NOBODY_KNOWS)
+        elif pretrained & patients:
+            notes.append(
+                f"Pretraining saw {len(pretrained & patients)} of {len(patients)} patients, though "
+                "without labels."
+            )
         return notes
-
-    def _pretrained(self) -> set[str]:
-        try:
-            run = self.study.run
-            return run.pretrained_on() if run is not None else set()
-        except MedclError:  # the run is gone; its encoder is in the study's own weights
-            return set()
 
 
 def _learnt_from(fold: Path) -> frozenset[str]:

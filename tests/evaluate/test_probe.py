@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -15,11 +16,11 @@ from toy_run import make_run
 from medcl.archive.index import Index, build
 from medcl.errors import MedclError, UsageError
 from medcl.evaluate import probe as module
-from medcl.evaluate.outside import joined
+from medcl.evaluate.outside import both, joined
 from medcl.evaluate.probe import probe
 from medcl.evaluate.result import ProbeResult
 from medcl.plugin import Plugin, Samples, Task
-from medcl.run import Run
+from medcl.run import TRANSDUCTIVE, Run
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +140,9 @@ def test_that_pretraining_saw_the_tested_is_said(digits_index: Path, tmp_path: P
     lean = {"task": "digit", "fractions": [1.0], "bootstraps": 100, "baselines": []}
     run = make_run(digits_index, tmp_path / "run", split={"pretrain": "all"}, probe=lean)
     found = probe([run])
-    assert any("split.pretrain: all" in note for note in found.notes)
+    assert TRANSDUCTIVE in found.notes
+    plain = make_run(digits_index, tmp_path / "plain", probe=lean)
+    assert TRANSDUCTIVE not in probe([plain]).notes
     assert found.train.patients + found.test.patients == len(run.split())  # still never fitted on
 
 
@@ -200,6 +203,25 @@ def test_another_index_tests_the_run(digits_run: Run, tmp_path: Path, toy: Plugi
     assert "another index" in result.notes[0]
     with pytest.raises(UsageError, match="give one run"):
         probe([digits_run, digits_run], data=tmp_path / "idx")
+
+
+@pytest.mark.parametrize("pretrain", ["train", "all"])
+def test_nobody_outside_whom_pretraining_saw_is_tested(
+    digits_run: Run, tmp_path: Path, toy: Plugin, pretrain: Literal["train", "all"]
+) -> None:
+    split = digits_run.recipe.split.model_copy(update={"pretrain": pretrain})
+    run = Run(digits_run.path, digits_run.recipe.model_copy(update={"split": split}))
+    known = dict.fromkeys([f"writer_{k:02d}" for k in range(12)], 1400)  # all of the run's
+    archive = write_archive(tmp_path / "other", {"stranger": 1200} | known)
+    build(archive, tmp_path / "idx", toy, key_file=Path(run.data).parent / "key")
+    samples = both(run, tmp_path / "idx", "digit")
+    side = run.split()
+    train = {p for p, s in side.items() if s == "train"}
+    assert set(samples.patients[:480]) == train, "fitted on the run's own"
+    (stranger,) = set(Index.open(tmp_path / "idx").items["patient"]) - side.keys()
+    left = {"train": {stranger} | (side.keys() - train), "all": {stranger}}
+    assert set(samples.patients[480:]) == left[pretrain]
+    assert len(samples) == 480 + 60 * len(left[pretrain])
 
 
 def test_under_another_key_all_are_strangers(digits_run: Run, tmp_path: Path, toy: Plugin) -> None:

@@ -7,11 +7,13 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import polars as pl
 import pytest
 import torch
+import yaml
 from typer.testing import CliRunner
 
 from medcl.archive.index import Index
@@ -22,6 +24,7 @@ from medcl.finetune.predictions import probabilities
 from medcl.finetune.trained import Study
 from medcl.predict import folds
 from medcl.predict.batch import ASSIGNED, OTHER_KEY, predict
+from medcl.predict.embedded import Embedded
 from medcl.run import Run
 
 sys.path.append(str(Path(__file__).parents[1] / "engine"))
@@ -138,7 +141,9 @@ def test_where_every_model_learnt_from_somebody_it_is_said(home: Path, tmp_path:
     assert set(people.filter("seen")["patient"]) == learnt
     assert people["folds"].unique().to_list() == [1]
     assert f"{len(learnt)} of 40 patients were learnt from by every model" in made.notes[0]
-    assert made.notes[1].startswith("Pretraining saw ")
+    saw = len(Run.open(home / "run").pretrained_on())
+    assert 0 < saw < 40
+    assert made.notes[1:] == (f"Pretraining saw {saw} of 40 patients, though without labels.",)
 
 
 def test_under_another_key_nobody_can_tell(home: Path, tmp_path: Path) -> None:
@@ -205,6 +210,63 @@ def test_a_study_needs_neither_its_run_nor_its_index(
     assert made.notes == ()  # under the same key file
     one, two = (pl.read_parquet(tmp_path / f"{n}.parquet")["p.odd"] for n in "pq")
     np.testing.assert_allclose(one, two, atol=1e-6)
+
+
+def test_whom_pretraining_saw_is_said_though_the_run_is_gone(
+    home: Path, stranger: Path, tmp_path: Path
+) -> None:
+    split = Run.open(home / "run").split()
+    predict(Study.open(home / "study"), [home / "archive"], tmp_path / "all.parquet", paths=True)
+    named = pl.read_parquet(tmp_path / "all.records.parquet").select("record", "patient")
+    of = {split[patient]: home / "archive" / Path(record).name for record, patient in named.rows()}
+    shutil.copytree(home / "study", tmp_path / "study")
+    shutil.copytree(home / "study", tmp_path / "earlier")
+    (tmp_path / "earlier" / "pretrained.parquet").unlink()
+    where = tmp_path / "study" / "private" / "where.json"
+    where.write_text(json.dumps(json.loads(where.read_text()) | {"run": "/gone/run"}))
+    said = "Pretraining saw 1 of 1 patients, though without labels."
+    for name in ("study", "earlier"):  # noted; asked of the run
+        model = Study.open(tmp_path / name)
+        assert predict(model, [of["train"]], tmp_path / "p.parquet").notes[1:] == (said,)
+        assert predict(model, [of["test"]], tmp_path / "p.parquet").notes[1:] == ()
+        assert predict(model, [stranger], tmp_path / "p.parquet").notes == ()
+    shutil.copy(where, tmp_path / "earlier" / "private" / "where.json")
+    model = Study.open(tmp_path / "earlier")
+    assert predict(model, [of["train"]], tmp_path / "p.parquet").notes[1:] == (folds.NOBODY_KNOWS,)
+    assert predict(model, [stranger], tmp_path / "p.parquet").notes == (folds.NOBODY_KNOWS,)
+
+
+def test_a_study_without_a_run_had_no_pretraining(home: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    raw = yaml.safe_load((home / "split" / "recipe.yaml").read_text()) | {"method": None}
+    recipe.write_text(yaml.safe_dump(raw))
+    finetune(opened(home / "index", recipe), tmp_path / "study")
+    model = Study.open(tmp_path / "study")
+    assert model.pretrained_on() == set()
+    made = predict(model, [home / "archive"], tmp_path / "p.parquet")
+    assert not any("retraining" in note for note in made.notes)
+
+
+@pytest.mark.parametrize("pretrain", ["train", "all"])
+def test_a_run_says_whom_it_learnt_from_and_whom_pretraining_saw(
+    home: Path, tmp_path: Path, pretrain: Literal["train", "all"]
+) -> None:
+    shutil.copytree(home / "run", tmp_path / "run")
+    run = Run.open(tmp_path / "run")
+    split = run.recipe.split.model_copy(update={"pretrain": pretrain})
+    run = Run(run.path, run.recipe.model_copy(update={"split": split}))
+    side = run.split()
+    train, test = (next(p for p, s in side.items() if s == name) for name in ("train", "test"))
+    answers = Embedded(run, None, "cpu", known=True)
+    learnt = "1 of 3 patients are training patients of this run"
+    saw = "Pretraining saw 1 of 3 patients too, though without labels."
+    notes = answers.notes({train, test, "stranger"})
+    assert notes[0].startswith(learnt)
+    assert notes[1:] == ([saw] if pretrain == "all" else [])
+    assert answers.notes({"stranger"}) == []
+    told = answers.notes({test})
+    assert told == ([saw.replace("3", "1")] if pretrain == "all" else [])
+    assert Embedded(run, None, "cpu", known=False).notes({train, test}) == []
 
 
 def test_what_is_no_number_is_no_class(home: Path) -> None:
