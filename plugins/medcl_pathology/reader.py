@@ -171,33 +171,54 @@ class OpenSlideSlide:
         return self._drawn(level, x, y, width, height)
 
     def direct(self, level: int) -> tuple[TiffSlide, int] | None:
-        """The file as blocks, and this level's number there; none before it pays, or if unlike."""
-        if self._reads < _PAYS or self.about.vendor not in _PLAIN:
+        """The file as blocks, and this level's number there; none before it pays, or if unlike.
+
+        Where a level is not a whole number of times smaller, OpenSlide begins a fraction of a pixel
+        beside the place, and blends; there it is blocks from the first region on or never, since
+        what a tile looks like must not depend on how many were read before.
+        """
+        if self.about.vendor not in _PLAIN or (self._reads < _PAYS and self._whole_steps(level)):
             return None
         if level not in self._direct:
             self._direct[level] = self._alike(level)
         return self._direct[level]
 
+    def _whole_steps(self, level: int) -> bool:
+        return all(down == round(down) for down in self.about.downsamples[level])
+
     def _alike(self, level: int) -> tuple[TiffSlide, int] | None:
-        """`direct`, if its pixels are OpenSlide's at three places along the diagonal."""
+        """`direct`, if its pixels are OpenSlide's: all of them, but for a blend of under a grey."""
         from medcl_pathology.tiff import TiffSlide
 
         opened = next((known[0] for known in self._direct.values() if known is not None), None)
-        width, height = self.about.levels[level]
-        side = min(64, width, height)
+        size = np.array(self.about.levels[level])
+        side = int(min(64, *size))
         try:
             blocks = opened or TiffSlide(self._path)
-            theirs = blocks.whole_level(width, height)
+            theirs = blocks.whole_level(*self.about.levels[level])
             if theirs is None:
                 return None
-            for part in (1, 2, 3):
-                place = (part * (width - side) // 4, part * (height - side) // 4, side, side)
-                drawn = np.asarray(self._drawn(level, *place))
-                if not np.array_equal(drawn, blocks.region(theirs, *place)):
+            if self._whole_steps(level):
+                places, allowed = [tuple(part * (size - side) // 4) for part in (1, 2, 3)], 0.0
+            else:
+                places, allowed = (
+                    [tuple(self._exact(level, n, size[n] - side) for n in (0, 1))],
+                    1.0,
+                )
+            for x, y in places:
+                drawn = np.asarray(self._drawn(level, x, y, side, side), dtype=np.float32)
+                if np.abs(drawn - blocks.region(theirs, x, y, side, side)).mean() > allowed:
                     return None
         except BadSlide:
             return None
         return blocks, theirs
+
+    def _exact(self, level: int, axis: int, last: int) -> int:
+        """The place at which OpenSlide begins most exactly when it is asked for it."""
+        places = np.arange(last + 1)
+        asked = np.rint(places * self.about.downsamples[level][axis])
+        beside = np.abs(asked / self._slide.level_downsamples[level] - places)
+        return int(places[::-1][beside[::-1].argmin()])  # far from the corner, which is often empty
 
     def _drawn(self, level: int, x: int, y: int, width: int, height: int) -> Image:
         """A region as OpenSlide draws it, on white.
