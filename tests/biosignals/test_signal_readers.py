@@ -232,6 +232,35 @@ def test_a_real_dicom_ecg(dicom: Path) -> None:
     assert np.abs(arrays["x"]).max() == pytest.approx(np.abs(truth[1]).max() / 1000, rel=0.1)  # mV
 
 
+@pytest.mark.parametrize(
+    ("tags", "labels"),
+    [
+        ({}, {"sex": "F", "age": 42}),
+        ({"PatientAge": "018M", "PatientSex": "O"}, {"age": 1}),
+        ({"PatientAge": "097Y"}, {"sex": "F", "age": 90}),
+        ({"PatientAge": "", "PatientBirthDate": "19710126"}, {"sex": "F", "age": 41}),
+        ({"PatientAge": "", "PatientBirthDate": "19000101"}, {"sex": "F"}),
+        ({"PatientAge": "", "PatientBirthDate": "", "PatientSex": ""}, {}),
+        (
+            {"PatientAge": "", "AcquisitionDateTime": "", "StudyDate": ""},
+            {"sex": "F"},
+        ),
+    ],
+)
+def test_dicom_says_sex_and_age(
+    dicom: Path, tags: dict[str, str], labels: dict[str, object]
+) -> None:
+    from pydicom import dcmread
+
+    file = dcmread(dicom / "ecg.dcm")
+    for name, value in tags.items():
+        setattr(file, name, value)
+    file.save_as(dicom / "ecg.dcm")
+    for row in rows_of(dicom):
+        assert isinstance(row, Record)
+        assert row.labels == labels
+
+
 def test_broken_dicom(dicom: Path) -> None:
     from pydicom import dcmread
     from pydicom.data import get_testdata_file
@@ -254,7 +283,13 @@ def test_broken_dicom(dicom: Path) -> None:
 # --- HL7 aECG and Apple Health --------------------------------------------------------------------
 
 
-def aecg(x: np.ndarray, person: str = "S-0042") -> str:
+ABOUT = (
+    '<subjectDemographicPerson><administrativeGenderCode code="M"/><birthTime value="19530508"/>'
+    "</subjectDemographicPerson>"
+)
+
+
+def aecg(x: np.ndarray, person: str = "S-0042", about: str = ABOUT) -> str:
     """Two leads in steps of 5 µV, as FDA's example has them (synthetic container)."""
     leads = "".join(
         f'<component><sequence><code code="MDC_ECG_LEAD_{lead}"/><value xsi:type="SLIST_PQ">'
@@ -267,9 +302,10 @@ def aecg(x: np.ndarray, person: str = "S-0042") -> str:
         '<?xml version="1.0" encoding="UTF-8"?>'
         '<AnnotatedECG xmlns="urn:hl7-org:v3" '
         'xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance">'
+        '<effectiveTime><low value="20021122091000"/></effectiveTime>'
         "<componentOf><timepointEvent><componentOf><subjectAssignment><subject><trialSubject>"
-        f'<id root="1.2.3" extension="{person}"/></trialSubject></subject></subjectAssignment>'
-        "</componentOf></timepointEvent></componentOf>"
+        f'<id root="1.2.3" extension="{person}"/>{about}</trialSubject></subject>'
+        "</subjectAssignment></componentOf></timepointEvent></componentOf>"
         "<component><series><component><sequenceSet><component><sequence>"
         '<code code="TIME_ABSOLUTE"/><value xsi:type="GLIST_TS"><head value="20020101"/>'
         '<increment value="0.00277777777777778" unit="s"/></value></sequence></component>'
@@ -283,6 +319,10 @@ def test_aecg(tmp_path: Path, ecg101: np.ndarray) -> None:
     assert (row.fields["leads"], row.fields["units"]) == ("II,V1", "uV,uV")
     assert row.fields["fs"] == 360
     assert row.patient == "S-0042"
+    assert row.labels == {"sex": "M", "age": 49}
+    (tmp_path / "a.xml").write_text(aecg(ecg101, about=""))
+    assert record_of(tmp_path).labels == {}
+    (tmp_path / "a.xml").write_text(aecg(ecg101))
     same(tmp_path, row, ecg101 * 1000, atol=2.6)  # µV: half a step
 
 

@@ -8,6 +8,7 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
+from medcl.plugin import Scalar
 from medcl_biosignals.readers.contract import (
     BadSignal,
     Channel,
@@ -19,6 +20,7 @@ from medcl_biosignals.readers.contract import (
     bounds,
     person,
 )
+from medcl_biosignals.readers.header_labels import age_at, day_of, of_person
 from medcl_biosignals.readers.xml_tree import tree
 
 _SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
@@ -27,7 +29,7 @@ _SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
 def headings(path: Path, settings: Settings) -> Iterator[Heading | Flaw]:
     """Each set of leads in the file: a rhythm strip, perhaps an averaged beat beside it."""
     document = tree(path, "AnnotatedECG")
-    who = _subject(document)
+    who, labels = _subject(document), _labels(document)
     for part, derived, sequences in _sets(document):
         try:
             fs, leads = _leads(sequences)
@@ -42,7 +44,14 @@ def headings(path: Path, settings: Settings) -> Iterator[Heading | Flaw]:
             findings.append("fs-mismatch")
         channels = tuple(channel for channel, _ in leads)
         yield Heading(
-            part, "aECG", channels, fs, max(lengths) / fs, subject=who, findings=tuple(findings)
+            part,
+            "aECG",
+            channels,
+            fs,
+            max(lengths) / fs,
+            subject=who,
+            findings=tuple(findings),
+            labels=labels,
         )
 
 
@@ -138,3 +147,16 @@ def _subject(document: Element) -> str | None:
             if named is not None:
                 return named
     return None
+
+
+def _labels(document: Element) -> dict[str, Scalar]:
+    """Sex, and age at the recording; the dates themselves are not kept."""
+    who = next(document.iter("subjectDemographicPerson"), None)
+    when = document.find("effectiveTime")
+    if who is None:
+        return {}
+    born = day_of(_attribute(who, "birthTime", "value"))
+    times = [] if when is None else [_attribute(when, n, "value") for n in ("low", "center")]
+    recorded = next((day for day in map(day_of, times) if day), None)
+    age = age_at(born, recorded) if born and recorded else None
+    return of_person(_attribute(who, "administrativeGenderCode", "code"), age)

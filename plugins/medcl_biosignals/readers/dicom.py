@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from medcl.plugin import Scalar
 from medcl_biosignals.readers.contract import (
     BadSignal,
     Channel,
@@ -19,17 +21,20 @@ from medcl_biosignals.readers.contract import (
     bounds,
     person,
 )
+from medcl_biosignals.readers.header_labels import age_at, age_of, day_of, of_person
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-_TAGS = ["WaveformSequence", "PatientID", "InstitutionName", "SpecificCharacterSet"]
+_ABOUT = ("PatientSex", "PatientAge", "PatientBirthDate", "AcquisitionDateTime", "StudyDate")
+_TAGS = ["WaveformSequence", "PatientID", "InstitutionName", "SpecificCharacterSet", *_ABOUT]
+_AGES = {"Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}
 
 
 def headings(path: Path, settings: Settings) -> Iterator[Heading | Flaw]:
     """The multiplex groups of a file."""
     file = _open(path)
-    groups = list(file.WaveformSequence)
+    groups, labels = list(file.WaveformSequence), _labels(file)
     for n, group in enumerate(groups):
         part = str(n + 1) if len(groups) > 1 else ""
         try:
@@ -55,6 +60,7 @@ def headings(path: Path, settings: Settings) -> Iterator[Heading | Flaw]:
             subject=person(file.get("PatientID")),
             site=person(file.get("InstitutionName")),
             findings=tuple(findings),
+            labels=labels,
         )
 
 
@@ -97,6 +103,16 @@ def _open(path: Path) -> Dataset:
     if not has:
         raise BadSignal("not-a-signal", "a DICOM file without a waveform")
     return file
+
+
+def _labels(file: Dataset) -> dict[str, Scalar]:
+    """Sex, and age as it is written or at the recording; the dates themselves are not kept."""
+    sex, age, birth, *times = (str(file.get(name) or "") for name in _ABOUT)
+    written = re.fullmatch(r"(\d{3})([YMWD])", age)
+    if written:
+        return of_person(sex, age_of(str(int(int(written[1]) * _AGES[written[2]]))))
+    born, recorded = day_of(birth), next((d for d in map(day_of, times) if d), None)
+    return of_person(sex, age_at(born, recorded) if born and recorded else None)
 
 
 def _contents(group: Dataset) -> tuple[tuple[Channel, ...], int]:

@@ -26,7 +26,7 @@ from medcl_biosignals.readers.contract import (
     bounds,
     person,
 )
-from medcl_biosignals.readers.header_labels import age_at, sex_of
+from medcl_biosignals.readers.header_labels import age_at, of_person
 
 _FIXED = 256  # bytes of the header, and as many for each signal
 _WIDTHS = (16, 80, 8, 8, 8, 8, 8, 80, 8, 32)  # of a signal's fields
@@ -207,14 +207,10 @@ def _labels(patient: str, recording: str) -> dict[str, Scalar]:
     if word != "Startdate":
         return {}
     _, sex, birth, *_ = [*patient.split(), "", "", ""]
-    found: dict[str, Scalar] = {}
-    if sex_of(sex):
-        found["sex"] = sex_of(sex)
     born, recorded = _day(birth), _day(start)
     if recorded == _NO_DAY:
         recorded = None
-    age = age_at(born, recorded) if born and recorded else None
-    return found if age is None else found | {"age": age}
+    return of_person(sex, age_at(born, recorded) if born and recorded else None)
 
 
 def _day(text: str) -> date | None:

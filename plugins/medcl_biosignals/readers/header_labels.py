@@ -84,9 +84,25 @@ def age_of(text: str) -> int | None:
 
 
 def age_at(birth: date, recorded: date) -> int | None:
-    """Whole years from one day to another."""
+    """Whole years from one day to another; None from a birth on 1 January 1900: it is a blank."""
+    if birth == date(1900, 1, 1):
+        return None
     before = (recorded.month, recorded.day) < (birth.month, birth.day)
     return age_of(str(recorded.year - birth.year - before))
+
+
+def day_of(text: str) -> date | None:
+    """The day of a time stamp of DICOM or HL7 (``20130125…``); None for what is none."""
+    try:
+        return date(int(text[:4]), int(text[4:6]), int(text[6:8]))
+    except ValueError:
+        return None
+
+
+def of_person(sex: str, age: int | None) -> dict[str, Scalar]:
+    """The labels of one person, of those that are known."""
+    known = {"sex": sex_of(sex), "age": age}
+    return {name: value for name, value in known.items() if value is not None}
 
 
 def sex_of(text: str) -> str | None:
