@@ -62,7 +62,7 @@ def work(rank, folder):
     loss, grads, buffers = result(net, parallel(x, y, ranks()))
     loss = ranks().mean(loss)
     torch.save((loss, grads, buffers), Path(folder) / f"rank{rank}.pt")
-    # Its reducer holds the group: were it the last to, the group would end inside Python's lock, and
+    # Its reducer holds the group: were it the last to, the group would end inside Python's lock and
     # wait for ever for a thread that waits for the lock. Lightning lets go of it first, too.
     del parallel
     dist.destroy_process_group()
