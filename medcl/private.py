@@ -27,7 +27,7 @@ from medcl.archive.atomic import write_text
 from medcl.archive.index import Index
 from medcl.archive.reading import read_json
 from medcl.errors import MedclError
-from medcl.recipe import Recipe
+from medcl.recipe import LEFT_OUT, Recipe
 
 FOLDER, FILE, RECIPE = "private", "where.json", "recipe.yaml"
 _EARLIER = ("where.json", "run.json")
@@ -40,7 +40,7 @@ NAMED = (
     "split.stratify", "split.given",
 )  # fmt: skip
 """Options and settings that take a name, which may have a dot: ``dx.AF``."""
-PLACEHOLDERS = ("IDX", "RUN", "OUT", "PATH", "RECIPE.yaml")
+PLACEHOLDERS = ("IDX", "RUN", "OUT", LEFT_OUT, "RECIPE.yaml")
 
 
 @dataclass(frozen=True)
@@ -170,10 +170,10 @@ def _shown(verb: str, option: str, value: str) -> str:
     if value in known or value in {name.split("/")[-1] for name in known}:
         return value
     if option:
-        return "PATH" if is_place(value, named=option in NAMED) else value
+        return LEFT_OUT if is_place(value, named=option in NAMED) else value
     if verb == "probe":
         return "RUN"
-    return "RECIPE.yaml" if verb == "pretrain" else "PATH"
+    return "RECIPE.yaml" if verb == "pretrain" else LEFT_OUT
 
 
 def is_place(value: str, *, named: bool = False) -> bool:
@@ -193,7 +193,7 @@ def without_paths(settings: Any) -> Any:
     Texts with a slash that lead nowhere from here stay, such as names of released models.
     """
     if isinstance(settings, Path):
-        return "PATH"
+        return LEFT_OUT
     if isinstance(settings, dict):
         return {name: without_paths(value) for name, value in settings.items()}
     if isinstance(settings, list | tuple):
@@ -201,7 +201,7 @@ def without_paths(settings: Any) -> Any:
     if not isinstance(settings, str):
         return settings
     rooted = re.match(r"[/~\\]|\.{1,2}[/\\]|[A-Za-z]:[/\\]", settings)
-    return "PATH" if rooted or ("/" in settings and _exists(settings)) else settings
+    return LEFT_OUT if rooted or ("/" in settings and _exists(settings)) else settings
 
 
 def recipe_without_paths(recipe: Recipe) -> str:

@@ -8,6 +8,7 @@ configure. A recipe that only classifies (``medcl finetune``) needs neither enco
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +53,9 @@ def _number_as_text(value: object) -> object:
     """YAML reads 16 as a number; as a choice it is a word."""
     return str(value) if isinstance(value, int) else value
 
+
+LEFT_OUT = "PATH"
+"""What a recipe says in place of a file or folder that is not to be shown; see `medcl.private`."""
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
@@ -335,21 +339,32 @@ def _fill_in(recipe: Recipe) -> Recipe:
     if recipe.classifier is not None:
         classifier = classifier_factory(recipe)
         named["classifier"] = _named(classifier, recipe.classifier, "classifier")
-    dataset = checked(resolve(plugin.dataset), recipe.dataset, "dataset")
+    dataset = _checked(resolve(plugin.dataset), recipe.dataset, "dataset")
     return recipe.model_copy(
         update={
-            "prepare": checked(resolve(plugin.prepare), recipe.prepare, "prepare"),
+            "prepare": _checked(resolve(plugin.prepare), recipe.prepare, "prepare"),
             "dataset": dataset,
             "probe": _probe(recipe.probe, plugin, dataset),
-            "views": checked(resolve(plugin.views), recipe.views, "views"),
+            "views": _checked(resolve(plugin.views), recipe.views, "views"),
             **named,
         }
     )
 
 
+def _checked(fn: Any, values: dict[str, Any], where: str) -> dict[str, Any]:
+    """As `medcl.registry.checked`; files and folders as seen from anywhere, not from here alone."""
+    found = checked(fn, values, where)
+    return {
+        name: Path(os.path.abspath(value.expanduser()))
+        if isinstance(value, Path) and value != Path(LEFT_OUT)
+        else value
+        for name, value in found.items()
+    }
+
+
 def _named(factory: Any, section: Named, where: str) -> Named:
     """The section with all of its factory's defaults written out."""
-    arguments = checked(factory, section.arguments, where)
+    arguments = _checked(factory, section.arguments, where)
     return Named.model_validate({"name": section.name, **arguments})
 
 
@@ -357,7 +372,7 @@ def _probe(probe: Probe, plugin: plugins.Plugin, dataset: dict[str, Any]) -> Pro
     """Check ``probe.dataset`` as it will be used: over the task's settings and the recipe's."""
     tasks = plugin.tasks
     settings = {**dataset, **(tasks[probe.task].dataset if probe.task else {}), **probe.dataset}
-    used = checked(resolve(plugin.dataset), settings, "probe.dataset")
+    used = _checked(resolve(plugin.dataset), settings, "probe.dataset")
     return probe.model_copy(update={"dataset": {key: used[key] for key in probe.dataset}})
 
 

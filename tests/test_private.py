@@ -182,7 +182,7 @@ def test_a_recipe_s_places_stay_in_private(folder: Path, tmp_path: Path) -> None
         shutil.rmtree(tmp_path / name / "private")
     run, study = Run.open(folder / "run"), Study.open(folder / "study")
     for recipe in (run.recipe, study.recipe):
-        assert recipe.dataset["beside"] == Path(BESIDE)
+        assert recipe.dataset["beside"] == folder / BESIDE  # wherever this is read
         assert recipe.part("encoder").arguments["weights"] == folder / "weights.safetensors"
     assert pretrain(run.recipe, folder / "index", run.path) == run  # nothing to do
     again = finetune(opened(run.path, None, SETTINGS), folder / "study")

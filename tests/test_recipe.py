@@ -94,6 +94,23 @@ def test_a_precision_may_look_like_a_number(value: str) -> None:
     assert recipes.load("biosignals/demo", [f"trainer.precision={value}"]).trainer.precision == "16"
 
 
+def test_files_and_folders_are_meant_from_here_wherever_they_are_read_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for given, meant in [
+        ("bags", tmp_path / "bags"),
+        ("../bags", tmp_path.parent / "bags"),
+        ("~/bags", tmp_path / "home" / "bags"),
+        ("PATH", Path("PATH")),  # of a run that came without its private folder
+    ]:
+        recipe = recipes.load("pathology/abmil", [f"dataset.bags={given}"])
+        assert recipe.dataset["bags"] == meant
+    recipe = recipes.load("pathology/simclr-tiles", ["encoder.weights=w.safetensors"])
+    assert recipe.part("encoder").arguments["weights"] == tmp_path / "w.safetensors"
+
+
 def test_a_fold_is_one_of_the_folds() -> None:
     assert recipes.load("biosignals/mitbih", ["split.fold=4"]).split.fold == 4
     with pytest.raises(UsageError, match=r"with split.folds = 5 the folds are 0 to 4\.$"):
