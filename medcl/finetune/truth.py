@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -103,6 +104,11 @@ def truth(samples: Samples, settings: Finetune, task: Task | None = None) -> Tru
         return Truth(kind, (label,), numbers(samples, label))
     asked: str = "multiclass" if kind == "ordinal" else kind
     classes = settings.classes or _classes(raw)
+    if kind == "ordinal" and not settings.classes and not _are_numbers(classes):
+        raise UsageError(
+            f"The order of the grades of '{label}' cannot be told from their names: give it with "
+            f"finetune.classes, the lowest first. There are: {', '.join(classes)}."
+        )
     named = replace(samples, labels={label: _text(raw)})
     found = targets.target(Task(label, asked, classes=classes), named)  # type: ignore[arg-type]
     if len(found.classes) < 2:
@@ -244,7 +250,11 @@ def _name(value: object) -> str:
 def _classes(raw: NDArray) -> tuple[str, ...]:
     """The names that occur: in the order of the numbers, or of the alphabet."""
     names = {name for name in _text(raw).tolist() if name}
+    return tuple(sorted(names, key=float if _are_numbers(names) else None))
+
+
+def _are_numbers(names: Iterable[str]) -> bool:
     try:
-        return tuple(sorted(names, key=float))
+        return all(np.isfinite(float(name)) for name in names)
     except ValueError:
-        return tuple(sorted(names))
+        return False

@@ -62,6 +62,14 @@ def test_grades_keep_the_order_given() -> None:
     assert truths.outputs(found, np.arange(3), Finetune()).size == 2
 
 
+def test_words_have_no_order_of_their_own_and_numbers_have() -> None:
+    """The alphabet would set high below low."""
+    with pytest.raises(UsageError, match=r"order of the grades of 'g' .*There are: high, low, mid"):
+        truths.truth(carrying(g=["high", "low", "mid"]), Finetune(kind="ordinal"))
+    found = truths.truth(carrying(g=["10", "9", "2"]), Finetune(kind="ordinal"))
+    assert found.classes == ("2", "9", "10")
+
+
 def test_survival_needs_its_event_and_is_cut_by_training_events() -> None:
     time, event = [1.0, 2.0, 3.0, 4.0, 100.0, 200.0], [1.0, 1.0, 1.0, 1.0, 0.0, 1.0]
     samples = carrying(t=time, e=event)
