@@ -52,6 +52,7 @@ def asked_for(
     *,
     side: str | None = None,
     task: str | None = None,
+    key_file: Path | None = None,
     batch_size: int = 512,
     device: str = "auto",
 ) -> Query:
@@ -67,6 +68,7 @@ def asked_for(
         look: positions in ``bank`` → those samples by ``side``; not asked for other queries.
         side: by which it is looked at, see `medcl.evaluate.sides`.
         task: whose samples they are.
+        key_file: of files elsewhere, see `medcl.predict.inputs.indexed`.
         batch_size: samples a forward pass.
         device: see `medcl.evaluate.embeddings.embed`.
 
@@ -91,7 +93,7 @@ def asked_for(
             f"{query} is no item or sample of {index.path}, and no file. "
             f"{did_you_mean(query, list(index.items['id'][:1000]))}"
         )
-    with indexed(run, [Path(query)]) as visited:
+    with indexed(run, [Path(query)], key_file=key_file) as visited:
         samples = load_samples(run.recipe, visited.path, task=task)
         if not len(samples):
             raise UsageError(f"{query} gives no samples to compare.")

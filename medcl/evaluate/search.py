@@ -107,6 +107,7 @@ def search(
     source: str | None = None,
     target: str | None = None,
     backend: Backend = "auto",
+    key_file: Path | None = None,
     batch_size: int = 512,
     device: str = "auto",
 ) -> Found:
@@ -129,6 +130,7 @@ def search(
         target: and by which the cases are. One of them says the other; None of both: by the
             run's encoder, as it is.
         backend: see `medcl.evaluate.nearest.nearest`.
+        key_file: of a query from outside, see `medcl.predict.inputs.indexed`.
         batch_size: samples a forward pass.
         device: see `medcl.evaluate.embeddings.embed`.
 
@@ -153,7 +155,7 @@ def search(
         samples = take(load_samples(run.recipe, index.path, task=task), at)
         return embed_side(run, samples, asking, batch_size=batch_size, device=device, label="query")
 
-    asked = asked_for(run, index, bank, query, look, side=asking, **how)
+    asked = asked_for(run, index, bank, query, look, side=asking, key_file=key_file, **how)
     level = level or asked.level
     allowed = _allowed(bank, index, where, finding, () if own_patient else asked.patients)
     groups = _groups(bank, allowed, level)

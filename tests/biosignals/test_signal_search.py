@@ -190,6 +190,7 @@ def test_a_table_finds_ecgs_and_an_ecg_tables(
     monkeypatch.setenv("MEDCL_KEY_FILE", str(tabled.parent / "key"))
     assert OTHER_KEY not in ran(*asked)
     monkeypatch.delenv("MEDCL_KEY_FILE")
+    assert OTHER_KEY not in ran(*asked, "--key-file", tabled.parent / "key")
     assert described["notes"] == own["notes"] == []
     refused("has no table", "search", tabled, tmp_path / "new.hea", "--from", "table")
     for query, message in (

@@ -47,6 +47,9 @@ def search(
     ] = None,
     backend: Annotated[str, typer.Option(help="auto, exact, faiss or hnswlib.")] = "auto",
     html: Annotated[Path | None, typer.Option(help="A page with the cases' pictures.")] = None,
+    key_file: Annotated[
+        Path | None, typer.Option(help="Secret for pseudonyms, if the run's index had one.")
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
     json: show.Json = False,
 ) -> None:
@@ -73,6 +76,7 @@ def search(
         source=source,
         target=target,
         backend=backend,  # type: ignore[arg-type]  # checked there
+        key_file=key_file,
         device=device,
     )
     if html is not None:
