@@ -114,16 +114,27 @@ def recall(folder: Path) -> Where:
     Raises:
         MedclError: if the folder came without it, or it is damaged.
     """
-    here = folder / FOLDER / FILE
-    for path in (here, *(folder / name for name in _EARLIER)):
-        told = read_json(path, "Restore it from a copy.") if path.is_file() else {}
+    where = recalled(folder)
+    if where is None:
+        raise MedclError(
+            f"{folder / FOLDER / FILE} is missing: {folder.name} came without its private folder, "
+            "so its index cannot be found. Use the original, or restore that folder."
+        )
+    return where
+
+
+def recalled(folder: Path) -> Where | None:
+    """As `recall`; None if the folder came without it, or it is another's.
+
+    Raises:
+        MedclError: if it is damaged.
+    """
+    for path in (folder / FOLDER / FILE, *(folder / name for name in _EARLIER)):
+        told = read_json(path, "Restore it from a copy.") if os.path.isfile(path) else {}
         if "data" in told:
             data, run = Path(told["data"]), told.get("run")
             return Where(data, Path(run) if run else None, told.get("key") or _key(data))
-    raise MedclError(
-        f"{here} is missing: {folder.name} came without its private folder, so its index cannot be "
-        "found. Use the original, or restore that folder."
-    )
+    return None
 
 
 def _key(data: Path) -> str | None:

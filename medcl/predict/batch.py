@@ -30,7 +30,7 @@ from medcl.plugin import Samples
 from medcl.predict.answers import Answers, Columns
 from medcl.predict.inputs import assigned, indexed
 from medcl.predict.tables import Tables
-from medcl.private import other_key
+from medcl.private import other_key, recalled
 from medcl.progress import track
 from medcl.registry import did_you_mean, resolve
 from medcl.run import Run
@@ -42,6 +42,10 @@ ITEMS_AT_ONCE = 32
 OTHER_KEY = other_key(
     "These recordings and the index that was trained on",
     "a patient here may be one that was learnt from.",
+)
+NO_PRIVATE = (
+    "What is used here came without its private folder: who of these patients was trained on "
+    "cannot be told, so that what is said of such is too good."
 )
 ASSIGNED = (
     "Patients of the index that was trained on came from a table or from paths (--table, "
@@ -92,7 +96,8 @@ def predict(
         task: of a run, give the class probabilities of this task, for its samples; the classifier
             is fitted on the run's labelled training patients and kept in RUN/predict. None: the
             samples of pretraining, without probabilities.
-        settings: ``dataset.key=value`` over the recipe's, such as where new bags lie.
+        settings: ``dataset.key=value`` over the recipe's, such as where new bags lie; and
+            ``reader.key=value``, what these files do not say, over what the run's index was told.
         embeddings: whether the tables hold the embeddings. Of a study there are none: each fold
             has an encoder of its own.
         paths: whether they name the recordings' paths, which may identify a person.
@@ -108,16 +113,17 @@ def predict(
     """
     if out.suffix != ".parquet":
         raise UsageError(f"--out {out}: give the name of a table, ending in .parquet.")
-    model = _with(model, settings)
+    model, reader = _with(model, settings)
     asked = settings_of(model, task)
-    with indexed(model, records, key_file=key_file, workers=workers) as index:
+    with indexed(model, records, key_file=key_file, reader=reader, workers=workers) as index:
         prepared = prepare(index, model.plugin, model.recipe.prepare, workers=workers)
         rejects = Counter(f"{c}: {r}" for c, r in index.rejects.select("code", "reason").rows())
         rejects.update(f"{c}: {r}" for c, r in prepared.rejects.select("code", "reason").rows())
         if not len(prepared.items):
             raise MedclError(_nothing(rejects))
 
-        known = model.where.knows(index)
+        where = recalled(model.path)
+        known = where is not None and where.knows(index)
         answers = answers_of(model, task, device, known=known)  # from here on with torch
         names = _names(index) if paths else {}
         seen: set[str] = set()
@@ -144,7 +150,8 @@ def predict(
             with replacing(out.with_suffix(f".{suffix}.parquet")) as temporary:
                 tables.summary(out, by, answers).write_parquet(temporary)
     people = set(prepared.items.filter(pl.col("id").is_in(list(seen)))["patient"])
-    notes = [*([] if known else [OTHER_KEY]), *([ASSIGNED] if assigned(model, records) else [])]
+    unknown = NO_PRIVATE if where is None else OTHER_KEY
+    notes = [*([] if known else [unknown]), *([ASSIGNED] if assigned(model, records) else [])]
     notes += answers.notes(people)
     return Predicted(out, len(seen), len(people), tables.rows, dict(rejects), tuple(notes))
 
@@ -189,17 +196,24 @@ def settings_of(model: Run | Study, task: str | None) -> dict[str, Any]:
     return settings | {**plugin.tasks[task].dataset, **recipe.probe.dataset}
 
 
-def _with(model: Run | Study, settings: Sequence[str]) -> Run | Study:
-    """With other settings of the dataset."""
-    other = next((s for s in settings if not s.startswith("dataset.")), None)
+def _with(
+    model: Run | Study, settings: Sequence[str]
+) -> tuple[Run | Study, Mapping[str, Any] | None]:
+    """With other settings of the dataset; and those of the reader, None without any."""
+    reader = [s for s in settings if s.startswith(("reader.", "reader="))]
+    other = next((s for s in settings if s not in reader and not s.startswith("dataset.")), None)
     if other is not None:
         raise UsageError(
-            f"--set {other}: only dataset.… can be set; the rest is as it was trained."
+            f"--set {other}: only dataset.… and reader.… can be set; the rest is as it was trained."
         )
-    if not settings:
-        return model
+    given = recipes.nested(reader)["reader"] if reader else None
+    if given is not None and not isinstance(given, dict):
+        raise UsageError("'reader' is a section: give reader.NAME=VALUE, or reader=@FILE.yaml.")
+    rest = [s for s in settings if s not in reader]
+    if not rest:
+        return model, given
     raw = model.recipe.model_dump(mode="json")
-    return replace(model, recipe=recipes.parse(raw, settings))
+    return replace(model, recipe=recipes.parse(raw, rest)), given
 
 
 def _samples(

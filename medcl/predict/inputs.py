@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,6 +16,7 @@ from medcl.archive.claim import reader_settings
 from medcl.archive.index import Index
 from medcl.archive.reading import read_json
 from medcl.errors import UsageError
+from medcl.private import recalled
 from medcl.run import Run
 
 if TYPE_CHECKING:
@@ -26,7 +27,12 @@ ITEMS = "items.parquet"
 
 @contextmanager
 def indexed(
-    run: Run | Study, records: Sequence[Path], *, key_file: Path | None = None, workers: int = 1
+    run: Run | Study,
+    records: Sequence[Path],
+    *,
+    key_file: Path | None = None,
+    reader: Mapping[str, Any] | None = None,
+    workers: int = 1,
 ) -> Iterator[Index]:
     """Index files and folders for as long as this lasts; nothing is copied or written beside them.
 
@@ -38,12 +44,19 @@ def indexed(
         run: whose plugin reads the files, and whose index lends its key.
         records: files, stems of files, and folders; or one index, which is taken as it is.
         key_file: the secret of the pseudonyms, if the run's index was made with a key file.
+        reader: what these files do not say, over what the run's index was told of its own.
         workers: processes that read headers.
 
     Raises:
-        UsageError: if a path does not exist, or holds nothing for this plugin.
+        UsageError: if a path does not exist, or holds nothing for this plugin; if ``reader`` is
+            given for an index, or has what the plugin does not know.
     """
     if _is_index(records):
+        if reader:
+            raise UsageError(
+                f"{records[0]} is an index, which was told how to read its files: give it "
+                "reader.… by medcl index --set."
+            )
         index = Index.open(records[0])
         if index.plugin_name != run.recipe.plugin:
             raise UsageError(
@@ -55,9 +68,9 @@ def indexed(
     wanted = [path for record in records for path in _files(record.absolute())]
     base = _base(run, wanted)
     inside = base == _archive(run)
-    own = run.data / "private" / "key"
-    if key_file is None and own.is_file():
-        key_file = own
+    data = _data(run)
+    if key_file is None and data is not None and (data / "private" / "key").is_file():
+        key_file = data / "private" / "key"
     with TemporaryDirectory(prefix="medcl-predict-") as scratch:  # its owner's alone
         archive = Path(scratch) / "archive"
         for path in wanted:
@@ -73,9 +86,10 @@ def indexed(
             workers=workers,
             key_file=key_file,
             patient_from=_facts(run).get("patient_from") if inside else None,
-            reader=_reader(run),
+            reader=told(run) if reader is None else {**(told(run) or {}), **reader},
         )
-        _add_columns(out / ITEMS, run.data / ITEMS)
+        if data is not None:
+            _add_columns(out / ITEMS, data / ITEMS)
         yield Index.open(out)
 
 
@@ -105,16 +119,25 @@ def _is_index(records: Sequence[Path]) -> bool:
     return len(records) == 1 and (records[0] / "index.json").is_file()
 
 
+def _data(run: Run | Study) -> Path | None:
+    """Its index; None where it came without its private folder, which says where that lies."""
+    where = recalled(run.path)
+    return None if where is None else where.data
+
+
 def _facts(run: Run | Study) -> dict[str, Any]:
     """What the run's index says of itself, if it is there."""
-    path = run.data / "index.json"
-    return read_json(path, "Index it again.") if path.is_file() else {}
+    data = _data(run)
+    path = None if data is None else data / "index.json"
+    return {} if path is None or not path.is_file() else read_json(path, "Index it again.")
 
 
-def _reader(run: Run | Study) -> dict[str, Any] | None:
+def told(run: Run | Study) -> dict[str, Any] | None:
     """What the run's own files did not say (``medcl index --set reader.…``) holds for new ones."""
-    private = run.data / "private"
-    return reader_settings(private) if (private / "archive.json").is_file() else None
+    data = _data(run)
+    if data is None or not (data / "private" / "archive.json").is_file():
+        return None
+    return reader_settings(data / "private")
 
 
 def _files(record: Path) -> list[Path]:
@@ -146,7 +169,8 @@ def _base(run: Run | Study, paths: Sequence[Path]) -> Path:
 
 def _archive(run: Run | Study) -> Path | None:
     """The archive of the run's index, if that is known."""
-    facts = run.data / "private" / "archive.json"
-    told = read_json(facts, "Index it again.") if facts.is_file() else {}
+    data = _data(run)
+    facts = None if data is None else data / "private" / "archive.json"
+    told = {} if facts is None or not facts.is_file() else read_json(facts, "Index it again.")
     archive = Path(str(told.get("archive", "")))
     return archive if archive.is_absolute() else None

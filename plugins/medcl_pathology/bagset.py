@@ -33,7 +33,10 @@ def bags(
     rows = items.to_dicts()
     if folder is not None:
         if not folder.is_dir():
-            raise UsageError(f"dataset.bags: there is no folder {folder}. Make it: medcl embed.")
+            raise UsageError(
+                f"dataset.bags: there is no folder {folder}. Make it with "
+                "medcl embed, or say where it lies: -s dataset.bags=BAGS."
+            )
         there = [row for row in rows if (folder / f"{row['id']}.h5").is_file()]
         if len(there) < len(rows) and there:
             warnings.warn(

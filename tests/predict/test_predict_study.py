@@ -17,13 +17,13 @@ import yaml
 from typer.testing import CliRunner
 
 from medcl.archive.index import Index
-from medcl.errors import UsageError
+from medcl.errors import MedclError, UsageError
 from medcl.finetune.batches import tensors
 from medcl.finetune.finetune import finetune, opened
 from medcl.finetune.predictions import probabilities
 from medcl.finetune.trained import Study
 from medcl.predict import folds
-from medcl.predict.batch import ASSIGNED, OTHER_KEY, predict
+from medcl.predict.batch import ASSIGNED, NO_PRIVATE, OTHER_KEY, predict
 from medcl.predict.embedded import Embedded
 from medcl.run import Run
 
@@ -210,6 +210,35 @@ def test_a_study_needs_neither_its_run_nor_its_index(
     assert made.notes == ()  # under the same key file
     one, two = (pl.read_parquet(tmp_path / f"{n}.parquet")["p.odd"] for n in "pq")
     np.testing.assert_allclose(one, two, atol=1e-6)
+
+
+def test_a_study_is_used_without_its_private_folder(
+    home: Path, stranger: Path, tmp_path: Path
+) -> None:
+    """It is to be left out of what is passed on; who was learnt from is not known then."""
+    predict(Study.open(home / "study"), [stranger], tmp_path / "p.parquet")
+    shutil.copytree(home / "study", tmp_path / "passed on")
+    shutil.rmtree(tmp_path / "passed on" / "private")
+    made = predict(Study.open(tmp_path / "passed on"), [stranger], tmp_path / "q.parquet")
+    assert made.notes == (NO_PRIVATE,)
+    one, two = (pl.read_parquet(tmp_path / f"{n}.parquet") for n in "pq")
+    np.testing.assert_allclose(one["p.odd"], two["p.odd"], atol=1e-6)
+    assert two["seen"].is_null().all()
+
+
+def test_a_run_is_used_without_its_private_folder(
+    home: Path, stranger: Path, tmp_path: Path
+) -> None:
+    """What it learnt once from its training patients lies beside its weights."""
+    shutil.copytree(home / "run", tmp_path / "run")
+    predict(Run.open(tmp_path / "run"), [stranger], tmp_path / "p.parquet")
+    shutil.copytree(tmp_path / "run", tmp_path / "passed on")
+    shutil.rmtree(tmp_path / "passed on" / "private")
+    made = predict(Run.open(tmp_path / "passed on"), [stranger], tmp_path / "q.parquet")
+    assert made.notes == (NO_PRIVATE,)
+    shutil.rmtree(tmp_path / "passed on" / "predict")
+    with pytest.raises(MedclError, match="came without its private folder"):
+        predict(Run.open(tmp_path / "passed on"), [stranger], tmp_path / "r.parquet")
 
 
 def test_whom_pretraining_saw_is_said_though_the_run_is_gone(
