@@ -30,6 +30,8 @@ from medcl.registry import did_you_mean, lookup, resolve
 if TYPE_CHECKING:
     from torch import nn
 
+    from medcl.archive.store import Prepared
+
 
 TRANSDUCTIVE = (
     "Pretraining saw the tested patients too, though without labels (split.pretrain: all): the "
@@ -161,25 +163,50 @@ def load_samples(
 ) -> Samples:
     """Open an index, prepare what the store lacks, and build the samples of a recipe or its task.
 
-    With ``task``, the task's dataset settings and then ``recipe.probe.dataset`` are laid over
-    ``recipe.dataset``. Items that could not be prepared are left out; the store keeps the reasons.
+    Items that could not be prepared are left out; the store keeps the reasons, and `prepared` and
+    `samples_of`, of which this is made, let a caller say them.
+
+    Raises:
+        UsageError: for an unknown task, or settings that the plugin does not take.
+        MedclError: if no item can be used.
+    """
+    return samples_of(recipe, prepared(recipe, data, workers=workers), task=task)
+
+
+def prepared(recipe: Recipe, data: Path, *, workers: int = 1) -> Prepared:
+    """Open an index and prepare what the store lacks.
 
     With one worker the plugin prepares in this process, which then ends where the plugin crashes
     (a segmentation fault); with two or more, such a crash costs its own item only.
 
     Raises:
-        UsageError: for an unknown task, or settings that the plugin does not take.
+        UsageError: for settings that the plugin does not take.
+        MedclError: if no item can be used, with the reason.
     """
     from medcl.archive.index import Index
     from medcl.archive.store import prepare
 
+    found = prepare(Index.open(data), plugins.get(recipe.plugin), recipe.prepare, workers=workers)
+    if found.items.is_empty() and (why := found.left_out()):
+        raise MedclError(f"Nothing of {data} can be used. {why}")
+    return found
+
+
+def samples_of(recipe: Recipe, items: Prepared, *, task: str | None = None) -> Samples:
+    """The samples of a recipe or its task, of prepared items.
+
+    With ``task``, the task's dataset settings and then ``recipe.probe.dataset`` are laid over
+    ``recipe.dataset``.
+
+    Raises:
+        UsageError: for an unknown task, or settings that the plugin does not take.
+    """
     plugin = plugins.get(recipe.plugin)
-    prepared = prepare(Index.open(data), plugin, recipe.prepare, workers=workers)
     settings = dict(recipe.dataset)
     if task is not None:
         if task not in plugin.tasks:
             hint = did_you_mean(task, plugin.tasks)
             raise UsageError(f"Unknown task '{task}' of plugin '{plugin.name}'. {hint}")
         settings |= {**plugin.tasks[task].dataset, **recipe.probe.dataset}
-    samples: Samples = resolve(plugin.dataset)(prepared.items, prepared.arrays, **settings)
+    samples: Samples = resolve(plugin.dataset)(items.items, items.arrays, **settings)
     return samples

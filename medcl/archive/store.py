@@ -73,6 +73,20 @@ class Prepared:
     arrays: StoredArrays
     rejects: pl.DataFrame
 
+    def left_out(self) -> str | None:
+        """One line on the items that cannot be used, with the first reason; None if all can."""
+        bad, every = self.rejects.height, self.rejects.height + self.items.height
+        if not bad:
+            return None
+        reasons = self.rejects["reason"].unique(maintain_order=True)
+        others = " medcl prepare names the other reasons." if len(reasons) > 1 else ""
+        were = "were" if bad > 1 else "was"
+        return f"{bad:,} of {every:,} items {were} left out: {_sentence(reasons[0])}{others}"
+
+
+def _sentence(reason: str) -> str:
+    return reason if reason.endswith((".", "!", "?")) else f"{reason}."
+
 
 @dataclass(frozen=True)
 class _Job:

@@ -36,7 +36,7 @@ from medcl.methods.contract import Method
 from medcl.private import write_recipe
 from medcl.recipe import Recipe
 from medcl.registry import did_you_mean, resolve
-from medcl.run import Run, build_encoder, load_samples
+from medcl.run import Run, build_encoder, load_samples, prepared, samples_of
 
 
 def pretrain(recipe: Recipe, data: Path, out: Path, *, command: str = "") -> Run:
@@ -63,7 +63,10 @@ def pretrain(recipe: Recipe, data: Path, out: Path, *, command: str = "") -> Run
     everyone = recipe.split.pretrain == "all"
     if everyone:
         _check_table(recipe, data)
-    samples = load_samples(recipe, data, workers=_preparing(recipe))
+    items = prepared(recipe, data, workers=_preparing(recipe))
+    if (note := items.left_out()) and facts.is_first_process():
+        say(note)
+    samples = samples_of(recipe, items)
     parts = run.split() if facts.begun(run) else _draw(recipe, data)
     sites = dict(Index.open(data).items.select("id", "site").iter_rows())
     selection = select(samples, parts, _label(recipe), sites, everyone=everyone)

@@ -26,14 +26,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 import medcl
-from medcl.archive.atomic import locked, replacing, write_text
+from medcl.archive.atomic import locked, new_folder, replacing, write_text
 from medcl.archive.failure import Failure
 from medcl.archive.pmap import Engine, pmap
 from medcl.errors import MedclError, UsageError
 from medcl.evaluate.embeddings import batches, usable
 from medcl.plugin import Samples, Scalar
 from medcl.recipe import Recipe
-from medcl.run import Run, build_encoder, load_samples
+from medcl.run import Run, build_encoder, load_samples, prepared, samples_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -141,7 +141,8 @@ def embed_bags(
         "settings": made_from,
     }
     _claim(out, about)
-    samples = load_samples(recipe, data, task=task)
+    items = prepared(recipe, data)
+    samples = samples_of(recipe, items, task=task)
     work = _Work(
         key=f"{made_from}:{data.resolve()}",
         samples=partial(load_samples, recipe, data, task=task),
@@ -155,7 +156,8 @@ def embed_bags(
     )
     loaded = _load(work, samples, encoder)
     counts = {"written": 0, "there": 0, "elsewhere": 0}
-    failed, left_out, width = {}, 0, None
+    failed = dict(items.rejects.select("id", "reason").iter_rows())
+    left_out, width = 0, None
     outcomes = pmap(
         partial(_make, work), list(loaded.positions), workers=workers, engine=engine, label="Bags"
     )
@@ -190,19 +192,19 @@ def _digest(*parts: Any) -> str:
 
 def _claim(out: Path, about: Mapping[str, Scalar]) -> None:
     """Make the folder, or see that its bags are made as these are to be."""
-    if out.exists() and not (out / META).is_file():
-        if not out.is_dir() or any(out.iterdir()):
+    if not (out / META).is_file():
+        if out.exists() and (not out.is_dir() or any(out.iterdir())) and not (out / META).exists():
             raise UsageError(f"{out} exists and holds no bags: choose another --out.")
-    elif out.exists():
-        there = json.loads((out / META).read_text(encoding="utf-8"))
-        for name, what in (("encoder_fingerprint", "encoder"), ("settings", "preparation")):
-            if there.get(name) != about[name]:
-                raise UsageError(
-                    f"{out} holds bags of another {what}. Bags of one folder are used together: "
-                    "choose another --out."
-                )
-    (out / _LOCKS).mkdir(parents=True, exist_ok=True)
-    write_text(out / META, json.dumps(dict(about), indent=2) + "\n")
+        with new_folder(out, durable=False) as fresh:  # whoever comes at once sees it whole
+            write_text(fresh / META, json.dumps(dict(about), indent=2) + "\n")
+    there = json.loads((out / META).read_text(encoding="utf-8"))
+    for name, what in (("encoder_fingerprint", "encoder"), ("settings", "preparation")):
+        if there.get(name) != about[name]:
+            raise UsageError(
+                f"{out} holds bags of another {what}. Bags of one folder are used together: "
+                "choose another --out."
+            )
+    (out / _LOCKS).mkdir(exist_ok=True)
 
 
 def _load(work: _Work, samples: Samples | None = None, encoder: nn.Module | None = None) -> _Loaded:

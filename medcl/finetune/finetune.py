@@ -29,7 +29,7 @@ from medcl.plugin import Samples
 from medcl.private import command_without_paths, remember
 from medcl.recipe import Recipe
 from medcl.registry import did_you_mean
-from medcl.run import Run, load_samples
+from medcl.run import Run, prepared, samples_of
 
 SPLIT = "split"
 """The column of a split's table that says train, validation or test."""
@@ -114,7 +114,8 @@ def finetune(
     _can_learn_from_them(recipe)
     index = Index.open(data)
     name = _task(recipe, labels)
-    samples = load_samples(recipe, data, task=name, workers=max(2, workers))
+    items = prepared(recipe, data, workers=max(2, workers))
+    samples = samples_of(recipe, items, task=name)
     found = tables.read(labels, index) if labels is not None else tables.Labels()
     own = list(samples.labels)
     samples = tables.add(samples, found, index, recipe.finetune.also)
@@ -127,7 +128,7 @@ def finetune(
     others = recipe.finetune.unlabelled
     truth = truths.truth(samples, recipe.finetune, task)
     samples, truth, rows, without = labelled(samples, truth, others=others)
-    notes = list(found.notes)
+    notes = [note for note in (*found.notes, items.left_out()) if note]
     if without and not others:
         what = "items have" if without > 1 else "item has"
         notes.append(

@@ -229,6 +229,7 @@ def test_prepare(archive: Path, calls: Path, workers: int) -> None:
     assert (index.locate(item), code) == ("Doe_Jane.rec", "unprepared")
     assert reason.startswith("It could not be read (ValueError, ")
     assert "Jane" not in reason
+    assert prepared.left_out() == f"1 of 9 items was left out: {reason}"
     (detail,) = (index.path / "private/prepare").iterdir()
     assert "could not convert string to float: 'Jane'" in detail.read_text()
 

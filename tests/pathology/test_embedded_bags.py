@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from functools import partial
 
 import h5py
 import numpy as np
@@ -128,6 +129,16 @@ def test_two_commands_fill_one_folder_without_doing_work_twice(tmp_path, key_fil
     assert not list((out / ".locks").iterdir())
 
 
+def test_a_folder_that_another_command_is_making_is_taken(tmp_path):
+    from multiprocessing.pool import ThreadPool
+
+    about = {"encoder_fingerprint": "a", "settings": "b"}
+    with ThreadPool(8) as pool:
+        for n in range(20):
+            pool.map(partial(bags._claim, tmp_path / f"bags{n}"), [about] * 8)
+    assert not list(tmp_path.glob(".*"))
+
+
 @pytest.mark.slow
 def test_worker_processes_make_the_same_bags(two, tmp_path):
     bags.embed_bags(recipe(), two, tmp_path / "here")
@@ -170,7 +181,7 @@ def test_damaged_tiles_are_left_out_and_counted(two, tmp_path, monkeypatch):
 
     from dataclasses import replace
 
-    monkeypatch.setattr(bags, "load_samples", lambda *a, **k: replace(samples, read=read_some))
+    monkeypatch.setattr(bags, "samples_of", lambda *a, **k: replace(samples, read=read_some))
     done = bags.embed_bags(recipe(), two, tmp_path / "bags", batch_size=4)
     assert done.left_out == -(-len(samples) // 5)
     kept = sum(len(read(path)[0]) for path in (tmp_path / "bags").glob("*.h5"))
@@ -194,6 +205,28 @@ def test_bags_come_back_as_samples(two, tmp_path):
     bad.unlink()
     with pytest.warns(UserWarning, match="1 of 2 items have no bag"):
         assert len(dataset(prepared.items, prepared.arrays, kind="bag", bags=out)) == 1
+
+
+def test_slides_without_a_bag_are_named_with_the_reason(tmp_path, key_file):
+    root = tmp_path / "slides"
+    root.mkdir()
+    tiff(root / "tissue.tif", painted(), tile=256)
+    tiff(root / "unscaled.tif", painted(), mpp=None, tile=256)
+    build(root, tmp_path / "idx", plugin, key_file=key_file)
+    index = Index.open(tmp_path / "idx")
+    (unscaled,) = (i for i in index.items["id"] if index.locate(i) == "unscaled.tif")
+    done = bags.embed_bags(recipe(), tmp_path / "idx", tmp_path / "bags")
+    assert done.written == 1
+    assert list(done.failed) == [unscaled]
+    assert "reader.mpp=" in done.failed[unscaled]
+    study = [recipes.load("pathology/abmil", [f"dataset.bags={tmp_path / 'bags'}"])]
+    (root / "tissue.tif").unlink()
+    build(root, tmp_path / "idx", plugin, key_file=key_file)
+    for made in (recipe(), *study):
+        with pytest.raises(
+            MedclError, match="1 of 1 items was left out: missing-mpp: .*reader.mpp="
+        ):
+            load_samples(made, tmp_path / "idx")
 
 
 def test_the_command_line(two, tmp_path):
