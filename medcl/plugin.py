@@ -35,6 +35,9 @@ GROUP = "medcl.plugins"
 MEMBER = "\0"
 """Between a file and a part of it in `Record.files` (``scans.zip``, NUL, ``1/slice.dcm``)."""
 
+NO_PATIENT = "no-patient-id"
+"""The finding of a record whose file names no patient; gone where a pattern or table says who."""
+
 Scalar = str | int | float | bool | None
 
 
@@ -201,8 +204,9 @@ class Plugin:
             which curation finds near-duplicates; ``dataset`` finds the places in a column ``keep``.
         where: ``(sample ids, *, prepare, dataset)`` → columns (N,) that say where in its item each
             sample lies, by name (``start`` in seconds), for predictions; the recipe's sections.
-        stream: ``(names, fs, *, prepare, dataset)`` → `Stream`: windows of a signal that is still
-            being recorded, for ``medcl predict --follow``.
+        stream: ``(names, fs, *, prepare, dataset, reader)`` → `Stream`: windows of a signal that is
+            still being recorded, for ``medcl predict --follow``. ``names`` are all that a header
+            has: which are channels, the plugin knows; ``reader`` as in ``prepare``, or empty.
         look: ``(files, arrays, out)`` → the files written: draws what ``prepare`` found in an item
             into the folder ``out``, for ``medcl prepare --look``; ``files`` as in ``explain``.
         explain: ``(files, coords (I, 2), tile, scores, out)`` → the files written: draws what each

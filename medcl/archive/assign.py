@@ -16,7 +16,7 @@ from typing import Any
 import polars as pl
 
 from medcl.errors import UsageError
-from medcl.plugin import Record, Reject
+from medcl.plugin import NO_PATIENT, Record, Reject
 
 _TEXT = ("key", "patient", "site")
 
@@ -54,9 +54,8 @@ class Assignment:
                 reason = "The --patient-from pattern does not fit its path."
                 return Reject(record.key, "no-patient", reason)
             groups = match.groupdict()
-            record = replace(
-                record, patient=groups["patient"], site=groups.get("site") or record.site
-            )
+            record = _of(record, groups["patient"])
+            record = replace(record, site=groups.get("site") or record.site)
         if not self.columns:
             return record
         part = record.key.rpartition("#")[2]
@@ -78,7 +77,7 @@ class Assignment:
         if "patient" in row:
             if not (row["patient"] or "").strip():
                 return Reject(record.key, "no-patient", "The table gives it no patient.")
-            record = replace(record, patient=row["patient"])
+            record = _of(record, row["patient"])
         if row.get("site"):
             record = replace(record, site=row["site"])
         labels = {name: value for name, value in row.items() if name not in ("patient", "site")}
@@ -89,6 +88,12 @@ class Assignment:
         path = PurePosixPath(file)
         names = (file, str(path.parent / path.stem), path.name, path.stem)
         return [name for name in names if name in self.rows][:1]
+
+
+def _of(record: Record, patient: str) -> Record:
+    """A record whose patient is known from outside."""
+    known = tuple(name for name in record.findings if name != NO_PATIENT)
+    return replace(record, patient=patient, findings=known)
 
 
 def series(key: str) -> str:

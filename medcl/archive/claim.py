@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from importlib.metadata import entry_points
@@ -48,11 +49,13 @@ def claim(
     plugin: Plugin,
     given: Pseudonyms | None,
     reader: Mapping[str, Any] | None = None,
+    reader_files: Mapping[str, str] | None = None,
 ) -> Pseudonyms:
     """Bind a new index; open the pseudonyms of an existing one.
 
     ``given`` are those of a key file. An archive that moved (nothing is left in its old place)
-    stays the same archive. ``reader`` are the settings it is read with, instead of those before.
+    stays the same archive. ``reader`` are the settings it is read with, instead of those before,
+    and ``reader_files`` what the files among them hold: see `digests`.
 
     Raises:
         UsageError: if the index is bound to another archive, plugin or key, or its key is lost.
@@ -92,6 +95,7 @@ def claim(
         "key_check": pseudonyms.check,
         "own_key": (private / "key").exists(),
         "reader": bound.get("reader", {}) if reader is None else dict(reader),
+        "reader_files": dict(reader_files or {}),
     }
     write_text(path, json.dumps(now, indent=2) + "\n")
     return pseudonyms
@@ -101,6 +105,31 @@ def reader_settings(private: Path) -> dict[str, Any]:
     """The settings that an index's files are read with: private, as they may name columns."""
     settings: dict[str, Any] = read_json(private / "archive.json", RESTORE).get("reader", {})
     return settings
+
+
+def reader_mark(private: Path) -> dict[str, Any]:
+    """`reader_settings` with a hash in place of each file: differs where items are read anew."""
+    files: dict[str, str] = read_json(private / "archive.json", RESTORE).get("reader_files", {})
+    return reader_settings(private) | files
+
+
+def digests(settings: Mapping[str, Any]) -> dict[str, str]:
+    """What the files among settings (values of type `Path`) hold: setting → hash.
+
+    Raises:
+        UsageError: if one cannot be read.
+    """
+    found = {}
+    for name, value in settings.items():
+        if isinstance(value, Path):
+            try:
+                found[name] = hashlib.sha256(value.read_bytes()).hexdigest()
+            except OSError as error:
+                raise UsageError(
+                    f"reader.{name}: {value} cannot be read ({error.strerror}). Give the file that "
+                    f"is meant: medcl index … -s reader.{name}=FILE"
+                ) from None
+    return found
 
 
 def made_by(plugin: Plugin) -> dict[str, Any]:

@@ -25,7 +25,16 @@ import polars as pl
 
 from medcl.archive import assign, joining, journal, pseudonym, scanning, tables
 from medcl.archive.atomic import locked, replacing, write_text
-from medcl.archive.claim import FORMAT, RESTORE, claim, made_by, private_folder, reader_settings
+from medcl.archive.claim import (
+    FORMAT,
+    RESTORE,
+    claim,
+    digests,
+    made_by,
+    private_folder,
+    reader_mark,
+    reader_settings,
+)
 from medcl.archive.failure import Failure
 from medcl.archive.pmap import Engine, pmap
 from medcl.archive.reading import read_json, read_table
@@ -104,7 +113,13 @@ def build(
         raise UsageError(f"The index cannot be the archive itself ({out}). Choose another --out.")
     if reader is not None:  # as it will be read again: the keys of YAML may be numbers
         reader = json.loads(json.dumps(reader, default=str))
-    checked(plugin.scan, reader or {}, "reader")
+    values = checked(plugin.scan, _settings(out, plugin) if reader is None else reader, "reader")
+    if reader is not None:  # paths hold wherever a later command is
+        reader = {
+            **reader,
+            **{n: str(v.resolve()) for n, v in values.items() if isinstance(v, Path)},
+        }
+    contents = digests(values)
     assignment = assign.load(patient_from, table)
     walked = walk(archive, skip=out)
     units, repeated = _group(plugin, walked.files)
@@ -115,13 +130,13 @@ def build(
     private = private_folder(out)
     busy = f"Another process is indexing into {out}. Wait for it, or choose another --out."
     with locked(private / "lock", busy):
-        pseudonyms = claim(private, archive, plugin, given, reader)
-        versions, settings = made_by(plugin), reader_settings(private)
+        pseudonyms = claim(private, archive, plugin, given, reader, contents)
+        versions, settings = made_by(plugin), reader_mark(private)
         entries, scanned = _scan(
             private / "scan" / "units.jsonl",
             {**versions, "reader": settings} if settings else versions,
             archive,
-            partial(plugin.scan, **checked(plugin.scan, settings, "reader")),
+            partial(plugin.scan, **values),
             units,
             workers=workers,
             engine=engine,
@@ -143,6 +158,14 @@ def build(
         options = {"patient_from": patient_from, "table": assignment.table_hash}
         _write(out, made, {**versions, **options}, summary)
     return summary
+
+
+def _settings(out: Path, plugin: Plugin) -> dict[str, Any]:
+    """What the index in ``out`` was read with before, if it is one of this plugin."""
+    bound = out / "private" / "archive.json"
+    if not bound.is_file() or read_json(bound, RESTORE).get("plugin") != plugin.name:
+        return {}
+    return reader_settings(bound.parent)
 
 
 def _group(plugin: Plugin, files: Sequence[FileStat]) -> tuple[list[Unit], list[Reject]]:
@@ -276,6 +299,11 @@ class Index:
     def reader(self) -> dict[str, Any]:
         """The settings that its files are read with. Private: they may name columns."""
         return reader_settings(self._private("archive.json").parent)
+
+    @cached_property
+    def reader_mark(self) -> dict[str, Any]:
+        """The same with a hash in place of each file: other where items are to be prepared anew."""
+        return reader_mark(self._private("archive.json").parent)
 
     @cached_property
     def paths(self) -> pl.DataFrame:

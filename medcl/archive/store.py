@@ -137,7 +137,7 @@ def prepare(
     settings = checked(resolve(plugin.prepare), spec, "prepare")
     store = Store(index.path / "store")
     items = index.items
-    source = {READER: index.reader} if index.reader else {}
+    source = {READER: index.reader_mark} if index.reader else {}
     keys = {
         item: entry_key(fingerprint, plugin.name, settings | source, plugin.preparation)
         for item, fingerprint in zip(items["id"], items["fingerprint"], strict=True)

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from medcl.errors import MedclError
 from medcl.plugin import MEMBER, Record, Reject, Scalar, Unit
 from medcl_pathology import bagfiles
-from medcl_pathology.reader import About, BadSlide, open_slide
+from medcl_pathology.reader import About, BadSlide, open_slide, plausible
 from medcl_pathology.units import BAGS, DICOM, MIRAX, PICTURES, TIFF
 
 LARGEST_TILE = 2048  # pixels; a plain image that is larger along both sides is a slide
@@ -34,7 +34,7 @@ _WSI = "1.2.840.10008.5.1.4.1.1.77.1.6"  # VL Whole Slide Microscopy Image Stora
 
 
 def scan(
-    root: Path, unit: Unit, *, mpp: float | None = None, mpp_table: str | None = None
+    root: Path, unit: Unit, *, mpp: float | None = None, mpp_table: Path | None = None
 ) -> Iterable[Record | Reject]:
     """Read the headers of a unit; pixels are not decoded.
 
@@ -44,7 +44,12 @@ def scan(
         mpp: µm per full-size pixel of slides and tiles that do not say it.
         mpp_table: a CSV with columns ``key`` (path, name or stem) and ``mpp``, which goes before
             what a file says and before ``mpp``.
+
+    Raises:
+        MedclError: for an mpp that no microscope has, or a table that is none.
     """
+    if mpp is not None and plausible(mpp, mpp) is None:
+        raise MedclError(f"reader.mpp = {mpp:g} is no size of a pixel: it is in µm, such as 0.25.")
     path = unit.files[0].path
     name = path.lower()
     told = _table(mpp_table, path) if mpp_table else None
@@ -64,27 +69,28 @@ def scan(
     return [_slide(root, path, files, told, mpp)]
 
 
-def _table(table: str, path: str) -> float | None:
+def _table(table: Path, path: str) -> float | None:
     """What a table says of a file."""
-    rows = _rows(table)
+    rows = _rows(table, table.stat().st_mtime_ns if table.exists() else 0)
     file = PurePosixPath(path)
     names = (path, str(file.with_suffix("")), file.name, file.stem)
     return next((rows[name] for name in names if name in rows), None)
 
 
 @lru_cache(maxsize=1)
-def _rows(table: str) -> dict[str, float]:
+def _rows(table: Path, changed: int) -> dict[str, float]:
+    """A table's key → mpp; ``changed`` makes the cache notice another file of the same name."""
     import csv
 
     try:
-        with open(table, encoding="utf-8-sig", newline="") as handle:
+        with table.open(encoding="utf-8-sig", newline="") as handle:
             rows = {row["key"].strip(): float(row["mpp"]) for row in csv.DictReader(handle)}
     except (OSError, KeyError, ValueError, AttributeError, UnicodeDecodeError):
         raise MedclError(
             "The file reader.mpp_table cannot be read: a CSV with columns key and mpp, in µm."
         ) from None
-    if any(value <= 0 for value in rows.values()):
-        raise MedclError("The file reader.mpp_table holds an mpp that is not positive.")
+    if any(plausible(value, value) is None for value in rows.values()):
+        raise MedclError("The file reader.mpp_table holds an mpp that is no size of a pixel in µm.")
     return rows
 
 

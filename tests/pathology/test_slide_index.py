@@ -12,6 +12,7 @@ from PIL import Image
 
 from medcl.archive.index import Index, build
 from medcl.archive.store import prepare
+from medcl.errors import UsageError
 from medcl_pathology.plugin import plugin
 
 
@@ -192,3 +193,50 @@ def test_a_mirax_slide_is_one_unit_with_its_folder():
         "a/t.svs": ["a/t.svs"],
         "d/1.dcm": ["d/1.dcm", "d/2.dcm"],
     }
+
+
+def test_a_table_of_scales_that_changed_is_read_again(tmp_path, index):
+    root = tmp_path / "unscaled"
+    root.mkdir()
+    tiff(root / "a.tif", painted(), mpp=None, tile=256)
+    table = tmp_path / "mpp.csv"
+    spans = []
+    for mpp in (0.25, 0.5):
+        table.write_text(f"key,mpp\na,{mpp}\n")
+        made = index(root, reader={"mpp_table": str(table)})
+        assert made.items["mpp_x"].to_list() == [mpp]
+        (item,) = made.items["id"]
+        spans.append(prepare(made, plugin, {}).arrays(item)["grid"][1])
+    assert spans == [512, 256]
+    table.write_text("key,mpp\na,wrong\n")
+    broken = index(root, reader={"mpp_table": str(table)})
+    assert "columns key and mpp" in broken.rejects["reason"][0]
+    table.write_text("key,mpp\na,0.5\n")
+    assert index(root).items["mpp_x"].to_list() == [0.5]  # read as before, and again
+    table.unlink()
+    with pytest.raises(UsageError, match=r"reader.mpp_table: .*mpp.csv cannot be read"):
+        index(root)
+
+
+@pytest.mark.parametrize("mpp", [-1.0, 0.0, 250.0, float("nan")])
+def test_a_scale_that_is_none_is_refused(tmp_path, index, mpp):
+    root = tmp_path / "unscaled"
+    root.mkdir()
+    tiff(root / "x1.tif", painted(), mpp=None, tile=256)
+    (reason,) = index(root, reader={"mpp": mpp}).rejects["reason"]
+    assert reason.startswith("reader.mpp = ")
+    table = tmp_path / "mpp.csv"
+    table.write_text(f"key,mpp\nx1,{mpp}\n")
+    (reason,) = index(root, reader={"mpp_table": str(table)}).rejects["reason"]
+    assert "no size of a pixel" in reason
+
+
+def test_a_slide_whose_patient_a_table_names_is_not_said_to_have_none(tmp_path, index):
+    root = tmp_path / "named"
+    root.mkdir()
+    tiff(root / "a.tif", painted(), tile=256)
+    assert "no-patient-id" in index(root).items["findings"][0]
+    table = tmp_path / "who.csv"
+    table.write_text("key,patient\na,P1\n")
+    assert "no-patient-id" not in index(root, table=table).items["findings"][0]
+    assert "no-patient-id" not in index(root, patient_from="(?P<patient>.)").items["findings"][0]
