@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from medcl.errors import UsageError
 from medcl.predict.batch import answers_of, settings_of
+from medcl.predict.inputs import told
 from medcl.registry import resolve
 from medcl.run import Run
 
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from medcl.finetune.trained import Study
 
 Format = Literal["csv", "f32"]
-TIMES = ("time", "timestamp", "t", "seconds", "ms")
-"""CSV columns of these names are no channels."""
 BYTES = 2**16
 """Read at most so much at once."""
 POLL = 0.1
@@ -57,7 +56,8 @@ def follow(
         source: a file that may still grow, or ``-`` for standard input.
         out: lines are appended to it; None for standard output.
         fs: samples a second of each channel. It is never guessed.
-        columns: names of the channels in their order; of a CSV with a header, those to take.
+        columns: names of the channels in their order; of a CSV with a header, those to take, and
+            as ``NAME=CHANNEL`` what to call them. Which others are channels the plugin knows.
         format: "csv": a line a sample, columns parted by comma, semicolon or tab; "f32":
             little-endian float32, channels of a sample side by side.
         wait: seconds without growth after which a file is held to be over.
@@ -81,7 +81,9 @@ def follow(
         lines = sys.stdout if out is None else stack.enter_context(out.open("a", encoding="utf-8"))
         blocks = _blocks(raw, wait if str(source) != "-" else None)
         names, chunks = _floats(blocks, columns) if format == "f32" else _csv(blocks, columns)
-        cutter = resolve(plugin.stream)(names, fs, prepare=model.recipe.prepare, dataset=settings)
+        cutter = resolve(plugin.stream)(
+            names, fs, prepare=model.recipe.prepare, dataset=settings, reader=told(model) or {}
+        )
         for chunk in chunks:
             starts, x = cutter.push(chunk)
             for first in range(0, len(x), WINDOWS):
@@ -162,11 +164,13 @@ def _csv(
         names, body = list(columns), first
         taken = list(range(len(fields)))
     else:
-        unknown = [name for name in columns or () if name not in fields]
+        # What stands in the header counts before the "=" that may part it from another name.
+        wanted = {c: c if c in fields else c.partition("=")[0].strip() for c in columns or fields}
+        unknown = [name for name in wanted.values() if name not in fields]
         if unknown:
             raise UsageError(f"--columns: the header has no '{unknown[0]}', it has {fields}.")
-        names = list(columns or (f for f in fields if f.lower() not in TIMES))
-        taken = [fields.index(name) for name in names]
+        names = [c if c == name else c.partition("=")[2].strip() for c, name in wanted.items()]
+        taken = [fields.index(name) for name in wanted.values()]
 
     def chunks() -> Iterator[NDArray[np.float32]]:
         if body:

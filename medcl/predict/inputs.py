@@ -86,7 +86,7 @@ def indexed(
             workers=workers,
             key_file=key_file,
             patient_from=_facts(run).get("patient_from") if inside else None,
-            reader=told(run) if reader is None else {**(told(run) or {}), **reader},
+            reader=_over(told(run), reader),
         )
         if data is not None:
             _add_columns(out / ITEMS, data / ITEMS)
@@ -138,6 +138,18 @@ def told(run: Run | Study) -> dict[str, Any] | None:
     if data is None or not (data / "private" / "archive.json").is_file():
         return None
     return reader_settings(data / "private")
+
+
+def _over(
+    own: Mapping[str, Any] | None, given: Mapping[str, Any] | None
+) -> Mapping[str, Any] | None:
+    """What is said of new files counts before what the run's own were said to be.
+
+    What was said of single files (``reader.files``) would count before it, and is of others.
+    """
+    if given is None:
+        return own
+    return {name: value for name, value in (own or {}).items() if name != "files"} | {**given}
 
 
 def _files(record: Path) -> list[Path]:

@@ -12,7 +12,7 @@ from medcl.errors import MedclError
 from medcl_biosignals.gaps import runs
 from medcl_biosignals.vocabulary import Band
 
-_NOTCH_Q = 30.0  # centre frequency over width: 1.7 Hz at 50 Hz
+NOTCH_Q = 30.0  # centre frequency over width: 1.7 Hz at 50 Hz
 
 
 def clean(
@@ -92,8 +92,8 @@ def notched(x: np.ndarray, fs: float, mains: float | None) -> np.ndarray:
     if mains <= 0:
         raise MedclError(f"prepare.notch = {mains:g} is no frequency: give 50 or 60 (Hz).")
     for frequency in np.arange(mains, 0.45 * fs, mains):
-        b, a = sp.iirnotch(frequency, _NOTCH_Q, fs=fs)
-        pad = min(int(_NOTCH_Q * fs / mains), x.shape[-1] - 1)
+        b, a = sp.iirnotch(frequency, NOTCH_Q, fs=fs)
+        pad = min(int(NOTCH_Q * fs / mains), x.shape[-1] - 1)
         x = np.asarray(sp.filtfilt(b, a, x, axis=-1, padlen=pad), dtype=np.float32)
     return x
 

@@ -1,9 +1,10 @@
 """Windows of a signal that is still being recorded: causal, in constant memory.
 
 The batch pipeline (`medcl_biosignals.prepare`) filters forwards and backwards, which needs the
-future. Here the same Butterworth band-pass runs forwards alone and keeps its state from chunk to
-chunk, so waves come late by a few tens of milliseconds and are not quite the same: embeddings of a
-stream resemble those of the file, and are equal to those of any other cutting of the same stream.
+future. Here the same notch and Butterworth band-pass of each channel's kind run forwards alone and
+keep their state from chunk to chunk, so waves come late by a few tens of milliseconds and are not
+quite the same: embeddings of a stream resemble those of the file, and are equal to those of any
+other cutting of the same stream.
 Resampling is the same linear-phase filter as in the batch pipeline; it waits for the ten samples
 (at the slower of the two rates) that it looks ahead.
 """
@@ -19,38 +20,61 @@ from numpy.typing import NDArray
 from scipy import signal as sp
 
 from medcl.errors import UsageError
+from medcl_biosignals.filters import NOTCH_Q
 from medcl_biosignals.leads import canonical, choose
-from medcl_biosignals.vocabulary import vocabulary
+from medcl_biosignals.readers.columns import roles
+from medcl_biosignals.readers.contract import BadSignal, Settings
+from medcl_biosignals.readers.measures import known_unit
+from medcl_biosignals.scan import settings_of
+from medcl_biosignals.vocabulary import Band, camera, vocabulary
 
 Floats = NDArray[np.float64]
 _HALF = 10  # samples of the slower rate to either side, as scipy.signal.resample_poly
 
 
 class Filter:
-    """A causal Butterworth band-pass of order 3 over (C, n) chunks, at rest on zero."""
+    """Causal filters over (C, n) chunks, one a channel, at rest on zero."""
 
-    def __init__(self, channels: int, fs: float, band: tuple[float, float] | None) -> None:
-        self.sos = None if band is None else band_pass(fs, band)
-        sections = 0 if self.sos is None else len(self.sos)
-        self.state = np.zeros((sections, channels, 2))
+    def __init__(self, sections: Sequence[Floats]) -> None:
+        """``sections``: of each channel (S, 6) second-order sections; none leave it as it is."""
+        self.sos = tuple(sections)
+        self.state = [np.zeros((len(sos), 2)) for sos in sections]
 
     def push(self, x: Floats) -> Floats:
         """(C, n) → (C, n)."""
-        if self.sos is None or not x.shape[1]:
+        if not x.shape[1]:
             return x
-        y, self.state = sp.sosfilt(self.sos, x, axis=1, zi=self.state)
-        return np.asarray(y)
+        y = x.copy()
+        for c, sos in enumerate(self.sos):
+            if len(sos):
+                y[c], self.state[c] = sp.sosfilt(sos, x[c], zi=self.state[c])
+        return y
+
+
+def sections(fs: float, band: Band, mains: float | None) -> Floats:
+    """Those of a notch and its harmonics, and of a band-pass: (S, 6)."""
+    notches = [] if mains is None else notch(fs, mains)
+    passed = [] if band is None else [band_pass(fs, band)]
+    return np.concatenate([np.zeros((0, 6)), *notches, *passed])
+
+
+def notch(fs: float, mains: float) -> list[Floats]:
+    """What takes the mains and its harmonics out, as `medcl_biosignals.filters.notched` does."""
+    if mains <= 0:
+        raise UsageError(f"prepare.notch = {mains:g} is no frequency: give 50 or 60 (Hz).")
+    found = (sp.iirnotch(f, NOTCH_Q, fs=fs) for f in np.arange(mains, 0.45 * fs, mains))
+    return [np.concatenate([b, a])[None] for b, a in found]
 
 
 def band_pass(fs: float, band: tuple[float, float]) -> Floats:
-    """Second-order sections; the upper edge is dropped where the signal is too slow to have it."""
+    """Second-order sections; an edge is dropped where the signal is too slow to have it."""
     low, high = band
     if not 0 <= low < high or low >= fs / 2:
         raise UsageError(f"prepare.band = {band} is no pass-band of a signal at {fs:g} Hz.")
+    if high >= 0.45 * fs:
+        return sp.butter(3, low, "highpass", fs=fs, output="sos") if low > 0 else np.zeros((0, 6))
     if low == 0:
         return sp.butter(3, high, "lowpass", fs=fs, output="sos")
-    if high >= 0.45 * fs:
-        return sp.butter(3, low, "highpass", fs=fs, output="sos")
     return sp.butter(3, (low, high), "bandpass", fs=fs, output="sos")
 
 
@@ -101,7 +125,7 @@ class SignalStream:
         slots: Sequence[int | None],
         fs: float,
         to: float,
-        band: tuple[float, float] | None,
+        filters: Sequence[Floats],
         length: int,
         stride: int,
     ) -> None:
@@ -109,7 +133,7 @@ class SignalStream:
         self.present = [slot is not None for slot in slots]
         self.fs, self.to, self.length, self.stride = fs, to, length, stride
         channels = sum(self.present)
-        self.filter, self.resampler = Filter(channels, fs, band), Resampler(channels, fs, to)
+        self.filter, self.resampler = Filter(filters), Resampler(channels, fs, to)
         self.offset = np.full((channels, 1), np.nan)  # each channel's first value
         self.last = np.zeros((channels, 1))
         self.lost = np.zeros((channels, 0), dtype=bool)  # of inputs that outputs are to come of
@@ -181,7 +205,12 @@ class SignalStream:
 
 
 def stream(
-    names: Sequence[str], fs: float, *, prepare: Mapping[str, Any], dataset: Mapping[str, Any]
+    names: Sequence[str],
+    fs: float,
+    *,
+    prepare: Mapping[str, Any],
+    dataset: Mapping[str, Any],
+    reader: Mapping[str, Any] | None = None,
 ) -> SignalStream:
     """The causal counterpart of a recipe's ``prepare`` and ``dataset``.
 
@@ -189,10 +218,13 @@ def stream(
     tells bad windows.
 
     Args:
-        names: of the channels, as recorded.
-        fs: their sampling rate in Hz.
+        names: of what comes side by side, as recorded. Times, counters and what else is no signal
+            by its name are left out, as in a table.
+        fs: its sampling rate in Hz.
         prepare: the recipe's section.
         dataset: the recipe's section.
+        reader: what the run's index was told of its files; of it ``columns`` counts if the stream
+            has all of them, and ``vocabulary``.
 
     Raises:
         UsageError: if no channel is one of the recipe's, or the windows need what is yet to come:
@@ -204,8 +236,11 @@ def stream(
             "dataset.kind=window and dataset.scale=window."
         )
     leads = prepare["leads"]
-    slots = choose([canonical(name) for name in names], leads or ("*",) * prepare["channels"])
-    if all(slot is None for slot in slots):
+    known = vocabulary((reader or {}).get("vocabulary"))
+    signals = _signals(names, reader or {})
+    called = [canonical(name, known) for name in camera([name for _, name, _ in signals])]
+    picked = choose(called, leads or ("*",) * prepare["channels"])
+    if all(pick is None for pick in picked):
         raise UsageError(
             f"None of the recipe's channels ({', '.join(leads or ())}) is among those of the "
             f"stream ({', '.join(names)}). Name them with --columns."
@@ -215,12 +250,25 @@ def stream(
     stride = max(round(float(dataset["stride"]) * to), 1)
     if stride > length:
         raise UsageError("dataset.stride must not exceed dataset.seconds in a stream.")
-    known = vocabulary()
-    kinds = {known.kind(canonical(names[slot])) for slot in slots if slot is not None}
-    bands = {known.band(prepare["band"], kind, fs) for kind in kinds}
-    if len(bands) > 1:
+    filters = []
+    for pick in picked:
+        if pick is not None:
+            kind = known.kind(called[pick], known_unit(signals[pick][2]))
+            band = known.band(prepare["band"], kind, fs)
+            filters.append(sections(fs, band, prepare["notch"]))
+    slots = [None if pick is None else signals[pick][0] for pick in picked]
+    return SignalStream(slots, fs, to, filters, length, stride)
+
+
+def _signals(names: Sequence[str], reader: Mapping[str, Any]) -> tuple[tuple[int, str, str], ...]:
+    """(position, name, unit) of what is a signal, told as in a table with these columns."""
+    told = settings_of({k: v for k, v in reader.items() if k in ("columns", "vocabulary")})
+    if not set(told.columns) <= set(names):  # of files of another form
+        told = Settings(vocabulary=told.vocabulary)
+    try:
+        return roles(names, [True] * len(names), [False] * len(names), told).channels
+    except BadSignal:
         raise UsageError(
-            "A stream has one pass-band for all channels, and those of the recipe are of several "
-            "kinds: set prepare.band to (low, high) in Hz."
-        )
-    return SignalStream(slots, fs, to, bands.pop(), length, stride)
+            f"No column of the stream is a signal by its name ({', '.join(names)}). Give --columns "
+            "with the names of channels, or NAME=CHANNEL, such as value=PPG."
+        ) from None

@@ -283,6 +283,124 @@ def test_a_stream_refuses_what_it_would_not_heed(
     assert "cannot be followed" in str(done.exception), "the file is not there"
 
 
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--columns", "PPG"], "--columns"),
+        (["--format", "csv"], "--format"),
+        (["--wait", "10", "--columns", "PPG"], "--columns, --wait"),
+    ],
+)
+def test_recordings_refuse_what_is_for_streams(
+    run: Run, sample: Path, tmp_path: Path, options: list[str], named: str
+) -> None:
+    asked = [
+        "predict",
+        str(run.path),
+        str(sample / "223.hea"),
+        "--out",
+        str(tmp_path / "p.parquet"),
+    ]
+    done = CliRunner().invoke(app, [*asked, *options])
+    assert isinstance(done.exception, UsageError)
+    assert str(done.exception).startswith(f"{named}: for a stream alone")
+
+
+def test_recordings_that_do_not_say_their_rate_or_channel(
+    run: Run, key: Path, sample: Path, tmp_path: Path
+) -> None:
+    x, _, _ = recording(sample)
+    (tmp_path / "bare.csv").write_text("\n".join(f"{value:.4f}" for value in x[0]) + "\n")
+    asked = ["predict", str(run.path), str(tmp_path / "bare.csv"), "--key-file", str(key)]
+    windows = {}
+    for name, options in {
+        "": [],
+        "slow": ["--fs", "360"],
+        "fast": ["--fs", "720"],
+        "set": ["-s", "reader.fs=720", "-s", "dataset.stride=2", "-s", "reader.columns.1=MLII"],
+    }.items():
+        out = tmp_path / f"p{name}.parquet"
+        done = CliRunner().invoke(app, [*asked, "--out", str(out), *options])
+        if not name:
+            assert "reader.fs" in str(done.exception)
+            continue
+        assert done.exit_code == 0, done.exception
+        windows[name] = len(pl.read_parquet(out))
+    assert windows == {"slow": 15, "fast": 7, "set": 14}
+    for wrong, said in (("reader.fz=1", "Unknown key 'reader.fz'"), ("reader=1", "a section")):
+        done = CliRunner().invoke(app, [*asked, "--out", str(tmp_path / "w.parquet"), "-s", wrong])
+        assert said in str(done.exception)
+    with pytest.raises(UsageError, match="is an index"):
+        predict(run, [run.data], tmp_path / "i.parquet", settings=["reader.fs=1"])
+
+
+def test_what_is_said_of_new_files_counts_before_what_the_runs_were() -> None:
+    from medcl.predict.inputs import _over
+
+    own = {"fs": 32, "columns": {"hr": "PPG"}, "files": {"*.csv": {"fs": 64}}}
+    assert _over(own, None) == own
+    assert _over(own, {"fs": 100}) == {"fs": 100, "columns": {"hr": "PPG"}}
+    assert _over(None, {"fs": 100}) == {"fs": 100}
+
+
+def test_a_streams_channels_are_told_and_filtered_as_those_of_files() -> None:
+    prepare = {"leads": ("*", "*", "*"), "fs": 64.0, "band": "kind", "notch": 10.0}
+    dataset = {"kind": "window", "scale": "window", "seconds": 4.0, "stride": 4.0}
+    x = np.random.default_rng(0).normal(size=(3, 64 * 12)).cumsum(axis=1)
+
+    def windows(names: list[str], x: np.ndarray, **reader: object) -> np.ndarray:
+        return stream(names, 64.0, prepare=prepare, dataset=dataset, reader=reader).push(x)[1]
+
+    def filtered(line: np.ndarray, *band: float) -> np.ndarray:
+        for mains in (10.0, 20.0):
+            line = sp.lfilter(*sp.iirnotch(mains, 30.0, fs=64.0), line)
+        low, high = band
+        kind, edge = ("lowpass", high) if low == 0 else ("bandpass", band)
+        return sp.sosfilt(sp.butter(3, edge, kind, fs=64.0, output="sos"), line)
+
+    bands = ((0.5, 8.0), (0.0, 20.0), (0.05, 1.0))
+    want = np.stack([filtered(line - line[0], *b) for line, b in zip(x, bands, strict=True)])
+    want = want.reshape(3, 3, 256).transpose(1, 0, 2)
+    want = want - want.mean(axis=-1, keepdims=True)
+    want = want / want.std(axis=-1, keepdims=True)
+    mixed = windows(["PLETH", "ACC-x [g]", "RESP"], x)
+    np.testing.assert_allclose(mixed, want, atol=1e-4)
+
+    beside = np.concatenate([np.arange(x.shape[1])[None] / 64, np.ones_like(x[:1]), x])
+    times = windows(["Time [s]", "sample", "PLETH [NU]", "ACC-x [g]", "RESP"], beside)
+    np.testing.assert_array_equal(times, mixed)
+    camera = windows(["R", "G", "B"], x)
+    np.testing.assert_array_equal(camera, windows(["PPG-red", "PPG-green", "PPG-blue"], x))
+    own = {"PPG": {"names": {"PPG-green": ["diode one"]}}}
+    told = windows(["diode one", "wrist", "RESP"], x, vocabulary=own)
+    np.testing.assert_array_equal(told[:, 0], mixed[:, 0])
+    columns = {"hr": "PLETH", "y": "ACC-x"}
+    mapped = windows(["hr", "RESP", "y"], x[[0, 2, 1]], columns=columns)
+    np.testing.assert_array_equal(mapped[:, :2], mixed[:, :2])
+    assert not mapped[:, 2].any(), "columns that are not named are not read"
+    other = windows(["PLETH", "ACC-x", "RESP"], x, columns=columns)
+    np.testing.assert_array_equal(other, mixed)  # files of another form were meant
+    with pytest.raises(UsageError, match="NAME=CHANNEL"):
+        windows(["time", "label", "fold"], x)
+
+
+def test_columns_of_a_stream_can_be_given_other_names(
+    run: Run, sample: Path, tmp_path: Path
+) -> None:
+    x, names, fs = recording(sample)
+    at = [names.index("MLII"), names.index("V5")]
+    follow(run, written(x, names, tmp_path / "x.csv"), tmp_path / "known", fs=fs, wait=0)
+    named = written(x[at], ["hr", "a=b"], tmp_path / "y.csv")
+    asked = ["predict", str(run.path), "--follow", str(named), "--fs", "360", "--wait", "0"]
+    columns = ["--columns", "hr=MLII, a=b"]  # a name that is there counts as it is
+    done = CliRunner().invoke(app, [*asked, *columns, "--out", str(tmp_path / "told")])
+    assert done.exit_code == 0, done.exception
+    told, known = ((tmp_path / n).read_text().splitlines() for n in ("told", "known"))
+    assert len(told) == len(known) > 10
+    done = CliRunner().invoke(app, [*asked, "--columns", "no=MLII"])
+    assert "the header has no 'no'" in str(done.exception)
+
+
 def test_what_is_not_known_is_null_in_a_stream(
     run: Run, sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

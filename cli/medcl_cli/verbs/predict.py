@@ -8,7 +8,6 @@ from typing import Annotated, Literal
 import typer
 
 from medcl_cli import show
-from medcl_cli.verbs.pretrain import Settings
 
 
 def predict(
@@ -27,17 +26,34 @@ def predict(
         Path | None,
         typer.Option(help="Predict a signal while it is written: a file that grows, or - (stdin)."),
     ] = None,
-    fs: Annotated[float | None, typer.Option(help="Stream: samples a second.")] = None,
+    fs: Annotated[
+        float | None,
+        typer.Option(help="Samples a second: of a stream, or of recordings that do not say it."),
+    ] = None,
     columns: Annotated[
-        str | None, typer.Option(help="Stream: names of the channels, comma-separated.")
+        str | None,
+        typer.Option(help="Stream: its channels, comma-separated; or COLUMN=CHANNEL."),
     ] = None,
     format: Annotated[
-        Literal["csv", "f32"], typer.Option(help="Stream: lines of numbers, or raw float32.")
-    ] = "csv",
+        Literal["csv", "f32"] | None,
+        typer.Option(help="Stream: lines of numbers, or raw float32.", show_default="csv"),
+    ] = None,
     wait: Annotated[
-        float, typer.Option(help="Stream: seconds without new samples after which a file is over.")
-    ] = 10.0,
-    settings: Settings = None,
+        float | None,
+        typer.Option(
+            help="Stream: seconds without new samples after which a file is over.",
+            show_default="10",
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            "-s",
+            help="Recordings: dataset.key=value over the recipe's; reader.key=value, what the "
+            "files do not say, as of medcl index.",
+        ),
+    ] = None,
     embeddings: Annotated[bool, typer.Option(help="Keep the embeddings too.")] = True,
     paths: Annotated[
         bool, typer.Option(help="Name the recordings. A path may identify a person.")
@@ -87,8 +103,8 @@ def predict(
             out,
             fs=fs,
             columns=names,
-            format=format,
-            wait=wait,
+            format=format or "csv",
+            wait=10.0 if wait is None else wait,
             task=task,
             embeddings=embeddings,
             device=device,
@@ -99,6 +115,14 @@ def predict(
 
     if not records or out is None:
         raise UsageError("Give recordings and --out TABLE.parquet, or --follow FILE.")
+    of_streams = {"--columns": columns, "--format": format, "--wait": wait}
+    if needless := [option for option, value in of_streams.items() if value is not None]:
+        raise UsageError(
+            f"{', '.join(needless)}: for a stream alone (--follow), so leave it out. What files do "
+            "not say is given as to medcl index: --set reader.columns.2=PPG."
+        )
+    if fs is not None:
+        settings = [f"reader.fs={fs:g}", *(settings or ())]
     made = predict_files(
         opened(run),
         records,
