@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import log_expit, log_softmax
 
-from medcl.evaluate.metrics import Floats
+from medcl.evaluate.metrics import Counted, Floats
 
 BINS = 15
 
@@ -50,6 +50,19 @@ def reliability(confidence: Floats, right: NDArray[np.bool_], bins: int = BINS) 
         mean = np.bincount(place, weights=confidence, minlength=bins) / samples
         share = np.bincount(place, weights=right, minlength=bins) / samples
     return Reliability(mean, share, samples)
+
+
+def expected_error(
+    confidence: Floats, right: NDArray[np.bool_], weight: Counted, bins: int = BINS
+) -> NDArray[np.float64]:
+    """`Reliability.error` under weights, for intervals: (R,).
+
+    Few samples make it large, since every bin then errs by chance; so do resamples, a little.
+    """
+    place = np.minimum((np.asarray(confidence) * bins).astype(np.int64), bins - 1)
+    gaps = weight.by_row(place, bins, right - np.asarray(confidence))
+    total = weight.total(np.ones(len(place)))
+    return np.asarray(np.abs(gaps).sum(0) / total, np.float64)
 
 
 def temperature(scores: Floats, truth: NDArray, *, low: float = 0.05, high: float = 20.0) -> float:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -120,7 +121,8 @@ def evaluate(
     Args:
         path: of ``medcl finetune``.
         by: columns of the index to make groups by; None for the site and every column that has
-            two to twelve values, or is an age, and a group that is large enough to be measured.
+            two to twelve values, or is an age, and a group that is large enough to be measured;
+            counts and grades among the labels (numbers of more than two values) are left out.
         corruptions: of `medcl.evaluate.corruptions.CORRUPTIONS`; none to leave them out.
         attack: whether to try FGSM and PGD.
         limit: test samples that corruptions and attacks are tried on at most, drawn evenly from
@@ -207,12 +209,7 @@ def _columns(
     learnt = {study.result.label, f"{LABEL}{study.result.label}"}
     columns = ["site", *index.fields, *(c for c in table.columns if c.startswith(LABEL))]
     if by is None:
-        few = {c: table[c].drop_nulls().n_unique() for c in columns}
-        chosen = [
-            c
-            for c in columns
-            if c not in learnt and (2 <= few[c] <= MOST or c.lower().split(".")[-1] == "age")
-        ]
+        chosen = [c for c in columns if c not in learnt and _grouping(table[c])]
     else:
         known = [*columns, *(c.removeprefix(LABEL) for c in columns)]
         for name in by:
@@ -223,6 +220,15 @@ def _columns(
     item = dict(zip(samples.ids, samples.items, strict=True))
     at = [row[item[key]] for key in ids]
     return {c.removeprefix(LABEL): table[c][at].to_list() for c in chosen}
+
+
+def _grouping(column: pl.Series) -> bool:
+    """Whether a column says what kind of person or site it was, as far as can be seen."""
+    few = column.drop_nulls().n_unique()
+    if column.name.lower().split(".")[-1] == "age":
+        return True
+    counted = column.name.startswith(LABEL) and column.dtype.is_numeric()
+    return few == 2 if counted else 2 <= few <= MOST
 
 
 def _judged(

@@ -134,7 +134,7 @@ class FinetuneResult:
             rows.append([f"{called}, threshold of validation", show(interval), "–"])
         for name, called in (("ece", "calibration error"), ("ece_scaled", "… after scaling")):
             if name in self.figures.calibration:
-                rows.append([called, f"{self.figures.calibration[name]:.3f}", "–"])
+                rows.append([called, show(self.figures.calibration[name]), "–"])
         return ["measure", "pooled [95%]", "by fold: mean ± SD"], rows
 
     def by_class(self) -> tuple[list[str], list[list[str]]]:
@@ -178,6 +178,10 @@ def _figures(raw: dict[str, Any]) -> Figures:
         | {
             "metrics": _interval(raw["metrics"]),
             "thresholded": _interval(raw["thresholded"]),
+            "calibration": {
+                name: Interval(**value) if isinstance(value, dict) else Interval(value, None, None)
+                for name, value in raw["calibration"].items()  # a study's before it had intervals
+            },
             "classes": [Class(**c | {"metrics": _interval(c["metrics"])}) for c in raw["classes"]],
             "folds": {name: Spread(**value) for name, value in raw["folds"].items()},
             "reliability": [tuple(row) for row in raw["reliability"]],

@@ -56,7 +56,8 @@ class Figures:
         confusion: rows are the truth; summed over repeats.
         thresholded: of two classes: what comes of the threshold chosen on validation patients.
         folds: each fold measured by itself, as published tables do.
-        calibration: expected calibration error as it is, and after temperature scaling.
+        calibration: expected calibration error as it is (``ece``), and after temperature scaling
+            (``ece_scaled``).
         reliability: confidence, share right and count of each bin, after scaling.
     """
 
@@ -65,7 +66,7 @@ class Figures:
     confusion: list[list[int]]
     thresholded: dict[str, Interval]
     folds: dict[str, Spread]
-    calibration: dict[str, float]
+    calibration: dict[str, Interval]
     reliability: list[tuple[float, float, int]]
 
 
@@ -92,7 +93,7 @@ def figures(
     chance = np.concatenate([probabilities(found.kind, fold.scores) for fold in made])
     over = resampled(chance)
     names = [name for name in over.values if not name.startswith("class_")]
-    errors, bins = _calibration(found, made)
+    errors, bins = _calibration(found, patients, made, resamples, seed)
     return Figures(
         metrics={name: over.interval(name) for name in names},
         classes=_per_class(found, patients, np.unique(rows), over),
@@ -205,30 +206,43 @@ def _by_fold(found: Truth, made: Sequence[Predicted]) -> dict[str, Spread]:
 
 
 def _calibration(
-    found: Truth, made: Sequence[Predicted]
-) -> tuple[dict[str, float], list[tuple[float, float, int]]]:
+    found: Truth, patients: NDArray, made: Sequence[Predicted], resamples: int, seed: int
+) -> tuple[dict[str, Interval], list[tuple[float, float, int]]]:
     if found.kind not in CALIBRATED:
         return {}, []
     errors = {}
-    curve = None
     for name, scaled in (("ece", False), ("ece_scaled", True)):
-        sure, right = [], []
-        for fold in made:
-            chance = probabilities(found.kind, fold.scores, fold.temperature if scaled else 1.0)
-            y = found.y[fold.rows]
-            if found.kind == "multilabel":
-                known = np.isfinite(y)
-                sure.append(chance[known])
-                right.append(y[known] == 1)
-            else:
-                sure.append(chance.max(1))
-                right.append(chance.argmax(1) == y)
-        curve = calibration.reliability(np.concatenate(sure), np.concatenate(right))
-        errors[name] = curve.error
-    assert curve is not None
+        sure, right, whose = _sureness(found, patients, made, scaled)
+
+        def measured(weight: Counted, sure: NDArray = sure, right: NDArray = right) -> Measures:
+            return {"ece": calibration.expected_error(sure, right, weight)}
+
+        over = bootstrap(measured, whose, resamples=resamples, seed=seed)
+        errors[name] = over.interval("ece")
+    curve = calibration.reliability(sure, right)
     bins = [
         (float(c), float(r), int(n))
         for c, r, n in zip(curve.confidence, curve.right, curve.samples, strict=True)
         if n
     ]
     return errors, bins
+
+
+def _sureness(
+    found: Truth, patients: NDArray, made: Sequence[Predicted], scaled: bool
+) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray]:
+    """Of every prediction: its probability, whether it came true, and whose it is."""
+    sure, right, whose = [], [], []
+    for fold in made:
+        chance = probabilities(found.kind, fold.scores, fold.temperature if scaled else 1.0)
+        y = found.y[fold.rows]
+        if found.kind == "multilabel":
+            known = np.isfinite(y)
+            sure.append(chance[known])
+            right.append(y[known] == 1)
+            whose.append(patients[fold.rows][known.nonzero()[0]])
+        else:
+            sure.append(chance.max(1))
+            right.append(chance.argmax(1) == y)
+            whose.append(patients[fold.rows])
+    return np.concatenate(sure), np.concatenate(right), np.concatenate(whose)

@@ -49,7 +49,8 @@ def of_study(
     figures = [(result.metric_names[measure], show(result.figures.metrics[measure]))]
     calibration = result.figures.calibration
     if calibration:
-        error = f"{calibration['ece']:.3f}, scaled by temperature {calibration['ece_scaled']:.3f}"
+        as_it_is, scaled = show(calibration["ece"]), show(calibration["ece_scaled"])
+        error = f"{as_it_is}, scaled by temperature {scaled}"
         figures.append(("expected calibration error", error))
     cautions = list(result.notes)
     if isinstance(found, Evaluation):

@@ -111,7 +111,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"figure": figure, "share": share}
+    made.filters |= {"figure": figure, "share": share, "show": show}
     made.tests["absent"] = lambda value: isinstance(value, Absent)
     return made
 

@@ -106,7 +106,7 @@ def _study(path: Path) -> Column:
     figures = {result.metric_names[n]: show(i) for n, i in result.figures.metrics.items()}
     error = result.figures.calibration.get("ece_scaled")
     if error is not None:
-        figures["calibration error after scaling"] = f"{error:.3f}"
+        figures["calibration error after scaling"] = show(error)
     return Column(path.name, facts, figures, plots.reliability(result.figures.reliability))
 
 

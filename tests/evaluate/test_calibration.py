@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from medcl.evaluate.calibration import reliability, temperature, threshold
+from medcl.evaluate.calibration import expected_error, reliability, temperature, threshold
 from medcl.evaluate.metrics import Counted, once
 from medcl.evaluate.survival import concordance
 
@@ -17,6 +17,16 @@ def test_the_error_is_the_weighted_gap_of_the_bins() -> None:
     curve = reliability(np.array([0.95, 0.91, 0.15, 1.0]), np.array([1, 0, 0, 1], bool), bins=10)
     # Bin 9: confidence 0.9533, right 2/3, three samples; bin 1: 0.15, 0, one sample.
     assert curve.error == pytest.approx(0.75 * (0.95333333 - 2 / 3) + 0.25 * 0.15)
+
+
+def test_the_error_under_weights_is_that_of_repeated_samples() -> None:
+    sure, right = RNG.uniform(0.3, 1, 60), RNG.random(60) < 0.6
+    whose = np.repeat(np.arange(6), 10)
+    counts = np.array([[1, 2], [1, 0], [1, 1], [1, 0], [1, 3], [1, 0]], np.float32)
+    got = expected_error(sure, right, Counted(whose, counts))
+    assert got[0] == pytest.approx(reliability(sure, right).error, rel=1e-5)
+    drawn = np.concatenate([np.flatnonzero(whose == p) for p in (0, 0, 2, 4, 4, 4)])
+    assert got[1] == pytest.approx(reliability(sure[drawn], right[drawn]).error, rel=1e-5)
 
 
 def test_a_temperature_mends_what_is_too_sure() -> None:

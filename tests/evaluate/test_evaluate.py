@@ -14,7 +14,7 @@ from medcl import recipe as recipes
 from medcl.archive.index import build
 from medcl.errors import UsageError
 from medcl.evaluate.embeddings import evenly
-from medcl.evaluate.evaluate import evaluate
+from medcl.evaluate.evaluate import _grouping, evaluate
 from medcl.finetune.finetune import finetune, opened
 from medcl.run import Run
 from medcl_cli.main import app
@@ -47,6 +47,22 @@ def test_a_clean_study_is_questioned(study: Path) -> None:
     columns, rows = made.corruption_table()
     assert columns == ["corruption", "as it is", *"12345"]
     assert len(rows) == 2
+
+
+def test_counts_among_the_labels_are_no_groups() -> None:
+    """A rhythm or a sex is one, how many ectopic beats somebody had is not."""
+    table = pl.DataFrame(
+        {
+            "label.sex": [0, 1, 1],
+            "label.beats_F": [0, 3, 7],
+            "label.rhythm": ["AF", "N", "N"],
+            "label.age": [50, 60, 70],
+            "slices": [20, 30, 40],
+            "vendor": ["A", "A", "A"],
+        }
+    )
+    grouping = [c for c in table.columns if _grouping(table[c])]
+    assert grouping == ["label.sex", "label.rhythm", "label.age", "slices"]
 
 
 def test_groups_come_from_the_index(study: Path) -> None:

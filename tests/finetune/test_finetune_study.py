@@ -16,6 +16,7 @@ import torch
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, roc_auc_score
 
 from medcl.errors import MedclError, UsageError
+from medcl.evaluate.calibration import reliability
 from medcl.finetune import training
 from medcl.finetune.result import FinetuneResult
 from medcl.finetune.study import study
@@ -60,11 +61,28 @@ def test_figures_are_those_of_the_pooled_predictions(work: Work) -> None:
     by_fold = frame.with_columns(right.alias("right")).group_by("fold").agg(pl.col("right").mean())
     assert result.figures.folds["accuracy"].mean == pytest.approx(by_fold["right"].mean())
     assert FinetuneResult.load(work.out) == result
+    error = result.figures.calibration["ece"]
+    curve = reliability(np.where(predicted == 1, score, 1 - score), truth == predicted)
+    assert error.value == pytest.approx(curve.error, abs=1e-6)
+    assert None not in (error.low, error.high)
+    assert 0 <= error.low < error.high < 1  # type: ignore[operator]
     assert "better than chance" in result.verdict()
     assert np.sum(result.figures.confusion) == 92
     instances = pl.read_parquet(next(work.out.glob("folds/*/instances.parquet")))
     sums = instances.group_by("id").agg(pl.col("score.0").sum())["score.0"]
     assert np.allclose(sums, 1, atol=1e-5), "attention sums to one in a bag"
+
+
+def test_a_study_whose_calibration_has_no_interval_is_read(work: Work, tmp_path: Path) -> None:
+    """As they were written before it had one."""
+    run(work)
+    raw = json.loads((work.out / "finetune.json").read_text())
+    errors = {name: i["value"] for name, i in raw["figures"]["calibration"].items()}
+    raw["figures"]["calibration"] = errors
+    (tmp_path / "finetune.json").write_text(json.dumps(raw))
+    read = FinetuneResult.load(tmp_path)
+    assert {n: i.value for n, i in read.figures.calibration.items()} == errors
+    assert any("calibration error" in row[0] for row in read.table()[1])
 
 
 def test_a_killed_study_goes_on_and_ends_equal(work: Work, tmp_path: Path) -> None:
