@@ -65,7 +65,7 @@ def indexed(
             )
         yield index
         return
-    wanted = [path for record in records for path in _files(record.absolute())]
+    wanted = _wanted(records)
     base = _base(run, wanted)
     inside = base == _archive(run)
     data = _data(run)
@@ -111,8 +111,7 @@ def assigned(run: Run | Study, records: Sequence[Path]) -> bool:
     by_path = facts.get("patient_from") is not None
     if _is_index(records) or (facts.get("table") is None and not by_path):
         return False
-    wanted = [path for record in records for path in _files(record.absolute())]
-    return not by_path or _base(run, wanted) != _archive(run)
+    return not by_path or _base(run, _wanted(records)) != _archive(run)
 
 
 def _is_index(records: Sequence[Path]) -> bool:
@@ -152,6 +151,13 @@ def _over(
     return {name: value for name, value in (own or {}).items() if name != "files"} | {**given}
 
 
+def _wanted(records: Sequence[Path]) -> list[Path]:
+    """The files and folders that were named; what lies in one of the folders comes with it."""
+    named = dict.fromkeys(path for record in records for path in _files(record.absolute()))
+    folders = {path for path in named if path.is_dir()}
+    return [path for path in named if folders.isdisjoint(path.parents)]
+
+
 def _files(record: Path) -> list[Path]:
     if record.is_dir():
         return [record]
@@ -172,11 +178,14 @@ def _escaped(name: str) -> str:
 
 
 def _base(run: Run | Study, paths: Sequence[Path]) -> Path:
-    """Where keys of records begin: the run's archive if all lie in it, else what they share."""
+    """Where keys of records begin: the run's archive if all lie in it, else what they share.
+
+    A folder by itself is taken for a copy of the archive: that is how who is in it is recognised.
+    """
     archive = _archive(run)
     if archive is not None and all(path.is_relative_to(archive) for path in paths):
         return archive
-    return Path(os.path.commonpath([path.parent for path in paths]))
+    return Path(os.path.commonpath([path if path.is_dir() else path.parent for path in paths]))
 
 
 def _archive(run: Run | Study) -> Path | None:

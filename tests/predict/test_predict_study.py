@@ -130,6 +130,20 @@ def test_who_took_part_is_judged_by_the_fold_that_tested_them(home: Path, tmp_pa
     np.testing.assert_allclose(both["p.odd"], both["p"], atol=1e-5)
 
 
+def test_people_are_recognised_in_a_copy_of_the_archive(home: Path, tmp_path: Path) -> None:
+    """By the names of their records, which begin below the folder that was named."""
+    study = Study.open(home / "study")
+    copy = tmp_path / "elsewhere"
+    shutil.copytree(home / "archive", copy)
+    made = predict(study, [copy, copy / "p01.npy", copy], tmp_path / "p.parquet")
+    assert made.notes[0].startswith("40 of 40 patients took part in the study")
+    assert made.records == 40
+    assert {p.name for p in tmp_path.iterdir() if p.is_dir()} == {"elsewhere"}
+    assert sorted(p.name for p in copy.iterdir()) == sorted(
+        p.name for p in (home / "archive").iterdir()
+    )
+
+
 def test_where_every_model_learnt_from_somebody_it_is_said(home: Path, tmp_path: Path) -> None:
     """A study of one held-out split: its training patients are known to its only model."""
     study = Study.open(home / "split")
