@@ -252,14 +252,20 @@ def _npz_headings(path: Path) -> list[Heading]:
             )
             for name, rows in table.rows.items()
         ]
-    with np.load(path, allow_pickle=False) as held:
-        bag = _from_mapping({name: held[name] for name in held.files})
+    try:
+        with np.load(path, allow_pickle=False) as held:
+            bag = _from_mapping({name: held[name] for name in held.files})
+    except ValueError:
+        raise NoBag("no-features", "It holds objects or words, no features (I, F).") from None
     return [Heading(None, *bag.features.shape)]
 
 
 def _plain(value: Any) -> Scalar:
-    """A class of 0.0 or "1." is a whole number."""
-    number = float(value)
+    """A class of 0.0 or "1." is a whole number, a word is itself."""
+    try:
+        number = float(value)
+    except ValueError:
+        return str(value)
     return int(number) if number.is_integer() else number
 
 
@@ -281,6 +287,8 @@ def _npz_table(path: str) -> _Table:
         y = np.asarray(held["y"]) if "y" in held.files else None
     if features.ndim != 2 or bag.shape != (len(features),):
         raise NoBag("no-features", "X should be (N, F) and bag (N,).")
+    if not len(features):
+        raise NoBag("no-features", "It holds no instance.")
     names, code = np.unique(bag, return_inverse=True)
     if y is None:
         each = np.full(len(features), None, dtype=object)
@@ -316,6 +324,8 @@ def _csv_table(path: str) -> _Table | None:
     at, label = header.index("bag"), header.index("y")
     chosen = [n for n, name in enumerate(header) if name not in ("bag", "y", "instance")]
     features = np.array([[line[n] for n in chosen] for line in rows], dtype=np.float32)
-    y = np.array([float(line[label]) for line in rows])
+    if not rows:
+        raise NoBag("no-features", "It holds no instance.")
+    y = np.array([line[label] for line in rows])
     names, code = np.unique([line[at] for line in rows], return_inverse=True)
     return _Table(features, _rows(names.tolist(), code), y)

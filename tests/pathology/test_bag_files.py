@@ -127,6 +127,9 @@ def test_what_is_no_bag_is_said(tmp_path, opened, capsys):
     np.savez(root / "other.npz", images=np.zeros((2, 2)))
     (root / "notes.csv").write_text("name,age\na,3\n")
     (root / "broken.data").write_text("a,b,c\n")
+    (root / "empty.csv").write_text("bag,y,f1\n")
+    np.savez(root / "empty.npz", X=np.zeros((0, 8)), bag=np.zeros(0), y=np.zeros(0))
+    np.savez(root / "objects.npz", features=np.array([{}, 1], dtype=object))
     clam(root / "good.h5", features(2), np.zeros((2, 2)))
     index, _ = opened(root)
     assert index.items.height == 1
@@ -138,6 +141,9 @@ def test_what_is_no_bag_is_said(tmp_path, opened, capsys):
         "flat.h5": "no-features",
         "other.npz": "no-features",
         "broken.data": "no-features",
+        "empty.csv": "no-features",
+        "empty.npz": "no-features",
+        "objects.npz": "no-features",
     }
     assert "executed" not in capsys.readouterr().out
 
@@ -159,6 +165,18 @@ def test_a_table_of_bags(tmp_path, opened):
     _, prepared = opened(root)
     samples = dataset(prepared.items, prepared.arrays, kind="bag")
     assert sorted(samples.labels["y"].tolist()) == [0, 1]
+
+
+def test_classes_of_bags_may_be_words(tmp_path, opened):
+    root = tmp_path / "bags"
+    root.mkdir()
+    (root / "bags.csv").write_text("bag,y,f1,f2\nb1,benign,1,2\nb1,benign,3,4\nb2,tumour,5,6\n")
+    np.savez(
+        root / "bags.npz", X=np.ones((2, 2)), bag=np.arange(2), y=np.array(["benign", "tumour"])
+    )
+    _, prepared = opened(root)
+    samples = dataset(prepared.items, prepared.arrays, kind="bag")
+    assert sorted(samples.labels["y"].tolist()) == ["benign", "benign", "tumour", "tumour"]
 
 
 @pytest.mark.shared_data
