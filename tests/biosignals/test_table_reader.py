@@ -193,6 +193,16 @@ def _decimal_comma(x: np.ndarray) -> str:
     return text([[cell.replace(".", ",") for cell in row] for row in numbers(x)], ";")
 
 
+def _quoted_decimal_comma(x: np.ndarray) -> str:  # as PowerShell exports it in a German office
+    rows = [[f'"{cell.replace(".", ",")}"' for cell in row] for row in numbers(x)]
+    return text(rows, header='"time","PLETH","II"')
+
+
+def _comma_in_words(x: np.ndarray) -> str:
+    rows = [[*row, '"walking, slowly"'] for row in numbers(x)]
+    return text(rows, header="time,PLETH,II,activity")
+
+
 def _tabs(x: np.ndarray) -> str:
     return text(numbers(x), "\t")
 
@@ -266,7 +276,7 @@ def _long(x: np.ndarray) -> str:
 @pytest.mark.parametrize(
     "written",
     [
-        _plain, _decimal_comma, _tabs, _blanks, _preamble, _byte_order_mark, _units_in_names,
+        _plain, _decimal_comma, _quoted_decimal_comma, _comma_in_words, _tabs, _blanks, _preamble, _byte_order_mark, _units_in_names,
         _units_below, _milliseconds, _epoch_seconds, _epoch_microseconds, _iso, _german,
         _clock_past_midnight, _other_columns, _long,
     ],

@@ -189,6 +189,18 @@ def test_a_cut_flac_signal_is_one_reject(copy: Copy, scan: Scan, keep: float) ->
     assert list(records(rows)) == ["101"]
 
 
+@pytest.mark.parametrize(("record", "beyond"), [("101", 360), ("115", 360), ("101", 300)])
+def test_a_file_longer_than_the_header_says_is_noticed(
+    copy: Copy, scan: Scan, record: str, beyond: int
+) -> None:
+    root = copy(record)
+    header = root / f"{record}.hea"
+    header.write_text(header.read_text().replace("237600", str(237600 - beyond)))
+    found = records(scan(root))[record]
+    assert found.fields["samples"] == 237600 - beyond
+    assert ("longer-than-header" in found.findings) == (beyond >= 360)  # a second
+
+
 def test_flac_shorter_than_the_header_says(copy: Copy, scan: Scan) -> None:
     root = copy("115")
     text = (root / "115.hea").read_text()

@@ -68,6 +68,7 @@ def _frame(
     """The table with columns 1, 2, …; all text where ``kinds`` is None."""
     names = [f"column_{n + 1}" for n in range(found.width)]
     types = kinds or [pl.String] * found.width
+    quoted = found.decimal_comma and found.delimiter == ","  # "0,5","0,7": text until it is parted
     source: Path | io.BytesIO = path
     if found.encoding == "utf-16" or found.delimiter == " ":
         text = path.read_text(encoding=found.encoding, errors="replace")
@@ -75,15 +76,15 @@ def _frame(
             text = "\n".join(re.sub(r" +", " ", line.strip()) for line in text.splitlines())
         source = io.BytesIO(text.encode())
     try:
-        return pl.read_csv(
+        frame = pl.read_csv(
             source,
             separator=found.delimiter,
             has_header=False,
             new_columns=names,
-            schema=dict(zip(names, types, strict=True)),
+            schema=dict(zip(names, [pl.String] * found.width if quoted else types, strict=True)),
             skip_lines=found.skip,
             comment_prefix="#",
-            decimal_comma=found.decimal_comma,
+            decimal_comma=found.decimal_comma and not quoted,
             null_values=[*MISSING, *(word.upper() for word in MISSING), "NaN"],
             ignore_errors=True,
             truncate_ragged_lines=True,
@@ -94,6 +95,11 @@ def _frame(
         raise BadSignal(
             "not-a-signal", f"the text cannot be read as a table ({type(error).__name__})"
         ) from None
+    if quoted:
+        numbers = [name for name, kind in zip(names, types, strict=True) if kind == pl.Float64]
+        points = pl.col(numbers).str.strip_chars().str.replace(",", ".", literal=True)
+        frame = frame.with_columns(points.cast(pl.Float64, strict=False))
+    return frame
 
 
 def _numeric(column: pl.Series, comma: bool, *, empty: bool) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -60,15 +61,14 @@ def layout(head: bytes, settings: Settings) -> Layout:
         (delimiter, comma)
         for delimiter in ([DELIMITERS[settings.delimiter]] if settings.delimiter else "\t;|, ")
         for comma in ([settings.decimal == "comma"] if settings.decimal else (False, True))
-        if not (comma and delimiter == ",")
+        if not (comma and delimiter == ",") or '"' in body[0]  # "0,5","0,7"
     ]
     scored = [(_score(body, *option), option) for option in options]
     score, (delimiter, comma) = max(scored, key=lambda pair: pair[0])
     if score <= 0:
         raise BadSignal("not-a-signal", "a text file that is no table of numbers")
-    comma = comma or _meant(used, body, delimiter, settings)
-    if comma and delimiter == ",":
-        delimiter = ";"  # one column: never found
+    if not comma and _meant(used, body, delimiter, settings):
+        comma, delimiter = True, ";"  # one column: never found
     width = Counter(len(cells(line, delimiter)) for line in body).most_common(1)[0][0]
     rows = [(n, row) for n, line in used for row in [cells(line, delimiter)] if len(row) == width]
     skip, first = rows[0]
@@ -93,7 +93,11 @@ def _are_units(row: list[str]) -> bool:
 
 def cells(line: str, delimiter: str) -> list[str]:
     """A line's cells, without quotes and blanks; several blanks in a row are one delimiter."""
-    parts = line.split() if delimiter == " " else line.rstrip("\r\n").split(delimiter)
+    line = line.rstrip("\r\n")
+    if '"' in line and delimiter != " ":
+        parts = next(csv.reader([line], delimiter=delimiter), [])
+    else:
+        parts = line.split() if delimiter == " " else line.split(delimiter)
     return [part.strip().strip("\"'").strip() for part in parts]
 
 

@@ -136,7 +136,7 @@ def _channel(line: Mapping[str, str]) -> Channel:
 
 
 def stored_frames(header: Header, folder: Path) -> int:
-    """How many frames the signal files hold, as far as that can be told without decoding.
+    """How many frames all signal files hold, as far as that can be told without decoding.
 
     Raises:
         BadSignal: if a file is missing, empty, of an unknown format, or shorter than the header
@@ -146,7 +146,7 @@ def stored_frames(header: Header, folder: Path) -> int:
     for channel in header.channels:
         files.setdefault(channel.file, []).append(channel)
     frames = [_check_file(folder / file, header.frames, group) for file, group in files.items()]
-    return header.frames if header.frames is not None else min(frames)
+    return min(frames)
 
 
 def _check_file(path: Path, claimed: int | None, group: list[Channel]) -> int:

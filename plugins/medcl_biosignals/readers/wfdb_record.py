@@ -16,11 +16,15 @@ HEADER = ".hea"
 
 @dataclass(frozen=True)
 class Contents:
-    """A record with its segments: its signal lines, its frames, and the files it is made of."""
+    """A record with its segments: its signal lines, its frames, and the files it is made of.
+
+    ``longer``: whether those hold a second or more beyond what the header lets be read.
+    """
 
     channels: tuple[Channel, ...]
     frames: int
     files: tuple[str, ...]
+    longer: bool = False
 
 
 def headings(path: Path, settings: Settings) -> Iterator[Heading | Flaw]:
@@ -37,6 +41,8 @@ def heading(header: Header, made: Contents, settings: Settings) -> Heading:
         findings = ("assumed-250-hz",)
     elif header.fs_given and settings.fs is not None and settings.fs != header.fs:
         findings = ("fs-mismatch",)  # the header's own counts
+    if made.longer:
+        findings = (*findings, "longer-than-header")
     return Heading(
         part="",
         format="+".join(sorted({channel.format for channel in made.channels})),
@@ -63,8 +69,10 @@ def contents(path: Path, header: Header) -> Contents:
     """
     folder = path.parent
     if not header.segments:
-        frames = stored_frames(header, folder)
-        return Contents(header.channels, frames, (path.name, *_signal_files(header)))
+        stored = stored_frames(header, folder)
+        frames = header.frames if header.frames is not None else stored
+        longer = stored - frames >= header.fs
+        return Contents(header.channels, frames, (path.name, *_signal_files(header)), longer)
     files = [path.name]
     channels: dict[str, Channel] = {}
     held = 0
