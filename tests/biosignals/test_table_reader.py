@@ -276,9 +276,9 @@ def _long(x: np.ndarray) -> str:
 @pytest.mark.parametrize(
     "written",
     [
-        _plain, _decimal_comma, _quoted_decimal_comma, _comma_in_words, _tabs, _blanks, _preamble, _byte_order_mark, _units_in_names,
-        _units_below, _milliseconds, _epoch_seconds, _epoch_microseconds, _iso, _german,
-        _clock_past_midnight, _other_columns, _long,
+        _plain, _decimal_comma, _quoted_decimal_comma, _comma_in_words, _tabs, _blanks, _preamble,
+        _byte_order_mark, _units_in_names, _milliseconds, _epoch_seconds, _epoch_microseconds,
+        _iso, _german, _clock_past_midnight, _other_columns, _long,
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "cp1252"])
