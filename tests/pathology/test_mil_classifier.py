@@ -60,3 +60,9 @@ def test_an_unknown_setting_is_named() -> None:
         Mil(batch, KINDS["binary"][0], settings={"hiden": 3})
     with pytest.raises(UsageError, match=r"aggregator 'abmill'.*'abmil'"):
         Mil(batch, KINDS["binary"][0], aggregator="abmill")
+
+
+def test_settings_of_another_aggregator_are_said_to_be_that() -> None:
+    batch = synthetic_batch(KINDS["binary"][1])
+    with pytest.raises(UsageError, match=r"aggregator transmil; .* -s classifier.settings=\{\}"):
+        Mil(batch, KINDS["binary"][0], aggregator="transmil", settings={"hidden": 3})

@@ -56,7 +56,13 @@ class BagEncoder(nn.Module):
         super().__init__()
         self.instances = perceptron((features, *layers), dropout)
         build = lookup(AGGREGATORS, aggregator, "aggregator")
-        given = checked(build, settings or {}, "classifier.settings")
+        try:
+            given = checked(build, settings or {}, "classifier.settings")
+        except UsageError as error:
+            raise UsageError(
+                f"{error} They are those of aggregator {aggregator}; where the recipe's are of "
+                "another: -s classifier.settings={}"
+            ) from None
         self.aggregator: Aggregator = build((features, *layers)[-1], outputs, **given)
 
     @property
