@@ -60,7 +60,7 @@ def prepare(
         mask_mpp: µm per pixel of the tissue mask.
         smallest: pieces of tissue of fewer µm² are dropped.
         pixels: keep the tiles' pixels too (uint8, 200 kB for each tile of 256 pixels).
-        verify: read every tile once, so that damaged ones are left out beforehand.
+        verify: read every tile once, with more care, so that damaged ones are left out beforehand.
         policy: finding → reject, accept or resample, over the defaults of
             `medcl_pathology.findings`.
 
@@ -163,7 +163,7 @@ def _slide(
         "mask_scale": np.array(scale),
     }
     if pixels or verify:
-        good, held = _read_all(path, corners, grid, keep=pixels)
+        good, held = _read_all(path, corners, grid, keep=pixels, verify=verify)
         if not good.any():
             raise MedclError("damaged: none of its tiles can be read. Copy the slide again.")
         arrays["failed"] = corners[~good]
@@ -174,20 +174,22 @@ def _slide(
 
 
 def _read_all(
-    path: Path, corners: NDArray[np.int64], grid: Grid, *, keep: bool
+    path: Path, corners: NDArray[np.int64], grid: Grid, *, keep: bool, verify: bool
 ) -> tuple[NDArray[np.bool_], NDArray[np.uint8] | None]:
     """Which tiles can be read (N,), and the pixels of those, one after the other."""
     held = _room((len(corners), grid.size, grid.size, 3)) if keep else None
     good = np.zeros(len(corners), dtype=bool)
+    careful = open_slide(path, careful=True) if verify else None
     slide, count = open_slide(path), 0
     for n, (x, y) in enumerate(corners.tolist()):
         try:
-            tile = read_tile(slide, x, y, grid)
+            if careful is not None:
+                read_tile(careful, x, y, grid)
+            if held is not None:
+                held[count] = read_tile(slide, x, y, grid)
         except BadSlide:
             continue
         good[n] = True
-        if held is not None:
-            held[count] = tile
         count += 1
     return good, held
 

@@ -11,6 +11,7 @@ images are never read: they may show a patient's name.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -85,17 +86,19 @@ def plausible(x: float | None, y: float | None) -> tuple[float, float] | None:
     return x, y
 
 
-def open_slide(path: Path) -> Slide:
+def open_slide(path: Path, *, careful: bool = False) -> Slide:
     """Open a slide, or take it from the few that this process keeps open.
+
+    ``careful`` reads through OpenSlide alone where it can: slower, but it notices more damage.
 
     Raises:
         BadSlide: if no reader can.
     """
-    return _opened(str(path))
+    return _opened(str(path), careful)
 
 
 @lru_cache(maxsize=_OPEN_AT_ONCE)
-def _opened(path: str) -> Slide:
+def _opened(path: str, careful: bool) -> Slide:
     import openslide
 
     from medcl_pathology.tiff import TiffSlide, check_whole, is_ome
@@ -108,7 +111,7 @@ def _opened(path: str) -> Slide:
     # OpenSlide takes an OME-TIFF for a plain one, and sees neither its levels nor its scale.
     if kind is not None and not (kind == "generic-tiff" and is_ome(path)):
         try:
-            return OpenSlideSlide(path)
+            return OpenSlideSlide(path, careful=careful)
         except openslide.OpenSlideError as error:
             check_whole(path)  # says more, where it can
             reason = type(error).__name__
@@ -125,9 +128,10 @@ os.register_at_fork(after_in_child=_opened.cache_clear)
 class OpenSlideSlide:
     """Everything that OpenSlide reads."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, careful: bool = False) -> None:
         import openslide
 
+        self._careful = careful
         self._path, self._slide = path, openslide.OpenSlide(path)
         self._reads = 0
         self._direct: dict[int, tuple[TiffSlide, int] | None] = {}
@@ -155,7 +159,8 @@ class OpenSlideSlide:
         self._reads += 1
         if (direct := self.direct(level)) is not None:
             blocks, theirs = direct
-            return blocks.region(theirs, x, y, width, height)
+            with suppress(BadSlide):  # OpenSlide may read it yet
+                return blocks.region(theirs, x, y, width, height)
         return np.asarray(self._drawn(level, x, y, width, height))
 
     def picture(self, level: int, x: int, y: int, width: int, height: int) -> Image:
@@ -167,7 +172,8 @@ class OpenSlideSlide:
         self._reads += 1
         if (direct := self.direct(level)) is not None:
             blocks, theirs = direct
-            return blocks.picture(theirs, x, y, width, height)
+            with suppress(BadSlide):
+                return blocks.picture(theirs, x, y, width, height)
         return self._drawn(level, x, y, width, height)
 
     def direct(self, level: int) -> tuple[TiffSlide, int] | None:
@@ -177,7 +183,9 @@ class OpenSlideSlide:
         beside the place, and blends; there it is blocks from the first region on or never, since
         what a tile looks like must not depend on how many were read before.
         """
-        if self.about.vendor not in _PLAIN or (self._reads < _PAYS and self._whole_steps(level)):
+        if self._careful or self.about.vendor not in _PLAIN:
+            return None
+        if self._reads < _PAYS and self._whole_steps(level):
             return None
         if level not in self._direct:
             self._direct[level] = self._alike(level)
@@ -194,7 +202,7 @@ class OpenSlideSlide:
         size = np.array(self.about.levels[level])
         side = int(min(64, *size))
         try:
-            blocks = opened or TiffSlide(self._path)
+            blocks = opened or TiffSlide(self._path, wary=True)
             theirs = blocks.whole_level(*self.about.levels[level])
             if theirs is None:
                 return None

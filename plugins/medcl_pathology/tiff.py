@@ -17,16 +17,22 @@ from medcl_pathology.reader import About, BadSlide, Pixels, plausible
 # It tells of every oddity of a header, with the file's name; what matters is raised here.
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 
+_JPEG = 7
+_BLANK = bytes(32)  # rare in what a JPEG holds, sure where a disk lost a sector
 _CACHE = 32 << 20  # bytes of decoded blocks that are kept, as OpenSlide keeps
 _UM = {"µm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6}
 
 
 class TiffSlide:
-    """A TIFF of 8-bit RGB or grey, whole or in planes, with or without a pyramid."""
+    """A TIFF of 8-bit RGB or grey, whole or in planes, with or without a pyramid.
 
-    def __init__(self, path: str) -> None:
+    With ``wary``, JPEG blocks that may be damaged count as damaged: for who can ask OpenSlide then.
+    """
+
+    def __init__(self, path: str, *, wary: bool = False) -> None:
         import tifffile
 
+        self._wary = wary
         try:
             self._file = tifffile.TiffFile(path)
             series = self._file.series[0]
@@ -101,6 +107,8 @@ class TiffSlide:
         try:
             handle.seek(page.dataoffsets[index])
             packed = handle.read(count)  # before page.decode is touched: that moves the handle
+            if page.compression == _JPEG and _broken(packed, self._wary):
+                raise ValueError("its data ends too soon, or part of it is blank")
             data = page.decode(packed, index, jpegtables=page.jpegtables)[0]
         except Exception as error:  # codecs raise many kinds on damaged blocks
             raise BadSlide(f"A block of pixels is damaged ({type(error).__name__}).") from None
@@ -108,6 +116,15 @@ class TiffSlide:
             return np.full((rows, columns, samples), 255, dtype=np.uint8)
         block: NDArray[np.uint8] = data[0][..., :samples]
         return 255 - block if page.photometric == 0 else block  # 0: white is zero
+
+
+def _broken(packed: bytes, wary: bool) -> bool:
+    """Whether a JPEG lacks its end or, if ``wary``, may have been blanked in between.
+
+    The decoder fills in for what it cannot read and does not say so.
+    """
+    ends = packed.rstrip(b"\0\xff").endswith(b"\xff\xd9")  # what follows may be padding
+    return not ends or (wary and _BLANK in packed.rstrip(b"\0"))
 
 
 def _planes(level: Any) -> list[Any]:

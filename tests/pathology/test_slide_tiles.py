@@ -179,6 +179,64 @@ def test_one_damaged_block_costs_its_tile(tmp_path, key_file, cmu):
     assert fewer.facts[fewer.items[0]]["damaged_tiles"] == len(bad)
 
 
+@pytest.mark.parametrize(("first", "last", "byte"), [(0.5, 1.0, 0), (0.5, 0.6, 0), (0.9, 1.0, 255)])
+def test_a_jpeg_that_is_not_whole_is_damaged_also_when_blocks_are_read(
+    cmu, tmp_path, first, last, byte
+):
+    """Its decoder alone would fill in what is missing, and say nothing."""
+    import tifffile
+
+    with tifffile.TiffFile(cmu) as file:
+        page = file.pages[0]
+        index = 5 * -(-page.imagewidth // page.tilewidth) + 4
+        start, count = page.dataoffsets[index], page.databytecounts[index]
+    data = bytearray(cmu.read_bytes())
+    a, b = start + round(first * count), start + round(last * count)
+    data[a:b] = bytes([byte]) * (b - a)
+    path = tmp_path / "damaged.svs"
+    path.write_bytes(bytes(data))
+    slide = OpenSlideSlide(str(path))
+    for _ in range(20):
+        slide.region(0, 0, 0, 64, 64)
+    assert slide.direct(0) is not None
+    x, y = 4 * page.tilewidth, 5 * page.tilelength
+    for read in (slide.region, slide.picture):
+        with pytest.raises(BadSlide, match="damaged"):
+            read(0, x, y, 64, 64)
+    slide.region(0, 0, 0, 64, 64)  # the rest of it goes on
+
+
+def test_verifying_sees_wrong_bytes_within_a_jpeg(cmu, tmp_path, key_file):
+    import tifffile
+
+    root = tmp_path / "slides"
+    root.mkdir()
+    with tifffile.TiffFile(cmu) as file:
+        page = file.pages[0]
+        index = 5 * -(-page.imagewidth // page.tilewidth) + 4
+        start, count = page.dataoffsets[index], page.databytecounts[index]
+    data = bytearray(cmu.read_bytes())
+    wrong = np.random.default_rng(1).integers(1, 255, 256).astype(np.uint8).tobytes()
+    data[start + count // 2 : start + count // 2 + 256] = wrong
+    (root / "a.svs").write_bytes(bytes(data))
+    spec = {"size": 128, "leave_out": [], "verify": True}
+    for pixels in (False, True):
+        prepared = made(root, tmp_path / "idx", key_file, {**spec, "pixels": pixels})
+        held = prepared.arrays(prepared.items["id"][0])
+        assert 1 <= len(held["failed"]) <= 9
+        assert not pixels or len(held["pixels"]) == len(held["coords"])
+
+
+def test_a_block_that_openslide_can_read_is_read(cmu, monkeypatch):
+    """What looks blanked may be a tile of glass that was packed well."""
+    slide, drawn = OpenSlideSlide(str(cmu)), OpenSlideSlide(str(cmu))
+    for _ in range(20):
+        slide.region(0, 0, 0, 64, 64)
+    monkeypatch.setattr("medcl_pathology.tiff._BLANK", b"")  # is within anything
+    wanted = np.asarray(drawn._drawn(0, 1000, 1000, 64, 64))
+    assert np.array_equal(slide.region(0, 1000, 1000, 64, 64), wanted)
+
+
 def test_stored_pixels_are_those_read_on_demand(cmu_index, cmu_prepared):
     stored = prepare(cmu_index, plugin, {"size": 128, "pixels": True})
     on_demand = dataset(cmu_prepared.items, cmu_prepared.arrays)
