@@ -3,7 +3,8 @@
 ::
 
     OUT.parquet            item, patient, where in the item, probabilities, scores, embedding
-    OUT.records.parquet    the same by recording: windows, mean probabilities, scores, embedding
+    OUT.records.parquet    the same by recording: windows, mean probabilities, scores, embedding,
+                           and what was noticed of the recording
     OUT.patients.parquet   by patient
 
 Windows are written in groups as they are made, so that memory does not grow with the recordings.
@@ -61,6 +62,7 @@ class Predicted:
     Attributes:
         out: the table of windows; the others lie beside it.
         rejects: why recordings could not be used: reason → how many.
+        findings: what was noticed of those that were used all the same: finding → how many.
         notes: what a reader must know.
     """
 
@@ -69,6 +71,7 @@ class Predicted:
     patients: int
     windows: int
     rejects: Mapping[str, int] = field(default_factory=dict)
+    findings: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
@@ -100,7 +103,8 @@ def predict(
             ``reader.key=value``, what these files do not say, over what the run's index was told.
         embeddings: whether the tables hold the embeddings. Of a study there are none: each fold
             has an encoder of its own.
-        paths: whether they name the recordings' paths, which may identify a person.
+        paths: whether they, and the reasons of rejects, name the recordings' paths, which may
+            identify a person.
         key_file: see `medcl.predict.inputs.indexed`.
         workers: processes that read and prepare.
         batch_size: samples a forward pass. Small, for memory: on a CPU more are no faster.
@@ -117,15 +121,18 @@ def predict(
     asked = settings_of(model, task)
     with indexed(model, records, key_file=key_file, reader=reader, workers=workers) as index:
         prepared = prepare(index, model.plugin, model.recipe.prepare, workers=workers)
-        rejects = Counter(f"{c}: {r}" for c, r in index.rejects.select("code", "reason").rows())
-        rejects.update(f"{c}: {r}" for c, r in prepared.rejects.select("code", "reason").rows())
+        names = _names(index) if paths else {}
+        rejects = Counter(
+            f"{names[i]}: {code}: {reason}" if paths else f"{code}: {reason}"
+            for frame in (index.rejects, prepared.rejects)
+            for i, code, reason in frame.select("id", "code", "reason").rows()
+        )
         if not len(prepared.items):
             raise MedclError(_nothing(rejects))
 
         where = recalled(model.path)
         known = where is not None and where.knows(index)
         answers = answers_of(model, task, device, known=known)  # from here on with torch
-        names = _names(index) if paths else {}
         seen: set[str] = set()
         with replacing(out) as temporary:
             tables = Tables(temporary, embeddings)
@@ -148,12 +155,20 @@ def predict(
             tables.close()
         for by, suffix in (("item", "records"), ("patient", "patients")):
             with replacing(out.with_suffix(f".{suffix}.parquet")) as temporary:
-                tables.summary(out, by, answers).write_parquet(temporary)
-    people = set(prepared.items.filter(pl.col("id").is_in(list(seen)))["patient"])
+                table = tables.summary(out, by, answers)
+                if by == "item":
+                    noticed = prepared.items.select("id", "findings")
+                    table = table.join(noticed, left_on=by, right_on="id", how="left")
+                table.write_parquet(temporary)
+    used = prepared.items.filter(pl.col("id").is_in(list(seen)))
+    people = set(used["patient"])
+    findings = Counter(used["findings"].explode().drop_nulls())
     unknown = NO_PRIVATE if where is None else OTHER_KEY
     notes = [*([] if known else [unknown]), *([ASSIGNED] if assigned(model, records) else [])]
     notes += answers.notes(people)
-    return Predicted(out, len(seen), len(people), tables.rows, dict(rejects), tuple(notes))
+    return Predicted(
+        out, len(seen), len(people), tables.rows, dict(rejects), dict(findings), tuple(notes)
+    )
 
 
 def answers_of(model: Run | Study, task: str | None, device: str, *, known: bool) -> Answers:

@@ -144,9 +144,17 @@ def test_what_cannot_be_used_is_told_and_costs_nothing_else(
     for file in sample.glob("223.*"):
         shutil.copy(file, folder / file.name)
     (folder / "broken.hea").write_text("broken 2 360 1000\nbroken.dat 212 200\n")
+    header = (folder / "223.hea").read_text()
+    (folder / "223.hea").write_text(header.replace("237600", "200000"))
     made = predict(run, [folder], tmp_path / "p.parquet", key_file=key)
     assert made.records == 1
     assert sum(made.rejects.values()) == 1
+    assert made.findings == {"longer-than-header": 1, "patient-is-record-name": 1}
+    table = pl.read_parquet(tmp_path / "p.records.parquet")
+    assert set(table["findings"][0]) == set(made.findings)
+    assert "broken" not in json.dumps(dict(made.rejects))
+    named = predict(run, [folder], tmp_path / "p.parquet", key_file=key, paths=True)
+    assert list(named.rejects) == [f"broken: {reason}" for reason in made.rejects]
     for file in folder.glob("223.*"):
         file.unlink()
     with pytest.raises(MedclError, match="None of the recordings can be used"):

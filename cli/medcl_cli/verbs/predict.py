@@ -139,10 +139,12 @@ def predict(
     if json:
         show.as_json(vars(made))
         return
-    facts = {k: v for k, v in vars(made).items() if k not in ("rejects", "notes")}
+    facts = {k: v for k, v in vars(made).items() if k not in ("rejects", "findings", "notes")}
     show.facts("Predictions", {**facts, "rejected": sum(made.rejects.values())})
     for note in made.notes:
         typer.echo(note)
+    if made.findings:
+        show.table("Noticed, and used", ("finding", "recordings"), sorted(made.findings.items()))
     if made.rejects:
         rows = sorted(made.rejects.items(), key=lambda row: -row[1])
         show.table("Rejected", ["recordings", "why"], [[n, why] for why, n in rows])
