@@ -16,6 +16,7 @@ from medcl.archive.claim import reader_settings
 from medcl.archive.index import Index
 from medcl.archive.reading import read_json
 from medcl.errors import UsageError
+from medcl.plugin import FileStat, Plugin
 from medcl.private import recalled
 from medcl.run import Run
 
@@ -36,9 +37,10 @@ def indexed(
 ) -> Iterator[Index]:
     """Index files and folders for as long as this lasts; nothing is copied or written beside them.
 
-    A file brings those of its stem along (``100.hea`` needs ``100.dat``), and a record may be named
-    without suffix. Paths keep their place below the archive of the run's index, or else below the
-    folder that all of them lie in, so that one person is the same patient here as there.
+    A file brings those of its stem along that are read with it (``100.hea`` needs ``100.dat``), and
+    a record may be named without suffix. Paths keep their place below the archive of the run's
+    index, or else below the folder that all of them lie in, so that one person is the same
+    patient here as there.
 
     Args:
         run: whose plugin reads the files, and whose index lends its key.
@@ -65,7 +67,7 @@ def indexed(
             )
         yield index
         return
-    wanted = _wanted(records)
+    wanted = _wanted(run.plugin, records)
     base = _base(run, wanted)
     inside = base == _archive(run)
     data = _data(run)
@@ -111,7 +113,7 @@ def assigned(run: Run | Study, records: Sequence[Path]) -> bool:
     by_path = facts.get("patient_from") is not None
     if _is_index(records) or (facts.get("table") is None and not by_path):
         return False
-    return not by_path or _base(run, _wanted(records)) != _archive(run)
+    return not by_path or _base(run, _wanted(run.plugin, records)) != _archive(run)
 
 
 def _is_index(records: Sequence[Path]) -> bool:
@@ -151,14 +153,15 @@ def _over(
     return {name: value for name, value in (own or {}).items() if name != "files"} | {**given}
 
 
-def _wanted(records: Sequence[Path]) -> list[Path]:
+def _wanted(plugin: Plugin, records: Sequence[Path]) -> list[Path]:
     """The files and folders that were named; what lies in one of the folders comes with it."""
-    named = dict.fromkeys(path for record in records for path in _files(record.absolute()))
+    named = dict.fromkeys(path for record in records for path in _files(plugin, record.absolute()))
     folders = {path for path in named if path.is_dir()}
     return [path for path in named if folders.isdisjoint(path.parents)]
 
 
-def _files(record: Path) -> list[Path]:
+def _files(plugin: Plugin, record: Path) -> list[Path]:
+    """A folder; or a file and those that the plugin reads together with it, if named like it."""
     if record.is_dir():
         return [record]
     beside = (
@@ -170,7 +173,11 @@ def _files(record: Path) -> list[Path]:
         ]
         if not beside:
             raise UsageError(f"{record} does not exist. Give recordings, or folders of them.")
-    return [path for path in beside if path.is_file()]
+        return beside
+    stats = {path: FileStat(path.name, path.stat().st_size, 0) for path in beside if path.is_file()}
+    units = (set(unit.files) for unit in plugin.units(list(stats.values())))
+    unit = next((files for files in units if stats[record] in files), {stats[record]})
+    return [path for path, stat in stats.items() if stat in unit]
 
 
 def _escaped(name: str) -> str:

@@ -102,6 +102,14 @@ def test_single_files_stems_and_paths(run: Run, key: Path, sample: Path, tmp_pat
     assert "223" not in json.dumps(pl.read_parquet(out).drop("record").columns)
     with pytest.raises(UsageError, match="does not exist"):
         predict(run, [sample / "no such"], out)
+    shutil.copy(sample / "223.hea", tmp_path / "223.hea")
+    shutil.copy(sample / "223.dat", tmp_path / "223.dat")
+    x, _, fs = recording(sample)
+    pl.DataFrame({"time": np.arange(x.shape[1]) / fs, "MLII": x[1]}).write_csv(tmp_path / "b.csv")
+    shutil.copy(tmp_path / "b.csv", tmp_path / "b.tsv")  # of the same stem, a recording by itself
+    for given, records in (("b.csv", ["b.csv"]), ("b", ["b.csv", "b.tsv"]), ("223.dat", ["223"])):
+        predict(run, [tmp_path / given], out, key_file=key, paths=True)
+        assert sorted(set(pl.read_parquet(out)["record"])) == records
 
 
 def test_a_task_gives_probabilities_of_the_probes_classifier(
