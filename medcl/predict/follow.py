@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
@@ -173,10 +174,16 @@ def _csv(
         taken = [fields.index(name) for name in wanted.values()]
 
     def chunks() -> Iterator[NDArray[np.float32]]:
-        if body:
-            yield _numbers(body, separator, taken, comma)
-        for block in lines:
-            yield _numbers(block, separator, taken, comma)
+        blocks = filter(None, chain([body], lines))
+        first = next(blocks, b"")
+        held = len(first.partition(b"\n")[0].rstrip(b"\r" + separator).split(separator))
+        if held > len(fields):
+            raise UsageError(
+                f"The stream's header names {len(fields)} columns and its lines hold {held}. "
+                "Decimal commas need columns that are parted by semicolons or tabs."
+            )
+        for block in chain([first] if first else [], blocks):
+            yield _numbers(block, separator, taken, len(fields), comma)
 
     return names, chunks()
 
@@ -203,14 +210,19 @@ def _is_number(text: str, comma: bool) -> bool:
 
 
 def _numbers(
-    block: bytes, separator: bytes, taken: Sequence[int], comma: bool
+    block: bytes, separator: bytes, taken: Sequence[int], width: int, comma: bool
 ) -> NDArray[np.float32]:
+    """The columns ``taken`` of lines of ``width``; a longer line ends there, a shorter lacks some.
+
+    Returns:
+        (columns, lines).
+    """
     import polars as pl
 
-    names = [f"c{i}" for i in range(max(taken) + 1)]
+    names = [f"c{i}" for i in range(width)]
+    head = separator.join(name.encode() for name in names) + b"\n"  # without, the first line's rule
     frame = pl.read_csv(
-        block,
-        has_header=False,
+        head + block,
         separator=separator.decode(),
         schema=dict.fromkeys(names, pl.String),
         truncate_ragged_lines=True,

@@ -24,7 +24,7 @@ from medcl.errors import MedclError, UsageError
 from medcl.finetune.finetune import finetune, opened
 from medcl.finetune.trained import Study
 from medcl.predict.batch import predict
-from medcl.predict.follow import follow
+from medcl.predict.follow import _csv, follow
 from medcl.predict.inputs import indexed
 from medcl.registry import resolve
 from medcl.run import Run, load_samples
@@ -415,6 +415,21 @@ def test_columns_of_a_stream_can_be_given_other_names(
     assert len(told) == len(known) > 10
     done = CliRunner().invoke(app, [*asked, "--columns", "no=MLII"])
     assert "the header has no 'no'" in str(done.exception)
+
+
+def test_lines_of_any_length_and_columns_that_are_not_taken(tmp_path: Path) -> None:
+    def read(text: str, size: int, columns: list[str] | None = None) -> np.ndarray:
+        blocks = (text.encode()[i : i + size] for i in range(0, len(text), size))
+        return np.concatenate(list(_csv(blocks, columns)[1]), axis=1)
+
+    lines = "PPG,ACC-x,ACC-y\n1,2,3\n\n4,5\n6,7,8,9\n1,2,3\n"
+    nan = np.nan
+    want = np.array([[1, nan, 4, 6, 1], [2, nan, 5, 7, 2], [3, nan, nan, 8, 3]], np.float32)
+    for size in (5, 7, 10**6):
+        np.testing.assert_array_equal(read(lines, size), want)
+        np.testing.assert_array_equal(read(lines, size, ["PPG"]), want[:1])
+    with pytest.raises(UsageError, match="names 1 columns and its lines hold 2"):
+        read("PPG\n0,5\n0,7\n", 10**6)
 
 
 def test_what_is_not_known_is_null_in_a_stream(
