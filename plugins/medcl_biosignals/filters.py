@@ -1,4 +1,4 @@
-"""Zero-phase filters and polyphase resampling of whole recordings, never over a gap."""
+"""Filters and polyphase resampling of whole recordings, zero-phase or causal, never over a gap."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ from fractions import Fraction
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import signal as sp
 
 from medcl.errors import MedclError
 from medcl_biosignals.gaps import runs
 from medcl_biosignals.vocabulary import Band
+
+Floats = NDArray[np.float64]
 
 NOTCH_Q = 30.0  # centre frequency over width: 1.7 Hz at 50 Hz
 
@@ -47,6 +50,27 @@ def clean(
         end = min(end, zero + len(fine), len(out))
         out[begin:end] = fine[begin - zero : end - zero]
     return out
+
+
+def clean_causally(
+    x: np.ndarray, fs: float, to: float, band: Band, notch: float | None
+) -> np.ndarray:
+    """As `clean`, forwards alone, as a stream is filtered (`medcl_biosignals.streaming`).
+
+    Args:
+        x: (N,), NaN where missing. The filter begins at rest on the first value; through a gap it
+            sees the last value before it.
+        fs: its rate in Hz.
+        to: rate of the result.
+        band: pass-band in Hz.
+        notch: frequency of the mains.
+    """
+    finite = np.isfinite(x)
+    first = int(finite.argmax())
+    at = np.maximum.accumulate(np.where(finite, np.arange(len(x)), first))
+    y = x[at].astype(np.float64) - float(x[first])
+    sos = sections(fs, band, notch)
+    return resample(sp.sosfilt(sos, y) if len(sos) else y, fs, to)
 
 
 def _mirrored(x: np.ndarray, ahead: int) -> np.ndarray:
@@ -115,3 +139,30 @@ def new_length(length: int, fs: float, to: float) -> int:
 def _ratio(fs: float, to: float) -> tuple[int, int]:
     ratio = Fraction(to / fs).limit_denominator(1000)
     return ratio.numerator, ratio.denominator
+
+
+def sections(fs: float, band: Band, mains: float | None) -> Floats:
+    """Those of a notch and its harmonics, and of a band-pass: (S, 6)."""
+    notches = [] if mains is None else notch(fs, mains)
+    passed = [] if band is None else [band_pass(fs, band)]
+    return np.concatenate([np.zeros((0, 6)), *notches, *passed])
+
+
+def notch(fs: float, mains: float) -> list[Floats]:
+    """What takes the mains and its harmonics out, as `notched` does."""
+    if mains <= 0:
+        raise MedclError(f"prepare.notch = {mains:g} is no frequency: give 50 or 60 (Hz).")
+    found = (sp.iirnotch(f, NOTCH_Q, fs=fs) for f in np.arange(mains, 0.45 * fs, mains))
+    return [np.concatenate([b, a])[None] for b, a in found]
+
+
+def band_pass(fs: float, band: tuple[float, float]) -> Floats:
+    """Second-order sections; an edge is dropped where the signal is too slow to have it."""
+    low, high = band
+    if not 0 <= low < high or low >= fs / 2:
+        raise MedclError(f"prepare.band = {band} is no pass-band of a signal at {fs:g} Hz.")
+    if high >= 0.45 * fs:
+        return sp.butter(3, low, "highpass", fs=fs, output="sos") if low > 0 else np.zeros((0, 6))
+    if low == 0:
+        return sp.butter(3, high, "lowpass", fs=fs, output="sos")
+    return sp.butter(3, (low, high), "bandpass", fs=fs, output="sos")

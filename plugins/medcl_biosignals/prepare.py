@@ -12,7 +12,7 @@ import numpy as np
 from medcl.errors import MedclError
 from medcl_biosignals.annotations import read_annotations
 from medcl_biosignals.detect import pulse_peaks, r_peaks
-from medcl_biosignals.filters import clean, new_length
+from medcl_biosignals.filters import clean, clean_causally, new_length
 from medcl_biosignals.gaps import bridged, lost, runs, stretched
 from medcl_biosignals.leads import canonical, choose
 from medcl_biosignals.likeness import likeness
@@ -35,6 +35,7 @@ def prepare(
     fs: float = 125.0,
     band: Literal["kind"] | tuple[float, float] | Mapping[str, Band] | None = "kind",
     notch: float | None = None,
+    phase: Literal["zero", "causal"] = "zero",
     leads: tuple[str, ...] | None = None,
     channels: int = 2,
     flat: float | None = 3.0,
@@ -56,6 +57,8 @@ def prepare(
             "kind" takes that of each channel's kind in `channels.yaml`; a mapping gives it by kind.
         notch: frequency of the mains in Hz, taken out with its harmonics. Bands of ECG and PPG end
             below it.
+        phase: "zero" filters forwards and backwards; "causal" forwards alone, so that windows are
+            those of ``medcl predict --follow``. Nothing is bridged then: that needs the future.
         leads: what each channel of the result holds: alternatives by preference such as
             ``"MLII|II"``, or ``"*"`` for any other. A slot that nothing fits is zero and marked
             absent. None: the first ``channels`` signals as they come.
@@ -88,8 +91,16 @@ def prepare(
     except BadSignal as error:
         raise MedclError(f"{files[0]}: {error}") from error
     slots = leads if leads is not None else ("*",) * channels
+    bridge = 0.0 if phase == "causal" else bridge
     lines = _lines(recording, slots, known, files[0], flat=flat, clip=clip, bridge=bridge)
-    x, gone = _stacked(lines, fs, lambda line: known.band(band, line.kind, line.fs), notch)
+
+    def cleaned(line: _Line) -> np.ndarray:
+        passed = known.band(band, line.kind, line.fs)
+        if phase == "causal":
+            return clean_causally(line.raw, line.fs, fs, passed, notch)
+        return clean(bridged(line.raw, line.why), line.why, line.fs, fs, passed, notch)
+
+    x, gone = _stacked(lines, fs, cleaned)
     present = np.array([line is not None for line in lines])
     parts = _parts(lines, x, fs)
     counted = _counted(recording, fields)
@@ -201,7 +212,7 @@ def _line(
 
 
 def _stacked(
-    lines: list[_Line | None], fs: float, band: Callable[[_Line], Band], notch: float | None
+    lines: list[_Line | None], fs: float, cleaned: Callable[[_Line], np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Clean channels (C, T) in their slots, and where they are lost; shorter ones end in a gap."""
     length = max(new_length(len(line.raw), line.fs, fs) for line in lines if line is not None)
@@ -209,7 +220,7 @@ def _stacked(
     gone = np.ones((len(lines), length), dtype=bool)
     for slot, line in enumerate(lines):
         if line is not None:
-            row = clean(bridged(line.raw, line.why), line.why, line.fs, fs, band(line), notch)
+            row = cleaned(line)
             gone[slot, : len(row)] = stretched(line.why > 0, len(row))
             x[slot, : len(row)] = row
             x[slot, gone[slot]] = 0.0

@@ -1,10 +1,10 @@
 """Windows of a signal that is still being recorded: causal, in constant memory.
 
 The batch pipeline (`medcl_biosignals.prepare`) filters forwards and backwards, which needs the
-future. Here the same notch and Butterworth band-pass of each channel's kind run forwards alone and
-keep their state from chunk to chunk, so waves come late by a few tens of milliseconds and are not
-quite the same: embeddings of a stream resemble those of the file, and are equal to those of any
-other cutting of the same stream.
+future, unless the recipe says ``prepare.phase: causal``. Here the same notch and Butterworth
+band-pass of each channel's kind run forwards alone and keep their state from chunk to chunk. So
+windows are those of the file if its recipe is causal; else waves come late by a few tens of
+milliseconds and embeddings only resemble the file's. However a stream is cut, they are the same.
 Resampling is the same linear-phase filter as in the batch pipeline; it waits for the ten samples
 (at the slower of the two rates) that it looks ahead.
 """
@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 from scipy import signal as sp
 
 from medcl.errors import UsageError
-from medcl_biosignals.filters import NOTCH_Q
+from medcl_biosignals.filters import sections
 from medcl_biosignals.leads import canonical, choose
 from medcl_biosignals.readers.columns import roles
 from medcl_biosignals.readers.contract import BadSignal, Settings
 from medcl_biosignals.readers.measures import known_unit
 from medcl_biosignals.scan import settings_of
-from medcl_biosignals.vocabulary import Band, camera, vocabulary
+from medcl_biosignals.vocabulary import camera, vocabulary
 
 Floats = NDArray[np.float64]
 _HALF = 10  # samples of the slower rate to either side, as scipy.signal.resample_poly
@@ -49,33 +49,6 @@ class Filter:
             if len(sos):
                 y[c], self.state[c] = sp.sosfilt(sos, x[c], zi=self.state[c])
         return y
-
-
-def sections(fs: float, band: Band, mains: float | None) -> Floats:
-    """Those of a notch and its harmonics, and of a band-pass: (S, 6)."""
-    notches = [] if mains is None else notch(fs, mains)
-    passed = [] if band is None else [band_pass(fs, band)]
-    return np.concatenate([np.zeros((0, 6)), *notches, *passed])
-
-
-def notch(fs: float, mains: float) -> list[Floats]:
-    """What takes the mains and its harmonics out, as `medcl_biosignals.filters.notched` does."""
-    if mains <= 0:
-        raise UsageError(f"prepare.notch = {mains:g} is no frequency: give 50 or 60 (Hz).")
-    found = (sp.iirnotch(f, NOTCH_Q, fs=fs) for f in np.arange(mains, 0.45 * fs, mains))
-    return [np.concatenate([b, a])[None] for b, a in found]
-
-
-def band_pass(fs: float, band: tuple[float, float]) -> Floats:
-    """Second-order sections; an edge is dropped where the signal is too slow to have it."""
-    low, high = band
-    if not 0 <= low < high or low >= fs / 2:
-        raise UsageError(f"prepare.band = {band} is no pass-band of a signal at {fs:g} Hz.")
-    if high >= 0.45 * fs:
-        return sp.butter(3, low, "highpass", fs=fs, output="sos") if low > 0 else np.zeros((0, 6))
-    if low == 0:
-        return sp.butter(3, high, "lowpass", fs=fs, output="sos")
-    return sp.butter(3, (low, high), "bandpass", fs=fs, output="sos")
 
 
 class Resampler:

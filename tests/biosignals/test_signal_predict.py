@@ -28,10 +28,11 @@ from medcl.predict.follow import _csv, follow
 from medcl.predict.inputs import indexed
 from medcl.registry import resolve
 from medcl.run import Run, load_samples
+from medcl_biosignals.filters import band_pass
 from medcl_biosignals.leads import canonical, choose
 from medcl_biosignals.plugin import plugin
 from medcl_biosignals.prepare import read_signal
-from medcl_biosignals.streaming import band_pass, stream
+from medcl_biosignals.streaming import stream
 from medcl_cli.main import app
 
 TINY = [
@@ -204,6 +205,39 @@ def test_a_stream_equals_the_whole_signal_however_it_is_cut(
     assert len(windows) >= x.shape[1] / fs // 4 - 1
     np.testing.assert_allclose(starts, 4.0 * np.arange(len(windows)))
     np.testing.assert_allclose(windows, want, atol=1e-4)
+
+
+@pytest.mark.parametrize("gap", [False, True], ids=["whole", "with a gap"])
+def test_a_stream_of_a_causal_recipe_is_what_predict_makes_of_the_file(
+    run: Run, sample: Path, tmp_path: Path, gap: bool
+) -> None:
+    """Streaming output equals batch output: windows within 1e-4, embeddings within 1e-3."""
+    x, names, fs = recording(sample)
+    if gap:
+        x = x.copy()
+        x[:, 5000:5400] = np.nan
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    pl.DataFrame({"time": np.arange(x.shape[1]) / fs, **dict(zip(names, x, strict=True))}).fill_nan(
+        None
+    ).write_csv(archive / "a.csv")
+    build(archive, tmp_path / "index", plugin)
+    causal = {"prepare.phase": "causal", "prepare.dtype": "float32"}
+    recipe = recipes.load("simclr-ecg", [*TINY, *(f"{k}={v}" for k, v in causal.items())])
+    samples = load_samples(recipe, tmp_path / "index", workers=1)
+    starts = [float(i.split(":")[1]) / 100 for i in samples.ids]
+    files = samples.read(np.arange(len(samples)))["x"]
+    made = stream(names, fs, prepare=recipe.prepare, dataset=recipe.dataset)
+    parts = [made.push(x[:, i : i + 700]) for i in range(0, x.shape[1], 700)]
+    at, windows = (np.concatenate(part) for part in zip(*parts, strict=True))
+    both = [(starts.index(t), n) for n, t in enumerate(at.tolist()) if t in starts]
+    assert len(windows) >= 13 if not gap else len(windows) < 14
+    assert len(both) == len(windows) if not gap else len(both) >= 3  # after it files begin anew
+    mine, theirs = files[[f for f, _ in both]], windows[[n for _, n in both]]
+    np.testing.assert_allclose(theirs, mine, atol=1e-4)
+    with torch.inference_mode():
+        one, other = (run.encoder()(torch.from_numpy(w)).numpy() for w in (mine, theirs))
+    np.testing.assert_allclose(one, other, atol=1e-3)
 
 
 def test_a_stream_keeps_no_more_than_a_window(run: Run, sample: Path) -> None:
