@@ -156,6 +156,8 @@ class FinetuneResult:
             text += ", which is not defined on these patients."
         elif interval.low > chance:
             text += ", better than chance."
+        elif interval.high < chance and self.headline == "r2":
+            text += ", worse than saying the mean of all."
         elif interval.high < chance:
             text += ", worse than chance: are two labels swapped?"
         else:

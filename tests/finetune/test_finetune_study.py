@@ -16,6 +16,7 @@ import torch
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, roc_auc_score
 
 from medcl.errors import MedclError, UsageError
+from medcl.evaluate.bootstrap import Interval
 from medcl.evaluate.calibration import reliability
 from medcl.finetune import training
 from medcl.finetune.result import FinetuneResult
@@ -67,6 +68,10 @@ def test_figures_are_those_of_the_pooled_predictions(work: Work) -> None:
     assert None not in (error.low, error.high)
     assert 0 <= error.low < error.high < 1  # type: ignore[operator]
     assert "better than chance" in result.verdict()
+    below = Interval(-0.5, -0.9, -0.1)
+    worse = replace(result.figures, metrics={"auroc": below, "r2": below})
+    assert "are two labels swapped" in replace(result, figures=worse).verdict()
+    assert "saying the mean" in replace(result, kind="regression", figures=worse).verdict()
     assert np.sum(result.figures.confusion) == 92
     instances = pl.read_parquet(next(work.out.glob("folds/*/instances.parquet")))
     sums = instances.group_by("id").agg(pl.col("score.0").sum())["score.0"]
