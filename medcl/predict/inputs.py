@@ -199,6 +199,6 @@ def _archive(run: Run | Study) -> Path | None:
     """The archive of the run's index, if that is known."""
     data = _data(run)
     facts = None if data is None else data / "private" / "archive.json"
-    told = {} if facts is None or not facts.is_file() else read_json(facts, "Index it again.")
-    archive = Path(str(told.get("archive", "")))
+    bound = {} if facts is None or not facts.is_file() else read_json(facts, "Index it again.")
+    archive = Path(str(bound.get("archive", "")))
     return archive if archive.is_absolute() else None

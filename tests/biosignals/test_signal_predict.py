@@ -91,6 +91,18 @@ def test_the_runs_own_recordings_give_the_runs_own_embeddings(
     assert first["anomaly"] == pytest.approx(mine["anomaly"].mean(), abs=1e-6)
 
 
+def test_people_are_recognised_in_a_copy_of_the_archive(
+    run: Run, key: Path, tmp_path: Path
+) -> None:
+    """A record without a subject is its own patient, by its name from below the folder given."""
+    copy, out = tmp_path / "elsewhere", tmp_path / "preds.parquet"
+    shutil.copytree(run.path.parent / "archive", copy)
+    predict(run, [copy], out, key_file=key, embeddings=False)
+    found = set(pl.read_parquet(out)["patient"])
+    assert found == set(Index.open(run.data).items["patient"])
+    assert len(found) == len(TRAINED)
+
+
 def test_single_files_stems_and_paths(run: Run, key: Path, sample: Path, tmp_path: Path) -> None:
     out = tmp_path / "preds.parquet"
     one = predict(run, [sample / "223.hea", sample / "230"], out, key_file=key, embeddings=False)

@@ -130,8 +130,8 @@ def test_who_took_part_is_judged_by_the_fold_that_tested_them(home: Path, tmp_pa
     np.testing.assert_allclose(both["p.odd"], both["p"], atol=1e-5)
 
 
-def test_people_are_recognised_in_a_copy_of_the_archive(home: Path, tmp_path: Path) -> None:
-    """By the names of their records, which begin below the folder that was named."""
+def test_what_is_named_twice_is_predicted_once(home: Path, tmp_path: Path) -> None:
+    """And nothing is written into a folder that holds what else was named."""
     study = Study.open(home / "study")
     copy = tmp_path / "elsewhere"
     shutil.copytree(home / "archive", copy)
