@@ -127,6 +127,8 @@ class Samples:
         unit: of places and reach, for people to read.
         facts: item → what holds for all its samples, such as their scale: goes beside the features
             that are made of them, and must not identify a person.
+        weights: (N,) above zero: how often pretraining draws a sample, against the others of its
+            patient; None: all alike. What is seldom and unlike the rest teaches most.
     """
 
     ids: Sequence[str]
@@ -139,6 +141,7 @@ class Samples:
     reach: float = math.inf
     unit: str = ""
     facts: Mapping[str, Mapping[str, Scalar]] = field(default_factory=dict)
+    weights: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -47,6 +47,27 @@ class Selection:
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def weights(self) -> np.ndarray | None:
+        """How often each of ``rows`` is drawn, or None: all alike.
+
+        Raises:
+            UsageError: if a weight is missing, zero, or no number.
+        """
+        if self.samples.weights is None:
+            return None
+        weights = np.asarray(self.samples.weights, np.float64)
+        if (
+            weights.shape != (len(self.samples),)
+            or not (weights > 0).all()
+            or not (np.isfinite(weights).all())
+        ):
+            raise UsageError(
+                f"The plugin's samples have weights of shape {weights.shape}: there must be one "
+                f"for each of {len(self.samples):,} samples, finite and above zero."
+            )
+        return weights[self.rows]
+
     @cached_property
     def partners(self) -> np.ndarray | None:
         """Positions among ``rows`` of each one's positive partners (N, P), −1 where it has fewer.
@@ -128,13 +149,42 @@ def numbers(label: np.ndarray) -> np.ndarray:
     return np.array([codes.get(str(v), -1) if v is not None else -1 for v in label], np.int64)
 
 
-def shuffled(size: int, seed: int, epoch: int) -> np.ndarray:
-    """One epoch over samples, each once, in random order: (N,)."""
-    return np.random.default_rng(derive(seed, ORDER, epoch)).permutation(size)
+def shuffled(
+    patients: np.ndarray, seed: int, epoch: int, weights: np.ndarray | None = None
+) -> np.ndarray:
+    """One epoch over samples in random order, each once, or as often as `weighted` says: (N,)."""
+    random = np.random.default_rng(derive(seed, ORDER, epoch))
+    order = random.permutation(len(patients))
+    return order if weights is None else weighted(patients, weights, random)[order]
+
+
+def weighted(patients: np.ndarray, weights: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Samples drawn by weight, each patient as often as it has samples: positions (N,), by patient.
+
+    Systematic: a sample with n times the mean weight of its patient is drawn ⌊n⌋ or ⌈n⌉ times, so
+    that over the epochs each has its share, and nobody crowds the others out.
+
+    Args:
+        patients: (N,) codes 0 … P−1, each present.
+        weights: (N,) above zero.
+        random: where in the sample's share the drawing begins, for each patient.
+    """
+    order = np.argsort(patients, kind="stable")
+    owner, weight = patients[order], weights[order].astype(np.float64)
+    counts = np.bincount(patients)
+    ends = np.cumsum(counts)
+    upto = np.cumsum(weight / np.bincount(owner, weight)[owner] * counts[owner])
+    upto[ends - 1] = ends  # exactly, so that no rounding takes a draw to somebody else
+    draws = np.arange(len(order)) + random.random(len(counts))[owner]
+    return order[np.searchsorted(upto, draws, side="right")]
 
 
 def paired(
-    patients: np.ndarray, seed: int, epoch: int, partners: np.ndarray | None = None
+    patients: np.ndarray,
+    seed: int,
+    epoch: int,
+    partners: np.ndarray | None = None,
+    weights: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """One epoch of pairs of samples of the same patient: anchors (N,), partners (N,).
 
@@ -151,10 +201,14 @@ def paired(
         seed: the run's seed.
         epoch: which pass.
         partners: (N, P) positions, −1 where there are fewer; see `medcl.engine.partners`.
+        weights: (N,) how often each is drawn among its patient's; see `weighted`. One that is drawn
+            twice may become its own partner.
     """
     random = np.random.default_rng(derive(seed, ORDER, epoch))
     size = len(patients)
-    by_patient = np.lexsort((random.random(size), patients))  # grouped, shuffled within each group
+    chosen = np.arange(size) if weights is None else weighted(patients, weights, random)
+    # grouped by patient, shuffled within each group
+    by_patient = chosen[np.lexsort((random.random(size), patients[chosen]))]
     counts = np.bincount(patients)
     starts = np.cumsum(counts) - counts
     rounds = -(-size // len(counts))
@@ -220,11 +274,12 @@ class Batches(Dataset[tuple[int, dict[str, Tensor]]]):
 
     def _epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray | None]:
         if self._order[0] != epoch:
+            patients, weights = self.selection.patients, self.selection.weights
             if self.pairs:
-                pairs = paired(self.selection.patients, self.seed, epoch, self._partners)
+                pairs = paired(patients, self.seed, epoch, self._partners, weights)
                 self._order = (epoch, *pairs)
             else:
-                self._order = (epoch, shuffled(len(self.selection), self.seed, epoch), None)
+                self._order = (epoch, shuffled(patients, self.seed, epoch, weights), None)
         return self._order[1:]
 
     def _read(self, chosen: np.ndarray) -> dict[str, Tensor]:

@@ -245,6 +245,7 @@ def take(samples: Samples, positions: np.ndarray) -> Samples:
         places=None if samples.places is None else samples.places[positions],
         reach=samples.reach,
         unit=samples.unit,
+        weights=None if samples.weights is None else samples.weights[positions],
     )
 
 

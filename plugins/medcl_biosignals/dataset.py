@@ -15,6 +15,7 @@ from medcl.plugin import Arrays, Samples
 from medcl_biosignals.aami import CLASSES
 from medcl_biosignals.annotations import RHYTHMS
 from medcl_biosignals.indices import INDICES, index
+from medcl_biosignals.likeness import unlikeness
 from medcl_biosignals.quality import BLOCK_SECONDS
 from medcl_biosignals.rhythm import RATIOS, intervals, ratios
 
@@ -30,6 +31,7 @@ def dataset(
     minimum: Mapping[str, float] | None = None,
     complete: bool = False,
     paced: bool = False,
+    unusual: float = 0.0,
     classes: tuple[str, ...] = CLASSES,
     rhythms: tuple[str, ...] = ("N", "AFIB"),
     scale: Literal["window", "robust", "record", "none"] = "window",
@@ -51,6 +53,10 @@ def dataset(
         complete: leave out windows in which any lead that is there has a gap, not only those in
             which all have one.
         paced: keep recordings with paced beats. The AAMI standard leaves them out.
+        unusual: beats only, 0 to below 1: the share of a patient's draws in pretraining that goes
+            to beats by how early they come and how unlike their neighbours they are
+            (`medcl_biosignals.likeness.unlikeness`), which needs no label. Most beats are normal
+            ones that the encoder has learnt all about.
         classes: AAMI classes in the order of their label; beats of others get the label −1.
         rhythms: names of `medcl_biosignals.annotations.RHYTHMS` in the order of their label;
             windows of another, of several or of none get the label −1.
@@ -70,7 +76,8 @@ def dataset(
         columns), the categorical ones first, −1 or NaN where missing.
 
     Raises:
-        UsageError: for an unknown class, rhythm or index, or a window without length.
+        UsageError: for an unknown class, rhythm or index, a window without length, or a share of
+            unusual beats that is none, or where there are no beats.
         MedclError: if no window is left.
     """
     _known(classes, CLASSES, "dataset.classes")
@@ -78,6 +85,10 @@ def dataset(
     _known(tuple(minimum or ()), INDICES, "dataset.minimum")
     if seconds <= 0 or stride < 0 or (kind == "window" and stride == 0):
         raise UsageError("dataset.seconds and dataset.stride must be above zero.")
+    if not 0 <= unusual < 1:
+        raise UsageError(f"dataset.unusual = {unusual:g}: give a share from 0 to below 1.")
+    if unusual and kind != "beat":
+        raise UsageError("dataset.unusual needs beats: set dataset.kind=beat, or leave it out.")
     if not paced and "label.paced" in items.columns:
         items = items.filter(pl.col("label.paced").fill_null(False).not_())
 
@@ -129,9 +140,21 @@ def dataset(
         clinical=table(items, categories or {}, numbers or {}),
     )
     found = {"aami": np.concatenate(labels)} if kind == "beat" else {}
+    weights = _weights(np.concatenate(beside), patients, unusual) if unusual else None
     if any((label >= 0).any() for label in heard):
         found["rhythm"] = np.concatenate(heard)
-    return Samples(ids=ids, items=owners, patients=patients, read=read, labels=found)
+    return Samples(
+        ids=ids, items=owners, patients=patients, read=read, labels=found, weights=weights
+    )
+
+
+def _weights(beside: np.ndarray, patients: Sequence[str], unusual: float) -> np.ndarray:
+    """Of a mean of one for each patient: 1 − ``unusual`` for all, the rest by unlikeness."""
+    _, owner = np.unique(np.asarray(patients), return_inverse=True)
+    rr, likeness = beside[:, : len(RATIOS)], beside[:, len(RATIOS) :]
+    unlike = unlikeness(rr, likeness).astype(np.float64) + 1e-6  # a patient of equal beats: evenly
+    mean = np.bincount(owner, unlike) / np.bincount(owner)
+    return 1 - unusual + unusual * unlike / mean[owner]
 
 
 def read_windows(

@@ -7,6 +7,10 @@ import numpy as np
 _BEAT = (-0.1, 0.15)  # seconds around the R peak that are compared
 MEASURES = 6
 """Columns a lead: correlation, power and height, against the beat before and the one after."""
+EARLY = 0.2
+"""Logarithm of a ratio of intervals: a beat so early counts as much as a shape not correlated."""
+_SAME = np.array([1.0, 0.0, 0.0, 1.0, 0.0, 0.0])  # what a beat like its neighbours measures
+_BOUND = 25.0  # so that no single artefact outweighs all beats of a recording
 
 
 def likeness(x: np.ndarray, beats: np.ndarray, fs: float) -> np.ndarray:
@@ -45,3 +49,19 @@ def likeness(x: np.ndarray, beats: np.ndarray, fs: float) -> np.ndarray:
         for rest, last in ((correlation, one), (-louder, zero), (-higher, zero))
     ]
     return np.concatenate([*before, *after], axis=1).astype(np.float32)
+
+
+def unlikeness(rr: np.ndarray, likeness: np.ndarray) -> np.ndarray:
+    """How far each beat is from one that comes when expected and looks like its neighbours.
+
+    Args:
+        rr: (K, 4) see `medcl_biosignals.rhythm.ratios`.
+        likeness: (K, 6·C) see `likeness`.
+
+    Returns:
+        (K,) squared distances, at most 25: intervals in units of `EARLY`, measures as means over
+        the leads.
+    """
+    measured = likeness.reshape(len(likeness), MEASURES, -1).mean(axis=2) - _SAME
+    squared = ((rr / EARLY) ** 2).sum(axis=1) + (measured**2).sum(axis=1)
+    return np.minimum(squared, _BOUND)

@@ -24,6 +24,7 @@ plugin = Plugin(
         "resnet1d": "medcl_biosignals.encoders.resnet:resnet1d",
         "mbconv1d": "medcl_biosignals.encoders.mbconv:mbconv1d",
         "xresnet1d": "medcl_biosignals.encoders.xresnet:xresnet1d",
+        "selfsimilar1d": "medcl_biosignals.encoders.selfsimilar:selfsimilar1d",
         "inceptiontime": "medcl_biosignals.encoders.inception:inceptiontime",
         "tcn": "medcl_biosignals.encoders.tcn:tcn",
         "vit1d": "medcl_biosignals.encoders.vit:vit1d",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from functools import partial
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -72,6 +73,42 @@ def test_classes_can_be_chosen(prepared: Prepared) -> None:
     np.testing.assert_array_equal(samples.labels["aami"], expected)
     with pytest.raises(UsageError, match="'X'"):
         dataset(items, store.__getitem__, kind="beat", classes=("N", "X"))
+
+
+def test_unusual_beats_are_drawn_more_often_within_each_patient(prepared: Prepared) -> None:
+    items, store = prepared
+    alike = dataset(items, store.__getitem__, kind="beat")
+    assert alike.weights is None
+    samples = dataset(items, store.__getitem__, kind="beat", unusual=0.5)
+    weights = samples.weights
+    assert weights is not None
+    assert weights.min() >= 0.5
+    for patient in set(samples.patients):
+        assert weights[np.array(samples.patients) == patient].mean() == pytest.approx(1)
+    batch = samples.read(np.arange(len(samples)))
+    measured = batch["likeness"].reshape(len(samples), 6, 2).mean(axis=2)
+    squared = ((batch["rr"] / 0.2) ** 2).sum(1) + ((measured - [1, 0, 0, 1, 0, 0]) ** 2).sum(1)
+    one = np.flatnonzero(np.array(samples.items) == "114")
+    unlike = np.minimum(squared[one], 25)
+    np.testing.assert_allclose(weights[one], 0.5 + 0.5 * unlike / unlike.mean(), rtol=1e-3)
+    ectopic = np.isin(samples.labels["aami"], (1, 2))  # the label has no say, but it shows
+    assert weights[ectopic].mean() > 1.4 * weights[~ectopic].mean()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"kind": "beat", "unusual": 1.0}, "below 1"),
+        ({"kind": "beat", "unusual": -0.1}, "below 1"),
+        ({"kind": "window", "unusual": 0.5}, "dataset.kind=beat"),
+    ],
+)
+def test_a_share_of_unusual_beats_that_is_none(
+    prepared: Prepared, given: dict[str, Any], said: str
+) -> None:
+    items, store = prepared
+    with pytest.raises(UsageError, match=said):
+        dataset(items, store.__getitem__, **given)
 
 
 def test_paced_recordings_are_left_out_unless_asked_for(prepared: Prepared) -> None:

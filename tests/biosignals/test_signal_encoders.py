@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits, interpolate
 
 from medcl.errors import UsageError
 from medcl.registry import parameters, resolve
@@ -104,6 +106,82 @@ def test_patchtst_takes_channels_in_any_number_and_order() -> None:
     torch.testing.assert_close(encoder(x), encoder(x.flip(1)), atol=1e-5, rtol=1e-4)
     absent = torch.cat([x, torch.zeros(2, 2, 200)], dim=1)
     torch.testing.assert_close(encoder(absent), encoder(x), atol=1e-5, rtol=1e-4)
+
+
+def test_what_selfsimilar1d_compares_is_the_middle_with_the_rest() -> None:
+    """Against a loop over heads and positions: similarities, and what they do not explain."""
+    encoder = resolve(plugin.encoders["selfsimilar1d"])(channels=1, heads=2, dim=3, width=None)
+    encoder.eval()
+    x = torch.randn(1, 1, 400, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        seen = encoder.trunk.stages(x)[-1][0]  # (64, 25)
+        keys, values = encoder.key(seen).view(2, 3, -1), encoder.value(seen).view(2, 32, -1)
+        alike = torch.stack(
+            [torch.cosine_similarity(k[:, 12:13], k, dim=0) for k in keys]
+        )  # (2, 25)
+        far = [t for t in range(25) if abs(t - 12) * 16 > 30]
+        weight = (alike[:, far] * encoder.sharpness.exp()).softmax(1)
+        rest = [v[:, 12] - v[:, far] @ w for v, w in zip(values, weight, strict=True)]
+        best, mean = alike[:, far].amax(1), (alike[:, far] * weight).sum(1)
+        profile = encoder.profile(alike[None])[0]
+        parts = torch.cat([profile, seen[:, 12], *rest, best, mean])
+        torch.testing.assert_close(encoder(x)[0], parts)
+    torch.testing.assert_close(alike[:, 12], torch.ones(2))
+
+
+def test_a_window_too_short_to_hold_another_event_is_compared_with_itself() -> None:
+    encoder = resolve(plugin.encoders["selfsimilar1d"])().eval()
+    assert encoder(torch.randn(2, 2, 20)).isfinite().all()
+
+
+def synthetic_beats(people: int, windows: int, g: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Synthetic: five beats a window, in half of them the middle one of another shape.
+
+    Each person has two shapes of their own. Returns (windows, 1, 400) and whether it is another.
+    """
+    knots = torch.randn(2, people, 8, generator=g)
+    shapes = interpolate(knots, size=40, mode="linear", align_corners=True) * torch.hann_window(40)
+    x = 0.05 * torch.randn(windows, 400, generator=g)
+    who = torch.randint(people, (windows,), generator=g)
+    odd = torch.rand(windows, generator=g) < 0.5
+    for k in (40, 120, 200, 280, 360):
+        at = k + (0 if k == 200 else torch.randint(-6, 7, (windows,), generator=g))
+        rows = torch.as_tensor(at).expand(windows)[:, None] + torch.arange(-20, 20)
+        beat = shapes[odd.long() if k == 200 else torch.zeros_like(who), who]
+        x.scatter_add_(1, rows.clamp(0, 399), beat)
+    return x[:, None], odd.float()
+
+
+def test_comparing_carries_over_to_unseen_shapes_where_a_resnet_learns_by_heart() -> None:
+    """What RepNet's bottleneck is for (Dwibedi 2020): 60 people to learn from, 200 others."""
+    g = torch.Generator().manual_seed(0)
+    x, odd = synthetic_beats(60, 1024, g)
+    unseen, truth = synthetic_beats(200, 500, g)
+    right = {}
+    for name, given in {
+        "selfsimilar1d": {"width": None},
+        "resnet1d": {"widths": (16, 32, 64), "blocks": 1, "kernel": 5, "stride": 4},
+    }.items():
+        torch.manual_seed(0)
+        pool = {"pool": "centre"} if name == "resnet1d" else {}
+        encoder = resolve(plugin.encoders[name])(channels=1, **given, **pool)
+        model = torch.nn.Sequential(encoder, torch.nn.Linear(encoder.width, 1))
+        optimizer = torch.optim.AdamW(model.parameters(), 2e-3)
+        for _ in range(120):
+            at = torch.randint(len(x), (64,), generator=g)
+            loss = binary_cross_entropy_with_logits(model(x[at])[:, 0], odd[at])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        model.eval()
+        with torch.inference_mode():
+            right[name] = [
+                float(((model(a)[:, 0] > 0) == (b > 0)).float().mean())
+                for a, b in ((x, odd), (unseen, truth))
+            ]
+    assert min(right["selfsimilar1d"][0], right["resnet1d"][0]) > 0.95  # both know their own people
+    assert right["selfsimilar1d"][1] > 0.8
+    assert right["resnet1d"][1] < 0.65
 
 
 @pytest.mark.parametrize("name", ENCODERS)

@@ -110,11 +110,70 @@ def test_partners_are_drawn_from_all_other_samples():
 
 
 def test_an_epoch_holds_every_sample_once_and_epochs_differ():
-    one, two = shuffled(50, seed=1, epoch=0), shuffled(50, seed=1, epoch=1)
+    one, two = (
+        shuffled(np.zeros(50, np.int64), seed=1, epoch=0),
+        shuffled(np.zeros(50, np.int64), seed=1, epoch=1),
+    )
     assert sorted(one) == sorted(two) == list(range(50))
     assert (one != two).any()
-    assert (one == shuffled(50, seed=1, epoch=0)).all()
-    assert (one != shuffled(50, seed=2, epoch=0)).any()
+    assert (one == shuffled(np.zeros(50, np.int64), seed=1, epoch=0)).all()
+    assert (one != shuffled(np.zeros(50, np.int64), seed=2, epoch=0)).any()
+
+
+@given(some.lists(some.integers(1, 9), min_size=1, max_size=8), some.integers(0, 99))
+def test_weights_decide_within_a_patient_and_never_between(counts, seed):
+    random = np.random.default_rng(seed)
+    patients = random.permutation(np.repeat(np.arange(len(counts)), counts))
+    weights = random.uniform(0.01, 5, len(patients))
+    for epoch in range(3):
+        order = shuffled(patients, seed, epoch, weights)
+        anchors, partners = paired(patients, seed, epoch, weights=weights)
+        assert (np.bincount(patients[order], minlength=len(counts)) == counts).all()
+        assert (patients[anchors] == patients[partners]).all()
+        often = np.bincount(order, minlength=len(patients))
+        due = weights / np.bincount(patients, weights)[patients] * np.asarray(counts)[patients]
+        assert (np.abs(often - due) < 1).all()
+
+
+def test_over_the_epochs_each_sample_gets_its_share():
+    patients, weights = np.array([0, 1, 0, 0]), np.array([1.0, 7.0, 4.0, 1.0])
+    epochs = [shuffled(patients, 0, epoch, weights) for epoch in range(400)]
+    mean = np.bincount(np.concatenate(epochs), minlength=4) / len(epochs)
+    assert mean == pytest.approx([0.5, 1, 2, 0.5], abs=0.1)
+
+
+def test_pairs_follow_the_weights_too():
+    patients, weights = np.zeros(4, np.int64), np.array([1.0, 1.0, 1.0, 9.0])
+    drawn = [paired(patients, 0, epoch, weights=weights) for epoch in range(200)]
+    for side in zip(*drawn, strict=True):
+        share = np.bincount(np.concatenate(side), minlength=4) / 800
+        assert share == pytest.approx([1 / 12, 1 / 12, 1 / 12, 9 / 12], abs=0.05)
+
+
+@pytest.mark.parametrize("bad", [np.ones(3), np.array([1, 0, 1, 1.0]), np.array([1, np.nan, 1, 1])])
+def test_weights_that_are_none_are_refused(bad):
+    samples = Samples(list("wxyz"), list("wxyz"), list("aabb"), read, weights=bad)
+    selection = select(samples, {"a": "train", "b": "test"})
+    with pytest.raises(UsageError, match="finite and above zero"):
+        _ = selection.weights
+
+
+def test_batches_follow_the_weights_of_the_training_samples():
+    weights = np.array([1.0, 1.0, 9.0, 9.0, 1.0, 1.0])
+    read_them = partial(read, np.zeros((6, 1)))
+    samples = Samples(list("uvwxyz"), list("uvwxyz"), list("aabbbb"), read_them, weights=weights)
+    selection = select(samples, {"a": "test", "b": "train"})
+    batches = Batches(selection, batch_size=4, seed=0, pairs=False)
+    rows = np.concatenate([batches[m][1]["index"].numpy() for m in range(100)])
+    share = np.bincount(rows, minlength=6) / len(rows)
+    assert share == pytest.approx(np.array([0, 0, 9, 9, 1, 1]) / 20, abs=0.02)
+
+
+def test_equal_weights_are_no_weights():
+    patients = np.random.default_rng(0).integers(0, 5, 40)
+    order = shuffled(patients, 3, 1, np.full(40, 2.0))
+    assert sorted(order) == list(range(40))
+    assert (order != shuffled(patients, 3, 2, np.full(40, 2.0))).any()
 
 
 def test_full_batches_only_and_no_sample_twice_in_an_epoch():

@@ -15,10 +15,9 @@ from medcl.nn.distributed import ALONE, Ranks
 from medcl.nn.encoders import width_of
 from medcl.nn.heads import projector
 from medcl.objectives.soft_contrast import soft_contrast
-from medcl_biosignals.likeness import MEASURES
+from medcl_biosignals.likeness import EARLY, MEASURES
 from medcl_biosignals.rhythm import RATIOS
 
-_RR_SCALE = 0.2  # a beat 20 % early counts as much as a shape that is not correlated at all
 _RADIUS = 10.0  # large against the descriptions, so that the sphere is flat where they lie
 
 
@@ -120,7 +119,7 @@ def description(batch: Mapping[str, Tensor]) -> Tensor:
     there = (batch["x"].abs().amax(dim=-1) > 0).to(batch["rr"].dtype)  # (B, C)
     likeness = batch["likeness"].unflatten(1, (MEASURES, -1))  # (B, 6, C)
     weight = there / there.sum(dim=1, keepdim=True).clamp_min(1)
-    return torch.cat([batch["rr"] / _RR_SCALE, (likeness * weight[:, None]).sum(dim=2)], dim=1)
+    return torch.cat([batch["rr"] / EARLY, (likeness * weight[:, None]).sum(dim=2)], dim=1)
 
 
 def redundancy(h: Tensor, ranks: Ranks = ALONE) -> Tensor:
