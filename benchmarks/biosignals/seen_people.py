@@ -1,0 +1,141 @@
+"""Is a classifier misled by the people whom its frozen encoder was pretrained on?
+
+    python benchmarks/biosignals/seen_people.py --train DS1 --out seen [--steps 500]
+
+Five folds of patients as in `mitbih_table`. The training people of each are dealt into two halves,
+by their number of ectopic beats in turn. An encoder is pretrained without labels (SimCLR, recipe
+`mitbih`) on each half, and the same linear classifier is fitted on its features and interval
+ratios: on the half that it was pretrained on ("seen"), on the other ("others"), and on both.
+Figures are of the mean of the probabilities of a fold's two classifiers on people whom nobody saw.
+Hand-made features go through the same halves: what differs is only whether the encoder knew the
+people.
+"""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from mitbih_table import PUBLIC_KEY, _cell, recipe_of, run_of, thinned
+from numpy.typing import NDArray
+
+from medcl.archive.index import Index, build
+from medcl.archive.splits import split
+from medcl.evaluate import linear, metrics
+from medcl.evaluate.bootstrap import bootstrap
+from medcl.evaluate.embeddings import embed, features, take
+from medcl.evaluate.targets import Target, target
+from medcl.run import build_encoder, load_samples
+from medcl_biosignals.baselines import handmade
+from medcl_biosignals.plugin import plugin
+
+FOLDS, TASK = 5, "aami-nsv"
+SIDES = ("seen", "others", "both")
+Floats = NDArray[np.float32]
+
+
+def index(archive: Path, out: Path, columns: pl.DataFrame) -> Path:
+    """Index the archive with a table of columns (``key``: the record's name)."""
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "public.key").write_text(PUBLIC_KEY)
+    columns.write_csv(out / "table.csv")
+    build(archive, out / "index", plugin, key_file=out / "public.key", table=out / "table.csv")
+    return out / "index"
+
+
+def halves(people: NDArray, ectopic: NDArray) -> tuple[set[str], set[str]]:
+    """Dealt in turn, most ectopic beats first: A B B A."""
+    order = people[np.argsort(-ectopic, kind="stable")]
+    return {*order[0::4], *order[3::4]}, {*order[1::4], *order[2::4]}
+
+
+def fitted(x: Floats, truth: Target, patients: NDArray, at: NDArray, test: NDArray) -> Floats:
+    """Probabilities of the test samples, from a classifier fitted on some others."""
+    some = at[thinned(truth.y[at], patients[at], 0)]
+    return linear.fit(x[some], truth.at(some), patients[some]).predict(x[test])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--train", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=500)
+    asked = parser.parse_args()
+
+    names = sorted(file.stem for file in asked.train.glob("*.hea"))
+    first = index(asked.train, asked.out / "names", pl.DataFrame({"key": names, "name": names}))
+    items = Index.open(first).items
+    recipe = recipe_of("simclr", 0, FOLDS, asked.steps, [])
+    samples = load_samples(recipe, first, task=TASK)
+    truth = target(plugin.tasks[TASK], samples)
+    known = np.flatnonzero(truth.known)
+    samples, truth = take(samples, known), truth.at(known)
+    patients = np.asarray(samples.patients)
+
+    sides = []
+    columns = items.select(key="label.name", patient="patient")
+    for fold in range(FOLDS):
+        drawn = split(items, **recipe_of("simclr", fold, FOLDS, asked.steps, []).split.drawn())
+        people = np.unique(patients[[drawn.get(p) == "train" for p in patients]])
+        ectopic = np.array([(truth.y[patients == p] > 0).sum() for p in people])
+        sides.append((drawn, halves(people, ectopic)))
+        for half, mine in enumerate(sides[-1][1]):
+            side = pl.when(pl.col("patient").is_in(list(mine))).then(pl.lit("train"))
+            columns = columns.with_columns(side.otherwise(pl.lit("test")).alias(f"f{fold}h{half}"))
+    data = index(asked.train, asked.out / "halves", columns.drop("patient"))
+
+    every = np.array_split(np.arange(len(samples)), 64)
+    rr = np.concatenate([samples.read(at)["rr"] for at in every])
+    untrained = embed(build_encoder(recipe, recipe.seed), samples, label="random").x
+    fixed = {
+        "hand-made": features(handmade, samples, label="hand-made"),
+        "random + RR": np.concatenate([untrained, rr], axis=1),
+    }
+    found: dict[tuple[str, str], list[Floats]] = {}
+    tested = []
+    for fold, (drawn, both) in enumerate(sides):
+        test = np.flatnonzero([drawn.get(p) == "test" for p in patients])
+        tested.append(test)
+        scores: dict[tuple[str, str], list[Floats]] = {}
+        for half, mine in enumerate(both):
+            given = [f"split.given=label.f{fold}h{half}"]
+            mine_recipe = recipe_of("simclr", 0, None, asked.steps, given)
+            run = run_of(mine_recipe, data, asked.out / "runs" / f"f{fold}h{half}")
+            z = embed(run.encoder(), samples, label=f"fold {fold}, half {half}").x
+            groups = (mine, both[1 - half], both[0] | both[1])
+            for name, x in {"simclr + RR": np.concatenate([z, rr], axis=1), **fixed}.items():
+                for side, group in zip(SIDES, groups, strict=True):
+                    at = np.flatnonzero([p in group for p in patients])
+                    made = fitted(x, truth, patients, at, test)
+                    scores.setdefault((name, side), []).append(made)
+        for key, two in scores.items():
+            found.setdefault(key, []).append(np.mean(two, axis=0))
+    judged = np.concatenate(tested)
+    y, groups = truth.y[judged], patients[judged]
+    resampled = {
+        key: bootstrap(partial(metrics.measure, truth.kind, y, np.concatenate(scores)), groups)
+        for key, scores in found.items()
+    }
+    print("| features | classifier fitted on | macro F1 | macro AUROC |\n|---|---|---|---|")
+    for (name, side), one in resampled.items():
+        cells = " | ".join(_cell(one.interval(m)) for m in ("f1", "auroc"))
+        print(f"| {name} | {side} | {cells} |")
+    print("\n| paired | macro F1 | macro AUROC |\n|---|---|---|")
+    for (name, side), base in (
+        (("simclr + RR", "others"), ("simclr + RR", "seen")),
+        (("simclr + RR", "others"), ("hand-made", "others")),
+        (("simclr + RR", "seen"), ("hand-made", "seen")),
+        (("simclr + RR", "others"), ("random + RR", "others")),
+        (("simclr + RR", "others"), ("hand-made", "both")),
+        (("simclr + RR", "both"), ("hand-made", "both")),
+    ):
+        pair = (resampled[name, side].minus(resampled[base], m) for m in ("f1", "auroc"))
+        cells = " | ".join(_cell(i, "+") for i in pair)
+        print(f"| {name}, {side} − {', '.join(base)} | {cells} |")
+
+
+if __name__ == "__main__":
+    main()
