@@ -339,10 +339,10 @@ def report(scores: Mapping[str, list[Scores]], truth: Target, patients: NDArray)
         pooled = np.concatenate([fold[1.0][0] for fold in folds])
         found = bootstrap(partial(metrics.measure, truth.kind, truth.y, pooled), patients)
         resampled[name] = found
-        cells = [_cell(found.interval("f1")), _cell(found.interval("auroc"))]
+        cells = [cell(found.interval("f1")), cell(found.interval("auroc"))]
         for c in (truth.classes.index(name) for name in seen):
             pair = (found.interval(f"class_{n}", c) for n in ("sensitivity", "ppv"))
-            cells.append(" / ".join(_cell(one) for one in pair))
+            cells.append(" / ".join(cell(one) for one in pair))
         for share in FRACTIONS[:-1]:
             draws = [np.concatenate(d) for d in zip(*(f[share] for f in folds), strict=True)]
             once = metrics.once(len(truth))
@@ -355,10 +355,10 @@ def report(scores: Mapping[str, list[Scores]], truth: Target, patients: NDArray)
         for base in MEAN_BASES if several else BASES:
             if name != base and (several or ("per record" in name) == ("per record" in base)):
                 one = [resampled[name].minus(resampled[base], m) for m in ("f1", "auroc")]
-                print(f"| {name} − {base} | " + " | ".join(_cell(i, "+") for i in one) + " |")
+                print(f"| {name} − {base} | " + " | ".join(cell(i, "+") for i in one) + " |")
 
 
-def _cell(i: Interval, sign: str = "") -> str:
+def cell(i: Interval, sign: str = "") -> str:
     if i.value is None or i.low is None or i.high is None:
         return "–"
     return f"{i.value:{sign}.3f} [{i.low:{sign}.3f}, {i.high:{sign}.3f}]"

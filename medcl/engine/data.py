@@ -174,8 +174,10 @@ def weighted(patients: np.ndarray, weights: np.ndarray, random: np.random.Genera
     counts = np.bincount(patients)
     ends = np.cumsum(counts)
     upto = np.cumsum(weight / np.bincount(owner, weight)[owner] * counts[owner])
-    upto[ends - 1] = ends  # exactly, so that no rounding takes a draw to somebody else
-    draws = np.arange(len(order)) + random.random(len(counts))[owner]
+    # No rounding takes a draw to somebody else: not of the sums, nor of what is all but one.
+    upto = np.clip(upto, (ends - counts)[owner], ends[owner])
+    upto[ends - 1] = ends
+    draws = np.arange(len(order)) + random.random(len(counts))[owner] * (1 - 1e-9)
     return order[np.searchsorted(upto, draws, side="right")]
 
 

@@ -11,7 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as some
 from tiny_engine import read
 
-from medcl.engine.data import Batches, check_fills, loader, numbers, paired, select, shuffled
+from medcl.engine.data import (
+    Batches,
+    check_fills,
+    loader,
+    numbers,
+    paired,
+    select,
+    shuffled,
+    weighted,
+)
 from medcl.errors import UsageError
 from medcl.plugin import Samples
 
@@ -167,6 +176,19 @@ def test_batches_follow_the_weights_of_the_training_samples():
     rows = np.concatenate([batches[m][1]["index"].numpy() for m in range(100)])
     share = np.bincount(rows, minlength=6) / len(rows)
     assert share == pytest.approx(np.array([0, 0, 9, 9, 1, 1]) / 20, abs=0.02)
+
+
+def test_no_rounding_takes_a_draw_to_another_patient():
+    class Last:
+        """The largest that a generator gives."""
+
+        def random(self, size):
+            return np.full(size, 1 - 2.0**-53)
+
+    patients = np.repeat(np.arange(300), 1000)
+    weights = np.tile(np.linspace(1e-9, 1, 1000), 300)
+    drawn = weighted(patients, weights, Last())
+    assert (np.bincount(patients[drawn], minlength=300) == 1000).all()
 
 
 def test_equal_weights_are_no_weights():
