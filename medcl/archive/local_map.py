@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import resource
 import signal
 import sys
 import threading
@@ -12,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any, TypeVar
 
 from medcl.archive.failure import DIED, Failure, guarded
@@ -29,6 +31,7 @@ def run(fn: Callable[[T], R], items: Sequence[T], workers: int) -> Iterator[tupl
     size = max(1, min(_LARGEST_CHUNK, len(items) // (16 * workers)))
     while waiting:
         suspects: list[T] = []
+        broken = False
         in_flight: dict[Future[list[R | Failure]], list[T]] = {}
         pool = _executor(workers)
         try:
@@ -45,8 +48,10 @@ def run(fn: Callable[[T], R], items: Sequence[T], workers: int) -> Iterator[tupl
                         yield from zip(chunk, future.result(), strict=True)
                     else:  # a worker died (this ends all that is in flight), or a result is stuck
                         suspects += chunk
+                        broken |= isinstance(future.exception(), BrokenProcessPool)
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+            # Not for a broken one: a worker that hangs in the kernel (dead mount) cannot be killed.
+            pool.shutdown(wait=not broken, cancel_futures=True)
         yield from _alone(fn, suspects)
 
 
@@ -108,7 +113,7 @@ def _alone(fn: Callable[[T], R], suspects: Sequence[T]) -> Iterator[tuple[T, R |
             future = _submit(pool, fn, [item])
             error = future.exception()
             if isinstance(error, BrokenProcessPool):
-                pool.shutdown(wait=True)
+                pool.shutdown(wait=False)
                 pool = None
                 yield item, DIED
             else:  # any other error: the result cannot travel
@@ -120,13 +125,25 @@ def _alone(fn: Callable[[T], R], suspects: Sequence[T]) -> Iterator[tuple[T, R |
 
 def _executor(workers: int) -> ProcessPoolExecutor:
     """Fresh processes: forking this one is unsafe once torch or polars have started threads."""
-    return ProcessPoolExecutor(
-        workers, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker
-    )
+    return ProcessPoolExecutor(workers, mp_context=_Context(), initializer=_start_worker)
+
+
+class _Worker(SpawnProcess):
+    def terminate(self) -> None:
+        """SIGKILL: what a broken pool waits for may ignore SIGTERM, or be writing its core."""
+        self.kill()
+
+
+class _Context(SpawnContext):
+    Process = _Worker
 
 
 def _start_worker() -> None:
-    """One thread per worker; end at Ctrl-C without a traceback, and when the parent is gone."""
+    """One thread per worker; end at Ctrl-C without a traceback, and when the parent is gone.
+
+    A worker that crashes leaves no core file: it would hold what it had read of a patient.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(variable, "1")
     signal.signal(signal.SIGINT, signal.SIG_DFL)

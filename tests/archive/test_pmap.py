@@ -3,9 +3,12 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import os
+import resource
+import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -31,6 +34,23 @@ def deadly(n: int) -> int:
     if n == 11:
         ctypes.string_at(0)
     return work(n + 100)
+
+
+def stubborn(n: int) -> int:
+    if n == 0:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        first = not Path("up").exists()
+        Path("up").touch()
+        time.sleep(300 if first else 0)
+    if n == 1:
+        while not Path("up").exists():
+            time.sleep(0.01)
+        os._exit(9)
+    return n
+
+
+def core_size(n: int) -> int:
+    return resource.getrlimit(resource.RLIMIT_CORE)[0]
 
 
 def unpicklable(n: int) -> object:
@@ -65,6 +85,28 @@ def test_a_dying_process_costs_its_own_item(count: int) -> None:
     assert set(failed) == {3, 4, 11}
     assert all(f.died for f in failed.values())
     assert done == {n: (n + 100) ** 2 for n in range(count) if n not in failed}
+
+
+@pytest.mark.timeout(120)
+def test_a_worker_that_ignores_sigterm_does_not_hold_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that writes its core does; the pool sends SIGTERM to all when one of them dies."""
+    monkeypatch.chdir(tmp_path)
+    done, failed = spread(pmap(stubborn, range(6), workers=2))
+    assert set(failed) == {1}
+    assert set(done) == {0, 2, 3, 4, 5}
+
+
+def test_workers_leave_no_core() -> None:
+    """It would hold patients' data, in whatever folder the run was started."""
+    limits = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (limits[1], limits[1]))
+    try:
+        done, _ = spread(pmap(core_size, range(2), workers=2))
+    finally:
+        resource.setrlimit(resource.RLIMIT_CORE, limits)
+    assert done == {0: 0, 1: 0}
 
 
 @pytest.mark.parametrize("count", [4, 100])  # sent one by one, and several at a time
