@@ -4,12 +4,15 @@
     python benchmarks/biosignals/mitbih_table.py --train DS1 --test DS2 --out table
 
 With ``--train`` alone, five folds of its patients: pretrained without labels on the training
-patients of each fold, every patient predicted once, by the fold that did not see them. With
-``--test``, the standard inter-patient table (de Chazal 2004, doi 10.1109/TBME.2004.827359):
-pretrained and fitted on all of the one, judged on all of the other. There, patients are records, as
-in the standard: 201 (DS1) and 202 (DS2) are one man.
+patients of each fold, every patient predicted once, by the fold that did not see them. This is
+repeated with other folds, ``--repeats`` times, and figures are means over the repeats (each figure
+is measured in each repeat; a resample of patients is the same one in all). With ``--test``, the
+standard inter-patient table (de Chazal 2004, doi 10.1109/TBME.2004.827359): pretrained and fitted
+on all of the one, judged on all of the other. There, patients are records, as in the standard: 201
+(DS1) and 202 (DS2) are one man.
 
-Everything is kept in ``--out`` and not made twice. Linear classifiers are fitted on at most
+Everything is kept in ``--out`` and not made twice. Features put side by side have equal weight
+(`medcl.evaluate.linear`). Linear classifiers are fitted on at most
 `PER_CLASS` beats of each class and patient, all beats of test patients are judged, and intervals
 are over patients. "per record" features are taken relative to the recording's own beats (median and
 spread over the recording, no label used), which needs the recording as a whole.
@@ -44,6 +47,7 @@ from medcl.engine.pretrain import pretrain
 from medcl.evaluate import curve, linear, metrics
 from medcl.evaluate.bootstrap import Interval, Resampled, bootstrap
 from medcl.evaluate.embeddings import embed, features, take
+from medcl.evaluate.metrics import Counted
 from medcl.evaluate.targets import Target, target
 from medcl.plugin import Samples
 from medcl.recipe import Recipe
@@ -62,7 +66,7 @@ METHODS = {
 MEANS = (("simclr", "alike-beats"), tuple(METHODS))
 """Objectives whose classifiers' probabilities are averaged, if all of them are asked for."""
 MEAN_OF_HAND_MADE = "mean of hand-made and hand-made, per record"
-BASES = ("random", "hand-made", "hand-made, per record")
+HAND_GROUPS = "hand-made, its RR weighed like the rest"
 MEAN_BASES = ("hand-made", MEAN_OF_HAND_MADE, "mean of random + RR, hand-made")
 PUBLIC_KEY = "MIT-BIH is public: this key hides nothing"
 SUPERVISED = "supervised from scratch"
@@ -100,9 +104,16 @@ def _link(file: Path, copy: Path) -> None:
         shutil.copy(file, copy)
 
 
-def recipe_of(method: str, fold: int, folds: int | None, steps: int, more: Sequence[str]) -> Recipe:
-    """`mitbih` with another method, one fold or the given parts."""
-    split = ["split.given=label.part"] if folds is None else [f"split.fold={fold}"]
+def recipe_of(
+    method: str, fold: int, folds: int | None, steps: int, more: Sequence[str], repeat: int = 0
+) -> Recipe:
+    """`mitbih` with another method, one fold or the given parts; the folds of a repeat are others,
+    and with given parts so are the first weights.
+    """
+    if folds is None:
+        split = ["split.given=label.part", f"seed={repeat}"]
+    else:
+        split = [f"split.fold={fold}", f"split.seed={repeat}"]
     settings = [*split, f"trainer.steps={steps}", *more]
     if METHODS[method] is not None:
         settings.append(f"method={METHODS[method]}")
@@ -148,13 +159,16 @@ def labelled(
     yield 1.0, np.arange(len(truth))
 
 
-def probed(x: Floats, truth: Target, patients: NDArray, train: NDArray, test: NDArray) -> Scores:
-    """A linear classifier from each share of the labels."""
+def probed(
+    groups: Sequence[Floats], truth: Target, patients: NDArray, train: NDArray, test: NDArray
+) -> Scores:
+    """A linear classifier from each share of the labels; groups of features have equal weight."""
+    x, blocks = np.concatenate(groups, axis=1), [group.shape[1] for group in groups]
     found: Scores = {}
     for fraction, at in labelled(truth.at(train), patients[train], 0, curve.DRAWS):
         some = train[at]
         some = some[thinned(truth.y[some], patients[some], 0)]
-        model = linear.fit(x[some], truth.at(some), patients[some])
+        model = linear.fit(x[some], truth.at(some), patients[some], blocks=blocks)
         found.setdefault(fraction, []).append(model.predict(x[test]))
     return found
 
@@ -224,6 +238,7 @@ def main() -> None:
     parser.add_argument("--test", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--repeats", type=int, default=1, help="of the folds, drawn anew")
     parser.add_argument("--task", default="aami", choices=sorted(plugin.tasks))
     known = [*METHODS, SUPERVISED]
     parser.add_argument("--methods", nargs="+", default=known, choices=known)
@@ -253,33 +268,53 @@ def main() -> None:
         fixed[f"{method}, all people"] = embed(run.encoder(), samples, label=f"{method}, all").x
 
     scores: dict[str, list[Scores]] = {}
-    tested: list[NDArray] = []
-    for fold in range(folds or 1):
-        runs = {
-            method: run_of(
-                recipe_of(method, fold, folds, asked.steps, asked.set),
-                data,
-                asked.out / "runs" / method / f"fold{fold}",
-            )
-            for method in asked.methods
-            if method != SUPERVISED
-        }
-        side = next(iter(runs.values())).split()
-        sides = np.array([side.get(p, "") for p in patients])
-        train, test = np.flatnonzero(sides == "train"), np.flatnonzero(sides == "test")
-        tested.append(test)
-        made = {m: embed(run.encoder(), samples, label=f"{m} {fold}").x for m, run in runs.items()}
-        for name, x in representations({**made, **fixed}, context, items):
-            file = asked.out / "scores" / asked.task / name / f"{fold}.npz"
-            work = partial(probed, x, truth, patients, train, test)
-            scores.setdefault(name, []).append(kept(file, work))
-        if SUPERVISED in asked.methods:
-            file = asked.out / "scores" / asked.task / SUPERVISED / f"{fold}.npz"
-            work = partial(supervised, first, samples, truth, patients, train, test, asked.steps)
-            scores.setdefault(SUPERVISED, []).append(kept(file, work))
+    for repeat in range(asked.repeats):
+        parts: dict[str, list[Scores]] = {}
+        tested: list[NDArray] = []
+        for fold in range(folds or 1):
+            where = f"fold{fold}" if repeat == 0 else f"repeat{repeat}-fold{fold}"
+            runs = {
+                method: run_of(
+                    recipe_of(method, fold, folds, asked.steps, asked.set, repeat),
+                    data,
+                    asked.out / "runs" / method / where,
+                )
+                for method in asked.methods
+                if method != SUPERVISED
+            }
+            side = next(iter(runs.values())).split()
+            sides = np.array([side.get(p, "") for p in patients])
+            train, test = np.flatnonzero(sides == "train"), np.flatnonzero(sides == "test")
+            tested.append(test)
+            made = {
+                m: embed(r.encoder(), samples, label=f"{m}, {where}").x for m, r in runs.items()
+            }
+            for name, groups in representations({**made, **fixed}, context, items):
+                file = asked.out / "scores" / asked.task / name / f"{where}.npz"
+                work = partial(probed, groups, truth, patients, train, test)
+                parts.setdefault(name, []).append(kept(file, work))
+            if SUPERVISED in asked.methods:
+                file = asked.out / "scores" / asked.task / SUPERVISED / f"{where}.npz"
+                work = partial(
+                    supervised, first, samples, truth, patients, train, test, asked.steps
+                )
+                parts.setdefault(SUPERVISED, []).append(kept(file, work))
+        order = np.argsort(np.concatenate(tested))
+        for name, folded in parts.items():
+            scores.setdefault(name, []).append(pooled(folded, order))
     scores |= averaged(scores, [m for m in asked.methods if m != SUPERVISED])
-    judged = np.concatenate(tested)
+    judged = np.sort(np.concatenate(tested))
     report(scores, truth.at(judged), patients[judged])
+
+
+def pooled(folds: Sequence[Scores], order: NDArray) -> Scores:
+    """All folds' predictions, in the order of the samples: the same in every repeat."""
+    return {
+        share: [
+            np.concatenate(draws)[order] for draws in zip(*(f[share] for f in folds), strict=True)
+        ]
+        for share in FRACTIONS
+    }
 
 
 def averaged(scores: Mapping[str, list[Scores]], methods: Sequence[str]) -> dict[str, list[Scores]]:
@@ -309,21 +344,29 @@ def _mean(parts: Sequence[Scores]) -> Scores:
 
 def representations(
     made: Mapping[str, Floats], context: Floats, items: NDArray
-) -> Iterator[tuple[str, Floats]]:
-    """Each encoder, hand-made features, and both with the four interval ratios or per record."""
+) -> Iterator[tuple[str, tuple[Floats, ...]]]:
+    """Hand-made features; each encoder alone, with the four interval ratios, and with both."""
     hand = made["hand-made"]
+    relative = per_record(hand, items)
+    yield "hand-made", (hand,)
+    yield "hand-made, per record", (relative,)
+    yield HAND_GROUPS, (hand[:, : context.shape[1]], hand[:, context.shape[1] :])
     for name, x in made.items():
-        yield name, x
-        relative = per_record(x, items)
-        yield f"{name}, per record", relative
-        if name != "hand-made":
-            yield f"{name} + RR", np.concatenate([x, context], axis=1)
-            yield f"{name} + RR, per record", np.concatenate([relative, context], axis=1)
-            yield f"{name} + hand-made", np.concatenate([x, hand], axis=1)
-            yield (
-                f"{name} + hand-made, per record",
-                np.concatenate([relative, per_record(hand, items)], axis=1),
-            )
+        if name == "hand-made":
+            continue
+        mine = per_record(x, items)
+        yield name, (x,)
+        yield f"{name}, per record", (mine,)
+        yield f"{name} + RR", (x, context)
+        yield f"{name} + RR, per record", (mine, context)
+        yield f"{name} + RR + hand-made", (x, context, hand)
+        yield f"{name} + RR + hand-made, per record", (mine, context, relative)
+
+
+def mean_measure(truth: Target, scores: Sequence[Floats], weight: Counted) -> metrics.Measures:
+    """Each figure's mean over several predictions of the same samples."""
+    found = [metrics.measure(truth.kind, truth.y, one, weight) for one in scores]
+    return {name: np.mean([one[name] for one in found], axis=0) for name in found[0]}
 
 
 def report(scores: Mapping[str, list[Scores]], truth: Target, patients: NDArray) -> None:
@@ -335,27 +378,35 @@ def report(scores: Mapping[str, list[Scores]], truth: Target, patients: NDArray)
     shares = [f"F1 at {share:.0%}" for share in FRACTIONS[:-1]]
     head = ["features", "macro F1", "macro AUROC", *(f"{c} Se / PPV" for c in seen), *shares]
     print("| " + " | ".join(head) + " |\n|" + "---|" * len(head))
-    for name, folds in scores.items():
-        pooled = np.concatenate([fold[1.0][0] for fold in folds])
-        found = bootstrap(partial(metrics.measure, truth.kind, truth.y, pooled), patients)
+    for name, repeats in scores.items():
+        every = [scores_of[1.0][0] for scores_of in repeats]
+        found = bootstrap(partial(mean_measure, truth, every), patients)
         resampled[name] = found
         cells = [cell(found.interval("f1")), cell(found.interval("auroc"))]
         for c in (truth.classes.index(name) for name in seen):
             pair = (found.interval(f"class_{n}", c) for n in ("sensitivity", "ppv"))
             cells.append(" / ".join(cell(one) for one in pair))
         for share in FRACTIONS[:-1]:
-            draws = [np.concatenate(d) for d in zip(*(f[share] for f in folds), strict=True)]
-            once = metrics.once(len(truth))
-            every = [metrics.measure(truth.kind, truth.y, d, once)["f1"][0] for d in draws]
-            cells.append(f"{np.mean(every):.3f}")
+            draws = [draw for scores_of in repeats for draw in scores_of[share]]
+            measured = mean_measure(truth, draws, metrics.once(len(truth)))
+            cells.append(f"{measured['f1'][0]:.3f}")
         print("| " + " | ".join([name, *cells]) + " |")
     print("\n| paired, all labels | macro F1 | macro AUROC |\n|---|---|---|")
     for name in scores:
-        several = name.startswith("mean of")
-        for base in MEAN_BASES if several else BASES:
-            if name != base and (several or ("per record" in name) == ("per record" in base)):
+        for base in bases(name):
+            if base in scores and base != name:
                 one = [resampled[name].minus(resampled[base], m) for m in ("f1", "auroc")]
                 print(f"| {name} − {base} | " + " | ".join(cell(i, "+") for i in one) + " |")
+
+
+def bases(name: str) -> Sequence[str]:
+    """What a row is compared with: the random encoder beside the same, and hand-made features."""
+    if name.startswith("mean of"):
+        return MEAN_BASES
+    relative = ", per record" if name.endswith(", per record") else ""
+    _, _, beside = name.removesuffix(relative).partition(" + ")
+    random = "random" + (f" + {beside}" if beside else "") + relative
+    return (random, "hand-made, per record") if relative else (random, "hand-made", HAND_GROUPS)
 
 
 def cell(i: Interval, sign: str = "") -> str:

@@ -123,17 +123,18 @@ def fixed_features(
 
 def representations(
     pretrained: Floats, fixed: Mapping[str, Floats]
-) -> Iterator[tuple[str, Floats]]:
+) -> Iterator[tuple[str, tuple[Floats, ...]]]:
     """All that are compared, by name: each baseline also put beside the pretrained features."""
-    yield PRETRAINED, pretrained
-    yield from fixed.items()
+    yield PRETRAINED, (pretrained,)
+    for name, x in fixed.items():
+        yield name, (x,)
     for name, x in fixed.items():
         if name != RANDOM:
-            yield f"{PRETRAINED} + {name}", np.concatenate([pretrained, x], axis=1)
+            yield f"{PRETRAINED} + {name}", (pretrained, x)
 
 
 def predict(
-    x: Floats,
+    parts: Sequence[Floats],
     truth: Target,
     patients: NDArray,
     fold: Fold,
@@ -143,11 +144,12 @@ def predict(
 ) -> Predicted:
     """Fit both classifiers on the fold's training samples and predict its test samples.
 
-    Before the nearest neighbours are sought, features are standardised like those of the linear
-    classifier: a cosine over hand-made features of different units would only see the largest.
+    Before the nearest neighbours are sought, features are standardised and groups of them weighted
+    like those of the linear classifier: a cosine over hand-made features of different units would
+    only see the largest.
 
     Args:
-        x: (N, D) features of all samples.
+        parts: (N, D) features of all samples; several are put side by side, with equal weight.
         truth: of all samples.
         patients: (N,).
         fold: who is fitted and who is predicted.
@@ -155,17 +157,19 @@ def predict(
         seed: of folds and draws.
     """
     y, groups = truth.at(fold.train), patients[fold.train]
+    x, blocks = np.concatenate(parts, axis=1), [part.shape[1] for part in parts]
     fitting, judged = x[fold.train], x[fold.test]
-    model = linear.fit(fitting, y, groups, seed=seed)
+    model = linear.fit(fitting, y, groups, blocks=blocks, seed=seed)
     mean, std = fitting.mean(0), fitting.std(0)
     std[std == 0] = 1
+    std /= linear.block_weights(blocks)
     votes = knn((judged - mean) / std, (fitting - mean) / std, y.columns())
     scores = {LINEAR: model.predict(judged), KNN: votes}
     labelled: dict[tuple[float, int], Partly] = {}
     for draw in range(curve.DRAWS):
         for part in curve.subsets(y, groups, [f for f in fractions if f < 1], seed=seed + draw):
             at = part.positions
-            some = linear.fit(fitting[at], y.at(at), groups[at], seed=seed)
+            some = linear.fit(fitting[at], y.at(at), groups[at], blocks=blocks, seed=seed)
             labelled[part.fraction, draw] = Partly(part.patients, len(at), some.predict(judged))
     if 1 in fractions:
         labelled[1.0, 0] = Partly(len(np.unique(groups)), len(y), scores[LINEAR])

@@ -6,13 +6,18 @@ sees a patient that it is judged on, neither outside nor inside the training pat
 
 Classes are weighted inversely to their frequency (``class_weight="balanced"``): medical classes are
 skewed, and all the figures reported are macro figures.
+
+Groups of features side by side get the same total variance ("hard block scaling", Eriksson 2006,
+Multi- and Megavariate Data Analysis): one penalty for all columns would otherwise all but mute four
+interval ratios beside an embedding of 512 numbers.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -47,7 +52,15 @@ class Linear:
     chosen: bool
 
 
-def fit(x: Floats, truth: Target, patients: NDArray, *, seed: int = 0) -> Linear:
+def block_weights(widths: Sequence[int]) -> NDArray[np.float32]:
+    """(D,) factors for standardised columns: 1 in the widest group, more in narrower ones."""
+    widest = max(widths)
+    return np.concatenate([np.full(w, (widest / w) ** 0.5, np.float32) for w in widths if w])
+
+
+def fit(
+    x: Floats, truth: Target, patients: NDArray, *, blocks: Sequence[int] = (), seed: int = 0
+) -> Linear:
     """Fit on training samples; C is chosen among `GRID` by cross-validation over their patients.
 
     The C that is best by macro AUROC (R² for values) of the pooled held-out predictions is taken,
@@ -57,24 +70,33 @@ def fit(x: Floats, truth: Target, patients: NDArray, *, seed: int = 0) -> Linear
         x: (N, D).
         truth: of the N samples, all known.
         patients: (N,): no patient is both fitted and scored on while choosing.
+        blocks: widths of the groups of columns that x consists of, of equal weight; () for one.
         seed: of the folds.
+
+    Raises:
+        ValueError: if the blocks are not D columns in all.
     """
+    if blocks and sum(blocks) != x.shape[1]:
+        raise ValueError(f"blocks of {list(blocks)} columns, but {x.shape[1]} features")
     if truth.kind == "multilabel":
-        return _fit_each_label(x, truth, patients, seed)
+        return _fit_each_label(x, truth, patients, blocks, seed)
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+    weights = block_weights(blocks) if len(blocks) > 1 else None
     with threadpool_limits(limits=1 if x.size < ONE_THREAD else None):
-        c, chosen = _choose(x, truth, patients, seed)
-        predict = _fitted(_model(truth, c), x, truth)
+        c, chosen = _choose(x, truth, patients, weights, seed)
+        predict = _fitted(_model(truth, c, weights), x, truth)
     return Linear(predict, (c,), chosen)
 
 
-def _fit_each_label(x: Floats, truth: Target, patients: NDArray, seed: int) -> Linear:
+def _fit_each_label(
+    x: Floats, truth: Target, patients: NDArray, blocks: Sequence[int], seed: int
+) -> Linear:
     parts = []
     for label, name in enumerate(truth.classes):
         known = truth.y[:, label] >= 0
         one = Target("binary", (f"not {name}", name), truth.y[known, label])
-        parts.append(fit(x[known], one, patients[known], seed=seed))
+        parts.append(fit(x[known], one, patients[known], blocks=blocks, seed=seed))
 
     def predict(features: Floats) -> NDArray[np.float32]:
         return np.column_stack([part.predict(features)[:, 1] for part in parts])
@@ -82,19 +104,22 @@ def _fit_each_label(x: Floats, truth: Target, patients: NDArray, seed: int) -> L
     return Linear(predict, tuple(p.c[0] for p in parts), all(p.chosen for p in parts))
 
 
-def _model(truth: Target, c: float) -> Any:
+def _model(truth: Target, c: float, weights: NDArray[np.float32] | None) -> Any:
     from sklearn.linear_model import LogisticRegression, Ridge
     from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
+    from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
+    steps: list[Any] = [StandardScaler()]
+    if weights is not None:
+        steps.append(FunctionTransformer(partial(np.multiply, weights)))
     if truth.kind == "regression":
-        return make_pipeline(StandardScaler(), Ridge(alpha=1 / c))
+        return make_pipeline(*steps, Ridge(alpha=1 / c))
     # warm_start serves the path over C. At tol 1e-3 the AUROC equals that at 1e-4 to three digits,
     # at a fifth of the time.
     logistic = LogisticRegression(
         C=c, class_weight="balanced", warm_start=True, tol=1e-3, max_iter=500
     )
-    return make_pipeline(StandardScaler(), logistic)
+    return make_pipeline(*steps, logistic)
 
 
 def _fitted(model: Any, x: Floats, truth: Target) -> Callable[[Floats], NDArray[np.float32]]:
@@ -120,7 +145,9 @@ def _fitted(model: Any, x: Floats, truth: Target) -> Callable[[Floats], NDArray[
     return predict
 
 
-def _choose(x: Floats, truth: Target, patients: NDArray, seed: int) -> tuple[float, bool]:
+def _choose(
+    x: Floats, truth: Target, patients: NDArray, weights: NDArray[np.float32] | None, seed: int
+) -> tuple[float, bool]:
     """The best C of `GRID`, and True; or `FIXED` and False if folds of patients cannot be made."""
     some = _thinned(truth, seed)
     x_some, y_some, groups = x[some], truth.at(some), patients[some]
@@ -131,7 +158,7 @@ def _choose(x: Floats, truth: Target, patients: NDArray, seed: int) -> tuple[flo
     scale = len(truth) / len(some)
     held_out = np.zeros((len(GRID), len(some), len(truth.classes)), np.float32)
     for train, test in folds:
-        model = _model(truth, GRID[0])
+        model = _model(truth, GRID[0], weights)
         for i, c in enumerate(GRID):
             strength = {"ridge__alpha": 1 / (c * scale)}
             if truth.kind != "regression":

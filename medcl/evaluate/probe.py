@@ -174,8 +174,8 @@ def _predicted(
         compared = list(representations(trained, fixed))
         made.append(
             {
-                rep: predict(x, truth, patients, fold, fractions=fractions, seed=seed)
-                for rep, x in track(compared, "fit", total=len(compared))
+                rep: predict(features, truth, patients, fold, fractions=fractions, seed=seed)
+                for rep, features in track(compared, "fit", total=len(compared))
             }
         )
     return made

@@ -10,6 +10,7 @@ from sklearn.metrics import roc_auc_score
 from medcl.errors import MedclError
 from medcl.evaluate import linear
 from medcl.evaluate.curve import subsets
+from medcl.evaluate.folds import Fold, predict
 from medcl.evaluate.targets import Target, target
 from medcl.plugin import Samples, Task
 
@@ -75,6 +76,55 @@ def test_many_samples_are_thinned_for_the_choice_only(
     assert len(linear._thinned(truth, 0)) == 600
     rare = Target("binary", ("a", "b"), (np.arange(len(x)) < 20).astype(int))
     assert rare.at(linear._thinned(rare, 0)).y.sum() == 20  # all of a rare class
+
+
+@pytest.mark.parametrize("kind", ["multiclass", "regression", "multilabel"])
+def test_blocks_weigh_as_if_narrow_ones_were_repeated(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under an L2 penalty, k equal columns are one column times the root of k."""
+    monkeypatch.setattr(linear, "GRID", (3e-3,))  # strong enough to tell
+    rng = np.random.default_rng(0)
+    wide, narrow = rng.normal(size=(300, 6)), rng.normal(size=(300, 2)) * 40 + 7
+    value = wide[:, 0] + narrow[:, 1] / 40 + rng.normal(size=300)
+    patients = np.arange(300) // 10
+    if kind == "regression":
+        truth = Target("regression", ("v",), value)
+    elif kind == "multiclass":
+        truth = Target("multiclass", ("low", "mid", "high"), np.digitize(value, [-0.7, 0.7]))
+    else:
+        y = np.column_stack([value > 0, value > 1]).astype(int)
+        truth = Target("multilabel", ("positive", "large"), y)
+    x = np.concatenate([wide, narrow], axis=1)
+    model = linear.fit(x, truth, patients, blocks=(6, 2))
+    repeated = np.concatenate([wide, narrow, narrow, narrow], axis=1)
+    same = linear.fit(repeated, truth, patients)
+    np.testing.assert_allclose(model.predict(x), same.predict(repeated), atol=5e-3)
+    plain = linear.fit(x, truth, patients, blocks=(8,))
+    assert np.abs(plain.predict(x) - model.predict(x)).max() > 0.02
+    with pytest.raises(ValueError, match=r"blocks of \[6, 3\] columns, but 8 features"):
+        linear.fit(x, truth, patients, blocks=(6, 3))
+
+
+def test_few_good_features_are_heard_beside_many_poor_ones() -> None:
+    """Both in the linear classifier and among the neighbours: what `probe` compares."""
+    rng = np.random.default_rng(1)
+    y = rng.integers(0, 2, 600)
+    good = (y[:, None] + rng.normal(size=(600, 2))).astype(np.float32)
+    poor = rng.normal(size=(600, 200)).astype(np.float32)
+    patients = np.arange(600) // 10
+    truth = Target("binary", ("a", "b"), y)
+    # `predict` needs nothing of the run
+    fold = Fold(None, np.arange(300), np.arange(300, 600))  # type: ignore[arg-type]
+
+    def auroc(*parts: np.ndarray) -> dict[str, float]:
+        made = predict(parts, truth, patients, fold, fractions=(1.0,), seed=0)
+        return {k: float(roc_auc_score(y[300:], s[:, 1])) for k, s in made.scores.items()}
+
+    beside, mixed = auroc(poor, good), auroc(np.concatenate([poor, good], axis=1))
+    for classifier, alone in auroc(good).items():
+        assert mixed[classifier] + 0.05 < beside[classifier], classifier
+        assert beside[classifier] > alone - 0.1, classifier
 
 
 def test_values_are_regressed() -> None:
