@@ -56,14 +56,17 @@ from medcl.run import Run, build_encoder, load_samples
 from medcl_biosignals.baselines import handmade
 from medcl_biosignals.plugin import plugin
 
+# Beats of one person are the negatives that count: telling people apart is not asked.
+_SIMCLR = "method={name: simclr, positives: instance, temperature: 0.1, mask_same_patient: false}"
 METHODS = {
-    # Beats of one person are the negatives that count: telling people apart is not asked.
-    "simclr": "{name: simclr, positives: instance, temperature: 0.1, mask_same_patient: false}",
-    "participant": "{name: participant}",
-    "hybrid": "{name: participant, instance: 0.5}",
-    "alike-beats": None,  # the recipe's own
+    "simclr": [_SIMCLR],
+    "participant": ["method={name: participant}"],
+    "hybrid": ["method={name: participant, instance: 0.5}"],
+    "alike-beats": [],  # the recipe's own
 }
-MEANS = (("simclr", "alike-beats"), tuple(METHODS))
+AGAIN = {f"simclr, seed {seed}": [_SIMCLR, f"seed={seed}"] for seed in (1, 2)}
+"""From other first weights; not made unless asked for."""
+MEANS = (("simclr", "alike-beats"), tuple(METHODS), ("simclr", *AGAIN))
 """Objectives whose classifiers' probabilities are averaged, if all of them are asked for."""
 MEAN_OF_HAND_MADE = "mean of hand-made and hand-made, per record"
 HAND_GROUPS = "hand-made, its RR weighed like the rest"
@@ -107,17 +110,13 @@ def _link(file: Path, copy: Path) -> None:
 def recipe_of(
     method: str, fold: int, folds: int | None, steps: int, more: Sequence[str], repeat: int = 0
 ) -> Recipe:
-    """`mitbih` with another method, one fold or the given parts; the folds of a repeat are others,
-    and with given parts so are the first weights.
-    """
+    """`mitbih` with another method, one fold (of each repeat others) or the given parts."""
     if folds is None:
-        split = ["split.given=label.part", f"seed={repeat}"]
+        split = ["split.given=label.part"]
     else:
         split = [f"split.fold={fold}", f"split.seed={repeat}"]
-    settings = [*split, f"trainer.steps={steps}", *more]
-    if METHODS[method] is not None:
-        settings.append(f"method={METHODS[method]}")
-    return recipes.load("mitbih", settings)
+    own = (METHODS | AGAIN)[method]
+    return recipes.load("mitbih", [*split, f"trainer.steps={steps}", *own, *more])
 
 
 def run_of(recipe: Recipe, data: Path, out: Path) -> Run:
@@ -240,11 +239,13 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--repeats", type=int, default=1, help="of the folds, drawn anew")
     parser.add_argument("--task", default="aami", choices=sorted(plugin.tasks))
-    known = [*METHODS, SUPERVISED]
-    parser.add_argument("--methods", nargs="+", default=known, choices=known)
+    usual = [*METHODS, SUPERVISED]
+    parser.add_argument("--methods", nargs="+", default=usual, choices=[*usual, *AGAIN])
     parser.add_argument("--everyone", nargs="*", default=["alike-beats"], choices=list(METHODS))
     parser.add_argument("--set", nargs="*", default=[], help="recipe overrides, for every method")
     asked = parser.parse_args()
+    if asked.test and asked.repeats > 1:
+        parser.error("--repeats draws other folds: with --test there are none")
 
     data = index(asked.train, asked.test, asked.out)
     folds = None if asked.test else 5
@@ -320,7 +321,7 @@ def pooled(folds: Sequence[Scores], order: NDArray) -> Scores:
 def averaged(scores: Mapping[str, list[Scores]], methods: Sequence[str]) -> dict[str, list[Scores]]:
     """Means of several classifiers' probabilities: of encoders, and of encoders and hand-made."""
     rows = {MEAN_OF_HAND_MADE: ("hand-made", "hand-made, per record")}
-    for name in (*methods, "random"):
+    for name in (*(m for m in methods if m not in AGAIN), "random"):
         members = (f"{name} + RR", "hand-made")
         rows[f"mean of {name} + RR, hand-made"] = members
         both = (*members, *(f"{one}, per record" for one in members))

@@ -13,6 +13,7 @@ Hand-made features and the random encoder go through the same halves.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -51,10 +52,13 @@ def halves(people: NDArray, ectopic: NDArray) -> tuple[set[str], set[str]]:
     return {*order[0::4], *order[3::4]}, {*order[1::4], *order[2::4]}
 
 
-def fitted(x: Floats, truth: Target, patients: NDArray, at: NDArray, test: NDArray) -> Floats:
+def fitted(
+    groups: Sequence[Floats], truth: Target, patients: NDArray, at: NDArray, test: NDArray
+) -> Floats:
     """Probabilities of the test samples, from a classifier fitted on some others."""
+    x, blocks = np.concatenate(groups, axis=1), [group.shape[1] for group in groups]
     some = at[thinned(truth.y[at], patients[at], 0)]
-    return linear.fit(x[some], truth.at(some), patients[some]).predict(x[test])
+    return linear.fit(x[some], truth.at(some), patients[some], blocks=blocks).predict(x[test])
 
 
 def main() -> None:
@@ -89,9 +93,9 @@ def main() -> None:
     every = np.array_split(np.arange(len(samples)), 64)
     rr = np.concatenate([samples.read(at)["rr"] for at in every])
     untrained = embed(build_encoder(recipe, recipe.seed), samples, label="random").x
-    fixed = {
-        "hand-made": features(handmade, samples, label="hand-made"),
-        "random + RR": np.concatenate([untrained, rr], axis=1),
+    fixed: dict[str, tuple[Floats, ...]] = {
+        "hand-made": (features(handmade, samples, label="hand-made"),),
+        "random + RR": (untrained, rr),
     }
     found: dict[tuple[str, str], list[Floats]] = {}
     tested = []
@@ -107,19 +111,19 @@ def main() -> None:
             here, there = (
                 np.flatnonzero([p in h for p in patients]) for h in (mine, both[1 - half])
             )
-            for name, x in {"simclr + RR": np.concatenate([z, rr], axis=1), **fixed}.items():
+            for name, groups in {"simclr + RR": (z, rr), **fixed}.items():
                 sides_of = (
                     {"seen": here, "others": there} if name == "simclr + RR" else {HALF: here}
                 )
                 for side, at in {**sides_of, BOTH: np.concatenate([here, there])}.items():
-                    made = fitted(x, truth, patients, np.sort(at), test)
+                    made = fitted(groups, truth, patients, np.sort(at), test)
                     scores.setdefault((name, side), []).append(made)
         for key, two in scores.items():
             found.setdefault(key, []).append(np.mean(two, axis=0))
     judged = np.concatenate(tested)
-    y, groups = truth.y[judged], patients[judged]
+    y, people = truth.y[judged], patients[judged]
     resampled = {
-        key: bootstrap(partial(metrics.measure, truth.kind, y, np.concatenate(scores)), groups)
+        key: bootstrap(partial(metrics.measure, truth.kind, y, np.concatenate(scores)), people)
         for key, scores in found.items()
     }
     print("| features | classifier fitted on | macro F1 | macro AUROC |\n|---|---|---|---|")
