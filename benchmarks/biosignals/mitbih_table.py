@@ -17,9 +17,10 @@ Everything is kept in ``--out`` and not made twice. Features put side by side ha
 are over patients. "per record" features are taken relative to the recording's own beats (median and
 spread over the recording, no label used), which needs the recording as a whole.
 
-"mean of" are the means of several classifiers' probabilities (deep ensembles: Lakshminarayanan
-2017, arXiv 1612.01474), which no test label has a say in either. Averaging helps whatever is
-averaged: hence those of hand-made features alone, and of them and the random encoder.
+"three seeds" are means of figures, as over repeats, of encoders from three first weights (asked for
+by ``--methods``). "mean of" are the means of several classifiers' probabilities (deep ensembles:
+Lakshminarayanan 2017, arXiv 1612.01474), which no test label has a say in either. Averaging helps
+whatever is averaged: hence those of hand-made features alone, and of them and the random encoder.
 
 "all people" are encoders pretrained once, without labels, on everybody, test patients too: what
 somebody does who has an archive and few labels for it. Classifiers are still fitted on training
@@ -303,6 +304,10 @@ def main() -> None:
         order = np.argsort(np.concatenate(tested))
         for name, folded in parts.items():
             scores.setdefault(name, []).append(pooled(folded, order))
+    if set(AGAIN) <= set(asked.methods):
+        for beside in ("", " + RR", " + RR + hand-made"):
+            seeds = [scores[f"{method}{beside}"] for method in ("simclr", *AGAIN)]
+            scores[f"simclr, three seeds{beside}"] = [one for seed in seeds for one in seed]
     scores |= averaged(scores, [m for m in asked.methods if m != SUPERVISED])
     judged = np.sort(np.concatenate(tested))
     report(scores, truth.at(judged), patients[judged])
