@@ -33,7 +33,7 @@ def run(fn: Callable[[T], R], items: Sequence[T], workers: int) -> Iterator[tupl
         suspects: list[T] = []
         broken = False
         in_flight: dict[Future[list[R | Failure]], list[T]] = {}
-        pool = _executor(workers)
+        pool, context = _executor(workers)
         try:
             if packed is not None:
                 _try_out(pool, fn, packed)
@@ -41,17 +41,19 @@ def run(fn: Callable[[T], R], items: Sequence[T], workers: int) -> Iterator[tupl
             while in_flight or (waiting and not suspects):
                 while waiting and not suspects and len(in_flight) < 3 * workers:
                     chunk = [waiting.popleft() for _ in range(min(size, len(waiting)))]
-                    in_flight[_submit(pool, fn, chunk)] = chunk
+                    in_flight[_submit(pool, context, fn, chunk)] = chunk
                 for future in wait(in_flight, return_when=FIRST_COMPLETED).done:
                     chunk = in_flight.pop(future)
                     if future.exception() is None:
                         yield from zip(chunk, future.result(), strict=True)
-                    else:  # a worker died (this ends all that is in flight), or a result is stuck
+                    else:  # a worker died, or a result is stuck
                         suspects += chunk
                         broken |= isinstance(future.exception(), BrokenProcessPool)
+                if broken:  # it ends all; what was submitted as it broke may never be heard of
+                    suspects += [item for chunk in in_flight.values() for item in chunk]
+                    in_flight.clear()
         finally:
-            # Not for a broken one: a worker that hangs in the kernel (dead mount) cannot be killed.
-            pool.shutdown(wait=not broken, cancel_futures=True)
+            _close(pool, context, broken)
         yield from _alone(fn, suspects)
 
 
@@ -109,23 +111,35 @@ def _alone(fn: Callable[[T], R], suspects: Sequence[T]) -> Iterator[tuple[T, R |
     pool: ProcessPoolExecutor | None = None
     try:
         for item in suspects:
-            pool = pool or _executor(1)
-            future = _submit(pool, fn, [item])
+            if pool is None:
+                pool, context = _executor(1)
+            future = _submit(pool, context, fn, [item])
             error = future.exception()
             if isinstance(error, BrokenProcessPool):
-                pool.shutdown(wait=False)
+                _close(pool, context, broken=True)
                 pool = None
                 yield item, DIED
             else:  # any other error: the result cannot travel
                 yield item, future.result()[0] if error is None else Failure.of(error)
     finally:
         if pool is not None:
-            pool.shutdown(wait=True, cancel_futures=True)
+            _close(pool, context, broken=False)
 
 
-def _executor(workers: int) -> ProcessPoolExecutor:
+def _close(pool: ProcessPoolExecutor, context: _Context, broken: bool) -> None:
+    """End the workers. A broken pool is not waited for: a worker may hang in the kernel."""
+    pool.shutdown(wait=not broken, cancel_futures=True)
+    if broken:  # one that was started as the pool broke is not among those that it ends
+        for worker in context.workers:
+            if worker.pid is not None:
+                worker.kill()
+
+
+def _executor(workers: int) -> tuple[ProcessPoolExecutor, _Context]:
     """Fresh processes: forking this one is unsafe once torch or polars have started threads."""
-    return ProcessPoolExecutor(workers, mp_context=_Context(), initializer=_start_worker)
+    context = _Context()
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
+    return pool, context
 
 
 class _Worker(SpawnProcess):
@@ -135,7 +149,14 @@ class _Worker(SpawnProcess):
 
 
 class _Context(SpawnContext):
-    Process = _Worker
+    """Knows the workers that it made."""
+
+    def __init__(self) -> None:
+        self.workers: list[_Worker] = []
+
+    def Process(self, *args: Any, **kwargs: Any) -> _Worker:  # type: ignore[override]
+        self.workers.append(_Worker(*args, **kwargs))
+        return self.workers[-1]
 
 
 def _start_worker() -> None:
@@ -159,13 +180,16 @@ def _start_worker() -> None:
 
 
 def _submit(
-    pool: ProcessPoolExecutor, fn: Callable[[T], R], chunk: list[T]
+    pool: ProcessPoolExecutor, context: _Context, fn: Callable[[T], R], chunk: list[T]
 ) -> Future[list[R | Failure]]:
     try:
         return pool.submit(_guarded_each, fn, chunk)
-    except BrokenProcessPool as error:  # it broke since we last looked
-        future: Future[list[R | Failure]] = Future()
-        future.set_exception(error)
+    except (RuntimeError, OSError) as error:
+        died = any(worker.exitcode is not None for worker in context.workers if worker.pid)
+        if not (died or isinstance(error, BrokenProcessPool)):
+            raise
+        future: Future[list[R | Failure]] = Future()  # it broke since we last looked, or just now
+        future.set_exception(BrokenProcessPool(str(error)))
         return future
 
 

@@ -9,10 +9,12 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pytest
 
+from medcl.archive import local_map
 from medcl.archive.failure import Failure
 from medcl.archive.pmap import pmap
 from medcl.errors import MedclError, UsageError
@@ -96,6 +98,34 @@ def test_a_worker_that_ignores_sigterm_does_not_hold_the_run(
     done, failed = spread(pmap(stubborn, range(6), workers=2))
     assert set(failed) == {1}
     assert set(done) == {0, 2, 3, 4, 5}
+
+
+def test_a_worker_started_as_the_pool_broke_is_ended_too() -> None:
+    """Python's pool only ends those that it knew when it noticed; it joined this one for ever."""
+    pool, context = local_map._executor(1)
+    assert pool.submit(work, 4).result() == 16
+    late = context.Process(target=time.sleep, args=(300,))
+    late.start()
+    local_map._close(pool, context, broken=True)
+    late.join(60)
+    assert late.exitcode == -signal.SIGKILL
+
+
+def test_submitting_as_the_pool_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its start may fail in many ways then. Without a dead worker it is another matter."""
+
+    def submit(*_: object) -> None:
+        raise OSError("handle is closed")
+
+    pool, context = local_map._executor(1)
+    pool.submit(work, 4).result()
+    monkeypatch.setattr(pool, "submit", submit)
+    with pytest.raises(OSError, match="handle is closed"):
+        local_map._submit(pool, context, work, [4])
+    local_map._close(pool, context, broken=True)
+    context.workers[0].join(60)
+    future = local_map._submit(pool, context, work, [4])
+    assert isinstance(future.exception(), BrokenProcessPool)
 
 
 def test_workers_leave_no_core() -> None:
