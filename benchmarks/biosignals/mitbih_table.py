@@ -163,7 +163,7 @@ def probed(
     groups: Sequence[Floats], truth: Target, patients: NDArray, train: NDArray, test: NDArray
 ) -> Scores:
     """A linear classifier from each share of the labels; groups of features have equal weight."""
-    x, blocks = np.concatenate(groups, axis=1), [group.shape[1] for group in groups]
+    x, blocks = linear.beside(groups)
     found: Scores = {}
     for fraction, at in labelled(truth.at(train), patients[train], 0, curve.DRAWS):
         some = train[at]

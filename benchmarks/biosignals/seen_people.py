@@ -56,7 +56,7 @@ def fitted(
     groups: Sequence[Floats], truth: Target, patients: NDArray, at: NDArray, test: NDArray
 ) -> Floats:
     """Probabilities of the test samples, from a classifier fitted on some others."""
-    x, blocks = np.concatenate(groups, axis=1), [group.shape[1] for group in groups]
+    x, blocks = linear.beside(groups)
     some = at[thinned(truth.y[at], patients[at], 0)]
     return linear.fit(x[some], truth.at(some), patients[some], blocks=blocks).predict(x[test])
 

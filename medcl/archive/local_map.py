@@ -33,7 +33,7 @@ def run(fn: Callable[[T], R], items: Sequence[T], workers: int) -> Iterator[tupl
         suspects: list[T] = []
         broken = False
         in_flight: dict[Future[list[R | Failure]], list[T]] = {}
-        pool, context = _executor(workers)
+        pool = _Pool(workers)
         try:
             if packed is not None:
                 _try_out(pool, fn, packed)
@@ -41,7 +41,7 @@ def run(fn: Callable[[T], R], items: Sequence[T], workers: int) -> Iterator[tupl
             while in_flight or (waiting and not suspects):
                 while waiting and not suspects and len(in_flight) < 3 * workers:
                     chunk = [waiting.popleft() for _ in range(min(size, len(waiting)))]
-                    in_flight[_submit(pool, context, fn, chunk)] = chunk
+                    in_flight[_submit(pool, fn, chunk)] = chunk
                 for future in wait(in_flight, return_when=FIRST_COMPLETED).done:
                     chunk = in_flight.pop(future)
                     if future.exception() is None:
@@ -53,7 +53,7 @@ def run(fn: Callable[[T], R], items: Sequence[T], workers: int) -> Iterator[tupl
                     suspects += [item for chunk in in_flight.values() for item in chunk]
                     in_flight.clear()
         finally:
-            _close(pool, context, broken)
+            pool.close(broken)
         yield from _alone(fn, suspects)
 
 
@@ -94,7 +94,7 @@ def check_loads(fn: Callable[..., Any], error: str | None) -> None:
         )
 
 
-def _try_out(pool: ProcessPoolExecutor, fn: Callable[..., Any], packed: bytes) -> None:
+def _try_out(pool: _Pool, fn: Callable[..., Any], packed: bytes) -> None:
     """See that a worker starts and can have the function."""
     future = pool.submit(load_error, packed)
     if isinstance(future.exception(), BrokenProcessPool):
@@ -108,38 +108,21 @@ def _try_out(pool: ProcessPoolExecutor, fn: Callable[..., Any], packed: bytes) -
 
 def _alone(fn: Callable[[T], R], suspects: Sequence[T]) -> Iterator[tuple[T, R | Failure]]:
     """One item at a time, so that a process that dies names its item."""
-    pool: ProcessPoolExecutor | None = None
+    pool: _Pool | None = None
     try:
         for item in suspects:
-            if pool is None:
-                pool, context = _executor(1)
-            future = _submit(pool, context, fn, [item])
+            pool = pool or _Pool(1)
+            future = _submit(pool, fn, [item])
             error = future.exception()
             if isinstance(error, BrokenProcessPool):
-                _close(pool, context, broken=True)
+                pool.close(broken=True)
                 pool = None
                 yield item, DIED
             else:  # any other error: the result cannot travel
                 yield item, future.result()[0] if error is None else Failure.of(error)
     finally:
         if pool is not None:
-            _close(pool, context, broken=False)
-
-
-def _close(pool: ProcessPoolExecutor, context: _Context, broken: bool) -> None:
-    """End the workers. A broken pool is not waited for: a worker may hang in the kernel."""
-    pool.shutdown(wait=not broken, cancel_futures=True)
-    if broken:  # one that was started as the pool broke is not among those that it ends
-        for worker in context.workers:
-            if worker.pid is not None:
-                worker.kill()
-
-
-def _executor(workers: int) -> tuple[ProcessPoolExecutor, _Context]:
-    """Fresh processes: forking this one is unsafe once torch or polars have started threads."""
-    context = _Context()
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
-    return pool, context
+            pool.close(broken=False)
 
 
 class _Worker(SpawnProcess):
@@ -149,7 +132,7 @@ class _Worker(SpawnProcess):
 
 
 class _Context(SpawnContext):
-    """Knows the workers that it made."""
+    """Fresh processes: forking this one is unsafe once torch or polars have started threads."""
 
     def __init__(self) -> None:
         self.workers: list[_Worker] = []
@@ -157,6 +140,30 @@ class _Context(SpawnContext):
     def Process(self, *args: Any, **kwargs: Any) -> _Worker:  # type: ignore[override]
         self.workers.append(_Worker(*args, **kwargs))
         return self.workers[-1]
+
+
+class _Pool(ProcessPoolExecutor):
+    """A pool that ends all its workers when it breaks.
+
+    Python's starts workers as work is submitted. When one dies it ends those that it has and waits
+    for them; one that is started just then it waits for without ending it.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self.context = _Context()
+        super().__init__(workers, mp_context=self.context, initializer=_start_worker)
+
+    def lost_one(self) -> bool:
+        """Whether a worker has ended."""
+        return any(worker.exitcode is not None for worker in self.context.workers if worker.pid)
+
+    def close(self, broken: bool) -> None:
+        """End the workers. A broken pool is not waited for: a worker may hang in the kernel."""
+        self.shutdown(wait=not broken, cancel_futures=True)
+        if broken:
+            for worker in self.context.workers:
+                if worker.pid:
+                    worker.kill()
 
 
 def _start_worker() -> None:
@@ -179,14 +186,11 @@ def _start_worker() -> None:
     threading.Thread(target=leave_with_parent, daemon=True).start()
 
 
-def _submit(
-    pool: ProcessPoolExecutor, context: _Context, fn: Callable[[T], R], chunk: list[T]
-) -> Future[list[R | Failure]]:
+def _submit(pool: _Pool, fn: Callable[[T], R], chunk: list[T]) -> Future[list[R | Failure]]:
     try:
         return pool.submit(_guarded_each, fn, chunk)
     except (RuntimeError, OSError) as error:
-        died = any(worker.exitcode is not None for worker in context.workers if worker.pid)
-        if not (died or isinstance(error, BrokenProcessPool)):
+        if not (isinstance(error, BrokenProcessPool) or pool.lost_one()):
             raise
         future: Future[list[R | Failure]] = Future()  # it broke since we last looked, or just now
         future.set_exception(BrokenProcessPool(str(error)))

@@ -157,7 +157,7 @@ def predict(
         seed: of folds and draws.
     """
     y, groups = truth.at(fold.train), patients[fold.train]
-    x, blocks = np.concatenate(parts, axis=1), [part.shape[1] for part in parts]
+    x, blocks = linear.beside(parts)
     fitting, judged = x[fold.train], x[fold.test]
     model = linear.fit(fitting, y, groups, blocks=blocks, seed=seed)
     mean, std = fitting.mean(0), fitting.std(0)

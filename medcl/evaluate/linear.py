@@ -52,6 +52,11 @@ class Linear:
     chosen: bool
 
 
+def beside(groups: Sequence[Floats]) -> tuple[Floats, tuple[int, ...]]:
+    """Groups of features (N, D₁), (N, D₂), … as one (N, D), and the widths, for `fit`."""
+    return np.concatenate(groups, axis=1), tuple(group.shape[1] for group in groups)
+
+
 def block_weights(widths: Sequence[int]) -> NDArray[np.float32]:
     """(D,) factors for standardised columns: 1 in the widest group, more in narrower ones."""
     widest = max(widths)

@@ -102,11 +102,11 @@ def test_a_worker_that_ignores_sigterm_does_not_hold_the_run(
 
 def test_a_worker_started_as_the_pool_broke_is_ended_too() -> None:
     """Python's pool only ends those that it knew when it noticed; it joined this one for ever."""
-    pool, context = local_map._executor(1)
+    pool = local_map._Pool(1)
     assert pool.submit(work, 4).result() == 16
-    late = context.Process(target=time.sleep, args=(300,))
+    late = pool.context.Process(target=time.sleep, args=(300,))
     late.start()
-    local_map._close(pool, context, broken=True)
+    pool.close(broken=True)
     late.join(60)
     assert late.exitcode == -signal.SIGKILL
 
@@ -117,14 +117,14 @@ def test_submitting_as_the_pool_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
     def submit(*_: object) -> None:
         raise OSError("handle is closed")
 
-    pool, context = local_map._executor(1)
+    pool = local_map._Pool(1)
     pool.submit(work, 4).result()
     monkeypatch.setattr(pool, "submit", submit)
     with pytest.raises(OSError, match="handle is closed"):
-        local_map._submit(pool, context, work, [4])
-    local_map._close(pool, context, broken=True)
-    context.workers[0].join(60)
-    future = local_map._submit(pool, context, work, [4])
+        local_map._submit(pool, work, [4])
+    pool.close(broken=True)
+    pool.context.workers[0].join(60)
+    future = local_map._submit(pool, work, [4])
     assert isinstance(future.exception(), BrokenProcessPool)
 
 
