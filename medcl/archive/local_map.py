@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import connection
 from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any, TypeVar
 
@@ -154,8 +155,12 @@ class _Pool(ProcessPoolExecutor):
         super().__init__(workers, mp_context=self.context, initializer=_start_worker)
 
     def lost_one(self) -> bool:
-        """Whether a worker has ended."""
-        return any(worker.exitcode is not None for worker in self.context.workers if worker.pid)
+        """Whether a worker has ended, or is just being ended.
+
+        Not by its exit code, which is unknown while another thread waits for it.
+        """
+        started = [worker.sentinel for worker in self.context.workers if worker.pid]
+        return bool(connection.wait(started, timeout=5))
 
     def close(self, broken: bool) -> None:
         """End the workers. A broken pool is not waited for: a worker may hang in the kernel."""
