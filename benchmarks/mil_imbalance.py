@@ -30,10 +30,10 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import roc_auc_score
 
 from medcl import recipe as recipes
+from medcl.finetune.fold_training import Work
 from medcl.finetune.result import FinetuneResult
 from medcl.finetune.study import study
-from medcl.finetune.training import Work
-from medcl.finetune.truth import Truth
+from medcl.labels.target import Truth
 from medcl.plugin import Samples
 
 RATIOS = (1, 5, 10, 50)

@@ -200,7 +200,7 @@ class Plugin:
         tasks: name → `Task`.
         methods: methods that only make sense here, beside those of `medcl.methods`.
         classifiers: name → ``(example, outputs, *, ...)`` → what is trained with labels, beside
-            those of `medcl.finetune`: see `medcl.finetune.contract.Classifier`.
+            those of `medcl.finetune`: see `medcl.classifiers.contract.Classifier`.
         baselines: name → ``(batch) -> (B, F)`` hand-made features to beat, as arrays; ``batch`` is
             what `Samples.read` returned.
         pictures: ``(arrays of an item)`` → (places (N,), pictures (N, S, S) uint8) of its parts, by

@@ -386,7 +386,7 @@ def method_factory(recipe: Recipe) -> Any:
 
 def classifier_factory(recipe: Recipe) -> Any:
     """The recipe's classifier: medcl's own, or one that its plugin brings."""
-    from medcl.finetune import CLASSIFIERS
+    from medcl.classifiers import CLASSIFIERS
 
     known = {**CLASSIFIERS, **plugins.get(recipe.plugin).classifiers}
     return lookup(known, recipe.part("classifier").name, "classifier")

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import csv
 import multiprocessing
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from medcl import plugin as plugins
+from medcl import recipe as recipes
+from medcl.plugin import Samples
+from medcl.recipe import Recipe
+from medcl.run import Run
+
+sys.path.insert(0, str(Path(__file__).parent / "toy_plugin"))
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the suite runs one process per core
 
@@ -37,3 +48,64 @@ def third_party(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         [*pip, "--disable-pip-version-check", "--target", str(target), str(source)], check=True
     )
     return {**os.environ, "PYTHONPATH": str(target), "COLUMNS": "200"}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def toy() -> Iterator[plugins.Plugin]:
+    """The toy plugin, known to medcl in this process without being installed."""
+    from medcl_toy.plugin import plugin
+
+    patch = pytest.MonkeyPatch()
+    others = plugins.discover
+    patch.setattr(plugins, "discover", lambda: {**others(), "toy": plugin})
+    yield plugin
+    patch.undo()
+
+
+@pytest.fixture(scope="session")
+def digits_index(toy: plugins.Plugin, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from toy_run import make_index
+
+    return make_index(tmp_path_factory.mktemp("synthetic_writers"))
+
+
+@pytest.fixture(scope="session")
+def digits_run(digits_index: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    from toy_run import make_run
+
+    return make_run(digits_index, tmp_path_factory.mktemp("runs") / "run")
+
+
+@pytest.fixture(scope="session")
+def musk() -> tuple[Samples, np.ndarray]:
+    """MUSK 1 (real; CC BY 4.0): 92 bags, whether each is a musk."""
+    from bags_in_memory import MUSK, of_bags
+
+    bags: dict[str, list[list[float]]] = {}
+    y: dict[str, int] = {}
+    for row in csv.reader(MUSK.read_text(encoding="utf-8").splitlines()):
+        bags.setdefault(row[0], []).append([float(v) for v in row[2:-1]])
+        y[row[0]] = int(float(row[-1].rstrip(".")))
+    samples = of_bags([np.array(rows, np.float32) for rows in bags.values()])
+    return samples, np.array([y[name] for name in bags])
+
+
+@pytest.fixture
+def recipe() -> Recipe:
+    """A small recipe that classifies bags."""
+    return recipes.parse(
+        {
+            "name": "small",
+            "plugin": "pathology",
+            "classifier": {"name": "mil", "aggregator": "abmil", "layers": [32]},
+            "optimizer": {"lr": 1e-2, "schedule": "constant", "warmup": 0},
+            "finetune": {
+                "label": "y",
+                "epochs": 4,
+                "batch_size": 16,
+                "standardise": True,
+                "folds": 3,
+                "bootstraps": 100,
+            },
+        }
+    )

@@ -12,7 +12,7 @@ on all of the one, judged on all of the other. There, patients are records, as i
 (DS1) and 202 (DS2) are one man.
 
 Everything is kept in ``--out`` and not made twice. Features put side by side have equal weight
-(`medcl.evaluate.linear`). Linear classifiers are fitted on at most
+(`medcl.embeddings.linear`). Linear classifiers are fitted on at most
 `PER_CLASS` beats of each class and patient, all beats of test patients are judged, and intervals
 are over patients. "per record" features are taken relative to the recording's own beats (median and
 spread over the recording, no label used), which needs the recording as a whole.
@@ -44,13 +44,15 @@ from torch import nn
 
 from medcl import recipe as recipes
 from medcl.archive.index import build
+from medcl.embeddings import linear
+from medcl.embeddings.embeddings import embed, features, take
 from medcl.engine.pretrain import pretrain
-from medcl.evaluate import curve, linear, metrics
-from medcl.evaluate.bootstrap import Interval, Resampled, bootstrap
-from medcl.evaluate.embeddings import embed, features, take
-from medcl.evaluate.metrics import Counted
-from medcl.evaluate.targets import Target, target
+from medcl.labels.probe_target import Target, target
+from medcl.metrics import metrics
+from medcl.metrics.bootstrap import Interval, Resampled, bootstrap
+from medcl.metrics.metrics import Counted
 from medcl.plugin import Samples
+from medcl.probe import label_efficiency
 from medcl.recipe import Recipe
 from medcl.registry import resolve
 from medcl.run import Run, build_encoder, load_samples
@@ -154,7 +156,7 @@ def labelled(
     """(fraction, positions) of training samples: nested draws of patients, all of them once."""
     partly = [fraction for fraction in FRACTIONS if fraction < 1]
     for draw in range(draws):
-        for part in curve.subsets(truth, patients, partly, seed=seed + draw):
+        for part in label_efficiency.subsets(truth, patients, partly, seed=seed + draw):
             yield part.fraction, part.positions
     yield 1.0, np.arange(len(truth))
 
@@ -165,7 +167,7 @@ def probed(
     """A linear classifier from each share of the labels; groups of features have equal weight."""
     x, blocks = linear.beside(groups)
     found: Scores = {}
-    for fraction, at in labelled(truth.at(train), patients[train], 0, curve.DRAWS):
+    for fraction, at in labelled(truth.at(train), patients[train], 0, label_efficiency.DRAWS):
         some = train[at]
         some = some[thinned(truth.y[some], patients[some], 0)]
         model = linear.fit(x[some], truth.at(some), patients[some], blocks=blocks)

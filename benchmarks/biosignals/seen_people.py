@@ -24,10 +24,11 @@ from numpy.typing import NDArray
 
 from medcl.archive.index import Index, build
 from medcl.archive.splits import split
-from medcl.evaluate import linear, metrics
-from medcl.evaluate.bootstrap import bootstrap
-from medcl.evaluate.embeddings import embed, features, take
-from medcl.evaluate.targets import Target, target
+from medcl.embeddings import linear
+from medcl.embeddings.embeddings import embed, features, take
+from medcl.labels.probe_target import Target, target
+from medcl.metrics import metrics
+from medcl.metrics.bootstrap import bootstrap
 from medcl.run import build_encoder, load_samples
 from medcl_biosignals.baselines import handmade
 from medcl_biosignals.plugin import plugin

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medcl.errors import MedclError, UsageError
-from medcl.finetune.truth import ONE_CLASS, SURVIVAL, Truth
+from medcl.labels.target import ONE_CLASS, SURVIVAL, Truth
 from medcl.plugin import Samples
+from medcl.tensors import tensors
 
 HELD = 2**30
 """Bytes of samples that are kept in memory; more are read anew for every batch."""
@@ -98,20 +99,6 @@ def _finite(samples: Samples, rows: NDArray[np.int64]) -> dict[str, Tensor]:
             "leave it out (without a label it is not used, unless finetune.unlabelled asks for it)."
         )
     return batch
-
-
-def tensor(values: np.ndarray) -> Tensor:
-    """As a tensor; floats of 32 bits."""
-    made = torch.as_tensor(np.ascontiguousarray(values))
-    return made.float() if made.is_floating_point() else made
-
-
-def tensors(batch: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
-    """What `Samples.read` returned, as tensors: floats of 32 bits, codes of 64."""
-    out = {name: tensor(values) for name, values in batch.items()}
-    if "bag" in out:
-        out["bag"] = out["bag"].long()
-    return out
 
 
 def ahead(read: Read, batches: Iterable[NDArray[np.int64]]) -> Iterator[tuple[NDArray, dict]]:

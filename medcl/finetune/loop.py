@@ -12,17 +12,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from medcl import recipe as recipes
+from medcl.classifiers.contract import VIEW, Classifier
+from medcl.classifiers.losses import supervised
+from medcl.classifiers.standardisation import Standard
 from medcl.engine import optim
-from medcl.engine.seeds import MODEL, ORDER, derive, generator, reseed
-from medcl.engine.seeds import VIEW as VIEWS
 from medcl.errors import MedclError
 from medcl.finetune.batches import Read, ahead, balanced, cut, shuffled
-from medcl.finetune.contract import VIEW, Classifier, Outputs
-from medcl.finetune.losses import supervised
-from medcl.finetune.predictions import probabilities
-from medcl.finetune.standard import Standard
+from medcl.labels.activation import probabilities
+from medcl.labels.outputs import Outputs
 from medcl.methods.contract import State, View
 from medcl.plugin import Views
+from medcl.seeds import MODEL, ORDER, derive, generator, reseed
+from medcl.seeds import VIEW as VIEWS
 
 Build = Callable[[Mapping[str, Tensor], Outputs], Classifier]
 
@@ -203,7 +204,7 @@ class _Watch:
 
     def _figure(self, model: Model, device: torch.device) -> tuple[float, float]:
         """What is to be high on the validation patients; ties are broken by the loss."""
-        from medcl.evaluate import metrics
+        from medcl.metrics import metrics
 
         rows = self.learning.validation
         scores = predict(model, self.learning.read, rows, self.settings.batch_size, device)

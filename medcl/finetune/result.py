@@ -7,13 +7,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from medcl.archive.atomic import write_text
-from medcl.archive.reading import read_json
 from medcl.errors import UsageError
-from medcl.evaluate.bootstrap import Interval
-from medcl.evaluate.result import NAMES, Class, Side, show
-from medcl.finetune.contract import Kind
 from medcl.finetune.scoring import Figures, Spread
+from medcl.io.atomic import write_text
+from medcl.io.reading import read_json
+from medcl.metrics.bootstrap import Interval
+from medcl.metrics.metrics import Kind
+from medcl.metrics.table import NAMES, Class, Side, show
 
 FILE = "finetune.json"
 MEASURES = {**NAMES, "accuracy": "accuracy", "c_index": "C-index"}

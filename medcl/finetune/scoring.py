@@ -9,13 +9,13 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from medcl.evaluate import calibration, metrics
-from medcl.evaluate.bootstrap import Interval, Resampled, bootstrap
-from medcl.evaluate.metrics import Counted, Measures
-from medcl.evaluate.result import Class
-from medcl.evaluate.survival import concordance
-from medcl.finetune.predictions import CALIBRATED, probabilities
-from medcl.finetune.truth import ONE_CLASS, SURVIVAL, Truth
+from medcl.labels.activation import CALIBRATED, probabilities
+from medcl.labels.target import ONE_CLASS, SURVIVAL, Truth
+from medcl.metrics import calibration, metrics
+from medcl.metrics.bootstrap import Interval, Resampled, bootstrap
+from medcl.metrics.metrics import Counted, Measures
+from medcl.metrics.survival import concordance
+from medcl.metrics.table import Class
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def _thresholded(
 def measure(
     found: Truth, chance: NDArray, weight: Counted, fold: NDArray[np.integer] | None = None
 ) -> Measures:
-    """The measures of a kind of problem: those of `medcl.evaluate.metrics` and a few more."""
+    """The measures of a kind of problem: those of `medcl.metrics.metrics` and a few more."""
     if found.kind in SURVIVAL:
         return concordance(found.y[:, 0], found.y[:, 1] > 0, chance[:, 0], weight, fold)
     if found.kind == "regression":

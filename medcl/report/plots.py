@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from medcl.evaluate.result import PRETRAINED, RANDOM, ProbeResult, figures
+from medcl.probe.result import PRETRAINED, RANDOM, ProbeResult, figures
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 from medcl.archive.index import Index, build
 from medcl.errors import MedclError, UsageError
-from medcl.finetune import labels as tables
 from medcl.finetune.finetune import finetune, opened, ratios
+from medcl.labels import table as tables
 from medcl.plugin import get
 from medcl_cli.main import app
 

@@ -16,13 +16,13 @@ import torch
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, roc_auc_score
 
 from medcl.errors import MedclError, UsageError
-from medcl.evaluate.bootstrap import Interval
-from medcl.evaluate.calibration import reliability
-from medcl.finetune import training
+from medcl.finetune import fold_training
+from medcl.finetune.fold_training import Work
 from medcl.finetune.result import FinetuneResult
 from medcl.finetune.study import study
-from medcl.finetune.training import Work
-from medcl.finetune.truth import Truth
+from medcl.labels.target import Truth
+from medcl.metrics.bootstrap import Interval
+from medcl.metrics.calibration import reliability
 from medcl.plugin import Samples
 from medcl.recipe import Recipe
 
@@ -98,14 +98,14 @@ def test_a_killed_study_goes_on_and_ends_equal(work: Work, tmp_path: Path) -> No
         shutil.rmtree(folder)
     (again.out / "finetune.json").unlink()
     calls = []
-    original = training.train
+    original = fold_training.train
 
     def counted(work: Work, part: object) -> None:
         calls.append(part)
         original(work, part)  # type: ignore[arg-type]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "train", counted)
+        patch.setattr(fold_training, "train", counted)
         resumed = run(again)
     assert len(calls) == 2
     assert weights(again) == kept

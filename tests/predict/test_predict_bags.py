@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+from bags_in_memory import MUSK
 
 from medcl.archive.index import build
 from medcl.finetune.finetune import finetune, opened
-from medcl.finetune.predictions import probabilities
-from medcl.finetune.trained import Study
+from medcl.finetune.opened import Study
+from medcl.labels.activation import probabilities
 from medcl.plugin import get
 from medcl.predict.batch import predict
-
-sys.path.append(str(Path(__file__).parents[1] / "finetune"))
-from bags_in_memory import MUSK
 
 SMALL = ("finetune.epochs=3", "finetune.folds=2", "finetune.repeats=2", "finetune.bootstraps=100")
 

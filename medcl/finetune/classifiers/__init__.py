@@ -1,1 +1,0 @@
-"""Classifiers for any modality: a head on an encoder. One file each."""
