@@ -23,6 +23,7 @@ _PROJECTION = {
     *("MIP", "MINIP", "MEAN_IP", "PROJECTION IMAGE", "CSAMANIPULATED", "VRT", "VOLUME_RENDERED"),
     *("SSD", "3D", "PASTED"),
 }
+_PHASE = ("TemporalPositionIdentifier", "NominalPercentageOfCardiacPhase", "TriggerTime")
 _DRAWN = {"SEG": "dcmqi segimage2itkimage", "RTSTRUCT": "plastimatch convert"}
 _HU = re.compile(r"HU|houn|US$", re.IGNORECASE)  # also as it is misspelt; US: unspecified
 _NOBODY = {"", "0", "anon", "anonymous", "anonymized", "anonymised", "unknown", "none", "na", "n/a"}
@@ -31,7 +32,11 @@ _NOBODY |= {"removed", "deleted", "no id", "noid", "patient", "xxx", "no name"}
 
 @dataclass(frozen=True)
 class Stack:
-    """What all slices of one volume have in common. Holds identifiers: never leaves the journal."""
+    """What all slices of one volume have in common. Holds identifiers: never leaves the journal.
+
+    ``orientation`` and ``spacing`` are as the file has them: `medcl_ct.series` joins stacks in
+    which they differ by less than matters.
+    """
 
     patient: str
     patient_known: bool
@@ -48,7 +53,16 @@ class Stack:
 
 @dataclass(frozen=True)
 class Slice:
-    """One slice of a stack. ``file`` may name a member of an archive, see `medcl.plugin.MEMBER`."""
+    """One slice of a stack.
+
+    Attributes:
+        file: may name a member of an archive, see `medcl.plugin.MEMBER`.
+        phase: TemporalPositionIdentifier, or else the percentage of the cardiac cycle, or the time
+            since its trigger.
+        time: AcquisitionTime, as the number that it is written as.
+        pixels: a checksum of some of its pixels; 0 if these are all alike.
+        size: of its file in bytes.
+    """
 
     file: str
     uid: str
@@ -58,6 +72,10 @@ class Slice:
     location: float | None
     thickness: float | None
     frames: int = 1
+    phase: float | None = None
+    time: float | None = None
+    pixels: int | None = None
+    size: int = 0
 
 
 @dataclass(frozen=True)
@@ -71,7 +89,14 @@ class Read:
     findings: tuple[str, ...] = ()
 
 
-def interpret(tags: Tags, file: str, folder: str, left: int | None) -> Read | Reject:
+def interpret(
+    tags: Tags,
+    file: str,
+    folder: str,
+    left: int | None,
+    pixels: int | None = None,
+    size: int = 0,
+) -> Read | Reject:
     """Accept a file as a slice of CT, or say why not.
 
     Args:
@@ -79,6 +104,8 @@ def interpret(tags: Tags, file: str, folder: str, left: int | None) -> Read | Re
         file: its path (and member).
         folder: where it lies: stands for the series, and for the patient, where they have no name.
         left: bytes of the file behind the header, if the reader knows.
+        pixels: see `Slice`.
+        size: of the file in bytes.
     """
     refused = _refused(tags, left)
     if refused is not None:
@@ -115,9 +142,9 @@ def interpret(tags: Tags, file: str, folder: str, left: int | None) -> Read | Re
         series,
         tags.get("FrameOfReferenceUID", ""),
         "+".join(sorted(kinds & (_REFORMATTED | _PROJECTION))),
-        words.kernel(tags.get("ConvolutionKernel")) or "",
-        tuple(round(v, 3) for v in orientation or ()),
-        (round(spacing[0], 5), round(spacing[1], 5)),
+        tags.get("ConvolutionKernel", ""),
+        tuple(orientation or ()),
+        (spacing[0], spacing[1]),
         (tags["Rows"], tags["Columns"]),
         "" if series else folder,
     )
@@ -130,6 +157,10 @@ def interpret(tags: Tags, file: str, folder: str, left: int | None) -> Read | Re
         _number(tags, "SliceLocation"),
         _number(tags, "SliceThickness"),
         frames,
+        next((v for name in _PHASE if (v := _number(tags, name)) is not None), None),
+        _time(tags),
+        pixels,
+        size,
     )
     return Read(stack, this, tags.get("InstitutionName"), tags, tuple(findings))
 
@@ -199,6 +230,13 @@ def _has(tags: Tags, *names: str) -> bool:
 def _number(tags: Tags, name: str) -> float | None:
     values = tags.get(name)
     return values[0] if values else None
+
+
+def _time(tags: Tags) -> float | None:
+    """When a slice was scanned, as a number that rises within a day."""
+    text = tags.get("AcquisitionTime") or tags.get("AcquisitionDateTime", "")[8:]
+    match = re.match(r"\d{2,6}(\.\d+)?", text.replace(":", ""))
+    return float(match[0]) if match else None
 
 
 def _vector(tags: Tags, name: str, length: int) -> tuple[float, ...] | None:
