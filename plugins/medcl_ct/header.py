@@ -25,6 +25,16 @@ _PROJECTION = {
 }
 _PHASE = ("TemporalPositionIdentifier", "NominalPercentageOfCardiacPhase", "TriggerTime")
 _DRAWN = {"SEG": "dcmqi segimage2itkimage", "RTSTRUCT": "plastimatch convert"}
+_TOMOSYNTHESIS = {"TOMOSYNTHESIS", "TOMO", "TOMO_2D", "TOMO_PROJ", "GENERATED_2D", "DIGITAL TOMO"}
+_OTHERS = """
+    CR CT DX ECG EPS ES FUS GM HD IO IOL IVOCT IVUS KER KO LEN LP LS MG MR NM OAM OCT OP OPM OPT
+    OPTBSV OPTENF OPV OSS OT PLAN PR PT PX REG RESP RF RG RTDOSE RTIMAGE RTINTENT RTPLAN RTRAD
+    RTRECORD RTSEGANN SC SM SMR SR SRF STAIN TEXTUREMAP TG US VA XA XC
+"""
+_MODALITIES = frozenset(_OTHERS.split())
+LARGEST = 2048
+"""Pixels along a side; above, and in a single image above a metre, nobody reconstructs slices."""
+_METRE = 1000.0
 _HU = re.compile(r"HU|houn|US$", re.IGNORECASE)  # also as it is misspelt; US: unspecified
 _NOBODY = {"", "0", "anon", "anonymous", "anonymized", "anonymised", "unknown", "none", "na", "n/a"}
 _NOBODY |= {"removed", "deleted", "no id", "noid", "patient", "xxx", "no name"}
@@ -182,7 +192,7 @@ def _refused(tags: Tags, left: int | None) -> tuple[str, str] | None:
             f"({_DRAWN[modality]}, dcm2niix).",
         )
     if modality != "CT" and sop not in (CT_IMAGE, *ENHANCED):
-        shown = modality if re.fullmatch(r"[A-Z]{2,16}", modality) else "not given"
+        shown = modality if modality in _MODALITIES else "not a known one"
         return "not-ct", f"The modality is {shown}, not CT."
     if sop and sop not in (CT_IMAGE, *ENHANCED):
         return (
@@ -191,6 +201,13 @@ def _refused(tags: Tags, left: int | None) -> tuple[str, str] | None:
         )
     if _kinds(tags) & _LOCALISER:
         return "localiser", "A localiser: an overview to plan the scan on, not a slice."
+    if _kinds(tags) & _TOMOSYNTHESIS:
+        return "tomosynthesis", "Tomosynthesis by its ImageType: its values are no HU of a slice."
+    if max(rows, columns) > LARGEST:
+        return (
+            "not-a-slice",
+            f"It has {rows} × {columns} pixels: a radiograph or a drawing, no slice.",
+        )
     if rows < 1 or columns < 1:
         return "no-pixels", "It says of no rows and columns: there is no image in it."
     if samples != 1:
@@ -200,6 +217,8 @@ def _refused(tags: Tags, left: int | None) -> tuple[str, str] | None:
             "no-spacing",
             "PixelSpacing is missing: there is no telling how large its pixels are.",
         )
+    if sop not in ENHANCED and _extent(tags) > _METRE:
+        return "not-a-slice", "It is over a metre wide or high: a radiograph of the body, no slice."
     if _number(tags, "NumberOfFrames") not in (None, 1) and sop not in ENHANCED:
         return "multi-frame-plain", "Several frames in a plain CT image: their places are not told."
     syntax = tags.get("TransferSyntaxUID", "")
@@ -209,6 +228,12 @@ def _refused(tags: Tags, left: int | None) -> tuple[str, str] | None:
     if left and plain and left < need:
         return "truncated", f"The file ends early: {need:,} bytes of pixels are due, {left:,} left."
     return None
+
+
+def _extent(tags: Tags) -> float:
+    """The longer side of an image, in mm."""
+    spacing = _vector(tags, "PixelSpacing", 2) or (0.0, 0.0)
+    return max(spacing[0] * tags.get("Rows", 0), spacing[1] * tags.get("Columns", 0))
 
 
 def _kinds(tags: Tags) -> set[str]:

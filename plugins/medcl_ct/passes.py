@@ -140,7 +140,8 @@ def _overlap(there: Floats, new: Floats, same: float) -> bool:
 def _covered(places: Floats) -> list[tuple[float, float]]:
     """From and to, in mm, of stretches without a hole that is larger than some lost slices."""
     steps = np.diff(places)
-    cuts = 1 + np.flatnonzero(steps > _HOLE * np.median(steps)) if len(steps) else []
+    far = steps > _HOLE * np.median(steps) if len(steps) else np.zeros(0, dtype=bool)
+    cuts = 1 + np.flatnonzero(far)
     return [(float(part[0]), float(part[-1])) for part in np.split(places, cuts)]
 
 
