@@ -115,6 +115,45 @@ FINDINGS: dict[str, Finding] = {
         ("accept", "reject"),
         "names no patient; its study, folder or file was taken for one: --patient-from or --table",
     ),
+    "patient-from-layout": Finding(
+        "note",
+        "accept",
+        ("accept", "reject"),
+        "has its patient from the layout of a public data set: --patient-from or --table say other",
+    ),
+    "mask-names": Finding(
+        "serious",
+        "accept",
+        ("accept", "reject"),
+        "has masks by names that are not TotalSegmentator's: numbered by name, item by item",
+    ),
+    "converted-units": Finding(
+        "note", "accept", ("accept", "reject"), "gave its spacing in another unit; it is in mm now"
+    ),
+    "odd-spacing": Finding(
+        "serious",
+        "reject",
+        ("reject", "accept"),
+        "has voxels that no CT has; its spacing may be in another unit than it says",
+    ),
+    "qform-sform": Finding(
+        "serious",
+        "reject",
+        ("reject", "accept"),
+        "names two orientations or spacings (qform, sform): left may be right; the sform was taken",
+    ),
+    "two-origins": Finding(
+        "note",
+        "accept",
+        ("accept", "reject"),
+        "names two places in the body (qform, sform); the sform was taken",
+    ),
+    "missing-codec": Finding(
+        "serious",
+        "accept",  # decoding says which package, and the codec may have been installed since
+        ("accept", "reject"),
+        "is packed in a way that nothing installed here can decode",
+    ),
     "lossy": Finding("note", "accept", ("accept", "reject"), "was compressed with loss"),
     "burned-in": Finding(
         "serious", "reject", ("reject", "accept"), "says that it has text burned into its pixels"

@@ -10,7 +10,7 @@ from typing import Any
 from medcl.plugin import Reject, Scalar
 from medcl_ct import words
 from medcl_ct.stacking import is_frame
-from medcl_ct.tags import COMPRESSED_FROM, Tags
+from medcl_ct.tags import COMPRESSED_FROM, RLE, Tags
 
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 ENHANCED = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
@@ -130,6 +130,7 @@ def interpret(
         *(["lossy"] if tags.get("LossyImageCompression") == "01" else []),
         *(["burned-in"] if tags.get("BurnedInAnnotation", "").upper() == "YES" else []),
         *_kind_findings(kinds),
+        *(["missing-codec"] if _packed(tags) and _undecodable(tags) else []),
     ]
     position = _vector(tags, "ImagePositionPatient", 3)
     orientation = _vector(tags, "ImageOrientationPatient", 6)
@@ -221,13 +222,22 @@ def _refused(tags: Tags, left: int | None) -> tuple[str, str] | None:
         return "not-a-slice", "It is over a metre wide or high: a radiograph of the body, no slice."
     if _number(tags, "NumberOfFrames") not in (None, 1) and sop not in ENHANCED:
         return "multi-frame-plain", "Several frames in a plain CT image: their places are not told."
-    syntax = tags.get("TransferSyntaxUID", "")
-    plain = not syntax.startswith((COMPRESSED_FROM, "1.2.840.10008.1.2.5"))
+    plain = not _packed(tags)
     frames = int(_number(tags, "NumberOfFrames") or 1)
     need = rows * columns * frames * (tags.get("BitsAllocated", 16) // 8)
     if left and plain and left < need:
         return "truncated", f"The file ends early: {need:,} bytes of pixels are due, {left:,} left."
     return None
+
+
+def _packed(tags: Tags) -> bool:
+    return str(tags.get("TransferSyntaxUID", "")).startswith((COMPRESSED_FROM, RLE))
+
+
+def _undecodable(tags: Tags) -> bool:
+    from medcl_ct import codecs  # imports pydicom: most archives need none of it here
+
+    return codecs.missing(tags["TransferSyntaxUID"])
 
 
 def _extent(tags: Tags) -> float:

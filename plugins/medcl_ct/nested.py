@@ -12,18 +12,19 @@ from typing import Any
 from medcl.errors import MedclError
 from medcl.plugin import MEMBER, FileStat, Record, Reject
 from medcl_ct import archives, volumes
-from medcl_ct.units import NRRD_DATA, VOLUMES, units
+from medcl_ct.affine_files import Volume
+from medcl_ct.affine_files import open_volume as read_volume
+from medcl_ct.units import APART, DATA, VOLUMES, units
 
 HEAD = 1024 * 1024
 """Bytes of a member in which its header lies."""
-_DETACHED = ".nhdr"
 
 
 @dataclass(frozen=True)
 class Head:
     """What a member's header says, or why it cannot be read, and how large the member is."""
 
-    volume: volumes.Volume | MedclError
+    volume: Volume | MedclError
     size: int
 
     @classmethod
@@ -37,11 +38,11 @@ class Head:
             with member.open() as handle:
                 copy.write_bytes(handle.read(HEAD))
             try:
-                return cls(volumes.open_volume(copy), member.size)
+                return cls(read_volume(copy), member.size)
             except MedclError as error:
                 return cls(error, member.size)
 
-    def open(self) -> volumes.Volume:
+    def open(self) -> Volume:
         """The volume, or its error."""
         if isinstance(self.volume, MedclError):
             raise self.volume
@@ -58,9 +59,9 @@ def scan(path: str, heads: Mapping[str, Head]) -> Iterator[Record | Reject]:
     for unit in units([FileStat(name, head.size, 0) for name, head in heads.items()]):
         names = [file.path for file in unit.files]
         files = [f"{path}{MEMBER}{name}" for name in names]
-        detached = [name.lower().endswith((_DETACHED, *NRRD_DATA)) for name in names]
+        detached = [name.lower().endswith((*APART, *DATA)) for name in names]
         if any(detached):
-            reason = "A NRRD header and its data apart, inside of an archive: unpack it."
+            reason = "A header and its data apart, inside of an archive: unpack it."
             yield from (Reject(volumes.shown(file), "nested-archive", reason) for file in files)
             continue
         size = sum(heads[name].size for name in names)
@@ -71,7 +72,7 @@ def _suffix(name: str) -> str:
     return next(s for s in sorted(VOLUMES, key=len, reverse=True) if name.lower().endswith(s))
 
 
-def open_volume(root: Path, file: str) -> volumes.Volume:
+def open_volume(root: Path, file: str) -> Volume:
     """A volume's header and its values, from a folder or from an archive.
 
     Of an archive's member there is a copy in a temporary folder as long as its values can be read.
@@ -81,7 +82,7 @@ def open_volume(root: Path, file: str) -> volumes.Volume:
     """
     path, _, name = file.partition(MEMBER)
     if not name:
-        return volumes.open_volume(root / path)
+        return read_volume(root / path)
     try:
         for member in archives.members(root / path):
             if member.name == name:
@@ -91,12 +92,12 @@ def open_volume(root: Path, file: str) -> volumes.Volume:
     raise MedclError("missing-member: the volume is no longer in the archive.")
 
 
-def _unpacked(member: archives.Member) -> volumes.Volume:
+def _unpacked(member: archives.Member) -> Volume:
     folder = TemporaryDirectory(prefix="medcl-")
     copy = Path(folder.name) / f"volume{_suffix(member.name)}"
     with member.open() as packed, copy.open("wb") as out:
         shutil.copyfileobj(packed, out)
-    volume = volumes.open_volume(copy)
+    volume = read_volume(copy)
 
     def data() -> Any:
         assert folder.name  # the folder lives as long as this function

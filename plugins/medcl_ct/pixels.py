@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from medcl.errors import MedclError
 from medcl.plugin import MEMBER
-from medcl_ct import archives, enhanced, header, nested, tags, volumes
+from medcl_ct import archives, enhanced, header, nested, tags
+from medcl_ct.affine_files import Volume
 from medcl_ct.quiet import quiet
 from medcl_ct.stacking import is_frame
 from medcl_ct.units import VOLUMES
@@ -26,9 +27,9 @@ PADDING = -32768.0
 """Marks pixels outside of what was scanned, in the slices of a `Source`."""
 
 _PACKAGES = {
-    "1.2.840.10008.1.2.4.5": "pylibjpeg-libjpeg",  # .50, .51, .57 JPEG
-    "1.2.840.10008.1.2.4.70": "pylibjpeg-libjpeg",
-    "1.2.840.10008.1.2.4.8": "pylibjpeg-libjpeg",  # .80, .81 JPEG-LS
+    "1.2.840.10008.1.2.4.5": "imagecodecs",  # .50, .51, .57 JPEG
+    "1.2.840.10008.1.2.4.70": "imagecodecs",
+    "1.2.840.10008.1.2.4.8": "imagecodecs",  # .80, .81 JPEG-LS
     "1.2.840.10008.1.2.4.9": "pylibjpeg-openjpeg",  # .90, .91 JPEG 2000
     "1.2.840.10008.1.2.4.20": "pylibjpeg-openjpeg",  # .201 – .203 HTJ2K
     "1.2.840.10008.1.2.5": "pylibjpeg-rle",
@@ -189,9 +190,10 @@ def _pixels(dataset: Any, frame: int | None = None) -> NDArray[Any]:
     """
     from pydicom.pixels import get_decoder, pixel_array
 
-    syntax = getattr(getattr(dataset, "file_meta", None), "TransferSyntaxUID", None)
-    if syntax is None:
-        raise MedclError("undecodable: no transfer syntax says how its pixels are stored.")
+    from medcl_ct import codecs
+
+    codecs.register()
+    syntax = _transfer_syntax(dataset)
     try:
         decoder: Any = get_decoder(syntax)
     except NotImplementedError:
@@ -208,6 +210,27 @@ def _pixels(dataset: Any, frame: int | None = None) -> NDArray[Any]:
             f"undecodable: the pixels of a slice do not decode as {_syntax(syntax)} "
             f"({type(error).__name__})."
         ) from error
+
+
+def _transfer_syntax(dataset: Any) -> Any:
+    """How the pixels are stored; where the file has no meta header, plainly, as its elements are.
+
+    Raises:
+        MedclError: if it has none, and its pixels are packed.
+    """
+    from pydicom import uid
+    from pydicom.dataset import FileMetaDataset
+
+    meta = getattr(dataset, "file_meta", None)
+    if meta is not None and "TransferSyntaxUID" in meta:
+        return meta.TransferSyntaxUID
+    if "PixelData" in dataset and dataset["PixelData"].is_undefined_length:
+        raise MedclError("undecodable: no transfer syntax says how its pixels are packed.")
+    implicit, little = dataset.original_encoding
+    plain = uid.ImplicitVRLittleEndian if implicit else uid.ExplicitVRLittleEndian
+    dataset.file_meta = meta if meta is not None else FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = plain if little else uid.ExplicitVRBigEndian
+    return dataset.file_meta.TransferSyntaxUID
 
 
 def _syntax(uid: Any) -> str:
@@ -241,7 +264,7 @@ def _frames(root: Path, file: str) -> Source:
     )
 
 
-def _volume(volume: volumes.Volume) -> Source:
+def _volume(volume: Volume) -> Source:
     if not is_frame(volume.orientation.tolist()):
         raise MedclError(
             "sheared: its rows and columns are not at a right angle. Resample it to a grid that is."

@@ -20,12 +20,11 @@ from scipy import sparse
 
 from medcl.archive.policies import Policy, policies, refuse
 from medcl.errors import MedclError, UsageError
-from medcl_ct import benchmark, body, nested
+from medcl_ct import benchmark, body, nested, volumes
 from medcl_ct.findings import FINDINGS
 from medcl_ct.pixels import PADDING, Source, open_source
 from medcl_ct.resample import Grid, is_identity, over, uneven, weights
 from medcl_ct.stacking import Regularity, normal, places, regularity
-from medcl_ct.units import is_mask
 from medcl_ct.volumes import NOT_AIR
 
 AIR = -1024
@@ -82,8 +81,7 @@ def prepare(
     staged, lowest = _stage(source, plan, clip)
     if lowest > NOT_AIR:
         refuse(["not-hu"], rules, FINDINGS, "series")
-    mask = next((file for file in files if is_mask(file)), None)
-    masks = None if mask is None else _masks(root, mask, files[0], plan)
+    masks = _masks(root, volumes.masks(files), files[0], plan)
     arrays: dict[str, np.ndarray] = {}
     for n, part in enumerate(plan.parts):
         hu, affine = _upright(part.across(staged[part.first : part.last]), plan, part)
@@ -249,27 +247,46 @@ def _in_plane(
     return out
 
 
-def _masks(root: Path, file: str, image: str, plan: _Plan) -> list[NDArray[np.uint8]]:
-    """The mask of each part, by the nearest voxel."""
+def _masks(
+    root: Path, files: Sequence[tuple[str, int]], image: str, plan: _Plan
+) -> list[NDArray[np.uint8]] | None:
+    """The labels of each part, by the nearest voxel; None where there is no mask.
+
+    Args:
+        files: masks, each with its label, or 0 for a map of labels; of two structures in one voxel
+            the first holds.
+    """
+    labels: NDArray[np.uint8] | None = None
+    for file, code in files:
+        values = _mask(root, file, image)
+        if labels is None:
+            labels = np.zeros(values.shape, dtype=np.uint8)
+        labels[labels == 0] = (values if code == 0 else np.where(values > 0, code, 0))[labels == 0]
+    if labels is None:
+        return None
+    spacing = nested.open_volume(root, image).spacing
+    rows, columns = (
+        _nearest(Grid(float(first), step, count), target)
+        for first, step, count, target in zip(
+            plan.drift[0], spacing, labels.shape[1:], (plan.rows, plan.columns), strict=True
+        )
+    )
+    return [
+        labels[part.first : part.last][np.ix_(_nearest(part.source, part.target), rows, columns)]
+        for part in plan.parts
+    ]
+
+
+def _mask(root: Path, file: str, image: str) -> NDArray[np.uint8]:
+    """One mask's values (N, R, C), slices in the order of their places."""
     mask, volume = nested.open_volume(root, file), nested.open_volume(root, image)
     if mask.shape != volume.shape or not np.allclose(mask.affine, volume.affine, atol=1e-2):
         raise MedclError("mask-misfit: the mask does not lie on the grid of its image.")
     data = np.asarray(mask.data())[:, :, mask.order]
-    values = data.T * mask.slope + mask.intercept  # (N, R, C)
+    values = data.T * mask.slope + mask.intercept
     if values.min() < 0 or values.max() > 255 or not np.array_equal(values, np.rint(values)):
         raise MedclError("mask-misfit: a mask holds whole numbers from 0 to 255.")
-    rows, columns = (
-        _nearest(Grid(float(first), step, count), target)
-        for first, step, count, target in zip(
-            plan.drift[0], volume.spacing, values.shape[1:], (plan.rows, plan.columns), strict=True
-        )
-    )
-    return [
-        values[part.first : part.last][
-            np.ix_(_nearest(part.source, part.target), rows, columns)
-        ].astype(np.uint8)
-        for part in plan.parts
-    ]
+    return values.astype(np.uint8)
 
 
 def _nearest(source: Grid, target: Grid) -> NDArray[np.int64]:

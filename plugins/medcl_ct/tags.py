@@ -75,7 +75,8 @@ _WANTED_IN_META = {0x00020010: ("TransferSyntaxUID", TEXT)}
 
 IMPLICIT = "1.2.840.10008.1.2"
 _NOT_LITTLE = ("1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99")  # big-endian, deflated
-COMPRESSED_FROM = "1.2.840.10008.1.2.4"  # JPEG and its kin; RLE is .5
+COMPRESSED_FROM = "1.2.840.10008.1.2.4"  # JPEG and its kin
+RLE = "1.2.840.10008.1.2.5"
 
 _FIRST_READ = 16 * 1024
 HEADER_LIMIT = 64 * 1024 * 1024

@@ -9,12 +9,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
 
 from medcl.plugin import FileStat, Unit
+from medcl_ct import layouts
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
 NIFTI = (".nii", ".nii.gz")
 NRRD = (".nrrd", ".nhdr")
-NRRD_DATA = (".raw", ".raw.gz", ".zraw")
-VOLUMES = (*NIFTI, *NRRD)
+META = (".mha", ".mhd")
+PAIR = (".hdr", ".hdr.gz")
+VOLUMES = (*NIFTI, *NRRD, *META, *PAIR)
+APART = (".nhdr", ".mhd", *PAIR)
+"""Headers whose values lie in a file of their own, beside them."""
+DATA = (".raw", ".raw.gz", ".zraw", ".img", ".img.gz")
 BENCHMARK = ".npz"
 
 # Never CT, whatever they hold. All other names are opened: DICOM files often have no suffix.
@@ -25,9 +30,6 @@ _OTHER = re.compile(
     re.DOTALL,
 )
 _OTHER_NAMES = {"license", "licence", "readme", "makefile", "changelog", "checksums", "md5sums"}
-_MASK = re.compile(r"(.*?)[._-](?:seg|mask|label|labels|segmentation)$", re.IGNORECASE)
-_IMAGE = re.compile(r"(.*?)[._-](?:ct|img|image)$", re.IGNORECASE)
-
 _SLICES_A_UNIT = 64
 
 
@@ -37,71 +39,70 @@ def units(files: Sequence[FileStat]) -> Iterator[Unit]:
     Single slices are opened some dozens at a time, by folder: a unit for each of a million files
     would cost more than reading them. Where a folder is cut depends on the names around the cut
     only, so that a new file changes one unit and not all that follow. A volume file goes with its
-    mask (``x_seg.nii.gz`` beside ``x.nii.gz`` or ``x_ct.nii.gz``) or its data (``x.raw``).
+    masks (see `medcl_ct.layouts`) and its data (``x.raw``).
     """
     folders: dict[str, list[FileStat]] = defaultdict(list)
     for file in files:
         folders[str(PurePosixPath(file.path).parent)].append(file)
+    apart = {stem(f.path) for f in files if f.path.lower().endswith(APART)}
+    volumes: list[FileStat] = []
     for members in folders.values():
-        volumes, slices = [], []
-        data = {stem(f.path) for f in members if f.path.lower().endswith(".nhdr")}
+        slices = []
         for file in members:
             name = file.path.lower()
             if name.endswith((*ARCHIVES, BENCHMARK)):
                 yield Unit(file.path, (file,))
-            elif name.endswith(VOLUMES) or (name.endswith(NRRD_DATA) and stem(file.path) in data):
+            elif name.endswith(VOLUMES) or (name.endswith(DATA) and stem(file.path) in apart):
                 volumes.append(file)
             elif not foreign(name):
                 slices.append(file)
-        yield from _volumes(volumes)
         yield from _chunks(sorted(slices, key=lambda file: file.path))
+    yield from _volumes(volumes)
 
 
 def foreign(name: str) -> bool:
     """Whether a file, by its lower-case name, is of a kind that is never CT."""
-    return bool(_OTHER.fullmatch(name)) or PurePosixPath(name).name in _OTHER_NAMES
+    base = PurePosixPath(name).name
+    return bool(_OTHER.fullmatch(name)) or base in _OTHER_NAMES or base.startswith("._")
 
 
 def stem(path: str) -> str:
     """The path without the suffix of a volume file."""
-    for suffix in sorted((*VOLUMES, *NRRD_DATA), key=len, reverse=True):
+    for suffix in sorted((*VOLUMES, *DATA), key=len, reverse=True):
         if path.lower().endswith(suffix):
             return path[: -len(suffix)]
     return path
 
 
 def is_mask(path: str) -> bool:
-    """Whether a volume file is named like a segmentation."""
-    return _MASK.fullmatch(stem(path)) is not None
+    """Whether a volume file is a segmentation, by its name or by its folder's."""
+    return layouts.is_mask(stem(path))
 
 
 def _volumes(files: Iterable[FileStat]) -> Iterator[Unit]:
-    """Each image with its mask and data; a mask whose image is not there stands alone."""
-    images: dict[str, list[FileStat]] = {}
-    masks: list[FileStat] = []
-    data: list[FileStat] = []
+    """Each image with its masks and data; a mask whose image is not there stands alone."""
+    heads = [file for file in files if not file.path.lower().endswith(DATA)]
+    data: dict[str, list[FileStat]] = defaultdict(list)
     for file in files:
-        if file.path.lower().endswith(NRRD_DATA):
-            data.append(file)
-        elif is_mask(file.path):
-            masks.append(file)
-        else:
-            images[file.path] = [file]
+        if file.path.lower().endswith(DATA):
+            data[stem(file.path)].append(file)
+    whole = {
+        f.path: [f, *(data[stem(f.path)] if f.path.lower().endswith(APART) else [])] for f in heads
+    }
+    images = [file.path for file in heads if not is_mask(file.path)]
+    masks = [file.path for file in heads if is_mask(file.path)]
     by_stem: dict[str, str] = {}
     for path in images:
         by_stem.setdefault(stem(path), path)
-        named = _IMAGE.fullmatch(stem(path))
-        if named:
-            by_stem.setdefault(named[1], path)
-    for file in masks:
-        named = _MASK.fullmatch(stem(file.path))
-        image = by_stem.get(named[1]) if named else None
-        images.setdefault(image or file.path, []).append(file)
-    for file in data:
-        header = stem(file.path) + ".nhdr"
-        if header in images:
-            images[header].append(file)
-    for path, group in images.items():
+    owners = layouts.owners(by_stem, [stem(path) for path in masks])
+    groups = {path: list(whole[path]) for path in images}
+    for mask in masks:
+        owned = owners[stem(mask)]
+        for image in owned:
+            groups[by_stem[image]] += whole[mask]
+        if not owned:
+            groups[mask] = whole[mask]
+    for path, group in groups.items():
         yield Unit(path, tuple(group))
 
 

@@ -40,7 +40,7 @@ _KERNEL = re.compile(
     r"(?:smooth|sharp)(?:\+\+?)?"  # Siemens: B30f, Br38f, Qr40, "H30s medium smooth"
     r"|STANDARD|STND|SOFT|DETAIL|BONE(?:PLUS)?|EDGE|LUNG|CHST|CHEST|ULTRA|HD ?(?:STND|STANDARD"
     r"|SOFT|DETAIL|BONE|BONEPLUS|EDGE|LUNG|ULTRA)|STANDARDPLUS|STND\+|EXPERIMENTAL7"  # GE
-    r"|[ABCDEFLU]|E[BC]|U[AB]|X?C[ABC]|Y[A-F]|FILTER|SHARP|SMOOTH|IMR[12]|BRAIN [A-Z]+"  # Philips
+    r"|[ABCDEFLU]|E[BC]|U[AB]|X?C[ABC]|Y[A-F]|FILTER|SHARP|SMOOTH|IMR[12]"  # Philips
     r"|FC\d{2}[A-Z]?(?:-H)?|(?:BODY|BRAIN|LUNG|BONE|CARDIAC)(?: STD)?(?: AXIAL)?"  # Canon
     r"|[BHC]_(?:V?SOFT|V?SHARP|SMOOTH|STANDARD|ULTRA)_[A-D]|\d{1,3}",  # United Imaging, Hitachi
     re.IGNORECASE,
@@ -50,7 +50,7 @@ _MODEL_WORDS = """
     plus4 balance go now up all top open pro sim x cite ceed naeotom alpha biograph truepoint mct
     vision horizon symbia intevo t t2 t6 t16 as as+ ds cardiac duo hirez emotion16
     lightspeed hispeed brightspeed discovery revolution optima bright speed light hi high ct cti
-    ct/i gsi qx/i vct xt xte pro16 plus ultra rt rt16 dual fx/i lx/i nx/i dx/i zx/i ste st rx hd evo es
+    ct/i gsi vct xt xte pro16 plus ultra rt rt16 dual fx/i lx/i nx/i dx/i zx/i ste st rx hd evo es
     apex frontier maxima ace qxi edge elite select advantage pet pet/ct infinia hawkeye nm/ct
     brilliance ingenuity ict iqon mx8000 mx idt big bore access incisive spectral core tf gemini
     vereos aquilion one prime start lightning exceed lb asteion activion alexion xpress gx viga rxl

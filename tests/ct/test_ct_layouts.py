@@ -1,0 +1,385 @@
+"""Layouts of public data sets, and the files that they are made of. All values are synthetic."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import imagecodecs
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from ct_synthetic import ct_slice
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydicom import dcmread
+from pydicom.data import get_testdata_file
+from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate
+from pydicom.pixels import pixel_array
+from pydicom.uid import JPEGLosslessSV1, JPEGLSLossless
+
+from medcl.archive.index import Index, build
+from medcl.archive.store import Prepared, prepare
+from medcl.plugin import FileStat
+from medcl_ct import codecs, layouts, structures
+from medcl_ct.plugin import plugin
+from medcl_ct.units import units
+
+AS_IT_IS = {"spacing": (0.0, 0.0, 0.0), "crop": "none", "clip": None}
+AFFINE = np.diag([-1.0, -1.5, 2.0, 1.0])
+SHAPE = (9, 8, 7)
+
+
+def values(seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(-1000, 1000, SHAPE).astype(np.int16)
+
+
+def mask(seed: int = 0, share: float = 0.3) -> np.ndarray:
+    return (np.random.default_rng(seed).random(SHAPE) < share).astype(np.uint8)
+
+
+def saved(path: Path, array: np.ndarray, affine: np.ndarray = AFFINE) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.name.endswith((".mha", ".mhd")):
+        image = sitk.GetImageFromArray(array.T)
+        image.SetSpacing([1.0, 1.5, 2.0])
+        sitk.WriteImage(image, str(path))
+    else:
+        nib.save(nib.Nifti1Image(array, affine), path)
+    return path
+
+
+def read(archive: Path, out: Path) -> tuple[Index, Prepared]:
+    build(archive, out, plugin)
+    index = Index.open(out)
+    return index, prepare(index, plugin, AS_IT_IS)
+
+
+LAYOUTS: dict[str, tuple[dict[str, tuple[str, ...]], set[str]]] = {
+    # image → its masks; the patients
+    "totalsegmentator": (
+        {
+            "s0001/ct.nii.gz": ("s0001/segmentations/liver.nii.gz",),
+            "s0002/ct.nii.gz": ("s0002/segmentations/liver.nii.gz",),
+        },
+        {"s0001", "s0002"},
+    ),
+    "decathlon": (
+        {
+            "Task03/imagesTr/liver_1.nii.gz": ("Task03/labelsTr/liver_1.nii.gz",),
+            "Task03/imagesTr/liver_10.nii.gz": ("Task03/labelsTr/liver_10.nii.gz",),
+            "Task03/imagesTs/liver_2.nii.gz": (),
+        },
+        {"liver_1", "liver_10", "liver_2"},
+    ),
+    "nnunet": (
+        {
+            "D/imagesTr/KID_001_0000.nii.gz": ("D/labelsTr/KID_001.nii.gz",),
+            "D/imagesTr/KID_002_0000.nii.gz": ("D/labelsTr/KID_002.nii.gz",),
+            "D/imagesTs/KID_003_0000.nii.gz": ("D/labelsTs/KID_003.nii.gz",),
+        },
+        {"KID_001", "KID_002", "KID_003"},
+    ),
+    "luna16": (
+        {
+            f"subset{n}/1.3.6.1.4.1.14519.5.2.{n}.mhd": (
+                f"seg-lungs-LUNA16/1.3.6.1.4.1.14519.5.2.{n}.mhd",
+            )
+            for n in range(3)
+        },
+        {f"1.3.6.1.4.1.14519.5.2.{n}" for n in range(3)},
+    ),
+    "kits": (
+        {
+            "case_00000/imaging.nii.gz": ("case_00000/segmentation.nii.gz",),
+            "case_00001/imaging.nii.gz": ("case_00001/segmentation.nii.gz",),
+        },
+        {"case_00000", "case_00001"},
+    ),
+    "bids": (
+        {"sub-01/ses-1/ct/sub-01_ct.nii.gz": ("sub-01/ses-1/ct/sub-01_dseg.nii.gz",)},
+        {"sub-01"},
+    ),
+    "ct-rate": (
+        {f"train_{p}/train_{p}_a/train_{p}_a_{r}.nii.gz": () for p in (1, 2) for r in (1, 2)},
+        {"train_1", "train_2"},
+    ),
+    "side by side": (
+        {"a.nii.gz": ("a_seg.nii.gz",), "b_ct.nii.gz": ("b_label.nii.gz",)},
+        {"a", "b"},
+    ),
+    "beside a folder of masks": (
+        {"p1.nii.gz": ("masks/p1.nii.gz",), "p2.nii.gz": ()},
+        {"p1", "p2"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", sorted(LAYOUTS))
+def test_layouts_say_who_and_which_mask(tmp_path: Path, name: str) -> None:
+    images, patients = LAYOUTS[name]
+    for seed, (image, masks) in enumerate(images.items()):
+        saved(tmp_path / "a" / image, values(seed))
+        for path in masks:
+            saved(tmp_path / "a" / path, mask(seed))
+    index, made = read(tmp_path / "a", tmp_path / "idx")
+    assert index.rejects.is_empty()
+    assert made.rejects.is_empty()
+    assert len(index.items) == len(images)
+    assert index.items["patient"].n_unique() == len(patients)
+    for item in index.items["id"]:
+        key = index.locate(item)
+        seed = list(images).index(key)
+        arrays = made.arrays(item)
+        assert np.array_equal(np.sort(arrays["hu0"], axis=None), np.sort(values(seed), axis=None))
+        assert ("mask0" in arrays) == bool(images[key])
+        if images[key]:  # the mask lies on the voxels that it was drawn on
+            drawn = np.sort(np.array(arrays["hu0"])[np.array(arrays["mask0"]) > 0])
+            assert np.array_equal(drawn, np.sort(values(seed)[mask(seed) > 0]))
+    assert {
+        layouts.person(path.split(".nii")[0].removesuffix(".mhd"))[0] for path in images
+    } == patients
+
+
+def test_structures_of_one_patient_are_one_map_of_labels(tmp_path: Path) -> None:
+    saved(tmp_path / "a" / "s0007" / "ct.nii.gz", values())
+    names = ("spleen", "heart", "rib_left_1", "sternum")
+    for n, name in enumerate(names):
+        drawn = (values() % 5 == n).astype(np.uint8)
+        saved(tmp_path / "a" / "s0007" / "segmentations" / f"{name}.nii.gz", drawn)
+    index, made = read(tmp_path / "a", tmp_path / "idx")
+    assert index.items["findings"].to_list() == [["patient-from-layout"]]
+    arrays = made.arrays(index.items["id"][0])
+    hu, labels = np.array(arrays["hu0"]), np.array(arrays["mask0"])
+    for n, name in enumerate(names):
+        assert np.array_equal(labels == structures.code(name), hu % 5 == n)
+    assert (labels[hu % 5 == 4] == 0).all()
+
+
+def test_masks_by_unknown_names_are_noticed(tmp_path: Path) -> None:
+    saved(tmp_path / "a" / "s0007" / "ct.nii.gz", values())
+    for name in ("my_lesion", "liver"):
+        saved(tmp_path / "a" / "s0007" / "segmentations" / f"{name}.nii.gz", mask())
+    index, made = read(tmp_path / "a", tmp_path / "idx")
+    assert "mask-names" in index.items["findings"][0]
+    labels = made.arrays(index.items["id"][0])["mask0"]
+    assert set(np.unique(labels)) == {0, 5}  # both cover the same voxels: the first by name holds
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [
+        ["labelsTr/liver_1.nii.gz", "imagesTr/liver_2.nii.gz"],
+        ["masks/liver.nii.gz", "p1.nii.gz", "p2.nii.gz"],
+        ["a/x.nii.gz", "b/x.nii.gz", "seg/x.nii.gz"],
+    ],
+)
+def test_a_mask_whose_image_is_not_certain_is_no_item(tmp_path: Path, paths: list[str]) -> None:
+    for path in paths:
+        saved(tmp_path / "a" / path, values())
+    index, _ = read(tmp_path / "a", tmp_path / "idx")
+    assert index.rejects["code"].to_list() == ["mask-alone"]
+    assert len(index.items) == len(paths) - 1
+
+
+@given(
+    st.lists(
+        st.from_regex(r"[a-z]{1,6}(_[0-9]{1,3})?", fullmatch=True).filter(
+            lambda name: not layouts.is_mask(name)
+        ),
+        min_size=1,
+        max_size=8,
+        unique=True,
+    ),
+    st.randoms(),
+)
+@settings(max_examples=100, deadline=None)
+def test_units_of_a_layout_do_not_depend_on_order(names: list[str], random: object) -> None:
+    files = [f"d/imagesTr/{name}_0000.nii.gz" for name in names]
+    files += [f"d/labelsTr/{name}.nii.gz" for name in names]
+    random.shuffle(files)  # type: ignore[attr-defined]
+    found = {u.key: {f.path for f in u.files} for u in units([FileStat(f, 1, 1) for f in files])}
+    assert found == {
+        f"d/imagesTr/{name}_0000.nii.gz": {
+            f"d/imagesTr/{name}_0000.nii.gz",
+            f"d/labelsTr/{name}.nii.gz",
+        }
+        for name in names
+    }
+
+
+# --- formats -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["x.mha", "x.mhd", "x.nii", "x.nii.gz", "x.hdr", "x.hdr.gz", "packed.nii", "plain.nii.gz"],
+)
+@pytest.mark.parametrize("kind", [np.int16, np.float32, np.uint16])
+def test_formats_hold_the_same(tmp_path: Path, name: str, kind: type) -> None:
+    array = values().astype(kind) if kind is not np.uint16 else (values() + 1000).astype(kind)
+    folder = tmp_path / "a"
+    folder.mkdir()
+    if name.startswith("x.hdr"):
+        suffix = name.removeprefix("x.hdr")
+        nib.save(nib.Nifti1Pair(array, AFFINE), folder / f"x.img{suffix}")
+        assert (folder / name).is_file()
+    elif name == "packed.nii":
+        saved(folder / "x.nii.gz", array).rename(folder / name)
+    elif name == "plain.nii.gz":
+        saved(folder / "x.nii", array).rename(folder / name)
+    else:
+        saved(folder / name, array)
+    build(folder, tmp_path / "idx", plugin)
+    index = Index.open(tmp_path / "idx")
+    spec = {**AS_IT_IS, "policy": {"not-hu": "accept", "no-affine": "accept"}}
+    made = prepare(index, plugin, spec)
+    assert index.rejects.is_empty()
+    arrays = made.arrays(made.items["id"][0])
+    assert np.array_equal(np.array(arrays["hu0"]), array.transpose(2, 1, 0).astype(np.int16))
+    steps = np.linalg.norm(arrays["affine0"][:3, :3], axis=0)
+    assert np.allclose(steps, [2.0, 1.5, 1.0])
+
+
+def test_a_metaimage_that_points_elsewhere_is_refused(tmp_path: Path) -> None:
+    saved(tmp_path / "a" / "x.mhd", values())
+    secret = tmp_path / "secret.raw"
+    (tmp_path / "a" / "x.raw").rename(secret)
+    text = (tmp_path / "a" / "x.mhd").read_text()
+    (tmp_path / "a" / "x.mhd").write_text(text.replace("x.raw", str(secret)))
+    build(tmp_path / "a", tmp_path / "idx", plugin)
+    assert Index.open(tmp_path / "idx").rejects["code"].to_list() == ["missing-data"]
+
+
+@pytest.mark.parametrize(("unit", "scale"), [("meter", 1000.0), ("micron", 0.001), ("mm", 1.0)])
+def test_units_of_length(tmp_path: Path, unit: str, scale: float) -> None:
+    image = nib.Nifti1Image(values(), np.diag([*(np.diag(AFFINE)[:3] / scale), 1.0]))
+    image.header.set_xyzt_units(unit)
+    (tmp_path / "a").mkdir()
+    nib.save(image, tmp_path / "a" / "x.nii.gz")
+    index, made = read(tmp_path / "a", tmp_path / "idx")
+    assert index.items["spacing_mm"][0] == pytest.approx(2.0, rel=1e-5)
+    assert ("converted-units" in index.items["findings"][0]) == (unit != "mm")
+    steps = np.linalg.norm(made.arrays(index.items["id"][0])["affine0"][:3, :3], axis=0)
+    assert np.allclose(steps, [2.0, 1.5, 1.0], rtol=1e-5)
+
+
+def test_a_unit_that_is_not_said(tmp_path: Path) -> None:
+    image = nib.Nifti1Image(values(), np.diag([0.001, 0.001, 0.002, 1.0]))
+    image.header.set_xyzt_units("mm")
+    (tmp_path / "a").mkdir()
+    nib.save(image, tmp_path / "a" / "x.nii.gz")
+    _, made = read(tmp_path / "a", tmp_path / "idx")
+    assert made.rejects["reason"][0].startswith("odd-spacing: ")
+
+
+@pytest.mark.parametrize(
+    ("other", "finding"),
+    [
+        (np.diag([1.0, -1.5, 2.0, 1.0]), "qform-sform"),
+        (np.diag([-1.0, -1.5, 2.5, 1.0]), "qform-sform"),
+        (AFFINE + np.array([[0, 0, 0, 50.0]] * 3 + [[0] * 4]), "two-origins"),
+        (AFFINE + 1e-5 * np.eye(4, k=3), None),
+    ],
+)
+def test_two_forms_that_disagree(tmp_path: Path, other: np.ndarray, finding: str | None) -> None:
+    image = nib.Nifti1Image(values(), AFFINE)
+    image.set_sform(AFFINE, 1)
+    image.set_qform(other, 1)
+    (tmp_path / "a").mkdir()
+    nib.save(image, tmp_path / "a" / "x.nii.gz")
+    index, made = read(tmp_path / "a", tmp_path / "idx")
+    found = set(index.items["findings"][0]) - {"no-patient-id"}
+    assert found == ({finding} if finding else set())
+    assert len(made.rejects) == (finding == "qform-sform")
+
+
+# --- codecs --------------------------------------------------------------------------------------
+
+
+def noise(bits: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 2**bits, (40, 24)).astype(np.uint16)
+
+
+def recoded(folder: Path, syntax: str, stored: np.ndarray, code: bytes) -> None:
+    for n in range(3):
+        path = ct_slice(folder / f"{n}.dcm", 2.0 * n, stored.shape, PixelData=stored.tobytes())
+        one = dcmread(path)
+        one.PixelData = encapsulate([code])
+        one["PixelData"].is_undefined_length = True
+        one.file_meta.TransferSyntaxUID = syntax
+        one.save_as(path)
+
+
+@pytest.mark.parametrize("bits", [8, 12, 16])
+@pytest.mark.parametrize("predictor", [1, 2, 3, 4, 5, 6, 7])
+def test_jpeg_lossless_is_decoded_to_the_bit(tmp_path: Path, bits: int, predictor: int) -> None:
+    stored = noise(bits)
+    code = imagecodecs.jpeg8_encode(stored, lossless=True, bitspersample=16, predictor=predictor)
+    assert np.array_equal(imagecodecs.jpegsof3_decode(code), stored), "another decoder agrees"
+    recoded(tmp_path / "a", JPEGLosslessSV1, stored, bytes(code))
+    build(tmp_path / "a", tmp_path / "idx", plugin)
+    made = prepare(Index.open(tmp_path / "idx"), plugin, AS_IT_IS)
+    expected = np.clip(stored.astype(np.int64) - 1024, -32768, 32767)
+    assert np.array_equal(made.arrays(made.items["id"][0])["hu0"][1], expected)
+
+
+def test_jpeg_ls_is_decoded_to_the_bit(tmp_path: Path) -> None:
+    stored = noise(12)
+    recoded(tmp_path / "a", JPEGLSLossless, stored, bytes(imagecodecs.jpegls_encode(stored)))
+    build(tmp_path / "a", tmp_path / "idx", plugin)
+    made = prepare(Index.open(tmp_path / "idx"), plugin, AS_IT_IS)
+    hu = made.arrays(made.items["id"][0])["hu0"][1]
+    assert np.array_equal(hu, stored.astype(np.int16) - 1024)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["JPEGLSNearLossless_16.dcm", "JPEGLSNearLossless_08.dcm", "MR_small_jpeg_ls_lossless.dcm"],
+)
+def test_both_decoders_of_jpeg_ls_give_the_same(name: str) -> None:
+    """pydicom's own test files, by pyjpegls and by imagecodecs."""
+    pytest.importorskip("jpeg_ls")
+    codecs.register()
+    one = dcmread(str(get_testdata_file(name)))
+    ours = pixel_array(one, decoding_plugin="imagecodecs")
+    assert np.array_equal(ours, pixel_array(one, decoding_plugin="pyjpegls"))
+
+
+def test_a_codec_that_lacks_is_a_finding_of_the_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = noise(12)
+    recoded(tmp_path / "a", JPEGLSLossless, stored, bytes(imagecodecs.jpegls_encode(stored)))
+    monkeypatch.setattr(codecs, "missing", lambda syntax: True)
+    build(tmp_path / "a", tmp_path / "idx", plugin)
+    assert Index.open(tmp_path / "idx").items["findings"].to_list() == [["missing-codec"]]
+
+
+@pytest.mark.parametrize("order", ["implicit", "explicit"])
+def test_files_without_meta_header(tmp_path: Path, order: str) -> None:
+    for n in range(3):
+        one = dcmread(ct_slice(tmp_path / "with" / f"{n}", 2.0 * n))
+        bare = Dataset()
+        bare.update({element.tag: element for element in one})
+        (tmp_path / "a").mkdir(exist_ok=True)
+        bare.save_as(
+            tmp_path / "a" / f"{n}",
+            implicit_vr=order == "implicit",
+            little_endian=True,
+            enforce_file_format=False,
+        )
+    _, made = read(tmp_path / "a", tmp_path / "idx")
+    _, expected = read(tmp_path / "with", tmp_path / "idx2")
+    hu = [m.arrays(m.items["id"][0])["hu0"] for m in (made, expected)]
+    assert np.array_equal(hu[0], hu[1])
+
+
+def test_gzip_of_dicom_still_says_what_to_do(tmp_path: Path) -> None:
+    path = ct_slice(tmp_path / "x", 0.0)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x.dcm.gz").write_bytes(gzip.compress(path.read_bytes()))
+    build(tmp_path / "a", tmp_path / "idx", plugin)
+    assert Index.open(tmp_path / "idx").rejects["code"].to_list() == ["compressed"]
