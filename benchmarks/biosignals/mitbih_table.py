@@ -47,9 +47,10 @@ from medcl.archive.index import build
 from medcl.embeddings import linear
 from medcl.embeddings.embeddings import embed, features, take
 from medcl.engine.pretrain import pretrain
-from medcl.labels.probe_target import Target, target
+from medcl.labels.target import Target, target
 from medcl.metrics import metrics
 from medcl.metrics.bootstrap import Interval, Resampled, bootstrap
+from medcl.metrics.measures import measure
 from medcl.metrics.metrics import Counted
 from medcl.plugin import Samples
 from medcl.probe import label_efficiency
@@ -373,7 +374,7 @@ def representations(
 
 def mean_measure(truth: Target, scores: Sequence[Floats], weight: Counted) -> metrics.Measures:
     """Each figure's mean over several predictions of the same samples."""
-    found = [metrics.measure(truth.kind, truth.y, one, weight) for one in scores]
+    found = [measure(truth.kind, truth.y, one, weight) for one in scores]
     return {name: np.mean([one[name] for one in found], axis=0) for name in found[0]}
 
 

@@ -26,9 +26,9 @@ from medcl.archive.index import Index, build
 from medcl.archive.splits import split
 from medcl.embeddings import linear
 from medcl.embeddings.embeddings import embed, features, take
-from medcl.labels.probe_target import Target, target
-from medcl.metrics import metrics
+from medcl.labels.target import Target, target
 from medcl.metrics.bootstrap import bootstrap
+from medcl.metrics.measures import measure
 from medcl.run import build_encoder, load_samples
 from medcl_biosignals.baselines import handmade
 from medcl_biosignals.plugin import plugin
@@ -124,7 +124,7 @@ def main() -> None:
     judged = np.concatenate(tested)
     y, people = truth.y[judged], patients[judged]
     resampled = {
-        key: bootstrap(partial(metrics.measure, truth.kind, y, np.concatenate(scores)), people)
+        key: bootstrap(partial(measure, truth.kind, y, np.concatenate(scores)), people)
         for key, scores in found.items()
     }
     print("| features | classifier fitted on | macro F1 | macro AUROC |\n|---|---|---|---|")

@@ -23,7 +23,7 @@ from medcl.finetune.result import FinetuneResult
 from medcl.finetune.study import labelled, study
 from medcl.io.atomic import replacing
 from medcl.labels import table as tables
-from medcl.labels import target as truths
+from medcl.labels import target as targets
 from medcl.labels.auxiliary import beside, further
 from medcl.plugin import Samples
 from medcl.private import command_without_paths, remember
@@ -126,7 +126,7 @@ def finetune(
         recipe = _with_label(recipe, [*found.columns] or own)
     given = _given(recipe, samples, index, split, run)
     others = recipe.finetune.unlabelled
-    truth = truths.truth(samples, recipe.finetune, task)
+    truth = targets.finetune_target(samples, recipe.finetune, task)
     samples, truth, rows, without = labelled(samples, truth, others=others)
     notes = [note for note in (*found.notes, items.left_out()) if note]
     if without and not others:

@@ -32,11 +32,11 @@ from medcl import plugin as plugins
 from medcl.finetune import batches, build, loop
 from medcl.finetune.folds import SIDES, Part
 from medcl.io.atomic import new_folder
-from medcl.labels import target as truths
+from medcl.labels import target as targets
 from medcl.labels.activation import CALIBRATED, probabilities
 from medcl.labels.auxiliary import on_one_scale
 from medcl.labels.outputs import ALSO, Also, Outputs
-from medcl.labels.target import Truth
+from medcl.labels.target import Target
 from medcl.metrics import calibration
 from medcl.plugin import Samples, Views
 from medcl.recipe import Recipe
@@ -68,7 +68,7 @@ class Work:
     """
 
     samples: Samples
-    truth: Truth
+    truth: Target
     recipe: Recipe
     out: Path
     run: Path | None = None
@@ -100,8 +100,8 @@ def train(work: Work, part: Part) -> None:
     found = work.truth
     edges: tuple[float, ...] = ()
     if found.kind == "hazard":
-        found, edges = truths.cut(found, part.train, settings.intervals)
-    outputs = replace(truths.outputs(found, part.train, settings), also=work.also)
+        found, edges = targets.cut(found, part.train, settings.intervals)
+    outputs = replace(targets.outputs(found, part.train, settings), also=work.also)
     learnt = np.concatenate([part.train, part.unlabelled])
     read = _opened(work)
     patients = np.unique(np.asarray(work.samples.patients), return_inverse=True)[1]
@@ -138,7 +138,7 @@ def train(work: Work, part: Part) -> None:
         "edges": edges,
         **_chosen(outputs, told, work.truth.y[part.validation]),
         "samples": {s: len(getattr(part, s)) for s in (*SIDES, "unlabelled")},
-        "classes": {s: truths.counts(work.truth, getattr(part, s)) for s in ("train", "test")},
+        "classes": {s: targets.counts(work.truth, getattr(part, s)) for s in ("train", "test")},
         "epochs": trained.epochs,
         "best": trained.best,
         "history": trained.history,
@@ -215,7 +215,7 @@ def sides(samples: Samples, part: Part) -> pl.DataFrame:
     )
 
 
-def table(samples: Samples, found: Truth, rows: NDArray, scores: NDArray) -> pl.DataFrame:
+def table(samples: Samples, found: Target, rows: NDArray, scores: NDArray) -> pl.DataFrame:
     """Predictions of samples: keyed hashes, the truth as numbers, and the scores."""
     y = found.y[rows].astype(np.float64)
     y = y[:, None] if y.ndim == 1 else y

@@ -21,6 +21,7 @@ from medcl.finetune.batches import Read, ahead, balanced, cut, shuffled
 from medcl.labels.activation import probabilities
 from medcl.labels.outputs import Outputs
 from medcl.methods.contract import State, View
+from medcl.metrics.measures import measure
 from medcl.plugin import Views
 from medcl.seeds import MODEL, ORDER, derive, generator, reseed
 from medcl.seeds import VIEW as VIEWS
@@ -218,7 +219,7 @@ class _Watch:
             return -loss, 0.0
         labels = y.nan_to_num(-1).long().numpy()
         chance = probabilities(kind, scores.numpy())
-        value = metrics.measure(kind, labels, chance, metrics.once(len(rows)))[monitor][0]
+        value = measure(kind, labels, chance, metrics.once(len(rows)))[monitor][0]
         return (float(value) if np.isfinite(value) else -np.inf), -loss
 
 

@@ -39,9 +39,10 @@ from medcl.io.atomic import locked, replacing, write_text
 from medcl.io.failure import Failure
 from medcl.io.pmap import pmap
 from medcl.io.reading import read_json, read_table
-from medcl.labels import target as truths
-from medcl.labels.target import Truth
-from medcl.metrics.table import Side
+from medcl.labels import target as targets
+from medcl.labels.target import Target
+from medcl.metrics import figures
+from medcl.metrics.table import SplitCounts
 from medcl.plugin import Samples
 from medcl.private import read_recipe, write_recipe
 from medcl.provenance import commit, versions
@@ -110,7 +111,7 @@ def study(
         repeats=settings.repeats,
         train=_side(work.truth, patients, [p.train for p in drawn]),
         test=_side(work.truth, patients, [p.test for p in drawn]),
-        figures=scoring.figures(
+        figures=scoring.scored(
             work.truth, patients, made, resamples=settings.bootstraps, seed=recipe.seed
         ),
         notes=[*notes, *_notes(work.truth, patients, drawn)],
@@ -236,20 +237,15 @@ def _save_predictions(work: Work, drawn: Sequence[Part]) -> None:
         whole.write_parquet(temporary)
 
 
-def _side(found: Truth, patients: NDArray, rows: Sequence[NDArray]) -> Side:
+def _side(found: Target, patients: NDArray, rows: Sequence[NDArray]) -> SplitCounts:
     every = np.unique(np.concatenate(rows))
-    return Side(len(np.unique(patients[every])), len(every), truths.counts(found, every))
+    return SplitCounts(len(np.unique(patients[every])), len(every), targets.counts(found, every))
 
 
-def _notes(found: Truth, patients: NDArray, drawn: Sequence[Part]) -> list[str]:
+def _notes(found: Target, patients: NDArray, drawn: Sequence[Part]) -> list[str]:
     """What a reader must know before trusting the figures."""
-    notes = []
     people = len(np.unique(patients[np.concatenate([part.test for part in drawn])]))
-    if people < 20:
-        notes.append(
-            f"Only {people} test patients: intervals over so few are too narrow; take them as a "
-            "lower bound of the uncertainty."
-        )
+    notes = [*found.notes, *figures.few_patients(people)]
     if not all(len(part.validation) for part in drawn):
         notes.append(
             "Nobody was set apart for validation: the last epoch is kept, the threshold is 0.5 and "
@@ -265,8 +261,8 @@ def _notes(found: Truth, patients: NDArray, drawn: Sequence[Part]) -> list[str]:
 
 
 def labelled(
-    samples: Samples, found: Truth, *, others: bool = False
-) -> tuple[Samples, Truth, NDArray[np.int64], int]:
+    samples: Samples, found: Target, *, others: bool = False
+) -> tuple[Samples, Target, NDArray[np.int64], int]:
     """The samples with a label, their labels and positions, and how many items have none.
 
     Args:

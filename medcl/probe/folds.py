@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from medcl.archive.splits import assert_disjoint
 from medcl.embeddings import linear
 from medcl.embeddings.embeddings import embed, features
+from medcl.embeddings.head import Head
 from medcl.embeddings.knn import knn
 from medcl.errors import UsageError
-from medcl.labels.probe_target import Target
+from medcl.labels.target import Target
 from medcl.metrics.metrics import Floats
 from medcl.plugin import Samples
 from medcl.probe import label_efficiency
@@ -52,6 +53,7 @@ class Predicted:
         c: regularisation of the linear classifier.
         c_chosen: whether it could be chosen.
         labelled: (fraction, draw) → predictions from that part of the labels.
+        head: the linear classifier itself.
     """
 
     width: int
@@ -59,6 +61,7 @@ class Predicted:
     c: tuple[float, ...]
     c_chosen: bool
     labelled: dict[tuple[float, int], Partly]
+    head: Head
 
 
 def folds(runs: Sequence[Run], patients: NDArray, *, unseen: str = "") -> list[Fold]:
@@ -176,7 +179,7 @@ def predict(
             labelled[part.fraction, draw] = Partly(part.patients, len(at), some.predict(judged))
     if 1 in fractions:
         labelled[1.0, 0] = Partly(len(np.unique(groups)), len(y), scores[LINEAR])
-    return Predicted(x.shape[1], scores, model.c, model.chosen, labelled)
+    return Predicted(x.shape[1], scores, model.c, model.chosen, labelled, model.head)
 
 
 def pool(made: Sequence[Mapping[str, Predicted]], rep: str, classifier: str) -> NDArray[np.float32]:

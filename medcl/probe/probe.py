@@ -9,6 +9,7 @@ is predicted by the run that did not see them, and the predictions are pooled.
 
     RUN/probe/predictions.parquet   id, patient, fold, truth, and every score; written first
     RUN/probe/probe.json            all figures (`ProbeResult`)
+    RUN/probe/head.<task>.safetensors   the classifier itself (`medcl.probe.classifier`)
 """
 
 from __future__ import annotations
@@ -26,10 +27,11 @@ from medcl.embeddings.embeddings import embed, fingerprint, take
 from medcl.errors import UsageError
 from medcl.io.atomic import replacing, write_text
 from medcl.io.progress import track
-from medcl.labels.probe_target import Target, target
+from medcl.labels.target import Target, target
 from medcl.plugin import Samples
 from medcl.private import command_without_paths
 from medcl.probe import external, scoring
+from medcl.probe.classifier import keep
 from medcl.probe.folds import (
     KNN,
     LINEAR,
@@ -96,6 +98,8 @@ def probe(
         return ProbeResult.load(out)
 
     made = _predicted(parts, samples, truth, seed=seed, batch_size=batch_size, device=device)
+    if out == run.path / "probe":  # what predict uses is what this folder's figures are of
+        keep(run, name, made[0][PRETRAINED].head)
     _save_predictions(out / "predictions.parquet", samples, truth, parts, made)
     tested = np.concatenate([fold.test for fold in parts])
     trained_on = np.unique(np.concatenate([fold.train for fold in parts]))

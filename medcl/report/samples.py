@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from medcl.embeddings.embeddings import embed, take
 from medcl.errors import MedclError
-from medcl.labels.probe_target import target
+from medcl.labels.target import target
 from medcl.plugin import Samples
 from medcl.registry import resolve
 from medcl.report import plots

@@ -298,7 +298,7 @@ def _probabilities(
 ) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
     """Class probabilities by a linear model of unit embeddings, fitted on training patients."""
     from medcl.embeddings import linear
-    from medcl.labels.probe_target import target
+    from medcl.labels.target import target
 
     samples = load_samples(run.recipe, run.data, task=task)
     truth = target(run.plugin.tasks[task], samples)

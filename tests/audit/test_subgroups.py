@@ -7,7 +7,7 @@ import torch
 from medcl.audit.compare import Predictions
 from medcl.audit.robustness import attacks, corruptions
 from medcl.audit.subgroups import FEW, banded, subgroups
-from medcl.labels.target import Truth
+from medcl.labels.target import Target
 from medcl.plugin import Samples
 from medcl.run import Run, load_samples
 
@@ -23,7 +23,7 @@ def _predictions(worse: np.ndarray) -> Predictions:
         "synthetic",
         ids,
         np.array([f"p{w}" for w in who]),
-        Truth("binary", ("no", "yes"), y),
+        Target("binary", ("no", "yes"), y),
         np.stack([1 - score, score], 1),
     )
 
@@ -70,7 +70,7 @@ def test_bands() -> None:
 
 
 @pytest.fixture(scope="module")
-def classifier(digits_run: Run) -> tuple[torch.nn.Module, Samples, Truth]:
+def classifier(digits_run: Run) -> tuple[torch.nn.Module, Samples, Target]:
     """The run's encoder with a linear layer fitted on its training writers; the test samples."""
     from medcl.embeddings.embeddings import take
 
@@ -89,12 +89,12 @@ def classifier(digits_run: Run) -> tuple[torch.nn.Module, Samples, Truth]:
         adam.zero_grad()
         torch.nn.functional.cross_entropy(head(h), torch.from_numpy(y[train])).backward()
         adam.step()
-    truth = Truth("multiclass", tuple("0123456789"), y[test])
+    truth = Target("multiclass", tuple("0123456789"), y[test])
     return torch.nn.Sequential(encoder, head).eval(), take(samples, test), truth
 
 
 def test_figures_fall_with_the_strength(
-    classifier: tuple[torch.nn.Module, Samples, Truth],
+    classifier: tuple[torch.nn.Module, Samples, Target],
 ) -> None:
     model, samples, truth = classifier
 
@@ -120,7 +120,7 @@ def test_figures_fall_with_the_strength(
 
 
 def test_attacks_succeed_more_the_larger_they_are(
-    classifier: tuple[torch.nn.Module, Samples, Truth],
+    classifier: tuple[torch.nn.Module, Samples, Target],
 ) -> None:
     model, samples, truth = classifier
 
@@ -135,4 +135,4 @@ def test_attacks_succeed_more_the_larger_they_are(
     assert fgsm.value > 0.1  # type: ignore[operator]
     assert pgd.value >= fgsm.value - 0.02  # type: ignore[operator]
     assert pgd.low <= pgd.value <= pgd.high  # type: ignore[operator]
-    assert not attacks(judge, samples, Truth("regression", ("v",), truth.y.astype(float)))
+    assert not attacks(judge, samples, Target("regression", ("v",), truth.y.astype(float)))

@@ -20,7 +20,7 @@ from medcl.finetune import fold_training
 from medcl.finetune.fold_training import Work
 from medcl.finetune.result import FinetuneResult
 from medcl.finetune.study import study
-from medcl.labels.target import Truth
+from medcl.labels.target import Target
 from medcl.metrics.bootstrap import Interval
 from medcl.metrics.calibration import reliability
 from medcl.plugin import Samples
@@ -32,7 +32,7 @@ CLASSES = ("non-musk", "musk")
 @pytest.fixture
 def work(musk: tuple[Samples, np.ndarray], recipe: Recipe, tmp_path: Path) -> Work:
     samples, y = musk
-    return Work(samples, Truth("binary", CLASSES, y), recipe, tmp_path / "study", instances=True)
+    return Work(samples, Target("binary", CLASSES, y), recipe, tmp_path / "study", instances=True)
 
 
 def run(work: Work, **asked: object) -> FinetuneResult:
