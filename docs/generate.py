@@ -1,5 +1,7 @@
-"""Write docs/methods.md from the registries, and the layers of docs/architecture.md from the linter's
-contract in pyproject.toml: ``python docs/generate.py`` (or ``make docs``).
+"""Write docs/methods.md from the registries, and the layers of docs/architecture.md.
+
+Run ``python docs/generate.py`` (or ``make docs``). The layers come from the linter's contract in
+pyproject.toml.
 
 A row says what a thing is called in a recipe, which paper it comes from, where it is, which recipes
 use it, and which test files import and use it. `tests/methods/test_methods_page.py` and

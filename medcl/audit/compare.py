@@ -42,7 +42,7 @@ class Predictions:
         ids: (N,) sample ids.
         patients: (N,) keyed hashes.
         truth: their labels.
-        chance: (N, C) probabilities, values or risks.
+        probability: (N, C) probabilities, values or risks.
         fold: (N,) of a survival study, the model that a risk is of: those of different models have
             no common scale, and are not ranked together. Else None.
     """
@@ -51,18 +51,18 @@ class Predictions:
     ids: NDArray[np.str_]
     patients: NDArray[np.str_]
     truth: Target
-    chance: NDArray[np.float64]
+    probability: NDArray[np.float64]
     fold: NDArray[np.int64] | None = None
 
     def at(self, rows: NDArray[np.int64]) -> Predictions:
         """Of some samples."""
         fold = None if self.fold is None else self.fold[rows]
-        parts = self.ids[rows], self.patients[rows], self.truth.at(rows), self.chance[rows]
+        parts = self.ids[rows], self.patients[rows], self.truth.at(rows), self.probability[rows]
         return Predictions(self.name, *parts, fold)
 
     def resampled(self, resamples: int, seed: int) -> Resampled:
         """Every measure, on resamples of patients."""
-        of = partial(measure, self.truth.kind, self.truth.y, self.chance, fold=self.fold)
+        of = partial(measure, self.truth.kind, self.truth.y, self.probability, fold=self.fold)
         return bootstrap(of, self.patients, resamples=resamples, seed=seed)
 
 
@@ -176,7 +176,7 @@ def compare(
         a_metrics={name: made[0].interval(name) for name in names},
         b_metrics={name: made[1].interval(name) for name in names},
         differences={name: made[0].minus(made[1], name) for name in names},
-        auroc_tests=_tests(truth, patients, one.chance, two.chance),
+        auroc_tests=_tests(truth, patients, one.probability, two.probability),
     )
 
 
@@ -204,8 +204,8 @@ def _of_study(folder: Path) -> Predictions:
         frame = frame.unique("id", keep="first", maintain_order=True)
     scores = [name for name in frame.columns if name.startswith("score.")]
     labels = [name for name in frame.columns if name.startswith("truth.")]
-    chance = probabilities(result.kind, frame.select(scores).to_numpy())
-    named = {f"p{n}": column for n, column in enumerate(chance.T)}
+    probability = probabilities(result.kind, frame.select(scores).to_numpy())
+    named = {f"p{n}": column for n, column in enumerate(probability.T)}
     mean = (
         frame.select("id", "patient", *labels)
         .with_columns(**{name: pl.Series(values) for name, values in named.items()})

@@ -94,8 +94,8 @@ def corruptions(
     found = []
     clean = None
     for (name, strength), listed in scores.items():
-        chance = probabilities(truth.kind, np.concatenate(listed))
-        of = partial(measure, truth.kind, truth.y, chance, fold=fold)
+        probability = probabilities(truth.kind, np.concatenate(listed))
+        of = partial(measure, truth.kind, truth.y, probability, fold=fold)
         made_of = bootstrap(of, patients, resamples=resamples, seed=seed)
         clean = clean or made_of
         keys = [key for key in made_of.values if not key.startswith("class_")]

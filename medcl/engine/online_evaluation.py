@@ -23,7 +23,7 @@ from medcl.seeds import LOOK, derive, generator
 log = logging.getLogger("medcl.engine")
 
 
-class Looks(Callback):
+class OnlineEvaluation(Callback):
     """Every ``monitor.every`` steps, embeds the same training samples and judges the result.
 
     The encoder is looked at in evaluation mode, before any projector: what would be kept. Nothing

@@ -197,8 +197,8 @@ def _chosen(outputs: Outputs, scores: NDArray, y: NDArray) -> dict[str, float]:
     mended = calibration.temperature(scores, y)
     if outputs.kind != "binary":
         return {"temperature": mended, "threshold": 0.5}
-    chance = probabilities("binary", scores, mended)[:, 1]
-    return {"temperature": mended, "threshold": calibration.threshold(chance, y == 1)}
+    probability = probabilities("binary", scores, mended)[:, 1]
+    return {"temperature": mended, "threshold": calibration.threshold(probability, y == 1)}
 
 
 def sides(samples: Samples, part: Part) -> pl.DataFrame:

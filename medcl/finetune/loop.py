@@ -111,7 +111,7 @@ def fit(
     outputs: Outputs,
     learning: Learning,
     settings: recipes.Finetune,
-    optimizer: recipes.Optimizer,
+    optimization: recipes.Optimizer,
     *,
     seed: int,
     device: torch.device,
@@ -130,8 +130,8 @@ def fit(
     rate = getattr(model.classifier, "rate", None)
     per_epoch = len(cut(learning.train, settings.batch_size))
     steps = settings.epochs * per_epoch
-    mover, schedule = optim.build(
-        model.classifier, optimizer, steps, rate=rate if callable(rate) else None
+    optimizer, scheduler = optim.build(
+        model.classifier, optimization, steps, rate=rate if callable(rate) else None
     )
     y = learning.y
     if outputs.kind == "regression":
@@ -151,12 +151,12 @@ def fit(
             if augment is not None:
                 batch |= _looks(asked, augment, batch["x"], seed, step)
             made = model.step(batch, State(step, steps))
-            mover.zero_grad(set_to_none=True)
+            optimizer.zero_grad(set_to_none=True)
             made["loss"].backward()
-            if optimizer.clip is not None:
-                nn.utils.clip_grad_norm_(model.parameters(), optimizer.clip)
-            mover.step()
-            schedule.step()
+            if optimization.clip is not None:
+                nn.utils.clip_grad_norm_(model.parameters(), optimization.clip)
+            optimizer.step()
+            scheduler.step()
             model.classifier.after_step(State(step, steps))
             total += made["loss"].detach() * (len(rows) / len(learning.train))
             step += 1
@@ -218,8 +218,8 @@ class _Watch:
         if monitor == "loss" or kind not in ("binary", "multiclass", "multilabel"):
             return -loss, 0.0
         labels = y.nan_to_num(-1).long().numpy()
-        chance = probabilities(kind, scores.numpy())
-        value = measure(kind, labels, chance, metrics.once(len(rows)))[monitor][0]
+        probability = probabilities(kind, scores.numpy())
+        value = measure(kind, labels, probability, metrics.once(len(rows)))[monitor][0]
         return (float(value) if np.isfinite(value) else -np.inf), -loss
 
 

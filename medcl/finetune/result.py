@@ -148,13 +148,13 @@ class FinetuneResult:
         if interval.low is None or interval.high is None:
             text += ", which is not defined on these patients."
         elif interval.low > chance:
-            text += ", better than chance."
+            text += ", above chance level."
         elif interval.high < chance and self.headline == "r2":
             text += ", worse than saying the mean of all."
         elif interval.high < chance:
-            text += ", worse than chance: are two labels swapped?"
+            text += ", below chance level: are two labels swapped?"
         else:
-            text += ": no better than chance as far as these patients can tell."
+            text += ": not above chance level as far as these patients can tell."
         return " ".join([text, *self.notes])
 
 

@@ -86,12 +86,12 @@ def scored(
     fold_of = np.repeat(np.arange(len(made)), [len(fold.rows) for fold in made])
     repeat = np.array([fold.repeat for fold in made])[fold_of]
 
-    def resampled(chance: NDArray) -> Resampled:
-        pooled = partial(_over_repeats, found.at(rows), chance, repeat, fold_of)
+    def resampled(probability: NDArray) -> Resampled:
+        pooled = partial(_over_repeats, found.at(rows), probability, repeat, fold_of)
         return bootstrap(pooled, patients[rows], resamples=resamples, seed=seed)
 
-    chance = np.concatenate([probabilities(found.kind, fold.scores) for fold in made])
-    over = resampled(chance)
+    probability = np.concatenate([probabilities(found.kind, fold.scores) for fold in made])
+    over = resampled(probability)
     tested = np.unique(rows)
     errors, bins = _calibration(found, patients, made, resamples, seed)
     return Figures(
@@ -99,7 +99,7 @@ def scored(
         classes=figures.per_class(
             found.kind, found.classes, found.y[tested], patients[tested], over
         ),
-        confusion=figures.confusion(found.kind, found.classes, found.y[rows], chance),
+        confusion=figures.confusion(found.kind, found.classes, found.y[rows], probability),
         thresholded=_thresholded(resampled, made) if found.kind == "binary" else {},
         folds=_by_fold(found, made),
         calibration=errors,
@@ -119,13 +119,15 @@ def _thresholded(
 
 
 def _over_repeats(
-    found: Target, chance: NDArray, repeat: NDArray, fold: NDArray, weight: Counted
+    found: Target, probability: NDArray, repeat: NDArray, fold: NDArray, weight: Counted
 ) -> Measures:
     """The mean over repeats: scores of different trainings are never ranked together twice."""
     each = []
     for number in np.unique(repeat):
         mine = np.flatnonzero(repeat == number)
-        each.append(measure(found.kind, found.y[mine], chance[mine], weight.at(mine), fold[mine]))
+        each.append(
+            measure(found.kind, found.y[mine], probability[mine], weight.at(mine), fold[mine])
+        )
     return {name: np.mean([one[name] for one in each], axis=0) for name in each[0]}
 
 
@@ -138,8 +140,8 @@ def _cut(fold: Predicted) -> NDArray[np.float64]:
 def _by_fold(found: Target, made: Sequence[Predicted]) -> dict[str, Spread]:
     each: dict[str, list[float]] = {}
     for fold in made:
-        chance = probabilities(found.kind, fold.scores)
-        measured = measure(found.kind, found.y[fold.rows], chance, once(len(fold.rows)))
+        probability = probabilities(found.kind, fold.scores)
+        measured = measure(found.kind, found.y[fold.rows], probability, once(len(fold.rows)))
         for name, value in measured.items():
             if not name.startswith("class_"):
                 each.setdefault(name, []).append(float(value[0]))
@@ -192,15 +194,15 @@ def _sureness(
     """Of every prediction: its probability, whether it came true, and whose it is."""
     sure, right, whose = [], [], []
     for fold in made:
-        chance = probabilities(found.kind, fold.scores, fold.temperature if scaled else 1.0)
+        probability = probabilities(found.kind, fold.scores, fold.temperature if scaled else 1.0)
         y = found.y[fold.rows]
         if found.kind == "multilabel":
             known = np.isfinite(y)
-            sure.append(chance[known])
+            sure.append(probability[known])
             right.append(y[known] == 1)
             whose.append(patients[fold.rows][known.nonzero()[0]])
         else:
-            sure.append(chance.max(1))
-            right.append(chance.argmax(1) == y)
+            sure.append(probability.max(1))
+            right.append(probability.argmax(1) == y)
             whose.append(patients[fold.rows])
     return np.concatenate(sure), np.concatenate(right), np.concatenate(whose)

@@ -23,7 +23,7 @@ from medcl.io.atomic import replacing
 from medcl.plugin import Samples
 from medcl.probe.classifier import classifier
 from medcl.retrieval import anomaly_score
-from medcl.retrieval.anomaly_score import Novelty
+from medcl.retrieval.anomaly_score import AnomalyScorer
 from medcl.run import Run, load_samples
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ AT_MOST = 16384
 class Reference:
     """The training patients' part in a prediction. ``head`` is None without a task."""
 
-    novelty: Novelty
+    anomaly_scorer: AnomalyScorer
     head: Head | None
 
 
@@ -50,15 +50,15 @@ def reference(run: Run, encoder: nn.Module, task: str | None, *, device: str = "
     """
     name = "novelty.safetensors" if task is None else f"novelty.{task}.safetensors"
     path, made_from = run.path / "predict" / name, _made_from(run, task)
-    novelty = _load(path, made_from)
-    if novelty is None:
-        novelty = _learn(run, encoder, task, device)
-        _save(path, novelty, made_from)
+    anomaly_scorer = _load(path, made_from)
+    if anomaly_scorer is None:
+        anomaly_scorer = _learn(run, encoder, task, device)
+        _save(path, anomaly_scorer, made_from)
     head = None if task is None else classifier(run, encoder, task, device=device)
-    return Reference(novelty, head)
+    return Reference(anomaly_scorer, head)
 
 
-def _learn(run: Run, encoder: nn.Module, task: str | None, device: str) -> Novelty:
+def _learn(run: Run, encoder: nn.Module, task: str | None, device: str) -> AnomalyScorer:
     if not run.data.is_dir():
         raise MedclError(
             f"The index that {run.path} was trained on is gone ({run.data}): bring it back, so "
@@ -88,15 +88,15 @@ def _hash(made_from: str) -> str:
     return hashlib.sha256(made_from.encode()).hexdigest()
 
 
-def _save(path: Path, novelty: Novelty, made_from: str) -> None:
+def _save(path: Path, anomaly_scorer: AnomalyScorer, made_from: str) -> None:
     from safetensors.numpy import save_file
 
-    arrays = {name: np.ascontiguousarray(values) for name, values in vars(novelty).items()}
+    arrays = {name: np.ascontiguousarray(values) for name, values in vars(anomaly_scorer).items()}
     with replacing(path) as temporary:
         save_file(arrays, temporary, {"made_from": _hash(made_from)})
 
 
-def _load(path: Path, made_from: str) -> Novelty | None:
+def _load(path: Path, made_from: str) -> AnomalyScorer | None:
     """What was kept, or None if there is nothing, or it is of other weights or damaged."""
     from safetensors import SafetensorError, safe_open
 
@@ -105,6 +105,6 @@ def _load(path: Path, made_from: str) -> Novelty | None:
             facts = file.metadata() or {}
             if facts.get("made_from") not in (_hash(made_from), made_from):  # in words, earlier
                 return None
-            return Novelty(**{name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+            return AnomalyScorer(**{name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
     except (OSError, SafetensorError):
         return None

@@ -115,7 +115,7 @@ def _without_fold(run: Run) -> dict[str, object]:
 def fixed_features(
     run: Run, samples: Samples, *, batch_size: int, device: str
 ) -> dict[str, NDArray[np.float32]]:
-    """What does not depend on training: the random encoder, and the hand-made baselines."""
+    """What does not depend on training: the random encoder, and the hand-crafted baselines."""
     encoder = run.encoder(trained=False)
     made = {RANDOM: embed(encoder, samples, batch_size=batch_size, device=device, label=RANDOM).x}
     names = run.recipe.probe.baselines
@@ -149,8 +149,8 @@ def predict(
     """Fit both classifiers on the fold's training samples and predict its test samples.
 
     Before the nearest neighbours are sought, features are standardised and groups of them weighted
-    like those of the linear classifier: a cosine over hand-made features of different units would
-    only see the largest.
+    like those of the linear classifier: a cosine over hand-crafted features of different units
+    would only see the largest.
 
     Args:
         parts: (N, D) features of all samples; several are put side by side, with equal weight.

@@ -1,9 +1,9 @@
 """The frozen-feature probe: what does an encoder know, and what of that did pretraining bring?
 
 Compared on the same unseen patients: the pretrained encoder, the same architecture with its initial
-random weights, each of the plugin's hand-made baselines, and pretrained + hand-made. Whatever is
-fitted is fitted on training patients alone. Given the runs of all folds of a recipe, every patient
-is predicted by the run that did not see them, and the predictions are pooled.
+random weights, each of the plugin's hand-crafted baselines, and pretrained + hand-crafted. Whatever
+is fitted is fitted on training patients alone. Given the runs of all folds of a recipe, every
+patient is predicted by the run that did not see them, and the predictions are pooled.
 
 ::
 

@@ -214,7 +214,7 @@ def embedding_map(made: Opened) -> Map | Absent:
     names = [found.truth.classes[int(c)] for c in found.truth.y[drawn]]
     code = answered(found, made.threshold)[drawn]
     said = [found.truth.classes[int(c)] for c in code]
-    about = _about(names, said, found.chance[drawn, code], some.patients)
+    about = _about(names, said, found.probability[drawn, code], some.patients)
     return Map(
         by_label=plots.scatter(xy, names, about, legend=True),
         by_patient=plots.scatter(xy, some.patients, about, legend=False),

@@ -13,7 +13,7 @@ from medcl.run import Run, load_samples
 
 
 def _predictions(worse: np.ndarray) -> Predictions:
-    """Synthetic scores of 60 invented patients: good, but chance in the group ``worse``."""
+    """Synthetic scores of 60 invented patients: good, but probability in the group ``worse``."""
     rng = np.random.default_rng(0)
     who = np.repeat(np.arange(60), 10)
     y = rng.integers(0, 2, 600)

@@ -67,7 +67,7 @@ def test_figures_are_those_of_the_pooled_predictions(work: Work) -> None:
     assert error.value == pytest.approx(curve.error, abs=1e-6)
     assert None not in (error.low, error.high)
     assert 0 <= error.low < error.high < 1  # type: ignore[operator]
-    assert "better than chance" in result.verdict()
+    assert "above chance level" in result.verdict()
     below = Interval(-0.5, -0.9, -0.1)
     worse = replace(result.figures, metrics={"auroc": below, "r2": below})
     assert "are two labels swapped" in replace(result, figures=worse).verdict()

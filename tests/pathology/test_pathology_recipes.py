@@ -98,7 +98,7 @@ def test_from_slides_and_tiles_to_a_probe(shared_data, tmp_path, key_file):
     )
     run = pretrain(recipe, tmp_path / "idx", tmp_path / "run")
     result = probe([run])
-    assert "handmade" in str(result)
+    assert "handcrafted" in str(result)
     done = embed_bags(run.recipe, run.data, tmp_path / "bags", run=run)
     assert (done.written, done.failed) == (26, {})
     split = run.split()
