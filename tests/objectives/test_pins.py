@@ -504,7 +504,7 @@ def test_sigreg_of_a_normal_sample_is_what_theory_says() -> None:
 
 
 def test_visreg_pulls_a_collapsed_batch_apart_where_sigreg_lets_go() -> None:
-    """The claim of arXiv 2606.02572: SIGReg's gradient vanishes near collapse, VISReg's does not."""
+    """The claim of arXiv 2606.02572: SIGReg's gradient vanishes near collapse, not VISReg's."""
     axes = torch.eye(4, dtype=torch.float64)
     size = {}
     for spread in (1e-2, 1e-4):
