@@ -68,16 +68,28 @@ class Blocks:
             self._check(block)
 
     def _check(self, block: int) -> None:
-        low = self._start + block * self.size
-        high = min(low + self.size, len(self._buffer))
-        with memoryview(self._buffer) as view, view[low:high] as part:
-            found = hashlib.sha256(part).digest()
-        if found != self._digests[32 * block : 32 * (block + 1)]:
+        first = self._start + block * self.size
+        if not matches(self._buffer, first, self.size, self._digests[32 * block :][:32]):
             with contextlib.suppress(OSError):  # so that preparing finds it without reading it all
                 os.rename(self._path, self._path + ASIDE)
-            raise Damaged(f"{self._path} is damaged: its data do not match their checksum. {AGAIN}")
+            raise damaged(self._path)
         self.done[block] = True
         self.left = int((~self.done).sum())
+
+
+def matches(buffer: bytes | mmap.mmap, first: int, size: int, digests: bytes) -> bool:
+    """Whether blocks of ``size`` bytes, from ``first`` on, have these SHA-256."""
+    with memoryview(buffer) as view:
+        for n in range(len(digests) // 32):
+            with view[first + n * size : first + (n + 1) * size] as block:
+                if hashlib.sha256(block).digest() != digests[32 * n : 32 * (n + 1)]:
+                    return False
+    return True
+
+
+def damaged(path: str) -> Damaged:
+    """The error of a file whose data are not as they were written."""
+    return Damaged(f"{path} is damaged: its data do not match their checksum. {AGAIN}")
 
 
 class CheckedArray(np.lib.mixins.NDArrayOperatorsMixin):

@@ -3,12 +3,12 @@
 ::
 
     8 bytes    the length of the header
-    header     {"__metadata__": {"sha256": …, "medcl": …, "blocks": …},
+    header     {"__metadata__": {"sha256": …, "bytes": …, "blocks": …, "medcl": …},
                 "x": {"dtype": "F16", "shape": [12, 1000], "data_offsets": [0, 24000]}, …}
     arrays     one after the other, without holes
 
-``sha256`` is that of the rest of the header; ``blocks`` are those of the arrays' bytes, block by
-block, one after the other; ``medcl`` is what was recorded with the entry, as JSON. Any reader of
+``sha256`` is that of the rest of the header; ``blocks`` are those of the arrays' ``bytes``, block
+by block, one after the other; ``medcl`` is what was recorded with the entry, as JSON. Any reader of
 safetensors opens the file. Types that safetensors lacks (texts, dates) are bytes in it, with one
 more axis, and their NumPy type stands under ``medcl``.
 
@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medcl.archive.checked import AGAIN, Blocks, CheckedArray, Damaged
+from medcl.archive.checked import AGAIN, Blocks, CheckedArray, Damaged, damaged, matches
 from medcl.errors import MedclError
 
 FORMAT = 2
@@ -83,7 +83,12 @@ def write(path: Path, arrays: Mapping[str, NDArray[Any]], meta: Mapping[str, Any
     facts = {**meta, "format": FORMAT, "bytes": total, "block": size, "types": types}
 
     def header(digest: str, blocks: str) -> bytes:
-        metadata = {"sha256": digest, "medcl": json.dumps(facts), "blocks": blocks}
+        metadata = {
+            "sha256": digest,
+            "bytes": str(total),
+            "blocks": blocks,
+            "medcl": json.dumps(facts),
+        }
         text = json.dumps({"__metadata__": metadata, **tensors}, separators=(",", ":")).encode()
         return text + b" " * (-(8 + len(text)) % _ALIGNED)
 
@@ -130,51 +135,63 @@ class Entry(Mapping[str, NDArray[Any]]):
     Attributes:
         meta: what was recorded when it was written, with ``format`` and ``bytes``.
         digest: the SHA-256 of its header, which stands for the whole file.
-        blocks: which of its bytes were checked.
-        held: bytes of memory that it takes; none if it is memory-mapped.
+        blocks: which of its bytes were checked; None of a small file: all.
     """
 
-    __slots__ = ("_buffer", "_layout", "blocks", "digest", "held", "meta")
+    __slots__ = ("_buffer", "_start", "_tensors", "_types", "blocks", "digest", "meta")
 
     def __init__(self, path: str, buffer: bytes | mmap.mmap) -> None:
         self._buffer = buffer
-        head, self.digest = _header(path, buffer)
-        metadata = head.pop("__metadata__")
+        self._tensors, self.digest = _header(path, buffer)
+        metadata = self._tensors.pop("__metadata__")
         self.meta: dict[str, Any] = json.loads(metadata["medcl"])
         if self.meta["format"] != FORMAT:
             raise OtherFormat(f"{path} is of format {self.meta['format']}. {AGAIN}")
-        start = len(buffer) - self.meta["bytes"]
-        types = self.meta.pop("types")
-        self._layout = {
-            name: _layout(tensor, types.get(name), start) for name, tensor in head.items()
-        }
-        digests = bytes.fromhex(metadata["blocks"])
-        self.blocks = Blocks(path, buffer, start, self.meta["block"], digests)
-        self.held = len(buffer) if isinstance(buffer, bytes) else 0
-        if self.held:
-            self.blocks.check_all()
+        self._start = len(buffer) - self.meta["bytes"]
+        self._types = self.meta.pop("types")
+        size, digests = self.meta["block"], bytes.fromhex(metadata["blocks"])
+        self.blocks: Blocks | None = None
+        if not isinstance(buffer, bytes):
+            self.blocks = Blocks(path, buffer, self._start, size, digests)
+        elif not matches(buffer, self._start, size, digests):
+            raise damaged(path)
+
+    @property
+    def held(self) -> int:
+        """Bytes of memory that it takes; none if it is memory-mapped."""
+        return len(self._buffer) if self.blocks is None else 0
 
     def __getitem__(self, name: str) -> NDArray[Any]:
-        dtype, shape, start = self._layout[name]
+        dtype, shape, first = self._layout(name)
         if 0 in shape or not dtype.itemsize:
             return _frozen(np.empty(shape, dtype))
-        array: NDArray[Any] = np.ndarray(shape, dtype, self._buffer, start)
-        if self.held:
+        array: NDArray[Any] = np.ndarray(shape, dtype, self._buffer, first)
+        if self.blocks is None:
             return array
         if array.nbytes > SMALL:
-            return CheckedArray(array, self.blocks, start)  # type: ignore[return-value]
-        self.blocks.check(np.array([start]), array.nbytes)
+            return CheckedArray(array, self.blocks, first)  # type: ignore[return-value]
+        self.blocks.check(np.array([first]), array.nbytes)
         return array
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._tensors
+
     def __iter__(self) -> Iterator[str]:
-        return iter(self._layout)
+        return iter(self._tensors)
 
     def __len__(self) -> int:
-        return len(self._layout)
+        return len(self._tensors)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Name → shape; no array is read."""
-        return {name: shape for name, (_, shape, _) in self._layout.items()}
+        return {name: self._layout(name)[1] for name in self}
+
+    def _layout(self, name: str) -> tuple[np.dtype[Any], tuple[int, ...], int]:
+        tensor, special = self._tensors[name], self._types.get(name)
+        shape, first = tuple(tensor["shape"]), self._start + tensor["data_offsets"][0]
+        if special is None:
+            return _DTYPES[tensor["dtype"]], shape, first
+        return np.lib.format.descr_to_dtype(_tuples(special)), shape[:-1], first
 
 
 def read(path: str) -> Entry:
@@ -208,19 +225,9 @@ def _header(path: str, buffer: bytes | mmap.mmap) -> tuple[dict[str, Any], str]:
         digest = hashlib.sha256(text[_BODY:]).hexdigest()
         if text[:_BODY] == _LEAD + digest.encode():
             head: dict[str, Any] = json.loads(text)
-            total = max((t["data_offsets"][1] for n, t in head.items() if n[:2] != "__"), default=0)
-            if 8 + length + total == len(buffer):
+            if 8 + length + int(head["__metadata__"].get("bytes", -1)) == len(buffer):
                 return head, digest
     raise Damaged(f"{path} is damaged: its header is not as it was written. {AGAIN}")
-
-
-def _layout(
-    tensor: Mapping[str, Any], special: Any, start: int
-) -> tuple[np.dtype[Any], tuple[int, ...], int]:
-    shape, first = tuple(tensor["shape"]), start + tensor["data_offsets"][0]
-    if special is None:
-        return _DTYPES[tensor["dtype"]], shape, first
-    return np.lib.format.descr_to_dtype(_tuples(special)), shape[:-1], first
 
 
 def _tuples(descr: Any) -> Any:

@@ -135,7 +135,9 @@ class StoredArrays:
             raise MedclError(self._about(position, where)) from None
         except (Damaged, OtherFormat) as error:
             raise type(error)(self._about(position, f"cannot be used: {error}")) from None
-        if not entry.held:  # blocks that were checked in this process are not checked again
+        if (
+            entry.blocks is not None
+        ):  # blocks that were checked in this process are not checked again
             digest, done = self._checked.setdefault(position, (entry.digest, entry.blocks.done))
             if digest == entry.digest:
                 entry.blocks.trust(done)
@@ -147,7 +149,7 @@ class StoredArrays:
         return f"The prepared entry of item {item} {what}{again}"
 
     def _keep(self, position: int, entry: Entry) -> None:
-        if not entry.held:
+        if entry.blocks is not None:
             self._mapped[position] = entry
             if len(self._mapped) > _MAPPED_AT_ONCE:
                 self._mapped.popitem(last=False)
@@ -195,7 +197,9 @@ def _from_table(store: Path, name: str, index: Path | None) -> StoredArrays:
 
 def _is_whole(path: Path) -> bool:
     try:
-        container.read(str(path)).blocks.check_all()
+        blocks = container.read(str(path)).blocks
+        if blocks is not None:
+            blocks.check_all()
     except (FileNotFoundError, Damaged, OtherFormat):
         return False
     return True
