@@ -174,13 +174,14 @@ def read_windows(
     which = np.asarray(which)
     x: np.ndarray | None = None
     spread: np.ndarray | None = None
-    for owner in np.unique(item[which]):
-        rows = np.flatnonzero(item[which] == owner)
-        record = arrays(items[owner])
+    owner = item[which]
+    order = np.argsort(owner, kind="stable")
+    for rows in np.split(order, np.flatnonzero(np.diff(owner[order])) + 1):
+        record = arrays(items[owner[rows[0]]])
         if x is None or spread is None:
             x = np.empty((len(which), len(record["x"]), length), dtype=np.float32)
             spread = np.empty((len(which), len(record["x"]), 1), dtype=np.float32)
-        x[rows] = _cut(record["x"], start[which[rows]], length)
+        _cut(record["x"], start[which[rows]], x, rows)
         spread[rows] = np.asarray(record["scale"])[None, :, None]
     assert x is not None
     assert spread is not None
@@ -202,17 +203,15 @@ def read_windows(
     return batch
 
 
-def _cut(x: np.ndarray, start: np.ndarray, length: int) -> np.ndarray:
-    """Windows (B, C, length) of (C, T); zero beyond the ends."""
-    total = x.shape[1]
-    if start.min() >= 0 and start.max() + length <= total:
-        view = np.lib.stride_tricks.sliding_window_view(
-            x, length, axis=1
-        )  # (C, T-length+1, length)
-        return view[:, start].transpose(1, 0, 2)
-    at = start[:, None] + np.arange(length)  # (B, length)
-    inside = (at >= 0) & (at < total)
-    return x[:, np.clip(at, 0, total - 1)].transpose(1, 0, 2) * inside[:, None]
+def _cut(x: np.ndarray, start: np.ndarray, out: np.ndarray, rows: np.ndarray) -> None:
+    """Copy windows of (C, T) into ``rows`` of (B, C, length); zero beyond the ends."""
+    length, total = out.shape[2], x.shape[1]
+    for row, first in zip(rows.tolist(), start.tolist(), strict=True):
+        low, high = max(first, 0), min(first + length, total)
+        if high - low < length:
+            out[row] = 0
+        if low < high:
+            out[row, :, low - first : high - first] = x[:, low:high]
 
 
 def _clear(first: np.ndarray, length: int, gaps: np.ndarray) -> np.ndarray:
