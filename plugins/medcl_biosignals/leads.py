@@ -57,7 +57,10 @@ def choose(
     """
     known = known or vocabulary()
     kinds = [meant(name, known).kind for name in names] if kinds is None else kinds
-    free = {i: (name.lower(), kind.lower()) for i, (name, kind) in enumerate(zip(names, kinds, strict=True))}
+    free = {
+        i: (name.lower(), kind.lower())
+        for i, (name, kind) in enumerate(zip(names, kinds, strict=True))
+    }
     chosen: list[Pick | None] = [None] * len(slots)
     wishes = [_wishes(slot, known) for slot in slots]
     for wild in (False, True):

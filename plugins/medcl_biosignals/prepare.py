@@ -99,9 +99,7 @@ def prepare(
         raise MedclError(f"{files[0]}: {error}") from error
     bridge = 0.0 if phase == "causal" else bridge
     name = files[0].partition("\0")[0]
-    lines = _lines(
-        recording, leads, channels, known, name, flat=flat, clip=clip, bridge=bridge
-    )
+    lines = _lines(recording, leads, channels, known, name, flat=flat, clip=clip, bridge=bridge)
 
     def passed_by(line: _Line) -> Band:
         return known.band(band, line.kind, line.fs)

@@ -26,6 +26,7 @@ from medcl_biosignals.readers.contract import (
 from medcl_biosignals.readers.measures import known_unit
 from medcl_biosignals.vocabulary import Vocabulary, plain, vocabulary
 
+
 @dataclass(frozen=True)
 class Table:
     """A table and what its columns are. Columns of ``frame`` are at the positions of ``roles``.
@@ -213,8 +214,10 @@ def looks(frame: pl.DataFrame, numeric: Sequence[bool] | None = None) -> list[Lo
         steps = column.cast(pl.Float64).drop_nulls().diff().drop_nulls()
         rising = bool(steps.ge(0).all()) and bool(steps.gt(0).any())
         first = column.drop_nulls().first() if len(column.drop_nulls()) else None
-        since = rising and isinstance(first, int | float) and any(
-            low <= first <= high for low, high, scale in ticks.SINCE if scale < 86400
+        since = (
+            rising
+            and isinstance(first, int | float)
+            and any(low <= first <= high for low, high, scale in ticks.SINCE if scale < 86400)
         )
         ones = float(steps.eq(1).mean() or 0.0) if len(steps) > 2 else 0.0
         wraps = bool(steps.filter(steps.ne(1)).lt(0).all())
