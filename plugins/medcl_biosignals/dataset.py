@@ -19,6 +19,8 @@ from medcl_biosignals.likeness import unlikeness
 from medcl_biosignals.quality import BLOCK_SECONDS
 from medcl_biosignals.rhythm import RATIOS, intervals, ratios
 
+_STILL = 1e-6  # of a recording's deviation: a window that moves less is taken for still
+
 
 def dataset(
     items: pl.DataFrame,
@@ -182,9 +184,10 @@ def read_windows(
             x = np.empty((len(which), len(record["x"]), length), dtype=np.float32)
             spread = np.empty((len(which), len(record["x"]), 1), dtype=np.float32)
         _cut(record["x"], start[which[rows]], x, rows)
-        spread[rows] = np.asarray(record["scale"])[None, :, None]
+        spread[rows] = _set_to_scale(x, rows, record, scale)
     assert x is not None
     assert spread is not None
+    least = _STILL * spread
     if scale == "robust":
         x -= np.median(x, axis=-1, keepdims=True)
         spread = 1.4826 * np.median(np.abs(x), axis=-1, keepdims=True)
@@ -193,7 +196,7 @@ def read_windows(
     if scale == "window":
         spread = x.std(axis=-1, keepdims=True)
     if scale != "none":
-        np.divide(x, spread, out=x, where=spread > 1e-6)
+        np.divide(x, spread, out=x, where=spread > least)
     batch = {"x": x, "fs": np.full(len(x), fs, dtype=np.float32)}
     if beside is not None:
         near = beside[which]
@@ -201,6 +204,25 @@ def read_windows(
     if clinical is not None:
         batch["table"] = clinical[item[which]]
     return batch
+
+
+def _set_to_scale(
+    x: np.ndarray, rows: np.ndarray, record: Mapping[str, np.ndarray], scale: str
+) -> np.ndarray:
+    """The robust deviation (1, C, 1) of a record in the units that its windows ``x[rows]`` have.
+
+    They stay in those that are stored where each window is scaled by itself anyway; otherwise they
+    are brought into the record's own, and with "none" get their level back.
+    """
+    gain = np.asarray(record["gain"], dtype=np.float64)[None, :, None]
+    own = np.asarray(record["scale"], dtype=np.float64)[None, :, None]
+    if scale in ("window", "robust"):
+        return np.asarray(own / gain)
+    if (gain != 1).any():
+        x[rows] *= gain.astype(np.float32)
+    if scale == "none" and np.any(record["offset"]):
+        x[rows] += np.asarray(record["offset"], dtype=np.float32)[None, :, None]
+    return own
 
 
 def _cut(x: np.ndarray, start: np.ndarray, out: np.ndarray, rows: np.ndarray) -> None:

@@ -70,7 +70,7 @@ plugin = Plugin(
     where="medcl_biosignals.where:where",
     stream="medcl_biosignals.streaming:stream",
     preview="medcl_biosignals.preview:preview",
-    preparation=3,
+    preparation=4,
     sample=Path(__file__).parent / "sample",
     demo="biosignals/demo",
 )
