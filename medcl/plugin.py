@@ -223,6 +223,7 @@ class Plugin:
             then makes them anew.
         sample: a folder with a small real archive, for ``medcl demo``.
         demo: the recipe that ``medcl demo`` runs on the sample.
+        item: what an item is called, in the singular: "slide".
     """
 
     name: str
@@ -249,6 +250,7 @@ class Plugin:
     preparation: int = 1
     sample: Path | None = None
     demo: str | None = None
+    item: str = "item"
 
 
 @dataclass(frozen=True)

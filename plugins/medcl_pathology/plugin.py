@@ -50,4 +50,5 @@ plugin = Plugin(
     look="medcl_pathology.look:look",
     explain="medcl_pathology.heatmap:explain",
     preview="medcl_pathology.preview:preview",
+    item="slide",
 )
