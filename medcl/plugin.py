@@ -215,7 +215,8 @@ class Plugin:
         explain: ``(files, coords (I, 2), tile, scores, out)`` → the files written: draws what each
             instance of an item counted for into the folder ``out``. ``files`` are the item's own,
             absolute; ``tile`` is the side of an instance in the unit of ``coords``, None where
-            that is not known; ``scores`` (I,) are in 0 … 1.
+            that is not known; ``scores`` (I,) are in 0 … 1. If it takes a keyword ``unit``, it is
+            given that of the coordinates, from `Samples.facts`.
         preview: ``(x (B, ...), views) -> matplotlib Figure`` for the report; if it takes a keyword
             ``encoder``, it is given the trained one, or None.
         recipes: a folder of further recipes, if they are not in medcl's own ``configs``.

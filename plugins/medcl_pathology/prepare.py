@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from medcl.archive.policies import Policy, policies, refuse
 from medcl.errors import MedclError, UsageError
 from medcl.plugin import MEMBER
-from medcl_pathology import bagfiles
+from medcl_pathology import bagfiles, layouts
 from medcl_pathology.findings import FINDINGS, GIVE_MPP
 from medcl_pathology.overview import overview
 from medcl_pathology.reader import BadSlide, Slide, open_slide
@@ -84,7 +84,7 @@ def prepare(
     findings: Sequence[str] = fields.get("findings") or ()  # type: ignore[assignment]
     if fields.get("kind") == "bag":
         refuse(findings, rules, FINDINGS, "slide")
-        return _bag(root, files[0])
+        return _bag(root, files, fields)
     refuse(findings, rules, FINDINGS, "slide")
     source = _scale(fields, rules)
     slide = open_slide(root / files[0]) if fields.get("kind") == "slide" else None
@@ -225,13 +225,23 @@ def _picture(path: Path, source: tuple[float, float] | None, mpp: float) -> NDAr
     return np.asarray(image)
 
 
-def _bag(root: Path, entry: str) -> dict[str, np.ndarray]:
-    path, _, part = entry.partition(MEMBER)
+def _bag(root: Path, files: Sequence[str], fields: Mapping[str, object]) -> dict[str, np.ndarray]:
+    path, _, part = files[0].partition(MEMBER)
+    places = layouts.coordinates(files[1:])
     try:
-        bag = bagfiles.load(root / path, part or None)
+        bag = bagfiles.load(root / path, part or None, None if places is None else root / places)
     except bagfiles.NoBag as error:
         raise MedclError(f"{error.code}: {error}") from None
     arrays: dict[str, Any] = {"features": bag.features}
     if bag.coords is not None:
-        arrays["coords"] = bag.coords
+        scale = pixels_per_unit(fields)
+        arrays["coords"] = bag.coords if scale is None else (bag.coords * scale).astype(np.float32)
     return arrays
+
+
+def pixels_per_unit(fields: Mapping[str, object]) -> NDArray[np.float64] | None:
+    """Full-size pixels for each unit of a bag's coordinates, along x and y; None: not known."""
+    if fields.get("unit") != "um":
+        return np.ones(2)
+    x, y = fields.get("mpp_x"), fields.get("mpp_y")
+    return 1 / np.array([x, y]) if isinstance(x, float) and isinstance(y, float) else None

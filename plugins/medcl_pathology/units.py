@@ -7,12 +7,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 
 from medcl.plugin import FileStat, Unit
+from medcl_pathology.layouts import layout
 
 TIFF = (".tif", ".tiff", ".btf", ".tf8")
 SLIDES = (".svs", ".ndpi", ".scn", ".bif", ".vsi", ".vms", ".vmu", ".svslide", ".czi", *TIFF)
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
 DICOM = (".dcm", ".dicom")
-BAGS = (".h5", ".hdf5", ".pt", ".npz", ".data", ".csv")
+BAGS = (".h5", ".hdf5", ".pt", ".npy", ".npz", ".data", ".csv")
 MIRAX = ".mrxs"
 
 
@@ -21,7 +22,10 @@ def units(files: Sequence[FileStat]) -> Iterator[Unit]:
 
     A slide, tile or bag file stands for itself; ``x.mrxs`` goes with all that lies in the folder
     ``x``, and the DICOM files of a folder are looked at together, since a slide is several of them.
+    What belongs to a bag of another tool's layout goes with it: `medcl_pathology.layouts`.
     """
+    found = layout(file.path for file in files)
+    by_path = {file.path: file for file in files}
     mirax = {file.path[: -len(MIRAX)]: file for file in files if file.path.lower().endswith(MIRAX)}
     parts: dict[str, list[FileStat]] = {stem: [file] for stem, file in mirax.items()}
     dicom: dict[str, list[FileStat]] = defaultdict(list)
@@ -33,8 +37,9 @@ def units(files: Sequence[FileStat]) -> Iterator[Unit]:
             parts[owner].append(file)
         elif name.endswith(DICOM):
             dicom[folder].append(file)
-        elif name.endswith((*SLIDES, *PICTURES, *BAGS)):
-            yield Unit(file.path, (file,))
+        elif name.endswith((*SLIDES, *PICTURES, *BAGS)) and file.path not in found.aside:
+            beside = (by_path[path] for path in found.beside.get(file.path, ()))
+            yield Unit(file.path, (file, *beside))
     for members in parts.values():
         yield Unit(members[0].path, tuple(members))
     for members in dicom.values():
