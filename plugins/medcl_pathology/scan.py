@@ -17,7 +17,7 @@ from medcl.errors import MedclError
 from medcl.plugin import MEMBER, NO_PATIENT, Record, Reject, Scalar, Unit
 from medcl_pathology import bagfiles, layouts
 from medcl_pathology.reader import About, BadSlide, open_slide, plausible
-from medcl_pathology.units import BAGS, DICOM, MIRAX, PICTURES, TIFF
+from medcl_pathology.units import BAGS, DICOM, MIRAX, PICTURES, TIFF, ZARR
 
 LARGEST_TILE = 2048  # pixels; a plain image that is larger along both sides is a slide
 
@@ -68,6 +68,9 @@ def scan(
     if mpp is not None and plausible(mpp, mpp) is None:
         raise MedclError(f"reader.mpp = {mpp:g} is no size of a pixel: it is in µm, such as 0.25.")
     path = unit.files[0].path
+    if unit.key.lower().endswith(ZARR):
+        reason = "OME-Zarr is not read: convert it to a pyramidal OME-TIFF."
+        return [Reject(unit.key, "unsupported", reason)]
     name = path.lower()
     told = _table(mpp_table, path) if mpp_table else None
     if name.endswith(DICOM):
@@ -129,7 +132,8 @@ def _slide(
     given = told or (default if about.mpp is None else None)
     if given is not None:
         about = replace(about, mpp=(given, given))
-    if small and path.lower().endswith(TIFF) and len(about.levels) == 1:
+    plain = len(about.levels) == 1 and not about.channels
+    if small and path.lower().endswith(TIFF) and plain:
         return _tile(path, width, height, about.mpp)
     patient, site, findings = _who(path)
     found = (*_problems(about), *(("given-mpp",) if given else ()), *findings)
@@ -140,7 +144,8 @@ def _fields(about: About) -> dict[str, Scalar]:
     width, height = about.levels[0]
     mpp_x, mpp_y = about.mpp or (None, None)
     return {
-        "kind": "slide",
+        "kind": "multiplex" if about.channels else "slide",
+        "channels": "|".join(about.channels) or None,
         "vendor": about.vendor,
         "width": width,
         "height": height,
@@ -150,19 +155,41 @@ def _fields(about: About) -> dict[str, Scalar]:
         "objective": about.objective,
         "has_label_image": about.has_label,
         "has_macro_image": about.has_macro,
-        "stain": "unknown",
+        "stain": "none" if about.channels else "unknown",
     }
 
 
 def _problems(about: About) -> Iterator[str]:
     if about.mpp is None:
         yield "missing-mpp"
-    elif abs(about.mpp[0] / about.mpp[1] - 1) > 0.02:
-        yield "anisotropic-mpp"
+    else:
+        if abs(about.mpp[0] / about.mpp[1] - 1) > 0.02:
+            yield "anisotropic-mpp"
+        if (odd := doubtful(about.mpp[0], about.objective)) is not None:
+            yield odd
     if about.objective is None:
         yield "no-magnification"
     if len(about.levels) == 1:
         yield "single-level"
+
+
+_FACTOR = 1.6  # by which a pixel may be larger or smaller than 10 µm / magnification
+_USUAL = ((0.22, 0.28), (0.44, 0.55))  # µm, of full-size pixels at 40 × and 20 ×
+
+
+def doubtful(mpp: float, objective: float | None) -> str | None:
+    """A finding where a pixel's size does not go with the magnification, or with any scanner's.
+
+    A pixel at magnification M is about 10 / M µm wide. Without a magnification, sizes that no
+    scanner has are doubted, and those that are usual ones if inches were taken for centimetres.
+    """
+    if objective is not None:
+        wrong = not 1 / _FACTOR <= mpp * objective / 10 <= _FACTOR
+        return "mpp-against-magnification" if wrong else None
+    swapped = mpp / 2.54 if mpp > _USUAL[1][1] else mpp * 2.54 if mpp < _USUAL[0][0] else 0.0
+    if any(low <= swapped <= high for low, high in _USUAL) or not 0.1 <= mpp <= 1.1:
+        return "unusual-mpp"
+    return None
 
 
 def _who(path: str) -> tuple[str, str | None, tuple[str, ...]]:
