@@ -215,7 +215,8 @@ class Plugin:
         explain: ``(files, coords (I, 2), tile, scores, out)`` → the files written: draws what each
             instance of an item counted for into the folder ``out``. ``files`` are the item's own,
             absolute; ``tile`` is the side of an instance in the unit of ``coords``, None where
-            that is not known; ``scores`` (I,) are in 0 … 1.
+            that is not known; ``scores`` (I,) are in 0 … 1. If it takes a keyword ``unit``, it is
+            given that of the coordinates, from `Samples.facts`.
         preview: ``(x (B, ...), views) -> matplotlib Figure`` for the report; if it takes a keyword
             ``encoder``, it is given the trained one, or None.
         recipes: a folder of further recipes, if they are not in medcl's own ``configs``.
@@ -223,6 +224,7 @@ class Plugin:
             then makes them anew.
         sample: a folder with a small real archive, for ``medcl demo``.
         demo: the recipe that ``medcl demo`` runs on the sample.
+        item: what an item is called, in the singular: "slide".
     """
 
     name: str
@@ -249,6 +251,7 @@ class Plugin:
     preparation: int = 1
     sample: Path | None = None
     demo: str | None = None
+    item: str = "item"
 
 
 @dataclass(frozen=True)

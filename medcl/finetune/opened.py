@@ -99,8 +99,20 @@ class Study:
         )
 
     def samples(self, data: Path | None = None) -> Samples:
-        """The samples of its recipe, labelled or not, of its own index or another."""
-        return load_samples(self.recipe, data or self.data, task=self.recipe.finetune.task)
+        """The samples of its recipe, labelled or not, of its own index or another.
+
+        Of its own, the patients are those that it was split by: its table may have named them.
+        """
+        made = load_samples(self.recipe, data or self.data, task=self.recipe.finetune.task)
+        return made if data is not None else replace(made, patients=self._patients(made))
+
+    def _patients(self, samples: Samples) -> list[str]:
+        told: dict[str, str] = {}
+        for fold in self.folds:
+            frame = read_table(fold / fold_training.SPLIT, _REMEDY)
+            told |= dict(zip(frame["id"], frame["patient"], strict=True))
+        pairs = zip(samples.ids, samples.patients, strict=True)
+        return [told.get(key, who) for key, who in pairs]
 
     def sides(self, fold: Path, ids: list[str]) -> NDArray[np.str_]:
         """(N,) train, validation, test, or "" of some samples in a fold."""

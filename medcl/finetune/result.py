@@ -63,6 +63,7 @@ class FinetuneResult:
     created: str
     seconds: float
     made_from: str
+    unknown_patients: int | None = None
 
     def save(self, folder: Path) -> None:
         """Write ``folder/finetune.json``."""

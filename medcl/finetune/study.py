@@ -60,6 +60,7 @@ def study(
     given: Sequence[str] | None = None,
     imbalance: float | None = None,
     notes: Sequence[str] = (),
+    unknown_patients: int = 0,
     workers: int = 1,
     command: str = "",
 ) -> FinetuneResult:
@@ -72,6 +73,7 @@ def study(
         given: (N,) a split by sample, see `medcl.finetune.folds.parts`.
         imbalance: negatives for each positive patient to leave in training; two classes only.
         notes: for the reader of the figures.
+        unknown_patients: items that were each taken for a patient of its own.
         workers: processes, each training one fold.
         command: how this was called.
 
@@ -128,6 +130,7 @@ def study(
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         seconds=round(sum(f["seconds"] for f in facts), 1),
         made_from=made_from,
+        unknown_patients=unknown_patients,
     )
     result.save(work.out)
     return result
