@@ -9,8 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the suite runs one process per core
+
+# On a slow or busy machine an example may take long, and nothing is wrong: no deadlines.
+settings.register_profile("medcl", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("medcl")
 
 # Processes of tests are forked from one that has loaded these: they take longer than the tests.
 multiprocessing.set_forkserver_preload(["medcl.engine.pretrain", "sklearn.datasets"])

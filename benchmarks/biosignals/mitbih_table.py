@@ -47,7 +47,7 @@ from medcl.archive.index import build
 from medcl.engine.pretrain import pretrain
 from medcl.evaluate import curve, linear, metrics
 from medcl.evaluate.bootstrap import Interval, Resampled, bootstrap
-from medcl.evaluate.embeddings import embed, features, take
+from medcl.evaluate.embeddings import embed, features
 from medcl.evaluate.metrics import Counted
 from medcl.evaluate.targets import Target, target
 from medcl.plugin import Samples
@@ -186,7 +186,7 @@ def supervised(
     found: Scores = {}
     for fraction, at in labelled(truth.at(train), patients[train], 0, 1):
         model = from_scratch(recipe, samples, truth, train[at], steps)
-        scores = features(partial(_classified, model), take(samples, test), label="supervised")
+        scores = features(partial(_classified, model), samples.at(test), label="supervised")
         found[fraction] = [scores]
     return found
 
@@ -254,7 +254,7 @@ def main() -> None:
     samples = load_samples(first, data, task=asked.task)
     truth = target(plugin.tasks[asked.task], samples)
     known = np.flatnonzero(truth.known)
-    samples, truth = take(samples, known), truth.at(known)
+    samples, truth = samples.at(known), truth.at(known)
     patients, items = np.asarray(samples.patients), np.asarray(samples.items)
     context = np.concatenate(
         [samples.read(at)["rr"] for at in np.array_split(np.arange(len(samples)), 64)]

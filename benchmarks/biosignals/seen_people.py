@@ -26,7 +26,7 @@ from medcl.archive.index import Index, build
 from medcl.archive.splits import split
 from medcl.evaluate import linear, metrics
 from medcl.evaluate.bootstrap import bootstrap
-from medcl.evaluate.embeddings import embed, features, take
+from medcl.evaluate.embeddings import embed, features
 from medcl.evaluate.targets import Target, target
 from medcl.run import build_encoder, load_samples
 from medcl_biosignals.baselines import handmade
@@ -75,7 +75,7 @@ def main() -> None:
     samples = load_samples(recipe, first, task=TASK)
     truth = target(plugin.tasks[TASK], samples)
     known = np.flatnonzero(truth.known)
-    samples, truth = take(samples, known), truth.at(known)
+    samples, truth = samples.at(known), truth.at(known)
     patients = np.asarray(samples.patients)
 
     sides = []

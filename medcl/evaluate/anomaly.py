@@ -31,7 +31,7 @@ from medcl.archive.atomic import new_folder
 from medcl.archive.index import Index
 from medcl.errors import UsageError
 from medcl.evaluate.bootstrap import Interval, bootstrap
-from medcl.evaluate.embeddings import embed, take, unit
+from medcl.evaluate.embeddings import embed, unit
 from medcl.evaluate.knn import neighbours
 from medcl.evaluate.metrics import Counted, Measures
 from medcl.plugin import Samples
@@ -125,7 +125,7 @@ def anomaly(
     if len(set(patients)) < 2:
         raise UsageError("A threshold needs two training patients or more.")
     embedded = partial(embed, run.encoder(), batch_size=batch_size, device=device)
-    reference = unit(embedded(take(home, train), label="reference").x)
+    reference = unit(embedded(home.at(train), label="reference").x)
     own = _left_out(reference, patients, how, k, run.recipe.seed)
     threshold = conformal(own, rate)
     index = Index.open(data or run.data)

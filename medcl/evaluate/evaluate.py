@@ -31,7 +31,7 @@ from medcl.evaluate import compare as comparing
 from medcl.evaluate import robustness
 from medcl.evaluate.audit import Audit, audit
 from medcl.evaluate.corruptions import CORRUPTIONS
-from medcl.evaluate.embeddings import evenly, take, usable
+from medcl.evaluate.embeddings import evenly, usable
 from medcl.evaluate.result import show
 from medcl.evaluate.robustness import Attacked, Corrupted
 from medcl.evaluate.subgroups import FEW, MOST, Subgroup, subgroups
@@ -258,4 +258,4 @@ def _judged(
         made = torch.cat([models[n].scores({"x": x[at.to(x.device)]}) for n, at in parts])
         return made[torch.cat([at for _, at in parts]).argsort().to(x.device)]
 
-    return take(samples, at), predictions.at(chosen), classify
+    return samples.at(at), predictions.at(chosen), classify

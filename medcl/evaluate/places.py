@@ -23,7 +23,7 @@ from medcl.archive.reading import read_json
 from medcl.engine.data import tensor
 from medcl.engine.seeds import generator
 from medcl.errors import MedclError, UsageError
-from medcl.evaluate.embeddings import embed, take
+from medcl.evaluate.embeddings import embed
 from medcl.evaluate.result import PRETRAINED, RANDOM
 from medcl.plugin import Samples, Views
 from medcl.registry import resolve
@@ -135,7 +135,7 @@ def places(run: Run, *, data: Path | None = None, batch_size: int = 256) -> Plac
         )
     split = run.split()
     mine = [n for n, who in enumerate(samples.patients) if split.get(who) == "test"]
-    samples = take(samples, np.array(mine, dtype=np.int64))
+    samples = samples.at(np.array(mine, dtype=np.int64))
     where = list(_searched(samples))
     if not where:
         raise UsageError("No test patient has two samples in one space, so nothing can be found.")

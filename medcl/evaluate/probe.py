@@ -25,7 +25,7 @@ import polars as pl
 from medcl.archive.atomic import replacing, write_text
 from medcl.errors import UsageError
 from medcl.evaluate import outside, scoring
-from medcl.evaluate.embeddings import embed, fingerprint, take
+from medcl.evaluate.embeddings import embed, fingerprint
 from medcl.evaluate.folds import (
     KNN,
     LINEAR,
@@ -150,7 +150,7 @@ def _labelled(
     labelled = np.flatnonzero(truth.known)
     if not len(labelled):
         raise UsageError(f"No sample of task '{task}' carries a label.")
-    return take(samples, labelled), truth.at(labelled)
+    return samples.at(labelled), truth.at(labelled)
 
 
 def _predicted(

@@ -33,7 +33,6 @@ from medcl.archive.failure import Failure
 from medcl.archive.pmap import pmap
 from medcl.archive.reading import read_json, read_table
 from medcl.errors import MedclError, UsageError
-from medcl.evaluate.embeddings import take
 from medcl.evaluate.result import Side
 from medcl.finetune import scoring, training
 from medcl.finetune import truth as truths
@@ -284,4 +283,4 @@ def labelled(
     items = np.asarray(samples.items)
     without = len(np.unique(items)) - len(np.unique(items[known]))
     rows = np.concatenate([known, np.flatnonzero(~found.known)]) if others else known
-    return take(samples, rows), found.at(rows), rows, without
+    return samples.at(rows), found.at(rows), rows, without

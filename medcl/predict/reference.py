@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from medcl.archive.atomic import replacing
 from medcl.errors import MedclError
-from medcl.evaluate.embeddings import embed, fingerprint, take
+from medcl.evaluate.embeddings import embed, fingerprint
 from medcl.evaluate.targets import target
 from medcl.plugin import Samples
 from medcl.predict import head, novelty
@@ -77,10 +77,10 @@ def _learn(run: Run, encoder: nn.Module, task: str | None, device: str) -> list[
     positions = np.flatnonzero([side.get(p) == "train" for p in samples.patients])
     if not len(positions):
         raise MedclError(f"{run.data}: no sample of the run's training patients is left.")
-    samples = take(samples, positions)
+    samples = samples.at(positions)
     rng = np.random.default_rng(run.recipe.seed)
     some = np.sort(rng.permutation(len(samples))[:AT_MOST])
-    made = embed(encoder, take(samples, some), device=device, label="training samples")
+    made = embed(encoder, samples.at(some), device=device, label="training samples")
     found: list[Any] = [novelty.learn(made.x, np.asarray(made.patients), seed=run.recipe.seed)]
     if task is not None:
         found.append(_head(run, encoder, task, samples, device))
@@ -93,7 +93,7 @@ def _head(run: Run, encoder: nn.Module, task: str, samples: Samples, device: str
     if not len(known):
         raise MedclError(f"No training sample of task '{task}' carries a label.")
     some = known[_evenly(truth.y[known], run.recipe.seed)]
-    labelled = take(samples, some)
+    labelled = samples.at(some)
     made = embed(encoder, labelled, device=device, label="labelled samples")
     return head.fit(made.x, truth.at(some), np.asarray(labelled.patients), seed=run.recipe.seed)
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medcl.errors import MedclError
-from medcl.evaluate.embeddings import embed, take
+from medcl.evaluate.embeddings import embed
 from medcl.evaluate.targets import target
 from medcl.plugin import Samples
 from medcl.registry import resolve
@@ -119,7 +119,7 @@ def embedding_map(run: Run, task: str | None) -> Map | Absent:
     drawn = np.random.default_rng(run.recipe.seed).permutation(known)[:MAPPED]
     if len(drawn) < 5:
         return Absent(f"There are only {len(drawn)} samples: too few for a map.")
-    some = take(samples, np.sort(drawn))
+    some = samples.at(np.sort(drawn))
     try:
         x = embed(run.encoder(), some, label="map").x
     except Exception as error:  # of a damaged file, whatever its reader raises

@@ -14,6 +14,7 @@ from medcl.archive.clinical import Category, table
 from medcl.archive.scanning import LABEL
 from medcl.errors import MedclError, UsageError
 from medcl.plugin import Arrays, Samples
+from medcl.strings import Formatted, encoded, smallest
 from medcl_ct import placing
 from medcl_ct.placing import Kind
 
@@ -109,28 +110,32 @@ def dataset(
             f"No {kind} is left: series of one slice, and the images of a 2D benchmark, make no "
             "volume, and an empty index nothing."
         )
-    item = np.array([n for n, _, _ in places])
+    item = smallest(np.array([n for n, _, _ in places]))
+    parts = smallest(np.array([p for _, p, _ in places]))
+    corner = smallest(np.array([f for _, _, f in places]))
+    ids = [row["id"] for row in rows]
+    owners = encoded(ids, item)
     read = partial(
         _read,
         arrays=arrays,
-        ids=tuple(row["id"] for row in rows),
+        ids=tuple(ids),
         item=item,
-        part=np.array([p for _, p, _ in places]),
-        first=np.array([f for _, _, f in places]),
+        part=parts,
+        first=corner,
         size=tuple(size),
         kind=kind,
         neighbours=neighbours,
-        depth=np.array(depths) if images else None,
+        depth=smallest(np.array(depths)) if images else None,
         clinical=clinical,
     )
     near = positives == "anatomy"
     return Samples(
-        ids=[f"{rows[n]['id']}:{p}:{'.'.join(map(str, f))}" for n, p, f in places],
-        items=[rows[n]["id"] for n in item],
-        patients=[rows[n]["patient"] for n in item],
+        ids=Formatted("{}:{}:{}.{}.{}", owners, (parts, corner)),
+        items=owners,
+        patients=encoded([row["patient"] for row in rows], item),
         read=read,
         labels={name: _column(values) for name, values in labels.items()},
-        groups=[rows[n].get("group") or rows[n]["id"] for n in item] if near else None,
+        groups=encoded([r.get("group") or r["id"] for r in rows], item) if near else None,
         places=np.stack(centres) if near else None,
         reach=reach,
         unit="mm",
@@ -183,13 +188,13 @@ def _read(
     *,
     arrays: Arrays,
     ids: tuple[str, ...],
-    item: NDArray[np.int64],
-    part: NDArray[np.int64],
-    first: NDArray[np.int64],
+    item: NDArray[Any],
+    part: NDArray[Any],
+    first: NDArray[Any],
     size: tuple[int, ...],
     kind: Kind,
     neighbours: int,
-    depth: NDArray[np.int64] | None,
+    depth: NDArray[Any] | None,
     clinical: NDArray[np.float32] | None,
 ) -> dict[str, NDArray[Any]]:
     """A batch; items are visited one after the other, so that each is mapped once."""
@@ -210,7 +215,7 @@ def _read(
             _paste(x[row, 0], volume, (z, y, left))
     batch: dict[str, NDArray[Any]] = {"x": x}
     if depth is not None:
-        batch["depth"] = depth[positions]
+        batch["depth"] = depth[positions].astype(np.int64)
     if clinical is not None:
         batch["table"] = clinical[item[positions]]
     return batch
