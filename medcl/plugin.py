@@ -17,11 +17,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from medcl.errors import UsageError
+from medcl.errors import MedclError, UsageError
 from medcl.registry import Lazy, did_you_mean
 
 if TYPE_CHECKING:
@@ -115,7 +116,12 @@ class Samples:
 
     All sequences have one entry per sample. ``read`` takes an array of sample positions and returns
     a whole batch, ``{"x": (B, ...), ...}``; it must be picklable (a module-level function, or a
-    `functools.partial` of one).
+    `functools.partial` of one). It is all that a loader process is given, so let it hold arrays of
+    numbers, not a string for each sample.
+
+    Lists of strings are taken, and kept as `medcl.strings`: a million samples take some 10 MB. A
+    plugin that never makes the lists gives `medcl.strings.Formatted` ids and
+    `medcl.strings.Encoded` items and patients.
 
     Where ``places`` are given, a positive partner of a sample is the nearest one within ``reach``
     of another item of its group, or else of its own item; without them, any other of its patient.
@@ -129,6 +135,9 @@ class Samples:
             that are made of them, and must not identify a person.
         weights: (N,) above zero: how often pretraining draws a sample, against the others of its
             patient; None: all alike. What is seldom and unlike the rest teaches most.
+
+    Raises:
+        MedclError: if a sequence has not one entry per sample, or holds what is no string.
     """
 
     ids: Sequence[str]
@@ -143,8 +152,59 @@ class Samples:
     facts: Mapping[str, Mapping[str, Scalar]] = field(default_factory=dict)
     weights: np.ndarray | None = None
 
+    def __post_init__(self) -> None:
+        from medcl.strings import encoded, strings
+
+        object.__setattr__(self, "ids", strings(self.ids))
+        for name in ("items", "patients", "groups"):
+            if (values := getattr(self, name)) is not None:
+                object.__setattr__(self, name, encoded(values))
+        columns = {f"labels['{name}']": values for name, values in self.labels.items()}
+        for name in ("items", "patients", "groups", "places"):
+            columns[name] = getattr(self, name)
+        for name, values in columns.items():
+            if values is not None and len(values) != len(self):
+                raise MedclError(
+                    f"A plugin's samples have {len(self):,} ids, but {len(values):,} entries in "
+                    f"{name}: there must be one for each sample."
+                )
+
     def __len__(self) -> int:
         return len(self.ids)
+
+    def at(self, positions: np.ndarray) -> Samples:
+        """The samples at ``positions`` (M,), integers, in that order, with all that they carry."""
+        import numpy as np
+
+        from medcl.strings import distinct, encoded, smallest, strings
+
+        where = np.asarray(positions)
+        if where.dtype.kind not in "iu" and where.size:
+            raise TypeError(f"positions are integers, not {where.dtype}: take np.flatnonzero")
+        where = where.astype(np.int64)
+        if (where < 0).any():
+            raise IndexError("positions of samples count from 0")
+        items = encoded(self.items).at(where)
+        kept = self.facts.keys() & distinct(items) if self.facts else set()
+        return Samples(
+            ids=strings(self.ids).at(where),
+            items=items,
+            patients=encoded(self.patients).at(where),
+            read=partial(_read_at, self.read, smallest(where)),
+            labels={name: np.asarray(values)[where] for name, values in self.labels.items()},
+            groups=None if self.groups is None else encoded(self.groups).at(where),
+            places=None if self.places is None else self.places[where],
+            reach=self.reach,
+            unit=self.unit,
+            facts={item: facts for item, facts in self.facts.items() if item in kept},
+            weights=None if self.weights is None else np.asarray(self.weights)[where],
+        )
+
+
+def _read_at(
+    read: Callable[[np.ndarray], dict[str, np.ndarray]], where: np.ndarray, positions: np.ndarray
+) -> dict[str, np.ndarray]:
+    return read(where[positions].astype("int64"))
 
 
 class Stream(Protocol):

@@ -46,7 +46,7 @@ from torch import nn
 from medcl import recipe as recipes
 from medcl.archive.index import build
 from medcl.embeddings import linear
-from medcl.embeddings.embeddings import embed, features, take
+from medcl.embeddings.embeddings import embed, features
 from medcl.engine.pretrain import pretrain
 from medcl.labels.target import Target, target
 from medcl.metrics import metrics
@@ -190,7 +190,7 @@ def supervised(
     found: Scores = {}
     for fraction, at in labelled(truth.at(train), patients[train], 0, 1):
         model = from_scratch(recipe, samples, truth, train[at], steps)
-        scores = features(partial(_classified, model), take(samples, test), label="supervised")
+        scores = features(partial(_classified, model), samples.at(test), label="supervised")
         found[fraction] = [scores]
     return found
 
@@ -258,7 +258,7 @@ def main() -> None:
     samples = load_samples(first, data, task=asked.task)
     truth = target(plugin.tasks[asked.task], samples)
     known = np.flatnonzero(truth.known)
-    samples, truth = take(samples, known), truth.at(known)
+    samples, truth = samples.at(known), truth.at(known)
     patients, items = np.asarray(samples.patients), np.asarray(samples.items)
     context = np.concatenate(
         [samples.read(at)["rr"] for at in np.array_split(np.arange(len(samples)), 64)]

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from medcl.archive.index import Index, build
 from medcl.archive.splits import split
 from medcl.embeddings import linear
-from medcl.embeddings.embeddings import embed, features, take
+from medcl.embeddings.embeddings import embed, features
 from medcl.labels.target import Target, target
 from medcl.metrics.bootstrap import bootstrap
 from medcl.metrics.measures import measure
@@ -76,7 +76,7 @@ def main() -> None:
     samples = load_samples(recipe, first, task=TASK)
     truth = target(plugin.tasks[TASK], samples)
     known = np.flatnonzero(truth.known)
-    samples, truth = take(samples, known), truth.at(known)
+    samples, truth = samples.at(known), truth.at(known)
     patients = np.asarray(samples.patients)
 
     sides = []

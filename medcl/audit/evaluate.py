@@ -31,7 +31,7 @@ from medcl.audit.corruptions import CORRUPTIONS
 from medcl.audit.leakage import Audit, audit
 from medcl.audit.robustness import Attacked, Corrupted
 from medcl.audit.subgroups import FEW, MOST, Subgroup, subgroups
-from medcl.embeddings.embeddings import evenly, take, usable
+from medcl.embeddings.embeddings import evenly, usable
 from medcl.errors import UsageError
 from medcl.finetune.opened import Study
 from medcl.finetune.result import FinetuneResult
@@ -267,4 +267,4 @@ def _judged(
         made = torch.cat([models[n].scores({"x": x[at.to(x.device)]}) for n, at in parts])
         return made[torch.cat([at for _, at in parts]).argsort().to(x.device)]
 
-    return take(samples, at), predictions.at(chosen), classify
+    return samples.at(at), predictions.at(chosen), classify

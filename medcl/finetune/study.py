@@ -28,7 +28,6 @@ import yaml
 from numpy.typing import NDArray
 
 from medcl import recipe as recipes
-from medcl.embeddings.embeddings import take
 from medcl.errors import MedclError, UsageError
 from medcl.finetune import fold_training, scoring
 from medcl.finetune.fold_training import SCORE, Work
@@ -282,4 +281,4 @@ def labelled(
     items = np.asarray(samples.items)
     without = len(np.unique(items)) - len(np.unique(items[known]))
     rows = np.concatenate([known, np.flatnonzero(~found.known)]) if others else known
-    return take(samples, rows), found.at(rows), rows, without
+    return samples.at(rows), found.at(rows), rows, without

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medcl.embeddings.embeddings import embed, fingerprint, take
+from medcl.embeddings.embeddings import embed, fingerprint
 from medcl.embeddings.head import Head
 from medcl.errors import MedclError
 from medcl.io.atomic import replacing
@@ -69,10 +69,10 @@ def _learn(run: Run, encoder: nn.Module, task: str | None, device: str) -> Anoma
     positions = np.flatnonzero([side.get(p) == "train" for p in samples.patients])
     if not len(positions):
         raise MedclError(f"{run.data}: no sample of the run's training patients is left.")
-    samples = take(samples, positions)
+    samples = samples.at(positions)
     rng = np.random.default_rng(run.recipe.seed)
     some = np.sort(rng.permutation(len(samples))[:AT_MOST])
-    made = embed(encoder, take(samples, some), device=device, label="training samples")
+    made = embed(encoder, samples.at(some), device=device, label="training samples")
     return anomaly_score.learn(made.x, np.asarray(made.patients), seed=run.recipe.seed)
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medcl.embeddings import head, linear
-from medcl.embeddings.embeddings import embed, fingerprint, take
+from medcl.embeddings.embeddings import embed, fingerprint
 from medcl.embeddings.head import Head
 from medcl.errors import MedclError
 from medcl.labels.target import target
@@ -61,7 +61,7 @@ def classifier(run: Run, encoder: nn.Module, task: str, *, device: str = "auto")
     rows = np.flatnonzero(found.known & train)
     if not len(rows):
         raise MedclError(f"No training sample of task '{task}' carries a label.")
-    labelled = take(samples, rows)
+    labelled = samples.at(rows)
     x = embed(encoder, labelled, device=device, label="labelled samples").x
     patients = np.asarray(labelled.patients)
     fitted = linear.fit(x, found.at(rows), patients, seed=run.recipe.seed).head

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from medcl.embeddings.embeddings import embed, fingerprint, take
+from medcl.embeddings.embeddings import embed, fingerprint
 from medcl.errors import UsageError
 from medcl.io.atomic import replacing, write_text
 from medcl.io.progress import track
@@ -154,7 +154,7 @@ def _labelled(
     labelled = np.flatnonzero(truth.known)
     if not len(labelled):
         raise UsageError(f"No sample of task '{task}' carries a label.")
-    return take(samples, labelled), truth.at(labelled)
+    return samples.at(labelled), truth.at(labelled)
 
 
 def _predicted(

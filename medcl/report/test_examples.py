@@ -13,7 +13,6 @@ from scipy.special import expit, logit
 
 from medcl.audit import compare
 from medcl.audit.compare import Predictions
-from medcl.embeddings.embeddings import take
 from medcl.errors import MedclError
 from medcl.finetune import fold_training
 from medcl.finetune.opened import Study
@@ -205,7 +204,7 @@ def embedding_map(made: Opened) -> Map | Absent:
     if len(drawn) < 5:
         return Absent(f"There are only {len(drawn)} samples: too few for a map.")
     place = {key: n for n, key in enumerate(made.samples.ids)}
-    some = take(made.samples, np.array([place[key] for key in found.ids[drawn]]))
+    some = made.samples.at(np.array([place[key] for key in found.ids[drawn]]))
     try:
         x = embedded(made.study.model(fold, some.read(np.arange(2))), some)
     except Exception as error:  # of a damaged file, whatever its reader raises

@@ -12,6 +12,7 @@ import polars as pl
 from medcl.archive.clinical import Category, table
 from medcl.errors import MedclError, UsageError
 from medcl.plugin import Arrays, Samples
+from medcl.strings import Formatted, codes, encoded, smallest
 from medcl_biosignals.aami import CLASSES
 from medcl_biosignals.annotations import RHYTHMS
 from medcl_biosignals.indices import INDICES, index
@@ -94,8 +95,7 @@ def dataset(
     if not paced and "label.paced" in items.columns:
         items = items.filter(pl.col("label.paced").fill_null(False).not_())
 
-    ids, owners, patients = [], [], []
-    starts, labels, beside, heard = [], [], [], []
+    starts, labels, beats_of, heard = [], [], [], []
     fs, length = 0.0, 0
     for row in items.select("id", "patient").iter_rows(named=True):
         record = arrays(row["id"])
@@ -116,43 +116,68 @@ def dataset(
         first = first[keep]
         if kind == "beat":
             labels.append(_labels(np.asarray(record["aami"])[keep], classes))
-            context = [ratios(intervals(beats, fs)), np.asarray(record["likeness"])]
-            beside.append(np.concatenate(context, axis=1)[keep])
+            beats_of.append(np.flatnonzero(keep))
         heard.append(_rhythm(np.asarray(record["rhythms"]), first, length, rhythms))
         starts.append(first)
-        ids += [f"{row['id']}:{start}" for start in first.tolist()]
-        owners += [row["id"]] * len(first)
-        patients += [row["patient"]] * len(first)
-    if not ids:
+    if not any(map(len, starts)):
         raise MedclError(
             f"No {kind} of {seconds:g} s is left: the recordings are shorter, or dataset.quality = "
             f"{quality:g} or another minimum is too strict."
         )
-    counts = [len(first) for first in starts]
+    item = smallest(np.repeat(np.arange(len(starts)), [len(first) for first in starts]))
+    start = smallest(np.concatenate(starts))
+    owners, patients = encoded(items["id"], item), encoded(items["patient"], item)
     read = partial(
         read_windows,
         arrays=arrays,
         items=tuple(items["id"]),
-        item=np.repeat(np.arange(len(counts)), counts),
-        start=np.concatenate(starts),
+        item=item,
+        start=start,
         length=length,
         fs=fs,
         scale=scale,
-        beside=np.concatenate(beside) if kind == "beat" else None,
+        beat=smallest(np.concatenate(beats_of)) if kind == "beat" else None,
+        early=_Remembered(),
         clinical=table(items, categories or {}, numbers or {}),
     )
     found = {"aami": np.concatenate(labels)} if kind == "beat" else {}
-    weights = _weights(np.concatenate(beside), patients, unusual) if unusual else None
     if any((label >= 0).any() for label in heard):
         found["rhythm"] = np.concatenate(heard)
+    weights = None
+    if unusual:
+        beside = [
+            _beside(record, _early(record, fs), beats)
+            for record, beats in zip(map(arrays, items["id"]), beats_of, strict=True)
+        ]
+        weights = _weights(np.concatenate(beside), codes(patients), unusual)
     return Samples(
-        ids=ids, items=owners, patients=patients, read=read, labels=found, weights=weights
+        ids=Formatted("{}:{}", owners, (start,)),
+        items=owners,
+        patients=patients,
+        read=read,
+        labels=found,
+        weights=weights,
     )
 
 
-def _weights(beside: np.ndarray, patients: Sequence[str], unusual: float) -> np.ndarray:
-    """Of a mean of one for each patient: 1 − ``unusual`` for all, the rest by unlikeness."""
-    _, owner = np.unique(np.asarray(patients), return_inverse=True)
+class _Remembered(dict[int, np.ndarray]):
+    """What a process has computed of its recordings; other processes compute their own."""
+
+    def __reduce__(self) -> tuple[type[_Remembered], tuple[()]]:
+        return _Remembered, ()
+
+
+def _beside(record: Mapping[str, np.ndarray], early: np.ndarray, beats: np.ndarray) -> np.ndarray:
+    """How beats (B,) of a recording compare with those around them: ratios, then likeness."""
+    return np.concatenate([early[beats], np.asarray(record["likeness"])[beats]], axis=1)
+
+
+def _early(record: Mapping[str, np.ndarray], fs: float) -> np.ndarray:
+    return ratios(intervals(np.asarray(record["beats"]), fs))
+
+
+def _weights(beside: np.ndarray, owner: np.ndarray, unusual: float) -> np.ndarray:
+    """Of a mean of one for each owner: 1 − ``unusual`` for all, the rest by unlikeness."""
     rr, likeness = beside[:, : len(RATIOS)], beside[:, len(RATIOS) :]
     unlike = unlikeness(rr, likeness).astype(np.float64) + 1e-6  # a patient of equal beats: evenly
     mean = np.bincount(owner, unlike) / np.bincount(owner)
@@ -169,22 +194,32 @@ def read_windows(
     length: int,
     fs: float,
     scale: str,
-    beside: np.ndarray | None,
+    beat: np.ndarray | None,
+    early: _Remembered,
     clinical: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """Gather windows from their recordings, one slice a recording rather than one a window."""
     which = np.asarray(which)
     x: np.ndarray | None = None
     spread: np.ndarray | None = None
+    near: np.ndarray | None = None
     owner = item[which]
     order = np.argsort(owner, kind="stable")
     for rows in np.split(order, np.flatnonzero(np.diff(owner[order])) + 1):
-        record = arrays(items[owner[rows[0]]])
+        this = int(owner[rows[0]])
+        record = arrays(items[this])
         if x is None or spread is None:
             x = np.empty((len(which), len(record["x"]), length), dtype=np.float32)
             spread = np.empty((len(which), len(record["x"]), 1), dtype=np.float32)
-        _cut(record["x"], start[which[rows]], x, rows)
+        _cut(record["x"], start[which[rows]].astype(np.int64), x, rows)
         spread[rows] = _set_to_scale(x, rows, record, scale)
+        if beat is not None:
+            if this not in early:
+                early[this] = _early(record, fs)
+            mine = _beside(record, early[this], beat[which[rows]])
+            if near is None:
+                near = np.empty((len(which), mine.shape[1]), mine.dtype)
+            near[rows] = mine
     assert x is not None
     assert spread is not None
     least = _STILL * spread
@@ -198,8 +233,7 @@ def read_windows(
     if scale != "none":
         np.divide(x, spread, out=x, where=spread > least)
     batch = {"x": x, "fs": np.full(len(x), fs, dtype=np.float32)}
-    if beside is not None:
-        near = beside[which]
+    if near is not None:
         batch |= {"rr": near[:, : len(RATIOS)], "likeness": near[:, len(RATIOS) :]}
     if clinical is not None:
         batch["table"] = clinical[item[which]]

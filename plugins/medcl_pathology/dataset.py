@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from medcl.errors import MedclError, UsageError
 from medcl.plugin import Arrays, Samples
+from medcl.strings import Formatted, encoded, smallest
 from medcl_pathology import bagset, multiplex
 from medcl_pathology.reader import BadSlide, open_slide
 from medcl_pathology.tiles import Grid, read_tile
@@ -103,13 +104,14 @@ def dataset(
     if size is None and len(sides) > 1:
         some = ", ".join(f"{w}×{h}" for h, w in sorted(sides)[:4])
         raise UsageError(f"The tiles differ in size ({some}): set dataset.size.")
-    item = np.repeat(np.arange(len(rows)), [len(chosen) for chosen in which])
-    place = np.concatenate(which)
+    item = smallest(np.repeat(np.arange(len(rows)), [len(chosen) for chosen in which]))
+    place = smallest(np.concatenate(which))
     ids = [row["id"] for row in rows]
+    owners = encoded(ids, item)
     return Samples(
-        ids=[f"{ids[n]}:{p}" for n, p in zip(item.tolist(), place.tolist(), strict=True)],
-        items=[ids[n] for n in item],
-        patients=[rows[n]["patient"] for n in item],
+        ids=Formatted("{}:{}", owners, (place,)),
+        items=owners,
+        patients=encoded([row["patient"] for row in rows], item),
         read=partial(_read, arrays=arrays, ids=tuple(ids), item=item, place=place, size=size),
         labels={name: values[item] for name, values in labels(rows).items()},
         facts=facts,
@@ -170,8 +172,8 @@ def _read(
     *,
     arrays: Arrays,
     ids: tuple[str, ...],
-    item: NDArray[np.int64],
-    place: NDArray[np.int64],
+    item: NDArray[Any],
+    place: NDArray[Any],
     size: int | None,
 ) -> dict[str, NDArray[Any]]:
     """A batch; in the order of items and places, so that blocks are decoded once."""

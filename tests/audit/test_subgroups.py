@@ -72,7 +72,6 @@ def test_bands() -> None:
 @pytest.fixture(scope="module")
 def classifier(digits_run: Run) -> tuple[torch.nn.Module, Samples, Target]:
     """The run's encoder with a linear layer fitted on its training writers; the test samples."""
-    from medcl.embeddings.embeddings import take
 
     samples = load_samples(digits_run.recipe, digits_run.data)
     side = digits_run.split()
@@ -90,7 +89,7 @@ def classifier(digits_run: Run) -> tuple[torch.nn.Module, Samples, Target]:
         torch.nn.functional.cross_entropy(head(h), torch.from_numpy(y[train])).backward()
         adam.step()
     truth = Target("multiclass", tuple("0123456789"), y[test])
-    return torch.nn.Sequential(encoder, head).eval(), take(samples, test), truth
+    return torch.nn.Sequential(encoder, head).eval(), samples.at(test), truth
 
 
 def test_figures_fall_with_the_strength(

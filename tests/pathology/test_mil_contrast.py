@@ -51,7 +51,7 @@ def naive(z: Tensor, y: Tensor, keys: Tensor, key_y: Tensor, t: float) -> Tensor
     return torch.stack(terms).mean() if terms else torch.zeros((), dtype=z.dtype)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 7), st.integers(0, 9), st.integers(0, 999))
 def test_queued_contrast_is_its_formula(b: int, k: int, seed: int) -> None:
     g = torch.Generator().manual_seed(seed)
