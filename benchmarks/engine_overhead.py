@@ -50,7 +50,7 @@ def main() -> None:
             loss.backward()
             optimizer.step()
             scheduler.step()
-            module.method.after_step(state)
+            after_step(module.method, state)
         bare = (time.perf_counter() - start) / STEPS * 1000
     print(f"medcl {ours:.2f} ms/step, bare loop {bare:.2f} ms/step: {ours / bare:.2f}×")
 

@@ -21,7 +21,7 @@ from medcl.finetune.contract import VIEW, Classifier, Outputs
 from medcl.finetune.losses import supervised
 from medcl.finetune.predictions import probabilities
 from medcl.finetune.standard import Standard
-from medcl.methods.contract import State, View
+from medcl.methods.contract import State, View, after_step
 from medcl.plugin import Views
 
 Build = Callable[[Mapping[str, Tensor], Outputs], Classifier]
@@ -155,7 +155,7 @@ def fit(
                 nn.utils.clip_grad_norm_(model.parameters(), optimizer.clip)
             mover.step()
             schedule.step()
-            model.classifier.after_step(State(step, steps))
+            after_step(model.classifier, State(step, steps))
             total += made["loss"].detach() * (len(rows) / len(learning.train))
             step += 1
         loss = float(total)

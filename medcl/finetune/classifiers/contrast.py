@@ -72,6 +72,3 @@ class Contrast(nn.Module):
     def rate(self, name: str) -> float:
         """The factor on the learning rate of a parameter, by its name."""
         return self.whole.rate(name.removeprefix("whole."))
-
-    def after_step(self, state: State) -> None:
-        """Nothing moves by itself."""

@@ -67,6 +67,3 @@ class Full(nn.Module):
     def rate(self, name: str) -> float:
         """The factor on the learning rate of a parameter, by its name."""
         return self._rates.get(name.removeprefix("encoder."), 1.0)
-
-    def after_step(self, state: State) -> None:
-        """Nothing moves by itself."""

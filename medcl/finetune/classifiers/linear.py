@@ -59,6 +59,3 @@ class Linear(nn.Module):
     def predict(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See `Classifier.predict`."""
         return {"scores": self(batch["x"])}
-
-    def after_step(self, state: State) -> None:
-        """Nothing moves by itself."""

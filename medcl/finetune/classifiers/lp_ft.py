@@ -64,6 +64,3 @@ class ProbeThenTune(nn.Module):
         """The factor on the learning rate of a parameter, by its name."""
         inner = name.removeprefix("whole.")
         return self.whole.rate(inner) * (self.tune if inner.startswith("encoder.") else 1.0)
-
-    def after_step(self, state: State) -> None:
-        """Nothing moves by itself."""

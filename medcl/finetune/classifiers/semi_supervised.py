@@ -134,6 +134,3 @@ class SemiSupervised(nn.Module):
     def rate(self, name: str) -> float:
         """The factor on the learning rate of a parameter, by its name."""
         return self._rates.get(name.removeprefix("contrast.encoder."), 1.0)
-
-    def after_step(self, state: State) -> None:
-        """Nothing moves by itself."""

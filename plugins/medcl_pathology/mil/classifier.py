@@ -140,9 +140,6 @@ class Mil(nn.Module):
         """See `medcl.finetune.contract.Classifier.predict`."""
         return predicted(self.encoder(Bags.of(batch, labelled=False)), self.head)
 
-    def after_step(self, state: State) -> None:
-        """Nothing to do."""
-
 
 def total(loss: Tensor, pooled: Pooled) -> Tensor:
     """The loss with the aggregator's own terms."""
