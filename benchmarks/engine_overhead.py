@@ -20,7 +20,7 @@ import torch
 from medcl.engine import optim
 from medcl.engine.data import Batches, select
 from medcl.engine.pretrain import build, pretrain
-from medcl.methods.contract import State
+from medcl.methods.contract import State, after_step
 from medcl.run import load_samples
 
 STEPS = 1500

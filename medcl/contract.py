@@ -1,4 +1,4 @@
-"""The types of a plugin's parts: what each ``"module:attribute"`` of a `Plugin` must be callable as.
+"""The types of a plugin's parts: what each ``"module:attribute"`` of a `Plugin` is callable as.
 
 Nothing here is imported at run time by a plugin. A plugin lets mypy check its parts::
 
@@ -11,8 +11,9 @@ Nothing here is imported at run time by a plugin. A plugin lets mypy check its p
 Leading parameters are given by position, so their names are free. Every keyword-only parameter of a
 part is a setting: the recipe section of the same name may set it, and its default is the schema's
 (`medcl.registry.checked`). Such a part is typed here with ``*no: Any, **settings: Any``, by which
-mypy accepts any keyword-only parameters; it takes no further positional ones. Shapes: N samples of an index, B of a batch, I instances of all bags of
-a batch, C channels or classes.
+mypy accepts any keyword-only parameters; it takes no further positional ones.
+
+Shapes: N samples of an index, B of a batch, I instances of all bags of a batch, C channels.
 """
 
 from __future__ import annotations
@@ -151,8 +152,8 @@ class ClassifierFactory(Protocol):
     """A value of ``Plugin.classifiers``, called as ``classifier(example, outputs, **settings)``.
 
     One that is built on an encoder is called as ``classifier(encoder, example, outputs, ...)``, see
-    `EncoderClassifierFactory`. Which of the two it is, and what else it asks for, says its attribute
-    ``declares`` (`medcl.finetune.contract.Declares`).
+    `EncoderClassifierFactory`. Its attribute ``declares`` says which of the two it is, and what
+    else it asks for (`medcl.finetune.contract.Declares`).
 
     Args:
         example: a batch as tensors, for its shapes alone.

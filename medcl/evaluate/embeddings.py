@@ -245,8 +245,17 @@ def take(samples: Samples, positions: np.ndarray) -> Samples:
         places=None if samples.places is None else samples.places[positions],
         reach=samples.reach,
         unit=samples.unit,
+        facts=samples.facts,
         weights=None if samples.weights is None else samples.weights[positions],
+        where=None if samples.where is None else partial(_where_at, samples.where, positions),
+        instances=samples.instances,
     )
+
+
+def _where_at(
+    where: Callable[[np.ndarray], Mapping[str, np.ndarray]], positions: np.ndarray, at: np.ndarray
+) -> Mapping[str, np.ndarray]:
+    return where(positions[at])
 
 
 def unit(x: NDArray) -> NDArray[np.float32]:

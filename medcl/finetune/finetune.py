@@ -20,6 +20,7 @@ from medcl.evaluate.embeddings import usable
 from medcl.finetune import labels as tables
 from medcl.finetune import truth as truths
 from medcl.finetune.beside import beside, further
+from medcl.finetune.contract import declared
 from medcl.finetune.folds import of_run
 from medcl.finetune.result import FinetuneResult
 from medcl.finetune.study import labelled, study
@@ -168,15 +169,15 @@ def _can_learn_from_them(recipe: Recipe) -> None:
             for them.
     """
     name, settings = recipe.part("classifier").name, recipe.finetune
-    factory = recipes.classifier_factory(recipe)
-    if settings.also and not getattr(factory, "learns_also", False):
+    can = declared(recipes.classifier_factory(recipe))
+    if settings.also and not can.auxiliary:
         raise UsageError(
             f"finetune.also: the classifier '{name}' learns one label. Set classifier.name to "
             "full, lp-ft, contrast or semi-supervised."
         )
     asked = [word for word in ("tree", "soft") if getattr(settings, word)]
     asked += ["unlabelled"] if settings.unlabelled and not settings.also else []
-    if asked and not getattr(factory, "views", ()):
+    if asked and not can.views:
         raise UsageError(
             f"finetune.{asked[0]}: the classifier '{name}' learns from labels alone. Set "
             "classifier.name to semi-supervised."

@@ -17,7 +17,7 @@ from medcl.engine.seeds import MODEL, ORDER, derive, generator, reseed
 from medcl.engine.seeds import VIEW as VIEWS
 from medcl.errors import MedclError
 from medcl.finetune.batches import Read, ahead, balanced, cut, shuffled
-from medcl.finetune.contract import VIEW, Classifier, Outputs
+from medcl.finetune.contract import VIEW, Classifier, Layerwise, Outputs, declared
 from medcl.finetune.losses import supervised
 from medcl.finetune.predictions import probabilities
 from medcl.finetune.standard import Standard
@@ -125,17 +125,15 @@ def fit(
     """
     reseed(device, seed, MODEL)
     model = _model(build, outputs, learning, settings).to(device)
-    rate = getattr(model.classifier, "rate", None)
+    asked = declared(model.classifier).views
+    rate = model.classifier.rate if isinstance(model.classifier, Layerwise) else None
     per_epoch = len(cut(learning.train, settings.batch_size))
     steps = settings.epochs * per_epoch
-    mover, schedule = optim.build(
-        model.classifier, optimizer, steps, rate=rate if callable(rate) else None
-    )
+    mover, schedule = optim.build(model.classifier, optimizer, steps, rate=rate)
     y = learning.y
     if outputs.kind == "regression":
         y = model.values(y.unsqueeze(-1).to(device)).squeeze(-1).cpu()
     watch = _Watch(settings, outputs, learning)
-    asked = tuple(getattr(model.classifier, "views", ()))
     augment = views() if asked and views is not None else None
     if isinstance(augment, nn.Module):
         augment.to(device)

@@ -132,7 +132,7 @@ class Study:
                 Standard(tuple(state[f"{name}.mean"].shape)) for name in ("inputs", "values")
             )
             batch = batches.tensors(example)
-            size = int(batch["bag"].max()) + 1 if "bag" in batch else len(batch["x"])
+            size = batches.size(batch)
             batch |= {"y": _blank(outputs, size), "patient": torch.zeros(size, dtype=torch.int64)}
             classifier = build.build(
                 from_nothing(self.recipe) if self.recipe.encoder else self.recipe,

@@ -92,9 +92,7 @@ def after_step(part: object, state: State) -> None:
 
 @runtime_checkable
 class Paired(Protocol):
-    """A method that sees two sides of every sample (ECG and PPG, picture and table) in one space.
-
-    """
+    """A method that sees two sides of a sample (ECG and PPG, picture and table) in one space."""
 
     @property
     def sides(self) -> Sequence[str]:

@@ -95,7 +95,7 @@ class Folds:
             self._models = [
                 self.study.model(fold, batch).to(self.device) for fold in self.study.folds
             ]
-        size = int(batch["bag"][-1]) + 1 if "bag" in batch else len(batch["x"])
+        size = batches.size(batch)
         judges, seen = self.judges(patients, size)
         given = on(batches.tensors(batch), self.device)
         total: NDArray[np.float64] | None = None

@@ -73,7 +73,8 @@ def dataset(
         ``rr`` (B, 4), how early the beat is (see `medcl_biosignals.rhythm`), and ``likeness``
         (B, 6·C), how it compares with the beats beside it (see `medcl_biosignals.likeness`). With
         annotated rhythms there is the label ``rhythm`` too; with columns of a table ``table`` (B,
-        columns), the categorical ones first, −1 or NaN where missing.
+        columns), the categorical ones first, −1 or NaN where missing. `Samples.where` gives
+        ``start`` and ``seconds`` of each window.
 
     Raises:
         UsageError: for an unknown class, rhythm or index, a window without length, or a share of
@@ -127,12 +128,13 @@ def dataset(
             f"{quality:g} or another minimum is too strict."
         )
     counts = [len(first) for first in starts]
+    start = np.concatenate(starts)
     read = partial(
         read_windows,
         arrays=arrays,
         items=tuple(items["id"]),
         item=np.repeat(np.arange(len(counts)), counts),
-        start=np.concatenate(starts),
+        start=start,
         length=length,
         fs=fs,
         scale=scale,
@@ -144,8 +146,25 @@ def dataset(
     if any((label >= 0).any() for label in heard):
         found["rhythm"] = np.concatenate(heard)
     return Samples(
-        ids=ids, items=owners, patients=patients, read=read, labels=found, weights=weights
+        ids=ids,
+        items=owners,
+        patients=patients,
+        read=read,
+        labels=found,
+        weights=weights,
+        where=partial(_where, start=start, fs=fs, seconds=seconds),
     )
+
+
+def _where(
+    which: np.ndarray, *, start: np.ndarray, fs: float, seconds: float
+) -> dict[str, np.ndarray]:
+    """Start and length of windows in seconds from the recording's first sample.
+
+    The start of a beat near the recording's beginning is negative.
+    """
+    first = start[which] / fs
+    return {"start": first, "seconds": np.full(len(first), seconds)}
 
 
 def _weights(beside: np.ndarray, patients: Sequence[str], unusual: float) -> np.ndarray:

@@ -67,7 +67,6 @@ plugin = Plugin(
         "handmade": "medcl_biosignals.baselines:handmade",
         "raw": "medcl_biosignals.baselines:raw",
     },
-    where="medcl_biosignals.where:where",
     stream="medcl_biosignals.streaming:stream",
     preview="medcl_biosignals.preview:preview",
     preparation=3,

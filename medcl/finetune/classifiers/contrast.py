@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from medcl.errors import UsageError
 from medcl.finetune.classifiers.encoding import width
 from medcl.finetune.classifiers.full import Full
-from medcl.finetune.contract import Outputs
+from medcl.finetune.contract import Declares, Outputs
 from medcl.methods.contract import State
 from medcl.nn.heads import mlp
 from medcl.objectives.supcon import supcon
@@ -34,7 +34,7 @@ class Contrast(nn.Module):
         UsageError: for values or survival.
     """
 
-    learns_also = True
+    declares = Declares(auxiliary=True, head="whole.head")
 
     def __init__(
         self,

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from medcl.errors import UsageError
 from medcl.finetune.classifiers.encoding import width
 from medcl.finetune.classifiers.full import Full
-from medcl.finetune.contract import Outputs
+from medcl.finetune.contract import Declares, Outputs
 from medcl.finetune.losses import soft
 from medcl.methods.contract import State
 from medcl.nn.heads import mlp
@@ -39,6 +39,8 @@ class CoreTuning(nn.Module):
     Raises:
         UsageError: for another kind of problem.
     """
+
+    declares = Declares(head="whole.head")
 
     def __init__(
         self,

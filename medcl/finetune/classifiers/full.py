@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from medcl.finetune.classifiers.also import Heads
 from medcl.finetune.classifiers.encoding import rates, width
-from medcl.finetune.contract import Outputs
+from medcl.finetune.contract import Declares, Outputs
 from medcl.finetune.losses import supervised
 from medcl.methods.contract import State
 
@@ -28,7 +28,7 @@ class Full(nn.Module):
         dropout: of features, before the head.
     """
 
-    learns_also = True
+    declares = Declares(auxiliary=True, head="head")
 
     def __init__(
         self,

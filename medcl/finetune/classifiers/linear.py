@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from medcl.finetune.classifiers.encoding import width
-from medcl.finetune.contract import Outputs
+from medcl.finetune.contract import Declares, Outputs
 from medcl.finetune.losses import supervised
 from medcl.methods.contract import State
 
@@ -24,6 +24,8 @@ class Linear(nn.Module):
         outputs: what is to be predicted.
         dropout: of features.
     """
+
+    declares = Declares(head="head")
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ from torch.nn.utils import parametrize
 
 from medcl.errors import UsageError
 from medcl.finetune.classifiers.encoding import width
-from medcl.finetune.contract import Outputs
+from medcl.finetune.contract import Declares, Outputs
 from medcl.finetune.losses import supervised
 from medcl.methods.contract import State
 
@@ -48,6 +48,8 @@ class LoRA(nn.Module):
     Raises:
         UsageError: if the encoder has no such layer.
     """
+
+    declares = Declares(head="head")
 
     def __init__(
         self,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from medcl.finetune.classifiers.full import Full
-from medcl.finetune.contract import Outputs
+from medcl.finetune.contract import Declares, Outputs
 from medcl.methods.contract import State
 
 
@@ -28,7 +28,7 @@ class ProbeThenTune(nn.Module):
         dropout: of features, before the head.
     """
 
-    learns_also = True
+    declares = Declares(auxiliary=True, head="whole.head")
 
     def __init__(
         self,

@@ -13,7 +13,7 @@ from medcl.errors import UsageError
 from medcl.finetune.beside import SOFT, TREE
 from medcl.finetune.classifiers.also import Heads
 from medcl.finetune.classifiers.encoding import rates, width
-from medcl.finetune.contract import VIEW, Outputs
+from medcl.finetune.contract import VIEW, Declares, Outputs
 from medcl.finetune.losses import soft, supervised
 from medcl.methods import semi_supervised as pretraining
 from medcl.methods.contract import State
@@ -53,8 +53,7 @@ class SemiSupervised(nn.Module):
         UsageError: for survival, or an objective that the kind of label has not.
     """
 
-    views = pair("instance")
-    learns_also = True
+    declares = Declares(views=pair("instance"), auxiliary=True, head="head")
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from medcl.errors import UsageError
-from medcl.finetune.contract import Outputs
+from medcl.finetune.contract import Declares, Outputs
 from medcl.finetune.losses import supervised
 from medcl.methods.contract import State
 from medcl.registry import checked, lookup
@@ -112,6 +112,8 @@ class Mil(nn.Module):
     Raises:
         UsageError: for an unknown aggregator or setting, or samples that are no bags.
     """
+
+    declares = Declares(encoder=False, takes="bags", head="head")
 
     def __init__(
         self,

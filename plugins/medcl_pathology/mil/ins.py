@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medcl.errors import UsageError
-from medcl.finetune.contract import Outputs
+from medcl.finetune.contract import Declares, Outputs
 from medcl.finetune.losses import supervised
 from medcl.methods.contract import State
 from medcl.nn.ema import Momentum
@@ -72,6 +72,8 @@ class Ins(nn.Module):
     """
 
     prototypes: Tensor  # (C, out)
+
+    declares = Declares(encoder=False, takes="bags", head="head")
 
     def __init__(
         self,

@@ -9,7 +9,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from medcl.finetune.contract import Outputs
+from medcl.finetune.contract import Declares, Outputs
 from medcl.finetune.losses import supervised
 from medcl.methods.contract import State
 from medcl.nn.ema import Momentum
@@ -46,6 +46,8 @@ class ScMil(nn.Module):
     Raises:
         UsageError: for other kinds of problem, and as in `Mil`.
     """
+
+    declares = Declares(encoder=False, takes="bags", head="head")
 
     def __init__(
         self,
