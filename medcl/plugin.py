@@ -15,9 +15,11 @@ part can be set in the recipe section of the same name (see `medcl.registry.chec
 from __future__ import annotations
 
 import math
+import os
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -135,6 +137,9 @@ class Samples:
             that are made of them, and must not identify a person.
         weights: (N,) above zero: how often pretraining draws a sample, against the others of its
             patient; None: all alike. What is seldom and unlike the rest teaches most.
+        where: sample positions (B,) → columns (B,) by name that say where in its item each sample
+            lies (``start`` in seconds), for predictions; picklable, as ``read`` is. None: unknown.
+        instances: of bags, the keys of a batch with an entry for each instance, not for each bag.
 
     Raises:
         MedclError: if a sequence has not one entry per sample, or holds what is no string.
@@ -151,6 +156,8 @@ class Samples:
     unit: str = ""
     facts: Mapping[str, Mapping[str, Scalar]] = field(default_factory=dict)
     weights: np.ndarray | None = None
+    where: Callable[[np.ndarray], Mapping[str, np.ndarray]] | None = None
+    instances: tuple[str, ...] = ("x", "coords")
 
     def __post_init__(self) -> None:
         from medcl.strings import encoded, strings
@@ -198,6 +205,8 @@ class Samples:
             unit=self.unit,
             facts={item: facts for item, facts in self.facts.items() if item in kept},
             weights=None if self.weights is None else np.asarray(self.weights)[where],
+            where=None if self.where is None else partial(_where_at, self.where, smallest(where)),
+            instances=self.instances,
         )
 
 
@@ -205,6 +214,12 @@ def _read_at(
     read: Callable[[np.ndarray], dict[str, np.ndarray]], where: np.ndarray, positions: np.ndarray
 ) -> dict[str, np.ndarray]:
     return read(where[positions].astype("int64"))
+
+
+def _where_at(
+    where: Callable[[np.ndarray], Mapping[str, np.ndarray]], at: np.ndarray, positions: np.ndarray
+) -> Mapping[str, np.ndarray]:
+    return where(at[positions].astype("int64"))
 
 
 class Stream(Protocol):
@@ -265,8 +280,8 @@ class Plugin:
             is what `Samples.read` returned.
         pictures: ``(arrays of an item)`` → (places (N,), pictures (N, S, S) uint8) of its parts, by
             which curation finds near-duplicates; ``dataset`` finds the places in a column ``keep``.
-        where: ``(sample ids, *, prepare, dataset)`` → columns (N,) that say where in its item each
-            sample lies, by name (``start`` in seconds), for predictions; the recipe's sections.
+        where: of a plugin whose samples have no `Samples.where`: ``(sample ids, *, prepare,
+            dataset)`` → such columns (N,). ``prepare`` and ``dataset`` are the recipe's sections.
         stream: ``(names, fs, *, prepare, dataset, reader)`` → `Stream`: windows of a signal that is
             still being recorded, for ``medcl predict --follow``. ``names`` are all that a header
             has: which are channels, the plugin knows; ``reader`` as in ``prepare``, or empty.
@@ -339,7 +354,24 @@ def _load(entry: EntryPoint) -> Plugin | Broken:
 
 
 def discover() -> dict[str, Plugin | Broken]:
-    """All announced plugins by name; one that fails to load does not take the others down."""
+    """All announced plugins by name; one that fails to load does not take the others down.
+
+    The distributions on the path are read again only where a folder on it has changed since.
+    """
+    return dict(_discovered(tuple(sys.path), tuple(_changed(folder) for folder in sys.path)))
+
+
+def _changed(folder: str) -> int:
+    """When something was last added to a folder or taken out of it; 0 where there is none."""
+    try:
+        return os.stat(folder or ".").st_mtime_ns
+    except OSError:
+        return 0
+
+
+@lru_cache(maxsize=1)
+def _discovered(path: tuple[str, ...], changed: tuple[int, ...]) -> Mapping[str, Plugin | Broken]:
+    """`discover` of this path; ``changed`` is part of the cache's key."""
     found: dict[str, Plugin | Broken] = {}
     for entry in sorted(entry_points(group=GROUP), key=lambda e: (e.name, e.value)):
         if entry.name in found:

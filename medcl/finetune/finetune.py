@@ -14,6 +14,7 @@ from medcl import plugin as plugins
 from medcl import recipe as recipes
 from medcl.archive.index import Index
 from medcl.archive.scanning import LABEL
+from medcl.classifiers.contract import declared
 from medcl.embeddings.embeddings import usable
 from medcl.errors import UsageError
 from medcl.finetune.fold_training import Work
@@ -188,15 +189,15 @@ def _can_learn_from_them(recipe: Recipe) -> None:
             for them.
     """
     name, settings = recipe.part("classifier").name, recipe.finetune
-    factory = recipes.classifier_factory(recipe)
-    if settings.also and not getattr(factory, "learns_also", False):
+    can = declared(recipes.classifier_factory(recipe))
+    if settings.also and not can.auxiliary:
         raise UsageError(
             f"finetune.also: the classifier '{name}' learns one label. Set classifier.name to "
             "full, lp-ft, contrast or semi-supervised."
         )
     asked = [word for word in ("tree", "soft") if getattr(settings, word)]
     asked += ["unlabelled"] if settings.unlabelled and not settings.also else []
-    if asked and not getattr(factory, "views", ()):
+    if asked and not can.views:
         raise UsageError(
             f"finetune.{asked[0]}: the classifier '{name}' learns from labels alone. Set "
             "classifier.name to semi-supervised."

@@ -29,6 +29,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from medcl import plugin as plugins
+from medcl.contract import BAG, COORDS
 from medcl.finetune import batches, build, loop
 from medcl.finetune.folds import SIDES, Part
 from medcl.io.atomic import new_folder
@@ -237,15 +238,15 @@ class _Instances:
         self.frames: list[pl.DataFrame] = []
 
     def __call__(self, rows: NDArray, batch: Mapping[str, Tensor], found: Tensor) -> None:
-        bag = batch["bag"].numpy()
+        bag = batch[BAG].numpy()
         found = found.unsqueeze(1) if found.ndim == 1 else found
         first = np.searchsorted(bag, np.arange(len(rows)))
         columns: dict[str, Any] = {
             "id": np.asarray(self.samples.ids)[rows][bag],
             "instance": np.arange(len(bag)) - first[bag],
         }
-        if "coords" in batch:
-            coords = batch["coords"].numpy()
+        if COORDS in batch:
+            coords = batch[COORDS].numpy()
             columns |= {"x": coords[:, 0], "y": coords[:, 1]}
         several = found.shape[1] == len(self.outputs.classes)
         for n, values in enumerate(found.numpy().T):

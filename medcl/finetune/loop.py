@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from medcl import recipe as recipes
-from medcl.classifiers.contract import VIEW, Classifier
+from medcl.classifiers.contract import VIEW, Classifier, Layerwise, declared
 from medcl.classifiers.losses import supervised
 from medcl.classifiers.standardisation import Standard
 from medcl.engine import optim
@@ -20,7 +20,7 @@ from medcl.errors import MedclError
 from medcl.finetune.batches import Read, ahead, balanced, cut, shuffled
 from medcl.labels.activation import probabilities
 from medcl.labels.outputs import Outputs
-from medcl.methods.contract import State, View
+from medcl.methods.contract import State, View, after_step
 from medcl.metrics.measures import measure
 from medcl.plugin import Views
 from medcl.seeds import MODEL, ORDER, derive, generator, reseed
@@ -127,17 +127,15 @@ def fit(
     """
     reseed(device, seed, MODEL)
     model = _model(build, outputs, learning, settings).to(device)
-    rate = getattr(model.classifier, "rate", None)
+    asked = declared(model.classifier).views
+    rate = model.classifier.rate if isinstance(model.classifier, Layerwise) else None
     per_epoch = len(cut(learning.train, settings.batch_size))
     steps = settings.epochs * per_epoch
-    optimizer, scheduler = optim.build(
-        model.classifier, optimization, steps, rate=rate if callable(rate) else None
-    )
+    optimizer, scheduler = optim.build(model.classifier, optimization, steps, rate=rate)
     y = learning.y
     if outputs.kind == "regression":
         y = model.values(y.unsqueeze(-1).to(device)).squeeze(-1).cpu()
     watch = _Watch(settings, outputs, learning)
-    asked = tuple(getattr(model.classifier, "views", ()))
     augment = views() if asked and views is not None else None
     if isinstance(augment, nn.Module):
         augment.to(device)
@@ -157,7 +155,7 @@ def fit(
                 nn.utils.clip_grad_norm_(model.parameters(), optimization.clip)
             optimizer.step()
             scheduler.step()
-            model.classifier.after_step(State(step, steps))
+            after_step(model.classifier, State(step, steps))
             total += made["loss"].detach() * (len(rows) / len(learning.train))
             step += 1
         loss = float(total)

@@ -16,6 +16,7 @@ from medcl import plugin as plugins
 from medcl.classifiers.standardisation import Standard
 from medcl.errors import MedclError, UsageError
 from medcl.finetune import build, fold_training
+from medcl.finetune.batches import size as size_of
 from medcl.finetune.loop import Model
 from medcl.finetune.result import FinetuneResult
 from medcl.io.reading import read_json, read_table
@@ -145,7 +146,7 @@ class Study:
                 Standard(tuple(state[f"{name}.mean"].shape)) for name in ("inputs", "values")
             )
             batch = tensors(example)
-            size = int(batch["bag"].max()) + 1 if "bag" in batch else len(batch["x"])
+            size = size_of(batch)
             batch |= {"y": _blank(outputs, size), "patient": torch.zeros(size, dtype=torch.int64)}
             classifier = build.build(
                 from_nothing(self.recipe) if self.recipe.encoder else self.recipe,

@@ -76,7 +76,8 @@ def dataset(
         ``rr`` (B, 4), how early the beat is (see `medcl_biosignals.rhythm`), and ``likeness``
         (B, 6·C), how it compares with the beats beside it (see `medcl_biosignals.likeness`). With
         annotated rhythms there is the label ``rhythm`` too; with columns of a table ``table`` (B,
-        columns), the categorical ones first, −1 or NaN where missing.
+        columns), the categorical ones first, −1 or NaN where missing. `Samples.where` gives
+        ``start`` and ``seconds`` of each window.
 
     Raises:
         UsageError: for an unknown class, rhythm or index, a window without length, or a share of
@@ -157,7 +158,19 @@ def dataset(
         read=read,
         labels=found,
         weights=weights,
+        where=partial(_where, start=start, fs=fs, seconds=seconds),
     )
+
+
+def _where(
+    which: np.ndarray, *, start: np.ndarray, fs: float, seconds: float
+) -> dict[str, np.ndarray]:
+    """Start and length of windows in seconds from the recording's first sample.
+
+    The start of a beat near the recording's beginning is negative.
+    """
+    first = start[which].astype(np.int64) / fs
+    return {"start": first, "seconds": np.full(len(first), seconds)}
 
 
 class _Remembered(dict[int, np.ndarray]):

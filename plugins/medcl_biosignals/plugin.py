@@ -67,7 +67,6 @@ plugin = Plugin(
         "handcrafted": "medcl_biosignals.baselines:handcrafted",
         "raw": "medcl_biosignals.baselines:raw",
     },
-    where="medcl_biosignals.where:where",
     stream="medcl_biosignals.streaming:stream",
     preview="medcl_biosignals.preview:preview",
     preparation=4,

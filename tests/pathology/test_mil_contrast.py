@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from medcl.classifiers.contract import Classifier
 from medcl.errors import UsageError
 from medcl.labels.outputs import Outputs
-from medcl.methods.contract import State
+from medcl.methods.contract import State, after_step
 from medcl.objectives.supcon import supcon
 from medcl_pathology.mil.ins import Ins
 from medcl_pathology.mil.queued import queued_supcon
@@ -99,7 +99,7 @@ def test_sc_mil_goes_with_every_aggregator(aggregator: str) -> None:
         optimiser.zero_grad()
         out["loss"].backward()
         optimiser.step()
-        model.after_step(state)
+        after_step(model, state)
     assert all(
         p.grad is not None and p.grad.isfinite().all()
         for p in model.parameters()
@@ -212,7 +212,7 @@ def test_ins_trains_and_predicts(outputs: Outputs) -> None:
         optimiser.zero_grad()
         out["loss"].backward()
         optimiser.step()
-        model.after_step(state)
+        after_step(model, state)
         if step == 4:
             assert all(
                 p.grad is not None and p.grad.isfinite().all()
