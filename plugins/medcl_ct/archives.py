@@ -37,11 +37,15 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Member:
-    """A regular file in an archive. ``open`` gives it from its beginning, any number of times."""
+    """A regular file in an archive. ``open`` gives it from its beginning, any number of times.
+
+    ``crc`` is the checksum that a zip has of it.
+    """
 
     name: str
     size: int
     open: Callable[[], BinaryIO]
+    crc: int | None = None
 
 
 def members(path: Path, limit: int | None = None) -> Iterator[Member]:
@@ -95,7 +99,7 @@ def _zip(path: Path) -> Iterator[Member]:
             def open_member(info: zipfile.ZipInfo = info) -> BinaryIO:
                 return cast(BinaryIO, archive.open(info))
 
-            yield Member(info.filename, info.file_size, open_member)
+            yield Member(info.filename, info.file_size, open_member, info.CRC)
 
 
 def _tar(path: Path, limit: int | None) -> Iterator[Member]:

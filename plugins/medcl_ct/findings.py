@@ -43,7 +43,13 @@ FINDINGS: dict[str, Finding] = {
         "serious",
         "split",
         ("split", "reject"),
-        "shows positions several times; each pass is an item of its own",
+        "holds several passes or phases over one part of the body; each is an item of its own",
+    ),
+    "ambiguous-passes": Finding(
+        "serious",
+        "reject",
+        ("reject", "accept"),
+        "seems to hold several passes or phases, and nothing says which slice belongs to which",
     ),
     "mixed-series": Finding(
         "serious",
@@ -53,6 +59,18 @@ FINDINGS: dict[str, Finding] = {
     ),
     "duplicate-slices": Finding(
         "note", "accept", ("accept", "reject"), "holds copies of slices, which were left out"
+    ),
+    "repeated-uid": Finding(
+        "note",
+        "accept",
+        ("accept", "reject"),
+        "has one SOPInstanceUID in several slices; they were told apart by place and pixels",
+    ),
+    "copies-differ": Finding(
+        "serious",
+        "accept",
+        ("accept", "reject"),
+        "holds copies of slices with other pixels; the fullest of each was kept",
     ),
     "oblique": Finding(
         "note", "accept", ("accept", "reject"), "lies oblique to the body by more than 10 degrees"

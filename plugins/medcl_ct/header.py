@@ -23,7 +23,18 @@ _PROJECTION = {
     *("MIP", "MINIP", "MEAN_IP", "PROJECTION IMAGE", "CSAMANIPULATED", "VRT", "VOLUME_RENDERED"),
     *("SSD", "3D", "PASTED"),
 }
+_PHASE = ("TemporalPositionIdentifier", "NominalPercentageOfCardiacPhase", "TriggerTime")
 _DRAWN = {"SEG": "dcmqi segimage2itkimage", "RTSTRUCT": "plastimatch convert"}
+_TOMOSYNTHESIS = {"TOMOSYNTHESIS", "TOMO", "TOMO_2D", "TOMO_PROJ", "GENERATED_2D", "DIGITAL TOMO"}
+_OTHERS = """
+    CR CT DX ECG EPS ES FUS GM HD IO IOL IVOCT IVUS KER KO LEN LP LS MG MR NM OAM OCT OP OPM OPT
+    OPTBSV OPTENF OPV OSS OT PLAN PR PT PX REG RESP RF RG RTDOSE RTIMAGE RTINTENT RTPLAN RTRAD
+    RTRECORD RTSEGANN SC SM SMR SR SRF STAIN TEXTUREMAP TG US VA XA XC
+"""
+_MODALITIES = frozenset(_OTHERS.split())
+LARGEST = 2048
+"""Pixels along a side; above, and in a single image above a metre, nobody reconstructs slices."""
+_METRE = 1000.0
 _HU = re.compile(r"HU|houn|US$", re.IGNORECASE)  # also as it is misspelt; US: unspecified
 _NOBODY = {"", "0", "anon", "anonymous", "anonymized", "anonymised", "unknown", "none", "na", "n/a"}
 _NOBODY |= {"removed", "deleted", "no id", "noid", "patient", "xxx", "no name"}
@@ -31,7 +42,11 @@ _NOBODY |= {"removed", "deleted", "no id", "noid", "patient", "xxx", "no name"}
 
 @dataclass(frozen=True)
 class Stack:
-    """What all slices of one volume have in common. Holds identifiers: never leaves the journal."""
+    """What all slices of one volume have in common. Holds identifiers: never leaves the journal.
+
+    ``orientation`` and ``spacing`` are as the file has them: `medcl_ct.series` joins stacks in
+    which they differ by less than matters.
+    """
 
     patient: str
     patient_known: bool
@@ -48,7 +63,16 @@ class Stack:
 
 @dataclass(frozen=True)
 class Slice:
-    """One slice of a stack. ``file`` may name a member of an archive, see `medcl.plugin.MEMBER`."""
+    """One slice of a stack.
+
+    Attributes:
+        file: may name a member of an archive, see `medcl.plugin.MEMBER`.
+        phase: TemporalPositionIdentifier, or else the percentage of the cardiac cycle, or the time
+            since its trigger.
+        time: AcquisitionTime, as the number that it is written as.
+        pixels: a checksum of some of its pixels; 0 if these are all alike.
+        size: of its file in bytes.
+    """
 
     file: str
     uid: str
@@ -58,6 +82,10 @@ class Slice:
     location: float | None
     thickness: float | None
     frames: int = 1
+    phase: float | None = None
+    time: float | None = None
+    pixels: int | None = None
+    size: int = 0
 
 
 @dataclass(frozen=True)
@@ -71,7 +99,14 @@ class Read:
     findings: tuple[str, ...] = ()
 
 
-def interpret(tags: Tags, file: str, folder: str, left: int | None) -> Read | Reject:
+def interpret(
+    tags: Tags,
+    file: str,
+    folder: str,
+    left: int | None,
+    pixels: int | None = None,
+    size: int = 0,
+) -> Read | Reject:
     """Accept a file as a slice of CT, or say why not.
 
     Args:
@@ -79,6 +114,8 @@ def interpret(tags: Tags, file: str, folder: str, left: int | None) -> Read | Re
         file: its path (and member).
         folder: where it lies: stands for the series, and for the patient, where they have no name.
         left: bytes of the file behind the header, if the reader knows.
+        pixels: see `Slice`.
+        size: of the file in bytes.
     """
     refused = _refused(tags, left)
     if refused is not None:
@@ -115,9 +152,9 @@ def interpret(tags: Tags, file: str, folder: str, left: int | None) -> Read | Re
         series,
         tags.get("FrameOfReferenceUID", ""),
         "+".join(sorted(kinds & (_REFORMATTED | _PROJECTION))),
-        words.kernel(tags.get("ConvolutionKernel")) or "",
-        tuple(round(v, 3) for v in orientation or ()),
-        (round(spacing[0], 5), round(spacing[1], 5)),
+        tags.get("ConvolutionKernel", ""),
+        tuple(orientation or ()),
+        (spacing[0], spacing[1]),
         (tags["Rows"], tags["Columns"]),
         "" if series else folder,
     )
@@ -130,6 +167,10 @@ def interpret(tags: Tags, file: str, folder: str, left: int | None) -> Read | Re
         _number(tags, "SliceLocation"),
         _number(tags, "SliceThickness"),
         frames,
+        next((v for name in _PHASE if (v := _number(tags, name)) is not None), None),
+        _time(tags),
+        pixels,
+        size,
     )
     return Read(stack, this, tags.get("InstitutionName"), tags, tuple(findings))
 
@@ -151,7 +192,7 @@ def _refused(tags: Tags, left: int | None) -> tuple[str, str] | None:
             f"({_DRAWN[modality]}, dcm2niix).",
         )
     if modality != "CT" and sop not in (CT_IMAGE, *ENHANCED):
-        shown = modality if re.fullmatch(r"[A-Z]{2,16}", modality) else "not given"
+        shown = modality if modality in _MODALITIES else "not a known one"
         return "not-ct", f"The modality is {shown}, not CT."
     if sop and sop not in (CT_IMAGE, *ENHANCED):
         return (
@@ -160,6 +201,13 @@ def _refused(tags: Tags, left: int | None) -> tuple[str, str] | None:
         )
     if _kinds(tags) & _LOCALISER:
         return "localiser", "A localiser: an overview to plan the scan on, not a slice."
+    if _kinds(tags) & _TOMOSYNTHESIS:
+        return "tomosynthesis", "Tomosynthesis by its ImageType: its values are no HU of a slice."
+    if max(rows, columns) > LARGEST:
+        return (
+            "not-a-slice",
+            f"It has {rows} × {columns} pixels: a radiograph or a drawing, no slice.",
+        )
     if rows < 1 or columns < 1:
         return "no-pixels", "It says of no rows and columns: there is no image in it."
     if samples != 1:
@@ -169,6 +217,8 @@ def _refused(tags: Tags, left: int | None) -> tuple[str, str] | None:
             "no-spacing",
             "PixelSpacing is missing: there is no telling how large its pixels are.",
         )
+    if sop not in ENHANCED and _extent(tags) > _METRE:
+        return "not-a-slice", "It is over a metre wide or high: a radiograph of the body, no slice."
     if _number(tags, "NumberOfFrames") not in (None, 1) and sop not in ENHANCED:
         return "multi-frame-plain", "Several frames in a plain CT image: their places are not told."
     syntax = tags.get("TransferSyntaxUID", "")
@@ -178,6 +228,12 @@ def _refused(tags: Tags, left: int | None) -> tuple[str, str] | None:
     if left and plain and left < need:
         return "truncated", f"The file ends early: {need:,} bytes of pixels are due, {left:,} left."
     return None
+
+
+def _extent(tags: Tags) -> float:
+    """The longer side of an image, in mm."""
+    spacing = _vector(tags, "PixelSpacing", 2) or (0.0, 0.0)
+    return max(spacing[0] * tags.get("Rows", 0), spacing[1] * tags.get("Columns", 0))
 
 
 def _kinds(tags: Tags) -> set[str]:
@@ -199,6 +255,13 @@ def _has(tags: Tags, *names: str) -> bool:
 def _number(tags: Tags, name: str) -> float | None:
     values = tags.get(name)
     return values[0] if values else None
+
+
+def _time(tags: Tags) -> float | None:
+    """When a slice was scanned, as a number that rises within a day."""
+    text = tags.get("AcquisitionTime") or tags.get("AcquisitionDateTime", "")[8:]
+    match = re.match(r"\d{2,6}(\.\d+)?", text.replace(":", ""))
+    return float(match[0]) if match else None
 
 
 def _vector(tags: Tags, name: str, length: int) -> tuple[float, ...] | None:

@@ -117,7 +117,7 @@ def _series(root: Path, files: Sequence[str], read: Sequence[tags.Tags]) -> Sour
     placed = all(one.slice.position is not None for one in slices)
     if placed:
         positions = np.array([one.slice.position for one in slices], dtype=np.float64)
-        exact = _orientation(read[0])
+        exact = _orientation(read)
     else:
         step = thickness[0] or 1.0
         positions = np.arange(len(slices))[:, None] * np.array([0.0, 0.0, step])
@@ -139,9 +139,10 @@ def _series(root: Path, files: Sequence[str], read: Sequence[tags.Tags]) -> Sour
     )
 
 
-def _orientation(read: tags.Tags) -> NDArray[np.float64]:
-    """Directions of rows and columns (6,), each made a unit vector."""
-    directions = np.array(read["ImageOrientationPatient"], dtype=np.float64).reshape(2, 3)
+def _orientation(read: Sequence[tags.Tags]) -> NDArray[np.float64]:
+    """Directions of rows and columns (6,), the mean over slices, each made a unit vector."""
+    every = np.array([one["ImageOrientationPatient"] for one in read], dtype=np.float64)
+    directions = every.mean(axis=0).reshape(2, 3)
     unit: NDArray[np.float64] = directions / np.linalg.norm(directions, axis=1, keepdims=True)
     return unit.ravel()
 

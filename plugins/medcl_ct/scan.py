@@ -81,7 +81,7 @@ def _archive(root: Path, path: str) -> Iterator[Read | Record | Reject]:
                 found.append(Reject(f"{path}!{member.name}", "nested-archive", reason))
             elif not foreign(name) and not place.name.upper().startswith("DICOMDIR"):
                 file = f"{path}{MEMBER}{member.name}"
-                found.append(_one(file, str(place.parent), member.open, member.size))
+                found.append(_one(file, str(place.parent), member.open, member.size, member.crc))
     except archives.Refused as why:
         yield Reject(path, why.code, why.reason)
         return
@@ -89,11 +89,21 @@ def _archive(root: Path, path: str) -> Iterator[Read | Record | Reject]:
     yield from nested.scan(path, heads)
 
 
-def _one(file: str, folder: str, open_file: tags.Opener, size: int) -> Read | Record | Reject:
-    """One file, wherever it lies. Whatever is wrong with it costs nothing else."""
+def _one(
+    file: str, folder: str, open_file: tags.Opener, size: int, crc: int | None = None
+) -> Read | Record | Reject:
+    """One file, wherever it lies. Whatever is wrong with it costs nothing else.
+
+    Args:
+        file: its path, and its name in an archive.
+        folder: where it lies.
+        open_file: opens it.
+        size: in bytes.
+        crc: of all of it, where the archive knows; the middle of a packed file is far away.
+    """
     key = file.replace(MEMBER, "!")
     try:
-        read, end = tags.read(open_file, size)
+        read, end, pixels = tags.read_with_pixels(open_file, size, sampled=crc is None)
     except tags.NotDicom:
         with open_file() as handle:
             packed = handle.read(2) == _GZIP
@@ -104,5 +114,6 @@ def _one(file: str, folder: str, open_file: tags.Opener, size: int) -> Read | Re
         return Reject(key, "unreadable", f"Its header cannot be read ({type(error).__name__}).")
     if read.get("SOPClassUID") in header.ENHANCED:
         return enhanced.record(file, folder, read, open_file)
-    found = header.interpret(read, file, folder, size - end if end else None)
+    left = size - end if end else None
+    found = header.interpret(read, file, folder, left, pixels if crc is None else crc, size)
     return Reject(key, found.code, found.reason) if isinstance(found, Reject) else found

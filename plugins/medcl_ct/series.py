@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import posixpath
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from medcl.plugin import MEMBER, Record, Reject, Scalar
 from medcl_ct.anatomy import Box, box_of, grouped
+from medcl_ct.copies import copies
 from medcl_ct.header import Slice, Stack, from_json
-from medcl_ct.stacking import SAME_PLACE, places, regularity
+from medcl_ct.passes import passes
+from medcl_ct.stacking import clusters, places, regularity
+
+SAME_VIEW = 2e-3
+"""Of a direction's components, and of the logarithm of a pixel's size: 0.1 degrees, 0.2 %."""
+_NO_SPACING = (0.0, 0.0)
+_COPY = "A copy of a slice that is there: same SOPInstanceUID, place and pixels, or a damaged one."
 
 
 @dataclass(frozen=True)
@@ -28,8 +35,8 @@ def assemble(records: Sequence[Record]) -> Iterator[Record | Reject]:
     """Join slices into series; items that are whole already are passed on.
 
     A series is a SeriesInstanceUID of one patient. Where a series mixes kernels, sizes or
-    orientations, or shows a place several times (phases, gates, acquisitions), each of them becomes
-    an item of its own. Items of one frame of reference that show the same part of the body get the
+    orientations, or holds several passes (`medcl_ct.passes`), each of them becomes an item of its
+    own. Items of one frame of reference that show the same part of the body get the
     same group.
     """
     found: list[tuple[Record, Box | None]] = []
@@ -54,63 +61,60 @@ def assemble(records: Sequence[Record]) -> Iterator[Record | Reject]:
 
 def _series(stacks: dict[Stack, list[_Piece]]) -> Iterator[Reject | tuple[Record, Box | None]]:
     """The items of one series."""
-    items: list[tuple[Stack, list[_Piece], list[str]]] = []
+    items: list[tuple[Stack, list[_Piece], set[str]]] = []
+    stacks = _joined(stacks)
     for stack in sorted(stacks, key=repr):
-        kept, copies = _without_copies(stacks[stack])
-        for piece in copies:
-            reason = "A slice of the same SOPInstanceUID was found before; the first is kept."
-            yield Reject(_shown(piece.slice.file), "duplicate-slice", reason)
-        extra = [*(["mixed-series"] if len(stacks) > 1 else [])]
-        extra += ["duplicate-slices"] if copies else []
-        passes = _passes(stack, kept)
-        extra += ["repeated-positions"] if len(passes) > 1 else []
-        items += [(stack, one, extra) for one in passes]
+        pieces = sorted(stacks[stack], key=lambda p: p.slice.file)
+        out, extra = copies([piece.slice for piece in pieces])
+        for n in sorted(out):
+            yield Reject(_shown(pieces[n].slice.file), "duplicate-slice", _COPY)
+        extra |= {"mixed-series"} if len(stacks) > 1 else set()
+        found, noticed = _passes(stack, [p for n, p in enumerate(pieces) if n not in out])
+        items += [(stack, one, extra | noticed) for one in found]
     for number, (stack, pieces, extra) in enumerate(items):
         part = f"-{_digest(stack, number, items)}" if len(items) > 1 else ""
         yield _item(stack, pieces, extra, part)
 
 
-def _without_copies(pieces: Iterable[_Piece]) -> tuple[list[_Piece], list[_Piece]]:
-    """Slices whose UID was not seen before (or is empty), and the others; by file name."""
-    kept: list[_Piece] = []
-    copies: list[_Piece] = []
-    seen: set[str] = set()
-    for piece in sorted(pieces, key=lambda p: p.slice.file):
-        uid = piece.slice.uid
-        (copies if uid and uid in seen else kept).append(piece)
-        seen.add(uid)
-    return kept, copies
+def _joined(stacks: dict[Stack, list[_Piece]]) -> dict[Stack, list[_Piece]]:
+    """Stacks whose orientation and pixel size differ by less than matters are one, the mean."""
+    alike: dict[Stack, list[Stack]] = defaultdict(list)
+    for stack in sorted(stacks, key=repr):
+        alike[replace(stack, orientation=stack.orientation[:0], spacing=_NO_SPACING)].append(stack)
+    joined: dict[Stack, list[_Piece]] = {}
+    for plain, members in alike.items():
+        for placed in (True, False):
+            some = [stack for stack in members if bool(stack.orientation) == placed]
+            if not some:
+                continue
+            values = np.array(
+                [(*s.orientation, *np.log(np.maximum(s.spacing, 1e-9))) for s in some]
+            )
+            codes = clusters(values, SAME_VIEW)
+            for code in np.unique(codes):
+                here = [stack for stack, c in zip(some, codes, strict=True) if c == code]
+                pieces = [piece for stack in here for piece in stacks[stack]]
+                counts = [len(stacks[stack]) for stack in here]
+                mean = here[0]
+                if len(here) > 1:
+                    directions = np.average([s.orientation for s in here], axis=0, weights=counts)
+                    spacing = np.average([s.spacing for s in here], axis=0, weights=counts)
+                    mean = replace(
+                        plain,
+                        orientation=tuple(directions.tolist()),
+                        spacing=(float(spacing[0]), float(spacing[1])),
+                    )
+                joined[mean] = pieces
+    return joined
 
 
-def _passes(stack: Stack, pieces: list[_Piece]) -> list[list[_Piece]]:
-    """Slices in order; several lists where places repeat: by acquisition, or else by number."""
+def _passes(stack: Stack, pieces: list[_Piece]) -> tuple[list[list[_Piece]], set[str]]:
+    """Slices in order; several lists where they are of several passes; and what is said of it."""
     if any(piece.slice.position is None for piece in pieces):
-        return [sorted(pieces, key=lambda p: _by_number(p.slice))]
+        return [sorted(pieces, key=lambda p: _by_number(p.slice))], set()
     where = places(np.array([p.slice.position for p in pieces]), np.array(stack.orientation))
-    order = np.lexsort((np.array([p.slice.instance or 0 for p in pieces]), where))
-    ordered = [pieces[i] for i in order]
-    at = np.concatenate([[0], np.cumsum(np.diff(where[order]) > SAME_PLACE)])  # place of each
-    times = Counter(at.tolist())
-    if max(times.values()) == 1:
-        return [ordered]
-    for split in (_acquisitions(ordered), _turns(at.tolist())):
-        if all(max(Counter(at[split == s].tolist()).values()) == 1 for s in np.unique(split)):
-            return [[ordered[i] for i in np.flatnonzero(split == s)] for s in np.unique(split)]
-    raise AssertionError("every place has a first, a second, … slice")
-
-
-def _acquisitions(pieces: Sequence[_Piece]) -> np.ndarray:
-    return np.array([piece.slice.acquisition or 0 for piece in pieces])
-
-
-def _turns(at: Sequence[int]) -> np.ndarray:
-    """For each slice, how many slices of its place come before it."""
-    seen: Counter[int] = Counter()
-    turns = []
-    for place in at:
-        turns.append(seen[place])
-        seen[place] += 1
-    return np.array(turns)
+    found, noticed = passes([piece.slice for piece in pieces], where)
+    return [[pieces[n] for n in one] for one in found], noticed
 
 
 def _by_number(piece: Slice) -> tuple[float, float, str]:
@@ -123,10 +127,10 @@ def _by_number(piece: Slice) -> tuple[float, float, str]:
 
 
 def _item(
-    stack: Stack, pieces: Sequence[_Piece], extra: Sequence[str], part: str
+    stack: Stack, pieces: Sequence[_Piece], extra: set[str], part: str
 ) -> tuple[Record, Box | None]:
     slices = [piece.slice for piece in pieces]
-    findings = {name for piece in pieces for name in piece.record.findings} | set(extra)
+    findings = {name for piece in pieces for name in piece.record.findings} | extra
     thickness = [s.thickness for s in slices]
     known = np.array(thickness, dtype=np.float64) if None not in thickness else None
     spacing, box = 0.0, None
@@ -175,7 +179,7 @@ def _shown(file: str) -> str:
 
 
 def _digest(
-    stack: Stack, number: int, items: Sequence[tuple[Stack, list[_Piece], list[str]]]
+    stack: Stack, number: int, items: Sequence[tuple[Stack, list[_Piece], set[str]]]
 ) -> str:
     """A short name for one item among those of its series: by what it is, then by its turn."""
     turn = sum(other == stack for other, _, _ in items[:number])

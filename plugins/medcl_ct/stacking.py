@@ -29,6 +29,21 @@ def normal(orientation: Floats) -> Floats:
     return n / length if length > 0 else n
 
 
+def clusters(values: Floats, tolerance: Floats | float) -> NDArray[np.int64]:
+    """Which rows (N, K) are the same but for small differences: a code for each, (N,).
+
+    Rows are joined across every gap up to ``tolerance`` (a number, or one for each column), so that
+    no jitter below it parts them, wherever they lie; rounding would, at its edges.
+    """
+    values = np.asarray(values, dtype=np.float64).reshape(len(values), -1)
+    order = np.argsort(values, axis=0, kind="stable")
+    gaps = np.diff(np.take_along_axis(values, order, axis=0), axis=0) > tolerance
+    codes = np.zeros(values.shape, dtype=np.int64)
+    steps = np.concatenate([np.zeros((1, values.shape[1]), np.int64), np.cumsum(gaps, axis=0)])
+    np.put_along_axis(codes, order, steps, axis=0)
+    return np.unique(codes, axis=0, return_inverse=True)[1].ravel().astype(np.int64)
+
+
 def is_frame(orientation: Sequence[float]) -> bool:
     """Whether row and column directions (6,) are unit vectors at a right angle."""
     a, b, c, x, y, z = orientation

@@ -34,7 +34,31 @@ _VENDORS = {
     "united-imaging": "united.?imaging|^uih",
     "shimadzu": "shimadzu",
 }
-_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9 .+_/-]{0,23}")
+# Names of kernels, as makers give them. What a person types into the field fits none of them.
+_KERNEL = re.compile(
+    r"[ABDHIJQSTU][a-z]?\d{2,3}[a-z]?|[ABDHIJQSTU]\d{2}[a-z] (?:medium )?(?:very )?"
+    r"(?:smooth|sharp)(?:\+\+?)?"  # Siemens: B30f, Br38f, Qr40, "H30s medium smooth"
+    r"|STANDARD|STND|SOFT|DETAIL|BONE(?:PLUS)?|EDGE|LUNG|CHST|CHEST|ULTRA|HD ?(?:STND|STANDARD"
+    r"|SOFT|DETAIL|BONE|BONEPLUS|EDGE|LUNG|ULTRA)|STANDARDPLUS|STND\+|EXPERIMENTAL7"  # GE
+    r"|[ABCDEFLU]|E[BC]|U[AB]|X?C[ABC]|Y[A-F]|FILTER|SHARP|SMOOTH|IMR[12]|BRAIN [A-Z]+"  # Philips
+    r"|FC\d{2}[A-Z]?(?:-H)?|(?:BODY|BRAIN|LUNG|BONE|CARDIAC)(?: STD)?(?: AXIAL)?"  # Canon
+    r"|[BHC]_(?:V?SOFT|V?SHARP|SMOOTH|STANDARD|ULTRA)_[A-D]|\d{1,3}",  # United Imaging, Hitachi
+    re.IGNORECASE,
+)
+_MODEL_WORDS = """
+    somatom sensation emotion definition flash edge force drive perspective spirit scope volume zoom
+    plus4 balance go now up all top open pro sim x cite ceed naeotom alpha biograph truepoint mct
+    vision horizon symbia intevo t t2 t6 t16 as as+ ds cardiac duo hirez emotion16
+    lightspeed hispeed brightspeed discovery revolution optima bright speed light hi high ct cti
+    ct/i gsi qx/i vct xt xte pro16 plus ultra rt rt16 dual fx/i lx/i nx/i dx/i zx/i ste st rx hd evo es
+    apex frontier maxima ace qxi edge elite select advantage pet pet/ct infinia hawkeye nm/ct
+    brilliance ingenuity ict iqon mx8000 mx idt big bore access incisive spectral core tf gemini
+    vereos aquilion one prime start lightning exceed lb asteion activion alexion xpress gx viga rxl
+    cxl vision genesis precision serve aura scenaria eclos supria radix presto pronto robusto view
+    neuviz epoch prime 16 64 128 in neusoft uct umi umr uexplorer scintcare anatom shimadzu sct
+"""
+_MODELS = frozenset(_MODEL_WORDS.split())
+_NUMBER = re.compile(r"[a-z]{0,2}\d{1,3}[a-z]{0,2}|\d[./]\d|[a-z]{1,3}/i")
 _NO_CONTRAST = re.compile(r"\b(no|without|w/?o|non|native|nativ|none)\b")
 
 
@@ -58,18 +82,21 @@ def vendor(text: str | None) -> str | None:
 
 @lru_cache(maxsize=4096)
 def kernel(text: str | None) -> str | None:
-    """A reconstruction kernel: its first part, if it looks like the name of one."""
+    """A reconstruction kernel: its first part, if it is the name of one; else "other"."""
     if not text:
         return None
     name = text.split("\\")[0].strip()
-    return name if len(name) <= 16 and _PLAIN.fullmatch(name) else "other"
+    return name if _KERNEL.fullmatch(name) else "other"
 
 
+@lru_cache(maxsize=4096)
 def model(text: str | None, maker: str | None) -> str | None:
-    """A scanner's model, where its maker is known, and the text is short and has no odd signs."""
-    if not text or maker in (None, "other") or re.search(r"\d{5,}", text):
+    """A scanner's model, if its maker is known and all its words are of known models."""
+    if not text or maker in (None, "other") or len(text) > 32:
         return None
-    return text if _PLAIN.fullmatch(text) else None
+    parts = re.split(r"[\s._-]+", text.strip().lower())
+    known = all(part in _MODELS or _NUMBER.fullmatch(part) for part in parts)
+    return text.strip() if known else None
 
 
 def contrast(agent: str | None) -> bool | None:

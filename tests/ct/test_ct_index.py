@@ -17,6 +17,7 @@ from pydicom.uid import generate_uid
 from medcl.archive.index import Index, build
 from medcl.labels import table as label_tables
 from medcl.plugin import MEMBER, FileStat
+from medcl_ct import words
 from medcl_ct.findings import FINDINGS
 from medcl_ct.plugin import plugin
 from medcl_ct.units import units
@@ -345,3 +346,49 @@ def test_volumes_go_with_their_masks_and_data() -> None:
         "a/z.nhdr": {"a/z.nhdr", "a/z.raw"},
         "a/lost_seg.nii": {"a/lost_seg.nii"},
     }
+
+
+# --- words of headers -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("B30f", "Br38f", "Qr40d", "H31s", "STANDARD", "BONEPLUS", "HD LUNG", "FC51", "FC08-H"),
+        *("YC", "B", "B_SHARP_C", "30", "I30f\\3"),
+    ],
+)
+def test_kernels_are_known_by_their_makers_names(name: str) -> None:
+    assert words.kernel(name) == name.split("\\")[0]
+
+
+@pytest.mark.parametrize(
+    "typed", ["Mueller", "Anna", "J Smith", "B30f Mueller", "19850412", "Dr B"]
+)
+def test_what_a_person_typed_never_leaves_the_header(typed: str) -> None:
+    assert words.kernel(typed) == "other"
+    assert words.model(typed, "ge") is None
+    assert words.model(f"LightSpeed {typed}", "ge") is None
+
+
+def test_unknown_kernels_of_one_series_stay_apart(tmp_path: Path) -> None:
+    """Both are "other" in the index, and not one volume."""
+    for name in ("mine", "yours"):
+        ct_series(tmp_path / "a" / name, [0, 2, 4], ConvolutionKernel=name)
+    found = index(tmp_path / "a", tmp_path / "idx")
+    assert found.items["slices"].to_list() == [3, 3]
+    assert found.items["kernel"].to_list() == ["other", "other"]
+
+
+@pytest.mark.parametrize(
+    ("tags", "code"),
+    [
+        ({"ImageType": ["DERIVED", "PRIMARY", "TOMOSYNTHESIS"]}, "tomosynthesis"),
+        ({"shape": (16, 2500)}, "not-a-slice"),
+        ({"PixelSpacing": [80, 80]}, "not-a-slice"),
+    ],
+)
+def test_what_is_stored_as_ct_and_is_no_slice(tmp_path: Path, tags: dict, code: str) -> None:
+    ct_slice(tmp_path / "a" / "x", 0, **tags)
+    found = index(tmp_path / "a", tmp_path / "idx")
+    assert (len(found.items), found.rejects["code"].to_list()) == (0, [code])

@@ -1,0 +1,233 @@
+"""Several passes over one part of a body in one series: breath-holds, phases, gates, cine.
+
+Their slices may share places, or lie between each other's, half a step off; ordered by place alone
+they become one volume that never was. What tells passes apart are numbers that rise with time. None
+of them can be trusted alone: some scanners count every slice as an acquisition of its own, some
+count contiguous blocks. So a number parts slices only where what it parts covers the same places,
+and only if the parts are as regular as what they came from.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medcl_ct.header import Slice
+from medcl_ct.stacking import NON_UNIFORM, SAME_PLACE
+
+Rows = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+_OF_THICKNESS = 0.02  # two slices nearer than this show the same place
+_HOLE = 2.5  # steps: what is missing within a pass is a hole up to here, and open space beyond
+_IRREGULAR = 0.4  # of neighbouring steps may differ in a part
+_FILLED = 0.6
+"""Of the places of a part: two numbers that are dealt out by chance leave each half of them."""
+_SHREDS = 4  # slices in a stretch of even spacing, at least, for a series that lost some
+
+_LABELS: tuple[Callable[[Slice], float | str | None], ...] = (
+    lambda s: s.phase,
+    lambda s: s.acquisition,
+    lambda s: s.instance,
+    lambda s: s.time,
+    lambda s: posixpath.dirname(s.file),
+)
+_SAID = 2  # the first labels, which nobody writes but to part slices
+
+
+def passes(slices: Sequence[Slice], where: Floats) -> tuple[list[list[int]], set[str]]:
+    """Part slices into passes, each in the order of its places.
+
+    Args:
+        slices: of one stack, all with a position.
+        where: (N,) their places along the normal, in mm.
+
+    Returns:
+        positions in ``slices``, by pass; and of the findings ``repeated-positions`` (there is more
+        than one pass) and ``ambiguous-passes`` (which slice belongs to which is not certain).
+    """
+    thick = [s.thickness for s in slices if s.thickness]
+    same = max(SAME_PLACE, _OF_THICKNESS * min(thick, default=0.0))
+    labels = [
+        label for name in _LABELS if (label := _values([name(s) for s in slices])) is not None
+    ]
+    findings: set[str] = set()
+    parts: list[Rows] = []
+    for rows in _parted(np.argsort(where, kind="stable"), where, labels, same):
+        if _repeats(where[rows], same):
+            turns, certain = _turns(slices, where, rows, same)
+            findings |= set() if certain else {"ambiguous-passes"}
+            parts += turns
+        else:
+            findings |= _doubts(rows, slices, where, same)
+            parts.append(rows)
+    if len(parts) > 1:
+        findings.add("repeated-positions")
+    return [part.tolist() for part in parts], findings
+
+
+def _values(found: Sequence[float | str | None]) -> NDArray[np.int64] | None:
+    """A label as codes that rise with it (N,); None where it is not told of every slice."""
+    if None in found or len(set(found)) < 2:
+        return None
+    return np.unique(np.array(found), return_inverse=True)[1].astype(np.int64)
+
+
+def _parted(
+    rows: Rows, where: Floats, labels: Sequence[NDArray[np.int64]], same: float
+) -> Iterator[Rows]:
+    """Cut rows, in the order of their places, by the first label that cuts them sensibly."""
+    for label in labels:
+        parts = chained(rows, where, label, same)
+        if len(parts) > 1 and _sensible(parts, rows, where, same):
+            for part in parts:
+                yield from _parted(part, where, labels, same)
+            return
+    yield rows
+
+
+def chained(rows: Rows, where: Floats, label: NDArray[np.int64], same: float) -> list[Rows]:
+    """Groups of one label in its order, joined to runs until they turn back, and runs to parts
+    until they cover the same places."""
+    order = rows[np.lexsort((where[rows], label[rows]))]
+    groups = np.split(order, 1 + np.flatnonzero(np.diff(label[order])))
+    if len(groups) == 1 or _disjoint(groups, where, same):
+        return [rows]
+    parts: list[Rows] = []
+    for run in _runs(groups, where, same):
+        run = run[np.argsort(where[run], kind="stable")]
+        if parts and not _overlap(where[parts[-1]], where[run], same):
+            both = np.concatenate([parts[-1], run])
+            parts[-1] = both[np.argsort(where[both], kind="stable")]
+        else:
+            parts.append(run)
+    return parts
+
+
+def _runs(groups: Sequence[Rows], where: Floats, same: float) -> Iterator[Rows]:
+    """Groups that follow each other in one direction."""
+    run, forward = [groups[0]], 0.0
+    for before, group in pairwise(groups):
+        up = where[group[0]] - where[before[-1]] > same
+        down = where[before[0]] - where[group[-1]] > same
+        way = float(up) - float(down)
+        if way == 0.0 or way == -forward:
+            yield np.concatenate(run)
+            run, forward = [group], 0.0
+        else:
+            run.append(group)
+            forward = way
+    yield np.concatenate(run)
+
+
+def _disjoint(groups: Sequence[Rows], where: Floats, same: float) -> bool:
+    """Whether each group, in order of place within itself, lies beyond the one before it."""
+    low = np.array([where[group[0]] for group in groups])
+    high = np.array([where[group[-1]] for group in groups])
+    return bool((low[1:] - high[:-1] > same).all() or (low[:-1] - high[1:] > same).all())
+
+
+def _overlap(there: Floats, new: Floats, same: float) -> bool:
+    """Whether two sets of places, in order, cover the same part of a line, but for open space."""
+    both = ((there, new), (new, there))
+    return any(_inside(points, _covered(of), same) for of, points in both)
+
+
+def _covered(places: Floats) -> list[tuple[float, float]]:
+    """From and to, in mm, of stretches without a hole that is larger than some lost slices."""
+    steps = np.diff(places)
+    far = steps > _HOLE * np.median(steps) if len(steps) else np.zeros(0, dtype=bool)
+    cuts = 1 + np.flatnonzero(far)
+    return [(float(part[0]), float(part[-1])) for part in np.split(places, cuts)]
+
+
+def _inside(points: Floats, covered: Sequence[tuple[float, float]], same: float) -> bool:
+    return any(bool(((points >= a - same) & (points <= b + same)).any()) for a, b in covered)
+
+
+def _sensible(parts: Sequence[Rows], rows: Rows, where: Floats, same: float) -> bool:
+    """Whether slices are better off apart."""
+    if 2 * len(parts) > len(rows):
+        return False
+    apart = [where[part] for part in parts]
+    bad, pairs = _irregular(apart, same)
+    few = bad <= _IRREGULAR * pairs or _filled(apart, same) >= _FILLED
+    if _repeats(where[rows], same):
+        return few
+    smallest = min(map(len, parts))
+    return (smallest >= 2 and bad <= _irregular([where[rows]], same)[0]) or (smallest > 2 and few)
+
+
+def _irregular(parts: Sequence[Floats], same: float) -> tuple[int, int]:
+    """How many steps differ from the one before, or from those of other parts; and of how many."""
+    steps = [d[d > same] for part in parts for d in (np.diff(part),)]
+    bad = sum(_differing(one[1:], one[:-1]) for one in steps)
+    typical = np.array([np.median(one) for one in steps if len(one)])
+    if len(typical):
+        bad += _differing(typical, np.median(typical))
+    return bad, sum(max(len(one) - 1, 0) for one in steps) + len(typical) - 1
+
+
+def _filled(parts: Sequence[Floats], same: float) -> float:
+    """The share of places of an even grid that the emptiest part has; 0 if it lies on no grid."""
+    steps = [d[d > same] for part in parts for d in (np.diff(part),)]
+    every = np.concatenate(steps)
+    if not len(every):
+        return 0.0
+    times = every / np.median(every)
+    if (np.abs(times - np.rint(times)) > NON_UNIFORM).any():
+        return 0.0
+    return min((len(one) + 1) / (one.sum() / np.median(every) + 1) for one in steps)
+
+
+def _differing(a: Floats, b: Floats | np.floating) -> int:
+    return int((np.abs(a - b) > NON_UNIFORM * np.minimum(a, b)).sum())
+
+
+def _repeats(places: Floats, same: float) -> bool:
+    """Whether places, in order, show one several times."""
+    return bool((np.diff(places) <= same).any())
+
+
+def _turns(
+    slices: Sequence[Slice], where: Floats, rows: Rows, same: float
+) -> tuple[list[Rows], bool]:
+    """The first, second, … slice of each place; and whether that is certain to be one pass each."""
+    places = np.split(rows, 1 + np.flatnonzero(np.diff(where[rows]) > same))
+    turns: list[list[int]] = [[] for _ in range(max(map(len, places)))]
+    ordered = True
+    for place in places:
+        keys = [(*_time_of(slices[n]), n) for n in place.tolist()]
+        ordered &= len({key[:-1] for key in keys}) == len(keys)
+        for turn, key in zip(
+            turns, sorted(keys, key=lambda k: (k[:-1], slices[k[-1]].file)), strict=False
+        ):
+            turn.append(key[-1])
+    even = len({len(place) for place in places}) == 1
+    return [np.array(turn) for turn in turns], ordered and even
+
+
+def _time_of(one: Slice) -> tuple[float, ...]:
+    values = (one.phase, one.acquisition, one.instance, one.time)
+    return tuple(np.inf if value is None else value for value in values)
+
+
+def _doubts(rows: Rows, slices: Sequence[Slice], where: Floats, same: float) -> set[str]:
+    """Whether slices that were left together look as if they were of several passes."""
+    if len(rows) < 2 * _SHREDS:
+        return set()
+    steps = np.diff(where[rows])
+    if _SHREDS * _differing(steps[1:], steps[:-1]) > 2 * len(rows):  # two for each stretch
+        return {"ambiguous-passes"}
+    for name in _LABELS[:_SAID]:
+        label = _values([name(one) for one in slices])
+        if label is None:
+            continue
+        sizes = sorted(len(part) for part in chained(rows, where, label, same))
+        if 2 * len(sizes) <= len(rows) and len(sizes) > 1 and sizes[-2] > 2:
+            return {"ambiguous-passes"}
+    return set()
