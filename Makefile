@@ -16,6 +16,7 @@ check: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	PYTHONPATH=.:plugins:cli $(BIN)/lint-imports
 
 docs: $(VENV)/.ready
 	$(BIN)/python docs/generate.py

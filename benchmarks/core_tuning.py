@@ -123,8 +123,8 @@ def mitbih(runs: Path, data: Path, out: Path, epochs: dict[float, int]) -> None:
     from medcl.archive.index import Index
     from medcl.audit.compare import read
     from medcl.finetune.finetune import finetune, opened
-    from medcl.finetune.scoring import measure
     from medcl.metrics.bootstrap import bootstrap
+    from medcl.metrics.measures import measure
     from medcl.run import Run
 
     index = Index.open(data)

@@ -20,7 +20,7 @@ import torch
 from medcl.engine import optim
 from medcl.engine.data import Batches, select
 from medcl.engine.pretrain import build, pretrain
-from medcl.methods.contract import State
+from medcl.methods.contract import State, after_step
 from medcl.run import load_samples
 
 STEPS = 1500
@@ -50,7 +50,7 @@ def main() -> None:
             loss.backward()
             optimizer.step()
             scheduler.step()
-            module.method.after_step(state)
+            after_step(module.method, state)
         bare = (time.perf_counter() - start) / STEPS * 1000
     print(f"medcl {ours:.2f} ms/step, bare loop {bare:.2f} ms/step: {ours / bare:.2f}×")
 

@@ -138,7 +138,7 @@ def ecg(run: Path, out: Path, draws: int, people: int, steps: int) -> None:
     from medcl.finetune.fold_training import Work
     from medcl.finetune.folds import of_run
     from medcl.finetune.study import labelled, study
-    from medcl.labels import target as truths
+    from medcl.labels import target as targets
     from medcl.run import Run, load_samples
 
     opened = Run.open(run)
@@ -147,7 +147,7 @@ def ecg(run: Path, out: Path, draws: int, people: int, steps: int) -> None:
     patients, side = np.asarray(samples.patients), opened.split()
     found: dict[str, list[list[float]]] = {name: [] for name in TUNED}
     for draw in range(draws):
-        whole = truths.truth(samples, opened.recipe.finetune, task)
+        whole = targets.finetune_target(samples, opened.recipe.finetune, task)
         kept = _drawn(
             patients, whole.y, sorted(p for p in side if side[p] == "train"), people, draw
         )

@@ -103,7 +103,7 @@ def demo(
         with clock("probe", "is the same place found again? No labels are needed"):
             result = places(run)
     else:
-        with clock("probe", "frozen features against a random encoder and hand-made features"):
+        with clock("probe", "frozen features against a random encoder and hand-crafted features"):
             result = probe([run], command=f"medcl probe {run.path}")
     with clock("report", "one HTML page"):
         page = write(Run.open(run.path), out / "report.html")

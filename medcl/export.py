@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-import medcl
+from medcl import version
 from medcl.errors import MedclError, UsageError
 from medcl.io.atomic import new_folder
 from medcl.private import without_paths
@@ -190,7 +190,7 @@ def _facts(run: Run, to: Format, shape: tuple[int, ...], width: int) -> dict[str
                 "built again: export it --to onnx or torchscript, which need none."
             )
     return {
-        "medcl": medcl.__version__,
+        "medcl": version.__version__,
         "recipe": recipe.name,
         "plugin": recipe.plugin,
         "encoder": encoder,
@@ -358,7 +358,7 @@ works in other hospitals, devices or groups of people than those it was trained 
 
 _USE = {
     "safetensors": """```python
-import medcl
+from medcl import version
 
 encoder = medcl.load_encoder("this/folder")
 embeddings = encoder(x)

@@ -15,13 +15,16 @@ part can be set in the recipe section of the same name (see `medcl.registry.chec
 from __future__ import annotations
 
 import math
+import os
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from medcl.errors import UsageError
+from medcl.errors import MedclError, UsageError
 from medcl.registry import Lazy, did_you_mean
 
 if TYPE_CHECKING:
@@ -115,7 +118,12 @@ class Samples:
 
     All sequences have one entry per sample. ``read`` takes an array of sample positions and returns
     a whole batch, ``{"x": (B, ...), ...}``; it must be picklable (a module-level function, or a
-    `functools.partial` of one).
+    `functools.partial` of one). It is all that a loader process is given, so let it hold arrays of
+    numbers, not a string for each sample.
+
+    Lists of strings are taken, and kept as `medcl.strings`: a million samples take some 10 MB. A
+    plugin that never makes the lists gives `medcl.strings.Formatted` ids and
+    `medcl.strings.Encoded` items and patients.
 
     Where ``places`` are given, a positive partner of a sample is the nearest one within ``reach``
     of another item of its group, or else of its own item; without them, any other of its patient.
@@ -129,6 +137,12 @@ class Samples:
             that are made of them, and must not identify a person.
         weights: (N,) above zero: how often pretraining draws a sample, against the others of its
             patient; None: all alike. What is seldom and unlike the rest teaches most.
+        where: sample positions (B,) → columns (B,) by name that say where in its item each sample
+            lies (``start`` in seconds), for predictions; picklable, as ``read`` is. None: unknown.
+        instances: of bags, the keys of a batch with an entry for each instance, not for each bag.
+
+    Raises:
+        MedclError: if a sequence has not one entry per sample, or holds what is no string.
     """
 
     ids: Sequence[str]
@@ -142,9 +156,70 @@ class Samples:
     unit: str = ""
     facts: Mapping[str, Mapping[str, Scalar]] = field(default_factory=dict)
     weights: np.ndarray | None = None
+    where: Callable[[np.ndarray], Mapping[str, np.ndarray]] | None = None
+    instances: tuple[str, ...] = ("x", "coords")
+
+    def __post_init__(self) -> None:
+        from medcl.strings import encoded, strings
+
+        object.__setattr__(self, "ids", strings(self.ids))
+        for name in ("items", "patients", "groups"):
+            if (values := getattr(self, name)) is not None:
+                object.__setattr__(self, name, encoded(values))
+        columns = {f"labels['{name}']": values for name, values in self.labels.items()}
+        for name in ("items", "patients", "groups", "places"):
+            columns[name] = getattr(self, name)
+        for name, values in columns.items():
+            if values is not None and len(values) != len(self):
+                raise MedclError(
+                    f"A plugin's samples have {len(self):,} ids, but {len(values):,} entries in "
+                    f"{name}: there must be one for each sample."
+                )
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def at(self, positions: np.ndarray) -> Samples:
+        """The samples at ``positions`` (M,), integers, in that order, with all that they carry."""
+        import numpy as np
+
+        from medcl.strings import distinct, encoded, smallest, strings
+
+        where = np.asarray(positions)
+        if where.dtype.kind not in "iu" and where.size:
+            raise TypeError(f"positions are integers, not {where.dtype}: take np.flatnonzero")
+        where = where.astype(np.int64)
+        if (where < 0).any():
+            raise IndexError("positions of samples count from 0")
+        items = encoded(self.items).at(where)
+        kept = self.facts.keys() & distinct(items) if self.facts else set()
+        return Samples(
+            ids=strings(self.ids).at(where),
+            items=items,
+            patients=encoded(self.patients).at(where),
+            read=partial(_read_at, self.read, smallest(where)),
+            labels={name: np.asarray(values)[where] for name, values in self.labels.items()},
+            groups=None if self.groups is None else encoded(self.groups).at(where),
+            places=None if self.places is None else self.places[where],
+            reach=self.reach,
+            unit=self.unit,
+            facts={item: facts for item, facts in self.facts.items() if item in kept},
+            weights=None if self.weights is None else np.asarray(self.weights)[where],
+            where=None if self.where is None else partial(_where_at, self.where, smallest(where)),
+            instances=self.instances,
+        )
+
+
+def _read_at(
+    read: Callable[[np.ndarray], dict[str, np.ndarray]], where: np.ndarray, positions: np.ndarray
+) -> dict[str, np.ndarray]:
+    return read(where[positions].astype("int64"))
+
+
+def _where_at(
+    where: Callable[[np.ndarray], Mapping[str, np.ndarray]], at: np.ndarray, positions: np.ndarray
+) -> Mapping[str, np.ndarray]:
+    return where(at[positions].astype("int64"))
 
 
 class Stream(Protocol):
@@ -201,12 +276,12 @@ class Plugin:
         methods: methods that only make sense here, beside those of `medcl.methods`.
         classifiers: name → ``(example, outputs, *, ...)`` → what is trained with labels, beside
             those of `medcl.finetune`: see `medcl.classifiers.contract.Classifier`.
-        baselines: name → ``(batch) -> (B, F)`` hand-made features to beat, as arrays; ``batch`` is
-            what `Samples.read` returned.
+        baselines: name → ``(batch) -> (B, F)`` hand-crafted features to beat, as arrays; ``batch``
+            is what `Samples.read` returned.
         pictures: ``(arrays of an item)`` → (places (N,), pictures (N, S, S) uint8) of its parts, by
             which curation finds near-duplicates; ``dataset`` finds the places in a column ``keep``.
-        where: ``(sample ids, *, prepare, dataset)`` → columns (N,) that say where in its item each
-            sample lies, by name (``start`` in seconds), for predictions; the recipe's sections.
+        where: of a plugin whose samples have no `Samples.where`: ``(sample ids, *, prepare,
+            dataset)`` → such columns (N,). ``prepare`` and ``dataset`` are the recipe's sections.
         stream: ``(names, fs, *, prepare, dataset, reader)`` → `Stream`: windows of a signal that is
             still being recorded, for ``medcl predict --follow``. ``names`` are all that a header
             has: which are channels, the plugin knows; ``reader`` as in ``prepare``, or empty.
@@ -215,7 +290,8 @@ class Plugin:
         explain: ``(files, coords (I, 2), tile, scores, out)`` → the files written: draws what each
             instance of an item counted for into the folder ``out``. ``files`` are the item's own,
             absolute; ``tile`` is the side of an instance in the unit of ``coords``, None where
-            that is not known; ``scores`` (I,) are in 0 … 1.
+            that is not known; ``scores`` (I,) are in 0 … 1. If it takes a keyword ``unit``, it is
+            given that of the coordinates, from `Samples.facts`.
         preview: ``(x (B, ...), views) -> matplotlib Figure`` for the report; if it takes a keyword
             ``encoder``, it is given the trained one, or None.
         recipes: a folder of further recipes, if they are not in medcl's own ``configs``.
@@ -223,6 +299,7 @@ class Plugin:
             then makes them anew.
         sample: a folder with a small real archive, for ``medcl demo``.
         demo: the recipe that ``medcl demo`` runs on the sample.
+        item: what an item is called, in the singular: "slide".
     """
 
     name: str
@@ -249,6 +326,7 @@ class Plugin:
     preparation: int = 1
     sample: Path | None = None
     demo: str | None = None
+    item: str = "item"
 
 
 @dataclass(frozen=True)
@@ -276,7 +354,24 @@ def _load(entry: EntryPoint) -> Plugin | Broken:
 
 
 def discover() -> dict[str, Plugin | Broken]:
-    """All announced plugins by name; one that fails to load does not take the others down."""
+    """All announced plugins by name; one that fails to load does not take the others down.
+
+    The distributions on the path are read again only where a folder on it has changed since.
+    """
+    return dict(_discovered(tuple(sys.path), tuple(_changed(folder) for folder in sys.path)))
+
+
+def _changed(folder: str) -> int:
+    """When something was last added to a folder or taken out of it; 0 where there is none."""
+    try:
+        return os.stat(folder or ".").st_mtime_ns
+    except OSError:
+        return 0
+
+
+@lru_cache(maxsize=1)
+def _discovered(path: tuple[str, ...], changed: tuple[int, ...]) -> Mapping[str, Plugin | Broken]:
+    """`discover` of this path; ``changed`` is part of the cache's key."""
     found: dict[str, Plugin | Broken] = {}
     for entry in sorted(entry_points(group=GROUP), key=lambda e: (e.name, e.value)):
         if entry.name in found:

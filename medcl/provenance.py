@@ -7,7 +7,7 @@ import platform
 import subprocess
 from pathlib import Path
 
-import medcl
+from medcl import version
 from medcl.plugin import GROUP
 
 PACKAGES = ("torch", "lightning", "numpy", "scikit-learn")
@@ -16,7 +16,7 @@ PACKAGES = ("torch", "lightning", "numpy", "scikit-learn")
 def versions(plugin: str) -> dict[str, str]:
     """What this ran with."""
     found = {
-        "medcl": medcl.__version__,
+        "medcl": version.__version__,
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in PACKAGES},
     }
@@ -28,7 +28,7 @@ def versions(plugin: str) -> dict[str, str]:
 
 def commit() -> str | None:
     """The commit of the checkout that this code lies in; None if installed from a wheel."""
-    git = ["git", "-C", str(Path(medcl.__file__).parent)]
+    git = ["git", "-C", str(Path(version.__file__).parent)]
     tracked = [*git, "ls-files", "--error-unmatch", "__init__.py"]  # not somebody else's checkout
     describe = [*git, "describe", "--always", "--dirty", "--abbrev=12"]
     try:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 from medcl import plugin as plugins
 from medcl import recipe as recipes
@@ -22,6 +23,10 @@ from medcl.run import Run
 sys.path.insert(0, str(Path(__file__).parent / "toy_plugin"))
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the suite runs one process per core
+
+# On a slow or busy machine an example may take long, and nothing is wrong: no deadlines.
+settings.register_profile("medcl", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("medcl")
 
 # Processes of tests are forked from one that has loaded these: they take longer than the tests.
 multiprocessing.set_forkserver_preload(["medcl.engine.pretrain", "sklearn.datasets"])

@@ -7,7 +7,7 @@ by their number of ectopic beats in turn. An encoder is pretrained without label
 `mitbih`) on each half, and the same linear classifier is fitted on its features and interval
 ratios: on the half that it was pretrained on ("seen"), on the other ("others"), and on both.
 Figures are of the mean of the probabilities of a fold's two classifiers on people whom nobody saw.
-Hand-made features and the random encoder go through the same halves.
+Hand-crafted features and the random encoder go through the same halves.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from numpy.typing import NDArray
 from medcl.archive.index import Index, build
 from medcl.archive.splits import split
 from medcl.embeddings import linear
-from medcl.embeddings.embeddings import embed, features, take
-from medcl.labels.probe_target import Target, target
-from medcl.metrics import metrics
+from medcl.embeddings.embeddings import embed, features
+from medcl.labels.target import Target, target
 from medcl.metrics.bootstrap import bootstrap
+from medcl.metrics.measures import measure
 from medcl.run import build_encoder, load_samples
-from medcl_biosignals.baselines import handmade
+from medcl_biosignals.baselines import handcrafted
 from medcl_biosignals.plugin import plugin
 
 FOLDS, TASK = 5, "aami-nsv"
@@ -76,7 +76,7 @@ def main() -> None:
     samples = load_samples(recipe, first, task=TASK)
     truth = target(plugin.tasks[TASK], samples)
     known = np.flatnonzero(truth.known)
-    samples, truth = take(samples, known), truth.at(known)
+    samples, truth = samples.at(known), truth.at(known)
     patients = np.asarray(samples.patients)
 
     sides = []
@@ -95,7 +95,7 @@ def main() -> None:
     rr = np.concatenate([samples.read(at)["rr"] for at in every])
     untrained = embed(build_encoder(recipe, recipe.seed), samples, label="random").x
     fixed: dict[str, tuple[Floats, ...]] = {
-        "hand-made": (features(handmade, samples, label="hand-made"),),
+        "hand-crafted": (features(handcrafted, samples, label="hand-crafted"),),
         "random + RR": (untrained, rr),
     }
     found: dict[tuple[str, str], list[Floats]] = {}
@@ -124,7 +124,7 @@ def main() -> None:
     judged = np.concatenate(tested)
     y, people = truth.y[judged], patients[judged]
     resampled = {
-        key: bootstrap(partial(metrics.measure, truth.kind, y, np.concatenate(scores)), people)
+        key: bootstrap(partial(measure, truth.kind, y, np.concatenate(scores)), people)
         for key, scores in found.items()
     }
     print("| features | classifier fitted on | macro F1 | macro AUROC |\n|---|---|---|---|")
@@ -134,11 +134,11 @@ def main() -> None:
     print("\n| paired | macro F1 | macro AUROC |\n|---|---|---|")
     for (name, side), base in (
         (("simclr + RR", "others"), ("simclr + RR", "seen")),
-        (("simclr + RR", "others"), ("hand-made", HALF)),
-        (("simclr + RR", "seen"), ("hand-made", HALF)),
+        (("simclr + RR", "others"), ("hand-crafted", HALF)),
+        (("simclr + RR", "seen"), ("hand-crafted", HALF)),
         (("simclr + RR", "others"), ("random + RR", HALF)),
-        (("simclr + RR", "others"), ("hand-made", BOTH)),
-        (("simclr + RR", BOTH), ("hand-made", BOTH)),
+        (("simclr + RR", "others"), ("hand-crafted", BOTH)),
+        (("simclr + RR", BOTH), ("hand-crafted", BOTH)),
     ):
         pair = (resampled[name, side].minus(resampled[base], m) for m in ("f1", "auroc"))
         cells = " | ".join(cell(i, "+") for i in pair)

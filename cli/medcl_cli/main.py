@@ -45,7 +45,7 @@ app = typer.Typer(
 # In the order in which they are used.
 app.command()(demo.demo)
 app.command()(doctor.doctor)
-app.command()(plugins.plugins)
+app.add_typer(plugins.app, name="plugins")
 app.command()(recipes.recipes)
 app.command()(index.index)
 app.command()(curate.curate)

@@ -1,0 +1,1 @@
+"""Index, store, splits, pseudonyms: an archive as tables without identifiers."""

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Collection, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import polars as pl
-
+from medcl.archive import labtable
+from medcl.archive.labtable import LabTable, cleaned, spellings
 from medcl.errors import UsageError
 from medcl.plugin import NO_PATIENT, Record, Reject
-
-_TEXT = ("key", "patient", "site")
 
 
 @dataclass
@@ -27,24 +26,48 @@ class Assignment:
 
     Attributes:
         pattern: searched in the record key; group ``patient``, optionally ``site``.
-        rows: table key → its other columns.
-        columns: the table's columns, without the key.
+        tables: as read; their rows are laid out by `settle`.
+        key_given: whether the column of keys was named by the user.
+        rows: table key → ``patient`` and ``site``, where a table has them, and label columns.
+        columns: the names of these columns.
+        spelled: other ways to write a key → the keys, see `by_spelling`.
+        notes: what was decided that a reader could not guess.
     """
 
     pattern: re.Pattern[str] | None = None
+    tables: tuple[LabTable, ...] = ()
+    key_given: bool = False
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)
     columns: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     table_hash: str | None = None
     used: set[str] = field(default_factory=set)
+    spelled: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def unused(self) -> int:
         """Rows of the table that no record asked for so far."""
         return len(self.rows) - len(self.used)
 
+    def settle(self, known: Set[str]) -> None:
+        """Lay out the tables' rows by item, now that every way to name an item is known.
+
+        Raises:
+            UsageError: for a table whose items nothing tells, a repeated key, or two tables that
+                both tell the patient of an item.
+        """
+        if not self.tables:
+            return
+        tables = [labtable.settled(t, known, given=self.key_given) for t in self.tables]
+        self.rows, self.columns = joined(tables)
+        self.notes = tuple(note for table in tables for note in table.notes)
+        self.spelled = by_spelling(self.rows, known)
+
     def apply(self, records: list[Record]) -> list[Record | Reject]:
         """Each record with what is known of it, or the reason why it cannot be used."""
-        fits = Counter(row for file in {_file(r) for r in records} for row in self._row(file))
+        files = {_file(record) for record in records}
+        self.settle({name for file in files for name in _names(file)})
+        fits = Counter(row for file in files for row in self._row(file))
         return [self._apply(record, fits) for record in records]
 
     def _apply(self, record: Record, fits: Counter[str]) -> Record | Reject:
@@ -85,9 +108,9 @@ class Assignment:
 
     def _row(self, file: str) -> list[str]:
         """The table's key for a file: its path, the path without suffix, its name, its stem."""
-        path = PurePosixPath(file)
-        names = (file, str(path.parent / path.stem), path.name, path.stem)
-        return [name for name in names if name in self.rows][:1]
+        names = _names(file)
+        exact = [name for name in names if name in self.rows]
+        return (exact or [row for name in names for row in self.spelled.get(name, ())])[:1]
 
 
 def _of(record: Record, patient: str) -> Record:
@@ -106,42 +129,141 @@ def _file(record: Record) -> str:
     return record.key if record.key in record.files else record.key.rpartition("#")[0] or record.key
 
 
-def load(patient_from: str | None = None, table: Path | None = None) -> Assignment:
-    """Read the pattern and the table.
+def _names(file: str) -> tuple[str, ...]:
+    """A file's path, the path without suffix, its name, its stem."""
+    path = PurePosixPath(file)
+    return file, str(path.parent / path.stem), path.name, path.stem
+
+
+def load(
+    patient_from: str | None = None,
+    table: Path | Sequence[Path] | None = None,
+    *,
+    key_column: str | None = None,
+    patient_column: str | None = None,
+) -> Assignment:
+    """Read the pattern and the tables.
 
     Args:
         patient_from: a regular expression with a group named ``patient``, optionally one ``site``.
-        table: CSV or Parquet with a column ``key``: the path in the archive, its name or stem, the
-            part of a file or the series, or else the patient whose items they all are. With any of
-            ``patient``, ``site``; every other column becomes a label and is not hashed.
+        table: CSV or Parquet with a column that names the items, such as ``key`` or ``slide_id``
+            (see `medcl.archive.labtable`): the path in the archive, its name or stem, the part of a
+            file or the series, or else the patient whose items they all are. With any of patient
+            and site; every other column becomes a label and is not hashed. Several tables are
+            joined: one without items by its patients.
+        key_column: the column that names the items, if it is called otherwise.
+        patient_column: the column that names the patients, if it is called otherwise.
 
     Raises:
-        UsageError: for a broken pattern, an unreadable table, one without ``key``, a repeated key,
-            or patients given by both.
+        UsageError: for a broken pattern, an unreadable table, or patients given by both.
     """
-    assignment = Assignment(pattern=_pattern(patient_from))
+    assignment = Assignment(pattern=_pattern(patient_from), key_given=key_column is not None)
     if table is None:
         return assignment
-    frame = _read(table)
-    if "key" not in frame.columns or len(frame.columns) < 2:
+    paths = [table] if isinstance(table, Path) else list(table)
+    assignment.tables = tuple(_of_several(paths, key_column, patient_column))
+    patients = any(t.patient is not None and t.patient != t.key for t in assignment.tables)
+    if patient_from is not None and patients:
         raise UsageError(
-            f"The table {table} needs a column 'key' (the path in the archive) and one more; "
-            f"it has: {', '.join(frame.columns)}."
+            f"Patients are given twice: by --patient-from and by {paths[0]}. Leave one of them out."
         )
-    if patient_from is not None and "patient" in frame.columns:
-        raise UsageError(
-            f"Patients are given twice: by --patient-from and by {table}. Leave one of them out."
-        )
-    for row in frame.iter_rows(named=True):
-        key = (row.pop("key") or "").strip().replace("\\", "/").removeprefix("./")
-        if key in assignment.rows or not key:
-            problem = "a key twice" if key else "a row without a key"
-            line = len(assignment.rows) + 1
-            raise UsageError(f"The table {table} has {problem} (row {line}). Give each item once.")
-        assignment.rows[key] = row
-    assignment.columns = tuple(name for name in frame.columns if name != "key")
-    assignment.table_hash = hashlib.sha256(table.read_bytes()).hexdigest()
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
+    assignment.table_hash = digests[0] if len(digests) == 1 else "+".join(digests)
     return assignment
+
+
+def _of_several(paths: Sequence[Path], key: str | None, patient: str | None) -> list[LabTable]:
+    """The tables; of several, a named column is that of those which have it."""
+    if len(paths) == 1:
+        return [labtable.read(paths[0], key=key, patient=patient)]
+    plain = [labtable.read(path) for path in paths]
+    for asked in (key, patient):
+        if asked is not None and not any(asked in table.frame.columns for table in plain):
+            raise UsageError(f"None of the tables has a column '{asked}'.")
+    return [
+        labtable.read(
+            path,
+            key=key if key in table.frame.columns else None,
+            patient=patient if patient in table.frame.columns else None,
+        )
+        for path, table in zip(paths, plain, strict=True)
+    ]
+
+
+def joined(tables: Sequence[LabTable]) -> tuple[dict[str, dict[str, Any]], tuple[str, ...]]:
+    """Rows by key, of all tables, and their columns.
+
+    A table that names patients and no items says of each item what it says of its patient, where
+    another table tells whose it is; where none does, its keys are the patients.
+
+    Raises:
+        UsageError: for a table whose items nothing tells, or a key that comes twice.
+    """
+    rows: dict[str, dict[str, Any]] = {}
+    columns: list[str] = []
+    of_items = [table for table in tables if table.key is not None]
+    for table in of_items:
+        columns += _columns(table)
+        for key, row in _rows(table, str(table.key)).items():
+            rows[key] = rows.get(key, {}) | row
+    for table in tables:
+        if table.key is not None:
+            continue
+        if table.patient is None or not table.labels:
+            raise UsageError(
+                f"The table {table.name} needs a column 'key' (the path in the archive), or one "
+                f"called slide_id, filename or the like; it has: {', '.join(table.frame.columns)}. "
+                "Say which: --key-column NAME."
+            )
+        of_patient = _rows(table, table.patient)
+        if any(other.patient is not None for other in of_items):
+            for row in rows.values():
+                row |= {**of_patient.get(cleaned(row.get("patient")), {}), **row}
+        else:
+            rows |= of_patient
+        columns += [name for name in _columns(table) if name != "patient"]
+    return rows, tuple(dict.fromkeys(columns))
+
+
+def _columns(table: LabTable) -> list[str]:
+    roles = {"patient": table.patient, "site": table.site}
+    return [role for role, column in roles.items() if column is not None] + [*table.labels]
+
+
+def _rows(table: LabTable, column: str) -> dict[str, dict[str, Any]]:
+    """A table's rows by one of its columns; a row that says the same again is one."""
+    roles = {"patient": table.patient, "site": table.site}
+    held: dict[str, list[Any]] = {
+        role: table.text[name]
+        for role, name in roles.items()
+        if name is not None and name != column
+    }
+    held |= {name: table.frame[name].to_list() for name in table.labels}
+    found: dict[str, dict[str, Any]] = {}
+    for n, raw in enumerate(table.text[column]):
+        key, row = cleaned(raw), {name: values[n] for name, values in held.items()}
+        if not key or found.get(key, row) != row:
+            problem = "a key twice" if key else "a row without a key"
+            raise UsageError(
+                f"The table {table.name} has {problem} (row {n + 1}). Give each item once."
+            )
+        found[key] = row
+    return found
+
+
+def by_spelling(rows: Collection[str], known: Set[str]) -> dict[str, list[str]]:
+    """A row's key without its suffix or folder → the rows' keys.
+
+    Suffixes differ where features are made of slides (``a.svs``, ``a.h5``). Folders count, unless
+    no row's folder is one of this archive: then the table was written where the files lay before.
+    """
+    held: defaultdict[str, list[str]] = defaultdict(list)
+    here = any("/" in key and known & set(spellings(key, folder=True)) for key in rows)
+    for key in rows:
+        for name in spellings(key, folder=here):
+            if name != key:
+                held[name].append(key)
+    return {name: keys for name, keys in held.items() if len(keys) == 1}
 
 
 def _pattern(patient_from: str | None) -> re.Pattern[str] | None:
@@ -157,23 +279,3 @@ def _pattern(patient_from: str | None) -> re.Pattern[str] | None:
             r"'^(?P<site>[^/]+)/(?P<patient>[^/]+)/'."
         )
     return pattern
-
-
-def _read(table: Path) -> pl.DataFrame:
-    """The table: identifiers as text (007 stays 007), labels as text, numbers or flags."""
-    try:
-        if table.suffix.lower() in (".parquet", ".pq"):
-            frame = pl.read_parquet(table)
-        else:
-            names = pl.read_csv(table, n_rows=0).columns
-            text = {name: pl.String for name in _TEXT if name in names}
-            frame = pl.read_csv(table, schema_overrides=text, infer_schema_length=None)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        first = str(error).splitlines()[0]
-        raise UsageError(f"The table {table} cannot be read as CSV or Parquet: {first}") from None
-    as_text = [
-        pl.col(name).cast(pl.String)
-        for name, kind in frame.schema.items()
-        if name in _TEXT or not (kind.is_numeric() or kind == pl.Boolean)
-    ]
-    return frame.with_columns(as_text)

@@ -9,7 +9,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-import medcl
+from medcl import version
 from medcl.archive import pseudonym
 from medcl.archive.pseudonym import Pseudonyms
 from medcl.errors import UsageError
@@ -141,7 +141,7 @@ def made_by(plugin: Plugin) -> dict[str, Any]:
     ]
     return {
         "format": FORMAT,
-        "medcl": medcl.__version__,
+        "medcl": version.__version__,
         "plugin": plugin.name,
         "plugin_version": versions[0] if versions else None,
         "contract": plugin.contract,

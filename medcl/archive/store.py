@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os
+import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache, partial
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from medcl.archive.entries import Store, canonical, entry_key
+from medcl.archive import refused
+from medcl.archive.entries import State, Store, canonical, entry_keys
 from medcl.archive.index import Index
 from medcl.archive.scanning import READER, public
+from medcl.archive.stored import StoredArrays
 from medcl.archive.tables import REJECTS
 from medcl.errors import MedclError, UsageError
-from medcl.io.atomic import write_text
 from medcl.io.failure import Failure
 from medcl.io.pmap import Engine, pmap
 from medcl.plugin import FileStat, Plugin, Unit, file_of
@@ -25,53 +30,19 @@ from medcl.registry import Lazy, checked, resolve
 
 __all__ = ["Prepared", "Store", "StoredArrays", "prepare"]
 
-_MAPPED_AT_ONCE = 256  # items; each array is one memory map, and a process may have 65,530
-
-
-class StoredArrays:
-    """Item id → its memory-mapped arrays (`medcl.plugin.Arrays`). Picklable; keeps few open."""
-
-    def __init__(self, store: Path, keys: Mapping[str, str], index: Path | None = None) -> None:
-        """``index`` is where `files` looks them up; without it there are none to be had."""
-        self._store, self._keys, self._path = store, dict(keys), index
-        self._open = lru_cache(maxsize=_MAPPED_AT_ONCE)(Store(store).arrays)
-
-    def __call__(self, item_id: str) -> Mapping[str, np.ndarray]:
-        """The arrays of an item.
-
-        Raises:
-            MedclError: if the item was not prepared, or its entry is damaged.
-        """
-        if item_id not in self._keys:
-            raise MedclError(f"The item '{item_id}' is not among the prepared ones.")
-        return self._open(self._keys[item_id])
-
-    def files(self, item_id: str) -> tuple[Path, ...]:
-        """The item's own files, absolute. Only here is the index's private table read.
-
-        Raises:
-            MedclError: if the index, or its private folder, is not there.
-        """
-        index = self._index
-        return tuple(index.archive / file for file in index.files(item_id))
-
-    @cached_property
-    def _index(self) -> Index:
-        if self._path is None:
-            raise MedclError("These arrays came without an index, so their files are unknown.")
-        return Index.open(self._path)
-
-    def __reduce__(self) -> tuple[type[StoredArrays], tuple[Path, dict[str, str], Path | None]]:
-        return StoredArrays, (self._store, self._keys, self._path)
-
 
 @dataclass(frozen=True)
 class Prepared:
-    """The items that can be used, a way to their arrays, and the others with their reasons."""
+    """The items that can be used, a way to their arrays, and the others with their reasons.
+
+    Attributes:
+        anew: why entries that were there were prepared again → how many: "damaged", "other format".
+    """
 
     items: pl.DataFrame
     arrays: StoredArrays
     rejects: pl.DataFrame
+    anew: Mapping[State, int] = field(default_factory=dict)
 
     def left_out(self) -> str | None:
         """One line on the items that cannot be used, with the first reason; None if all can."""
@@ -116,7 +87,10 @@ def prepare(
     """Prepare every item of the index that the store lacks in this preparation.
 
     Killed and run again, it goes on where it was. An item that failed is not tried again until its
-    files or the settings change, or ``retry`` asks for it. Damaged entries are made anew.
+    files or the settings change, or ``retry`` asks for it. Entries that are damaged, or of another
+    format, are made anew, with a warning that counts them. Of an entry above 1 MiB the header is
+    checked here and the data where they are read, which is an error; it is then made anew next
+    time.
 
     Args:
         index: the items; the arrays go to its ``store`` folder.
@@ -138,31 +112,45 @@ def prepare(
     store = Store(index.path / "store")
     items = index.items
     source = {READER: index.reader_mark} if index.reader else {}
-    keys = {
-        item: entry_key(fingerprint, plugin.name, settings | source, plugin.preparation)
-        for item, fingerprint in zip(items["id"], items["fingerprint"], strict=True)
-    }
+    ids = items["id"].to_list()
+    names = entry_keys(items["fingerprint"], plugin.name, settings | source, plugin.preparation)
+    keys = dict(zip(ids, names, strict=True))
+    reasons = refused.read(store.refused)
     rejected: dict[str, _Rejected] = {}
     missing: set[str] = set()
+    anew: Counter[State] = Counter()
     for item, key in keys.items():
-        known = None if retry else store.rejected(key)
-        if known is not None:
-            rejected[item] = _Rejected(*known)
-        elif not store.has(key):
+        state = store.state(key)
+        if state == "absent" and key in reasons and not retry:
+            rejected[item] = _Rejected(*reasons[key])
+        elif state != "whole":
             missing.add(item)
+            anew.update([state])
+    del anew["absent"]
+    if anew:
+        warnings.warn(_again(anew, store), stacklevel=2)
     if missing:
-        work = partial(_prepare_item, index.archive, store, plugin.name, plugin.prepare, settings)
+        about = {
+            "plugin": plugin.name,
+            "preparation": plugin.preparation,
+            "spec": canonical(settings),
+        }
+        work = partial(_prepare_item, index.archive, store, plugin.prepare, settings, about)
         jobs = list(_jobs(index, keys, missing))
-        for job, outcome in pmap(work, jobs, workers=workers, engine=engine, label="Preparing"):
-            failed = _as_reject(outcome)
-            if failed is not None:
-                rejected[job.item] = failed
-                _record(index, store, job.key, failed)
+        with store.used():
+            for job, outcome in pmap(work, jobs, workers=workers, engine=engine, label="Preparing"):
+                failed = _as_reject(outcome)
+                if failed is not None:
+                    rejected[job.item] = failed
+                    _record(index, store, job, failed)
+                elif job.key in reasons:
+                    refused.add(store.refused, job.key, None, "")
     return Prepared(
         items.filter(~pl.col("id").is_in(list(rejected))),
-        StoredArrays(
+        StoredArrays.of(
             store.path,
-            {item: key for item, key in keys.items() if item not in rejected},
+            [item for item in ids if item not in rejected],
+            [keys[item] for item in ids if item not in rejected],
             index.path,
         ),
         pl.DataFrame(
@@ -170,7 +158,14 @@ def prepare(
             schema=REJECTS,
             orient="row",
         ).sort("id"),
+        dict(anew),
     )
+
+
+def _again(anew: Mapping[State, int], store: Store) -> str:
+    said = {"damaged": "damaged", "other format": "of another version of medcl"}
+    parts = [f"{n:,} {'are' if n > 1 else 'is'} {said[state]}" for state, n in anew.items()]
+    return f"Of the prepared entries in {store.path} {' and '.join(parts)}: prepared anew."
 
 
 def _jobs(index: Index, keys: Mapping[str, str], missing: set[str]) -> Iterator[_Job]:
@@ -185,7 +180,12 @@ def _jobs(index: Index, keys: Mapping[str, str], missing: set[str]) -> Iterator[
 
 
 def _prepare_item(
-    root: Path, store: Store, plugin: str, target: Lazy, settings: dict[str, Any], job: _Job
+    root: Path,
+    store: Store,
+    target: Lazy,
+    settings: dict[str, Any],
+    about: Mapping[str, Any],
+    job: _Job,
 ) -> _Rejected | int:
     """In a worker: decode, hash the sources, store. Only a store that cannot be written raises."""
     unit, sources = Unit(job.item, job.files), _sources(job.files)
@@ -203,12 +203,7 @@ def _prepare_item(
         return _Rejected(code, public(failure.reason, root, unit), failure.detail)
     if _changed(root, sources):  # while it was read
         return _stale()
-    meta = {
-        "plugin": plugin,
-        "spec": canonical(settings),
-        "fingerprint": job.fingerprint,
-        "content": content,
-    }
+    meta = {**about, "fingerprint": job.fingerprint, "content": content}
     try:
         return store.put(job.key, arrays, meta)
     except MedclError as error:
@@ -262,10 +257,14 @@ def _as_reject(outcome: _Rejected | int | Failure) -> _Rejected | None:
     return outcome if isinstance(outcome, _Rejected) else None
 
 
-def _record(index: Index, store: Store, key: str, failed: _Rejected) -> None:
+def _record(index: Index, store: Store, job: _Job, failed: _Rejected) -> None:
     """Keep the reason beside the entries, the traceback in the private folder."""
     if failed.code == "changed":  # not a property of what was indexed
         return
-    store.reject(key, failed.code, failed.reason)
+    refused.add(store.refused, job.key, failed.code, failed.reason)
     if failed.detail:
-        write_text(index.path / "private" / "prepare" / f"{key}.txt", failed.detail)
+        line = json.dumps({"id": job.item, "key": job.key, "detail": failed.detail}) + "\n"
+        details = index.path / "private" / "prepare.jsonl"
+        descriptor = os.open(details, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "ab") as handle:
+            handle.write(line.encode())

@@ -1,0 +1,1 @@
+"""Whether a study can be trusted: leakage, subgroups, corruptions, comparisons."""

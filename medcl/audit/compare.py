@@ -18,14 +18,14 @@ import polars as pl
 from numpy.typing import NDArray
 
 from medcl.errors import UsageError
-from medcl.finetune.result import MEASURES, FinetuneResult
-from medcl.finetune.scoring import measure
+from medcl.finetune.result import FinetuneResult
 from medcl.io.reading import read_table
 from medcl.labels.activation import probabilities
-from medcl.labels.target import SURVIVAL, Truth
+from medcl.labels.target import SURVIVAL, Target
 from medcl.metrics.bootstrap import Interval, Resampled, bootstrap
 from medcl.metrics.delong import Compared, delong
-from medcl.metrics.table import show
+from medcl.metrics.measures import measure
+from medcl.metrics.table import NAMES, direction, show
 from medcl.probe.result import PRETRAINED, ProbeResult
 from medcl.registry import did_you_mean
 
@@ -42,7 +42,7 @@ class Predictions:
         ids: (N,) sample ids.
         patients: (N,) keyed hashes.
         truth: their labels.
-        chance: (N, C) probabilities, values or risks.
+        probability: (N, C) probabilities, values or risks.
         fold: (N,) of a survival study, the model that a risk is of: those of different models have
             no common scale, and are not ranked together. Else None.
     """
@@ -50,19 +50,19 @@ class Predictions:
     name: str
     ids: NDArray[np.str_]
     patients: NDArray[np.str_]
-    truth: Truth
-    chance: NDArray[np.float64]
+    truth: Target
+    probability: NDArray[np.float64]
     fold: NDArray[np.int64] | None = None
 
     def at(self, rows: NDArray[np.int64]) -> Predictions:
         """Of some samples."""
         fold = None if self.fold is None else self.fold[rows]
-        parts = self.ids[rows], self.patients[rows], self.truth.at(rows), self.chance[rows]
+        parts = self.ids[rows], self.patients[rows], self.truth.at(rows), self.probability[rows]
         return Predictions(self.name, *parts, fold)
 
     def resampled(self, resamples: int, seed: int) -> Resampled:
         """Every measure, on resamples of patients."""
-        of = partial(measure, self.truth, self.chance, fold=self.fold)
+        of = partial(measure, self.truth.kind, self.truth.y, self.probability, fold=self.fold)
         return bootstrap(of, self.patients, resamples=resamples, seed=seed)
 
 
@@ -106,7 +106,7 @@ class Comparison:
         """Column heads and rows: one row a measure."""
         rows = [
             [
-                MEASURES.get(name, name),
+                NAMES.get(name, name),
                 show(self.a_metrics[name]),
                 show(self.b_metrics[name]),
                 show(difference, signed=True),
@@ -121,9 +121,9 @@ class Comparison:
     def verdict(self) -> str:
         """In words; no interval that holds 0 is called a difference."""
         clear = [
-            f"{MEASURES.get(name, name)} {show(d, signed=True)}"
+            f"{NAMES.get(name, name)} {show(d, signed=True)}"
             for name, d in self.differences.items()
-            if d.low is not None and d.high is not None and (d.low > 0 or d.high < 0)
+            if direction(d, name) != "none"
         ]
         if not clear:
             return f"No measurable difference between {self.a} and {self.b} on these patients."
@@ -176,7 +176,7 @@ def compare(
         a_metrics={name: made[0].interval(name) for name in names},
         b_metrics={name: made[1].interval(name) for name in names},
         differences={name: made[0].minus(made[1], name) for name in names},
-        auroc_tests=_tests(truth, patients, one.chance, two.chance),
+        auroc_tests=_tests(truth, patients, one.probability, two.probability),
     )
 
 
@@ -204,8 +204,8 @@ def _of_study(folder: Path) -> Predictions:
         frame = frame.unique("id", keep="first", maintain_order=True)
     scores = [name for name in frame.columns if name.startswith("score.")]
     labels = [name for name in frame.columns if name.startswith("truth.")]
-    chance = probabilities(result.kind, frame.select(scores).to_numpy())
-    named = {f"p{n}": column for n, column in enumerate(chance.T)}
+    probability = probabilities(result.kind, frame.select(scores).to_numpy())
+    named = {f"p{n}": column for n, column in enumerate(probability.T)}
     mean = (
         frame.select("id", "patient", *labels)
         .with_columns(**{name: pl.Series(values) for name, values in named.items()})
@@ -220,7 +220,7 @@ def _of_study(folder: Path) -> Predictions:
         result.classifier,
         mean["id"].to_numpy(),
         mean["patient"].to_numpy(),
-        Truth(result.kind, tuple(result.classes), y),
+        Target(result.kind, tuple(result.classes), y),
         mean.select(list(named)).to_numpy(),
         (frame["repeat"].cast(int) * len(frame) + frame["fold"]).to_numpy() if survival else None,
     )
@@ -251,7 +251,7 @@ def _of_probe(folder: Path, representation: str, classifier: str) -> Predictions
         representation,
         frame["id"].to_numpy(),
         frame["patient"].to_numpy(),
-        Truth(result.kind, tuple(result.classes), y),
+        Target(result.kind, tuple(result.classes), y),
         frame.select(columns).to_numpy().astype(np.float64),
     )
 
@@ -262,7 +262,7 @@ def _renamed(predictions: Predictions, path: Path) -> Predictions:
 
 
 def _tests(
-    truth: Truth, patients: NDArray, a: NDArray[np.float64], b: NDArray[np.float64]
+    truth: Target, patients: NDArray, a: NDArray[np.float64], b: NDArray[np.float64]
 ) -> dict[str, Compared]:
     """One test a class; of two classes, of the second."""
     if truth.kind not in ("binary", "multiclass", "multilabel"):

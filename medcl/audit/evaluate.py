@@ -31,11 +31,12 @@ from medcl.audit.corruptions import CORRUPTIONS
 from medcl.audit.leakage import Audit, audit
 from medcl.audit.robustness import Attacked, Corrupted
 from medcl.audit.subgroups import FEW, MOST, Subgroup, subgroups
-from medcl.embeddings.embeddings import evenly, take, usable
+from medcl.embeddings.embeddings import evenly, usable
 from medcl.errors import UsageError
 from medcl.finetune.opened import Study
 from medcl.finetune.result import FinetuneResult
 from medcl.io.atomic import write_text
+from medcl.labels.table import Labels, nobody
 from medcl.metrics.table import show
 from medcl.plugin import Samples
 from medcl.registry import did_you_mean
@@ -144,11 +145,12 @@ def evaluate(
     samples = study.samples()
     ids = list(samples.ids)
     sides = [study.sides(fold, ids) for fold in study.folds]
-    found = audit(samples, *sides)
+    index = Index.open(study.data)
+    found = audit(samples, *sides, unknown=_unknown(study, index), item=study.plugin.item)
     predictions = comparing.read(path)
     groups = subgroups(
         predictions,
-        _columns(Index.open(study.data), samples, predictions.ids.tolist(), study, by),
+        _columns(index, samples, predictions.ids.tolist(), study, by),
         resamples=resamples,
         seed=study.recipe.seed,
     )
@@ -199,6 +201,13 @@ def evaluate(
     text = json.dumps(made.as_dict(), indent=1, ensure_ascii=False, default=float)
     write_text(path / FOLDER / FILE, text + "\n")
     return made
+
+
+def _unknown(study: Study, index: Index) -> int:
+    """Items of the study that were each taken for a patient of its own."""
+    if study.result.unknown_patients is not None:
+        return study.result.unknown_patients
+    return len(nobody(index, Labels()))  # a study of before this was written down
 
 
 def _columns(
@@ -258,4 +267,4 @@ def _judged(
         made = torch.cat([models[n].scores({"x": x[at.to(x.device)]}) for n, at in parts])
         return made[torch.cat([at for _, at in parts]).argsort().to(x.device)]
 
-    return take(samples, at), predictions.at(chosen), classify
+    return samples.at(at), predictions.at(chosen), classify

@@ -72,6 +72,8 @@ class Audit:
         train_patients, test_patients: whose.
         counts: leaks of each kind.
         leaks: some of them.
+        unknown: items whose patient nothing names; each was taken for a patient of its own.
+        item: what an item is called.
     """
 
     train: int
@@ -80,6 +82,8 @@ class Audit:
     test_patients: int
     counts: dict[What, int]
     leaks: list[Leak]
+    unknown: int = 0
+    item: str = "item"
 
     @property
     def passed(self) -> bool:
@@ -96,11 +100,20 @@ class Audit:
             f"{self.train:,} training samples of {self.train_patients:,} patients and "
             f"{self.test:,} test samples of {self.test_patients:,}"
         )
+        if self.passed and self.unknown:
+            return (
+                f"Patients are unknown: each {self.item} was taken for a patient of its own "
+                f"({self.unknown:,} of them), so that one patient may lie on both sides. No copy "
+                f"or near-copy does: {sides} were compared."
+            )
         if self.passed:
             return f"No leak: {sides} share no patient, copy or near-copy."
         names = {"patient": "patients", "copy": "copies", "near-copy": "near-copies"}
         parts = [f"{count:,} {names[what]}" for what, count in self.counts.items() if count]
-        return f"LEAK: {sides} share {' and '.join(parts)}."
+        text = f"LEAK: {sides} share {' and '.join(parts)}."
+        if self.unknown:
+            text += f" Patients are unknown: each {self.item} was taken for a patient of its own."
+        return text
 
 
 def audit(
@@ -108,6 +121,8 @@ def audit(
     *splits: Sequence[str] | NDArray,
     alike: float = ALIKE,
     batch_size: int = 256,
+    unknown: int = 0,
+    item: str = "item",
 ) -> Audit:
     """Look for leaks between the samples of "train" (or "validation") and those of "test".
 
@@ -117,6 +132,7 @@ def audit(
             "test", or "" for neither.
         alike: correlation from which two samples are near-copies.
         batch_size: samples read at once.
+        unknown, item: see `Audit`.
 
     Raises:
         UsageError: if a side is empty.
@@ -144,6 +160,8 @@ def audit(
         test_patients=len(set(patients[tested])),
         counts={what: len(leaks) for what, leaks in found.items()},
         leaks=[leak for leaks in found.values() for leak in list(leaks.values())[:SHOWN]],
+        unknown=unknown,
+        item=item,
     )
 
 

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from medcl.audit.attacks import Attack, attack
 from medcl.audit.corruptions import CORRUPTIONS, STRENGTHS, corrupt
-from medcl.finetune.scoring import measure
 from medcl.io.progress import track
 from medcl.labels.activation import probabilities
-from medcl.labels.target import Truth
+from medcl.labels.target import Target
 from medcl.metrics.bootstrap import Interval, bootstrap
+from medcl.metrics.measures import measure
 from medcl.metrics.metrics import Counted, Measures
 from medcl.plugin import Samples
 
@@ -56,7 +56,7 @@ class Attacked:
 def corruptions(
     classify: Classify,
     samples: Samples,
-    truth: Truth,
+    truth: Target,
     *,
     names: Sequence[str] = tuple(CORRUPTIONS),
     strengths: Sequence[int] = STRENGTHS,
@@ -94,8 +94,8 @@ def corruptions(
     found = []
     clean = None
     for (name, strength), listed in scores.items():
-        chance = probabilities(truth.kind, np.concatenate(listed))
-        of = partial(measure, truth, chance, fold=fold)
+        probability = probabilities(truth.kind, np.concatenate(listed))
+        of = partial(measure, truth.kind, truth.y, probability, fold=fold)
         made_of = bootstrap(of, patients, resamples=resamples, seed=seed)
         clean = clean or made_of
         keys = [key for key in made_of.values if not key.startswith("class_")]
@@ -107,7 +107,7 @@ def corruptions(
 def attacks(
     classify: Classify,
     samples: Samples,
-    truth: Truth,
+    truth: Target,
     *,
     epsilons: Sequence[float] = EPSILONS,
     batch_size: int = 64,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
+from medcl.classifiers.contract import Declares
 from medcl.classifiers.encoding import width
 from medcl.classifiers.full import Full
 from medcl.errors import UsageError
@@ -34,7 +35,7 @@ class Contrast(nn.Module):
         UsageError: for values or survival.
     """
 
-    learns_also = True
+    declares = Declares(auxiliary=True, head="whole.head")
 
     def __init__(
         self,
@@ -72,6 +73,3 @@ class Contrast(nn.Module):
     def rate(self, name: str) -> float:
         """The factor on the learning rate of a parameter, by its name."""
         return self.whole.rate(name.removeprefix("whole."))
-
-    def after_step(self, state: State) -> None:
-        """Nothing moves by itself."""

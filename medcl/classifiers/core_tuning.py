@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.distributions import Beta
 from torch.nn import functional as F
 
+from medcl.classifiers.contract import Declares
 from medcl.classifiers.encoding import width
 from medcl.classifiers.full import Full
 from medcl.classifiers.losses import soft
@@ -39,6 +40,8 @@ class CoreTuning(nn.Module):
     Raises:
         UsageError: for another kind of problem.
     """
+
+    declares = Declares(head="whole.head")
 
     def __init__(
         self,
@@ -102,6 +105,3 @@ class CoreTuning(nn.Module):
     def rate(self, name: str) -> float:
         """The factor on the learning rate of a parameter, by its name."""
         return self.whole.rate(name.removeprefix("whole."))
-
-    def after_step(self, state: State) -> None:
-        """Nothing moves by itself."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from medcl.classifiers.auxiliary import Heads
+from medcl.classifiers.contract import Declares
 from medcl.classifiers.encoding import rates, width
 from medcl.classifiers.losses import supervised
 from medcl.labels.outputs import Outputs
@@ -28,7 +29,7 @@ class Full(nn.Module):
         dropout: of features, before the head.
     """
 
-    learns_also = True
+    declares = Declares(auxiliary=True, head="head")
 
     def __init__(
         self,
@@ -67,6 +68,3 @@ class Full(nn.Module):
     def rate(self, name: str) -> float:
         """The factor on the learning rate of a parameter, by its name."""
         return self._rates.get(name.removeprefix("encoder."), 1.0)
-
-    def after_step(self, state: State) -> None:
-        """Nothing moves by itself."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from medcl.classifiers.contract import Declares
 from medcl.classifiers.encoding import width
 from medcl.classifiers.losses import supervised
 from medcl.labels.outputs import Outputs
@@ -24,6 +25,8 @@ class Linear(nn.Module):
         outputs: what is to be predicted.
         dropout: of features.
     """
+
+    declares = Declares(head="head")
 
     def __init__(
         self,
@@ -59,6 +62,3 @@ class Linear(nn.Module):
     def predict(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See `Classifier.predict`."""
         return {"scores": self(batch["x"])}
-
-    def after_step(self, state: State) -> None:
-        """Nothing moves by itself."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from medcl.classifiers.contract import Declares
 from medcl.classifiers.encoding import width
 from medcl.classifiers.losses import supervised
 from medcl.errors import UsageError
@@ -48,6 +49,8 @@ class LoRA(nn.Module):
     Raises:
         UsageError: if the encoder has no such layer.
     """
+
+    declares = Declares(head="head")
 
     def __init__(
         self,
@@ -94,6 +97,3 @@ class LoRA(nn.Module):
     def predict(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See `Classifier.predict`."""
         return {"scores": self(batch["x"])}
-
-    def after_step(self, state: State) -> None:
-        """Nothing moves by itself."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from medcl.classifiers.contract import Declares
 from medcl.classifiers.full import Full
 from medcl.labels.outputs import Outputs
 from medcl.methods.contract import State
@@ -28,7 +29,7 @@ class ProbeThenTune(nn.Module):
         dropout: of features, before the head.
     """
 
-    learns_also = True
+    declares = Declares(auxiliary=True, head="whole.head")
 
     def __init__(
         self,
@@ -64,6 +65,3 @@ class ProbeThenTune(nn.Module):
         """The factor on the learning rate of a parameter, by its name."""
         inner = name.removeprefix("whole.")
         return self.whole.rate(inner) * (self.tune if inner.startswith("encoder.") else 1.0)
-
-    def after_step(self, state: State) -> None:
-        """Nothing moves by itself."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medcl.classifiers.auxiliary import Heads
-from medcl.classifiers.contract import VIEW
+from medcl.classifiers.contract import VIEW, Declares
 from medcl.classifiers.encoding import rates, width
 from medcl.classifiers.losses import soft, supervised
 from medcl.errors import UsageError
@@ -54,8 +54,7 @@ class SemiSupervised(nn.Module):
         UsageError: for survival, or an objective that the kind of label has not.
     """
 
-    views = pair("instance")
-    learns_also = True
+    declares = Declares(views=pair("instance"), auxiliary=True, head="head")
 
     def __init__(
         self,
@@ -135,6 +134,3 @@ class SemiSupervised(nn.Module):
     def rate(self, name: str) -> float:
         """The factor on the learning rate of a parameter, by its name."""
         return self._rates.get(name.removeprefix("contrast.encoder."), 1.0)
-
-    def after_step(self, state: State) -> None:
-        """Nothing moves by itself."""

@@ -1,0 +1,1 @@
+"""Near-duplicates leave, within an item and across the archive."""

@@ -1,0 +1,1 @@
+"""Embeddings of samples, neighbours among them, and linear models on them."""

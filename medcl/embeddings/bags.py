@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-import medcl
+from medcl import version
 from medcl.embeddings.embeddings import batches, usable
 from medcl.errors import MedclError, UsageError
 from medcl.io.atomic import locked, new_folder, replacing, write_text
@@ -133,7 +133,7 @@ def embed_bags(
     weights = fingerprint(encoder)
     made_from = _digest(weights, recipe.prepare, recipe.dataset, task, half)
     about: dict[str, Scalar] = {
-        "medcl": medcl.__version__,
+        "medcl": version.__version__,
         "plugin": recipe.plugin,
         "recipe": recipe.name,
         "encoder": recipe.part("encoder").name,

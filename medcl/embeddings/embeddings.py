@@ -14,7 +14,6 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -211,42 +210,27 @@ def batches(
         return (samples.read(part) for part in parts)
     from torch.utils.data import DataLoader
 
-    source: Any = _Batches(samples.read, parts)
-    return iter(DataLoader(source, batch_size=None, num_workers=workers, collate_fn=_as_it_is))
+    source: Any = _Reader(samples.read)
+    order: Any = parts
+    return iter(
+        DataLoader(
+            source, batch_size=None, sampler=order, num_workers=workers, collate_fn=_as_it_is
+        )
+    )
 
 
 @dataclass(frozen=True)
-class _Batches:
-    """What torch's loader needs: a length and items."""
+class _Reader:
+    """All that a loader process is given; the positions to read come one batch at a time."""
 
     read: Callable[[np.ndarray], Mapping[str, np.ndarray]]
-    parts: Sequence[np.ndarray]
 
-    def __len__(self) -> int:
-        return len(self.parts)
-
-    def __getitem__(self, at: int) -> Mapping[str, np.ndarray]:
-        return self.read(self.parts[at])
+    def __getitem__(self, positions: np.ndarray) -> Mapping[str, np.ndarray]:
+        return self.read(positions)
 
 
 def _as_it_is(batch: Any) -> Any:
     return batch
-
-
-def take(samples: Samples, positions: np.ndarray) -> Samples:
-    """The samples at some positions, as samples."""
-    return Samples(
-        ids=[samples.ids[p] for p in positions],
-        items=[samples.items[p] for p in positions],
-        patients=[samples.patients[p] for p in positions],
-        read=partial(_read_at, samples.read, positions),
-        labels={name: np.asarray(values)[positions] for name, values in samples.labels.items()},
-        groups=None if samples.groups is None else [samples.groups[p] for p in positions],
-        places=None if samples.places is None else samples.places[positions],
-        reach=samples.reach,
-        unit=samples.unit,
-        weights=None if samples.weights is None else samples.weights[positions],
-    )
 
 
 def unit(x: NDArray) -> NDArray[np.float32]:
@@ -267,12 +251,6 @@ def evenly(patients: NDArray, size: int, seed: int) -> NDArray[np.int64]:
     turn = np.empty(len(order), np.int64)
     turn[by_patient] = np.arange(len(order)) - first
     return np.sort(order[np.argsort(turn, kind="stable")[:size]])
-
-
-def _read_at(
-    read: Callable[[np.ndarray], dict[str, np.ndarray]], where: np.ndarray, positions: np.ndarray
-) -> dict[str, np.ndarray]:
-    return read(where[positions])
 
 
 def embed_run(

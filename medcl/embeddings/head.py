@@ -1,16 +1,16 @@
-"""A linear classifier on frozen embeddings that can be kept: numbers in a file, no pickle."""
+"""A fitted linear classifier as numbers in a file: no pickle, and the same wherever it is used."""
 
 from __future__ import annotations
 
-import warnings
+import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medcl.embeddings import linear
-from medcl.labels.probe_target import Target
+from medcl.io.atomic import replacing
 
 Floats = NDArray[np.float32]
 Link = Literal["softmax", "sigmoid", "identity"]
@@ -20,6 +20,8 @@ LINK: dict[str, Link] = {
     "multilabel": "sigmoid",
     "regression": "identity",
 }
+LIMIT = 60.0
+"""Log odds of a label that training samples have, or lack, without exception."""
 
 
 @dataclass(frozen=True)
@@ -48,60 +50,63 @@ class Head:
         if self.link == "identity":
             return np.asarray(logits, np.float32)
         if self.link == "sigmoid":
-            return np.asarray(1 / (1 + np.exp(-np.clip(logits, -60, 60))), np.float32)
-        odds = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return np.asarray(odds / odds.sum(axis=1, keepdims=True), np.float32)
+            return np.asarray(1 / (1 + np.exp(-np.clip(logits, -LIMIT, LIMIT))), np.float32)
+        highest = logits.max(axis=1, keepdims=True)
+        odds = np.exp(logits - np.where(np.isfinite(highest), highest, 0))  # no class: all zero
+        return np.asarray(odds / np.maximum(odds.sum(axis=1, keepdims=True), 1e-30), np.float32)
 
 
-def fit(x: Floats, truth: Target, patients: NDArray, *, seed: int = 0) -> Head:
-    """The probe's classifier (`medcl.embeddings.linear`), with C chosen in its way.
+def side_by_side(heads: tuple[Head, ...]) -> Head:
+    """Heads of two classes each as one of several labels: the second class of each.
 
-    Args:
-        x: (N, D) embeddings.
-        truth: of the N samples, all known (of several labels: at least one).
-        patients: (N,).
-        seed: of the folds that C is chosen by.
+    Each has a scale of its own, as it was fitted on other samples; the first one's is taken for
+    all, which changes no score.
     """
-    strengths = linear.fit(x, truth, patients, seed=seed).c
-    mean, scale = x.mean(axis=0), x.std(axis=0)
-    scale[scale == 0] = 1
-    z = (x - mean) / scale
-    weights = np.zeros((x.shape[1], len(truth.classes)), np.float32)
-    bias = np.zeros(len(truth.classes), np.float32)
-    if truth.kind == "regression":
-        from sklearn.linear_model import Ridge
-
-        model = Ridge(alpha=1 / strengths[0]).fit(z, truth.y)
-        weights[:, 0], bias[0] = model.coef_, model.intercept_
-    elif truth.kind == "multilabel":
-        for label, c in enumerate(strengths):
-            known = truth.y[:, label] >= 0
-            slope, offset = _logistic(z[known], truth.y[known, label], 2, c)
-            weights[:, label] = slope[:, 1] - slope[:, 0]
-            bias[label] = np.clip(offset[1] - offset[0], -60, 60)
-    else:
-        weights, bias = _logistic(z, truth.y, len(truth.classes), strengths[0])
-    mean, scale = mean.astype(np.float32), scale.astype(np.float32)
-    return Head(truth.classes, LINK[truth.kind], mean, scale, weights, bias)
+    first = heads[0]
+    mean, scale = first.mean.astype(np.float64), first.scale.astype(np.float64)
+    weights = np.zeros((len(mean), len(heads)))
+    bias = np.zeros(len(heads))
+    for label, head in enumerate(heads):
+        with np.errstate(invalid="ignore"):
+            offset = np.nan_to_num(head.bias[1] - head.bias[0], nan=-np.inf)
+        slope = (head.weights[:, 1] - head.weights[:, 0]).astype(np.float64) / head.scale
+        weights[:, label] = slope * scale
+        bias[label] = np.clip(offset, -LIMIT, LIMIT) + slope @ (mean - head.mean)
+    names = tuple(head.classes[1] for head in heads)
+    return Head(
+        names,
+        "sigmoid",
+        first.mean,
+        first.scale,
+        weights.astype(np.float32),
+        bias.astype(np.float32),
+    )
 
 
-def _logistic(z: Floats, y: NDArray, classes: int, c: float) -> tuple[Floats, Floats]:
-    """Balanced logistic regression: weights (D, classes) and bias (classes,) of a softmax."""
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
+def save(path: Path, head: Head, made_from: str) -> None:
+    """Write a head; ``made_from`` says of what, for `load`."""
+    from safetensors.numpy import save_file
 
-    seen = np.unique(y)
-    weights = np.zeros((z.shape[1], classes), np.float32)
-    bias = np.full(classes, -np.inf, np.float32)
-    bias[seen] = 0
-    if len(seen) < 2:
-        return weights, bias
-    model = LogisticRegression(C=c, class_weight="balanced", tol=1e-3, max_iter=500)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(z, y)
-    if len(seen) == 2:  # one row of coefficients, for the second class
-        weights[:, seen[1]], bias[seen[1]] = model.coef_[0], model.intercept_[0]
-    else:
-        weights[:, seen], bias[seen] = model.coef_.T, model.intercept_
-    return weights, bias
+    arrays = {name: np.ascontiguousarray(getattr(head, name)) for name in ARRAYS}
+    about = json.dumps({"classes": head.classes, "link": head.link})
+    with replacing(path) as temporary:
+        save_file(arrays, temporary, {"made_from": made_from, "about": about})
+
+
+ARRAYS = ("mean", "scale", "weights", "bias")
+
+
+def load(path: Path, made_from: str) -> Head | None:
+    """A head that `save` wrote, or None if there is none, it is of something else, or damaged."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            facts = file.metadata() or {}
+            if facts.get("made_from") != made_from:
+                return None
+            about = json.loads(facts["about"])
+            arrays = {name: file.get_tensor(name) for name in ARRAYS}
+    except (OSError, SafetensorError, KeyError, ValueError):
+        return None
+    return Head(tuple(about["classes"]), about["link"], **arrays)

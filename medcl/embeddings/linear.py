@@ -15,7 +15,7 @@ interval ratios beside an embedding of 512 numbers.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -23,8 +23,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medcl.labels.probe_target import Target
-from medcl.metrics.metrics import Floats, measure, once
+from medcl.embeddings.head import LINK, Head, side_by_side
+from medcl.labels.target import Target
+from medcl.metrics.measures import measure
+from medcl.metrics.metrics import Floats, once
 
 GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """Inverse regularisation strengths to choose from; a ridge regression's alpha is 1/C."""
@@ -42,14 +44,18 @@ class Linear:
     """A fitted linear model.
 
     Attributes:
-        predict: features (N, D) → scores (N, C): probabilities, or values.
+        head: its numbers; what is exported and predicted by is this one.
         c: the inverse regularisation strength (of several labels: each one's).
         chosen: whether C was chosen by cross-validation, or is `FIXED`.
     """
 
-    predict: Callable[[Floats], NDArray[np.float32]]
+    head: Head
     c: tuple[float, ...]
     chosen: bool
+
+    def predict(self, features: Floats) -> NDArray[np.float32]:
+        """Features (N, D) → scores (N, C): probabilities, or values."""
+        return self.head.predict(np.asarray(features, np.float32))
 
 
 def beside(groups: Sequence[Floats]) -> tuple[Floats, tuple[int, ...]]:
@@ -90,8 +96,8 @@ def fit(
     weights = block_weights(blocks) if len(blocks) > 1 else None
     with threadpool_limits(limits=1 if x.size < ONE_THREAD else None):
         c, chosen = _choose(x, truth, patients, weights, seed)
-        predict = _fitted(_model(truth, c, weights), x, truth)
-    return Linear(predict, (c,), chosen)
+        head = _fitted(_model(truth, c, weights), x, truth)
+    return Linear(head, (c,), chosen)
 
 
 def _fit_each_label(
@@ -100,13 +106,11 @@ def _fit_each_label(
     parts = []
     for label, name in enumerate(truth.classes):
         known = truth.y[:, label] >= 0
-        one = Target("binary", (f"not {name}", name), truth.y[known, label])
+        one = Target("binary", (f"not {name}", name), truth.y[known, label].astype(np.int64))
         parts.append(fit(x[known], one, patients[known], blocks=blocks, seed=seed))
 
-    def predict(features: Floats) -> NDArray[np.float32]:
-        return np.column_stack([part.predict(features)[:, 1] for part in parts])
-
-    return Linear(predict, tuple(p.c[0] for p in parts), all(p.chosen for p in parts))
+    head = side_by_side(tuple(part.head for part in parts))
+    return Linear(head, tuple(p.c[0] for p in parts), all(p.chosen for p in parts))
 
 
 def _model(truth: Target, c: float, weights: NDArray[np.float32] | None) -> Any:
@@ -127,27 +131,36 @@ def _model(truth: Target, c: float, weights: NDArray[np.float32] | None) -> Any:
     return make_pipeline(*steps, logistic)
 
 
-def _fitted(model: Any, x: Floats, truth: Target) -> Callable[[Floats], NDArray[np.float32]]:
-    """Fit, and return how to predict one column for each of the target's classes."""
-    width = len(truth.classes)
+def _fitted(model: Any, x: Floats, truth: Target) -> Head:
+    """Fit, and take the numbers out of scikit-learn's pipeline."""
+    classes, link = truth.classes, LINK[truth.kind]
+    weights = np.zeros((x.shape[1], len(classes)), np.float32)
     if truth.kind != "regression" and len(np.unique(truth.y)) < 2:
-        only = np.eye(width, dtype=np.float32)[truth.y[:1]].sum(0)  # all zero if there is no sample
-        return lambda features: np.tile(only, (len(features), 1))
+        bias = np.full(len(classes), -np.inf, np.float32)
+        bias[truth.y[:1]] = 0  # the only class there is; without a sample none
+        ones = np.ones(x.shape[1], np.float32)
+        return Head(classes, link, np.zeros_like(ones), ones, weights, bias)
     from sklearn.exceptions import ConvergenceWarning
 
     with warnings.catch_warnings():  # the path's weakest regularisation may stop early: no matter
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(x, truth.y)
+    scaler, last = model[0], model[-1]
+    scale = scaler.scale_.astype(np.float64)
+    if len(model) > 2:  # groups of features by weight: see `block_weights`
+        scale = scale / model[1].func.args[0]
+    mean, scale = scaler.mean_.astype(np.float32), scale.astype(np.float32)
     if truth.kind == "regression":
-        return lambda features: model.predict(features).astype(np.float32)[:, None]
-    seen = model[-1].classes_
-
-    def predict(features: Floats) -> NDArray[np.float32]:
-        out = np.zeros((len(features), width), np.float32)
-        out[:, seen] = model.predict_proba(features)
-        return out
-
-    return predict
+        weights[:, 0] = last.coef_
+        return Head(classes, link, mean, scale, weights, np.array([last.intercept_], np.float32))
+    seen = last.classes_
+    bias = np.full(len(classes), -np.inf, np.float32)
+    bias[seen] = 0
+    if len(seen) == 2:  # one row of coefficients, for the second class
+        weights[:, seen[1]], bias[seen[1]] = last.coef_[0], last.intercept_[0]
+    else:
+        weights[:, seen], bias[seen] = last.coef_.T, last.intercept_
+    return Head(classes, link, mean, scale, weights, bias)
 
 
 def _choose(
@@ -169,7 +182,9 @@ def _choose(
             if truth.kind != "regression":
                 strength = {"logisticregression__C": c * scale}
             model.set_params(**strength)
-            held_out[i, test] = _fitted(model, x_some[train], y_some.at(train))(x_some[test])
+            held_out[i, test] = _fitted(model, x_some[train], y_some.at(train)).predict(
+                x_some[test]
+            )
     name = "r2" if truth.kind == "regression" else "auroc"
     weight = once(len(some))
     figures = [measure(truth.kind, y_some.y, s, weight)[name][0] for s in held_out]

@@ -1,0 +1,1 @@
+"""Pretraining: sampling, optimizers, Lightning, checkpoints, online evaluation."""

@@ -8,7 +8,7 @@ The m-th *global* batch is cut into ranks, so W ranks × B see what one process 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -21,6 +21,9 @@ from medcl.engine.positives import drawn, near
 from medcl.errors import UsageError
 from medcl.plugin import Samples
 from medcl.seeds import ORDER, derive
+from medcl.strings import codes, distinct, encoded
+
+Read = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 PARTNER = "partner."
 """Prefix of what was read for the other sample of the same patient, where a method asks for one."""
@@ -78,11 +81,9 @@ class Selection:
         samples, rows = self.samples, self.rows
         if samples.places is None:
             return None
-        _, items = np.unique(np.asarray(samples.items)[rows], return_inverse=True)
-        groups = items
-        if samples.groups is not None:
-            _, groups = np.unique(np.asarray(samples.groups)[rows], return_inverse=True)
-        pairs = np.stack([self.patients, groups.astype(np.int64)], axis=1)
+        items = codes(encoded(samples.items).at(rows))
+        groups = items if samples.groups is None else codes(encoded(samples.groups).at(rows))
+        pairs = np.stack([self.patients, groups], axis=1)
         _, apart = np.unique(pairs, axis=0, return_inverse=True)
         return near(apart.ravel(), items, samples.places[rows], samples.reach)
 
@@ -109,33 +110,44 @@ def select(
         UsageError: if no sample belongs to a training patient.
     """
     learnt = ("train", "test") if everyone else ("train",)
-    rows = np.flatnonzero([split.get(patient) in learnt for patient in samples.patients])
+    patients = encoded(samples.patients)
+    of_name = np.array([split.get(patient) in learnt for patient in patients.names], bool)
+    rows = np.flatnonzero(of_name[patients.codes])
     if not rows.size:
         raise UsageError(
             f"None of the {len(samples):,} samples belongs to a training patient. "
             "Loosen the dataset settings, or lower split.test."
         )
-    keys, codes = np.unique(np.asarray(samples.patients)[rows], return_inverse=True)
+    patients = patients.at(rows)
+    keys, code = distinct(patients), codes(patients)
     assert all(split[key] in learnt for key in keys), "a test patient among the training samples"
     if label is None and len(samples.labels) == 1:
         (label,) = samples.labels
     column = None if label is None else samples.labels.get(label)
     values = None if column is None else numbers(np.asarray(column))[rows]
     if values is not None and everyone:
-        hidden = np.array([split[key] == "test" for key in keys])[codes]
+        hidden = np.array([split[key] == "test" for key in keys])[code]
         values[hidden] = np.nan if values.dtype.kind == "f" else -1
     site = None
     if sites is not None:
-        site = by_size([sites.get(samples.items[row]) for row in rows.tolist()])
-    return Selection(samples, rows, codes.astype(np.int64), values, site)
+        items = encoded(samples.items).at(rows)
+        site = by_size([sites.get(item) for item in items.names], items.codes)
+    return Selection(samples, rows, code, values, site)
 
 
-def by_size(names: Sequence[str | None]) -> np.ndarray:
-    """Names as codes: 0 the most frequent one (of equals the first by name), −1 for None."""
-    counts = Counter(name for name in names if name is not None)
+def by_size(names: Sequence[str | None], where: np.ndarray | None = None) -> np.ndarray:
+    """Names as codes: 0 the most frequent one (of equals the first by name), −1 for None.
+
+    With ``where`` (N,), of the names ``names[where]``.
+    """
+    at = np.arange(len(names)) if where is None else where
+    counts: Counter[str] = Counter()
+    for name, count in zip(names, np.bincount(at, minlength=len(names)).tolist(), strict=True):
+        if name is not None and count:
+            counts[name] += count
     order = sorted(counts, key=lambda name: (-counts[name], name))
     code = {name: number for number, name in enumerate(order)}
-    return np.array([-1 if name is None else code[name] for name in names], np.int64)
+    return np.array([-1 if name is None else code.get(name, -1) for name in names], np.int64)[at]
 
 
 def numbers(label: np.ndarray) -> np.ndarray:
@@ -226,6 +238,54 @@ def paired(
     return anchors, by_patient[starts[turns] + partner]
 
 
+def some_pairs(
+    patients: np.ndarray,
+    count: int,
+    random: np.random.Generator,
+    partners: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """At most ``count`` different anchors (M,), sorted, and a partner of each (M,): see `paired`.
+
+    Patients take turns in being picked. Partners are looked up for those that were picked alone,
+    however many samples there are.
+
+    Args:
+        patients: (N,) codes 0 … P−1, each present.
+        count: how many anchors.
+        random: draws them.
+        partners: (N, P) positions, −1 where there are fewer; see `medcl.engine.positives`.
+    """
+    order = np.argsort(patients, kind="stable")
+    counts = np.bincount(patients)
+    starts = np.cumsum(counts) - counts
+    takes = _turns(counts, min(count, len(patients)), random)
+    places = [
+        starts[patient] + random.choice(counts[patient], take, replace=False, shuffle=False)
+        for patient, take in enumerate(takes.tolist())
+        if take
+    ]
+    place = np.concatenate(places)
+    anchors = order[place]
+    if partners is not None:
+        others = drawn(partners, anchors, random)
+    else:
+        size, first = counts[patients[anchors]], starts[patients[anchors]]
+        step = 1 + np.floor(random.random(len(place)) * (size - 1)).astype(np.int64)
+        others = order[first + (place - first + np.where(size > 1, step, 0)) % size]
+    rank = np.argsort(anchors)
+    return anchors[rank], others[rank]
+
+
+def _turns(counts: np.ndarray, total: int, random: np.random.Generator) -> np.ndarray:
+    """How many of each patient's ``counts`` (P,) are taken, in turns, until there are ``total``."""
+    takes = np.zeros_like(counts)
+    while (left := total - takes.sum()) > 0:
+        open_to = random.permutation(np.flatnonzero(takes < counts))
+        each = max(1, min(left // len(open_to), (counts - takes)[open_to].min()))
+        takes[open_to[:left]] += each
+    return takes
+
+
 def check_fills(selection: Selection, batch_size: int, world: int) -> None:
     """Refuse batches that the training samples cannot fill.
 
@@ -240,7 +300,36 @@ def check_fills(selection: Selection, batch_size: int, world: int) -> None:
         )
 
 
-class Batches(Dataset[tuple[int, dict[str, Tensor]]]):
+@dataclass(frozen=True)
+class Part:
+    """Samples to read, and what is known of them without reading: name → (B, ...)."""
+
+    rows: np.ndarray  # (B,) positions of samples
+    keys: Mapping[str, np.ndarray]
+
+    def read(self, read: Read) -> dict[str, Tensor]:
+        """What the plugin reads, and the keys."""
+        return {key: tensor(value) for key, value in {**read(self.rows), **self.keys}.items()}
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A micro-batch that is not read yet; this is what goes to a loader process."""
+
+    number: int
+    anchors: Part
+    partners: Part | None
+
+    def read(self, read: Read) -> tuple[int, dict[str, Tensor]]:
+        """The micro-batch, with its number."""
+        batch = self.anchors.read(read)
+        if self.partners is not None:
+            other = self.partners.read(read)
+            batch |= {PARTNER + key: value for key, value in other.items()}
+        return self.number, batch
+
+
+class Batches:
     """Micro-batches by number. See the module's docstring."""
 
     def __init__(
@@ -258,43 +347,46 @@ class Batches(Dataset[tuple[int, dict[str, Tensor]]]):
         self.selection = selection
         self.seed = seed
         self.pairs = pairs
-        self._partners = selection.partners if pairs else None  # once, not in every loader process
         self.per_epoch = len(selection) // total  # full batches only
         self._total = total
         self._mine = slice(rank * batch_size, (rank + 1) * batch_size)
         self._order: tuple[int, np.ndarray, np.ndarray | None] = (-1, np.empty(0), None)
 
     def __getitem__(self, number: int) -> tuple[int, dict[str, Tensor]]:
+        return self.plan(number).read(self.selection.samples.read)
+
+    def plan(self, number: int) -> Planned:
+        """What micro-batch ``number`` is made of."""
         epoch, place = divmod(number, self.per_epoch)
         anchors, partners = self._epoch(epoch)
         here = slice(place * self._total, (place + 1) * self._total)
-        batch = self._read(anchors[here][self._mine])
-        if partners is not None:
-            other = self._read(partners[here][self._mine])
-            batch |= {PARTNER + key: value for key, value in other.items()}
-        return number, batch
+        return Planned(
+            number,
+            self._part(anchors[here][self._mine]),
+            None if partners is None else self._part(partners[here][self._mine]),
+        )
 
     def _epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray | None]:
         if self._order[0] != epoch:
-            patients, weights = self.selection.patients, self.selection.weights
+            chosen = self.selection
+            patients, weights = chosen.patients, chosen.weights
             if self.pairs:
-                pairs = paired(patients, self.seed, epoch, self._partners, weights)
+                pairs = paired(patients, self.seed, epoch, chosen.partners, weights)
                 self._order = (epoch, *pairs)
             else:
                 self._order = (epoch, shuffled(patients, self.seed, epoch, weights), None)
         return self._order[1:]
 
-    def _read(self, chosen: np.ndarray) -> dict[str, Tensor]:
-        """Read selection entries ``chosen`` (B,): what the plugin reads, and the keys."""
+    def _part(self, chosen: np.ndarray) -> Part:
+        """Selection entries ``chosen`` (B,)."""
         selection = self.selection
         rows = selection.rows[chosen]
-        arrays = dict(selection.samples.read(rows))
-        arrays |= {"patient": selection.patients[chosen], "index": rows}
+        keys = {"patient": selection.patients[chosen], "index": rows}
         if selection.site is not None:
-            arrays["site"] = selection.site[chosen]
+            keys["site"] = selection.site[chosen]
         if selection.label is not None:
-            arrays["label"] = selection.label[chosen]
-        return {key: tensor(value) for key, value in arrays.items()}
+            keys["label"] = selection.label[chosen]
+        return Part(rows, keys)
 
 
 def tensor(array: np.ndarray) -> Tensor:
@@ -302,17 +394,27 @@ def tensor(array: np.ndarray) -> Tensor:
     return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
-class _From(Sampler[int]):
-    """The numbers ``first`` … ``total − 1``; its length is ``total``, as the loop counts from 0."""
+class _From(Sampler[Planned]):
+    """Plans ``first`` … ``total − 1``; its length is ``total``, as the loop counts from 0."""
 
-    def __init__(self, first: int, total: int) -> None:
-        self.first, self.total = first, total
+    def __init__(self, batches: Batches, first: int, total: int) -> None:
+        self.batches, self.first, self.total = batches, first, total
 
-    def __iter__(self) -> Iterator[int]:
-        return iter(range(self.first, self.total))
+    def __iter__(self) -> Iterator[Planned]:
+        return map(self.batches.plan, range(self.first, self.total))
 
     def __len__(self) -> int:
         return self.total
+
+
+@dataclass(frozen=True)
+class _Reader(Dataset[tuple[int, dict[str, Tensor]]]):
+    """All that a loader process is given: how to read. What to read comes batch by batch."""
+
+    read: Read
+
+    def __getitem__(self, planned: Planned) -> tuple[int, dict[str, Tensor]]:
+        return planned.read(self.read)
 
 
 def loader(
@@ -320,9 +422,9 @@ def loader(
 ) -> DataLoader[tuple[int, dict[str, Tensor]]]:
     """Micro-batches ``first`` … ``total − 1``, in order, read by ``workers`` processes."""
     return DataLoader(
-        batches,
+        _Reader(batches.selection.samples.read),
         batch_size=None,  # a micro-batch is read as a whole
-        sampler=_From(first, total),
+        sampler=_From(batches, first, total),
         num_workers=workers,
         pin_memory=pin_memory,
         persistent_workers=workers > 0,

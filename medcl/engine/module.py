@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from medcl.engine import optim
 from medcl.engine.batchnorm import SyncLayers
 from medcl.engine.data import PARTNER, Batches, Selection, loader
-from medcl.methods.contract import Method, State, View
+from medcl.methods.contract import Method, State, View, after_step
 from medcl.nn.distributed import ranks
 from medcl.plugin import Views
 from medcl.recipe import Recipe
@@ -105,7 +105,7 @@ class Pretraining(LightningModule):
         step = self.global_step
         self.lr = optimizer.param_groups[0]["lr"]
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        self.method.after_step(self._state(step))
+        after_step(self.method, self._state(step))
 
     def view(self, view: View, batch: Mapping[str, Tensor], random: torch.Generator) -> Tensor:
         """One augmented input, in float32, outside autograd: (B, ...)."""

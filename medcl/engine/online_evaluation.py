@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
 from medcl.engine import knn, monitors
-from medcl.engine.data import PARTNER, Selection, paired, tensor
+from medcl.engine.data import PARTNER, Selection, some_pairs, tensor
 from medcl.engine.module import Pretraining
 from medcl.methods.contract import View
 from medcl.recipe import Monitor
@@ -23,7 +23,7 @@ from medcl.seeds import LOOK, derive, generator
 log = logging.getLogger("medcl.engine")
 
 
-class Looks(Callback):
+class OnlineEvaluation(Callback):
     """Every ``monitor.every`` steps, embeds the same training samples and judges the result.
 
     The encoder is looked at in evaluation mode, before any projector: what would be kept. Nothing
@@ -91,9 +91,8 @@ class _Look:
     def health(self, selection: Selection) -> dict[str, float]:
         """Spread, rank, alignment and uniformity."""
         near = selection.partners if any(v.source for v in self.positives()) else None
-        anchors, partners = paired(selection.patients, derive(self.seed, LOOK), 0, near)
-        _, once = np.unique(anchors[: self.monitor.samples], return_index=True)
-        anchors, partners = anchors[once], partners[once]
+        random = np.random.default_rng(derive(self.seed, LOOK))
+        anchors, partners = some_pairs(selection.patients, self.monitor.samples, random, near)
         plain = self.embed(selection, anchors)
         one, two = self.positives()
         x = self.embed(selection, anchors, one, partners)

@@ -28,7 +28,7 @@ from medcl.engine.batchnorm import SyncLayers
 from medcl.engine.data import Selection, check_fills, select
 from medcl.engine.journal import Journal
 from medcl.engine.module import Pretraining
-from medcl.engine.online_evaluation import Looks
+from medcl.engine.online_evaluation import OnlineEvaluation
 from medcl.engine.show import Show, say, summary
 from medcl.errors import UsageError
 from medcl.io.atomic import replacing
@@ -75,9 +75,13 @@ def pretrain(recipe: Recipe, data: Path, out: Path, *, command: str = "") -> Run
     check_fills(selection, recipe.trainer.batch_size, recipe.trainer.devices * recipe.trainer.nodes)
     module = build(recipe, selection)
     journal, saving = Journal(out), checkpointing.Checkpoints(out / "checkpoints")
-    looks = Looks(recipe.monitor, selection, _labelled(recipe, data, selection, parts))
+    monitors = OnlineEvaluation(
+        recipe.monitor, selection, _labelled(recipe, data, selection, parts)
+    )
     with quiet_lightning():
-        trainer = _trainer(recipe, [checkpointing.Guard(), looks, journal, Show(journal), saving])
+        trainer = _trainer(
+            recipe, [checkpointing.Guard(), monitors, journal, Show(journal), saving]
+        )
     with run_manifest.alone(run):
         if run_manifest.is_first_process():
             run_manifest.check_same(run, data)  # another may have begun meanwhile
@@ -93,7 +97,7 @@ def pretrain(recipe: Recipe, data: Path, out: Path, *, command: str = "") -> Run
         last = checkpoints.saved(saving.folder)[-1]
         with replacing(out / "encoder.safetensors") as temporary:
             save_file(checkpoints.encoder_weights(last), temporary)
-        done = run_manifest.finish(run, module.device, saving.seconds, looks.warnings)
+        done = run_manifest.finish(run, module.device, saving.seconds, monitors.warnings)
     summary(done, journal.last, str(out))
     return run
 

@@ -7,8 +7,9 @@ import json
 import os
 import platform
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -60,10 +61,25 @@ def check_same(run: Run, data: Path) -> None:
 def trained_on(selection: Selection, parts: Mapping[str, str]) -> str:
     """A hash of what decides the batches: sample ids, their patients, the split and the label."""
     samples = selection.samples
-    part = [parts.get(patient) for patient in samples.patients]
-    keys = json.dumps([list(map(str, samples.ids)), list(map(str, samples.patients)), part])
-    label = b"" if selection.label is None else np.ascontiguousarray(selection.label).tobytes()
-    return hashlib.sha256(keys.encode() + label).hexdigest()
+    digest = hashlib.sha256()
+    split = (parts.get(patient) for patient in samples.patients)
+    for before, column in (("[", samples.ids), (", ", samples.patients), (", ", split)):
+        digest.update(before.encode())
+        for piece in _json(column):  # as of one json.dumps of all three, which runs were begun with
+            digest.update(piece.encode())
+    digest.update(b"]")
+    if selection.label is not None:
+        digest.update(np.ascontiguousarray(selection.label).tobytes())
+    return digest.hexdigest()
+
+
+def _json(values: Iterable[str | None]) -> Iterator[str]:
+    """``json.dumps(list(values))`` in pieces, for lists too long to be held."""
+    rest, before = iter(values), "["
+    while piece := list(islice(rest, 65_536)):
+        yield before + json.dumps(piece)[1:-1]
+        before = ", "
+    yield "]" if before != "[" else "[]"
 
 
 def check_same_samples(run: Run, selection: Selection, parts: Mapping[str, str]) -> None:

@@ -6,14 +6,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from medcl.contract import BAG, X
 from medcl.errors import MedclError, UsageError
-from medcl.labels.target import ONE_CLASS, SURVIVAL, Truth
+from medcl.labels.target import ONE_CLASS, SURVIVAL, Target
 from medcl.plugin import Samples
 from medcl.tensors import tensors
 
@@ -49,12 +51,16 @@ class Held:
         shift = first - size.cumsum(0) + size  # from a place in the batch to one in all instances
         picked = torch.arange(int(size.sum())) + shift.repeat_interleave(size)
         batch |= {name: values[picked] for name, values in self.instances.items()}
-        batch["bag"] = torch.arange(len(at)).repeat_interleave(size)
+        batch[BAG] = torch.arange(len(at)).repeat_interleave(size)
         return batch
 
 
 def reader(samples: Samples, *, limit: int = HELD) -> Read:
-    """How to read batches: from memory, if the samples take no more than ``limit`` bytes."""
+    """How to read batches: from memory, if the samples take no more than ``limit`` bytes.
+
+    Raises:
+        MedclError: if what the plugin read of bags has neither a value a bag nor one an instance.
+    """
     parts: list[dict[str, Tensor]] = []
     size = 0
     for start in range(0, len(samples), _AT_ONCE):
@@ -63,7 +69,7 @@ def reader(samples: Samples, *, limit: int = HELD) -> Read:
         if size > limit:
             return partial(_finite, samples)
         parts.append(chunk)
-    bags = [part.pop("bag", None) for part in parts]
+    bags = [part.pop(BAG, None) for part in parts]
     whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     if bags[0] is None:
         return Held(whole, {}, torch.empty(0, dtype=torch.int64))
@@ -75,10 +81,18 @@ def reader(samples: Samples, *, limit: int = HELD) -> Read:
         ]
     )
     start_of = torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])
-    inside = {name for name, values in whole.items() if len(values) == int(start_of[-1])}
+    inside = [name for name in whole if name in samples.instances]
+    for name, values in whole.items():
+        of, count = ("instance", int(start_of[-1])) if name in inside else ("bag", len(samples))
+        if len(values) != count:
+            raise MedclError(
+                f"The plugin's samples hold {len(values):,} values of '{name}' for {count:,} "
+                f"{of}s. Samples.instances names what has one for each instance: "
+                f"{', '.join(samples.instances)}."
+            )
     return Held(
         {name: values for name, values in whole.items() if name not in inside},
-        {name: values for name, values in whole.items() if name in inside},
+        {name: whole[name] for name in inside},
         start_of,
     )
 
@@ -93,12 +107,17 @@ def _finite(samples: Samples, rows: NDArray[np.int64]) -> dict[str, Tensor]:
     x = batch["x"]
     if x.is_floating_point() and not x.isfinite().all():
         first = int((~x.isfinite()).flatten(1).any(1).nonzero()[0])
-        row = rows[int(batch["bag"][first]) if "bag" in batch else first]
+        row = rows[int(batch[BAG][first]) if BAG in batch else first]
         raise MedclError(
             f"Sample {samples.ids[row]} holds NaN or infinite values: make its features again, or "
             "leave it out (without a label it is not used, unless finetune.unlabelled asks for it)."
         )
     return batch
+
+
+def size(batch: Mapping[str, Any]) -> int:
+    """How many samples a batch holds: its bags, where it is of bags."""
+    return int(batch[BAG][-1]) + 1 if BAG in batch else len(batch[X])
 
 
 def ahead(read: Read, batches: Iterable[NDArray[np.int64]]) -> Iterator[tuple[NDArray, dict]]:
@@ -152,7 +171,7 @@ def balanced(
     return turns.reshape(-1)[: len(rows)]
 
 
-def classes_of(found: Truth, rows: NDArray[np.int64]) -> NDArray[np.str_]:
+def classes_of(found: Target, rows: NDArray[np.int64]) -> NDArray[np.str_]:
     """What the balanced sampler balances.
 
     Raises:

@@ -8,8 +8,11 @@
 
 from __future__ import annotations
 
+import inspect
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -63,16 +66,22 @@ def explain(source: Source, out: Path, count: int) -> tuple[list[Path], list[str
             continue
         item = item_of[name]
         files = [index.archive / file for file in index.files(item)]
-        tile = samples.facts.get(item, {}).get("tile")
+        facts = samples.facts.get(item, {})
+        extra = {"unit": facts["unit"]} if "unit" in facts and _takes_unit(resolve(draw)) else {}
         coords = frame.select("x", "y").to_numpy()
         for column in [c for c in frame.columns if c.startswith(SCORE)]:
             where = folder / re.sub(r"[^\w-]", "_", column.removeprefix(SCORE))
             try:
-                resolve(draw)(files, coords, tile, unit(frame[column].to_numpy()), where)
+                scores = unit(frame[column].to_numpy())
+                resolve(draw)(files, coords, facts.get("tile"), scores, where, **extra)
             except MedclError as error:
                 problems.append(f"{name} is not drawn: {error}")
                 break
     return folders, problems
+
+
+def _takes_unit(draw: Callable[..., Any]) -> bool:
+    return "unit" in inspect.signature(draw).parameters
 
 
 def chosen(out: Path, count: int) -> list[tuple[str, pl.DataFrame]]:

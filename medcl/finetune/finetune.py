@@ -14,6 +14,7 @@ from medcl import plugin as plugins
 from medcl import recipe as recipes
 from medcl.archive.index import Index
 from medcl.archive.scanning import LABEL
+from medcl.classifiers.contract import declared
 from medcl.embeddings.embeddings import usable
 from medcl.errors import UsageError
 from medcl.finetune.fold_training import Work
@@ -23,7 +24,7 @@ from medcl.finetune.result import FinetuneResult
 from medcl.finetune.study import labelled, study
 from medcl.io.atomic import replacing
 from medcl.labels import table as tables
-from medcl.labels import target as truths
+from medcl.labels import target as targets
 from medcl.labels.auxiliary import beside, further
 from medcl.plugin import Samples
 from medcl.private import command_without_paths, remember
@@ -83,10 +84,12 @@ def finetune(
     source: Source,
     out: Path,
     *,
-    labels: Path | None = None,
+    labels: Path | Sequence[Path] | None = None,
     split: Path | None = None,
     imbalance: float | None = None,
     instances: bool = False,
+    key_column: str | None = None,
+    patient_column: str | None = None,
     workers: int = 1,
     device: str = "auto",
     command: str = "",
@@ -97,10 +100,12 @@ def finetune(
         source: see `opened`. Of a run without folds and a given split, its own test patients are
             tested.
         out: the study's folder; the same again goes on where it stopped.
-        labels: a table, see `medcl.labels.table.read`; None for what the samples carry.
+        labels: tables, see `medcl.labels.table.read`; None for what the samples carry. Where
+            they name patients and sites, these take the place of the index's.
         split: such a table with a column ``split``: train, validation or test.
         imbalance: negatives for each positive patient to leave in training.
         instances: write down what each instance of the test bags counted for.
+        key_column, patient_column: of the tables, where they have none of the usual names.
         workers: processes.
         device: "cpu", "cuda", ..., or "auto".
         command: how this was called, for the record.
@@ -116,7 +121,15 @@ def finetune(
     name = _task(recipe, labels)
     items = prepared(recipe, data, workers=max(2, workers))
     samples = samples_of(recipe, items, task=name)
-    found = tables.read(labels, index) if labels is not None else tables.Labels()
+    found = tables.Labels()
+    if labels:
+        found = tables.read(
+            labels,
+            index,
+            among=frozenset(samples.items),
+            key_column=key_column,
+            patient_column=patient_column,
+        )
     own = list(samples.labels)
     samples = tables.add(samples, found, index, recipe.finetune.also)
     task = None if name is None else plugins.get(recipe.plugin).tasks[name]
@@ -125,8 +138,10 @@ def finetune(
     elif recipe.finetune.label is None and recipe.finetune.kind != "multilabel":
         recipe = _with_label(recipe, [*found.columns] or own)
     given = _given(recipe, samples, index, split, run)
+    of_index = samples.patients  # whom the run knows
+    samples = tables.told_patients(samples, found)
     others = recipe.finetune.unlabelled
-    truth = truths.truth(samples, recipe.finetune, task)
+    truth = targets.finetune_target(samples, recipe.finetune, task)
     samples, truth, rows, without = labelled(samples, truth, others=others)
     notes = [note for note in (*found.notes, items.left_out()) if note]
     if without and not others:
@@ -135,20 +150,26 @@ def finetune(
             f"{without:,} {what} no label and {'were' if without > 1 else 'was'} left out."
         )
     given = None if given is None else [given[row] for row in rows]
+    of_index = [of_index[row] for row in rows]
+    unnamed = tables.nobody(index, found) & set(samples.items)
+    notes += [_unnamed(len(unnamed), len(set(samples.items)), plugins.get(recipe.plugin).item)] * (
+        len(unnamed) > 0
+    )
     also, more = further(samples, recipe.finetune)
     told = beside(samples, truth, recipe.finetune) | more
     device = usable(device)
     known = int(truth.known.sum())
-    if run is not None and _saw(run, samples.patients[:known], given and given[:known]):
+    if run is not None and _saw(run, of_index[:known], given and given[:known]):
         notes.append("Pretraining saw the tested patients too, though without labels.")
     place = dict(index.items.select("id", "site").iter_rows())
     result = study(
         Work(samples, truth, recipe, out, run.path if run else None, device, instances, told, also),
-        [place.get(item) for item in samples.items],
+        [found.sites.get(item, place.get(item)) for item in samples.items],
         label=task.label if task else recipe.finetune.label or ", ".join(truth.classes),
         given=given,
         imbalance=imbalance,
         notes=notes,
+        unknown_patients=len(unnamed),
         workers=workers,
         command=command_without_paths(command),
     )
@@ -168,38 +189,48 @@ def _can_learn_from_them(recipe: Recipe) -> None:
             for them.
     """
     name, settings = recipe.part("classifier").name, recipe.finetune
-    factory = recipes.classifier_factory(recipe)
-    if settings.also and not getattr(factory, "learns_also", False):
+    can = declared(recipes.classifier_factory(recipe))
+    if settings.also and not can.auxiliary:
         raise UsageError(
             f"finetune.also: the classifier '{name}' learns one label. Set classifier.name to "
             "full, lp-ft, contrast or semi-supervised."
         )
     asked = [word for word in ("tree", "soft") if getattr(settings, word)]
     asked += ["unlabelled"] if settings.unlabelled and not settings.also else []
-    if asked and not getattr(factory, "views", ()):
+    if asked and not can.views:
         raise UsageError(
             f"finetune.{asked[0]}: the classifier '{name}' learns from labels alone. Set "
             "classifier.name to semi-supervised."
         )
 
 
-def _task(recipe: Recipe, labels: Path | None) -> str | None:
+def _unnamed(count: int, items: int, what: str) -> str:
+    """What a reader must know where the patients of some items are not known."""
+    some = f"each {what}" if count == items else f"each of {count:,} of {items:,} {what}s"
+    return (
+        f"Patients are unknown: {some} was taken for a patient of its own, and those of one patient "
+        "may lie on both sides. Name them in a column patient (case_id, …) of --labels, or with "
+        "medcl index --table or --patient-from."
+    )
+
+
+def _task(recipe: Recipe, labels: Path | Sequence[Path] | None) -> str | None:
     """The plugin's task that is learnt: the recipe's; the probe's, where nothing else is said."""
     asked = recipe.finetune
     if asked.task is not None:
         return asked.task
-    said = labels is not None or asked.label is not None or asked.kind != "auto"
+    said = bool(labels) or asked.label is not None or asked.kind != "auto"
     return None if said else recipe.probe.task
 
 
 def _with_label(recipe: Recipe, columns: Sequence[str]) -> Recipe:
-    """The only label column, if nothing says which one is meant."""
+    """The only label column, or the one called label, if nothing says which one is meant."""
     asked = recipe.finetune
     others = (SPLIT, recipe.split.given, *asked.tree, *asked.soft, *asked.also)
     columns = [name for name in columns if name not in others]
     if len(columns) != 1:
-        return recipe
-    return _with(recipe, label=columns[0])
+        columns = [name for name in columns if name.lower() == "label"]
+    return _with(recipe, label=columns[0]) if len(columns) == 1 else recipe
 
 
 def _with(recipe: Recipe, **settings: str | None) -> Recipe:

@@ -29,14 +29,15 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from medcl import plugin as plugins
+from medcl.contract import BAG, COORDS
 from medcl.finetune import batches, build, loop
 from medcl.finetune.folds import SIDES, Part
 from medcl.io.atomic import new_folder
-from medcl.labels import target as truths
+from medcl.labels import target as targets
 from medcl.labels.activation import CALIBRATED, probabilities
 from medcl.labels.auxiliary import on_one_scale
 from medcl.labels.outputs import ALSO, Also, Outputs
-from medcl.labels.target import Truth
+from medcl.labels.target import Target
 from medcl.metrics import calibration
 from medcl.plugin import Samples, Views
 from medcl.recipe import Recipe
@@ -68,7 +69,7 @@ class Work:
     """
 
     samples: Samples
-    truth: Truth
+    truth: Target
     recipe: Recipe
     out: Path
     run: Path | None = None
@@ -100,8 +101,8 @@ def train(work: Work, part: Part) -> None:
     found = work.truth
     edges: tuple[float, ...] = ()
     if found.kind == "hazard":
-        found, edges = truths.cut(found, part.train, settings.intervals)
-    outputs = replace(truths.outputs(found, part.train, settings), also=work.also)
+        found, edges = targets.cut(found, part.train, settings.intervals)
+    outputs = replace(targets.outputs(found, part.train, settings), also=work.also)
     learnt = np.concatenate([part.train, part.unlabelled])
     read = _opened(work)
     patients = np.unique(np.asarray(work.samples.patients), return_inverse=True)[1]
@@ -138,7 +139,7 @@ def train(work: Work, part: Part) -> None:
         "edges": edges,
         **_chosen(outputs, told, work.truth.y[part.validation]),
         "samples": {s: len(getattr(part, s)) for s in (*SIDES, "unlabelled")},
-        "classes": {s: truths.counts(work.truth, getattr(part, s)) for s in ("train", "test")},
+        "classes": {s: targets.counts(work.truth, getattr(part, s)) for s in ("train", "test")},
         "epochs": trained.epochs,
         "best": trained.best,
         "history": trained.history,
@@ -197,8 +198,8 @@ def _chosen(outputs: Outputs, scores: NDArray, y: NDArray) -> dict[str, float]:
     mended = calibration.temperature(scores, y)
     if outputs.kind != "binary":
         return {"temperature": mended, "threshold": 0.5}
-    chance = probabilities("binary", scores, mended)[:, 1]
-    return {"temperature": mended, "threshold": calibration.threshold(chance, y == 1)}
+    probability = probabilities("binary", scores, mended)[:, 1]
+    return {"temperature": mended, "threshold": calibration.threshold(probability, y == 1)}
 
 
 def sides(samples: Samples, part: Part) -> pl.DataFrame:
@@ -215,7 +216,7 @@ def sides(samples: Samples, part: Part) -> pl.DataFrame:
     )
 
 
-def table(samples: Samples, found: Truth, rows: NDArray, scores: NDArray) -> pl.DataFrame:
+def table(samples: Samples, found: Target, rows: NDArray, scores: NDArray) -> pl.DataFrame:
     """Predictions of samples: keyed hashes, the truth as numbers, and the scores."""
     y = found.y[rows].astype(np.float64)
     y = y[:, None] if y.ndim == 1 else y
@@ -237,15 +238,15 @@ class _Instances:
         self.frames: list[pl.DataFrame] = []
 
     def __call__(self, rows: NDArray, batch: Mapping[str, Tensor], found: Tensor) -> None:
-        bag = batch["bag"].numpy()
+        bag = batch[BAG].numpy()
         found = found.unsqueeze(1) if found.ndim == 1 else found
         first = np.searchsorted(bag, np.arange(len(rows)))
         columns: dict[str, Any] = {
             "id": np.asarray(self.samples.ids)[rows][bag],
             "instance": np.arange(len(bag)) - first[bag],
         }
-        if "coords" in batch:
-            coords = batch["coords"].numpy()
+        if COORDS in batch:
+            coords = batch[COORDS].numpy()
             columns |= {"x": coords[:, 0], "y": coords[:, 1]}
         several = found.shape[1] == len(self.outputs.classes)
         for n, values in enumerate(found.numpy().T):

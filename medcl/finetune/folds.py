@@ -60,7 +60,7 @@ def parts(
     Args:
         patients: (N,) whose sample each is.
         sites: (N,) where it comes from.
-        strata: (N,) what sides should have their share of, see `medcl.labels.target.Truth.strata`.
+        strata: (N,) what sides should have their share of, see `medcl.labels.target.Target.strata`.
         recipe: sections ``split`` and ``finetune``, and the seed.
         given: (N,) a split by sample: see `SAID`.
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from medcl import recipe as recipes
-from medcl.classifiers.contract import VIEW, Classifier
+from medcl.classifiers.contract import VIEW, Classifier, Layerwise, declared
 from medcl.classifiers.losses import supervised
 from medcl.classifiers.standardisation import Standard
 from medcl.engine import optim
@@ -20,7 +20,8 @@ from medcl.errors import MedclError
 from medcl.finetune.batches import Read, ahead, balanced, cut, shuffled
 from medcl.labels.activation import probabilities
 from medcl.labels.outputs import Outputs
-from medcl.methods.contract import State, View
+from medcl.methods.contract import State, View, after_step
+from medcl.metrics.measures import measure
 from medcl.plugin import Views
 from medcl.seeds import MODEL, ORDER, derive, generator, reseed
 from medcl.seeds import VIEW as VIEWS
@@ -110,7 +111,7 @@ def fit(
     outputs: Outputs,
     learning: Learning,
     settings: recipes.Finetune,
-    optimizer: recipes.Optimizer,
+    optimization: recipes.Optimizer,
     *,
     seed: int,
     device: torch.device,
@@ -126,17 +127,15 @@ def fit(
     """
     reseed(device, seed, MODEL)
     model = _model(build, outputs, learning, settings).to(device)
-    rate = getattr(model.classifier, "rate", None)
+    asked = declared(model.classifier).views
+    rate = model.classifier.rate if isinstance(model.classifier, Layerwise) else None
     per_epoch = len(cut(learning.train, settings.batch_size))
     steps = settings.epochs * per_epoch
-    mover, schedule = optim.build(
-        model.classifier, optimizer, steps, rate=rate if callable(rate) else None
-    )
+    optimizer, scheduler = optim.build(model.classifier, optimization, steps, rate=rate)
     y = learning.y
     if outputs.kind == "regression":
         y = model.values(y.unsqueeze(-1).to(device)).squeeze(-1).cpu()
     watch = _Watch(settings, outputs, learning)
-    asked = tuple(getattr(model.classifier, "views", ()))
     augment = views() if asked and views is not None else None
     if isinstance(augment, nn.Module):
         augment.to(device)
@@ -150,13 +149,13 @@ def fit(
             if augment is not None:
                 batch |= _looks(asked, augment, batch["x"], seed, step)
             made = model.step(batch, State(step, steps))
-            mover.zero_grad(set_to_none=True)
+            optimizer.zero_grad(set_to_none=True)
             made["loss"].backward()
-            if optimizer.clip is not None:
-                nn.utils.clip_grad_norm_(model.parameters(), optimizer.clip)
-            mover.step()
-            schedule.step()
-            model.classifier.after_step(State(step, steps))
+            if optimization.clip is not None:
+                nn.utils.clip_grad_norm_(model.parameters(), optimization.clip)
+            optimizer.step()
+            scheduler.step()
+            after_step(model.classifier, State(step, steps))
             total += made["loss"].detach() * (len(rows) / len(learning.train))
             step += 1
         loss = float(total)
@@ -217,8 +216,8 @@ class _Watch:
         if monitor == "loss" or kind not in ("binary", "multiclass", "multilabel"):
             return -loss, 0.0
         labels = y.nan_to_num(-1).long().numpy()
-        chance = probabilities(kind, scores.numpy())
-        value = metrics.measure(kind, labels, chance, metrics.once(len(rows)))[monitor][0]
+        probability = probabilities(kind, scores.numpy())
+        value = measure(kind, labels, probability, metrics.once(len(rows)))[monitor][0]
         return (float(value) if np.isfinite(value) else -np.inf), -loss
 
 

@@ -16,6 +16,7 @@ from medcl import plugin as plugins
 from medcl.classifiers.standardisation import Standard
 from medcl.errors import MedclError, UsageError
 from medcl.finetune import build, fold_training
+from medcl.finetune.batches import size as size_of
 from medcl.finetune.loop import Model
 from medcl.finetune.result import FinetuneResult
 from medcl.io.reading import read_json, read_table
@@ -99,8 +100,20 @@ class Study:
         )
 
     def samples(self, data: Path | None = None) -> Samples:
-        """The samples of its recipe, labelled or not, of its own index or another."""
-        return load_samples(self.recipe, data or self.data, task=self.recipe.finetune.task)
+        """The samples of its recipe, labelled or not, of its own index or another.
+
+        Of its own, the patients are those that it was split by: its table may have named them.
+        """
+        made = load_samples(self.recipe, data or self.data, task=self.recipe.finetune.task)
+        return made if data is not None else replace(made, patients=self._patients(made))
+
+    def _patients(self, samples: Samples) -> list[str]:
+        told: dict[str, str] = {}
+        for fold in self.folds:
+            frame = read_table(fold / fold_training.SPLIT, _REMEDY)
+            told |= dict(zip(frame["id"], frame["patient"], strict=True))
+        pairs = zip(samples.ids, samples.patients, strict=True)
+        return [told.get(key, who) for key, who in pairs]
 
     def sides(self, fold: Path, ids: list[str]) -> NDArray[np.str_]:
         """(N,) train, validation, test, or "" of some samples in a fold."""
@@ -133,7 +146,7 @@ class Study:
                 Standard(tuple(state[f"{name}.mean"].shape)) for name in ("inputs", "values")
             )
             batch = tensors(example)
-            size = int(batch["bag"].max()) + 1 if "bag" in batch else len(batch["x"])
+            size = size_of(batch)
             batch |= {"y": _blank(outputs, size), "patient": torch.zeros(size, dtype=torch.int64)}
             classifier = build.build(
                 from_nothing(self.recipe) if self.recipe.encoder else self.recipe,

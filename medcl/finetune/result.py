@@ -13,11 +13,9 @@ from medcl.io.atomic import write_text
 from medcl.io.reading import read_json
 from medcl.metrics.bootstrap import Interval
 from medcl.metrics.metrics import Kind
-from medcl.metrics.table import NAMES, Class, Side, show
+from medcl.metrics.table import NAMES, Class, SplitCounts, called, headline, show
 
 FILE = "finetune.json"
-MEASURES = {**NAMES, "accuracy": "accuracy", "c_index": "C-index"}
-HEADLINE = {"regression": "r2", "cox": "c_index", "hazard": "c_index"}
 
 
 @dataclass(frozen=True)
@@ -48,8 +46,8 @@ class FinetuneResult:
     classes: list[str]
     folds: int
     repeats: int
-    train: Side
-    test: Side
+    train: SplitCounts
+    test: SplitCounts
     figures: Figures
     notes: list[str]
     imbalance: float | None
@@ -65,6 +63,7 @@ class FinetuneResult:
     created: str
     seconds: float
     made_from: str
+    unknown_patients: int | None = None
 
     def save(self, folder: Path) -> None:
         """Write ``folder/finetune.json``."""
@@ -83,7 +82,7 @@ class FinetuneResult:
             raise UsageError(f"{folder} holds no {FILE}. Make one: medcl finetune")
         raw = read_json(path, "Run the same medcl finetune again.")
         try:
-            sides = {name: Side(**raw[name]) for name in ("train", "test")}
+            sides = {name: SplitCounts(**raw[name]) for name in ("train", "test")}
             return cls(**raw | sides | {"figures": _figures(raw["figures"])})
         except (KeyError, TypeError) as error:
             raise UsageError(
@@ -98,17 +97,12 @@ class FinetuneResult:
     @property
     def headline(self) -> str:
         """The measure that the verdict speaks of."""
-        return HEADLINE.get(self.kind, "auroc")
+        return headline(self.kind)
 
     @property
     def metric_names(self) -> dict[str, str]:
         """The measures, as they are called in tables."""
-        names = dict(MEASURES)
-        if self.kind == "binary":
-            names |= {"auroc": "AUROC", "auprc": "AUPRC"}
-        if self.kind == "ordinal":
-            names["mae"] = "mean distance of classes"
-        return {name: names[name] for name in self.figures.metrics}
+        return called(self.kind, self.figures.metrics)
 
     @property
     def title(self) -> str:
@@ -125,16 +119,16 @@ class FinetuneResult:
         """Column heads and rows: one row a measure."""
         spread = self.figures.folds
         rows = []
-        for name, called in self.metric_names.items():
-            row = [called, show(self.figures.metrics[name])]
+        for name, title in self.metric_names.items():
+            row = [title, show(self.figures.metrics[name])]
             row.append(deviation(spread[name]) if name in spread else "–")
             rows.append(row)
         for name, interval in self.figures.thresholded.items():
-            called = {"ppv": "PPV", **MEASURES}.get(name, name)
-            rows.append([f"{called}, threshold of validation", show(interval), "–"])
-        for name, called in (("ece", "calibration error"), ("ece_scaled", "… after scaling")):
+            title = {"ppv": "PPV", **NAMES}.get(name, name)
+            rows.append([f"{title}, threshold of validation", show(interval), "–"])
+        for name, title in (("ece", "calibration error"), ("ece_scaled", "… after scaling")):
             if name in self.figures.calibration:
-                rows.append([called, show(self.figures.calibration[name]), "–"])
+                rows.append([title, show(self.figures.calibration[name]), "–"])
         return ["measure", "pooled [95%]", "by fold: mean ± SD"], rows
 
     def by_class(self) -> tuple[list[str], list[list[str]]]:
@@ -155,13 +149,13 @@ class FinetuneResult:
         if interval.low is None or interval.high is None:
             text += ", which is not defined on these patients."
         elif interval.low > chance:
-            text += ", better than chance."
+            text += ", above chance level."
         elif interval.high < chance and self.headline == "r2":
             text += ", worse than saying the mean of all."
         elif interval.high < chance:
-            text += ", worse than chance: are two labels swapped?"
+            text += ", below chance level: are two labels swapped?"
         else:
-            text += ": no better than chance as far as these patients can tell."
+            text += ": not above chance level as far as these patients can tell."
         return " ".join([text, *self.notes])
 
 

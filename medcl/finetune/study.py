@@ -28,7 +28,6 @@ import yaml
 from numpy.typing import NDArray
 
 from medcl import recipe as recipes
-from medcl.embeddings.embeddings import take
 from medcl.errors import MedclError, UsageError
 from medcl.finetune import fold_training, scoring
 from medcl.finetune.fold_training import SCORE, Work
@@ -39,9 +38,10 @@ from medcl.io.atomic import locked, replacing, write_text
 from medcl.io.failure import Failure
 from medcl.io.pmap import pmap
 from medcl.io.reading import read_json, read_table
-from medcl.labels import target as truths
-from medcl.labels.target import Truth
-from medcl.metrics.table import Side
+from medcl.labels import target as targets
+from medcl.labels.target import Target
+from medcl.metrics import figures
+from medcl.metrics.table import SplitCounts
 from medcl.plugin import Samples
 from medcl.private import read_recipe, write_recipe
 from medcl.provenance import commit, versions
@@ -59,6 +59,7 @@ def study(
     given: Sequence[str] | None = None,
     imbalance: float | None = None,
     notes: Sequence[str] = (),
+    unknown_patients: int = 0,
     workers: int = 1,
     command: str = "",
 ) -> FinetuneResult:
@@ -71,6 +72,7 @@ def study(
         given: (N,) a split by sample, see `medcl.finetune.folds.parts`.
         imbalance: negatives for each positive patient to leave in training; two classes only.
         notes: for the reader of the figures.
+        unknown_patients: items that were each taken for a patient of its own.
         workers: processes, each training one fold.
         command: how this was called.
 
@@ -110,7 +112,7 @@ def study(
         repeats=settings.repeats,
         train=_side(work.truth, patients, [p.train for p in drawn]),
         test=_side(work.truth, patients, [p.test for p in drawn]),
-        figures=scoring.figures(
+        figures=scoring.scored(
             work.truth, patients, made, resamples=settings.bootstraps, seed=recipe.seed
         ),
         notes=[*notes, *_notes(work.truth, patients, drawn)],
@@ -127,6 +129,7 @@ def study(
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         seconds=round(sum(f["seconds"] for f in facts), 1),
         made_from=made_from,
+        unknown_patients=unknown_patients,
     )
     result.save(work.out)
     return result
@@ -236,20 +239,15 @@ def _save_predictions(work: Work, drawn: Sequence[Part]) -> None:
         whole.write_parquet(temporary)
 
 
-def _side(found: Truth, patients: NDArray, rows: Sequence[NDArray]) -> Side:
+def _side(found: Target, patients: NDArray, rows: Sequence[NDArray]) -> SplitCounts:
     every = np.unique(np.concatenate(rows))
-    return Side(len(np.unique(patients[every])), len(every), truths.counts(found, every))
+    return SplitCounts(len(np.unique(patients[every])), len(every), targets.counts(found, every))
 
 
-def _notes(found: Truth, patients: NDArray, drawn: Sequence[Part]) -> list[str]:
+def _notes(found: Target, patients: NDArray, drawn: Sequence[Part]) -> list[str]:
     """What a reader must know before trusting the figures."""
-    notes = []
     people = len(np.unique(patients[np.concatenate([part.test for part in drawn])]))
-    if people < 20:
-        notes.append(
-            f"Only {people} test patients: intervals over so few are too narrow; take them as a "
-            "lower bound of the uncertainty."
-        )
+    notes = [*found.notes, *figures.few_patients(people)]
     if not all(len(part.validation) for part in drawn):
         notes.append(
             "Nobody was set apart for validation: the last epoch is kept, the threshold is 0.5 and "
@@ -265,8 +263,8 @@ def _notes(found: Truth, patients: NDArray, drawn: Sequence[Part]) -> list[str]:
 
 
 def labelled(
-    samples: Samples, found: Truth, *, others: bool = False
-) -> tuple[Samples, Truth, NDArray[np.int64], int]:
+    samples: Samples, found: Target, *, others: bool = False
+) -> tuple[Samples, Target, NDArray[np.int64], int]:
     """The samples with a label, their labels and positions, and how many items have none.
 
     Args:
@@ -283,4 +281,4 @@ def labelled(
     items = np.asarray(samples.items)
     without = len(np.unique(items)) - len(np.unique(items[known]))
     rows = np.concatenate([known, np.flatnonzero(~found.known)]) if others else known
-    return take(samples, rows), found.at(rows), rows, without
+    return samples.at(rows), found.at(rows), rows, without

@@ -1,0 +1,1 @@
+"""Atomic writes, reading with one clear error, parallel maps (processes or Ray), progress."""

@@ -34,8 +34,10 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextmanager
-def locked(path: Path, message: str) -> Iterator[None]:
+def locked(path: Path, message: str, *, shared: bool = False) -> Iterator[None]:
     """Hold a lock file, which a killed process lets go of by itself.
+
+    ``shared`` holders keep out one that is not, and the other way round, but not each other.
 
     Raises:
         UsageError: with this message, if another process holds it.
@@ -43,7 +45,7 @@ def locked(path: Path, message: str) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as handle:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UsageError(message) from None
         yield

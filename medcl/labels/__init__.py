@@ -1,0 +1,1 @@
+"""Labels as one `Target`, from tables and tasks; what a classifier predicts."""

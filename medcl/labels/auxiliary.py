@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from medcl.errors import MedclError, UsageError
 from medcl.labels.outputs import ALSO, Also
-from medcl.labels.target import ONE_CLASS, Truth, codes, column, numbers, outputs, truth
+from medcl.labels.target import ONE_CLASS, Target, codes, column, finetune_target, numbers, outputs
 from medcl.plugin import Samples
 from medcl.recipe import Finetune
 
@@ -23,7 +23,7 @@ archive would be a class for each patient or two, and teach to know them.
 """
 
 
-def beside(samples: Samples, found: Truth, settings: Finetune) -> dict[str, NDArray]:
+def beside(samples: Samples, found: Target, settings: Finetune) -> dict[str, NDArray]:
     """Name → (N, ...) of all samples.
 
     ``tree`` (N, D): codes of `Finetune.tree` from the root down, −1 where missing, and last the
@@ -61,7 +61,7 @@ def further(samples: Samples, settings: Finetune) -> tuple[tuple[Also, ...], dic
         if kind == "auto" and _are_values(column(samples, name)):
             kind = "regression"
         alone = Finetune(label=name, kind=kind, loss=loss)
-        found = truth(samples, alone)
+        found = finetune_target(samples, alone)
         if found.kind == "multilabel":
             raise UsageError(f"finetune.also: '{name}' is several labels; name single columns.")
         made.append(Also(name, outputs(found, np.empty(0, np.int64), alone), asked.weight))
@@ -89,7 +89,7 @@ def on_one_scale(values: NDArray, train: NDArray[np.int64]) -> NDArray:
     return (values - known.mean()) / (known.std() or 1.0)
 
 
-def _probabilities(samples: Samples, found: Truth, names: tuple[str, ...]) -> NDArray[np.float32]:
+def _probabilities(samples: Samples, found: Target, names: tuple[str, ...]) -> NDArray[np.float32]:
     if len(names) != len(found.classes):
         raise UsageError(
             f"finetune.soft names {len(names)} columns for {len(found.classes)} classes: give one "

@@ -26,7 +26,7 @@ class Outputs:
         loss: cross-entropy as it is, weighted by class, focal (Lin 2017, arXiv 1708.02002), or
             robust to wrong labels; see `medcl.classifiers.losses.supervised`.
         weights: one for each class, from training patients alone; None for equal ones.
-        also: further labels to learn from, for classifiers with ``learns_also``.
+        also: further labels to learn from, for classifiers that declare ``auxiliary``.
     """
 
     kind: Kind

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from medcl.archive import assign, pseudonym
 from medcl.archive.index import Index
 from medcl.archive.scanning import LABEL
 from medcl.errors import UsageError
-from medcl.plugin import Samples
+from medcl.plugin import NO_PATIENT, Samples
 
 
 @dataclass(frozen=True)
@@ -25,36 +26,58 @@ class Labels:
     Attributes:
         rows: item id → its columns.
         columns: their names.
-        notes: what did not fit, in counts.
+        patients: item id → the key of its patient, where the table says who it is.
+        sites: likewise.
+        notes: what did not fit, in counts, and what was decided.
     """
 
     rows: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     columns: tuple[str, ...] = ()
+    patients: Mapping[str, str] = field(default_factory=dict)
+    sites: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
-def read(path: Path, index: Index) -> Labels:
-    """A table's rows by the index's items.
+def read(
+    path: Path | Sequence[Path],
+    index: Index,
+    *,
+    among: Collection[str] | None = None,
+    key_column: str | None = None,
+    patient_column: str | None = None,
+) -> Labels:
+    """Tables' rows by the index's items.
 
     Args:
-        path: CSV or Parquet with a column ``key``: an item's path in the archive (with or without
-            its suffix), its name, the part of a file, or else a patient whose items they all are.
+        path: CSV or Parquet, or several of them, see `medcl.archive.assign.load`. Keys are an
+            item's path in the archive (with or without its suffix), its name, the part of a file,
+            or else a patient whose items they all are.
         index: whose items they are.
+        among: the items that are used: a key that fits several of the index is one of these.
+        key_column: the column of keys, if it has none of the usual names.
+        patient_column: likewise of patients.
 
     Raises:
-        UsageError: if it is no such table, or none of its rows fits the index.
+        UsageError: if it is no such table, none of its rows fits the index, or it names patients
+            and the index's key is not at hand.
     """
-    table = assign.load(table=path)
+    paths = [path] if isinstance(path, Path) else list(path)
+    table = assign.load(table=paths, key_column=key_column, patient_column=patient_column)
+    named, patients = _items_by_name(index, among), _items_by_patient(index)
+    table.settle(named.keys())
     columns = tuple(name for name in table.columns if name not in ("patient", "site"))
-    named, patients = _items_by_name(index), _items_by_patient(index)
     rows: dict[str, Mapping[str, Any]] = {}
     absent = ambiguous = 0
     person = _pseudonyms(index)
     # Patients first: what is said of an item itself counts more than what is said of its patient.
     by_series, by_item = [], []
     whole = _items_by_series(index)
+    spelled: dict[str, str] = {}
+    for name, (key,) in table.spelled.items():
+        if name in named:
+            spelled.setdefault(key, name)
     for key, row in table.rows.items():
-        items = named.get(key, [])
+        items = named.get(key, []) or named.get(spelled.get(key, ""), [])
         if len(items) == 1:
             by_item.append((items[0], row))
             continue
@@ -68,15 +91,55 @@ def read(path: Path, index: Index) -> Labels:
     rows |= dict(by_series) | dict(by_item)
     if not rows:
         raise UsageError(
-            f"None of the {len(table.rows):,} rows of {path.name} fits an item or a patient of "
-            f"{index.path}: its column 'key' should hold paths in the archive, or patients."
+            f"None of the {len(table.rows):,} rows of {paths[0].name} fits an item or a patient of "
+            f"{index.path}: its column 'key' (slide_id, filename, …) should hold paths in the "
+            "archive, or patients. Say which column it is: --key-column NAME."
         )
-    notes = []
+    notes = [*table.notes]
     if absent:
         notes.append(f"{absent:,} of {len(table.rows):,} labels are of items that are not there.")
     if ambiguous:
         notes.append(f"{ambiguous:,} labels fit several items and were left out: give paths.")
-    return Labels(rows, columns, tuple(notes))
+    who, where = _persons(rows, index, person)
+    return Labels(rows, columns, who, where, tuple(notes))
+
+
+def _persons(
+    rows: Mapping[str, Mapping[str, Any]], index: Index, names: pseudonym.Pseudonyms | None
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Item → patient and item → site, as the rows say; items of one group are of one patient."""
+    raw = {item: str(row.get("patient") or "").strip() for item, row in rows.items()}
+    places = {item: str(row.get("site") or "").strip() for item, row in rows.items()}
+    if names is None and (any(raw.values()) or any(places.values())):
+        raise UsageError(
+            f"The table names patients, and the key that {index.path} was made with is not at "
+            f"hand. Give it: ${pseudonym.KEY_VARIABLE}=KEYFILE."
+        )
+    if names is None:
+        return {}, {}
+    who = {item: names.patient(value) for item, value in raw.items() if value}
+    group = dict(index.items.select("id", "group").drop_nulls().iter_rows())
+    first: dict[str, str] = {}
+    for item in sorted(who):
+        if item in group:
+            first.setdefault(group[item], who[item])
+    who |= {item: first[g] for item, g in group.items() if g in first}
+    return who, {item: names.site(value) for item, value in places.items() if value}
+
+
+def told_patients(samples: Samples, labels: Labels) -> Samples:
+    """The samples with the table's patients in place of the index's."""
+    if not labels.patients:
+        return samples
+    told = labels.patients
+    pairs = zip(samples.items, samples.patients, strict=True)
+    return replace(samples, patients=[told.get(item, who) for item, who in pairs])
+
+
+def nobody(index: Index, labels: Labels) -> frozenset[str]:
+    """The items whose patient nothing names: each was taken for a patient of its own."""
+    unnamed = index.items.filter(pl.col("findings").list.contains(NO_PATIENT))["id"]
+    return frozenset(unnamed) - labels.patients.keys()
 
 
 def add(samples: Samples, labels: Labels, index: Index, fields: Iterable[str] = ()) -> Samples:
@@ -110,7 +173,7 @@ def as_array(values: list[Any]) -> NDArray:
     return np.array(["" if v is None else str(v) for v in values], dtype=str)
 
 
-def _items_by_name(index: Index) -> dict[str, list[str]]:
+def _items_by_name(index: Index, among: Collection[str] | None) -> dict[str, list[str]]:
     """Every way to name an item → the items; a full path always names one."""
     exact: dict[str, list[str]] = {}
     short: defaultdict[str, list[str]] = defaultdict(list)
@@ -122,6 +185,10 @@ def _items_by_name(index: Index) -> dict[str, list[str]]:
         names = {str(file), file.with_suffix("").as_posix(), file.name, file.stem, part}
         for name in names - {"", key}:
             short[name].append(item)
+    if among is not None:
+        for name, items in short.items():
+            if len(items) > 1 and len(used := [item for item in items if item in among]) == 1:
+                short[name] = used
     return {**short, **exact}
 
 
@@ -144,7 +211,7 @@ def _items_by_patient(index: Index) -> dict[str, list[str]]:
 def _pseudonyms(index: Index) -> pseudonym.Pseudonyms | None:
     """What turns a patient into its key; None where this index's secret is not at hand."""
     given = pseudonym.given(None)
-    if given is not None:
+    if given is not None and index.key_check in (None, given.check):
         return given
     try:
         return pseudonym.own(index.path / "private", may_create=False)

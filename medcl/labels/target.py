@@ -1,16 +1,25 @@
-"""What is to be learnt, as numbers: from label columns to the ``y`` of a classifier."""
+"""What is to be predicted, as numbers: from label columns to one `Target`, by one rule.
+
+Every verb reads labels here, so that the classes and their order are the same in all of them:
+
+- White space at the ends of a name never makes a class. Names that differ in case alone are kept
+  apart, and `Target.notes` says so.
+- The numbers ``1`` and ``1.0`` and the text ``"1"`` are one class. Names that are all numbers are
+  ordered as numbers (``1, 2, 10``), others by the alphabet.
+- Nothing (``None``, NaN, ``""``) is an unknown label; so is −1 where a plugin gives integer codes.
+- A fraction is never a class, unless the recipe lists it among its classes.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medcl.errors import MedclError, UsageError
-from medcl.labels import probe_target
 from medcl.labels.outputs import Outputs
 from medcl.metrics.metrics import Kind
 from medcl.plugin import Samples, Task
@@ -24,38 +33,59 @@ MOST_CLASSES = 20
 
 
 @dataclass(frozen=True)
-class Truth:
-    """Labels of samples.
+class Target:
+    """The labels of samples.
 
     Attributes:
         kind: of problem.
-        classes: as in `medcl.labels.outputs.Outputs`; of survival and regression, one name.
-        y: as described there; of ``hazard`` still with the time, not its interval (see `cut`).
+        classes: names, in the order of the codes and of the score columns; of a regression or
+            survival, one name: the label's.
+        y: class codes (N,) int64, −1 where unknown (binary, multiclass, ordinal); (N, L) float of
+            1, 0 and NaN (multilabel); (N,) float, NaN where unknown (regression); (N, 2) float of
+            time and whether the event was seen (survival; see `cut` for ``hazard``).
+        notes: what a reader must know of the labels.
     """
 
     kind: Kind
     classes: tuple[str, ...]
     y: NDArray
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.y)
 
     @property
     def known(self) -> NDArray[np.bool_]:
-        """(N,) which samples carry a label."""
+        """(N,) which samples carry a label (of several: at least one)."""
         if self.kind in ONE_CLASS:
             return np.asarray(self.y >= 0)
-        if self.kind == "multilabel":
-            return np.asarray(np.isfinite(self.y).any(1))
         finite = np.isfinite(self.y)
+        if self.kind == "multilabel":
+            return np.asarray(finite.any(1))
         return np.asarray(finite if finite.ndim == 1 else finite.all(1))
 
-    def at(self, rows: NDArray) -> Truth:
+    def at(self, positions: NDArray) -> Target:
         """The labels of some samples."""
-        return replace(self, y=self.y[rows])
+        return replace(self, y=self.y[positions])
+
+    def columns(self) -> NDArray[np.float32]:
+        """One column a score: (N, C) one-hot, (N, L) 1, 0 and NaN, or (N, 1) values."""
+        if self.kind == "regression":
+            return self.y[:, None].astype(np.float32)
+        if self.kind == "multilabel":
+            return self.y.astype(np.float32)
+        return np.eye(len(self.classes), dtype=np.float32)[self.y]
+
+    def names(self) -> list[str]:
+        """In words, for tables: class names, values, or labels joined by +."""
+        if self.kind == "regression":
+            return [str(v) for v in self.y]
+        if self.kind == "multilabel":
+            return ["+".join(self.classes[c] for c in np.flatnonzero(row == 1)) for row in self.y]
+        return [self.classes[code] if code >= 0 else "" for code in self.y]
 
     def strata(self) -> list[str]:
-        """A group for each sample that every side of a split should have its share of.
+        """A group for each sample that every part of a split should have its share of.
 
         The class; the rarest of its labels; a quarter of the values; whether the event was seen.
         """
@@ -70,8 +100,37 @@ class Truth:
         return ["event" if seen > 0 else "censored" for seen in self.y[:, 1]]
 
 
-def truth(samples: Samples, settings: Finetune, task: Task | None = None) -> Truth:
-    """The labels of samples as numbers.
+def target(task: Task, samples: Samples) -> Target:
+    """The labels of a task.
+
+    Integers are codes into ``task.classes``, −1 for unknown. Text and floats (which come from
+    tables) are names; of floats that are none of the names, whole ones are codes. Several labels
+    come as (N, L), with one column for each of ``task.classes``.
+
+    Raises:
+        UsageError: if the samples do not carry the label.
+        MedclError: if a label is not among the task's classes, is a fraction, or has the wrong
+            shape.
+    """
+    raw = column(samples, task.label)
+    if task.kind == "regression":
+        return Target("regression", (task.label,), numbers(samples, task.label))
+    if task.kind == "multilabel":
+        return Target("multilabel", task.classes, _several_columns(raw, task))
+    if raw.ndim != 1:
+        raise MedclError(
+            f"Label '{task.label}' has shape {raw.shape}; one class a sample needs (N,)."
+        )
+    found = _classified(task.label, task.kind, raw, task.classes)
+    if task.kind == "binary" and len(found.classes) != 2:
+        raise MedclError(
+            f"Label '{task.label}' is binary but has the classes {list(found.classes)}."
+        )
+    return found
+
+
+def finetune_target(samples: Samples, settings: Finetune, task: Task | None = None) -> Target:
+    """The labels that a recipe's section ``finetune`` asks for.
 
     Args:
         samples: with their label columns.
@@ -83,40 +142,41 @@ def truth(samples: Samples, settings: Finetune, task: Task | None = None) -> Tru
         MedclError: if the values do not suit the kind.
     """
     if task is not None:
-        return _from_target(probe_target.target(task, samples))
+        return target(task, samples)
     if settings.kind == "multilabel":
         return _several(samples, settings.classes)
     label = settings.label or (next(iter(samples.labels)) if len(samples.labels) == 1 else None)
     if label is None:
         raise UsageError(
-            "Which label is to be learnt? Say finetune.label=… or finetune.task=…. "
+            "Which label is the target? Say finetune.label=… or finetune.task=…. "
             + did_you_mean("", samples.labels)
         )
     raw = column(samples, label)
     kind = guess(raw) if settings.kind == "auto" else settings.kind
     if kind == "multilabel":  # the samples' own, one column a label
-        return _from_target(
-            probe_target.target(Task(label, kind, classes=settings.classes), samples)
-        )
+        return target(Task(label, "multilabel", classes=settings.classes), samples)
     if kind in SURVIVAL:
         if settings.event is None:
             raise UsageError(f"finetune.kind {kind} needs finetune.event: the column of 1 and 0.")
         time, event = (numbers(samples, name) for name in (label, settings.event))
-        return Truth(kind, (label,), np.stack([time, event], 1))
+        return Target(kind, (label,), np.stack([time, event], 1))
     if kind == "regression":
-        return Truth(kind, (label,), numbers(samples, label))
-    asked: str = "multiclass" if kind == "ordinal" else kind
-    classes = settings.classes or _classes(raw)
-    if kind == "ordinal" and not settings.classes and not _are_numbers(classes):
+        return Target(kind, (label,), numbers(samples, label))
+    if raw.ndim != 1:
+        raise MedclError(f"Label '{label}' has shape {raw.shape}; one class a sample needs (N,).")
+    if kind == "ordinal" and not settings.classes and not _are_numbers(_classes(raw)):
         raise UsageError(
             f"The order of the grades of '{label}' cannot be told from their names: give it with "
-            f"finetune.classes, the lowest first. There are: {', '.join(classes)}."
+            f"finetune.classes, the lowest first. There are: {', '.join(_classes(raw))}."
         )
-    named = replace(samples, labels={label: _text(raw)})
-    found = probe_target.target(Task(label, asked, classes=classes), named)  # type: ignore[arg-type]
+    # the classes are names here, whatever the type: a recipe does not know a plugin's codes
+    named = np.array(_text(raw).tolist(), object)
+    found = _classified(label, kind, named, settings.classes)
     if len(found.classes) < 2:
-        raise MedclError(f"Label '{label}' has one class only: there is nothing to tell apart.")
-    return Truth(kind, found.classes, found.y)
+        raise MedclError(f"Label '{label}' has one class only: there is nothing to classify.")
+    if kind == "binary" and len(found.classes) != 2:
+        raise MedclError(f"Label '{label}' is binary but has the classes {list(found.classes)}.")
+    return found
 
 
 def column(samples: Samples, name: str) -> NDArray:
@@ -136,18 +196,20 @@ def guess(raw: NDArray) -> Kind:
     if raw.ndim == 2:
         return "multilabel"
     names = _classes(raw)
+    numeric = raw.dtype.kind in "biuf"
+    whole = numeric and np.array_equal(raw[np.isfinite(raw)], np.round(raw[np.isfinite(raw)]))
+    if numeric and not whole:
+        return "regression"
     if len(names) == 2:
         return "binary"
-    numbers = raw.dtype.kind in "biuf"
-    whole = numbers and np.array_equal(raw[np.isfinite(raw)], np.round(raw[np.isfinite(raw)]))
-    return "multiclass" if not numbers or (whole and len(names) <= MOST_CLASSES) else "regression"
+    return "multiclass" if not numeric or len(names) <= MOST_CLASSES else "regression"
 
 
-def cut(found: Truth, train: NDArray, intervals: int) -> tuple[Truth, tuple[float, ...]]:
+def cut(found: Target, train: NDArray, intervals: int) -> tuple[Target, tuple[float, ...]]:
     """Survival times as interval numbers, cut at quantiles of the training events' times.
 
     Returns:
-        The truth with (interval, event) in ``y``, and the inner edges.
+        The target with (interval, event) in ``y``, and the inner edges.
     """
     time, event = found.y[train].T
     seen = time[event > 0] if (event > 0).any() else time
@@ -157,8 +219,8 @@ def cut(found: Truth, train: NDArray, intervals: int) -> tuple[Truth, tuple[floa
     return replace(found, y=np.stack([number, found.y[:, 1]], 1)), tuple(map(float, edges))
 
 
-def outputs(found: Truth, train: NDArray, settings: Finetune) -> Outputs:
-    """What a classifier is told; class weights by the training samples alone.
+def outputs(found: Target, train: NDArray, settings: Finetune) -> Outputs:
+    """What a classifier must predict; class weights by the training samples alone.
 
     Weights are N / (C · N_c), of several labels negatives / positives.
 
@@ -186,7 +248,7 @@ def outputs(found: Truth, train: NDArray, settings: Finetune) -> Outputs:
     return Outputs(found.kind, classes, settings.loss, weights)
 
 
-def counts(found: Truth, rows: NDArray) -> dict[str, int]:
+def counts(found: Target, rows: NDArray) -> dict[str, int]:
     """Samples of each class, for the record; of survival, events and censored."""
     if found.kind == "regression":
         return {}
@@ -197,27 +259,10 @@ def counts(found: Truth, rows: NDArray) -> dict[str, int]:
     return {name: held[name] for name in names}
 
 
-def _from_target(target: probe_target.Target) -> Truth:
-    y = target.y
-    if target.kind == "multilabel":
-        y = np.where(y >= 0, y, np.nan).astype(float)
-    return Truth(target.kind, target.classes, y)
-
-
-def _several(samples: Samples, classes: tuple[str, ...]) -> Truth:
-    if not classes:
-        raise UsageError("finetune.kind multilabel needs finetune.classes: the label columns.")
-    y = np.stack([numbers(samples, name) for name in classes], 1)
-    if not np.isin(y[np.isfinite(y)], (0, 1)).all():
-        raise MedclError(f"Labels {list(classes)} hold other values than 1, 0 and nothing.")
-    return Truth("multilabel", classes, y)
-
-
 def codes(raw: NDArray) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     """Names as codes (N,), −1 where there is nothing; and the names in their order."""
     names = _classes(raw)
-    code = {name: number for number, name in enumerate(names)}
-    return np.array([code.get(name, -1) for name in _text(raw).tolist()], np.int64), names
+    return _coded(_text(raw), names), names
 
 
 def numbers(samples: Samples, name: str) -> NDArray[np.float64]:
@@ -233,10 +278,91 @@ def numbers(samples: Samples, name: str) -> NDArray[np.float64]:
         raise MedclError(f"Label '{name}' holds text where numbers are needed.") from None
 
 
+def _classified(label: str, kind: Kind, raw: NDArray, known: Sequence[str]) -> Target:
+    """Codes of one class a sample, and the classes in their order.
+
+    Raises:
+        MedclError: for a label that is none of the known classes, or a fraction.
+    """
+    text = _text(raw)
+    classes = tuple(_name(name) for name in known)
+    if classes and raw.dtype.kind in "biuf" and not _are_of(text, classes, raw.dtype.kind):
+        y = _codes_of_numbers(label, raw)
+        if y.max(initial=-1) >= len(classes):
+            raise MedclError(f"Label '{label}' holds code {y.max()}; classes are {list(classes)}.")
+        return Target(kind, classes, y)
+    present = _classes(raw)
+    fractions = [name for name in present if _is_fraction(name) and name not in classes]
+    if fractions:
+        raise MedclError(
+            f"Label '{label}' holds {', '.join(fractions[:5])}: a fraction is no class. Take it as "
+            "a value (finetune.kind=regression), or list the classes (finetune.classes)."
+        )
+    unknown = [name for name in present if name not in classes]
+    if classes and unknown:
+        raise MedclError(
+            f"Label '{label}' holds {unknown}, which are not among its classes {classes}."
+        )
+    classes = classes or present
+    return Target(kind, classes, _coded(text, classes), _differing_in_case(label, classes))
+
+
+def _are_of(text: NDArray, classes: tuple[str, ...], dtype: str) -> bool:
+    """Whether numbers are names of classes, not codes of them: floats of a table may be."""
+    return dtype == "f" and set(text.tolist()) - {""} <= set(classes)
+
+
+def _codes_of_numbers(label: str, raw: NDArray) -> NDArray[np.int64]:
+    values = raw.astype(np.float64)
+    finite = np.isfinite(values)
+    if not np.array_equal(values[finite], np.round(values[finite])):
+        first = values[finite][values[finite] != np.round(values[finite])][0]
+        raise MedclError(f"Label '{label}' holds {first:g}: a fraction is no class.")
+    return np.maximum(np.where(finite, values, -1), -1).astype(np.int64)
+
+
+def _several_columns(raw: NDArray, task: Task) -> NDArray[np.float64]:
+    if raw.ndim != 2 or raw.shape[1] != len(task.classes):
+        raise MedclError(
+            f"Label '{task.label}' has shape {raw.shape}; {len(task.classes)} labels need "
+            f"(N, {len(task.classes)}) of 1, 0, and −1 for unknown."
+        )
+    values = raw.astype(np.float64)
+    if not np.isin(values[np.isfinite(values)], (1, 0, -1)).all():
+        raise MedclError(f"Label '{task.label}' holds other values than 1, 0, and −1 for unknown.")
+    return np.where(values >= 0, values, np.nan)
+
+
+def _several(samples: Samples, classes: tuple[str, ...]) -> Target:
+    if not classes:
+        raise UsageError("finetune.kind multilabel needs finetune.classes: the label columns.")
+    y = np.stack([numbers(samples, name) for name in classes], 1)
+    if not np.isin(y[np.isfinite(y)], (0, 1)).all():
+        raise MedclError(f"Labels {list(classes)} hold other values than 1, 0 and nothing.")
+    return Target("multilabel", classes, y)
+
+
+def _differing_in_case(label: str, classes: Iterable[str]) -> tuple[str, ...]:
+    alike: defaultdict[str, list[str]] = defaultdict(list)
+    for name in classes:
+        alike[name.casefold()].append(name)
+    return tuple(
+        f"Classes {' and '.join(repr(n) for n in names)} of '{label}' differ in case alone and are "
+        "kept apart: mend the table if they are one."
+        for names in alike.values()
+        if len(names) > 1
+    )
+
+
+def _coded(text: NDArray, classes: Sequence[str]) -> NDArray[np.int64]:
+    code = {name: number for number, name in enumerate(classes)}
+    return np.array([code.get(name, -1) for name in text.tolist()], np.int64)
+
+
 def _text(raw: NDArray) -> NDArray:
-    """Classes by name: 1, 1.0 and "1" are one class; nothing, and the code −1, is ""."""
-    codes = raw.dtype.kind == "i"  # a plugin's own; in a table −1 is a class like any other
-    names = ["" if codes and value == -1 else _name(value) for value in raw.tolist()]
+    """Labels by name; nothing, and the code −1 of integers, is ""."""
+    coded = raw.dtype.kind == "i"  # a plugin's own; in a table −1 is a class like any other
+    names = ["" if coded and value == -1 else _name(value) for value in raw.tolist()]
     return np.array(names, dtype=str)
 
 
@@ -261,3 +387,7 @@ def _are_numbers(names: Iterable[str]) -> bool:
         return all(np.isfinite(float(name)) for name in names)
     except ValueError:
         return False
+
+
+def _is_fraction(name: str) -> bool:
+    return _are_numbers([name]) and not float(name).is_integer()

@@ -13,6 +13,8 @@ METHODS: dict[str, str] = {
     "simsiam": "medcl.methods.byol:SimSiam",
     "vicreg": "medcl.methods.redundancy:VICReg",
     "barlow-twins": "medcl.methods.redundancy:BarlowTwins",
+    "lejepa": "medcl.methods.lejepa:LeJEPA",
+    "visreg": "medcl.methods.lejepa:VISReg",
     "dino": "medcl.methods.dino:DINO",
     "mae": "medcl.methods.mae:MAE",
     "spark": "medcl.methods.spark:SparK",

@@ -123,6 +123,3 @@ class SimSiam(nn.Module):
         p1, p2 = _predict(self.predictor, [z1, z2], state.ranks)
         loss = (negative_cosine(p1, z2) + negative_cosine(p2, z1)) / 2
         return {"loss": loss, "embedding": h[0].detach()}
-
-    def after_step(self, state: State) -> None:
-        """Nothing follows the optimiser."""

@@ -100,6 +100,3 @@ class CAN(nn.Module):
             "embedding": h.chunk(2)[0].detach(),
             **parts,
         }
-
-    def after_step(self, state: State) -> None:
-        """Nothing follows the optimiser."""

@@ -37,15 +37,24 @@ class State:
 class Method(Protocol):
     """The contract of ``medcl.methods``. Built as ``method(encoder, *, ...)``.
 
-    Attributes:
-        encoder: the module that is kept at the end: (B, ...) → (B, width).
-        views: the views that `step` is given, in this order.
-        needs: what every sample must carry, beyond ``patient``, for `step` to work ("table", ...).
+    One that has to do something after the optimiser moved (momentum copies, queues, prototypes) is
+    `Following` too.
     """
 
-    encoder: nn.Module
-    views: Sequence[View]
-    needs: Sequence[str]
+    @property
+    def encoder(self) -> nn.Module:
+        """The module that is kept at the end: (B, ...) → (B, width)."""
+        ...
+
+    @property
+    def views(self) -> Sequence[View]:
+        """The views that `step` is given, in this order."""
+        ...
+
+    @property
+    def needs(self) -> Sequence[str]:
+        """Keys of the batch, beyond ``patient``, that `step` reads ("table", ...)."""
+        ...
 
     def step(
         self, views: Sequence[Tensor], batch: Mapping[str, Tensor], state: State
@@ -65,20 +74,30 @@ class Method(Protocol):
         """
         ...
 
+
+@runtime_checkable
+class Following(Protocol):
+    """A method or classifier with something that follows the optimiser."""
+
     def after_step(self, state: State) -> None:
         """Called after the optimiser moved: momentum copies, queues, prototypes."""
         ...
 
 
+def after_step(part: object, state: State) -> None:
+    """Tell a method or classifier that the optimiser moved, if anything in it follows."""
+    if isinstance(part, Following):
+        part.after_step(state)
+
+
 @runtime_checkable
 class Paired(Protocol):
-    """A method that sees two sides of every sample (ECG and PPG, picture and table) in one space.
+    """A method that sees two sides of a sample (ECG and PPG, picture and table) in one space."""
 
-    Attributes:
-        sides: what the two are called; none where a method around another finds it has none.
-    """
-
-    sides: Sequence[str]
+    @property
+    def sides(self) -> Sequence[str]:
+        """What the two are called; none where a method around another finds it has none."""
+        ...
 
     def project(self, batch: Mapping[str, Tensor], side: str) -> Tensor:
         """One side of samples as they are, in the space that both share.

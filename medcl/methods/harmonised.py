@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from medcl.errors import UsageError
-from medcl.methods.contract import Method, Paired, State
+from medcl.methods.contract import Method, Paired, State, after_step
 from medcl.methods.schedule import Curve, between
 from medcl.registry import checked, lookup
 
@@ -149,4 +149,4 @@ class Harmonised(nn.Module):
 
     def after_step(self, state: State) -> None:
         """The wrapped method's."""
-        self.method.after_step(state)
+        after_step(self.method, state)

@@ -71,6 +71,3 @@ class MAE(nn.Module):
             ranks=state.ranks,
         )
         return {"loss": loss, "embedding": tokens[:, 1:].mean(dim=1).detach()}
-
-    def after_step(self, state: State) -> None:
-        """Nothing follows the optimiser."""

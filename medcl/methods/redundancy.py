@@ -66,9 +66,6 @@ class VICReg(nn.Module):
         )
         return {"loss": loss, "embedding": h[0].detach()}
 
-    def after_step(self, state: State) -> None:
-        """Nothing follows the optimiser."""
-
 
 class BarlowTwins(nn.Module):
     """Zbontar 2021, arXiv 2103.03230: the views' cross-correlation should be the identity.
@@ -106,6 +103,3 @@ class BarlowTwins(nn.Module):
         z1, z2 = (self.projector(each) for each in h)  # (B, out) each
         loss = barlow_twins(z1, z2, redundancy=self.redundancy, ranks=state.ranks)
         return {"loss": loss, "embedding": h[0].detach()}
-
-    def after_step(self, state: State) -> None:
-        """Nothing follows the optimiser."""

@@ -128,6 +128,3 @@ class SemiSupervised(nn.Module):
         else:
             loss = self.fn(torch.cat([z1, z2]), torch.cat([label, label]), **settings)
         return loss
-
-    def after_step(self, state: State) -> None:
-        """Nothing follows the optimiser."""

@@ -65,6 +65,3 @@ class SimCLR(nn.Module):
             ranks=state.ranks,
         )
         return {"loss": loss, "embedding": h1.detach()}
-
-    def after_step(self, state: State) -> None:
-        """Nothing follows the optimiser."""

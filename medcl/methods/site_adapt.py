@@ -95,6 +95,3 @@ class SiteAdapt(nn.Module):
             variances=self.variances,
         )
         return {"loss": loss, "embedding": h1.detach(), "target_share": others.float().mean()}
-
-    def after_step(self, state: State) -> None:
-        """Nothing follows the optimiser."""

@@ -76,6 +76,3 @@ class SparK(nn.Module):
         loss = loss + touch(self.encoder)  # pooling and what follows it learn nothing here
         coarse = stages[-1].detach().flatten(2)  # (B, width, N), zero where hidden
         return {"loss": loss, "embedding": coarse.sum(dim=2) / (~hidden).sum(dim=1, keepdim=True)}
-
-    def after_step(self, state: State) -> None:
-        """Nothing follows the optimiser."""

@@ -84,6 +84,3 @@ class SupCon(nn.Module):
             "supervised": by_class.detach(),
             "self_supervised": by_view.detach(),
         }
-
-    def after_step(self, state: State) -> None:
-        """Nothing follows the optimiser."""

@@ -143,6 +143,3 @@ class TIP(nn.Module):
         table = required(batch, "table", "tip")
         there = self.tabular.known(table).any(dim=1, keepdim=True)
         return torch.where(there, self.table_projector(self.tabular(table)), 0.0)
-
-    def after_step(self, state: State) -> None:
-        """Nothing follows the optimiser."""

@@ -1,0 +1,1 @@
+"""Measures under weights, intervals over patients, and how figures are called and shown."""

@@ -123,8 +123,8 @@ def classification(
         binary: auroc and auprc of class 1 alone (the macro mean would count class 0's too).
 
     Returns:
-        Macro auroc (one against the rest), auprc, balanced accuracy, F1; and per class auroc,
-        auprc, sensitivity, PPV, F1 as (C, R). The PPV of a class never predicted is NaN.
+        Macro auroc (one against the rest), auprc, balanced accuracy, F1, accuracy; and per class
+        auroc, auprc, sensitivity, PPV, F1 as (C, R). The PPV of a class never predicted is NaN.
     """
     classes = scores.shape[1]
     present = np.bincount(truth, minlength=classes) > 0
@@ -140,6 +140,7 @@ def classification(
         "auprc": _macro(areas[1], ranked),
         "balanced_accuracy": _macro(sensitivity, present),
         "f1": _macro(f1, present),
+        "accuracy": _accuracy(hits, table),
         "class_auroc": areas[0],
         "class_auprc": areas[1],
         "class_sensitivity": sensitivity,
@@ -152,7 +153,7 @@ def multilabel(truth: NDArray[np.integer], scores: Floats, weight: Counted) -> M
     """Measures of a problem with several yes/no labels a sample.
 
     Args:
-        truth: (N, C) 1, 0, or −1 where unknown: such entries are left out, label by label.
+        truth: (N, C) 1, 0, and −1 or NaN where unknown: such entries are left out, label by label.
         scores: (N, C) probabilities; at 0.5 and above the label is predicted.
         weight: of the N samples.
 
@@ -166,7 +167,7 @@ def multilabel(truth: NDArray[np.integer], scores: Floats, weight: Counted) -> M
     present = (truth == 1).any(0)
     for c in np.flatnonzero(present):
         known = truth[:, c] >= 0
-        y, score, w = truth[known, c], scores[known, c], weight.at(known)
+        y, score, w = truth[known, c].astype(np.int64), scores[known, c], weight.at(known)
         out["class_auroc"][c], out["class_auprc"][c] = ranking(y == 1, score, w)
         table = confusion(y, (score >= 0.5).astype(np.int64), w, 2)
         sensitivity, ppv, f1 = _rates(table[1, 1], table[1].sum(0), table[:, 1].sum(0))
@@ -204,13 +205,12 @@ def regression(truth: Floats, predicted: Floats, weight: Counted) -> Measures:
         }
 
 
-def measure(kind: Kind, truth: NDArray, scores: Floats, weight: Counted) -> Measures:
-    """The measures that belong to a kind of task: see the function of that kind."""
-    if kind == "regression":
-        return regression(truth, scores, weight)
-    if kind == "multilabel":
-        return multilabel(truth, scores, weight)
-    return classification(truth, scores, weight, binary=kind == "binary")
+def ordinal(truth: NDArray[np.integer], scores: Floats, weight: Counted) -> Measures:
+    """Measures of grades: those of `classification`, and the mean distance of classes (``mae``)."""
+    off = np.abs(scores.argmax(1) - truth).astype(np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mae = weight.total(off) / weight.total(np.ones(len(truth)))
+    return {**classification(truth, scores, weight), "mae": mae}
 
 
 def _rates(hits: Floats, actual: Floats, predicted: Floats) -> tuple[Floats, Floats, Floats]:
@@ -218,6 +218,11 @@ def _rates(hits: Floats, actual: Floats, predicted: Floats) -> tuple[Floats, Flo
     with np.errstate(invalid="ignore"):
         f1 = np.where(actual > 0, 2 * hits / (actual + predicted), np.nan)
         return hits / actual, hits / predicted, f1
+
+
+def _accuracy(hits: Floats, table: Floats) -> NDArray[np.float64]:
+    with np.errstate(invalid="ignore"):
+        return np.asarray(hits.sum(0) / table.sum((0, 1)))
 
 
 def _macro(values: Floats, classes: NDArray[np.bool_]) -> NDArray[np.float64]:

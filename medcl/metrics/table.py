@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 from medcl.metrics.bootstrap import Interval
+from medcl.metrics.metrics import Kind
 
 NAMES = {
     "auroc": "macro AUROC",
     "auprc": "macro AUPRC",
     "balanced_accuracy": "balanced accuracy",
     "f1": "macro F1",
+    "accuracy": "accuracy",
     "r2": "R²",
     "mae": "mean absolute error",
     "rmse": "root mean squared error",
+    "c_index": "C-index",
 }
+HEADLINE = {"regression": "r2", "cox": "c_index", "hazard": "c_index"}
 LOWER_IS_BETTER = ("mae", "rmse")
 
 
@@ -30,16 +35,31 @@ class Class:
 
 
 @dataclass(frozen=True)
-class Side:
-    """The training or test side: of several folds, patients are counted once a side."""
+class SplitCounts:
+    """The training or test part of a split: over several folds, patients are counted once."""
 
     patients: int
     samples: int
     classes: dict[str, int]  # samples of each class
 
 
+def headline(kind: Kind) -> str:
+    """The measure that a verdict speaks of."""
+    return HEADLINE.get(kind, "auroc")
+
+
+def called(kind: Kind, measures: Iterable[str]) -> dict[str, str]:
+    """Measures by name, as they are called in tables."""
+    names = dict(NAMES)
+    if kind == "binary":  # of class 1 alone: see `medcl.metrics.metrics.classification`
+        names |= {"auroc": "AUROC", "auprc": "AUPRC"}
+    if kind == "ordinal":
+        names["mae"] = "mean distance of classes"
+    return {name: names[name] for name in measures}
+
+
 def direction(interval: Interval, measure: str) -> Literal["gain", "loss", "none"]:
-    """What a difference amounts to: "none" where its interval, as it is shown, holds 0."""
+    """What a difference amounts to, in every verb: "none" where its interval, as shown, holds 0."""
     if interval.low is None or interval.high is None:
         return "none"
     if round(interval.low, 3) <= 0 <= round(interval.high, 3):

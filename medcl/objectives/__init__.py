@@ -105,6 +105,10 @@ OBJECTIVES: dict[str, Objective] = {
     "barlow_twins": Objective(
         "medcl.objectives.barlow_twins:barlow_twins", "statistics", "Zbontar 2021, arXiv 2103.03230"
     ),
+    "sigreg": Objective(
+        "medcl.objectives.sigreg:sigreg", "statistics", "Balestriero 2025, arXiv 2511.08544"
+    ),
+    "visreg": Objective("medcl.objectives.visreg:visreg", "negatives", "Wu 2026, arXiv 2606.02572"),
     "dino": Objective("medcl.objectives.dino:dino", "nothing", "Caron 2021, arXiv 2104.14294"),
     "masked_reconstruction": Objective(
         "medcl.objectives.masked_reconstruction:masked_reconstruction",

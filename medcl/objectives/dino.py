@@ -8,6 +8,7 @@ from torch import Tensor
 from medcl.errors import UsageError
 from medcl.nn.distributed import ALONE, Ranks
 from medcl.objectives.checks import positive
+from medcl.objectives.cross_views import cross_views
 from medcl.objectives.precision import widened
 
 
@@ -55,13 +56,7 @@ def dino(
         )
     log_p = (widened(student) / student_temperature).log_softmax(2)
     q = ((widened(teacher.detach()) - center.detach()) / teacher_temperature).softmax(2)
-    losses = [
-        -(q[t] * log_p[v]).sum(1).mean()
-        for t in range(len(teacher))
-        for v in range(len(student))
-        if v != t
-    ]
-    return torch.stack(losses).mean()
+    return cross_views(q, log_p)
 
 
 @torch.no_grad()

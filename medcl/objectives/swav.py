@@ -8,6 +8,7 @@ from torch import Tensor
 from medcl.errors import UsageError
 from medcl.nn.distributed import ALONE, Ranks
 from medcl.objectives.checks import positive
+from medcl.objectives.cross_views import cross_views
 from medcl.objectives.precision import widened
 from medcl.objectives.sinkhorn import sinkhorn
 
@@ -56,9 +57,9 @@ def swav(
             f"not {tuple(scores.shape)} and {assigned}."
         )
     log_p = (widened(scores) / temperature).log_softmax(2)  # (V, B, K)
-    losses = []
-    for a in range(assigned):
-        pool = scores[a] if queue is None else torch.cat([scores[a], queue[a]])
-        q = sinkhorn(pool, epsilon=epsilon, iterations=iterations, ranks=ranks)[: scores.shape[1]]
-        losses += [-(q * log_p[v]).sum(1).mean() for v in range(len(scores)) if v != a]
-    return torch.stack(losses).mean()
+    pools = scores[:assigned] if queue is None else torch.cat([scores[:assigned], queue], 1)
+    size = scores.shape[1]
+    q = torch.stack(
+        [sinkhorn(p, epsilon=epsilon, iterations=iterations, ranks=ranks)[:size] for p in pools]
+    )
+    return cross_views(q, log_p)

@@ -255,6 +255,8 @@ def _samples(
 def _places(
     model: Run | Study, samples: Samples, settings: Mapping[str, Any]
 ) -> dict[str, NDArray]:
+    if samples.where is not None:
+        return dict(samples.where(np.arange(len(samples))))
     where = model.plugin.where
     if where is None:
         return {"sample": np.array(samples.ids)}

@@ -44,7 +44,7 @@ class Embedded:
                 columns["value"] = scores[:, 0]
             else:
                 columns |= {f"p.{c}": scores[:, i] for i, c in enumerate(head.classes)}
-        return columns | self.reference.novelty.score(z)._asdict(), z
+        return columns | self.reference.anomaly_scorer.score(z)._asdict(), z
 
     def conclude(self, columns: Mapping[str, Any]) -> Columns:
         """Nothing more: the probe has no threshold."""

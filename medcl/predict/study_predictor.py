@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from medcl.errors import UsageError
 from medcl.finetune import fold_training
+from medcl.finetune.batches import size as size_of
 from medcl.finetune.loop import Model, on
 from medcl.finetune.opened import Study
 from medcl.io.reading import read_json, read_table
@@ -96,7 +97,7 @@ class Folds:
             self._models = [
                 self.study.model(fold, batch).to(self.device) for fold in self.study.folds
             ]
-        size = int(batch["bag"][-1]) + 1 if "bag" in batch else len(batch["x"])
+        size = size_of(batch)
         judges, seen = self.judges(patients, size)
         given = on(tensors(batch), self.device)
         total: NDArray[np.float64] | None = None

@@ -1,0 +1,1 @@
+"""The frozen-feature probe: encoder against untrained and hand-crafted features."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from medcl.embeddings.embeddings import take
 from medcl.errors import UsageError
 from medcl.plugin import Samples
 from medcl.run import Run, load_samples
@@ -41,12 +42,21 @@ def both(run: Run, data: Path, task: str) -> Samples:
     for path, positions in ((run.data, train), (data, test)):
         if not len(positions):
             raise UsageError(f"{path}: task '{task}' finds no samples there to fit or to test on.")
-    return joined(take(own, train), take(other, test))
+    return joined(own.at(train), other.at(test))
 
 
 def joined(first: Samples, second: Samples) -> Samples:
-    """The samples of both, one after the other; labels that only one of them has are left out."""
+    """The samples of both, one after the other; what only one of them has is left out.
+
+    Where they lie is kept if they say so in the same unit, and in as many numbers.
+    """
     shared = first.labels.keys() & second.labels.keys()
+    placed = (
+        first.places is not None
+        and second.places is not None
+        and first.places.shape[1:] == second.places.shape[1:]
+        and (first.unit, first.reach) == (second.unit, second.reach)
+    )
     return Samples(
         ids=[*first.ids, *second.ids],
         items=[*first.items, *second.items],
@@ -56,7 +66,21 @@ def joined(first: Samples, second: Samples) -> Samples:
             name: np.concatenate([np.asarray(first.labels[name]), np.asarray(second.labels[name])])
             for name in sorted(shared)
         },
+        groups=_both(first.groups, second.groups),
+        places=_stacked(first.places, second.places) if placed else None,
+        reach=first.reach if placed else math.inf,
+        unit=first.unit if placed else "",
+        facts={**first.facts, **second.facts},
+        weights=_stacked(first.weights, second.weights),
     )
+
+
+def _both(first: Sequence[str] | None, second: Sequence[str] | None) -> list[str] | None:
+    return None if first is None or second is None else [*first, *second]
+
+
+def _stacked(first: np.ndarray | None, second: np.ndarray | None) -> np.ndarray | None:
+    return None if first is None or second is None else np.concatenate([first, second])
 
 
 def _read(first: Samples, second: Samples, positions: np.ndarray) -> dict[str, np.ndarray]:

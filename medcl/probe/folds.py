@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from medcl.archive.splits import assert_disjoint
 from medcl.embeddings import linear
 from medcl.embeddings.embeddings import embed, features
+from medcl.embeddings.head import Head
 from medcl.embeddings.knn import knn
 from medcl.errors import UsageError
-from medcl.labels.probe_target import Target
+from medcl.labels.target import Target
 from medcl.metrics.metrics import Floats
 from medcl.plugin import Samples
 from medcl.probe import label_efficiency
@@ -52,6 +53,7 @@ class Predicted:
         c: regularisation of the linear classifier.
         c_chosen: whether it could be chosen.
         labelled: (fraction, draw) → predictions from that part of the labels.
+        head: the linear classifier itself.
     """
 
     width: int
@@ -59,6 +61,7 @@ class Predicted:
     c: tuple[float, ...]
     c_chosen: bool
     labelled: dict[tuple[float, int], Partly]
+    head: Head
 
 
 def folds(runs: Sequence[Run], patients: NDArray, *, unseen: str = "") -> list[Fold]:
@@ -112,7 +115,7 @@ def _without_fold(run: Run) -> dict[str, object]:
 def fixed_features(
     run: Run, samples: Samples, *, batch_size: int, device: str
 ) -> dict[str, NDArray[np.float32]]:
-    """What does not depend on training: the random encoder, and the hand-made baselines."""
+    """What does not depend on training: the random encoder, and the hand-crafted baselines."""
     encoder = run.encoder(trained=False)
     made = {RANDOM: embed(encoder, samples, batch_size=batch_size, device=device, label=RANDOM).x}
     names = run.recipe.probe.baselines
@@ -146,8 +149,8 @@ def predict(
     """Fit both classifiers on the fold's training samples and predict its test samples.
 
     Before the nearest neighbours are sought, features are standardised and groups of them weighted
-    like those of the linear classifier: a cosine over hand-made features of different units would
-    only see the largest.
+    like those of the linear classifier: a cosine over hand-crafted features of different units
+    would only see the largest.
 
     Args:
         parts: (N, D) features of all samples; several are put side by side, with equal weight.
@@ -176,7 +179,7 @@ def predict(
             labelled[part.fraction, draw] = Partly(part.patients, len(at), some.predict(judged))
     if 1 in fractions:
         labelled[1.0, 0] = Partly(len(np.unique(groups)), len(y), scores[LINEAR])
-    return Predicted(x.shape[1], scores, model.c, model.chosen, labelled)
+    return Predicted(x.shape[1], scores, model.c, model.chosen, labelled, model.head)
 
 
 def pool(made: Sequence[Mapping[str, Predicted]], rep: str, classifier: str) -> NDArray[np.float32]:

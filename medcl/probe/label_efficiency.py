@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from medcl.labels.probe_target import Target
+from medcl.labels.target import Target
 
 DRAWS = 5
 

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from medcl.embeddings.embeddings import embed, take
+from medcl.embeddings.embeddings import embed
 from medcl.engine.data import tensor
 from medcl.errors import MedclError, UsageError
 from medcl.io.atomic import write_text
@@ -135,7 +135,7 @@ def places(run: Run, *, data: Path | None = None, batch_size: int = 256) -> Plac
         )
     split = run.split()
     mine = [n for n, who in enumerate(samples.patients) if split.get(who) == "test"]
-    samples = take(samples, np.array(mine, dtype=np.int64))
+    samples = samples.at(np.array(mine, dtype=np.int64))
     where = list(_searched(samples))
     if not where:
         raise UsageError("No test patient has two samples in one space, so nothing can be found.")

@@ -1,14 +1,15 @@
 """The frozen-feature probe: what does an encoder know, and what of that did pretraining bring?
 
 Compared on the same unseen patients: the pretrained encoder, the same architecture with its initial
-random weights, each of the plugin's hand-made baselines, and pretrained + hand-made. Whatever is
-fitted is fitted on training patients alone. Given the runs of all folds of a recipe, every patient
-is predicted by the run that did not see them, and the predictions are pooled.
+random weights, each of the plugin's hand-crafted baselines, and pretrained + hand-crafted. Whatever
+is fitted is fitted on training patients alone. Given the runs of all folds of a recipe, every
+patient is predicted by the run that did not see them, and the predictions are pooled.
 
 ::
 
     RUN/probe/predictions.parquet   id, patient, fold, truth, and every score; written first
     RUN/probe/probe.json            all figures (`ProbeResult`)
+    RUN/probe/head.<task>.safetensors   the classifier itself (`medcl.probe.classifier`)
 """
 
 from __future__ import annotations
@@ -22,14 +23,15 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from medcl.embeddings.embeddings import embed, fingerprint, take
+from medcl.embeddings.embeddings import embed, fingerprint
 from medcl.errors import UsageError
 from medcl.io.atomic import replacing, write_text
 from medcl.io.progress import track
-from medcl.labels.probe_target import Target, target
+from medcl.labels.target import Target, target
 from medcl.plugin import Samples
 from medcl.private import command_without_paths
 from medcl.probe import external, scoring
+from medcl.probe.classifier import keep
 from medcl.probe.folds import (
     KNN,
     LINEAR,
@@ -96,6 +98,8 @@ def probe(
         return ProbeResult.load(out)
 
     made = _predicted(parts, samples, truth, seed=seed, batch_size=batch_size, device=device)
+    if out == run.path / "probe":  # what predict uses is what this folder's figures are of
+        keep(run, name, made[0][PRETRAINED].head)
     _save_predictions(out / "predictions.parquet", samples, truth, parts, made)
     tested = np.concatenate([fold.test for fold in parts])
     trained_on = np.unique(np.concatenate([fold.train for fold in parts]))
@@ -150,7 +154,7 @@ def _labelled(
     labelled = np.flatnonzero(truth.known)
     if not len(labelled):
         raise UsageError(f"No sample of task '{task}' carries a label.")
-    return take(samples, labelled), truth.at(labelled)
+    return samples.at(labelled), truth.at(labelled)
 
 
 def _predicted(

@@ -11,7 +11,7 @@ from typing import Any
 from medcl.errors import UsageError
 from medcl.metrics.bootstrap import Interval
 from medcl.metrics.metrics import Kind
-from medcl.metrics.table import NAMES, Class, Side, direction, show
+from medcl.metrics.table import Class, SplitCounts, called, direction, headline, show
 
 PRETRAINED, RANDOM = "pretrained", "random"
 
@@ -78,8 +78,8 @@ class ProbeResult:
     kind: Kind
     classes: list[str]
     folds: int
-    train: Side
-    test: Side
+    train: SplitCounts
+    test: SplitCounts
     seed: int
     resamples: int
     scores: list[Score]
@@ -113,8 +113,8 @@ class ProbeResult:
             return cls(
                 **raw
                 | {
-                    "train": Side(**raw["train"]),
-                    "test": Side(**raw["test"]),
+                    "train": SplitCounts(**raw["train"]),
+                    "test": SplitCounts(**raw["test"]),
                     "scores": [_score(s) for s in raw["scores"]],
                     "differences": [
                         Difference(**d | {"metrics": _intervals(d["metrics"])})
@@ -131,7 +131,7 @@ class ProbeResult:
     @property
     def headline(self) -> str:
         """The measure that the verdict speaks of."""
-        return "r2" if self.kind == "regression" else "auroc"
+        return headline(self.kind)
 
     @property
     def title(self) -> str:
@@ -145,10 +145,7 @@ class ProbeResult:
     @property
     def metric_names(self) -> dict[str, str]:
         """The macro measures, as they are called in tables."""
-        names = dict(NAMES)
-        if self.kind == "binary":
-            names |= {"auroc": "AUROC", "auprc": "AUPRC"}
-        return {key: names[key] for key in self.scores[0].metrics}
+        return called(self.kind, self.scores[0].metrics)
 
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Column heads and rows: one row a representation and classifier."""
@@ -167,7 +164,7 @@ class ProbeResult:
         """One paired difference in words; "no measurable gain" where the interval holds 0."""
         measure = self.metric_names[self.headline]
         interval = difference.metrics[self.headline]
-        what = f"{_title(difference.better)} against {_called(difference.than)}"
+        what = f"{_title(difference.better)} against {_reference(difference.than)}"
         if interval.value is None or interval.low is None:
             return f"{what}: {measure} is not defined on these test patients."
         words = {"gain": "a gain", "loss": "a loss", "none": "no measurable gain"}
@@ -181,7 +178,7 @@ def _title(representation: str) -> str:
     return f"{representation[0].upper()}{representation[1:]} features"
 
 
-def _called(representation: str) -> str:
+def _reference(representation: str) -> str:
     if representation == RANDOM:
         return "the same network with random weights"
     return f"{representation} features"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-import medcl
+from medcl import version
 from medcl.audit import compare
 from medcl.audit.compare import Comparison
 from medcl.audit.evaluate import Evaluation
@@ -70,7 +70,7 @@ def write(paths: Sequence[Path], out: Path) -> Path:
             facts=(heads, [[f, *(c.facts.get(f, "–") for c in columns)] for f in facts]),
             figures=(heads, [[m, *(c.figures.get(m, "–") for c in columns)] for m in measures]),
             pairs=[pair(a, b) for a, b in pairwise(paths)],
-            version=medcl.__version__,
+            version=version.__version__,
             written=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         )
     )

@@ -70,23 +70,23 @@ SURE = ("Right, and sure", "Wrong, and sure")
 def answered(found: Predictions, threshold: Floats | None = None) -> NDArray[np.int64]:
     """(N,) the class that is said: the likeliest; of two, the second from a threshold (N,) on."""
     if threshold is None:
-        return np.asarray(found.chance.argmax(axis=1), np.int64)
-    return (found.chance[:, 1] >= threshold).astype(np.int64)
+        return np.asarray(found.probability.argmax(axis=1), np.int64)
+    return (found.probability[:, 1] >= threshold).astype(np.int64)
 
 
 def _classes(found: Predictions, threshold: Floats | None) -> Answers:
     said = answered(found, threshold)
-    chance = found.chance[np.arange(len(said)), said]
-    sure = chance
+    probability = found.probability[np.arange(len(said)), said]
+    sure = probability
     if threshold is not None:  # how much of the way from the threshold to certainty
         low = np.where(said == 1, threshold, 1 - threshold)
-        sure = (chance - low) / np.maximum(1 - low, 1e-12)
+        sure = (probability - low) / np.maximum(1 - low, 1e-12)
     right = said == found.truth.y
     names = found.truth.classes
 
     def told(row: int) -> Answer:
         truth = names[int(found.truth.y[row])]
-        return Answer(row, int(said[row]), truth, names[int(said[row])], float(chance[row]))
+        return Answer(row, int(said[row]), truth, names[int(said[row])], float(probability[row]))
 
     good, bad = (_first(found, np.flatnonzero(s), -sure, told) for s in (right, ~right))
     rights, wrongs = int(right.sum()), int((~right).sum())
@@ -98,7 +98,7 @@ def _classes(found: Predictions, threshold: Floats | None) -> Answers:
 
 def _labels(found: Predictions) -> Answers:
     """Several labels a sample: every label of every sample is one answer, yes or no."""
-    y, p = found.truth.y, found.chance
+    y, p = found.truth.y, found.probability
     yes, known = p >= 0.5, np.isfinite(y)
     sure = np.where(yes, p, 1 - p)
     right, wrong = known & (yes == (y == 1)), known & (yes != (y == 1))
@@ -121,7 +121,7 @@ def _labels(found: Predictions) -> Answers:
 
 
 def _values(found: Predictions) -> Answers:
-    said, y = found.chance[:, 0], np.asarray(found.truth.y, np.float64)
+    said, y = found.probability[:, 0], np.asarray(found.truth.y, np.float64)
     rows = np.flatnonzero(np.isfinite(y))
     off = np.abs(said - y)
     middle = float(np.median(off[rows]))
@@ -141,7 +141,7 @@ def _values(found: Predictions) -> Answers:
 def _risks(found: Predictions) -> Answers:
     """Survival: of those whose event was seen, the highest and the lowest risks, by model."""
     time, event = np.asarray(found.truth.y, np.float64).T
-    rank = _ranks(found.chance[:, 0], found.fold)
+    rank = _ranks(found.probability[:, 0], found.fold)
     came = np.flatnonzero(event > 0)
 
     def told(row: int) -> Answer:

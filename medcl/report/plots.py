@@ -128,7 +128,7 @@ def _point_label(result: ProbeResult, fraction: float) -> str:
 
 
 def colours(representations: Sequence[str]) -> dict[str, str]:
-    """A colour for each; a combination has the colour of its hand-made part."""
+    """A colour for each; a combination has the colour of its hand-crafted part."""
     names = list(dict.fromkeys(representations))
     single = [n for n in names if n not in (PRETRAINED, RANDOM) and " + " not in n]
     table = {PRETRAINED: ACCENT, RANDOM: "#8a94a0"}

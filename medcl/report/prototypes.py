@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medcl.checkpoints import saved
-from medcl.embeddings.embeddings import embed, take
+from medcl.embeddings.embeddings import embed
 from medcl.nn.encoders import width_of
 from medcl.nn.heads import projector
 from medcl.report import cards
@@ -70,7 +70,7 @@ def _shown(run: Run) -> Shown | Absent:
     side = cards.split(run)
     train = np.flatnonzero([side.get(who) == "train" for who in every.patients])
     drawn = np.random.default_rng(run.recipe.seed).permutation(train)[:LOOKED_AT]
-    samples = take(every, np.sort(drawn))
+    samples = every.at(np.sort(drawn))
     encoder = run.encoder()
     h = torch.from_numpy(embed(encoder, samples, device="cpu", label="prototypes").x)
     bank = F.normalize(state[BANKS[run.recipe.part("method").name]].float(), dim=1)  # (K, out)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import medcl
+from medcl import version
 from medcl.embeddings import knn
 from medcl.io.atomic import write_text
 from medcl.metrics.bootstrap import Interval
@@ -97,7 +97,7 @@ def write(run: Run, out: Path, *, probe: Path | None = None) -> Path:
             prototypes=prototypes.prototypes(run),
             reproduce=cards.reproduce(run, result),
             neighbours=knn.K,
-            version=medcl.__version__,
+            version=version.__version__,
             written=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         )
     )

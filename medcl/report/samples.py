@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from medcl.embeddings.embeddings import embed, take
+from medcl.embeddings.embeddings import embed
 from medcl.errors import MedclError
-from medcl.labels.probe_target import target
+from medcl.labels.target import target
 from medcl.plugin import Samples
 from medcl.registry import resolve
 from medcl.report import plots
@@ -119,7 +119,7 @@ def embedding_map(run: Run, task: str | None) -> Map | Absent:
     drawn = np.random.default_rng(run.recipe.seed).permutation(known)[:MAPPED]
     if len(drawn) < 5:
         return Absent(f"There are only {len(drawn)} samples: too few for a map.")
-    some = take(samples, np.sort(drawn))
+    some = samples.at(np.sort(drawn))
     try:
         x = embed(run.encoder(), some, label="map").x
     except Exception as error:  # of a damaged file, whatever its reader raises

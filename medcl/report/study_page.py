@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import medcl
+from medcl import version
 from medcl.finetune.explain import FOLDER
 from medcl.finetune.result import FinetuneResult
 from medcl.io.atomic import write_text
@@ -60,7 +60,7 @@ def write(study: Path, out: Path) -> Path:
             recipe=recipe_without_paths(recipe),
             command=command_without_paths(result.command)
             or "medcl finetune IDX -r RECIPE.yaml --out OUT",
-            version=medcl.__version__,
+            version=version.__version__,
             written=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         )
     )

@@ -13,7 +13,6 @@ from scipy.special import expit, logit
 
 from medcl.audit import compare
 from medcl.audit.compare import Predictions
-from medcl.embeddings.embeddings import take
 from medcl.errors import MedclError
 from medcl.finetune import fold_training
 from medcl.finetune.opened import Study
@@ -28,7 +27,8 @@ from medcl.run import Run, load_samples
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
+
+    from medcl.finetune.loop import Model
 
 Shows = Literal["sample", "evidence", "instances"]
 """A picture of the sample alone; of what speaks for the answer; of what each instance counted."""
@@ -115,7 +115,7 @@ def of_study(made: Opened) -> Examples | Absent:
         if fold.name.startswith("r0")
         for key in made.study.tested(fold)["id"]
     }
-    models: dict[Path, nn.Module] = {}
+    models: dict[Path, Model] = {}
 
     def draw(key: str, batch: Mapping[str, NDArray], said: int) -> tuple[str | None, Shows]:
         try:
@@ -158,7 +158,7 @@ def examples(
     return Examples(told, [shown(a) for a in told.right], [shown(a) for a in told.wrong])
 
 
-def _explained(made: Opened, model: nn.Module, x: NDArray, target: int) -> str:
+def _explained(made: Opened, model: Model, x: NDArray, target: int) -> str:
     import torch
 
     from medcl.audit.saliency import evidence, integrated_gradients, occlusion
@@ -167,18 +167,18 @@ def _explained(made: Opened, model: nn.Module, x: NDArray, target: int) -> str:
     batch = torch.as_tensor(np.ascontiguousarray(x)).float()
 
     def score(v: torch.Tensor) -> torch.Tensor:
-        scores: torch.Tensor = model.scores({"x": v})  # type: ignore[operator]
+        scores: torch.Tensor = model.scores({"x": v})
         return evidence(kind, scores, torch.full((len(v),), target))
 
     gradients, fall = integrated_gradients(score, batch), occlusion(score, batch)
     return pictures.explained(x[0], gradients[0].numpy(), fall[0].numpy())
 
 
-def _counted(model: nn.Module, batch: Mapping[str, NDArray], target: int) -> str | None:
+def _counted(model: Model, batch: Mapping[str, NDArray], target: int) -> str | None:
     """What each instance of a bag counted for; None if the classifier does not say so."""
     from medcl.tensors import tensors
 
-    weights = model.predict(tensors(batch)).get("instances")  # type: ignore[operator]
+    weights = model.predict(tensors(batch)).get("instances")
     if weights is None:
         return None
     each = weights.float().numpy()
@@ -205,7 +205,7 @@ def embedding_map(made: Opened) -> Map | Absent:
     if len(drawn) < 5:
         return Absent(f"There are only {len(drawn)} samples: too few for a map.")
     place = {key: n for n, key in enumerate(made.samples.ids)}
-    some = take(made.samples, np.array([place[key] for key in found.ids[drawn]]))
+    some = made.samples.at(np.array([place[key] for key in found.ids[drawn]]))
     try:
         x = embedded(made.study.model(fold, some.read(np.arange(2))), some)
     except Exception as error:  # of a damaged file, whatever its reader raises
@@ -214,7 +214,7 @@ def embedding_map(made: Opened) -> Map | Absent:
     names = [found.truth.classes[int(c)] for c in found.truth.y[drawn]]
     code = answered(found, made.threshold)[drawn]
     said = [found.truth.classes[int(c)] for c in code]
-    about = _about(names, said, found.chance[drawn, code], some.patients)
+    about = _about(names, said, found.probability[drawn, code], some.patients)
     return Map(
         by_label=plots.scatter(xy, names, about, legend=True),
         by_patient=plots.scatter(xy, some.patients, about, legend=False),
@@ -234,26 +234,27 @@ def _about(
     ]
 
 
-def embedded(model: nn.Module, samples: Samples) -> NDArray[np.float32]:
-    """(N, D): what comes into the model's last module called ``head``.
+def embedded(model: Model, samples: Samples) -> NDArray[np.float32]:
+    """(N, D): what comes into the head of the model's classifier.
 
     Raises:
         LookupError: if it has none.
     """
     import torch
 
+    from medcl.classifiers.contract import head_of
     from medcl.tensors import tensors
 
-    heads = [m for name, m in model.named_modules() if name.split(".")[-1] == "head"]
-    if not heads:
+    head = head_of(model.classifier)
+    if head is None:
         raise LookupError("no head")
     caught: list[torch.Tensor] = []
-    handle = heads[-1].register_forward_pre_hook(lambda _, given: caught.append(given[0]))
+    handle = head.register_forward_pre_hook(lambda _, given: caught.append(given[0]))
     try:
         for start in range(0, len(samples), 64):
             rows = np.arange(start, min(start + 64, len(samples)))
             with torch.no_grad():
-                model.scores(tensors(samples.read(rows)))  # type: ignore[operator]
+                model.scores(tensors(samples.read(rows)))
     finally:
         handle.remove()
     made: NDArray[np.float32] = torch.cat(caught).flatten(1).float().numpy()

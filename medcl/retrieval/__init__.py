@@ -1,0 +1,1 @@
+"""Search, queries across modalities, anomaly scores."""

@@ -28,7 +28,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from medcl.archive.index import Index
-from medcl.embeddings.embeddings import embed, take, unit
+from medcl.embeddings.embeddings import embed, unit
 from medcl.embeddings.knn import neighbours
 from medcl.errors import UsageError
 from medcl.io.atomic import new_folder
@@ -125,7 +125,7 @@ def anomaly(
     if len(set(patients)) < 2:
         raise UsageError("A threshold needs two training patients or more.")
     embedded = partial(embed, run.encoder(), batch_size=batch_size, device=device)
-    reference = unit(embedded(take(home, train), label="reference").x)
+    reference = unit(embedded(home.at(train), label="reference").x)
     own = _left_out(reference, patients, how, k, run.recipe.seed)
     threshold = conformal(own, rate)
     index = Index.open(data or run.data)

@@ -18,7 +18,7 @@ Floats = NDArray[np.float32]
 
 
 class Scores(NamedTuple):
-    """See `Novelty.score`."""
+    """See `AnomalyScorer.score`."""
 
     knn: Floats
     mahalanobis: Floats
@@ -26,7 +26,7 @@ class Scores(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Novelty:
+class AnomalyScorer:
     """What is remembered of the training samples.
 
     Attributes:
@@ -60,7 +60,7 @@ class Novelty:
         return Scores(*(np.asarray(a, np.float32) for a in (knn, mahalanobis, anomaly)))
 
 
-def learn(x: Floats, patients: NDArray, *, seed: int = 0) -> Novelty:
+def learn(x: Floats, patients: NDArray, *, seed: int = 0) -> AnomalyScorer:
     """Remember training samples.
 
     Args:
@@ -81,4 +81,4 @@ def learn(x: Floats, patients: NDArray, *, seed: int = 0) -> Novelty:
     groups = patients[kept] if several else np.arange(len(kept))  # none is its own neighbour
     usual = np.sort(score(bank, bank, how="knn", k=NEIGHBOURS, groups=(groups, groups)))
     whitener = (vectors * np.sqrt(np.maximum(values, 0))).astype(np.float32)
-    return Novelty(mean.astype(np.float32), scale.astype(np.float32), bank, whitener, usual)
+    return AnomalyScorer(mean.astype(np.float32), scale.astype(np.float32), bank, whitener, usual)

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from medcl.archive.conditions import meeting
 from medcl.archive.index import Index
-from medcl.embeddings.embeddings import Embeddings, take, unit
+from medcl.embeddings.embeddings import Embeddings, unit
 from medcl.embeddings.modalities import bank_of, embed_side, sides_of
 from medcl.embeddings.nearest import Backend, nearest
 from medcl.errors import UsageError
@@ -152,7 +152,7 @@ def search(
     def look(at: NDArray[np.int64]) -> NDArray[np.float32]:
         if asking == finding:
             return bank.x[at]
-        samples = take(load_samples(run.recipe, index.path, task=task), at)
+        samples = load_samples(run.recipe, index.path, task=task).at(at)
         return embed_side(run, samples, asking, batch_size=batch_size, device=device, label="query")
 
     asked = asked_for(run, index, bank, query, look, side=asking, key_file=key_file, **how)
@@ -298,7 +298,7 @@ def _probabilities(
 ) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
     """Class probabilities by a linear model of unit embeddings, fitted on training patients."""
     from medcl.embeddings import linear
-    from medcl.labels.probe_target import target
+    from medcl.labels.target import target
 
     samples = load_samples(run.recipe, run.data, task=task)
     truth = target(run.plugin.tasks[task], samples)
@@ -312,7 +312,7 @@ def _probabilities(
     if list(bank.ids) == list(samples.ids):
         x = bank.x[train]
     else:  # another index is searched
-        x = embed_side(run, take(samples, train), side, label="labels")
+        x = embed_side(run, samples.at(train), side, label="labels")
     there = x.any(axis=1)  # of a sample without this side there is nothing to learn
     x, train = x[there], train[there]
     patients = np.asarray(samples.patients)[train]

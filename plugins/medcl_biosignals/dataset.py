@@ -12,12 +12,15 @@ import polars as pl
 from medcl.archive.clinical import Category, table
 from medcl.errors import MedclError, UsageError
 from medcl.plugin import Arrays, Samples
+from medcl.strings import Formatted, codes, encoded, smallest
 from medcl_biosignals.aami import CLASSES
 from medcl_biosignals.annotations import RHYTHMS
 from medcl_biosignals.indices import INDICES, index
 from medcl_biosignals.likeness import unlikeness
 from medcl_biosignals.quality import BLOCK_SECONDS
 from medcl_biosignals.rhythm import RATIOS, intervals, ratios
+
+_STILL = 1e-6  # of a recording's deviation: a window that moves less is taken for still
 
 
 def dataset(
@@ -73,7 +76,8 @@ def dataset(
         ``rr`` (B, 4), how early the beat is (see `medcl_biosignals.rhythm`), and ``likeness``
         (B, 6·C), how it compares with the beats beside it (see `medcl_biosignals.likeness`). With
         annotated rhythms there is the label ``rhythm`` too; with columns of a table ``table`` (B,
-        columns), the categorical ones first, −1 or NaN where missing.
+        columns), the categorical ones first, −1 or NaN where missing. `Samples.where` gives
+        ``start`` and ``seconds`` of each window.
 
     Raises:
         UsageError: for an unknown class, rhythm or index, a window without length, or a share of
@@ -92,8 +96,7 @@ def dataset(
     if not paced and "label.paced" in items.columns:
         items = items.filter(pl.col("label.paced").fill_null(False).not_())
 
-    ids, owners, patients = [], [], []
-    starts, labels, beside, heard = [], [], [], []
+    starts, labels, beats_of, heard = [], [], [], []
     fs, length = 0.0, 0
     for row in items.select("id", "patient").iter_rows(named=True):
         record = arrays(row["id"])
@@ -114,43 +117,80 @@ def dataset(
         first = first[keep]
         if kind == "beat":
             labels.append(_labels(np.asarray(record["aami"])[keep], classes))
-            context = [ratios(intervals(beats, fs)), np.asarray(record["likeness"])]
-            beside.append(np.concatenate(context, axis=1)[keep])
+            beats_of.append(np.flatnonzero(keep))
         heard.append(_rhythm(np.asarray(record["rhythms"]), first, length, rhythms))
         starts.append(first)
-        ids += [f"{row['id']}:{start}" for start in first.tolist()]
-        owners += [row["id"]] * len(first)
-        patients += [row["patient"]] * len(first)
-    if not ids:
+    if not any(map(len, starts)):
         raise MedclError(
             f"No {kind} of {seconds:g} s is left: the recordings are shorter, or dataset.quality = "
             f"{quality:g} or another minimum is too strict."
         )
-    counts = [len(first) for first in starts]
+    item = smallest(np.repeat(np.arange(len(starts)), [len(first) for first in starts]))
+    start = smallest(np.concatenate(starts))
+    owners, patients = encoded(items["id"], item), encoded(items["patient"], item)
     read = partial(
         read_windows,
         arrays=arrays,
         items=tuple(items["id"]),
-        item=np.repeat(np.arange(len(counts)), counts),
-        start=np.concatenate(starts),
+        item=item,
+        start=start,
         length=length,
         fs=fs,
         scale=scale,
-        beside=np.concatenate(beside) if kind == "beat" else None,
+        beat=smallest(np.concatenate(beats_of)) if kind == "beat" else None,
+        early=_Remembered(),
         clinical=table(items, categories or {}, numbers or {}),
     )
     found = {"aami": np.concatenate(labels)} if kind == "beat" else {}
-    weights = _weights(np.concatenate(beside), patients, unusual) if unusual else None
     if any((label >= 0).any() for label in heard):
         found["rhythm"] = np.concatenate(heard)
+    weights = None
+    if unusual:
+        beside = [
+            _beside(record, _early(record, fs), beats)
+            for record, beats in zip(map(arrays, items["id"]), beats_of, strict=True)
+        ]
+        weights = _weights(np.concatenate(beside), codes(patients), unusual)
     return Samples(
-        ids=ids, items=owners, patients=patients, read=read, labels=found, weights=weights
+        ids=Formatted("{}:{}", owners, (start,)),
+        items=owners,
+        patients=patients,
+        read=read,
+        labels=found,
+        weights=weights,
+        where=partial(_where, start=start, fs=fs, seconds=seconds),
     )
 
 
-def _weights(beside: np.ndarray, patients: Sequence[str], unusual: float) -> np.ndarray:
-    """Of a mean of one for each patient: 1 − ``unusual`` for all, the rest by unlikeness."""
-    _, owner = np.unique(np.asarray(patients), return_inverse=True)
+def _where(
+    which: np.ndarray, *, start: np.ndarray, fs: float, seconds: float
+) -> dict[str, np.ndarray]:
+    """Start and length of windows in seconds from the recording's first sample.
+
+    The start of a beat near the recording's beginning is negative.
+    """
+    first = start[which].astype(np.int64) / fs
+    return {"start": first, "seconds": np.full(len(first), seconds)}
+
+
+class _Remembered(dict[int, np.ndarray]):
+    """What a process has computed of its recordings; other processes compute their own."""
+
+    def __reduce__(self) -> tuple[type[_Remembered], tuple[()]]:
+        return _Remembered, ()
+
+
+def _beside(record: Mapping[str, np.ndarray], early: np.ndarray, beats: np.ndarray) -> np.ndarray:
+    """How beats (B,) of a recording compare with those around them: ratios, then likeness."""
+    return np.concatenate([early[beats], np.asarray(record["likeness"])[beats]], axis=1)
+
+
+def _early(record: Mapping[str, np.ndarray], fs: float) -> np.ndarray:
+    return ratios(intervals(np.asarray(record["beats"]), fs))
+
+
+def _weights(beside: np.ndarray, owner: np.ndarray, unusual: float) -> np.ndarray:
+    """Of a mean of one for each owner: 1 − ``unusual`` for all, the rest by unlikeness."""
     rr, likeness = beside[:, : len(RATIOS)], beside[:, len(RATIOS) :]
     unlike = unlikeness(rr, likeness).astype(np.float64) + 1e-6  # a patient of equal beats: evenly
     mean = np.bincount(owner, unlike) / np.bincount(owner)
@@ -167,23 +207,35 @@ def read_windows(
     length: int,
     fs: float,
     scale: str,
-    beside: np.ndarray | None,
+    beat: np.ndarray | None,
+    early: _Remembered,
     clinical: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """Gather windows from their recordings, one slice a recording rather than one a window."""
     which = np.asarray(which)
     x: np.ndarray | None = None
     spread: np.ndarray | None = None
-    for owner in np.unique(item[which]):
-        rows = np.flatnonzero(item[which] == owner)
-        record = arrays(items[owner])
+    near: np.ndarray | None = None
+    owner = item[which]
+    order = np.argsort(owner, kind="stable")
+    for rows in np.split(order, np.flatnonzero(np.diff(owner[order])) + 1):
+        this = int(owner[rows[0]])
+        record = arrays(items[this])
         if x is None or spread is None:
             x = np.empty((len(which), len(record["x"]), length), dtype=np.float32)
             spread = np.empty((len(which), len(record["x"]), 1), dtype=np.float32)
-        x[rows] = _cut(record["x"], start[which[rows]], length)
-        spread[rows] = np.asarray(record["scale"])[None, :, None]
+        _cut(record["x"], start[which[rows]].astype(np.int64), x, rows)
+        spread[rows] = _set_to_scale(x, rows, record, scale)
+        if beat is not None:
+            if this not in early:
+                early[this] = _early(record, fs)
+            mine = _beside(record, early[this], beat[which[rows]])
+            if near is None:
+                near = np.empty((len(which), mine.shape[1]), mine.dtype)
+            near[rows] = mine
     assert x is not None
     assert spread is not None
+    least = _STILL * spread
     if scale == "robust":
         x -= np.median(x, axis=-1, keepdims=True)
         spread = 1.4826 * np.median(np.abs(x), axis=-1, keepdims=True)
@@ -192,27 +244,43 @@ def read_windows(
     if scale == "window":
         spread = x.std(axis=-1, keepdims=True)
     if scale != "none":
-        np.divide(x, spread, out=x, where=spread > 1e-6)
+        np.divide(x, spread, out=x, where=spread > least)
     batch = {"x": x, "fs": np.full(len(x), fs, dtype=np.float32)}
-    if beside is not None:
-        near = beside[which]
+    if near is not None:
         batch |= {"rr": near[:, : len(RATIOS)], "likeness": near[:, len(RATIOS) :]}
     if clinical is not None:
         batch["table"] = clinical[item[which]]
     return batch
 
 
-def _cut(x: np.ndarray, start: np.ndarray, length: int) -> np.ndarray:
-    """Windows (B, C, length) of (C, T); zero beyond the ends."""
-    total = x.shape[1]
-    if start.min() >= 0 and start.max() + length <= total:
-        view = np.lib.stride_tricks.sliding_window_view(
-            x, length, axis=1
-        )  # (C, T-length+1, length)
-        return view[:, start].transpose(1, 0, 2)
-    at = start[:, None] + np.arange(length)  # (B, length)
-    inside = (at >= 0) & (at < total)
-    return x[:, np.clip(at, 0, total - 1)].transpose(1, 0, 2) * inside[:, None]
+def _set_to_scale(
+    x: np.ndarray, rows: np.ndarray, record: Mapping[str, np.ndarray], scale: str
+) -> np.ndarray:
+    """The robust deviation (1, C, 1) of a record in the units that its windows ``x[rows]`` have.
+
+    They stay in those that are stored where each window is scaled by itself anyway; otherwise they
+    are brought into the record's own, and with "none" get their level back.
+    """
+    gain = np.asarray(record["gain"], dtype=np.float64)[None, :, None]
+    own = np.asarray(record["scale"], dtype=np.float64)[None, :, None]
+    if scale in ("window", "robust"):
+        return np.asarray(own / gain)
+    if (gain != 1).any():
+        x[rows] *= gain.astype(np.float32)
+    if scale == "none" and np.any(record["offset"]):
+        x[rows] += np.asarray(record["offset"], dtype=np.float32)[None, :, None]
+    return own
+
+
+def _cut(x: np.ndarray, start: np.ndarray, out: np.ndarray, rows: np.ndarray) -> None:
+    """Copy windows of (C, T) into ``rows`` of (B, C, length); zero beyond the ends."""
+    length, total = out.shape[2], x.shape[1]
+    for row, first in zip(rows.tolist(), start.tolist(), strict=True):
+        low, high = max(first, 0), min(first + length, total)
+        if high - low < length:
+            out[row] = 0
+        if low < high:
+            out[row, :, low - first : high - first] = x[:, low:high]
 
 
 def _clear(first: np.ndarray, length: int, gaps: np.ndarray) -> np.ndarray:

@@ -19,6 +19,10 @@ UNKNOWN = "patient-is-record-name"
 """The finding of a recording that stands for its own person."""
 
 
+BY_FOLDER = "patient-is-folder"
+"""The finding of a recording that names nobody, in a folder that is named after a person."""
+
+
 def person(folder: PurePosixPath) -> str | None:
     """The deepest folder that is named after a person: a site or cohort may be above it."""
     for part in reversed(folder.parts):
@@ -30,8 +34,20 @@ def person(folder: PurePosixPath) -> str | None:
     return None
 
 
-def recorded(folder: PurePosixPath, name: str, fs: float, leads: Sequence[str]) -> str:
-    """The record in place of a person: with its folder, for two people may have a ``visit1``."""
+def recorded(
+    folder: PurePosixPath, name: str, fs: float, leads: Sequence[str], session: str | None = None
+) -> str:
+    """The record in place of a person: with its folder, for two people may have a ``visit1``.
+
+    Args:
+        folder: that it lies in.
+        name: its own, without suffix.
+        fs: its rate in Hz.
+        leads: its channels.
+        session: see `medcl_biosignals.readers.contract.Heading`: the files of one count as one.
+    """
+    if session is not None:
+        return str(folder / session) if session else str(folder)
     if name in ("201", "202") and fs == 360 and list(leads) == ["MLII", "V1"]:
         return "201"  # MIT-BIH 201 and 202 are the same man (Moody & Mark 2001)
     if _VERSION.search(name):

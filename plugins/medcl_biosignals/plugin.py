@@ -64,13 +64,12 @@ plugin = Plugin(
         "unicon": "medcl_biosignals.methods.unicon:UniCon",
     },
     baselines={
-        "handmade": "medcl_biosignals.baselines:handmade",
+        "handcrafted": "medcl_biosignals.baselines:handcrafted",
         "raw": "medcl_biosignals.baselines:raw",
     },
-    where="medcl_biosignals.where:where",
     stream="medcl_biosignals.streaming:stream",
     preview="medcl_biosignals.preview:preview",
-    preparation=3,
+    preparation=4,
     sample=Path(__file__).parent / "sample",
     demo="biosignals/demo",
 )

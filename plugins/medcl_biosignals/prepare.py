@@ -14,8 +14,9 @@ from medcl_biosignals.annotations import read_annotations
 from medcl_biosignals.detect import pulse_peaks, r_peaks
 from medcl_biosignals.filters import clean, clean_causally, new_length
 from medcl_biosignals.gaps import bridged, lost, runs, stretched
-from medcl_biosignals.leads import canonical, choose
+from medcl_biosignals.leads import Pick, by_kind, choose
 from medcl_biosignals.likeness import likeness
+from medcl_biosignals.naming import NUMERIC, Meant, meant
 from medcl_biosignals.quality import block_parts, worth
 from medcl_biosignals.readers.choose import read
 from medcl_biosignals.readers.contract import BadSignal, Recording, Settings
@@ -41,7 +42,7 @@ def prepare(
     flat: float | None = 3.0,
     clip: float | None = 1.0,
     bridge: float = 0.1,
-    dtype: Literal["float32", "float16"] = "float16",
+    dtype: Literal["float32", "int16"] = "float32",
 ) -> dict[str, np.ndarray]:
     """Decode a recording once, for training.
 
@@ -60,18 +61,24 @@ def prepare(
         phase: "zero" filters forwards and backwards; "causal" forwards alone, so that windows are
             those of ``medcl predict --follow``. Nothing is bridged then: that needs the future.
         leads: what each channel of the result holds: alternatives by preference such as
-            ``"MLII|II"``, or ``"*"`` for any other. A slot that nothing fits is zero and marked
-            absent. None: the first ``channels`` signals as they come.
+            ``"MLII|II"``; ``"PPG:*"`` for any of that kind, as is ``"*"`` behind names of one kind
+            (``"MLII|II|*"``); ``"*"`` by itself for any of any kind. A slot that nothing fits is
+            zero and marked absent. A lead recorded the other way up (``-aVR``) is turned over. None:
+            the first ``channels`` signals, ECG, PPG and pressure before others, never numerics.
         channels: channels of the result where ``leads`` is None.
         flat: seconds without any change that make a gap; None: never.
         clip: seconds at the largest or smallest value of a channel that make a gap; None: never.
         bridge: seconds; missing stretches no longer than that are bridged by lines.
-        dtype: of the stored signal. float16 keeps 11 bits, as many as most recorders give.
+        dtype: of the stored signal. int16 takes half the space; where its steps would be larger
+            than 1/500 of a channel's standard deviation (one spike in a quiet signal), the recording
+            is stored as float32.
 
     Returns:
-        ``x`` (C, T) in the unit of the kind where the recording's can be converted, else in its
-        own, gaps filled with zero; ``present`` (C,) bool; ``kinds`` (C,) bytes; ``scale`` (C,)
-        robust standard deviation; ``gaps`` (G, 2) int64 stretches, half open, without signal in
+        ``x`` (C, T), of which ``x · gain + offset`` is in the unit of the kind where the recording's
+        can be converted, else in its own; gaps are zero. ``gain`` and ``offset`` (C,) float64: the
+        gain is 1 but for int16, and for signals whose squares would leave float32's range; the
+        offset is 0 but for kinds that keep their level, such as a temperature. ``present`` (C,) bool; ``kinds`` (C,) bytes; ``scale`` (C,)
+        float64 robust standard deviation; ``gaps`` (G, 2) int64 stretches, half open, without signal in
         any channel; ``lost`` (L, 4) int64 those of single channels: channel, first, last, and why
         (`medcl_biosignals.gaps.WHY`); ``beats`` (K,) int64 positions of R peaks or pulses;
         ``aami`` (K,) int8 classes, −1 where detected rather than annotated; ``rhythms`` (R, 2)
@@ -90,20 +97,25 @@ def prepare(
         recording = read(root, files[0], settings)
     except BadSignal as error:
         raise MedclError(f"{files[0]}: {error}") from error
-    slots = leads if leads is not None else ("*",) * channels
     bridge = 0.0 if phase == "causal" else bridge
-    lines = _lines(recording, slots, known, files[0], flat=flat, clip=clip, bridge=bridge)
+    name = files[0].partition("\0")[0]
+    lines = _lines(recording, leads, channels, known, name, flat=flat, clip=clip, bridge=bridge)
+
+    def passed_by(line: _Line) -> Band:
+        return known.band(band, line.kind, line.fs)
 
     def cleaned(line: _Line) -> np.ndarray:
-        passed = known.band(band, line.kind, line.fs)
+        passed = passed_by(line)
         if phase == "causal":
             return clean_causally(line.raw, line.fs, fs, passed, notch)
         return clean(bridged(line.raw, line.why), line.why, line.fs, fs, passed, notch)
 
     x, gone = _stacked(lines, fs, cleaned)
+    unit = _unit(x)
     present = np.array([line is not None for line in lines])
     parts = _parts(lines, x, fs)
     counted = _counted(recording, fields)
+    offset = np.array([0.0 if line is None else _level(line, passed_by(line)) for line in lines])
     lines = [None if line is None else replace(line, raw=line.raw[:0].copy()) for line in lines]
     del recording  # 90 MB for a day of four channels at 64 Hz, and no longer needed
     annotation = next((root / f for f in files if f.endswith(".atr")), None)
@@ -111,11 +123,15 @@ def prepare(
         positions, classes, rhythms = _annotated(annotation, counted, fs, x.shape[1])
     else:
         positions, classes, rhythms = _detected(lines, x, fs)
+    scale = np.median(np.abs(x), axis=1).astype(np.float64) * 1.4826
+    stored, gain = _stored(x, dtype)
     return {
-        "x": _narrow(x, dtype),
+        "x": stored,
+        "gain": gain * unit,
+        "offset": offset,
         "present": present,
         "kinds": np.array(["" if line is None else line.kind for line in lines], dtype="S16"),
-        "scale": (np.median(np.abs(x), axis=1) * 1.4826).astype(np.float32),
+        "scale": scale * unit,
         "gaps": runs(gone[present].all(axis=0)),
         "lost": _lost(lines, fs),
         "beats": positions,
@@ -149,22 +165,27 @@ def read_signal(path: Path) -> tuple[np.ndarray, list[str], float]:
 
 @dataclass(frozen=True)
 class _Line:
-    """A chosen channel: as recorded, in its unit or its kind's, and where it is lost."""
+    """A chosen channel: less its level, in its unit or its kind's, and where it is lost."""
 
-    raw: np.ndarray  # (N,)
+    raw: np.ndarray  # (N,) float32
     why: np.ndarray  # (N,)
     fs: float
     kind: str
+    level: float
 
 
-def _names(recording: Recording, known: Vocabulary) -> list[str]:
+def _meant(recording: Recording, known: Vocabulary) -> list[Meant]:
     names = camera([channel.name for channel in recording.channels])
-    return [canonical(name, known) for name in names]
+    return [
+        meant(name, known, unit=known_unit(channel.units), fs=channel.fs)
+        for name, channel in zip(names, recording.channels, strict=True)
+    ]
 
 
 def _lines(
     recording: Recording,
-    slots: Sequence[str],
+    leads: Sequence[str] | None,
+    channels: int,
     known: Vocabulary,
     name: str,
     *,
@@ -177,12 +198,28 @@ def _lines(
     Raises:
         MedclError: if all are None; ``name`` says of which file.
     """
-    picked = choose(_names(recording, known), tuple(slots))
-    if all(i is None for i in picked):
-        raise MedclError(f"{name}: none of the leads {', '.join(slots)} is in this recording.")
+    found = _meant(recording, known)
+    kinds = [channel.kind for channel in found]
+    if leads is None:
+        picked = by_kind(kinds, channels)
+    else:
+        picked = choose([channel.name for channel in found], leads, kinds, known)
+    if all(pick is None for pick in picked):
+        held = ", ".join(dict.fromkeys(kinds))
+        if leads is None:
+            raise MedclError(
+                f"{name}: no channel of this recording is a waveform (kinds: {held}). To have "
+                "measured values all the same, name them in prepare.leads."
+            )
+        raise MedclError(
+            f"{name}: none of the leads {', '.join(leads)} is in this recording, whose channels "
+            f"are of the kinds {held}."
+        )
     lines = [
-        None if i is None else _line(recording, i, known, flat=flat, clip=clip, bridge=bridge)
-        for i in picked
+        None
+        if pick is None
+        else _line(recording, pick, found, known, flat=flat, clip=clip, bridge=bridge)
+        for pick in picked
     ]
     lines = [line if line is not None and np.isfinite(line.raw).any() else None for line in lines]
     if all(line is None for line in lines):
@@ -192,23 +229,30 @@ def _lines(
 
 def _line(
     recording: Recording,
-    i: int,
+    pick: Pick,
+    found: Sequence[Meant],
     known: Vocabulary,
     *,
     flat: float | None,
     clip: float | None,
     bridge: float,
 ) -> _Line:
-    channel, raw = recording.channels[i], recording.samples[i]
-    unit = known_unit(channel.units)
-    kind = known.kind(_names(recording, known)[i], unit)
-    by = factor(unit, known.units.get(kind))
-    if by is not None and by != 1:
-        raw = raw * np.float32(by)
-    quiet = flat if kind != "numeric" else None  # a measured value may well stay the same
-    limit = clip if kind != "numeric" else None
-    why = lost(raw, channel.fs, flat=quiet, clip=limit, bridge=bridge)
-    return _Line(raw, why, channel.fs, kind)
+    channel, raw = recording.channels[pick.channel], recording.samples[pick.channel]
+    kind = found[pick.channel].kind
+    by = (factor(known_unit(channel.units), known.units.get(kind)) or 1.0) * pick.sign
+    finite = np.isfinite(raw)
+    level = float(np.median(raw[finite][:: max(len(raw) // 100_000, 1)])) if finite.any() else 0.0
+    # Less its level, for float32 has 24 bits: of 1e9 ± 1 nothing would be left but the level.
+    moved = ((raw - raw.dtype.type(level)) * raw.dtype.type(by)).astype(np.float32)
+    quiet = flat if kind != NUMERIC else None  # a measured value may well stay the same
+    limit = clip if kind != NUMERIC else None
+    why = lost(moved, channel.fs, flat=quiet, clip=limit, bridge=bridge)
+    return _Line(moved, why, channel.fs, kind, level * by)
+
+
+def _level(line: _Line, band: Band) -> float:
+    """What is to be added to a channel again: nothing, where the band takes the level away."""
+    return line.level if band is None or band[0] == 0 else 0.0
 
 
 def _stacked(
@@ -263,18 +307,21 @@ def _detected(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Positions of beats that are found in the signal; their classes (−1), no rhythms."""
     kind, rows = _hearts(lines)
+    if not rows:  # nothing here beats: an accelerometer, a temperature
+        nothing = np.zeros(0, dtype=np.int64)
+        return nothing, np.zeros(0, dtype=np.int8), np.zeros((0, 2), np.int64)
     heart = x if len(rows) == len(x) else x[rows]
     positions = (pulse_peaks if kind in _PULSES else r_peaks)(heart, fs)
     return positions, np.full(len(positions), -1, np.int8), np.zeros((0, 2), np.int64)
 
 
 def _hearts(lines: list[_Line | None]) -> tuple[str, list[int]]:
-    """The kind to find beats in, the best there is, and its slots; else none, and all slots."""
-    for kind in _HEARTS:
+    """The kind to find beats in, the best there is, and its slots; "other" may be a heart too."""
+    for kind in (*_HEARTS, "other"):
         slots = [n for n, line in enumerate(lines) if line is not None and line.kind == kind]
         if slots:
             return kind, slots
-    return "", [n for n, line in enumerate(lines) if line is not None]
+    return "", []
 
 
 def _counted(recording: Recording, fields: Mapping[str, object]) -> float:
@@ -297,9 +344,33 @@ def _lost(lines: list[_Line | None], fs: float) -> np.ndarray:
     return np.array(sorted(found), dtype=np.int64).reshape(-1, 4)
 
 
-def _narrow(x: np.ndarray, dtype: str) -> np.ndarray:
-    """To the stored type; values that float16 cannot hold are clipped, not made infinite."""
-    if dtype == "float16":
-        limit = float(np.finfo(np.float16).max)
-        x = np.clip(x, -limit, limit)
-    return x.astype(dtype)
+def _unit(x: np.ndarray) -> np.ndarray:
+    """Bring channels (C, T) of very large or small numbers near one, in place, by a power of two.
+
+    Returns:
+        (C,) what one of them stands for now.
+    """
+    spread = x.std(axis=1, dtype=np.float64)
+    far = (spread > 0) & ((spread < 1e-3) | (spread > 1e3))
+    unit = np.where(far, 2.0 ** np.round(np.log2(np.where(far, spread, 1.0))), 1.0)
+    for row, by in zip(x, unit, strict=True):
+        if by != 1:
+            row *= np.float32(1 / by)
+    return unit
+
+
+_FULL = 32767
+_FINEST = 1e-3  # of a standard deviation: the most that int16 may be off
+
+
+def _stored(x: np.ndarray, dtype: str) -> tuple[np.ndarray, np.ndarray]:
+    """(C, T) as it is stored, and the gain of each channel: what one of it stands for."""
+    peak = np.abs(x).max(axis=1).astype(np.float64)
+    ones = np.ones(len(x))
+    if dtype != "int16":
+        return x, ones
+    gain = np.where(peak > 0, peak / _FULL, 1.0)
+    spread = np.array([row[row != 0].std() if row.any() else 1.0 for row in x])
+    if (gain / 2 > _FINEST * spread).any():
+        return x, ones
+    return np.rint(x / gain[:, None]).astype(np.int16), gain

@@ -38,13 +38,15 @@ def pulses(x: NDArray[np.float32], fs: float) -> NDArray[np.float32]:
     """
     batch, channels, length = x.shape
     rows = x.reshape(-1, length)
+    spread = rows.std(axis=-1, keepdims=True)
+    flat = spread[:, 0] <= 1e-6 * np.abs(rows).max(axis=-1, initial=0.0)
+    rows = np.divide(rows, spread, out=np.zeros_like(rows), where=~flat[:, None])
     slope = np.diff(rows, axis=-1, prepend=rows[:, :1])
     energy = np.sqrt(np.maximum(uniform_filter1d(slope**2, max(int(0.1 * fs), 1), axis=-1), 0))
     timing = _timing(energy, fs)
     tone = _tone(rows, fs)
     rising = (slope > 0).mean(axis=-1)
     columns = np.stack([*timing[:4], *period(rows, fs), rising, *timing[4:], *tone])
-    flat = rows.std(axis=-1) < 1e-6
     columns[:, flat] = 0
     made = np.nan_to_num(columns).reshape(len(FEATURES), batch, channels)
     return made.transpose(1, 0, 2).reshape(batch, -1).astype(np.float32)

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 
 from medcl.plugin import Record, Reject, Scalar, file_of
-from medcl_biosignals.leads import canonical, shown
-from medcl_biosignals.persons import UNKNOWN, person, recorded
+from medcl_biosignals.naming import NUMERIC, meant
+from medcl_biosignals.persons import BY_FOLDER, UNKNOWN, person, recorded
 from medcl_biosignals.readers.contract import Heading, Settings
-from medcl_biosignals.readers.measures import known_unit
-from medcl_biosignals.vocabulary import camera, vocabulary
+from medcl_biosignals.readers.measures import dimension, known_unit
+from medcl_biosignals.vocabulary import Vocabulary, camera, vocabulary
 
 _SECONDS = 1.0  # shorter recordings hold no heart beat
 
@@ -37,10 +37,16 @@ def row(
         return Reject(key, "too-short", f"{frames} samples at {fs:g} Hz: under one second")
     known = vocabulary(settings.vocabulary)
     names = camera([channel.name for channel in heading.channels])
-    leads = [shown(name, known) for name in names]
     units = [known_unit(channel.units) for channel in heading.channels]
-    kinds = [known.kind(canonical(n, known), u) for n, u in zip(names, units, strict=True)]
-    noticed = [*heading.findings, *findings, *_mixed(kinds, units)]
+    channels = [
+        meant(name, known, unit=unit, fs=rate)
+        for name, unit, rate in zip(names, units, rates, strict=True)
+    ]
+    leads, kinds = [c.shown for c in channels], [c.kind for c in channels]
+    noticed = [*heading.findings, *findings, *_scales(kinds, units, known)]
+    noticed += [finding for channel in channels for finding in channel.findings]
+    if all(kind == NUMERIC for kind in kinds):
+        noticed.append("no-waveform")
     fields: dict[str, Scalar] = {
         "format": heading.format,
         "fs": fs,
@@ -57,19 +63,32 @@ def row(
     path = PurePosixPath(file_of(files[0]))
     folder = path.parent
     patient = heading.subject if settings.subject else None
-    patient = patient or person(folder) or heading.subject
+    named = person(folder)
+    if patient is None and named is not None:
+        patient = named
+        if heading.subject is None:
+            noticed.append(BY_FOLDER)
+    patient = patient or heading.subject
     if patient is None:
-        patient = recorded(folder, path.stem, fs, leads)
-        patient += f"#{heading.part}" if heading.part else ""
+        patient = recorded(folder, path.stem, fs, leads, heading.session)
+        if heading.part and heading.session is None:
+            patient += f"#{heading.part}"
         noticed.append(UNKNOWN)
     told = {**heading.labels, **(labels or {})}
+    noticed = list(dict.fromkeys(noticed))
     return Record(key, files, patient, heading.site, fields, told, tuple(noticed))
 
 
-def _mixed(kinds: list[str], units: list[str]) -> list[str]:
-    """Whether channels of one kind differ in their unit."""
+def _scales(kinds: list[str], units: list[str], known: Vocabulary) -> list[str]:
+    """Whether channels of one kind differ in their unit, lack one, or have one not understood."""
     found: dict[str, set[str]] = defaultdict(set)
     for kind, unit in zip(kinds, units, strict=True):
-        if kind not in ("other", "numeric"):
+        if kind not in ("other", NUMERIC):
             found[kind].add(unit)
-    return ["mixed-units"] if any(len(units) > 1 for units in found.values()) else []
+    noticed = ["mixed-units"] if any(len(units) > 1 for units in found.values()) else []
+    if "other" in units:
+        noticed.append("unknown-unit")
+    bare = {"", *(unit for unit in units if dimension(unit) == "arbitrary")}
+    if any(bare & units and known.units.get(kind) for kind, units in found.items()):
+        noticed.append("no-unit")
+    return noticed

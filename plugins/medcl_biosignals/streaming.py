@@ -21,14 +21,16 @@ from scipy import signal as sp
 
 from medcl.errors import UsageError
 from medcl_biosignals.filters import sections
-from medcl_biosignals.leads import canonical, choose
-from medcl_biosignals.readers.columns import roles
+from medcl_biosignals.leads import by_kind, choose
+from medcl_biosignals.naming import meant
+from medcl_biosignals.readers.columns import Look, roles
 from medcl_biosignals.readers.contract import BadSignal, Settings
 from medcl_biosignals.readers.measures import known_unit
 from medcl_biosignals.scan import settings_of
 from medcl_biosignals.vocabulary import camera, vocabulary
 
 Floats = NDArray[np.float64]
+_STILL = 1e-6
 _HALF = 10  # samples of the slower rate to either side, as scipy.signal.resample_poly
 
 
@@ -101,9 +103,13 @@ class SignalStream:
         filters: Sequence[Floats],
         length: int,
         stride: int,
+        signs: Sequence[int] | None = None,
     ) -> None:
+        """``signs``: −1 for a slot whose channel is recorded the other way up."""
         self.slots = tuple(slots)
         self.present = [slot is not None for slot in slots]
+        upright = [1.0] * len(slots) if signs is None else [float(sign) for sign in signs]
+        self.signs = np.array(upright)[self.present][:, None]
         self.fs, self.to, self.length, self.stride = fs, to, length, stride
         channels = sum(self.present)
         self.filter, self.resampler = Filter(filters), Resampler(channels, fs, to)
@@ -113,12 +119,14 @@ class SignalStream:
         self.lost_first = 0
         self.x = np.zeros((channels, 0))  # of the next windows, at the new rate
         self.gone = np.zeros((channels, 0), dtype=bool)
+        self.top = np.zeros((channels, 1))  # the largest value up to x's first sample
         self.first = 0  # the number of x's first sample
         self.made = 0  # samples at the new rate so far
 
     def push(self, chunk: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See `medcl.plugin.Stream.push`."""
         raw = np.asarray(chunk, np.float64)[[slot for slot in self.slots if slot is not None]]
+        raw = raw * self.signs
         missing = ~np.isfinite(raw)
         y = self.resampler.push(self.filter.push(self._held(raw, missing)))
         gone = self._gone(missing, y.shape[1])
@@ -164,16 +172,24 @@ class SignalStream:
         whole = ~gap[at].any(axis=1) if count else np.zeros(0, dtype=bool)
         x = self.x[:, at[whole]].transpose(1, 0, 2)  # (K, P, T)
         starts = (self.first + start[whole]) / self.to
+        tops = np.maximum.accumulate(np.concatenate([self.top, np.abs(self.x)], axis=1), axis=1)
+        scaled = self._scaled(x, tops[:, start[whole] + self.length].T[..., None])
         step = count * self.stride  # ≤ have, as a stride is no longer than a window
+        self.top = tops[:, step : step + 1]
         self.x, self.gone, self.first = self.x[:, step:], self.gone[:, step:], self.first + step
-        return starts, self._scaled(x)
+        return starts, scaled
 
-    def _scaled(self, x: Floats) -> NDArray[np.float32]:
-        """The z-score of each window and channel, absent channels zero: (K, C, T)."""
+    def _scaled(self, x: Floats, top: Floats) -> NDArray[np.float32]:
+        """The z-score of each window and channel, absent channels zero: (K, C, T).
+
+        ``top`` (K, P, 1) is the largest value so far: a window that hardly moves beside it is still.
+        """
         x = x - x.mean(axis=-1, keepdims=True)
         spread = x.std(axis=-1, keepdims=True)
         out = np.zeros((len(x), len(self.slots), self.length), dtype=np.float32)
-        out[:, self.present] = np.divide(x, spread, out=np.zeros_like(x), where=spread > 1e-6)
+        out[:, self.present] = np.divide(
+            x, spread, out=np.zeros_like(x), where=spread > _STILL * top
+        )
         return out
 
 
@@ -211,8 +227,17 @@ def stream(
     leads = prepare["leads"]
     known = vocabulary((reader or {}).get("vocabulary"))
     signals = _signals(names, reader or {})
-    called = [canonical(name, known) for name in camera([name for _, name, _ in signals])]
-    picked = choose(called, leads or ("*",) * prepare["channels"])
+    units = [known_unit(unit) for _, _, unit in signals]
+    called = [
+        meant(name, known, unit=unit, fs=fs)
+        for name, unit in zip(camera([name for _, name, _ in signals]), units, strict=True)
+    ]
+    kinds = [channel.kind for channel in called]
+    picked = (
+        choose([channel.name for channel in called], leads, kinds, known)
+        if leads
+        else by_kind(kinds, prepare["channels"])
+    )
     if all(pick is None for pick in picked):
         raise UsageError(
             f"None of the recipe's channels ({', '.join(leads or ())}) is among those of the "
@@ -226,11 +251,11 @@ def stream(
     filters = []
     for pick in picked:
         if pick is not None:
-            kind = known.kind(called[pick], known_unit(signals[pick][2]))
-            band = known.band(prepare["band"], kind, fs)
+            band = known.band(prepare["band"], kinds[pick.channel], fs)
             filters.append(sections(fs, band, prepare["notch"]))
-    slots = [None if pick is None else signals[pick][0] for pick in picked]
-    return SignalStream(slots, fs, to, filters, length, stride)
+    slots = [None if pick is None else signals[pick.channel][0] for pick in picked]
+    signs = [1 if pick is None else pick.sign for pick in picked]
+    return SignalStream(slots, fs, to, filters, length, stride, signs)
 
 
 def _signals(names: Sequence[str], reader: Mapping[str, Any]) -> tuple[tuple[int, str, str], ...]:
@@ -239,7 +264,7 @@ def _signals(names: Sequence[str], reader: Mapping[str, Any]) -> tuple[tuple[int
     if not set(told.columns) <= set(names):  # of files of another form
         told = Settings(vocabulary=told.vocabulary)
     try:
-        return roles(names, [True] * len(names), [False] * len(names), told).channels
+        return roles(names, [Look()] * len(names), told).channels
     except BadSignal:
         raise UsageError(
             f"No column of the stream is a signal by its name ({', '.join(names)}). Give --columns "

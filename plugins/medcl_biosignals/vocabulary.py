@@ -14,14 +14,14 @@ from medcl.errors import UsageError
 
 _SEPARATORS = re.compile(r"[\s_\-.:/()\[\]]+")
 _CAMERA = {"r": "PPG-red", "g": "PPG-green", "b": "PPG-blue"}
-_UNIT_KINDS = {"g": "ACC", "mg": "ACC", "m/s2": "ACC", "m/s^2": "ACC", "mV": "ECG"}
+_ENTRY = {"units", "band", "names", "rate", "measures"}
 
 
 Band = tuple[float, float] | None
 """Pass-band in Hz; None: not to be filtered."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Vocabulary:
     """Names of channels and the kinds of signal they belong to.
 
@@ -30,22 +30,20 @@ class Vocabulary:
         kinds: medcl's name → its kind.
         bands: kind → its usual pass-band in Hz; None: not to be filtered.
         units: kind → the unit to convert to; None: as recorded.
+        rates: kind → the least rate in Hz of such a waveform; 0: any.
+        measures: kind → the dimensions of its units (`measures.dimension`); empty: any.
     """
 
     names: Mapping[str, str]
     kinds: Mapping[str, str]
     bands: Mapping[str, Band]
     units: Mapping[str, str | None]
+    rates: Mapping[str, float]
+    measures: Mapping[str, tuple[str, ...]]
 
     def find(self, name: str) -> str | None:
         """medcl's name of a channel; None for one that is not in the vocabulary."""
         return self.names.get(plain(name))
-
-    def kind(self, name: str, unit: str = "") -> str:
-        """The kind of a channel by medcl's name (``ECG2`` as ``ECG``), else by its unit."""
-        alike = (name, self.find(name.rstrip("0123456789")) or "")
-        kinds = [kind for kind in map(self.kinds.get, alike) if kind not in (None, "other")]
-        return kinds[0] if kinds and kinds[0] else _UNIT_KINDS.get(unit, "other")
 
     def band(self, given: object, kind: str, fs: float) -> Band:
         """The pass-band of a channel.
@@ -71,8 +69,8 @@ def vocabulary(extra: Mapping[str, Any] | None = None) -> Vocabulary:
     """The vocabulary that comes with medcl, and what a user adds to it.
 
     Args:
-        extra: kind → ``{names: {name: [aliases]}, band: [low, high], units: ...}``, as in
-            `channels.yaml`; its names come before those that are there.
+        extra: kind → ``{names: {name: [aliases]}, band: [low, high], units: …, rate: …, measures:
+            […]}``, as in `channels.yaml`; its names come before those that are there.
 
     Raises:
         UsageError: if it is of another form.
@@ -89,6 +87,8 @@ def _vocabulary(extra: str) -> Vocabulary:
     kinds: dict[str, str] = {}
     bands: dict[str, Band] = {}
     units: dict[str, str | None] = {}
+    rates: dict[str, float] = {}
+    measures: dict[str, tuple[str, ...]] = {}
     for source in (yaml.safe_load(text), json.loads(extra)):
         for kind, given in source.items():
             entry = _entry(kind, given)
@@ -96,15 +96,19 @@ def _vocabulary(extra: str) -> Vocabulary:
                 bands[kind] = _band(kind, entry.get("band"))
             if "units" in entry or kind not in units:
                 units[kind] = entry.get("units")
+            if "rate" in entry or kind not in rates:
+                rates[kind] = _rate(kind, entry.get("rate"))
+            if "measures" in entry or kind not in measures:
+                measures[kind] = tuple(entry.get("measures") or ())
             for name, aliases in (entry.get("names") or {}).items():
                 kinds[str(name)] = kind
                 for alias in (name, *(aliases or ())):
                     names[plain(str(alias))] = str(name)
-    return Vocabulary(names, kinds, bands, units)
+    return Vocabulary(names, kinds, bands, units, rates, measures)
 
 
 def _entry(kind: str, given: Any) -> dict[str, Any]:
-    fits = isinstance(given, dict) and set(given) <= {"units", "band", "names"}
+    fits = isinstance(given, dict) and set(given) <= _ENTRY
     names = given.get("names") or {} if fits else None
     if not isinstance(names, dict) or not all(
         value is None or isinstance(value, list) for value in names.values()
@@ -127,6 +131,14 @@ def _band(kind: str, band: Any) -> Band:
     except (TypeError, ValueError):
         pass
     raise UsageError(f"reader.vocabulary: the band of '{kind}' must be [low, high] in Hz.")
+
+
+def _rate(kind: str, rate: Any) -> float:
+    if rate is None:
+        return 0.0
+    if isinstance(rate, int | float) and rate >= 0:
+        return float(rate)
+    raise UsageError(f"reader.vocabulary: the rate of '{kind}' must be a number of Hz.")
 
 
 def camera(names: list[str]) -> list[str]:

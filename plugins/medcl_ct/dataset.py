@@ -14,6 +14,7 @@ from medcl.archive.clinical import Category, table
 from medcl.archive.scanning import LABEL
 from medcl.errors import MedclError, UsageError
 from medcl.plugin import Arrays, Samples
+from medcl.strings import Formatted, encoded, smallest
 from medcl_ct import placing
 from medcl_ct.placing import Kind
 
@@ -82,9 +83,10 @@ def dataset(
     if images and kind != "stack":
         raise UsageError("dataset.images goes with dataset.kind stack alone.")
     random = np.random.default_rng(seed)
-    places: list[tuple[int, int, tuple[int, ...]]] = []  # item, part, first voxel
-    depths: list[int] = []
+    found: list[tuple[int, int, int, int]] = []  # of each part: item, part, depth, samples
+    corners: list[NDArray[Any]] = []  # of each part: first voxels (M, 3)
     centres: list[NDArray[np.float64]] = []
+    count = 0
     labels: dict[str, list[Any]] = {}
     clinical = table(items, categories or {}, numbers or {})
     rows = items.to_dicts()
@@ -95,43 +97,53 @@ def dataset(
             if placing.unrelated(held, shape) and (not flat or neighbours):
                 continue
             chosen = placing.chosen(row.get("keep"), held, part)[::every]
-            for first in placing.first(kind, shape, size, chosen, crops, images, random):
-                places.append((number, part, first))
-                depths.append(1 if shape[0] == 1 else size[0])
-                centres.append(placing.centre(kind, held, part, first, shape, size))
-                extent = (shape[0], *size[1:]) if kind == "stack" else size
+            firsts = placing.first(kind, shape, size, chosen, crops, images, random)
+            if not firsts:
+                continue
+            found.append((number, part, 1 if shape[0] == 1 else size[0], len(firsts)))
+            corners.append(smallest(np.array(firsts)))
+            centres.append(
+                np.stack([placing.centre(kind, held, part, f, shape, size) for f in firsts])
+            )
+            extent = (shape[0], *size[1:]) if kind == "stack" else size
+            for first in firsts:
                 for name, value in _labels(row, held, part, first, flat, shape, extent).items():
-                    labels.setdefault(name, [None] * (len(places) - 1)).append(value)
-        for values in labels.values():
-            values += [None] * (len(places) - len(values))
-    if not places:
+                    labels.setdefault(name, [None] * count).append(value)
+                count += 1
+            for values in labels.values():  # what this part does not say
+                values += [None] * (count - len(values))
+    if not count:
         raise MedclError(
             f"No {kind} is left: series of one slice, and the images of a 2D benchmark, make no "
             "volume, and an empty index nothing."
         )
-    item = np.array([n for n, _, _ in places])
+    *columns, counts = np.array(found).T
+    item, parts, depth = (np.repeat(smallest(column), counts) for column in columns)
+    corner = np.concatenate(corners)
+    ids = [row["id"] for row in rows]
+    owners = encoded(ids, item)
     read = partial(
         _read,
         arrays=arrays,
-        ids=tuple(row["id"] for row in rows),
+        ids=tuple(ids),
         item=item,
-        part=np.array([p for _, p, _ in places]),
-        first=np.array([f for _, _, f in places]),
+        part=parts,
+        first=corner,
         size=tuple(size),
         kind=kind,
         neighbours=neighbours,
-        depth=np.array(depths) if images else None,
+        depth=depth if images else None,
         clinical=clinical,
     )
     near = positives == "anatomy"
     return Samples(
-        ids=[f"{rows[n]['id']}:{p}:{'.'.join(map(str, f))}" for n, p, f in places],
-        items=[rows[n]["id"] for n in item],
-        patients=[rows[n]["patient"] for n in item],
+        ids=Formatted("{}:{}:{}.{}.{}", owners, (parts, corner)),
+        items=owners,
+        patients=encoded([row["patient"] for row in rows], item),
         read=read,
         labels={name: _column(values) for name, values in labels.items()},
-        groups=[rows[n].get("group") or rows[n]["id"] for n in item] if near else None,
-        places=np.stack(centres) if near else None,
+        groups=encoded([r.get("group") or r["id"] for r in rows], item) if near else None,
+        places=np.concatenate(centres) if near else None,
         reach=reach,
         unit="mm",
     )
@@ -183,13 +195,13 @@ def _read(
     *,
     arrays: Arrays,
     ids: tuple[str, ...],
-    item: NDArray[np.int64],
-    part: NDArray[np.int64],
-    first: NDArray[np.int64],
+    item: NDArray[Any],
+    part: NDArray[Any],
+    first: NDArray[Any],
     size: tuple[int, ...],
     kind: Kind,
     neighbours: int,
-    depth: NDArray[np.int64] | None,
+    depth: NDArray[Any] | None,
     clinical: NDArray[np.float32] | None,
 ) -> dict[str, NDArray[Any]]:
     """A batch; items are visited one after the other, so that each is mapped once."""
@@ -210,7 +222,7 @@ def _read(
             _paste(x[row, 0], volume, (z, y, left))
     batch: dict[str, NDArray[Any]] = {"x": x}
     if depth is not None:
-        batch["depth"] = depth[positions]
+        batch["depth"] = depth[positions].astype(np.int64)
     if clinical is not None:
         batch["table"] = clinical[item[positions]]
     return batch

@@ -16,6 +16,12 @@ from numpy.typing import NDArray
 from medcl.errors import MedclError, UsageError
 from medcl.plugin import Arrays, Samples
 from medcl_pathology import bagfiles
+from medcl_pathology.prepare import pixels_per_unit
+
+ONE_ENCODER = (
+    "Choose a folder when indexing: medcl index … -s reader.features=features_uni_v1 (or, of "
+    "medcl finetune on a folder, the same)."
+)
 
 
 def bags(
@@ -57,7 +63,13 @@ def bags(
     if len(widths) > 1:
         raise UsageError(
             f"The bags' features differ in width ({', '.join(map(str, sorted(widths)))}): index "
-            "the bags of one encoder."
+            f"the bags of one encoder. {ONE_ENCODER}"
+        )
+    encoders = {row.get("encoder") for row in rows} - {None} if folder is None else set()
+    if len(encoders) > 1:
+        raise UsageError(
+            f"The bags are of several encoders ({', '.join(sorted(map(str, encoders)))}). "
+            f"{ONE_ENCODER}"
         )
     ids = tuple(row["id"] for row in rows)
     return Samples(
@@ -73,7 +85,7 @@ def bags(
         ),
         labels=labels(rows),
         facts={
-            row["id"]: {"instances": bag.instances, "tile": bag.tile}
+            row["id"]: {"instances": bag.instances, "tile": bag.tile, "unit": bag.unit}
             for row, bag in zip(rows, found, strict=True)
         },
     )
@@ -81,19 +93,23 @@ def bags(
 
 @dataclass(frozen=True)
 class _Heading:
-    """Of a bag: its shape, whether it has coordinates, and the side of a tile in their unit."""
+    """Of a bag: its shape, whether it has coordinates, their unit, and a tile's side in it."""
 
     instances: int
     features: int
     placed: bool
     tile: float | None
+    unit: str = "px"
 
 
 def _heading(row: dict[str, Any], arrays: Arrays, folder: Path | None) -> _Heading:
     if folder is None:
         held = arrays(row["id"])
         count, width = held["features"].shape
-        return _Heading(int(count), int(width), "coords" in held, row.get("tile"))
+        scale, tile = pixels_per_unit(row), row.get("tile")
+        tile = tile if tile is None or scale is None else tile * float(scale[0])
+        unit = str(row.get("unit") or "px") if scale is None else "px"
+        return _Heading(int(count), int(width), "coords" in held, tile, unit)
     import h5py
 
     try:

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from medcl.errors import MedclError, UsageError
 from medcl.plugin import Arrays, Samples
-from medcl_pathology import bagset
+from medcl.strings import Formatted, encoded, smallest
+from medcl_pathology import bagset, multiplex
 from medcl_pathology.reader import BadSlide, open_slide
 from medcl_pathology.tiles import Grid, read_tile
 
@@ -25,12 +26,14 @@ def dataset(
     items: pl.DataFrame,
     arrays: Arrays,
     *,
-    kind: Literal["tile", "bag"] = "tile",
+    kind: Literal["tile", "bag", "multiplex"] = "tile",
     size: int | None = None,
     tiles: int | None = None,
     seed: int = 0,
     neighbours: float = 0.0,
     bags: Path | None = None,
+    channels: tuple[str, ...] | None = None,
+    scale: multiplex.Scale = "range",
 ) -> Samples:
     """The samples of a set of slides, tiles and bags.
 
@@ -38,7 +41,7 @@ def dataset(
         items: rows of the index; ``id``, ``patient``, ``kind`` and ``label.*`` are used.
         arrays: their prepared arrays, and where their files lie.
         kind: "tile": all tiles of slides, and plain tiles. "bag": files of features, or slides
-            whose features lie in ``bags``.
+            whose features lie in ``bags``. "multiplex": tiles of images of channels.
         size: of kind tile, pixels along each side: the middle of larger tiles, smaller ones
             mirrored at their edges; None: as prepared, which must be the same for all.
         tiles: of kind tile, at most this many of each slide, drawn under ``seed``.
@@ -46,6 +49,7 @@ def dataset(
         neighbours: of kind tile, positive partners are the nearest tiles of the slide, at most so
             many µm away (corner to corner); 0: any tile of the patient.
         bags: of kind bag, a folder that medcl embed wrote of these very items.
+        channels, scale: of kind multiplex, see `medcl_pathology.multiplex.samples`.
 
     Returns:
         kind tile: ``x`` (B, 3, S, S) float32 in 0 … 1, ``coords`` (B, 2) the corner in full-size
@@ -60,6 +64,17 @@ def dataset(
     kinds = items["kind"] if "kind" in items.columns else pl.Series([], dtype=pl.String)
     if kind == "bag":
         return bagset.bags(items, arrays, None if bags is None else Path(bags), labels)
+    if kind == "multiplex":
+        of_channels = items.filter(kinds == "multiplex").to_dicts() if len(kinds) else []
+        return multiplex.samples(
+            of_channels,
+            arrays,
+            labels(of_channels),
+            channels=channels,
+            scale=scale,
+            tiles=tiles,
+            seed=seed,
+        )
     if min(1 if size is None else size, 1 if tiles is None else tiles) < 1:
         raise UsageError("dataset.size and dataset.tiles are at least 1, or left out.")
     rows = items.filter(kinds.is_in(["slide", "tile"])).to_dicts() if len(kinds) else []
@@ -80,17 +95,23 @@ def dataset(
         else:
             sides.add((int(held["grid"][0]),) * 2)
     if not rows:
+        if len(kinds) and (kinds == "multiplex").any():
+            raise UsageError(
+                "The index holds images of channels and no RGB: -s dataset.kind=multiplex, with an "
+                "encoder of as many channels (-s encoder.channels=…) and views without stain."
+            )
         raise MedclError("There is no tile: the index holds no slide or tile image.")
     if size is None and len(sides) > 1:
         some = ", ".join(f"{w}×{h}" for h, w in sorted(sides)[:4])
         raise UsageError(f"The tiles differ in size ({some}): set dataset.size.")
-    item = np.repeat(np.arange(len(rows)), [len(chosen) for chosen in which])
-    place = np.concatenate(which)
+    item = smallest(np.repeat(np.arange(len(rows)), [len(chosen) for chosen in which]))
+    place = smallest(np.concatenate(which))
     ids = [row["id"] for row in rows]
+    owners = encoded(ids, item)
     return Samples(
-        ids=[f"{ids[n]}:{p}" for n, p in zip(item.tolist(), place.tolist(), strict=True)],
-        items=[ids[n] for n in item],
-        patients=[rows[n]["patient"] for n in item],
+        ids=Formatted("{}:{}", owners, (place,)),
+        items=owners,
+        patients=encoded([row["patient"] for row in rows], item),
         read=partial(_read, arrays=arrays, ids=tuple(ids), item=item, place=place, size=size),
         labels={name: values[item] for name, values in labels(rows).items()},
         facts=facts,
@@ -151,8 +172,8 @@ def _read(
     *,
     arrays: Arrays,
     ids: tuple[str, ...],
-    item: NDArray[np.int64],
-    place: NDArray[np.int64],
+    item: NDArray[Any],
+    place: NDArray[Any],
     size: int | None,
 ) -> dict[str, NDArray[Any]]:
     """A batch; in the order of items and places, so that blocks are decoded once."""

@@ -31,6 +31,20 @@ FINDINGS: dict[str, Finding] = {
         ("resample", "reject", "accept"),
         "has pixels that are not square (more than 2 %)",
     ),
+    "mpp-against-magnification": Finding(
+        "serious",
+        "accept",
+        ("accept", "reject"),
+        "says a size of its pixels (mpp) that does not go with its magnification",
+        GIVE_MPP,
+    ),
+    "unusual-mpp": Finding(
+        "serious",
+        "accept",
+        ("accept", "reject"),
+        "says a size of its pixels (mpp) that scanners do not have, such as inches for centimetres",
+        GIVE_MPP,
+    ),
     "no-magnification": Finding(
         "note", "accept", ("accept", "reject"), "does not name its objective's magnification"
     ),
@@ -45,6 +59,12 @@ FINDINGS: dict[str, Finding] = {
         "accept",
         ("accept", "reject"),
         "is a tile that does not say how large its pixels are",
+    ),
+    "copy": Finding(
+        "note",
+        "accept",
+        ("accept", "reject"),
+        "holds the same bytes as another; both count as the same patient's",
     ),
     "no-patient-id": Finding(
         "note", "accept", ("accept", "reject"), "names no patient; it was taken for one of its own"

@@ -3,6 +3,9 @@
 Coordinates are top left corners x, y in full-size pixels, ``tile`` is the side of a tile in the
 same unit, and scores lie in 0 … 1. The functions are pure: they take arrays and a slide, and write
 what they are told to.
+
+GeoJSON counts pixels from where QuPath's picture begins: the corner of what was scanned, where the
+slide's header tells it (MRXS, SCN, BIF, see `medcl_pathology.reader.About.bounds`).
 """
 
 from __future__ import annotations
@@ -19,6 +22,8 @@ from PIL import Image
 from medcl.errors import MedclError
 from medcl.io.atomic import replacing, write_text
 from medcl.plugin import file_of
+from medcl_pathology.findings import GIVE_MPP
+from medcl_pathology.layouts import ARRAYS
 from medcl_pathology.outlines import feature_collection
 from medcl_pathology.overview import overview
 from medcl_pathology.reader import BadSlide, Slide, open_slide
@@ -40,24 +45,31 @@ def explain(
     tile: float | None,
     scores: NDArray[np.float64],
     out: Path,
+    *,
+    unit: str = "px",
 ) -> list[Path]:
     """All there is to see of an item's scores; see `medcl.plugin.Plugin.explain`.
 
-    Of a slide: ``heatmap.png``, ``heatmap.geojson``, ``heatmap.tif`` and ``top.png``. Of a bag
-    whose slide is not at hand: the first two, on white.
+    Of a slide, or a bag with its slide beside: ``heatmap.png``, ``heatmap.geojson``,
+    ``heatmap.tif`` and ``top.png``. Of a bag alone: the first two, on white; of one whose
+    coordinates are in µm (``unit`` "um") and whose slide's scale is not known, the first.
 
     Raises:
-        MedclError: if the scores do not fit the coordinates, or the slide cannot be read.
+        MedclError: if the scores do not fit the coordinates, the slide cannot be read, or pixels
+            cannot be told, after the picture was drawn.
     """
     if len(coords) != len(scores) or not len(scores):
         raise MedclError(f"There are {len(scores)} scores for {len(coords)} places.")
     if not np.isfinite(scores).all():
         raise MedclError("Some scores are NaN or infinite: there is nothing to draw.")
     side = float(tile) if tile else spacing(coords)
-    slide = _slide(files[0])
+    slide = _slide(files)
+    if unit == "um" and slide is not None and slide.about.mpp is not None:
+        scale = np.array(slide.about.mpp)
+        coords, side, unit = coords / scale, side / float(scale[0]), "px"
     out.mkdir(parents=True, exist_ok=True)
     made = [out / "heatmap.png", out / "heatmap.geojson"]
-    if slide is None:
+    if slide is None or unit == "um":
         width, height = (int(v) for v in np.ceil(coords.max(axis=0) + side))
         down = max(width, height) / _SIDE if max(width, height) > _SIDE else 1.0
         shape = (max(round(height / down), 1), max(round(width / down), 1))
@@ -66,14 +78,26 @@ def explain(
         down = max(max(slide.about.levels[0]) / _SIDE, 1.0)
         picture = overview(slide, down)
         width, height = slide.about.levels[0]
-    scale = (width / picture.shape[1], height / picture.shape[0])
-    _save(made[0], overlay(picture, *heat(coords, side, scores, picture.shape[:2], scale)))
-    write_text(made[1], json.dumps(geojson(coords, side, scores)))
+    scaled = (width / picture.shape[1], height / picture.shape[0])
+    _save(made[0], overlay(picture, *heat(coords, side, scores, picture.shape[:2], scaled)))
+    if unit == "um":
+        raise MedclError(
+            "heatmap.png alone was made: the bag's coordinates are in µm, and how large the "
+            f"slide's pixels are is not known, so that QuPath's cannot be told. {GIVE_MPP}"
+        )
+    origin = origin_of(slide)
+    write_text(made[1], json.dumps(geojson(coords - origin, side, scores)))
     if slide is not None:
         made += [out / "heatmap.tif", out / "top.png"]
         pyramid(made[2], slide, coords, side, scores)
         _save(made[3], top(slide, coords, side, scores))
     return made
+
+
+def origin_of(slide: Slide | None) -> NDArray[np.float64]:
+    """Where QuPath's picture of a slide begins (x, y): it crops to what was scanned."""
+    bounds = None if slide is None else slide.about.bounds
+    return np.array((0.0, 0.0) if bounds is None else bounds[:2], dtype=np.float64)
 
 
 def spacing(coords: NDArray[np.float64]) -> float:
@@ -212,11 +236,11 @@ def top(
     return out
 
 
-def _slide(file: Path) -> Slide | None:
-    """The slide, or None where the item is a bag."""
-    if file_of(str(file)).lower().endswith((".h5", ".hdf5", ".pt", ".npz", ".data", ".csv")):
-        return None
-    return open_slide(file)
+def _slide(files: Sequence[Path]) -> Slide | None:
+    """The slide among an item's files, or None where it is a bag alone."""
+    features = (*ARRAYS, ".data", ".csv")
+    own = [file for file in files if not file_of(str(file)).lower().endswith(features)]
+    return open_slide(own[0]) if own else None
 
 
 def _colours(values: NDArray[np.floating] | float) -> NDArray[np.float64]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from medcl.io.atomic import replacing, write_text
+from medcl_pathology.heatmap import origin_of
 from medcl_pathology.outlines import polygons, tissue_geojson
 from medcl_pathology.overview import overview
 from medcl_pathology.reader import open_slide
@@ -19,9 +20,9 @@ _SIDE = 1024  # pixels: the longer side of the thumbnail
 
 
 def look(files: Sequence[Path], held: Mapping[str, NDArray[np.generic]], out: Path) -> list[Path]:
-    """``tissue.geojson`` (QuPath, full-size pixels) and ``tissue.png`` (outlines and tiles).
+    """``tissue.geojson`` for QuPath, see `medcl_pathology.heatmap`, and ``tissue.png``.
 
-    Of plain tiles and bags there is nothing to see.
+    The picture shows outlines and tiles. Of plain tiles and bags there is nothing to see.
     """
     if "mask" not in held:
         return []
@@ -29,8 +30,8 @@ def look(files: Sequence[Path], held: Mapping[str, NDArray[np.generic]], out: Pa
     mask = np.asarray(held["mask"]) > 0
     scale = (float(held["mask_scale"][0]), float(held["mask_scale"][1]))
     made = [out / "tissue.geojson", out / "tissue.png"]
-    write_text(made[0], json.dumps(tissue_geojson(mask, scale)))
     slide = open_slide(files[0])
+    write_text(made[0], json.dumps(tissue_geojson(mask, scale, origin_of(slide))))
     down = max(max(slide.about.levels[0]) / _SIDE, 1.0)
     image = Image.fromarray(overview(slide, down))
     draw = ImageDraw.Draw(image)

@@ -100,13 +100,20 @@ def annotation(
     }
 
 
-def tissue_geojson(mask: NDArray[np.bool_], scale: tuple[float, float]) -> dict[str, Any]:
-    """A tissue mask as annotations; one of its pixels is ``scale`` (x, y) full-size ones."""
-    factor = np.array(scale)
+def tissue_geojson(
+    mask: NDArray[np.bool_],
+    scale: tuple[float, float],
+    origin: Sequence[float] | NDArray[np.float64] = (0.0, 0.0),
+) -> dict[str, Any]:
+    """A tissue mask as annotations; one of its pixels is ``scale`` (x, y) full-size ones.
+
+    ``origin`` is where the picture begins that they are laid over, in full-size pixels.
+    """
+    factor, origin = np.array(scale), np.asarray(origin, dtype=np.float64)
     return feature_collection(
         [
             annotation(
-                [ring * factor for ring in rings],
+                [ring * factor - origin for ring in rings],
                 "Tissue",
                 (0, 160, 80),
                 {"Area px^2": float(sum(area(r) for r in rings) * factor.prod())},

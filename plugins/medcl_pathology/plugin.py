@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from medcl.plugin import CONTRACT, Plugin, Task
 from medcl_pathology.mil.registry import CLASSIFIERS
-from medcl_pathology.scan import scan
+from medcl_pathology.scan import assemble, scan
 from medcl_pathology.units import units
 
 _CRC = ("TUMOR", "STROMA", "COMPLEX", "LYMPHO", "DEBRIS", "MUCOSA", "ADIPOSE", "EMPTY")
@@ -15,6 +15,7 @@ plugin = Plugin(
     contract=CONTRACT,
     units=units,
     scan=scan,
+    assemble=assemble,
     prepare="medcl_pathology.prepare:prepare",
     dataset="medcl_pathology.dataset:dataset",
     views="medcl_pathology.views:views",
@@ -46,8 +47,10 @@ plugin = Plugin(
             about="The class of a bag, as in MUSK, Elephant and Fox.",
         ),
     },
-    baselines={"handmade": "medcl_pathology.baselines:handmade"},
+    baselines={"handcrafted": "medcl_pathology.baselines:handcrafted"},
     look="medcl_pathology.look:look",
     explain="medcl_pathology.heatmap:explain",
     preview="medcl_pathology.preview:preview",
+    item="slide",
+    preparation=2,  # coordinates in pixels, stains of IHC, alpha on white
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +17,15 @@ from numpy.typing import NDArray
 from medcl.archive.policies import Policy, policies, refuse
 from medcl.errors import MedclError, UsageError
 from medcl.plugin import MEMBER
-from medcl_pathology import bagfiles
+from medcl_pathology import bagfiles, layouts, multiplex
 from medcl_pathology.findings import FINDINGS, GIVE_MPP
 from medcl_pathology.overview import overview
 from medcl_pathology.reader import BadSlide, Slide, open_slide
 from medcl_pathology.tiles import Grid, covered, read_tile
 from medcl_pathology.tissue import Artefact, segment
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 _IN_MEMORY = 256 * 1024 * 1024  # bytes of tile pixels
 _ALIKE = 0.02  # a plain tile whose scale differs by less is left as it is
@@ -84,18 +87,31 @@ def prepare(
     findings: Sequence[str] = fields.get("findings") or ()  # type: ignore[assignment]
     if fields.get("kind") == "bag":
         refuse(findings, rules, FINDINGS, "slide")
-        return _bag(root, files[0])
+        return _bag(root, files, fields)
     refuse(findings, rules, FINDINGS, "slide")
     source = _scale(fields, rules)
-    slide = open_slide(root / files[0]) if fields.get("kind") == "slide" else None
+    kind = fields.get("kind")
+    slide = open_slide(root / files[0]) if kind in ("slide", "multiplex") else None
     if slide is None:
         return {"pixels": _picture(root / files[0], source, mpp)[None]}
     if source is None:
         raise MedclError(f"missing-mpp: this slide's scale is unknown. {GIVE_MPP}")
+    grid = Grid.at(mpp, size, source)
+    if kind == "multiplex":
+        return multiplex.prepare(
+            root / files[0],
+            grid,
+            source,
+            mpp=mpp,
+            overlap=overlap,
+            least=tissue,
+            mask_mpp=mask_mpp,
+            smallest=smallest,
+        )
     return _slide(
         root / files[0],
         slide,
-        Grid.at(mpp, size, source),
+        grid,
         source,
         mpp=mpp,
         overlap=overlap,
@@ -208,7 +224,7 @@ def _picture(path: Path, source: tuple[float, float] | None, mpp: float) -> NDAr
 
     try:
         with Image.open(path) as opened:
-            image = opened.convert("RGB")
+            image = _on_white(opened)
     except (OSError, ValueError, UnidentifiedImageError):
         # TIFF of a kind that Pillow does not decode
         try:
@@ -225,13 +241,35 @@ def _picture(path: Path, source: tuple[float, float] | None, mpp: float) -> NDAr
     return np.asarray(image)
 
 
-def _bag(root: Path, entry: str) -> dict[str, np.ndarray]:
-    path, _, part = entry.partition(MEMBER)
+def _on_white(image: Image) -> Image:
+    """RGB; what is transparent is white, as on slides."""
+    from PIL.Image import new
+
+    if "A" not in image.getbands() and "transparency" not in image.info:
+        return image.convert("RGB")
+    rgba = image.convert("RGBA")
+    white = new("RGBA", rgba.size, (255, 255, 255, 255))
+    white.alpha_composite(rgba)
+    return white.convert("RGB")
+
+
+def _bag(root: Path, files: Sequence[str], fields: Mapping[str, object]) -> dict[str, np.ndarray]:
+    path, _, part = files[0].partition(MEMBER)
+    places = layouts.coordinates(files[1:])
     try:
-        bag = bagfiles.load(root / path, part or None)
+        bag = bagfiles.load(root / path, part or None, None if places is None else root / places)
     except bagfiles.NoBag as error:
         raise MedclError(f"{error.code}: {error}") from None
     arrays: dict[str, Any] = {"features": bag.features}
     if bag.coords is not None:
-        arrays["coords"] = bag.coords
+        scale = pixels_per_unit(fields)
+        arrays["coords"] = bag.coords if scale is None else (bag.coords * scale).astype(np.float32)
     return arrays
+
+
+def pixels_per_unit(fields: Mapping[str, object]) -> NDArray[np.float64] | None:
+    """Full-size pixels for each unit of a bag's coordinates, along x and y; None: not known."""
+    if fields.get("unit") != "um":
+        return np.ones(2)
+    x, y = fields.get("mpp_x"), fields.get("mpp_y")
+    return 1 / np.array([x, y]) if isinstance(x, float) and isinstance(y, float) else None

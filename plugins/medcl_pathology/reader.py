@@ -11,6 +11,8 @@ images are never read: they may show a patient's name.
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -32,6 +34,13 @@ _PLAIN = ("aperio", "generic-tiff")  # others stitch blocks, or hide them in one
 _PAYS = 8  # regions of a slide from which on a second way into it is worth its opening
 _PLAUSIBLE = (0.02, 40.0)  # µm; 72 dpi, which some software writes for "unknown", is 353
 
+# OpenSlide's words for what is broken; others are for what it does not know.
+_BROKEN = re.compile(
+    r"short read|premature|truncat|end of file|corrupt|couldn't read|could not read|cannot read|"
+    r"can't read|failed to read|i/o error|checksum|bad magic|not enough data|damaged",
+    re.IGNORECASE,
+)
+
 Pixels = NDArray[np.uint8]
 
 
@@ -45,6 +54,9 @@ class About:
         downsamples: of each level against the first, along x and y.
         mpp: µm per pixel of the first level along x and y, where it is known and plausible.
         objective: its magnification.
+        channels: names, where it is no RGB image but one of channels (fluorescence, multiplex).
+        bounds: x, y, width, height of what was scanned, in pixels of the first level, where the
+            canvas is larger; QuPath crops a slide to it.
     """
 
     vendor: str
@@ -54,6 +66,8 @@ class About:
     objective: float | None
     has_label: bool = False
     has_macro: bool = False
+    channels: tuple[str, ...] = ()
+    bounds: tuple[int, int, int, int] | None = None
 
 
 class Slide(Protocol):
@@ -101,23 +115,31 @@ def open_slide(path: Path, *, careful: bool = False) -> Slide:
 def _opened(path: str, careful: bool) -> Slide:
     import openslide
 
-    from medcl_pathology.tiff import TiffSlide, check_whole, is_ome
+    from medcl_pathology.tiff import TiffSlide, check_whole, only_here
 
     try:
         open(path, "rb").close()
     except OSError as error:
         raise BadSlide(f"It cannot be opened: {error.strerror}.") from None
     kind = openslide.OpenSlide.detect_format(path)
-    # OpenSlide takes an OME-TIFF for a plain one, and sees neither its levels nor its scale.
-    if kind is not None and not (kind == "generic-tiff" and is_ome(path)):
+    # OpenSlide takes an OME-TIFF for a plain one, and sees neither its levels nor its scale; and
+    # of a TIFF of channels it shows the first as grey.
+    if kind is not None and not (kind == "generic-tiff" and only_here(path)):
         try:
             return OpenSlideSlide(path, careful=careful)
         except openslide.OpenSlideError as error:
             check_whole(path)  # says more, where it can
-            reason = type(error).__name__
-            raise BadSlide(
-                f"It is damaged or cut short: OpenSlide cannot open it ({reason}). Copy it again."
-            ) from None
+            words = str(error).removeprefix(f"Reading {path}: ").strip() or type(error).__name__
+        with suppress(BadSlide):  # a compression that OpenSlide has not, and tifffile has
+            slide = TiffSlide(path)
+            slide.region(0, 0, 0, 1, 1)
+            return slide
+        if _BROKEN.search(words):
+            raise BadSlide(f"It is damaged or cut short: OpenSlide says “{words}”. Copy it again.")
+        raise BadSlide(
+            f"OpenSlide does not read it: “{words}”. Export it as a tiled TIFF or OME-TIFF.",
+            "unsupported",
+        )
     return TiffSlide(path)
 
 
@@ -148,6 +170,7 @@ class OpenSlideSlide:
             objective=_number(known.get("openslide.objective-power")),
             has_label="label" in images,
             has_macro="macro" in images,
+            bounds=_bounds(known),
         )
 
     def region(self, level: int, x: int, y: int, width: int, height: int) -> Pixels:
@@ -251,6 +274,17 @@ class OpenSlideSlide:
         share = rgba[..., 3:].astype(np.float32) / 255
         flat = rgba[..., :3] * share + 255 * (1 - share)
         return fromarray(np.asarray(np.rint(flat), dtype=np.uint8))
+
+
+def _bounds(known: Mapping[str, str]) -> tuple[int, int, int, int] | None:
+    """What was scanned, if the header says it."""
+    try:
+        x, y, width, height = (
+            int(known[f"openslide.bounds-{name}"]) for name in ("x", "y", "width", "height")
+        )
+    except (KeyError, ValueError):
+        return None
+    return (x, y, width, height) if width > 0 and height > 0 else None
 
 
 def _number(text: str | None) -> float | None:

@@ -8,20 +8,30 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from medcl.errors import MedclError
-from medcl.plugin import MEMBER, Record, Reject, Scalar, Unit
-from medcl_pathology import bagfiles
+from medcl.plugin import MEMBER, NO_PATIENT, Record, Reject, Scalar, Unit
+from medcl_pathology import bagfiles, layouts
 from medcl_pathology.reader import About, BadSlide, open_slide, plausible
-from medcl_pathology.units import BAGS, DICOM, MIRAX, PICTURES, TIFF
+from medcl_pathology.units import BAGS, DICOM, MIRAX, PICTURES, TIFF, ZARR
 
 LARGEST_TILE = 2048  # pixels; a plain image that is larger along both sides is a slide
 
 _TCGA = re.compile(r"(tcga)[-_]([a-z0-9]{2})[-_]([a-z0-9]{4})", re.IGNORECASE)
+# How other public sets name the patient of a slide: CPTAC (two generations), GTEx, CAMELYON17.
+_NAMED = tuple(
+    re.compile(rf"(?<![a-z0-9])(?:{pattern})(?![a-z0-9])", re.IGNORECASE)
+    for pattern in (
+        r"C3[LN]-\d{5}",
+        r"\d{2}(?:BR|CO|LU|OV|UC|GB|HN|PD)\d{3}",
+        r"GTEX-[A-Z0-9]{4,5}",
+        r"patient_\d{2,4}(?=_node_\d|_|$)",
+    )
+)
 _CRC = re.compile(r"CRC-Prim-HE-\d+")
 # The classes of two public sets of colorectal tiles; a folder of another name may be a person.
 _CLASSES = {
@@ -34,7 +44,12 @@ _WSI = "1.2.840.10008.5.1.4.1.1.77.1.6"  # VL Whole Slide Microscopy Image Stora
 
 
 def scan(
-    root: Path, unit: Unit, *, mpp: float | None = None, mpp_table: Path | None = None
+    root: Path,
+    unit: Unit,
+    *,
+    mpp: float | None = None,
+    mpp_table: Path | None = None,
+    features: str | None = None,
 ) -> Iterable[Record | Reject]:
     """Read the headers of a unit; pixels are not decoded.
 
@@ -44,6 +59,8 @@ def scan(
         mpp: µm per full-size pixel of slides and tiles that do not say it.
         mpp_table: a CSV with columns ``key`` (path, name or stem) and ``mpp``, which goes before
             what a file says and before ``mpp``.
+        features: the folder whose bags are taken, such as ``features_uni_v1``, where an archive
+            holds those of several encoders; the others are left out.
 
     Raises:
         MedclError: for an mpp that no microscope has, or a table that is none.
@@ -51,12 +68,17 @@ def scan(
     if mpp is not None and plausible(mpp, mpp) is None:
         raise MedclError(f"reader.mpp = {mpp:g} is no size of a pixel: it is in µm, such as 0.25.")
     path = unit.files[0].path
+    if unit.key.lower().endswith(ZARR):
+        reason = "OME-Zarr is not read: convert it to a pyramidal OME-TIFF."
+        return [Reject(unit.key, "unsupported", reason)]
     name = path.lower()
     told = _table(mpp_table, path) if mpp_table else None
     if name.endswith(DICOM):
         return _dicom(root, unit, told, mpp)
     if name.endswith(BAGS):
-        return _bags(root, path)
+        if features is not None and not layouts.within(path, features):
+            return []
+        return _bags(root, path, tuple(file.path for file in unit.files[1:]), told or mpp)
     if name.endswith(".vsi"):
         reason = "Olympus VSI keeps its pixels in a format of its own: export it as OME-TIFF."
         return [Reject(path, "unsupported", reason)]
@@ -110,7 +132,8 @@ def _slide(
     given = told or (default if about.mpp is None else None)
     if given is not None:
         about = replace(about, mpp=(given, given))
-    if small and path.lower().endswith(TIFF) and len(about.levels) == 1:
+    plain = len(about.levels) == 1 and not about.channels
+    if small and path.lower().endswith(TIFF) and plain:
         return _tile(path, width, height, about.mpp)
     patient, site, findings = _who(path)
     found = (*_problems(about), *(("given-mpp",) if given else ()), *findings)
@@ -121,7 +144,8 @@ def _fields(about: About) -> dict[str, Scalar]:
     width, height = about.levels[0]
     mpp_x, mpp_y = about.mpp or (None, None)
     return {
-        "kind": "slide",
+        "kind": "multiplex" if about.channels else "slide",
+        "channels": "|".join(about.channels) or None,
         "vendor": about.vendor,
         "width": width,
         "height": height,
@@ -131,19 +155,41 @@ def _fields(about: About) -> dict[str, Scalar]:
         "objective": about.objective,
         "has_label_image": about.has_label,
         "has_macro_image": about.has_macro,
-        "stain": "unknown",
+        "stain": "none" if about.channels else "unknown",
     }
 
 
 def _problems(about: About) -> Iterator[str]:
     if about.mpp is None:
         yield "missing-mpp"
-    elif abs(about.mpp[0] / about.mpp[1] - 1) > 0.02:
-        yield "anisotropic-mpp"
+    else:
+        if abs(about.mpp[0] / about.mpp[1] - 1) > 0.02:
+            yield "anisotropic-mpp"
+        if (odd := doubtful(about.mpp[0], about.objective)) is not None:
+            yield odd
     if about.objective is None:
         yield "no-magnification"
     if len(about.levels) == 1:
         yield "single-level"
+
+
+_FACTOR = 1.6  # by which a pixel may be larger or smaller than 10 µm / magnification
+_USUAL = ((0.22, 0.28), (0.44, 0.55))  # µm, of full-size pixels at 40 × and 20 ×
+
+
+def doubtful(mpp: float, objective: float | None) -> str | None:
+    """A finding where a pixel's size does not go with the magnification, or with any scanner's.
+
+    A pixel at magnification M is about 10 / M µm wide. Without a magnification, sizes that no
+    scanner has are doubted, and those that are usual ones if inches were taken for centimetres.
+    """
+    if objective is not None:
+        wrong = not 1 / _FACTOR <= mpp * objective / 10 <= _FACTOR
+        return "mpp-against-magnification" if wrong else None
+    swapped = mpp / 2.54 if mpp > _USUAL[1][1] else mpp * 2.54 if mpp < _USUAL[0][0] else 0.0
+    if any(low <= swapped <= high for low, high in _USUAL) or not 0.1 <= mpp <= 1.1:
+        return "unusual-mpp"
+    return None
 
 
 def _who(path: str) -> tuple[str, str | None, tuple[str, ...]]:
@@ -151,6 +197,9 @@ def _who(path: str) -> tuple[str, str | None, tuple[str, ...]]:
     barcode = _TCGA.search(PurePosixPath(path).name)
     if barcode:
         return "-".join(barcode.groups()).upper(), barcode[2].upper(), ()
+    for pattern in _NAMED:
+        if named := pattern.search(PurePosixPath(path).stem):
+            return named[0].upper(), None, ()
     return str(PurePosixPath(path).with_suffix("")), None, ("no-patient-id",)
 
 
@@ -194,24 +243,42 @@ def _tile(path: str, width: int, height: int, mpp: tuple[float, float] | None) -
     )
 
 
-def _bags(root: Path, path: str) -> Iterable[Record | Reject]:
+def _bags(
+    root: Path, path: str, beside: tuple[str, ...], mpp: float | None
+) -> Iterable[Record | Reject]:
+    labels = {}
     try:
         found = bagfiles.headings(root / path)
+        if (file := layouts.labels(beside)) is not None and len(found) == 1:
+            labels = {"y": bagfiles.label(root / file)}
     except bagfiles.NoBag as error:
         return [Reject(path, error.code, str(error))]
-    return [_bag(path, bag) for bag in found]
+    return [_bag(path, beside, bag, mpp, labels) for bag in found]
 
 
-def _bag(path: str, bag: bagfiles.Heading) -> Record:
+def _bag(
+    path: str,
+    beside: tuple[str, ...],
+    bag: bagfiles.Heading,
+    mpp: float | None,
+    labels: dict[str, Scalar],
+) -> Record:
     patient, site, findings = _who(path)
+    scale = bag.mpp if mpp is None else mpp
     fields: dict[str, Scalar] = {
         "kind": "bag",
         "instances": bag.instances,
         "features": bag.features,
         "tile": bag.tile,
+        "unit": bag.unit,
+        "mpp_x": scale,
+        "mpp_y": scale,
+        "encoder": bag.encoder or layouts.encoder(path),
     }
     if bag.part is None:
-        return Record(path, (path,), patient, site, fields, bag.labels, findings)
+        places = layouts.coordinates(beside)
+        files = (path,) if places is None else (path, places)
+        return Record(path, files, patient, site, fields, {**bag.labels, **labels}, findings)
     return Record(
         f"{path}#{bag.part}",
         (f"{path}{MEMBER}{bag.part}",),
@@ -221,6 +288,34 @@ def _bag(path: str, bag: bagfiles.Heading) -> Record:
         bag.labels,
         ("no-patient-id",),
     )
+
+
+def assemble(records: Sequence[Record]) -> Iterator[Record]:
+    """Bags beside the slides they were made of: they know the slide's scale, files and patient.
+
+    A slide is a bag's where it alone has the bag's name without suffix.
+    """
+    slides: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        if record.fields.get("kind") == "slide":
+            slides[layouts.stem(record.key)].append(record)
+    for record in records:
+        own = slides.get(layouts.stem(record.key), [])
+        if record.fields.get("kind") != "bag" or len(own) != 1 or "#" in record.key:
+            yield record
+            continue
+        (slide,) = own
+        scale = {name: slide.fields.get(name) for name in ("mpp_x", "mpp_y")}
+        known = {n: v for n, v in scale.items() if v is not None}
+        nameless = NO_PATIENT in record.findings and NO_PATIENT not in slide.findings
+        yield replace(
+            record,
+            files=(*record.files, *slide.files),
+            fields={**record.fields, **known},
+            patient=slide.patient,
+            site=slide.site or record.site,
+            findings=tuple(f for f in record.findings if not (nameless and f == NO_PATIENT)),
+        )
 
 
 def _dicom(

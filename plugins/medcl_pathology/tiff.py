@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL.Image import Image, fromarray
 
+from medcl_pathology.channels import channel_names, check_colours
 from medcl_pathology.reader import About, BadSlide, Pixels, plausible
 
 # It tells of every oddity of a header, with the file's name; what matters is raised here.
@@ -20,11 +22,19 @@ logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 _JPEG = 7
 _BLANK = bytes(32)  # rare in what a JPEG holds, sure where a disk lost a sector
 _CACHE = 32 << 20  # bytes of decoded blocks that are kept, as OpenSlide keeps
-_UM = {"µm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6}
+_UM = {"µm": 1.0, "um": 1.0, "μm": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6}
+
+
+@dataclass(frozen=True)
+class Plane:
+    """Where one colour or channel of a level lies: a page, and the first of its blocks there."""
+
+    page: Any
+    first: int = 0
 
 
 class TiffSlide:
-    """A TIFF of 8-bit RGB or grey, whole or in planes, with or without a pyramid.
+    """A TIFF of 8-bit RGB or grey, whole or in planes, with or without a pyramid; or of channels.
 
     With ``wary``, JPEG blocks that may be damaged count as damaged: for who can ask OpenSlide then.
     """
@@ -36,7 +46,9 @@ class TiffSlide:
         try:
             self._file = tifffile.TiffFile(path)
             series = self._file.series[0]
-            self._levels = [_planes(level) for level in series.levels]
+            levels = [[_page(page) for page in level.pages if page is not None]
+                      for level in series.levels]  # fmt: skip
+            self.about, self._alpha, self._levels = self._described(levels)
         except BadSlide:
             raise
         except Exception as error:  # tifffile raises many kinds on damaged files
@@ -49,44 +61,82 @@ class TiffSlide:
             raise BadSlide(
                 f"It is no slide or TIFF that can be read ({type(error).__name__})."
             ) from None
-        _whole(self._file, self._levels)
-        sizes = tuple((int(p[0].imagewidth), int(p[0].imagelength)) for p in self._levels)
+        rows, columns = _block_size(self._levels[0][0].page)
+        size = rows * columns * 3 * self._levels[0][0].page.dtype.itemsize
+        self._block = lru_cache(maxsize=max(_CACHE // size, 16))(self._decode)
+
+    def _described(
+        self, levels: list[list[Any]]
+    ) -> tuple[About, Literal["", "straight", "multiplied"], list[list[Plane]]]:
+        first, file = levels[0][0], self._file
+        channels = channel_names(file, levels[0])
+        if not channels:
+            for pages in levels:
+                check_colours(pages)
+        _whole(file, levels)
+        sizes = tuple((int(p[0].imagewidth), int(p[0].imagelength)) for p in levels)
         width, height = sizes[0]
-        self.about = About(
-            vendor="ome" if self._file.is_ome else "tiff",
+        mpp, objective = _scale(file, first)
+        about = About(
+            vendor="ome" if file.is_ome else "aperio" if file.is_svs else "tiff",
             levels=sizes,
             downsamples=tuple((width / w, height / h) for w, h in sizes),
-            mpp=_mpp(self._file, self._levels[0][0]),
-            objective=None,
+            mpp=mpp,
+            objective=objective,
+            channels=channels,
         )
-        rows, columns = _block_size(self._levels[0][0])
-        self._block = lru_cache(maxsize=max(_CACHE // (rows * columns * 3), 16))(self._decode)
+        return about, "" if channels else _alpha(first), [_planes(pages) for pages in levels]
 
     def region(self, level: int, x: int, y: int, width: int, height: int) -> Pixels:
-        """See `medcl_pathology.reader.Slide.region`.
+        """See `medcl_pathology.reader.Slide.region`; of channels, their mean as grey.
+
+        Raises:
+            BadSlide: if a block is damaged.
+        """
+        if self.about.channels:
+            planes = self.channels(level, x, y, width, height)
+            grey = planes.mean(axis=0) * (255 / _largest(planes.dtype))
+            return np.repeat(grey.clip(0, 255).astype(np.uint8)[..., None], 3, axis=-1)
+        planes_ = self._levels[level]
+        samples = len(planes_) if len(planes_) > 1 else _samples(planes_[0].page)
+        raw = np.full((height, width, max(samples, 3)), 255, dtype=np.uint8)
+        for n, plane in enumerate(planes_):
+            target = raw if len(planes_) == 1 else raw[..., n : n + 1]
+            self._fill(target, level, n, plane, x, y)
+        return raw if not self._alpha else _on_white(raw, self._alpha, samples)
+
+    def channels(self, level: int, x: int, y: int, width: int, height: int) -> NDArray[Any]:
+        """All channels of a place, (C, height, width) as stored; 0 outside.
 
         Raises:
             BadSlide: if a block is damaged.
         """
         planes = self._levels[level]
-        out = np.full((height, width, 3), 255, dtype=np.uint8)
-        for n, page in enumerate(planes):
+        count = len(self.about.channels)
+        out = np.zeros((height, width, count), dtype=planes[0].page.dtype)
+        for n, plane in enumerate(planes):
             target = out if len(planes) == 1 else out[..., n : n + 1]
-            for index, top, left in _touched(page, x, y, width, height):
-                block = self._block(level, n, index)
-                rows, columns = block.shape[:2]
-                r0, r1 = max(top, y), min(top + rows, y + height, page.imagelength)
-                c0, c1 = max(left, x), min(left + columns, x + width, page.imagewidth)
-                if r0 < r1 and c0 < c1:
-                    part = block[r0 - top : r1 - top, c0 - left : c1 - left]
-                    target[r0 - y : r1 - y, c0 - x : c1 - x] = part
-        return out
+            self._fill(target, level, n, plane, x, y)
+        return np.moveaxis(out, -1, 0)
+
+    def _fill(self, target: NDArray[Any], level: int, n: int, plane: Plane, x: int, y: int) -> None:
+        """Copy what a plane has of a place into an array (rows, columns, samples)."""
+        height, width = target.shape[:2]
+        page = plane.page
+        for index, top, left in _touched(page, x, y, width, height):
+            block = self._block(level, n, plane.first + index)
+            rows, columns = block.shape[:2]
+            r0, r1 = max(top, y), min(top + rows, y + height, page.imagelength)
+            c0, c1 = max(left, x), min(left + columns, x + width, page.imagewidth)
+            if r0 < r1 and c0 < c1:
+                part = block[r0 - top : r1 - top, c0 - left : c1 - left]
+                target[r0 - y : r1 - y, c0 - x : c1 - x] = part
 
     def whole_level(self, width: int, height: int) -> int | None:
         """The level of that size, if it is one page of RGB tiles of which none was left out."""
         for n, (planes, size) in enumerate(zip(self._levels, self.about.levels, strict=True)):
-            page = planes[0]
-            rgb = len(planes) == 1 and page.samplesperpixel == 3
+            page = planes[0].page
+            rgb = len(planes) == 1 and page.samplesperpixel == 3 and not self.about.channels
             if size == (width, height) and rgb and page.is_tiled and all(page.databytecounts):
                 return n
         return None
@@ -95,15 +145,17 @@ class TiffSlide:
         """See `medcl_pathology.reader.Slide.picture`."""
         return fromarray(self.region(level, x, y, width, height))
 
-    def _decode(self, level: int, plane: int, index: int) -> NDArray[np.uint8]:
-        """One strip or tile, (rows, columns, 3) or (rows, columns, 1) of a plane or grey image."""
-        page = self._levels[level][plane]
+    def _decode(self, level: int, plane: int, index: int) -> NDArray[Any]:
+        """One strip or tile, (rows, columns, samples); of a plane or grey image, one sample."""
+        page = self._levels[level][plane].page
         handle = self._file.filehandle
         count = page.databytecounts[index]
         rows, columns = _block_size(page)
-        samples = 3 if page.samplesperpixel >= 3 else 1
+        samples = 1 if page.planarconfig == 2 else page.samplesperpixel
+        blank = 0 if self.about.channels else 255
+        empty = np.full((rows, columns, samples), blank, dtype=page.dtype)
         if count == 0:  # left out by the scanner
-            return np.full((rows, columns, samples), 255, dtype=np.uint8)
+            return empty
         try:
             handle.seek(page.dataoffsets[index])
             packed = handle.read(count)  # before page.decode is touched: that moves the handle
@@ -113,9 +165,53 @@ class TiffSlide:
         except Exception as error:  # codecs raise many kinds on damaged blocks
             raise BadSlide(f"A block of pixels is damaged ({type(error).__name__}).") from None
         if data is None:
-            return np.full((rows, columns, samples), 255, dtype=np.uint8)
-        block: NDArray[np.uint8] = data[0][..., :samples]
-        return 255 - block if page.photometric == 0 else block  # 0: white is zero
+            return empty
+        block: NDArray[Any] = data[0]
+        if page.photometric == 0:  # white is zero
+            block = _largest(block.dtype) - block
+        return block
+
+
+def _largest(kind: np.dtype[Any]) -> Any:
+    """The most that a pixel of a type can be; of decimals, 1."""
+    return np.iinfo(kind).max if kind.kind in "iu" else 1.0
+
+
+def _page(page: Any) -> Any:
+    """A page with its own tags: tifffile lists later ones as frames, which lack them."""
+    return page.aspage() if hasattr(page, "aspage") else page
+
+
+def _samples(page: Any) -> int:
+    return int(page.samplesperpixel)
+
+
+def _planes(pages: list[Any]) -> list[Plane]:
+    """The planes of a level: pages of one colour each, planes of a page, or all in one."""
+    first = pages[0]
+    if len(pages) == 1 and first.planarconfig == 2 and first.samplesperpixel > 1:
+        each = len(first.dataoffsets) // first.samplesperpixel
+        return [Plane(first, n * each) for n in range(first.samplesperpixel)]
+    return [Plane(page) for page in pages]
+
+
+def _alpha(page: Any) -> Literal["", "straight", "multiplied"]:
+    """What a page's last sample says of the others; what is not said counts as in libtiff."""
+    if page.samplesperpixel not in (2, 4):
+        return ""
+    kind = int(page.extrasamples[0]) if page.extrasamples else 0
+    return "straight" if kind == 2 else "multiplied"
+
+
+def _on_white(raw: Pixels, alpha: str, samples: int) -> Pixels:
+    """Colours (H, W, 3) of pixels (H, W, S ≥ 3), of which the sample before ``samples`` is alpha.
+
+    One rule for all ways into a slide: what is transparent is white.
+    """
+    share = raw[..., samples - 1 : samples].astype(np.float32) / 255
+    colours = raw[..., :1].repeat(3, axis=-1) if samples == 2 else raw[..., :3]
+    shown = colours * share if alpha == "straight" else colours.astype(np.float32)
+    return np.asarray(np.rint(shown + 255 * (1 - share)).clip(0, 255), dtype=np.uint8)
 
 
 def _broken(packed: bytes, wary: bool) -> bool:
@@ -127,28 +223,7 @@ def _broken(packed: bytes, wary: bool) -> bool:
     return not ends or (wary and _BLANK in packed.rstrip(b"\0"))
 
 
-def _planes(level: Any) -> list[Any]:
-    """The pages that hold a level: one of RGB or grey, or three of one colour each.
-
-    Raises:
-        BadSlide: for anything that is no 8-bit colour image.
-    """
-    pages = [page for page in level.pages if page is not None]
-    first = pages[0]
-    if first.dtype != np.uint8:
-        raise BadSlide(f"Its pixels are {first.dtype}; slides hold 8 bits a colour.")
-    if len(pages) > 1 and len(pages) != 3:
-        raise BadSlide(f"It holds {len(pages)} planes and is no RGB image: export it as RGB.")
-    if len(pages) == 1 and first.samplesperpixel not in (1, 3, 4):
-        raise BadSlide(f"It holds {first.samplesperpixel} values a pixel and is no RGB image.")
-    if first.samplesperpixel > 1 and first.planarconfig == 2:
-        raise BadSlide("Its colours lie in separate planes of one page: export it as RGB.")
-    if first.photometric == 3:
-        raise BadSlide("Its colours are numbers of a palette: export it as RGB.")
-    return pages
-
-
-def _whole(file: Any, levels: list[list[Any]]) -> None:
+def _whole(file: Any, levels: Sequence[Sequence[Any]]) -> None:
     """Refuse a file whose blocks lie behind its end.
 
     Raises:
@@ -201,12 +276,18 @@ def check_whole(path: str) -> None:
         return
 
 
-def is_ome(path: str) -> bool:
-    """Whether a TIFF says that it is an OME-TIFF."""
+def only_here(path: str) -> bool:
+    """Whether OpenSlide would take a TIFF for less than it is.
+
+    An OME-TIFF, one of channels, or one whose colours lie in pages of their own.
+    """
     import tifffile
 
     with tifffile.TiffFile(path) as file:
-        return bool(file.is_ome)
+        if file.is_ome:
+            return True
+        pages = [_page(page) for page in file.series[0].levels[0].pages if page is not None]
+        return len(pages) > 1 or bool(channel_names(file, pages))
 
 
 def _block_size(page: Any) -> tuple[int, int]:
@@ -226,11 +307,20 @@ def _touched(page: Any, x: int, y: int, width: int, height: int) -> Iterator[tup
             yield i * across + j, i * rows, j * columns
 
 
-def _mpp(file: Any, page: Any) -> tuple[float, float] | None:
-    """From OME's XML, or from the resolution tags."""
+def _scale(file: Any, page: Any) -> tuple[tuple[float, float] | None, float | None]:
+    """µm per pixel and the objective's magnification: of OME's or Aperio's words, or the tags."""
     if file.is_ome and file.ome_metadata:
         found = [_ome_size(file.ome_metadata, axis) for axis in "XY"]
-        return plausible(found[0], found[1])
+        objective = re.search(r'NominalMagnification="([0-9.]+)"', file.ome_metadata)
+        return plausible(found[0], found[1]), float(objective[1]) if objective else None
+    if file.is_svs:
+        said = dict(re.findall(r"(AppMag|MPP)\s*=\s*([0-9.]+)", str(page.description)))
+        size = float(said["MPP"]) if "MPP" in said else None
+        return plausible(size, size), float(said["AppMag"]) if "AppMag" in said else None
+    return _tagged(page), None
+
+
+def _tagged(page: Any) -> tuple[float, float] | None:
     unit = {2: 25400.0, 3: 10000.0}.get(int(getattr(page, "resolutionunit", 1) or 1))
     try:
         across, down = page.get_resolution()

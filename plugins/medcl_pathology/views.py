@@ -96,6 +96,7 @@ def views(
         mix,
         mix_with,
         steps,
+        of_colours=max(hed, grey, compress),
     )
 
 
@@ -110,8 +111,10 @@ class TileViews(nn.Module):
         mix: float,
         mix_with: Literal["macenko", "reinhard"],
         steps: list[tuple[float, Callable[[Tensor, Generator], Tensor]]],
+        of_colours: float = 0.0,
     ) -> None:
         super().__init__()
+        self.of_colours = of_colours
         self.sizes, self.zooms, self.symmetry = sizes, zooms, symmetry
         self.mix, self.mix_with, self.steps = mix, mix_with, steps
 
@@ -119,8 +122,14 @@ class TileViews(nn.Module):
         """(B, 3, H, W) → (B, 3, size, size).
 
         Raises:
-            UsageError: for another kind of view.
+            UsageError: for another kind of view, or steps for RGB on other channels.
         """
+        if x.shape[1] != 3 and (self.mix > 0 or self.of_colours > 0):
+            raise UsageError(
+                f"Tiles of {x.shape[1]} channels have no stain and no JPEG: set views.hed, "
+                "views.mix, views.grey and views.compress to 0, as recipe "
+                "pathology/simclr-multiplex does."
+            )
         if kind == "none":
             return middle(x, self.sizes["global"] or x.shape[-1])
         if kind not in self.sizes:

@@ -170,7 +170,7 @@ def test_another_version_reads_everything_anew(
     archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build(archive, tmp_path / "idx", plugin)
-    monkeypatch.setattr("medcl.__version__", "99")
+    monkeypatch.setattr("medcl.version.__version__", "99")
     assert build(archive, tmp_path / "idx", plugin).scanned == 44
     assert Index.open(tmp_path / "idx").facts["medcl"] == "99"
 

@@ -4,7 +4,7 @@ from collections import Counter
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from medcl.archive.splits import assert_disjoint, split
@@ -78,7 +78,6 @@ def test_the_order_of_rows_does_not_matter(
     assert results[0] == results[1]
 
 
-@settings(deadline=None)
 @given(frames(), stratified, st.integers(0, 99))
 def test_no_site_is_on_both_sides(items: pl.DataFrame, stratify: str | None, seed: int) -> None:
     patients_of = dict(items.group_by("site").agg("patient").iter_rows())

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic_plugin import plugin, recording
 
+from medcl.archive import container
 from medcl.archive.entries import entry_key
 from medcl.archive.index import Index, build
 from medcl.archive.store import Prepared, Store, prepare
@@ -103,11 +104,10 @@ def test_round_trip(store: Store) -> None:
     for name, array in ARRAYS.items():
         assert back[name].dtype == array.dtype
         np.testing.assert_array_equal(back[name], array)
-    assert isinstance(back["x"], np.memmap)
     with pytest.raises(ValueError, match="read-only"):
         back["x"][0] = 1
     assert store.meta(KEY)["plugin"] == "p"
-    assert (store.path / "ab" / KEY / "x.npy").is_file()
+    assert [p for p in store.path.rglob("*") if p.is_file()] == [Path(store.file(KEY))]
 
 
 def test_a_view_is_stored_as_it_looks(store: Store) -> None:
@@ -125,32 +125,44 @@ def test_what_cannot_be_stored(store: Store) -> None:
     assert [p for p in store.path.rglob("*") if p.is_file()] == []
 
 
-def damage(folder: Path, how: str) -> None:
+def damage(store: Store, key: str, how: str) -> None:
+    file = Path(store.file(key))
     if how == "truncated":
-        os.truncate(folder / "x.npy", 100)
+        os.truncate(file, file.stat().st_size - 1)
+    elif how == "longer":
+        file.write_bytes(file.read_bytes() + b"\0")
     elif how == "empty":
-        os.truncate(folder / "x.npy", 0)
-    elif how == "gone":
-        (folder / "x.npy").unlink()
-    elif how == "no meta":
-        (folder / "meta.json").unlink()
-    elif how == "half meta":
-        os.truncate(folder / "meta.json", 30)
+        os.truncate(file, 0)
+    elif how == "no header":
+        os.truncate(file, 6)
+    elif how == "half a header":
+        os.truncate(file, 200)
+    elif how == "of another item":
+        store.put("cd" + key[2:], {"x": np.zeros(2)}, {})
+        os.replace(store.file("cd" + key[2:]), file)
 
 
-HOWS = ("truncated", "empty", "gone", "no meta", "half meta")
+HOWS = ("truncated", "longer", "empty", "no header", "half a header", "of another item")
 
 
 @pytest.mark.parametrize("how", HOWS)
 def test_a_damaged_entry_is_noticed_and_replaced(store: Store, how: str) -> None:
     store.put(KEY, ARRAYS, {})
-    damage(store.path / "ab" / KEY, how)
-    assert not store.has(KEY)
-    with pytest.raises(MedclError, match="damaged"):
+    damage(store, KEY, how)
+    assert store.state(KEY) == "damaged"
+    with pytest.raises(
+        MedclError, match=rf"{KEY}.* (is damaged|holds another entry).*prepared anew"
+    ):
         store.arrays(KEY)
     store.put(KEY, ARRAYS, {})
     assert store.has(KEY)
     np.testing.assert_array_equal(store.arrays(KEY)["x"], ARRAYS["x"])
+
+
+def test_an_absent_entry(store: Store) -> None:
+    assert store.state(KEY) == "absent"
+    with pytest.raises(FileNotFoundError):
+        store.arrays(KEY)
 
 
 def test_two_writers_of_one_entry(store: Store) -> None:
@@ -162,24 +174,7 @@ def test_two_writers_of_one_entry(store: Store) -> None:
     )
     runs = [subprocess.Popen([sys.executable, "-c", code, str(store.path), KEY]) for _ in range(2)]
     assert [run.wait() for run in runs] == [0, 0]
-    assert [p.name for p in (store.path / "ab").iterdir()] == [KEY]
-
-
-def test_clean_up(store: Store) -> None:
-    other, refused = "ab" + "1" * 38, "cd" + "2" * 38
-    for key in (KEY, other):
-        store.put(key, ARRAYS, {})
-    store.reject(refused, "c", "r")
-    left, fresh = store.path / "ab" / ".x.tmp", store.path / "ab" / ".y.tmp"
-    for path in (left, fresh):
-        path.write_bytes(b"12345")
-    os.utime(left, (1, 1))
-    assert store.gc({KEY}) > 5
-    assert store.has(KEY)
-    assert not store.has(other)
-    assert store.rejected(refused) is None
-    assert not left.exists()
-    assert fresh.exists()  # somebody may still be writing it
+    assert [str(p) for p in (store.path / "ab").iterdir()] == [store.file(KEY)]
 
 
 # --- prepare -------------------------------------------------------------------------------------
@@ -230,8 +225,10 @@ def test_prepare(archive: Path, calls: Path, workers: int) -> None:
     assert reason.startswith("It could not be read (ValueError, ")
     assert "Jane" not in reason
     assert prepared.left_out() == f"1 of 9 items was left out: {reason}"
-    (detail,) = (index.path / "private/prepare").iterdir()
-    assert "could not convert string to float: 'Jane'" in detail.read_text()
+    (line,) = (index.path / "private/prepare.jsonl").read_text().splitlines()
+    assert json.loads(line)["id"] == item
+    assert "could not convert string to float: 'Jane'" in json.loads(line)["detail"]
+    assert "Jane" not in Store(index.path / "store").refused.read_text()
 
     again = prepare(index, plugin, {"scale": 2.0}, workers=workers)
     assert count(calls) == 0
@@ -260,7 +257,8 @@ def test_the_store_tells_where_an_entry_comes_from(archive: Path) -> None:
     assert meta["content"] == hashlib.sha256(digest).hexdigest()
     assert meta["spec"] == {"scale": 1.0, "names": ["x"]}
     assert meta["fingerprint"] == row["fingerprint"]
-    assert meta["arrays"]["x"]["shape"] == [2]
+    assert (meta["format"], meta["preparation"]) == (2, 1)
+    assert Store(index.path / "store").arrays(key).shapes() == {"x": (2,)}
     assert str(archive) not in json.dumps(meta)
 
 
@@ -311,8 +309,11 @@ def test_a_damaged_entry_is_prepared_again(archive: Path, calls: Path, how: str)
     index = indexed(archive)
     prepare(index, plugin, {})
     count(calls)
-    damage(next((index.path / "store").glob("*/*/meta.json")).parent, how)
-    prepared = prepare(index, plugin, {})
+    key = next((index.path / "store").glob("*/*.safetensors")).stem
+    damage(Store(index.path / "store"), key, how)
+    with pytest.warns(UserWarning, match="1 is damaged: prepared anew"):
+        prepared = prepare(index, plugin, {})
+    assert prepared.anew == {"damaged": 1}
     assert count(calls) == 1
     assert len(values_of(index, prepared)) == 8
 
@@ -340,7 +341,7 @@ def test_a_full_disk_ends_the_run_and_rejects_nobody(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(np, "save", full)
+        patch.setattr(container, "write", full)
         with pytest.raises(MedclError, match="store could not be written: No space left") as caught:
             prepare(index, plugin, {})
     assert "could not be read" not in str(caught.value)
@@ -358,16 +359,17 @@ def test_bad_requests(archive: Path) -> None:
 KILLED = """
 from pathlib import Path
 import sys, time
-import numpy as np
+from medcl.archive import container
 from medcl.archive.index import Index
 from medcl.archive.store import prepare
 from synthetic_plugin import plugin
-save = np.save
+write = container.write
 def slow(*args, **kwargs):
-    time.sleep(0.01)
-    save(*args, **kwargs)
-    time.sleep(0.01)
-np.save = slow
+    time.sleep(0.02)
+    total = write(*args, **kwargs)
+    time.sleep(0.02)
+    return total
+container.write = slow
 prepare(Index.open(Path(sys.argv[1])), plugin, {"names": ("x", "y", "z")})
 """
 
@@ -380,7 +382,7 @@ def test_killed_while_preparing(archive: Path, calls: Path) -> None:
     env = {**os.environ, "PYTHONPATH": HERE}
     for kills in range(1, 4):
         run = subprocess.Popen([sys.executable, "-c", KILLED, str(index.path)], env=env)
-        while len(list(store.glob("*/*/meta.json"))) < 2 * kills and run.poll() is None:
+        while len(list(store.glob("*/*.safetensors"))) < 2 * kills and run.poll() is None:
             time.sleep(0.002)
         run.send_signal(signal.SIGKILL)
         run.wait()
@@ -388,10 +390,5 @@ def test_killed_while_preparing(archive: Path, calls: Path) -> None:
     prepared = prepare(index, plugin, spec)
     assert count(calls) <= 9 + 3  # each kill costs one at most
     assert len(values_of(index, prepared)) == 8
-    keys = {
-        entry_key(fingerprint, "synthetic", {"scale": 1.0, **spec})
-        for fingerprint in index.items["fingerprint"]
-    }
-    Store(store).gc(keys)
     assert values_of(index, prepare(index, plugin, spec)) == values_of(index, prepared)
     assert count(calls) == 0

@@ -7,13 +7,13 @@ import torch
 from medcl.audit.compare import Predictions
 from medcl.audit.robustness import attacks, corruptions
 from medcl.audit.subgroups import FEW, banded, subgroups
-from medcl.labels.target import Truth
+from medcl.labels.target import Target
 from medcl.plugin import Samples
 from medcl.run import Run, load_samples
 
 
 def _predictions(worse: np.ndarray) -> Predictions:
-    """Synthetic scores of 60 invented patients: good, but chance in the group ``worse``."""
+    """Synthetic scores of 60 invented patients: good, but probability in the group ``worse``."""
     rng = np.random.default_rng(0)
     who = np.repeat(np.arange(60), 10)
     y = rng.integers(0, 2, 600)
@@ -23,7 +23,7 @@ def _predictions(worse: np.ndarray) -> Predictions:
         "synthetic",
         ids,
         np.array([f"p{w}" for w in who]),
-        Truth("binary", ("no", "yes"), y),
+        Target("binary", ("no", "yes"), y),
         np.stack([1 - score, score], 1),
     )
 
@@ -70,9 +70,8 @@ def test_bands() -> None:
 
 
 @pytest.fixture(scope="module")
-def classifier(digits_run: Run) -> tuple[torch.nn.Module, Samples, Truth]:
+def classifier(digits_run: Run) -> tuple[torch.nn.Module, Samples, Target]:
     """The run's encoder with a linear layer fitted on its training writers; the test samples."""
-    from medcl.embeddings.embeddings import take
 
     samples = load_samples(digits_run.recipe, digits_run.data)
     side = digits_run.split()
@@ -89,12 +88,12 @@ def classifier(digits_run: Run) -> tuple[torch.nn.Module, Samples, Truth]:
         adam.zero_grad()
         torch.nn.functional.cross_entropy(head(h), torch.from_numpy(y[train])).backward()
         adam.step()
-    truth = Truth("multiclass", tuple("0123456789"), y[test])
-    return torch.nn.Sequential(encoder, head).eval(), take(samples, test), truth
+    truth = Target("multiclass", tuple("0123456789"), y[test])
+    return torch.nn.Sequential(encoder, head).eval(), samples.at(test), truth
 
 
 def test_figures_fall_with_the_strength(
-    classifier: tuple[torch.nn.Module, Samples, Truth],
+    classifier: tuple[torch.nn.Module, Samples, Target],
 ) -> None:
     model, samples, truth = classifier
 
@@ -120,7 +119,7 @@ def test_figures_fall_with_the_strength(
 
 
 def test_attacks_succeed_more_the_larger_they_are(
-    classifier: tuple[torch.nn.Module, Samples, Truth],
+    classifier: tuple[torch.nn.Module, Samples, Target],
 ) -> None:
     model, samples, truth = classifier
 
@@ -135,4 +134,4 @@ def test_attacks_succeed_more_the_larger_they_are(
     assert fgsm.value > 0.1  # type: ignore[operator]
     assert pgd.value >= fgsm.value - 0.02  # type: ignore[operator]
     assert pgd.low <= pgd.value <= pgd.high  # type: ignore[operator]
-    assert not attacks(judge, samples, Truth("regression", ("v",), truth.y.astype(float)))
+    assert not attacks(judge, samples, Target("regression", ("v",), truth.y.astype(float)))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from medcl.errors import UsageError
-from medcl.methods.contract import State
+from medcl.methods.contract import State, after_step
 from medcl_biosignals.dataset import dataset
 from medcl_biosignals.encoders.resnet import resnet1d
 from medcl_biosignals.likeness import likeness
@@ -47,7 +47,7 @@ def test_it_is_a_method_and_learns(prepared: Prepared) -> None:
         optimizer.zero_grad()
         result["loss"].backward()
         optimizer.step()
-        method.after_step(State())
+        after_step(method, State())
         losses.append(result["loss"].item())
     assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
 

@@ -152,7 +152,7 @@ def test_noise_is_stranger_than_heart_beats(run: Run) -> None:
     x = torch.from_numpy(samples.read(np.arange(0, len(samples), 7))["x"])
     noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        usual, odd = (known.novelty.score(encoder(v).numpy()) for v in (x, noise))
+        usual, odd = (known.anomaly_scorer.score(encoder(v).numpy()) for v in (x, noise))
     assert np.median(odd.knn) > np.median(usual.knn)
     assert np.median(odd.mahalanobis) > 1.3 * np.median(usual.mahalanobis)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from medcl import recipe as recipes
 from medcl.archive.index import build
 from medcl.errors import UsageError
-from medcl.methods.contract import State
+from medcl.methods.contract import State, after_step
 from medcl.objectives.similarity_reconstruction import similarity_reconstruction
 from medcl.plugin import Samples
 from medcl.recipe import Recipe
@@ -100,7 +100,7 @@ def losses(recipe: Recipe, samples: Samples, steps: int = STEPS) -> tuple[list[f
         result["loss"].backward()
         assert all(p.grad is None or p.grad.isfinite().all() for p in method.parameters())
         optimizer.step()
-        method.after_step(State(step, steps))
+        after_step(method, State(step, steps))
         found.append(result["loss"].item())
     return found, method
 

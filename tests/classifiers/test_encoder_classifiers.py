@@ -64,10 +64,10 @@ def test_a_linear_classifier_leaves_the_encoder_as_it_is() -> None:
     made = Linear(encoder(), batch(), TEN)
     before = weights(made.encoder)
     made.train()
-    mover, _ = optim.build(made, Optimizer(lr=0.1, warmup=0), 5)
+    optimizer, _ = optim.build(made, Optimizer(lr=0.1, warmup=0), 5)
     for step in range(5):
         made.step(batch(), State(step, 5))["loss"].backward()
-        mover.step()
+        optimizer.step()
     after = weights(made.encoder)
     assert all(torch.equal(before[name], after[name]) for name in before)
 
@@ -89,8 +89,8 @@ def test_deeper_layers_learn_more_slowly() -> None:
     found = rates(encoder(), 0.5)
     assert [found[f"{n}.weight"] for n in (0, 1, 3)] == [0.125, 0.25, 0.5]
     made = Full(encoder(), batch(), TEN, decay=0.5)
-    mover, _ = optim.build(made, Optimizer(lr=1.0, warmup=0), 10, rate=made.rate)
-    rate_of = {id(p): g["lr"] for g in mover.param_groups for p in g["params"]}
+    optimizer, _ = optim.build(made, Optimizer(lr=1.0, warmup=0), 10, rate=made.rate)
+    rate_of = {id(p): g["lr"] for g in optimizer.param_groups for p in g["params"]}
     assert len(rate_of) == len(list(made.parameters()))
     for name, parameter in made.named_parameters():
         assert rate_of[id(parameter)] == made.rate(name)

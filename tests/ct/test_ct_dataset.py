@@ -236,3 +236,19 @@ def test_medmnist_files(tmp_path: Path, name: str, size: tuple[int, ...], kind: 
         low, high = (-160, 240) if label == "organ" else (-1350, 150)
         hu = low + raw[f"{each}_images"] * ((high - low) / 255)
         assert np.abs(x[mine][order] - hu).max() <= 0.5
+
+
+def test_a_part_without_a_mask_takes_no_label_of_another() -> None:
+    held: dict[str, dict[str, np.ndarray]] = {}
+    for item, masked in {"a": (0, 1), "b": (1,), "c": (0,)}.items():
+        held[item] = {f"hu{part}": np.zeros((2, 8, 8), np.int16) for part in (0, 1)}
+        held[item] |= {f"mask{part}": np.full((2, 8, 8), part + 3, np.uint8) for part in masked}
+    items = pl.DataFrame({"id": list(held), "patient": list(held)})
+    found = dataset(items, held.__getitem__, size=(8, 8))  # type: ignore[arg-type]
+    region = found.labels["region"].tolist()
+    assert dict(zip(found.ids, region, strict=True)) == {
+        f"{item}:{part}:{z}.0.0": part + 3 if f"mask{part}" in arrays else -1
+        for item, arrays in held.items()
+        for part in (0, 1)
+        for z in (0, 1)
+    }

@@ -7,7 +7,7 @@ import torch
 
 from medcl import plugin as plugins
 from medcl import recipe as recipes
-from medcl.methods.contract import State
+from medcl.methods.contract import State, after_step
 from medcl.registry import resolve
 from medcl.run import build_encoder
 
@@ -58,7 +58,7 @@ def test_its_parts_fit_together(name):
             carried[need] = torch.arange(batch) % 2
     result = method.step(shown, carried, State(0, 2))
     result["loss"].backward()
-    method.after_step(State(0, 2))
+    after_step(method, State(0, 2))
     assert result["loss"].isfinite()
     assert result["embedding"].shape == (batch, method.encoder.width)
     torch.set_num_threads(threads)

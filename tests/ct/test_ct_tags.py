@@ -74,7 +74,7 @@ def test_a_header_longer_than_the_first_read(siemens: Path, tmp_path: Path) -> N
 CT = next(path for path in PYDICOM if path.name == "CT_small.dcm").read_bytes()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.integers(0, 6000), st.binary(min_size=1, max_size=8))
 def test_damaged_headers_end_in_words(at: int, noise: bytes) -> None:
     """Any few bytes overwritten: tags, or an exception; never a hang."""
@@ -86,7 +86,7 @@ def test_damaged_headers_end_in_words(at: int, noise: bytes) -> None:
     assert all(isinstance(value, str | tuple | int) for value in found.values())
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(0, len(CT)))
 def test_truncated_headers_end_in_words(length: int) -> None:
     try:

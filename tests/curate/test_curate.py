@@ -85,7 +85,7 @@ def test_greedy_by_hand() -> None:
 # --- hashing --------------------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32), st.integers(0, 13))
 def test_hashing_finds_exactly_what_all_pairs_find(seed: int, radius: int) -> None:
     random = np.random.default_rng(seed)

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from medcl.embeddings import embeddings as module
-from medcl.embeddings.embeddings import Embeddings, embed, embed_run, features, take
+from medcl.embeddings.embeddings import Embeddings, embed, embed_run, features
 from medcl.errors import MedclError, UsageError
 from medcl.plugin import Samples
 from medcl.run import Run, load_samples
@@ -46,7 +46,7 @@ def test_rows_are_in_order(samples: Samples, workers: int) -> None:
 
 
 def test_take_keeps_keys_and_values_together(samples: Samples) -> None:
-    some = take(samples, np.array([4, 20, 7]))
+    some = samples.at(np.array([4, 20, 7]))
     assert some.ids == ["s4", "s20", "s7"]
     np.testing.assert_array_equal(some.read(np.array([2, 0]))["x"], everything(samples)[[7, 4]])
     np.testing.assert_array_equal(some.labels["class"], samples.labels["class"][[4, 20, 7]])

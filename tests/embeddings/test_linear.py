@@ -8,9 +8,7 @@ from sklearn.datasets import load_diabetes, load_digits
 from sklearn.metrics import roc_auc_score
 
 from medcl.embeddings import linear
-from medcl.errors import MedclError
-from medcl.labels.probe_target import Target, target
-from medcl.plugin import Samples, Task
+from medcl.labels.target import Target
 from medcl.probe.folds import Fold, predict
 from medcl.probe.label_efficiency import subsets
 
@@ -157,22 +155,3 @@ def test_a_fraction_grows_until_it_holds_two_classes() -> None:
         assert set(truth.y[part.positions]) == {0, 1}
     values = Target("regression", ("v",), np.arange(60.0))
     assert subsets(values, patients, (0.01,), seed=0)[0].patients == 2
-
-
-def test_labels_in_all_the_ways_they_come() -> None:
-    def samples(values: list[object]) -> Samples:
-        n = ["x"] * len(values)
-        return Samples(n, n, n, lambda p: {}, {"l": np.array(values)})
-
-    named = target(Task("l", "multiclass", classes=("N", "S")), samples(["S", "", "N"]))
-    assert named.y.tolist() == [1, -1, 0]
-    assert target(Task("l", "binary"), samples(["yes", "no"])).classes == ("no", "yes")
-    assert target(Task("l", "multiclass"), samples([2, -1, 0])).y.tolist() == [2, -1, 0]
-    assert target(Task("l", "multiclass"), samples([1.0, np.nan])).y.tolist() == [1, -1]
-    assert target(Task("l", "regression"), samples([1.5, np.nan])).known.tolist() == [True, False]
-    with pytest.raises(MedclError, match="not among its classes"):
-        target(Task("l", "multiclass", classes=("N",)), samples(["N", "V"]))
-    with pytest.raises(MedclError, match="needs numbers"):
-        target(Task("l", "regression"), samples(["tall"]))
-    with pytest.raises(MedclError, match="shape"):
-        target(Task("l", "multilabel", classes=("a", "b")), samples([1, 0]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+from collections import Counter
 from functools import partial
 
 import numpy as np
@@ -19,6 +21,7 @@ from medcl.engine.data import (
     paired,
     select,
     shuffled,
+    some_pairs,
     weighted,
 )
 from medcl.errors import UsageError
@@ -241,3 +244,57 @@ def test_too_few_samples_name_the_numbers():
     check_fills(chosen, 20, 2)
     with pytest.raises(UsageError, match=r"40 training samples .* 32 on each of 2 .* at most 20"):
         check_fills(chosen, 32, 2)
+
+
+@given(some.lists(some.integers(1, 9), min_size=1, max_size=9), some.integers(1, 60))
+def test_some_pairs_are_picked_in_turns(counts, wanted):
+    random = np.random.default_rng(len(counts) + wanted)
+    patients = random.permutation(np.repeat(np.arange(len(counts)), counts))
+    anchors, partners = some_pairs(patients, wanted, random)
+    assert len(anchors) == len(set(anchors.tolist())) == min(wanted, sum(counts))
+    assert (np.diff(anchors) > 0).all()
+    assert (patients[anchors] == patients[partners]).all()
+    assert ((anchors == partners) == (np.asarray(counts)[patients[anchors]] == 1)).all()
+    often = np.bincount(patients[anchors], minlength=len(counts))
+    left = often < counts  # whoever has samples left was picked as often as anybody, but for one
+    assert (often[left] >= often.max() - 1).all()
+
+
+def test_every_sample_and_every_partner_is_picked_alike():
+    patients = np.array([1, 0, 1, 1, 1])
+    seen: Counter[tuple[int, int]] = Counter()
+    for seed in range(3000):
+        pairs = some_pairs(patients, 2, np.random.default_rng(seed))
+        seen.update(zip(*(side.tolist() for side in pairs), strict=True))
+    assert seen.pop((1, 1)) == 3000
+    assert len(seen) == 12
+    assert all(200 < count < 300 for count in seen.values())
+
+
+def test_partners_that_are_known_are_looked_up_for_the_picked():
+    patients, partners = np.zeros(4, np.int64), np.array([[1, 2], [0, -1], [-1, -1], [2, -1]])
+    for seed in range(20):
+        anchors, others = some_pairs(patients, 3, np.random.default_rng(seed), partners)
+        for anchor, other in zip(anchors, others, strict=True):
+            near = [p for p in partners[anchor] if p >= 0]
+            assert other in (near or [anchor])
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+def test_a_loader_process_is_given_no_more_than_reading_takes(pairs):
+    many = 20_000
+    patients = [f"p{n % 7}" for n in range(many)]
+    labels = {"y": np.arange(many)}
+    ids = [f"a long name of sample {n}" for n in range(many)]
+    samples = Samples(ids, patients, patients, partial(read, np.zeros((1, 1))), labels)
+    selection = select(samples, dict.fromkeys(patients, "train"), "y", dict.fromkeys(patients, "s"))
+    made = loader(
+        Batches(selection, batch_size=4, seed=0, pairs=pairs),
+        first=0,
+        total=3,
+        workers=0,
+        pin_memory=False,
+    )
+    assert len(pickle.dumps(made.dataset)) < 1000
+    for planned in made.sampler:
+        assert len(pickle.dumps(planned)) < 2000

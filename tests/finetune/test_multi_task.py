@@ -80,7 +80,7 @@ def test_the_loss_is_the_weighted_sum_over_what_is_known() -> None:
 @pytest.mark.parametrize("kind", [Full, ProbeThenTune, Contrast, SemiSupervised])
 def test_every_classifier_that_says_so_learns_from_samples_with_a_further_label_alone(kind) -> None:
     batch = _batch() | {"y": torch.full((6,), -1)}
-    assert kind.learns_also
+    assert kind.declares.auxiliary
     model = kind(_encoder(), batch, MAIN)
     model.step(batch, State(9, 10))["loss"].backward()
     grown = [p.grad for n, p in model.named_parameters() if n.endswith("encoder.weight")]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from bags_in_memory import of_bags
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from medcl.errors import MedclError, UsageError
-from medcl.labels import target as truths
-from medcl.labels.target import Truth
-from medcl.plugin import Samples
+from medcl.labels import target as targets
+from medcl.labels.target import Target
+from medcl.plugin import Samples, Task
 from medcl.recipe import Finetune
 
 
@@ -20,8 +22,8 @@ def carrying(**labels: list[object]) -> Samples:
     return Samples(samples.ids, samples.items, samples.patients, samples.read, found)
 
 
-def learnt(samples: Samples, **settings: object) -> Truth:
-    return truths.truth(samples, Finetune(**settings))  # type: ignore[arg-type]
+def learnt(samples: Samples, **settings: object) -> Target:
+    return targets.finetune_target(samples, Finetune(**settings))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -59,14 +61,14 @@ def test_grades_keep_the_order_given() -> None:
         carrying(g=["high", "low", "mid"]), kind="ordinal", classes=("low", "mid", "high")
     )
     assert found.y.tolist() == [2, 0, 1]
-    assert truths.outputs(found, np.arange(3), Finetune()).size == 2
+    assert targets.outputs(found, np.arange(3), Finetune()).size == 2
 
 
 def test_words_have_no_order_of_their_own_and_numbers_have() -> None:
     """The alphabet would set high below low."""
     with pytest.raises(UsageError, match=r"order of the grades of 'g' .*There are: high, low, mid"):
-        truths.truth(carrying(g=["high", "low", "mid"]), Finetune(kind="ordinal"))
-    found = truths.truth(carrying(g=["10", "9", "2"]), Finetune(kind="ordinal"))
+        targets.finetune_target(carrying(g=["high", "low", "mid"]), Finetune(kind="ordinal"))
+    found = targets.finetune_target(carrying(g=["10", "9", "2"]), Finetune(kind="ordinal"))
     assert found.classes == ("2", "9", "10")
 
 
@@ -76,19 +78,19 @@ def test_survival_needs_its_event_and_is_cut_by_training_events() -> None:
     with pytest.raises(UsageError, match="needs finetune.event"):
         learnt(samples, kind="hazard", label="t")
     found = learnt(samples, kind="hazard", label="t", event="e")
-    cut, edges = truths.cut(found, np.arange(4), intervals=2)
+    cut, edges = targets.cut(found, np.arange(4), intervals=2)
     assert edges == (2.5,)
     assert cut.y[:, 0].tolist() == [0, 0, 1, 1, 1, 1]
     assert found.strata() == ["event"] * 4 + ["censored", "event"]
 
 
 def test_weights_are_by_training_samples() -> None:
-    found = Truth("binary", ("a", "b"), np.array([0, 0, 0, 1, 1, 1]))
-    weighted = truths.outputs(found, np.arange(4), Finetune(loss="weighted"))
+    found = Target("binary", ("a", "b"), np.array([0, 0, 0, 1, 1, 1]))
+    weighted = targets.outputs(found, np.arange(4), Finetune(loss="weighted"))
     assert weighted.weights == pytest.approx((4 / 6, 2.0))
     with pytest.raises(UsageError, match="is not for regression"):
-        truths.outputs(
-            Truth("regression", ("v",), np.ones(3)), np.arange(3), Finetune(loss="focal")
+        targets.outputs(
+            Target("regression", ("v",), np.ones(3)), np.arange(3), Finetune(loss="focal")
         )
 
 
@@ -101,3 +103,82 @@ def test_what_cannot_be_learnt_is_one_sentence() -> None:
         learnt(carrying(a=["x", "x"]), kind="multiclass")
     with pytest.raises(MedclError, match="holds text"):
         learnt(carrying(a=["x", "y"]), kind="regression")
+
+
+NAMES = st.sampled_from(["1", "2", "10", " 10", "F", "F ", "\tF", "f", "tumor", "TUMOR ", "", "b"])
+
+
+@given(st.lists(NAMES, min_size=2, max_size=30))
+def test_a_task_and_a_recipe_give_the_same_target(names: list[str]) -> None:
+    """The probe reads labels through a task, finetune through its recipe: one rule for both."""
+    classes = {name.strip() for name in names} - {""}
+    assume(len(classes) > 1)
+    samples = carrying(y=list(names))
+    by_task = targets.target(Task("y", "multiclass"), samples)
+    by_recipe = learnt(samples, kind="multiclass", label="y")
+    assert set(by_task.classes) == classes
+    assert (by_task.classes, by_task.notes) == (by_recipe.classes, by_recipe.notes)
+    assert np.array_equal(by_task.y, by_recipe.y)
+    for name, code in zip(names, by_task.y, strict=True):
+        assert code == (by_task.classes.index(name.strip()) if name.strip() else -1)
+
+
+@given(st.lists(st.integers(-3, 30), min_size=2, max_size=30))
+def test_numbers_are_one_class_however_they_are_written(values: list[int]) -> None:
+    assume(len(set(values)) > 1)
+    as_float = targets.target(Task("y", "multiclass"), carrying(y=[float(v) for v in values]))
+    as_text = targets.target(Task("y", "multiclass"), carrying(y=[str(v) for v in values]))
+    assert as_float.classes == as_text.classes == tuple(map(str, sorted(set(values))))
+    assert np.array_equal(as_float.y, as_text.y)
+
+
+def test_white_space_makes_no_class_and_case_is_said() -> None:
+    found = targets.target(
+        Task("y", "multiclass"), carrying(y=["tumor", "TUMOR ", " tumor", "normal"])
+    )
+    assert found.classes == ("TUMOR", "normal", "tumor")
+    assert found.y.tolist() == [2, 0, 2, 1]
+    (note,) = found.notes
+    assert "'TUMOR' and 'tumor' of 'y' differ in case alone" in note
+    assert found.at(np.array([0])).notes == found.notes
+
+
+@pytest.mark.parametrize("values", [[0.0, 1.0, 2.7], ["0", "1", "2.7"]])
+def test_a_fraction_is_never_a_class(values: list[object]) -> None:
+    for classes in ((), ("N", "S", "V")):
+        with pytest.raises(MedclError, match=r"2\.7: a fraction is no class|not among its classes"):
+            targets.target(Task("y", "multiclass", classes=classes), carrying(y=values))
+    with pytest.raises(MedclError, match=r"2\.7: a fraction is no class"):
+        learnt(carrying(y=values), kind="multiclass", label="y")
+
+
+def test_a_fraction_that_the_recipe_lists_is_a_grade() -> None:
+    """The clinical dementia rating: 0, 0.5, 1, 2, 3."""
+    grades = ("0", "0.5", "1")
+    found = learnt(carrying(cdr=[0.5, 1.0, 0.0]), kind="ordinal", label="cdr", classes=grades)
+    assert (found.classes, found.y.tolist()) == (grades, [1, 2, 0])
+
+
+def test_labels_of_a_task_in_all_the_ways_they_come() -> None:
+    named = targets.target(Task("l", "multiclass", classes=("N", "S")), carrying(l=["S", "", "N "]))
+    assert named.y.tolist() == [1, -1, 0]
+    assert targets.target(Task("l", "binary"), carrying(l=["yes", "no"])).classes == ("no", "yes")
+    found = targets.target(Task("l", "multiclass"), carrying(l=[2, -1, 0]))
+    assert (found.classes, found.y.tolist()) == (("0", "2"), [1, -1, 0])
+    coded = targets.target(Task("l", "multiclass", classes=("N", "S", "V")), carrying(l=[2, -1, 0]))
+    assert coded.y.tolist() == [2, -1, 0]
+    table = targets.target(
+        Task("l", "multiclass", classes=("1", "2", "3")), carrying(l=[1.0, np.nan, 3.0])
+    )
+    assert table.y.tolist() == [0, -1, 2]
+    known = targets.target(Task("l", "regression"), carrying(l=[1.5, np.nan])).known
+    assert known.tolist() == [True, False]
+    with pytest.raises(MedclError, match="not among its classes"):
+        targets.target(Task("l", "multiclass", classes=("N",)), carrying(l=["N", "V"]))
+    with pytest.raises(MedclError, match="numbers are needed"):
+        targets.target(Task("l", "regression"), carrying(l=["tall"]))
+    with pytest.raises(MedclError, match="shape"):
+        targets.target(Task("l", "multilabel", classes=("a", "b")), carrying(l=[1, 0]))
+    many = Samples(["a"], ["a"], ["a"], lambda p: {}, {"l": np.array([[1.0, 2.7]])})
+    with pytest.raises(MedclError, match="other values than 1, 0"):
+        targets.target(Task("l", "multilabel", classes=("a", "b")), many)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from medcl.methods.contract import Method, State, View
+from medcl.methods.contract import Method, State, View, after_step
 from medcl.nn.vit import ViT
 
 RATE = 2e-3  # falls to zero over the last quarter
@@ -129,7 +129,7 @@ def train(
         moving.zero_grad()
         result["loss"].backward()
         moving.step()
-        method.after_step(state)
+        after_step(method, state)
         results.append({name: value.detach() for name, value in result.items()})
     return results
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from medcl.methods.byol import BYOL, SimSiam
-from medcl.methods.contract import State
+from medcl.methods.contract import State, after_step
 from medcl.methods.direct_pred import DirectPredictor
 from medcl.nn.ema import cosine_momentum
 
@@ -38,7 +38,7 @@ def test_byol_momentum_has_its_closed_form_under_the_cosine():
             parameter.add_(torch.randn_like(parameter))
     left = 1.0
     for n in range(5):
-        method.after_step(State(n, 10))
+        after_step(method, State(n, 10))
         left *= cosine_momentum(0.9, n, 10)
     for kept, first, goal in zip(method.target.parameters(), start, online, strict=True):
         torch.testing.assert_close(kept, goal + left * (first - goal))

@@ -56,6 +56,8 @@ CASES: dict[str, Case] = {
     "simsiam": Case({"hidden": 64, "out": 64, "predictor": "direct"}),
     "vicreg": Case({"hidden": 64, "out": 64}),
     "barlow-twins": Case({"hidden": 64, "out": 64}),
+    "lejepa": Case({"hidden": 64, "out": 16, "directions": 64}),
+    "visreg": Case({"hidden": 64, "out": 16, "directions": 64, "weight": 0.2}),
     "dino": Case(
         {"hidden": 64, "bottleneck": 32, "out": 64, "frozen": 20, "momentum": 0.98, "norm": True}
         | {"teacher_temperature": 0.04}

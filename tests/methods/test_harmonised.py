@@ -44,9 +44,6 @@ class Two(nn.Module):
         one, two = (w * self.a).sum() + 3 * self.own.sum(), (w * self.b).sum()
         return {"loss": one + two, "loss_one": one, "loss_two": two, "embedding": w[None].detach()}
 
-    def after_step(self, state: State) -> None:
-        """Nothing."""
-
 
 def around(method: nn.Module, **settings: object) -> Harmonised:
     outer = Harmonised(digits.cnn(), method="tip", settings=TABLE, **settings)  # type: ignore[arg-type]

@@ -30,7 +30,7 @@ import ranks2
 import test_contract as contract
 
 from medcl.methods import METHODS
-from medcl.methods.contract import State
+from medcl.methods.contract import State, after_step
 from medcl.nn.distributed import ALONE, Ranks, ranks
 
 B = 8  # samples in all
@@ -112,7 +112,7 @@ def trained(name: str, world: Ranks) -> dict[str, Tensor]:
             for p in group["params"]:
                 p.grad = None if p.grad is None else world.mean(p.grad)  # as DDP does
         moving.step()
-        method.after_step(state)
+        after_step(method, state)
         found[f"loss {step}"] = world.mean(loss.detach())
     return {**found, **method.state_dict()}
 

@@ -11,6 +11,7 @@ from sklearn.metrics import roc_auc_score
 from medcl.metrics import bootstrap as module
 from medcl.metrics import metrics
 from medcl.metrics.bootstrap import bootstrap, resample, summarise
+from medcl.metrics.measures import measure
 
 
 def drawn(seed: int, people: int = 8, each: int = 30) -> tuple[np.ndarray, ...]:
@@ -29,8 +30,8 @@ def columns(score: np.ndarray) -> np.ndarray:
 
 def test_it_equals_a_naive_loop() -> None:
     truth, score, _, patients = drawn(0)
-    measure = partial(metrics.measure, "binary", truth, columns(score))
-    found = bootstrap(measure, patients, resamples=100, seed=5)
+    measured = partial(measure, "binary", truth, columns(score))
+    found = bootstrap(measured, patients, resamples=100, seed=5)
     counts = resample(8, 100, seed=5)
     naive = []
     for r in range(100):
@@ -46,18 +47,18 @@ def test_it_equals_a_naive_loop() -> None:
 
 def test_the_parts_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     truth, score, _, patients = drawn(1)
-    measure = partial(metrics.measure, "binary", truth, columns(score))
-    whole = bootstrap(measure, patients, resamples=100)
+    measured = partial(measure, "binary", truth, columns(score))
+    whole = bootstrap(measured, patients, resamples=100)
     monkeypatch.setattr(module, "CELLS", 7 * len(truth))
-    parts = bootstrap(measure, patients, resamples=100)
+    parts = bootstrap(measured, patients, resamples=100)
     for name in whole.draws:
         np.testing.assert_array_equal(whole.draws[name], parts.draws[name])
 
 
 def test_the_difference_is_paired() -> None:
     truth, one, other, patients = drawn(2)
-    a = bootstrap(partial(metrics.measure, "binary", truth, columns(one)), patients)
-    b = bootstrap(partial(metrics.measure, "binary", truth, columns(other)), patients)
+    a = bootstrap(partial(measure, "binary", truth, columns(one)), patients)
+    b = bootstrap(partial(measure, "binary", truth, columns(other)), patients)
     gain = a.minus(b, "auroc")
     assert gain.value == pytest.approx(roc_auc_score(truth, one) - roc_auc_score(truth, other))
     apart = [np.ptp([i.low, i.high]) for i in (a.interval("auroc"), b.interval("auroc"))]
@@ -70,11 +71,11 @@ def test_resamples_without_a_class_are_counted() -> None:
     truth = np.array([0, 0, 0, 0, 1])
     score = columns(np.arange(5.0))
     patients = np.array(["a", "a", "b", "b", "c"])
-    measure = partial(metrics.measure, "binary", truth, score)
-    found = bootstrap(measure, patients, resamples=2000).interval("auroc")
+    measured = partial(measure, "binary", truth, score)
+    found = bootstrap(measured, patients, resamples=2000).interval("auroc")
     assert found.undefined / 2000 == pytest.approx((2 / 3) ** 3 + (1 / 3) ** 3, abs=0.04)
     assert (found.value, found.low) == (1, 1)
-    alone = bootstrap(measure, np.zeros(5), resamples=100).interval("auroc")
+    alone = bootstrap(measured, np.zeros(5), resamples=100).interval("auroc")
     assert (alone.low, alone.high, alone.undefined) == (1, 1, 0)
     never = summarise(np.nan, np.full(10, np.nan))
     assert (never.value, never.low, never.high, never.undefined) == (None, None, None, 10)
@@ -87,9 +88,9 @@ def test_intervals_cover_the_truth_and_those_over_samples_would_not() -> None:
     covered = {"patients": 0, "samples": 0}
     for trial in range(200):
         error = rng.standard_normal(60)[patients] + rng.standard_normal(600)
-        measure = partial(_mean, error)
+        measured = partial(_mean, error)
         for name, clusters in (("patients", patients), ("samples", np.arange(600))):
-            found = bootstrap(measure, clusters, resamples=200, seed=trial).interval("mean")
+            found = bootstrap(measured, clusters, resamples=200, seed=trial).interval("mean")
             covered[name] += found.low <= 0 <= found.high
     assert 0.88 <= covered["patients"] / 200 <= 0.99
     assert covered["samples"] / 200 < 0.75

@@ -7,6 +7,7 @@ import pytest
 from sklearn import metrics as reference
 
 from medcl.metrics import metrics
+from medcl.metrics.measures import measure
 from medcl.metrics.metrics import Counted
 
 N, C, P, R = 400, 4, 9, 7
@@ -71,7 +72,7 @@ def test_once_is_the_plain_figure(drawn: tuple[np.ndarray, np.ndarray, Counted])
 def test_binary_speaks_of_class_one(drawn: tuple[np.ndarray, np.ndarray, Counted]) -> None:
     truth, scores, _ = drawn
     y, s = (truth == 2).astype(int), scores[:, [0, 2]]
-    found = metrics.measure("binary", y, s, metrics.once(N))
+    found = measure("binary", y, s, metrics.once(N))
     assert found["auroc"][0] == pytest.approx(reference.roc_auc_score(y, s[:, 1]))
     assert found["auprc"][0] == pytest.approx(reference.average_precision_score(y, s[:, 1]))
     assert found["f1"][0] == pytest.approx(reference.f1_score(y, s.argmax(1), average="macro"))
@@ -85,7 +86,7 @@ def test_multilabel_leaves_out_the_unknown(
     y = np.column_stack([truth > 0, truth % 2])
     y = np.where(rng.random(y.shape) < 0.2, -1, y)
     s = np.clip(scores[:, 1:3], 0, 1)
-    found = metrics.measure("multilabel", y, s, weight)
+    found = measure("multilabel", y, s, weight)
     for r, w in enumerate(by_sample(weight).T):
         auroc, balanced = [], []
         for c in range(2):
@@ -101,7 +102,7 @@ def test_multilabel_leaves_out_the_unknown(
 def test_regression(drawn: tuple[np.ndarray, np.ndarray, Counted]) -> None:
     truth, scores, weight = drawn
     y, predicted = truth + 1000.0, truth + 1000.0 + scores[:, :1].ravel()
-    found = metrics.measure("regression", y, predicted[:, None], weight)
+    found = measure("regression", y, predicted[:, None], weight)
     for r, w in enumerate(by_sample(weight).T):
         mse = reference.mean_squared_error(y, predicted, sample_weight=w)
         assert found["rmse"][r] == pytest.approx(mse**0.5)

@@ -488,3 +488,39 @@ def virtual_adversarial(clean, adversarial):
         log_q = [log_softmax_at(list(a), k) for k in range(len(c))]
         losses.append(sum(p.exp() * (p - q) for p, q in zip(log_p, log_q, strict=True)))
     return mean(losses)
+
+
+def sigreg(z, directions, *, knots, limit):
+    """Trapezoid over both halves of the axis, complex numbers, one sample at a time."""
+    found = []
+    for view in z:
+        for a in directions.T:
+            t = torch.linspace(-limit, limit, 2 * knots - 1, dtype=torch.float64)
+            phi = mean([torch.exp(1j * t * (x * a).sum()) for x in view])
+            normal = torch.exp(-(t**2) / 2)
+            integrand = (phi - normal).abs() ** 2 * normal
+            step = t[1] - t[0]
+            found.append(len(view) * step * ((integrand[:-1] + integrand[1:]) / 2).sum())
+    return mean(found)
+
+
+def visreg(z, directions, *, scale, shape, center):
+    from statistics import NormalDist
+
+    terms = []
+    for view in z:
+        n, d = view.shape
+        columns, scales, centers = [], [], []
+        for j in range(d):
+            mu = view[:, j].sum() / n
+            sigma = ((view[:, j] - mu) ** 2).sum().div(n).sqrt()
+            scales.append((sigma - 1) ** 2)
+            centers.append(mu**2)
+            columns.append((view[:, j] - mu) / sigma.detach())
+        apart = []
+        for a in directions.T:
+            sorted_ = sum(c * w for c, w in zip(columns, a, strict=True)).sort().values
+            for k in range(n):
+                apart.append((sorted_[k] - NormalDist().inv_cdf((k + 1) / (n + 1))) ** 2)
+        terms.append(scale * mean(scales) + shape * mean(apart) + center * mean(centers))
+    return mean(terms)

@@ -19,7 +19,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from torch import Tensor
+from torch import Tensor, nn
 
 from medcl import objectives
 from medcl.nn.distributed import ALONE, Ranks, ranks
@@ -228,6 +228,19 @@ def cases() -> dict[str, list[Case]]:
             ) for form in ("code", "paper")
         ],
         "barlow_twins": [Case(views, ("z1", "z2"), {"redundancy": 0.1})],
+        "sigreg": [
+            Case(
+                {"z": draw(3, B, D), "directions": nn.functional.normalize(draw(D, K), dim=0)},
+                ("z",), {"knots": 9, "limit": 2.5}, {"z": 1, "directions": None},
+            )
+        ],
+        "visreg": [
+            Case(
+                {"z": draw(3, B, D), "directions": nn.functional.normalize(draw(D, K), dim=0)},
+                ("z",), {"scale": 0.7, "shape": 1.3, "center": 0.4},
+                {"z": 1, "directions": None}, holds=True,
+            )
+        ],
         "dino": [
             Case(
                 {"student": draw(3, B, K), "teacher": draw(2, B, K), "center": draw(K)},

@@ -29,6 +29,7 @@ from medcl.objectives.ot_contrast import ot_contrast
 from medcl.objectives.prototype_contrast import move_prototypes, prototype_contrast
 from medcl.objectives.quantised_contrast import codebook_diversity, quantised_contrast
 from medcl.objectives.rank_n_contrast import rank_n_contrast
+from medcl.objectives.sigreg import sigreg
 from medcl.objectives.similarity_reconstruction import (
     similarity_mix,
     similarity_reconstruction,
@@ -41,6 +42,7 @@ from medcl.objectives.tree_contrast import tree_contrast
 from medcl.objectives.unilateral_contrast import unilateral_contrast
 from medcl.objectives.vicreg import vicreg
 from medcl.objectives.virtual_adversarial import adversarial_view
+from medcl.objectives.visreg import visreg
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -492,3 +494,24 @@ def test_adversarial_view_finds_the_direction_that_matters() -> None:
 def test_wrong_use_is_one_sentence(call, told: str) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(UsageError, match=told):
         call()
+
+
+def test_sigreg_of_a_normal_sample_is_what_theory_says() -> None:
+    """E T = ∫ (1 − exp(−t²)) exp(−t²/2) dt = √(2π) (1 − 1/√3), whatever N (arXiv 2511.08544)."""
+    z = torch.randn(400, 64, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = sigreg(z, torch.ones(1, 1, dtype=torch.float64), knots=65, limit=6.0)
+    assert found.item() == pytest.approx(math.sqrt(2 * math.pi) * (1 - 3**-0.5), rel=0.05)
+
+
+def test_visreg_pulls_a_collapsed_batch_apart_where_sigreg_lets_go() -> None:
+    """The claim of arXiv 2606.02572: SIGReg's gradient vanishes near collapse, not VISReg's."""
+    axes = torch.eye(4, dtype=torch.float64)
+    size = {}
+    for spread in (1e-2, 1e-4):
+        for objective in (sigreg, visreg):
+            z = spread * torch.randn(1, 32, 4, generator=torch.Generator().manual_seed(1)).double()
+            z.requires_grad_()
+            (grad,) = torch.autograd.grad(objective(z, axes), z)
+            size[objective, spread] = grad.norm().item()
+    assert size[sigreg, 1e-4] < 0.02 * size[sigreg, 1e-2]
+    assert size[visreg, 1e-4] > 0.9 * size[visreg, 1e-2]

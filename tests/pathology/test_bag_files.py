@@ -187,14 +187,15 @@ def test_musk_elephant_and_fox_are_whole(shared_data, tmp_path, key_file):
     assert index.rejects.is_empty()
     keys = pl.Series([index.locate(item) for item in index.items["id"]])
     items = index.items.with_columns(file=keys.str.split("#").list.first())
+    items = items.filter(pl.col("file").is_in(["elephant.npz", "fox.npz", "musk1.data"]))
     totals = items.group_by("file").agg(
         pl.len(), pl.col("instances").sum(), pl.col("features").first(), pl.col("label.y").sum()
     )
-    assert sorted(totals.rows()) == [
+    assert set(totals.rows()) >= {
         ("elephant.npz", 200, 1391, 230, 100),
         ("fox.npz", 200, 1320, 230, 100),
         ("musk1.data", 92, 476, 166, 47),
-    ]
+    }
     assert items["patient"].n_unique() == 492
     prepared = prepare(index, plugin, {})
     musk = items.filter(pl.col("file") == "musk1.data")

@@ -73,7 +73,7 @@ def test_shapes(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", AGGREGATORS)
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(counts=st.lists(st.integers(1, 9), min_size=1, max_size=4), seed=st.integers(0, 2**16))
 def test_packed_is_each_bag_alone(name: str, counts: list[int], seed: int) -> None:
     module, bags = built(name), synthetic_bags(counts, seed=seed)
@@ -90,7 +90,7 @@ def test_packed_is_each_bag_alone(name: str, counts: list[int], seed: int) -> No
 
 
 @pytest.mark.parametrize("name", [n for n in AGGREGATORS if n not in ORDERED])
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(counts=st.lists(st.integers(1, 9), min_size=1, max_size=4), seed=st.integers(0, 2**16))
 def test_the_order_of_instances_does_not_matter(name: str, counts: list[int], seed: int) -> None:
     module, bags = built(name), synthetic_bags(counts, seed=seed)

@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from medcl.labels.outputs import Outputs
-from medcl.methods.contract import State
+from medcl.methods.contract import State, after_step
 from medcl.registry import resolve
 from medcl_pathology.mil.registry import CLASSIFIERS
 
@@ -58,7 +58,7 @@ def trained(name: str, **settings: Any) -> tuple[float, float]:
         optimiser.zero_grad()
         model.step(batch, state)["loss"].backward()
         optimiser.step()
-        model.after_step(state)
+        after_step(model, state)
     with torch.no_grad():
         shown = model.eval().predict(test)
     score = shown["scores"][:, 1] - shown["scores"][:, 0]

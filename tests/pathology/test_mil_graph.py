@@ -32,7 +32,7 @@ def synthetic_tiles(counts: list[int], seed: int = 0, grid: bool = False) -> Bag
     return Bags(x, bag, len(counts), coords=coords)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(SIZES, st.integers(1, 9), st.integers(0, 999))
 def test_neighbours_are_the_nearest_of_the_same_bag(counts: list[int], k: int, seed: int) -> None:
     bags = synthetic_tiles(counts, seed)
@@ -46,7 +46,7 @@ def test_neighbours_are_the_nearest_of_the_same_bag(counts: list[int], k: int, s
 
 
 @pytest.mark.parametrize("grid", [False, True])
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(counts=SIZES, seed=st.integers(0, 999))
 def test_messages_do_not_depend_on_the_order_of_tiles(
     grid: bool, counts: list[int], seed: int

@@ -27,7 +27,7 @@ def synthetic(counts: list[int], width: int, seed: int = 0) -> tuple[torch.Tenso
     return torch.randn(len(bag), width, generator=generator, dtype=torch.float64) * 5, bag
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(SIZES, st.integers(0, 1000))
 def test_all_of_them_are_a_loop_over_bags(counts: list[int], seed: int) -> None:
     x, bag = synthetic(counts, 3, seed)

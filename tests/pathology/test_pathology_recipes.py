@@ -13,7 +13,7 @@ from medcl import recipe as recipes
 from medcl.archive.index import Index, build
 from medcl.archive.store import prepare
 from medcl.engine.data import Batches, select
-from medcl.methods.contract import State
+from medcl.methods.contract import State, after_step
 from medcl.registry import resolve
 from medcl.run import build_encoder
 from medcl_pathology.plugin import plugin
@@ -67,7 +67,7 @@ def test_it_trains_on_tiles_of_a_real_slide(name, cmu_index):
         optimiser.zero_grad()
         result["loss"].backward()
         optimiser.step()
-        method.after_step(State(step, 3))
+        after_step(method, State(step, 3))
         assert result["loss"].isfinite()
     after = list(method.encoder.parameters())
     assert any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
@@ -98,7 +98,7 @@ def test_from_slides_and_tiles_to_a_probe(shared_data, tmp_path, key_file):
     )
     run = pretrain(recipe, tmp_path / "idx", tmp_path / "run")
     result = probe([run])
-    assert "handmade" in str(result)
+    assert "handcrafted" in str(result)
     done = embed_bags(run.recipe, run.data, tmp_path / "bags", run=run)
     assert (done.written, done.failed) == (26, {})
     split = run.split()

@@ -291,7 +291,7 @@ def test_what_cannot_be_probed_is_said(
     with pytest.raises(UsageError, match="no run"):
         probe([])
     monkeypatch.setitem(toy.tasks, "odd", Task("oddness", "binary"))
-    with pytest.raises(UsageError, match="no label 'oddness'"):
+    with pytest.raises(UsageError, match="No label 'oddness'"):
         probe([digits_run], task="odd")
     monkeypatch.setitem(toy.tasks, "few", Task("digit", "multiclass", classes=("0", "1")))
     with pytest.raises(MedclError, match="code 9"):

@@ -11,7 +11,7 @@ from bags_in_memory import MUSK
 from medcl.archive.index import build
 from medcl.audit.compare import Predictions
 from medcl.finetune.finetune import finetune, opened
-from medcl.labels.target import Truth
+from medcl.labels.target import Target
 from medcl.plugin import get
 from medcl.report import pictures, study_page, test_examples
 from medcl.report.example_selection import SHOWN, Answers, chosen
@@ -21,12 +21,12 @@ def predicted(
     kind: str,
     classes: tuple[str, ...],
     y: np.ndarray,
-    chance: np.ndarray,
+    probability: np.ndarray,
     fold: np.ndarray | None = None,
 ) -> Predictions:
     ids = np.array([f"s{n}" for n in range(len(y))])
     patients = np.array([f"p{n // 2}" for n in range(len(y))])
-    return Predictions("some", ids, patients, Truth(kind, classes, y), chance, fold)  # type: ignore[arg-type]
+    return Predictions("some", ids, patients, Target(kind, classes, y), probability, fold)  # type: ignore[arg-type]
 
 
 def rows(found: Answers) -> tuple[list[int], list[int]]:

@@ -97,7 +97,7 @@ def test_the_right_and_the_wrong_are_what_they_are_called(hostile_study: Path) -
     assert len({e.patient for e in found.right}) == len(found.right), "patients take turns"
     right = said == made.predictions.truth.y
     assert made.threshold is not None
-    over = (made.predictions.chance[:, 1] - made.threshold) / np.where(
+    over = (made.predictions.probability[:, 1] - made.threshold) / np.where(
         said == 1, 1 - made.threshold, -made.threshold
     )
     surest = made.predictions.ids[right][over[right].argmax()]
@@ -144,7 +144,7 @@ def test_answers_are_by_the_threshold_that_each_fold_chose(copied: Path) -> None
     assert isinstance(made, test_examples.Opened)
     found = made.predictions
     said = np.array([want[key] for key in found.ids])
-    assert (said != found.chance.argmax(axis=1)).any(), "one half would say something else"
+    assert (said != found.probability.argmax(axis=1)).any(), "one half would say something else"
     examples = test_examples.of_study(made)
     assert isinstance(examples, test_examples.Examples)
     assert examples.answers.wrongs == int((said != found.truth.y).sum()) > 0

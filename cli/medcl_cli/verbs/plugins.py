@@ -1,15 +1,26 @@
-"""medcl plugins."""
+"""medcl plugins: list them, check one, begin one."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
 from medcl_cli import show
 
+app = typer.Typer(invoke_without_command=True)
 
-def plugins(json: show.Json = False) -> None:
+
+@app.callback()
+def plugins(context: typer.Context, json: show.Json = False) -> None:
     """List the installed modalities, and say why one cannot be used.
 
+    ``plugins check`` runs the contract of one, ``plugins new`` begins one.
     Example: medcl plugins
     """
+    if context.invoked_subcommand is not None:
+        return
     from medcl.plugin import Plugin, discover
 
     rows = [
@@ -30,3 +41,39 @@ def plugins(json: show.Json = False) -> None:
     columns = ("name", "status", "about", "encoders", "tasks")
     cells = [[r[c] if isinstance(r[c], str) else ", ".join(r[c]) for c in columns] for r in rows]
     show.table("Plugins", columns, cells)
+
+
+@app.command()
+def check(
+    name: Annotated[str, typer.Argument(help="An installed plugin.")],
+    archive: Annotated[
+        Path | None, typer.Option(help="A small folder of its files, in place of its sample.")
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option("--recipe", "-r", help="Whose settings to take.")
+    ] = None,
+    items: Annotated[int, typer.Option(min=1, help="How many items to prepare.")] = 3,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Name what is right, too.")
+    ] = False,
+    json: show.Json = False,
+) -> None:
+    """Run the whole contract of a plugin on three items of its sample.
+
+    Says in one line each what is wrong. Exit code 1 if anything is.
+    Example: medcl plugins check biosignals
+    """
+    from medcl.plugin_check import check as run
+
+    found = run(name, archive=archive, recipe=recipe, items=items)
+    if json:
+        show.as_json(found.as_dict())
+    else:
+        for finding in found.findings:
+            if verbose or finding.level != "ok":
+                typer.echo(f"{finding.level:>5}  {finding}")
+        right = sum(finding.level == "ok" for finding in found.findings)
+        how = f"on {found.items} items" + (f" with {found.recipe}" if found.recipe else "")
+        typer.echo(f"{name}: {right} checks hold and {len(found.wrong)} do not, {how}.")
+    if found.wrong:
+        raise typer.Exit(1)

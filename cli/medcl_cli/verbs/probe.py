@@ -37,7 +37,7 @@ def probe(
     ] = False,
     json: show.Json = False,
 ) -> None:
-    """Compare frozen features: pretrained, random encoder, hand-made, on unseen patients.
+    """Compare frozen features: pretrained, random encoder, hand-crafted, on unseen patients.
 
     Examples: medcl probe run · medcl probe fold0 fold1 fold2 fold3 fold4 · medcl probe run --places
     """

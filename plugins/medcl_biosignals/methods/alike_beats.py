@@ -107,9 +107,6 @@ class AlikeBeats(nn.Module):
             "redundancy": redundant.detach(),
         }
 
-    def after_step(self, state: State) -> None:
-        """Nothing follows the optimiser."""
-
 
 def description(batch: Mapping[str, Tensor]) -> Tensor:
     """How early each beat comes and how it differs from its neighbours: (B, 10).

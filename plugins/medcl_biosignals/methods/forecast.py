@@ -85,6 +85,3 @@ class Forecast(nn.Module):
             "persistence": still.detach(),
             "contrast": contrast.detach(),
         }
-
-    def after_step(self, state: State) -> None:
-        """Nothing follows the optimiser."""

@@ -84,6 +84,3 @@ class OrderAware(nn.Module):
             "order": order.detach(),
             "ordered": (margin > 0).float().mean().detach(),
         }
-
-    def after_step(self, state: State) -> None:
-        """Nothing follows the optimiser."""

@@ -134,6 +134,3 @@ class Quantised(nn.Module):
             "codes": guess.detach(),
             "used": used.mean(),
         }
-
-    def after_step(self, state: State) -> None:
-        """Nothing follows the optimiser."""

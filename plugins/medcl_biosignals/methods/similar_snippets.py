@@ -91,9 +91,6 @@ class SimilarSnippets(nn.Module):
         """The decoder is affine: mixing embeddings and then decoding is the same, and cheaper."""
         return self.decoder(similarity_mix(z, h, temperature=self.temperature, ranks=ranks), length)
 
-    def after_step(self, state: State) -> None:
-        """Nothing follows the optimiser."""
-
 
 def geometric_mask(x: Tensor, share: float, span: float) -> Tensor:
     """Alternating hidden and shown spans of geometric length, each channel its own: like x, bool.

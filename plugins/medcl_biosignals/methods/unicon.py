@@ -99,9 +99,6 @@ class UniCon(nn.Module):
             return shown.pool(made[-1])
         return made[stage].mean(dim=-1)
 
-    def after_step(self, state: State) -> None:
-        """Nothing follows the optimiser."""
-
 
 def scrambled(x: Tensor, pieces: int) -> Tensor:
     """Cut (B, C, T) into parts, put them into another order, and turn the first of them round."""

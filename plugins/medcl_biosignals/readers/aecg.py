@@ -18,6 +18,7 @@ from medcl_biosignals.readers.contract import (
     Settings,
     Span,
     bounds,
+    kept,
     person,
 )
 from medcl_biosignals.readers.header_labels import age_at, day_of, of_person
@@ -113,7 +114,7 @@ def _leads(sequences: list[Element]) -> tuple[float, list[tuple[Channel, np.ndar
             digits = np.array((value.findtext("digits") or "").split(), dtype=np.float64)
         except ValueError:
             raise BadSignal("bad-signal", "the samples of a lead are no numbers") from None
-        leads.append((Channel(name, unit, fs), (digits * gain + origin).astype(np.float32)))
+        leads.append((Channel(name, unit, fs), kept(digits * gain + origin)))
     if not any(len(samples) for _, samples in leads):
         raise BadSignal("no-samples", "the leads of the file hold no sample")
     return fs, leads

@@ -22,6 +22,7 @@ from medcl_biosignals.readers.contract import (
     Settings,
     Span,
     bounds,
+    kept,
     person,
 )
 from medcl_biosignals.readers.measures import known_unit
@@ -83,7 +84,7 @@ def _parse(path: Path) -> tuple[float, Channel, str | None, np.ndarray]:
         raise BadSignal("bad-signal", "a line among the samples is no number") from None
     if not len(values):
         raise BadSignal("no-samples", "the file ends before its first sample")
-    return fs, Channel(lead, unit, fs), who, values.astype(np.float32)
+    return fs, Channel(lead, unit, fs), who, kept(values)
 
 
 def _joined(row: list[str]) -> str:

@@ -6,20 +6,40 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from medcl_biosignals.naming import meant
 from medcl_biosignals.readers.contract import BadSignal, Settings
-from medcl_biosignals.readers.measures import known_unit
-from medcl_biosignals.vocabulary import plain, vocabulary
+from medcl_biosignals.readers.measures import known_unit, plain_unit
+from medcl_biosignals.vocabulary import Vocabulary, plain, vocabulary
 
-_BRACKETS = re.compile(r"\s*[\[(]([^\])]*)[\])]\s*$")
+_BRACKETS = re.compile(r"\s*[\[({]\s*([^\])}]*?)\s*[\])}]\s*$")
+_TRAILING = re.compile(r"^(.*[^\W_])[\s_\-.,:/]+(?:in\s+)?([^\s_]+(?:/[^\s_]+)?)$")
+_DEVICE = re.compile(r"^shimmer[_\s-]*[0-9a-f]{2,4}[_\s-]+", re.IGNORECASE)
+_RATE_IN_NAME = re.compile(r"[\s_\-@(\[]*(?<![\d.])(\d+(?:\.\d+)?)\s*(k?)hz[)\]]*", re.IGNORECASE)
 TIMES = frozenset(
-    ("time", "times", "t", "timestamp", "timestamps", "datetime", "date", "timer", "sec", "secs",
-     "seconds", "second", "elapsed", "elapsedtime", "ms", "msec", "milliseconds", "timems", "times",
-     "timesec", "timeus", "timens", "timestampms", "timestampus", "timestampns", "unixtime", "unix",
-     "epoch", "utc", "datetimeutc", "localtime", "zeit", "temps")
+    ("time", "times", "t", "ts", "timestamp", "timestamps", "tstamp", "datetime", "date", "timer",
+     "sec", "secs", "seconds", "second", "elapsed", "elapsedtime", "ms", "msec", "milliseconds",
+     "timems", "timesec", "timeus", "timens", "timestampms", "timestampus", "timestampns",
+     "unixtime", "unix", "epoch", "utc", "datetimeutc", "localtime", "zeit", "temps", "tick",
+     "ticks", "clock", "uhrzeit", "datum", "zeitstempel", "horodatage", "heure", "hora", "fecha",
+     "tiempo", "tempo", "czas", "tijd", "tid", "recordedat", "createdat", "timeofday", "tod")
+)  # fmt: skip
+_TIME_WORDS = frozenset(
+    ("time", "times", "timestamp", "timestamps", "ts", "datetime", "epoch", "clock", "ticks", "tick",
+     "zeit", "t", "date", "stamp")
+)  # fmt: skip
+_BESIDE_TIME = frozenset(
+    ("phone", "sensor", "device", "system", "local", "utc", "unix", "gmt", "host", "server", "pc",
+     "recording", "recorded", "record", "sample", "sampling", "elapsed", "relative", "start",
+     "absolute", "cal", "raw", "watch", "since", "of", "day", "the", "sync", "synced", "hardware",
+     "boot", "nanos", "millis", "micros", "posix", "iso", "event", "measurement", "acquisition",
+     "packet", "arrival", "rtc", "real", "stamp", "at", "from", "begin", "stop", "end", "time",
+     "timestamp", "date", "sys", "dev", "creation", "log", "logger", "int", "in", "and", "number")
 )  # fmt: skip
 _NUMBERS = frozenset(
     ("index", "sample", "samples", "sampleno", "samplenumber", "n", "no", "number", "row", "rowid",
-     "unnamed0", "frame", "counter", "packet", "seq", "sequence", "idx", "")
+     "unnamed0", "frame", "counter", "packet", "seq", "nseq", "sequence", "idx", "", "seqno",
+     "seqnum", "sampleindex", "sampleid", "rownum", "rownumber", "framenumber", "packetid",
+     "packetnumber", "recordnumber", "#", "nr", "indexlevel0", "level0")
 )  # fmt: skip
 PERSONS = frozenset(
     ("subject", "subjectid", "patient", "patientid", "participant", "participantid", "person",
@@ -29,12 +49,47 @@ NO_SIGNALS = frozenset(
     ("id", "label", "labels", "class", "target", "y", "activity", "activityid", "age", "sex",
      "gender", "height", "weight", "bmi", "session", "sessionid", "visit", "fold", "stratfold",
      "split", "device", "deviceid", "record", "recordid", "recording", "recordingid", "segment",
-     "segmentid", "diagnosis", "quality", "annotation", "annotations", "event", "marker", "year")
+     "segmentid", "diagnosis", "quality", "annotation", "annotations", "event", "marker", "year",
+     "month", "day", "hour", "minute", "tag", "tags", "comment", "note", "source", "trigger",
+     "status", "error", "batterylevel", "lead", "di", "headbandon", "elements", "timezone",
+     "timezoneoffset", "utcoffset", "fs", "samplingrate", "samplerate", "samplingfrequency")
 )  # fmt: skip
+RATES = frozenset(("fs", "samplingrate", "samplerate", "samplingfrequency", "sfreq", "srate"))
 _UNIT_OF_TIME = {
     "s": "s", "sec": "s", "secs": "s", "seconds": "s", "second": "s", "ms": "ms", "msec": "ms",
-    "milliseconds": "ms", "us": "us", "µs": "us", "microseconds": "us", "ns": "ns",
+    "msecs": "ms", "millis": "ms", "milliseconds": "ms", "millisecond": "ms", "us": "us",
+    "usec": "us", "micros": "us", "microseconds": "us", "microsecond": "us", "ns": "ns",
+    "nsec": "ns", "nanos": "ns", "nanoseconds": "ns", "nanosecond": "ns", "min": "min",
+    "mins": "min", "minutes": "min", "minute": "min", "h": "h", "hr": "h", "hrs": "h", "hours": "h",
+    "hour": "h", "d": "d", "days": "d",
 }  # fmt: skip
+_JOINED = re.compile(
+    r"(?:time|timestamp|tstamp|t|epoch|unix|unixtime|ticks?|clock|elapsed)"
+    r"(msec|ms|millis|usec|us|micros|nsec|ns|nanos|sec)"
+)
+_NOT_ALONE = frozenset(("s", "g", "c", "f", "a", "v", "m", "l", "1", "d", "h", "bit", "raw", "pm",
+                        "none", "norm", "normalized", "normalised", "deg", "min", "counts", "cal",
+                        "adc", "count"))  # fmt: skip
+"""Words that are units in brackets, but may as well be something else at the end of a name."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the first rows of a column show.
+
+    Attributes:
+        numeric: it holds numbers.
+        moment: it holds dates or times of day, by its type or in words.
+        rising: numbers that never fall, and rise.
+        since: rising numbers as large as those that count from a day (1970) until now.
+        counter: whole numbers that go up by one, and may begin anew: rows, counted.
+    """
+
+    numeric: bool = True
+    moment: bool = False
+    rising: bool = False
+    since: bool = False
+    counter: bool = False
 
 
 @dataclass(frozen=True)
@@ -42,59 +97,69 @@ class Roles:
     """Columns by their position.
 
     Attributes:
-        time: the column of times; None without one.
-        unit: of plain numbers in it; None if that must be seen from them.
+        times: (position, unit) of columns of times; unit of plain numbers, None if that must be
+            seen from them. Several: any of them, or a date and a time of day.
         channels: (position, name, unit) of each signal.
         subject: the column that names persons.
+        rate: in Hz, if the names of the channels say it.
     """
 
-    time: int | None
-    unit: str | None
+    times: tuple[tuple[int, str | None], ...]
     channels: tuple[tuple[int, str, str], ...]
     subject: int | None = None
+    rate: float | None = None
 
 
 def parted(name: str) -> tuple[str, str]:
-    """``"II [mV]"`` → ``("II", "mV")``; no brackets, or none with a unit in them: no unit."""
+    """``"II [mV]"`` → ``("II", "mV")``, ``"ecg_uV"`` → ``("ecg", "uV")``; without a unit, ""."""
+    name = _DEVICE.sub("", name.strip())
     match = _BRACKETS.search(name)
-    if match is None:
-        return name.strip(), ""
-    inside = match[1].strip()
-    if known_unit(inside) == "other" and inside not in _UNIT_OF_TIME:
-        return name.strip(), ""
-    return name[: match.start()].strip(), inside
+    if match is not None:
+        inside = match[1].strip()
+        if known_unit(inside) != "other" or inside.lower() in _UNIT_OF_TIME:
+            return name[: match.start()].strip(), inside
+        if known_unit(name[match.start() :].strip()) not in ("", "other"):  # m/(s^2)
+            return name[: match.start()].strip(), name[match.start() :].strip()
+    match = _TRAILING.match(name)
+    if match is not None:
+        unit = plain_unit(match[2])
+        if known_unit(unit) not in ("", "other") and unit.lower() not in _NOT_ALONE:
+            return match[1].strip(" _-.,:"), match[2]
+        if unit in ("V", "g") and known_unit(unit) == unit and len(match[1]) > 2:  # acc_x_g, ecg_V
+            return match[1].strip(" _-.,:"), match[2]
+    return name, ""
 
 
 def roles(
-    names: Sequence[str] | None, numeric: Sequence[bool], rising: Sequence[bool], settings: Settings
+    names: Sequence[str] | None,
+    looks: Sequence[Look],
+    settings: Settings,
+    *,
+    fs: float | None = None,
 ) -> Roles:
     """Who is who among the columns of a table.
 
     Args:
         names: of the columns; None where there is no header.
-        numeric: whether a column holds numbers.
-        rising: whether its first values never fall, and rise: without a header, such a first column
-            beside others is taken for times.
+        looks: at them.
         settings: what the user says counts.
+        fs: the rate that the file gives elsewhere: then a column that counts rows is no clock.
 
     Raises:
         BadSignal: if no column is a signal, or one that the user names is not there.
     """
-    shown = list(names) if names is not None else [str(n + 1) for n in range(len(numeric))]
-    time = _time(shown, names is not None, numeric, rising, settings)
+    shown = list(names) if names is not None else [str(n + 1) for n in range(len(looks))]
+    known = vocabulary(settings.vocabulary)
+    fs = fs if fs is not None else settings.fs
+    times = _times(shown, names is not None, looks, settings, known, rated=fs is not None)
     subject = _named(settings.subject, shown, "reader.subject")
     if subject is None and names is not None:
         subject = next((i for i, n in enumerate(shown) if plain(n) in PERSONS), None)
     for wanted in settings.columns:
         _named(wanted, shown, "reader.columns")
-    unit: str | None = settings.time_unit
-    if unit is None and time is not None and names is not None:
-        name, bracket = parted(shown[time])
-        unit = _UNIT_OF_TIME.get(bracket.lower()) or unit_of_time(name)
-    found = []
-    known = vocabulary(settings.vocabulary)
+    found, rates = [], set()
     for at, name in enumerate(shown):
-        if at in (time, subject) or not numeric[at]:
+        if at in (*times, subject) or not looks[at].numeric:
             continue
         if settings.columns:
             mapped = settings.channel(name, at + 1)
@@ -102,14 +167,15 @@ def roles(
                 found.append((at, mapped, parted(name)[1]))
             continue
         bare, bracket = parted(name)
-        key = plain(bare)
-        if names is not None and known.find(bare) is None and (key in _NUMBERS | NO_SIGNALS):
+        bare, rate = _rate_of(bare) if names is not None else (bare, None)
+        if _no_signal(bare, names is not None, looks[at], known, many=len(shown) > 1):
             continue
+        rates.add(rate)
         found.append((at, bare if names is not None else f"signal {at + 1}", bracket))
-    if names is not None and not settings.columns and not all(numeric) and len(found) > 0:
+    every = all(look.numeric or look.moment for look in looks)
+    if names is not None and not settings.columns and not every and len(found) > 0:
         # Words beside numbers: a table of samples only if it says so by its names or its times.
-        listed = [c for c in found if known.find(c[1]) is not None]
-        if time is None and not listed:
+        if not times and not any(meant(c[1], known).kind != "other" for c in found):
             found = []
     if not found:
         raise BadSignal(
@@ -117,29 +183,62 @@ def roles(
             "no column of this table is a signal. If one is, name it: "
             "--set reader.columns.2=PPG (by its number from 1, or its name)",
         )
-    return Roles(time, unit, tuple(found), subject)
+    clocks = tuple(
+        (at, settings.time_unit or (time_unit(shown[at]) if names is not None else None))
+        for at in times
+    )
+    rate = rates.pop() if len(rates) == 1 else None
+    return Roles(clocks, tuple(found), subject, rate)
 
 
-def _time(
+def _no_signal(bare: str, header: bool, look: Look, known: Vocabulary, *, many: bool) -> bool:
+    """Whether a column of numbers is a count of rows, a label or the like, by its name or looks."""
+    named = header and meant(bare, known).kind != "other"
+    if look.since and many and not named:
+        return True
+    if look.counter and many and not named:
+        return True
+    return header and not named and plain(bare) in _NUMBERS | NO_SIGNALS
+
+
+def _times(
     names: list[str],
     header: bool,
-    numeric: Sequence[bool],
-    rising: Sequence[bool],
+    looks: Sequence[Look],
     settings: Settings,
-) -> int | None:
-    if settings.time == "none":
-        return None
-    given = _named(settings.time, names, "reader.time")
+    known: Vocabulary,
+    *,
+    rated: bool,
+) -> list[int]:
+    """The columns that may hold the times, the likeliest first."""
+    given = _named(None if settings.time == "none" else settings.time, names, "reader.time")
     if given is not None:
-        return given
-    for at, name in enumerate(names):
-        if settings.channel(name, at + 1) is not None and settings.columns:
+        return [given]
+    wanted = [
+        at
+        for at, name in enumerate(names)
+        if not (settings.columns and settings.channel(name, at + 1) is not None)
+    ]
+    found = []
+    for at in wanted:
+        look, name = looks[at], names[at]
+        if header and meant(parted(name)[0], known).kind != "other":
             continue
-        if header and is_time(name):
-            return at
-    if not header and len(names) > 1 and (not numeric[0] or rising[0]):
-        return 0
-    return None
+        says = header and (is_time(name) or (look.rising and _TIME_WORDS & _words(name)))
+        if look.moment or (look.since and len(names) > 1) or (says and not _count(look, rated)):
+            found.append(at)
+    if not header and not found and len(names) > 1 and 0 in wanted:
+        if (not looks[0].numeric or looks[0].rising) and not _count(looks[0], rated):
+            found = [0]
+    if settings.time == "none":
+        return []
+    legible = [at for at in found if looks[at].numeric or looks[at].moment]
+    return legible or found
+
+
+def _count(look: Look, rated: bool) -> bool:
+    """Whether numbers that count 1, 2, 3 are those of the rows, as the rate is known anyway."""
+    return look.counter and rated
 
 
 def _named(wanted: str | None, names: list[str], where: str) -> int | None:
@@ -158,15 +257,47 @@ def _named(wanted: str | None, names: list[str], where: str) -> int | None:
     )
 
 
+def _words(name: str) -> set[str]:
+    apart = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", parted(name)[0])
+    return set(re.split(r"[\s_\-.:()\[\]/]+", apart.lower())) - {""}
+
+
 def is_time(name: str) -> bool:
-    """Whether a column's name says that it holds times, as ``time [s]`` and ``t_ms`` do."""
+    """Whether a column's name says that it holds times: ``time [s]``, ``t_ms``, ``Phone timestamp``."""
     bare = parted(name)[0]
-    words = re.split(r"[\s_\-.]+", bare)
-    without = plain(" ".join(words[:-1])) if unit_of_time(bare) and len(words) > 1 else ""
-    return plain(bare) in TIMES or without in TIMES
+    if plain(bare) in TIMES or _JOINED.fullmatch(plain(bare)):
+        return True
+    words = _words(name)
+    rest = words - _TIME_WORDS - _BESIDE_TIME - _UNIT_OF_TIME.keys()
+    return bool(words & _TIME_WORDS) and not rest
+
+
+def time_unit(name: str) -> str | None:
+    """The unit that a column's name gives for the times in it."""
+    bare, bracket = parted(name)
+    return _UNIT_OF_TIME.get(bracket.lower()) or unit_of_time(bare)
 
 
 def unit_of_time(name: str) -> str | None:
-    """The unit at the end of a column's name, as in ``time_ms`` and ``timestamp-us``."""
-    words = re.split(r"[\s_\-.]+", name.lower())
-    return _UNIT_OF_TIME.get(words[-1]) if len(words) > 1 or words[0] in _UNIT_OF_TIME else None
+    """The unit in a column's name, as in ``time_ms``, ``timestamp-us``, ``time [ns] cal``."""
+    bare, bracket = parted(name)
+    if bracket.lower() in _UNIT_OF_TIME:
+        return _UNIT_OF_TIME[bracket.lower()]
+    joined = _JOINED.fullmatch(plain(bare))
+    if joined is not None:
+        return _UNIT_OF_TIME[joined[1]]
+    words = [w for w in re.split(r"[\s_\-.()\[\]]+", name.lower()) if w and w not in ("cal", "raw")]
+    if not words or (len(words) == 1 and words[0] not in _UNIT_OF_TIME):
+        return None
+    return _UNIT_OF_TIME.get(words[-1])
+
+
+def _rate_of(name: str) -> tuple[str, float | None]:
+    """``"ECG_500Hz"`` → ``("ECG", 500.0)``."""
+    match = _RATE_IN_NAME.search(name)
+    if match is None or match.start() == 0:
+        return name, None
+    return (
+        (name[: match.start()] + name[match.end() :]).strip(" _-@"),
+        float(match[1]) * (1e3 if match[2] else 1.0),
+    )

@@ -12,6 +12,7 @@ Either raises `BadSignal` for a file that cannot be used.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase as fnmatch
@@ -67,7 +68,8 @@ class Settings:
         """The settings for one file; of several patterns that fit, later ones count."""
         own: dict[str, Any] = {}
         for pattern, given in self.files.items():
-            if fnmatch(file, pattern) or fnmatch(PurePosixPath(file).name, pattern):
+            name = PurePosixPath(file).name  # a pattern may also be a name that looks like one
+            if pattern in (file, name) or fnmatch(file, pattern) or fnmatch(name, pattern):
                 own |= given
         return replace(self, **own) if own else self
 
@@ -102,6 +104,9 @@ class Heading:
         findings: problems that were noticed and accepted.
         segments: of which it is put together; 0 where it is whole.
         labels: what it says of the person, see `medcl_biosignals.readers.header_labels`.
+        session: where one recording is spread over several files of a folder: what those have in
+            common, such as its name without that of the sensor. Where nobody is named, they are of
+            one person.
     """
 
     part: str
@@ -114,6 +119,7 @@ class Heading:
     findings: tuple[str, ...] = ()
     segments: int = 0
     labels: Mapping[str, Scalar] = field(default_factory=dict)
+    session: str | None = None
 
 
 @dataclass(frozen=True)
@@ -127,7 +133,10 @@ class Flaw:
 
 @dataclass(frozen=True)
 class Recording:
-    """Samples in the file's units: one float32 array a channel, at its own rate; NaN is missing."""
+    """Samples in the file's units: one array a channel, at its own rate; NaN is missing.
+
+    They are float32, and float64 where that would lose them: see `kept`.
+    """
 
     channels: tuple[Channel, ...]
     samples: list[np.ndarray]
@@ -143,6 +152,27 @@ class Reader(Protocol):
     ) -> Recording: ...
 
 
+_LOSS = 1e-4
+"""Of a signal's standard deviation: float32 may be as far off, and no further."""
+
+
+def kept(values: np.ndarray) -> np.ndarray:
+    """float64 samples as float32 if that holds them, else as they are.
+
+    A count of 1e9 that moves by one would stand still in float32: its steps are 64 there.
+    """
+    import numpy as np
+
+    narrow = values.astype(np.float32)
+    finite = np.isfinite(values)
+    if values.dtype == np.float32 or not finite.any():
+        return narrow
+    largest = float(np.abs(values[finite]).max())
+    if largest * 2.0**-24 <= _LOSS * float(values[finite].std()) and largest < 3e38:
+        return narrow
+    return narrow if (narrow[finite] == values[finite]).all() else values.astype(np.float64)
+
+
 def bounds(span: Span | None, fs: float, length: int) -> tuple[int, int]:
     """A span as sample positions of a channel with ``length`` samples."""
     if span is None:
@@ -152,12 +182,39 @@ def bounds(span: Span | None, fs: float, length: int) -> tuple[int, int]:
 
 
 PLACEHOLDERS = frozenset(
-    ("", "x", "anonymous", "anonymized", "anonymised", "anon", "unknown", "none", "na", "n/a", "0",
-     "-", "null", "nan", "patient", "subject", "test")
+    ("", "x", "xx", "xxx", "xxxx", "anonymous", "anonymized", "anonymised", "anon", "anonym",
+     "unknown", "unk", "none", "na", "n/a", "nn", "null", "nil", "nan", "patient", "subject", "test",
+     "testpatient", "participant", "person", "user", "name", "noname", "no", "id", "pid", "deid",
+     "deidentified", "de", "identified", "removed", "redacted", "hidden", "masked", "blank", "empty",
+     "default", "demo", "dummy", "sample", "example", "not", "given", "specified", "available",
+     "provided", "recorded", "known", "undefined", "undisclosed", "unspecified", "missing", "unbekannt",
+     "inconnu", "desconocido", "anonimo", "anonyme", "sex", "male", "female", "m", "f", "code", "of",
+     "birthdate", "patientname", "patientid", "subjectname", "last", "first", "lastname", "firstname",
+     "surname", "forename", "your", "enter", "tbd", "new", "temp", "untitled", "the", "is", "was",
+     "hospital", "pat", "any", "nobody", "confidential", "private", "unnamed")
 )  # fmt: skip
+"""Words that stand in the place of a person; a text made of these alone names nobody."""
+_NO_BIRTHS = re.compile(r"0?1[-./](0?1|jan)[-./](1800|1900|1970|1985|2000|0+)", re.IGNORECASE)
 
 
 def person(text: object) -> str | None:
-    """A subject as a file gives it; None for what stands in the place of one."""
+    """A subject as a file gives it; None for what stands in the place of one.
+
+    ``X X X X``, ``ANON^PATIENT``, ``0000``, ``[removed]`` and ``N/A`` are nobody: if they counted,
+    all files of an archive would be of one person.
+
+    Example:
+        >>> [person(text) for text in ("X X X X", "0000", "Not^Given", "MCH-0234567 F X Roe", "7")]
+        [None, None, None, 'MCH-0234567 F X Roe', '7']
+    """
     named = " ".join(str(text).split()) if text is not None else ""
-    return None if named.strip("-_ ").lower() in PLACEHOLDERS else named
+    bare = _NO_BIRTHS.sub(" ", named.replace("\0", " "))
+    words = re.findall(r"[^\W_]+", bare.lower())
+    return None if all(_nobody(word) for word in words) else named
+
+
+def _nobody(word: str) -> bool:
+    """Whether a word is a placeholder: one that is known, or one character over and over."""
+    if word in PLACEHOLDERS:
+        return True
+    return word.strip("0x") == "" or (len(word) > 3 and len(set(word)) == 1 and not word.isdigit())

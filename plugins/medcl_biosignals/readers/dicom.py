@@ -19,6 +19,7 @@ from medcl_biosignals.readers.contract import (
     Settings,
     Span,
     bounds,
+    kept,
     person,
 )
 from medcl_biosignals.readers.header_labels import age_at, age_of, day_of, of_person
@@ -83,8 +84,8 @@ def read(path: Path, part: str, settings: Settings, span: Span | None = None) ->
         raise BadSignal(
             "bad-signal", f"the waveform cannot be decoded ({type(error).__name__})"
         ) from error
-    rows = np.ascontiguousarray(values[first:last].T, dtype=np.float32)
-    return Recording(channels, list(rows))
+    rows = np.ascontiguousarray(values[first:last].T)
+    return Recording(channels, [kept(row) for row in rows])
 
 
 def _open(path: Path) -> Dataset:

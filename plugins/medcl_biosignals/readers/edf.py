@@ -24,6 +24,7 @@ from medcl_biosignals.readers.contract import (
     Settings,
     Span,
     bounds,
+    kept,
     person,
 )
 from medcl_biosignals.readers.header_labels import age_at, of_person
@@ -78,7 +79,7 @@ def headings(path: Path, settings: Settings) -> Iterator[Heading | Flaw]:
         fs=max(channel.fs for channel in channels),
         seconds=_seconds(header, onsets),
         subject=header.subject,
-        findings=header.findings + (("gaps",) if _pauses(header, onsets) else ()),
+        findings=header.findings + _noticed(header, onsets),
         labels=header.labels,
     )
 
@@ -95,15 +96,15 @@ def read(path: Path, part: str, settings: Settings, span: Span | None = None) ->
         first, last = bounds(span, channel.fs, round(seconds * channel.fs))
         begin = np.rint(onsets * channel.fs).astype(np.int64)  # of each record
         wanted = np.flatnonzero((begin < last) & (begin + n > first))
-        out = np.full(last - first, np.nan, dtype=np.float32)
+        out = np.full(last - first, np.nan)
         if len(wanted):
             part_of = raw[wanted[0] : wanted[-1] + 1, first_byte : first_byte + n * header.width]
             digital = _integers(np.ascontiguousarray(part_of), header.width)  # (records, n)
-            physical = (digital * signal.gain + signal.offset).astype(np.float32)
+            physical = digital * signal.gain + signal.offset
             place = (begin[wanted[0] : wanted[-1] + 1, None] - first + np.arange(n)).ravel()
             inside = (place >= 0) & (place < len(out))
             out[place[inside]] = physical.ravel()[inside]
-        samples.append(out)
+        samples.append(kept(out))
     return Recording(_channels(header), samples)
 
 
@@ -118,8 +119,16 @@ def _seconds(header: _Header, onsets: np.ndarray) -> float:
     return float(onsets.max() + header.duration)
 
 
-def _pauses(header: _Header, onsets: np.ndarray) -> bool:
-    return bool((np.abs(np.diff(onsets) - header.duration) > 1e-3 * header.duration).any())
+def _noticed(header: _Header, onsets: np.ndarray) -> tuple[str, ...]:
+    """What the times of the records give away."""
+    away = np.diff(onsets) - header.duration
+    least = 1e-3 * header.duration
+    found = [name for name, there in (
+        ("gaps", (away > least).any()), ("overlapping-records", (away < -least).any())
+    ) if there]  # fmt: skip
+    if found and not header.variant.endswith("+D"):
+        found.append("says-it-is-continuous")
+    return tuple(found)
 
 
 def _read_header(path: Path) -> _Header:
@@ -143,7 +152,7 @@ def _read_header(path: Path) -> _Header:
     variant = ("BDF" if bdf else "EDF") + (reserved[3:5] if reserved[3:4] == "+" else "")
     findings: list[str] = []
     width = 3 if bdf else 2
-    lines = _signals(rest.decode("latin-1"), signals, width)
+    lines = _signals(rest, signals, width)
     ours = tuple(line for line in lines if line.label not in _NOTES)
     record_bytes = width * sum(line.per_record for line in lines)
     if not ours or duration <= 0 or record_bytes == 0:
@@ -171,10 +180,10 @@ def _read_header(path: Path) -> _Header:
     )
 
 
-def _signals(text: str, count: int, width: int) -> list[_Signal]:
+def _signals(raw: bytes, count: int, width: int) -> list[_Signal]:
     fields, position = [], 0
     for size in _WIDTHS:
-        fields.append([text[position + n * size :][:size].strip() for n in range(count)])
+        fields.append([_text(raw[position + n * size :][:size]) for n in range(count)])
         position += size * count
     found, first_byte = [], 0
     for n in range(count):
@@ -190,12 +199,25 @@ def _signals(text: str, count: int, width: int) -> list[_Signal]:
     return found
 
 
+def _text(raw: bytes) -> str:
+    """A field: EDF is ASCII, but programs write units in UTF-8 or in Latin-1."""
+    raw = raw.split(b"\0", 1)[0]
+    try:
+        return raw.decode("utf-8").strip()
+    except UnicodeDecodeError:
+        return raw.decode("latin-1").strip()
+
+
 def _patient(field: str, plus: bool) -> str | None:
-    """The code in the hospital, or else the name; of a plain EDF the field as it is."""
-    if not plus:
-        return person(field)
-    code, _, _, name, *_ = [*field.split(), "", "", "", ""]
-    return person(code) or person(name)
+    """The code in the hospital, or else the name; of a plain EDF the field as it is.
+
+    Many programs write EDF+'s four subfields, with X for what is not known, into a plain EDF too.
+    """
+    code, sex, birth, name, *_ = [*field.split(), "", "", "", ""]
+    as_plus = sex in ("F", "M", "X") and (birth == "X" or _day(birth) is not None)
+    if plus or as_plus:
+        return person(code) or person(name)
+    return person(field)
 
 
 def _labels(patient: str, recording: str) -> dict[str, Scalar]:
@@ -243,21 +265,31 @@ def _integers(block: np.ndarray, width: int) -> np.ndarray:
 
 
 def _onsets(path: Path, header: _Header) -> np.ndarray:
-    """Seconds from the first record to each."""
+    """Seconds from the first record to each, as their annotations give them.
+
+    A file that calls itself continuous (EDF+C) is believed if its last record is where it should be.
+    """
     even = np.arange(header.records) * header.duration
-    if not header.variant.endswith("+D") or not header.notes:
+    if not header.notes or "+" not in header.variant:
         return even
     raw, note = _records(path, header), header.notes[0]
     notes = raw[:, note.first_byte : note.first_byte + note.per_record * header.width]
+    continuous = not header.variant.endswith("+D")
     try:
+        if continuous:
+            ends = [float(bytes(notes[at]).split(b"\x14", 1)[0]) for at in (0, -1)]
+            if abs(ends[1] - ends[0] - even[-1]) <= max(1e-3 * header.duration, 1e-6 * even[-1]):
+                return even
         found = np.array([float(bytes(row).split(b"\x14", 1)[0]) for row in notes])
     except ValueError:
+        if continuous:
+            return even
         raise BadSignal(
             "bad-times", "a record of this EDF+D file does not say when it is"
         ) from None
     found -= found[0]
     if (np.diff(found) <= 0).any() or found[-1] > _MOST_SECONDS:
-        raise BadSignal("bad-times", "the records of this EDF+D file are not in order of time")
+        raise BadSignal("bad-times", "the records of this EDF+ file are not in order of time")
     return found
 
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from medcl_biosignals.readers import tabular, times
-from medcl_biosignals.readers.columns import PERSONS, is_time, parted, unit_of_time
+from medcl_biosignals.naming import meant
+from medcl_biosignals.readers import moments, ticks, times
+from medcl_biosignals.readers.columns import PERSONS, is_time, parted, time_unit
 from medcl_biosignals.readers.contract import (
     BadSignal,
     Channel,
@@ -19,9 +20,10 @@ from medcl_biosignals.readers.contract import (
     Settings,
     Span,
     bounds,
+    kept,
     person,
 )
-from medcl_biosignals.vocabulary import plain
+from medcl_biosignals.vocabulary import plain, vocabulary
 
 _CHANNELS = frozenset(
     ("channel", "channelname", "signal", "signalname", "sensor", "sensorname", "variable",
@@ -55,7 +57,11 @@ def found(frame: pl.DataFrame, settings: Settings, form: str) -> Long | None:
         return None
     time = None if settings.time == "none" else settings.time
     if time is None and settings.time is None:
-        time = _first([n for n in frame.columns if is_time(n)])
+        time = _first(
+            [n for n in frame.columns if is_time(n) and frame[n].dtype.is_numeric()]
+            + [n for n in frame.columns if n != channel and moments.is_moment(frame[n])]
+            + [n for n in frame.columns if is_time(n)]
+        )
     subject = settings.subject or _first([n for n in frame.columns if keys[n] in PERSONS])
     if any(name is not None and name not in frame.columns for name in (time, subject)):
         raise BadSignal("no-such-column", "a column that is named is not in this file")
@@ -86,7 +92,7 @@ def read(table: Long, part: str, settings: Settings, span: Span | None) -> Recor
     samples = []
     for line in lines:
         first, last = bounds(span, line.channel.fs, line.length)
-        late = np.full(line.late, np.nan, dtype=np.float32)
+        late = np.full(line.late, np.nan, dtype=line.samples.dtype)
         samples.append(np.concatenate([late, line.samples])[first:last])
     return Recording(tuple(line.channel for line in lines), samples)
 
@@ -120,8 +126,11 @@ def _lines(
     since = None
     noticed: list[str] = []
     if table.time is not None:
-        unit = settings.time_unit or unit_of_time(table.time)
-        since, assumed = tabular.moments(rows[table.time], unit)
+        known = vocabulary(settings.vocabulary)
+        kinds = tuple(meant(n, known).kind for n in names.drop_nulls().unique().to_list())
+        told = ticks.Told(kinds, known.rates)
+        unit = settings.time_unit or time_unit(table.time)
+        since, assumed = _since(rows, table, unit, told)
         noticed += assumed
     lines = []
     listed = names.drop_nulls().unique(maintain_order=True).to_list()
@@ -140,7 +149,7 @@ def _lines(
                     "no-sampling-rate",
                     "the file has no column of times: give its rate in Hz, --set reader.fs=100",
                 )
-            lines.append(_Line(Channel(mapped, unit, settings.fs), 0, values.astype(np.float32)))
+            lines.append(_Line(Channel(mapped, unit, settings.fs), 0, kept(values)))
             continue
         own = since[where]
         grid = times.grid(own, None)
@@ -150,6 +159,25 @@ def _lines(
     if not lines:
         raise BadSignal("not-a-signal", "no channel of this table is a signal")
     return lines, tuple(dict.fromkeys(noticed))
+
+
+def _since(
+    rows: pl.DataFrame, table: Long, unit: str | None, told: ticks.Told
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Seconds of all rows. What they count is told from one channel: rows of several repeat them."""
+    assert table.time is not None
+    column = rows[table.time]
+    if unit is None and column.dtype.is_numeric():
+        name = rows[table.channel].mode().first()
+        one = rows.filter(pl.col(table.channel) == name)[table.time]
+        alone, assumed = moments.moments(one, None, told)
+        raw = one.cast(pl.Float64).to_numpy()
+        spans = np.ptp(raw[np.isfinite(raw)]), np.ptp(alone[np.isfinite(alone)])
+        scale = spans[1] / spans[0] if spans[0] else 1.0
+        values = column.cast(pl.Float64).fill_null(float("nan")).to_numpy()
+        first = values[np.isfinite(values)][:1]
+        return (values - first) * scale, assumed
+    return moments.moments(column, unit, told)
 
 
 def _first(names: Sequence[str]) -> str | None:

@@ -30,11 +30,7 @@ def headings(path: Path, settings: Settings) -> Iterator[Heading | Flaw]:
     if _lists(frame.schema):
         yield from _rows(frame, settings)
         return
-    table = _table(frame, settings)
-    if isinstance(table, long.Long):
-        yield from long.headings(table, settings)
-    else:
-        yield from tabular.headings(table, settings)
+    yield from tabular.headings_of(_table(frame, settings), settings)
 
 
 def read(path: Path, part: str, settings: Settings, span: Span | None = None) -> Recording:
@@ -46,14 +42,11 @@ def read(path: Path, part: str, settings: Settings, span: Span | None = None) ->
     if part:
         who = _subject(_table(_collected(rows.head(200)), settings))
         rows = rows.filter(pl.col(who).cast(pl.String).fill_null("None") == part)
-    table = _table(_collected(rows), settings)
-    if isinstance(table, long.Long):
-        return long.read(table, "", settings, span)
-    return tabular.read(table, "", settings, span)
+    return tabular.read_of(_table(_collected(rows), settings), "", settings, span)
 
 
 def _lazy(path: Path) -> pl.LazyFrame:
-    return pl.scan_parquet(path, hive_partitioning=False)
+    return pl.scan_parquet(path, hive_partitioning=False, glob=False)
 
 
 def _collected(rows: pl.LazyFrame) -> pl.DataFrame:
@@ -79,8 +72,9 @@ def _table(frame: pl.DataFrame, settings: Settings) -> tabular.Table | long.Long
     as_long = long.found(frame, settings, "Parquet")
     if as_long is not None:
         return as_long
-    numeric, rising = tabular.looks(frame.head(200))
-    return tabular.Table(frame, roles(frame.columns, numeric, rising, settings), "Parquet")
+    rate = tabular.constant_rate(frame, frame.columns)
+    meant = roles(frame.columns, tabular.looks(frame.head(1024)), settings, fs=rate)
+    return tabular.Table(frame, meant, "Parquet", rate if rate is not None else meant.rate)
 
 
 def _lists(schema: pl.Schema) -> bool:

@@ -19,94 +19,132 @@ from medcl_biosignals.readers.contract import (
     Settings,
     Span,
 )
+from medcl_biosignals.readers.preamble import stem_of
 from medcl_biosignals.readers.text import MISSING, Layout, layout
 
 _HEAD = 1 << 16  # bytes from which the layout is told
+_LINES_LEAST = 1024  # rows that a column's type is told from
 
 
 def headings(path: Path, settings: Settings) -> Iterator[Heading | Flaw]:
     """The recordings in a text table. Text has no header: it is read."""
-    table = _table(path, settings)
-    if isinstance(table, long.Long):
-        yield from long.headings(table, settings)
-    else:
-        yield from tabular.headings(table, settings)
+    yield from tabular.headings_of(_table(path, path.name, settings), settings)
 
 
 def read(path: Path, part: str, settings: Settings, span: Span | None = None) -> Recording:
     """The samples of one of them, on the grid that their times make."""
-    table = _table(path, settings)
-    if isinstance(table, long.Long):
-        return long.read(table, part, settings, span)
-    return tabular.read(table, part, settings, span)
+    return tabular.read_of(_table(path, path.name, settings), part, settings, span)
 
 
-def _table(path: Path, settings: Settings) -> tabular.Table | long.Long:
-    with path.open("rb") as handle:
-        found = layout(handle.read(_HEAD), settings)
-    head = _frame(path, found, None, rows=200)
+def table(data: bytes, name: str, settings: Settings) -> tabular.Table | long.Long:
+    """A table out of an archive: its bytes, and the name that they have there."""
+    return _table(data, name, settings)
+
+
+def _table(source: Path | bytes, name: str, settings: Settings) -> tabular.Table | long.Long:
+    if isinstance(source, bytes):
+        head = source[:_HEAD]
+    else:
+        with source.open("rb") as handle:
+            head = handle.read(_HEAD)
+    found = layout(head, settings, stem_of(name))
+    first = _frame(source, found, None, rows=_LINES_LEAST)
     # A named column without any cell is a channel that recorded nothing.
     named = found.names is not None
-    numbers = [_numeric(column, found.decimal_comma, empty=named) for column in head]
+    numbers = [_numeric(column, found, n, empty=named) for n, column in enumerate(first)]
     kinds: list[type[pl.DataType]] = [pl.Float64 if number else pl.String for number in numbers]
-    frame = _frame(path, found, kinds)
-    form = "TSV" if found.delimiter == "\t" and found.width > 1 else "CSV"
+    frame = _frame(source, found, kinds)
+    form = found.said.form or ("TSV" if found.delimiter == "\t" and found.width > 1 else "CSV")
     if found.names is not None and len(set(found.names)) == found.width:
         as_long = long.found(
             frame.rename(dict(zip(frame.columns, found.names, strict=True))), settings, form
         )
         if as_long is not None:
             return as_long
-    _, rising = tabular.looks(frame.head(200))
-    meant = roles(found.names, numbers, rising, settings)
-    return tabular.Table(frame, meant, form)
+    looks = tabular.looks(frame.head(_LINES_LEAST), numbers)
+    rate = found.said.fs
+    if rate is None and found.names is not None:
+        rate = tabular.constant_rate(frame, found.names)
+    meant = roles(found.names, looks, settings, fs=rate)
+    rate = rate if rate is not None else meant.rate
+    return tabular.Table(frame, meant, form, rate, found.said.session)
 
 
 def _frame(
-    path: Path, found: Layout, kinds: list[type[pl.DataType]] | None, rows: int | None = None
+    source: Path | bytes,
+    found: Layout,
+    kinds: list[type[pl.DataType]] | None,
+    rows: int | None = None,
 ) -> pl.DataFrame:
     """The table with columns 1, 2, …; all text where ``kinds`` is None."""
     names = [f"column_{n + 1}" for n in range(found.width)]
     types = kinds or [pl.String] * found.width
     quoted = found.decimal_comma and found.delimiter == ","  # "0,5","0,7": text until it is parted
-    source: Path | io.BytesIO = path
-    if found.encoding == "utf-16" or found.delimiter == " ":
-        text = path.read_text(encoding=found.encoding, errors="replace")
+    as_text = quoted or bool(found.thousands)
+    opened: Path | io.BytesIO = io.BytesIO(source) if isinstance(source, bytes) else source
+    if found.encoding.startswith("utf-16") or found.delimiter == " ":
+        data = source if isinstance(source, bytes) else source.read_bytes()
+        text = data.decode(found.encoding, "replace").replace("\r\n", "\n").replace("\r", "\n")
         if found.delimiter == " ":
-            text = "\n".join(re.sub(r" +", " ", line.strip()) for line in text.splitlines())
-        source = io.BytesIO(text.encode())
+            text = "\n".join(re.sub(r" +", " ", line.strip()) for line in text.split("\n"))
+        opened = io.BytesIO(text.encode())
+    elif _old_mac(source):
+        data = source if isinstance(source, bytes) else source.read_bytes()
+        opened = io.BytesIO(data.replace(b"\r", b"\n"))
     try:
         frame = pl.read_csv(
-            source,
+            opened,
+            glob=False,  # a file's name is no pattern, whatever it holds
             separator=found.delimiter,
             has_header=False,
             new_columns=names,
-            schema=dict(zip(names, [pl.String] * found.width if quoted else types, strict=True)),
+            schema=dict(zip(names, [pl.String] * found.width if as_text else types, strict=True)),
             skip_lines=found.skip,
             comment_prefix="#",
-            decimal_comma=found.decimal_comma and not quoted,
+            decimal_comma=found.decimal_comma and not as_text,
             null_values=[*MISSING, *(word.upper() for word in MISSING), "NaN"],
             ignore_errors=True,
             truncate_ragged_lines=True,
             encoding="utf8-lossy",
             n_rows=rows,
         )
-    except pl.exceptions.PolarsError as error:
+    except (pl.exceptions.PolarsError, OSError) as error:
         raise BadSignal(
             "not-a-signal", f"the text cannot be read as a table ({type(error).__name__})"
         ) from None
-    if quoted:
-        numbers = [name for name, kind in zip(names, types, strict=True) if kind == pl.Float64]
-        points = pl.col(numbers).str.strip_chars().str.replace(",", ".", literal=True)
-        frame = frame.with_columns(points.cast(pl.Float64, strict=False))
+    if as_text:
+        return frame.with_columns(
+            _number(name, found, n).cast(pl.Float64, strict=False)
+            for n, (name, kind) in enumerate(zip(names, types, strict=True))
+            if kind == pl.Float64
+        )
     return frame
 
 
-def _numeric(column: pl.Series, comma: bool, *, empty: bool) -> bool:
+def _old_mac(source: Path | bytes) -> bool:
+    """Whether lines end in a carriage return alone."""
+    if isinstance(source, bytes):
+        head = source[:4096]
+    else:
+        with source.open("rb") as handle:
+            head = handle.read(4096)
+    return b"\r" in head and b"\n" not in head
+
+
+def _number(name: str, found: Layout, at: int) -> pl.Expr:
+    """A column of texts as texts of plain numbers."""
+    cells = pl.col(name).str.strip_chars(" '\"")
+    mark = dict(found.thousands).get(at)
+    if mark is not None:
+        cells = cells.str.replace_all(mark, "", literal=True)
+    if found.decimal_comma or (mark is not None and mark != ","):
+        cells = cells.str.replace(",", ".", literal=True)
+    return cells
+
+
+def _numeric(column: pl.Series, found: Layout, at: int, *, empty: bool) -> bool:
     """Whether most of a column's cells are numbers; ``empty`` where it has none."""
     if column.null_count() == len(column):
         return empty
-    texts = column.drop_nulls().str.strip_chars(" '\"")
-    if comma:
-        texts = texts.str.replace(",", ".", literal=True)
+    texts = column.drop_nulls().alias("x").to_frame().select(_number("x", found, at))["x"]
     return int(texts.cast(pl.Float64, strict=False).is_not_null().sum()) > len(texts) / 2

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from medcl_biosignals.readers import times
-from medcl_biosignals.readers.columns import Roles
+from medcl_biosignals.naming import NUMERIC, meant
+from medcl_biosignals.readers import long, moments, ticks, times
+from medcl_biosignals.readers.columns import RATES, Look, Roles, parted
 from medcl_biosignals.readers.contract import (
     BadSignal,
     Channel,
@@ -19,26 +20,25 @@ from medcl_biosignals.readers.contract import (
     Settings,
     Span,
     bounds,
+    kept,
     person,
 )
-
-_FORMATS = (
-    "%Y-%m-%d %H:%M:%S", "%Y/%m/%d %H:%M:%S", "%d.%m.%Y %H:%M:%S", "%d/%m/%Y %H:%M:%S",
-    "%m/%d/%Y %H:%M:%S", "%d-%m-%Y %H:%M:%S", "%Y.%m.%d %H:%M:%S", "%Y%m%d %H:%M:%S",
-)  # fmt: skip
-# A moment, its fraction of a second, and a time zone, which is the same all along.
-_MOMENT = r"^\s*'?\[?(.*?\d)([.,]\d+)?\s*(?:Z|UTC|GMT|[+-]\d{2}:?\d{2})?\]?'?\s*$"
-_CLOCK = r"^(?:(\d+):)?(\d+):(\d+)$"
-_DAY = 86400.0
+from medcl_biosignals.readers.measures import known_unit
+from medcl_biosignals.vocabulary import Vocabulary, plain, vocabulary
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table and what its columns are. Columns of ``frame`` are at the positions of ``roles``."""
+    """A table and what its columns are. Columns of ``frame`` are at the positions of ``roles``.
+
+    ``fs``: the rate that its file gives beside it. ``session``: see `contract.Heading`.
+    """
 
     frame: pl.DataFrame
     roles: Roles
     format: str
+    fs: float | None = None
+    session: str | None = None
 
     def parts(self) -> Iterator[tuple[str, str | None, pl.DataFrame]]:
         """(part, person, rows) of each person in it."""
@@ -73,8 +73,9 @@ def read(table: Table, part: str, settings: Settings, span: Span | None) -> Reco
     for at, _, _ in table.roles.channels:
         values = rows[rows.columns[at]].cast(pl.Float64, strict=False)
         dense = values.fill_null(float("nan")).to_numpy()
-        placed = grid.place(dense) if grid else dense.astype(np.float32)
-        placed[~np.isfinite(placed)] = np.nan
+        placed = grid.place(dense) if grid else kept(dense)
+        if not np.isfinite(placed).all():
+            placed = np.where(np.isfinite(placed), placed, np.nan).astype(placed.dtype)
         samples.append(placed[first:last])
     return Recording(_channels(table.roles, fs, settings), samples)
 
@@ -98,6 +99,7 @@ def _heading(
         seconds=length / fs,
         subject=who,
         findings=findings,
+        session=table.session,
     )
 
 
@@ -115,87 +117,127 @@ def _grid(
     table: Table, rows: pl.DataFrame, settings: Settings
 ) -> tuple[float, times.Grid | None, tuple[str, ...]]:
     """Rate, the grid that the times make (None without times), and what was noticed."""
-    if table.roles.time is None:
-        if settings.fs is None:
+    said = table.fs if table.fs is not None else settings.fs
+    if not table.roles.times:
+        if said is None:
             raise BadSignal(
                 "no-sampling-rate",
                 "the file has no column of times: give its rate in Hz, --set reader.fs=100",
             )
-        return settings.fs, None, ()
-    since, assumed = moments(rows[rows.columns[table.roles.time]], table.roles.unit)
-    grid = times.grid(since, settings.fs)
-    return grid.fs, grid, (*assumed, *grid.findings)
+        differ = settings.fs is not None and abs(settings.fs / said - 1) > 0.02
+        return said, None, ("fs-mismatch",) if differ else ()
+    best: tuple[float, tuple[str, ...], times.Grid] | None = None
+    failed: BadSignal | None = None
+    told = _told(table, settings)
+    for column, unit in _clocks(table, rows):
+        try:
+            since, assumed = (
+                moments.texts(column[1], column[0])
+                if isinstance(column, tuple)
+                else moments.moments(column, unit, told)
+            )
+            grid = times.grid(since, said)
+        except BadSignal as error:
+            failed = failed or error
+            continue
+        cost = sum(_COST.get(finding, 1.0) for finding in (*assumed, *grid.findings))
+        cost += min(grid.tick * grid.fs, 1.0)  # of two clocks the finer one
+        if best is None or cost < best[0]:
+            best = cost, (*assumed, *grid.findings), grid
+        if cost == 0:
+            break
+    if best is None:
+        assert failed is not None
+        raise failed
+    _, findings, grid = best
+    return grid.fs, grid, findings
 
 
-def moments(column: pl.Series, unit: str | None) -> tuple[np.ndarray, tuple[str, ...]]:
-    """A column of times → seconds since its first, and what had to be assumed.
-
-    Args:
-        column: of any type that can hold times.
-        unit: of plain numbers; None: to be seen from them.
-
-    Raises:
-        BadSignal: if it cannot be read as times.
-    """
-    if column.dtype.is_temporal():
-        if column.dtype == pl.Duration:
-            return _since(column.dt.total_nanoseconds().cast(pl.Float64).to_numpy() * 1e-9), ()
-        if column.dtype == pl.Time:
-            return _unwrapped(column.cast(pl.Int64).cast(pl.Float64).to_numpy() * 1e-9), ()
-        ticks = column.cast(pl.Datetime("ns")).cast(pl.Int64)
-        return _since((ticks - (ticks.min() or 0)).cast(pl.Float64).to_numpy() * 1e-9), ()
-    if column.dtype != pl.String:
-        return times.seconds(column.cast(pl.Float64).fill_null(float("nan")).to_numpy(), unit)
-    return _texts(column), ()
+_COST = {"repeated-times": 2.0, "irregular-times": 4.0, "gaps": 0.5, "fs-mismatch": 4.0}
+"""Of what was noticed of a column of times: where there are several, the cheapest counts."""
 
 
-def _texts(column: pl.Series) -> np.ndarray:
-    parted = pl.DataFrame({"text": column}).select(
-        moment=pl.col("text").str.extract(_MOMENT, 1).str.replace("T", " ", literal=True),
-        fraction=pl.col("text").str.extract(_MOMENT, 2).str.replace(",", ".").cast(pl.Float64),
-    )
-    moment, fraction = parted["moment"], parted["fraction"].fill_null(0.0).to_numpy()
-    least = times.LEGIBLE * len(column)
-    if moment.str.contains(_CLOCK).sum() > least:
-        hours, minutes, rest = (
-            moment.str.extract(_CLOCK, group).cast(pl.Float64) for group in (1, 2, 3)
+def _clocks(
+    table: Table, rows: pl.DataFrame
+) -> Iterator[tuple[pl.Series | tuple[pl.Series, pl.Series], str | None]]:
+    """The columns that may hold the times; a date with the time of day in another one, joined."""
+    columns = [(rows[rows.columns[at]], unit) for at, unit in table.roles.times]
+    dates = [column for column, _ in columns if moments.is_date(column)]
+    for column, unit in columns:
+        if any(column is date for date in dates):
+            continue
+        if dates and column.dtype == pl.String and not moments.has_date(column):
+            yield (dates[0], column), None
+        yield column, unit
+    if len(dates) == len(columns):
+        yield from columns
+
+
+def _told(table: Table, settings: Settings) -> ticks.Told:
+    """What the names, units and values of the channels tell of their rate."""
+    known = vocabulary(settings.vocabulary)
+    kinds = []
+    for at, name, unit in table.roles.channels:
+        kind = meant(name, known, unit=known_unit(unit or settings.units or "")).kind
+        if kind == NUMERIC and _no_numeric(name, table.frame[table.frame.columns[at]], known):
+            kind = "other"
+        kinds.append(kind)
+    return ticks.Told(tuple(kinds), known.rates)
+
+
+def _no_numeric(name: str, column: pl.Series, known: Vocabulary) -> bool:
+    """Whether a column that is called a heart rate holds what cannot be one."""
+    if meant(name, known).name not in ("HR", "PR") or not column.dtype.is_numeric():
+        return False
+    middle = column.cast(pl.Float64).drop_nans().median()
+    return isinstance(middle, float) and not 20 <= middle <= 300
+
+
+def constant_rate(frame: pl.DataFrame, names: Sequence[str]) -> float | None:
+    """A rate that stands in every row, in a column of that name."""
+    for name, column in zip(names, frame, strict=True):
+        if plain(parted(name)[0]) in RATES and column.dtype.is_numeric() and len(column):
+            value = column[0]
+            if value is not None and 0 < float(value) < 1e6 and column.n_unique() == 1:
+                return float(value)
+    return None
+
+
+def looks(frame: pl.DataFrame, numeric: Sequence[bool] | None = None) -> list[Look]:
+    """What each column shows; ``numeric`` if that is known already."""
+    found = []
+    for n, column in enumerate(frame):
+        if not column.dtype.is_numeric():
+            number = bool(numeric[n]) if numeric is not None else False
+            found.append(Look(number, moments.is_moment(column) or moments.is_date(column)))
+            continue
+        steps = column.cast(pl.Float64).drop_nulls().diff().drop_nulls()
+        rising = bool(steps.ge(0).all()) and bool(steps.gt(0).any())
+        first = column.drop_nulls().first() if len(column.drop_nulls()) else None
+        since = (
+            rising
+            and isinstance(first, int | float)
+            and any(low <= first <= high for low, high, scale in ticks.SINCE if scale < 86400)
         )
-        clock = hours.fill_null(0) * 3600 + minutes * 60 + rest
-        return _unwrapped(clock.to_numpy() + fraction)
-    for form in _FORMATS:
-        read = moment.str.to_datetime(form, strict=False)
-        if len(read) - read.null_count() > least:
-            whole = read.dt.epoch("s")
-            return _since((whole - (whole.min() or 0)).cast(pl.Float64).to_numpy() + fraction)
-    raise BadSignal(
-        "bad-times",
-        "the times cannot be read as dates, clock times or numbers: name another column with "
-        "--set reader.time=NAME, or none with --set reader.time=none --set reader.fs=RATE",
-    )
+        ones = float(steps.eq(1).mean() or 0.0) if len(steps) > 2 else 0.0
+        wraps = bool(steps.filter(steps.ne(1)).lt(0).all())
+        counter = ones == 1.0 or (ones > 0.7 and wraps and steps.n_unique() == 2)
+        found.append(Look(True, False, rising, bool(since), counter))
+    return found
 
 
-def _since(seconds: np.ndarray) -> np.ndarray:
-    """Relative to the first that is known; those that are not stay NaN."""
-    known = seconds[np.isfinite(seconds)]
-    return np.asarray(seconds - (known[0] if len(known) else 0.0), dtype=np.float64)
+def headings_of(table: Table | long.Long, settings: Settings) -> Iterator[Heading | Flaw]:
+    """The recordings of a wide or a long table."""
+    if isinstance(table, long.Long):
+        yield from long.headings(table, settings)
+    else:
+        yield from headings(table, settings)
 
 
-def _unwrapped(clock: np.ndarray) -> np.ndarray:
-    """Times of day that pass midnight go on rising."""
-    known = np.flatnonzero(np.isfinite(clock))
-    days = np.concatenate([[0], np.cumsum(np.diff(clock[known]) < -_DAY / 2)])
-    out = np.array(clock, dtype=np.float64)
-    out[known] += days[: len(known)] * _DAY
-    return _since(out)
-
-
-def looks(frame: pl.DataFrame) -> tuple[Sequence[bool], Sequence[bool]]:
-    """For each column, whether it holds numbers, and whether those never fall."""
-    numeric = [column.dtype.is_numeric() for column in frame]
-    rising = [
-        number
-        and bool((step := column.drop_nulls().diff().drop_nulls()).ge(0).all())
-        and bool(step.gt(0).any())
-        for column, number in zip(frame, numeric, strict=True)
-    ]
-    return numeric, rising
+def read_of(
+    table: Table | long.Long, part: str, settings: Settings, span: Span | None
+) -> Recording:
+    """The samples of one of them."""
+    if isinstance(table, long.Long):
+        return long.read(table, part, settings, span)
+    return read(table, part, settings, span)

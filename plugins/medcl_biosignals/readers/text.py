@@ -6,16 +6,30 @@ import csv
 import re
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 
 from medcl_biosignals.readers.contract import BadSignal, Settings
-from medcl_biosignals.readers.measures import known_unit
+from medcl_biosignals.readers.measures import known_unit, plain_unit
+from medcl_biosignals.readers.preamble import Preamble, preamble
 
 DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "space": " ", "pipe": "|"}
 MISSING = ("", "na", "n/a", "nan", "null", "none", "-", "--", "?", "inf", "-inf")
 _ROWS = 200  # rows that are looked at
 _POINT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 _COMMA = re.compile(r"[+-]?(\d+,?\d*|,\d+)(e[+-]?\d+)?", re.IGNORECASE)
-_TIME = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([T ]\d.*)?|\d{1,2}:\d{2}(:\d{2}([.,]\d+)?)?.*")
+_GROUPED = re.compile(r"[+-]?[1-9]\d{0,2}(?:([,.' \u00a0\u202f])\d{3})(?:\1\d{3})*(?:[.,]\d+)?")
+_MARKS = ((",", "."), (".", ","), ("'", "."), (" ", ","), ("\u00a0", ","), ("\u202f", ","))
+_OF_DAY = (
+    r"\d{1,3}:\d{1,2}(?::\d{1,2}(?:[.,:]\d+)?)?(?:\.\d+)?\s*(?:[AaPp]\.?\s?[Mm]\.?)?"
+    r"\s*(?:Z|[A-Z]{3,4}|(?:UTC|GMT)?\s*[+-]\d{1,2}(?::?\d{2})?)?"
+)
+_DAY = (
+    r"(?:[^\W\d]{2,9},?\s+)?(?:\d{1,4}[-/. ](?:\d{1,2}|[^\W\d]{3,9}\.?)[-/. ]\d{1,4}|"
+    r"[^\W\d]{3,9}\.? \d{1,2},? \d{4})"
+)
+_TIME = re.compile(rf"\[?(?:{_DAY}(?:[T ,_]+{_OF_DAY})?|{_OF_DAY})\]?")
+_SEPARATOR = re.compile(r"\s*\"?sep=.{1,2}\"?\s*$", re.IGNORECASE)  # a hint for Excel
+_LINES = re.compile(r"\r\n|\n|\r")
 
 
 @dataclass(frozen=True)
@@ -29,6 +43,8 @@ class Layout:
         skip: lines before the data.
         names: of the columns, in units where those are in the name; None without a header.
         width: columns.
+        said: what stands above the table.
+        thousands: (column, what parts thousands in its numbers), where anything does.
     """
 
     encoding: str
@@ -37,23 +53,32 @@ class Layout:
     skip: int
     names: tuple[str, ...] | None
     width: int
+    said: Preamble = Preamble()
+    thousands: tuple[tuple[int, str], ...] = ()
 
 
-def layout(head: bytes, settings: Settings) -> Layout:
+def layout(head: bytes, settings: Settings, stem: str = "") -> Layout:
     """Tell the layout from the beginning of a file.
 
     Args:
         head: its first bytes; the last line may be cut off.
         settings: what the user says of it counts.
+        stem: the file's name without suffix.
 
     Raises:
         BadSignal: if it is no table of numbers.
     """
-    encoding, text = _decoded(head)
-    lines = text.splitlines()
+    encoding, text = decoded(head)
+    lines = _LINES.split(text)
     if len(lines) > 1 and len(head) > 1 << 15:
         lines = lines[:-1]
-    used = [(n, line) for n, line in enumerate(lines) if line.strip() and line[:1] not in "#%"]
+    said = preamble(lines, stem)
+    above = said.skip or 0
+    used = [
+        (n, line)
+        for n, line in enumerate(lines)
+        if n >= above and line.strip() and line[:1] not in "#%" and not _SEPARATOR.match(line)
+    ]
     if not used:
         raise BadSignal("empty-file", "the file holds no line of data")
     body = [line for _, line in used[len(used) // 2 :]][:_ROWS]  # a preamble is never half of it
@@ -70,19 +95,111 @@ def layout(head: bytes, settings: Settings) -> Layout:
     if not comma and _meant(used, body, delimiter, settings):
         comma, delimiter = True, ";"  # one column: never found
     width = Counter(len(cells(line, delimiter)) for line in body).most_common(1)[0][0]
+    some = [line for _, line in used[1 : 1 + _ROWS]] + body
+    thousands = _thousands(some, delimiter, comma)
+    known = partial(Layout, encoding, delimiter, comma, said=said, thousands=thousands)
+    if said.skip is not None:
+        return known(said.skip, _padded(said, width), width)
     rows = [(n, row) for n, line in used for row in [cells(line, delimiter)] if len(row) == width]
-    skip, first = rows[0]
-    if any(_is_number(cell, comma) for cell in first):
-        return Layout(encoding, delimiter, comma, skip, None, width)
-    names = tuple(first)
-    if len(rows) > 1 and _are_units(rows[1][1]):  # a line of units below, as PhysioNet writes it
-        skip, units = rows[1]
-        known = (known_unit(unit) not in ("", "other") for unit in units)
+    start = _first_data(rows, comma)
+    skip = rows[start][0]
+    if start == 0:
+        return known(skip, _of_comments(said, width), width)
+    above_it = [row for _, row in rows[:start]]
+    header = above_it[-1]
+    units: list[str] | None = None
+    if len(above_it) > 1 and _are_units(header):  # a line of units below, as PhysioNet writes it
+        units, header = header, above_it[-2]
+    if sum(_is_number(cell, comma) for cell in header) > len(header) / 2:
+        return known(skip, None, width)
+    names = tuple(header)
+    if units is not None:
+        fits = (known_unit(unit) not in ("", "other") for unit in units)
         names = tuple(
-            f"{name} [{unit}]" if fits else name
-            for name, unit, fits in zip(names, units, known, strict=True)
+            f"{name} [{plain_unit(unit)}]" if fit else name
+            for name, unit, fit in zip(names, units, fits, strict=True)
         )
-    return Layout(encoding, delimiter, comma, skip + 1, names, width)
+    return known(skip, names, width)
+
+
+def _padded(said: Preamble, width: int) -> tuple[str, ...] | None:
+    """The names that stand above a table, with their units, for all of its columns."""
+    if said.names is None or len(said.names) > width:
+        return None
+    units = said.units or ("",) * len(said.names)
+    named = [f"{n} [{u}]" if n and u else n for n, u in zip(said.names, units, strict=True)]
+    return (*named, *("",) * (width - len(named)))
+
+
+def _of_comments(said: Preamble, width: int) -> tuple[str, ...] | None:
+    """Names that comments give to a table without a header, if there are as many."""
+    return _padded(said, width) if said.names is not None and len(said.names) == width else None
+
+
+def _first_data(rows: list[tuple[int, list[str]]], comma: bool) -> int:
+    """The first row from which on there are about as many numbers and times as in the others."""
+    numbers = [sum(_is_value(cell, comma) for cell in row) for _, row in rows]
+    usual = sorted(numbers)[len(numbers) // 2]
+    least = max(1.0, 0.6 * usual)
+    for n in range(len(rows)):
+        if all(count >= least for count in numbers[n : n + 3]):
+            return n
+    return 0
+
+
+def _is_value(cell: str, comma: bool) -> bool:
+    return _is_number(cell, comma) or _is_grouped(cell) or is_clock(cell)
+
+
+def _is_grouped(cell: str) -> bool:
+    """Whether thousands are parted in a number beyond doubt: 1,234.5 or 1,234,567, not 1,234."""
+    if _GROUPED.fullmatch(cell) is None:
+        return False
+    marks = [c for c in cell if c in ",."]
+    return len(marks) != 1 or any(c in cell for c in "' \u00a0\u202f")
+
+
+def is_clock(cell: str) -> bool:
+    """Whether a cell looks like a date or a time of day."""
+    return _TIME.fullmatch(cell) is not None
+
+
+def _thousands(body: list[str], delimiter: str, comma: bool) -> tuple[tuple[int, str], ...]:
+    """(column, mark) where 1,234.5 or 1.234,5 is one number.
+
+    Without a decimal sign in the cell (1,234) it is taken for that only beside numbers of the same
+    column that are too short for it (998, 999, 1,000), or too long (1,234,567).
+    """
+    found = []
+    for at, column in enumerate(zip(*_rectangle(body, delimiter), strict=True)):
+        filled = [cell for cell in column if cell.lower() not in MISSING]
+        mark = next((m for m, d in _MARKS if _parts_thousands(filled, m, d, comma)), None)
+        if mark is not None:
+            found.append((at, mark))
+    return tuple(found)
+
+
+def _parts_thousands(column: list[str], mark: str, decimal: str, comma: bool) -> bool:
+    grouped = [cell for cell in column if _groups(mark, decimal).fullmatch(cell)]
+    if not grouped:
+        return False
+    others = [cell for cell in column if not _groups(mark, decimal).fullmatch(cell)]
+    if mark in ",." and (mark == ",") == comma and not any(decimal in cell for cell in column):
+        short = [cell for cell in others if cell.lstrip("+-").isdigit() and len(cell) < 5]
+        twice = any(cell.count(mark) > 1 for cell in grouped)
+        return len(short) == len(others) and (bool(short) or twice)
+    return all(_is_number(cell, decimal == ",") for cell in others)
+
+
+def _groups(mark: str, decimal: str | None = None) -> re.Pattern[str]:
+    tail = rf"(?:{re.escape(decimal)}\d+)?" if decimal else ""
+    return re.compile(rf"[+-]?[1-9]\d{{0,2}}(?:{re.escape(mark)}\d{{3}})+{tail}")
+
+
+def _rectangle(body: list[str], delimiter: str) -> list[list[str]]:
+    rows = [cells(line, delimiter) for line in body]
+    width = Counter(map(len, rows)).most_common(1)[0][0]
+    return [row for row in rows if len(row) == width]
 
 
 def _are_units(row: list[str]) -> bool:
@@ -101,9 +218,18 @@ def cells(line: str, delimiter: str) -> list[str]:
     return [part.strip().strip("\"'").strip() for part in parts]
 
 
-def _decoded(head: bytes) -> tuple[str, str]:
+def decoded(head: bytes) -> tuple[str, str]:
+    """(encoding, text) of the beginning of a file.
+
+    Raises:
+        BadSignal: if it is no text.
+    """
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         return "utf-16", head[: len(head) // 2 * 2].decode("utf-16", "replace")
+    if len(head) > 8 and not head[1:64:2].strip(
+        b"\0"
+    ):  # without the mark that it should begin with
+        return "utf-16-le", head[: len(head) // 2 * 2].decode("utf-16-le", "replace")
     if b"\0" in head:
         raise BadSignal("not-a-signal", "a binary file under the name of a text table")
     for encoding in ("utf-8-sig", "cp1252"):
@@ -120,7 +246,7 @@ def _score(body: list[str], delimiter: str, comma: bool) -> float:
     rows = [cells(line, delimiter) for line in body]
     width, same = Counter(map(len, rows)).most_common(1)[0]
     fitting = [cell for row in rows if len(row) == width for cell in row]
-    numbers = sum(_is_number(cell, comma) or _TIME.fullmatch(cell) is not None for cell in fitting)
+    numbers = sum(_is_value(cell, comma) for cell in fitting)
     empty = sum(cell.lower() in MISSING for cell in fitting)
     if numbers == 0 or len(fitting) == empty:
         return 0.0

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from medcl_biosignals.readers import times
-from medcl_biosignals.readers.columns import NO_SIGNALS, PERSONS, is_time, parted, unit_of_time
+from medcl_biosignals.naming import meant
+from medcl_biosignals.readers import ticks, times
+from medcl_biosignals.readers.columns import NO_SIGNALS, PERSONS, is_time, parted, time_unit
 from medcl_biosignals.readers.contract import (
     BadSignal,
     Channel,
@@ -21,6 +22,7 @@ from medcl_biosignals.readers.contract import (
     Settings,
     Span,
     bounds,
+    kept,
     person,
 )
 from medcl_biosignals.vocabulary import plain, vocabulary
@@ -102,7 +104,7 @@ def read(held: Variables, settings: Settings, span: Span | None) -> Recording:
         if line.index is not None:
             along = values if values.shape[0] <= values.shape[1] else values.T
             values = along[line.index]
-        row = grid.place(values) if grid else np.array(values, dtype=np.float32)
+        row = grid.place(values) if grid else kept(np.asarray(values))
         row[~np.isfinite(row)] = np.nan
         first, last = bounds(span, fs, len(row))
         samples.append(row[first:last])
@@ -200,8 +202,12 @@ def _rates(
     said = next((v for name, v in held.numbers.items() if plain(name) in _RATES), None)
     clock = _clock(held, lines, settings)
     if clock is not None:
-        unit = settings.time_unit or unit_of_time(clock.name)
-        since, assumed = times.seconds(np.squeeze(_load(clock)).astype(np.float64), unit)
+        unit = settings.time_unit or time_unit(clock.name)
+        known = vocabulary(settings.vocabulary)
+        kinds = tuple(meant(line.channel, known).kind for line in lines)
+        told = ticks.Told(kinds, known.rates)
+        values = np.squeeze(_load(clock)).astype(np.float64)
+        since, assumed = ticks.seconds(values, unit, told)
         grid = times.grid(since, settings.fs or said)
         return [grid.fs] * len(lines), grid, (*assumed, *grid.findings)
     findings = []

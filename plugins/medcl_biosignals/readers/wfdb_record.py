@@ -12,6 +12,7 @@ from medcl_biosignals.readers.contract import BadSignal, Flaw, Heading, Recordin
 from medcl_biosignals.readers.wfdb_header import Channel, Header, read_header, stored_frames
 
 HEADER = ".hea"
+_WIDE = frozenset(("24", "32", "524"))  # formats of more bits than a float32 has
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,7 @@ def _decoded(path: Path, header: Header, settings: Settings, span: Span | None) 
     import wfdb
 
     fs = header.fs if header.fs_given or settings.fs is None else settings.fs
+    lines = _lines(path, header)
     first, last = 0, None
     if span is not None:
         first, last = contract.bounds(span, fs, contents(path, header).frames)
@@ -134,18 +136,18 @@ def _decoded(path: Path, header: Header, settings: Settings, span: Span | None) 
                 str(path.with_suffix("")),
                 sampfrom=first,
                 sampto=last,
-                smooth_frames=all(line.per_frame == 1 for line in _lines(path, header)),
-                return_res=32,
+                smooth_frames=all(line.per_frame == 1 for line in lines),
+                return_res=64 if any(line.format in _WIDE for line in lines) else 32,
             )
     except Exception as error:  # wfdb raises many kinds, often without a message
         raise BadSignal(
             "bad-signal", f"the signal cannot be decoded ({type(error).__name__})"
         ) from error
     if record.p_signal is not None:
-        rows = list(np.ascontiguousarray(record.p_signal.T))
+        rows = [contract.kept(row) for row in np.ascontiguousarray(record.p_signal.T)]
         per_frame = [1] * len(rows)
     else:
-        rows = [np.asarray(row, dtype=np.float32) for row in record.e_p_signal]
+        rows = [contract.kept(np.asarray(row)) for row in record.e_p_signal]
         per_frame = list(record.samps_per_frame)
     units = record.units or [""] * len(rows)
     return Recording(
@@ -170,10 +172,14 @@ def _joined(path: Path, header: Header, settings: Settings) -> Recording:
     if any(len(part.channels) != len(channels) for part in parts.values()):
         raise BadSignal("bad-header", "the segments of the record differ in their channels")
     samples = []
+    parts_of = [
+        np.concatenate([part.samples[c][:1] for part in parts.values()])
+        for c in range(len(channels))
+    ]
     for c, channel in enumerate(channels):
         per_frame = round(channel.fs / header.fs)
         pieces = [
-            np.full(length * per_frame, np.nan, dtype=np.float32)
+            np.full(length * per_frame, np.nan, dtype=parts_of[c].dtype)
             if name == "~"
             else parts[name].samples[c][: length * per_frame]
             for name, length in header.segments

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from medcl.nn import resnet as network
 from medcl.nn.weights import load
-from medcl_pathology.encoders.parts import IMAGENET, Colours
+from medcl_pathology.encoders.parts import scaled
 
 
 class ResNet(nn.Module):
@@ -20,12 +20,12 @@ class ResNet(nn.Module):
         channels, stage_widths, strides: what SparK asks for (`medcl.nn.encoders.Staged`).
     """
 
-    def __init__(self, depth: int, base: int) -> None:
+    def __init__(self, depth: int, base: int, channels: int = 3) -> None:
         super().__init__()
-        built = network.build(2, depth, base, 3)
-        self.colours = Colours(*IMAGENET)
+        built = network.build(2, depth, base, channels)
+        self.colours = scaled(channels)
         self.net = built.net
-        self.channels = 3
+        self.channels = channels
         self.stage_widths, self.strides = built.stage_widths, built.strides
         self.width = self.stage_widths[-1]
 
@@ -43,7 +43,11 @@ class ResNet(nn.Module):
 
 
 def resnet(
-    *, depth: Literal[10, 18, 34, 50] = 50, base: int = 64, weights: Path | None = None
+    *,
+    depth: Literal[10, 18, 34, 50] = 50,
+    base: int = 64,
+    weights: Path | None = None,
+    channels: int = 3,
 ) -> nn.Module:
     """A ResNet for tiles.
 
@@ -52,11 +56,12 @@ def resnet(
         base: channels of the first stage; 64 is the published size.
         weights: a file with torchvision's names, below any prefix (torchvision, SwAV, MoCo,
             Barlow Twins of Kang 2023): ``.safetensors``, or a torch file of tensors alone.
+        channels: of a tile; other than 3 for images of channels (``dataset.kind=multiplex``).
 
     Returns:
-        a module (B, 3, H, W) in 0 … 1 → (B, 8·base), or four times that for depth 50.
+        a module (B, channels, H, W) in 0 … 1 → (B, 8·base), or four times that for depth 50.
     """
-    encoder = ResNet(depth, base)
+    encoder = ResNet(depth, base, channels)
     if weights is not None:
         load(encoder.net, weights)
     return encoder

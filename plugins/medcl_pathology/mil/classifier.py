@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from medcl.classifiers.contract import Declares
 from medcl.classifiers.losses import supervised
 from medcl.errors import UsageError
 from medcl.labels.outputs import Outputs
@@ -113,6 +114,8 @@ class Mil(nn.Module):
         UsageError: for an unknown aggregator or setting, or samples that are no bags.
     """
 
+    declares = Declares(encoder=False, takes="bags", head="head")
+
     def __init__(
         self,
         example: Mapping[str, Tensor],
@@ -139,9 +142,6 @@ class Mil(nn.Module):
     def predict(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See `medcl.classifiers.contract.Classifier.predict`."""
         return predicted(self.encoder(Bags.of(batch, labelled=False)), self.head)
-
-    def after_step(self, state: State) -> None:
-        """Nothing to do."""
 
 
 def total(loss: Tensor, pooled: Pooled) -> Tensor:

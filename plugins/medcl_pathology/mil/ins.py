@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from medcl.classifiers.contract import Declares
 from medcl.classifiers.losses import supervised
 from medcl.errors import UsageError
 from medcl.labels.outputs import Outputs
@@ -72,6 +73,8 @@ class Ins(nn.Module):
     """
 
     prototypes: Tensor  # (C, out)
+
+    declares = Declares(encoder=False, takes="bags", head="head")
 
     def __init__(
         self,

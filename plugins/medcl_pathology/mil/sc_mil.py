@@ -9,6 +9,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
+from medcl.classifiers.contract import Declares
 from medcl.classifiers.losses import supervised
 from medcl.labels.outputs import Outputs
 from medcl.methods.contract import State
@@ -46,6 +47,8 @@ class ScMil(nn.Module):
     Raises:
         UsageError: for other kinds of problem, and as in `Mil`.
     """
+
+    declares = Declares(encoder=False, takes="bags", head="head")
 
     def __init__(
         self,

@@ -1,0 +1,209 @@
+"""The arrays of prepared items, opened when they are asked for."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import uuid
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medcl.archive import container
+from medcl.archive.checked import AGAIN, Damaged
+from medcl.archive.container import Entry, OtherFormat
+from medcl.archive.entries import SUFFIX, Store
+from medcl.archive.index import Index
+from medcl.errors import MedclError
+
+TABLES = "tables"
+"""The store's folder of files that tell processes which entry is whose: made when needed."""
+
+_MAPPED_AT_ONCE = 256  # large entries; each is one memory map and one open file
+_HELD_AT_ONCE = 64 << 20  # bytes of small entries
+_OVERHEAD = 6 << 10  # bytes of Python objects around each of them
+_INLINE = 20_000  # items; of more, what another process needs is put into a file
+
+
+class StoredArrays:
+    """Item id → its arrays (`medcl.plugin.Arrays`). Picklable, also of millions of items.
+
+    Small entries are read and checked as a whole, and 64 MiB of them are kept; large ones are
+    memory-mapped, 256 at once, and each of their blocks is checked once in each process.
+    """
+
+    def __init__(
+        self,
+        store: Path,
+        ids: NDArray[np.bytes_],
+        keys: NDArray[np.uint8],
+        index: Path | None = None,
+    ) -> None:
+        """See `of`; ``ids`` (N,) are sorted, ``keys`` (N, 20) are those of their entries."""
+        self._store, self._ids, self._keys, self._path = Store(store), ids, keys, index
+        self._open: OrderedDict[int, Entry] = OrderedDict()
+        self._mapped: OrderedDict[int, Entry] = OrderedDict()
+        self._checked: dict[int, tuple[str, NDArray[np.bool_]]] = {}
+        self._held, self._lock, self._tabled = 0, Lock(), False
+
+    @classmethod
+    def of(
+        cls, store: Path, ids: Sequence[str], keys: Sequence[str], index: Path | None = None
+    ) -> StoredArrays:
+        """Those of the items ``ids``, whose entries are ``keys``.
+
+        ``index`` is where `files` looks them up; without it there are none to be had.
+        """
+        names = np.array([item.encode() for item in ids], dtype="S") if len(ids) else _NONE
+        order = np.argsort(names, kind="stable")
+        raw = np.frombuffer(bytes.fromhex("".join(keys)), dtype=np.uint8).reshape(len(keys), -1)
+        return cls(store, names[order], raw[order], index)
+
+    def __call__(self, item_id: str) -> Mapping[str, NDArray[Any]]:
+        """The arrays of an item.
+
+        Raises:
+            MedclError: if the item was not prepared, or its entry is damaged.
+        """
+        return self.at(self._position(item_id))
+
+    def at(self, position: int) -> Mapping[str, NDArray[Any]]:
+        """The same by the item's position, which `positions` tells."""
+        with self._lock:
+            for opened in (self._open, self._mapped):
+                entry = opened.get(position)
+                if entry is not None:
+                    opened.move_to_end(position)
+                    return entry
+        entry = self._read(position)
+        with self._lock:
+            self._keep(position, entry)
+        return entry
+
+    def positions(self, ids: Sequence[str]) -> NDArray[np.int64]:
+        """(N,) the positions of items, for `at`: less to keep and to pickle than their ids.
+
+        Raises:
+            MedclError: if one of them was not prepared.
+        """
+        wanted = np.array([item.encode() for item in ids], dtype="S") if len(ids) else _NONE
+        found = np.searchsorted(self._ids, wanted)
+        there = found < len(self._ids)
+        there[there] = self._ids[found[there]] == wanted[there]
+        if not there.all():
+            raise _unknown(ids[int(np.flatnonzero(~there)[0])])
+        return found.astype(np.int64)
+
+    def files(self, item_id: str) -> tuple[Path, ...]:
+        """The item's own files, absolute. Only here is the index's private table read.
+
+        Raises:
+            MedclError: if the index, or its private folder, is not there.
+        """
+        index = self._index
+        return tuple(index.archive / file for file in index.files(item_id))
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    @cached_property
+    def _index(self) -> Index:
+        if self._path is None:
+            raise MedclError("These arrays came without an index, so their files are unknown.")
+        return Index.open(self._path)
+
+    def _position(self, item_id: str) -> int:
+        name = item_id.encode()
+        found = int(np.searchsorted(self._ids, np.bytes_(name)))
+        if found == len(self._ids) or self._ids[found] != name:
+            raise _unknown(item_id)
+        return found
+
+    def _read(self, position: int) -> Entry:
+        key = self._keys[position].tobytes().hex()
+        try:
+            entry = self._store.arrays(key)
+        except FileNotFoundError:
+            where = f"is missing from {self._store.path}."
+            raise MedclError(self._about(position, where)) from None
+        except (Damaged, OtherFormat) as error:
+            raise type(error)(self._about(position, f"cannot be used: {error}")) from None
+        if (
+            entry.blocks is not None
+        ):  # blocks that were checked in this process are not checked again
+            digest, done = self._checked.setdefault(position, (entry.digest, entry.blocks.done))
+            if digest == entry.digest:
+                entry.blocks.trust(done)
+        return entry
+
+    def _about(self, position: int, what: str) -> str:
+        item = self._ids[position].decode()
+        again = "" if AGAIN in what else f" {AGAIN}"
+        return f"The prepared entry of item {item} {what}{again}"
+
+    def _keep(self, position: int, entry: Entry) -> None:
+        if entry.blocks is not None:
+            self._mapped[position] = entry
+            if len(self._mapped) > _MAPPED_AT_ONCE:
+                self._mapped.popitem(last=False)
+            return
+        if position in self._open:  # another thread was first
+            return
+        self._open[position] = entry
+        self._held += entry.held + _OVERHEAD
+        while self._held > _HELD_AT_ONCE:
+            _, gone = self._open.popitem(last=False)
+            self._held -= gone.held + _OVERHEAD
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if len(self._ids) > _INLINE:
+            with contextlib.suppress(OSError):  # a store that cannot be written: as a whole, then
+                return _from_table, (self._store.path, self._table(), self._path)
+        return StoredArrays, (self._store.path, self._ids, self._keys, self._path)
+
+    def _table(self) -> str:
+        """Put the ids and keys into a file of the store, named by its content. Returns its name."""
+        digest = hashlib.sha256(np.ascontiguousarray(self._ids).data)
+        digest.update(np.ascontiguousarray(self._keys).data)
+        name = digest.hexdigest()[:40]
+        path = self._store.path / TABLES / f"{name}{SUFFIX}"
+        if not (path.exists() if self._tabled else _is_whole(path)):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_name(f".{name}.{uuid.uuid4().hex[:8]}.tmp")
+            try:
+                container.write(temporary, {"ids": self._ids, "keys": self._keys}, {"key": name})
+                os.replace(temporary, path)
+            finally:
+                temporary.unlink(missing_ok=True)
+        self._tabled = True
+        return name
+
+
+_NONE = np.zeros(0, dtype="S1")
+
+
+def _from_table(store: Path, name: str, index: Path | None) -> StoredArrays:
+    """In another process: the ids and keys stay in the file, which processes share in memory."""
+    table = container.read(f"{store}/{TABLES}/{name}{SUFFIX}")
+    return StoredArrays(store, np.asarray(table["ids"]), np.asarray(table["keys"]), index)
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        blocks = container.read(str(path)).blocks
+        if blocks is not None:
+            blocks.check_all()
+    except (FileNotFoundError, Damaged, OtherFormat):
+        return False
+    return True
+
+
+def _unknown(item_id: str) -> MedclError:
+    return MedclError(f"The item '{item_id}' is not among the prepared ones.")

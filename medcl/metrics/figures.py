@@ -1,0 +1,65 @@
+"""Figures of predictions, by one rule in every verb: macro, per class, confusion, few patients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medcl.metrics import metrics
+from medcl.metrics.bootstrap import Interval, Resampled
+from medcl.metrics.metrics import Floats, Kind
+from medcl.metrics.table import Class
+
+FEW = 20
+"""Fewer test patients than this are said: see `medcl.metrics.bootstrap`."""
+ONE_CLASS = ("binary", "multiclass", "ordinal")
+
+
+def macro(resampled: Resampled) -> dict[str, Interval]:
+    """The figures over all classes."""
+    return {n: resampled.interval(n) for n in resampled.values if not n.startswith("class_")}
+
+
+def per_class(
+    kind: Kind, classes: Sequence[str], truth: NDArray, patients: NDArray, resampled: Resampled
+) -> list[Class]:
+    """Each class with its test samples and patients; empty where there are no classes.
+
+    Args:
+        kind: of problem.
+        classes: names.
+        truth: of the N test samples, see `medcl.labels.target.Target.y`.
+        patients: (N,).
+        resampled: measures of the predictions.
+    """
+    if kind not in (*ONE_CLASS, "multilabel"):
+        return []
+    out = []
+    for c, name in enumerate(classes):
+        mine = truth[:, c] == 1 if kind == "multilabel" else truth == c
+        per = {n.removeprefix("class_"): resampled.interval(n, c) for n in metrics.PER_CLASS}
+        out.append(Class(name, int(mine.sum()), len(np.unique(patients[mine])), per))
+    return out
+
+
+def confusion(
+    kind: Kind, classes: Sequence[str], truth: NDArray, scores: Floats
+) -> list[list[int]]:
+    """Counts, rows the truth and columns the prediction; empty unless each sample has one class."""
+    if kind not in ONE_CLASS:
+        return []
+    counted = metrics.confusion(truth, scores.argmax(1), metrics.once(len(truth)), len(classes))
+    return counted[..., 0].astype(int).tolist()
+
+
+def few_patients(patients: int) -> list[str]:
+    """The sentence for few test patients, if there are few."""
+    if patients >= FEW:
+        return []
+    who = "Only 1 test patient" if patients == 1 else f"Only {patients} test patients"
+    return [
+        f"{who}: intervals over so few are too narrow; take them as a lower bound of the "
+        "uncertainty."
+    ]

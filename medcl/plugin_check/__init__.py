@@ -1,0 +1,6 @@
+"""``medcl plugins check``: the whole contract of a plugin, run on a few items of its sample."""
+
+from medcl.plugin_check.check import check
+from medcl.plugin_check.finding import Checked, Finding
+
+__all__ = ["Checked", "Finding", "check"]

@@ -1,0 +1,195 @@
+"""The `Plugin` value itself: names, signatures, recipes, and how heavy it is to import."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any, get_args, get_type_hints
+
+from pydantic_core import PydanticSerializationError, to_jsonable_python
+
+from medcl import recipe as recipes
+from medcl.classifiers.contract import declared
+from medcl.errors import UsageError
+from medcl.plugin import GROUP, Plugin, Task
+from medcl.plugin_check.finding import Ledger, Note
+from medcl.registry import Lazy, checked, parameters, resolve
+
+POSITIONAL: Mapping[str, int] = {
+    "prepare": 3,
+    "dataset": 2,
+    "views": 0,
+    "encoders": 0,
+    "methods": 1,
+    "classifiers": 2,
+    "baselines": 1,
+    "pictures": 1,
+    "where": 1,
+    "stream": 2,
+    "look": 3,
+    "explain": 5,
+    "preview": 2,
+}
+"""How many arguments each part is given by position; see `medcl.contract`."""
+GIVEN: Mapping[str, tuple[str, ...]] = {
+    "where": ("prepare", "dataset"),
+    "stream": ("prepare", "dataset", "reader"),
+    "preview": ("encoder",),
+}
+"""Keyword arguments that the core gives, which are no settings."""
+HEAVY = ("torch", "lightning", "monai", "sklearn", "matplotlib", "transformers")
+
+
+def check_declaration(plugin: Plugin, ledger: Ledger) -> None:
+    """Check what can be said without any data."""
+    ledger.run("plugin", lambda: _value(plugin), "names and tasks are in order")
+    ledger.run("plugin", lambda: _light(plugin), "light to import")
+    for part, label, target in parts(plugin):
+        ledger.run(label, partial(_signature, part, target), "signature")
+    ledger.run("recipes", lambda: _recipes(plugin), "all load")
+
+
+def parts(plugin: Plugin) -> Iterator[tuple[str, str, Lazy]]:
+    """(kind of part, what to call it, where it lies) of all parts that are given as text."""
+    for part in POSITIONAL:
+        given: Lazy | Mapping[str, Lazy] | None = getattr(plugin, part)
+        if isinstance(given, str):
+            yield part, part, given
+        elif given is not None:
+            for name, target in given.items():
+                yield part, f"{part}.{name}", target
+
+
+def _value(plugin: Plugin) -> Iterator[str]:
+    if not plugin.name.replace("-", "_").isidentifier() or plugin.name != plugin.name.lower():
+        yield f"its name '{plugin.name}' is no lower-case word: recipes and folders are named by it"
+    if not plugin.summary.strip() or "\n" in plugin.summary:
+        yield "summary: say in one line what it reads"
+    if not plugin.encoders:
+        yield "encoders: there is none, so nothing can be pretrained"
+    for name, task in plugin.tasks.items():
+        if task.kind not in get_args(get_type_hints(Task)["kind"]):
+            yield f"tasks.{name}: '{task.kind}' is no kind of task"
+        elif task.kind == "regression" and task.classes:
+            yield f"tasks.{name}: a regression has no classes"
+        elif len(set(task.classes)) != len(task.classes) or len(task.classes) == 1:
+            yield f"tasks.{name}: name each of its two or more classes once"
+    if plugin.preparation < 1:
+        yield "preparation: count from 1"
+    if plugin.recipes is not None and not plugin.recipes.is_dir():
+        yield "recipes: the folder is not there; is it part of the installed package?"
+    if plugin.sample is not None and not plugin.sample.is_dir():
+        yield "sample: the folder is not there; is it part of the installed package?"
+    if (plugin.sample is None) != (plugin.demo is None):
+        yield "sample and demo go together: an archive, and the recipe to show on it"
+
+
+def _light(plugin: Plugin) -> Iterator[str]:
+    """In a process of its own: here everything is loaded already."""
+    code = (
+        "import sys\nfrom importlib.metadata import entry_points\n"
+        f"[e.load() for e in entry_points(group={GROUP!r}) if e.name == {plugin.name!r}]\n"
+        f"print(*[m for m in {HEAVY!r} if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=_environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    if done.returncode:
+        yield Note("whether it is light to import could not be tried in a process of its own")
+    elif loaded := done.stdout.split():
+        yield (
+            f"importing it imports {', '.join(loaded)}, which every index worker would wait for: "
+            'name such parts as "module:attribute"'
+        )
+
+
+def _environment() -> dict[str, str]:
+    """As here, with the same places to import from."""
+    import os
+
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+
+
+def _signature(part: str, target: Lazy) -> Iterator[str]:
+    try:
+        found = resolve(target)
+    except (ImportError, AttributeError) as error:
+        yield f'"{target}" cannot be imported ({error})'
+        return
+    if not callable(found):
+        yield f'"{target}" is a {type(found).__name__}, nothing that can be called'
+        return
+    wanted = POSITIONAL[part]
+    if part == "classifiers" and declared(found).encoder:
+        wanted += 1
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    every = inspect.signature(found).parameters.values()
+    leading = [p for p in every if p.kind in kinds]
+    required = [p for p in leading if p.default is p.empty]
+    optional = [p.name for p in leading[wanted:] if p.name not in GIVEN.get(part, ())]
+    if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in every):
+        yield "takes *args or **kwargs, so that a wrong setting would go unnoticed: name them"
+    if len(required) > wanted or len(leading) < wanted:
+        yield (
+            f"is given {wanted} arguments by position and takes {len(required)} "
+            f"({', '.join(p.name for p in required) or 'none'}); see medcl.contract"
+        )
+    elif optional:
+        yield f"'{optional[0]}' is no setting as it stands: put it behind a *"
+    known = parameters(found)
+    lacking = [name for name in GIVEN.get(part, ()) if name not in known and part != "preview"]
+    if lacking:
+        yield f"takes no keyword '{lacking[0]}', which it is given"
+    yield from _settings(part, found, set(known) - set(GIVEN.get(part, ())))
+
+
+def _settings(part: str, found: Any, names: set[str]) -> Iterator[str]:
+    """Settings: a type each, and a default that a saved recipe can hold and read again."""
+    if not names:
+        return
+    known = parameters(found)
+    try:
+        hints = get_type_hints(found.__init__ if inspect.isclass(found) else found)
+    except NameError as error:
+        yield f"the types of its settings cannot be read ({error}): import them at run time"
+        return
+    for name in sorted(names):
+        if name not in hints:
+            yield f"setting '{name}' has no type, by which a recipe's value could be checked"
+        default = known[name].default
+        if default is inspect.Parameter.empty:
+            continue
+        try:
+            written = to_jsonable_python(default)
+        except PydanticSerializationError:
+            yield f"setting '{name}': its default cannot be written into a recipe"
+            continue
+        others = {
+            n: None for n, p in known.items() if p.default is p.empty and n != name
+        }  # required ones, which are somebody else's matter here
+        try:
+            checked(found, {name: written}, part)
+        except UsageError as error:
+            if not any(f"{part}.{other}" in str(error) for other in others):
+                yield f"setting '{name}': its own default is refused ({error})"
+
+
+def _recipes(plugin: Plugin) -> Iterator[str]:
+    mine = [n for n in recipes.available() if n.startswith(f"{plugin.name}/")]
+    for name in mine:
+        try:
+            recipes.load(name)
+        except UsageError as error:
+            yield f"{name}: {error}"
+    if plugin.demo is not None and plugin.demo not in mine:
+        yield f"demo: there is no recipe '{plugin.demo}'"
+    if not mine:
+        yield Note("it brings none, so that users must write one first")

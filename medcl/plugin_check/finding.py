@@ -1,0 +1,109 @@
+"""What a check found, a line each, and how checks report it."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from medcl.errors import MedclError
+from medcl.plugin_check.privacy import Identifiers
+
+Level = Literal["ok", "note", "wrong"]
+CORE = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line: ``wrong`` breaks the contract; a ``note`` says what was not checked, and why."""
+
+    part: str
+    level: Level
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.part}: {self.text}"
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The outcome for one plugin.
+
+    Attributes:
+        items: how many of the archive's items were run.
+        recipe: whose settings were used; None for the defaults of the signatures.
+    """
+
+    plugin: str
+    items: int
+    recipe: str | None
+    findings: tuple[Finding, ...]
+
+    @property
+    def wrong(self) -> tuple[Finding, ...]:
+        """What breaks the contract."""
+        return tuple(f for f in self.findings if f.level == "wrong")
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "plugin": self.plugin,
+            "items": self.items,
+            "recipe": self.recipe,
+            "ok": not self.wrong,
+            "findings": [{"part": f.part, "level": f.level, "text": f.text} for f in self.findings],
+        }
+
+
+class Note(str):
+    """A remark among the faults that a check yields."""
+
+
+NOT_RUN = "not run"
+"""How a `Note` begins where the check could not be made."""
+Check = Callable[[], Iterable[str]]
+"""Yields a sentence for each fault, a `Note` for a remark; what it raises is a fault too."""
+
+
+@dataclass
+class Ledger:
+    """Collects the findings; ``names`` are taken out of every text."""
+
+    names: Identifiers = field(default_factory=Identifiers)
+    findings: list[Finding] = field(default_factory=list)
+
+    def run(self, part: str, check: Check, ok: str) -> bool:
+        """Run one check and note its faults; ``ok`` is what holds if there are none."""
+        before, done = len(self._wrong()), True
+        try:
+            for text in check():
+                self.add(part, "note" if isinstance(text, Note) else "wrong", text)
+                done &= not text.startswith(NOT_RUN)
+        except (Exception, SystemExit) as error:
+            self.add(part, "wrong", raised(error))
+        fine = len(self._wrong()) == before
+        if fine and done:
+            self.add(part, "ok", ok)
+        return fine
+
+    def add(self, part: str, level: Level, text: str) -> None:
+        """Note one finding, once."""
+        found = Finding(part, level, self.names.hidden(" ".join(str(text).split())))
+        if found not in self.findings:
+            self.findings.append(found)
+
+    def _wrong(self) -> list[Finding]:
+        return [f for f in self.findings if f.level == "wrong"]
+
+
+def raised(error: BaseException) -> str:
+    """What an exception says, and the plugin's line that it came from."""
+    if isinstance(error, MedclError):
+        return str(error)
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [f for f in frames if not Path(f.filename).resolve().is_relative_to(CORE)]
+    own = [f for f in theirs if "site-packages/torch" not in f.filename] or theirs
+    where = f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
+    return f"raises {type(error).__name__}: {error}{where}"

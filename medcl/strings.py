@@ -1,0 +1,240 @@
+"""Strings of millions of samples: distinct ones stored once, or made from numbers on demand.
+
+Each kind is an immutable ``Sequence[str]`` of length N: index, slice or iterate over it, compare it
+with a list, or turn it into one (``list``, ``tolist``) or into an array (``np.asarray``).
+
+- `Packed`: any strings, as UTF-8 bytes one after the other (the layout of an Arrow array).
+- `Encoded`: distinct names and a code for each (Arrow's dictionary encoding), as for patients.
+- `Formatted`: a pattern filled with a name and integers, as for ids: an item and a first sample.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medcl.errors import MedclError
+
+_CHUNK = 65_536  # strings made at once when one iterates over them
+_UTF8 = ("utf-8", "surrogatepass")  # file names may hold bytes that are no text
+
+
+class Strings(Sequence[str]):
+    """What all kinds share. See the module's docstring."""
+
+    @abstractmethod
+    def at(self, positions: NDArray[Any]) -> Strings:
+        """The strings at ``positions`` (M,), in that order."""
+
+    @abstractmethod
+    def one(self, position: int) -> str:
+        """The string at ``position``, which is in 0 … N − 1."""
+
+    @abstractmethod
+    def tolist(self) -> list[str]:
+        """All of them, in memory."""
+
+    @overload
+    def __getitem__(self, where: int) -> str: ...
+    @overload
+    def __getitem__(self, where: slice) -> Strings: ...
+    def __getitem__(self, where: int | slice) -> str | Strings:
+        if isinstance(where, slice):
+            return self.at(np.arange(len(self))[where])
+        position = range(len(self))[where]  # negative ones count from the end; IndexError beyond
+        return self.one(position)
+
+    def __iter__(self) -> Iterator[str]:
+        for start in range(0, len(self), _CHUNK):
+            yield from self.at(np.arange(start, min(start + _CHUNK, len(self)))).tolist()
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.array(self.tolist() or np.empty(0, np.str_), dtype=dtype)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence) or isinstance(other, str):
+            return NotImplemented
+        return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:  # never the strings: they may be keys of patients
+        return f"<{type(self).__name__}: {len(self):,} strings>"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Packed(Strings):
+    """Any strings: ``text`` holds their UTF-8 bytes, ``ends`` (N,) where each of them ends."""
+
+    text: NDArray[np.uint8]
+    ends: NDArray[Any]
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def one(self, position: int) -> str:
+        """The string at ``position``, which is in 0 … N − 1."""
+        start = int(self.ends[position - 1]) if position else 0
+        return self.text[start : int(self.ends[position])].tobytes().decode(*_UTF8)
+
+    def tolist(self) -> list[str]:
+        """All of them, in memory."""
+        text, ends = self.text.tobytes(), self.ends.tolist()
+        starts = [0, *ends[:-1]] if ends else []
+        return [text[a:b].decode(*_UTF8) for a, b in zip(starts, ends, strict=True)]
+
+    def at(self, positions: NDArray[Any]) -> Packed:
+        """The strings at ``positions`` (M,), in that order."""
+        where = np.asarray(positions, np.int64)
+        ends = self.ends[where].astype(np.int64)
+        starts = (
+            np.where(where > 0, self.ends[where - 1].astype(np.int64), 0) if len(where) else ends
+        )
+        sizes = ends - starts
+        total = np.cumsum(sizes)
+        offset = np.repeat(
+            starts - (total - sizes), sizes
+        )  # from a place in the new text to the old
+        return Packed(self.text[np.arange(len(offset)) + offset], smallest(total))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Encoded(Strings):
+    """Strings that repeat: ``names`` are distinct and sorted, ``codes`` (N,) point into them.
+
+    Some names may have no code: those of samples that `at` left out.
+    """
+
+    names: Packed
+    codes: NDArray[Any]
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def one(self, position: int) -> str:
+        """The string at ``position``, which is in 0 … N − 1."""
+        return self.names.one(int(self.codes[position]))
+
+    def tolist(self) -> list[str]:
+        """All of them, in memory; equal ones are one object."""
+        used, codes = np.unique(self.codes, return_inverse=True)
+        names = self.names.at(used).tolist()
+        return [names[code] for code in codes.tolist()]
+
+    def at(self, positions: NDArray[Any]) -> Encoded:
+        """The strings at ``positions`` (M,), in that order."""
+        return Encoded(self.names, self.codes[positions])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        used, codes = np.unique(self.codes, return_inverse=True)
+        return np.asarray(np.asarray(self.names.at(used))[codes], dtype=dtype)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Formatted(Strings):
+    """``pattern.format(name, *numbers)`` of each: ``Formatted("{}:{}", items, (start,))``.
+
+    Attributes:
+        pattern: a format string with a field for the name, then one for each column of numbers.
+        names: (N,).
+        numbers: integers, each (N,) or (N, K); they may be shared with what reads the samples.
+    """
+
+    pattern: str
+    names: Encoded
+    numbers: tuple[NDArray[Any], ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def one(self, position: int) -> str:
+        """The string at ``position``, which is in 0 … N − 1."""
+        numbers = [n for array in self.numbers for n in np.atleast_1d(array[position]).tolist()]
+        return self.pattern.format(self.names.one(position), *numbers)
+
+    def tolist(self) -> list[str]:
+        """All of them, in memory."""
+        columns = [
+            column.tolist()
+            for array in self.numbers
+            for column in (array.T if array.ndim > 1 else array[None])
+        ]
+        rows = zip(self.names.tolist(), *columns, strict=True)
+        return [self.pattern.format(*row) for row in rows]
+
+    def at(self, positions: NDArray[Any]) -> Formatted:
+        """The strings at ``positions`` (M,), in that order."""
+        numbers = tuple(array[positions] for array in self.numbers)
+        return Formatted(self.pattern, self.names.at(positions), numbers)
+
+
+def packed(values: Iterable[str]) -> Packed:
+    """Strings → `Packed`.
+
+    Raises:
+        MedclError: if one of them is no string.
+    """
+    if isinstance(values, Packed):
+        return values
+    data = [_text(value).encode(*_UTF8) for value in values]
+    ends = np.cumsum([len(one) for one in data], dtype=np.int64)
+    return Packed(np.frombuffer(b"".join(data), np.uint8), smallest(ends))
+
+
+def strings(values: Iterable[str]) -> Strings:
+    """Strings as they are, if of a kind of this module; else `Packed`."""
+    return values if isinstance(values, Strings) else packed(values)
+
+
+def encoded(values: Iterable[str], where: NDArray[Any] | None = None) -> Encoded:
+    """Strings → `Encoded`; with ``where`` (N,), the strings ``values[where]``.
+
+    Raises:
+        MedclError: if one of them is no string.
+    """
+    if isinstance(values, Encoded):
+        return values if where is None else values.at(where)
+    values = [_text(value) for value in values]
+    names = sorted(set(values))
+    code = {name: number for number, name in enumerate(names)}
+    kind = np.min_scalar_type(max(len(names) - 1, 0))
+    codes = np.fromiter((code[value] for value in values), kind, len(values))
+    return Encoded(packed(names), codes if where is None else codes[where])
+
+
+def codes(values: Sequence[str]) -> NDArray[np.int64]:
+    """Codes 0 … C−1 (N,) of the C distinct strings, by their order; none of them is unused."""
+    of = encoded(values)
+    used = np.zeros(len(of.names), bool)
+    used[of.codes] = True
+    dense: NDArray[np.int64] = (np.cumsum(used) - 1)[of.codes].astype(np.int64)
+    return dense
+
+
+def distinct(values: Sequence[str]) -> list[str]:
+    """The distinct strings, sorted: `codes` point into them."""
+    of = encoded(values)
+    return of.names.at(np.unique(of.codes)).tolist()
+
+
+def smallest(values: NDArray[Any]) -> NDArray[Any]:
+    """Integers (N, ...) in the smallest type that holds all of them."""
+    if not values.size:
+        return values.astype(np.int8)
+    least, most = int(values.min()), int(values.max())
+    kind = np.min_scalar_type(most if least >= 0 else min(least, -most - 1))
+    return values.astype(kind)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise MedclError(
+            f"A plugin's samples name something by a {type(value).__name__}, not by a string: "
+            "ids, items, patients and groups are strings (see docs/write-a-plugin.md)."
+        )
+    return str(value)  # numpy's own strings are kept as plain ones

@@ -1,0 +1,160 @@
+"""GeoJSON lies where QuPath shows the pixels: on cropped slides, and of bags in µm."""
+
+from __future__ import annotations
+
+import json
+
+import h5py
+import numpy as np
+import openslide
+import pytest
+from pathology_synthetic import SIDE, painted, tiff
+from scn_synthetic import scn
+
+from medcl.archive.index import Index, build
+from medcl.archive.store import prepare
+from medcl.errors import MedclError
+from medcl_pathology import heatmap
+from medcl_pathology.dataset import dataset
+from medcl_pathology.look import look
+from medcl_pathology.plugin import plugin
+from medcl_pathology.reader import open_slide
+
+OFFSET = (1000, 600)
+
+
+@pytest.fixture
+def opened(tmp_path, key_file):
+    def made(root, **reader):
+        build(root, tmp_path / "idx", plugin, key_file=key_file, reader=reader or None)
+        index = Index.open(tmp_path / "idx")
+        return index, prepare(index, plugin, {"size": 256})
+
+    return made
+
+
+@pytest.fixture
+def cropped(tmp_path):
+    """A slide of which a part was scanned, in an archive of its own."""
+    (tmp_path / "slides").mkdir()
+    return scn(
+        tmp_path / "slides" / "a.scn", painted(), mpp=0.5, offset=OFFSET, canvas=(6000, 5000)
+    )
+
+
+def in_qupath(path) -> np.ndarray:
+    """What QuPath shows: the slide, cropped to its bounds, by OpenSlide alone."""
+    slide = openslide.OpenSlide(path)
+    x, y, w, h = (
+        int(slide.properties[f"openslide.bounds-{n}"]) for n in ("x", "y", "width", "height")
+    )
+    return np.asarray(slide.read_region((x, y), 0, (w, h)).convert("RGB"))
+
+
+def rings(path) -> np.ndarray:
+    found = json.loads(path.read_text())["features"]
+    return np.concatenate([np.array(f["geometry"]["coordinates"][0]) for f in found])
+
+
+def test_the_outline_of_tissue_lies_on_the_tissue(cropped, opened, tmp_path):
+    _index, prepared = opened(cropped.parent)
+    (item,) = prepared.items["id"]
+    assert open_slide(cropped).about.bounds == (*OFFSET, SIDE, SIDE)
+    made = look([cropped], prepared.arrays(item), tmp_path / "look")
+    points = rings(made[0])
+    shown = in_qupath(cropped)
+    rows, columns = np.nonzero(shown.min(axis=2) < 200)
+    for axis, place in ((0, columns), (1, rows)):
+        assert points[:, axis].min() == pytest.approx(place.min(), abs=48)  # mask pixels of 8 µm
+        assert points[:, axis].max() == pytest.approx(place.max() + 1, abs=48)
+
+
+def test_tiles_of_a_heat_map_lie_on_their_pixels(cropped, opened, tmp_path):
+    _index, prepared = opened(cropped.parent)
+    (item,) = prepared.items["id"]
+    samples = dataset(prepared.items, prepared.arrays)
+    corners = np.asarray(prepared.arrays(item)["coords"]).astype(float)
+    scores = np.linspace(0, 1, len(corners))
+    made = heatmap.explain([cropped], corners, 256.0, scores, tmp_path / "out")
+    best = json.loads(made[1].read_text())["features"][0]
+    x, y = (int(v) for v in best["geometry"]["coordinates"][0][0])
+    theirs = in_qupath(cropped)[y : y + 256, x : x + 256]
+    tile = samples.read(np.array([len(corners) - 1]))["x"][0].transpose(1, 2, 0) * 255
+    assert np.abs(tile - theirs).mean() < 2  # other bounds would show other noise
+
+
+def stamp(path, coords_um, *, said=True, width=8):
+    """A bag as STAMP writes it, in µm (synthetic features)."""
+    with h5py.File(path, "w") as file:
+        file["coords"] = coords_um
+        file["feats"] = np.random.default_rng(0).normal(size=(len(coords_um), width)).astype("f2")
+        if said:
+            file.attrs.update({"unit": "um", "tile_size_um": 256.0, "stamp_version": "2.2.0"})
+
+
+UM = np.array([[0.0, 0.0], [256.0, 0.0], [256.0, 512.0]])
+
+
+@pytest.mark.parametrize("mpp", [0.25, 0.5])
+def test_bags_in_micrometres_come_in_pixels_where_the_scale_is_known(mpp, opened, tmp_path):
+    (tmp_path / "bags").mkdir()
+    stamp(tmp_path / "bags" / "a.h5", UM)
+    _index, prepared = opened(tmp_path / "bags", mpp=mpp)
+    samples = dataset(prepared.items, prepared.arrays, kind="bag")
+    assert np.allclose(samples.read(np.array([0]))["coords"], UM / mpp)
+    (facts,) = samples.facts.values()
+    assert (facts["tile"], facts["unit"]) == (256 / mpp, "px")
+    made = heatmap.explain(
+        [tmp_path / "bags" / "a.h5"],
+        UM / mpp,
+        facts["tile"],
+        np.array([0, 0.5, 1.0]),
+        tmp_path / "out",
+        unit=facts["unit"],
+    )
+    best = json.loads(made[1].read_text())["features"][0]["geometry"]["coordinates"][0]
+    assert best[0] == [256 / mpp, 512 / mpp]
+    assert best[2] == [512 / mpp, 768 / mpp]
+
+
+def test_the_slide_beside_a_bag_says_its_scale_and_is_drawn(opened, tmp_path):
+    root = tmp_path / "both"
+    (root / "feats").mkdir(parents=True)
+    slide = tiff(root / "a.tif", painted(), mpp=0.5, tile=256)
+    stamp(root / "feats" / "a.h5", UM)
+    index, prepared = opened(root)
+    (bag,) = prepared.items.filter(prepared.items["kind"] == "bag").to_dicts()
+    files = [root / file for file in index.files(bag["id"])]
+    assert files == [root / "feats" / "a.h5", slide]
+    assert len(set(prepared.items["patient"])) == 1  # the slide's and its bag's
+    samples = dataset(prepared.items, prepared.arrays, kind="bag")
+    coords = samples.read(np.array([0]))["coords"].astype(float)
+    made = heatmap.explain(files, coords, 512.0, np.array([0, 0.5, 1.0]), tmp_path / "out")
+    assert [path.name for path in made][2:] == ["heatmap.tif", "top.png"]
+
+
+def test_without_a_scale_nothing_is_put_into_pixels(opened, tmp_path):
+    (tmp_path / "bags").mkdir()
+    stamp(tmp_path / "bags" / "a.h5", UM)
+    _index, prepared = opened(tmp_path / "bags")
+    samples = dataset(prepared.items, prepared.arrays, kind="bag")
+    (facts,) = samples.facts.values()
+    assert facts["unit"] == "um"
+    with pytest.raises(MedclError, match=r"coordinates are in µm.*reader.mpp"):
+        heatmap.explain(
+            [tmp_path / "bags" / "a.h5"],
+            UM,
+            256.0,
+            np.array([0, 0.5, 1.0]),
+            tmp_path / "out",
+            unit="um",
+        )
+    assert not (tmp_path / "out" / "heatmap.geojson").exists()
+
+
+def test_the_first_coordinates_of_stamp_counted_pixels_of_its_own(opened, tmp_path):
+    (tmp_path / "bags").mkdir()
+    stamp(tmp_path / "bags" / "a.h5", UM / 256 * 224, said=False)
+    _index, prepared = opened(tmp_path / "bags", mpp=0.5)
+    samples = dataset(prepared.items, prepared.arrays, kind="bag")
+    assert np.allclose(samples.read(np.array([0]))["coords"], UM / 0.5, atol=1e-3)

@@ -1,0 +1,312 @@
+"""TIFF as software writes it: alpha, planes, channels, what is not read; one rule for each kind."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pathology_synthetic import SIDE, painted
+from PIL import Image
+
+from medcl.archive.index import Index, build
+from medcl.archive.store import prepare
+from medcl.errors import UsageError
+from medcl_pathology.dataset import dataset
+from medcl_pathology.encoders.resnet import resnet
+from medcl_pathology.multiplex import read_tile
+from medcl_pathology.plugin import plugin
+from medcl_pathology.prepare import _picture
+from medcl_pathology.reader import BadSlide, open_slide
+from medcl_pathology.tiles import Grid
+from medcl_pathology.views import views
+
+OME = {"PhysicalSizeX": 0.5, "PhysicalSizeXUnit": "µm", "PhysicalSizeY": 0.5,
+       "PhysicalSizeYUnit": "µm"}  # fmt: skip
+
+
+@pytest.fixture
+def index(tmp_path, key_file):
+    def made(root, **options):
+        build(root, tmp_path / "idx", plugin, key_file=key_file, **options)
+        return Index.open(tmp_path / "idx")
+
+    return made
+
+
+def whole(path):
+    slide = open_slide(path)
+    width, height = slide.about.levels[0]
+    return slide.region(0, 0, 0, width, height)
+
+
+# -- alpha -------------------------------------------------------------------------------------
+
+
+def on_white(rgba: np.ndarray) -> np.ndarray:
+    share = rgba[..., 3:].astype(float) / 255
+    return rgba[..., :3] * share + 255 * (1 - share)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.integers(0, 2**31),
+    st.sampled_from([(0, 255), (0, 64, 128, 255)]),
+    st.sampled_from([{"tile": (64, 64)}, {"rowsperstrip": 16}, {"tile": (64, 64), "planar": True},
+                     {"rowsperstrip": 16, "planar": True}]),
+)  # fmt: skip
+def test_what_is_transparent_is_white_however_it_is_stored(tmp_path_factory, seed, shares, how):
+    random = np.random.default_rng(seed)
+    rgba = random.integers(0, 256, (150, 170, 4), dtype=np.uint8)
+    rgba[..., 3] = random.choice(shares, rgba.shape[:2])
+    how = dict(how)
+    planar = how.pop("planar", False)
+    path = tmp_path_factory.mktemp("alpha") / "a.tif"
+    tifffile.imwrite(
+        path,
+        np.moveaxis(rgba, -1, 0) if planar else rgba,
+        photometric="rgb",
+        planarconfig="separate" if planar else "contig",
+        extrasamples=["unassalpha"],
+        compression="deflate",
+        metadata=None,
+        **how,
+    )
+    # a colour of a small share is kept in few steps where OpenSlide multiplies it first
+    assert np.abs(whole(path).astype(float) - on_white(rgba)).max() <= 2
+
+
+def test_the_same_pixels_tiled_and_in_strips(shared_data):
+    root = shared_data.parent / "cases" / "slides"
+    if not root.is_dir():
+        pytest.skip("no ../shared/cases/slides")
+    tiled, strips = (whole(root / f"alpha_{name}.tif") for name in ("tiled", "strips"))
+    assert np.array_equal(tiled, strips)
+    assert (strips == 255).all(axis=2).any()
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "PA", "P"])
+def test_a_plain_picture_is_on_white_too(mode, tmp_path):
+    rgba = np.zeros((32, 32, 4), np.uint8)
+    rgba[:16, :, 3] = 255
+    image = Image.fromarray(rgba)
+    if mode == "P":
+        image = image.convert("RGB").quantize(2)
+        image.info["transparency"] = 0
+        image.save(tmp_path / "a.png", transparency=0)
+        assert (_picture(tmp_path / "a.png", None, 0.5) == 255).all()
+        return
+    image.convert(mode if mode != "PA" else "LA").save(tmp_path / "a.png")
+    found = _picture(tmp_path / "a.png", None, 0.5)
+    assert (found[:16] == 0).all()
+    assert (found[16:] == 255).all()
+
+
+# -- planes and channels -----------------------------------------------------------------------
+
+
+def planes(path, image, layout, *, levels=1, names=None, tile=True, **extra):
+    """An OME-TIFF of colours or channels (C, H, W): pages, planes of a page, or interleaved."""
+    axes = {"pages": "CYX", "planar": "SYX", "interleaved": "YXS"}[layout]
+    meta = {"axes": axes, **OME} | ({"Channel": {"Name": names}} if names else {})
+    options = {
+        "photometric": "minisblack" if layout == "pages" else "rgb",
+        "compression": "deflate",
+        **({"planarconfig": "separate"} if layout == "planar" else {}),
+        **({"tile": (128, 128)} if tile else {"rowsperstrip": 50}),
+        **extra,
+    }
+    shaped = np.moveaxis(image, 0, -1) if layout == "interleaved" else image
+    with tifffile.TiffWriter(path, ome=True) as writer:
+        writer.write(shaped, subifds=levels - 1, metadata=meta, **options)
+        for n in range(1, levels):
+            step = 2**n
+            small = shaped[::step, ::step] if layout == "interleaved" else shaped[:, ::step, ::step]
+            writer.write(small, subfiletype=1, metadata=None, **options)
+    return path
+
+
+@pytest.mark.parametrize("layout", ["pages", "planar", "interleaved"])
+@pytest.mark.parametrize("tile", [True, False])
+@pytest.mark.parametrize("levels", [1, 2])
+def test_three_planes_are_colours_in_every_layout(layout, tile, levels, tmp_path):
+    image = painted(700)
+    names = ["Red", "Green", "Blue"] if layout == "pages" else None
+    path = planes(tmp_path / "a.ome.tif", np.moveaxis(image, -1, 0), layout, levels=levels,
+                  names=names, tile=tile)  # fmt: skip
+    slide = open_slide(path)
+    assert (slide.about.channels, slide.about.mpp, len(slide.about.levels)) == (
+        (), (0.5, 0.5), levels
+    )  # fmt: skip
+    assert np.array_equal(whole(path), image)
+    assert np.array_equal(slide.region(0, 120, 90, 33, 41), image[90:131, 120:153])
+    if levels == 2:
+        assert np.array_equal(slide.region(1, 0, 0, 350, 350), image[::2, ::2])
+
+
+NAMES = ["DAPI", "CD8", "PanCK", "FOXP3", "Ki-67"]
+
+
+def shining(count: int, dtype, side: int = SIDE) -> np.ndarray:
+    """Cells that shine in the middle of a dark field, (count, side, side) (synthetic)."""
+    random = np.random.default_rng(count)
+    most = np.iinfo(dtype).max
+    out = random.integers(0, most // 100, (count, side, side))
+    part = slice(side // 4, 3 * side // 4)
+    for n in range(count):
+        out[n, part, part] += (random.random((side // 2, side // 2)) < 0.3) * (most // (3 + n))
+    return out.astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_channels_are_a_kind_of_their_own(count, dtype, tmp_path, index):
+    (tmp_path / "slides").mkdir()
+    image = shining(count, dtype)
+    planes(tmp_path / "slides" / "a.ome.tif", image, "pages", levels=2, names=NAMES[:count])
+    made = index(tmp_path / "slides")
+    assert made.rejects.is_empty()
+    (row,) = made.items.to_dicts()
+    assert (row["kind"], row["channels"]) == ("multiplex", "|".join(NAMES[:count]))
+    prepared = prepare(made, plugin, {"size": 128, "mpp": 0.5})
+    held = prepared.arrays(row["id"])
+    assert np.asarray(held["mask"]).mean() == pytest.approx(0.25, abs=0.04)
+    wanted = tuple(reversed(NAMES[:count]))
+    samples = dataset(prepared.items, prepared.arrays, kind="multiplex", channels=wanted)
+    batch = samples.read(np.arange(3))
+    assert (batch["x"].shape, batch["x"].dtype) == ((3, count, 128, 128), np.float32)
+    x, y = batch["coords"][1]
+    exact = image[::-1, y : y + 128, x : x + 128] / np.iinfo(dtype).max
+    assert batch["x"][1] == pytest.approx(exact, abs=1e-6)
+    with pytest.raises(UsageError, match="images of channels and no RGB"):
+        dataset(prepared.items, prepared.arrays)
+    with pytest.raises(UsageError, match="not every image has 'CD99'"):
+        dataset(prepared.items, prepared.arrays, kind="multiplex", channels=("CD99",))
+
+
+def test_a_tile_of_another_scale_is_averaged(tmp_path):
+    image = shining(2, np.uint16, 512)
+    path = planes(tmp_path / "a.ome.tif", image, "pages", names=["DAPI", "CD8"])
+    found = read_tile(open_slide(path), 64, 128, Grid.at(2.0, 64, (0.5, 0.5)))
+    part = image[:, 128:384, 64:320] / 65535
+    assert found == pytest.approx(part.reshape(2, 64, 4, 64, 4).mean((2, 4)), abs=1e-5)
+
+
+def test_a_qptiff_names_its_channels(tmp_path):
+    """PerkinElmer's and Akoya's: a page a channel, its name in each page's XML (synthetic)."""
+    path = tmp_path / "a.qptiff"
+    image = shining(4, np.uint8, 512)
+    with tifffile.TiffWriter(path, bigtiff=False) as writer:
+        for page, name in zip(image, NAMES, strict=False):
+            xml = (
+                '<?xml version="1.0" encoding="utf-8"?><PerkinElmer-QPI-ImageDescription>'
+                f"<ImageType>FullResolution</ImageType><Name>{name}</Name>"
+                "</PerkinElmer-QPI-ImageDescription>"
+            )
+            writer.write(page, tile=(256, 256), description=xml, metadata=None,
+                         software="PerkinElmer-QPI", photometric="minisblack",
+                         resolution=(20000, 20000), resolutionunit=3)  # fmt: skip
+    slide = open_slide(path)
+    assert slide.about.channels == tuple(NAMES[:4])
+    assert slide.about.mpp == (0.5, 0.5)
+    assert np.array_equal(slide.channels(0, 5, 7, 100, 90), image[:, 7:97, 5:105])
+
+
+def test_views_and_encoders_without_stain():
+    import torch
+
+    x = torch.rand(2, 5, 64, 64)
+    random = torch.Generator().manual_seed(0)
+    with pytest.raises(UsageError, match=r"5 channels have no stain.*views.hed"):
+        views(size=32)(x, random)
+    assert views(size=32, hed=0.0, compress=0.0)(x, random).shape == (2, 5, 32, 32)
+    assert resnet(depth=10, base=8, channels=5)(x).shape == (2, 64)
+    with pytest.raises(UsageError, match="encoder.channels"):
+        resnet(depth=10, base=8)(x)
+
+
+# -- what is not read --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("image", "options", "words"),
+    [
+        (np.zeros((300, 300, 3), np.uint16), {"photometric": "rgb"}, "uint16"),
+        (np.zeros((300, 300, 4), np.uint8), {"photometric": "separated"}, "CMYK"),
+        (np.zeros((300, 300, 3), np.uint8), {"photometric": "cielab"}, "Lab"),
+        (np.zeros((3, 300, 300), np.float64), {"photometric": "minisblack"}, "float64"),
+    ],
+)
+@pytest.mark.parametrize("tile", [None, (128, 128)])
+def test_what_is_not_read_is_not_called_damaged(image, options, words, tile, tmp_path, index):
+    (tmp_path / "slides").mkdir()
+    tifffile.imwrite(tmp_path / "slides" / "a.tif", image, tile=tile, **options)
+    made = index(tmp_path / "slides")
+    if tile and words != "float64":  # libtiff, in OpenSlide, turns these into 8-bit RGB
+        assert made.rejects.is_empty()
+        assert whole(tmp_path / "slides" / "a.tif").shape == (300, 300, 3)
+        return
+    (reject,) = made.rejects.to_dicts()
+    assert reject["code"] == "unsupported"
+    assert "Copy it again" not in reject["reason"]
+    assert words in reject["reason"]
+
+
+def aperio(path, image, compression):
+    said = f"Aperio Image Library v11\r\n{SIDE}x{SIDE} (256x256) |AppMag = 20|MPP = 0.5"
+    tifffile.imwrite(path, image, tile=(256, 256), photometric="rgb", compression=compression,
+                     description=said, metadata=None)  # fmt: skip
+    return path
+
+
+@pytest.mark.parametrize("compression", ["zstd", "lzma", "webp", "jpegxl"])
+def test_a_slide_of_an_odd_compression_is_read_or_unsupported(compression, tmp_path):
+    image = painted()
+    path = aperio(tmp_path / "a.svs", image, compression)
+    try:
+        slide = open_slide(path)
+    except BadSlide as error:
+        pytest.fail(f"{error.code}: {error}")
+    assert (slide.about.mpp, slide.about.objective) == ((0.5, 0.5), 20.0)
+    found = slide.region(0, 700, 800, 64, 48).astype(float)
+    assert np.abs(found - image[800:848, 700:764]).mean() < (0.1 if compression != "webp" else 12)
+
+
+def test_dicom_of_a_syntax_that_openslide_lacks(shared_data, tmp_path, index):
+    file = shared_data.parent / "cases" / "slides" / "sm_image_jpegls.dcm"
+    if not file.is_file():
+        pytest.skip("no ../shared/cases/slides")
+    (tmp_path / "slides").mkdir()
+    (tmp_path / "slides" / "a.dcm").write_bytes(file.read_bytes())
+    (reject,) = index(tmp_path / "slides").rejects.to_dicts()
+    assert reject["code"] == "unsupported"
+    assert "Unsupported transfer syntax 1.2.840.10008.1.2.4.80" in reject["reason"]
+
+
+def test_ome_zarr_is_said_once(tmp_path, index):
+    store = tmp_path / "slides" / "a.ome.zarr" / "0" / "0" / "0"
+    store.mkdir(parents=True)
+    (store / "0").write_bytes(b"x")
+    (tmp_path / "slides" / "a.ome.zarr" / "zarr.json").write_text("{}")
+    made = index(tmp_path / "slides")
+    assert [row["code"] for row in made.rejects.to_dicts()] == ["unsupported"]
+
+
+# -- scale -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("mpp", "objective", "said"),
+    [
+        (0.5, 20, None), (0.25, 40, None), (0.23, 40, None), (0.46, 20, None), (1.0, 10, None),
+        (0.25, 20, "mpp-against-magnification"), (0.5, 40, "mpp-against-magnification"),
+        (0.5, None, None), (0.25, None, None), (0.35, None, None),
+        (0.5 * 2.54, None, "unusual-mpp"), (0.25 * 2.54, None, "unusual-mpp"),
+        (0.25 / 2.54, None, "unusual-mpp"), (2.0, None, "unusual-mpp"),
+    ],
+)  # fmt: skip
+def test_scale_is_compared_with_the_magnification(mpp, objective, said):
+    from medcl_pathology.scan import doubtful
+
+    assert doubtful(mpp, objective) == said
