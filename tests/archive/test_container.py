@@ -38,7 +38,7 @@ names = st.text("abcXYZ019_.-", min_size=1, max_size=8)
 @quick
 @given(st.dictionaries(names, arrays, max_size=5), st.sampled_from([0, 1 << 20]))
 def test_what_goes_in_comes_out(tmp_path: Path, given: dict[str, Any], small: int) -> None:
-    """Whether it is read as a whole or memory-mapped; and safetensors reads what it has types for."""
+    """Read as a whole or memory-mapped; and safetensors reads what it has types for."""
     file = tmp_path / "x.safetensors"
     assert write(file, given, {"plugin": "p", "spec": {"a": [1, "ü"]}}) == file.stat().st_size
     with pytest.MonkeyPatch.context() as patch:
