@@ -7,11 +7,12 @@
         - {name: "my_package.augment:speckle", p: 0.5, strength: 2.0}
         - {name: cutout, p: 0.8, share: [0.1, 0.2]}
 
-An augmentation is a plain function ``(x (B, ...), generator, *, ...) -> (B, ...)`` that treats each
+An augmentation is a plain function ``(x (B, ...), generator, *, ...) -> (B, ...)``. It treats each
 row by itself and takes its random numbers from the generator (None: torch's own). Its keyword-only
-parameters are what a step may set, beside ``name`` and ``p``, the probability that a sample gets it.
-A parameter with the name of a setting beside ``steps`` (``fs``) is given that setting, and ``batch``
-the whole batch, for what mixes samples.
+parameters are what a step may set, beside ``name`` and ``p``, the probability that a sample gets
+it. Some parameters are given by the views instead: one with the name of a setting beside ``steps``
+(``fs``) has that setting; ``size`` is the size of the view, and such a function brings the batch to
+it, while all others keep the shape; ``batch`` is the whole batch, for what mixes samples.
 
 A name is one of the plugin's (``Plugin.augmentations``), or ``module:function`` of an installed
 package. A module that lies in the working folder only is refused: data folders run no code.
@@ -31,10 +32,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import AfterValidator, Field
 
 from medcl.errors import UsageError
-from medcl.registry import Lazy, checked, did_you_mean, parameters, resolve
+from medcl.registry import Lazy, checked, described, did_you_mean, parameters, resolve
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
+
+    from medcl.plugin import Plugin
 
 BATCH = "batch"
 """A parameter of this name is given the whole batch."""
@@ -89,10 +92,11 @@ class Step:
         """
         asked = {name: (known or {})[name] for name in self.asks}
         made = self.function(x, generator, **self.settings, **asked)
-        if made.shape != x.shape:
+        size = asked.get("size", tuple(x.shape[2:]))
+        if tuple(made.shape) != (*x.shape[:2], *size):
             raise UsageError(
                 f"views.steps: '{self.name}' made {tuple(made.shape)} of a batch of "
-                f"{tuple(x.shape)}. An augmentation keeps the shape."
+                f"{tuple(x.shape)}; {(*x.shape[:2], *size)} was asked for."
             )
         return made
 
@@ -178,6 +182,32 @@ def build(
     return tuple(made)
 
 
+@dataclass(frozen=True)
+class Listed:
+    """An augmentation for people to read: what it does, and what a step may set."""
+
+    about: str
+    settings: dict[str, str]
+    defaults: dict[str, Any]
+
+
+def listed(plugin: Plugin) -> dict[str, Listed]:
+    """The augmentations of a plugin, by name."""
+    beside = set() if plugin.compose is None else set(parameters(resolve(plugin.compose)))
+    found = {}
+    for name, target in plugin.augmentations.items():
+        function = resolve(target)
+        texts = described(function)
+        own = {n: p for n, p in parameters(function).items() if n not in {*beside, BATCH}}
+        about = (inspect.getdoc(function) or "").partition("\n\nArgs:")[0]
+        found[name] = Listed(
+            " ".join(about.split()),
+            {setting: texts.get(setting, "") for setting in own},
+            {setting: p.default for setting, p in own.items()},
+        )
+    return found
+
+
 def beside_steps(
     views: Callable[..., Any], compose: Callable[..., Any], given: Mapping[str, Any]
 ) -> None:
@@ -237,7 +267,7 @@ def find(name: str, table: Mapping[str, Lazy]) -> Callable[..., Tensor]:
         function: Callable[..., Tensor] = resolve(name)
     except ModuleNotFoundError as error:
         raise UsageError(
-            f"Augmentation '{name}': no module '{error.name}' is installed. pip install its package."
+            f"Augmentation '{name}': no module '{error.name}' is there. Install its package."
         ) from None
     except AttributeError:
         raise UsageError(f"Augmentation '{name}': {module} has no '{attribute}'.") from None

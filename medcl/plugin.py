@@ -244,8 +244,8 @@ class Plugin:
             as ``reader`` what ``scan`` was set to, if anything was.
         dataset: ``(items, arrays, *, ...)`` → `Samples`; ``items`` is a polars frame of the index.
         views: ``(*, ...)`` → `Views`, a module that runs on the training device.
-        augmentations: name → ``(x (B, ...), generator, *, ...)`` → (B, ...), what ``views.steps`` of
-            a recipe may list; see `medcl.augmentations`.
+        augmentations: name → ``(x (B, ...), generator, *, ...)`` → (B, ...), what ``views.steps``
+            of a recipe may list; see `medcl.augmentations`.
         compose: ``(steps, *, ...)`` → `Views` of those steps, in their order. The keyword-only
             parameters are what a recipe may set beside ``views.steps``; a step that has one of the
             same name is given it.

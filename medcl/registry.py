@@ -65,7 +65,7 @@ def described(fn: Callable[..., Any]) -> dict[str, str]:
         block = _ARGS.search(inspect.getdoc(part) or "")
         for entry in _ENTRY.finditer(block.group(1) if block else ""):
             text = " ".join(entry.group(2).split())
-            found |= {name: text for name in entry.group(1).split(", ")}
+            found |= dict.fromkeys(entry.group(1).split(", "), text)
     return found
 
 

@@ -1,10 +1,10 @@
 """Recipes: one YAML per published method and modality, with a strict schema.
 
 The modality-free sections are models (`medcl.recipe.sections`). The sections ``prepare``,
-``dataset``, ``views``, ``encoder``, ``method`` and ``classifier`` are checked against the signatures
-of the functions they configure (`medcl.recipe.check`), and settings that mean one thing must agree
-(`medcl.recipe.shared`). A recipe that only classifies (``medcl finetune``) needs neither encoder
-nor method.
+``dataset``, ``views``, ``encoder``, ``method`` and ``classifier`` are checked against the
+signatures of the functions they configure (`medcl.recipe.check`), and settings that mean one thing
+must agree (`medcl.recipe.shared`). A recipe that only classifies (``medcl finetune``) needs neither
+encoder nor method.
 """
 
 from medcl.recipe.check import LEFT_OUT, classifier_factory, method_factory

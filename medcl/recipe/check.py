@@ -1,7 +1,7 @@
 """The open sections of a recipe, held against the functions that they configure.
 
-What ``prepare``, ``dataset``, ``views``, ``encoder``, ``method`` and ``classifier`` may hold are the
-keyword-only parameters of a function (`medcl.registry.checked`). Settings that mean one thing
+The keyword-only parameters of a function are what ``prepare``, ``dataset``, ``views``, ``encoder``,
+``method`` or ``classifier`` may hold (`medcl.registry.checked`). Settings that mean one thing
 (`medcl.plugin.Shared`) are filled in from the one that is given, and must agree.
 """
 

@@ -1,7 +1,7 @@
 """What each setting of a recipe means, and a recipe with these descriptions beside its values.
 
-Of the fixed sections the models say it (`medcl.recipe.sections`); of the open ones the docstrings of
-the functions that they configure.
+Of the fixed sections the models say it (`medcl.recipe.sections`); of the open ones the docstrings
+of the functions that they configure.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from medcl import plugin as plugins
 from medcl.recipe.check import factories
 from medcl.recipe.parse import values
-from medcl.recipe.sections import Recipe
+from medcl.recipe.sections import Named, Recipe
 from medcl.registry import described
 
 _WIDTH = 96
@@ -33,8 +33,12 @@ def descriptions(recipe: Recipe) -> dict[str, str]:
     for section, function in opened.items():
         texts = described(function)
         held = getattr(recipe, section)
-        names = held.arguments if isinstance(held, BaseModel) else held
+        names = held.arguments if isinstance(held, Named) else held
         found |= {f"{section}.{name}": texts.get(name, "") for name in names}
+    for one in plugins.get(recipe.plugin).shared:
+        for key in one.to:
+            if key in found:
+                found[key] = f"{found[key]} Follows {' and '.join(one.source)}: leave it out."
     texts = described(opened["dataset"])
     found |= {f"probe.dataset.{name}": texts.get(name, "") for name in recipe.probe.dataset}
     return found
@@ -68,6 +72,7 @@ def annotated(recipe: Recipe) -> str:
 
 
 def _comment(text: str, indent: str) -> list[str]:
+    text = text[:1].upper() + text[1:] if text[:1].isascii() else text
     return [f"{indent}# {line}" for line in textwrap.wrap(text, _WIDTH - len(indent))]
 
 

@@ -34,9 +34,7 @@ def load(name: str | Path, overrides: Sequence[str] = (), *, recorded: bool = Fa
     return parse(files.read(files.find(str(name))), overrides, recorded=recorded)
 
 
-def parse(
-    raw: dict[str, Any], overrides: Sequence[str] = (), *, recorded: bool = False
-) -> Recipe:
+def parse(raw: dict[str, Any], overrides: Sequence[str] = (), *, recorded: bool = False) -> Recipe:
     """Validate a recipe given as a mapping. See `load`.
 
     Args:
@@ -75,7 +73,7 @@ def _sections(raw: dict[str, Any], model: type[BaseModel], where: str) -> dict[s
 
 
 def values(recipe: Recipe) -> dict[str, Any]:
-    """The recipe as plain values, all defaults written out, without sections that it does not use."""
+    """The recipe as plain values, all defaults written out, without sections not in use."""
     data: dict[str, Any] = to_jsonable_python(recipe.model_dump())
     if recipe.classifier is None:  # nothing is trained with labels
         del data["classifier"], data["finetune"]

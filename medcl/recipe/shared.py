@@ -133,9 +133,7 @@ def _plain(value: Any) -> Any:
 def _contradiction(
     one: Shared, key: str, there: Any, sources: Mapping[str, Any], value: Any
 ) -> str:
-    said = " and ".join(
-        f"'{name}' = {_plain(v)!r}" for name, v in sources.items() if v is not None
-    )
+    said = " and ".join(f"'{name}' = {_plain(v)!r}" for name, v in sources.items() if v is not None)
     gives = "" if one.value is None else f", which gives {_plain(value)!r}"
     keep = next(name for name in sources if sources[name] is not None or len(sources) == 1)
     return (

@@ -92,7 +92,9 @@ def scale(x: Tensor, generator: Random, *, level: Level = 0.3) -> Tensor:
 
 
 def rotate(x: Tensor, generator: Random, *, level: Level = 0.5) -> Tensor:
-    """Mix the leads by a random rotation, as if the heart lay otherwise (Um 2017, arXiv 1706.00527).
+    """Mix the leads by a random rotation, as if the heart lay otherwise.
+
+    Um 2017, arXiv 1706.00527, turns the axes of an accelerometer so.
 
     Args:
         x: (B, C, T).
@@ -156,7 +158,7 @@ def channel_permute(x: Tensor, generator: Random) -> Tensor:
 
 
 def colour(x: Tensor, generator: Random, *, fs: float, level: Level = 0.4) -> Tensor:
-    """Weigh the frequencies from 0 to 40 Hz by a smooth random curve: other shapes of the same beats.
+    """Weigh the frequencies from 0 to 40 Hz by a smooth random curve: the same beats look different.
 
     Ours.
 
@@ -183,9 +185,7 @@ def phase(x: Tensor, generator: Random, *, fs: float, level: Level = 0.5) -> Ten
     return op.phase(x, level * _normal(x, generator, 6), fs)
 
 
-def low_pass(
-    x: Tensor, generator: Random, *, fs: float, hertz: Positives = (8.0, 35.0)
-) -> Tensor:
+def low_pass(x: Tensor, generator: Random, *, fs: float, hertz: Positives = (8.0, 35.0)) -> Tensor:
     """Remove high frequencies, above a random bound; ours.
 
     Args:

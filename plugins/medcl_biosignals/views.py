@@ -174,7 +174,8 @@ def composed(
     """
     from medcl_biosignals.plugin import plugin
 
-    return SignalViews(build(steps, plugin.augmentations, {"fs": fs}), local_share)
+    beside = {"fs": fs, "local_share": local_share}
+    return SignalViews(build(steps, plugin.augmentations, beside), local_share)
 
 
 class SignalViews(nn.Module):
