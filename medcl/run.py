@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medcl import plugin as plugins
-from medcl.archive.reading import read_json, read_table
 from medcl.errors import MedclError, UsageError
+from medcl.io.reading import read_json, read_table
 from medcl.plugin import Plugin, Samples
 from medcl.private import Where, read_recipe, recall
 from medcl.recipe import Recipe

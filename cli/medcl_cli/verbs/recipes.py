@@ -15,7 +15,10 @@ def recipes(
     copy: Annotated[
         Path | None, typer.Option(help="Write its annotated YAML here, to edit.")
     ] = None,
-    full: Annotated[bool, typer.Option(help="Show it with every default written out, and what each setting means.")] = False,
+    full: Annotated[
+        bool,
+        typer.Option(help="Show it with every default written out, and what each setting means."),
+    ] = False,
     json: show.Json = False,
 ) -> None:
     """List the recipes, show one, or copy one out to edit.
@@ -23,8 +26,8 @@ def recipes(
     Examples: medcl recipes · medcl recipes biosignals/demo · medcl recipes demo --copy mine.yaml
     """
     from medcl import recipe as library
-    from medcl.archive.atomic import write_text
     from medcl.errors import UsageError
+    from medcl.io.atomic import write_text
 
     if name is None:
         if copy is not None:
