@@ -105,7 +105,8 @@ def read_recipe(folder: Path) -> Recipe:
         UsageError: see `medcl.recipe.load`.
     """
     whole = folder / FOLDER / RECIPE
-    return recipes.load(whole if os.path.isfile(whole) else folder / RECIPE)  # or is another's
+    file = whole if os.path.isfile(whole) else folder / RECIPE  # or is another's
+    return recipes.load(file, recorded=True)
 
 
 def recall(folder: Path) -> Where:

@@ -30,6 +30,7 @@ from medcl_cli.verbs import (
     recipes,
     report,
     search,
+    views,
 )
 
 app = typer.Typer(
@@ -47,6 +48,7 @@ app.command()(demo.demo)
 app.command()(doctor.doctor)
 app.add_typer(plugins.app, name="plugins")
 app.command()(recipes.recipes)
+app.command()(views.views)
 app.command()(index.index)
 app.command()(curate.curate)
 app.command()(prepare.prepare)

@@ -77,7 +77,7 @@ def opened(path: Path, recipe: str | Path | None, settings: Sequence[str] = ()) 
                 f"'{raw['plugin']}'."
             )
         raw |= {name: given[name] for name in ("name", "classifier", "finetune", "optimizer")}
-    return Source(recipes.parse(raw, settings), run.data, run)
+    return Source(recipes.parse(raw, settings, recorded=True), run.data, run)
 
 
 def finetune(

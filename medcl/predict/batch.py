@@ -228,7 +228,7 @@ def _with(
     if not rest:
         return model, given
     raw = model.recipe.model_dump(mode="json")
-    return replace(model, recipe=recipes.parse(raw, rest)), given
+    return replace(model, recipe=recipes.parse(raw, rest, recorded=True)), given
 
 
 def _samples(

@@ -2,12 +2,37 @@
 
 from __future__ import annotations
 
-from medcl.plugin import CONTRACT, Plugin, Task
+from medcl.plugin import CONTRACT, Plugin, Shared, Task
 from medcl_pathology.mil.registry import CLASSIFIERS
 from medcl_pathology.scan import assemble, scan
 from medcl_pathology.units import units
 
 _CRC = ("TUMOR", "STROMA", "COMPLEX", "LYMPHO", "DEBRIS", "MUCOSA", "ADIPOSE", "EMPTY")
+
+_TASKS = {
+    "tissue": Task(
+        label="tissue",
+        kind="multiclass",
+        classes=_CRC,
+        about="The eight tissue classes of colorectal tiles (Kather 2016).",
+    ),
+    "bag": Task(
+        label="y",
+        kind="binary",
+        classes=("negative", "positive"),
+        dataset={"kind": "bag"},
+        about="The class of a bag, as in MUSK, Elephant and Fox.",
+    ),
+}
+_AUGMENTATIONS = (
+    "mix", "crop", "symmetry", "hed", "tone", "grey", "blur", "focus", "compress",
+)  # fmt: skip
+
+
+def _classes(task: str | None) -> int | None:
+    """Of the task's label, which pretraining is given."""
+    return (len(_TASKS[task].classes) or None) if task is not None else None
+
 
 plugin = Plugin(
     name="pathology",
@@ -19,6 +44,9 @@ plugin = Plugin(
     prepare="medcl_pathology.prepare:prepare",
     dataset="medcl_pathology.dataset:dataset",
     views="medcl_pathology.views:views",
+    augmentations={name: f"medcl_pathology.augmentations:{name}" for name in _AUGMENTATIONS},
+    compose="medcl_pathology.views_composed:composed",
+    shared=(Shared("number of classes", ("probe.task",), ("method.classes",), _classes),),
     encoders={
         "resnet": "medcl_pathology.encoders.resnet:resnet",
         "vit": "medcl_pathology.encoders.vit:vit",
@@ -32,21 +60,7 @@ plugin = Plugin(
         "gigapath": "medcl_pathology.encoders.released:gigapath",
     },
     classifiers=CLASSIFIERS,
-    tasks={
-        "tissue": Task(
-            label="tissue",
-            kind="multiclass",
-            classes=_CRC,
-            about="The eight tissue classes of colorectal tiles (Kather 2016).",
-        ),
-        "bag": Task(
-            label="y",
-            kind="binary",
-            classes=("negative", "positive"),
-            dataset={"kind": "bag"},
-            about="The class of a bag, as in MUSK, Elephant and Fox.",
-        ),
-    },
+    tasks=_TASKS,
     baselines={"handcrafted": "medcl_pathology.baselines:handcrafted"},
     look="medcl_pathology.look:look",
     explain="medcl_pathology.heatmap:explain",
