@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from importlib.metadata import entry_points
@@ -10,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import medcl
+from medcl import manifest
 from medcl.archive import pseudonym
-from medcl.archive.atomic import write_text
 from medcl.archive.pseudonym import Pseudonyms
 from medcl.archive.reading import read_json
 from medcl.errors import UsageError
@@ -97,7 +96,7 @@ def claim(
         "reader": bound.get("reader", {}) if reader is None else dict(reader),
         "reader_files": dict(reader_files or {}),
     }
-    write_text(path, json.dumps(now, indent=2) + "\n")
+    manifest.write_text(path, json.dumps(now, indent=2) + "\n")
     return pseudonyms
 
 
@@ -123,7 +122,7 @@ def digests(settings: Mapping[str, Any]) -> dict[str, str]:
     for name, value in settings.items():
         if isinstance(value, Path):
             try:
-                found[name] = hashlib.sha256(value.read_bytes()).hexdigest()
+                found[name] = manifest.of_file(value)
             except OSError as error:
                 raise UsageError(
                     f"reader.{name}: {value} cannot be read ({error.strerror}). Give the file that "

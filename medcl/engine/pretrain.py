@@ -17,9 +17,9 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from safetensors.torch import save_file
 
+from medcl import manifest
 from medcl import plugin as plugins
 from medcl import recipe as recipes
-from medcl.archive.atomic import replacing
 from medcl.archive.clinical import labels_among
 from medcl.archive.index import Index
 from medcl.archive.splits import split
@@ -84,15 +84,19 @@ def pretrain(recipe: Recipe, data: Path, out: Path, *, command: str = "") -> Run
             write_recipe(out, recipe)
             _write_split(out / "split.parquet", parts)
             facts.start(run, data, selection, parts, command)
-        before = kept.saved(saving.folder)
+        before, damaged = kept.newest(saving.folder)
+        if facts.is_first_process():
+            for sentence in damaged:
+                manifest.warn(sentence)
         with quiet_lightning():
-            trainer.fit(module, ckpt_path=str(before[-1]) if before else None, weights_only=True)
+            trainer.fit(module, ckpt_path=before, weights_only=True)
         if not trainer.is_global_zero:
             raise SystemExit(0)  # started only to train along: the first process goes on alone
         last = kept.saved(saving.folder)[-1]
-        with replacing(out / "encoder.safetensors") as temporary:
+        with manifest.replacing(out / "encoder.safetensors") as temporary:
             save_file(kept.encoder_weights(last), temporary)
-        done = facts.finish(run, module.device, saving.seconds, looks.warnings)
+        warned = [*damaged, *looks.warnings]
+        done = facts.finish(run, module.device, saving.seconds, warned)
     summary(done, journal.last, str(out))
     return run
 
@@ -224,7 +228,7 @@ def _labelled(
 
 
 def _write_split(path: Path, parts: dict[str, str]) -> None:
-    with replacing(path) as temporary:
+    with manifest.replacing(path) as temporary:
         pl.DataFrame({"patient": list(parts), "split": list(parts.values())}).write_parquet(
             temporary
         )

@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medcl.archive.atomic import write_text
+from medcl import manifest
 from medcl.archive.index import Index
 from medcl.archive.scanning import LABEL
 from medcl.errors import UsageError
@@ -197,7 +197,7 @@ def evaluate(
                 notes.append("Attacks are for problems of one class a sample.")
     made = Evaluation(study.result, found, groups, damaged, attacked, tested, notes)
     text = json.dumps(made.as_dict(), indent=1, ensure_ascii=False, default=float)
-    write_text(path / FOLDER / FILE, text + "\n")
+    manifest.write_text(path / FOLDER / FILE, text + "\n")
     return made
 
 

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from medcl.archive.atomic import write_text
+from medcl import manifest
 from medcl.archive.reading import read_json
 from medcl.engine.data import tensor
 from medcl.engine.seeds import generator
@@ -172,7 +172,7 @@ def places(run: Run, *, data: Path | None = None, batch_size: int = 256) -> Plac
         unit=samples.unit,
         findings=findings,
     )
-    write_text(run.path / "places.json", json.dumps(found.as_dict(), indent=2) + "\n")
+    manifest.write_text(run.path / "places.json", json.dumps(found.as_dict(), indent=2) + "\n")
     return found
 
 

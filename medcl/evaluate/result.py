@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from medcl.archive.reading import read_json
 from medcl.errors import UsageError
 from medcl.evaluate.bootstrap import Interval
 from medcl.evaluate.metrics import Kind
@@ -133,11 +133,12 @@ class ProbeResult:
 
         Raises:
             UsageError: if it is not there, or was written by another version.
+            MedclError: if it is damaged.
         """
         path = folder / "probe.json"
         if not path.is_file():
             raise UsageError(f"{folder} holds no probe.json. Make one: medcl probe RUN")
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = read_json(path, "Make it anew: medcl probe RUN")
         try:
             return cls(
                 **raw

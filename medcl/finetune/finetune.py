@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from medcl import manifest
 from medcl import plugin as plugins
 from medcl import recipe as recipes
-from medcl.archive.atomic import replacing
 from medcl.archive.index import Index
 from medcl.archive.scanning import LABEL
 from medcl.errors import UsageError
@@ -153,7 +153,7 @@ def finetune(
         command=command_without_paths(command),
     )
     if run is not None:  # which may be gone when the study is asked about new people
-        with replacing(out / PRETRAINED) as temporary:
+        with manifest.replacing(out / PRETRAINED) as temporary:
             seen = sorted(run.pretrained_on())
             pl.DataFrame({"patient": seen}, {"patient": pl.String}).write_parquet(temporary)
     remember(out, data=data, run=run.path if run else None, command=command)

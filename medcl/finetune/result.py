@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from medcl.archive.atomic import write_text
+from medcl import manifest
 from medcl.archive.reading import read_json
 from medcl.errors import UsageError
 from medcl.evaluate.bootstrap import Interval
@@ -69,7 +69,7 @@ class FinetuneResult:
     def save(self, folder: Path) -> None:
         """Write ``folder/finetune.json``."""
         text = json.dumps(asdict(self), indent=1, ensure_ascii=False, default=float)
-        write_text(folder / FILE, text + "\n")
+        manifest.write_text(folder / FILE, text + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> FinetuneResult:

@@ -57,17 +57,19 @@ class Folds:
         classes: as in `medcl.finetune.contract.Outputs`.
     """
 
-    def __init__(self, study: Study, device: str, *, known: bool) -> None:
+    def __init__(self, study: Study, task: str | None, device: str, *, known: bool) -> None:
         """Open a study.
 
         Args:
             study: a finished one.
+            task: None: a study predicts what it learnt.
             device: where to compute.
             known: whether its patients can be told among the new ones, by their keys.
 
         Raises:
-            UsageError: if its folds cannot be averaged.
+            UsageError: if its folds cannot be averaged, or a task is asked for.
         """
+        study.dataset_settings(task)
         self.study, self.device, self.known = study, torch.device(device), known
         facts = [read_json(fold / training.FACTS, _REMEDY) for fold in study.folds]
         self.kind = facts[0]["outputs"]["kind"]

@@ -2,14 +2,18 @@
 
 ::
 
-    RUN/predict/novelty.safetensors         see `medcl.predict.novelty`
-    RUN/predict/head.<task>.safetensors     see `medcl.predict.head`
+    RUN/predict/<task>/novelty.safetensors     see `medcl.predict.novelty`
+    RUN/predict/<task>/head.safetensors        see `medcl.predict.head`
+    RUN/predict/<task>/manifest.json           see `medcl.manifest`
+
+Without a task, the folder is called ``pretraining`` and there is no head.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +21,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medcl.archive.atomic import replacing
+from medcl import manifest
 from medcl.errors import MedclError
-from medcl.evaluate.embeddings import embed, fingerprint, take
+from medcl.evaluate.embeddings import embed, take
+from medcl.evaluate.sources import settings, weights
 from medcl.evaluate.targets import target
 from medcl.plugin import Samples
 from medcl.predict import head, novelty
@@ -30,6 +35,7 @@ from medcl.run import Run, load_samples
 if TYPE_CHECKING:
     from torch import nn
 
+PRETRAINING = "pretraining"
 AT_MOST = 16384
 """Training samples that are embedded, drawn at random; of a task, evenly over its classes."""
 
@@ -49,21 +55,64 @@ def reference(run: Run, encoder: nn.Module, task: str | None, *, device: str = "
         UsageError: if the task is unknown, or its samples carry no label.
         MedclError: if nothing was kept and the index that the run was trained on is gone.
     """
-    folder = run.path / "predict"
-    names = [folder / "novelty.safetensors"]
-    if task is not None:
-        names = [folder / f"novelty.{task}.safetensors", folder / f"head.{task}.safetensors"]
-    made_from = _made_from(run, task)
-    found = [_load(name, made_from) for name in names]
-    if any(part is None for part in found):
+    names = ["novelty"] if task is None else ["novelty", "head"]
+    folder = run.path / "predict" / (task or PRETRAINING)
+    made_of = {
+        "encoder": weights(run),
+        "settings": settings(run, task),
+        "task": task,
+        "seed": run.recipe.seed,
+    }
+    found = _kept(folder, names, made_of) or _kept_before(run, names, task)
+    if found is None:
         found = _learn(run, encoder, task, device)
-        for name, part in zip(names, found, strict=True):
-            assert part is not None
-            _save(name, part, made_from)
+        with manifest.new_folder(folder, "predictor", made_of) as fresh:
+            for name, part in zip(names, found, strict=True):
+                _save(fresh / f"{name}.safetensors", part)
     kept, classifier = found[0], found[1] if task is not None else None
     assert isinstance(kept, Novelty)
     assert classifier is None or isinstance(classifier, Head)
     return Reference(kept, classifier)
+
+
+def _kept(
+    folder: Path, names: Sequence[str], made_of: Mapping[str, Any]
+) -> list[Novelty | Head] | None:
+    """What was kept, or None if there is nothing, or it is of other weights; damage is said."""
+    try:
+        there = manifest.load(folder)
+        if there is None or manifest.difference(there.made_of, made_of) is not None:
+            return None
+        return [_load(folder / f"{name}.safetensors") for name in names]
+    except manifest.DamagedError as error:
+        manifest.warn(f"{str(error).partition('. ')[0]}. It is learnt anew.")
+        return None
+
+
+def _kept_before(run: Run, names: Sequence[str], task: str | None) -> list[Novelty | Head] | None:
+    """What was kept before there were manifests, if it is of these weights and settings."""
+    from safetensors import SafetensorError, safe_open
+
+    recipe, suffix = run.recipe, "" if task is None else f".{task}"
+    paths = [run.path / "predict" / f"{name}{suffix}.safetensors" for name in names]
+    if not all(path.is_file() for path in paths):
+        return None
+    digest = hashlib.sha256(run.encoder_file().read_bytes())
+    sections = {"prepare": recipe.prepare, "encoder": recipe.part("encoder").model_dump()}
+    digest.update(json.dumps(sections, sort_keys=True, default=str).encode())
+    said = [recipe.dataset, recipe.probe.dataset, task, recipe.seed]
+    text = digest.hexdigest() + json.dumps(said, sort_keys=True, default=str)
+    wanted = (hashlib.sha256(text.encode()).hexdigest(), text)  # in words, earlier
+    try:
+        for path in paths:
+            with safe_open(path, framework="numpy") as file:
+                if (file.metadata() or {}).get("made_from") not in wanted:
+                    return None
+        found = [_read(path) for path in paths]
+    except (OSError, SafetensorError, manifest.DamagedError):
+        return None
+    manifest.note(paths[0])
+    return found
 
 
 def _learn(run: Run, encoder: nn.Module, task: str | None, device: str) -> list[Any]:
@@ -108,41 +157,34 @@ def _evenly(y: NDArray, seed: int) -> NDArray[np.int64]:
     return np.sort(np.concatenate([order[y[order] == c][:share] for c in classes]))
 
 
-def _made_from(run: Run, task: str | None) -> str:
-    """The weights and settings: what was kept for others is learnt anew."""
-    nothing = Samples(ids=[], items=[], patients=[], read=lambda at: {})
-    settings = [run.recipe.dataset, run.recipe.probe.dataset, task, run.recipe.seed]
-    return fingerprint(run, nothing) + json.dumps(settings, sort_keys=True, default=str)
-
-
-def _hash(made_from: str) -> str:
-    """Settings may name places, and these files lie beside what is passed on."""
-    return hashlib.sha256(made_from.encode()).hexdigest()
-
-
-def _save(path: Path, part: Novelty | Head, made_from: str) -> None:
+def _save(path: Path, part: Novelty | Head) -> None:
     from safetensors.numpy import save_file
 
     arrays = {k: np.ascontiguousarray(v) for k, v in vars(part).items() if hasattr(v, "dtype")}
     about = {k: v for k, v in vars(part).items() if k not in arrays}
-    with replacing(path) as temporary:
-        facts = {"made_from": _hash(made_from), "about": json.dumps(about)}
-        save_file(arrays, temporary, facts)
+    save_file(arrays, path, {"about": json.dumps(about)})
 
 
-def _load(path: Path, made_from: str) -> Novelty | Head | None:
-    """What was kept, or None if there is nothing, or it is of other weights or damaged."""
+def _load(path: Path) -> Novelty | Head:
+    """One part.
+
+    Raises:
+        DamagedError: if it is not what was written.
+    """
+    if not manifest.check(path, ""):
+        raise manifest.DamagedError(f"{path} is not in its manifest. ")
+    return _read(path)
+
+
+def _read(path: Path) -> Novelty | Head:
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="numpy") as file:
-            facts = file.metadata() or {}
-            if facts.get("made_from") not in (_hash(made_from), made_from):  # in words, earlier
-                return None
+            about = json.loads((file.metadata() or {})["about"])
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError):
-        return None
-    about = json.loads(facts["about"])
+        raise manifest.DamagedError(f"{path} cannot be read. ") from None
     if "classes" in about:
         return Head(tuple(about["classes"]), about["link"], **arrays)
     return Novelty(**arrays)

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medcl import manifest
 from medcl.errors import MedclError
 from medcl.plugin import Scalar
 
@@ -164,6 +165,7 @@ def _h5_name(file: Any) -> str:
 def _h5(path: Path) -> Bag:
     import h5py
 
+    manifest.check_block(path, "Remove it and run the same medcl embed --bags again.")
     with _h5_file(h5py, path) as file:
         features = np.asarray(file[_h5_name(file)])
         where = _name(file, COORDS)
