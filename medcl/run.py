@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from medcl import manifest
 from medcl import plugin as plugins
-from medcl.archive.reading import read_json, read_table
 from medcl.errors import MedclError, UsageError
+from medcl.io.reading import read_json, read_table
 from medcl.plugin import Plugin, Samples
 from medcl.private import Where, read_recipe, recall
 from medcl.recipe import Recipe

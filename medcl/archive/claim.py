@@ -12,8 +12,8 @@ import medcl
 from medcl import manifest
 from medcl.archive import pseudonym
 from medcl.archive.pseudonym import Pseudonyms
-from medcl.archive.reading import read_json
 from medcl.errors import UsageError
+from medcl.io.reading import read_json
 from medcl.plugin import GROUP, Plugin
 
 FORMAT = 1
