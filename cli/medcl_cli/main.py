@@ -6,11 +6,12 @@ Nothing here imports torch, lightning or monai; each verb imports what it needs 
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+import warnings
+from typing import Annotated, Any
 
 import typer
 
-from medcl.errors import MedclError, UsageError
+from medcl.errors import IntegrityWarning, MedclError, UsageError
 from medcl_cli.verbs import (
     anomaly,
     compare,
@@ -81,8 +82,20 @@ def _options(
 ) -> None: ...
 
 
+def _say(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+    """What files could not be checked, or were damaged and made anew, as one line."""
+    if issubclass(category, IntegrityWarning):
+        print(f"medcl: {message}", file=sys.stderr)
+    else:
+        _show(message, category, *place, **more)
+
+
+_show = warnings.showwarning
+
+
 def main() -> None:
     """Run the command line: exit code 2 for wrong usage, 1 for failed work."""
+    warnings.showwarning = _say
     try:
         app()
     except UsageError as error:

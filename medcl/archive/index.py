@@ -23,6 +23,7 @@ from typing import Any
 
 import polars as pl
 
+from medcl import manifest
 from medcl.archive import assign, joining, journal, pseudonym, scanning, tables
 from medcl.archive.claim import (
     FORMAT,
@@ -37,11 +38,11 @@ from medcl.archive.claim import (
 from medcl.archive.scanning import Scanned
 from medcl.archive.walk import walk
 from medcl.errors import MedclError, UsageError
-from medcl.io.atomic import locked, replacing, write_text
+from medcl.io.atomic import locked
 from medcl.io.failure import Failure
 from medcl.io.pmap import Engine, pmap
-from medcl.io.reading import read_json, read_table
 from medcl.plugin import FileStat, Plugin, Reject, Unit
+from medcl.reading import read_json, read_table
 from medcl.registry import checked
 
 
@@ -220,14 +221,15 @@ def _write(out: Path, made: tables.Tables, facts: dict[str, Any], summary: Summa
         (made.rejects, out / "rejects.parquet"),
         (made.paths, out / "private" / "paths.parquet"),
     ):
-        with replacing(path) as temporary:
+        with manifest.replacing(path) as temporary:
             frame.write_parquet(temporary)
     counts = {
         name: value
         for name, value in asdict(summary).items()
         if name not in ("scanned", "reused", "seconds")
     }
-    write_text(out / "index.json", json.dumps({**facts, **counts}, indent=2) + "\n")
+    manifest.bind(out, "index", facts)
+    manifest.write_text(out / "index.json", json.dumps({**facts, **counts}, indent=2) + "\n")
 
 
 _REMAKE = "Run the same medcl index (or medcl curate) again: it writes it anew."

@@ -17,7 +17,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from safetensors.torch import save_file
 
-from medcl import checkpoints
+from medcl import checkpoints, manifest
 from medcl import plugin as plugins
 from medcl import recipe as recipes
 from medcl.archive.clinical import labels_among
@@ -31,7 +31,6 @@ from medcl.engine.module import Pretraining
 from medcl.engine.online_evaluation import OnlineEvaluation
 from medcl.engine.show import Show, say, summary
 from medcl.errors import UsageError
-from medcl.io.atomic import replacing
 from medcl.methods.contract import Method
 from medcl.private import write_recipe
 from medcl.recipe import Recipe
@@ -89,15 +88,19 @@ def pretrain(recipe: Recipe, data: Path, out: Path, *, command: str = "") -> Run
             write_recipe(out, recipe)
             _write_split(out / "split.parquet", parts)
             run_manifest.start(run, data, selection, parts, command)
-        before = checkpoints.saved(saving.folder)
+        before, damaged = checkpoints.newest(saving.folder)
+        if run_manifest.is_first_process():
+            for sentence in damaged:
+                manifest.warn(sentence)
         with quiet_lightning():
-            trainer.fit(module, ckpt_path=str(before[-1]) if before else None, weights_only=True)
+            trainer.fit(module, ckpt_path=before, weights_only=True)
         if not trainer.is_global_zero:
             raise SystemExit(0)  # started only to train along: the first process goes on alone
         last = checkpoints.saved(saving.folder)[-1]
-        with replacing(out / "encoder.safetensors") as temporary:
+        with manifest.replacing(out / "encoder.safetensors") as temporary:
             save_file(checkpoints.encoder_weights(last), temporary)
-        done = run_manifest.finish(run, module.device, saving.seconds, monitors.warnings)
+        warned = [*damaged, *monitors.warnings]
+        done = run_manifest.finish(run, module.device, saving.seconds, warned)
     summary(done, journal.last, str(out))
     return run
 
@@ -229,7 +232,7 @@ def _labelled(
 
 
 def _write_split(path: Path, parts: dict[str, str]) -> None:
-    with replacing(path) as temporary:
+    with manifest.replacing(path) as temporary:
         pl.DataFrame({"patient": list(parts), "split": list(parts.values())}).write_parquet(
             temporary
         )

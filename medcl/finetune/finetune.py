@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from medcl import manifest
 from medcl import plugin as plugins
 from medcl import recipe as recipes
 from medcl.archive.index import Index
@@ -22,7 +23,6 @@ from medcl.finetune.folds import of_run
 from medcl.finetune.opened import PRETRAINED
 from medcl.finetune.result import FinetuneResult
 from medcl.finetune.study import labelled, study
-from medcl.io.atomic import replacing
 from medcl.labels import table as tables
 from medcl.labels import target as targets
 from medcl.labels.auxiliary import beside, further
@@ -174,7 +174,7 @@ def finetune(
         command=command_without_paths(command),
     )
     if run is not None:  # which may be gone when the study is asked about new people
-        with replacing(out / PRETRAINED) as temporary:
+        with manifest.replacing(out / PRETRAINED) as temporary:
             seen = sorted(run.pretrained_on())
             pl.DataFrame({"patient": seen}, {"patient": pl.String}).write_parquet(temporary)
     remember(out, data=data, run=run.path if run else None, command=command)

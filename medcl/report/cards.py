@@ -13,6 +13,7 @@ from typing import Any
 
 import polars as pl
 
+from medcl import manifest
 from medcl.errors import MedclError
 from medcl.private import command_without_paths, recall, recipe_without_paths
 from medcl.probe.localisation import Places
@@ -180,6 +181,7 @@ def method_card(run: Run) -> MethodCard:
         ("device", str(facts.get("device", "–"))),
         ("training time", _seconds(facts.get("seconds"))),
         ("speed", _speed(facts.get("samples_per_second"))),
+        ("files", _integrity(run)),
     ]
     return MethodCard(
         name=recipe.name,
@@ -192,6 +194,16 @@ def method_card(run: Run) -> MethodCard:
         facts=training,
         warnings=[str(w) for w in facts.get("warnings", [])],
     )
+
+
+def _integrity(run: Run) -> str:
+    """Whether damage to the encoder would be noticed, or was."""
+    weights = run.path / "encoder.safetensors"
+    try:
+        known = manifest.check(weights, "")
+    except MedclError:
+        return "damaged: the encoder, or the manifest, is not what was written"
+    return manifest.VERIFIED if known else manifest.UNVERIFIED
 
 
 def _number(value: object) -> str:
@@ -227,6 +239,9 @@ def read_facts(run: Run) -> Mapping[str, Any]:
     """run.json, or nothing where it is missing or broken."""
     try:
         return run.facts
+    except manifest.DamagedError as error:
+        manifest.warn(str(error))
+        return {}
     except (OSError, ValueError, MedclError):
         return {}
 

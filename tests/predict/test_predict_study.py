@@ -317,7 +317,7 @@ def test_a_run_says_whom_it_learnt_from_and_whom_pretraining_saw(
 
 
 def test_what_is_no_number_is_no_class(home: Path) -> None:
-    answers = study_predictor.Folds(Study.open(home / "study"), "cpu", known=True)
+    answers = study_predictor.Folds(Study.open(home / "study"), None, "cpu", known=True)
     x = np.load(home / "archive" / "p03.npy")[:4, :64]
     x[1] = np.nan
     columns, _ = answers({"x": x}, ["a"] * 4)
@@ -338,7 +338,7 @@ def test_what_is_impossible_is_said(home: Path, tmp_path: Path) -> None:
         facts["outputs"]["kind"] = "cox"
         (fold / "fold.json").write_text(json.dumps(facts))
     with pytest.raises(UsageError, match=r"no common scale.*r0f0"):
-        study_predictor.Folds(Study.open(survival), "cpu", known=True)
+        study_predictor.Folds(Study.open(survival), None, "cpu", known=True)
     (survival / "finetune.json").unlink()
     with pytest.raises(UsageError, match="Make one: medcl finetune"):
         study_predictor.opened(survival)
