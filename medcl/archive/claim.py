@@ -14,8 +14,8 @@ from medcl.archive import pseudonym
 from medcl.archive.pseudonym import Pseudonyms
 from medcl.errors import UsageError
 from medcl.io.atomic import write_text
-from medcl.io.reading import read_json
 from medcl.plugin import GROUP, Plugin
+from medcl.reading import read_json
 
 FORMAT = 1
 
