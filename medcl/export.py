@@ -20,8 +20,8 @@ import medcl
 from medcl import manifest
 from medcl.errors import MedclError, UsageError
 from medcl.io.atomic import new_folder
-from medcl.io.reading import read_json
 from medcl.private import without_paths
+from medcl.reading import read_json
 from medcl.recipe import Named
 from medcl.run import Run, load_samples
 

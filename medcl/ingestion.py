@@ -16,9 +16,9 @@ from medcl.archive import index as indexing
 from medcl.archive.claim import reader_settings
 from medcl.archive.index import Index
 from medcl.errors import UsageError
-from medcl.io.reading import read_json
 from medcl.plugin import FileStat, Plugin
 from medcl.private import recalled
+from medcl.reading import read_json
 from medcl.run import Trained
 
 ITEMS = "items.parquet"

@@ -26,7 +26,7 @@ from medcl import manifest
 from medcl import recipe as recipes
 from medcl.archive.index import Index
 from medcl.errors import MedclError
-from medcl.io.reading import read_json
+from medcl.reading import read_json
 from medcl.recipe import LEFT_OUT, Recipe
 
 FOLDER, FILE, RECIPE = "private", "where.json", "recipe.yaml"

@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from medcl import manifest
 from medcl import plugin as plugins
 from medcl.errors import MedclError, UsageError
-from medcl.io.reading import read_json, read_table
 from medcl.plugin import Plugin, Samples
 from medcl.private import Where, read_recipe, recall
+from medcl.reading import read_json, read_table
 from medcl.recipe import Recipe
 from medcl.registry import did_you_mean, lookup, resolve
 

@@ -13,8 +13,8 @@ from medcl import manifest
 from medcl.archive import pseudonym
 from medcl.archive.pseudonym import Pseudonyms
 from medcl.errors import UsageError
-from medcl.io.reading import read_json
 from medcl.plugin import GROUP, Plugin
+from medcl.reading import read_json
 
 FORMAT = 1
 

@@ -41,8 +41,8 @@ from medcl.errors import MedclError, UsageError
 from medcl.io.atomic import locked
 from medcl.io.failure import Failure
 from medcl.io.pmap import Engine, pmap
-from medcl.io.reading import read_json, read_table
 from medcl.plugin import FileStat, Plugin, Reject, Unit
+from medcl.reading import read_json, read_table
 from medcl.registry import checked
 
 

@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 from medcl.errors import UsageError
 from medcl.finetune.result import MEASURES, FinetuneResult
 from medcl.finetune.scoring import measure
-from medcl.io.reading import read_table
 from medcl.labels.activation import probabilities
 from medcl.labels.target import SURVIVAL, Target
 from medcl.metrics.bootstrap import Interval, Resampled, bootstrap
 from medcl.metrics.delong import Compared, delong
 from medcl.metrics.table import show
 from medcl.probe.result import PRETRAINED, ProbeResult
+from medcl.reading import read_table
 from medcl.registry import did_you_mean
 
 PREDICTIONS = "predictions.parquet"

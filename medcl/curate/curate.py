@@ -37,8 +37,8 @@ from medcl.curate import curation_report
 from medcl.curate.across import Dropped, Pairs, Pictures
 from medcl.curate.within import Reduced, Strategy, within
 from medcl.errors import UsageError
-from medcl.io.reading import read_json
 from medcl.plugin import Plugin
+from medcl.reading import read_json
 
 DISTANCE: dict[Strategy, float] = {
     "dhash": 6,

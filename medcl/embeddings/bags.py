@@ -34,8 +34,8 @@ from medcl.errors import MedclError, UsageError
 from medcl.io.atomic import locked, new_folder, replacing, write_text
 from medcl.io.failure import Failure
 from medcl.io.pmap import Engine, pmap
-from medcl.io.reading import read_json
 from medcl.plugin import Samples, Scalar
+from medcl.reading import read_json
 from medcl.recipe import Recipe
 from medcl.run import Run, build_encoder, load_samples, prepared, samples_of
 

@@ -25,8 +25,8 @@ from medcl import manifest
 from medcl.errors import MedclError, UsageError
 from medcl.evaluate.sources import LEFT_OUT, left_out, sources, still
 from medcl.io.progress import track
-from medcl.io.reading import read_json, read_table
 from medcl.plugin import Samples
+from medcl.reading import read_json, read_table
 from medcl.run import Run, prepared, samples_of
 
 if TYPE_CHECKING:

@@ -18,10 +18,10 @@ from medcl.errors import MedclError, UsageError
 from medcl.finetune import batches, build, fold_training
 from medcl.finetune.loop import Model
 from medcl.finetune.result import FinetuneResult
-from medcl.io.reading import read_json, read_table
 from medcl.labels.outputs import Also, Loss, Outputs
 from medcl.plugin import Samples
 from medcl.private import read_recipe
+from medcl.reading import read_json, read_table
 from medcl.recipe import Recipe
 from medcl.run import Run, Trained, dataset_settings, from_nothing, load_samples
 

@@ -10,10 +10,10 @@ from typing import Any
 from medcl import manifest
 from medcl.errors import UsageError
 from medcl.finetune.scoring import Figures, Spread
-from medcl.io.reading import read_json
 from medcl.metrics.bootstrap import Interval
 from medcl.metrics.metrics import Kind
 from medcl.metrics.table import NAMES, Class, Side, show
+from medcl.reading import read_json
 
 FILE = "finetune.json"
 MEASURES = {**NAMES, "accuracy": "accuracy", "c_index": "C-index"}

@@ -37,13 +37,13 @@ from medcl.finetune.scoring import Predicted
 from medcl.io.atomic import locked
 from medcl.io.failure import Failure
 from medcl.io.pmap import pmap
-from medcl.io.reading import read_json, read_table
 from medcl.labels import target as targets
 from medcl.labels.target import Target
 from medcl.metrics.table import Side
 from medcl.plugin import Samples
 from medcl.private import read_recipe, write_recipe
 from medcl.provenance import commit, versions
+from medcl.reading import read_json, read_table
 from medcl.run import Run
 
 STUDY = "study.json"

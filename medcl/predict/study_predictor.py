@@ -20,10 +20,10 @@ from medcl.errors import UsageError
 from medcl.finetune import batches, fold_training
 from medcl.finetune.loop import Model, on
 from medcl.finetune.opened import Study
-from medcl.io.reading import read_json, read_table
 from medcl.labels.activation import probabilities
 from medcl.labels.target import ONE_CLASS, SURVIVAL
 from medcl.predict.predictor import Columns
+from medcl.reading import read_json, read_table
 from medcl.run import Run
 
 NOBODY_KNOWS = (

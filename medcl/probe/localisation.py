@@ -22,9 +22,9 @@ from medcl import manifest
 from medcl.embeddings.embeddings import embed, take
 from medcl.engine.data import tensor
 from medcl.errors import MedclError, UsageError
-from medcl.io.reading import read_json
 from medcl.plugin import Samples, Views
 from medcl.probe.result import PRETRAINED, RANDOM
+from medcl.reading import read_json
 from medcl.registry import resolve
 from medcl.run import Run, load_samples
 from medcl.seeds import generator

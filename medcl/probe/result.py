@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from medcl.errors import UsageError
-from medcl.io.reading import read_json
 from medcl.metrics.bootstrap import Interval
 from medcl.metrics.metrics import Kind
+from medcl.reading import read_json
 
 PRETRAINED, RANDOM = "pretrained", "random"
 

@@ -11,8 +11,8 @@ from medcl.audit.robustness import Attacked, Corrupted
 from medcl.audit.subgroups import Subgroup
 from medcl.errors import MedclError
 from medcl.finetune.result import FinetuneResult
-from medcl.io.reading import read_json
 from medcl.metrics.bootstrap import Interval
+from medcl.reading import read_json
 from medcl.report.cards import Absent
 
 _REMEDY = "medcl evaluate STUDY"
