@@ -11,8 +11,8 @@ from PIL import Image
 from scipy import ndimage
 
 from medcl.errors import UsageError
-from medcl_pathology import stain
 from medcl_pathology import augment as op
+from medcl_pathology import stain
 from medcl_pathology import views as v
 from medcl_pathology.baselines import handmade
 from medcl_pathology.jpeg import jpeg

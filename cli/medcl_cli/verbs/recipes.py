@@ -15,7 +15,10 @@ def recipes(
     copy: Annotated[
         Path | None, typer.Option(help="Write its annotated YAML here, to edit.")
     ] = None,
-    full: Annotated[bool, typer.Option(help="Show it with every default written out, and what each setting means.")] = False,
+    full: Annotated[
+        bool,
+        typer.Option(help="Show it with every default written out, and what each setting means."),
+    ] = False,
     json: show.Json = False,
 ) -> None:
     """List the recipes, show one, or copy one out to edit.
