@@ -16,10 +16,10 @@ from medcl.errors import UsageError
 from medcl.registry import resolve
 
 PACKAGE = Path(medcl.__file__).parent
-FLOOR = {"augmentations", "catalogue", "errors", "plugin", "recipe", "registry"}
+FLOOR = {"augmentations", "catalogue", "errors", "plugin", "recipe", "registry", "strings"}
 FILES = [
     *sorted((PACKAGE / "recipe").glob("*.py")),
-    *(PACKAGE / f"{name}.py" for name in sorted(FLOOR - {"recipe"})),
+    *(path for name in sorted(FLOOR) if (path := PACKAGE / f"{name}.py").is_file()),
 ]
 
 
