@@ -1,4 +1,6 @@
-"""An ordered list of named augmentations: what a recipe's ``views.steps`` says::
+"""Named augmentations, in an order that a recipe gives.
+
+::
 
     views:
       fs: 100.0

@@ -1,7 +1,8 @@
-"""Names of medcl's own methods and classifiers → where they are. Imports nothing: a table of names.
+"""Names of medcl's own methods and classifiers → where they are.
 
-`medcl.recipe` checks recipes against it without knowing the packages that the names lead to. A
-plugin brings its own beside these (``Plugin.methods``, ``Plugin.classifiers``).
+It imports none of them. `medcl.recipe` checks recipes against it without knowing the packages that
+the names lead to. A plugin brings its own beside these (``Plugin.methods``,
+``Plugin.classifiers``).
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ def described(fn: Callable[..., Any]) -> dict[str, str]:
 
 
 _ARGS = re.compile(r"^Args:\n((?:[ ]+.*(?:\n|$)|\n)*)", re.MULTILINE)
-_ENTRY = re.compile(r"^    (\w+(?:, \w+)*): (.*(?:\n(?:\n|     +.*))*)", re.MULTILINE)
+_ENTRY = re.compile(r"^    (\w+(?:, \w+)*): (.*(?:\n(?:     +.*)?)*)", re.MULTILINE)
 
 
 def checked(

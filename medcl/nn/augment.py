@@ -28,6 +28,5 @@ def augment(
     known = {**(known or {}), BATCH: x}
     if len(at) == len(x):
         return step(x, generator, known)
-    out = x.clone()
-    out[at] = step(x[at], generator, known)
-    return out
+    rows = step(x[at], generator, known)
+    return x.index_copy(0, at, rows.to(x.dtype))

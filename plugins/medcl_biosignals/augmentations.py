@@ -158,7 +158,7 @@ def channel_permute(x: Tensor, generator: Random) -> Tensor:
 
 
 def colour(x: Tensor, generator: Random, *, fs: float, level: Level = 0.4) -> Tensor:
-    """Weigh the frequencies from 0 to 40 Hz by a smooth random curve: the same beats look different.
+    """Weigh the frequencies from 0 to 40 Hz by a smooth random curve: other shapes of beats.
 
     Ours.
 

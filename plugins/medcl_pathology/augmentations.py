@@ -44,14 +44,14 @@ def mix(
     batch: Tensor,
     by: Literal["macenko", "reinhard"] = "macenko",
 ) -> Tensor:
-    """The stains of another tile of the batch.
+    """The stains of another tile of the batch (Macenko 2009, doi 10.1109/ISBI.2009.5193250).
 
     Args:
         x: (B, 3, H, W).
         generator: of the random numbers.
         batch: (N, 3, H, W) the tiles to take stains from.
-        by: "macenko" (stains and their strength: Macenko 2009, doi 10.1109/ISBI.2009.5193250) or
-            "reinhard" (mean and spread of colours: Reinhard 2001, doi 10.1109/38.946629).
+        by: "macenko" (stains and their strength) or "reinhard" (mean and spread of colours:
+            Reinhard 2001, doi 10.1109/38.946629).
     """
     other = torch.randint(len(batch), (len(x),), generator=generator, device=x.device)
     change = stain.to_macenko if by == "macenko" else stain.to_reinhard

@@ -170,27 +170,47 @@ def _open(name: str, folder: Path | None) -> nn.Module:
 
 
 def uni(*, folder: Path | None = None) -> nn.Module:
-    """UNI (Chen 2024, doi 10.1038/s41591-024-02857-3): ViT-L/16, 1024 wide."""
+    """UNI (Chen 2024, doi 10.1038/s41591-024-02857-3): ViT-L/16, 1024 wide.
+
+    Args:
+        folder: where its configuration and weights lie, as ``hf download`` wrote them.
+    """
     return _open("uni", folder)
 
 
 def virchow(*, folder: Path | None = None) -> nn.Module:
-    """Virchow (Vorontsov 2024, doi 10.1038/s41591-024-03141-0): ViT-H/14, 2560 wide."""
+    """Virchow (Vorontsov 2024, doi 10.1038/s41591-024-03141-0): ViT-H/14, 2560 wide.
+
+    Args:
+        folder: where its configuration and weights lie, as ``hf download`` wrote them.
+    """
     return _open("virchow", folder)
 
 
 def h_optimus_0(*, folder: Path | None = None) -> nn.Module:
-    """H-optimus-0 (Saillard 2024): ViT-g/14 with registers, 1536 wide."""
+    """H-optimus-0 (Saillard 2024): ViT-g/14 with registers, 1536 wide.
+
+    Args:
+        folder: where its configuration and weights lie, as ``hf download`` wrote them.
+    """
     return _open("h-optimus-0", folder)
 
 
 def gigapath(*, folder: Path | None = None) -> nn.Module:
-    """The tile encoder of Prov-GigaPath (Xu 2024, doi 10.1038/s41586-024-07441-w): 1536 wide."""
+    """The tile encoder of Prov-GigaPath (Xu 2024, doi 10.1038/s41586-024-07441-w): 1536 wide.
+
+    Args:
+        folder: where its configuration and weights lie, as ``hf download`` wrote them.
+    """
     return _open("gigapath", folder)
 
 
 def phikon(*, folder: Path | None = None) -> nn.Module:
-    """Phikon (Filiot 2023, doi 10.1101/2023.07.21.23292757): ViT-B/16, 768 wide."""
+    """Phikon (Filiot 2023, doi 10.1101/2023.07.21.23292757): ViT-B/16, 768 wide.
+
+    Args:
+        folder: where its configuration and weights lie, as ``hf download`` wrote them.
+    """
     return _open("phikon", folder)
 
 
@@ -211,7 +231,11 @@ class Conch(nn.Module):
 
 
 def conch(*, folder: Path | None = None) -> nn.Module:
-    """CONCH (Lu 2024, doi 10.1038/s41591-024-02856-4), by its authors' package."""
+    """CONCH (Lu 2024, doi 10.1038/s41591-024-02856-4), by its authors' package.
+
+    Args:
+        folder: where its configuration and weights lie, as ``hf download`` wrote them.
+    """
     if folder is None:
         raise UsageError(
             "Encoder 'conch' (Lu 2024, doi 10.1038/s41591-024-02856-4) is not part of medcl: ask "
