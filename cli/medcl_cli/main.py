@@ -30,6 +30,7 @@ from medcl_cli.verbs import (
     recipes,
     report,
     search,
+    store,
 )
 
 app = typer.Typer(
@@ -50,6 +51,7 @@ app.command()(recipes.recipes)
 app.command()(index.index)
 app.command()(curate.curate)
 app.command()(prepare.prepare)
+app.command()(store.store)
 app.command()(pretrain.pretrain)
 app.command()(embed.embed)
 app.command()(probe.probe)

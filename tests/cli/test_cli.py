@@ -20,6 +20,7 @@ COMMANDS = [
     "index",
     "curate",
     "prepare",
+    "store",
     "pretrain",
     "embed",
 ]
