@@ -86,14 +86,22 @@ def main() -> None:
     try:
         app()
     except UsageError as error:
-        _fail(error, 2)
+        _fail(_sentence(error), 2)
     except MedclError as error:
-        _fail(error, 1)
+        _fail(_sentence(error), 1)
     except OSError as error:  # a full disk, a folder that may not be written
         where = f"{error.filename}: " if error.filename is not None else ""
         _fail(f"{where}{error.strerror or error}", 1)
     except KeyboardInterrupt:
         _fail("Interrupted. Run the same command again to go on from here.", 130)
+
+
+def _sentence(error: MedclError) -> str:
+    """What was raised: a loader's process wraps it into its traceback."""
+    text = str(error)
+    if text.startswith("Caught ") and "Original Traceback" in text:
+        return text.rstrip().rpartition("\n")[2].partition(": ")[2]
+    return text
 
 
 def _fail(message: object, code: int) -> None:

@@ -24,7 +24,7 @@ from medcl.archive.pmap import Engine, pmap
 from medcl.archive.scanning import READER, public
 from medcl.archive.stored import StoredArrays
 from medcl.archive.tables import REJECTS
-from medcl.errors import MedclError, UsageError
+from medcl.errors import IntegrityWarning, MedclError, UsageError
 from medcl.plugin import FileStat, Plugin, Unit, file_of
 from medcl.registry import Lazy, checked, resolve
 
@@ -128,7 +128,7 @@ def prepare(
             anew.update([state])
     del anew["absent"]
     if anew:
-        warnings.warn(_again(anew, store), stacklevel=2)
+        warnings.warn(_again(anew, store), IntegrityWarning, stacklevel=2)
     if missing:
         about = {
             "plugin": plugin.name,
