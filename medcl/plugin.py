@@ -100,7 +100,11 @@ class Reject:
 
 
 class Arrays(Protocol):
-    """The prepared arrays of an item, by item id: memory-mapped, read only what you index."""
+    """The prepared arrays of an item, by item id: lazily read, and checked as they are.
+
+    An array above 1 MiB is memory-mapped and no `numpy.ndarray`, but like those of h5py: cut it, or
+    take all of it with ``numpy.asarray``. See `medcl.archive.checked.CheckedArray`.
+    """
 
     def __call__(self, item_id: str) -> Mapping[str, np.ndarray]: ...
 

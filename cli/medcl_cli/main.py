@@ -31,6 +31,7 @@ from medcl_cli.verbs import (
     recipes,
     report,
     search,
+    store,
     views,
 )
 
@@ -53,6 +54,7 @@ app.command()(views.views)
 app.command()(index.index)
 app.command()(curate.curate)
 app.command()(prepare.prepare)
+app.command()(store.store)
 app.command()(pretrain.pretrain)
 app.command()(embed.embed)
 app.command()(probe.probe)
@@ -99,14 +101,22 @@ def main() -> None:
     try:
         app()
     except UsageError as error:
-        _fail(error, 2)
+        _fail(_sentence(error), 2)
     except MedclError as error:
-        _fail(error, 1)
+        _fail(_sentence(error), 1)
     except OSError as error:  # a full disk, a folder that may not be written
         where = f"{error.filename}: " if error.filename is not None else ""
         _fail(f"{where}{error.strerror or error}", 1)
     except KeyboardInterrupt:
         _fail("Interrupted. Run the same command again to go on from here.", 130)
+
+
+def _sentence(error: MedclError) -> str:
+    """What was raised: a loader's process wraps it into its traceback."""
+    text = str(error)
+    if text.startswith("Caught ") and "Original Traceback" in text:
+        return text.rstrip().rpartition("\n")[2].partition(": ")[2]
+    return text
 
 
 def _fail(message: object, code: int) -> None:

@@ -22,7 +22,7 @@ from medcl.archive.index import Index
 from medcl.archive.scanning import READER, public
 from medcl.archive.stored import StoredArrays
 from medcl.archive.tables import REJECTS
-from medcl.errors import MedclError, UsageError
+from medcl.errors import IntegrityWarning, MedclError, UsageError
 from medcl.io.failure import Failure
 from medcl.io.pmap import Engine, pmap
 from medcl.plugin import FileStat, Plugin, Unit, file_of
@@ -128,7 +128,7 @@ def prepare(
             anew.update([state])
     del anew["absent"]
     if anew:
-        warnings.warn(_again(anew, store), stacklevel=2)
+        warnings.warn(_again(anew, store), IntegrityWarning, stacklevel=2)
     if missing:
         about = {
             "plugin": plugin.name,

@@ -20,6 +20,7 @@ COMMANDS = [
     "index",
     "curate",
     "prepare",
+    "store",
     "pretrain",
     "embed",
 ]
@@ -195,3 +196,19 @@ def test_version() -> None:
     start = time.perf_counter()
     assert medcl("--version").stdout.startswith("medcl 0.")
     assert time.perf_counter() - start < 5
+
+
+def test_an_error_in_a_process_that_loads_is_one_sentence() -> None:
+    from torch._utils import ExceptionWrapper
+
+    from medcl.errors import MedclError
+    from medcl_cli.main import _sentence
+
+    said = "/idx/store/x is damaged: its data do not match. Run the same again."
+    try:
+        raise MedclError(said)
+    except MedclError:
+        wrapped = ExceptionWrapper(where="in DataLoader worker process 0")
+    with pytest.raises(MedclError, match="Original Traceback") as caught:
+        wrapped.reraise()
+    assert _sentence(caught.value) == _sentence(MedclError(said)) == said

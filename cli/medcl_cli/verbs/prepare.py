@@ -49,6 +49,8 @@ def prepare(
         retry=retry,
     )
     result = {"prepared": prepared.items.height, "rejected": prepared.rejects.to_dicts()}
+    if prepared.anew:
+        result |= {f"made anew: {why}": count for why, count in prepared.anew.items()}
     if look is not None:
         from medcl.archive.look import look as draw
 
