@@ -20,8 +20,9 @@ def newest(folder: Path) -> tuple[Path | None, list[str]]:
     """The newest checkpoint that is whole, and a sentence on each newer one that is damaged.
 
     Raises:
-        MedclError: if there are some, and all are damaged.
+        MedclError: if there are some, and all are damaged; or the folder's manifest is.
     """
+    manifest.load(folder)
     every, damaged = saved(folder), list[Path]()
     for path in reversed(every):
         if _whole(path):

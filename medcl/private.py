@@ -87,7 +87,8 @@ def _keep(folder: Path, name: str, text: str) -> None:
     private.mkdir(parents=True, exist_ok=True)
     private.chmod(0o700)
     manifest.write_text(private / name, text)
-    (private / name).chmod(0o600)
+    for path in (private / name, private / manifest.FILE):
+        path.chmod(0o600)
 
 
 def write_recipe(folder: Path, recipe: Recipe) -> None:

@@ -314,7 +314,10 @@ def training_curves(run: Run) -> pl.DataFrame | Absent:
             "The run holds no metrics.csv, so there are no curves.", "medcl pretrain, to its end"
         )
     try:
+        manifest.check(path, "")
         table = pl.read_csv(path, infer_schema=False)
+    except manifest.DamagedError:
+        return Absent("metrics.csv is damaged: its SHA-256 is not the one noted.")
     except pl.exceptions.PolarsError as error:
         return Absent(f"metrics.csv cannot be read: {str(error).splitlines()[0]}")
     if "step" not in table.columns or not len(table):

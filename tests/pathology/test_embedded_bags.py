@@ -84,9 +84,9 @@ def test_what_is_there_is_kept_and_what_is_missing_is_made(two, tmp_path):
     assert first.stat().st_mtime_ns == before
     assert np.array_equal(read(second)[0], read_bytes(tmp_path, wanted)[0])
     assert not [p for p in out.iterdir() if p.name.endswith(".tmp")]
-    with pytest.raises(UsageError, match="another preparation"):
+    with pytest.raises(UsageError, match="other preparation"):
         bags.embed_bags(recipe("prepare.overlap=0.5"), two, out)
-    with pytest.raises(UsageError, match="another encoder"):
+    with pytest.raises(UsageError, match="other encoder"):
         bags.embed_bags(recipe("seed=1"), two, out)
     with pytest.raises(UsageError, match="holds no bags"):
         bags.embed_bags(recipe(), two, two)

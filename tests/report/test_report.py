@@ -16,6 +16,7 @@ import polars as pl
 import pytest
 from browser import look
 
+from medcl import manifest
 from medcl.metrics.bootstrap import Interval
 from medcl.metrics.table import direction, show
 from medcl.plugin import Plugin, Task
@@ -196,7 +197,7 @@ def test_hostile_text_is_only_text(copied: Run, monkeypatch: pytest.MonkeyPatch)
     raw["differences"][0]["than"] = HOSTILE
     for point in raw["curve"]:
         point["representation"] = point["representation"].replace("pixels", HOSTILE)
-    (copied.path / "probe" / "probe.json").write_text(json.dumps(raw))
+    manifest.write_text(copied.path / "probe" / "probe.json", json.dumps(raw))
     row = cards.Row(HOSTILE, 1, HOSTILE)
     data = cards.DataCard(1, 1, 1, 1, 1, 1, [row], [row], [(HOSTILE, HOSTILE)])
     monkeypatch.setattr(cards, "data_card", lambda data_, plugin, side, seen: data)
@@ -277,7 +278,7 @@ def test_commands_are_shown_without_the_places(copied: Run) -> None:
     path = copied.path / "probe" / "probe.json"
     raw = json.loads(path.read_text())
     raw["command"] = "medcl probe /home/ann/run ann2 --data=/home/ann/idx --task digit"
-    path.write_text(json.dumps(raw))
+    manifest.write_text(path, json.dumps(raw))
     page = Page(write(copied, copied.path / "report.html").read_text("utf-8"))
     assert "ann" not in page.text.split("Reproduce")[-1]
     assert "/home" not in page.text
