@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_origin
@@ -276,6 +276,32 @@ def load(name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
             of the wrong type.
     """
     return parse(_read(find(str(name))), overrides)
+
+
+def given(
+    recipe: str | Path | Mapping[str, Any] | Recipe,
+    settings: Sequence[str] | Mapping[str, Any] = (),
+) -> Recipe:
+    """A recipe by name or path, as a mapping, or as it is, with settings laid over it.
+
+    Args:
+        recipe: see `load` and `parse`.
+        settings: ``section.key=value`` as on the command line, or a mapping
+            ``{"section.key": value}``.
+    """
+    if isinstance(settings, Mapping):
+        settings = overrides(settings)
+    if isinstance(recipe, Recipe):
+        return parse(recipe.model_dump(mode="json"), settings) if settings else recipe
+    if isinstance(recipe, Mapping):
+        return parse(dict(recipe), settings)
+    return load(recipe, settings)
+
+
+def overrides(settings: Mapping[str, Any]) -> list[str]:
+    """``{"section.key": value}`` as the command line has it: ``["section.key=value"]``."""
+    plain = to_jsonable_python(dict(settings), fallback=str)
+    return [f"{key}={yaml.safe_dump(v, default_flow_style=True)}" for key, v in plain.items()]
 
 
 def text(path: Path) -> str:

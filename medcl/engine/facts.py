@@ -27,8 +27,12 @@ from medcl.provenance import commit, versions
 from medcl.run import Run
 
 
-def check_same(run: Run, data: Path) -> None:
+def check_same(run: Run, data: Path | None) -> None:
     """Refuse to continue somebody else's run.
+
+    Args:
+        run: which may be there already.
+        data: the index; None for samples that are given in memory.
 
     Raises:
         UsageError: if the folder holds a run of another recipe (names the first differing key) or
@@ -51,10 +55,13 @@ def check_same(run: Run, data: Path) -> None:
                 f"{run.path} holds a run of another recipe: {key} is {old.get(key)!r} there and "
                 f"{new.get(key)!r} here. Take another --out, or remove that folder."
             )
-    if (run.path / "run.json").is_file() and run.data != data.resolve():
+    if not (run.path / "run.json").is_file():
+        return
+    there, here = None if run.in_memory else run.data, data.resolve() if data else None
+    if there != here:
         raise UsageError(
-            f"{run.path} holds a run on other data: {run.data}, not {data.resolve()}. "
-            "Take another --out, or remove that folder."
+            f"{run.path} holds a run on other data: {there or 'arrays in memory'}, not "
+            f"{here or 'arrays in memory'}. Take another --out, or remove that folder."
         )
 
 
@@ -93,8 +100,9 @@ def check_same_samples(run: Run, selection: Selection, parts: Mapping[str, str])
     facts = run.facts
     if facts.get("trained_on") != trained_on(selection, parts):
         then = facts.get("samples", 0) + facts.get("samples_outside_training", 0)
+        what = "What is trained on" if run.in_memory else "The index"
         raise UsageError(
-            f"The index changed since the run in {run.path} began: {then:,} samples then, "
+            f"{what} changed since the run in {run.path} began: {then:,} samples then, "
             f"{len(selection.samples):,} now. Take another --out."
         )
 
@@ -135,15 +143,32 @@ def finished(run: Run) -> bool:
 
 
 def start(
-    run: Run, data: Path, selection: Selection, parts: Mapping[str, str], command: str
+    run: Run,
+    data: Path | None,
+    selection: Selection,
+    parts: Mapping[str, str],
+    command: str,
+    *,
+    known: bool = True,
 ) -> None:
-    """Write run.json as far as it is known before training."""
+    """Write run.json as far as it is known before training.
+
+    Args:
+        run: whose folder is there.
+        data: the index; None for samples that were given in memory.
+        selection: what is trained on.
+        parts: patient → "train" or "test".
+        command: how this was called.
+        known: whether the patients are known; if not, every sample stands for one.
+    """
     recipe = run.recipe
     path = run.path / "run.json"
-    remember(run.path, data=data, command=command)
+    if data is not None:
+        remember(run.path, data=data, command=command)
     _write(
         path,
         {
+            **({} if data is not None else {"in_memory": True, "patients_known": known}),
             "finished": False,
             "recipe": recipe.name,
             "plugin": recipe.plugin,
@@ -151,7 +176,7 @@ def start(
             "seed": recipe.seed,
             "steps": recipe.trainer.steps,
             "samples": len(selection),
-            "patients": int(selection.patients.max()) + 1,
+            "patients": int(selection.patients.max()) + 1 if known else None,
             "samples_outside_training": len(selection.samples) - len(selection),
             "trained_on": trained_on(selection, parts),
             "versions": versions(recipe.plugin),
