@@ -118,13 +118,13 @@ def script(index, out, overrides):
     """As a user's script, which starts the second process itself."""
     command = [sys.executable, Path(__file__).with_name("engine_script.py"), index, out]
     command += [repr(overrides)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def exits(processes):
     """The exit codes of all, once they are over."""
     for process in processes:
-        process.join(timeout=300)
+        process.join()
     return [process.exitcode for process in processes]
 
 
