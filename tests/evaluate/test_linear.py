@@ -134,7 +134,7 @@ def test_a_rare_class_is_found_as_often_as_a_frequent_one(kind: str) -> None:
     y = np.where(np.arange(4000) % 20 == 0, 1, 0)
     if kind == "multiclass":
         y[np.arange(4000) % 20 == 1] = 2
-    corners = np.array([[0.0, 0.0], [1.5, 0.0], [0.0, 1.5]])
+    corners = np.array([[0.0, 0.0], [1.8, 0.0], [0.9, 1.56]])  # all as far apart
     x = (corners[y] + rng.normal(size=(4000, 2))).astype(np.float32)
     patients = np.arange(4000) // 25
     if kind == "multilabel":
