@@ -60,6 +60,7 @@ def test_every_function_is_there_and_typed():
 PACKAGES = [path.parent.name for path in Path(medcl.__file__).parent.glob("*/__init__.py")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in medcl.__all__ if name in PACKAGES])
 def test_a_function_is_no_package_in_any_order(name):
     """`medcl.finetune` is the function though `medcl/finetune/` is a folder."""
@@ -115,6 +116,7 @@ def check(package, targets, kind):
 """
 
 
+@pytest.mark.slow
 def test_an_objective_is_its_function_in_any_order():
     targets = [objective.target for objective in OBJECTIVES.values()]
     check = f"check('medcl.objectives', {targets!r}, inspect.isfunction)"
@@ -132,6 +134,7 @@ def test_objectives_are_found_by_type_checkers_and_pickle():
         assert pickle.loads(pickle.dumps(getattr(package, name))) is getattr(package, name)
 
 
+@pytest.mark.slow
 def test_a_method_is_its_class_in_any_order():
     check = f"check('medcl.methods', {list(METHODS.values())!r}, inspect.isclass)"
     assert run(ORDERS + check) == "all"
