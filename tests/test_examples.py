@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
+from torch.nn.functional import normalize
 
 from medcl.methods.contract import Method
 
@@ -37,20 +38,20 @@ def waves(seed: int) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
 def test_a_method_trains_in_a_loop_of_ones_own() -> None:
     module = example("own_loop")
     x, patient, fast = waves(0)
-    encoder = module.pretrain(x, patient, epochs=8)
+    encoder = module.pretrain(x, patient, epochs=4)
     assert not encoder.training
     with torch.no_grad():
         h = encoder(x)
     assert h.shape == (128, 64)
-    centres = torch.stack([h[:64][torch.from_numpy(fast[:64] == k)].mean(0) for k in (0, 1)])
-    told = torch.cdist(h[64:], centres).argmin(1).numpy()
-    assert (told == fast[64:]).mean() > 0.9
-    body = (
-        (EXAMPLES / "own_loop.py").read_text().partition("    loader = ")[2].split("\n    return")
-    )
-    assert body[0].count("\n") <= 10, "ten lines"
+    h = normalize(h - h.mean(0), dim=1)
+    near = (h[64:] @ h[:64].T).topk(5).indices.numpy()  # of the other patients
+    assert ((fast[:64][near].mean(1) > 0.5) == fast[64:]).mean() > 0.8
+    text = (EXAMPLES / "own_loop.py").read_text()
+    body = text.partition("    loader = ")[2].partition("\n    return")[0]
+    assert body.count("\n") <= 10, "ten lines"
 
 
+@pytest.mark.slow
 def test_the_loop_takes_other_methods(monkeypatch: pytest.MonkeyPatch) -> None:
     from medcl.methods import BYOL, DINO, MoCoV3, SwAV, VICReg
 
@@ -64,7 +65,7 @@ def test_the_loop_takes_other_methods(monkeypatch: pytest.MonkeyPatch) -> None:
             return made[0]
 
         monkeypatch.setattr(module, "SimCLR", remembered)
-        encoder = module.pretrain(x[:64], patient[:64], epochs=1)
+        encoder = module.pretrain(x[:32], patient[:32], epochs=1)
         assert encoder is made[0].encoder
         assert all(weights.isfinite().all() for weights in encoder.parameters())
 

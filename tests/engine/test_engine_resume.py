@@ -172,6 +172,7 @@ def test_kill_while_writing_a_checkpoint_leaves_the_older_one(
     same_outcome(undisturbed(False), tmp_path)
 
 
+@pytest.mark.slow
 def test_killed_process_ends_the_same(index, tmp_path):
     """kill -9 at random moments, again and again until the run comes to its end."""
     chance = random.Random(os.getpid())  # a new moment at every run of this test
