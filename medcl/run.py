@@ -122,6 +122,26 @@ class Run(Trained):
         """
         return read_json(self.path / "run.json", _RESTORE)
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether it was trained on samples that were given in memory: there is no index then."""
+        return bool(self.facts.get("in_memory"))
+
+    @property
+    def where(self) -> Where:
+        """Where it came from.
+
+        Raises:
+            UsageError: if it was trained on arrays in memory.
+            MedclError: if the run came without its private folder.
+        """
+        if (self.path / "run.json").is_file() and self.in_memory:
+            raise UsageError(
+                f"{self.path} was trained on arrays in memory, so there is no index to go back to: "
+                "give one (--data IDX), or the arrays (medcl.embed in Python)."
+            )
+        return recall(self.path)
+
     def dataset_settings(self, task: str | None = None) -> dict[str, Any]:
         """Those of a task; without one, those of pretraining.
 

@@ -20,7 +20,6 @@ def medcl(env: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[s
         env=env,
         capture_output=True,
         text=True,
-        timeout=300,
     )
 
 
@@ -46,7 +45,6 @@ def one_after_the_other(env: dict[str, str], *commands: list[str]) -> list[str]:
         env=env,
         capture_output=True,
         text=True,
-        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

@@ -27,8 +27,12 @@ from medcl.provenance import commit, versions
 from medcl.run import Run
 
 
-def check_same(run: Run, data: Path) -> None:
+def check_same(run: Run, data: Path | None) -> None:
     """Refuse to continue somebody else's run.
+
+    Args:
+        run: which may be there already.
+        data: the index; None for samples that are given in memory.
 
     Raises:
         UsageError: if the folder holds a run of another recipe (names the first differing key) or
@@ -46,10 +50,13 @@ def check_same(run: Run, data: Path) -> None:
     before = read_recipe(run.path)  # with the defaults of settings that it was written without
     old, new = ({"recipe": yaml.safe_load(recipes.dump(r))} for r in (before, run.recipe))
     manifest.refuse_other(run.path, "a run", old, new)
-    if (run.path / "run.json").is_file() and run.data != data.resolve():
+    if not (run.path / "run.json").is_file():
+        return
+    there, here = None if run.in_memory else run.data, data.resolve() if data else None
+    if there != here:
         raise UsageError(
-            f"{run.path} holds a run on other data: {run.data}, not {data.resolve()}. "
-            "Take another --out, or remove that folder."
+            f"{run.path} holds a run on other data: {there or 'arrays in memory'}, not "
+            f"{here or 'arrays in memory'}. Take another --out, or remove that folder."
         )
 
 
@@ -81,8 +88,9 @@ def check_same_samples(run: Run, selection: Selection, parts: Mapping[str, str])
         same = there.made_of["samples"] == trained_on(selection, parts)
     if not same:
         then = facts.get("samples", 0) + facts.get("samples_outside_training", 0)
+        what = "What is trained on" if run.in_memory else "The index"
         raise UsageError(
-            f"The index changed since the run in {run.path} began: {then:,} samples then, "
+            f"{what} changed since the run in {run.path} began: {then:,} samples then, "
             f"{len(selection.samples):,} now. Take another --out."
         )
 
@@ -123,13 +131,29 @@ def finished(run: Run) -> bool:
 
 
 def start(
-    run: Run, data: Path, selection: Selection, parts: Mapping[str, str], command: str
+    run: Run,
+    data: Path | None,
+    selection: Selection,
+    parts: Mapping[str, str],
+    command: str,
+    *,
+    known: bool = True,
 ) -> None:
-    """Write run.json and the manifest as far as they are known before training."""
+    """Write run.json and the manifest as far as they are known before training.
+
+    Args:
+        run: whose folder is there.
+        data: the index; None for samples that were given in memory.
+        selection: what is trained on.
+        parts: patient → "train" or "test".
+        command: how this was called.
+        known: whether the patients are known; if not, every sample stands for one.
+    """
     recipe = run.recipe
-    remember(run.path, data=data, command=command)
+    if data is not None:
+        remember(run.path, data=data, command=command)
     made_of = {
-        "index": manifest.of_file(data / "items.parquet"),
+        "index": None if data is None else manifest.of_file(data / "items.parquet"),
         "samples": trained_on(selection, parts),
         "versions": versions(recipe.plugin),
         "commit": commit(),
@@ -139,6 +163,7 @@ def start(
     _write(
         run.path / "run.json",
         {
+            **({} if data is not None else {"in_memory": True, "patients_known": known}),
             "finished": False,
             "recipe": recipe.name,
             "plugin": recipe.plugin,
@@ -146,7 +171,7 @@ def start(
             "seed": recipe.seed,
             "steps": recipe.trainer.steps,
             "samples": len(selection),
-            "patients": int(selection.patients.max()) + 1,
+            "patients": int(selection.patients.max()) + 1 if known else None,
             "samples_outside_training": len(selection.samples) - len(selection),
             "versions": made_of["versions"],
             "commit": made_of["commit"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,11 @@ class Source:
     run: Run | None = None
 
 
-def opened(path: Path, recipe: str | Path | None, settings: Sequence[str] = ()) -> Source:
+def opened(
+    path: Path,
+    recipe: str | Path | Mapping[str, Any] | Recipe | None,
+    settings: Sequence[str] = (),
+) -> Source:
     """An index with a recipe; or a run, whose data and encoder stay as they are.
 
     Of a run, ``classifier``, ``finetune`` and ``optimizer`` come from ``recipe``; without one they
@@ -59,21 +63,21 @@ def opened(path: Path, recipe: str | Path | None, settings: Sequence[str] = ()) 
         index = Index.open(path)
         if recipe is None:
             raise UsageError("Say how to train on this index: -r RECIPE. See medcl recipes.")
-        chosen = recipes.load(recipe, settings)
+        chosen = recipes.given(recipe, settings)
         if chosen.plugin != index.plugin_name:
             raise UsageError(
-                f"Recipe '{recipe}' is for plugin '{chosen.plugin}', and {path} was indexed by "
-                f"'{index.plugin_name}'."
+                f"Recipe '{chosen.name}' is for plugin '{chosen.plugin}', and {path} was indexed "
+                f"by '{index.plugin_name}'."
             )
         return Source(chosen, path)
     run = Run.open(path)
     raw: dict[str, Any] = run.recipe.model_dump(mode="json")
     raw |= {"classifier": {"name": "lp-ft"}, "optimizer": {}}
     if recipe is not None:
-        given = recipes.load(recipe).model_dump(mode="json")
+        given = recipes.given(recipe).model_dump(mode="json")
         if given["plugin"] != raw["plugin"]:
             raise UsageError(
-                f"Recipe '{recipe}' is for plugin '{given['plugin']}', and {path} for "
+                f"Recipe '{given['name']}' is for plugin '{given['plugin']}', and {path} for "
                 f"'{raw['plugin']}'."
             )
         raw |= {name: given[name] for name in ("name", "classifier", "finetune", "optimizer")}

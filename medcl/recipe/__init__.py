@@ -11,7 +11,7 @@ from medcl.recipe.check import LEFT_OUT, classifier_factory, method_factory
 from medcl.recipe.described import annotated, descriptions
 from medcl.recipe.files import Entry, available, describe, find, own_recipes, text
 from medcl.recipe.overrides import nested
-from medcl.recipe.parse import dump, load, parse
+from medcl.recipe.parse import dump, given, load, overrides, parse
 from medcl.recipe.sections import (
     Also,
     Finetune,
@@ -45,9 +45,11 @@ __all__ = [
     "descriptions",
     "dump",
     "find",
+    "given",
     "load",
     "method_factory",
     "nested",
+    "overrides",
     "own_recipes",
     "parse",
     "text",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_origin
 
@@ -87,3 +87,29 @@ def dump(recipe: Recipe, shown: Callable[[dict[str, Any]], Any] | None = None) -
     if recipe.classifier is None:  # nothing is trained with labels
         del data["classifier"], data["finetune"]
     return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+
+
+def given(
+    recipe: str | Path | Mapping[str, Any] | Recipe,
+    settings: Sequence[str] | Mapping[str, Any] = (),
+) -> Recipe:
+    """A recipe by name or path, as a mapping, or as it is, with settings laid over it.
+
+    Args:
+        recipe: see `load` and `parse`.
+        settings: ``section.key=value`` as on the command line, or a mapping
+            ``{"section.key": value}``.
+    """
+    if isinstance(settings, Mapping):
+        settings = overrides(settings)
+    if isinstance(recipe, Recipe):
+        return parse(recipe.model_dump(mode="json"), settings) if settings else recipe
+    if isinstance(recipe, Mapping):
+        return parse(dict(recipe), settings)
+    return load(recipe, settings)
+
+
+def overrides(settings: Mapping[str, Any]) -> list[str]:
+    """``{"section.key": value}`` as the command line has it: ``["section.key=value"]``."""
+    plain = to_jsonable_python(dict(settings), fallback=str)
+    return [f"{key}={yaml.safe_dump(v, default_flow_style=True)}" for key, v in plain.items()]

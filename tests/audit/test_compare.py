@@ -74,6 +74,7 @@ def test_a_worse_one_is_found_and_the_sign_is_right(study: Path, tmp_path: Path)
     assert json.loads((tmp_path / "c.json").read_text())["patients"] == 12
 
 
+@pytest.mark.slow
 def test_the_encoder_of_a_probe_against_its_untrained_self(digits_run: Run, tmp_path: Path) -> None:
     out = tmp_path / "probe"
     result = probe([digits_run], out=out)

@@ -88,6 +88,7 @@ def _leaky(digits_index: Path, digits_run: Run, tmp_path: Path) -> tuple[Path, R
     return tmp_path / "index", make_run(tmp_path / "index", tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_copied_file_under_another_name_fails_the_command(
     digits_index: Path, digits_run: Run, tmp_path: Path
 ) -> None:

@@ -24,6 +24,7 @@ from medcl.errors import MedclError, UsageError
 from medcl.finetune.finetune import finetune, opened
 from medcl.finetune.opened import Study
 from medcl.ingestion import indexed
+from medcl.predict import streaming as following
 from medcl.predict.batch import predict
 from medcl.predict.streaming import _csv, follow
 from medcl.registry import resolve
@@ -311,6 +312,7 @@ def test_followed_files_csv_and_raw(run: Run, sample: Path, tmp_path: Path) -> N
         np.testing.assert_allclose(z, want[: len(z)], atol=2e-3)
 
 
+@pytest.mark.slow
 def test_standard_input_through_the_command_line(run: Run, sample: Path, tmp_path: Path) -> None:
     x, names, _ = recording(sample)
     source = written(x, names, tmp_path / "x.csv")
@@ -486,7 +488,7 @@ def test_what_is_not_known_is_null_in_a_stream(
         z[:, 0] = 0.5
         return {"p.N": z[:, 1], "knn": np.full(len(z), np.inf), "anomaly": z[:, 0]}, z
 
-    monkeypatch.setattr("medcl.predict.streaming.answers_of", lambda *given, **named: answers)
+    monkeypatch.setattr(following, "answers_of", lambda *given, **named: answers)
     x, names, fs = recording(sample)
     follow(run, written(x, names, tmp_path / "x.csv"), tmp_path / "lines", fs=fs, wait=0.0)
     text = (tmp_path / "lines").read_text()

@@ -37,6 +37,7 @@ def test_samples_are_those_of_wfdb(ecg: Path) -> None:
         np.testing.assert_allclose(ours.T, theirs.p_signal, rtol=2e-6, atol=2e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.shared_data
 def test_every_real_record_can_be_prepared(ecg: Path, scan: Scan) -> None:
     for row in scan(ecg):

@@ -226,6 +226,7 @@ def test_hostile_labels_are_drawn(probed: Run) -> None:
     assert all(2 <= value <= 98 for dot in drawn.dots for value in (dot.x, dot.y))
 
 
+@pytest.mark.slow
 def test_a_regression_has_a_report(
     copied: Run, toy: Plugin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
