@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     from medcl.api import pretrain as pretrain
     from medcl.api import probe as probe
 
-from medcl.version import __version__
-
-__all__ = ["__version__", "load_encoder"]
+from medcl.version import __version__ as __version__
 
 __all__ = ["embed", "embed_bags", "finetune", "load_encoder", "predict", "pretrain", "probe"]
 

@@ -102,7 +102,7 @@ class Run(Trained):
         Raises:
             UsageError: if the folder is no run.
         """
-        if (path / "study.json").is_file():
+        if (path / "study.json").is_file() or (path / "finetune.json").is_file():
             raise UsageError(
                 f"{path} is a study of medcl finetune, not a run of medcl pretrain: give the run. "
                 "A study is for medcl evaluate, compare, report and predict."

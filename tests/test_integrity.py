@@ -53,7 +53,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (folder / "key").write_text("synthetic patients have no secrets")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MEDCL_KEY_FILE", str(folder / "key"))
-        patch.setattr("medcl.evaluate.sources.commit", lambda: "0123456789ab")
+        patch.setattr("medcl.embeddings.sources.commit", lambda: "0123456789ab")
         tiny_engine.install(patch.setattr)
         index = tiny_engine.index(folder)
         recipe = tiny_engine.recipe(

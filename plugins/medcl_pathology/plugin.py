@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from medcl.plugin import CONTRACT, Plugin, Shared, Task
 from medcl_pathology.mil.registry import CLASSIFIERS
 from medcl_pathology.scan import assemble, scan
@@ -29,6 +31,11 @@ _AUGMENTATIONS = (
 )  # fmt: skip
 
 
+def _channels(kind: str | None, names: Sequence[str] | None) -> int | None:
+    """Of named channels their number; of all that an archive has, it is in no recipe."""
+    return len(names) if kind == "multiplex" and names else None
+
+
 def _classes(task: str | None) -> int | None:
     """Of the task's label, which pretraining is given."""
     return (len(_TASKS[task].classes) or None) if task is not None else None
@@ -46,7 +53,15 @@ plugin = Plugin(
     views="medcl_pathology.views:views",
     augmentations={name: f"medcl_pathology.augmentations:{name}" for name in _AUGMENTATIONS},
     compose="medcl_pathology.views_composed:composed",
-    shared=(Shared("number of classes", ("probe.task",), ("method.classes",), _classes),),
+    shared=(
+        Shared("number of classes", ("probe.task",), ("method.classes",), _classes),
+        Shared(
+            "number of channels",
+            ("dataset.kind", "dataset.channels"),
+            ("encoder.channels",),
+            _channels,
+        ),
+    ),
     encoders={
         "resnet": "medcl_pathology.encoders.resnet:resnet",
         "vit": "medcl_pathology.encoders.vit:vit",

@@ -15,6 +15,7 @@ import torch
 from pathology_synthetic import painted, tiff
 from typer.testing import CliRunner
 
+from medcl import manifest
 from medcl import recipe as recipes
 from medcl.archive.index import Index, build
 from medcl.archive.store import prepare
@@ -200,6 +201,7 @@ def test_bags_come_back_as_samples(two, tmp_path):
     bad = out / f"{samples.items[0]}.h5"
     with h5py.File(bad, "r+") as file:
         file["features"][0, 0] = np.nan
+    manifest.seal_block(bad)  # as if it had been written so
     with pytest.raises(MedclError, match=f"bag of item {samples.items[0]}: nan-features"):
         samples.read(np.array([0]))
     bad.unlink()
@@ -238,7 +240,7 @@ def test_the_command_line(two, tmp_path):
     assert "written\t2" in made.output
     none = runner.invoke(app, ["embed", str(two), "--out", out])
     assert isinstance(none.exception, UsageError)
-    assert "give --encoder" in str(none.exception)
+    assert "give an encoder" in str(none.exception)
     gated = runner.invoke(app, ["embed", str(two), "--encoder", "uni", "--out", out])
     assert isinstance(gated.exception, UsageError)
     assert "huggingface.co/MahmoodLab/UNI" in str(gated.exception)

@@ -99,13 +99,13 @@ def test_what_is_done_is_not_done_again(
     def fail(*args: object, **kwargs: object) -> None:
         raise AssertionError("probed again")
 
-    monkeypatch.setattr("medcl.evaluate.sources.commit", lambda: "0123")
+    monkeypatch.setattr("medcl.embeddings.sources.commit", lambda: "0123")
     first = probe([digits_run], out=tmp_path)
     monkeypatch.setattr(module, "predict", fail)
     assert probe([digits_run], out=tmp_path) == first
     with pytest.raises(AssertionError, match="probed again"):
         probe([digits_run], out=tmp_path, seed=1)
-    monkeypatch.setattr("medcl.evaluate.sources.commit", lambda: "0123-dirty")
+    monkeypatch.setattr("medcl.embeddings.sources.commit", lambda: "0123-dirty")
     with pytest.raises(AssertionError, match="probed again"):
         probe([digits_run], out=tmp_path)
 

@@ -189,8 +189,10 @@ def test_a_leak_is_said_in_red(copied: Path) -> None:
 def test_several_stand_side_by_side(hostile_study: Path, digits_run: Run, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(hostile_study, other)
+    run = tmp_path / "run"
+    shutil.copytree(digits_run.path, run, ignore=shutil.ignore_patterns("probe"))
     out = tmp_path / "both.html"
-    asked = ["report", str(hostile_study), str(other), str(digits_run.path), "--out", str(out)]
+    asked = ["report", str(hostile_study), str(other), str(run), "--out", str(out)]
     done = CliRunner().invoke(app, asked, catch_exceptions=False)
     assert done.exit_code == 0, done.output
     html = out.read_text(encoding="utf-8")
