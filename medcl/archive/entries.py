@@ -28,10 +28,10 @@ from typing import Any, Literal
 import numpy as np
 
 from medcl.archive import container
-from medcl.archive.atomic import locked
 from medcl.archive.checked import AGAIN, ASIDE, Damaged
 from medcl.archive.container import Entry, OtherFormat
 from medcl.errors import MedclError, UsageError
+from medcl.io.atomic import locked
 
 SUFFIX = ".safetensors"
 State = Literal["whole", "absent", "damaged", "other format"]

@@ -13,7 +13,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from medcl.archive.atomic import replacing
+from medcl.io.atomic import replacing
 
 _DIGITS = 16
 

@@ -18,13 +18,13 @@ import polars as pl
 
 from medcl.archive import refused
 from medcl.archive.entries import State, Store, canonical, entry_keys
-from medcl.archive.failure import Failure
 from medcl.archive.index import Index
-from medcl.archive.pmap import Engine, pmap
 from medcl.archive.scanning import READER, public
 from medcl.archive.stored import StoredArrays
 from medcl.archive.tables import REJECTS
 from medcl.errors import IntegrityWarning, MedclError, UsageError
+from medcl.io.failure import Failure
+from medcl.io.pmap import Engine, pmap
 from medcl.plugin import FileStat, Plugin, Unit, file_of
 from medcl.registry import Lazy, checked, resolve
 

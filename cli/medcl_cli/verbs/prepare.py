@@ -52,7 +52,7 @@ def prepare(
     if prepared.anew:
         result |= {f"made anew: {why}": count for why, count in prepared.anew.items()}
     if look is not None:
-        from medcl.archive.looking import look as draw
+        from medcl.archive.look import look as draw
 
         plugin = plugins.get(loaded.plugin)
         drawn, undrawn = draw(prepared, plugin, look, workers=workers or cores())
