@@ -208,7 +208,7 @@ def _of_index(
 
     if recipe is None and encoder is None:
         raise UsageError(
-            f"{index} is an index: give an encoder (--encoder), or a recipe that has one (--recipe)."
+            f"{index} is an index: give --encoder (encoder=), or a --recipe that has one."
         )
     plain = {"name": "embed", "plugin": Index.open(index).plugin_name, "method": {"name": "simclr"}}
     start = parse(plain, [f"encoder={{name: {encoder}}}"]) if recipe is None else given(recipe)
