@@ -16,13 +16,13 @@ from medcl.recipe import Recipe, given, overrides, parse
 if TYPE_CHECKING:
     from torch import nn
 
+    from medcl.embeddings.bags import Bags
+    from medcl.embeddings.embeddings import Embeddings
     from medcl.engine.in_memory import Source
-    from medcl.evaluate.bags import Bags
-    from medcl.evaluate.embeddings import Embeddings
-    from medcl.evaluate.result import ProbeResult
+    from medcl.finetune.opened import Study
     from medcl.finetune.result import FinetuneResult
-    from medcl.finetune.trained import Study
     from medcl.predict.batch import Predicted
+    from medcl.probe.result import ProbeResult
     from medcl.run import Run
 
 Place = str | Path
@@ -105,8 +105,8 @@ def embed(
         UsageError: for an unknown task or device, or a run that has not finished.
         MedclError: if a feature is not finite; names the sample.
     """
+    from medcl.embeddings import embeddings
     from medcl.engine import in_memory
-    from medcl.evaluate import embeddings
     from medcl.run import load_samples
 
     opened = _run(run)
@@ -169,9 +169,9 @@ def embed_bags(
 
     Raises:
         UsageError: if something of an index is given to a run, or an index comes without an
-            encoder; see `medcl.evaluate.bags.embed_bags`.
+            encoder; see `medcl.embeddings.bags.embed_bags`.
     """
-    from medcl.evaluate import bags
+    from medcl.embeddings import bags
 
     asked = {"encoder": encoder, "recipe": recipe, "settings": settings}
     run: Run | None = None
@@ -230,7 +230,7 @@ def probe(
 
     Args:
         runs: a finished run, or the runs of all folds of one recipe.
-        data: another index; see `medcl.evaluate.probe.probe`.
+        data: another index; see `medcl.probe.probe.probe`.
         task: the labelled problem; None for the recipe's.
         out: the folder; None for RUN/probe, or beside the runs if there are several.
         device: "cpu", "cuda", ..., or "auto".
@@ -240,7 +240,7 @@ def probe(
         UsageError: if there is no task, no label, or the runs do not belong together.
         MedclError: if a feature is not finite, or a label is none of the task's.
     """
-    from medcl.evaluate.probe import probe as compare
+    from medcl.probe.probe import probe as compare
     from medcl.run import Run
 
     several = [runs] if isinstance(runs, str | Path | Run) else list(runs)
@@ -349,7 +349,7 @@ def predict(
     """
     from medcl.doctor import cores
     from medcl.predict.batch import predict as on_files
-    from medcl.predict.folds import opened
+    from medcl.predict.study_predictor import opened
 
     words = overrides(settings) if isinstance(settings, Mapping) else list(settings)
     if fs is not None:

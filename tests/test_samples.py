@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from medcl.errors import MedclError
-from medcl.evaluate.outside import joined
 from medcl.plugin import Samples
+from medcl.probe.external import joined
 
 N = 6
 WHOLE = {"reach", "unit"}  # hold for all samples alike

@@ -9,9 +9,9 @@ import tiny_engine
 import torch
 
 import medcl
+from medcl.embeddings.embeddings import embed_run
 from medcl.errors import UsageError
-from medcl.evaluate.embeddings import embed_run
-from medcl.evaluate.probe import probe
+from medcl.probe.probe import probe
 from medcl.run import Run
 
 SECTIONS = {

@@ -79,8 +79,8 @@ def predict(
     from medcl.errors import UsageError
 
     if follow is not None:
-        from medcl.predict.folds import opened
-        from medcl.predict.follow import follow as predict_stream
+        from medcl.predict.streaming import follow as predict_stream
+        from medcl.predict.study_predictor import opened
 
         if records:
             raise UsageError("Give recordings or --follow, not both.")
