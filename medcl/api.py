@@ -207,7 +207,9 @@ def _of_index(
     from medcl.archive.index import Index
 
     if recipe is None and encoder is None:
-        raise UsageError(f"{index} is an index: give an encoder, or a recipe that has one.")
+        raise UsageError(
+            f"{index} is an index: give --encoder (encoder=), or a --recipe that has one."
+        )
     plain = {"name": "embed", "plugin": Index.open(index).plugin_name, "method": {"name": "simclr"}}
     start = parse(plain, [f"encoder={{name: {encoder}}}"]) if recipe is None else given(recipe)
     if recipe is not None and encoder is not None:

@@ -56,7 +56,7 @@ def test_bags_of_a_run_and_of_an_index(run, index, tmp_path):
     assert done.written == 40
     with pytest.raises(UsageError, match="encoder goes with an index"):
         medcl.embed_bags(run, tmp_path / "no", encoder="mlp")
-    with pytest.raises(UsageError, match="give an encoder, or a recipe"):
+    with pytest.raises(UsageError, match="give --encoder .encoder=., or a --recipe"):
         medcl.embed_bags(index, tmp_path / "no")
 
 
