@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from medcl.plugin import CONTRACT, Plugin, Shared, Task
 from medcl_pathology.mil.registry import CLASSIFIERS
 from medcl_pathology.scan import scan
@@ -29,6 +31,11 @@ _AUGMENTATIONS = (
 )  # fmt: skip
 
 
+def _channels(kind: str, channels: Sequence[str] | None) -> int | None:
+    """Of a tile: red, green and blue, or the channels that are named."""
+    return 3 if kind == "tile" else len(channels) if channels else None
+
+
 def _classes(task: str | None) -> int | None:
     """Of the task's label, which pretraining is given."""
     return (len(_TASKS[task].classes) or None) if task is not None else None
@@ -45,7 +52,15 @@ plugin = Plugin(
     views="medcl_pathology.views:views",
     augmentations={name: f"medcl_pathology.augmentations:{name}" for name in _AUGMENTATIONS},
     compose="medcl_pathology.views_composed:composed",
-    shared=(Shared("number of classes", ("probe.task",), ("method.classes",), _classes),),
+    shared=(
+        Shared(
+            "number of channels",
+            ("dataset.kind", "dataset.channels"),
+            ("encoder.channels",),
+            _channels,
+        ),
+        Shared("number of classes", ("probe.task",), ("method.classes",), _classes),
+    ),
     encoders={
         "resnet": "medcl_pathology.encoders.resnet:resnet",
         "vit": "medcl_pathology.encoders.vit:vit",
