@@ -75,7 +75,7 @@ plugin = Plugin(
     },
     classifiers=CLASSIFIERS,
     tasks=_TASKS,
-    baselines={"handmade": "medcl_pathology.baselines:handmade"},
+    baselines={"handcrafted": "medcl_pathology.baselines:handcrafted"},
     look="medcl_pathology.look:look",
     explain="medcl_pathology.heatmap:explain",
     preview="medcl_pathology.preview:preview",
