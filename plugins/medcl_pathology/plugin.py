@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from medcl.plugin import CONTRACT, Plugin, Shared, Task
 from medcl_pathology.mil.registry import CLASSIFIERS
-from medcl_pathology.scan import assemble, scan
+from medcl_pathology.scan import scan
 from medcl_pathology.units import units
 
 _CRC = ("TUMOR", "STROMA", "COMPLEX", "LYMPHO", "DEBRIS", "MUCOSA", "ADIPOSE", "EMPTY")
@@ -31,9 +31,9 @@ _AUGMENTATIONS = (
 )  # fmt: skip
 
 
-def _channels(kind: str | None, names: Sequence[str] | None) -> int | None:
-    """Of named channels their number; of all that an archive has, it is in no recipe."""
-    return len(names) if kind == "multiplex" and names else None
+def _channels(kind: str, channels: Sequence[str] | None) -> int | None:
+    """Of a tile: red, green and blue, or the channels that are named."""
+    return 3 if kind == "tile" else len(channels) if channels else None
 
 
 def _classes(task: str | None) -> int | None:
@@ -47,20 +47,19 @@ plugin = Plugin(
     contract=CONTRACT,
     units=units,
     scan=scan,
-    assemble=assemble,
     prepare="medcl_pathology.prepare:prepare",
     dataset="medcl_pathology.dataset:dataset",
     views="medcl_pathology.views:views",
     augmentations={name: f"medcl_pathology.augmentations:{name}" for name in _AUGMENTATIONS},
     compose="medcl_pathology.views_composed:composed",
     shared=(
-        Shared("number of classes", ("probe.task",), ("method.classes",), _classes),
         Shared(
             "number of channels",
             ("dataset.kind", "dataset.channels"),
             ("encoder.channels",),
             _channels,
         ),
+        Shared("number of classes", ("probe.task",), ("method.classes",), _classes),
     ),
     encoders={
         "resnet": "medcl_pathology.encoders.resnet:resnet",
@@ -80,6 +79,4 @@ plugin = Plugin(
     look="medcl_pathology.look:look",
     explain="medcl_pathology.heatmap:explain",
     preview="medcl_pathology.preview:preview",
-    item="slide",
-    preparation=2,  # coordinates in pixels, stains of IHC, alpha on white
 )
