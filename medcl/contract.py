@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
-    from medcl.finetune.contract import Classifier as BuiltClassifier
-    from medcl.finetune.contract import Outputs
+    from medcl.classifiers.contract import Classifier as BuiltClassifier
+    from medcl.labels.outputs import Outputs
     from medcl.methods.contract import Method as BuiltMethod
 
 X, BAG, COORDS, OK, TABLE = "x", "bag", "coords", "ok", "table"
@@ -153,7 +153,7 @@ class ClassifierFactory(Protocol):
 
     One that is built on an encoder is called as ``classifier(encoder, example, outputs, ...)``, see
     `EncoderClassifierFactory`. Its attribute ``declares`` says which of the two it is, and what
-    else it asks for (`medcl.finetune.contract.Declares`).
+    else it asks for (`medcl.classifiers.contract.Declares`).
 
     Args:
         example: a batch as tensors, for its shapes alone.

@@ -8,8 +8,8 @@ import runpy
 from importlib.resources import as_file, files
 from pathlib import Path
 
-from medcl.archive.atomic import new_folder
 from medcl.errors import UsageError
+from medcl.io.atomic import new_folder
 from medcl.plugin import discover
 
 SUFFIX = ".template"

@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-import medcl.finetune.classifiers.contrast
-import medcl.finetune.classifiers.core_tuning
-import medcl.finetune.classifiers.full
-import medcl.finetune.classifiers.linear
-import medcl.finetune.classifiers.lora
-import medcl.finetune.classifiers.lp_ft
-import medcl.finetune.classifiers.semi_supervised
+import medcl.classifiers.contrast
+import medcl.classifiers.core_tuning
+import medcl.classifiers.full
+import medcl.classifiers.linear
+import medcl.classifiers.lora
+import medcl.classifiers.lp_ft
+import medcl.classifiers.semi_supervised
 import medcl.methods.byol
 import medcl.methods.can
 import medcl.methods.clip
@@ -153,9 +153,9 @@ _method_factory: list[contract.MethodFactory] = [
     medcl.methods.harmonised.Harmonised,
 ]
 _baseline: list[contract.Baseline] = [
-    medcl_biosignals.baselines.handmade,
+    medcl_biosignals.baselines.handcrafted,
     medcl_biosignals.baselines.raw,
-    medcl_pathology.baselines.handmade,
+    medcl_pathology.baselines.handcrafted,
 ]
 _stream_factory: list[contract.StreamFactory] = [
     medcl_biosignals.streaming.stream,
@@ -180,11 +180,11 @@ _explain: list[contract.Explain] = [
     medcl_pathology.heatmap.explain,
 ]
 _encoder_classifier_factory: list[contract.EncoderClassifierFactory] = [
-    medcl.finetune.classifiers.linear.Linear,
-    medcl.finetune.classifiers.lp_ft.ProbeThenTune,
-    medcl.finetune.classifiers.full.Full,
-    medcl.finetune.classifiers.lora.LoRA,
-    medcl.finetune.classifiers.contrast.Contrast,
-    medcl.finetune.classifiers.semi_supervised.SemiSupervised,
-    medcl.finetune.classifiers.core_tuning.CoreTuning,
+    medcl.classifiers.linear.Linear,
+    medcl.classifiers.lp_ft.ProbeThenTune,
+    medcl.classifiers.full.Full,
+    medcl.classifiers.lora.LoRA,
+    medcl.classifiers.contrast.Contrast,
+    medcl.classifiers.semi_supervised.SemiSupervised,
+    medcl.classifiers.core_tuning.CoreTuning,
 ]

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from medcl import recipe as recipes
+from medcl.classifiers.contract import Classifier, Declares, declared
 from medcl.contract import BAG
 from medcl.errors import UsageError
-from medcl.finetune.contract import Classifier, Declares, Outputs, declared
+from medcl.labels.outputs import Outputs
 from medcl.recipe import Recipe
 from medcl.run import Run, build_encoder
 

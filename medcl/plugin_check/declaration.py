@@ -12,8 +12,8 @@ from typing import Any, get_args, get_type_hints
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from medcl import recipe as recipes
+from medcl.classifiers.contract import declared
 from medcl.errors import UsageError
-from medcl.finetune.contract import declared
 from medcl.plugin import GROUP, Plugin, Task
 from medcl.plugin_check.finding import Ledger, Note
 from medcl.registry import Lazy, checked, parameters, resolve

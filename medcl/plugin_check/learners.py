@@ -10,14 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from medcl.classifiers.contract import Classifier, declared
 from medcl.contract import BAG, X
 from medcl.errors import UsageError
-from medcl.finetune.batches import size, tensors
-from medcl.finetune.contract import Classifier, Outputs, declared
+from medcl.finetune.batches import size
+from medcl.labels.outputs import Outputs
 from medcl.methods.contract import Method, State, after_step
 from medcl.plugin import Views
 from medcl.plugin_check.finding import Note
 from medcl.registry import checked
+from medcl.tensors import tensors
 
 
 def view(views: Views, x: Tensor, seed: int, kind: str) -> Tensor:
