@@ -15,6 +15,7 @@ import torch
 from pathology_synthetic import painted, tiff
 from typer.testing import CliRunner
 
+from medcl import manifest
 from medcl import recipe as recipes
 from medcl.archive.index import Index, build
 from medcl.archive.store import prepare
@@ -200,6 +201,9 @@ def test_bags_come_back_as_samples(two, tmp_path):
     bad = out / f"{samples.items[0]}.h5"
     with h5py.File(bad, "r+") as file:
         file["features"][0, 0] = np.nan
+    with pytest.raises(MedclError, match="is damaged: its SHA-256 is not the one noted"):
+        samples.read(np.array([0]))
+    manifest.seal_block(bad)  # as another tool might have made it
     with pytest.raises(MedclError, match=f"bag of item {samples.items[0]}: nan-features"):
         samples.read(np.array([0]))
     bad.unlink()
