@@ -18,10 +18,10 @@ import numpy as np
 
 import medcl
 from medcl import manifest
-from medcl.archive.atomic import new_folder
-from medcl.archive.reading import read_json
 from medcl.errors import MedclError, UsageError
+from medcl.io.atomic import new_folder
 from medcl.private import without_paths
+from medcl.reading import read_json
 from medcl.recipe import Named
 from medcl.run import Run, load_samples
 

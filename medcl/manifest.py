@@ -32,8 +32,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from medcl.archive import atomic
 from medcl.errors import IntegrityWarning, MedclError, UsageError
+from medcl.io import atomic
 
 FORMAT = 1
 FILE = "manifest.json"
@@ -153,7 +153,7 @@ def warn(sentence: str) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """As `medcl.archive.atomic.replacing`, and the folder's manifest knows the new content.
+    """As `medcl.io.atomic.replacing`, and the folder's manifest knows the new content.
 
     Killed at any moment, file and manifest fit: until the file is in its place both are known.
     """

@@ -25,8 +25,8 @@ from typing import Any
 from medcl import manifest
 from medcl import recipe as recipes
 from medcl.archive.index import Index
-from medcl.archive.reading import read_json
 from medcl.errors import MedclError
+from medcl.reading import read_json
 from medcl.recipe import LEFT_OUT, Recipe
 
 FOLDER, FILE, RECIPE = "private", "where.json", "recipe.yaml"

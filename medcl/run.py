@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from medcl import manifest
 from medcl import plugin as plugins
-from medcl.archive.reading import read_json, read_table
 from medcl.errors import MedclError, UsageError
 from medcl.plugin import Plugin, Samples
 from medcl.private import Where, read_recipe, recall
+from medcl.reading import read_json, read_table
 from medcl.recipe import Recipe
 from medcl.registry import did_you_mean, lookup, resolve
 

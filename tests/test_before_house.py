@@ -198,7 +198,7 @@ def test_a_study_opens_and_its_folds_are_not_trained_again(
 
 @pytest.mark.parametrize("name", ["biosignals", "pathology"])
 def test_a_study_is_reported_and_questioned(home: Path, tmp_path: Path, name: str) -> None:
-    from medcl.finetune.trained import Study
+    from medcl.finetune.opened import Study
 
     folder = copied(home / name / "study", tmp_path / "study")
     assert len(Study.open(folder).folds) == 2

@@ -19,24 +19,23 @@ import pytest
 import torch
 
 import medcl
-from medcl import manifest
+from medcl import checkpoints, manifest
 from medcl.archive.index import Index
-from medcl.engine import kept
+from medcl.audit.compare import read as predictions_of
+from medcl.audit.evaluate import evaluate
+from medcl.embeddings.bags import embed_bags
+from medcl.embeddings.embeddings import Embeddings, embed_run
 from medcl.engine.pretrain import pretrain
 from medcl.errors import IntegrityWarning, MedclError
-from medcl.evaluate.bags import embed_bags
-from medcl.evaluate.compare import read as predictions_of
-from medcl.evaluate.embeddings import Embeddings, embed_run
-from medcl.evaluate.evaluate import evaluate
-from medcl.evaluate.probe import probe
-from medcl.evaluate.result import ProbeResult
 from medcl.export import export
 from medcl.finetune.finetune import finetune, opened
-from medcl.finetune.trained import Study
-from medcl.predict.reference import reference
+from medcl.finetune.opened import Study
+from medcl.predict.reference_set import reference
 from medcl.private import read_recipe, recall
+from medcl.probe.probe import probe
+from medcl.probe.result import ProbeResult
 from medcl.report import cards
-from medcl.report.questioned import evaluation
+from medcl.report.audit_section import evaluation
 from medcl.run import Run
 from medcl_pathology import bagfiles
 
@@ -54,7 +53,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (folder / "key").write_text("synthetic patients have no secrets")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MEDCL_KEY_FILE", str(folder / "key"))
-        patch.setattr("medcl.evaluate.sources.commit", lambda: "0123456789ab")
+        patch.setattr("medcl.embeddings.sources.commit", lambda: "0123456789ab")
         tiny_engine.install(patch.setattr)
         index = tiny_engine.index(folder)
         recipe = tiny_engine.recipe(
@@ -97,7 +96,7 @@ def run_of(home: Path) -> Any:
 
 
 def checkpoints_of(home: Path) -> Any:
-    newest, damaged = kept.newest(home / "run" / "checkpoints")
+    newest, damaged = checkpoints.newest(home / "run" / "checkpoints")
     assert newest is not None
     for sentence in damaged:
         warnings.warn(sentence, IntegrityWarning, stacklevel=1)
@@ -137,7 +136,7 @@ def probe_of(home: Path) -> Any:
 def reference_of(home: Path) -> Any:
     run = Run.open(home / "run")
     made = reference(run, run.encoder(), "digit", device="cpu")
-    return manifest.digest(vars(made.novelty), vars(made.head))
+    return manifest.digest(vars(made.anomaly_scorer), vars(made.head))
 
 
 def study_of(home: Path) -> Any:

@@ -12,9 +12,9 @@ import medcl
 from medcl import manifest
 from medcl.archive import pseudonym
 from medcl.archive.pseudonym import Pseudonyms
-from medcl.archive.reading import read_json
 from medcl.errors import UsageError
 from medcl.plugin import GROUP, Plugin
+from medcl.reading import read_json
 
 FORMAT = 1
 

@@ -25,7 +25,6 @@ import polars as pl
 
 from medcl import manifest
 from medcl.archive import assign, joining, journal, pseudonym, scanning, tables
-from medcl.archive.atomic import locked
 from medcl.archive.claim import (
     FORMAT,
     RESTORE,
@@ -36,13 +35,14 @@ from medcl.archive.claim import (
     reader_mark,
     reader_settings,
 )
-from medcl.archive.failure import Failure
-from medcl.archive.pmap import Engine, pmap
-from medcl.archive.reading import read_json, read_table
 from medcl.archive.scanning import Scanned
 from medcl.archive.walk import walk
 from medcl.errors import MedclError, UsageError
+from medcl.io.atomic import locked
+from medcl.io.failure import Failure
+from medcl.io.pmap import Engine, pmap
 from medcl.plugin import FileStat, Plugin, Reject, Unit
+from medcl.reading import read_json, read_table
 from medcl.registry import checked
 
 
