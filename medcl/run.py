@@ -101,8 +101,10 @@ class Run(Trained):
 
         Raises:
             UsageError: if the folder is no run.
+            MedclError: if its manifest or recipe is damaged.
         """
-        if (path / "study.json").is_file() or (path / "finetune.json").is_file():
+        there = manifest.load(path)
+        if (there is not None and there.kind == "study") or (path / "study.json").is_file():
             raise UsageError(
                 f"{path} is a study of medcl finetune, not a run of medcl pretrain: give the run. "
                 "A study is for medcl evaluate, compare, report and predict."

@@ -201,7 +201,9 @@ def test_bags_come_back_as_samples(two, tmp_path):
     bad = out / f"{samples.items[0]}.h5"
     with h5py.File(bad, "r+") as file:
         file["features"][0, 0] = np.nan
-    manifest.seal_block(bad)  # as if it had been written so
+    with pytest.raises(MedclError, match="is damaged: its SHA-256 is not the one noted"):
+        samples.read(np.array([0]))
+    manifest.seal_block(bad)  # as another tool might have made it
     with pytest.raises(MedclError, match=f"bag of item {samples.items[0]}: nan-features"):
         samples.read(np.array([0]))
     bad.unlink()
