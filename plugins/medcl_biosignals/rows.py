@@ -13,6 +13,8 @@ from medcl_biosignals.readers.contract import Heading, Settings
 from medcl_biosignals.readers.measures import dimension, known_unit
 from medcl_biosignals.vocabulary import Vocabulary, camera, vocabulary
 
+_NAMING = ("EDF", "BDF", "DICOM", "aECG")
+"""Formats that have a place for the person: where it holds a placeholder, that is a finding."""
 _SECONDS = 1.0  # shorter recordings hold no heart beat
 
 
@@ -45,6 +47,8 @@ def row(
     leads, kinds = [c.shown for c in channels], [c.kind for c in channels]
     noticed = [*heading.findings, *findings, *_scales(kinds, units, known)]
     noticed += [finding for channel in channels for finding in channel.findings]
+    if "other" in kinds:
+        noticed.append("unknown-channel")
     if all(kind == NUMERIC for kind in kinds):
         noticed.append("no-waveform")
     fields: dict[str, Scalar] = {
@@ -66,7 +70,7 @@ def row(
     named = person(folder)
     if patient is None and named is not None:
         patient = named
-        if heading.subject is None:
+        if heading.subject is None and heading.format.startswith(_NAMING):
             noticed.append(BY_FOLDER)
     patient = patient or heading.subject
     if patient is None:

@@ -187,7 +187,9 @@ class SignalStream:
         x = x - x.mean(axis=-1, keepdims=True)
         spread = x.std(axis=-1, keepdims=True)
         out = np.zeros((len(x), len(self.slots), self.length), dtype=np.float32)
-        out[:, self.present] = np.divide(x, spread, out=np.zeros_like(x), where=spread > _STILL * top)
+        out[:, self.present] = np.divide(
+            x, spread, out=np.zeros_like(x), where=spread > _STILL * top
+        )
         return out
 
 

@@ -32,7 +32,9 @@ _ACQ = re.compile(r"(?P<step>\d+(?:[.,]\d+)?)\s*(?P<unit>m?u?sec|ms|us|s)/sample
 _ACQ_RATE = re.compile(r"(?P<rate>\d+(?:[.,]\d+)?)\s*samples/(?:sec|second|s)", re.IGNORECASE)
 _ACQ_CHANNELS = re.compile(r"(\d+)\s+channels?", re.IGNORECASE)
 _STEPS = {"s": 1.0, "sec": 1.0, "ms": 1e-3, "msec": 1e-3, "us": 1e-6, "usec": 1e-6, "µs": 1e-6}
-_NAMES = re.compile(r"(?:labels|channels|channel ?names|columns|sensors)\s*(?::=|[:=])\s*(.+)", re.I)
+_NAMES = re.compile(
+    r"(?:labels|channels|channel ?names|columns|sensors)\s*(?::=|[:=])\s*(.+)", re.I
+)
 _UNITS = re.compile(r"(?:units?|units? ?names?)\s*(?::=|[:=])\s*(.+)", re.I)
 _E4 = {
     "BVP": (("BVP",), ""), "ACC": (("ACC-x", "ACC-y", "ACC-z"), "g/64"), "EDA": (("EDA",), "uS"),
@@ -159,7 +161,9 @@ def _opensignals(lines: Sequence[str], stem: str) -> Preamble | None:
             sensors = dict(zip(map(str, device["label"]), map(str, device["sensor"]), strict=True))
             names += [sensors.get(str(column), "") for column in device["column"]]
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise BadSignal("bad-header", "the header of this OpenSignals file cannot be read") from None
+        raise BadSignal(
+            "bad-header", "the header of this OpenSignals file cannot be read"
+        ) from None
     if end is None or len(rates) != 1:
         raise BadSignal("bad-header", "the header of this OpenSignals file ends too early")
     return Preamble(rates.pop(), tuple(names), ("raw",) * len(names), end + 1, "OpenSignals")
@@ -185,7 +189,7 @@ def _acqknowledge(lines: Sequence[str], stem: str) -> Preamble | None:
         fs = 1 / each if each else 0.0
     if not 0 < fs < 1e6:
         raise BadSignal("bad-sampling-rate", f"the file gives a sampling rate of {fs:g} Hz")
-    described = [line.strip(" ,;\t\"") for line in lines[n + 2 : n + 2 + 2 * channels]]
+    described = [line.strip(' ,;\t"') for line in lines[n + 2 : n + 2 + 2 * channels]]
     if len(described) < 2 * channels:
         raise BadSignal("truncated", "the file ends within its header")
     names, units = described[::2], described[1::2]

@@ -51,9 +51,7 @@ def _table(source: Path | bytes, name: str, settings: Settings) -> tabular.Table
     first = _frame(source, found, None, rows=_LINES_LEAST)
     # A named column without any cell is a channel that recorded nothing.
     named = found.names is not None
-    numbers = [
-        _numeric(column, found, n, empty=named) for n, column in enumerate(first)
-    ]
+    numbers = [_numeric(column, found, n, empty=named) for n, column in enumerate(first)]
     kinds: list[type[pl.DataType]] = [pl.Float64 if number else pl.String for number in numbers]
     frame = _frame(source, found, kinds)
     form = found.said.form or ("TSV" if found.delimiter == "\t" and found.width > 1 else "CSV")

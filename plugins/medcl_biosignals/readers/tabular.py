@@ -24,7 +24,8 @@ from medcl_biosignals.readers.contract import (
     person,
 )
 from medcl_biosignals.readers.measures import known_unit
-from medcl_biosignals.vocabulary import Vocabulary, plain, vocabulary
+from medcl_biosignals.vocabulary import Vocabulary, camera, plain, vocabulary
+
 
 @dataclass(frozen=True)
 class Table:
@@ -176,7 +177,8 @@ def _told(table: Table, settings: Settings) -> ticks.Told:
     """What the names, units and values of the channels tell of their rate."""
     known = vocabulary(settings.vocabulary)
     kinds = []
-    for at, name, unit in table.roles.channels:
+    names = camera([name for _, name, _ in table.roles.channels])
+    for name, (at, _, unit) in zip(names, table.roles.channels, strict=True):
         kind = meant(name, known, unit=known_unit(unit or settings.units or "")).kind
         if kind == NUMERIC and _no_numeric(name, table.frame[table.frame.columns[at]], known):
             kind = "other"
@@ -213,8 +215,10 @@ def looks(frame: pl.DataFrame, numeric: Sequence[bool] | None = None) -> list[Lo
         steps = column.cast(pl.Float64).drop_nulls().diff().drop_nulls()
         rising = bool(steps.ge(0).all()) and bool(steps.gt(0).any())
         first = column.drop_nulls().first() if len(column.drop_nulls()) else None
-        since = rising and isinstance(first, int | float) and any(
-            low <= first <= high for low, high, scale in ticks.SINCE if scale < 86400
+        since = (
+            rising
+            and isinstance(first, int | float)
+            and any(low <= first <= high for low, high, scale in ticks.SINCE if scale < 86400)
         )
         ones = float(steps.eq(1).mean() or 0.0) if len(steps) > 2 else 0.0
         wraps = bool(steps.filter(steps.ne(1)).lt(0).all())

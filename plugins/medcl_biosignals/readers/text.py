@@ -226,7 +226,9 @@ def decoded(head: bytes) -> tuple[str, str]:
     """
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         return "utf-16", head[: len(head) // 2 * 2].decode("utf-16", "replace")
-    if len(head) > 8 and not head[1:64:2].strip(b"\0"):  # without the mark that it should begin with
+    if len(head) > 8 and not head[1:64:2].strip(
+        b"\0"
+    ):  # without the mark that it should begin with
         return "utf-16-le", head[: len(head) // 2 * 2].decode("utf-16-le", "replace")
     if b"\0" in head:
         raise BadSignal("not-a-signal", "a binary file under the name of a text table")
