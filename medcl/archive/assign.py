@@ -92,7 +92,8 @@ class Assignment:
 
 def _of(record: Record, patient: str) -> Record:
     """A record whose patient is known from outside."""
-    known = tuple(name for name in record.findings if name != NO_PATIENT)
+    doubts = (NO_PATIENT, "patient-is-")  # no longer true
+    known = tuple(name for name in record.findings if not name.startswith(doubts))
     return replace(record, patient=patient, findings=known)
 
 
@@ -163,11 +164,11 @@ def _read(table: Path) -> pl.DataFrame:
     """The table: identifiers as text (007 stays 007), labels as text, numbers or flags."""
     try:
         if table.suffix.lower() in (".parquet", ".pq"):
-            frame = pl.read_parquet(table)
+            frame = pl.read_parquet(table, glob=False)
         else:
-            names = pl.read_csv(table, n_rows=0).columns
+            names = pl.read_csv(table, n_rows=0, glob=False).columns
             text = {name: pl.String for name in _TEXT if name in names}
-            frame = pl.read_csv(table, schema_overrides=text, infer_schema_length=None)
+            frame = pl.read_csv(table, schema_overrides=text, infer_schema_length=None, glob=False)
     except (OSError, pl.exceptions.PolarsError) as error:
         first = str(error).splitlines()[0]
         raise UsageError(f"The table {table} cannot be read as CSV or Parquet: {first}") from None

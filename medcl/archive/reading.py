@@ -37,7 +37,7 @@ def read_table(path: Path, remedy: str) -> pl.DataFrame:
         MedclError: if the file is missing or is none; names it and says ``remedy``.
     """
     try:
-        return pl.read_parquet(path)
+        return pl.read_parquet(path, glob=False)
     except FileNotFoundError:
         raise MedclError(f"{path} is missing. {remedy}") from None
     except (OSError, pl.exceptions.PolarsError):

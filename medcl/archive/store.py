@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from medcl.registry import Lazy, checked, resolve
 
 __all__ = ["Prepared", "Store", "StoredArrays", "prepare"]
 
+_FINDINGS = "findings"
 _MAPPED_AT_ONCE = 256  # items; each array is one memory map, and a process may have 65,530
 
 
@@ -72,6 +74,16 @@ class Prepared:
     items: pl.DataFrame
     arrays: StoredArrays
     rejects: pl.DataFrame
+    findings: Mapping[str, int] = field(default_factory=dict)
+    """What ``prepare`` noticed of items that it could use: finding → how many."""
+
+    def noticed(self) -> str | None:
+        """One line on what was noticed of the items that can be used; None if nothing was."""
+        if not self.findings:
+            return None
+        every = self.items.height
+        parts = [f"{name} ({count:,})" for name, count in self.findings.items()]
+        return f"Noticed while preparing {every:,} items: {', '.join(parts)}."
 
     def left_out(self) -> str | None:
         """One line on the items that cannot be used, with the first reason; None if all can."""
@@ -158,8 +170,10 @@ def prepare(
             if failed is not None:
                 rejected[job.item] = failed
                 _record(index, store, job.key, failed)
+    used = items.filter(~pl.col("id").is_in(list(rejected)))
+    used, findings = _with_findings(used, store, keys)
     return Prepared(
-        items.filter(~pl.col("id").is_in(list(rejected))),
+        used,
         StoredArrays(
             store.path,
             {item: key for item, key in keys.items() if item not in rejected},
@@ -170,7 +184,23 @@ def prepare(
             schema=REJECTS,
             orient="row",
         ).sort("id"),
+        findings,
     )
+
+
+def _with_findings(
+    items: pl.DataFrame, store: Store, keys: Mapping[str, str]
+) -> tuple[pl.DataFrame, dict[str, int]]:
+    """Items with what their preparation noticed among their findings, and how often each was."""
+    made = {item: store.meta(keys[item]).get("findings", []) for item in items["id"]}
+    counts = Counter(name for names in made.values() for name in names)
+    if counts:
+        both = [
+            [*(own or []), *made[item]]
+            for item, own in zip(items["id"], items["findings"].to_list(), strict=True)
+        ]
+        items = items.with_columns(pl.Series("findings", both, dtype=pl.List(pl.String)))
+    return items, dict(sorted(counts.items()))
 
 
 def _jobs(index: Index, keys: Mapping[str, str], missing: set[str]) -> Iterator[_Job]:
@@ -194,6 +224,7 @@ def _prepare_item(
     try:
         made = resolve(target)(root, tuple(file.path for file in job.files), job.fields, **settings)
         arrays = {str(name): np.asarray(values) for name, values in made.items()}
+        noticed = arrays.pop(_FINDINGS, np.zeros(0, dtype="U1")).astype(str).tolist()
         content = _content_hash(root, sources)
     except UsageError:  # the settings are wrong, not this item
         raise
@@ -208,6 +239,7 @@ def _prepare_item(
         "spec": canonical(settings),
         "fingerprint": job.fingerprint,
         "content": content,
+        "findings": [public(text, root, unit) for text in noticed],
     }
     try:
         return store.put(job.key, arrays, meta)

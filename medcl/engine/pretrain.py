@@ -64,8 +64,9 @@ def pretrain(recipe: Recipe, data: Path, out: Path, *, command: str = "") -> Run
     if everyone:
         _check_table(recipe, data)
     items = prepared(recipe, data, workers=_preparing(recipe))
-    if (note := items.left_out()) and facts.is_first_process():
-        say(note)
+    for note in (items.left_out(), items.noticed()):
+        if note and facts.is_first_process():
+            say(note)
     samples = samples_of(recipe, items)
     parts = run.split() if facts.begun(run) else _draw(recipe, data)
     sites = dict(Index.open(data).items.select("id", "site").iter_rows())

@@ -91,7 +91,7 @@ class Embeddings:
         """
         if not (path / META).is_file():
             raise UsageError(f"{path} holds no embeddings. Make them: medcl embed RUN --out {path}")
-        table = pl.read_parquet(path / TABLE)
+        table = pl.read_parquet(path / TABLE, glob=False)
         labels = {
             name.removeprefix("label."): np.array(table[name].to_list())
             for name in table.columns

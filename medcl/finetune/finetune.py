@@ -128,7 +128,7 @@ def finetune(
     others = recipe.finetune.unlabelled
     truth = truths.truth(samples, recipe.finetune, task)
     samples, truth, rows, without = labelled(samples, truth, others=others)
-    notes = [note for note in (*found.notes, items.left_out()) if note]
+    notes = [note for note in (*found.notes, items.left_out(), items.noticed()) if note]
     if without and not others:
         what = "items have" if without > 1 else "item has"
         notes.append(

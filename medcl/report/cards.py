@@ -299,7 +299,7 @@ def training_curves(run: Run) -> pl.DataFrame | Absent:
             "The run holds no metrics.csv, so there are no curves.", "medcl pretrain, to its end"
         )
     try:
-        table = pl.read_csv(path, infer_schema=False)
+        table = pl.read_csv(path, infer_schema=False, glob=False)
     except pl.exceptions.PolarsError as error:
         return Absent(f"metrics.csv cannot be read: {str(error).splitlines()[0]}")
     if "step" not in table.columns or not len(table):

@@ -19,7 +19,6 @@ from medcl_biosignals.likeness import unlikeness
 from medcl_biosignals.quality import BLOCK_SECONDS
 from medcl_biosignals.rhythm import RATIOS, intervals, ratios
 
-
 _STILL = 1e-6  # of a recording's deviation: a window that moves less is taken for still
 
 

@@ -1,8 +1,8 @@
 """What a recorder's name for a channel means: medcl's name, the kind of signal, and its sign.
 
 Names are free text: ``EEG Fpz-Cz`` (EDF+: the kind first), ``ECG1``, ``EKG 1``, ``PPG_raw``,
-``finger_ppg``, ``Shimmer_8E5F_ECG_LL-RA_24BIT_CAL``, ``-aVR``. They are taken apart into words; words
-that tell nothing of the signal are left off, until the vocabulary knows the rest.
+``finger_ppg``, ``Shimmer_8E5F_ECG_LL-RA_24BIT_CAL``, ``-aVR``. They are taken apart into words;
+words that tell nothing of the signal are left off, until the vocabulary knows the rest.
 """
 
 from __future__ import annotations
@@ -171,7 +171,8 @@ def _exact(text: str, known: Vocabulary) -> Iterator[tuple[str, str, bool]]:
 
 
 def _paired(text: str, known: Vocabulary) -> tuple[str, str, bool] | None:
-    """Two electrodes with the voltage between them: ``Fpz-Cz``, ``C3:A2``, ``LA-LL``, ``ECG1-ECG2``."""
+    """Two electrodes with the voltage between them: ``Fpz-Cz``, ``C3:A2``, ``LA-LL``,
+    ``ECG1-ECG2``."""
     match = _PAIR.fullmatch(text.strip())
     if match is None:
         return None

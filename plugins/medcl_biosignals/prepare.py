@@ -14,7 +14,7 @@ from medcl_biosignals.annotations import read_annotations
 from medcl_biosignals.detect import pulse_peaks, r_peaks
 from medcl_biosignals.filters import clean, clean_causally, new_length
 from medcl_biosignals.gaps import bridged, lost, runs, stretched
-from medcl_biosignals.leads import Pick, by_kind, choose
+from medcl_biosignals.leads import Pick, bound, by_kind, choose
 from medcl_biosignals.likeness import likeness
 from medcl_biosignals.naming import NUMERIC, Meant, meant
 from medcl_biosignals.quality import block_parts, worth
@@ -63,30 +63,32 @@ def prepare(
         leads: what each channel of the result holds: alternatives by preference such as
             ``"MLII|II"``; ``"PPG:*"`` for any of that kind, as is ``"*"`` behind names of one kind
             (``"MLII|II|*"``); ``"*"`` by itself for any of any kind. A slot that nothing fits is
-            zero and marked absent. A lead recorded the other way up (``-aVR``) is turned over. None:
-            the first ``channels`` signals, ECG, PPG and pressure before others, never numerics.
+            zero and marked absent. A lead recorded the other way up (``-aVR``) is turned over.
+            None: the first ``channels`` signals, ECG, PPG and pressure before others, no numerics.
         channels: channels of the result where ``leads`` is None.
         flat: seconds without any change that make a gap; None: never.
         clip: seconds at the largest or smallest value of a channel that make a gap; None: never.
         bridge: seconds; missing stretches no longer than that are bridged by lines.
         dtype: of the stored signal. int16 takes half the space; where its steps would be larger
-            than 1/500 of a channel's standard deviation (one spike in a quiet signal), the recording
-            is stored as float32.
+            than 1/500 of a channel's standard deviation (one spike in a quiet signal), the
+            recording is stored as float32.
 
     Returns:
-        ``x`` (C, T), of which ``x · gain + offset`` is in the unit of the kind where the recording's
-        can be converted, else in its own; gaps are zero (of a kind that keeps its level: at that).
-        ``gain`` and ``offset`` (C,) float64: the gain is 1 but for int16, and for very large or
-        small signals, whose squares would leave float32's range; the offset is 0 but for a level
-        that is kept and so large that float32 would lose the signal. ``present`` (C,) bool; ``kinds`` (C,) bytes; ``scale`` (C,)
-        float64 robust standard deviation; ``gaps`` (G, 2) int64 stretches, half open, without signal in
-        any channel; ``lost`` (L, 4) int64 those of single channels: channel, first, last, and why
-        (`medcl_biosignals.gaps.WHY`); ``beats`` (K,) int64 positions of R peaks or pulses;
-        ``aami`` (K,) int8 classes, −1 where detected rather than annotated; ``rhythms`` (R, 2)
-        int64, see `medcl_biosignals.annotations`; ``likeness`` (K, 6·C) float32, see
-        `medcl_biosignals.likeness`; ``quality`` (C, blocks) float32 in 0–1 and its ``parts``
-        (C, blocks, 3), see `medcl_biosignals.quality`; ``fs`` (1,). Positions are in samples at the
-        new rate.
+        ``x`` (C, T), of which ``x · gain + offset`` is in the unit of the kind where the
+        recording's can be converted, else in its own; gaps are zero (of a kind that keeps its
+        level: at that). ``gain`` and ``offset`` (C,) float64: the gain is 1 but for int16, and for
+        very large or small signals, whose squares would leave float32's range; the offset is 0 but
+        for a level that is kept and so large that float32 would lose the signal. ``present`` (C,)
+        bool; ``kinds`` (C,) bytes; ``scale`` (C,) float64 robust standard deviation; ``gaps`` (G,
+        2) int64 stretches, half open, without signal in any channel; ``lost`` (L, 4) int64 those of
+        single channels: channel, first, last, and why (`medcl_biosignals.gaps.WHY`); ``beats`` (K,)
+        int64 positions of R peaks or pulses; ``aami`` (K,) int8 classes, −1 where detected rather
+        than annotated; ``rhythms`` (R, 2) int64, see `medcl_biosignals.annotations`; ``likeness``
+        (K, 6·C) float32, see `medcl_biosignals.likeness`; ``quality`` (C, blocks) float32 in 0–1
+        and its ``parts`` (C, blocks, 3), see `medcl_biosignals.quality`; ``fs`` (1,); and, where
+        there are any, ``findings``: slots that nothing fits (``lacks:V6``) and, where the recipe
+        leaves it open, the kinds that were taken (``took:ECG+PPG``). Positions are in samples at
+        the new rate.
 
     Raises:
         MedclError: if the signal cannot be decoded, or holds no sample.
@@ -125,7 +127,8 @@ def prepare(
         positions, classes, rhythms = _detected(lines, x, fs)
     scale = np.median(np.abs(x), axis=1).astype(np.float64) * 1.4826
     stored, gain = _stored(x, dtype)
-    return {
+    noticed = _noticed(lines, leads, known)
+    return ({"findings": noticed} if len(noticed) else {}) | {
         "x": stored,
         "gain": gain * unit,
         "offset": offset,
@@ -172,6 +175,19 @@ class _Line:
     fs: float
     kind: str
     level: float
+
+
+def _noticed(
+    lines: Sequence[_Line | None], leads: Sequence[str] | None, known: Vocabulary
+) -> np.ndarray:
+    """What a recording lacks of the recipe's leads; the kinds it gave where any would do."""
+    slots = leads if leads is not None else ("*",) * len(lines)
+    found = [f"lacks:{slot}" for slot, line in zip(slots, lines, strict=True) if line is None]
+    free = [kinds for kinds in bound(slots, known) if not kinds]
+    if free:
+        kinds = dict.fromkeys(line.kind for line in lines if line is not None)
+        found.append(f"took:{'+'.join(kinds)}")
+    return np.array(list(dict.fromkeys(found)), dtype="U")
 
 
 def _meant(recording: Recording, known: Vocabulary) -> list[Meant]:

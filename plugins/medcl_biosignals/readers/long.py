@@ -165,7 +165,8 @@ def _lines(
 def _since(
     rows: pl.DataFrame, table: Long, unit: str | None, told: ticks.Told
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Seconds of all rows. What they count is told from one channel: rows of several repeat them."""
+    """Seconds of all rows. What they count is told from one channel: rows of several repeat
+    them."""
     assert table.time is not None
     column = rows[table.time]
     if unit is None and column.dtype.is_numeric():

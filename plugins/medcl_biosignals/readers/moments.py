@@ -179,7 +179,7 @@ def _days(dates: pl.Series) -> np.ndarray:
     if not read:
         raise BadSignal(
             "bad-times",
-            "the dates of the times cannot be read: write them as 2021-01-31, or leave them out with "
+            "the dates of the times cannot be read: write them as 2021-01-31, or leave them out: "
             "--set reader.time=none --set reader.fs=RATE",
         )
     best = min(read, key=lambda found: max(found.values()) - min(found.values()))
@@ -231,7 +231,7 @@ def _offsets(zones: pl.Series) -> tuple[np.ndarray | float, bool]:
         east[zone] = sign * (hours * _HOUR + minutes * 60)
     named = {zone for zone in east if zone and re.fullmatch(r"[A-Z]{3,4}", zone)} - {"UTC", "GMT"}
     for zone in named:  # CET, CEST: the second is an hour ahead of the first
-        summer = len(zone) > 3 and zone.endswith("ST") or re.fullmatch(r"[ECMP]DT|BST", zone)
+        summer = (len(zone) > 3 and zone.endswith("ST")) or re.fullmatch(r"[ECMP]DT|BST", zone)
         east[zone] = _HOUR if summer else 0.0
     values = zones.replace_strict(east, return_dtype=pl.Float64)
     return values.fill_null(0.0).to_numpy(), True

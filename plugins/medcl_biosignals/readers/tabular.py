@@ -220,7 +220,7 @@ def looks(frame: pl.DataFrame, numeric: Sequence[bool] | None = None) -> list[Lo
             and isinstance(first, int | float)
             and any(low <= first <= high for low, high, scale in ticks.SINCE if scale < 86400)
         )
-        ones = float(steps.eq(1).mean() or 0.0) if len(steps) > 2 else 0.0
+        ones = int(steps.eq(1).sum()) / len(steps) if len(steps) > 2 else 0.0
         wraps = bool(steps.filter(steps.ne(1)).lt(0).all())
         counter = ones == 1.0 or (ones > 0.7 and wraps and steps.n_unique() == 2)
         found.append(Look(True, False, rising, bool(since), counter))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from medcl_biosignals.readers.contract import BadSignal, Settings
@@ -53,7 +53,7 @@ class Layout:
     skip: int
     names: tuple[str, ...] | None
     width: int
-    said: Preamble = Preamble()
+    said: Preamble = field(default_factory=Preamble)
     thousands: tuple[tuple[int, str], ...] = ()
 
 

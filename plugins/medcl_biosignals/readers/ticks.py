@@ -13,7 +13,8 @@ UNITS: Mapping[str, float] = {
     "s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9, "min": 60.0, "h": 3600.0, "d": 86400.0,
 }  # fmt: skip
 _COUNTED = ("s", "ms", "us", "ns")
-# Numbers of this size count these seconds since 1970, 1601, the year 1 (.NET), 1899 (Excel: days) or
+# Numbers of this size count these seconds since 1970, 1601, the year 1 (.NET), 1899 (Excel: days)
+# or
 # 0 (MATLAB: days); all of them within about 1990 and 2050.
 SINCE = (
     (6e17, 2.6e18, 1e-9), (6.3e17, 6.6e17, 1e-7), (1.22e17, 1.42e17, 1e-7), (6e14, 2.6e15, 1e-6),
@@ -82,7 +83,8 @@ def seconds(
 def unwrapped(values: np.ndarray, offset: float = 0.0) -> tuple[np.ndarray, tuple[str, ...]]:
     """Counters of 8 to 32 bits that pass their largest number go on rising; so do times of day.
 
-    A jump back is taken for that only if, with what the counter holds added, it is an ordinary step.
+    A jump back is taken for that only if, with what the counter holds added, it is an ordinary
+    step.
 
     Args:
         values: (N,) numbers, NaN where there is none.

@@ -80,8 +80,8 @@ def grid(times: np.ndarray, given: float | None = None) -> Grid:
 
     Times that repeat come from a clock coarser than the sampling: then the samples between two of
     its ticks give the rate. If they keep within its ticks of an even count, that count is the grid;
-    otherwise the samples are spread evenly over the ticks, block by block. Other irregular times are
-    taken as they are.
+    otherwise the samples are spread evenly over the ticks, block by block. Other irregular times
+    are taken as they are.
 
     Args:
         times: (N,) in seconds.
@@ -281,7 +281,8 @@ def _counted(times: np.ndarray, fs: float, tick: float) -> np.ndarray | None:
 
 
 def _within_ticks(times: np.ndarray, fs: float, tick: float) -> np.ndarray:
-    """Times that repeat, spread within their ticks: from its start, or, of a stretch's first, to its
+    """Times that repeat, spread within their ticks: from its start, or, of a stretch's first, to
+    its
     end, as recordings begin between two ticks."""
     change = np.concatenate([[True], np.diff(times) > 0])
     starts = np.flatnonzero(change)
