@@ -11,6 +11,7 @@ from medcl_biosignals.naming import NUMERIC, meant
 from medcl_biosignals.persons import BY_FOLDER, UNKNOWN, person, recorded
 from medcl_biosignals.readers.contract import Heading, Settings
 from medcl_biosignals.readers.measures import dimension, known_unit
+from medcl_biosignals.readers.preamble import stem_of
 from medcl_biosignals.vocabulary import Vocabulary, camera, vocabulary
 
 _NAMING = ("EDF", "BDF", "DICOM", "aECG")
@@ -74,7 +75,7 @@ def row(
             noticed.append(BY_FOLDER)
     patient = patient or heading.subject
     if patient is None:
-        patient = recorded(folder, path.stem, fs, leads, heading.session)
+        patient = recorded(folder, stem_of(path.name), fs, leads, heading.session)
         if heading.part and heading.session is None:
             patient += f"#{heading.part}"
         noticed.append(UNKNOWN)

@@ -214,7 +214,7 @@ def person(text: object) -> str | None:
     """
     named = " ".join(str(text).split()) if text is not None else ""
     bare = _NO_BIRTHS.sub(" ", named.replace("\0", " "))
-    words = re.findall(r"[^\W_]+", bare.lower())
+    words = re.findall(r"[^\W_]+", re.sub(r"(?<![^\W_])n[/.]a(?![^\W_])", "na", bare.lower()))
     return None if all(_nobody(word) for word in words) else named
 
 

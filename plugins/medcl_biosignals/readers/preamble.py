@@ -195,14 +195,15 @@ def _acqknowledge(lines: Sequence[str], stem: str) -> Preamble | None:
         raise BadSignal("truncated", "the file ends within its header")
     names, units = described[::2], described[1::2]
     at = n + 2 + 2 * channels
-    timed = False
+    timed = headed = False
     while at < len(lines):  # the header of the columns, and the counts of samples below it
         cells = [cell.strip().strip('"') for cell in re.split(r"[,;\t]", lines[at])]
         while cells and not cells[-1]:
             cells.pop()
-        if cells and _number(cells[0]) is not None and not _is_counts(cells, channels):
+        if cells and _number(cells[0]) is not None and not (headed and _is_counts(cells, channels)):
             timed = len(cells) == channels + 1
             break
+        headed = bool(cells) and not cells[0].isdigit()
         timed = timed or (bool(cells) and cells[0].lower() in ("min", "sec", "msec", "ms", "hour"))
         at += 1
     before = ("",) if timed else ()
@@ -214,8 +215,7 @@ def _acqknowledge(lines: Sequence[str], stem: str) -> Preamble | None:
 def _is_counts(cells: Sequence[str], channels: int) -> bool:
     """Whether a row holds the number of samples of each channel: whole, alike, nothing before."""
     values = [cell for cell in cells if cell]
-    same = len(set(values)) == 1 and len(values) == channels and values[0].isdigit()
-    return bool(same and int(values[0]) > 1000 and (channels > 1 or not cells[0]))
+    return len(set(values)) == 1 and len(values) == channels and values[0].isdigit()
 
 
 def _labchart(lines: Sequence[str], stem: str) -> Preamble | None:

@@ -64,12 +64,12 @@ def seconds(
         raise BadSignal("no-times", "the column of times holds no number")
     told = told or Told()
     since, findings = unwrapped(np.asarray(values, dtype=np.float64), size)
-    size += float(np.median(known))
+    span = float(known.min()) + size, float(known.max()) + size
     since = since - known[0]
     if unit is not None:
         return since * UNITS[unit], findings
     rate = _rate(since[np.isfinite(since)])  # samples a tick
-    scales = _since_a_day(size, rate, told)
+    scales = _since_a_day(*span, rate, told)
     if len(scales) == 1:
         return since * scales[0], findings
     if len(scales) > 1:
@@ -124,9 +124,9 @@ def _rate(since: np.ndarray) -> float | None:
     return each / float(np.median(steps[changes]))
 
 
-def _since_a_day(size: float, rate: float | None, told: Told) -> list[float]:
+def _since_a_day(first: float, last: float, rate: float | None, told: Told) -> list[float]:
     """Seconds a tick, for numbers as large as those that count from a known day until now."""
-    scales = list(dict.fromkeys(s for low, high, s in SINCE if low <= size <= high))
+    scales = list(dict.fromkeys(s for low, high, s in SINCE if low <= first <= last <= high))
     if rate is None:
         return [scale for scale in scales if scale < _DAYS]
     if any(scale == _DAYS for scale in scales):  # 44,216.502 are days, a counter's 44,216 are not

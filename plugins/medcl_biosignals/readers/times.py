@@ -215,7 +215,7 @@ def _rate_by_ticks(times: np.ndarray, tick: float) -> float:
             "sampling rate cannot be told. Give it: --set reader.time=none --set reader.fs=RATE",
         )
     counts, steps = counts[whole], steps[whole]
-    alike = np.abs(counts - np.median(counts)) <= max(1.0, 0.1 * float(np.median(counts)))
+    alike = np.abs(counts - np.median(counts)) <= max(2.0, 0.2 * float(np.median(counts)))
     total, span = float(counts[alike].sum()), float(steps[alike].sum())
     return _snapped(total / span, 1.0 / span)
 
