@@ -320,7 +320,8 @@ class Plugin:
             yields takes their place. None: they are items as they are.
         prepare: ``(root, files, fields, *, ...)`` → ``{name: array}``; decode once into the Store.
             ``files`` as the record gave them; ``fields`` holds its ``findings`` and fields, and
-            as ``reader`` what ``scan`` was set to, if anything was.
+            as ``reader`` what ``scan`` was set to, if anything was. An array of texts called
+            ``findings`` is what it noticed: it is counted, said, and added to the item's own.
         dataset: ``(items, arrays, *, ...)`` → `Samples`; ``items`` is a polars frame of the index.
         views: ``(*, ...)`` → `Views`, a module that runs on the training device.
         augmentations: name → ``(x (B, ...), generator, *, ...)`` → (B, ...), what ``views.steps``

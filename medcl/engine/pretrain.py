@@ -68,8 +68,9 @@ def pretrain(recipe: Recipe, data: Path, out: Path, *, command: str = "") -> Run
     if recipe.split.pretrain == "all":
         _check_table(recipe, data)
     items = prepared(recipe, data, workers=_preparing(recipe))
-    if (note := items.left_out()) and run_manifest.is_first_process():
-        say(note)
+    for note in (items.left_out(), items.noticed()):
+        if note and run_manifest.is_first_process():
+            say(note)
     return _train(run, samples_of(recipe, items), Index.open(data).items, data, command)
 
 

@@ -147,7 +147,7 @@ def finetune(
     others = recipe.finetune.unlabelled
     truth = targets.finetune_target(samples, recipe.finetune, task)
     samples, truth, rows, without = labelled(samples, truth, others=others)
-    notes = [note for note in (*found.notes, items.left_out()) if note]
+    notes = [note for note in (*found.notes, items.left_out(), items.noticed()) if note]
     if without and not others:
         what = "items have" if without > 1 else "item has"
         notes.append(

@@ -315,7 +315,7 @@ def training_curves(run: Run) -> pl.DataFrame | Absent:
         )
     try:
         manifest.check(path, "")
-        table = pl.read_csv(path, infer_schema=False)
+        table = pl.read_csv(path, infer_schema=False, glob=False)
     except manifest.DamagedError:
         return Absent("metrics.csv is damaged: its SHA-256 is not the one noted.")
     except pl.exceptions.PolarsError as error:

@@ -51,6 +51,7 @@ def prepare(
     result = {"prepared": prepared.items.height, "rejected": prepared.rejects.to_dicts()}
     if prepared.anew:
         result |= {f"made anew: {why}": count for why, count in prepared.anew.items()}
+    result |= {"findings": dict(prepared.findings)} if prepared.findings else {}
     if look is not None:
         from medcl.archive.look import look as draw
 
@@ -60,7 +61,11 @@ def prepare(
     if json:
         show.as_json(result)
         return
-    show.facts(f"Store of {data}", {**result, "rejected": prepared.rejects.height})
+    shown = {name: value for name, value in result.items() if name != "findings"}
+    show.facts(f"Store of {data}", {**shown, "rejected": prepared.rejects.height})
+    if prepared.findings:
+        rows = list(prepared.findings.items())
+        show.table("Noticed, and kept", ("finding", "items"), rows)
     if prepared.rejects.height:
         rows = prepared.rejects.select("id", "code", "reason").rows()
         show.table("Could not be prepared", ("id", "code", "reason"), rows)
