@@ -77,7 +77,8 @@ class Classifier(Protocol):
     itself) finds them in its training batches as ``view.0``, ``view.1``, … and may learn from
     samples without a label: it is given those of ``finetune.unlabelled``. What samples say beside
     their label is there too, see `medcl.finetune.beside`. One whose ``learns_also`` is true learns
-    from `Outputs.also`.
+    from `Outputs.also`. One whose loss changes over the training says with ``scheduled`` up to
+    which share of it (0 … 1): only later epochs are chosen by validation.
     """
 
     def step(self, batch: Mapping[str, Tensor], state: State) -> dict[str, Tensor]:

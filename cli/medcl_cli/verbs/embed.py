@@ -35,6 +35,9 @@ def embed(
         typer.Option("--recipe", "-r", help="Of an index: how its items are prepared."),
     ] = None,
     settings: Settings = None,
+    untrained: Annotated[
+        bool, typer.Option("--untrained", help="Of an index: an encoder without weights, random.")
+    ] = False,
     float32: Annotated[bool, typer.Option("--float32", help="Bags of 32 bits, not 16.")] = False,
     batch_size: Annotated[int, typer.Option(min=1)] = 512,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
@@ -92,6 +95,7 @@ def embed(
         readers=readers,
         workers=workers,
         engine=engine,
+        untrained=untrained,
     )
     if json:
         return show.as_json({"out": out, **vars(done)})
@@ -108,11 +112,20 @@ def _recipe(
     from medcl import recipe as recipes
     from medcl.archive.index import Index
     from medcl.errors import UsageError
+    from medcl.plugin import get
+    from medcl.registry import lookup
 
     if recipe is None and encoder is None:
         raise UsageError(f"{index} is an index: give --encoder, or a --recipe that has one.")
     chosen = [] if encoder is None else [f"encoder={{name: {encoder}}}"]
     if recipe is not None:
         return recipes.load(recipe, [*chosen, *settings])
-    plain = {"name": "embed", "plugin": Index.open(index).plugin_name, "method": {"name": "simclr"}}
+    plugin = get(Index.open(index).plugin_name)
+    plain = {
+        "name": "embed",
+        "plugin": plugin.name,
+        "method": {"name": "simclr"},
+        # tiles of the size and scale that the encoder was made for, if it says so
+        "prepare": getattr(lookup(plugin.encoders, str(encoder), "encoder"), "prepare", {}),
+    }
     return recipes.parse(plain, [*chosen, *settings])
