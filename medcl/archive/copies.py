@@ -15,8 +15,8 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from medcl.archive.atomic import write_text
 from medcl.archive.scanning import fingerprint
+from medcl.io.atomic import write_text
 from medcl.plugin import MEMBER, NO_PATIENT, FileStat, Record, file_of
 
 COPY = "copy"

@@ -11,8 +11,8 @@ from medcl.errors import UsageError
 from medcl.nn.weights import load
 from medcl.registry import resolve
 from medcl_pathology.encoders.huggingface import huggingface
-from medcl_pathology.encoders.parts import IMAGENET
 from medcl_pathology.encoders.models import RELEASED
+from medcl_pathology.encoders.parts import IMAGENET
 from medcl_pathology.encoders.released import OPENERS, Fed, attribute, timm
 from medcl_pathology.encoders.resnet import resnet
 from medcl_pathology.plugin import plugin
