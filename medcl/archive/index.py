@@ -24,7 +24,7 @@ from typing import Any
 import polars as pl
 
 from medcl import manifest
-from medcl.archive import assign, joining, journal, pseudonym, scanning, tables
+from medcl.archive import assign, copies, joining, journal, pseudonym, scanning, tables
 from medcl.archive.claim import (
     FORMAT,
     RESTORE,
@@ -55,6 +55,7 @@ class Summary:
         ignored: files that belong to no unit of this plugin.
         scanned, reused: units opened in this run, and those taken over from earlier ones.
         unmatched: rows of the table that no item asked for.
+        notes: what was decided about the table that a reader could not guess.
     """
 
     items: int
@@ -66,6 +67,7 @@ class Summary:
     reused: int = 0
     unmatched: int = 0
     seconds: float = 0.0
+    notes: tuple[str, ...] = ()
 
     @property
     def rejected(self) -> int:
@@ -82,7 +84,9 @@ def build(
     engine: Engine = "local",
     key_file: Path | None = None,
     patient_from: str | None = None,
-    table: Path | None = None,
+    table: Path | Sequence[Path] | None = None,
+    key_column: str | None = None,
+    patient_column: str | None = None,
     reader: Mapping[str, Any] | None = None,
     rescan: bool = False,
 ) -> Summary:
@@ -99,6 +103,7 @@ def build(
         key_file: the secret for pseudonyms; see `medcl.archive.pseudonym.given`.
         patient_from: a pattern on the item's key; see `medcl.archive.assign.load`.
         table: patients, sites and labels by file; see `medcl.archive.assign.load`.
+        key_column, patient_column: the table's, where they have none of the usual names.
         reader: what the files do not say, for the keyword-only parameters of the plugin's ``scan``;
             kept in the private folder for preparing and for indexing again. None: as before.
         rescan: open every file again, for instance after access rights were mended.
@@ -121,7 +126,9 @@ def build(
             **{n: str(v.resolve()) for n, v in values.items() if isinstance(v, Path)},
         }
     contents = digests(values)
-    assignment = assign.load(patient_from, table)
+    assignment = assign.load(
+        patient_from, table, key_column=key_column, patient_column=patient_column
+    )
     walked = walk(archive, skip=out)
     units, repeated = _group(plugin, walked.files)
     rejects = walked.rejects + repeated
@@ -144,7 +151,8 @@ def build(
             rescan=rescan,
         )
         join = partial(joining.join, plugin.assemble, archive) if plugin.assemble else None
-        made = tables.build(entries, rejects, assignment, pseudonyms, join)
+        group = partial(copies.grouped, root=archive, cache=private / "copies.json")
+        made = tables.build(entries, rejects, assignment, pseudonyms, join, group)
         summary = Summary(
             items=len(made.items),
             patients=made.items["patient"].n_unique(),
@@ -155,6 +163,7 @@ def build(
             reused=len(units) - scanned,
             unmatched=assignment.unused,
             seconds=time.monotonic() - started,
+            notes=assignment.notes,
         )
         options = {"patient_from": patient_from, "table": assignment.table_hash}
         _write(out, made, {**versions, **options}, summary)
@@ -226,7 +235,7 @@ def _write(out: Path, made: tables.Tables, facts: dict[str, Any], summary: Summa
     counts = {
         name: value
         for name, value in asdict(summary).items()
-        if name not in ("scanned", "reused", "seconds")
+        if name not in ("scanned", "reused", "seconds", "notes")
     }
     manifest.bind(out, "index", facts)
     manifest.write_text(out / "index.json", json.dumps({**facts, **counts}, indent=2) + "\n")

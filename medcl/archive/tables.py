@@ -29,6 +29,7 @@ PATHS = pl.Schema(
     ]
 )
 
+Group = Callable[[Sequence[Record], Mapping[str, tuple[FileStat, ...]]], list[Record]]
 Join = Callable[[Sequence[Record], Mapping[str, FileStat]], list[Record | Reject]]
 
 
@@ -46,6 +47,7 @@ def build(
     assignment: Assignment,
     pseudonyms: Pseudonyms,
     join: Join | None = None,
+    group: Group | None = None,
 ) -> Tables:
     """Sort, assign patients and labels, refuse what comes twice, and replace every raw id.
 
@@ -55,6 +57,7 @@ def build(
         assignment: patients, sites and labels from outside.
         pseudonyms: the keyed hashes.
         join: makes items of the units' records, if they are not items as they are.
+        group: puts copies together, see `medcl.archive.copies`.
     """
     refused = list(rejects)
     found: list[Record | Reject] = []
@@ -86,6 +89,8 @@ def build(
             refused.append(outcome)
         else:
             usable.append(outcome)
+    if group is not None:
+        usable = group(usable, stats)
     keys = {record.key for record in usable} | {reject.key for reject in refused}
     return Tables(
         _items(usable, stats, pseudonyms),

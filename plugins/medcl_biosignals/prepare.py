@@ -42,7 +42,7 @@ def prepare(
     flat: float | None = 3.0,
     clip: float | None = 1.0,
     bridge: float = 0.1,
-    dtype: Literal["float32", "int16"] = "float32",
+    dtype: Literal["float32", "int16", "float16"] = "float32",
 ) -> dict[str, np.ndarray]:
     """Decode a recording once, for training.
 
