@@ -79,6 +79,7 @@ COMPRESSED_FROM = "1.2.840.10008.1.2.4"  # JPEG and its kin
 RLE = "1.2.840.10008.1.2.5"
 
 _FIRST_READ = 16 * 1024
+PACKED_READ = 4 * 1024
 HEADER_LIMIT = 64 * 1024 * 1024
 _DEEPEST = 16
 _SAMPLED = 4096  # bytes of a slice's pixels by which a copy is told
@@ -121,15 +122,17 @@ def read(open_file: Opener, size: int) -> tuple[Tags, int]:
 
 
 def read_with_pixels(
-    open_file: Opener, size: int, *, sampled: bool = True
+    open_file: Opener, size: int, *, sampled: bool = True, first: int = _FIRST_READ
 ) -> tuple[Tags, int, int | None]:
     """As `read`, with a checksum of some bytes from the middle of the pixels, where ``sampled``.
+
+    At ``first`` that many bytes are read: less where they have to be unpacked.
 
     Two files of one place in one body have the same checksum only if one is a copy of the other:
     no two scans have the same noise.
     """
     with open_file() as handle:
-        data = handle.read(_FIRST_READ)
+        data = handle.read(first)
         if not looks_like_dicom(data):
             raise NotDicom
         try:
