@@ -63,7 +63,7 @@ class StoredArrays:
         """
         names = np.array([item.encode() for item in ids], dtype="S") if len(ids) else _NONE
         order = np.argsort(names, kind="stable")
-        raw = np.frombuffer(bytes.fromhex("".join(keys)), dtype=np.uint8).reshape(len(keys), -1)
+        raw = np.frombuffer(bytes.fromhex("".join(keys)), dtype=np.uint8).reshape(-1, 20)
         return cls(store, names[order], raw[order], index)
 
     def __call__(self, item_id: str) -> Mapping[str, NDArray[Any]]:
