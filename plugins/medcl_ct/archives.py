@@ -28,6 +28,11 @@ _RATIO = 200  # real images pack to a half or a tenth, black ones to a fiftieth
 _FREE = 64 * 1024 * 1024  # bytes that may come out of however small an archive
 _MEMBERS = 2_000_000
 _BUFFER = 1024 * 1024
+_PACKED: tuple[tuple[bytes, Callable[..., Any]], ...] = (
+    (b"\x1f\x8b", gzip.open),
+    (b"BZh", bz2.open),
+    (b"\xfd7zXZ", lzma.open),
+)
 _BROKEN = (
     *(tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error),
     *(EOFError, OSError, ValueError, RuntimeError, NotImplementedError),
@@ -66,7 +71,7 @@ def members(path: Path, limit: int | None = None) -> Iterator[Member]:
         Refused: if a name climbs out, it unpacks without end, is encrypted, or broken.
     """
     with _told():
-        reader = _zip(path) if zipfile.is_zipfile(path) else _tar(path, limit)
+        reader = _zip(path) if _is_zip(path) else _tar(path, limit)
         for count, member in enumerate(reader):
             if count >= _MEMBERS:
                 raise Refused("unsafe-archive", f"It holds more than {_MEMBERS:,} files.")
@@ -83,7 +88,7 @@ def fetch(path: Path, wanted: Collection[str]) -> Iterator[Member]:
         Refused: as in `members`.
     """
     with _told():
-        if zipfile.is_zipfile(path):
+        if _is_zip(path):
             yield from _zip(path, wanted)
             return
         plain = path if _opener_of(path) is None else _unpacked(path)
@@ -97,6 +102,13 @@ def fetch(path: Path, wanted: Collection[str]) -> Iterator[Member]:
             left.remove(member.name)
         if not left:
             return
+
+
+def _is_zip(path: Path) -> bool:
+    """By its first bytes: a zip's end is asked for only where its name says that it is one."""
+    if _start_of(path).startswith(b"PK"):
+        return True
+    return path.name.lower().endswith(".zip") and zipfile.is_zipfile(path)
 
 
 @contextmanager
@@ -212,16 +224,13 @@ def _zip(path: Path, wanted: Collection[str] | None = None) -> Iterator[Member]:
 
 def _opener_of(path: Path) -> Callable[..., BinaryIO] | None:
     """What unpacks a packed tar, by its first bytes; None for a plain one."""
+    start = _start_of(path)
+    return next((opener for magic, opener in _PACKED if start.startswith(magic)), None)
+
+
+def _start_of(path: Path) -> bytes:
     with path.open("rb", buffering=0) as handle:
-        start = handle.read(6)
-    for magic, opener in (
-        (b"\x1f\x8b", gzip.open),
-        (b"BZh", bz2.open),
-        (b"\xfd7zXZ", lzma.open),
-    ):
-        if start.startswith(magic):
-            return cast(Callable[..., BinaryIO], opener)
-    return None
+        return handle.read(6) or b""
 
 
 def _tar(path: Path, limit: int | None) -> Iterator[Member]:
