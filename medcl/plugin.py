@@ -295,6 +295,8 @@ class Plugin:
         preview: ``(x (B, ...), views) -> matplotlib Figure`` for the report; if it takes a keyword
             ``encoder``, it is given the trained one, or None.
         recipes: a folder of further recipes, if they are not in medcl's own ``configs``.
+        findings: name → `medcl.archive.policies.Finding`, what ``prepare.policy`` may set; by them
+            the table of what became of an archive says what was done about each.
         preparation: raise it when ``prepare`` gives other arrays for the same settings: the store
             then makes them anew.
         sample: a folder with a small real archive, for ``medcl demo``.
@@ -320,6 +322,7 @@ class Plugin:
     where: Lazy | None = None
     stream: Lazy | None = None
     look: Lazy | None = None
+    findings: Lazy | None = None
     explain: Lazy | None = None
     preview: Lazy | None = None
     recipes: Path | None = None

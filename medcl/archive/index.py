@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import polars as pl
@@ -52,6 +52,7 @@ class Summary:
     Attributes:
         rejects: code → count.
         ignored: files that belong to no unit of this plugin.
+        ignored_suffixes: how many of them end in what.
         scanned, reused: units opened in this run, and those taken over from earlier ones.
         unmatched: rows of the table that no item asked for.
     """
@@ -61,6 +62,7 @@ class Summary:
     sites: int
     rejects: dict[str, int] = field(default_factory=dict)
     ignored: int = 0
+    ignored_suffixes: dict[str, int] = field(default_factory=dict)
     scanned: int = 0
     reused: int = 0
     unmatched: int = 0
@@ -143,13 +145,16 @@ def build(
             rescan=rescan,
         )
         join = partial(joining.join, plugin.assemble, archive) if plugin.assemble else None
+        taken = {file.path for unit in units for file in unit.files}
+        ignored = [file.path for file in walked.files if file.path not in taken]
         made = tables.build(entries, rejects, assignment, pseudonyms, join)
         summary = Summary(
             items=len(made.items),
             patients=made.items["patient"].n_unique(),
             sites=made.items["site"].drop_nulls().n_unique(),
             rejects=dict(sorted(Counter(made.rejects["code"]).items())),
-            ignored=len(walked.files) - len({f.path for unit in units for f in unit.files}),
+            ignored=len(ignored),
+            ignored_suffixes=dict(sorted(Counter(map(_suffix, ignored)).items())),
             scanned=scanned,
             reused=len(units) - scanned,
             unmatched=assignment.unused,
@@ -158,6 +163,12 @@ def build(
         options = {"patient_from": patient_from, "table": assignment.table_hash}
         _write(out, made, {**versions, **options}, summary)
     return summary
+
+
+def _suffix(path: str) -> str:
+    """What a file's name ends in, where that can be a suffix: never a part of a person's name."""
+    suffix = PurePosixPath(path).suffix.lower()
+    return suffix if suffix in _SUFFIXES else "another" if suffix else "none"
 
 
 def _settings(out: Path, plugin: Plugin) -> dict[str, Any]:
@@ -230,6 +241,13 @@ def _write(out: Path, made: tables.Tables, facts: dict[str, Any], summary: Summa
     write_text(out / "index.json", json.dumps({**facts, **counts}, indent=2) + "\n")
 
 
+_WORDS = """
+    txt md rst csv tsv xls xlsx json xml yaml yml toml htm html pdf doc docx ppt pptx py ipynb sh
+    bat exe dll js css log ini cfg inf png jpg jpeg gif bmp tif tiff svg mp4 avi mov npy npz mat h5
+    hdf5 parquet pt pth bval bvec 7z rar zip gz tar tgz xz bz2 sqlite db dcm nii mha mhd nrrd raw
+    img hdr edf bdf dat hea atr svs ndpi mrxs ini wav pkl pickle md5 sha256 sum lock tmp bak dicom ima
+"""
+_SUFFIXES = frozenset(f".{word}" for word in _WORDS.split())
 _REMAKE = "Run the same medcl index (or medcl curate) again: it writes it anew."
 
 

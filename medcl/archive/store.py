@@ -112,10 +112,8 @@ def prepare(
     settings = checked(resolve(plugin.prepare), spec, "prepare")
     store = Store(index.path / "store")
     items = index.items
-    source = {READER: index.reader_mark} if index.reader else {}
-    ids = items["id"].to_list()
-    names = entry_keys(items["fingerprint"], plugin.name, settings | source, plugin.preparation)
-    keys = dict(zip(ids, names, strict=True))
+    keys = keys_of(index, plugin, spec)
+    ids = list(keys)
     reasons = refused.read(store.refused)
     rejected: dict[str, _Rejected] = {}
     missing: set[str] = set()
@@ -163,6 +161,19 @@ def prepare(
         ).sort("id"),
         dict(anew),
     )
+
+
+def keys_of(index: Index, plugin: Plugin, spec: Mapping[str, Any]) -> dict[str, str]:
+    """Item → the key of its entry under these settings of ``prepare``, made or not.
+
+    Raises:
+        UsageError: for settings that the plugin does not take.
+    """
+    settings = checked(resolve(plugin.prepare), spec, "prepare")
+    source = {READER: index.reader_mark} if index.reader else {}
+    items = index.items
+    names = entry_keys(items["fingerprint"], plugin.name, settings | source, plugin.preparation)
+    return dict(zip(items["id"].to_list(), names, strict=True))
 
 
 def _again(anew: Mapping[State, int], store: Store) -> str:

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from medcl import checkpoints
 from medcl import plugin as plugins
 from medcl import recipe as recipes
+from medcl.archive import outcomes
 from medcl.archive.clinical import labels_among
 from medcl.archive.index import Index
 from medcl.archive.splits import split
@@ -88,7 +89,8 @@ def pretrain(recipe: Recipe, data: Path, out: Path, *, command: str = "") -> Run
             run_manifest.check_same_samples(run, selection, parts)
             write_recipe(out, recipe)
             _write_split(out / "split.parquet", parts)
-            run_manifest.start(run, data, selection, parts, command)
+            became = outcomes.table(Index.open(data), run.plugin, recipe.prepare, items.rejects)
+            run_manifest.start(run, data, selection, parts, command, became)
         before = checkpoints.saved(saving.folder)
         with quiet_lightning():
             trainer.fit(module, ckpt_path=str(before[-1]) if before else None, weights_only=True)

@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -18,6 +18,7 @@ import torch
 import yaml
 
 from medcl import recipe as recipes
+from medcl.archive.outcomes import Outcome
 from medcl.checkpoints import saved
 from medcl.engine.data import Selection
 from medcl.errors import UsageError
@@ -135,9 +136,14 @@ def finished(run: Run) -> bool:
 
 
 def start(
-    run: Run, data: Path, selection: Selection, parts: Mapping[str, str], command: str
+    run: Run,
+    data: Path,
+    selection: Selection,
+    parts: Mapping[str, str],
+    command: str,
+    became: Sequence[Outcome] = (),
 ) -> None:
-    """Write run.json as far as it is known before training."""
+    """Write run.json as far as it is known before training; ``became`` of the archive's files."""
     recipe = run.recipe
     path = run.path / "run.json"
     remember(run.path, data=data, command=command)
@@ -153,6 +159,7 @@ def start(
             "samples": len(selection),
             "patients": int(selection.patients.max()) + 1,
             "samples_outside_training": len(selection.samples) - len(selection),
+            "outcomes": [outcome.row() for outcome in became],
             "trained_on": trained_on(selection, parts),
             "versions": versions(recipe.plugin),
             "commit": commit(),

@@ -59,6 +59,7 @@ plugin = Plugin(
     },
     methods={"joint2d3d": "medcl_ct.joint:Joint2D3D"},
     pictures="medcl_ct.pictures:pictures",
+    findings="medcl_ct.findings:FINDINGS",
     preview="medcl_ct.preview:preview",
     sample=Path(__file__).parent / "sample",
     demo="ct/demo",

@@ -17,6 +17,7 @@ plugin = Plugin(
     scan=scan,
     assemble=assemble,
     prepare="medcl_pathology.prepare:prepare",
+    findings="medcl_pathology.findings:FINDINGS",
     dataset="medcl_pathology.dataset:dataset",
     views="medcl_pathology.views:views",
     encoders={

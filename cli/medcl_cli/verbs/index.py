@@ -88,9 +88,13 @@ def index(
         facts = {**asdict(summary), "rejected": summary.rejected, "findings": findings}
         show.as_json({**facts, "reject_rows": rejects})
         return
-    counts = {name: value for name, value in asdict(summary).items() if name != "rejects"}
+    tables = ("rejects", "ignored_suffixes", "notes")
+    counts = {name: value for name, value in asdict(summary).items() if name not in tables}
     counts["seconds"] = f"{summary.seconds:.1f}"
     show.facts(f"Index {out}", {**counts, "rejected": summary.rejected})
+    if summary.ignored_suffixes:
+        rows = sorted(summary.ignored_suffixes.items(), key=lambda row: (-row[1], row[0]))
+        show.table("Ignored: not of this modality, by their names", ("suffix", "files"), rows)
     if findings:
         show.table("Noticed, and kept", ("finding", "items"), list(findings.items()))
     if len(rejects) > MANY and not paths:
