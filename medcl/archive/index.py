@@ -55,6 +55,7 @@ class Summary:
         ignored_suffixes: how many of them end in what.
         scanned, reused: units opened in this run, and those taken over from earlier ones.
         unmatched: rows of the table that no item asked for.
+        notes: what is odd about the patients; see `medcl.archive.identity`.
     """
 
     items: int
@@ -66,6 +67,7 @@ class Summary:
     scanned: int = 0
     reused: int = 0
     unmatched: int = 0
+    notes: tuple[str, ...] = ()
     seconds: float = 0.0
 
     @property
@@ -85,6 +87,7 @@ def build(
     patient_from: str | None = None,
     table: Path | None = None,
     reader: Mapping[str, Any] | None = None,
+    merge_spellings: bool = False,
     rescan: bool = False,
 ) -> Summary:
     """Index an archive. Run again, it opens only files that are new or changed.
@@ -102,6 +105,8 @@ def build(
         table: patients, sites and labels by file; see `medcl.archive.assign.load`.
         reader: what the files do not say, for the keyword-only parameters of the plugin's ``scan``;
             kept in the private folder for preparing and for indexing again. None: as before.
+        merge_spellings: patients whose ids differ in case, spaces or leading zeros only are one;
+            see `medcl.archive.identity`.
         rescan: open every file again, for instance after access rights were mended.
 
     Raises:
@@ -147,7 +152,9 @@ def build(
         join = partial(joining.join, plugin.assemble, archive) if plugin.assemble else None
         taken = {file.path for unit in units for file in unit.files}
         ignored = [file.path for file in walked.files if file.path not in taken]
-        made = tables.build(entries, rejects, assignment, pseudonyms, join)
+        made = tables.build(
+            entries, rejects, assignment, pseudonyms, join, merge_spellings=merge_spellings
+        )
         summary = Summary(
             items=len(made.items),
             patients=made.items["patient"].n_unique(),
@@ -158,9 +165,12 @@ def build(
             scanned=scanned,
             reused=len(units) - scanned,
             unmatched=assignment.unused,
+            notes=made.notes,
             seconds=time.monotonic() - started,
         )
-        options = {"patient_from": patient_from, "table": assignment.table_hash}
+        options: dict[str, Any] = {"patient_from": patient_from, "table": assignment.table_hash}
+        if merge_spellings:
+            options["merge_spellings"] = True
         _write(out, made, {**versions, **options}, summary)
     return summary
 
@@ -245,7 +255,8 @@ _WORDS = """
     txt md rst csv tsv xls xlsx json xml yaml yml toml htm html pdf doc docx ppt pptx py ipynb sh
     bat exe dll js css log ini cfg inf png jpg jpeg gif bmp tif tiff svg mp4 avi mov npy npz mat h5
     hdf5 parquet pt pth bval bvec 7z rar zip gz tar tgz xz bz2 sqlite db dcm nii mha mhd nrrd raw
-    img hdr edf bdf dat hea atr svs ndpi mrxs ini wav pkl pickle md5 sha256 sum lock tmp bak dicom ima
+    img hdr edf bdf dat hea atr svs ndpi mrxs ini wav pkl pickle md5 sha256 sum lock tmp bak
+    dicom ima
 """
 _SUFFIXES = frozenset(f".{word}" for word in _WORDS.split())
 _REMAKE = "Run the same medcl index (or medcl curate) again: it writes it anew."

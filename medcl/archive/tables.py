@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from medcl.archive import scanning
+from medcl.archive import identity, scanning
 from medcl.archive.assign import Assignment
 from medcl.archive.joining import located
 from medcl.archive.pseudonym import Pseudonyms
@@ -38,6 +38,7 @@ class Tables(NamedTuple):
     items: pl.DataFrame
     rejects: pl.DataFrame
     paths: pl.DataFrame
+    notes: tuple[str, ...] = ()
 
 
 def build(
@@ -46,6 +47,8 @@ def build(
     assignment: Assignment,
     pseudonyms: Pseudonyms,
     join: Join | None = None,
+    *,
+    merge_spellings: bool = False,
 ) -> Tables:
     """Sort, assign patients and labels, refuse what comes twice, and replace every raw id.
 
@@ -55,6 +58,7 @@ def build(
         assignment: patients, sites and labels from outside.
         pseudonyms: the keyed hashes.
         join: makes items of the units' records, if they are not items as they are.
+        merge_spellings: patients whose ids differ in spelling only are one.
     """
     refused = list(rejects)
     found: list[Record | Reject] = []
@@ -86,11 +90,13 @@ def build(
             refused.append(outcome)
         else:
             usable.append(outcome)
+    usable, notes = identity.noticed(identity.merged(usable) if merge_spellings else usable)
     keys = {record.key for record in usable} | {reject.key for reject in refused}
     return Tables(
         _items(usable, stats, pseudonyms),
         _rejects(refused, pseudonyms),
         _paths(keys, stats, details, pseudonyms),
+        tuple(notes),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -73,6 +73,9 @@ def pretrain(recipe: Recipe, data: Path, out: Path, *, command: str = "") -> Run
     sites = dict(Index.open(data).items.select("id", "site").iter_rows())
     selection = select(samples, parts, _label(recipe), sites, everyone=everyone)
     run_manifest.check_same_samples(run, selection, parts)
+    alone = _alone(selection, parts)
+    if alone and run_manifest.is_first_process():
+        warnings.warn(alone, stacklevel=2)
     check_fills(selection, recipe.trainer.batch_size, recipe.trainer.devices * recipe.trainer.nodes)
     module = build(recipe, selection)
     journal, saving = Journal(out), checkpointing.Checkpoints(out / "checkpoints")
@@ -99,9 +102,24 @@ def pretrain(recipe: Recipe, data: Path, out: Path, *, command: str = "") -> Run
         last = checkpoints.saved(saving.folder)[-1]
         with replacing(out / "encoder.safetensors") as temporary:
             save_file(checkpoints.encoder_weights(last), temporary)
-        done = run_manifest.finish(run, module.device, saving.seconds, monitors.warnings)
+        told = [*([alone] if alone else []), *monitors.warnings]
+        done = run_manifest.finish(run, module.device, saving.seconds, told)
     summary(done, journal.last, str(out))
     return run
+
+
+def _alone(selection: Selection, parts: Mapping[str, str]) -> str | None:
+    """What a run on fewer than two patients, or without anybody to test on, must be told."""
+    if int(selection.patients.max()) == 0:
+        return (
+            "All training samples are of one patient: there is nobody to tell them from. If they "
+            "are of several people, index the archive with --patient-from or --table."
+        )
+    if "test" not in parts.values():
+        return (
+            "No patient is left to test on: what is said of this run is said of its own patients."
+        )
+    return None
 
 
 def _check_table(recipe: Recipe, data: Path) -> None:

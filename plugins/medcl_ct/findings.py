@@ -115,6 +115,12 @@ FINDINGS: dict[str, Finding] = {
         ("accept", "reject"),
         "names no patient; its study, folder or file was taken for one: --patient-from or --table",
     ),
+    "patient-spellings": Finding(
+        "serious",
+        "accept",
+        ("accept", "reject"),
+        "has a patient whose id is another patient's in another spelling: --merge-spellings",
+    ),
     "patient-from-layout": Finding(
         "note",
         "accept",

@@ -51,6 +51,13 @@ def index(
             "reader=@reader.yaml. Kept for the next time; see the plugin's page.",
         ),
     ] = None,
+    merge_spellings: Annotated[
+        bool,
+        typer.Option(
+            "--merge-spellings",
+            help="Patients whose ids differ in case, spaces or leading zeros only are one.",
+        ),
+    ] = False,
     rescan: Annotated[bool, typer.Option(help="Open every file again, changed or not.")] = False,
     paths: Annotated[
         bool, typer.Option(help="Name the rejected files. A path may identify a person.")
@@ -76,6 +83,7 @@ def index(
         patient_from=patient_from,
         table=table,
         reader=_reader(settings) if settings else None,
+        merge_spellings=merge_spellings,
         rescan=rescan,
     )
     made = Index.open(out)
@@ -92,6 +100,8 @@ def index(
     counts = {name: value for name, value in asdict(summary).items() if name not in tables}
     counts["seconds"] = f"{summary.seconds:.1f}"
     show.facts(f"Index {out}", {**counts, "rejected": summary.rejected})
+    for note in summary.notes:
+        typer.echo(f"Note: {note}")
     if summary.ignored_suffixes:
         rows = sorted(summary.ignored_suffixes.items(), key=lambda row: (-row[1], row[0]))
         show.table("Ignored: not of this modality, by their names", ("suffix", "files"), rows)
