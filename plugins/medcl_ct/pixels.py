@@ -195,8 +195,19 @@ def to_hu(
         outside = (stored >= low) & (stored <= high)
     if slope != 1 or intercept != 0:
         values = values * np.float32(slope) + np.float32(intercept)
+    if outside.any() and header.LUNG < values[outside].max() < header.BONE:
+        outside = _touching(outside)  # tissue has that value too
     values[outside] = PADDING
     return values
+
+
+def _touching(outside: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The parts of a mask (R, C) that reach the border of the image."""
+    from scipy import ndimage
+
+    parts, _ = ndimage.label(outside)
+    border = np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]])
+    return np.isin(parts, np.setdiff1d(border, 0))
 
 
 def _pixels(dataset: Any, frame: int | None = None) -> NDArray[Any]:

@@ -61,6 +61,7 @@ plugin = Plugin(
     pictures="medcl_ct.pictures:pictures",
     findings="medcl_ct.findings:FINDINGS",
     preview="medcl_ct.preview:preview",
+    preparation=2,
     sample=Path(__file__).parent / "sample",
     demo="ct/demo",
 )

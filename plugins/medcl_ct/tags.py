@@ -64,6 +64,8 @@ WANTED: dict[int, tuple[str, str]] = {
     0x00280011: ("Columns", SHORT),
     0x00280030: ("PixelSpacing", NUMBERS),
     0x00280100: ("BitsAllocated", SHORT),
+    0x00280103: ("PixelRepresentation", SHORT),
+    0x00280120: ("PixelPaddingValue", SHORT),
     0x00280301: ("BurnedInAnnotation", TEXT),
     0x00281052: ("RescaleIntercept", NUMBERS),
     0x00281053: ("RescaleSlope", NUMBERS),
@@ -361,7 +363,7 @@ def _from_pydicom(value: Any, kind: str) -> Any:
     if isinstance(value, bytes):
         value = value.decode("latin-1")
     if kind == SHORT:
-        return int(value)
+        return int(value) & 0xFFFF  # as its bytes are, whatever sign they stand for
     many = isinstance(value, list | tuple) or type(value).__name__ == "MultiValue"
     text = "\\".join(str(part) for part in value) if many else str(value)
     return _number_list(text) if kind == NUMBERS else _clean(text)
