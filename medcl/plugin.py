@@ -140,6 +140,9 @@ class Samples:
         where: sample positions (B,) → columns (B,) by name that say where in its item each sample
             lies (``start`` in seconds), for predictions; picklable, as ``read`` is. None: unknown.
         instances: of bags, the keys of a batch with an entry for each instance, not for each bag.
+        draw: ``(positions (B,), seeds (B,) uint64)`` → a batch as ``read`` gives it, in which what
+            a sample shows of its item is drawn anew: a function of its seed. Pretraining uses it
+            where neither labels nor partners hold for one part only; None: a sample is fixed.
 
     Raises:
         MedclError: if a sequence has not one entry per sample, or holds what is no string.
@@ -158,6 +161,7 @@ class Samples:
     weights: np.ndarray | None = None
     where: Callable[[np.ndarray], Mapping[str, np.ndarray]] | None = None
     instances: tuple[str, ...] = ("x", "coords")
+    draw: Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]] | None = None
 
     def __post_init__(self) -> None:
         from medcl.strings import encoded, strings
@@ -207,6 +211,7 @@ class Samples:
             weights=None if self.weights is None else np.asarray(self.weights)[where],
             where=None if self.where is None else partial(_where_at, self.where, smallest(where)),
             instances=self.instances,
+            draw=None if self.draw is None else partial(_draw_at, self.draw, smallest(where)),
         )
 
 
@@ -214,6 +219,15 @@ def _read_at(
     read: Callable[[np.ndarray], dict[str, np.ndarray]], where: np.ndarray, positions: np.ndarray
 ) -> dict[str, np.ndarray]:
     return read(where[positions].astype("int64"))
+
+
+def _draw_at(
+    draw: Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]],
+    where: np.ndarray,
+    positions: np.ndarray,
+    seeds: np.ndarray,
+) -> dict[str, np.ndarray]:
+    return draw(where[positions].astype("int64"), seeds)
 
 
 def _where_at(

@@ -79,10 +79,10 @@ def prepare(
     refuse([name for name in regular.findings if name not in known], rules, FINDINGS, "series")
     plan = _plan(source, regular, spacing, rules)
     staged, lowest, highest = _stage(source, plan, clip)
-    if lowest >= highest:
-        refuse(["blank"], rules, FINDINGS, "series")
     if lowest > NOT_AIR:
         refuse(["not-hu"], rules, FINDINGS, "series")
+    if lowest >= highest:
+        refuse(["blank"], rules, FINDINGS, "series")
     masks = _masks(root, volumes.masks(files), files[0], plan)
     arrays: dict[str, np.ndarray] = {}
     for n, part in enumerate(plan.parts):

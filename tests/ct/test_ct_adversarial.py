@@ -335,8 +335,8 @@ def test_padding_that_tissue_has_too_is_cut_at_the_border_only(
     assert (hu[:, 7:9, 7:9] == 0).all()
 
 
-@pytest.mark.parametrize("value", [0, 1024])
-def test_a_blank_volume_is_refused_by_name(tmp_path: Path, value: int) -> None:
+@pytest.mark.parametrize(("value", "name"), [(0, "blank"), (1064, "not-hu")])
+def test_a_blank_volume_is_refused_by_name(tmp_path: Path, value: int, name: str) -> None:
     ct_series(tmp_path / "a", HEIGHTS, PixelData=np.full((16, 16), value, np.uint16).tobytes())
     made = prepared(tmp_path / "a", tmp_path / "idx")
-    assert made.rejects["reason"][0].startswith("blank: ")
+    assert made.rejects["reason"][0].startswith(f"{name}: ")

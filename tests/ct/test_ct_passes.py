@@ -183,7 +183,7 @@ def test_no_volume_holds_slices_of_two_passes(tmp_path: Path, tag: str, shift: f
     index = Index.open(tmp_path / "idx")
     assert sorted(index.items["slices"]) == [8, 9]
     assert all("repeated-positions" in findings for findings in index.items["findings"])
-    spec = {"crop": "none", "policy": {"missing-slices": "accept"}}
+    spec = {"crop": "none", "spacing": (0.0, 0.0, 0.0), "policy": {"missing-slices": "accept"}}
     made = prepare(index, plugin, spec)
     values = [np.unique(made.arrays(item)["hu0"]).tolist() for item in made.items["id"]]
     assert sorted(values) == [[-1000, -900], [-700, -600]]
