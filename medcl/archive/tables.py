@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from medcl.archive import scanning
+from medcl.archive import identity, scanning
 from medcl.archive.assign import Assignment
 from medcl.archive.joining import located
 from medcl.archive.pseudonym import Pseudonyms
@@ -39,6 +39,7 @@ class Tables(NamedTuple):
     items: pl.DataFrame
     rejects: pl.DataFrame
     paths: pl.DataFrame
+    notes: tuple[str, ...] = ()
 
 
 def build(
@@ -48,6 +49,8 @@ def build(
     pseudonyms: Pseudonyms,
     join: Join | None = None,
     group: Group | None = None,
+    *,
+    merge_spellings: bool = False,
 ) -> Tables:
     """Sort, assign patients and labels, refuse what comes twice, and replace every raw id.
 
@@ -58,6 +61,7 @@ def build(
         pseudonyms: the keyed hashes.
         join: makes items of the units' records, if they are not items as they are.
         group: puts copies together, see `medcl.archive.copies`.
+        merge_spellings: patients whose ids differ in spelling only are one.
     """
     refused = list(rejects)
     found: list[Record | Reject] = []
@@ -89,6 +93,7 @@ def build(
             refused.append(outcome)
         else:
             usable.append(outcome)
+    usable, notes = identity.noticed(identity.merged(usable) if merge_spellings else usable)
     if group is not None:
         usable = group(usable, stats)
     keys = {record.key for record in usable} | {reject.key for reject in refused}
@@ -96,6 +101,7 @@ def build(
         _items(usable, stats, pseudonyms),
         _rejects(refused, pseudonyms),
         _paths(keys, stats, details, pseudonyms),
+        tuple(notes),
     )
 
 

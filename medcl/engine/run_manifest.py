@@ -18,6 +18,7 @@ import yaml
 
 from medcl import manifest
 from medcl import recipe as recipes
+from medcl.archive.outcomes import Outcome
 from medcl.checkpoints import saved
 from medcl.engine.data import Selection
 from medcl.errors import UsageError
@@ -138,6 +139,7 @@ def start(
     command: str,
     *,
     known: bool = True,
+    became: Sequence[Outcome] = (),
 ) -> None:
     """Write run.json and the manifest as far as they are known before training.
 
@@ -148,6 +150,7 @@ def start(
         parts: patient → "train" or "test".
         command: how this was called.
         known: whether the patients are known; if not, every sample stands for one.
+        became: what became of the archive's files.
     """
     recipe = run.recipe
     if data is not None:
@@ -173,6 +176,7 @@ def start(
             "samples": len(selection),
             "patients": int(selection.patients.max()) + 1 if known else None,
             "samples_outside_training": len(selection.samples) - len(selection),
+            "outcomes": [outcome.row() for outcome in became],
             "versions": made_of["versions"],
             "commit": made_of["commit"],
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

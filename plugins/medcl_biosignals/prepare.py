@@ -71,7 +71,7 @@ def prepare(
         bridge: seconds; missing stretches no longer than that are bridged by lines.
         dtype: of the stored signal. int16 takes half the space; where its steps would be larger
             than 1/500 of a channel's standard deviation (one spike in a quiet signal), the
-            recording is stored as float32.
+            recording is stored as float32. "float16", of earlier recipes, is float32.
 
     Returns:
         ``x`` (C, T), of which ``x · gain + offset`` is in the unit of the kind where the

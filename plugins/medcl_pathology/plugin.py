@@ -55,6 +55,7 @@ plugin = Plugin(
     units=units,
     scan=scan,
     prepare="medcl_pathology.prepare:prepare",
+    findings="medcl_pathology.findings:FINDINGS",
     dataset="medcl_pathology.dataset:dataset",
     views="medcl_pathology.views:views",
     augmentations={name: f"medcl_pathology.augmentations:{name}" for name in _AUGMENTATIONS},

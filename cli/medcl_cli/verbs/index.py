@@ -57,6 +57,13 @@ def index(
             "reader=@reader.yaml. Kept for the next time; see the plugin's page.",
         ),
     ] = None,
+    merge_spellings: Annotated[
+        bool,
+        typer.Option(
+            "--merge-spellings",
+            help="Patients whose ids differ in case, spaces or leading zeros only are one.",
+        ),
+    ] = False,
     rescan: Annotated[bool, typer.Option(help="Open every file again, changed or not.")] = False,
     paths: Annotated[
         bool, typer.Option(help="Name the rejected files. A path may identify a person.")
@@ -84,6 +91,7 @@ def index(
         key_column=key_column,
         patient_column=patient_column,
         reader=_reader(settings) if settings else None,
+        merge_spellings=merge_spellings,
         rescan=rescan,
     )
     made = Index.open(out)
@@ -96,12 +104,15 @@ def index(
         facts = {**asdict(summary), "rejected": summary.rejected, "findings": findings}
         show.as_json({**facts, "reject_rows": rejects})
         return
-    counts = {name: value for name, value in asdict(summary).items() if name != "rejects"}
-    notes = counts.pop("notes")
+    tables = ("rejects", "ignored_suffixes", "notes")
+    counts = {name: value for name, value in asdict(summary).items() if name not in tables}
     counts["seconds"] = f"{summary.seconds:.1f}"
     show.facts(f"Index {out}", {**counts, "rejected": summary.rejected})
-    for note in notes:
-        typer.echo(note)
+    for note in summary.notes:
+        typer.echo(f"Note: {note}")
+    if summary.ignored_suffixes:
+        rows = sorted(summary.ignored_suffixes.items(), key=lambda row: (-row[1], row[0]))
+        show.table("Ignored: not of this modality, by their names", ("suffix", "files"), rows)
     if findings:
         show.table("Noticed, and kept", ("finding", "items"), list(findings.items()))
     if len(rejects) > MANY and not paths:
