@@ -12,19 +12,19 @@ import polars as pl
 
 from medcl import plugin as plugins
 from medcl import recipe as recipes
-from medcl.archive.atomic import replacing
 from medcl.archive.index import Index
 from medcl.archive.scanning import LABEL
+from medcl.embeddings.embeddings import usable
 from medcl.errors import UsageError
-from medcl.evaluate.embeddings import usable
-from medcl.finetune import labels as tables
-from medcl.finetune import truth as truths
-from medcl.finetune.beside import beside, further
+from medcl.finetune.fold_training import Work
 from medcl.finetune.folds import of_run
+from medcl.finetune.opened import PRETRAINED
 from medcl.finetune.result import FinetuneResult
 from medcl.finetune.study import labelled, study
-from medcl.finetune.trained import PRETRAINED
-from medcl.finetune.training import Work
+from medcl.io.atomic import replacing
+from medcl.labels import table as tables
+from medcl.labels import target as targets
+from medcl.labels.auxiliary import beside, further
 from medcl.plugin import Samples
 from medcl.private import command_without_paths, remember
 from medcl.recipe import Recipe
@@ -100,7 +100,7 @@ def finetune(
         source: see `opened`. Of a run without folds and a given split, its own test patients are
             tested.
         out: the study's folder; the same again goes on where it stopped.
-        labels: tables, see `medcl.finetune.labels.read`; None for what the samples carry. Where
+        labels: tables, see `medcl.labels.table.read`; None for what the samples carry. Where
             they name patients and sites, these take the place of the index's.
         split: such a table with a column ``split``: train, validation or test.
         imbalance: negatives for each positive patient to leave in training.
@@ -142,7 +142,7 @@ def finetune(
     samples = tables.told_patients(samples, found)
     others = recipe.finetune.unlabelled
     random = any(facts.get("untrained") for facts in samples.facts.values())
-    truth = truths.truth(samples, recipe.finetune, task)
+    truth = targets.finetune_target(samples, recipe.finetune, task)
     samples, truth, rows, without = labelled(samples, truth, others=others)
     notes = [UNTRAINED] * random + [note for note in (*found.notes, items.left_out()) if note]
     if without and not others:
