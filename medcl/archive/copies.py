@@ -16,7 +16,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from medcl.archive.scanning import fingerprint
-from medcl.io.atomic import write_text
 from medcl.plugin import MEMBER, NO_PATIENT, FileStat, Record, file_of
 
 COPY = "copy"
@@ -63,7 +62,8 @@ def grouped(
     parts = _same(digested(alike, whole=False))
     clusters = _same(digested([n for members in parts for n in members], whole=True))
     kept = {f"{kind} {mark}" for kind in ("part", "whole") for mark in marks.values()}
-    write_text(cache, json.dumps({key: known[key] for key in sorted(known.keys() & kept)}))
+    text = json.dumps({key: known[key] for key in sorted(known.keys() & kept)})
+    cache.write_text(text, encoding="utf-8")  # torn, it is read as empty
     out = list(records)
     for members in clusters:
         for n, record in zip(members, _one_group(root, [out[n] for n in members]), strict=True):

@@ -142,17 +142,14 @@ def test_tiles_are_fed_as_the_authors_do():
 class TinyTimm:
     """Of timm the two things that are used, for networks of few weights: it wants torchvision."""
 
-    class layers:  # noqa: N801
+    class layers:
         SwiGLUPacked = torch.nn.Identity
-
-    asked: dict = {}
 
     @classmethod
     def create_model(cls, name, *, pretrained, num_classes, **options):
         if name == "no_such_model":
             raise RuntimeError("Unknown model")
         assert not pretrained
-        cls.asked = {"name": name, **options}
         net = TinyViT(options.get("reg_tokens", 4 if "reg4" in name else 0))
         net.whole = options.get("global_pool") == ""
         return net
@@ -162,11 +159,11 @@ class TinyViT(torch.nn.Module):
     """Tokens of a class, registers and patches of 112 pixels."""
 
     num_features = 6
-    pretrained_cfg = {"mean": (0.5,) * 3, "std": (0.25,) * 3}
     whole = False
 
     def __init__(self, registers: int) -> None:
         super().__init__()
+        self.pretrained_cfg = {"mean": (0.5,) * 3, "std": (0.25,) * 3}
         self.patches = torch.nn.Conv2d(3, 6, 112, 112)
         self.first = torch.nn.Parameter(torch.rand(1 + registers, 6))
 
