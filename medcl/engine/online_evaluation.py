@@ -74,6 +74,8 @@ class OnlineEvaluation(Callback):
         self._judge(trainer, seen)
 
     def _judge(self, trainer: Trainer, seen: dict[str, float]) -> None:
+        if trainer.global_step == 0:
+            return  # before training, nothing can have collapsed
         problem = monitors.verdict(seen["spread"], seen["effective_rank"], self.first or 0.0)
         if problem is None or problem in self.warnings:
             return

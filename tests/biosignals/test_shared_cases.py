@@ -69,7 +69,13 @@ TABLES: dict[str, Want | str] = {
     "int32_overflow_ms.csv": PPG._replace(findings=frozenset({"counter-began-anew"})),
     "dst_local.csv": PPG._replace(findings=frozenset({"clocks-changed"})),
     "dst_spring.csv": PPG._replace(findings=frozenset({"clocks-changed"})),
-    **dict.fromkeys(("decimal_comma.csv", "quoted.csv", "comments.csv", "utf16.csv", "bom.csv", "g.csv.gz", "x.csv.xz", "z.zip", "excel.xlsx", "f.feather", "indexed.parquet", "string_nan.csv"), SECONDS),
+    **dict.fromkeys(
+        (
+            "decimal_comma.csv", "quoted.csv", "comments.csv", "utf16.csv", "bom.csv", "g.csv.gz",
+            "x.csv.xz", "z.zip", "excel.xlsx", "f.feather", "indexed.parquet", "string_nan.csv",
+        ),
+        SECONDS,
+    ),
     "dup_cols.csv": Want(64.0, "PPG,PPG", "unknown,unknown", 3840, S),
     "tz_ms.parquet": PPG,
     "long.parquet": Want(64.0, "PPG,ACC-x", "unknown,unknown", 3840, frozenset({"no-unit"})),

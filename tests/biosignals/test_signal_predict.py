@@ -575,3 +575,19 @@ def test_a_study_judges_a_stream(run: Run, study: Study, sample: Path, tmp_path:
     said = np.array([line["said"] == second for line in lines])
     np.testing.assert_array_equal(said[sure], p[sure] >= threshold)
     assert set(lines[0]) == {"start", "p.high", "p.low", "threshold", "said"}
+
+
+def test_a_run_on_ecg_predicts_no_ppg(run: Run, key: Path, sample: Path, tmp_path: Path) -> None:
+    """A pulse in the place of an ECG would be embedded as if it were one."""
+    fs = 64.0
+    t = np.arange(60 * int(fs)) / fs
+    rows = [f"{a:.4f},{np.sin(7 * a):.4f},{np.cos(7 * a):.4f}" for a in t]
+    (tmp_path / "pulse.csv").write_text("\n".join(["time,ppg_green,acc_x", *rows]) + "\n")
+    with pytest.raises(MedclError, match=r"none of the leads .* of the kinds PPG, ACC"):
+        predict(run, [tmp_path / "pulse.csv"], tmp_path / "p.parquet", key_file=key)
+    x, names, rate = read_signal(sample / "114.hea")
+    np.savez(tmp_path / "one.npz", **{names[0]: x[0, : round(60 * rate)]}, fs=rate)
+    made = predict(run, [tmp_path / "one.npz"], tmp_path / "q.parquet", key_file=key)
+    (lacks,) = [name for name in made.findings if name.startswith("lacks:")]
+    noticed = pl.read_parquet(tmp_path / "q.records.parquet", glob=False)["findings"][0].to_list()
+    assert lacks in noticed
