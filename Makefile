@@ -4,13 +4,17 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 OUT    ?= demo
 
-.PHONY: demo test check setup docs clean
+.PHONY: demo test test-fast check setup docs clean
 
 demo: $(VENV)/.ready
 	$(BIN)/medcl demo --out $(OUT)
 
 test: check
 	$(BIN)/pytest -n 2 --dist loadfile
+
+# Without tests that take more than about five seconds: under three minutes on two cores.
+test-fast: $(VENV)/.ready
+	$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
 
 check: $(VENV)/.ready
 	$(BIN)/ruff check .

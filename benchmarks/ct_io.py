@@ -166,7 +166,7 @@ def crops(volume: Path, work: Path, count: int, repeats: int) -> None:
         rival[n]  # fills its cache
     print(f"MONAI {time.perf_counter() - start:.1f} s. Volumes are {shape}.")
     order = np.random.default_rng(0).permutation(len(found))
-    store = list((work / "vidx" / "store").rglob("*.npy"))
+    store = list((work / "vidx" / "store").rglob("*.safetensors"))
     cache = list((work / "monai").rglob("*.pt"))
 
     def ours() -> None:

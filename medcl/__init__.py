@@ -1,21 +1,50 @@
-"""medcl: contrastive representation learning for medical and sensor data."""
+"""medcl: contrastive representation learning for medical and sensor data.
+
+``medcl.pretrain``, ``embed``, ``embed_bags``, ``probe``, ``finetune``, ``predict`` and
+``load_encoder`` are functions of `medcl.api`, imported when one of them is first asked for.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from medcl.version import __version__
-
-__all__ = ["__version__", "load_encoder"]
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from medcl.api import embed as embed
+    from medcl.api import embed_bags as embed_bags
+    from medcl.api import finetune as finetune
+    from medcl.api import load_encoder as load_encoder
+    from medcl.api import predict as predict
+    from medcl.api import pretrain as pretrain
+    from medcl.api import probe as probe
 
-    from torch import nn
+from medcl.version import __version__ as __version__
+
+__all__ = ["embed", "embed_bags", "finetune", "load_encoder", "predict", "pretrain", "probe"]
 
 
-def load_encoder(path: str | Path) -> nn.Module:
-    """The trained encoder of a run or an exported folder; see `medcl.export.load_encoder`."""
-    from medcl.export import load_encoder as load  # torch is loaded by whoever needs it
+class _Package(ModuleType):
+    """Binds no subpackage to the name of a function: ``medcl.finetune`` is always the function.
 
-    return load(path)
+    What lies in a subpackage is imported as ever: ``from medcl.finetune.study import study``.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in __all__ and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'medcl' has no attribute '{name}'")
+    from medcl import api
+
+    return getattr(api, name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -7,10 +7,43 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from medcl import manifest
+from medcl.errors import MedclError
+
 
 def saved(folder: Path) -> list[Path]:
     """The checkpoints of a run, oldest first."""
     return sorted(folder.glob("step-*.ckpt"))
+
+
+def newest(folder: Path) -> tuple[Path | None, list[str]]:
+    """The newest checkpoint that is whole, and a sentence on each newer one that is damaged.
+
+    Raises:
+        MedclError: if there are some, and all are damaged; or the folder's manifest is.
+    """
+    manifest.load(folder)
+    every, damaged = saved(folder), list[Path]()
+    for path in reversed(every):
+        if _whole(path):
+            took = f"training went on from {path.name}, which is older."
+            return path, [f"{bad.name} is damaged: {took}" for bad in damaged]
+        damaged.append(path)
+    if damaged:
+        raise MedclError(
+            f"All checkpoints in {folder} are damaged. Restore one from a copy, or remove that "
+            "folder: the same command then begins anew."
+        )
+    return None, []
+
+
+def _whole(path: Path) -> bool:
+    try:
+        if not manifest.check(path, ""):  # of before there were manifests: can it be read?
+            torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:  # torch raises several kinds, from zip files to the unpickler
+        return False
+    return True
 
 
 def step_of(path: Path) -> int:
@@ -19,7 +52,12 @@ def step_of(path: Path) -> int:
 
 
 def method_weights(path: Path, part: str = "") -> dict[str, Tensor]:
-    """The method's part of a checkpoint, or that of a part of it: ``"encoder."``."""
+    """The method's part of a checkpoint, or that of a part of it: ``"encoder."``.
+
+    Raises:
+        MedclError: if the checkpoint is known to be damaged.
+    """
+    manifest.check(path, "Restore it from a copy, or take an older one.")
     prefix = f"method.{part}"
     state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
     return {k.removeprefix(prefix): v.clone() for k, v in state.items() if k.startswith(prefix)}

@@ -7,3 +7,7 @@ class MedclError(Exception):
 
 class UsageError(MedclError):
     """The request itself was wrong (exit code 2): an unknown name, key, option or folder."""
+
+
+class IntegrityWarning(UserWarning):
+    """A file could not be checked, or was damaged and is made anew: one sentence."""

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from medcl import version
+from medcl import manifest, version
 from medcl.errors import MedclError, UsageError
 from medcl.io.atomic import new_folder
 from medcl.private import without_paths
+from medcl.reading import read_json
 from medcl.recipe import Named
 from medcl.run import Run, load_samples
 
@@ -31,6 +32,7 @@ Format = Literal["safetensors", "onnx", "torchscript", "huggingface-folder"]
 
 FACTS = "encoder.json"
 """In every exported folder: what the encoder is, and what it takes."""
+REMEDY = "Export it again: medcl export RUN"
 BATCHES = (2, 3)
 """Sizes of the batches that an export is compared on: two, so that a fixed size is noticed."""
 TOLERANCE = {"safetensors": 0.0, "huggingface-folder": 0.0, "torchscript": 1e-5, "onnx": 1e-4}
@@ -118,6 +120,8 @@ def export(run: Run, out: Path, *, to: Format = "safetensors") -> Exported:
                 f"difference {difference:.1e}): nothing was kept. Take --to safetensors."
             )
         (folder / "README.md").write_text(_card(run, to, facts, difference), encoding="utf-8")
+        made_of = {"encoder": manifest.of_file(run.encoder_file()), "medcl": facts["medcl"]}
+        manifest.seal(folder, "encoder", made_of)
     return Exported(out, to, shape, int(facts["width"]), difference)
 
 
@@ -146,7 +150,10 @@ def load_encoder(path: str | Path) -> nn.Module:
         raise UsageError(
             f"{folder} is neither a run nor an encoder exported with medcl export --to safetensors."
         )
-    return _load(weights, json.loads((folder / FACTS).read_text(encoding="utf-8")))
+    facts = read_json(folder / FACTS, REMEDY)
+    manifest.check(weights, REMEDY)
+    manifest.note(weights)
+    return _load(weights, facts)
 
 
 def encoder_of(facts: dict[str, Any]) -> nn.Module:
@@ -171,7 +178,7 @@ def _load(weights: Path, facts: dict[str, Any]) -> nn.Module:
         encoder.load_state_dict(state)
     except (SafetensorError, RuntimeError, OSError):
         raise MedclError(
-            f"{weights} is damaged, or not of the encoder that {FACTS} names: export it again."
+            f"{weights} is damaged, or not of the encoder that {FACTS} names. {REMEDY}"
         ) from None
     return encoder.eval()
 
@@ -208,7 +215,7 @@ def _safetensors(
 
     state = {name: tensor.contiguous() for name, tensor in encoder.state_dict().items()}
     save_file(state, folder / "encoder.safetensors")
-    return load_encoder(folder)
+    return _load(folder / "encoder.safetensors", facts)
 
 
 def _huggingface(
@@ -230,7 +237,7 @@ def _huggingface(
     }
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     (folder / "modeling_medcl.py").write_text(_MODELING, encoding="utf-8")
-    return load_encoder(folder)
+    return _load(folder / "model.safetensors", facts)
 
 
 def _torchscript(

@@ -7,28 +7,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 
+from medcl import manifest
 from medcl.archive import index as indexing
 from medcl.archive.claim import reader_settings
 from medcl.archive.index import Index
 from medcl.errors import UsageError
-from medcl.io.reading import read_json
 from medcl.plugin import FileStat, Plugin
 from medcl.private import recalled
-from medcl.run import Run
-
-if TYPE_CHECKING:
-    from medcl.finetune.opened import Study
+from medcl.reading import read_json
+from medcl.run import Trained
 
 ITEMS = "items.parquet"
 
 
 @contextmanager
 def indexed(
-    run: Run | Study,
+    run: Trained,
     records: Sequence[Path],
     *,
     key_file: Path | None = None,
@@ -101,13 +99,15 @@ def _add_columns(items: Path, own: Path) -> None:
     A run whose index lies elsewhere now goes without.
     """
     if own.is_file():
-        frame, known = pl.read_parquet(items), pl.read_parquet_schema(own)
+        frame = pl.read_parquet(items, glob=False)
+        known = pl.scan_parquet(own, glob=False).collect_schema()
         lacking = {name: kind for name, kind in known.items() if name not in frame.columns}
         frame = frame.with_columns(pl.lit(None, kind).alias(n) for n, kind in lacking.items())
-        frame.write_parquet(items)
+        with manifest.replacing(items) as temporary:
+            frame.write_parquet(temporary)
 
 
-def assigned(run: Run | Study, records: Sequence[Path]) -> bool:
+def assigned(run: Trained, records: Sequence[Path]) -> bool:
     """Whether the run's index has patients by a table or by paths, and these records have not."""
     facts = _facts(run)
     by_path = facts.get("patient_from") is not None
@@ -120,20 +120,20 @@ def _is_index(records: Sequence[Path]) -> bool:
     return len(records) == 1 and (records[0] / "index.json").is_file()
 
 
-def _data(run: Run | Study) -> Path | None:
+def _data(run: Trained) -> Path | None:
     """Its index; None where it came without its private folder, which says where that lies."""
     where = recalled(run.path)
     return None if where is None else where.data
 
 
-def _facts(run: Run | Study) -> dict[str, Any]:
+def _facts(run: Trained) -> dict[str, Any]:
     """What the run's index says of itself, if it is there."""
     data = _data(run)
     path = None if data is None else data / "index.json"
     return {} if path is None or not path.is_file() else read_json(path, "Index it again.")
 
 
-def told(run: Run | Study) -> dict[str, Any] | None:
+def told(run: Trained) -> dict[str, Any] | None:
     """What the run's own files did not say (``medcl index --set reader.…``) holds for new ones."""
     data = _data(run)
     if data is None or not (data / "private" / "archive.json").is_file():
@@ -184,7 +184,7 @@ def _escaped(name: str) -> str:
     return "".join(f"[{c}]" if c in "*?[" else c for c in name)
 
 
-def _base(run: Run | Study, paths: Sequence[Path]) -> Path:
+def _base(run: Trained, paths: Sequence[Path]) -> Path:
     """Where keys of records begin: the run's archive if all lie in it, else what they share.
 
     A folder by itself is taken for a copy of the archive: that is how who is in it is recognised.
@@ -195,7 +195,7 @@ def _base(run: Run | Study, paths: Sequence[Path]) -> Path:
     return Path(os.path.commonpath([path if path.is_dir() else path.parent for path in paths]))
 
 
-def _archive(run: Run | Study) -> Path | None:
+def _archive(run: Trained) -> Path | None:
     """The archive of the run's index, if that is known."""
     data = _data(run)
     facts = None if data is None else data / "private" / "archive.json"

@@ -100,7 +100,11 @@ class Reject:
 
 
 class Arrays(Protocol):
-    """The prepared arrays of an item, by item id: memory-mapped, read only what you index."""
+    """The prepared arrays of an item, by item id: lazily read, and checked as they are.
+
+    An array above 1 MiB is memory-mapped and no `numpy.ndarray`, but like those of h5py: cut it, or
+    take all of it with ``numpy.asarray``. See `medcl.archive.checked.CheckedArray`.
+    """
 
     def __call__(self, item_id: str) -> Mapping[str, np.ndarray]: ...
 
@@ -250,10 +254,13 @@ class Stream(Protocol):
 
 
 class Views(Protocol):
-    """Augmentation of a whole batch on its own device: (B, ...) → (B, ...). No hidden state."""
+    """Augmentation of a whole batch on its own device: (B, ...) → (B, ...). No hidden state.
+
+    Without a generator random numbers come from torch's own.
+    """
 
     def __call__(
-        self, x: torch.Tensor, generator: torch.Generator, kind: str = "global"
+        self, x: torch.Tensor, generator: torch.Generator | None = None, kind: str = "global"
     ) -> torch.Tensor: ...
 
 
@@ -266,6 +273,51 @@ class Task:
     dataset: Mapping[str, object] = field(default_factory=dict)
     classes: tuple[str, ...] = ()
     about: str = ""
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Settings of a recipe that mean one thing: a recipe gives it once, and they must agree.
+
+    Attributes:
+        what: the meaning, with its unit, for messages: ``"sampling rate in Hz"``.
+        source: the keys that decide, ``("prepare.fs",)``.
+        to: the keys that follow, and are filled in. A key that the recipe's encoder, method … does
+            not have is passed over.
+        value: the values of ``source``, in their order → that of ``to``; or None where they decide
+            nothing. Without it all have the value of the one source, which follows from ``to`` too.
+    """
+
+    what: str
+    source: tuple[str, ...]
+    to: tuple[str, ...]
+    value: Callable[..., object] | None = None
+
+
+def _category_counts(columns: Mapping[str, Sequence[object]] | None) -> tuple[int, ...]:
+    return tuple(len(values) for values in (columns or {}).values())
+
+
+def _column_count(columns: Mapping[str, object] | None) -> int:
+    return len(columns or {})
+
+
+CLINICAL: tuple[Shared, ...] = (
+    Shared(
+        "number of categories of each categorical column",
+        ("dataset.categories",),
+        ("method.categories", "method.settings.categories"),
+        _category_counts,
+    ),
+    Shared(
+        "number of numeric columns",
+        ("dataset.numbers",),
+        ("method.numeric", "method.settings.numeric"),
+        _column_count,
+    ),
+)
+"""For a plugin whose dataset takes a clinical table (`medcl.archive.clinical.table`): what methods
+that learn from it (``tip``, ``clip``) must know of its columns."""
 
 
 @dataclass(frozen=True)
@@ -282,9 +334,16 @@ class Plugin:
             yields takes their place. None: they are items as they are.
         prepare: ``(root, files, fields, *, ...)`` → ``{name: array}``; decode once into the Store.
             ``files`` as the record gave them; ``fields`` holds its ``findings`` and fields, and
-            as ``reader`` what ``scan`` was set to, if anything was.
+            as ``reader`` what ``scan`` was set to, if anything was. An array of texts called
+            ``findings`` is what it noticed: it is counted, said, and added to the item's own.
         dataset: ``(items, arrays, *, ...)`` → `Samples`; ``items`` is a polars frame of the index.
         views: ``(*, ...)`` → `Views`, a module that runs on the training device.
+        augmentations: name → ``(x (B, ...), generator, *, ...)`` → (B, ...), what ``views.steps``
+            of a recipe may list; see `medcl.augmentations`.
+        compose: ``(steps, *, ...)`` → `Views` of those steps, in their order. The keyword-only
+            parameters are what a recipe may set beside ``views.steps``; a step that has one of the
+            same name is given it.
+        shared: settings that must agree, such as a sampling rate in two sections.
         encoders: name → ``(*, ...)`` → a module (B, ...) → (B, width), with an int ``width``.
         tasks: name → `Task`.
         methods: methods that only make sense here, beside those of `medcl.methods`.
@@ -339,6 +398,9 @@ class Plugin:
     findings: Lazy | None = None
     explain: Lazy | None = None
     preview: Lazy | None = None
+    augmentations: Mapping[str, Lazy] = field(default_factory=dict)
+    compose: Lazy | None = None
+    shared: tuple[Shared, ...] = ()
     recipes: Path | None = None
     preparation: int = 1
     sample: Path | None = None

@@ -22,11 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medcl import manifest
 from medcl import recipe as recipes
 from medcl.archive.index import Index
 from medcl.errors import MedclError
-from medcl.io.atomic import write_text
-from medcl.io.reading import read_json
+from medcl.reading import read_json
 from medcl.recipe import LEFT_OUT, Recipe
 
 FOLDER, FILE, RECIPE = "private", "where.json", "recipe.yaml"
@@ -86,8 +86,9 @@ def _keep(folder: Path, name: str, text: str) -> None:
     private = folder / FOLDER
     private.mkdir(parents=True, exist_ok=True)
     private.chmod(0o700)
-    write_text(private / name, text)
-    (private / name).chmod(0o600)
+    manifest.write_text(private / name, text)
+    for path in (private / name, private / manifest.FILE):
+        path.chmod(0o600)
 
 
 def write_recipe(folder: Path, recipe: Recipe) -> None:
@@ -95,7 +96,7 @@ def write_recipe(folder: Path, recipe: Recipe) -> None:
     whole, shown = recipes.dump(recipe), recipe_without_paths(recipe)
     if shown != whole:
         _keep(folder, RECIPE, whole)
-    write_text(folder / RECIPE, shown)
+    manifest.write_text(folder / RECIPE, shown)
 
 
 def read_recipe(folder: Path) -> Recipe:
@@ -103,9 +104,12 @@ def read_recipe(folder: Path) -> Recipe:
 
     Raises:
         UsageError: see `medcl.recipe.load`.
+        MedclError: if it is damaged.
     """
     whole = folder / FOLDER / RECIPE
-    return recipes.load(whole if os.path.isfile(whole) else folder / RECIPE)  # or is another's
+    path = whole if os.path.isfile(whole) else folder / RECIPE  # or is another's
+    manifest.check(path, "Restore it from a copy.")
+    return recipes.load(path, recorded=True)
 
 
 def recall(folder: Path) -> Where:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import re
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from pydantic import ConfigDict, ValidationError, create_model
@@ -53,23 +54,49 @@ def parameters(fn: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     return {n: p for n, p in signature.parameters.items() if p.kind is p.KEYWORD_ONLY}
 
 
-def checked(fn: Callable[..., Any], values: Mapping[str, Any], where: str) -> dict[str, Any]:
+def described(fn: Callable[..., Any]) -> dict[str, str]:
+    """What the docstring says of each parameter: the entries of its ``Args:``, a line each.
+
+    An entry may name several parameters (``low, high: bounds in Hz.``). Of a class, the docstrings
+    of the class and of its constructor count.
+    """
+    found: dict[str, str] = {}
+    for part in (fn.__init__, fn) if inspect.isclass(fn) else (fn,):
+        block = _ARGS.search(inspect.getdoc(part) or "")
+        for entry in _ENTRY.finditer(block.group(1) if block else ""):
+            text = " ".join(entry.group(2).split())
+            found |= dict.fromkeys(entry.group(1).split(", "), text)
+    return found
+
+
+_ARGS = re.compile(r"^Args:\n((?:[ ]+.*(?:\n|$)|\n)*)", re.MULTILINE)
+_ENTRY = re.compile(r"^    (\w+(?:, \w+)*): (.*(?:\n(?:     +.*)?)*)", re.MULTILINE)
+
+
+def checked(
+    fn: Callable[..., Any],
+    values: Mapping[str, Any],
+    where: str,
+    *,
+    fixed: Collection[str] = (),
+) -> dict[str, Any]:
     """Validate ``values`` against the keyword-only parameters of ``fn`` and fill in the defaults.
 
     Args:
         fn: the function or class that will be called with the result.
         values: a section of a recipe.
         where: the section's name, for messages (``"views"`` gives ``views.cutout``).
+        fixed: parameters that the caller itself gives: not to be set here, nor in the result.
 
     Raises:
         UsageError: for an unknown key (names the nearest), a missing or an ill-typed value.
     """
-    known = parameters(fn)
+    known = {name: p for name, p in parameters(fn).items() if name not in fixed}
     for key in values:
         if key not in known:
             raise UsageError(f"Unknown key '{where}.{key}'. {did_you_mean(key, known)}")
     target = fn.__init__ if inspect.isclass(fn) else fn
-    hints = typing.get_type_hints(target)
+    hints = typing.get_type_hints(target, include_extras=True)
     fields: dict[str, Any] = {
         name: (hints.get(name, Any), ... if p.default is p.empty else p.default)
         for name, p in known.items()

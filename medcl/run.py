@@ -17,13 +17,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from medcl import manifest
 from medcl import plugin as plugins
 from medcl.errors import MedclError, UsageError
-from medcl.io.reading import read_json, read_table
 from medcl.plugin import Plugin, Samples
 from medcl.private import Where, read_recipe, recall
+from medcl.reading import read_json, read_table
 from medcl.recipe import Recipe
 from medcl.registry import did_you_mean, lookup, resolve
 
@@ -43,11 +44,56 @@ _RESTORE = "Restore it from a copy of the run, or train into another --out: medc
 
 
 @dataclass(frozen=True)
-class Run:
-    """An opened run directory. See `Run.open`."""
+class Trained:
+    """What a run and a study have in common: something trained by a recipe, in a folder.
+
+    Attributes:
+        path: the folder.
+        recipe: by which it was trained.
+        kind: "run" or "study".
+    """
 
     path: Path
     recipe: Recipe
+    kind: ClassVar[str]
+
+    @property
+    def plugin(self) -> Plugin:
+        """The modality it belongs to."""
+        return plugins.get(self.recipe.plugin)
+
+    @property
+    def data(self) -> Path:
+        """The index that it was trained on."""
+        return self.where.data
+
+    @property
+    def where(self) -> Where:
+        """Where it came from.
+
+        Raises:
+            MedclError: if it came without its private folder.
+        """
+        return recall(self.path)
+
+    def dataset_settings(self, task: str | None = None) -> dict[str, Any]:
+        """The dataset settings of the samples that it is asked about.
+
+        Raises:
+            UsageError: if it knows no such task.
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Run(Trained):
+    """An opened run directory. See `Run.open`."""
+
+    kind: ClassVar[str] = "run"
+    remedy: ClassVar[str] = (
+        "Remove it and run the same medcl pretrain: it takes the weights from the last checkpoint."
+    )
+    """What to do about a damaged encoder."""
 
     @classmethod
     def open(cls, path: Path) -> Run:
@@ -55,8 +101,10 @@ class Run:
 
         Raises:
             UsageError: if the folder is no run.
+            MedclError: if its manifest or recipe is damaged.
         """
-        if (path / "study.json").is_file():
+        there = manifest.load(path)
+        if (there is not None and there.kind == "study") or (path / "study.json").is_file():
             raise UsageError(
                 f"{path} is a study of medcl finetune, not a run of medcl pretrain: give the run. "
                 "A study is for medcl evaluate, compare, report and predict."
@@ -68,11 +116,6 @@ class Run:
         return cls(path, read_recipe(path))
 
     @property
-    def plugin(self) -> Plugin:
-        """The modality this run belongs to."""
-        return plugins.get(self.recipe.plugin)
-
-    @property
     def facts(self) -> dict[str, Any]:
         """run.json: versions, seed, command.
 
@@ -82,18 +125,32 @@ class Run:
         return read_json(self.path / "run.json", _RESTORE)
 
     @property
-    def data(self) -> Path:
-        """The index that the run was trained on."""
-        return self.where.data
+    def in_memory(self) -> bool:
+        """Whether it was trained on samples that were given in memory: there is no index then."""
+        return bool(self.facts.get("in_memory"))
 
     @property
     def where(self) -> Where:
         """Where it came from.
 
         Raises:
+            UsageError: if it was trained on arrays in memory.
             MedclError: if the run came without its private folder.
         """
+        if (self.path / "run.json").is_file() and self.in_memory:
+            raise UsageError(
+                f"{self.path} was trained on arrays in memory, so there is no index to go back to: "
+                "give one (--data IDX), or the arrays (medcl.embed in Python)."
+            )
         return recall(self.path)
+
+    def dataset_settings(self, task: str | None = None) -> dict[str, Any]:
+        """Those of a task; without one, those of pretraining.
+
+        Raises:
+            UsageError: if the plugin has no such task.
+        """
+        return dataset_settings(self.recipe, task)
 
     def split(self) -> dict[str, str]:
         """Patient key → "train" or "test".
@@ -109,6 +166,19 @@ class Run:
         everyone = self.recipe.split.pretrain == "all"
         return {patient for patient, side in self.split().items() if everyone or side == "train"}
 
+    def encoder_file(self) -> Path:
+        """Where the trained weights are.
+
+        Raises:
+            UsageError: if the run has not finished, so that there are none.
+        """
+        path = self.path / "encoder.safetensors"
+        if not path.is_file():
+            raise UsageError(
+                f"{self.path} has no encoder yet: finish it by running the same medcl pretrain."
+            )
+        return path
+
     def encoder(self, *, trained: bool = True, seed: int | None = None) -> nn.Module:
         """The encoder, with its trained weights or as initialised under ``seed``, in eval mode.
 
@@ -116,23 +186,20 @@ class Run:
             UsageError: if the run has not finished, so that there are no trained weights.
             MedclError: if the weights are damaged, or not those of the recipe's encoder.
         """
-        weights = self.path / "encoder.safetensors"
         recipe = from_nothing(self.recipe) if trained else self.recipe
         module = build_encoder(recipe, recipe.seed if seed is None else seed)
         if trained:
-            if not weights.is_file():
-                raise UsageError(
-                    f"{self.path} has no encoder yet: finish it by running the same medcl pretrain."
-                )
+            weights = self.encoder_file()
             from safetensors import SafetensorError
             from safetensors.torch import load_file
 
+            manifest.check(weights, self.remedy)
+            manifest.note(weights)
             try:
                 module.load_state_dict(load_file(weights))
             except (SafetensorError, RuntimeError, OSError):
                 raise MedclError(
-                    f"{weights} is damaged, or not of this recipe's encoder. Remove it and run the "
-                    "same medcl pretrain: it takes the weights from the last checkpoint."
+                    f"{weights} is damaged, or not of this recipe's encoder. {self.remedy}"
                 ) from None
         return module.eval()
 
@@ -156,6 +223,20 @@ def build_encoder(recipe: Recipe, seed: int) -> nn.Module:
         torch.manual_seed(seed)
         encoder: nn.Module = factory(**section.arguments)
     return encoder
+
+
+def is_untrained(recipe: Recipe) -> bool:
+    """Whether the recipe's encoder has no weights but those drawn at random.
+
+    One that is given a file or folder has some; of others, two seeds tell: without weights they
+    make two encoders.
+    """
+    import torch
+
+    if any(isinstance(value, Path) for value in recipe.part("encoder").arguments.values()):
+        return False
+    one, other = (build_encoder(recipe, seed).state_dict() for seed in (0, 1))
+    return any(not torch.equal(one[name], other[name]) for name in one)
 
 
 def load_samples(
@@ -201,12 +282,21 @@ def samples_of(recipe: Recipe, items: Prepared, *, task: str | None = None) -> S
     Raises:
         UsageError: for an unknown task, or settings that the plugin does not take.
     """
-    plugin = plugins.get(recipe.plugin)
-    settings = dict(recipe.dataset)
-    if task is not None:
-        if task not in plugin.tasks:
-            hint = did_you_mean(task, plugin.tasks)
-            raise UsageError(f"Unknown task '{task}' of plugin '{plugin.name}'. {hint}")
-        settings |= {**plugin.tasks[task].dataset, **recipe.probe.dataset}
-    samples: Samples = resolve(plugin.dataset)(items.items, items.arrays, **settings)
+    dataset = resolve(plugins.get(recipe.plugin).dataset)
+    samples: Samples = dataset(items.items, items.arrays, **dataset_settings(recipe, task))
     return samples
+
+
+def dataset_settings(recipe: Recipe, task: str | None) -> dict[str, Any]:
+    """The settings of a recipe's dataset, with those of a task laid over them: see `samples_of`.
+
+    Raises:
+        UsageError: for an unknown task.
+    """
+    if task is None:
+        return dict(recipe.dataset)
+    plugin = plugins.get(recipe.plugin)
+    if task not in plugin.tasks:
+        hint = did_you_mean(task, plugin.tasks)
+        raise UsageError(f"Unknown task '{task}' of plugin '{plugin.name}'. {hint}")
+    return {**recipe.dataset, **plugin.tasks[task].dataset, **recipe.probe.dataset}

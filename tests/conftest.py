@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -44,15 +44,26 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def third_party(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def install() -> Callable[[Path, Path], None]:
+    """Install a package into a folder of its own: (source, target)."""
+
+    def run(source: Path, target: Path) -> None:
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
+        pip += ["--no-build-isolation", "--disable-pip-version-check"]
+        subprocess.run([*pip, "--target", str(target), str(source)], check=True)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def third_party(
+    tmp_path_factory: pytest.TempPathFactory, install: Callable[[Path, Path], None]
+) -> dict[str, str]:
     """An environment in which the toy plugin is installed, from its own package, elsewhere."""
     target = tmp_path_factory.mktemp("site")
-    source = REPO / "tests" / "toy_plugin"
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
-    subprocess.run(
-        [*pip, "--disable-pip-version-check", "--target", str(target), str(source)], check=True
-    )
-    return {**os.environ, "PYTHONPATH": str(target), "COLUMNS": "200"}
+    install(REPO / "tests" / "toy_plugin", target)
+    places = [str(target), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(places), "COLUMNS": "200"}
 
 
 @pytest.fixture(scope="session", autouse=True)

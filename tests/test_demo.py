@@ -24,12 +24,12 @@ def demo(folder: Path) -> subprocess.CompletedProcess[str]:
         env={**os.environ, "COLUMNS": "200"},
         capture_output=True,
         text=True,
-        timeout=500,
     )
     assert done.returncode == 0, done.stderr
     return done
 
 
+@pytest.mark.slow
 def test_the_demo_ends_with_the_comparison_and_the_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -39,7 +39,7 @@ def start(cwd: Path, *arguments: str) -> subprocess.Popen[str]:
 
 def medcl(cwd: Path, *arguments: str) -> str:
     process = start(cwd, *arguments)
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate()
     assert process.returncode == 0, err
     return out
 
@@ -92,6 +92,7 @@ def finished(named: Path) -> Path:
     return named
 
 
+@pytest.mark.slow
 def test_every_step_leaves_what_it_promises(finished: Path) -> None:
     items = pl.read_parquet(finished / "idx" / "items.parquet")
     assert items.height == 5
@@ -105,6 +106,7 @@ def test_every_step_leaves_what_it_promises(finished: Path) -> None:
     assert not re.findall(r'(?:src|href)="https?://', page)
 
 
+@pytest.mark.slow
 def test_no_name_leaves_the_private_folder(finished: Path) -> None:
     """Everything written, searched for every name, raw and inside Parquet columns."""
     private = finished / "idx" / "private"
@@ -123,6 +125,7 @@ def test_no_name_leaves_the_private_folder(finished: Path) -> None:
     assert any(b"Abernathy" in p.read_bytes() for p in private.rglob("*") if p.is_file())
 
 
+@pytest.mark.slow
 def test_standard_output_names_nobody(named: Path) -> None:
     out = medcl(named, "index", "archive", "--plugin", "biosignals", "--out", "idx_again")
     assert not [secret for secret in SECRETS if secret in out]
@@ -132,13 +135,13 @@ def test_standard_output_names_nobody(named: Path) -> None:
     assert "Quackenbush" in told
 
 
+@pytest.mark.slow
 def test_kill_9_while_pretraining_then_the_same_command(finished: Path) -> None:
     """The resumed run ends with the same weights and the same curve as the undisturbed one."""
     arguments = ["pretrain", "biosignals/demo", "--data", "idx", "--out", "killed", *SMALL]
     process = start(finished, *arguments)
     checkpoints = finished / "killed" / "checkpoints"
-    deadline = time.monotonic() + 120
-    while not list(checkpoints.glob("*.ckpt")) and time.monotonic() < deadline:
+    while not list(checkpoints.glob("*.ckpt")) and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -149,6 +152,7 @@ def test_kill_9_while_pretraining_then_the_same_command(finished: Path) -> None:
         assert undisturbed.read_bytes() == resumed.read_bytes(), name
 
 
+@pytest.mark.slow
 def test_another_recipe_in_the_same_folder_is_refused(finished: Path) -> None:
     process = start(
         finished,
@@ -162,6 +166,6 @@ def test_another_recipe_in_the_same_folder_is_refused(finished: Path) -> None:
         "-s",
         "seed=7",
     )
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate()
     assert process.returncode == 2
     assert "seed" in err

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -18,6 +17,7 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
+from medcl import manifest
 from medcl.archive.index import Index
 from medcl.engine.pretrain import pretrain
 from medcl.errors import MedclError, UsageError
@@ -97,7 +97,7 @@ def test_what_must_stay_is_the_owner_s_alone(folder: Path, name: str) -> None:
     private = folder / name / "private"
     assert stat.S_IMODE(private.stat().st_mode) == 0o700
     files = {path.name: stat.S_IMODE(path.stat().st_mode) for path in private.iterdir()}
-    assert files == {"where.json": 0o600, "recipe.yaml": 0o600}
+    assert files == dict.fromkeys(("manifest.json", "where.json", "recipe.yaml"), 0o600)
     where = recall(folder / name)
     assert where.data == folder / "index"
     assert where.key == Index.open(folder / "index").key_check
@@ -126,18 +126,14 @@ LATER = {"split": ("pretrain",), "finetune": ("also", "unlabelled", "tree", "sof
 
 
 def written_earlier(folder: Path) -> None:
-    """Take from a folder's recipe what there was not; of a study, its hash is of that text."""
+    """Take from a folder's recipe what there was not."""
     path = folder / "recipe.yaml"
     (folder / "private" / "recipe.yaml").rename(path)
     raw = yaml.safe_load(path.read_text())
     for section, names in LATER.items():
         for name in names if section in raw else ():
             del raw[section][name]
-    path.write_text(yaml.safe_dump(raw, sort_keys=False))
-    if (folder / "study.json").is_file():
-        facts = json.loads((folder / "study.json").read_text())
-        facts["recipe"] = hashlib.sha256(path.read_bytes()).hexdigest()
-        (folder / "study.json").write_text(json.dumps(facts))
+    manifest.write_text(path, yaml.safe_dump(raw, sort_keys=False))
 
 
 def test_earlier_runs_and_studies_still_open(folder: Path, tmp_path: Path) -> None:
@@ -155,7 +151,7 @@ def test_earlier_runs_and_studies_still_open(folder: Path, tmp_path: Path) -> No
     shutil.rmtree(tmp_path / "study" / "private")
     facts = json.loads((tmp_path / "run" / "run.json").read_text())
     told = facts | {"data": str(folder / "index"), "command": f"medcl pretrain /{PLANTED}/x.yaml"}
-    (tmp_path / "run" / "run.json").write_text(json.dumps(told))
+    manifest.write_text(tmp_path / "run" / "run.json", json.dumps(told))
     where = {"data": str(folder / "index"), "run": str(tmp_path / "run")}
     (tmp_path / "study" / "where.json").write_text(json.dumps(where))
     assert Run.open(tmp_path / "run").data == folder / "index"
@@ -232,8 +228,7 @@ def test_earlier_runs_and_studies_go_on(folder: Path, tmp_path: Path) -> None:
     got = finetune(opened(run.path, None, SETTINGS), tmp_path / "study")
     assert got.figures == want.figures
     assert got.figures.metrics == Study.open(folder / "study").result.figures.metrics
-    facts = json.loads((tmp_path / "study" / "study.json").read_text())
-    assert got.made_from == hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    assert got.made_from == Study.open(folder / "study").result.made_from
     with pytest.raises(UsageError, match="another recipe: finetune.loss is 'ce' there"):
         finetune(opened(run.path, None, [*SETTINGS, "finetune.loss=focal"]), tmp_path / "study")
 

@@ -13,12 +13,16 @@ from medcl.plugin import Samples
 from medcl.probe.external import joined
 
 N = 6
-WHOLE = {"reach", "unit"}  # hold for all samples alike
+WHOLE = {"reach", "unit", "instances"}  # hold for all samples alike
 WHERE = np.array([4, 1, 4])
 
 
 def read(x, positions):
     return {"x": x[positions]}
+
+
+def where(start, positions):
+    return {"start": start[positions]}
 
 
 def made() -> Samples:
@@ -35,6 +39,8 @@ def made() -> Samples:
         unit="mm",
         facts={f"item{n}": {"mpp": float(n)} for n in range(N)},
         weights=1.0 + np.arange(N),
+        where=partial(where, np.arange(N)),
+        instances=("x", "marks"),
     )
 
 
@@ -43,6 +49,8 @@ def of_field(samples: Samples, name: str):
     value = getattr(samples, name)
     if name == "read":
         return value(np.arange(len(samples)))["x"].tolist()
+    if name == "where":
+        return value(np.arange(len(samples)))["start"].tolist()
     if name == "labels":
         return {key: np.asarray(column).tolist() for key, column in value.items()}
     return value if name in ("facts", *WHOLE) else np.asarray(value).tolist()

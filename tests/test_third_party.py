@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,6 @@ def medcl(env: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[s
         env=env,
         capture_output=True,
         text=True,
-        timeout=300,
     )
 
 
@@ -44,7 +45,6 @@ def one_after_the_other(env: dict[str, str], *commands: list[str]) -> list[str]:
         env=env,
         capture_output=True,
         text=True,
-        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -73,6 +73,35 @@ def test_it_is_listed(third_party: dict[str, str]) -> None:
 
 def test_its_recipes_are_found(third_party: dict[str, str]) -> None:
     assert "toy/digits" in medcl(third_party, "recipes").stdout
+
+
+def test_it_keeps_the_contract(third_party: dict[str, str], archive: Path) -> None:
+    done = medcl(third_party, "plugins", "check", "toy", "--archive", str(archive), "--json")
+    found = json.loads(done.stdout)
+    assert (done.returncode, found["ok"], found["items"]) == (0, True, 3), done.stdout
+    done = medcl(
+        third_party, "plugins", "check", "toy", "--archive", str(archive), "-r", "toy/digits"
+    )
+    assert done.returncode == 0, done.stdout
+    assert "0 do not, on 3 items with toy/digits" in done.stdout
+    assert "writer_" not in done.stdout
+
+
+def test_a_new_one_keeps_it_as_it_is(
+    third_party: dict[str, str], tmp_path: Path, install: Callable[[Path, Path], None]
+) -> None:
+    made = tmp_path / "mine"
+    done = medcl(third_party, "plugins", "new", "skin-temp", "--out", str(made))
+    assert done.returncode == 0, done.stderr
+    assert "medcl plugins check skin-temp" in done.stdout
+    install(made, tmp_path / "site")
+    places = [str(tmp_path / "site"), third_party["PYTHONPATH"]]
+    env = {**third_party, "PYTHONPATH": os.pathsep.join(places)}
+    listed = json.loads(medcl(env, "plugins", "--json").stdout)
+    assert {"toy", "skin-temp"} <= {p["name"] for p in listed if p["status"] == "ok"}
+    done = medcl(env, "plugins", "check", "skin-temp")
+    assert done.returncode == 0, done.stdout
+    assert "0 do not, on 3 items with skin-temp/demo" in done.stdout
 
 
 def test_from_archive_to_report(third_party: dict[str, str], archive: Path, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def run(installed: Path, cwd: Path, *arguments: str) -> str:
     """Run Python with the wheel first on the path, away from the checkout."""
     env = {**os.environ, "PYTHONPATH": str(installed)}
     done = subprocess.run(
-        [sys.executable, *arguments], cwd=cwd, env=env, capture_output=True, text=True, timeout=120
+        [sys.executable, *arguments], cwd=cwd, env=env, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -52,4 +52,5 @@ def test_recipes_come_from_inside_the_wheel(installed: Path, tmp_path: Path) -> 
 def test_data_files_are_there(installed: Path) -> None:
     assert list((installed / "medcl" / "report").glob("*.j2"))
     assert list((installed / "medcl_biosignals" / "sample").rglob("*.hea"))
+    assert list((installed / "medcl" / "templates").rglob("plugin.py.template"))
     assert not (installed / "tests").exists()

@@ -29,9 +29,108 @@ import medcl.methods.spark
 import medcl.methods.supcon
 import medcl.methods.swav
 import medcl.methods.tip
+import medcl_biosignals.baselines
+import medcl_biosignals.dataset
+import medcl_biosignals.encoders.inception
+import medcl_biosignals.encoders.mbconv
+import medcl_biosignals.encoders.resnet
+import medcl_biosignals.encoders.selfsimilar
+import medcl_biosignals.encoders.tcn
+import medcl_biosignals.encoders.towers
+import medcl_biosignals.encoders.vit
+import medcl_biosignals.encoders.xresnet
+import medcl_biosignals.methods.alike_beats
+import medcl_biosignals.methods.cross_modal
+import medcl_biosignals.methods.forecast
+import medcl_biosignals.methods.order
+import medcl_biosignals.methods.quantised
+import medcl_biosignals.methods.similar_snippets
+import medcl_biosignals.methods.unicon
+import medcl_biosignals.prepare
+import medcl_biosignals.preview
+import medcl_biosignals.streaming
+import medcl_biosignals.views
+import medcl_ct.dataset
+import medcl_ct.encoders.huggingface
+import medcl_ct.encoders.joint
+import medcl_ct.encoders.resnet
+import medcl_ct.encoders.scattering
+import medcl_ct.encoders.swin
+import medcl_ct.encoders.vit
+import medcl_ct.joint
+import medcl_ct.pictures
+import medcl_ct.prepare
+import medcl_ct.preview
+import medcl_ct.views
+import medcl_pathology.baselines
+import medcl_pathology.dataset
+import medcl_pathology.encoders.huggingface
+import medcl_pathology.encoders.released
+import medcl_pathology.encoders.resnet
+import medcl_pathology.encoders.vit
+import medcl_pathology.heatmap
+import medcl_pathology.look
+import medcl_pathology.mil.classifier
+import medcl_pathology.mil.ins
+import medcl_pathology.mil.sc_mil
+import medcl_pathology.prepare
+import medcl_pathology.preview
+import medcl_pathology.views
 from medcl import contract
 
+_prepare: list[contract.Prepare] = [
+    medcl_biosignals.prepare.prepare,
+    medcl_ct.prepare.prepare,
+    medcl_pathology.prepare.prepare,
+]
+_dataset: list[contract.Dataset] = [
+    medcl_biosignals.dataset.dataset,
+    medcl_ct.dataset.dataset,
+    medcl_pathology.dataset.dataset,
+]
+_views_factory: list[contract.ViewsFactory] = [
+    medcl_biosignals.views.views,
+    medcl_ct.views.views,
+    medcl_pathology.views.views,
+]
+_encoder_factory: list[contract.EncoderFactory] = [
+    medcl_biosignals.encoders.resnet.resnet1d,
+    medcl_biosignals.encoders.mbconv.mbconv1d,
+    medcl_biosignals.encoders.xresnet.xresnet1d,
+    medcl_biosignals.encoders.selfsimilar.selfsimilar1d,
+    medcl_biosignals.encoders.inception.inceptiontime,
+    medcl_biosignals.encoders.tcn.tcn,
+    medcl_biosignals.encoders.vit.vit1d,
+    medcl_biosignals.encoders.vit.patchtst,
+    medcl_biosignals.encoders.towers.two_towers,
+    medcl_ct.encoders.resnet.resnet2d,
+    medcl_ct.encoders.resnet.resnet3d,
+    medcl_ct.encoders.vit.vit2d,
+    medcl_ct.encoders.vit.vit3d,
+    medcl_ct.encoders.swin.swin_unetr3d,
+    medcl_ct.encoders.huggingface.huggingface2d,
+    medcl_ct.encoders.scattering.scattering2d,
+    medcl_ct.encoders.joint.joint,
+    medcl_pathology.encoders.resnet.resnet,
+    medcl_pathology.encoders.vit.vit,
+    medcl_pathology.encoders.huggingface.huggingface,
+    medcl_pathology.encoders.released.timm,
+    medcl_pathology.encoders.released.uni,
+    medcl_pathology.encoders.released.conch,
+    medcl_pathology.encoders.released.virchow,
+    medcl_pathology.encoders.released.phikon,
+    medcl_pathology.encoders.released.h_optimus_0,
+    medcl_pathology.encoders.released.gigapath,
+]
 _method_factory: list[contract.MethodFactory] = [
+    medcl_biosignals.methods.alike_beats.AlikeBeats,
+    medcl_biosignals.methods.order.OrderAware,
+    medcl_biosignals.methods.quantised.Quantised,
+    medcl_biosignals.methods.similar_snippets.SimilarSnippets,
+    medcl_biosignals.methods.forecast.Forecast,
+    medcl_biosignals.methods.cross_modal.CrossModal,
+    medcl_biosignals.methods.unicon.UniCon,
+    medcl_ct.joint.Joint2D3D,
     medcl.methods.simclr.SimCLR,
     medcl.methods.moco.MoCoV2,
     medcl.methods.moco.MoCoV3,
@@ -52,6 +151,33 @@ _method_factory: list[contract.MethodFactory] = [
     medcl.methods.tip.TIP,
     medcl.methods.site_adapt.SiteAdapt,
     medcl.methods.harmonised.Harmonised,
+]
+_baseline: list[contract.Baseline] = [
+    medcl_biosignals.baselines.handcrafted,
+    medcl_biosignals.baselines.raw,
+    medcl_pathology.baselines.handcrafted,
+]
+_stream_factory: list[contract.StreamFactory] = [
+    medcl_biosignals.streaming.stream,
+]
+_preview: list[contract.Preview] = [
+    medcl_biosignals.preview.preview,
+    medcl_ct.preview.preview,
+    medcl_pathology.preview.preview,
+]
+_pictures: list[contract.Pictures] = [
+    medcl_ct.pictures.pictures,
+]
+_classifier_factory: list[contract.ClassifierFactory] = [
+    medcl_pathology.mil.classifier.Mil,
+    medcl_pathology.mil.sc_mil.ScMil,
+    medcl_pathology.mil.ins.Ins,
+]
+_look: list[contract.Look] = [
+    medcl_pathology.look.look,
+]
+_explain: list[contract.Explain] = [
+    medcl_pathology.heatmap.explain,
 ]
 _encoder_classifier_factory: list[contract.EncoderClassifierFactory] = [
     medcl.classifiers.linear.Linear,

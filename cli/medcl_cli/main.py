@@ -6,11 +6,12 @@ Nothing here imports torch, lightning or monai; each verb imports what it needs 
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+import warnings
+from typing import Annotated, Any
 
 import typer
 
-from medcl.errors import MedclError, UsageError
+from medcl.errors import IntegrityWarning, MedclError, UsageError
 from medcl_cli.verbs import (
     anomaly,
     compare,
@@ -30,6 +31,8 @@ from medcl_cli.verbs import (
     recipes,
     report,
     search,
+    store,
+    views,
 )
 
 app = typer.Typer(
@@ -47,9 +50,11 @@ app.command()(demo.demo)
 app.command()(doctor.doctor)
 app.add_typer(plugins.app, name="plugins")
 app.command()(recipes.recipes)
+app.command()(views.views)
 app.command()(index.index)
 app.command()(curate.curate)
 app.command()(prepare.prepare)
+app.command()(store.store)
 app.command()(pretrain.pretrain)
 app.command()(embed.embed)
 app.command()(probe.probe)
@@ -79,19 +84,39 @@ def _options(
 ) -> None: ...
 
 
+def _say(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+    """What files could not be checked, or were damaged and made anew, as one line."""
+    if issubclass(category, IntegrityWarning):
+        print(f"medcl: {message}", file=sys.stderr)
+    else:
+        _show(message, category, *place, **more)
+
+
+_show = warnings.showwarning
+
+
 def main() -> None:
     """Run the command line: exit code 2 for wrong usage, 1 for failed work."""
+    warnings.showwarning = _say
     try:
         app()
     except UsageError as error:
-        _fail(error, 2)
+        _fail(_sentence(error), 2)
     except MedclError as error:
-        _fail(error, 1)
+        _fail(_sentence(error), 1)
     except OSError as error:  # a full disk, a folder that may not be written
         where = f"{error.filename}: " if error.filename is not None else ""
         _fail(f"{where}{error.strerror or error}", 1)
     except KeyboardInterrupt:
         _fail("Interrupted. Run the same command again to go on from here.", 130)
+
+
+def _sentence(error: MedclError) -> str:
+    """What was raised: a loader's process wraps it into its traceback."""
+    text = str(error)
+    if text.startswith("Caught ") and "Original Traceback" in text:
+        return text.rstrip().rpartition("\n")[2].partition(": ")[2]
+    return text
 
 
 def _fail(message: object, code: int) -> None:

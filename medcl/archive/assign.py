@@ -115,7 +115,8 @@ class Assignment:
 
 def _of(record: Record, patient: str) -> Record:
     """A record whose patient is known from outside."""
-    known = tuple(name for name in record.findings if name != NO_PATIENT)
+    doubts = (NO_PATIENT, "patient-is-")  # no longer true
+    known = tuple(name for name in record.findings if not name.startswith(doubts))
     return replace(record, patient=patient, findings=known)
 
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from medcl import version
+from medcl import manifest, version
 from medcl.archive import pseudonym
 from medcl.archive.pseudonym import Pseudonyms
 from medcl.errors import UsageError
-from medcl.io.atomic import write_text
-from medcl.io.reading import read_json
 from medcl.plugin import GROUP, Plugin
+from medcl.reading import read_json
 
 FORMAT = 1
 
@@ -97,7 +95,7 @@ def claim(
         "reader": bound.get("reader", {}) if reader is None else dict(reader),
         "reader_files": dict(reader_files or {}),
     }
-    write_text(path, json.dumps(now, indent=2) + "\n")
+    manifest.write_text(path, json.dumps(now, indent=2) + "\n")
     return pseudonyms
 
 
@@ -123,7 +121,7 @@ def digests(settings: Mapping[str, Any]) -> dict[str, str]:
     for name, value in settings.items():
         if isinstance(value, Path):
             try:
-                found[name] = hashlib.sha256(value.read_bytes()).hexdigest()
+                found[name] = manifest.of_file(value)
             except OSError as error:
                 raise UsageError(
                     f"reader.{name}: {value} cannot be read ({error.strerror}). Give the file that "

@@ -23,7 +23,8 @@ from typing import Any
 
 import polars as pl
 
-from medcl.archive import assign, joining, journal, pseudonym, scanning, tables
+from medcl import manifest
+from medcl.archive import assign, copies, joining, journal, pseudonym, scanning, tables
 from medcl.archive.claim import (
     FORMAT,
     RESTORE,
@@ -37,11 +38,11 @@ from medcl.archive.claim import (
 from medcl.archive.scanning import Scanned
 from medcl.archive.walk import walk
 from medcl.errors import MedclError, UsageError
-from medcl.io.atomic import locked, replacing, write_text
+from medcl.io.atomic import locked
 from medcl.io.failure import Failure
 from medcl.io.pmap import Engine, pmap
-from medcl.io.reading import read_json, read_table
 from medcl.plugin import FileStat, Plugin, Reject, Unit
+from medcl.reading import read_json, read_table
 from medcl.registry import checked
 
 
@@ -55,7 +56,8 @@ class Summary:
         ignored_suffixes: how many of them end in what.
         scanned, reused: units opened in this run, and those taken over from earlier ones.
         unmatched: rows of the table that no item asked for.
-        notes: what is odd about the patients; see `medcl.archive.identity`.
+        notes: what was decided about the table, and what is odd about the patients
+            (`medcl.archive.identity`).
     """
 
     items: int
@@ -85,7 +87,9 @@ def build(
     engine: Engine = "local",
     key_file: Path | None = None,
     patient_from: str | None = None,
-    table: Path | None = None,
+    table: Path | Sequence[Path] | None = None,
+    key_column: str | None = None,
+    patient_column: str | None = None,
     reader: Mapping[str, Any] | None = None,
     merge_spellings: bool = False,
     rescan: bool = False,
@@ -103,6 +107,7 @@ def build(
         key_file: the secret for pseudonyms; see `medcl.archive.pseudonym.given`.
         patient_from: a pattern on the item's key; see `medcl.archive.assign.load`.
         table: patients, sites and labels by file; see `medcl.archive.assign.load`.
+        key_column, patient_column: the table's, where they have none of the usual names.
         reader: what the files do not say, for the keyword-only parameters of the plugin's ``scan``;
             kept in the private folder for preparing and for indexing again. None: as before.
         merge_spellings: patients whose ids differ in case, spaces or leading zeros only are one;
@@ -127,7 +132,9 @@ def build(
             **{n: str(v.resolve()) for n, v in values.items() if isinstance(v, Path)},
         }
     contents = digests(values)
-    assignment = assign.load(patient_from, table)
+    assignment = assign.load(
+        patient_from, table, key_column=key_column, patient_column=patient_column
+    )
     walked = walk(archive, skip=out)
     units, repeated = _group(plugin, walked.files)
     rejects = walked.rejects + repeated
@@ -152,8 +159,15 @@ def build(
         join = partial(joining.join, plugin.assemble, archive) if plugin.assemble else None
         taken = {file.path for unit in units for file in unit.files}
         ignored = [file.path for file in walked.files if file.path not in taken]
+        group = partial(copies.grouped, root=archive, cache=private / "copies.json")
         made = tables.build(
-            entries, rejects, assignment, pseudonyms, join, merge_spellings=merge_spellings
+            entries,
+            rejects,
+            assignment,
+            pseudonyms,
+            join,
+            group,
+            merge_spellings=merge_spellings,
         )
         summary = Summary(
             items=len(made.items),
@@ -165,7 +179,7 @@ def build(
             scanned=scanned,
             reused=len(units) - scanned,
             unmatched=assignment.unused,
-            notes=made.notes,
+            notes=(*assignment.notes, *made.notes),
             seconds=time.monotonic() - started,
         )
         options: dict[str, Any] = {"patient_from": patient_from, "table": assignment.table_hash}
@@ -241,14 +255,15 @@ def _write(out: Path, made: tables.Tables, facts: dict[str, Any], summary: Summa
         (made.rejects, out / "rejects.parquet"),
         (made.paths, out / "private" / "paths.parquet"),
     ):
-        with replacing(path) as temporary:
+        with manifest.replacing(path) as temporary:
             frame.write_parquet(temporary)
     counts = {
         name: value
         for name, value in asdict(summary).items()
-        if name not in ("scanned", "reused", "seconds")
+        if name not in ("scanned", "reused", "seconds", "notes")
     }
-    write_text(out / "index.json", json.dumps({**facts, **counts}, indent=2) + "\n")
+    manifest.bind(out, "index", facts)
+    manifest.write_text(out / "index.json", json.dumps({**facts, **counts}, indent=2) + "\n")
 
 
 _WORDS = """

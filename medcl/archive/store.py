@@ -22,7 +22,7 @@ from medcl.archive.index import Index
 from medcl.archive.scanning import READER, public
 from medcl.archive.stored import StoredArrays
 from medcl.archive.tables import REJECTS
-from medcl.errors import MedclError, UsageError
+from medcl.errors import IntegrityWarning, MedclError, UsageError
 from medcl.io import scratch
 from medcl.io.failure import Failure
 from medcl.io.pmap import Engine, pmap
@@ -30,6 +30,8 @@ from medcl.plugin import MEMBER, FileStat, Plugin, Unit, file_of
 from medcl.registry import Lazy, checked, resolve
 
 __all__ = ["Prepared", "Store", "StoredArrays", "prepare"]
+
+_FINDINGS = "findings"
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,16 @@ class Prepared:
     arrays: StoredArrays
     rejects: pl.DataFrame
     anew: Mapping[State, int] = field(default_factory=dict)
+    findings: Mapping[str, int] = field(default_factory=dict)
+    """What ``prepare`` noticed of items that it could use: finding → how many."""
+
+    def noticed(self) -> str | None:
+        """One line on what was noticed of the items that can be used; None if nothing was."""
+        if not self.findings:
+            return None
+        every = self.items.height
+        parts = [f"{name} ({count:,})" for name, count in self.findings.items()]
+        return f"Noticed while preparing {every:,} items: {', '.join(parts)}."
 
     def left_out(self) -> str | None:
         """One line on the items that cannot be used, with the first reason; None if all can."""
@@ -127,7 +139,7 @@ def prepare(
             anew.update([state])
     del anew["absent"]
     if anew:
-        warnings.warn(_again(anew, store), stacklevel=2)
+        warnings.warn(_again(anew, store), IntegrityWarning, stacklevel=2)
     if missing:
         about = {
             "plugin": plugin.name,
@@ -146,8 +158,10 @@ def prepare(
                     _record(index, store, job, failed)
                 elif job.key in reasons:
                     refused.add(store.refused, job.key, None, "")
+    used = items.filter(~pl.col("id").is_in(list(rejected)))
+    used, findings = _with_findings(used, store, keys)
     return Prepared(
-        items.filter(~pl.col("id").is_in(list(rejected))),
+        used,
         StoredArrays.of(
             store.path,
             [item for item in ids if item not in rejected],
@@ -160,7 +174,23 @@ def prepare(
             orient="row",
         ).sort("id"),
         dict(anew),
+        findings,
     )
+
+
+def _with_findings(
+    items: pl.DataFrame, store: Store, keys: Mapping[str, str]
+) -> tuple[pl.DataFrame, dict[str, int]]:
+    """Items with what their preparation noticed among their findings, and how often each was."""
+    made = {item: store.meta(keys[item]).get("findings", []) for item in items["id"]}
+    counts = Counter(name for names in made.values() for name in names)
+    if counts:
+        both = [
+            [*(own or []), *made[item]]
+            for item, own in zip(items["id"], items["findings"].to_list(), strict=True)
+        ]
+        items = items.with_columns(pl.Series("findings", both, dtype=pl.List(pl.String)))
+    return items, dict(sorted(counts.items()))
 
 
 def keys_of(index: Index, plugin: Plugin, spec: Mapping[str, Any]) -> dict[str, str]:
@@ -210,6 +240,7 @@ def _prepare_item(
     try:
         made = resolve(target)(root, tuple(file.path for file in job.files), job.fields, **settings)
         arrays = {str(name): np.asarray(values) for name, values in made.items()}
+        noticed = arrays.pop(_FINDINGS, np.zeros(0, dtype="U1")).astype(str).tolist()
         content = _content_hash(
             root, sources, {file_of(f.path) for f in job.files if MEMBER in f.path}
         )
@@ -221,7 +252,12 @@ def _prepare_item(
         return _Rejected(code, public(failure.reason, root, unit), failure.detail)
     if _changed(root, sources):  # while it was read
         return _stale()
-    meta = {**about, "fingerprint": job.fingerprint, "content": content}
+    meta = {
+        **about,
+        "fingerprint": job.fingerprint,
+        "content": content,
+        "findings": [public(text, root, unit) for text in noticed],
+    }
     try:
         return store.put(job.key, arrays, meta)
     except MedclError as error:

@@ -29,6 +29,7 @@ PATHS = pl.Schema(
     ]
 )
 
+Group = Callable[[Sequence[Record], Mapping[str, tuple[FileStat, ...]]], list[Record]]
 Join = Callable[[Sequence[Record], Mapping[str, FileStat]], list[Record | Reject]]
 
 
@@ -47,6 +48,7 @@ def build(
     assignment: Assignment,
     pseudonyms: Pseudonyms,
     join: Join | None = None,
+    group: Group | None = None,
     *,
     merge_spellings: bool = False,
 ) -> Tables:
@@ -58,6 +60,7 @@ def build(
         assignment: patients, sites and labels from outside.
         pseudonyms: the keyed hashes.
         join: makes items of the units' records, if they are not items as they are.
+        group: puts copies together, see `medcl.archive.copies`.
         merge_spellings: patients whose ids differ in spelling only are one.
     """
     refused = list(rejects)
@@ -91,6 +94,8 @@ def build(
         else:
             usable.append(outcome)
     usable, notes = identity.noticed(identity.merged(usable) if merge_spellings else usable)
+    if group is not None:
+        usable = group(usable, stats)
     keys = {record.key for record in usable} | {reject.key for reject in refused}
     return Tables(
         _items(usable, stats, pseudonyms),

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from medcl.errors import UsageError
 from medcl.finetune.result import FinetuneResult
-from medcl.io.reading import read_table
 from medcl.labels.activation import probabilities
 from medcl.labels.target import SURVIVAL, Target
 from medcl.metrics.bootstrap import Interval, Resampled, bootstrap
@@ -27,6 +26,7 @@ from medcl.metrics.delong import Compared, delong
 from medcl.metrics.measures import measure
 from medcl.metrics.table import NAMES, direction, show
 from medcl.probe.result import PRETRAINED, ProbeResult
+from medcl.reading import read_table
 from medcl.registry import did_you_mean
 
 PREDICTIONS = "predictions.parquet"

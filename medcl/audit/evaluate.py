@@ -23,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from medcl import manifest
 from medcl.archive.index import Index
 from medcl.archive.scanning import LABEL
 from medcl.audit import compare as comparing
@@ -35,7 +36,6 @@ from medcl.embeddings.embeddings import evenly, usable
 from medcl.errors import UsageError
 from medcl.finetune.opened import Study
 from medcl.finetune.result import FinetuneResult
-from medcl.io.atomic import write_text
 from medcl.labels.table import Labels, nobody
 from medcl.metrics.table import show
 from medcl.plugin import Samples
@@ -199,7 +199,7 @@ def evaluate(
                 notes.append("Attacks are for problems of one class a sample.")
     made = Evaluation(study.result, found, groups, damaged, attacked, tested, notes)
     text = json.dumps(made.as_dict(), indent=1, ensure_ascii=False, default=float)
-    write_text(path / FOLDER / FILE, text + "\n")
+    manifest.write_text(path / FOLDER / FILE, text + "\n")
     return made
 
 

@@ -1,16 +1,8 @@
-"""What is trained with labels, for any modality: heads on an encoder. One file each, one line here.
+"""What is trained with labels, for any modality: heads on an encoder. One file each.
 
 `CLASSIFIERS` are those that any modality can use (`medcl.finetune.build`).
 """
 
-from medcl.registry import Lazy
+from medcl.catalogue import CLASSIFIERS
 
-CLASSIFIERS: dict[str, Lazy] = {
-    "linear": "medcl.classifiers.linear:Linear",
-    "lp-ft": "medcl.classifiers.lp_ft:ProbeThenTune",
-    "full": "medcl.classifiers.full:Full",
-    "lora": "medcl.classifiers.lora:LoRA",
-    "contrast": "medcl.classifiers.contrast:Contrast",
-    "semi-supervised": "medcl.classifiers.semi_supervised:SemiSupervised",
-    "core-tuning": "medcl.classifiers.core_tuning:CoreTuning",
-}
+__all__ = ["CLASSIFIERS"]

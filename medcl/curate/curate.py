@@ -27,6 +27,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from medcl import manifest
 from medcl.archive.claim import RESTORE, private_folder
 from medcl.archive.index import Index
 from medcl.archive.scanning import KEEP
@@ -37,9 +38,8 @@ from medcl.curate.across import Dropped, Pairs, Pictures
 from medcl.curate.across import across as curate_across
 from medcl.curate.within import Reduced, Strategy, within
 from medcl.errors import UsageError
-from medcl.io.atomic import replacing, write_text
-from medcl.io.reading import read_json
 from medcl.plugin import Plugin
+from medcl.reading import read_json
 
 DISTANCE: dict[Strategy, float] = {
     "dhash": 6,
@@ -187,9 +187,12 @@ def _write(
     private = private_folder(out)
     for name in ("key", "paths.parquet"):
         if (index.path / "private" / name).exists():
-            shutil.copy2(index.path / "private" / name, private / name)
+            with manifest.replacing(private / name) as temporary:
+                shutil.copy2(index.path / "private" / name, temporary)
     bound = read_json(index.path / "private" / "archive.json", RESTORE)
-    write_text(private / "archive.json", json.dumps({**bound, "curated": True}, indent=2) + "\n")
+    manifest.write_text(
+        private / "archive.json", json.dumps({**bound, "curated": True}, indent=2) + "\n"
+    )
     link = out / "store"
     if not link.is_symlink():
         link.symlink_to(os.path.relpath(index.path.resolve() / "store", out.resolve()))
@@ -218,8 +221,10 @@ def _write(
         (pl.concat([index.rejects, refused]).sort("id", "code"), out / "rejects.parquet"),
         (pl.DataFrame(rows, schema=_DROPPED, orient="row"), out / "curation" / "dropped.parquet"),
     ):
-        with replacing(path) as temporary:
+        with manifest.replacing(path) as temporary:
             frame.write_parquet(temporary)
     counts = {"items": len(items), "patients": items["patient"].n_unique()}
+    there = getattr(manifest.load(index.path), "made_of", {})
     facts = {**index.facts, **counts, "curated": asdict(summary)}
-    write_text(out / "index.json", json.dumps(facts, indent=2) + "\n")
+    manifest.bind(out, "index", {**there, "curated": asdict(summary)})
+    manifest.write_text(out / "index.json", json.dumps(facts, indent=2) + "\n")

@@ -2,12 +2,14 @@
 
 ::
 
-    BAGS/bags.json        what made them, free of PHI
+    BAGS/bags.json        what made them, for people; free of PHI
+    BAGS/manifest.json    the same, to be compared: see `medcl.manifest`
     BAGS/<item>.h5        features (I, F) float16 or float32; coords (I, K) where samples have a
                           place; attributes: item and patient (keyed hashes), encoder and its
                           fingerprint, what holds for all samples (`Samples.facts`)
 
-The datasets have the names that CLAM and TRIDENT read. A file is whole or absent; made again, only
+The datasets have the names that CLAM and TRIDENT read. The user block of a file, which HDF5 readers
+pass over, holds the SHA-256 of the rest. A file is whole or absent; made again, only
 what is missing or out of date is made, and several processes, on several machines that share the
 folder, divide the items among themselves.
 """
@@ -25,15 +27,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medcl import version
+from medcl import manifest, version
 from medcl.embeddings.embeddings import batches, usable
 from medcl.errors import MedclError, UsageError
 from medcl.io.atomic import locked, new_folder, replacing, write_text
 from medcl.io.failure import Failure
 from medcl.io.pmap import Engine, pmap
 from medcl.plugin import Samples, Scalar
+from medcl.reading import read_json
 from medcl.recipe import Recipe
-from medcl.run import Run, build_encoder, load_samples, prepared, samples_of
+from medcl.run import Run, build_encoder, is_untrained, load_samples, prepared, samples_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -56,6 +59,7 @@ class Bags:
         failed: item → why it has no bag.
         left_out: samples that could not be read.
         width: of the features, if any was made.
+        untrained: whether the encoder had no weights but random ones.
     """
 
     written: int = 0
@@ -64,6 +68,7 @@ class Bags:
     failed: Mapping[str, str] = field(default_factory=dict)
     left_out: int = 0
     width: int | None = None
+    untrained: bool = False
 
 
 @dataclass(frozen=True)
@@ -107,6 +112,7 @@ def embed_bags(
     readers: int = 0,
     workers: int = 1,
     engine: Engine = "local",
+    untrained: bool = True,
 ) -> Bags:
     """Embed all samples of an index, into one file for each item.
 
@@ -122,12 +128,22 @@ def embed_bags(
         readers: processes that read ahead of each encoder.
         workers: processes that embed; with one, it is done in this process.
         engine: "local", or "ray" for a cluster that shares the folders.
+        untrained: whether an encoder may have no weights but random ones; bags then say so.
 
     Raises:
+        UsageError: for an encoder without weights where ``untrained`` is False.
         UsageError: if ``out`` holds bags of another encoder or preparation, or something else.
         MedclError: if no item has a bag in the end, and none is made elsewhere.
     """
     device = usable(device)
+    random = run is None and is_untrained(recipe)
+    if random and not untrained:
+        name = recipe.part("encoder").name
+        raise UsageError(
+            f"Encoder '{name}' has no weights: features would be those of a random network. Give "
+            "it weights (-s encoder.weights=FILE, or encoder.folder=FOLDER), embed with a run of "
+            "medcl pretrain, or ask for random features with --untrained."
+        )
     make = partial(build_encoder, recipe, recipe.seed) if run is None else run.encoder
     encoder = make().eval()
     weights = fingerprint(encoder)
@@ -139,6 +155,7 @@ def embed_bags(
         "encoder": recipe.part("encoder").name,
         "encoder_fingerprint": weights,
         "settings": made_from,
+        **({"untrained": True} if random else {}),
     }
     _claim(out, about)
     items = prepared(recipe, data)
@@ -172,7 +189,7 @@ def embed_bags(
     if not any(counts.values()):
         first = next(iter(failed.values()), "the index has no sample.")
         raise MedclError(f"No bag was made: {first}")
-    return Bags(**counts, failed=failed, left_out=left_out, width=width)
+    return Bags(**counts, failed=failed, left_out=left_out, width=width, untrained=random)
 
 
 def fingerprint(encoder: nn.Module) -> str:
@@ -186,8 +203,7 @@ def fingerprint(encoder: nn.Module) -> str:
 
 
 def _digest(*parts: Any) -> str:
-    text = json.dumps(parts, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:20]
+    return manifest.digest(list(parts))[:20]
 
 
 def _claim(out: Path, about: Mapping[str, Scalar]) -> None:
@@ -197,14 +213,25 @@ def _claim(out: Path, about: Mapping[str, Scalar]) -> None:
             raise UsageError(f"{out} exists and holds no bags: choose another --out.")
         with new_folder(out, durable=False) as fresh:  # whoever comes at once sees it whole
             write_text(fresh / META, json.dumps(dict(about), indent=2) + "\n")
-    there = json.loads((out / META).read_text(encoding="utf-8"))
-    for name, what in (("encoder_fingerprint", "encoder"), ("settings", "preparation")):
-        if there.get(name) != about[name]:
-            raise UsageError(
-                f"{out} holds bags of another {what}. Bags of one folder are used together: "
-                "choose another --out."
-            )
+            manifest.seal(fresh, "bags", _made_of(about))
+    there = manifest.load(out)
+    if there is None or not there.kind:  # of before there were manifests
+        raw = read_json(out / META, "Take another --out.")
+        made_of = {"encoder": raw.get("encoder_fingerprint"), "preparation": raw.get("settings")}
+    else:
+        made_of = dict(there.made_of)
+    manifest.refuse_other(
+        out,
+        "bags",
+        made_of,
+        _made_of(about),
+        "Bags of one folder are used together: choose another --out.",
+    )
     (out / _LOCKS).mkdir(exist_ok=True)
+
+
+def _made_of(about: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    return {"encoder": about["encoder_fingerprint"], "preparation": about["settings"]}
 
 
 def _load(work: _Work, samples: Samples | None = None, encoder: nn.Module | None = None) -> _Loaded:
@@ -268,32 +295,40 @@ def _write(work: _Work, loaded: _Loaded, item: str, path: Path, made_from: str) 
     """Stream samples through the encoder into a file that appears when it is whole."""
     import h5py
 
+    with replacing(path) as temporary:
+        with h5py.File(temporary, "w", userblock_size=512) as file:
+            left_out, width = _fill(work, loaded, item, file, made_from)
+        manifest.seal_block(temporary)
+    return _Outcome("written", left_out, width)
+
+
+def _fill(work: _Work, loaded: _Loaded, item: str, file: Any, made_from: str) -> tuple[int, int]:
+    """Write features, places and attributes: how many samples were left out, and the width."""
     positions = loaded.positions[item]
     rows, left_out = 0, 0
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
-        for features, coords, bad in _features(work, loaded, item, positions):
-            left_out += bad
-            _append(file, "features", features)
-            if coords is not None:
-                _append(file, "coords", coords)
-            rows += len(features)
-        if not rows:
-            raise MedclError("None of its samples can be read.")
-        facts = dict(loaded.samples.facts.get(item, {}))
-        file.attrs.update(
-            {
-                **{name: value for name, value in work.about.items() if value is not None},
-                **{name: value for name, value in facts.items() if value is not None},
-                "item": item,
-                "patient": loaded.samples.patients[positions[0]],
-                "made_from": made_from,
-                "left_out": left_out,
-            }
-        )
-        if "coords" in file:  # where TRIDENT and CLAM look for the size of a tile
-            file["coords"].attrs.update({k: v for k, v in facts.items() if v is not None})
-        width = int(file["features"].shape[1])
-    return _Outcome("written", left_out, width)
+    for features, coords, bad in _features(work, loaded, item, positions):
+        left_out += bad
+        _append(file, "features", features)
+        if coords is not None:
+            _append(file, "coords", coords)
+        rows += len(features)
+    if not rows:
+        raise MedclError("None of its samples can be read.")
+    facts = dict(loaded.samples.facts.get(item, {}))
+    file.attrs.update(
+        {
+            **{name: value for name, value in work.about.items() if value is not None},
+            **{name: value for name, value in facts.items() if value is not None},
+            "item": item,
+            "patient": loaded.samples.patients[positions[0]],
+            "made_from": made_from,
+            "left_out": left_out,
+        }
+    )
+    if "coords" in file:  # where TRIDENT and CLAM look for the size of a tile
+        file["coords"].attrs.update({k: v for k, v in facts.items() if v is not None})
+    width = int(file["features"].shape[1])
+    return left_out, width
 
 
 def _features(

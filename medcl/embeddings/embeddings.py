@@ -4,29 +4,29 @@
 
     OUT/embeddings.npy     (N, D) float32, can be memory-mapped
     OUT/samples.parquet    id, item, patient (keyed hashes), and the label columns
-    OUT/meta.json          what made them; free of PHI
+    OUT/meta.json          what made them, for people; free of PHI
+    OUT/manifest.json      see `medcl.manifest`
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from medcl import manifest
+from medcl.embeddings.sources import LEFT_OUT, left_out, sources, still
 from medcl.errors import MedclError, UsageError
-from medcl.io.atomic import new_folder
 from medcl.io.progress import track
 from medcl.plugin import Samples
-from medcl.run import Run, load_samples
+from medcl.reading import read_json, read_table
+from medcl.run import Run, prepared, samples_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -44,7 +44,8 @@ class Embeddings:
         patients: patient keys (keyed hashes, never the original ids).
         x: (N, D) float32.
         labels: name → (N,) or (N, L), as the plugin's samples give them.
-        meta: what made them.
+        meta: what made them, for people.
+        made_of: what decides them, see `medcl.manifest`.
     """
 
     ids: Sequence[str]
@@ -53,6 +54,7 @@ class Embeddings:
     x: NDArray[np.float32]
     labels: Mapping[str, np.ndarray] = field(default_factory=dict)
     meta: Mapping[str, Any] = field(default_factory=dict)
+    made_of: Mapping[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -65,16 +67,11 @@ class Embeddings:
         """
         if path.exists() and not all((path / name).is_file() for name in (META, MATRIX)):
             raise UsageError(f"{path} exists and holds no embeddings: choose another --out.")
-        fresh, old = (path.with_name(f".{path.name}.{uuid4().hex[:8]}.{s}") for s in ("new", "old"))
-        with new_folder(fresh) as folder:
+        with manifest.new_folder(path, "embeddings", self.made_of) as folder:
             np.save(folder / MATRIX, self.x)
             self._table().write_parquet(folder / TABLE)
             text = json.dumps(dict(self.meta), indent=2, ensure_ascii=False)
             (folder / META).write_text(text, encoding="utf-8")
-        if path.exists():
-            path.rename(old)
-        fresh.rename(path)
-        shutil.rmtree(old, ignore_errors=True)
 
     def _table(self) -> pl.DataFrame:
         keys = {"id": list(self.ids), "item": list(self.items), "patient": list(self.patients)}
@@ -83,14 +80,22 @@ class Embeddings:
 
     @classmethod
     def load(cls, path: Path) -> Embeddings:
-        """Open a folder written by `save`; the matrix is memory-mapped.
+        """Open a folder written by `save`, checked by its manifest; the matrix is memory-mapped.
 
         Raises:
             UsageError: if the folder holds no embeddings.
+            MedclError: if one of its files is missing or damaged.
         """
         if not (path / META).is_file():
             raise UsageError(f"{path} holds no embeddings. Make them: medcl embed RUN --out {path}")
-        table = pl.read_parquet(path / TABLE)
+        remedy = "Make them anew: medcl embed RUN --out, with another folder."
+        table, there = read_table(path / TABLE, remedy), manifest.load(path)
+        manifest.check(path / MATRIX, remedy)
+        manifest.note(path / MATRIX)
+        try:
+            x = np.load(path / MATRIX, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError):
+            raise MedclError(f"{path / MATRIX} is missing or damaged. {remedy}") from None
         labels = {
             name.removeprefix("label."): np.array(table[name].to_list())
             for name in table.columns
@@ -100,9 +105,10 @@ class Embeddings:
             ids=table["id"].to_list(),
             items=table["item"].to_list(),
             patients=table["patient"].to_list(),
-            x=np.load(path / MATRIX, mmap_mode="r", allow_pickle=False),
+            x=x,
             labels=labels,
-            meta=json.loads((path / META).read_text(encoding="utf-8")),
+            meta=read_json(path / META, remedy),
+            made_of={} if there is None else there.made_of,
         )
 
 
@@ -265,7 +271,8 @@ def embed_run(
 ) -> Embeddings:
     """Embed all samples of an index with a run's encoder, into a folder.
 
-    Nothing is done if ``out`` already holds the embeddings of the same samples by the same encoder.
+    Nothing is done if ``out`` already holds the embeddings of the same samples by the same encoder,
+    and they are whole.
 
     Args:
         run: a finished run.
@@ -277,40 +284,69 @@ def embed_run(
         workers: processes that read ahead.
     """
     device = usable(device)
-    samples = load_samples(run.recipe, data or run.data, task=task)
-    encoder = run.encoder()
-    meta = {
-        "recipe": run.recipe.name,
-        "plugin": run.recipe.plugin,
-        "task": task,
-        "samples": len(samples),
-        "made_from": fingerprint(run, samples),
-    }
 
-    def make() -> Embeddings:
+    def make(samples: Samples) -> Embeddings:
+        encoder = run.encoder()
         return embed(encoder, samples, batch_size=batch_size, device=device, workers=workers)
 
-    return remembered(out, meta, make)
+    return kept(run, data or run.data, out, make, task=task)
 
 
-def remembered(out: Path, meta: Mapping[str, Any], make: Callable[[], Embeddings]) -> Embeddings:
-    """The embeddings in ``out``, if its ``made_from`` is that of ``meta``; else made and saved."""
-    if (out / META).is_file():
-        there = Embeddings.load(out)
-        if there.meta.get("made_from") == meta["made_from"]:
-            return there
-    made = replace(make(), meta=meta)
+EXACT = ("encoder", "settings", "side", "samples", "labels")
+"""What decides embeddings, whatever decided that: see `kept`."""
+
+
+def kept(
+    run: Run,
+    data: Path,
+    out: Path,
+    make: Callable[[Samples], Embeddings],
+    *,
+    task: str | None = None,
+    side: str | None = None,
+) -> Embeddings:
+    """The embeddings in ``out``, if they are still those of the index; else made and saved.
+
+    Samples are only built where what is cheap to tell (`medcl.embeddings.sources`) has changed.
+
+    Args:
+        run: a finished run.
+        data: the index.
+        out: the folder.
+        make: samples → their embeddings.
+        task: whose samples; None for those of pretraining.
+        side: by which side of the samples ``make`` embeds; None for the encoder.
+    """
+    there, recipe = _there(out), run.recipe
+    here = sources(run, data, task, side=side)
+    if there is not None and still(there.made_of, here, [(recipe, data)]):
+        return there
+    items = prepared(recipe, data)
+    samples = samples_of(recipe, items, task=task)
+    labels = {name: np.asarray(values) for name, values in samples.labels.items()}
+    made_of = here | {
+        LEFT_OUT: left_out(recipe, data),
+        "samples": manifest.digest(list(samples.ids), list(samples.items), list(samples.patients)),
+        "labels": manifest.digest(labels),
+    }
+    if there is not None and all(there.made_of.get(name) == made_of[name] for name in EXACT):
+        manifest.bind(out, "embeddings", made_of)
+        return replace(there, made_of=made_of)
+    about = {"recipe": recipe.name, "plugin": recipe.plugin, "task": task, "samples": len(samples)}
+    about |= {} if side is None else {"side": side}
+    made = replace(make(samples), meta=about, made_of=made_of)
     made.save(out)
     return made
 
 
-def fingerprint(run: Run, samples: Samples) -> str:
-    """A hash of everything that decides the embeddings: weights, preparation, and which samples."""
-    digest = hashlib.sha256((run.path / "encoder.safetensors").read_bytes())
-    sections = {"prepare": run.recipe.prepare, "encoder": run.recipe.part("encoder").model_dump()}
-    digest.update(json.dumps(sections, sort_keys=True, default=str).encode())
-    for key, item in zip(samples.ids, samples.items, strict=True):
-        digest.update(f"{key}\0{item}\n".encode())
-    for name, values in sorted(samples.labels.items()):
-        digest.update(name.encode() + repr(np.asarray(values).tolist()).encode())
-    return digest.hexdigest()
+def _there(out: Path) -> Embeddings | None:
+    """What a folder holds; None, and a word about it, if that is damaged."""
+    if not (out / META).is_file():
+        return None
+    try:
+        if manifest.load(out) is None:  # of before: nobody can say whether it is whole
+            return None
+        return Embeddings.load(out)
+    except MedclError as error:
+        manifest.warn(f"{str(error).partition('. ')[0]}. It is made anew.")
+        return None

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from medcl.io.atomic import replacing
+from medcl import manifest
 
 Floats = NDArray[np.float32]
 Link = Literal["softmax", "sigmoid", "identity"]
@@ -89,24 +89,31 @@ def save(path: Path, head: Head, made_from: str) -> None:
 
     arrays = {name: np.ascontiguousarray(getattr(head, name)) for name in ARRAYS}
     about = json.dumps({"classes": head.classes, "link": head.link})
-    with replacing(path) as temporary:
+    with manifest.replacing(path) as temporary:
         save_file(arrays, temporary, {"made_from": made_from, "about": about})
 
 
 ARRAYS = ("mean", "scale", "weights", "bias")
 
 
-def load(path: Path, made_from: str) -> Head | None:
-    """A head that `save` wrote, or None if there is none, it is of something else, or damaged."""
+def load(path: Path, made_from: str | None = None) -> Head | None:
+    """A head that `save` wrote, or None if there is none, it is of something else, or damaged.
+
+    Damage is said. Without ``made_from`` a head of anything is taken.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:
+        manifest.check(path, "")
         with safe_open(path, framework="numpy") as file:
             facts = file.metadata() or {}
-            if facts.get("made_from") != made_from:
+            if made_from is not None and facts.get("made_from") != made_from:
                 return None
             about = json.loads(facts["about"])
             arrays = {name: file.get_tensor(name) for name in ARRAYS}
+    except manifest.DamagedError as error:
+        manifest.warn(f"{str(error).partition('. ')[0]}. It is fitted anew.")
+        return None
     except (OSError, SafetensorError, KeyError, ValueError):
         return None
     return Head(tuple(about["classes"]), about["link"], **arrays)

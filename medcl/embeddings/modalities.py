@@ -22,15 +22,14 @@ from medcl.embeddings.embeddings import (
     embed,
     embed_run,
     features,
-    fingerprint,
-    remembered,
+    kept,
     usable,
 )
 from medcl.errors import MedclError, UsageError
 from medcl.methods.contract import Paired
 from medcl.plugin import Samples
 from medcl.registry import did_you_mean
-from medcl.run import Run, load_samples
+from medcl.run import Run
 from medcl.tensors import tensors
 
 
@@ -95,14 +94,12 @@ def bank_of(
     """All samples of an index by one side, or by the encoder, made once and kept in ``out``."""
     if side is None:
         return embed_run(run, data, out, task=task, batch_size=batch_size, device=device)
-    samples = load_samples(run.recipe, data, task=task)
 
-    def make() -> Embeddings:
+    def make(samples: Samples) -> Embeddings:
         x = embed_side(run, samples, side, batch_size=batch_size, device=device, label=side)
         return Embeddings(samples.ids, samples.items, samples.patients, x, dict(samples.labels))
 
-    meta = {"side": side, "task": task, "made_from": f"{fingerprint(run, samples)}:{side}"}
-    return remembered(out, meta, make)
+    return kept(run, data, out, make, task=task, side=side)
 
 
 def _built(run: Run) -> Paired:
@@ -121,17 +118,17 @@ def _built(run: Run) -> Paired:
 def _method(run: Run) -> Paired:
     """The method as training left it, in evaluation mode."""
     method = _built(run)
-    kept = saved(run.path / "checkpoints")
-    if not kept:
+    checkpoints = saved(run.path / "checkpoints")
+    if not checkpoints:
         raise UsageError(
             f"{run.path} holds no checkpoint, and with it not its second tower: restore the folder "
             "checkpoints from a copy of the run."
         )
     assert isinstance(method, nn.Module)
     try:
-        method.load_state_dict(method_weights(kept[-1]))
+        method.load_state_dict(method_weights(checkpoints[-1]))
     except Exception:  # torch raises several kinds, from zip files to the unpickler
         raise MedclError(
-            f"{kept[-1]} is damaged, or not of this recipe's method: restore it from a copy."
+            f"{checkpoints[-1]} is damaged, or not of this recipe's method: restore it from a copy."
         ) from None
     return method.eval()

@@ -11,10 +11,10 @@ from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
+from medcl import manifest
 from medcl.checkpoints import saved
 from medcl.engine.module import Pretraining
 from medcl.errors import MedclError
-from medcl.io.atomic import replacing
 from medcl.nn.distributed import ranks
 
 KEPT = 2
@@ -27,8 +27,8 @@ class AtomicIO(CheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
     ) -> None:
-        """Write beside, then rename."""
-        with replacing(Path(path)) as temporary:
+        """Write beside, then rename; its hash goes into the folder's manifest."""
+        with manifest.replacing(Path(path)) as temporary:
             torch.save(checkpoint, temporary)
 
     def load_checkpoint(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +20,28 @@ from medcl.nn.distributed import ranks
 class Table:
     """A CSV file that grows by rows, keyed by ``step``. Whole rows are on disk after `add`."""
 
-    def __init__(self, path: Path, last: int) -> None:
-        """Open, and drop what lies after step ``last`` (a killed run wrote it and forgot it)."""
+    def __init__(self, path: Path, last: int, kept: Mapping[str, Any] | None = None) -> None:
+        """Open, and drop what lies after step ``last`` (a killed run wrote it and forgot it).
+
+        ``kept`` is `state` as it was then, in place of the file.
+        """
         self.path = path
         self.columns = ["step", "loss", "lr", "embedding_std"]
         self.rows: list[dict[str, str]] = []
-        if path.is_file() and last >= 0:
+        if kept is not None and last >= 0:
+            self.columns = list(kept["columns"])
+            self.rows = [dict(row) for row in kept["rows"]]
+        elif path.is_file() and last >= 0:
             with path.open(newline="", encoding="utf-8") as handle:
                 header, *lines = csv.reader(handle)
             self.columns = header
             whole = [dict(zip(header, line, strict=True)) for line in lines if _whole(line, header)]
             self.rows = [row for row in whole if int(row["step"]) <= last]
         self._rewrite()
+
+    def state(self) -> dict[str, Any]:
+        """All rows until now: a resumed run needs no trust in the file."""
+        return {"columns": list(self.columns), "rows": [dict(row) for row in self.rows]}
 
     def add(self, row: dict[str, float | int]) -> None:
         """Append a row; unknown columns are added to the right."""
@@ -65,6 +76,16 @@ class Journal(Callback):
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.last: dict[str, float] = {}  # the newest value of each column
+        self.table: Table | None = None
+        self.kept: dict[str, Any] | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Goes into the checkpoint."""
+        return {} if self.table is None else self.table.state()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Comes from the checkpoint."""
+        self.kept = state if "rows" in state else None
 
     def on_train_start(self, trainer: Trainer, module: Pretraining) -> None:  # type: ignore[override]
         """Continue the files from where the checkpoint was written."""
@@ -72,7 +93,7 @@ class Journal(Callback):
             from torch.utils.tensorboard import SummaryWriter
 
             step = trainer.global_step
-            self.table = Table(self.folder / "metrics.csv", step if step else -1)
+            self.table = Table(self.folder / "metrics.csv", step if step else -1, self.kept)
             board = self.folder / "tensorboard"
             self.board = SummaryWriter(str(board), purge_step=step + 1 if step else None)
         self._write(trainer, module, {})
@@ -91,7 +112,7 @@ class Journal(Callback):
     def _write(self, trainer: Trainer, module: Pretraining, values: dict[str, float]) -> None:
         values = values | module.looked
         module.looked = {}
-        if not values or not trainer.is_global_zero:
+        if not values or self.table is None:  # another process writes them
             return
         self.last |= values
         self.table.add({"step": trainer.global_step, **values})

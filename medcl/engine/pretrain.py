@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -17,28 +17,36 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from safetensors.torch import save_file
 
-from medcl import checkpoints
+from medcl import checkpoints, manifest
 from medcl import plugin as plugins
 from medcl import recipe as recipes
 from medcl.archive import outcomes
 from medcl.archive.clinical import labels_among
 from medcl.archive.index import Index
+from medcl.archive.outcomes import Outcome
 from medcl.archive.splits import split
 from medcl.engine import checkpointing, run_manifest
 from medcl.engine.batchnorm import SyncLayers
 from medcl.engine.data import Selection, check_fills, select
+from medcl.engine.in_memory import Given
 from medcl.engine.journal import Journal
 from medcl.engine.module import Pretraining
 from medcl.engine.online_evaluation import OnlineEvaluation
 from medcl.engine.show import Show, say, summary
 from medcl.errors import UsageError
-from medcl.io.atomic import replacing
 from medcl.methods.contract import Method
+from medcl.plugin import Samples
 from medcl.private import write_recipe
 from medcl.recipe import Recipe
 from medcl.registry import did_you_mean, resolve
 from medcl.run import Run, build_encoder, load_samples, prepared, samples_of
 from medcl.seeds import MODEL, derive
+
+NO_PATIENTS = (
+    "It is not known which patient a sample is of: the split is by sample, so that the samples of "
+    "one patient may be on both sides, and no figure of this run holds for new patients."
+)
+"""What a reader must know of a run on samples in memory that came without patients."""
 
 
 def pretrain(recipe: Recipe, data: Path, out: Path, *, command: str = "") -> Run:
@@ -57,20 +65,65 @@ def pretrain(recipe: Recipe, data: Path, out: Path, *, command: str = "") -> Run
         SystemExit: in every process but the first of a distributed run, once it is trained.
     """
     run = Run(out, recipe)
-    recipe.part("method")  # a recipe that only classifies is refused before anything is made
-    run_manifest.check_same(run, data)
-    if run_manifest.finished(run):
-        say(f"{out} is done: nothing to do.")
+    if _done(run, data):
         return run
-    everyone = recipe.split.pretrain == "all"
-    if everyone:
+    if recipe.split.pretrain == "all":
         _check_table(recipe, data)
     items = prepared(recipe, data, workers=_preparing(recipe))
-    if (note := items.left_out()) and run_manifest.is_first_process():
-        say(note)
-    samples = samples_of(recipe, items)
-    parts = run.split() if run_manifest.begun(run) else _draw(recipe, data)
-    sites = dict(Index.open(data).items.select("id", "site").iter_rows())
+    for note in (items.left_out(), items.noticed()):
+        if note and run_manifest.is_first_process():
+            say(note)
+    index = Index.open(data)
+    became = outcomes.table(index, run.plugin, recipe.prepare, items.rejects)
+    return _train(run, samples_of(recipe, items), index.items, data, command, became=became)
+
+
+def pretrain_on(recipe: Recipe, given: Given, out: Path, *, command: str = "") -> Run:
+    """Train the encoder of ``recipe`` on samples in memory, into ``out``; see `pretrain`.
+
+    The recipe's sections ``prepare`` and ``dataset`` are not used: the samples are taken as its
+    views and its encoder take them. Without patients the split is by sample, and the run says so.
+
+    Args:
+        recipe: what to train.
+        given: see `medcl.engine.in_memory.given`.
+        out: the run's folder; the same again goes on where it stopped.
+        command: how this was called, for the record.
+
+    Raises:
+        UsageError: as `pretrain`; and if the method needs to know the patients, and they are not.
+    """
+    run = Run(out, recipe)
+    if _done(run, None):
+        return run
+    return _train(run, given.samples, given.items, None, command, known=given.patients_known)
+
+
+def _done(run: Run, data: Path | None) -> bool:
+    """Whether the folder holds this very run, finished."""
+    run.recipe.part("method")  # a recipe that only classifies is refused before anything is made
+    run_manifest.check_same(run, data)
+    if not run_manifest.finished(run):
+        return False
+    say(f"{run.path} is done: nothing to do.")
+    return True
+
+
+def _train(
+    run: Run,
+    samples: Samples,
+    items: pl.DataFrame,
+    data: Path | None,
+    command: str,
+    *,
+    known: bool = True,
+    became: Sequence[Outcome] = (),
+) -> Run:
+    """Split, train and write; ``items`` are what the split is drawn from."""
+    recipe, out = run.recipe, run.path
+    everyone = recipe.split.pretrain == "all"
+    parts = run.split() if run_manifest.begun(run) else split(items, **recipe.split.drawn())
+    sites = dict(items.select("id", "site").iter_rows())
     selection = select(samples, parts, _label(recipe), sites, everyone=everyone)
     run_manifest.check_same_samples(run, selection, parts)
     alone = _alone(selection, parts)
@@ -78,6 +131,10 @@ def pretrain(recipe: Recipe, data: Path, out: Path, *, command: str = "") -> Run
         warnings.warn(alone, stacklevel=2)
     check_fills(selection, recipe.trainer.batch_size, recipe.trainer.devices * recipe.trainer.nodes)
     module = build(recipe, selection)
+    if not known:
+        _check_partners(module.method)
+        if run_manifest.is_first_process():
+            say(NO_PATIENTS)
     journal, saving = Journal(out), checkpointing.Checkpoints(out / "checkpoints")
     monitors = OnlineEvaluation(
         recipe.monitor, selection, _labelled(recipe, data, selection, parts)
@@ -92,18 +149,22 @@ def pretrain(recipe: Recipe, data: Path, out: Path, *, command: str = "") -> Run
             run_manifest.check_same_samples(run, selection, parts)
             write_recipe(out, recipe)
             _write_split(out / "split.parquet", parts)
-            became = outcomes.table(Index.open(data), run.plugin, recipe.prepare, items.rejects)
-            run_manifest.start(run, data, selection, parts, command, became)
-        before = checkpoints.saved(saving.folder)
+            run_manifest.start(run, data, selection, parts, command, known=known, became=became)
+        before, damaged = checkpoints.newest(saving.folder)
+        if run_manifest.is_first_process():
+            for sentence in damaged:
+                manifest.warn(sentence)
         with quiet_lightning():
-            trainer.fit(module, ckpt_path=str(before[-1]) if before else None, weights_only=True)
+            trainer.fit(module, ckpt_path=before, weights_only=True)
         if not trainer.is_global_zero:
             raise SystemExit(0)  # started only to train along: the first process goes on alone
         last = checkpoints.saved(saving.folder)[-1]
-        with replacing(out / "encoder.safetensors") as temporary:
+        with manifest.replacing(out / "encoder.safetensors") as temporary:
             save_file(checkpoints.encoder_weights(last), temporary)
-        told = [*([alone] if alone else []), *monitors.warnings]
-        done = run_manifest.finish(run, module.device, saving.seconds, told)
+        told = [] if known else [NO_PATIENTS]
+        told += [alone] if alone else []
+        warned = [*told, *damaged, *monitors.warnings]
+        done = run_manifest.finish(run, module.device, saving.seconds, warned)
     summary(done, journal.last, str(out))
     return run
 
@@ -134,8 +195,13 @@ def _check_table(recipe: Recipe, data: Path) -> None:
             )
 
 
-def _draw(recipe: Recipe, data: Path) -> dict[str, str]:
-    return split(Index.open(data).items, **recipe.split.drawn())
+def _check_partners(method: Method) -> None:
+    """Raises UsageError if the method's positives are samples of one patient."""
+    if any(view.source for view in method.views):
+        raise UsageError(
+            f"The positives of {type(method).__name__} are samples of one patient: say whose each "
+            "sample is (patients=), or take another method."
+        )
 
 
 def _preparing(recipe: Recipe) -> int:
@@ -229,12 +295,12 @@ def _label(recipe: Recipe) -> str | None:
 
 
 def _labelled(
-    recipe: Recipe, data: Path, selection: Selection, parts: dict[str, str]
+    recipe: Recipe, data: Path | None, selection: Selection, parts: dict[str, str]
 ) -> Selection | None:
     """Class-labelled samples of training patients for the kNN probe: the task's, if need be."""
     if recipe.split.pretrain == "all":
         selection = select(selection.samples, parts, _label(recipe))
-    if selection.label is None and recipe.probe.task:
+    if selection.label is None and recipe.probe.task and data is not None:
         samples = load_samples(recipe, data, task=recipe.probe.task, workers=_preparing(recipe))
         name = _label(recipe)
         if name is not None and name not in samples.labels:
@@ -249,7 +315,7 @@ def _labelled(
 
 
 def _write_split(path: Path, parts: dict[str, str]) -> None:
-    with replacing(path) as temporary:
+    with manifest.replacing(path) as temporary:
         pl.DataFrame({"patient": list(parts), "split": list(parts.values())}).write_parquet(
             temporary
         )

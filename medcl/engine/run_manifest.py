@@ -7,9 +7,8 @@ import json
 import os
 import platform
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +16,24 @@ import numpy as np
 import torch
 import yaml
 
+from medcl import manifest
 from medcl import recipe as recipes
 from medcl.archive.outcomes import Outcome
 from medcl.checkpoints import saved
 from medcl.engine.data import Selection
 from medcl.errors import UsageError
-from medcl.io.atomic import locked, write_text
+from medcl.io.atomic import locked
 from medcl.private import command_without_paths, read_recipe, remember
 from medcl.provenance import commit, versions
 from medcl.run import Run
 
 
-def check_same(run: Run, data: Path) -> None:
+def check_same(run: Run, data: Path | None) -> None:
     """Refuse to continue somebody else's run.
+
+    Args:
+        run: which may be there already.
+        data: the index; None for samples that are given in memory.
 
     Raises:
         UsageError: if the folder holds a run of another recipe (names the first differing key) or
@@ -45,42 +49,24 @@ def check_same(run: Run, data: Path) -> None:
     if not path.is_file():
         return
     before = read_recipe(run.path)  # with the defaults of settings that it was written without
-    old, new = (dict(_flat(yaml.safe_load(recipes.dump(r)))) for r in (before, run.recipe))
-    for key in [*new, *old]:
-        if old.get(key) != new.get(key):
-            raise UsageError(
-                f"{run.path} holds a run of another recipe: {key} is {old.get(key)!r} there and "
-                f"{new.get(key)!r} here. Take another --out, or remove that folder."
-            )
-    if (run.path / "run.json").is_file() and run.data != data.resolve():
+    old, new = ({"recipe": yaml.safe_load(recipes.dump(r))} for r in (before, run.recipe))
+    manifest.refuse_other(run.path, "a run", old, new)
+    if not (run.path / "run.json").is_file():
+        return
+    there, here = None if run.in_memory else run.data, data.resolve() if data else None
+    if there != here:
         raise UsageError(
-            f"{run.path} holds a run on other data: {run.data}, not {data.resolve()}. "
-            "Take another --out, or remove that folder."
+            f"{run.path} holds a run on other data: {there or 'arrays in memory'}, not "
+            f"{here or 'arrays in memory'}. Take another --out, or remove that folder."
         )
 
 
 def trained_on(selection: Selection, parts: Mapping[str, str]) -> str:
     """A hash of what decides the batches: sample ids, their patients, the split and the label."""
     samples = selection.samples
-    digest = hashlib.sha256()
-    split = (parts.get(patient) for patient in samples.patients)
-    for before, column in (("[", samples.ids), (", ", samples.patients), (", ", split)):
-        digest.update(before.encode())
-        for piece in _json(column):  # as of one json.dumps of all three, which runs were begun with
-            digest.update(piece.encode())
-    digest.update(b"]")
-    if selection.label is not None:
-        digest.update(np.ascontiguousarray(selection.label).tobytes())
-    return digest.hexdigest()
-
-
-def _json(values: Iterable[str | None]) -> Iterator[str]:
-    """``json.dumps(list(values))`` in pieces, for lists too long to be held."""
-    rest, before = iter(values), "["
-    while piece := list(islice(rest, 65_536)):
-        yield before + json.dumps(piece)[1:-1]
-        before = ", "
-    yield "]" if before != "[" else "[]"
+    part = [parts.get(patient) for patient in samples.patients]
+    ids, patients = list(map(str, samples.ids)), list(map(str, samples.patients))
+    return manifest.digest(ids, patients, part, selection.label)
 
 
 def check_same_samples(run: Run, selection: Selection, parts: Mapping[str, str]) -> None:
@@ -91,13 +77,32 @@ def check_same_samples(run: Run, selection: Selection, parts: Mapping[str, str])
     """
     if not begun(run):
         return
-    facts = run.facts
-    if facts.get("trained_on") != trained_on(selection, parts):
+    facts, there = run.facts, manifest.load(run.path)
+    if "trained_on" in facts:  # a run of before there were manifests
+        same = facts["trained_on"] == _trained_on_before(selection, parts)
+    else:
+        if there is None or "samples" not in there.made_of:
+            raise UsageError(
+                f"Which samples the run in {run.path} began with is not known any more: restore "
+                f"its {manifest.FILE} from a copy, or take another --out."
+            )
+        same = there.made_of["samples"] == trained_on(selection, parts)
+    if not same:
         then = facts.get("samples", 0) + facts.get("samples_outside_training", 0)
+        what = "What is trained on" if run.in_memory else "The index"
         raise UsageError(
-            f"The index changed since the run in {run.path} began: {then:,} samples then, "
+            f"{what} changed since the run in {run.path} began: {then:,} samples then, "
             f"{len(selection.samples):,} now. Take another --out."
         )
+
+
+def _trained_on_before(selection: Selection, parts: Mapping[str, str]) -> str:
+    """What runs kept in run.json before there were manifests."""
+    samples = selection.samples
+    part = [parts.get(patient) for patient in samples.patients]
+    keys = json.dumps([list(map(str, samples.ids)), list(map(str, samples.patients)), part])
+    label = b"" if selection.label is None else np.ascontiguousarray(selection.label).tobytes()
+    return hashlib.sha256(keys.encode() + label).hexdigest()
 
 
 def begun(run: Run) -> bool:
@@ -120,15 +125,6 @@ def alone(run: Run) -> Iterator[None]:
         yield
 
 
-def _flat(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Leaves of a nested mapping by dotted key."""
-    if isinstance(node, dict) and node:
-        for key, value in node.items():
-            yield from _flat(value, f"{path}.{key}" if path else str(key))
-    else:
-        yield path, node
-
-
 def finished(run: Run) -> bool:
     """Whether the run came to its end."""
     whole = (run.path / "encoder.safetensors").is_file() and (run.path / "run.json").is_file()
@@ -137,19 +133,40 @@ def finished(run: Run) -> bool:
 
 def start(
     run: Run,
-    data: Path,
+    data: Path | None,
     selection: Selection,
     parts: Mapping[str, str],
     command: str,
+    *,
+    known: bool = True,
     became: Sequence[Outcome] = (),
 ) -> None:
-    """Write run.json as far as it is known before training; ``became`` of the archive's files."""
+    """Write run.json and the manifest as far as they are known before training.
+
+    Args:
+        run: whose folder is there.
+        data: the index; None for samples that were given in memory.
+        selection: what is trained on.
+        parts: patient → "train" or "test".
+        command: how this was called.
+        known: whether the patients are known; if not, every sample stands for one.
+        became: what became of the archive's files.
+    """
     recipe = run.recipe
-    path = run.path / "run.json"
-    remember(run.path, data=data, command=command)
+    if data is not None:
+        remember(run.path, data=data, command=command)
+    made_of = {
+        "index": None if data is None else manifest.of_file(data / "items.parquet"),
+        "samples": trained_on(selection, parts),
+        "versions": versions(recipe.plugin),
+        "commit": commit(),
+    }
+    manifest.bind(run.path, "run", made_of)
+    manifest.forget(run.path / "metrics.csv")  # which grows from now on
     _write(
-        path,
+        run.path / "run.json",
         {
+            **({} if data is not None else {"in_memory": True, "patients_known": known}),
             "finished": False,
             "recipe": recipe.name,
             "plugin": recipe.plugin,
@@ -157,19 +174,20 @@ def start(
             "seed": recipe.seed,
             "steps": recipe.trainer.steps,
             "samples": len(selection),
-            "patients": int(selection.patients.max()) + 1,
+            "patients": int(selection.patients.max()) + 1 if known else None,
             "samples_outside_training": len(selection.samples) - len(selection),
             "outcomes": [outcome.row() for outcome in became],
-            "trained_on": trained_on(selection, parts),
-            "versions": versions(recipe.plugin),
-            "commit": commit(),
+            "versions": made_of["versions"],
+            "commit": made_of["commit"],
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         },
     )
 
 
-def finish(run: Run, device: torch.device, seconds: float, warnings: list[str]) -> dict[str, Any]:
-    """Complete run.json: the run is done."""
+def finish(
+    run: Run, device: torch.device, seconds: float, warnings: Sequence[str]
+) -> dict[str, Any]:
+    """Complete run.json and the manifest: the run is done."""
     settings = run.recipe.trainer
     processes = settings.devices * settings.nodes
     seen = settings.steps * settings.accumulate * settings.batch_size * processes
@@ -180,8 +198,9 @@ def finish(run: Run, device: torch.device, seconds: float, warnings: list[str]) 
         "threads": torch.get_num_threads(),
         "seconds": round(seconds, 3),
         "samples_per_second": round(seen / seconds, 1),
-        "warnings": warnings,
+        "warnings": list(warnings),
     }
+    manifest.add(run.path / "metrics.csv")
     _write(run.path / "run.json", facts)
     return facts
 
@@ -200,4 +219,4 @@ def is_first_process() -> bool:
 
 
 def _write(path: Path, facts: dict[str, Any]) -> None:
-    write_text(path, json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
+    manifest.write_text(path, json.dumps(facts, indent=2, ensure_ascii=False) + "\n")

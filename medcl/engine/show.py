@@ -68,6 +68,10 @@ class Show(Callback):
 SHOWN = ("loss", "spread", "knn")
 
 
+def _patients(count: int | None) -> str:
+    return "unknown patients" if count is None else f"{count:,} patients"
+
+
 def summary(facts: dict[str, Any], metrics: dict[str, float], folder: str) -> None:
     """The outcome as a small table."""
     if not sys.stderr.isatty():
@@ -77,7 +81,7 @@ def summary(facts: dict[str, Any], metrics: dict[str, float], folder: str) -> No
     table.add_column(overflow="fold")  # a path is to be copied: never cut it short
     rows = {
         "steps": f"{facts['steps']:,}",
-        "training samples": f"{facts['samples']:,} of {facts['patients']:,} patients",
+        "training samples": f"{facts['samples']:,} of {_patients(facts['patients'])}",
         "time": f"{facts['seconds']:.0f} s, {facts['samples_per_second']:,.0f} samples/s",
     }
     rows |= {key: f"{value:.4g}" for key, value in metrics.items()}

@@ -25,8 +25,8 @@ from medcl.finetune import fold_training
 from medcl.finetune.finetune import Source
 from medcl.finetune.fold_training import SCORE
 from medcl.io.atomic import replacing
-from medcl.io.reading import read_table
 from medcl.private import read_recipe
+from medcl.reading import read_table
 from medcl.registry import resolve
 from medcl.run import load_samples
 

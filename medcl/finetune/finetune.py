@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from medcl import manifest
 from medcl import plugin as plugins
 from medcl import recipe as recipes
 from medcl.archive.index import Index
@@ -22,7 +23,6 @@ from medcl.finetune.folds import of_run
 from medcl.finetune.opened import PRETRAINED
 from medcl.finetune.result import FinetuneResult
 from medcl.finetune.study import labelled, study
-from medcl.io.atomic import replacing
 from medcl.labels import table as tables
 from medcl.labels import target as targets
 from medcl.labels.auxiliary import beside, further
@@ -32,6 +32,7 @@ from medcl.recipe import Recipe
 from medcl.registry import did_you_mean
 from medcl.run import Run, prepared, samples_of
 
+UNTRAINED = "The features are those of an UNTRAINED encoder (random weights)."
 SPLIT = "split"
 """The column of a split's table that says train, validation or test."""
 
@@ -45,7 +46,11 @@ class Source:
     run: Run | None = None
 
 
-def opened(path: Path, recipe: str | Path | None, settings: Sequence[str] = ()) -> Source:
+def opened(
+    path: Path,
+    recipe: str | Path | Mapping[str, Any] | Recipe | None,
+    settings: Sequence[str] = (),
+) -> Source:
     """An index with a recipe; or a run, whose data and encoder stay as they are.
 
     Of a run, ``classifier``, ``finetune`` and ``optimizer`` come from ``recipe``; without one they
@@ -59,25 +64,25 @@ def opened(path: Path, recipe: str | Path | None, settings: Sequence[str] = ()) 
         index = Index.open(path)
         if recipe is None:
             raise UsageError("Say how to train on this index: -r RECIPE. See medcl recipes.")
-        chosen = recipes.load(recipe, settings)
+        chosen = recipes.given(recipe, settings)
         if chosen.plugin != index.plugin_name:
             raise UsageError(
-                f"Recipe '{recipe}' is for plugin '{chosen.plugin}', and {path} was indexed by "
-                f"'{index.plugin_name}'."
+                f"Recipe '{chosen.name}' is for plugin '{chosen.plugin}', and {path} was indexed "
+                f"by '{index.plugin_name}'."
             )
         return Source(chosen, path)
     run = Run.open(path)
     raw: dict[str, Any] = run.recipe.model_dump(mode="json")
     raw |= {"classifier": {"name": "lp-ft"}, "optimizer": {}}
     if recipe is not None:
-        given = recipes.load(recipe).model_dump(mode="json")
+        given = recipes.given(recipe).model_dump(mode="json")
         if given["plugin"] != raw["plugin"]:
             raise UsageError(
-                f"Recipe '{recipe}' is for plugin '{given['plugin']}', and {path} for "
+                f"Recipe '{given['name']}' is for plugin '{given['plugin']}', and {path} for "
                 f"'{raw['plugin']}'."
             )
         raw |= {name: given[name] for name in ("name", "classifier", "finetune", "optimizer")}
-    return Source(recipes.parse(raw, settings), run.data, run)
+    return Source(recipes.parse(raw, settings, recorded=True), run.data, run)
 
 
 def finetune(
@@ -141,9 +146,11 @@ def finetune(
     of_index = samples.patients  # whom the run knows
     samples = tables.told_patients(samples, found)
     others = recipe.finetune.unlabelled
+    random = any(facts.get("untrained") for facts in samples.facts.values())
     truth = targets.finetune_target(samples, recipe.finetune, task)
     samples, truth, rows, without = labelled(samples, truth, others=others)
-    notes = [note for note in (*found.notes, items.left_out()) if note]
+    notes = [UNTRAINED] * random
+    notes += [note for note in (*found.notes, items.left_out(), items.noticed()) if note]
     if without and not others:
         what = "items have" if without > 1 else "item has"
         notes.append(
@@ -174,7 +181,7 @@ def finetune(
         command=command_without_paths(command),
     )
     if run is not None:  # which may be gone when the study is asked about new people
-        with replacing(out / PRETRAINED) as temporary:
+        with manifest.replacing(out / PRETRAINED) as temporary:
             seen = sorted(run.pretrained_on())
             pl.DataFrame({"patient": seen}, {"patient": pl.String}).write_parquet(temporary)
     remember(out, data=data, run=run.path if run else None, command=command)
@@ -208,9 +215,9 @@ def _unnamed(count: int, items: int, what: str) -> str:
     """What a reader must know where the patients of some items are not known."""
     some = f"each {what}" if count == items else f"each of {count:,} of {items:,} {what}s"
     return (
-        f"Patients are unknown: {some} was taken for a patient of its own, and those of one patient "
-        "may lie on both sides. Name them in a column patient (case_id, …) of --labels, or with "
-        "medcl index --table or --patient-from."
+        f"Patients are unknown: {some} was taken for a patient of its own, and those of one "
+        "patient may lie on both sides. Name them in a column patient (case_id, …) of --labels, or "
+        "with medcl index --table or --patient-from."
     )
 
 

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor
 
+from medcl import manifest
 from medcl import plugin as plugins
 from medcl.contract import BAG, COORDS
 from medcl.finetune import batches, build, loop
@@ -153,6 +154,7 @@ def train(work: Work, part: Part) -> None:
         if listed is not None and listed.frames:
             pl.concat(listed.frames).write_parquet(folder / INSTANCES)
         (folder / FACTS).write_text(json.dumps(facts, ensure_ascii=False) + "\n", encoding="utf-8")
+        manifest.seal(folder, "fold", {"repeat": part.repeat, "fold": part.fold})
 
 
 def _build(work: Work, seed: int, example: Mapping[str, Tensor], outputs: Outputs) -> Any:

@@ -5,26 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import polars as pl
 import torch
 from numpy.typing import NDArray
 
-from medcl import plugin as plugins
+from medcl import manifest
 from medcl.classifiers.standardisation import Standard
 from medcl.errors import MedclError, UsageError
 from medcl.finetune import build, fold_training
 from medcl.finetune.batches import size as size_of
 from medcl.finetune.loop import Model
 from medcl.finetune.result import FinetuneResult
-from medcl.io.reading import read_json, read_table
 from medcl.labels.outputs import Also, Loss, Outputs
-from medcl.plugin import Plugin, Samples
-from medcl.private import Where, read_recipe, recall
+from medcl.plugin import Samples
+from medcl.private import read_recipe
+from medcl.reading import read_json, read_table
 from medcl.recipe import Recipe
-from medcl.run import Run, from_nothing, load_samples
+from medcl.run import Run, Trained, dataset_settings, from_nothing, load_samples
 from medcl.tensors import tensors
 
 PRETRAINED = "pretrained.parquet"
@@ -32,11 +32,10 @@ _REMEDY = "Run the same medcl finetune again."
 
 
 @dataclass(frozen=True)
-class Study:
+class Study(Trained):
     """An opened study. See `Study.open`."""
 
-    path: Path
-    recipe: Recipe
+    kind: ClassVar[str] = "study"
     result: FinetuneResult
     only: str | None = None
 
@@ -51,24 +50,18 @@ class Study:
             raise UsageError(f"{path} is no study. Make one: medcl finetune")
         return cls(path, read_recipe(path), FinetuneResult.load(path), only)
 
-    @property
-    def plugin(self) -> Plugin:
-        """The modality it belongs to."""
-        return plugins.get(self.recipe.plugin)
-
-    @property
-    def data(self) -> Path:
-        """The index that it was made from."""
-        return self.where.data
-
-    @property
-    def where(self) -> Where:
-        """Where it came from.
+    def dataset_settings(self, task: str | None = None) -> dict[str, Any]:
+        """Those of what it learnt.
 
         Raises:
-            MedclError: if the study came without its private folder.
+            UsageError: if another task is asked for.
         """
-        return recall(self.path)
+        if task is not None:
+            raise UsageError(
+                f"{self.path} predicts {self.result.label}, which it was trained for: leave "
+                "--task out."
+            )
+        return dataset_settings(self.recipe, self.recipe.finetune.task)
 
     @property
     def run(self) -> Run | None:
@@ -138,10 +131,14 @@ class Study:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
+        path = fold / fold_training.MODEL
+        remedy = f"Remove {fold} and run the same medcl finetune: it trains this fold again."
+        manifest.check(path, remedy)
+        manifest.note(path, of=self.path)
         facts = read_json(fold / fold_training.FACTS, _REMEDY)
         outputs = _outputs(facts, self.recipe)
         try:
-            state = load_file(fold / fold_training.MODEL)
+            state = load_file(path)
             inputs, values = (
                 Standard(tuple(state[f"{name}.mean"].shape)) for name in ("inputs", "values")
             )
@@ -158,8 +155,7 @@ class Study:
             model.load_state_dict(state)
         except (SafetensorError, RuntimeError, OSError, KeyError):
             raise MedclError(
-                f"{fold / fold_training.MODEL} is damaged, or not of this recipe's classifier. "
-                f"Remove {fold} and run the same medcl finetune: it trains this fold again."
+                f"{path} is damaged, or not of this recipe's classifier. {remedy}"
             ) from None
         return model.eval()
 

@@ -7,13 +7,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from medcl import manifest
 from medcl.errors import UsageError
 from medcl.finetune.scoring import Figures, Spread
-from medcl.io.atomic import write_text
-from medcl.io.reading import read_json
 from medcl.metrics.bootstrap import Interval
 from medcl.metrics.metrics import Kind
 from medcl.metrics.table import NAMES, Class, SplitCounts, called, headline, show
+from medcl.reading import read_json
 
 FILE = "finetune.json"
 
@@ -68,7 +68,7 @@ class FinetuneResult:
     def save(self, folder: Path) -> None:
         """Write ``folder/finetune.json``."""
         text = json.dumps(asdict(self), indent=1, ensure_ascii=False, default=float)
-        write_text(folder / FILE, text + "\n")
+        manifest.write_text(folder / FILE, text + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> FinetuneResult:

@@ -3,7 +3,7 @@
 ::
 
     OUT/recipe.yaml           the recipe, every default written out: see `medcl.private`
-    OUT/study.json            what the folds were made from; written first
+    OUT/manifest.json         what the folds are made of; written first
     OUT/folds/r0f3/           each training: see `medcl.finetune.fold_training`
     OUT/predictions.parquet   id, patient, repeat, fold, truth and every score
     OUT/pretrained.parquet    patient: whom the run's pretraining saw, where it began with a run
@@ -14,10 +14,8 @@ Run again, it trains what is not there yet and ends with the same figures.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +25,7 @@ import polars as pl
 import yaml
 from numpy.typing import NDArray
 
+from medcl import manifest
 from medcl import recipe as recipes
 from medcl.errors import MedclError, UsageError
 from medcl.finetune import fold_training, scoring
@@ -34,10 +33,9 @@ from medcl.finetune.fold_training import SCORE, Work
 from medcl.finetune.folds import Part, parts, thinned, with_unlabelled
 from medcl.finetune.result import FinetuneResult
 from medcl.finetune.scoring import Predicted
-from medcl.io.atomic import locked, replacing, write_text
+from medcl.io.atomic import locked
 from medcl.io.failure import Failure
 from medcl.io.pmap import pmap
-from medcl.io.reading import read_json, read_table
 from medcl.labels import target as targets
 from medcl.labels.target import Target
 from medcl.metrics import figures
@@ -45,8 +43,11 @@ from medcl.metrics.table import SplitCounts
 from medcl.plugin import Samples
 from medcl.private import read_recipe, write_recipe
 from medcl.provenance import commit, versions
+from medcl.reading import read_json, read_table
+from medcl.run import Run
 
 STUDY = "study.json"
+"""Said what the folds were made of, before there were manifests."""
 ENCODER = "encoder.safetensors"
 _REMEDY = "Run the same medcl finetune again, or take another --out."
 
@@ -154,60 +155,47 @@ def _claim(work: Work, drawn: Sequence[Part]) -> str:
     Raises:
         UsageError: if it holds another one: says what differs.
     """
-    text = recipes.dump(work.recipe)
-    facts: dict[str, str | None] = {
-        "recipe": hashlib.sha256(text.encode()).hexdigest(),
+    made_of: dict[str, str | None] = {
+        "recipe": manifest.digest(recipes.dump(work.recipe)),
         "samples": _hash(work.samples.ids, work.samples.patients),
         "encoder": None if work.run is None else _of_file(work.run / ENCODER),
         "labels": _hash(work.truth.classes, work.truth.y),
         "folds": _hash(*([p.train, p.validation, p.test] for p in drawn)),
     }
     if any(len(p.unlabelled) for p in drawn):
-        facts["unlabelled"] = _hash(*(p.unlabelled for p in drawn))
+        made_of["unlabelled"] = _hash(*(p.unlabelled for p in drawn))
     if work.beside:
-        facts["labels beside"] = _hash(work.beside)
-    path = work.out / STUDY
-    if path.is_file():
-        _same_recipe(work)
-        old = read_json(path, _REMEDY)
-        facts["recipe"] = old.get("recipe")  # compared already; its text may be an earlier one
-        changed = [name for name, value in facts.items() if old.get(name) != value]
-        if changed:
-            raise UsageError(
-                f"{work.out} holds a study with other {' and '.join(changed)}. Take another --out, "
-                "or remove that folder."
-            )
+        made_of["labels beside"] = _hash(work.beside)
+    if (there := _made_of(work.out)) is not None:
+        before = read_recipe(work.out)  # settings of today with their defaults
+        old, new = ({"recipe": yaml.safe_load(recipes.dump(r))} for r in (before, work.recipe))
+        manifest.refuse_other(work.out, "a study", old, new)
+        made_of["recipe"] = there.get("recipe")  # its text may be an earlier one
+        manifest.refuse_other(work.out, "a study", there, made_of)
     else:
         write_recipe(work.out, work.recipe)
-        write_text(path, json.dumps(facts, indent=1) + "\n")
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    manifest.bind(work.out, "study", made_of)
+    return manifest.digest(made_of, ordered=True)
 
 
-def _same_recipe(work: Work) -> None:
-    """Raises UsageError if the folder's recipe is another one: names the first differing key."""
-    before = read_recipe(work.out)  # settings of today with their defaults
-    old, new = (yaml.safe_load(recipes.dump(recipe)) for recipe in (before, work.recipe))
-    for section in new:
-        one, other = (
-            {"": v} if not isinstance(v, dict) else v for v in (old.get(section), new[section])
-        )
-        for key in [*other, *one]:
-            if one.get(key) != other.get(key):
-                name = f"{section}.{key}".rstrip(".")
-                raise UsageError(
-                    f"{work.out} holds a study of another recipe: {name} is {one.get(key)!r} there "
-                    f"and {other.get(key)!r} here. Take another --out, or remove that folder."
-                )
+def _made_of(out: Path) -> Mapping[str, Any] | None:
+    """What a folder's study was made of; None if it holds none yet."""
+    there = manifest.load(out)
+    if there is not None and there.kind == "study":
+        return there.made_of
+    return read_json(out / STUDY, _REMEDY) if (out / STUDY).is_file() else None
 
 
 def _of_file(path: Path) -> str | None:
     """What tells a run's encoder from another of the same recipe; None where it is not there."""
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+    if not path.is_file():
+        return None
+    manifest.check(path, Run.remedy)
+    return manifest.of_file(path)
 
 
 def _hash(*values: Any) -> str:
-    text = json.dumps(values, default=lambda array: array.tolist())
-    return hashlib.sha256(text.encode()).hexdigest()
+    return manifest.digest(list(values), ordered=True)  # as studies did before
 
 
 def _predicted(work: Work, part: Part) -> Predicted:
@@ -235,7 +223,7 @@ def _save_predictions(work: Work, drawn: Sequence[Part]) -> None:
     if len(scores) == len(work.truth.classes):
         names = zip(scores, work.truth.classes, strict=True)
         whole = whole.rename({score: f"{SCORE}{name}" for score, name in names})
-    with replacing(work.out / fold_training.PREDICTIONS) as temporary:
+    with manifest.replacing(work.out / fold_training.PREDICTIONS) as temporary:
         whole.write_parquet(temporary)
 
 

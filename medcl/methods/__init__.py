@@ -1,26 +1,44 @@
-"""Published methods by name: one file each, one line here."""
+"""Published methods by name: one file each, one line in `medcl.catalogue`.
 
-METHODS: dict[str, str] = {
-    "simclr": "medcl.methods.simclr:SimCLR",
-    "moco-v2": "medcl.methods.moco:MoCoV2",
-    "moco-v3": "medcl.methods.moco:MoCoV3",
-    "participant": "medcl.methods.participant:Participant",
-    "supcon": "medcl.methods.supcon:SupCon",
-    "semi-supervised": "medcl.methods.semi_supervised:SemiSupervised",
-    "swav": "medcl.methods.swav:SwAV",
-    "deepcluster-v2": "medcl.methods.deepcluster:DeepClusterV2",
-    "byol": "medcl.methods.byol:BYOL",
-    "simsiam": "medcl.methods.byol:SimSiam",
-    "vicreg": "medcl.methods.redundancy:VICReg",
-    "barlow-twins": "medcl.methods.redundancy:BarlowTwins",
-    "lejepa": "medcl.methods.lejepa:LeJEPA",
-    "visreg": "medcl.methods.lejepa:VISReg",
-    "dino": "medcl.methods.dino:DINO",
-    "mae": "medcl.methods.mae:MAE",
-    "spark": "medcl.methods.spark:SparK",
-    "can": "medcl.methods.can:CAN",
-    "clip": "medcl.methods.clip:TwoTower",
-    "tip": "medcl.methods.tip:TIP",
-    "site-adapt": "medcl.methods.site_adapt:SiteAdapt",
-    "harmonised": "medcl.methods.harmonised:Harmonised",
-}
+``from medcl.methods import SimCLR`` imports the class and what it needs, and nothing of the others.
+No class has the name of a module, so that it is the class whatever was imported before.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from medcl.catalogue import METHODS
+from medcl.registry import resolve
+
+if TYPE_CHECKING:
+    from medcl.methods.byol import BYOL as BYOL
+    from medcl.methods.byol import SimSiam as SimSiam
+    from medcl.methods.can import CAN as CAN
+    from medcl.methods.clip import TwoTower as TwoTower
+    from medcl.methods.deepcluster import DeepClusterV2 as DeepClusterV2
+    from medcl.methods.dino import DINO as DINO
+    from medcl.methods.harmonised import Harmonised as Harmonised
+    from medcl.methods.lejepa import LeJEPA as LeJEPA
+    from medcl.methods.lejepa import VISReg as VISReg
+    from medcl.methods.mae import MAE as MAE
+    from medcl.methods.moco import MoCoV2 as MoCoV2
+    from medcl.methods.moco import MoCoV3 as MoCoV3
+    from medcl.methods.participant import Participant as Participant
+    from medcl.methods.redundancy import BarlowTwins as BarlowTwins
+    from medcl.methods.redundancy import VICReg as VICReg
+    from medcl.methods.semi_supervised import SemiSupervised as SemiSupervised
+    from medcl.methods.simclr import SimCLR as SimCLR
+    from medcl.methods.site_adapt import SiteAdapt as SiteAdapt
+    from medcl.methods.spark import SparK as SparK
+    from medcl.methods.supcon import SupCon as SupCon
+    from medcl.methods.swav import SwAV as SwAV
+    from medcl.methods.tip import TIP as TIP
+
+
+def __getattr__(name: str) -> type:
+    for target in METHODS.values():
+        if target.endswith(f":{name}"):
+            found: type = resolve(target)
+            return found
+    raise AttributeError(f"module 'medcl.methods' has no attribute '{name}'")

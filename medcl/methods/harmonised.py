@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from medcl.catalogue import METHODS
 from medcl.errors import UsageError
 from medcl.methods.contract import Method, Paired, State, after_step
 from medcl.methods.schedule import Curve, between
@@ -79,8 +80,6 @@ class Harmonised(nn.Module):
         curve: Curve = "linear",
     ) -> None:
         super().__init__()
-        from medcl.methods import METHODS
-
         factory = lookup(METHODS, method, "method")
         arguments = checked(factory, settings or {}, "method.settings")
         self.method: Method = factory(encoder, **arguments)

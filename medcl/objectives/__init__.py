@@ -3,6 +3,10 @@
 Every objective is ``f(tensors..., *, settings..., ranks=ALONE) -> scalar``. Each rank passes its
 own part of the batch; the mean over ranks of what is returned is the loss of one process holding
 the whole batch, and so are the gradients. ``needs`` says what crosses ranks to make that so.
+
+``from medcl.objectives import nt_xent`` is the function, whatever was imported before: a module is
+bound to its package once, when it is first imported, and that happens here, before the functions
+take their names.
 """
 
 from __future__ import annotations
@@ -10,7 +14,75 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from medcl.objectives.barlow_twins import barlow_twins
+from medcl.objectives.clip import clip
+from medcl.objectives.deepcluster import deepcluster
+from medcl.objectives.dino import dino
+from medcl.objectives.domain_contrast import domain_contrast
+from medcl.objectives.focal_contrast import focal_contrast
+from medcl.objectives.generalised_cross_entropy import generalised_cross_entropy
+from medcl.objectives.graph_contrast import graph_contrast
+from medcl.objectives.info_nce import info_nce
+from medcl.objectives.koleo import koleo
+from medcl.objectives.listwise_wasserstein import listwise_wasserstein
+from medcl.objectives.masked_columns import masked_columns
+from medcl.objectives.masked_embedding import masked_embedding
+from medcl.objectives.masked_reconstruction import masked_reconstruction
+from medcl.objectives.matching import matching
+from medcl.objectives.mmd import mmd
+from medcl.objectives.negative_cosine import negative_cosine
+from medcl.objectives.nt_xent import nt_xent
+from medcl.objectives.ot_contrast import ot_contrast
+from medcl.objectives.prototype_contrast import prototype_contrast
+from medcl.objectives.quantised_contrast import codebook_diversity, quantised_contrast
+from medcl.objectives.rank_n_contrast import rank_n_contrast
+from medcl.objectives.similarity_reconstruction import similarity_reconstruction
+from medcl.objectives.soft_contrast import soft_contrast
+from medcl.objectives.supcon import supcon
+from medcl.objectives.swav import swav
+from medcl.objectives.token_relation import token_relation
+from medcl.objectives.tree_contrast import tree_contrast
+from medcl.objectives.unilateral_contrast import unilateral_contrast
+from medcl.objectives.vicreg import vicreg
+from medcl.objectives.virtual_adversarial import virtual_adversarial
 from medcl.registry import Lazy
+
+__all__ = [
+    "OBJECTIVES",
+    "Objective",
+    "barlow_twins",
+    "clip",
+    "codebook_diversity",
+    "deepcluster",
+    "dino",
+    "domain_contrast",
+    "focal_contrast",
+    "generalised_cross_entropy",
+    "graph_contrast",
+    "info_nce",
+    "koleo",
+    "listwise_wasserstein",
+    "masked_columns",
+    "masked_embedding",
+    "masked_reconstruction",
+    "matching",
+    "mmd",
+    "negative_cosine",
+    "nt_xent",
+    "ot_contrast",
+    "prototype_contrast",
+    "quantised_contrast",
+    "rank_n_contrast",
+    "similarity_reconstruction",
+    "soft_contrast",
+    "supcon",
+    "swav",
+    "token_relation",
+    "tree_contrast",
+    "unilateral_contrast",
+    "vicreg",
+    "virtual_adversarial",
+]
 
 
 @dataclass(frozen=True)

@@ -76,9 +76,9 @@ def _units(plugin: Plugin, archive: Path, seen: Scanned) -> Iterator[str]:
         units = list(plugin.units(seen.files))
     if opened.read or opened.written:
         yield "opens files: it is to group them by name and size alone"
-    wrong = next((u for u in units if not isinstance(u, Unit)), None)
-    if wrong is not None:
-        yield f"gives a {type(wrong).__name__}, not a Unit"
+    wrong = {type(unit).__name__ for unit in units if not isinstance(unit, Unit)}
+    if wrong:
+        yield f"gives a {wrong.pop()}, not a Unit"
         return
     if not units:
         yield "takes none of the archive's files: is this its sample?"
@@ -202,9 +202,9 @@ def _assemble(plugin: Plugin, archive: Path, records: Sequence[Record]) -> Itera
         made = list(plugin.assemble(records))
     if opened.read or opened.written:
         yield "opens files of the archive: what it has to know goes into Record.private"
-    wrong = next((m for m in made if not isinstance(m, Record | Reject)), None)
-    if wrong is not None:
-        yield f"yields a {type(wrong).__name__}, neither Record nor Reject"
+    wrong = {type(one).__name__ for one in made if not isinstance(one, Record | Reject)}
+    if wrong:
+        yield f"yields a {wrong.pop()}, neither Record nor Reject"
         return
     if made != list(plugin.assemble(records)):
         yield "gives another outcome the second time"

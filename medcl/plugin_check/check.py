@@ -49,12 +49,12 @@ def check(
     if archive is None and (recipe is None or recipe == found.demo):
         recipe = found.demo
     loaded = None if recipe is None else _recipe(recipe, found, ledger)
-    check_declaration(found, ledger)
+    whole = check_declaration(found, ledger)
     source = archive or found.sample
     if source is None:
         raise UsageError(f"Plugin '{name}' brings no sample: give --archive FOLDER.")
     count = 0
-    if source.is_dir() or archive is not None:
+    if whole and (source.is_dir() or archive is not None):
         with tempfile.TemporaryDirectory() as scratch:
             count = _on_items(found, source, loaded, items, Path(scratch), ledger)
     return Checked(name, count, None if loaded is None else recipe, tuple(ledger.findings))

@@ -43,13 +43,19 @@ GIVEN: Mapping[str, tuple[str, ...]] = {
 HEAVY = ("torch", "lightning", "monai", "sklearn", "matplotlib", "transformers")
 
 
-def check_declaration(plugin: Plugin, ledger: Ledger) -> None:
-    """Check what can be said without any data."""
+def check_declaration(plugin: Plugin, ledger: Ledger) -> bool:
+    """Check what can be said without any data; whether every part can be called."""
+    fine = True
     ledger.run("plugin", lambda: _value(plugin), "names and tasks are in order")
     ledger.run("plugin", lambda: _light(plugin), "light to import")
     for part, label, target in parts(plugin):
-        ledger.run(label, partial(_signature, part, target), "signature")
-    ledger.run("recipes", lambda: _recipes(plugin), "all load")
+        callable_ = ledger.run(label, partial(_callable, target), "")
+        fine &= callable_
+        if callable_:
+            ledger.run(label, partial(_signature, part, target), "signature")
+    if fine:
+        ledger.run("recipes", lambda: _recipes(plugin), "all load")
+    return fine
 
 
 def parts(plugin: Plugin) -> Iterator[tuple[str, str, Lazy]]:
@@ -118,15 +124,18 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
 
 
-def _signature(part: str, target: Lazy) -> Iterator[str]:
+def _callable(target: Lazy) -> Iterator[str]:
     try:
         found = resolve(target)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError) as error:
         yield f'"{target}" cannot be imported ({error})'
         return
     if not callable(found):
         yield f'"{target}" is a {type(found).__name__}, nothing that can be called'
-        return
+
+
+def _signature(part: str, target: Lazy) -> Iterator[str]:
+    found = resolve(target)
     wanted = POSITIONAL[part]
     if part == "classifiers" and declared(found).encoder:
         wanted += 1

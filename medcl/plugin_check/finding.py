@@ -75,7 +75,7 @@ class Ledger:
     findings: list[Finding] = field(default_factory=list)
 
     def run(self, part: str, check: Check, ok: str) -> bool:
-        """Run one check and note its faults; ``ok`` is what holds if there are none."""
+        """Run one check and note its faults; ``ok`` is what holds without any, or nothing."""
         before, done = len(self._wrong()), True
         try:
             for text in check():
@@ -84,7 +84,7 @@ class Ledger:
         except (Exception, SystemExit) as error:
             self.add(part, "wrong", raised(error))
         fine = len(self._wrong()) == before
-        if fine and done:
+        if fine and done and ok:
             self.add(part, "ok", ok)
         return fine
 

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -33,12 +33,14 @@ from medcl.plugin import Samples
 from medcl.predict.predictor import Answers, Columns
 from medcl.predict.tables import Tables
 from medcl.private import other_key, recalled
-from medcl.registry import did_you_mean, resolve
-from medcl.run import Run
+from medcl.registry import resolve
+from medcl.run import Trained
 
-if TYPE_CHECKING:
-    from medcl.finetune.opened import Study
-
+ANSWERS = {
+    "run": "medcl.predict.run_predictor:Embedded",
+    "study": "medcl.predict.study_predictor:Folds",
+}
+"""What predicts, by what was trained."""
 ITEMS_AT_ONCE = 32
 OTHER_KEY = other_key(
     "These recordings and the index that was trained on",
@@ -76,7 +78,7 @@ class Predicted:
 
 
 def predict(
-    model: Run | Study,
+    model: Trained,
     records: Sequence[Path],
     out: Path,
     *,
@@ -118,7 +120,7 @@ def predict(
     if out.suffix != ".parquet":
         raise UsageError(f"--out {out}: give the name of a table, ending in .parquet.")
     model, reader = _with(model, settings)
-    asked = settings_of(model, task)
+    asked = model.dataset_settings(task)
     with indexed(model, records, key_file=key_file, reader=reader, workers=workers) as index:
         prepared = prepare(index, model.plugin, model.recipe.prepare, workers=workers)
         names = _names(index) if paths else {}
@@ -171,7 +173,7 @@ def predict(
     )
 
 
-def answers_of(model: Run | Study, task: str | None, device: str, *, known: bool) -> Answers:
+def answers_of(model: Trained, task: str | None, device: str, *, known: bool) -> Answers:
     """What a run or a study says; ``known``: whether its patients can be told among new ones.
 
     Raises:
@@ -179,41 +181,11 @@ def answers_of(model: Run | Study, task: str | None, device: str, *, known: bool
     """
     from medcl.embeddings.embeddings import usable
 
-    if isinstance(model, Run):
-        from medcl.predict.run_predictor import Embedded
-
-        return Embedded(model, task, usable(device), known=known)
-    from medcl.predict.study_predictor import Folds
-
-    return Folds(model, usable(device), known=known)
+    made: Answers = resolve(ANSWERS[model.kind])(model, task, usable(device), known=known)
+    return made
 
 
-def settings_of(model: Run | Study, task: str | None) -> dict[str, Any]:
-    """The dataset settings of a run's task, or of its pretraining; or of what a study learnt.
-
-    Raises:
-        UsageError: if there is no such task, or a study is asked for another one.
-    """
-    if not isinstance(model, Run):
-        if task is not None:
-            raise UsageError(
-                f"{model.path} predicts {model.result.label}, which it was trained for: leave "
-                "--task out."
-            )
-        task = model.recipe.finetune.task
-    recipe, plugin = model.recipe, model.plugin
-    settings = dict(recipe.dataset)
-    if task is None:
-        return settings
-    if task not in plugin.tasks:
-        hint = did_you_mean(task, plugin.tasks)
-        raise UsageError(f"Unknown task '{task}' of plugin '{plugin.name}'. {hint}")
-    return settings | {**plugin.tasks[task].dataset, **recipe.probe.dataset}
-
-
-def _with(
-    model: Run | Study, settings: Sequence[str]
-) -> tuple[Run | Study, Mapping[str, Any] | None]:
+def _with(model: Trained, settings: Sequence[str]) -> tuple[Trained, Mapping[str, Any] | None]:
     """With other settings of the dataset; and those of the reader, None without any."""
     reader = [s for s in settings if s.startswith(("reader.", "reader="))]
     other = next((s for s in settings if s not in reader and not s.startswith("dataset.")), None)
@@ -228,11 +200,11 @@ def _with(
     if not rest:
         return model, given
     raw = model.recipe.model_dump(mode="json")
-    return replace(model, recipe=recipes.parse(raw, rest)), given
+    return replace(model, recipe=recipes.parse(raw, rest, recorded=True)), given
 
 
 def _samples(
-    model: Run | Study, prepared: Prepared, settings: Mapping[str, Any], rejects: Counter[str]
+    model: Trained, prepared: Prepared, settings: Mapping[str, Any], rejects: Counter[str]
 ) -> Iterator[Samples]:
     """The samples of a few items at a time; an item without any is counted, not an error."""
     dataset = resolve(model.plugin.dataset)
@@ -252,9 +224,7 @@ def _samples(
             yield samples
 
 
-def _places(
-    model: Run | Study, samples: Samples, settings: Mapping[str, Any]
-) -> dict[str, NDArray]:
+def _places(model: Trained, samples: Samples, settings: Mapping[str, Any]) -> dict[str, NDArray]:
     if samples.where is not None:
         return dict(samples.where(np.arange(len(samples))))
     where = model.plugin.where

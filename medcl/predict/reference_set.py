@@ -2,25 +2,27 @@
 
 ::
 
-    RUN/predict/novelty.safetensors         see `medcl.retrieval.anomaly_score`
-    RUN/probe/head.<task>.safetensors       see `medcl.probe.classifier`
+    RUN/predict/<task>/novelty.safetensors     see `medcl.retrieval.anomaly_score`
+    RUN/predict/<task>/manifest.json           see `medcl.manifest`
+    RUN/probe/head.<task>.safetensors          see `medcl.probe.classifier`
+
+Without a task, the folder is called ``pretraining``.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medcl.embeddings.embeddings import embed, fingerprint
+from medcl import manifest
+from medcl.embeddings.embeddings import embed
 from medcl.embeddings.head import Head
+from medcl.embeddings.sources import kept_before, settings, weights
 from medcl.errors import MedclError
-from medcl.io.atomic import replacing
-from medcl.plugin import Samples
 from medcl.probe.classifier import classifier
 from medcl.retrieval import anomaly_score
 from medcl.retrieval.anomaly_score import AnomalyScorer
@@ -29,6 +31,7 @@ from medcl.run import Run, load_samples
 if TYPE_CHECKING:
     from torch import nn
 
+PRETRAINING, NAME = "pretraining", "novelty.safetensors"
 AT_MOST = 16384
 """Training samples that are embedded, drawn at random."""
 
@@ -48,14 +51,43 @@ def reference(run: Run, encoder: nn.Module, task: str | None, *, device: str = "
         UsageError: if the task is unknown, or its samples carry no label.
         MedclError: if nothing was kept and the index that the run was trained on is gone.
     """
-    name = "novelty.safetensors" if task is None else f"novelty.{task}.safetensors"
-    path, made_from = run.path / "predict" / name, _made_from(run, task)
-    anomaly_scorer = _load(path, made_from)
-    if anomaly_scorer is None:
-        anomaly_scorer = _learn(run, encoder, task, device)
-        _save(path, anomaly_scorer, made_from)
+    folder = run.path / "predict" / (task or PRETRAINING)
+    made_of = {
+        "encoder": weights(run),
+        "settings": settings(run, task),
+        "task": task,
+        "seed": run.recipe.seed,
+    }
+    scorer = _kept(folder, made_of) or _kept_before(run, task)
+    if scorer is None:
+        scorer = _learn(run, encoder, task, device)
+        with manifest.new_folder(folder, "anomaly scorer", made_of) as fresh:
+            _save(fresh / NAME, scorer)
     head = None if task is None else classifier(run, encoder, task, device=device)
-    return Reference(anomaly_scorer, head)
+    return Reference(scorer, head)
+
+
+def _kept(folder: Path, made_of: Mapping[str, object]) -> AnomalyScorer | None:
+    """What was kept, or None if there is nothing, or it is of other weights; damage is said."""
+    try:
+        there = manifest.load(folder)
+        if there is None or manifest.difference(there.made_of, made_of) is not None:
+            return None
+        if not manifest.check(folder / NAME, ""):
+            raise manifest.DamagedError(f"{folder / NAME} is not in its manifest. ")
+        return _read(folder / NAME)
+    except manifest.DamagedError as error:
+        manifest.warn(f"{str(error).partition('. ')[0]}. It is learnt anew.")
+        return None
+
+
+def _kept_before(run: Run, task: str | None) -> AnomalyScorer | None:
+    """What was kept before there were manifests."""
+    path = kept_before(run, "novelty", task)
+    try:
+        return None if path is None else _read(path)
+    except manifest.DamagedError:
+        return None
 
 
 def _learn(run: Run, encoder: nn.Module, task: str | None, device: str) -> AnomalyScorer:
@@ -65,8 +97,8 @@ def _learn(run: Run, encoder: nn.Module, task: str | None, device: str) -> Anoma
             "that its training patients can be compared with."
         )
     samples = load_samples(run.recipe, run.data, task=task)
-    side = run.split()
-    positions = np.flatnonzero([side.get(p) == "train" for p in samples.patients])
+    part = run.split()
+    positions = np.flatnonzero([part.get(p) == "train" for p in samples.patients])
     if not len(positions):
         raise MedclError(f"{run.data}: no sample of the run's training patients is left.")
     samples = samples.at(positions)
@@ -76,35 +108,17 @@ def _learn(run: Run, encoder: nn.Module, task: str | None, device: str) -> Anoma
     return anomaly_score.learn(made.x, np.asarray(made.patients), seed=run.recipe.seed)
 
 
-def _made_from(run: Run, task: str | None) -> str:
-    """The weights and settings: what was kept for others is learnt anew."""
-    nothing = Samples(ids=[], items=[], patients=[], read=lambda at: {})
-    settings = [run.recipe.dataset, run.recipe.probe.dataset, task, run.recipe.seed]
-    return fingerprint(run, nothing) + json.dumps(settings, sort_keys=True, default=str)
-
-
-def _hash(made_from: str) -> str:
-    """Settings may name places, and these files lie beside what is passed on."""
-    return hashlib.sha256(made_from.encode()).hexdigest()
-
-
-def _save(path: Path, anomaly_scorer: AnomalyScorer, made_from: str) -> None:
+def _save(path: Path, scorer: AnomalyScorer) -> None:
     from safetensors.numpy import save_file
 
-    arrays = {name: np.ascontiguousarray(values) for name, values in vars(anomaly_scorer).items()}
-    with replacing(path) as temporary:
-        save_file(arrays, temporary, {"made_from": _hash(made_from)})
+    save_file({name: np.ascontiguousarray(values) for name, values in vars(scorer).items()}, path)
 
 
-def _load(path: Path, made_from: str) -> AnomalyScorer | None:
-    """What was kept, or None if there is nothing, or it is of other weights or damaged."""
+def _read(path: Path) -> AnomalyScorer:
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="numpy") as file:
-            facts = file.metadata() or {}
-            if facts.get("made_from") not in (_hash(made_from), made_from):  # in words, earlier
-                return None
-            return AnomalyScorer(**{name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
-    except (OSError, SafetensorError):
-        return None
+            return AnomalyScorer(**{n: file.get_tensor(n) for n in file.keys()})  # noqa: SIM118
+    except (OSError, SafetensorError, TypeError):
+        raise manifest.DamagedError(f"{path} cannot be read. ") from None

@@ -15,19 +15,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medcl.errors import UsageError
 from medcl.ingestion import told
-from medcl.predict.batch import answers_of, settings_of
+from medcl.predict.batch import answers_of
 from medcl.registry import resolve
-from medcl.run import Run
-
-if TYPE_CHECKING:
-    from medcl.finetune.opened import Study
+from medcl.run import Trained
 
 Format = Literal["csv", "f32"]
 BYTES = 2**16
@@ -37,7 +34,7 @@ WINDOWS = 32
 
 
 def follow(
-    model: Run | Study,
+    model: Trained,
     source: Path,
     out: Path | None = None,
     *,
@@ -74,7 +71,7 @@ def follow(
         raise UsageError(f"Plugin '{plugin.name}' cannot predict streams: give recordings.")
     if fs is None or not fs > 0:
         raise UsageError("A stream does not say its sampling rate: give --fs.")
-    settings = settings_of(model, task)
+    settings = model.dataset_settings(task)
     answers = answers_of(model, task, device, known=False)
     written = 0
     with ExitStack() as stack:

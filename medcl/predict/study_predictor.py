@@ -21,10 +21,10 @@ from medcl.finetune import fold_training
 from medcl.finetune.batches import size as size_of
 from medcl.finetune.loop import Model, on
 from medcl.finetune.opened import Study
-from medcl.io.reading import read_json, read_table
 from medcl.labels.activation import probabilities
 from medcl.labels.target import ONE_CLASS, SURVIVAL
 from medcl.predict.predictor import Columns
+from medcl.reading import read_json, read_table
 from medcl.run import Run
 from medcl.tensors import tensors
 
@@ -59,17 +59,19 @@ class Folds:
         classes: as in `medcl.labels.outputs.Outputs`.
     """
 
-    def __init__(self, study: Study, device: str, *, known: bool) -> None:
+    def __init__(self, study: Study, task: str | None, device: str, *, known: bool) -> None:
         """Open a study.
 
         Args:
             study: a finished one.
+            task: None: a study predicts what it learnt.
             device: where to compute.
             known: whether its patients can be told among the new ones, by their keys.
 
         Raises:
-            UsageError: if its folds cannot be averaged.
+            UsageError: if its folds cannot be averaged, or a task is asked for.
         """
+        study.dataset_settings(task)
         self.study, self.device, self.known = study, torch.device(device), known
         facts = [read_json(fold / fold_training.FACTS, _REMEDY) for fold in study.folds]
         self.kind = facts[0]["outputs"]["kind"]

@@ -10,19 +10,18 @@ run, it is fitted here as the probe would fit it.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from medcl import manifest
 from medcl.embeddings import head, linear
-from medcl.embeddings.embeddings import embed, fingerprint
+from medcl.embeddings.embeddings import embed
 from medcl.embeddings.head import Head
+from medcl.embeddings.sources import kept_before, settings, weights
 from medcl.errors import MedclError
 from medcl.labels.target import target
-from medcl.plugin import Samples
 from medcl.run import Run, load_samples
 
 if TYPE_CHECKING:
@@ -50,6 +49,10 @@ def classifier(run: Run, encoder: nn.Module, task: str, *, device: str = "auto")
     if kept is not None:
         return kept
     if not run.data.is_dir():
+        earlier = kept_before(run, "head", task)
+        kept = None if earlier is None else head.load(earlier)
+        if kept is not None:
+            return kept
         raise MedclError(
             f"The index that {run.path} was trained on is gone ({run.data}): bring it back, so "
             f"that a classifier of task '{task}' can be fitted on its training patients."
@@ -74,8 +77,5 @@ def _path(run: Run, task: str) -> Path:
 
 
 def _made_from(run: Run, task: str) -> str:
-    """The weights and settings that a classifier depends on, without the paths in them."""
-    nothing = Samples(ids=[], items=[], patients=[], read=lambda at: {})
-    settings = [run.recipe.dataset, run.recipe.probe.dataset, task]
-    text = fingerprint(run, nothing) + json.dumps(settings, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
+    """The weights and settings that a classifier depends on."""
+    return manifest.digest(weights(run), settings(run, task), task)

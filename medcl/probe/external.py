@@ -72,7 +72,24 @@ def joined(first: Samples, second: Samples) -> Samples:
         unit=first.unit if placed else "",
         facts={**first.facts, **second.facts},
         weights=_stacked(first.weights, second.weights),
+        where=None
+        if first.where is None or second.where is None
+        else partial(_where, first, second),
+        instances=first.instances,
     )
+
+
+def _where(first: Samples, second: Samples, positions: np.ndarray) -> dict[str, np.ndarray]:
+    """`Samples.where` of both; columns that only one of them has are left out."""
+    assert first.where is not None
+    assert second.where is not None
+    late = positions >= len(first)
+    one, two = first.where(positions[~late]), second.where(positions[late] - len(first))
+    order = np.argsort(np.concatenate([np.flatnonzero(~late), np.flatnonzero(late)]))
+    return {
+        name: np.concatenate([np.asarray(one[name]), np.asarray(two[name])])[order]
+        for name in one.keys() & two.keys()
+    }
 
 
 def _both(first: Sequence[str] | None, second: Sequence[str] | None) -> list[str] | None:

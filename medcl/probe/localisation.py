@@ -18,13 +18,13 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from medcl import manifest
 from medcl.embeddings.embeddings import embed
 from medcl.engine.data import tensor
 from medcl.errors import MedclError, UsageError
-from medcl.io.atomic import write_text
-from medcl.io.reading import read_json
 from medcl.plugin import Samples, Views
 from medcl.probe.result import PRETRAINED, RANDOM
+from medcl.reading import read_json
 from medcl.registry import resolve
 from medcl.run import Run, load_samples
 from medcl.seeds import generator
@@ -172,7 +172,7 @@ def places(run: Run, *, data: Path | None = None, batch_size: int = 256) -> Plac
         unit=samples.unit,
         findings=findings,
     )
-    write_text(run.path / "places.json", json.dumps(found.as_dict(), indent=2) + "\n")
+    manifest.write_text(run.path / "places.json", json.dumps(found.as_dict(), indent=2) + "\n")
     return found
 
 

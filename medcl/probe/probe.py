@@ -10,22 +10,23 @@ patient is predicted by the run that did not see them, and the predictions are p
     RUN/probe/predictions.parquet   id, patient, fold, truth, and every score; written first
     RUN/probe/probe.json            all figures (`ProbeResult`)
     RUN/probe/head.<task>.safetensors   the classifier itself (`medcl.probe.classifier`)
+    RUN/probe/manifest.json         what decides them, see `medcl.manifest`
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
-from medcl.embeddings.embeddings import embed, fingerprint
+from medcl import manifest
+from medcl.embeddings.embeddings import embed
+from medcl.embeddings.sources import LEFT_OUT, combined, left_out, sources, still
 from medcl.errors import UsageError
-from medcl.io.atomic import replacing, write_text
 from medcl.io.progress import track
 from medcl.labels.target import Target, target
 from medcl.plugin import Samples
@@ -49,6 +50,8 @@ from medcl.recipe import Recipe
 from medcl.registry import did_you_mean
 from medcl.run import TRANSDUCTIVE, Run, load_samples
 
+PREDICTIONS = "predictions.parquet"
+
 
 def probe(
     runs: Sequence[Run],
@@ -63,7 +66,7 @@ def probe(
 ) -> ProbeResult:
     """Compare frozen features on unseen patients, and write the comparison down.
 
-    Nothing is done if ``out`` already holds it: of the same runs, samples, settings and code.
+    Nothing is done if ``out`` already holds it, whole: of the same runs, index, settings and code.
 
     Args:
         runs: one finished run, or those of several folds of one recipe.
@@ -89,18 +92,20 @@ def probe(
     seed = recipe.seed if seed is None else seed
     out = out or (run.path / "probe" if len(runs) == 1 else run.path.parent / "probe")
     is_external = data is not None and external.is_outside(run, data)
+    where = [run.data, data] if data is not None and is_external else [data or run.data]
+    made_of = _made_of(runs, where, name, seed)
+    if (there := _done(out, made_of, [(recipe, place) for place in where])) is not None:
+        return there
     samples, truth = _labelled(runs, data, name, is_external=is_external)
+    made_of[LEFT_OUT] = combined([left_out(recipe, place) for place in where])
     patients = np.asarray(samples.patients)
     parts = folds(runs, patients, unseen="test" if is_external else "")
     code = versions(recipe.plugin) | {"commit": commit() or ""}
-    made_from = _made_from(runs, samples, [name, seed, settings.model_dump(mode="json"), code])
-    if _done(out, made_from):
-        return ProbeResult.load(out)
 
     made = _predicted(parts, samples, truth, seed=seed, batch_size=batch_size, device=device)
     if out == run.path / "probe":  # what predict uses is what this folder's figures are of
         keep(run, name, made[0][PRETRAINED].head)
-    _save_predictions(out / "predictions.parquet", samples, truth, parts, made)
+    _save_predictions(out / PREDICTIONS, samples, truth, parts, made)
     tested = np.concatenate([fold.test for fold in parts])
     trained_on = np.unique(np.concatenate([fold.train for fold in parts]))
     scores, differences = scoring.compare(
@@ -126,10 +131,11 @@ def probe(
         versions=code,
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         seconds=round(time.perf_counter() - start, 1),
-        made_from=made_from,
+        made_from=manifest.digest(made_of),
     )
     text = json.dumps(result.as_dict(), indent=1, ensure_ascii=False, allow_nan=False)
-    write_text(out / "probe.json", text + "\n")
+    manifest.write_text(out / "probe.json", text + "\n")
+    manifest.bind(out, "probe", made_of)
     return result
 
 
@@ -207,26 +213,35 @@ def _given_notes(recipe: Recipe, is_external: bool) -> list[str]:
     return [TRANSDUCTIVE] if recipe.split.pretrain == "all" else []
 
 
-def _made_from(runs: Sequence[Run], samples: Samples, settings: Sequence[object]) -> str:
-    """A hash of weights, samples, labels, splits, settings and code; "" for code not committed."""
-    text = json.dumps(settings, sort_keys=True)
-    if "-dirty" in text:
-        return ""
-    digest = hashlib.sha256(text.encode())
-    for run in runs:
-        digest.update(fingerprint(run, samples).encode())
-        digest.update(json.dumps(sorted(run.split().items())).encode())
-    return digest.hexdigest()
+def _made_of(runs: Sequence[Run], where: Sequence[Path], task: str, seed: int) -> dict[str, object]:
+    """What decides a probe, told without building its samples."""
+    recipe = runs[0].recipe
+    return {
+        "runs": [sources(run, place, task) for run in runs for place in where],
+        "splits": manifest.digest([sorted(run.split().items()) for run in runs]),
+        "task": task,
+        "seed": seed,
+        "probe": recipe.probe.model_dump(mode="json"),
+    }
 
 
-def _done(out: Path, made_from: str) -> bool:
-    """Whether the folder holds just this probe."""
-    if not made_from or not (out / "predictions.parquet").is_file():
-        return False
+def _done(
+    out: Path, made_of: Mapping[str, object], where: Sequence[tuple[Recipe, Path]]
+) -> ProbeResult | None:
+    """What the folder holds, if it is just this probe and whole; damage is said."""
+    if not (out / PREDICTIONS).is_file() or not (out / "probe.json").is_file():
+        return None
     try:
-        return ProbeResult.load(out).made_from == made_from
-    except (UsageError, ValueError):
-        return False
+        there = manifest.load(out)
+        if there is None or not still(there.made_of, made_of, where):
+            return None
+        manifest.check(out / PREDICTIONS, "")
+        return ProbeResult.load(out)
+    except manifest.DamagedError as error:
+        manifest.warn(f"{str(error).partition('. ')[0]}. It is made anew.")
+    except UsageError:  # another version's
+        pass
+    return None
 
 
 def _save_predictions(
@@ -249,5 +264,5 @@ def _save_predictions(
         for classifier in (LINEAR, KNN):
             for c, scores in zip(truth.classes, pool(made, rep, classifier).T, strict=True):
                 columns[f"{rep}.{classifier}.{c}"] = scores
-    with replacing(path) as temporary:
+    with manifest.replacing(path) as temporary:
         pl.DataFrame(columns).write_parquet(temporary)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from medcl.errors import UsageError
 from medcl.metrics.bootstrap import Interval
 from medcl.metrics.metrics import Kind
 from medcl.metrics.table import Class, SplitCounts, called, direction, headline, show
+from medcl.reading import read_json
 
 PRETRAINED, RANDOM = "pretrained", "random"
 
@@ -104,11 +104,12 @@ class ProbeResult:
 
         Raises:
             UsageError: if it is not there, or was written by another version.
+            MedclError: if it is damaged.
         """
         path = folder / "probe.json"
         if not path.is_file():
             raise UsageError(f"{folder} holds no probe.json. Make one: medcl probe RUN")
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = read_json(path, "Make it anew: medcl probe RUN")
         try:
             return cls(
                 **raw

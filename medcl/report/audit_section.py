@@ -11,8 +11,9 @@ from medcl.audit.robustness import Attacked, Corrupted
 from medcl.audit.subgroups import Subgroup
 from medcl.errors import MedclError
 from medcl.finetune.result import FinetuneResult
-from medcl.io.reading import read_json
+from medcl.manifest import DamagedError
 from medcl.metrics.bootstrap import Interval
+from medcl.reading import read_json
 from medcl.report.cards import Absent
 
 _REMEDY = "medcl evaluate STUDY"
@@ -28,6 +29,8 @@ def evaluation(study: Path, result: FinetuneResult) -> Evaluation | Absent:
         if raw["study"]["made_from"] != result.made_from:
             return Absent("The study was made anew since it was questioned.", _REMEDY)
         return _parsed(raw, result)
+    except DamagedError:
+        return Absent("What medcl evaluate wrote is damaged: its SHA-256 differs.", _REMEDY)
     except (MedclError, KeyError, TypeError, ValueError):
         return Absent("What medcl evaluate wrote cannot be read, or is another version's.", _REMEDY)
 

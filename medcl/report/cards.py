@@ -13,6 +13,7 @@ from typing import Any
 
 import polars as pl
 
+from medcl import manifest
 from medcl.archive import outcomes
 from medcl.archive.index import Index
 from medcl.archive.outcomes import Outcome
@@ -194,6 +195,7 @@ def method_card(run: Run) -> MethodCard:
         ("device", str(facts.get("device", "–"))),
         ("training time", _seconds(facts.get("seconds"))),
         ("speed", _speed(facts.get("samples_per_second"))),
+        ("files", _integrity(run)),
     ]
     return MethodCard(
         name=recipe.name,
@@ -206,6 +208,16 @@ def method_card(run: Run) -> MethodCard:
         facts=training,
         warnings=[str(w) for w in facts.get("warnings", [])],
     )
+
+
+def _integrity(run: Run) -> str:
+    """Whether damage to the encoder would be noticed, or was."""
+    weights = run.path / "encoder.safetensors"
+    try:
+        known = manifest.check(weights, "")
+    except MedclError:
+        return "damaged: the encoder, or the manifest, is not what was written"
+    return manifest.VERIFIED if known else manifest.UNVERIFIED
 
 
 def _number(value: object) -> str:
@@ -241,6 +253,9 @@ def read_facts(run: Run) -> Mapping[str, Any]:
     """run.json, or nothing where it is missing or broken."""
     try:
         return run.facts
+    except manifest.DamagedError as error:
+        manifest.warn(str(error))
+        return {}
     except (OSError, ValueError, MedclError):
         return {}
 
@@ -313,7 +328,10 @@ def training_curves(run: Run) -> pl.DataFrame | Absent:
             "The run holds no metrics.csv, so there are no curves.", "medcl pretrain, to its end"
         )
     try:
-        table = pl.read_csv(path, infer_schema=False)
+        manifest.check(path, "")
+        table = pl.read_csv(path, infer_schema=False, glob=False)
+    except manifest.DamagedError:
+        return Absent("metrics.csv is damaged: its SHA-256 is not the one noted.")
     except pl.exceptions.PolarsError as error:
         return Absent(f"metrics.csv cannot be read: {str(error).splitlines()[0]}")
     if "step" not in table.columns or not len(table):

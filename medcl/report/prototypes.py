@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from medcl import manifest
 from medcl.checkpoints import saved
 from medcl.embeddings.embeddings import embed
 from medcl.nn.encoders import width_of
@@ -65,6 +66,7 @@ def _shown(run: Run) -> Shown | Absent:
     checkpoints = saved(run.path / "checkpoints")
     if not checkpoints:
         return Absent("The run holds no checkpoint, and with it no prototypes.")
+    manifest.check(checkpoints[-1], "Restore it from a copy.")
     state = torch.load(checkpoints[-1], map_location="cpu", weights_only=True)["state_dict"]
     every = load_samples(run.recipe, run.data)
     side = cards.split(run)

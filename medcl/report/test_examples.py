@@ -16,9 +16,9 @@ from medcl.audit.compare import Predictions
 from medcl.errors import MedclError
 from medcl.finetune import fold_training
 from medcl.finetune.opened import Study
-from medcl.io.reading import read_json
 from medcl.labels.target import ONE_CLASS
 from medcl.plugin import Samples
+from medcl.reading import read_json
 from medcl.report import pictures, plots
 from medcl.report.cards import Absent
 from medcl.report.example_selection import Answer, Answers, answered, chosen

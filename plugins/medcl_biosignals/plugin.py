@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from medcl.plugin import Plugin, Task
+from medcl.plugin import CLINICAL, Plugin, Shared, Task
 from medcl_biosignals.aami import CLASSES
 from medcl_biosignals.scan import scan
 from medcl_biosignals.units import units
 
 _BEAT = {"kind": "beat", "stride": 0.0, "quality": 0.0}
+_AUGMENTATIONS = (
+    "crop", "shift", "stretch", "time_warp", "magnitude_warp", "scale", "rotate", "vcg",
+    "flip_sign", "channel_drop", "channel_permute", "colour", "phase", "low_pass",
+    "frequency_mask", "noise", "baseline", "mains", "motion", "electrode", "cutout",
+)  # fmt: skip
+
+
+def _channels(leads: Sequence[str] | None, channels: int) -> int:
+    """Of a prepared signal: as many as there are leads, or as ``channels`` says without them."""
+    return channels if leads is None else len(leads)
+
+
+def _classes(
+    task: str | None, kind: str, classes: Sequence[str], rhythms: Sequence[str]
+) -> int | None:
+    """Of the label that pretraining is given (`medcl.engine.data.select`), where it is ours."""
+    if task == "rhythm":
+        return len(rhythms)
+    return len(classes) if kind == "beat" else None
+
 
 plugin = Plugin(
     name="biosignals",
@@ -20,6 +41,24 @@ plugin = Plugin(
     prepare="medcl_biosignals.prepare:prepare",
     dataset="medcl_biosignals.dataset:dataset",
     views="medcl_biosignals.views:views",
+    augmentations={name: f"medcl_biosignals.augmentations:{name}" for name in _AUGMENTATIONS},
+    compose="medcl_biosignals.views:composed",
+    shared=(
+        Shared("sampling rate in Hz", ("prepare.fs",), ("views.fs",)),
+        Shared(
+            "number of channels",
+            ("prepare.leads", "prepare.channels"),
+            ("encoder.channels", "method.channels"),
+            _channels,
+        ),
+        Shared(
+            "number of classes",
+            ("probe.task", "dataset.kind", "dataset.classes", "dataset.rhythms"),
+            ("method.classes",),
+            _classes,
+        ),
+        *CLINICAL,
+    ),
     encoders={
         "resnet1d": "medcl_biosignals.encoders.resnet:resnet1d",
         "mbconv1d": "medcl_biosignals.encoders.mbconv:mbconv1d",

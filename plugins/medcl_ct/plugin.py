@@ -9,10 +9,49 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from medcl.plugin import CONTRACT, Plugin, Task
+from medcl.plugin import CLINICAL, CONTRACT, Plugin, Shared, Task
 from medcl_ct.scan import scan
 from medcl_ct.series import assemble
 from medcl_ct.units import units
+
+_TASKS = {
+    "organ": Task(
+        label="organ",
+        kind="multiclass",
+        about="The organ that was cut out, as in OrganSMNIST and OrganMNIST3D.",
+    ),
+    "nodule": Task(
+        label="nodule",
+        kind="binary",
+        classes=("benign", "malignant"),
+        about="Whether a lung nodule is malignant, as in NoduleMNIST3D.",
+    ),
+    "region": Task(
+        label="region",
+        kind="multiclass",
+        about="The most frequent value of the mask beside a volume; 0 where there is none.",
+    ),
+    "weak-region": Task(
+        label="weak_region",
+        kind="multiclass",
+        about="Body regions that the header's free texts name: noisy, and free of charge.",
+    ),
+}
+_AUGMENTATIONS = (
+    "crop", "flip", "rotate", "tilt", "elastic", "window", "gamma", "noise", "blur", "sharpen",
+    "kernel", "cutout", "drop_slices",
+)  # fmt: skip
+
+
+def _channels(kind: str, neighbours: int) -> int | None:
+    """Of a sample: a slice and its neighbours. Boxes may be slabs of any number of slices."""
+    return 1 + 2 * neighbours if kind == "slice" else None
+
+
+def _classes(task: str | None) -> int | None:
+    """Of the task's label, which pretraining is given, where the task names them."""
+    return (len(_TASKS[task].classes) or None) if task is not None else None
+
 
 plugin = Plugin(
     name="ct",
@@ -24,6 +63,19 @@ plugin = Plugin(
     prepare="medcl_ct.prepare:prepare",
     dataset="medcl_ct.dataset:dataset",
     views="medcl_ct.views:views",
+    augmentations={name: f"medcl_ct.augmentations:{name}" for name in _AUGMENTATIONS},
+    compose="medcl_ct.views_composed:composed",
+    shared=(
+        Shared("level and width in HU of what is seen", ("encoder.window",), ("views.shown",)),
+        Shared(
+            "number of neighbouring slices, the middle one included",
+            ("dataset.kind", "dataset.neighbours"),
+            ("encoder.channels",),
+            _channels,
+        ),
+        Shared("number of classes", ("probe.task",), ("method.classes",), _classes),
+        *CLINICAL,
+    ),
     encoders={
         "resnet2d": "medcl_ct.encoders.resnet:resnet2d",
         "resnet3d": "medcl_ct.encoders.resnet:resnet3d",
@@ -34,29 +86,7 @@ plugin = Plugin(
         "scattering2d": "medcl_ct.encoders.scattering:scattering2d",
         "joint": "medcl_ct.encoders.joint:joint",
     },
-    tasks={
-        "organ": Task(
-            label="organ",
-            kind="multiclass",
-            about="The organ that was cut out, as in OrganSMNIST and OrganMNIST3D.",
-        ),
-        "nodule": Task(
-            label="nodule",
-            kind="binary",
-            classes=("benign", "malignant"),
-            about="Whether a lung nodule is malignant, as in NoduleMNIST3D.",
-        ),
-        "region": Task(
-            label="region",
-            kind="multiclass",
-            about="The most frequent value of the mask beside a volume; 0 where there is none.",
-        ),
-        "weak-region": Task(
-            label="weak_region",
-            kind="multiclass",
-            about="Body regions that the header's free texts name: noisy, and free of charge.",
-        ),
-    },
+    tasks=_TASKS,
     methods={"joint2d3d": "medcl_ct.joint:Joint2D3D"},
     pictures="medcl_ct.pictures:pictures",
     findings="medcl_ct.findings:FINDINGS",

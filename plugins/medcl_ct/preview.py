@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from medcl.plugin import Views
 from medcl_ct.encoders.joint import copies
-from medcl_ct.views import CTViews
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,7 +41,7 @@ def preview(x: Tensor, views: Views, encoder: nn.Module | None = None) -> Figure
     wide, tall = len(columns) + attends, len(x) * (1 if x.dim() == 4 else 2)
     figure = Figure(figsize=(2.4 * wide, 2.2 * tall), layout="constrained")
     axes = figure.subplots(tall, wide, squeeze=False)
-    seen = views.settings.shown if isinstance(views, CTViews) else _SOFT
+    seen: tuple[float, float] = getattr(views, "shown", _SOFT)
     for j, (title, batch) in enumerate(zip(titles, columns, strict=True)):
         axes[0, j].set_title(title, fontsize=9)
         window = seen if j else _SOFT

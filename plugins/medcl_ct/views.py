@@ -7,24 +7,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
 
+from medcl.augmentations import beside_steps
 from medcl.errors import UsageError
 from medcl_ct import geometry
 from medcl_ct import intensity as op
+from medcl_ct.augmentations import Axis
 from medcl_ct.views_draw import Parameters, Settings, draw
+from medcl_ct.views_size import Slices, starts, view_size
 
-Axis = Literal["head-foot", "front-back", "left-right"]
 _CACHED = 2**18  # voxels
 
 
 def views(
     *,
-    slices: Literal["volume", "consistent", "independent"] = "volume",
+    steps: Sequence[Mapping[str, Any]] | None = None,
+    slices: Slices = "volume",
     size: tuple[int, ...] = (),
     local_size: tuple[int, ...] = (),
     crop: float = 1.0,
@@ -61,6 +64,9 @@ def views(
     """The augmentations of a recipe; a name alone is the probability that a sample gets it.
 
     Args:
+        steps: named augmentations in the order in which they happen, instead of all that follows
+            but ``slices``, ``size``, ``local_size``, ``local_share`` and ``shown``: see
+            `medcl_ct.views_composed.composed`. None: the order of a scanner, in one resample.
         slices: what a view of a volume is. "volume": one transformation in three axes.
             "consistent": one transformation within the slice, the same for all slices of a volume
             (CVRL: Qian 2021, arXiv 2008.03800). "independent": one for each slice. The last two
@@ -104,11 +110,25 @@ def views(
     Returns:
         a module ``(x, generator, kind) -> view`` for x (B, 1, H, W) or (B, 1, D, H, W) in HU.
         Kinds: "global"; "local", a smaller crop of another size; "none", the input as it is.
+        Without a generator, random numbers come from torch's own.
 
     Raises:
-        UsageError: for an unknown window, shifts that may fold space, or probabilities of blur,
+        UsageError: for steps that do not fit, or another augmentation set beside them; an unknown
+            window, shifts that may fold space, or probabilities of blur,
             sharpen and kernel that exceed 1 together.
     """
+    if steps is not None:
+        from medcl_ct.views_composed import composed
+
+        beside_steps(views, composed, locals())
+        return composed(
+            steps,
+            slices=slices,
+            size=size,
+            local_size=local_size,
+            local_share=local_share,
+            shown=shown,
+        )
     unknown = sorted(set(windows) - set(op.WINDOWS))
     if unknown or not windows:
         known = ", ".join(op.WINDOWS)
@@ -160,7 +180,7 @@ class CTViews(nn.Module):
     def __init__(
         self,
         settings: Settings,
-        slices: Literal["volume", "consistent", "independent"],
+        slices: Slices,
         sizes: dict[str, tuple[int, ...]],
         crop_share: tuple[float, float],
         local_share: tuple[float, float],
@@ -169,11 +189,18 @@ class CTViews(nn.Module):
         self.settings, self.slices, self.sizes = settings, slices, sizes
         self.shares = {"global": crop_share, "local": local_share}
 
-    def forward(self, x: Tensor, generator: Generator, kind: str = "global") -> Tensor:
+    @property
+    def shown(self) -> tuple[float, float]:
+        """Level and width in HU of the range that the encoder sees."""
+        return self.settings.shown
+
+    def forward(
+        self, x: Tensor, generator: Generator | None = None, kind: str = "global"
+    ) -> Tensor:
         return x if kind == "none" else self.view(x, generator, kind)[0]
 
     def view(
-        self, x: Tensor, generator: Generator, kind: str = "global"
+        self, x: Tensor, generator: Generator | None = None, kind: str = "global"
     ) -> tuple[Tensor, Parameters]:
         """A view and what was drawn for it: what a pretext task predicts, and tests check.
 
@@ -186,12 +213,12 @@ class CTViews(nn.Module):
         """
         if kind not in self.shares:
             raise UsageError(f"Views of CT are global, local or none, not '{kind}'.")
-        size = _size(self.sizes, kind, x.shape[2:], whole=self.slices == "volume")
+        size = view_size(self.sizes, kind, x.shape[2:], whole=self.slices == "volume")
         share = self.shares[kind]
         if x.dim() == 4 or self.slices == "volume":
             p = draw(self.settings, x, size, share, generator)
             return self._drop(_apply(x, p, size, self.settings.shown, share, generator), p), p
-        start = _starts(x, size[0], generator)
+        start = starts(x, size[0], generator)
         x = geometry.runs(x, start, size[0]) if size[0] < x.shape[2] else x
         batch, depth = x.shape[0], x.shape[2]
         images = x.transpose(1, 2).flatten(0, 1)  # (B·D, 1, H, W)
@@ -209,45 +236,13 @@ class CTViews(nn.Module):
         return op.drop_slices(x, p["dropped"]) if "dropped" in p else x
 
 
-def _size(
-    sizes: dict[str, tuple[int, ...]], kind: str, space: Sequence[int], *, whole: bool
-) -> tuple[int, ...]:
-    """The view's size for an input of ``space``; a missing depth is the input's."""
-    size, axes = sizes[kind], len(space)
-    if not size and kind == "local":
-        return tuple(
-            n if axis == 0 and axes == 3 and not whole else max(n // 2, 1)
-            for axis, n in enumerate(_size(sizes, "global", space, whole=whole))
-        )
-    if not size:
-        return tuple(space)
-    if len(size) == 1:
-        size = size * (axes if whole else 2)
-    if len(size) == 2 and axes == 3:
-        size = (space[0], *size)
-    if len(size) != axes:
-        raise UsageError(f"views.size {tuple(size)} does not fit samples of {tuple(space)} voxels.")
-    if axes == 3 and not whole and size[0] > space[0]:
-        raise UsageError(
-            f"views.size asks for {size[0]} slices and the samples have {space[0]}: "
-            "lower it, or let dataset give more."
-        )
-    return tuple(size)
-
-
-def _starts(x: Tensor, depth: int, g: Generator) -> Tensor:
-    """Where each run of ``depth`` slices begins: (B,), uniform over all places it fits."""
-    free = x.shape[2] - depth + 1
-    return torch.randint(free, (x.shape[0],), generator=g, device=x.device)
-
-
 def _apply(
     x: Tensor,
     p: Parameters,
     size: Sequence[int],
     shown: tuple[float, float],
     share: tuple[float, float],
-    g: Generator,
+    g: Generator | None,
 ) -> Tensor:
     """The view with parameters ``p`` of images or volumes: (B, 1, *space) → (B, 1, *size)."""
     matrix = geometry.linear(p["angle"], p["side"], p["flip"], x.shape[2:])

@@ -53,7 +53,7 @@ class Settings:
 class Dice:
     """Random numbers for B samples, on the device of the generator's tensors."""
 
-    def __init__(self, count: int, device: torch.device, g: Generator) -> None:
+    def __init__(self, count: int, device: torch.device, g: Generator | None) -> None:
         self.count, self.device, self.g = count, device, g
 
     def uniform(self, low: float, high: float, *shape: int) -> Tensor:
@@ -66,7 +66,9 @@ class Dice:
         return self.uniform(0, 1, *shape) < p
 
 
-def draw(s: Settings, x: Tensor, size: Sequence[int], share: Bounds, g: Generator) -> Parameters:
+def draw(
+    s: Settings, x: Tensor, size: Sequence[int], share: Bounds, g: Generator | None
+) -> Parameters:
     """Parameters of one view of each row of ``x`` (B, 1, *space).
 
     Returns, a row a sample, neutral where the coin said no:
@@ -87,11 +89,7 @@ def draw(s: Settings, x: Tensor, size: Sequence[int], share: Bounds, g: Generato
 
 def _geometry(s: Settings, dice: Dice, axes: int, share: Bounds) -> Parameters:
     chosen = dice.coin(s.crop)[:, None]
-    part = dice.uniform(*share)
-    # Proportions up to 1 : stretch, with the share kept: half of its logarithm to either side.
-    log = dice.uniform(-0.5, 0.5, axes) * math.log(s.stretch)
-    log = log - log.mean(dim=1, keepdim=True) + part.log()[:, None] / axes
-    side = torch.where(chosen, log.exp().clamp(max=1.0), 1.0)  # (B, axes)
+    side = torch.where(chosen, proportions(dice, axes, share, s.stretch), 1.0)  # (B, axes)
     centre = (1 - side) * dice.uniform(-1, 1, axes)
     heads = torch.stack([dice.coin(probability) for probability in s.flip[-axes:]], dim=1)
     turned = dice.coin(s.rotate)[:, None]
@@ -104,6 +102,17 @@ def _geometry(s: Settings, dice: Dice, axes: int, share: Bounds) -> Parameters:
         shift = dice.uniform(-s.elastic_strength, s.elastic_strength, axes, *lattice)
         p["shift"] = shift * dice.coin(s.elastic).view(-1, *(1,) * (axes + 1))
     return p
+
+
+def proportions(dice: Dice, axes: int, share: Bounds, stretch: float) -> Tensor:
+    """Sides of a part (B, axes), as shares of the whole's: its area or volume is within ``share``.
+
+    Proportions up to 1 : stretch, with the share kept: half of its logarithm to either side.
+    """
+    part = dice.uniform(*share)
+    log = dice.uniform(-0.5, 0.5, axes) * math.log(stretch)
+    log = log - log.mean(dim=1, keepdim=True) + part.log()[:, None] / axes
+    return log.exp().clamp(max=1.0)
 
 
 def _window(s: Settings, dice: Dice) -> Parameters:

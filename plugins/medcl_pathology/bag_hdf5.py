@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medcl import manifest
 from medcl_pathology.bag import (
     COORDS,
     FEATURES,
@@ -111,6 +112,7 @@ def load(path: Path) -> Bag:
     """A bag, its coordinates in µm where they are in µm or STAMP's first unit, else in pixels."""
     import h5py
 
+    manifest.check_block(path, "Remove it and run the same medcl embed --bags again.")
     with _open(h5py, path) as file:
         name = _features(file)
         features = np.asarray(file[name])

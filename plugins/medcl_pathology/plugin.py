@@ -2,12 +2,51 @@
 
 from __future__ import annotations
 
-from medcl.plugin import CONTRACT, Plugin, Task
+from collections.abc import Sequence
+
+from medcl.plugin import CONTRACT, Plugin, Shared, Task
 from medcl_pathology.mil.registry import CLASSIFIERS
-from medcl_pathology.scan import assemble, scan
+from medcl_pathology.scan import scan
 from medcl_pathology.units import units
 
 _CRC = ("TUMOR", "STROMA", "COMPLEX", "LYMPHO", "DEBRIS", "MUCOSA", "ADIPOSE", "EMPTY")
+# Of `medcl_pathology.encoders.models.RELEASED`, which needs torch; a test holds them together.
+_RELEASED = (
+    "uni", "uni2-h", "conch", "conch-v1.5", "virchow", "virchow2", "h-optimus-0", "h-optimus-1",
+    "gigapath", "phikon", "phikon-v2", "hibou-b", "hibou-l", "midnight", "ctranspath",
+    "kaiko-vits16", "kaiko-vitb16", "kaiko-vitl14", "lunit-vits16", "titan", "prism", "chief",
+    "gigapath-slide",
+)  # fmt: skip
+
+_TASKS = {
+    "tissue": Task(
+        label="tissue",
+        kind="multiclass",
+        classes=_CRC,
+        about="The eight tissue classes of colorectal tiles (Kather 2016).",
+    ),
+    "bag": Task(
+        label="y",
+        kind="binary",
+        classes=("negative", "positive"),
+        dataset={"kind": "bag"},
+        about="The class of a bag, as in MUSK, Elephant and Fox.",
+    ),
+}
+_AUGMENTATIONS = (
+    "mix", "crop", "symmetry", "hed", "tone", "grey", "blur", "focus", "compress",
+)  # fmt: skip
+
+
+def _channels(kind: str, channels: Sequence[str] | None) -> int | None:
+    """Of a tile: red, green and blue, or the channels that are named."""
+    return 3 if kind == "tile" else len(channels) if channels else None
+
+
+def _classes(task: str | None) -> int | None:
+    """Of the task's label, which pretraining is given."""
+    return (len(_TASKS[task].classes) or None) if task is not None else None
+
 
 plugin = Plugin(
     name="pathology",
@@ -15,43 +54,35 @@ plugin = Plugin(
     contract=CONTRACT,
     units=units,
     scan=scan,
-    assemble=assemble,
     prepare="medcl_pathology.prepare:prepare",
     findings="medcl_pathology.findings:FINDINGS",
     dataset="medcl_pathology.dataset:dataset",
     views="medcl_pathology.views:views",
+    augmentations={name: f"medcl_pathology.augmentations:{name}" for name in _AUGMENTATIONS},
+    compose="medcl_pathology.views_composed:composed",
+    shared=(
+        Shared(
+            "number of channels",
+            ("dataset.kind", "dataset.channels"),
+            ("encoder.channels",),
+            _channels,
+        ),
+        Shared("number of classes", ("probe.task",), ("method.classes",), _classes),
+    ),
     encoders={
         "resnet": "medcl_pathology.encoders.resnet:resnet",
         "vit": "medcl_pathology.encoders.vit:vit",
         "huggingface": "medcl_pathology.encoders.huggingface:huggingface",
         "timm": "medcl_pathology.encoders.released:timm",
-        "uni": "medcl_pathology.encoders.released:uni",
-        "conch": "medcl_pathology.encoders.released:conch",
-        "virchow": "medcl_pathology.encoders.released:virchow",
-        "phikon": "medcl_pathology.encoders.released:phikon",
-        "h-optimus-0": "medcl_pathology.encoders.released:h_optimus_0",
-        "gigapath": "medcl_pathology.encoders.released:gigapath",
+        **{
+            name: f"medcl_pathology.encoders.released:{name.replace('-', '_').replace('.', '_')}"
+            for name in _RELEASED
+        },
     },
     classifiers=CLASSIFIERS,
-    tasks={
-        "tissue": Task(
-            label="tissue",
-            kind="multiclass",
-            classes=_CRC,
-            about="The eight tissue classes of colorectal tiles (Kather 2016).",
-        ),
-        "bag": Task(
-            label="y",
-            kind="binary",
-            classes=("negative", "positive"),
-            dataset={"kind": "bag"},
-            about="The class of a bag, as in MUSK, Elephant and Fox.",
-        ),
-    },
+    tasks=_TASKS,
     baselines={"handcrafted": "medcl_pathology.baselines:handcrafted"},
     look="medcl_pathology.look:look",
     explain="medcl_pathology.heatmap:explain",
     preview="medcl_pathology.preview:preview",
-    item="slide",
-    preparation=2,  # coordinates in pixels, stains of IHC, alpha on white
 )

@@ -6,22 +6,24 @@ each; random numbers come from the generator that is handed in and nowhere else.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
+from medcl.augmentations import Step, beside_steps
 from medcl.errors import UsageError
+from medcl.nn.augment import augment
+from medcl_pathology import augmentations as named
 from medcl_pathology import stain
-from medcl_pathology.jpeg import jpeg
-
-_FOCUS = 4  # the largest radius of defocus, in pixels
+from medcl_pathology.augment import FOCUS, crop, middle, turned
+from medcl_pathology.augmentations import corner, uniform
 
 
 def views(
     *,
+    steps: Sequence[Mapping[str, Any]] | None = None,
     size: int = 0,
     local_size: int = 0,
     zoom: tuple[float, float] = (1.0, 2.5),
@@ -45,6 +47,9 @@ def views(
     """The augmentations of a recipe; a name alone is the probability that a sample gets it.
 
     Args:
+        steps: named augmentations in the order in which they happen, instead of all that follows
+            but ``size``, ``local_size`` and ``local_zoom``: see
+            `medcl_pathology.views_composed.composed`. None: the order of the names below.
         size: of a view, in pixels; 0: the tile's.
         local_size: of a "local" view; 0: half of ``size``.
         zoom: how much larger than in the tile things may appear: the view's mpp is the tile's
@@ -70,24 +75,30 @@ def views(
     Returns:
         a module ``(x, generator, kind) -> view`` for x (B, 3, H, W) in 0 … 1. Kinds: "global";
         "local", a smaller crop of another size; "none", the tile as it is, in its middle if
-        ``size`` is smaller.
+        ``size`` is smaller. Without a generator, random numbers come from torch's own.
 
     Raises:
-        UsageError: for bounds that make no sense.
+        UsageError: for bounds that make no sense, steps that do not fit, or another augmentation
+            set beside them.
     """
+    if steps is not None:
+        from medcl_pathology.views_composed import composed
+
+        beside_steps(views, composed, locals())
+        return composed(steps, size=size, local_size=local_size, local_zoom=local_zoom)
     if min(*zoom, *local_zoom) <= 0 or zoom[0] > zoom[1] or local_zoom[0] > local_zoom[1]:
         raise UsageError("views.zoom and local_zoom are two positive numbers, the smaller first.")
-    if focus_pixels[1] > _FOCUS or not 1 <= quality[0] <= quality[1] <= 100:
-        raise UsageError(f"views.focus_pixels is at most {_FOCUS}; views.quality 1 to 100.")
+    if focus_pixels[1] > FOCUS or not 1 <= quality[0] <= quality[1] <= 100:
+        raise UsageError(f"views.focus_pixels is at most {FOCUS}; views.quality 1 to 100.")
     if size < 0 or local_size < 0:
         raise UsageError("views.size and local_size are 0 or more.")
-    steps: list[tuple[float, Callable[[Tensor, Generator], Tensor]]] = [
-        (hed, lambda x, g: _stains(x, g, hed_scale, hed_shift)),
-        (hed, lambda x, g: _tone(x, g, brightness, contrast)),
-        (grey, lambda x, g: x.mean(dim=1, keepdim=True).expand_as(x)),
-        (blur, lambda x, g: gaussian(x, _uniform(x, g, *blur_pixels))),
-        (focus, lambda x, g: defocus(x, _uniform(x, g, *focus_pixels))),
-        (compress, lambda x, g: jpeg(x, _uniform(x, g, *quality))),
+    order: list[tuple[float, Callable[..., Tensor], dict[str, Any]]] = [
+        (hed, named.hed, {"scale": hed_scale, "shift": hed_shift}),
+        (hed, named.tone, {"brightness": brightness, "contrast": contrast}),
+        (grey, named.grey, {}),
+        (blur, named.blur, {"pixels": blur_pixels}),
+        (focus, named.focus, {"pixels": focus_pixels}),
+        (compress, named.compress, {"quality": quality}),
     ]
     return TileViews(
         {"global": size, "local": local_size},
@@ -95,7 +106,7 @@ def views(
         symmetry,
         mix,
         mix_with,
-        steps,
+        tuple(Step(function.__name__, p, function, settings) for p, function, settings in order),
         of_colours=max(hed, grey, compress),
     )
 
@@ -110,7 +121,7 @@ class TileViews(nn.Module):
         symmetry: float,
         mix: float,
         mix_with: Literal["macenko", "reinhard"],
-        steps: list[tuple[float, Callable[[Tensor, Generator], Tensor]]],
+        steps: tuple[Step, ...],
         of_colours: float = 0.0,
     ) -> None:
         super().__init__()
@@ -118,7 +129,9 @@ class TileViews(nn.Module):
         self.sizes, self.zooms, self.symmetry = sizes, zooms, symmetry
         self.mix, self.mix_with, self.steps = mix, mix_with, steps
 
-    def forward(self, x: Tensor, generator: Generator, kind: str = "global") -> Tensor:
+    def forward(
+        self, x: Tensor, generator: Generator | None = None, kind: str = "global"
+    ) -> Tensor:
         """(B, 3, H, W) → (B, 3, size, size).
 
         Raises:
@@ -134,138 +147,29 @@ class TileViews(nn.Module):
             return middle(x, self.sizes["global"] or x.shape[-1])
         if kind not in self.sizes:
             raise UsageError(f"Views of tiles are global, local or none, not '{kind}'.")
-        size = self.sizes["global"] or min(x.shape[2:])
-        if kind == "local":
-            size = self.sizes["local"] or max(size // 2, 1)
+        size = view_size(self.sizes, kind, x)
         if self.mix > 0:  # before cropping: a whole tile says more of its stain
             x = self._mixed(x, generator)
-        x = crop(x, size, _uniform(x, generator, *self.zooms[kind]), _corner(x, generator))
+        x = crop(x, size, uniform(x, generator, *self.zooms[kind]), corner(x, generator))
         if self.symmetry > 0:
             turn = torch.randint(8, (len(x),), generator=generator, device=x.device)
             x = turned(x, torch.where(_coin(x, generator, self.symmetry), turn, 0))
-        for chance, step in self.steps:
-            x = _some(x, _coin(x, generator, chance), generator, step)
+        for step in self.steps:
+            x = augment(step, x, generator)
         return x
 
-    def _mixed(self, x: Tensor, generator: Generator) -> Tensor:
+    def _mixed(self, x: Tensor, generator: Generator | None) -> Tensor:
         order = torch.randperm(len(x), generator=generator, device=x.device)
         change = stain.to_macenko if self.mix_with == "macenko" else stain.to_reinhard
         chosen = _coin(x, generator, self.mix)
         return torch.where(chosen[:, None, None, None], change(x, order), x)
 
 
-def crop(x: Tensor, size: int, zoom: Tensor, corner: Tensor) -> Tensor:
-    """Squares of size / zoom pixels, at most the image, resampled to ``size``.
-
-    Args:
-        x: (B, 3, H, W).
-        size: of the result.
-        zoom: (B,).
-        corner: (B, 2) where in the free room along y, x, 0 … 1.
-
-    Returns:
-        (B, 3, size, size).
-    """
-    height, width = x.shape[2:]
-    side = (size / zoom).clamp(max=min(height, width))  # (B,) pixels
-    largest = float(side.max())
-    if largest > 1.5 * size:  # averaged first, or fine detail would turn into coarse noise
-        factor = largest / size
-        x = F.interpolate(x, size=(round(height / factor), round(width / factor)), mode="area")
-        side = side * (x.shape[2] / height)
-        height, width = x.shape[2:]
-    extent = torch.tensor([height, width], device=x.device, dtype=x.dtype)
-    first = corner * (extent - side[:, None])  # (B, 2)
-    middle_ = (first + side[:, None] / 2) / extent * 2 - 1  # (B, 2) in −1 … 1
-    theta = torch.zeros(len(x), 2, 3, device=x.device, dtype=x.dtype)
-    theta[:, 0, 0], theta[:, 1, 1] = side / width, side / height
-    theta[:, 0, 2], theta[:, 1, 2] = middle_[:, 1], middle_[:, 0]
-    grid = F.affine_grid(theta, [len(x), x.shape[1], size, size], align_corners=False)
-    return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
+def view_size(sizes: Mapping[str, int], kind: str, x: Tensor) -> int:
+    """The side of a view of tiles ``x`` (B, 3, H, W), in pixels."""
+    size = sizes["global"] or min(x.shape[2:])
+    return size if kind == "global" else sizes["local"] or max(size // 2, 1)
 
 
-def middle(x: Tensor, size: int) -> Tensor:
-    """The middle of images, which are left as they are where they are smaller."""
-    top, left = (max((n - size) // 2, 0) for n in x.shape[2:])
-    return x[..., top : top + size, left : left + size]
-
-
-def turned(x: Tensor, turn: Tensor) -> Tensor:
-    """One of the eight symmetries of the square for each image, exact: turn (B,) in 0 … 7.
-
-    ``turn % 4`` quarter turns, after a reflection where ``turn`` is 4 or more.
-    """
-    out = torch.empty_like(x)
-    for n in range(8):
-        at = (turn == n).nonzero()[:, 0]
-        if len(at):
-            part = x[at].flip(3) if n >= 4 else x[at]
-            out[at] = part.rot90(n % 4, (2, 3))
-    return out
-
-
-def gaussian(x: Tensor, sigma: Tensor) -> Tensor:
-    """Gaussian blur of each image by its own standard deviation (B,), in pixels."""
-    reach = max(int(3 * float(sigma.max()) + 0.5), 1)
-    place = torch.arange(-reach, reach + 1, device=x.device, dtype=x.dtype)
-    kernel = torch.exp(-(place**2) / (2 * sigma[:, None].clamp(min=1e-3) ** 2))
-    kernel = kernel / kernel.sum(dim=1, keepdim=True)  # (B, K)
-    for shape in ((1, -1), (-1, 1)):
-        x = _filtered(x, kernel.unflatten(1, shape))
-    return x
-
-
-def defocus(x: Tensor, radius: Tensor) -> Tensor:
-    """Out of focus: the mean over a disk of each image's own radius (B,), in pixels."""
-    place = torch.arange(-_FOCUS, _FOCUS + 1, device=x.device, dtype=x.dtype)
-    away = (place[:, None] ** 2 + place**2).sqrt()
-    kernel = (radius[:, None, None] + 0.5 - away).clamp(0, 1)  # soft at its edge
-    return _filtered(x, kernel / kernel.sum(dim=(1, 2), keepdim=True))
-
-
-def _filtered(x: Tensor, kernel: Tensor) -> Tensor:
-    """Each image with its own kernel (B, Kh, Kw); edges are mirrored."""
-    high, wide = kernel.shape[1] // 2, kernel.shape[2] // 2
-    mode = "reflect" if high < x.shape[2] and wide < x.shape[3] else "replicate"
-    padded = F.pad(x, (wide, wide, high, high), mode=mode)
-    batch, channels = x.shape[:2]
-    each = kernel.repeat_interleave(channels, dim=0)[:, None]  # (B·C, 1, Kh, Kw)
-    out = F.conv2d(padded.flatten(0, 1)[None], each, groups=batch * channels)
-    return out.unflatten(1, (batch, channels))[0]
-
-
-def _stains(x: Tensor, g: Generator, scale: float, shift: float) -> Tensor:
-    draw = 2 * torch.rand(2, len(x), 3, generator=g, device=x.device) - 1
-    return stain.jitter(x, 1 + scale * draw[0], shift * draw[1])
-
-
-def _tone(x: Tensor, g: Generator, brightness: float, contrast: float) -> Tensor:
-    bright = _uniform(x, g, 1 - brightness, 1 + brightness)[:, None, None, None]
-    strong = _uniform(x, g, 1 - contrast, 1 + contrast)[:, None, None, None]
-    mean = x.mean(dim=(1, 2, 3), keepdim=True)
-    return (((x - mean) * strong + mean) * bright).clamp(0, 1)
-
-
-def _uniform(x: Tensor, g: Generator, low: float, high: float) -> Tensor:
-    return low + (high - low) * torch.rand(len(x), generator=g, device=x.device)
-
-
-def _corner(x: Tensor, g: Generator) -> Tensor:
-    return torch.rand(len(x), 2, generator=g, device=x.device)
-
-
-def _coin(x: Tensor, g: Generator, chance: float) -> Tensor:
+def _coin(x: Tensor, g: Generator | None, chance: float) -> Tensor:
     return torch.rand(len(x), generator=g, device=x.device) < chance
-
-
-def _some(
-    x: Tensor, chosen: Tensor, g: Generator, step: Callable[[Tensor, Generator], Tensor]
-) -> Tensor:
-    """``x`` with its chosen (B,) rows replaced by what ``step`` gives of them."""
-    at = chosen.nonzero()[:, 0]
-    if len(at) == len(x):
-        return step(x, g)
-    if len(at):
-        x = x.clone()
-        x[at] = step(x[at], g)
-    return x

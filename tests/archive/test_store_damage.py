@@ -21,7 +21,7 @@ from medcl.archive.container import SMALL
 from medcl.archive.entries import Store, entry_key
 from medcl.archive.index import Index, build
 from medcl.archive.store import Prepared, StoredArrays, prepare
-from medcl.errors import MedclError
+from medcl.errors import IntegrityWarning, MedclError
 
 LONG = 400_000  # numbers of a recording whose entry is memory-mapped
 SPEC = {"names": ("x", "y")}
@@ -84,7 +84,7 @@ def test_a_flipped_byte_of_a_small_entry_is_made_anew(index: Index, name: str) -
     file = entries(index)[name]
     for place in places(file):
         flip(file, place)
-        with pytest.warns(UserWarning, match="1 is damaged: prepared anew"):
+        with pytest.warns(IntegrityWarning, match="1 is damaged: prepared anew"):
             prepared = prepare(index, plugin, SPEC)
         assert prepared.anew == {"damaged": 1}
         assert values(index, prepared) == right
@@ -105,7 +105,7 @@ def test_a_flipped_byte_of_a_large_entry_is_an_error_and_then_made_anew(index: I
             with pytest.raises(MedclError, match=rf"{file.name} is damaged.*prepared anew"):
                 values(index, prepared)
             named += 1
-            with pytest.warns(UserWarning, match="1 is damaged: prepared anew"):
+            with pytest.warns(IntegrityWarning, match="1 is damaged: prepared anew"):
                 prepared = prepare(index, plugin, SPEC)
         assert prepared.anew == {"damaged": 1}
         assert values(index, prepared) == right
@@ -133,7 +133,7 @@ def test_entries_that_were_exchanged_are_noticed(index: Index) -> None:
     one, two = files["r0"].read_bytes(), files["r1"].read_bytes()
     files["r0"].write_bytes(two)
     files["r1"].write_bytes(one)
-    with pytest.warns(UserWarning, match="2 are damaged"):
+    with pytest.warns(IntegrityWarning, match="2 are damaged"):
         prepared = prepare(index, plugin, SPEC)
     assert values(index, prepared) == right
 
@@ -160,7 +160,7 @@ def test_a_store_of_before_is_noticed_and_made_anew(index: Index) -> None:
         if file.exists():
             file.unlink()
             of_before(file, {"x": np.full(300, -1.0), "y": np.zeros(300)})
-    with pytest.warns(UserWarning, match="5 are of another version of medcl: prepared anew"):
+    with pytest.warns(IntegrityWarning, match="5 are of another version of medcl: prepared anew"):
         prepared = prepare(index, plugin, SPEC)
     assert prepared.anew == {"other format": 5}
     assert values(index, prepared) == right

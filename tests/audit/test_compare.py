@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from medcl import manifest
 from medcl.audit import compare as comparing
 from medcl.audit.compare import compare
 from medcl.errors import UsageError
@@ -25,10 +26,16 @@ def study(digits_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+def rewritten(frame: pl.DataFrame, path: Path) -> None:
+    """As a study writes it: the manifest knows the new content."""
+    with manifest.replacing(path) as temporary:
+        frame.write_parquet(temporary)
+
+
 def _changed(study: Path, to: Path, change: pl.Expr) -> Path:
     shutil.copytree(study, to)
     path = to / "predictions.parquet"
-    pl.read_parquet(path).with_columns(change).write_parquet(path)
+    rewritten(pl.read_parquet(path).with_columns(change), path)
     return to
 
 
@@ -52,7 +59,7 @@ def test_a_worse_one_is_found_and_the_sign_is_right(study: Path, tmp_path: Path)
         if name.startswith("score.")
     ]
     shutil.copytree(study, tmp_path / "worse")
-    frame.with_columns(noisy).write_parquet(tmp_path / "worse" / "predictions.parquet")
+    rewritten(frame.with_columns(noisy), tmp_path / "worse" / "predictions.parquet")
     found = compare(study, tmp_path / "worse")
     gain = found.differences["auroc"]
     assert gain.low is not None
@@ -67,6 +74,7 @@ def test_a_worse_one_is_found_and_the_sign_is_right(study: Path, tmp_path: Path)
     assert json.loads((tmp_path / "c.json").read_text())["patients"] == 12
 
 
+@pytest.mark.slow
 def test_the_encoder_of_a_probe_against_its_untrained_self(digits_run: Run, tmp_path: Path) -> None:
     out = tmp_path / "probe"
     result = probe([digits_run], out=out)
@@ -81,7 +89,7 @@ def test_only_what_both_predicted_is_compared(study: Path, tmp_path: Path) -> No
     shutil.copytree(study, tmp_path / "half")
     path = tmp_path / "half" / "predictions.parquet"
     frame = pl.read_parquet(path)
-    frame.filter(pl.col("fold") == 0).write_parquet(path)
+    rewritten(frame.filter(pl.col("fold") == 0), path)
     found = compare(study, tmp_path / "half")
     assert found.left_out == len(frame) - found.samples > 0
 
@@ -101,7 +109,7 @@ def test_risks_of_different_models_are_not_ranked_together(study: Path, tmp_path
     """Synthetic survival: each fold's model ranks its own people rightly, on a scale of its own."""
     shutil.copytree(study, tmp_path / "cox")
     facts = json.loads((study / "finetune.json").read_text())
-    (tmp_path / "cox" / "finetune.json").write_text(json.dumps({**facts, "kind": "cox"}))
+    manifest.write_text(tmp_path / "cox" / "finetune.json", json.dumps({**facts, "kind": "cox"}))
     n = np.arange(24)
     fold = n % 2
     made = {
@@ -115,7 +123,7 @@ def test_risks_of_different_models_are_not_ranked_together(study: Path, tmp_path
     }
     again = {**made, "repeat": np.ones(24, np.int64), "score.0": 7.0 * n}  # another drawing
     frame = pl.concat([pl.DataFrame(made), pl.DataFrame(again)])
-    frame.write_parquet(tmp_path / "cox" / "predictions.parquet")
+    rewritten(frame, tmp_path / "cox" / "predictions.parquet")
     read = comparing.read(tmp_path / "cox")
     assert read.resampled(50, 0).interval("c_index").value == 1.0
     assert compare(tmp_path / "cox", tmp_path / "cox").a_metrics["c_index"].value == 1.0

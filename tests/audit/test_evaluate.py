@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
+from medcl import manifest
 from medcl import plugin as plugins
 from medcl import recipe as recipes
 from medcl.archive.index import build
@@ -87,6 +88,7 @@ def _leaky(digits_index: Path, digits_run: Run, tmp_path: Path) -> tuple[Path, R
     return tmp_path / "index", make_run(tmp_path / "index", tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_copied_file_under_another_name_fails_the_command(
     digits_index: Path, digits_run: Run, tmp_path: Path
 ) -> None:
@@ -108,7 +110,8 @@ def test_a_patient_on_both_sides_fails_the_command(study: Path, tmp_path: Path) 
     frame = pl.read_parquet(path)
     moved = frame.filter(pl.col("side") == "test")["id"][0]
     side = pl.when(pl.col("id") == moved).then(pl.lit("train")).otherwise("side")
-    frame.with_columns(side.alias("side")).write_parquet(path)
+    with manifest.replacing(path) as temporary:
+        frame.with_columns(side.alias("side")).write_parquet(temporary)
     result = CliRunner().invoke(app, ["evaluate", str(broken), "--fast"])
     assert result.exit_code != 0
     assert "1 patients" in str(result.exception)

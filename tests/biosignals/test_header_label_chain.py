@@ -38,6 +38,7 @@ def ran(*words: object, settings: list[str] | None = None) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_ages_of_headers_are_learnt_beside_the_label_and_the_study_is_questioned(
     sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,12 +24,13 @@ from medcl.errors import MedclError, UsageError
 from medcl.finetune.finetune import finetune, opened
 from medcl.finetune.opened import Study
 from medcl.ingestion import indexed
+from medcl.predict import streaming as following
 from medcl.predict.batch import predict
 from medcl.predict.streaming import _csv, follow
 from medcl.registry import resolve
 from medcl.run import Run, load_samples
 from medcl_biosignals.filters import band_pass
-from medcl_biosignals.leads import canonical, choose
+from medcl_biosignals.leads import Pick, canonical, choose
 from medcl_biosignals.plugin import plugin
 from medcl_biosignals.prepare import read_signal
 from medcl_biosignals.streaming import stream
@@ -195,7 +196,8 @@ def settings(run: Run) -> dict[str, dict]:
 def causal(x: np.ndarray, names: list[str], fs: float, run: Run) -> np.ndarray:
     """The same causal pipeline, the whole signal at once: windows (K, C, T)."""
     prepare = run.recipe.prepare
-    picked = choose([canonical(name) for name in names], prepare["leads"])
+    picks = choose([canonical(name) for name in names], prepare["leads"])
+    picked = [pick.channel for pick in picks if pick is not None]
     y = sp.sosfilt(band_pass(fs, prepare["band"]), (x - x[:, :1])[picked], axis=1)
     y = sp.resample_poly(y, 5, 18, axis=1)  # 360 → 100 Hz
     length = round(run.recipe.dataset["seconds"] * 100)
@@ -277,7 +279,7 @@ def test_gaps_in_a_stream(run: Run, sample: Path) -> None:
         np.testing.assert_allclose(np.concatenate([p[1] for p in parts]), whole[1], atol=1e-5)
     x[0] = np.nan  # a channel that is never there is zero, the other is as before
     one = stream(names, fs, **settings(run)).push(x)
-    gone = choose([canonical(n) for n in names], run.recipe.prepare["leads"]).index(0)
+    gone = choose([canonical(n) for n in names], run.recipe.prepare["leads"]).index(Pick(0))
     assert (one[1][:, gone] == 0).all()
     np.testing.assert_allclose(one[1][:, 1 - gone], whole[1][:, 1 - gone], atol=1e-5)
 
@@ -311,6 +313,7 @@ def test_followed_files_csv_and_raw(run: Run, sample: Path, tmp_path: Path) -> N
         np.testing.assert_allclose(z, want[: len(z)], atol=2e-3)
 
 
+@pytest.mark.slow
 def test_standard_input_through_the_command_line(run: Run, sample: Path, tmp_path: Path) -> None:
     x, names, _ = recording(sample)
     source = written(x, names, tmp_path / "x.csv")
@@ -486,7 +489,7 @@ def test_what_is_not_known_is_null_in_a_stream(
         z[:, 0] = 0.5
         return {"p.N": z[:, 1], "knn": np.full(len(z), np.inf), "anomaly": z[:, 0]}, z
 
-    monkeypatch.setattr("medcl.predict.streaming.answers_of", lambda *given, **named: answers)
+    monkeypatch.setattr(following, "answers_of", lambda *given, **named: answers)
     x, names, fs = recording(sample)
     follow(run, written(x, names, tmp_path / "x.csv"), tmp_path / "lines", fs=fs, wait=0.0)
     text = (tmp_path / "lines").read_text()

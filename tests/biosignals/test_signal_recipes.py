@@ -111,12 +111,14 @@ def falls(found: list[float]) -> None:
     assert last < first - 0.02 * abs(first), (first, last)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ECG)
 def test_it_trains_on_real_ecg(name: str, index: Path) -> None:
     recipe = small(name)
     falls(losses(recipe, load_samples(recipe, index))[0])
 
 
+@pytest.mark.slow
 def test_ecg_and_ppg_of_real_monitors_find_each_other(pulses: Path) -> None:
     recipe = small("cross-modal")
     samples = load_samples(recipe, pulses)
@@ -126,6 +128,7 @@ def test_ecg_and_ppg_of_real_monitors_find_each_other(pulses: Path) -> None:
     falls(losses(recipe, samples, 40)[0])
 
 
+@pytest.mark.slow
 def test_ecg_with_a_clinical_table(sample: Path, tmp_path: Path) -> None:
     (tmp_path / "key").write_text("recipes in tests: hides nothing")
     synthetic = ["key,sex,age", "101,F,75", "106,F,24", "114,F,", "118,M,69", "207,,89", "208,F,23"]
@@ -147,6 +150,7 @@ def test_ecg_with_a_clinical_table(sample: Path, tmp_path: Path) -> None:
     falls(losses(recipe, samples, 30)[0])
 
 
+@pytest.mark.slow
 def test_wearable_ppg_trains_on_real_ppg(shared_data: Path, tmp_path: Path) -> None:
     archive = tmp_path / "archive"
     archive.mkdir()

@@ -71,6 +71,7 @@ def items(run: Path) -> dict[str, str]:
     return {Path(key).stem: id_ for id_, key in pl.read_parquet(table)["id", "key"].iter_rows()}
 
 
+@pytest.mark.slow
 def test_an_ecg_finds_the_ppg_of_its_own_recording(pulses: Path) -> None:
     run, item = Run.open(pulses), items(pulses)
     samples = load_samples(run.recipe, run.data)
@@ -82,6 +83,7 @@ def test_an_ecg_finds_the_ppg_of_its_own_recording(pulses: Path) -> None:
         assert sum(right) / len(right) > 0.8, f"chance is a third, from {source}"
 
 
+@pytest.mark.slow
 def test_one_option_says_the_other_and_patients_stay_apart(pulses: Path) -> None:
     item = items(pulses)
     told = found(pulses, item["a103l"], "--from", "ecg", "--html", pulses / "like.html")
@@ -99,6 +101,7 @@ def test_one_option_says_the_other_and_patients_stay_apart(pulses: Path) -> None
     assert [hit["item"] for hit in narrow["hits"]] == [item["03700181"]]
 
 
+@pytest.mark.slow
 def test_all_are_embedded_only_by_the_side_that_is_found(
     pulses: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -116,6 +119,7 @@ def test_all_are_embedded_only_by_the_side_that_is_found(
     assert sides == ["ppg", "ppg"]
 
 
+@pytest.mark.slow
 def test_recordings_of_one_sensor_ask_and_are_asked_for(
     pulses: Path, shared_data: Path, tmp_path: Path
 ) -> None:
@@ -130,6 +134,7 @@ def test_recordings_of_one_sensor_ask_and_are_asked_for(
         refused(f"has no {wrong}", "search", pulses, query, "--from", wrong)
 
 
+@pytest.mark.slow
 def test_what_a_run_cannot_do_is_said(pulses: Path, tmp_path: Path) -> None:
     run, item = Run.open(pulses), items(pulses)["a103l"]
     with pytest.raises(UsageError, match="no side 'eeg'. Did you mean 'ecg'"):
@@ -161,6 +166,7 @@ def tabled(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return trained("biosignals/tip-ecg", folder, *settings, "split.test=0.1", "optimizer.lr=0.002")
 
 
+@pytest.mark.slow
 def test_a_table_finds_ecgs_and_an_ecg_tables(
     tabled: Path, sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -68,6 +68,7 @@ def ppg(shared_data: Path) -> Path:
 # --- real files -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.shared_data
 @pytest.mark.parametrize("folder", ["ppg", "ecg"])
 def test_every_real_recording_is_indexed_and_prepared(

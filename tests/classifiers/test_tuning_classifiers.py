@@ -182,6 +182,7 @@ def test_core_tuning_is_for_classes() -> None:
         CoreTuning(_conv(), {"x": x}, Outputs("regression", ("v",)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [Contrast, CoreTuning])
 def test_they_learn_digits(make: type[Contrast] | type[CoreTuning]) -> None:
     x, y = _digits(1797)

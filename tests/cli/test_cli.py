@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -20,6 +19,7 @@ COMMANDS = [
     "index",
     "curate",
     "prepare",
+    "store",
     "pretrain",
     "embed",
 ]
@@ -33,7 +33,6 @@ def medcl(*arguments: str, **environment: str) -> subprocess.CompletedProcess[st
         capture_output=True,
         text=True,
         env={**os.environ, "COLUMNS": "200", **environment},
-        timeout=120,
     )
 
 
@@ -47,13 +46,21 @@ def test_help_is_instant_and_imports_nothing_heavy() -> None:
         "('torch', 'lightning', 'monai', 'sklearn', 'matplotlib', 'scipy', 'wfdb', 'polars') "
         "if m in sys.modules], file=sys.stderr)"
     )
-    runs = []
-    for _ in range(3):
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-        seconds, _, heavy = done.stderr.strip().partition(" ")
-        assert heavy == "[]"
-        runs.append(float(seconds))
-    assert min(runs) < 0.6, f"medcl --help took {min(runs):.2f} s"
+    bare = (
+        "import sys, time; start = time.process_time(); import typer, rich.console, rich.table\n"
+        "print(time.process_time() - start, [], file=sys.stderr)"
+    )
+    least = {}
+    for what in (code, bare):
+        runs = []
+        for _ in range(3):
+            done = subprocess.run([sys.executable, "-c", what], capture_output=True, text=True)
+            seconds, _, heavy = done.stderr.strip().partition(" ")
+            assert heavy == "[]"
+            runs.append(float(seconds))
+        least[what] = min(runs)
+    ratio = least[code] / least[bare]  # two to three, on a machine of any speed
+    assert ratio < 5, f"medcl --help took {ratio:.1f} times as long as importing typer alone"
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -87,7 +94,6 @@ def test_wrong_usage_is_exit_code_2_and_one_sentence(
         text=True,
         cwd=tmp_path,
         env={**os.environ, "COLUMNS": "200"},
-        timeout=120,
     )
     assert done.returncode == code, done.stderr
     assert message in done.stderr
@@ -96,6 +102,7 @@ def test_wrong_usage_is_exit_code_2_and_one_sentence(
     assert list(tmp_path.iterdir()) == [], "a refused command leaves nothing behind"
 
 
+@pytest.mark.slow
 def test_doctor_names_what_it_needs() -> None:
     done = medcl("doctor", "--json")
     checks = {c["name"]: c for c in json.loads(done.stdout)}
@@ -104,6 +111,7 @@ def test_doctor_names_what_it_needs() -> None:
     assert done.returncode == 0
 
 
+@pytest.mark.slow
 def test_doctor_looks_at_every_requirement() -> None:
     from importlib.metadata import requires
 
@@ -116,6 +124,7 @@ def test_doctor_looks_at_every_requirement() -> None:
     assert "pytest" not in checks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", ["torch", "pydantic", "scipy"])
 def test_doctor_survives_a_broken_package(package: str, tmp_path: Path) -> None:
     (tmp_path / f"{package}.py").write_text("raise OSError('libfake.so: cannot open')")
@@ -142,6 +151,7 @@ def test_doctor_is_exit_code_1_where_torch_is_broken(tmp_path: Path) -> None:
     assert "torch\tbroken" in done.stdout
 
 
+@pytest.mark.slow
 def test_recipes_copy_writes_an_annotated_file_that_runs_as_it_is(tmp_path: Path) -> None:
     mine = tmp_path / "mine.yaml"
     assert medcl("recipes", "biosignals/demo", "--copy", str(mine)).returncode == 0
@@ -179,6 +189,7 @@ def test_workers_are_all_cores_by_default() -> None:
         assert "all cores" in medcl(command, "--help").stdout
 
 
+@pytest.mark.slow
 def test_json_is_json_alone() -> None:
     for arguments in (["plugins"], ["recipes"], ["doctor"]):
         json.loads(medcl(*arguments, "--json").stdout)
@@ -192,6 +203,20 @@ def test_piped_output_is_plain() -> None:
 
 
 def test_version() -> None:
-    start = time.perf_counter()
     assert medcl("--version").stdout.startswith("medcl 0.")
-    assert time.perf_counter() - start < 5
+
+
+def test_an_error_in_a_process_that_loads_is_one_sentence() -> None:
+    from torch._utils import ExceptionWrapper
+
+    from medcl.errors import MedclError
+    from medcl_cli.main import _sentence
+
+    said = "/idx/store/x is damaged: its data do not match. Run the same again."
+    try:
+        raise MedclError(said)
+    except MedclError:
+        wrapped = ExceptionWrapper(where="in DataLoader worker process 0")
+    with pytest.raises(MedclError, match="Original Traceback") as caught:
+        wrapped.reraise()
+    assert _sentence(caught.value) == _sentence(MedclError(said)) == said

@@ -91,7 +91,7 @@ def test_pydicoms_files(
 
     # Nothing that identifies a person is in any output, a log, or on the screen.
     written = b"".join(p.read_bytes() for p in found.path.glob("*") if p.is_file())
-    written += b"".join(p.read_bytes() for p in (found.path / "store").rglob("*.json"))
+    written += b"".join(p.read_bytes() for p in (found.path / "store").rglob("*") if p.is_file())
     for frame in (found.items, found.rejects, prepared.items, prepared.rejects):
         written += frame.write_ndjson().encode()
     shown = capfd.readouterr()

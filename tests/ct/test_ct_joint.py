@@ -328,6 +328,7 @@ def test_a_hidden_slice_cannot_be_seen():
     assert not torch.equal(shown[0][~hidden], shown[1][~hidden])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_all_three_losses_fall(variant):
     method = build(variant)

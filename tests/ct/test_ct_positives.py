@@ -238,6 +238,7 @@ def width_of(picture: object) -> int:
     return int.from_bytes(data[16:20], "big")
 
 
+@pytest.mark.slow
 def test_the_report_shows_what_slices_attend_to(
     joint: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -102,6 +102,7 @@ def test_labels_of_test_patients_are_not_learnt_from_their_table(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_tip_trains_on_real_volumes_with_missing_values(joined: Index, tmp_path: Path) -> None:
     overrides = [
         "prepare.spacing=[4, 6, 6]",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -83,6 +84,7 @@ def on_rank(rank: int) -> dict[str, dict[str, Tensor]]:
     return steps(rank, ranks())
 
 
+@pytest.mark.slow
 def test_two_ranks_are_one_process_with_both_batches() -> None:
     both, alone = ranks2.run(on_rank), steps(0, ALONE)
     for variant, expected in alone.items():

@@ -181,6 +181,7 @@ def test_items_of_which_nothing_is_left_are_rejects(tmp_path: Path) -> None:
     assert found.rejects["code"].to_list() == ["near-duplicate"] * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("strategy", "distance"), [("every-n", 2), ("ssim", 0.05), ("mi", 0.05), ("dhash", 0)]
 )

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from torch import nn
 
+from medcl import manifest
 from medcl.embeddings import embeddings as module
 from medcl.embeddings.embeddings import Embeddings, embed, embed_run, features
 from medcl.errors import MedclError, UsageError
@@ -127,6 +130,32 @@ def test_embed_run_skips_what_is_done(
     monkeypatch.setattr(module, "embed", fail)
     again = embed_run(digits_run, None, tmp_path / "emb", device="cpu")
     np.testing.assert_array_equal(again.x, made.x)
-    monkeypatch.setattr(module, "fingerprint", lambda run, samples: "other weights")
+    monkeypatch.setattr("medcl.embeddings.sources.weights", lambda run: "other weights")
     with pytest.raises(AssertionError, match="embedded again"):
+        embed_run(digits_run, None, tmp_path / "emb", device="cpu")
+
+
+def test_embeddings_are_found_again_without_building_samples(
+    digits_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of committed code; any other index, setting or code is looked at in full."""
+    monkeypatch.setattr("medcl.embeddings.sources.commit", lambda: "0123456789ab")
+    made = embed_run(digits_run, None, tmp_path / "emb", device="cpu")
+
+    def fail(*args: object, **kwargs: object) -> None:
+        raise AssertionError("samples were built")
+
+    monkeypatch.setattr(module, "samples_of", fail)
+    again = embed_run(digits_run, None, tmp_path / "emb", device="cpu")
+    np.testing.assert_array_equal(again.x, made.x)
+    settings = digits_run.recipe.model_copy(update={"dataset": {"size": 7}})
+    grown = Path(shutil.copytree(digits_run.data, tmp_path / "grown"))
+    frame = pl.read_parquet(grown / "items.parquet")
+    with manifest.replacing(grown / "items.parquet") as path:
+        frame.head(3).write_parquet(path)
+    for run, data in ((replace(digits_run, recipe=settings), None), (digits_run, grown)):
+        with pytest.raises(AssertionError, match="samples were built"):
+            embed_run(run, data, tmp_path / "emb", device="cpu")
+    monkeypatch.setattr("medcl.embeddings.sources.commit", lambda: "0123456789ab-dirty")
+    with pytest.raises(AssertionError, match="samples were built"):
         embed_run(digits_run, None, tmp_path / "emb", device="cpu")

@@ -125,6 +125,27 @@ def test_few_good_features_are_heard_beside_many_poor_ones() -> None:
         assert beside[classifier] > alone - 0.1, classifier
 
 
+@pytest.mark.parametrize("kind", ["binary", "multiclass", "multilabel"])
+def test_a_rare_class_is_found_as_often_as_a_frequent_one(kind: str) -> None:
+    """Classes that lie alike, one of twenty: weighted by frequency alone, nobody would be found."""
+    rng = np.random.default_rng(0)
+    y = np.where(np.arange(4000) % 20 == 0, 1, 0)
+    if kind == "multiclass":
+        y[np.arange(4000) % 20 == 1] = 2
+    corners = np.array([[0.0, 0.0], [1.8, 0.0], [0.9, 1.56]])  # all as far apart
+    x = (corners[y] + rng.normal(size=(4000, 2))).astype(np.float32)
+    patients = np.arange(4000) // 25
+    if kind == "multilabel":
+        truth = Target("multilabel", ("rare", "half"), np.stack([y, np.arange(4000) % 2], 1))
+    else:
+        truth = Target(kind, tuple("abc")[: y.max() + 1], y)  # type: ignore[arg-type]
+    scores = linear.fit(x, truth, patients).predict(x)
+    told = (scores[:, 0] > 0.5).astype(int) if kind == "multilabel" else scores.argmax(1)
+    found = [float((told[y == label] == label).mean()) for label in np.unique(y)]
+    assert min(found) > 0.6, found
+    assert max(found) - min(found) < 0.2, found
+
+
 def test_values_are_regressed() -> None:
     x, y = load_diabetes(return_X_y=True)
     patients = np.arange(len(y)) // 10

@@ -68,6 +68,7 @@ def work(rank, folder):
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_info_nce_and_batch_norm_over_two_ranks_equal_one(tmp_path):
     mp.start_processes(work, (str(tmp_path),), nprocs=WORLD, start_method="forkserver")
     net = Twin()
@@ -118,13 +119,13 @@ def script(index, out, overrides):
     """As a user's script, which starts the second process itself."""
     command = [sys.executable, Path(__file__).with_name("engine_script.py"), index, out]
     command += [repr(overrides)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def exits(processes):
     """The exit codes of all, once they are over."""
     for process in processes:
-        process.join(timeout=300)
+        process.join()
     return [process.exitcode for process in processes]
 
 
@@ -135,6 +136,7 @@ def alone(index, tmp_path_factory):
     return pretrain(recipe, index, tmp_path_factory.mktemp("alone"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_two_processes_stopped_and_resumed_follow_one_with_the_whole_batch(
     index, alone, tmp_path, strategy

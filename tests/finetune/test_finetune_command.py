@@ -185,6 +185,7 @@ def test_survival_of_bags_is_measured_by_concordance(
         assert len(predicted) == 92
 
 
+@pytest.mark.slow
 def test_the_report_of_a_study_is_one_escaped_page(index: Path, tmp_path: Path, key: None) -> None:
     names = bags(index)
     table = tmp_path / "labels.csv"

@@ -36,6 +36,7 @@ def archive(musk: tuple[Samples, np.ndarray], tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_test_bags_are_tabled_drawn_and_shown(archive: Path, tmp_path: Path) -> None:
     run = CliRunner().invoke
     indexed = run(

@@ -43,7 +43,7 @@ def stubborn(n: int) -> int:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         first = not Path("up").exists()
         Path("up").touch()
-        time.sleep(300 if first else 0)
+        time.sleep(100_000 if first else 0)
     if n == 1:
         while not Path("up").exists():
             time.sleep(0.01)
@@ -89,7 +89,6 @@ def test_a_dying_process_costs_its_own_item(count: int) -> None:
     assert done == {n: (n + 100) ** 2 for n in range(count) if n not in failed}
 
 
-@pytest.mark.timeout(120)
 def test_a_worker_that_ignores_sigterm_does_not_hold_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,10 +103,10 @@ def test_a_worker_started_as_the_pool_broke_is_ended_too() -> None:
     """Python's pool only ends those that it knew when it noticed; it joined this one for ever."""
     pool = local_map._Pool(1)
     assert pool.submit(work, 4).result() == 16
-    late = pool.context.Process(target=time.sleep, args=(300,))
+    late = pool.context.Process(target=time.sleep, args=(100_000,))
     late.start()
     pool.close(broken=True)
-    late.join(60)
+    late.join()
     assert late.exitcode == -signal.SIGKILL
 
 
@@ -183,7 +182,7 @@ def test_a_script_without_guard_is_told_so(tmp_path: Path) -> None:
         "import math\nfrom medcl.io.pmap import pmap\n"
         "print(list(pmap(math.sqrt, [1, 4, 9], workers=2)))\n"
     )
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True)
     assert done.returncode != 0
     assert "guard, add it, or use one worker" in done.stderr
 

@@ -135,6 +135,7 @@ def test_every_registered_method_has_a_case():
     assert set(CASES) == set(METHODS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_training_raises_knn_accuracy(name):
     run = trained(name)

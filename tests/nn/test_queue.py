@@ -1,3 +1,4 @@
+import pytest
 import ranks2
 import torch
 
@@ -57,6 +58,7 @@ def push_two(rank: int) -> dict[str, torch.Tensor]:
     return dict(queue.state_dict())
 
 
+@pytest.mark.slow
 def test_queue_is_equal_on_two_ranks_and_to_one_process_with_both_batches():
     first, second = ranks2.run(push_two)
     alone = Queue(6, 2)

@@ -79,6 +79,7 @@ def test_sc_mil_finds_them_too() -> None:
     assert bags > 0.8
 
 
+@pytest.mark.slow
 def test_ins_finds_the_nines_themselves_better_than_attention_does() -> None:
     bags, instances = trained("ins", layers=(128,), queue=1024)
     assert bags > 0.8

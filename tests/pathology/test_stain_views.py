@@ -11,6 +11,7 @@ from PIL import Image
 from scipy import ndimage
 
 from medcl.errors import UsageError
+from medcl_pathology import augment as op
 from medcl_pathology import stain
 from medcl_pathology import views as v
 from medcl_pathology.baselines import handcrafted
@@ -118,7 +119,7 @@ def test_glass_has_no_stain_and_stays(tiles):
 
 def test_the_eight_symmetries_are_exact(tiles):
     one = tiles[:1].expand(8, -1, -1, -1)
-    made = v.turned(one, torch.arange(8))
+    made = op.turned(one, torch.arange(8))
     image = tiles[0].numpy()
     for n in range(8):
         wanted = np.rot90(image[..., ::-1] if n >= 4 else image, n % 4, axes=(1, 2))
@@ -129,20 +130,20 @@ def test_the_eight_symmetries_are_exact(tiles):
 def test_a_crop_keeps_its_physical_scale(tiles):
     """Zoom 1 shows the tile's own pixels, 2 twice as large ones."""
     corner = torch.tensor([[0.5, 0.25]] * 6)
-    same = v.crop(tiles, 64, torch.ones(6), corner)
+    same = op.crop(tiles, 64, torch.ones(6), corner)
     assert same == pytest.approx(tiles[..., 32:96, 16:80], abs=1e-5)
-    twice = v.crop(tiles, 64, torch.full((6,), 2.0), torch.zeros(6, 2))
+    twice = op.crop(tiles, 64, torch.full((6,), 2.0), torch.zeros(6, 2))
     wanted = torch.nn.functional.interpolate(
         tiles[..., :40, :40], scale_factor=2, mode="bilinear", align_corners=False
     )[..., :64, :64]
     assert twice[..., 1:-1, 1:-1] == pytest.approx(wanted[..., 1:-1, 1:-1], abs=1e-4)
-    whole = v.crop(tiles, 128, torch.full((6,), 0.25), corner)  # no more than there is
+    whole = op.crop(tiles, 128, torch.full((6,), 0.25), corner)  # no more than there is
     assert whole == pytest.approx(tiles, abs=1e-5)
 
 
 def test_blur_is_a_gaussian_of_its_own_width(tiles):
     sigma = torch.tensor([0.5, 1.0, 1.5, 2.0, 0.7, 1.2])
-    made = v.gaussian(tiles, sigma)
+    made = op.gaussian(tiles, sigma)
     for n in range(6):
         wanted = ndimage.gaussian_filter(
             tiles[n].numpy(), (0, float(sigma[n]), float(sigma[n])), mode="mirror", truncate=4
@@ -153,7 +154,7 @@ def test_blur_is_a_gaussian_of_its_own_width(tiles):
 def test_out_of_focus_is_a_disk(tiles):
     point = torch.zeros(1, 3, 21, 21)
     point[..., 10, 10] = 1
-    made = v.defocus(point, torch.tensor([3.0]))[0, 0]
+    made = op.defocus(point, torch.tensor([3.0]))[0, 0]
     y, x = np.mgrid[-10:11, -10:11]
     assert made.sum() == pytest.approx(1, abs=1e-5)
     assert (made[torch.from_numpy(np.hypot(y, x) <= 2.4)] > 0.03).all()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pytest
 
 from medcl import plugin as plugins
 from medcl import recipe as recipes
@@ -25,6 +26,7 @@ RECIPE = {
 }
 
 
+@pytest.mark.slow
 def test_new_volumes_get_classes(tmp_path: Path) -> None:
     plugin = plugins.get("ct")
     assert plugin.sample is not None

@@ -16,6 +16,7 @@ import torch
 import yaml
 from typer.testing import CliRunner
 
+from medcl import manifest
 from medcl.archive.index import Index
 from medcl.errors import MedclError, UsageError
 from medcl.finetune.finetune import finetune, opened
@@ -179,14 +180,14 @@ def test_patients_by_path_are_the_same_only_at_the_same_place(
     before = facts.read_text()
     try:
         pattern = r"^(?P<patient>p\d\d)\."
-        facts.write_text(json.dumps(json.loads(before) | {"patient_from": pattern}))
+        manifest.write_text(facts, json.dumps(json.loads(before) | {"patient_from": pattern}))
         inside = predict(study, [home / "archive" / "p01.npy"], tmp_path / "p.parquet")
         assert ASSIGNED not in inside.notes
         assert pl.read_parquet(tmp_path / "p.parquet")["folds"].unique().to_list() == [1]
         assert predict(study, [stranger], tmp_path / "q.parquet").notes == (ASSIGNED,)
         assert predict(study, [study.data], tmp_path / "r.parquet").notes[0] not in (ASSIGNED, "")
     finally:
-        facts.write_text(before)
+        manifest.write_text(facts, before)
 
 
 def test_an_index_is_taken_as_it_is(home: Path, tmp_path: Path) -> None:
@@ -219,7 +220,7 @@ def test_a_study_needs_neither_its_run_nor_its_index(
     shutil.copytree(home / "study", tmp_path / "elsewhere")
     where = tmp_path / "elsewhere" / "private" / "where.json"
     told = json.loads(where.read_text())
-    where.write_text(json.dumps(told | {"data": "/gone/idx", "run": "/gone/run"}))
+    manifest.write_text(where, json.dumps(told | {"data": "/gone/idx", "run": "/gone/run"}))
     made = predict(Study.open(tmp_path / "elsewhere"), [stranger], tmp_path / "q.parquet")
     assert made.notes == ()  # under the same key file
     one, two = (pl.read_parquet(tmp_path / f"{n}.parquet")["p.odd"] for n in "pq")
@@ -266,14 +267,14 @@ def test_whom_pretraining_saw_is_said_though_the_run_is_gone(
     shutil.copytree(home / "study", tmp_path / "earlier")
     (tmp_path / "earlier" / "pretrained.parquet").unlink()
     where = tmp_path / "study" / "private" / "where.json"
-    where.write_text(json.dumps(json.loads(where.read_text()) | {"run": "/gone/run"}))
+    manifest.write_text(where, json.dumps(json.loads(where.read_text()) | {"run": "/gone/run"}))
     said = "Pretraining saw 1 of 1 patients, though without labels."
     for name in ("study", "earlier"):  # noted; asked of the run
         model = Study.open(tmp_path / name)
         assert predict(model, [of["train"]], tmp_path / "p.parquet").notes[1:] == (said,)
         assert predict(model, [of["test"]], tmp_path / "p.parquet").notes[1:] == ()
         assert predict(model, [stranger], tmp_path / "p.parquet").notes == ()
-    shutil.copy(where, tmp_path / "earlier" / "private" / "where.json")
+    manifest.write_text(tmp_path / "earlier" / "private" / "where.json", where.read_text())
     model = Study.open(tmp_path / "earlier")
     assert predict(model, [of["train"]], tmp_path / "p.parquet").notes[1:] == (
         study_predictor.NOBODY_KNOWS,
@@ -286,7 +287,7 @@ def test_whom_pretraining_saw_is_said_though_the_run_is_gone(
 def test_a_study_without_a_run_had_no_pretraining(home: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     raw = yaml.safe_load((home / "split" / "recipe.yaml").read_text()) | {"method": None}
-    recipe.write_text(yaml.safe_dump(raw))
+    manifest.write_text(recipe, yaml.safe_dump(raw))
     finetune(opened(home / "index", recipe), tmp_path / "study")
     model = Study.open(tmp_path / "study")
     assert model.pretrained_on() == set()
@@ -317,7 +318,7 @@ def test_a_run_says_whom_it_learnt_from_and_whom_pretraining_saw(
 
 
 def test_what_is_no_number_is_no_class(home: Path) -> None:
-    answers = study_predictor.Folds(Study.open(home / "study"), "cpu", known=True)
+    answers = study_predictor.Folds(Study.open(home / "study"), None, "cpu", known=True)
     x = np.load(home / "archive" / "p03.npy")[:4, :64]
     x[1] = np.nan
     columns, _ = answers({"x": x}, ["a"] * 4)
@@ -336,9 +337,9 @@ def test_what_is_impossible_is_said(home: Path, tmp_path: Path) -> None:
     for fold in Study.open(survival).folds:
         facts = json.loads((fold / "fold.json").read_text())
         facts["outputs"]["kind"] = "cox"
-        (fold / "fold.json").write_text(json.dumps(facts))
+        manifest.write_text(fold / "fold.json", json.dumps(facts))
     with pytest.raises(UsageError, match=r"no common scale.*r0f0"):
-        study_predictor.Folds(Study.open(survival), "cpu", known=True)
+        study_predictor.Folds(Study.open(survival), None, "cpu", known=True)
     (survival / "finetune.json").unlink()
     with pytest.raises(UsageError, match="Make one: medcl finetune"):
         study_predictor.opened(survival)

@@ -80,6 +80,7 @@ def test_the_curve_states_patients_and_samples(result: ProbeResult) -> None:
     assert np.mean(points["random", 0.01].metrics["auroc"]) < auroc(result, "random")
 
 
+@pytest.mark.slow
 def test_it_can_be_read_again_and_is_deterministic(
     result: ProbeResult, digits_run: Run, tmp_path: Path
 ) -> None:
@@ -91,19 +92,20 @@ def test_it_can_be_read_again_and_is_deterministic(
     assert "scikit-learn" in result.versions
 
 
+@pytest.mark.slow
 def test_what_is_done_is_not_done_again(
     digits_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*args: object, **kwargs: object) -> None:
         raise AssertionError("probed again")
 
-    monkeypatch.setattr("medcl.probe.probe.commit", lambda: "0123")
+    monkeypatch.setattr("medcl.embeddings.sources.commit", lambda: "0123")
     first = probe([digits_run], out=tmp_path)
     monkeypatch.setattr(module, "predict", fail)
     assert probe([digits_run], out=tmp_path) == first
     with pytest.raises(AssertionError, match="probed again"):
         probe([digits_run], out=tmp_path, seed=1)
-    monkeypatch.setattr("medcl.probe.probe.commit", lambda: "0123-dirty")
+    monkeypatch.setattr("medcl.embeddings.sources.commit", lambda: "0123-dirty")
     with pytest.raises(AssertionError, match="probed again"):
         probe([digits_run], out=tmp_path)
 
@@ -115,6 +117,7 @@ def test_no_raw_patient_is_written(result: ProbeResult, digits_run: Run) -> None
     assert "writer" not in str(table.to_dicts())
 
 
+@pytest.mark.slow
 def test_labels_of_test_patients_do_not_matter(
     result: ProbeResult, digits_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,6 +139,7 @@ def test_labels_of_test_patients_do_not_matter(
     assert not before["truth"].equals(after["truth"])
 
 
+@pytest.mark.slow
 def test_that_pretraining_saw_the_tested_is_said(digits_index: Path, tmp_path: Path) -> None:
     lean = {"task": "digit", "fractions": [1.0], "bootstraps": 100, "baselines": []}
     run = make_run(digits_index, tmp_path / "run", split={"pretrain": "all"}, probe=lean)
@@ -146,6 +150,7 @@ def test_that_pretraining_saw_the_tested_is_said(digits_index: Path, tmp_path: P
     assert found.train.patients + found.test.patients == len(run.split())  # still never fitted on
 
 
+@pytest.mark.slow
 def test_folds_are_pooled(digits_index: Path, tmp_path: Path) -> None:
     lean = {"task": "digit", "fractions": [1.0], "bootstraps": 100, "baselines": []}
     runs = [
@@ -180,6 +185,7 @@ def write_archive(folder: Path, writers: dict[str, int]) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_another_index_tests_the_run(digits_run: Run, tmp_path: Path, toy: Plugin) -> None:
     """Two strangers and, under the same key, everybody's namesakes are told apart."""
     known = [f"writer_{k:02d}" for k in range(6)]  # of the run's twelve, with other digits
@@ -224,6 +230,7 @@ def test_nobody_outside_whom_pretraining_saw_is_tested(
     assert len(samples) == 480 + 60 * len(left[pretrain])
 
 
+@pytest.mark.slow
 def test_under_another_key_all_are_strangers(digits_run: Run, tmp_path: Path, toy: Plugin) -> None:
     archive = write_archive(tmp_path / "other", {"a": 1200, "b": 1300, "c": 1400})
     build(archive, tmp_path / "idx", toy)
@@ -231,6 +238,7 @@ def test_under_another_key_all_are_strangers(digits_run: Run, tmp_path: Path, to
     assert (result.train.patients, result.test.patients) == (8, 3)
 
 
+@pytest.mark.slow
 def test_an_index_that_was_moved_is_the_same(
     result: ProbeResult, digits_run: Run, tmp_path: Path
 ) -> None:
@@ -252,6 +260,7 @@ def test_batches_of_two_indexes_are_in_the_order_asked_for() -> None:
     assert both.labels["y"].tolist() == [0, 1, 2, 0, 1, 2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["binary", "multilabel", "regression"])
 def test_other_kinds_of_task(
     kind: str, digits_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toy: Plugin

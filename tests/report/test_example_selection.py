@@ -107,6 +107,7 @@ def test_instances_are_drawn(places: np.ndarray | None) -> None:
     assert pictures.instances(weights, places).startswith("data:image/png;base64,")
 
 
+@pytest.mark.slow
 def test_a_study_of_bags_shows_what_instances_counted(tmp_path: Path) -> None:
     (tmp_path / "archive").mkdir()
     (tmp_path / "archive" / MUSK.name).symlink_to(MUSK)

@@ -16,6 +16,7 @@ import polars as pl
 import pytest
 from browser import look
 
+from medcl import manifest
 from medcl.archive.outcomes import Outcome
 from medcl.metrics.bootstrap import Interval
 from medcl.metrics.table import direction, show
@@ -197,7 +198,7 @@ def test_hostile_text_is_only_text(copied: Run, monkeypatch: pytest.MonkeyPatch)
     raw["differences"][0]["than"] = HOSTILE
     for point in raw["curve"]:
         point["representation"] = point["representation"].replace("pixels", HOSTILE)
-    (copied.path / "probe" / "probe.json").write_text(json.dumps(raw))
+    manifest.write_text(copied.path / "probe" / "probe.json", json.dumps(raw))
     row = Outcome("rejected", HOSTILE, 1, HOSTILE)
     data = cards.DataCard(1, 1, 1, 1, 1, 1, [row], [(HOSTILE, HOSTILE)])
     monkeypatch.setattr(cards, "data_card", lambda data_, plugin, side, seen, **more: data)
@@ -226,6 +227,7 @@ def test_hostile_labels_are_drawn(probed: Run) -> None:
     assert all(2 <= value <= 98 for dot in drawn.dots for value in (dot.x, dot.y))
 
 
+@pytest.mark.slow
 def test_a_regression_has_a_report(
     copied: Run, toy: Plugin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -278,7 +280,7 @@ def test_commands_are_shown_without_the_places(copied: Run) -> None:
     path = copied.path / "probe" / "probe.json"
     raw = json.loads(path.read_text())
     raw["command"] = "medcl probe /home/ann/run ann2 --data=/home/ann/idx --task digit"
-    path.write_text(json.dumps(raw))
+    manifest.write_text(path, json.dumps(raw))
     page = Page(write(copied, copied.path / "report.html").read_text("utf-8"))
     assert "ann" not in page.text.split("Reproduce")[-1]
     assert "/home" not in page.text

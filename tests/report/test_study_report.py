@@ -14,6 +14,7 @@ from browser import EVIL, look
 from test_report import Page
 from typer.testing import CliRunner
 
+from medcl import manifest
 from medcl.errors import UsageError
 from medcl.finetune.opened import Study
 from medcl.finetune.result import FinetuneResult
@@ -135,7 +136,7 @@ def test_answers_are_by_the_threshold_that_each_fold_chose(copied: Path) -> None
     for fold in Study.open(copied).folds:
         facts = json.loads((fold / "fold.json").read_text())
         facts["threshold"], facts["temperature"] = chosen[fold.name]
-        (fold / "fold.json").write_text(json.dumps(facts))
+        manifest.write_text(fold / "fold.json", json.dumps(facts))
         kept = pl.read_parquet(fold / "predictions.parquet")
         scores = kept.select("^score.*$").to_numpy()
         p = probabilities("binary", scores, facts["temperature"])[:, 1]
@@ -155,7 +156,7 @@ def test_answers_are_by_the_threshold_that_each_fold_chose(copied: Path) -> None
 def test_what_is_missing_costs_its_own_section(copied: Path) -> None:
     shutil.rmtree(copied / "evaluation")
     where = copied / "private" / "where.json"
-    where.write_text(json.dumps(json.loads(where.read_text()) | {"data": "/nowhere/idx"}))
+    manifest.write_text(where, json.dumps(json.loads(where.read_text()) | {"data": "/nowhere/idx"}))
     made = Page(study_page.write(copied, copied / "report.html").read_text(encoding="utf-8"))
     assert made.ids == SECTIONS
     assert "medcl evaluate STUDY" in made.text
@@ -172,7 +173,7 @@ def test_an_evaluation_of_another_study_is_not_believed(copied: Path) -> None:
     assert isinstance(other, Absent)
     assert "made anew" in other.reason
     path = copied / "evaluation" / "evaluation.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"attacks": [{"new": 1}]}))
+    manifest.write_text(path, json.dumps(json.loads(path.read_text()) | {"attacks": [{"new": 1}]}))
     assert isinstance(audit_section.evaluation(copied, result), Absent)
 
 
@@ -180,7 +181,7 @@ def test_a_leak_is_said_in_red(copied: Path) -> None:
     path = copied / "evaluation" / "evaluation.json"
     raw = json.loads(path.read_text())
     raw["audit"]["counts"]["copy"] = 3
-    path.write_text(json.dumps(raw))
+    manifest.write_text(path, json.dumps(raw))
     html = study_page.write(copied, copied / "report.html").read_text(encoding="utf-8")
     assert 'class="leak">LEAK: ' in html
 
@@ -188,8 +189,10 @@ def test_a_leak_is_said_in_red(copied: Path) -> None:
 def test_several_stand_side_by_side(hostile_study: Path, digits_run: Run, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(hostile_study, other)
+    run = tmp_path / "run"
+    shutil.copytree(digits_run.path, run, ignore=shutil.ignore_patterns("probe"))
     out = tmp_path / "both.html"
-    asked = ["report", str(hostile_study), str(other), str(digits_run.path), "--out", str(out)]
+    asked = ["report", str(hostile_study), str(other), str(run), "--out", str(out)]
     done = CliRunner().invoke(app, asked, catch_exceptions=False)
     assert done.exit_code == 0, done.output
     html = out.read_text(encoding="utf-8")

@@ -104,6 +104,7 @@ def test_a_path_in_the_archive_and_a_file_elsewhere_find_the_same(
     assert [h.item for h in found.hits[1:]] == [h.item for h in inside.hits]
 
 
+@pytest.mark.slow
 def test_pulling_towards_the_labels_finds_more_of_the_label(digits_run: Run) -> None:
     samples = load_samples(digits_run.recipe, digits_run.data)
     digit = dict(zip(samples.ids, np.asarray(samples.labels["digit"]), strict=True))

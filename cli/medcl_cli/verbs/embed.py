@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from medcl_cli import show
 from medcl_cli.verbs.pretrain import Settings
-
-if TYPE_CHECKING:
-    from medcl.recipe import Recipe
 
 
 def embed(
@@ -35,6 +31,9 @@ def embed(
         typer.Option("--recipe", "-r", help="Of an index: how its items are prepared."),
     ] = None,
     settings: Settings = None,
+    untrained: Annotated[
+        bool, typer.Option("--untrained", help="Of an index: an encoder without weights, random.")
+    ] = False,
     float32: Annotated[bool, typer.Option("--float32", help="Bags of 32 bits, not 16.")] = False,
     batch_size: Annotated[int, typer.Option(min=1)] = 512,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
@@ -53,38 +52,32 @@ def embed(
 
     Example: medcl embed idx --encoder uni -s encoder.folder=/models/UNI --out bags
     """
-    from medcl.embeddings.bags import embed_bags
-    from medcl.embeddings.embeddings import embed_run
+    import medcl
     from medcl.errors import UsageError
-    from medcl.run import Run
 
     index = (what / "index.json").is_file()
     given = {"--encoder": encoder, "--recipe": recipe, "--set": settings}
     extra = [name for name, value in given.items() if value]
     if extra and not index:
         raise UsageError(f"{extra[0]} goes with an index; a run has its own recipe and encoder.")
-    if index:
-        run, where = None, what
-        loaded = _recipe(what, recipe, encoder, settings or [])
-    else:
-        run = Run.open(what)
-        where, loaded = data or run.data, run.recipe
-    if not bags and run is not None:
-        made = embed_run(
-            run, data, out, task=task, batch_size=batch_size, device=device, workers=readers
+    if not bags and not index:
+        made = medcl.embed(
+            what, data, out=out, task=task, batch_size=batch_size, device=device, readers=readers
         )
         result = {
             "out": out,
-            "samples": len(made.ids),
+            "samples": len(made),
             "patients": len(set(made.patients)),
             "width": made.x.shape[1],
         }
         return show.as_json(result) if json else show.facts("Embeddings", result)
-    done = embed_bags(
-        loaded,
-        where,
+    done = medcl.embed_bags(
+        what,
         out,
-        run=run,
+        data=data,
+        encoder=encoder,
+        recipe=recipe,
+        settings=settings or (),
         task=task,
         half=not float32,
         batch_size=batch_size,
@@ -92,6 +85,7 @@ def embed(
         readers=readers,
         workers=workers,
         engine=engine,
+        untrained=untrained,
     )
     if json:
         return show.as_json({"out": out, **vars(done)})
@@ -99,20 +93,3 @@ def embed(
     if done.failed:
         show.table("Without a bag", ("item", "reason"), list(done.failed.items()))
     return None
-
-
-def _recipe(
-    index: Path, recipe: str | None, encoder: str | None, settings: Sequence[str]
-) -> Recipe:
-    """The recipe to embed an index with: a given one, or the plugin's defaults."""
-    from medcl import recipe as recipes
-    from medcl.archive.index import Index
-    from medcl.errors import UsageError
-
-    if recipe is None and encoder is None:
-        raise UsageError(f"{index} is an index: give --encoder, or a --recipe that has one.")
-    chosen = [] if encoder is None else [f"encoder={{name: {encoder}}}"]
-    if recipe is not None:
-        return recipes.load(recipe, [*chosen, *settings])
-    plain = {"name": "embed", "plugin": Index.open(index).plugin_name, "method": {"name": "simclr"}}
-    return recipes.parse(plain, [*chosen, *settings])

@@ -36,11 +36,17 @@ def index(
         typer.Option(help="Regex over the path with a group 'patient' (and perhaps 'site')."),
     ] = None,
     table: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
-            help="CSV or Parquet with a column 'key' (path or stem), and patient, site, "
-            "or label columns."
+            help="CSV or Parquet with a column key, slide_id, filename, … (path or stem), and "
+            "patient, case_id, site, or label columns. May be repeated."
         ),
+    ] = None,
+    key_column: Annotated[
+        str | None, typer.Option(help="The table's column of keys, if called otherwise.")
+    ] = None,
+    patient_column: Annotated[
+        str | None, typer.Option(help="Its column of patients, if called otherwise.")
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -81,7 +87,9 @@ def index(
         engine=engine,
         key_file=key_file,
         patient_from=patient_from,
-        table=table,
+        table=table or None,
+        key_column=key_column,
+        patient_column=patient_column,
         reader=_reader(settings) if settings else None,
         merge_spellings=merge_spellings,
         rescan=rescan,

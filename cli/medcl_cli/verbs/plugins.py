@@ -77,3 +77,22 @@ def check(
         typer.echo(f"{name}: {right} checks hold and {len(found.wrong)} do not, {how}.")
     if found.wrong:
         raise typer.Exit(1)
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="Of the plugin: lower-case, such as 'thermo'.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The folder to make; medcl-NAME if left out.")
+    ] = None,
+) -> None:
+    """Write a working plugin to begin with: a package that reads CSV signals.
+
+    Example: medcl plugins new thermo
+    """
+    from medcl.skeleton import new as write
+
+    folder = write(name, out)
+    typer.echo(f"Made {folder}. Install it, and check it after every change:")
+    typer.echo(f"  pip install -e {folder}")
+    typer.echo(f"  medcl plugins check {name}")

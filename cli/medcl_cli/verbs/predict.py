@@ -75,12 +75,12 @@ def predict(
     Examples: medcl predict run night.hea --out preds.parquet ·
     medcl predict study new/ --out p.parquet · cat ppg.csv | medcl predict run --follow - --fs 64
     """
-    from medcl.doctor import cores
+    import medcl
     from medcl.errors import UsageError
-    from medcl.predict.study_predictor import opened
 
     if follow is not None:
         from medcl.predict.streaming import follow as predict_stream
+        from medcl.predict.study_predictor import opened
 
         if records:
             raise UsageError("Give recordings or --follow, not both.")
@@ -111,8 +111,6 @@ def predict(
         )
         return
 
-    from medcl.predict.batch import predict as predict_files
-
     if not records or out is None:
         raise UsageError("Give recordings and --out TABLE.parquet, or --follow FILE.")
     of_streams = {"--columns": columns, "--format": format, "--wait": wait}
@@ -121,18 +119,17 @@ def predict(
             f"{', '.join(needless)}: for a stream alone (--follow), so leave it out. What files do "
             "not say is given as to medcl index: --set reader.columns.2=PPG."
         )
-    if fs is not None:
-        settings = [f"reader.fs={fs:g}", *(settings or ())]
-    made = predict_files(
-        opened(run),
+    made = medcl.predict(
+        run,
         records,
         out,
         task=task,
+        fs=fs,
         settings=settings or (),
         embeddings=embeddings,
         paths=paths,
         key_file=key_file,
-        workers=workers or cores(),
+        workers=workers,
         batch_size=batch_size or 32,
         device=device,
     )

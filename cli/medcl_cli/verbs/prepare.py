@@ -54,6 +54,9 @@ def prepare(
         "prepared": prepared.items.height,
         "rejected": prepared.rejects.to_dicts(),
     }
+    if prepared.anew:
+        result |= {f"made anew: {why}": count for why, count in prepared.anew.items()}
+    result |= {"findings": dict(prepared.findings)} if prepared.findings else {}
     if look is not None:
         from medcl.archive.look import look as draw
 
@@ -62,8 +65,12 @@ def prepare(
     if json:
         show.as_json({**result, "outcomes": rows})
         return
-    show.facts(f"Store of {data}", {**result, "rejected": prepared.rejects.height})
+    shown = {name: value for name, value in result.items() if name != "findings"}
+    show.facts(f"Store of {data}", {**shown, "rejected": prepared.rejects.height})
     show.outcomes(rows)
+    if prepared.findings:
+        found = list(prepared.findings.items())
+        show.table("Noticed while preparing, and kept", ("finding", "items"), found)
     if prepared.rejects.height:
         each = prepared.rejects.select("id", "code", "reason").rows()
         show.table("Could not be prepared", ("id", "code", "reason"), each)

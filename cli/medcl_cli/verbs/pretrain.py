@@ -27,10 +27,9 @@ def pretrain(
 
     Example: medcl pretrain biosignals/demo --data idx --out run -s optimizer.lr=1e-3
     """
-    from medcl import recipe as recipes
-    from medcl.engine.pretrain import pretrain as train
+    import medcl
 
-    run = train(recipes.load(recipe, settings or ()), data, out, command=show.command())
+    run = medcl.pretrain(recipe, data, out, settings=settings or (), command=show.command())
     if json:
         show.as_json({"run": run.path, **run.facts})
         return

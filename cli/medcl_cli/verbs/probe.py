@@ -41,20 +41,19 @@ def probe(
 
     Examples: medcl probe run · medcl probe fold0 fold1 fold2 fold3 fold4 · medcl probe run --places
     """
+    import medcl
     from medcl.probe.localisation import Places
     from medcl.probe.localisation import places as by_place
-    from medcl.probe.probe import probe as evaluate
     from medcl.probe.result import ProbeResult
     from medcl.run import Run
 
-    opened = [Run.open(path) for path in runs]
     result: ProbeResult | Places
     if places:
-        if task is not None or out is not None or len(opened) > 1:
+        if task is not None or out is not None or len(runs) > 1:
             raise UsageError("--places is about one run, and takes neither --task nor --out.")
-        result = by_place(opened[0], data=data)
+        result = by_place(Run.open(runs[0]), data=data)
     else:
-        result = evaluate(opened, data=data, task=task, out=out, command=show.command())
+        result = medcl.probe(runs, data=data, task=task, out=out, command=show.command())
     if json:
         show.as_json(result.as_dict())
     else:

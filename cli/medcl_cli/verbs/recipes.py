@@ -15,7 +15,10 @@ def recipes(
     copy: Annotated[
         Path | None, typer.Option(help="Write its annotated YAML here, to edit.")
     ] = None,
-    full: Annotated[bool, typer.Option(help="Show it with every default written out.")] = False,
+    full: Annotated[
+        bool,
+        typer.Option(help="Show it with every default written out, and what each setting means."),
+    ] = False,
     json: show.Json = False,
 ) -> None:
     """List the recipes, show one, or copy one out to edit.
@@ -49,4 +52,4 @@ def recipes(
     elif json:
         show.as_json(library.load(name).model_dump(mode="json"))
     else:
-        typer.echo(library.dump(library.load(name)) if full else text, nl=False)
+        typer.echo(library.annotated(library.load(name)) if full else text, nl=False)

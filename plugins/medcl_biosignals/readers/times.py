@@ -80,8 +80,8 @@ def grid(times: np.ndarray, given: float | None = None) -> Grid:
 
     Times that repeat come from a clock coarser than the sampling: then the samples between two of
     its ticks give the rate. If they keep within its ticks of an even count, that count is the grid;
-    otherwise the samples are spread evenly over the ticks, block by block. Other irregular times are
-    taken as they are.
+    otherwise the samples are spread evenly over the ticks, block by block. Other irregular times
+    are taken as they are.
 
     Args:
         times: (N,) in seconds.
@@ -215,7 +215,7 @@ def _rate_by_ticks(times: np.ndarray, tick: float) -> float:
             "sampling rate cannot be told. Give it: --set reader.time=none --set reader.fs=RATE",
         )
     counts, steps = counts[whole], steps[whole]
-    alike = np.abs(counts - np.median(counts)) <= max(1.0, 0.1 * float(np.median(counts)))
+    alike = np.abs(counts - np.median(counts)) <= max(2.0, 0.2 * float(np.median(counts)))
     total, span = float(counts[alike].sum()), float(steps[alike].sum())
     return _snapped(total / span, 1.0 / span)
 
@@ -281,7 +281,8 @@ def _counted(times: np.ndarray, fs: float, tick: float) -> np.ndarray | None:
 
 
 def _within_ticks(times: np.ndarray, fs: float, tick: float) -> np.ndarray:
-    """Times that repeat, spread within their ticks: from its start, or, of a stretch's first, to its
+    """Times that repeat, spread within their ticks: from its start, or, of a stretch's first, to
+    its
     end, as recordings begin between two ticks."""
     change = np.concatenate([[True], np.diff(times) > 0])
     starts = np.flatnonzero(change)

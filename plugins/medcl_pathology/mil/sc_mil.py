@@ -35,7 +35,10 @@ class ScMil(nn.Module):
     Args:
         example: one batch, for the width of the instances.
         outputs: binary, multi-class or ordinal.
-        aggregator: as in `Mil`, which also explains ``settings``, ``layers`` and ``dropout``.
+        aggregator: how instances become a bag's embedding, by name, as in `Mil`.
+        settings: keyword parameters of that aggregator.
+        layers: widths of the perceptron before it; none leaves the features as they are.
+        dropout: after each layer, 0 to 1.
         curriculum: w_t over progress p: "linear" 1 − p, "parabolic" 1 − p², "cosine"
             (1 + cos πp)/2, "step" 1 in the first half and 0 in the second.
         temperature: τ.
@@ -70,6 +73,7 @@ class ScMil(nn.Module):
         needs_classes(outputs, "SC-MIL")
         features = Bags.of(example, labelled=False).x.shape[1]
         self.outputs, self.curriculum = outputs, curriculum
+        self.scheduled = 0.5 if curriculum == "step" else 1.0  # until w_t is 0
         self.temperature, self.momentum = temperature, momentum
         encoder = BagEncoder(features, outputs, aggregator, settings, layers, dropout)
         classwise = encoder.aggregator.classwise

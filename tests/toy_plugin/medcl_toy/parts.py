@@ -48,7 +48,9 @@ class Shift(nn.Module):
         super().__init__()
         self.pixels, self.noise = pixels, noise
 
-    def forward(self, x: Tensor, generator: torch.Generator, kind: str = "global") -> Tensor:
+    def forward(
+        self, x: Tensor, generator: torch.Generator | None = None, kind: str = "global"
+    ) -> Tensor:
         """(B, 1, 8, 8) → (B, 1, 8, 8)."""
         if kind == "none":
             return x

@@ -8,15 +8,17 @@ from typing import Any
 
 import polars as pl
 
+from medcl import manifest
 from medcl.errors import MedclError
 
 
 def read_json(path: Path, remedy: str) -> dict[str, Any]:
-    """A JSON object.
+    """A JSON object, checked by its folder's manifest.
 
     Raises:
-        MedclError: if the file is missing or holds none; names it and says ``remedy``.
+        MedclError: if the file is missing, damaged or holds none; names it and says ``remedy``.
     """
+    manifest.check(path, remedy)
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -31,13 +33,14 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
 
 
 def read_table(path: Path, remedy: str) -> pl.DataFrame:
-    """A Parquet table.
+    """A Parquet table, checked by its folder's manifest.
 
     Raises:
-        MedclError: if the file is missing or is none; names it and says ``remedy``.
+        MedclError: if the file is missing, damaged or is none; names it and says ``remedy``.
     """
+    manifest.check(path, remedy)
     try:
-        return pl.read_parquet(path)
+        return pl.read_parquet(path, glob=False)
     except FileNotFoundError:
         raise MedclError(f"{path} is missing. {remedy}") from None
     except (OSError, pl.exceptions.PolarsError):

@@ -1,0 +1,47 @@
+"""Names of medcl's own methods and classifiers → where they are.
+
+It imports none of them. `medcl.recipe` checks recipes against it without knowing the packages that
+the names lead to. A plugin brings its own beside these (``Plugin.methods``,
+``Plugin.classifiers``).
+"""
+
+from __future__ import annotations
+
+from medcl.registry import Lazy
+
+METHODS: dict[str, Lazy] = {
+    "simclr": "medcl.methods.simclr:SimCLR",
+    "moco-v2": "medcl.methods.moco:MoCoV2",
+    "moco-v3": "medcl.methods.moco:MoCoV3",
+    "participant": "medcl.methods.participant:Participant",
+    "supcon": "medcl.methods.supcon:SupCon",
+    "semi-supervised": "medcl.methods.semi_supervised:SemiSupervised",
+    "swav": "medcl.methods.swav:SwAV",
+    "deepcluster-v2": "medcl.methods.deepcluster:DeepClusterV2",
+    "byol": "medcl.methods.byol:BYOL",
+    "simsiam": "medcl.methods.byol:SimSiam",
+    "vicreg": "medcl.methods.redundancy:VICReg",
+    "barlow-twins": "medcl.methods.redundancy:BarlowTwins",
+    "lejepa": "medcl.methods.lejepa:LeJEPA",
+    "visreg": "medcl.methods.lejepa:VISReg",
+    "dino": "medcl.methods.dino:DINO",
+    "mae": "medcl.methods.mae:MAE",
+    "spark": "medcl.methods.spark:SparK",
+    "can": "medcl.methods.can:CAN",
+    "clip": "medcl.methods.clip:TwoTower",
+    "tip": "medcl.methods.tip:TIP",
+    "site-adapt": "medcl.methods.site_adapt:SiteAdapt",
+    "harmonised": "medcl.methods.harmonised:Harmonised",
+}
+"""Pretraining methods, one published method a file."""
+
+CLASSIFIERS: dict[str, Lazy] = {
+    "linear": "medcl.classifiers.linear:Linear",
+    "lp-ft": "medcl.classifiers.lp_ft:ProbeThenTune",
+    "full": "medcl.classifiers.full:Full",
+    "lora": "medcl.classifiers.lora:LoRA",
+    "contrast": "medcl.classifiers.contrast:Contrast",
+    "semi-supervised": "medcl.classifiers.semi_supervised:SemiSupervised",
+    "core-tuning": "medcl.classifiers.core_tuning:CoreTuning",
+}
+"""Classifiers that any modality can use: heads on an encoder."""

@@ -1,0 +1,56 @@
+"""Recipes: one YAML per published method and modality, with a strict schema.
+
+The modality-free sections are models (`medcl.recipe.sections`). The sections ``prepare``,
+``dataset``, ``views``, ``encoder``, ``method`` and ``classifier`` are checked against the
+signatures of the functions they configure (`medcl.recipe.check`), and settings that mean one thing
+must agree (`medcl.recipe.shared`). A recipe that only classifies (``medcl finetune``) needs neither
+encoder nor method.
+"""
+
+from medcl.recipe.check import LEFT_OUT, classifier_factory, method_factory
+from medcl.recipe.described import annotated, descriptions
+from medcl.recipe.files import Entry, available, describe, find, own_recipes, text
+from medcl.recipe.overrides import nested
+from medcl.recipe.parse import dump, given, load, overrides, parse
+from medcl.recipe.sections import (
+    Also,
+    Finetune,
+    Monitor,
+    Named,
+    Optimizer,
+    Probe,
+    Recipe,
+    Section,
+    Split,
+    Trainer,
+)
+
+__all__ = [
+    "LEFT_OUT",
+    "Also",
+    "Entry",
+    "Finetune",
+    "Monitor",
+    "Named",
+    "Optimizer",
+    "Probe",
+    "Recipe",
+    "Section",
+    "Split",
+    "Trainer",
+    "annotated",
+    "available",
+    "classifier_factory",
+    "describe",
+    "descriptions",
+    "dump",
+    "find",
+    "given",
+    "load",
+    "method_factory",
+    "nested",
+    "overrides",
+    "own_recipes",
+    "parse",
+    "text",
+]

@@ -1,0 +1,115 @@
+"""From a file or a mapping to a validated `Recipe`, and back to YAML."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import to_jsonable_python
+
+from medcl.errors import UsageError
+from medcl.recipe import files
+from medcl.recipe.check import filled_in
+from medcl.recipe.overrides import apply
+from medcl.recipe.sections import Recipe, Section
+from medcl.registry import did_you_mean, explain
+
+
+def load(name: str | Path, overrides: Sequence[str] = (), *, recorded: bool = False) -> Recipe:
+    """Read a recipe by name or path, apply ``section.key=value`` overrides, and validate all of it.
+
+    Args:
+        name: of a recipe, or a path.
+        overrides: see `medcl.recipe.overrides`.
+        recorded: the recipe of a run that was made: see `parse`.
+
+    Raises:
+        UsageError: for a missing file, broken YAML, an unknown key (names the nearest), a value of
+            the wrong type, or two settings that contradict each other.
+    """
+    return parse(files.read(files.find(str(name))), overrides, recorded=recorded)
+
+
+def parse(raw: dict[str, Any], overrides: Sequence[str] = (), *, recorded: bool = False) -> Recipe:
+    """Validate a recipe given as a mapping. See `load`.
+
+    Args:
+        raw: the recipe; it is left as it is.
+        overrides: over it.
+        recorded: it is the recipe of a run that was made, perhaps before settings had to agree:
+            where two contradict each other, that is a warning, and an error only if an override
+            made it so.
+    """
+    raw = copy.deepcopy(raw)
+    for override in overrides:
+        apply(raw, override)
+    raw = _sections(raw, Recipe, "")
+    try:
+        recipe = Recipe.model_validate(raw)
+    except ValidationError as error:
+        raise UsageError(explain(error)) from None
+    changed = {override.partition("=")[0] for override in overrides}
+    return filled_in(recipe, recorded=recorded, changed=changed)
+
+
+def _sections(raw: dict[str, Any], model: type[BaseModel], where: str) -> dict[str, Any]:
+    """Refuse unknown keys of the fixed sections, naming the nearest; an empty section is ``{}``."""
+    out = dict(raw)
+    for key, value in raw.items():
+        if key not in model.model_fields:
+            hint = did_you_mean(str(key), model.model_fields)
+            raise UsageError(f"Unknown key '{where}{key}'. {hint}")
+        kind = model.model_fields[key].annotation
+        fixed = isinstance(kind, type) and issubclass(kind, BaseModel)
+        if value is None and (fixed or get_origin(kind) is dict):
+            out[key] = {}
+        elif isinstance(kind, type) and issubclass(kind, Section) and isinstance(value, dict):
+            out[key] = _sections(value, kind, f"{where}{key}.")
+    return out
+
+
+def values(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as plain values, all defaults written out, without sections not in use."""
+    data: dict[str, Any] = to_jsonable_python(recipe.model_dump())
+    if recipe.classifier is None:  # nothing is trained with labels
+        del data["classifier"], data["finetune"]
+    return data
+
+
+def dump(recipe: Recipe, shown: Callable[[dict[str, Any]], Any] | None = None) -> str:
+    """The recipe as YAML, all defaults written out; ``shown`` makes of its values others."""
+    data = recipe.model_dump()
+    data = to_jsonable_python(data if shown is None else shown(data))
+    if recipe.classifier is None:  # nothing is trained with labels
+        del data["classifier"], data["finetune"]
+    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+
+
+def given(
+    recipe: str | Path | Mapping[str, Any] | Recipe,
+    settings: Sequence[str] | Mapping[str, Any] = (),
+) -> Recipe:
+    """A recipe by name or path, as a mapping, or as it is, with settings laid over it.
+
+    Args:
+        recipe: see `load` and `parse`.
+        settings: ``section.key=value`` as on the command line, or a mapping
+            ``{"section.key": value}``.
+    """
+    if isinstance(settings, Mapping):
+        settings = overrides(settings)
+    if isinstance(recipe, Recipe):
+        return parse(recipe.model_dump(mode="json"), settings) if settings else recipe
+    if isinstance(recipe, Mapping):
+        return parse(dict(recipe), settings)
+    return load(recipe, settings)
+
+
+def overrides(settings: Mapping[str, Any]) -> list[str]:
+    """``{"section.key": value}`` as the command line has it: ``["section.key=value"]``."""
+    plain = to_jsonable_python(dict(settings), fallback=str)
+    return [f"{key}={yaml.safe_dump(v, default_flow_style=True)}" for key, v in plain.items()]

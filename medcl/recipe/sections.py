@@ -1,0 +1,257 @@
+"""The sections of a recipe: their settings, types, bounds, defaults and what they mean.
+
+The modality-free sections are complete here. ``prepare``, ``dataset``, ``views``, ``encoder``,
+``method`` and ``classifier`` are open: `medcl.recipe.check` holds them against the functions that
+they configure.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+)
+
+from medcl.errors import UsageError
+
+
+class Section(BaseModel):
+    """A strict part of a recipe: unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Named(BaseModel):
+    """A registered thing and its keyword arguments, side by side: ``{name: simclr, ...}``."""
+
+    model_config = ConfigDict(extra="allow")
+    name: str = Field(description="Which one, by its registered name.")
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Everything but the name."""
+        return dict(self.model_extra or {})
+
+
+def _number_as_text(value: object) -> object:
+    """YAML reads 16 as a number; as a choice it is a word."""
+    return str(value) if isinstance(value, int) else value
+
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
+Fraction = Annotated[float, Field(gt=0, le=1)]
+Precision = Annotated[Literal["32", "bf16", "16"], BeforeValidator(_number_as_text)]
+
+
+def _is(default: Any, description: str, **bounds: Any) -> Any:
+    """A setting with its default and its meaning."""
+    return Field(default, description=description, **bounds)
+
+
+class Optimizer(Section):
+    """The optimizer and its learning rate schedule."""
+
+    name: Literal["adamw", "adam", "sgd", "lars"] = _is("adamw", "The optimizer.")
+    lr: float = _is(1e-3, "Learning rate after the warm-up, above 0.", gt=0)
+    weight_decay: float = _is(1e-4, "Weight decay, 0 or more.", ge=0)
+    momentum: float = _is(0.9, "Momentum of sgd and lars, from 0 to below 1.", ge=0, lt=1)
+    betas: tuple[Beta, Beta] = _is((0.9, 0.999), "β₁ and β₂ of adam and adamw, from 0 to below 1.")
+    warmup: float = _is(0.05, "Linear warm-up, as a share of all steps, 0 to 1.", ge=0, le=1)
+    schedule: Literal["cosine", "constant"] = _is("cosine", "Learning rate after the warm-up.")
+    final_lr: float = _is(0.0, "Learning rate at the end of the cosine, 0 or more.", ge=0)
+    clip: float | None = _is(None, "Largest norm of the gradient, above 0; null: any.", gt=0)
+
+
+class Trainer(Section):
+    """Length of training, size of batches, and hardware."""
+
+    steps: int = _is(1000, "Optimizer steps, above 0.", gt=0)
+    batch_size: int = _is(
+        256, "Samples that each process takes for a forward pass, 2 or more.", gt=1
+    )
+    accumulate: int = _is(1, "Batches whose gradients are added up for one step.", gt=0)
+    precision: Precision = _is("32", "Floating-point format: 32, bf16 or 16 bits.")
+    devices: int = _is(1, "Devices on each node.", gt=0)
+    nodes: int = _is(1, "Nodes of a cluster.", gt=0)
+    accelerator: Literal["auto", "cpu", "gpu"] = _is("auto", "Kind of device.")
+    strategy: Literal["auto", "ddp", "fsdp"] = _is("auto", "How several devices share the work.")
+    sync_batchnorm: bool = _is(
+        True, "Compute batch normalisation over the batches of all devices, if there are several."
+    )
+    workers: int = _is(0, "Processes that load data; 0: the training process loads it.", ge=0)
+    checkpoint_every: int = _is(200, "Steps between two checkpoints.", gt=0)
+    log_every: int = _is(10, "Steps between two rows of metrics.", gt=0)
+
+
+class Split(Section):
+    """Training and test set. Always by patient (or site), never by sample."""
+
+    by: Literal["patient", "site"] = _is("patient", "What is kept on one side of the split.")
+    test: float = _is(
+        0.3, "Share of patients to test, between 0 and 1; not used with folds.", gt=0, lt=1
+    )
+    folds: int | None = _is(None, "Number of folds, 2 or more; null: one split.", ge=2)
+    fold: int = _is(0, "The fold that is tested, from 0 to folds − 1.", ge=0)
+    stratify: str | None = _is(
+        None, "Column of the index whose values are spread evenly over the split."
+    )
+    given: str | None = _is(None, "Column that says train or test: a published split.")
+    seed: int = _is(0, "Seed of the split.")
+    pretrain: Literal["train", "all"] = _is(
+        "train",
+        "Patients to pretrain on. all: test patients too, without their labels, for an archive "
+        "that is to be embedded itself; metrics then do not hold for patients of another one.",
+    )
+
+    def drawn(self) -> dict[str, Any]:
+        """What `medcl.archive.splits.split` takes."""
+        return self.model_dump(exclude={"pretrain"})
+
+    @field_validator("fold")
+    @classmethod
+    def _is_one_of_the_folds(cls, fold: int, info: ValidationInfo) -> int:
+        folds = info.data.get("folds")
+        if folds is None and fold > 0:
+            raise ValueError("there are no folds: set split.folds too")
+        if folds is not None and fold >= folds:
+            raise ValueError(f"with split.folds = {folds} the folds are 0 to {folds - 1}")
+        return fold
+
+
+class Monitor(Section):
+    """Online evaluation: a kNN probe, and what shows a collapse."""
+
+    every: int = _is(100, "Steps between two evaluations.", gt=0)
+    samples: int = _is(1024, "Samples to embed each time, 16 or more.", gt=15)
+    neighbours: int = _is(20, "Neighbours of the kNN probe.", gt=0)
+
+
+class Probe(Section):
+    """Evaluation of frozen features by a linear probe."""
+
+    task: str | None = _is(None, "A task of the plugin: the label to predict.")
+    dataset: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Settings of the dataset for the probe, over those of the task and the recipe.",
+    )
+    fractions: tuple[Fraction, ...] = _is(
+        (0.01, 0.1, 1.0), "Shares of the labelled training patients to fit on, above 0 to 1."
+    )
+    bootstraps: int = _is(1000, "Bootstrap resamples of patients, 100 or more.", ge=100)
+    baselines: tuple[str, ...] | None = _is(
+        None, "Baselines of the plugin to compare with; null: all of them."
+    )
+
+
+class Also(Section):
+    """A further label to learn from, such as what a header says; no metric is computed of it."""
+
+    kind: Literal["auto", "binary", "multiclass", "ordinal", "regression"] = _is(
+        "auto", "Kind of label; auto: by its values."
+    )
+    weight: float = _is(0.3, "Weight of its loss, above 0; the wanted label has 1.", gt=0)
+    noisy: bool = _is(False, "It may be wrong: use a loss that wrong labels mislead less.")
+
+
+class Finetune(Section):
+    """Training with labels. ``split`` selects the test patients unless ``folds`` is set."""
+
+    task: str | None = _is(
+        None, "A task of the plugin; null: label and kind say what is to be learnt."
+    )
+    label: str | None = _is(
+        None, "Column of the labels or of the index; of survival, the column of times."
+    )
+    event: str | None = _is(
+        None, "Of survival: the column that says whether the event was observed."
+    )
+    kind: Literal[
+        "auto", "binary", "multiclass", "multilabel", "ordinal", "regression", "cox", "hazard"
+    ] = _is("auto", "Kind of problem; auto: by the values of the label.")
+    classes: tuple[str, ...] = _is(
+        (), "Classes in their order; of multilabel, the columns. Empty: those that occur."
+    )
+    intervals: int = _is(
+        4, "Of hazard: time intervals, by quantiles of the training patients, 2 or more.", ge=2
+    )
+    epochs: int = _is(50, "Passes over the training samples.", gt=0)
+    batch_size: int = _is(16, "Samples or bags of a batch.", gt=0)
+    loss: Literal["ce", "weighted", "focal", "robust"] = _is(
+        "ce", "Cross-entropy as it is, weighted by class, focal, or robust to wrong labels."
+    )
+    also: dict[str, Also] = Field(
+        default_factory=dict, description="Further columns to learn from, each with its settings."
+    )
+    sampler: Literal["shuffled", "balanced"] = _is(
+        "shuffled", "Order of training samples; balanced: classes equally often."
+    )
+    standardise: bool = _is(
+        False, "Scale features by mean and standard deviation of the training samples."
+    )
+    unlabelled: bool = _is(
+        False, "Learn from samples without a label too (classifier semi-supervised)."
+    )
+    tree: tuple[str, ...] = _is((), "Columns with coarser forms of the class, the coarsest first.")
+    soft: tuple[str, ...] = _is(
+        (), "Columns of class probabilities, 0 to 1, one for each class in their order."
+    )
+    validation: float = _is(
+        0.15, "Share of the training patients for validation, from 0 to below 1.", ge=0, lt=1
+    )
+    monitor: Literal["loss", "balanced_accuracy", "auroc"] = _is(
+        "loss", "Validation metric by which the best epoch is kept."
+    )
+    patience: int | None = _is(
+        None, "Epochs without a better one before training stops; null: never.", gt=0
+    )
+    folds: int | None = _is(
+        None, "Folds of cross-validation over patients, 2 or more; null: one split.", ge=2
+    )
+    repeats: int = _is(1, "Repeats of the cross-validation, each with other folds.", gt=0)
+    bootstraps: int = _is(1000, "Bootstrap resamples of patients, 100 or more.", ge=100)
+
+
+class Recipe(Section):
+    """Everything that decides a run, except where the data lie."""
+
+    name: str = Field(description="Name of the recipe.")
+    about: str = _is("", "What it does, in one sentence.")
+    paper: str = _is("", "The papers that it follows.")
+    plugin: str = Field(description="The modality, by the name of its plugin.")
+    seed: int = _is(0, "Seed of everything random in training.")
+    prepare: dict[str, Any] = Field(
+        default_factory=dict, description="Decoding of items, once, into the store."
+    )
+    dataset: dict[str, Any] = Field(
+        default_factory=dict, description="The samples that prepared items are cut into."
+    )
+    views: dict[str, Any] = Field(
+        default_factory=dict, description="Augmentations of a batch on the training device."
+    )
+    encoder: Named | None = _is(None, "The network that turns samples into embeddings.")
+    method: Named | None = _is(None, "The pretraining method.")
+    classifier: Named | None = _is(None, "What is trained with labels.")
+    optimizer: Optimizer = _is(Optimizer(), "The optimizer and its learning rate schedule.")
+    trainer: Trainer = _is(Trainer(), "Length of training, size of batches, and hardware.")
+    split: Split = _is(Split(), "Training and test set, by patient or site.")
+    monitor: Monitor = _is(Monitor(), "Online evaluation during pretraining.")
+    probe: Probe = _is(Probe(), "Evaluation of frozen features by a linear probe.")
+    finetune: Finetune = _is(Finetune(), "Training with labels.")
+
+    def part(self, name: Literal["encoder", "method", "classifier"]) -> Named:
+        """A section that what is asked for cannot do without.
+
+        Raises:
+            UsageError: if the recipe has none.
+        """
+        found: Named | None = getattr(self, name)
+        if found is None:
+            use = "pretrained" if name == "classifier" else "trained with labels: medcl finetune"
+            raise UsageError(f"Recipe '{self.name}' has no section '{name}': it can only be {use}.")
+        return found
