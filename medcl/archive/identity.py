@@ -10,7 +10,6 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import PurePosixPath
 
 from medcl.plugin import MEMBER, NO_PATIENT, Record
 
@@ -108,8 +107,9 @@ def _unnamed(records: Sequence[Record]) -> list[str]:
 
 def _advice(records: Sequence[Record]) -> str:
     """The option to type: the first folder level that tells the records apart, or a table."""
-    parts = [PurePosixPath(r.key.partition("#")[0].replace(MEMBER, "/")).parts for r in records]
-    for depth in range(min(map(len, parts), default=1) - 1):
+    places = [r.key.partition("#")[0].replace(MEMBER, "/") for r in records]
+    parts = [p.split("/")[:-1] for p in places]  # folders; a series' key is one
+    for depth in range(min(map(len, parts), default=0)):
         if len({part[depth] for part in parts}) > 1:
             before = "[^/]+/" * depth
             return f"--patient-from '^{before}(?P<patient>[^/]+)/'"
