@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -17,6 +18,7 @@ import polars as pl
 
 from medcl.errors import UsageError
 from medcl.plugin import NO_PATIENT, Record, Reject
+from medcl.registry import did_you_mean
 
 _TEXT = ("key", "patient", "site")
 
@@ -86,7 +88,11 @@ class Assignment:
     def _row(self, file: str) -> list[str]:
         """The table's key for a file: its path, the path without suffix, its name, its stem."""
         path = PurePosixPath(file)
-        names = (file, str(path.parent / path.stem), path.name, path.stem)
+        bare = path.parent / path.stem
+        # A database's own table has paths from its own top, which may lie below the archive's.
+        names = [file, str(bare)]
+        for first in range(1, len(path.parts)):
+            names += [str(PurePosixPath(*p.parts[first:])) for p in (path, bare)]
         return [name for name in names if name in self.rows][:1]
 
 
@@ -107,14 +113,24 @@ def _file(record: Record) -> str:
     return record.key if record.key in record.files else record.key.rpartition("#")[0] or record.key
 
 
-def load(patient_from: str | None = None, table: Path | None = None) -> Assignment:
+def load(
+    patient_from: str | None = None,
+    table: Path | None = None,
+    *,
+    key_column: str | None = None,
+    patient_column: str | None = None,
+) -> Assignment:
     """Read the pattern and the table.
 
     Args:
         patient_from: a regular expression with a group named ``patient``, optionally one ``site``.
         table: CSV or Parquet with a column ``key``: the path in the archive, its name or stem, the
             part of a file or the series, or else the patient whose items they all are. With any of
-            ``patient``, ``site``; every other column becomes a label and is not hashed.
+            ``patient``, ``site`` (in any case); every other column becomes a label and is not
+            hashed. Text may be UTF-8, UTF-16 or Latin-1, its columns parted by ``,``, ``;``, tabs
+            or ``|``.
+        key_column: the column that stands for ``key`` in a table that others made.
+        patient_column: the one that stands for ``patient``.
 
     Raises:
         UsageError: for a broken pattern, an unreadable table, one without ``key``, a repeated key,
@@ -122,8 +138,10 @@ def load(patient_from: str | None = None, table: Path | None = None) -> Assignme
     """
     assignment = Assignment(pattern=_pattern(patient_from))
     if table is None:
+        if key_column is not None or patient_column is not None:
+            raise UsageError("--key-column and --patient-column say how to read a --table.")
         return assignment
-    frame = _read(table)
+    frame = _read(table, {"key": key_column, "patient": patient_column})
     if "key" not in frame.columns or len(frame.columns) < 2:
         raise UsageError(
             f"The table {table} needs a column 'key' (the path in the archive) and one more; "
@@ -160,15 +178,14 @@ def _pattern(patient_from: str | None) -> re.Pattern[str] | None:
     return pattern
 
 
-def _read(table: Path) -> pl.DataFrame:
+def _read(table: Path, given: Mapping[str, str | None]) -> pl.DataFrame:
     """The table: identifiers as text (007 stays 007), labels as text, numbers or flags."""
     try:
         if table.suffix.lower() in (".parquet", ".pq"):
             frame = pl.read_parquet(table, glob=False)
+            frame = frame.rename(_renamed(frame.columns, given, table))
         else:
-            names = pl.read_csv(table, n_rows=0, glob=False).columns
-            text = {name: pl.String for name in _TEXT if name in names}
-            frame = pl.read_csv(table, schema_overrides=text, infer_schema_length=None, glob=False)
+            frame = _read_text(table, given)
     except (OSError, pl.exceptions.PolarsError) as error:
         first = str(error).splitlines()[0]
         raise UsageError(f"The table {table} cannot be read as CSV or Parquet: {first}") from None
@@ -177,4 +194,45 @@ def _read(table: Path) -> pl.DataFrame:
         for name, kind in frame.schema.items()
         if name in _TEXT or not (kind.is_numeric() or kind == pl.Boolean)
     ]
-    return frame.with_columns(as_text)
+    frame = frame.with_columns(as_text)
+    if "patient" in frame.columns and frame["patient"].drop_nulls().str.contains(r"^\d+\.0$").all():
+        frame = frame.with_columns(pl.col("patient").str.strip_suffix(".0"))  # numbers with gaps
+    return frame
+
+
+def _read_text(table: Path, given: Mapping[str, str | None]) -> pl.DataFrame:
+    raw = table.read_bytes()
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+        text = raw.decode("utf-16", "replace")
+    else:
+        try:
+            text = raw.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            text = raw.decode("cp1252", "replace")
+    first = text.partition("\n")[0]
+    separator = max(",;\t|", key=first.count) if any(c in first for c in ",;\t|") else ","
+    source = text.encode()
+    names = pl.read_csv(source, n_rows=0, separator=separator).columns
+    renamed = _renamed(names, given, table)
+    kinds = {old: pl.String for old in names if renamed.get(old, old) in _TEXT}
+    frame = pl.read_csv(
+        source, schema_overrides=kinds, infer_schema_length=None, separator=separator
+    )
+    return frame.rename(renamed)
+
+
+def _renamed(names: Sequence[str], given: Mapping[str, str | None], table: Path) -> dict[str, str]:
+    """Column → what it stands for: as it was given, or by its name in another case."""
+    renamed: dict[str, str] = {}
+    for role in _TEXT:
+        wanted = given.get(role)
+        lower = [name for name in names if name.lower() == (wanted or role).lower()]
+        exact = [name for name in names if name == (wanted or role)]
+        if wanted is not None and not lower:
+            raise UsageError(
+                f"The table {table} has no column '{wanted}'. {did_you_mean(wanted, names)}"
+            )
+        if lower:
+            renamed[(exact or lower)[0]] = role
+    clash = [n for n in names if n not in renamed and n in renamed.values()]
+    return renamed | {name: f"{name}_" for name in clash}

@@ -82,6 +82,8 @@ def build(
     key_file: Path | None = None,
     patient_from: str | None = None,
     table: Path | None = None,
+    key_column: str | None = None,
+    patient_column: str | None = None,
     reader: Mapping[str, Any] | None = None,
     rescan: bool = False,
 ) -> Summary:
@@ -98,6 +100,8 @@ def build(
         key_file: the secret for pseudonyms; see `medcl.archive.pseudonym.given`.
         patient_from: a pattern on the item's key; see `medcl.archive.assign.load`.
         table: patients, sites and labels by file; see `medcl.archive.assign.load`.
+        key_column: of a table that others made, the column of files; see there.
+        patient_column: the one of patients.
         reader: what the files do not say, for the keyword-only parameters of the plugin's ``scan``;
             kept in the private folder for preparing and for indexing again. None: as before.
         rescan: open every file again, for instance after access rights were mended.
@@ -120,7 +124,9 @@ def build(
             **{n: str(v.resolve()) for n, v in values.items() if isinstance(v, Path)},
         }
     contents = digests(values)
-    assignment = assign.load(patient_from, table)
+    assignment = assign.load(
+        patient_from, table, key_column=key_column, patient_column=patient_column
+    )
     walked = walk(archive, skip=out)
     units, repeated = _group(plugin, walked.files)
     rejects = walked.rejects + repeated

@@ -42,6 +42,12 @@ def index(
             "or label columns."
         ),
     ] = None,
+    key_column: Annotated[
+        str | None, typer.Option(help="The table's column that stands for 'key'.")
+    ] = None,
+    patient_column: Annotated[
+        str | None, typer.Option(help="The table's column that stands for 'patient'.")
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -75,6 +81,8 @@ def index(
         key_file=key_file,
         patient_from=patient_from,
         table=table,
+        key_column=key_column,
+        patient_column=patient_column,
         reader=_reader(settings) if settings else None,
         rescan=rescan,
     )
