@@ -548,8 +548,7 @@ def test_packed_it_is_the_same(tmp_path: Path, suffix: str) -> None:
     np.testing.assert_array_equal(samples(tmp_path, row)[0], x.astype(np.float32))
 
 
-
- --- headers of WFDB -------------------------------------------------------------------------------
+# --- headers of WFDB ------------------------------------------------
 
 
 @pytest.mark.parametrize(
