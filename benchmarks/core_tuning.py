@@ -28,9 +28,9 @@ from scipy import stats
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from medcl.finetune.classifiers.core_tuning import CoreTuning
-from medcl.finetune.classifiers.full import Full
-from medcl.finetune.contract import Outputs
+from medcl.classifiers.core_tuning import CoreTuning
+from medcl.classifiers.full import Full
+from medcl.labels.outputs import Outputs
 from medcl.methods.contract import State
 from medcl.methods.simclr import SimCLR
 
@@ -121,10 +121,10 @@ def interval(values: NDArray[np.float64], sign: str = "") -> str:
 def mitbih(runs: Path, data: Path, out: Path, epochs: dict[float, int]) -> None:
     """Fine-tune every fold both ways, and print the pooled table."""
     from medcl.archive.index import Index
-    from medcl.evaluate.bootstrap import bootstrap
-    from medcl.evaluate.compare import read
+    from medcl.audit.compare import read
     from medcl.finetune.finetune import finetune, opened
     from medcl.finetune.scoring import measure
+    from medcl.metrics.bootstrap import bootstrap
     from medcl.run import Run
 
     index = Index.open(data)

@@ -11,8 +11,8 @@ from functools import partial
 
 import numpy as np
 
-from medcl.evaluate.bootstrap import bootstrap
-from medcl.evaluate.metrics import Counted
+from medcl.metrics.bootstrap import bootstrap
+from medcl.metrics.metrics import Counted
 
 TRIALS, SAMPLES = 400, 10
 

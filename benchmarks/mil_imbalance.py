@@ -30,10 +30,10 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import roc_auc_score
 
 from medcl import recipe as recipes
+from medcl.finetune.fold_training import Work
 from medcl.finetune.result import FinetuneResult
 from medcl.finetune.study import study
-from medcl.finetune.training import Work
-from medcl.finetune.truth import Truth
+from medcl.labels.target import Target
 from medcl.plugin import Samples
 
 RATIOS = (1, 5, 10, 50)
@@ -176,7 +176,7 @@ def main() -> None:
     for seed in range(asked.seeds):
         for ratio in RATIOS:
             samples, y, split, sought = digit_bags(ratio, seed)
-            truth = Truth("binary", ("no nine", "nine"), y)
+            truth = Target("binary", ("no nine", "nine"), y)
             for method in asked.methods:
                 out = asked.out / method.replace(" ", "-") / f"1to{ratio}" / f"seed{seed}"
                 work = Work(samples, truth, recipe(method, seed, asked.epochs), out, instances=True)

@@ -47,7 +47,7 @@ def features(counts: list[int], padded: bool) -> Tensor:
 
 
 def packed_step(counts: list[int], gated: bool) -> Step:
-    from medcl.finetune.contract import Outputs
+    from medcl.labels.outputs import Outputs
     from medcl_pathology.mil.aggregators.abmil import ABMIL, GatedABMIL
     from medcl_pathology.mil.bags import Bags
 

@@ -29,10 +29,10 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from medcl.finetune.classifiers.contrast import Contrast
-from medcl.finetune.classifiers.full import Full
-from medcl.finetune.classifiers.semi_supervised import SemiSupervised
-from medcl.finetune.contract import Outputs
+from medcl.classifiers.contrast import Contrast
+from medcl.classifiers.full import Full
+from medcl.classifiers.semi_supervised import SemiSupervised
+from medcl.labels.outputs import Outputs
 from medcl.methods.contract import State
 from medcl.methods.simclr import SimCLR
 from medcl.recipe import Finetune, Named, Optimizer
@@ -135,10 +135,10 @@ def _column(
 
 def ecg(run: Path, out: Path, draws: int, people: int, steps: int) -> None:
     """Print macro AUROC and F1 of CE and of both kinds of `SemiSupervised`, over draws."""
-    from medcl.finetune import truth as truths
+    from medcl.finetune.fold_training import Work
     from medcl.finetune.folds import of_run
     from medcl.finetune.study import labelled, study
-    from medcl.finetune.training import Work
+    from medcl.labels import target as targets
     from medcl.run import Run, load_samples
 
     opened = Run.open(run)
@@ -147,7 +147,7 @@ def ecg(run: Path, out: Path, draws: int, people: int, steps: int) -> None:
     patients, side = np.asarray(samples.patients), opened.split()
     found: dict[str, list[list[float]]] = {name: [] for name in TUNED}
     for draw in range(draws):
-        whole = truths.truth(samples, opened.recipe.finetune, task)
+        whole = targets.finetune_target(samples, opened.recipe.finetune, task)
         kept = _drawn(
             patients, whole.y, sorted(p for p in side if side[p] == "train"), people, draw
         )

@@ -17,8 +17,8 @@ PUBLIC_KEY = "the bundled samples are public: this key hides nothing"
 """Fixed, so that patients' pseudonyms, and with them split and figures, are the same everywhere."""
 
 if TYPE_CHECKING:
-    from medcl.evaluate.places import Places
-    from medcl.evaluate.probe import ProbeResult
+    from medcl.probe.localisation import Places
+    from medcl.probe.probe import ProbeResult
     from medcl.run import Run
 
 
@@ -78,12 +78,12 @@ def demo(
         recipe, source, public = recipes.load(recipe_name, overrides), archive, False
         plugin = plugins.get(recipe.plugin)
 
-    from medcl.archive.atomic import write_text
     from medcl.archive.index import build
+    from medcl.embeddings.embeddings import embed_run
     from medcl.engine.pretrain import pretrain
-    from medcl.evaluate.embeddings import embed_run
-    from medcl.evaluate.places import places
-    from medcl.evaluate.probe import probe
+    from medcl.io.atomic import write_text
+    from medcl.probe.localisation import places
+    from medcl.probe.probe import probe
     from medcl.report.report import write
     from medcl.run import Run
 
@@ -103,7 +103,7 @@ def demo(
         with clock("probe", "is the same place found again? No labels are needed"):
             result = places(run)
     else:
-        with clock("probe", "frozen features against a random encoder and hand-made features"):
+        with clock("probe", "frozen features against a random encoder and hand-crafted features"):
             result = probe([run], command=f"medcl probe {run.path}")
     with clock("report", "one HTML page"):
         page = write(Run.open(run.path), out / "report.html")

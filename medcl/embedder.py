@@ -10,8 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from medcl.embeddings.embeddings import usable
 from medcl.errors import UsageError
-from medcl.evaluate.embeddings import usable
 from medcl.export import load_encoder
 
 

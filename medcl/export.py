@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 import medcl
-from medcl.archive.atomic import new_folder
 from medcl.errors import MedclError, UsageError
+from medcl.io.atomic import new_folder
 from medcl.private import without_paths
 from medcl.recipe import Named
 from medcl.run import Run, load_samples

@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from medcl import recipe as recipes
-from medcl.archive.atomic import write_text
 from medcl.archive.index import Index
-from medcl.archive.reading import read_json
 from medcl.errors import MedclError
+from medcl.io.atomic import write_text
+from medcl.reading import read_json
 from medcl.recipe import LEFT_OUT, Recipe
 
 FOLDER, FILE, RECIPE = "private", "where.json", "recipe.yaml"

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medcl import plugin as plugins
-from medcl.archive.reading import read_json, read_table
 from medcl.errors import MedclError, UsageError
 from medcl.plugin import Plugin, Samples
 from medcl.private import Where, read_recipe, recall
+from medcl.reading import read_json, read_table
 from medcl.recipe import Recipe
 from medcl.registry import did_you_mean, lookup, resolve
 

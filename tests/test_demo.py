@@ -36,7 +36,7 @@ def test_the_demo_ends_with_the_comparison_and_the_report(
     done = demo(tmp_path)
     lines = done.stdout.splitlines()
     compared = {line.split("\t")[0] for line in lines if "\tlinear\t" in line}
-    assert {"pretrained", "random", "handmade"} <= compared
+    assert {"pretrained", "random", "handcrafted"} <= compared
     report = Path(lines[-1].removeprefix("Report: "))
     assert report == (tmp_path / "demo" / "report.html").resolve()
     assert "<html" in report.read_text(encoding="utf-8")

@@ -100,7 +100,7 @@ def test_every_step_leaves_what_it_promises(finished: Path) -> None:
     assert items.filter(pl.col("units") == "other,mV")["leads"].to_list() == ["MLII,other"]
     probe = json.loads((finished / "run" / "probe" / "probe.json").read_text())
     compared = {score["representation"] for score in probe["scores"]}
-    assert {"pretrained", "random", "handmade"} <= compared
+    assert {"pretrained", "random", "handcrafted"} <= compared
     page = (finished / "run" / "report.html").read_text(encoding="utf-8")
     assert not re.findall(r'(?:src|href)="https?://', page)
 

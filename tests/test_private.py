@@ -21,13 +21,13 @@ from safetensors.torch import save_file
 from medcl.archive.index import Index
 from medcl.engine.pretrain import pretrain
 from medcl.errors import MedclError, UsageError
-from medcl.evaluate.probe import probe
 from medcl.export import export
 from medcl.finetune.finetune import finetune, opened
-from medcl.finetune.trained import Study
+from medcl.finetune.opened import Study
 from medcl.predict.batch import predict
 from medcl.private import command_without_paths, recall, without_paths
-from medcl.report import finetuned, report, several
+from medcl.probe.probe import probe
+from medcl.report import comparison_page, report, study_page
 from medcl.run import Run
 
 sys.path.append(str(Path(__file__).parent / "engine"))
@@ -108,8 +108,8 @@ def test_what_must_stay_is_the_owner_s_alone(folder: Path, name: str) -> None:
 def test_what_is_handed_on_names_nobody(folder: Path, tmp_path: Path) -> None:
     run = Run.open(folder / "run")
     report.write(run, tmp_path / "run.html")
-    finetuned.write(folder / "study", tmp_path / "study.html")
-    several.write([folder / "run", folder / "study"], tmp_path / "both.html")
+    study_page.write(folder / "study", tmp_path / "study.html")
+    comparison_page.write([folder / "run", folder / "study"], tmp_path / "both.html")
     export(run, tmp_path / "hf", to="huggingface-folder")
     export(run, tmp_path / "script", to="torchscript")
     files = dict(readable(tmp_path))

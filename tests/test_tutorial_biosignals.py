@@ -18,7 +18,7 @@ def test_every_command_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.Mon
     steps += ["predict", "export", "search", "anomaly", "report", "report", "report"]
     assert verbs(said) == steps
     assert "patient-is-record-name\t6" in of(said, "medcl index")
-    for told in ("pretrained", "random", "handmade"):
+    for told in ("pretrained", "random", "handcrafted"):
         assert told in of(said, "medcl probe")
     assert "6 test patients" in of(said, "medcl finetune")
     evaluated = of(said, "medcl evaluate")

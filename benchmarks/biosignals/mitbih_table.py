@@ -1,4 +1,4 @@
-"""Beats of unseen patients into AAMI classes: pretrained, random, supervised, hand-made, one table.
+"""Beats of unseen patients into AAMI classes: pretrained, random, supervised, hand-crafted, one table.
 
     python benchmarks/biosignals/mitbih_table.py --train DS1 --out table [--steps 500]
     python benchmarks/biosignals/mitbih_table.py --train DS1 --test DS2 --out table
@@ -12,7 +12,7 @@ on all of the one, judged on all of the other. There, patients are records, as i
 (DS1) and 202 (DS2) are one man.
 
 Everything is kept in ``--out`` and not made twice. Features put side by side have equal weight
-(`medcl.evaluate.linear`). Linear classifiers are fitted on at most
+(`medcl.embeddings.linear`). Linear classifiers are fitted on at most
 `PER_CLASS` beats of each class and patient, all beats of test patients are judged, and intervals
 are over patients. "per record" features are taken relative to the recording's own beats (median and
 spread over the recording, no label used), which needs the recording as a whole.
@@ -20,7 +20,7 @@ spread over the recording, no label used), which needs the recording as a whole.
 "three seeds" are means of figures, as over repeats, of encoders from three first weights (asked for
 by ``--methods``). "mean of" are the means of several classifiers' probabilities (deep ensembles:
 Lakshminarayanan 2017, arXiv 1612.01474), which no test label has a say in either. Averaging helps
-whatever is averaged: hence those of hand-made features alone, and of them and the random encoder.
+whatever is averaged: hence those of hand-crafted features alone, and of them and the random encoder.
 
 "all people" are encoders pretrained once, without labels, on everybody, test patients too: what
 somebody does who has an archive and few labels for it. Classifiers are still fitted on training
@@ -44,17 +44,19 @@ from torch import nn
 
 from medcl import recipe as recipes
 from medcl.archive.index import build
+from medcl.embeddings import linear
+from medcl.embeddings.embeddings import embed, features, take
 from medcl.engine.pretrain import pretrain
-from medcl.evaluate import curve, linear, metrics
-from medcl.evaluate.bootstrap import Interval, Resampled, bootstrap
-from medcl.evaluate.embeddings import embed, features, take
-from medcl.evaluate.metrics import Counted
-from medcl.evaluate.targets import Target, target
+from medcl.labels.target import Target, target
+from medcl.metrics import metrics
+from medcl.metrics.bootstrap import Interval, Resampled, bootstrap
+from medcl.metrics.metrics import Counted
 from medcl.plugin import Samples
+from medcl.probe import label_efficiency
 from medcl.recipe import Recipe
 from medcl.registry import resolve
 from medcl.run import Run, build_encoder, load_samples
-from medcl_biosignals.baselines import handmade
+from medcl_biosignals.baselines import handcrafted
 from medcl_biosignals.plugin import plugin
 
 # Beats of one person are the negatives that count: telling people apart is not asked.
@@ -69,9 +71,9 @@ AGAIN = {f"simclr, seed {seed}": [_SIMCLR, f"seed={seed}"] for seed in (1, 2)}
 """From other first weights; not made unless asked for."""
 MEANS = (("simclr", "alike-beats"), tuple(METHODS), ("simclr", *AGAIN))
 """Objectives whose classifiers' probabilities are averaged, if all of them are asked for."""
-MEAN_OF_HAND_MADE = "mean of hand-made and hand-made, per record"
-HAND_GROUPS = "hand-made, its RR weighed like the rest"
-MEAN_BASES = ("hand-made", MEAN_OF_HAND_MADE, "mean of random + RR, hand-made")
+MEAN_OF_HAND_CRAFTED = "mean of hand-crafted and hand-crafted, per record"
+HAND_GROUPS = "hand-crafted, its RR weighed like the rest"
+MEAN_BASES = ("hand-crafted", MEAN_OF_HAND_CRAFTED, "mean of random + RR, hand-crafted")
 PUBLIC_KEY = "MIT-BIH is public: this key hides nothing"
 SUPERVISED = "supervised from scratch"
 FRACTIONS = (0.01, 0.1, 1.0)
@@ -154,7 +156,7 @@ def labelled(
     """(fraction, positions) of training samples: nested draws of patients, all of them once."""
     partly = [fraction for fraction in FRACTIONS if fraction < 1]
     for draw in range(draws):
-        for part in curve.subsets(truth, patients, partly, seed=seed + draw):
+        for part in label_efficiency.subsets(truth, patients, partly, seed=seed + draw):
             yield part.fraction, part.positions
     yield 1.0, np.arange(len(truth))
 
@@ -165,7 +167,7 @@ def probed(
     """A linear classifier from each share of the labels; groups of features have equal weight."""
     x, blocks = linear.beside(groups)
     found: Scores = {}
-    for fraction, at in labelled(truth.at(train), patients[train], 0, curve.DRAWS):
+    for fraction, at in labelled(truth.at(train), patients[train], 0, label_efficiency.DRAWS):
         some = train[at]
         some = some[thinned(truth.y[some], patients[some], 0)]
         model = linear.fit(x[some], truth.at(some), patients[some], blocks=blocks)
@@ -261,7 +263,7 @@ def main() -> None:
     )
     fixed = {
         "random": embed(build_encoder(first, first.seed), samples, label="random").x,
-        "hand-made": features(handmade, samples, label="hand-made"),
+        "hand-crafted": features(handcrafted, samples, label="hand-crafted"),
     }
     for method in asked.everyone:
         settings = [*asked.set, "split.pretrain=all"]
@@ -305,7 +307,7 @@ def main() -> None:
         for name, folded in parts.items():
             scores.setdefault(name, []).append(pooled(folded, order))
     if set(AGAIN) <= set(asked.methods):
-        for beside in ("", " + RR", " + RR + hand-made"):
+        for beside in ("", " + RR", " + RR + hand-crafted"):
             seeds = [scores[f"{method}{beside}"] for method in ("simclr", *AGAIN)]
             scores[f"simclr, three seeds{beside}"] = [one for seed in seeds for one in seed]
     scores |= averaged(scores, [m for m in asked.methods if m != SUPERVISED])
@@ -324,13 +326,13 @@ def pooled(folds: Sequence[Scores], order: NDArray) -> Scores:
 
 
 def averaged(scores: Mapping[str, list[Scores]], methods: Sequence[str]) -> dict[str, list[Scores]]:
-    """Means of several classifiers' probabilities: of encoders, and of encoders and hand-made."""
-    rows = {MEAN_OF_HAND_MADE: ("hand-made", "hand-made, per record")}
+    """Means of several classifiers' probabilities: of encoders, and of encoders and hand-crafted."""
+    rows = {MEAN_OF_HAND_CRAFTED: ("hand-crafted", "hand-crafted, per record")}
     for name in (*(m for m in methods if m not in AGAIN), "random"):
-        members = (f"{name} + RR", "hand-made")
-        rows[f"mean of {name} + RR, hand-made"] = members
+        members = (f"{name} + RR", "hand-crafted")
+        rows[f"mean of {name} + RR, hand-crafted"] = members
         both = (*members, *(f"{one}, per record" for one in members))
-        rows[f"mean of {name} + RR, hand-made, both also per record"] = both
+        rows[f"mean of {name} + RR, hand-crafted, both also per record"] = both
     for group in MEANS:
         if set(group) <= set(methods):
             rows[f"mean of {', '.join(group)}, each + RR"] = tuple(f"{m} + RR" for m in group)
@@ -351,22 +353,22 @@ def _mean(parts: Sequence[Scores]) -> Scores:
 def representations(
     made: Mapping[str, Floats], context: Floats, items: NDArray
 ) -> Iterator[tuple[str, tuple[Floats, ...]]]:
-    """Hand-made features; each encoder alone, with the four interval ratios, and with both."""
-    hand = made["hand-made"]
+    """Hand-crafted features; each encoder alone, with the four interval ratios, and with both."""
+    hand = made["hand-crafted"]
     relative = per_record(hand, items)
-    yield "hand-made", (hand,)
-    yield "hand-made, per record", (relative,)
+    yield "hand-crafted", (hand,)
+    yield "hand-crafted, per record", (relative,)
     yield HAND_GROUPS, (hand[:, : context.shape[1]], hand[:, context.shape[1] :])
     for name, x in made.items():
-        if name == "hand-made":
+        if name == "hand-crafted":
             continue
         mine = per_record(x, items)
         yield name, (x,)
         yield f"{name}, per record", (mine,)
         yield f"{name} + RR", (x, context)
         yield f"{name} + RR, per record", (mine, context)
-        yield f"{name} + RR + hand-made", (x, context, hand)
-        yield f"{name} + RR + hand-made, per record", (mine, context, relative)
+        yield f"{name} + RR + hand-crafted", (x, context, hand)
+        yield f"{name} + RR + hand-crafted, per record", (mine, context, relative)
 
 
 def mean_measure(truth: Target, scores: Sequence[Floats], weight: Counted) -> metrics.Measures:
@@ -406,13 +408,15 @@ def report(scores: Mapping[str, list[Scores]], truth: Target, patients: NDArray)
 
 
 def bases(name: str) -> Sequence[str]:
-    """What a row is compared with: the random encoder beside the same, and hand-made features."""
+    """What a row is compared with: the random encoder beside the same, and hand-crafted features."""
     if name.startswith("mean of"):
         return MEAN_BASES
     relative = ", per record" if name.endswith(", per record") else ""
     _, _, beside = name.removesuffix(relative).partition(" + ")
     random = "random" + (f" + {beside}" if beside else "") + relative
-    return (random, "hand-made, per record") if relative else (random, "hand-made", HAND_GROUPS)
+    return (
+        (random, "hand-crafted, per record") if relative else (random, "hand-crafted", HAND_GROUPS)
+    )
 
 
 def cell(i: Interval, sign: str = "") -> str:

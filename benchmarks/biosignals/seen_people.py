@@ -7,7 +7,7 @@ by their number of ectopic beats in turn. An encoder is pretrained without label
 `mitbih`) on each half, and the same linear classifier is fitted on its features and interval
 ratios: on the half that it was pretrained on ("seen"), on the other ("others"), and on both.
 Figures are of the mean of the probabilities of a fold's two classifiers on people whom nobody saw.
-Hand-made features and the random encoder go through the same halves.
+Hand-crafted features and the random encoder go through the same halves.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ from numpy.typing import NDArray
 
 from medcl.archive.index import Index, build
 from medcl.archive.splits import split
-from medcl.evaluate import linear, metrics
-from medcl.evaluate.bootstrap import bootstrap
-from medcl.evaluate.embeddings import embed, features, take
-from medcl.evaluate.targets import Target, target
+from medcl.embeddings import linear
+from medcl.embeddings.embeddings import embed, features, take
+from medcl.labels.target import Target, target
+from medcl.metrics import metrics
+from medcl.metrics.bootstrap import bootstrap
 from medcl.run import build_encoder, load_samples
-from medcl_biosignals.baselines import handmade
+from medcl_biosignals.baselines import handcrafted
 from medcl_biosignals.plugin import plugin
 
 FOLDS, TASK = 5, "aami-nsv"
@@ -94,7 +95,7 @@ def main() -> None:
     rr = np.concatenate([samples.read(at)["rr"] for at in every])
     untrained = embed(build_encoder(recipe, recipe.seed), samples, label="random").x
     fixed: dict[str, tuple[Floats, ...]] = {
-        "hand-made": (features(handmade, samples, label="hand-made"),),
+        "hand-crafted": (features(handcrafted, samples, label="hand-crafted"),),
         "random + RR": (untrained, rr),
     }
     found: dict[tuple[str, str], list[Floats]] = {}
@@ -133,11 +134,11 @@ def main() -> None:
     print("\n| paired | macro F1 | macro AUROC |\n|---|---|---|")
     for (name, side), base in (
         (("simclr + RR", "others"), ("simclr + RR", "seen")),
-        (("simclr + RR", "others"), ("hand-made", HALF)),
-        (("simclr + RR", "seen"), ("hand-made", HALF)),
+        (("simclr + RR", "others"), ("hand-crafted", HALF)),
+        (("simclr + RR", "seen"), ("hand-crafted", HALF)),
         (("simclr + RR", "others"), ("random + RR", HALF)),
-        (("simclr + RR", "others"), ("hand-made", BOTH)),
-        (("simclr + RR", BOTH), ("hand-made", BOTH)),
+        (("simclr + RR", "others"), ("hand-crafted", BOTH)),
+        (("simclr + RR", BOTH), ("hand-crafted", BOTH)),
     ):
         pair = (resampled[name, side].minus(resampled[base], m) for m in ("f1", "auroc"))
         cells = " | ".join(cell(i, "+") for i in pair)

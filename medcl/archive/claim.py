@@ -11,11 +11,11 @@ from typing import Any
 
 import medcl
 from medcl.archive import pseudonym
-from medcl.archive.atomic import write_text
 from medcl.archive.pseudonym import Pseudonyms
-from medcl.archive.reading import read_json
 from medcl.errors import UsageError
+from medcl.io.atomic import write_text
 from medcl.plugin import GROUP, Plugin
+from medcl.reading import read_json
 
 FORMAT = 1
 

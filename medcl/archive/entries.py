@@ -27,8 +27,8 @@ from typing import Any
 
 import numpy as np
 
-from medcl.archive.atomic import new_folder, write_text
 from medcl.errors import MedclError, UsageError
+from medcl.io.atomic import new_folder, write_text
 
 _ARRAY_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _ABANDONED_AFTER = 24 * 3600  # seconds; a temporary older than that has lost its writer

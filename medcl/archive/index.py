@@ -24,7 +24,6 @@ from typing import Any
 import polars as pl
 
 from medcl.archive import assign, joining, journal, pseudonym, scanning, tables
-from medcl.archive.atomic import locked, replacing, write_text
 from medcl.archive.claim import (
     FORMAT,
     RESTORE,
@@ -35,13 +34,14 @@ from medcl.archive.claim import (
     reader_mark,
     reader_settings,
 )
-from medcl.archive.failure import Failure
-from medcl.archive.pmap import Engine, pmap
-from medcl.archive.reading import read_json, read_table
 from medcl.archive.scanning import Scanned
 from medcl.archive.walk import walk
 from medcl.errors import MedclError, UsageError
+from medcl.io.atomic import locked, replacing, write_text
+from medcl.io.failure import Failure
+from medcl.io.pmap import Engine, pmap
 from medcl.plugin import FileStat, Plugin, Reject, Unit
+from medcl.reading import read_json, read_table
 from medcl.registry import checked
 
 

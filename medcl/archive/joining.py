@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from medcl.archive.failure import Failure
 from medcl.archive.scanning import checked
 from medcl.errors import MedclError
+from medcl.io.failure import Failure
 from medcl.plugin import FileStat, Record, Reject, Unit, file_of
 
 Assemble = Callable[[Sequence[Record]], Iterable[Record | Reject]]

@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
-from medcl.archive.atomic import replacing
 from medcl.archive.scanning import Scanned
+from medcl.io.atomic import replacing
 
 _SYNC_EVERY = 2.0  # seconds; a kill loses nothing that was written, a power cut at most this
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from medcl.archive.failure import Failure
+from medcl.io.failure import Failure
 from medcl.plugin import MEMBER, FileStat, Record, Reject, Scalar, Unit, file_of
 
 CORE = ("id", "patient", "site", "group", "fingerprint", "findings")
@@ -18,7 +18,7 @@ LABEL = "label."
 READER = "reader"
 """Among the fields that ``prepare`` is given: the settings that the files are read with."""
 KEEP = "keep"
-"""Column of a curated index: which parts of an item are left (`medcl.archive.curate`)."""
+"""Column of a curated index: which parts of an item are left (`medcl.curate.curate`)."""
 Scan = Callable[[Path, Unit], Iterable[Record | Reject]]
 
 

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from medcl.archive.atomic import write_text
 from medcl.archive.entries import Store, canonical, entry_key
-from medcl.archive.failure import Failure
 from medcl.archive.index import Index
-from medcl.archive.pmap import Engine, pmap
 from medcl.archive.scanning import READER, public
 from medcl.archive.tables import REJECTS
 from medcl.errors import MedclError, UsageError
+from medcl.io.atomic import write_text
+from medcl.io.failure import Failure
+from medcl.io.pmap import Engine, pmap
 from medcl.plugin import FileStat, Plugin, Unit, file_of
 from medcl.registry import Lazy, checked, resolve
 

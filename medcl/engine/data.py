@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from medcl.engine.partners import drawn, near
-from medcl.engine.seeds import ORDER, derive
+from medcl.engine.positives import drawn, near
 from medcl.errors import UsageError
 from medcl.plugin import Samples
+from medcl.seeds import ORDER, derive
 
 PARTNER = "partner."
 """Prefix of what was read for the other sample of the same patient, where a method asks for one."""
@@ -202,7 +202,7 @@ def paired(
         patients: (N,) codes 0 … P−1, each present.
         seed: the run's seed.
         epoch: which pass.
-        partners: (N, P) positions, −1 where there are fewer; see `medcl.engine.partners`.
+        partners: (N, P) positions, −1 where there are fewer; see `medcl.engine.positives`.
         weights: (N,) how often each is drawn among its patient's; see `weighted`. One that is drawn
             twice may become its own partner.
     """

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, Trainer
 
-from medcl.archive.atomic import write_text
 from medcl.engine import monitors
 from medcl.engine.module import Pretraining
+from medcl.io.atomic import write_text
 from medcl.nn.distributed import ranks
 
 

@@ -14,11 +14,11 @@ from torch.utils.data import DataLoader
 from medcl.engine import optim
 from medcl.engine.batchnorm import SyncLayers
 from medcl.engine.data import PARTNER, Batches, Selection, loader
-from medcl.engine.seeds import STEP, VIEW, generator, reseed
 from medcl.methods.contract import Method, State, View
 from medcl.nn.distributed import ranks
 from medcl.plugin import Views
 from medcl.recipe import Recipe
+from medcl.seeds import STEP, VIEW, generator, reseed
 
 
 class Pretraining(LightningModule):

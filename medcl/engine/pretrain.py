@@ -17,26 +17,27 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from safetensors.torch import save_file
 
+from medcl import checkpoints
 from medcl import plugin as plugins
 from medcl import recipe as recipes
-from medcl.archive.atomic import replacing
 from medcl.archive.clinical import labels_among
 from medcl.archive.index import Index
 from medcl.archive.splits import split
-from medcl.engine import checkpoints, facts, kept
+from medcl.engine import checkpointing, run_manifest
 from medcl.engine.batchnorm import SyncLayers
 from medcl.engine.data import Selection, check_fills, select
 from medcl.engine.journal import Journal
-from medcl.engine.looks import Looks
 from medcl.engine.module import Pretraining
-from medcl.engine.seeds import MODEL, derive
+from medcl.engine.online_evaluation import OnlineEvaluation
 from medcl.engine.show import Show, say, summary
 from medcl.errors import UsageError
+from medcl.io.atomic import replacing
 from medcl.methods.contract import Method
 from medcl.private import write_recipe
 from medcl.recipe import Recipe
 from medcl.registry import did_you_mean, resolve
 from medcl.run import Run, build_encoder, load_samples, prepared, samples_of
+from medcl.seeds import MODEL, derive
 
 
 def pretrain(recipe: Recipe, data: Path, out: Path, *, command: str = "") -> Run:
@@ -56,8 +57,8 @@ def pretrain(recipe: Recipe, data: Path, out: Path, *, command: str = "") -> Run
     """
     run = Run(out, recipe)
     recipe.part("method")  # a recipe that only classifies is refused before anything is made
-    facts.check_same(run, data)
-    if facts.finished(run):
+    run_manifest.check_same(run, data)
+    if run_manifest.finished(run):
         say(f"{out} is done: nothing to do.")
         return run
     everyone = recipe.split.pretrain == "all"
@@ -65,35 +66,37 @@ def pretrain(recipe: Recipe, data: Path, out: Path, *, command: str = "") -> Run
         _check_table(recipe, data)
     items = prepared(recipe, data, workers=_preparing(recipe))
     for note in (items.left_out(), items.noticed()):
-        if note and facts.is_first_process():
+        if note and run_manifest.is_first_process():
             say(note)
     samples = samples_of(recipe, items)
-    parts = run.split() if facts.begun(run) else _draw(recipe, data)
+    parts = run.split() if run_manifest.begun(run) else _draw(recipe, data)
     sites = dict(Index.open(data).items.select("id", "site").iter_rows())
     selection = select(samples, parts, _label(recipe), sites, everyone=everyone)
-    facts.check_same_samples(run, selection, parts)
+    run_manifest.check_same_samples(run, selection, parts)
     check_fills(selection, recipe.trainer.batch_size, recipe.trainer.devices * recipe.trainer.nodes)
     module = build(recipe, selection)
-    journal, saving = Journal(out), checkpoints.Checkpoints(out / "checkpoints")
-    looks = Looks(recipe.monitor, selection, _labelled(recipe, data, selection, parts))
+    journal, saving = Journal(out), checkpointing.Checkpoints(out / "checkpoints")
+    looks = OnlineEvaluation(recipe.monitor, selection, _labelled(recipe, data, selection, parts))
     with quiet_lightning():
-        trainer = _trainer(recipe, [checkpoints.Guard(), looks, journal, Show(journal), saving])
-    with facts.alone(run):
-        if facts.is_first_process():
-            facts.check_same(run, data)  # another run may have begun while this one was built
-            facts.check_same_samples(run, selection, parts)
+        trainer = _trainer(recipe, [checkpointing.Guard(), looks, journal, Show(journal), saving])
+    with run_manifest.alone(run):
+        if run_manifest.is_first_process():
+            run_manifest.check_same(
+                run, data
+            )  # another run may have begun while this one was built
+            run_manifest.check_same_samples(run, selection, parts)
             write_recipe(out, recipe)
             _write_split(out / "split.parquet", parts)
-            facts.start(run, data, selection, parts, command)
-        before = kept.saved(saving.folder)
+            run_manifest.start(run, data, selection, parts, command)
+        before = checkpoints.saved(saving.folder)
         with quiet_lightning():
             trainer.fit(module, ckpt_path=str(before[-1]) if before else None, weights_only=True)
         if not trainer.is_global_zero:
             raise SystemExit(0)  # started only to train along: the first process goes on alone
-        last = kept.saved(saving.folder)[-1]
+        last = checkpoints.saved(saving.folder)[-1]
         with replacing(out / "encoder.safetensors") as temporary:
-            save_file(kept.encoder_weights(last), temporary)
-        done = facts.finish(run, module.device, saving.seconds, looks.warnings)
+            save_file(checkpoints.encoder_weights(last), temporary)
+        done = run_manifest.finish(run, module.device, saving.seconds, looks.warnings)
     summary(done, journal.last, str(out))
     return run
 
@@ -139,7 +142,7 @@ def _trainer(recipe: Recipe, callbacks: list[Callback]) -> Trainer:
     """
     settings = recipe.trainer
     several = settings.devices * settings.nodes > 1
-    parts: list[Any] = [checkpoints.AtomicIO()]
+    parts: list[Any] = [checkpointing.AtomicIO()]
     if several and settings.sync_batchnorm and settings.strategy != "fsdp":
         parts.append(SyncLayers())
     try:

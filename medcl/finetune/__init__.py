@@ -6,11 +6,11 @@
 from medcl.registry import Lazy
 
 CLASSIFIERS: dict[str, Lazy] = {
-    "linear": "medcl.finetune.classifiers.linear:Linear",
-    "lp-ft": "medcl.finetune.classifiers.lp_ft:ProbeThenTune",
-    "full": "medcl.finetune.classifiers.full:Full",
-    "lora": "medcl.finetune.classifiers.lora:LoRA",
-    "contrast": "medcl.finetune.classifiers.contrast:Contrast",
-    "semi-supervised": "medcl.finetune.classifiers.semi_supervised:SemiSupervised",
-    "core-tuning": "medcl.finetune.classifiers.core_tuning:CoreTuning",
+    "linear": "medcl.classifiers.linear:Linear",
+    "lp-ft": "medcl.classifiers.lp_ft:ProbeThenTune",
+    "full": "medcl.classifiers.full:Full",
+    "lora": "medcl.classifiers.lora:LoRA",
+    "contrast": "medcl.classifiers.contrast:Contrast",
+    "semi-supervised": "medcl.classifiers.semi_supervised:SemiSupervised",
+    "core-tuning": "medcl.classifiers.core_tuning:CoreTuning",
 }

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medcl.errors import MedclError, UsageError
-from medcl.finetune.truth import ONE_CLASS, SURVIVAL, Truth
+from medcl.labels.target import ONE_CLASS, SURVIVAL, Target
 from medcl.plugin import Samples
 
 HELD = 2**30
@@ -165,7 +165,7 @@ def balanced(
     return turns.reshape(-1)[: len(rows)]
 
 
-def classes_of(found: Truth, rows: NDArray[np.int64]) -> NDArray[np.str_]:
+def classes_of(found: Target, rows: NDArray[np.int64]) -> NDArray[np.str_]:
     """What the balanced sampler balances.
 
     Raises:

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from medcl import recipe as recipes
-from medcl.finetune.contract import Classifier, Outputs
+from medcl.classifiers.contract import Classifier
+from medcl.labels.outputs import Outputs
 from medcl.recipe import Recipe
 from medcl.run import Run, build_encoder
 

@@ -16,14 +16,14 @@ import polars as pl
 from numpy.typing import NDArray
 
 from medcl import plugin as plugins
-from medcl.archive.atomic import replacing
 from medcl.archive.index import Index
-from medcl.archive.reading import read_table
 from medcl.errors import MedclError
-from medcl.finetune import training
+from medcl.finetune import fold_training
 from medcl.finetune.finetune import Source
-from medcl.finetune.training import SCORE
+from medcl.finetune.fold_training import SCORE
+from medcl.io.atomic import replacing
 from medcl.private import read_recipe
+from medcl.reading import read_table
 from medcl.registry import resolve
 from medcl.run import load_samples
 
@@ -56,7 +56,7 @@ def explain(source: Source, out: Path, count: int) -> tuple[list[Path], list[str
     folders, problems = [], []
     for name, frame in chosen(out, count):
         folder = out / FOLDER / name
-        with replacing(folder / training.INSTANCES) as temporary:
+        with replacing(folder / fold_training.INSTANCES) as temporary:
             frame.write_parquet(temporary)
         folders.append(folder)
         if draw is None or "x" not in frame.columns:
@@ -81,13 +81,13 @@ def chosen(out: Path, count: int) -> list[tuple[str, pl.DataFrame]]:
     Raises:
         MedclError: if instances were not written down.
     """
-    tables = sorted((out / training.FOLDER).glob(f"r0f*/{training.INSTANCES}"))
+    tables = sorted((out / fold_training.FOLDER).glob(f"r0f*/{fold_training.INSTANCES}"))
     if not tables:
         raise MedclError(
             f"{out} holds no instances: the study was made without --instances, or its samples are "
             f"no bags. {_REMEDY}"
         )
-    predicted = read_table(out / training.PREDICTIONS, _REMEDY).filter(pl.col("repeat") == 0)
+    predicted = read_table(out / fold_training.PREDICTIONS, _REMEDY).filter(pl.col("repeat") == 0)
     truth = [name for name in predicted.columns if name.startswith("truth.")]
     wanted = predicted.group_by(truth, maintain_order=True).head(count)["id"].to_list()
     instances = pl.concat([read_table(path, _REMEDY) for path in tables])

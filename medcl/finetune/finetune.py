@@ -12,19 +12,19 @@ import polars as pl
 
 from medcl import plugin as plugins
 from medcl import recipe as recipes
-from medcl.archive.atomic import replacing
 from medcl.archive.index import Index
 from medcl.archive.scanning import LABEL
+from medcl.embeddings.embeddings import usable
 from medcl.errors import UsageError
-from medcl.evaluate.embeddings import usable
-from medcl.finetune import labels as tables
-from medcl.finetune import truth as truths
-from medcl.finetune.beside import beside, further
+from medcl.finetune.fold_training import Work
 from medcl.finetune.folds import of_run
+from medcl.finetune.opened import PRETRAINED
 from medcl.finetune.result import FinetuneResult
 from medcl.finetune.study import labelled, study
-from medcl.finetune.trained import PRETRAINED
-from medcl.finetune.training import Work
+from medcl.io.atomic import replacing
+from medcl.labels import table as tables
+from medcl.labels import target as targets
+from medcl.labels.auxiliary import beside, further
 from medcl.plugin import Samples
 from medcl.private import command_without_paths, remember
 from medcl.recipe import Recipe
@@ -97,7 +97,7 @@ def finetune(
         source: see `opened`. Of a run without folds and a given split, its own test patients are
             tested.
         out: the study's folder; the same again goes on where it stopped.
-        labels: a table, see `medcl.finetune.labels.read`; None for what the samples carry.
+        labels: a table, see `medcl.labels.table.read`; None for what the samples carry.
         split: such a table with a column ``split``: train, validation or test.
         imbalance: negatives for each positive patient to leave in training.
         instances: write down what each instance of the test bags counted for.
@@ -126,7 +126,7 @@ def finetune(
         recipe = _with_label(recipe, [*found.columns] or own)
     given = _given(recipe, samples, index, split, run)
     others = recipe.finetune.unlabelled
-    truth = truths.truth(samples, recipe.finetune, task)
+    truth = targets.finetune_target(samples, recipe.finetune, task)
     samples, truth, rows, without = labelled(samples, truth, others=others)
     notes = [note for note in (*found.notes, items.left_out(), items.noticed()) if note]
     if without and not others:

@@ -10,9 +10,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from medcl.archive.splits import split
-from medcl.engine.seeds import derive
 from medcl.errors import MedclError, UsageError
 from medcl.recipe import Recipe
+from medcl.seeds import derive
 
 SIDES = ("train", "validation", "test")
 SAID = {side: side for side in SIDES} | {"val": "validation"}
@@ -60,7 +60,7 @@ def parts(
     Args:
         patients: (N,) whose sample each is.
         sites: (N,) where it comes from.
-        strata: (N,) what sides should have their share of, see `medcl.finetune.truth.Truth.strata`.
+        strata: (N,) what sides should have their share of, see `medcl.labels.target.Target.strata`.
         recipe: sections ``split`` and ``finetune``, and the seed.
         given: (N,) a split by sample: see `SAID`.
 

@@ -12,17 +12,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from medcl import recipe as recipes
+from medcl.classifiers.contract import VIEW, Classifier
+from medcl.classifiers.losses import supervised
+from medcl.classifiers.standardisation import Standard
 from medcl.engine import optim
-from medcl.engine.seeds import MODEL, ORDER, derive, generator, reseed
-from medcl.engine.seeds import VIEW as VIEWS
 from medcl.errors import MedclError
 from medcl.finetune.batches import Read, ahead, balanced, cut, shuffled
-from medcl.finetune.contract import VIEW, Classifier, Outputs
-from medcl.finetune.losses import supervised
-from medcl.finetune.predictions import probabilities
-from medcl.finetune.standard import Standard
+from medcl.labels.activation import probabilities
+from medcl.labels.outputs import Outputs
 from medcl.methods.contract import State, View
 from medcl.plugin import Views
+from medcl.seeds import MODEL, ORDER, derive, generator, reseed
+from medcl.seeds import VIEW as VIEWS
 
 Build = Callable[[Mapping[str, Tensor], Outputs], Classifier]
 
@@ -128,7 +129,7 @@ def fit(
     rate = getattr(model.classifier, "rate", None)
     per_epoch = len(cut(learning.train, settings.batch_size))
     steps = settings.epochs * per_epoch
-    mover, schedule = optim.build(
+    optimizer, schedule = optim.build(
         model.classifier, optimizer, steps, rate=rate if callable(rate) else None
     )
     y = learning.y
@@ -149,11 +150,11 @@ def fit(
             if augment is not None:
                 batch |= _looks(asked, augment, batch["x"], seed, step)
             made = model.step(batch, State(step, steps))
-            mover.zero_grad(set_to_none=True)
+            optimizer.zero_grad(set_to_none=True)
             made["loss"].backward()
             if optimizer.clip is not None:
                 nn.utils.clip_grad_norm_(model.parameters(), optimizer.clip)
-            mover.step()
+            optimizer.step()
             schedule.step()
             model.classifier.after_step(State(step, steps))
             total += made["loss"].detach() * (len(rows) / len(learning.train))
@@ -203,7 +204,7 @@ class _Watch:
 
     def _figure(self, model: Model, device: torch.device) -> tuple[float, float]:
         """What is to be high on the validation patients; ties are broken by the loss."""
-        from medcl.evaluate import metrics
+        from medcl.metrics import metrics
 
         rows = self.learning.validation
         scores = predict(model, self.learning.read, rows, self.settings.batch_size, device)
@@ -216,8 +217,8 @@ class _Watch:
         if monitor == "loss" or kind not in ("binary", "multiclass", "multilabel"):
             return -loss, 0.0
         labels = y.nan_to_num(-1).long().numpy()
-        chance = probabilities(kind, scores.numpy())
-        value = metrics.measure(kind, labels, chance, metrics.once(len(rows)))[monitor][0]
+        probability = probabilities(kind, scores.numpy())
+        value = metrics.measure(kind, labels, probability, metrics.once(len(rows)))[monitor][0]
         return (float(value) if np.isfinite(value) else -np.inf), -loss
 
 

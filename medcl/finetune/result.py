@@ -7,13 +7,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from medcl.archive.atomic import write_text
-from medcl.archive.reading import read_json
 from medcl.errors import UsageError
-from medcl.evaluate.bootstrap import Interval
-from medcl.evaluate.result import NAMES, Class, Side, show
-from medcl.finetune.contract import Kind
 from medcl.finetune.scoring import Figures, Spread
+from medcl.io.atomic import write_text
+from medcl.metrics.bootstrap import Interval
+from medcl.metrics.metrics import Kind
+from medcl.metrics.table import NAMES, Class, Side, show
+from medcl.reading import read_json
 
 FILE = "finetune.json"
 MEASURES = {**NAMES, "accuracy": "accuracy", "c_index": "C-index"}
@@ -155,13 +155,13 @@ class FinetuneResult:
         if interval.low is None or interval.high is None:
             text += ", which is not defined on these patients."
         elif interval.low > chance:
-            text += ", better than chance."
+            text += ", above chance level."
         elif interval.high < chance and self.headline == "r2":
             text += ", worse than saying the mean of all."
         elif interval.high < chance:
-            text += ", worse than chance: are two labels swapped?"
+            text += ", below chance level: are two labels swapped?"
         else:
-            text += ": no better than chance as far as these patients can tell."
+            text += ": not above chance level as far as these patients can tell."
         return " ".join([text, *self.notes])
 
 

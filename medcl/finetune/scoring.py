@@ -9,13 +9,13 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from medcl.evaluate import calibration, metrics
-from medcl.evaluate.bootstrap import Interval, Resampled, bootstrap
-from medcl.evaluate.metrics import Counted, Measures
-from medcl.evaluate.result import Class
-from medcl.evaluate.survival import concordance
-from medcl.finetune.predictions import CALIBRATED, probabilities
-from medcl.finetune.truth import ONE_CLASS, SURVIVAL, Truth
+from medcl.labels.activation import CALIBRATED, probabilities
+from medcl.labels.target import ONE_CLASS, SURVIVAL, Target
+from medcl.metrics import calibration, metrics
+from medcl.metrics.bootstrap import Interval, Resampled, bootstrap
+from medcl.metrics.metrics import Counted, Measures
+from medcl.metrics.survival import concordance
+from medcl.metrics.table import Class
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Figures:
 
 
 def figures(
-    found: Truth, patients: NDArray, made: Sequence[Predicted], *, resamples: int, seed: int
+    found: Target, patients: NDArray, made: Sequence[Predicted], *, resamples: int, seed: int
 ) -> Figures:
     """Measure predictions.
 
@@ -86,18 +86,18 @@ def figures(
     fold_of = np.repeat(np.arange(len(made)), [len(fold.rows) for fold in made])
     repeat = np.array([fold.repeat for fold in made])[fold_of]
 
-    def resampled(chance: NDArray) -> Resampled:
-        pooled = partial(_over_repeats, found.at(rows), chance, repeat, fold_of)
+    def resampled(probability: NDArray) -> Resampled:
+        pooled = partial(_over_repeats, found.at(rows), probability, repeat, fold_of)
         return bootstrap(pooled, patients[rows], resamples=resamples, seed=seed)
 
-    chance = np.concatenate([probabilities(found.kind, fold.scores) for fold in made])
-    over = resampled(chance)
+    probability = np.concatenate([probabilities(found.kind, fold.scores) for fold in made])
+    over = resampled(probability)
     names = [name for name in over.values if not name.startswith("class_")]
     errors, bins = _calibration(found, patients, made, resamples, seed)
     return Figures(
         metrics={name: over.interval(name) for name in names},
         classes=_per_class(found, patients, np.unique(rows), over),
-        confusion=_confusion(found.at(rows), chance),
+        confusion=_confusion(found.at(rows), probability),
         thresholded=_thresholded(resampled, made) if found.kind == "binary" else {},
         folds=_by_fold(found, made),
         calibration=errors,
@@ -105,7 +105,7 @@ def figures(
     )
 
 
-def _per_class(found: Truth, patients: NDArray, rows: NDArray, over: Resampled) -> list[Class]:
+def _per_class(found: Target, patients: NDArray, rows: NDArray, over: Resampled) -> list[Class]:
     """Each class with its tested samples and patients."""
     if found.kind not in (*ONE_CLASS, "multilabel"):
         return []
@@ -118,11 +118,11 @@ def _per_class(found: Truth, patients: NDArray, rows: NDArray, over: Resampled) 
     return out
 
 
-def _confusion(found: Truth, chance: NDArray) -> list[list[int]]:
+def _confusion(found: Target, probability: NDArray) -> list[list[int]]:
     if found.kind not in ONE_CLASS:
         return []
     weight = metrics.once(len(found))
-    counted = metrics.confusion(found.y, chance.argmax(1), weight, len(found.classes))
+    counted = metrics.confusion(found.y, probability.argmax(1), weight, len(found.classes))
     return counted[..., 0].astype(int).tolist()
 
 
@@ -138,36 +138,36 @@ def _thresholded(
 
 
 def measure(
-    found: Truth, chance: NDArray, weight: Counted, fold: NDArray[np.integer] | None = None
+    found: Target, probability: NDArray, weight: Counted, fold: NDArray[np.integer] | None = None
 ) -> Measures:
-    """The measures of a kind of problem: those of `medcl.evaluate.metrics` and a few more."""
+    """The measures of a kind of problem: those of `medcl.metrics.metrics` and a few more."""
     if found.kind in SURVIVAL:
-        return concordance(found.y[:, 0], found.y[:, 1] > 0, chance[:, 0], weight, fold)
+        return concordance(found.y[:, 0], found.y[:, 1] > 0, probability[:, 0], weight, fold)
     if found.kind == "regression":
-        return metrics.measure("regression", found.y, chance, weight)
+        return metrics.measure("regression", found.y, probability, weight)
     if found.kind == "multilabel":
         codes = np.nan_to_num(found.y, nan=-1).astype(np.int64)
-        return metrics.measure("multilabel", codes, chance, weight)
+        return metrics.measure("multilabel", codes, probability, weight)
     kind: metrics.Kind = "binary" if found.kind == "binary" else "multiclass"
-    made = metrics.measure(kind, found.y, chance, weight)
-    right = chance.argmax(1) == found.y
+    made = metrics.measure(kind, found.y, probability, weight)
+    right = probability.argmax(1) == found.y
     total = weight.total(np.ones(len(found)))
     with np.errstate(invalid="ignore", divide="ignore"):
         made["accuracy"] = weight.total(right.astype(np.float64)) / total
         if found.kind == "ordinal":
-            off = np.abs(chance.argmax(1) - found.y).astype(np.float64)
+            off = np.abs(probability.argmax(1) - found.y).astype(np.float64)
             made["mae"] = weight.total(off) / total
     return made
 
 
 def _over_repeats(
-    found: Truth, chance: NDArray, repeat: NDArray, fold: NDArray, weight: Counted
+    found: Target, probability: NDArray, repeat: NDArray, fold: NDArray, weight: Counted
 ) -> Measures:
     """The mean over repeats: scores of different trainings are never ranked together twice."""
     each = []
     for number in np.unique(repeat):
         mine = np.flatnonzero(repeat == number)
-        each.append(measure(found.at(mine), chance[mine], weight.at(mine), fold[mine]))
+        each.append(measure(found.at(mine), probability[mine], weight.at(mine), fold[mine]))
     return {name: np.mean([one[name] for one in each], axis=0) for name in each[0]}
 
 
@@ -177,11 +177,11 @@ def _cut(fold: Predicted) -> NDArray[np.float64]:
     return np.stack([~over, over], 1).astype(np.float64)
 
 
-def _by_fold(found: Truth, made: Sequence[Predicted]) -> dict[str, Spread]:
+def _by_fold(found: Target, made: Sequence[Predicted]) -> dict[str, Spread]:
     each: dict[str, list[float]] = {}
     for fold in made:
-        chance = probabilities(found.kind, fold.scores)
-        measured = measure(found.at(fold.rows), chance, metrics.once(len(fold.rows)))
+        probability = probabilities(found.kind, fold.scores)
+        measured = measure(found.at(fold.rows), probability, metrics.once(len(fold.rows)))
         for name, value in measured.items():
             if not name.startswith("class_"):
                 each.setdefault(name, []).append(float(value[0]))
@@ -206,7 +206,7 @@ def _by_fold(found: Truth, made: Sequence[Predicted]) -> dict[str, Spread]:
 
 
 def _calibration(
-    found: Truth, patients: NDArray, made: Sequence[Predicted], resamples: int, seed: int
+    found: Target, patients: NDArray, made: Sequence[Predicted], resamples: int, seed: int
 ) -> tuple[dict[str, Interval], list[tuple[float, float, int]]]:
     if found.kind not in CALIBRATED:
         return {}, []
@@ -229,20 +229,20 @@ def _calibration(
 
 
 def _sureness(
-    found: Truth, patients: NDArray, made: Sequence[Predicted], scaled: bool
+    found: Target, patients: NDArray, made: Sequence[Predicted], scaled: bool
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray]:
     """Of every prediction: its probability, whether it came true, and whose it is."""
     sure, right, whose = [], [], []
     for fold in made:
-        chance = probabilities(found.kind, fold.scores, fold.temperature if scaled else 1.0)
+        probability = probabilities(found.kind, fold.scores, fold.temperature if scaled else 1.0)
         y = found.y[fold.rows]
         if found.kind == "multilabel":
             known = np.isfinite(y)
-            sure.append(chance[known])
+            sure.append(probability[known])
             right.append(y[known] == 1)
             whose.append(patients[fold.rows][known.nonzero()[0]])
         else:
-            sure.append(chance.max(1))
-            right.append(chance.argmax(1) == y)
+            sure.append(probability.max(1))
+            right.append(probability.argmax(1) == y)
             whose.append(patients[fold.rows])
     return np.concatenate(sure), np.concatenate(right), np.concatenate(whose)

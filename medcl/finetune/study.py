@@ -4,7 +4,7 @@
 
     OUT/recipe.yaml           the recipe, every default written out: see `medcl.private`
     OUT/study.json            what the folds were made from; written first
-    OUT/folds/r0f3/           each training: see `medcl.finetune.training`
+    OUT/folds/r0f3/           each training: see `medcl.finetune.fold_training`
     OUT/predictions.parquet   id, patient, repeat, fold, truth and every score
     OUT/pretrained.parquet    patient: whom the run's pretraining saw, where it began with a run
     OUT/finetune.json         all figures: `medcl.finetune.result.FinetuneResult`
@@ -28,23 +28,23 @@ import yaml
 from numpy.typing import NDArray
 
 from medcl import recipe as recipes
-from medcl.archive.atomic import locked, replacing, write_text
-from medcl.archive.failure import Failure
-from medcl.archive.pmap import pmap
-from medcl.archive.reading import read_json, read_table
+from medcl.embeddings.embeddings import take
 from medcl.errors import MedclError, UsageError
-from medcl.evaluate.embeddings import take
-from medcl.evaluate.result import Side
-from medcl.finetune import scoring, training
-from medcl.finetune import truth as truths
+from medcl.finetune import fold_training, scoring
+from medcl.finetune.fold_training import SCORE, Work
 from medcl.finetune.folds import Part, parts, thinned, with_unlabelled
 from medcl.finetune.result import FinetuneResult
 from medcl.finetune.scoring import Predicted
-from medcl.finetune.training import SCORE, Work
-from medcl.finetune.truth import Truth
+from medcl.io.atomic import locked, replacing, write_text
+from medcl.io.failure import Failure
+from medcl.io.pmap import pmap
+from medcl.labels import target as targets
+from medcl.labels.target import Target
+from medcl.metrics.table import Side
 from medcl.plugin import Samples
 from medcl.private import read_recipe, write_recipe
 from medcl.provenance import commit, versions
+from medcl.reading import read_json, read_table
 
 STUDY = "study.json"
 ENCODER = "encoder.safetensors"
@@ -99,7 +99,7 @@ def study(
         _train(work, pending, workers)
         made = [_predicted(work, part) for part in drawn]
         _save_predictions(work, drawn)
-    facts = [read_json(work.folder(part) / training.FACTS, _REMEDY) for part in drawn]
+    facts = [read_json(work.folder(part) / fold_training.FACTS, _REMEDY) for part in drawn]
     settings = recipe.finetune
     result = FinetuneResult(
         classifier=recipe.part("classifier").name,
@@ -135,7 +135,7 @@ def study(
 def _train(work: Work, pending: Sequence[Part], workers: int) -> None:
     failed: list[tuple[Part, Failure]] = []
     for part, outcome in pmap(
-        partial(training.train, work), pending, workers=workers, label="folds"
+        partial(fold_training.train, work), pending, workers=workers, label="folds"
     ):
         if isinstance(outcome, Failure):
             failed.append((part, outcome))
@@ -210,8 +210,8 @@ def _hash(*values: Any) -> str:
 
 def _predicted(work: Work, part: Part) -> Predicted:
     folder = work.folder(part)
-    frame = read_table(folder / training.PREDICTIONS, _REMEDY)
-    facts = read_json(folder / training.FACTS, _REMEDY)
+    frame = read_table(folder / fold_training.PREDICTIONS, _REMEDY)
+    facts = read_json(folder / fold_training.FACTS, _REMEDY)
     return Predicted(
         repeat=part.repeat,
         rows=frame["row"].to_numpy(),
@@ -225,7 +225,7 @@ def _save_predictions(work: Work, drawn: Sequence[Part]) -> None:
     """All folds' predictions, with scores named after their classes."""
     frames = []
     for part in drawn:
-        frame = read_table(work.folder(part) / training.PREDICTIONS, _REMEDY)
+        frame = read_table(work.folder(part) / fold_training.PREDICTIONS, _REMEDY)
         where = pl.lit(part.repeat).alias("repeat"), pl.lit(part.fold).alias("fold")
         frames.append(frame.drop("row").with_columns(*where))
     whole = pl.concat(frames)
@@ -233,16 +233,16 @@ def _save_predictions(work: Work, drawn: Sequence[Part]) -> None:
     if len(scores) == len(work.truth.classes):
         names = zip(scores, work.truth.classes, strict=True)
         whole = whole.rename({score: f"{SCORE}{name}" for score, name in names})
-    with replacing(work.out / training.PREDICTIONS) as temporary:
+    with replacing(work.out / fold_training.PREDICTIONS) as temporary:
         whole.write_parquet(temporary)
 
 
-def _side(found: Truth, patients: NDArray, rows: Sequence[NDArray]) -> Side:
+def _side(found: Target, patients: NDArray, rows: Sequence[NDArray]) -> Side:
     every = np.unique(np.concatenate(rows))
-    return Side(len(np.unique(patients[every])), len(every), truths.counts(found, every))
+    return Side(len(np.unique(patients[every])), len(every), targets.counts(found, every))
 
 
-def _notes(found: Truth, patients: NDArray, drawn: Sequence[Part]) -> list[str]:
+def _notes(found: Target, patients: NDArray, drawn: Sequence[Part]) -> list[str]:
     """What a reader must know before trusting the figures."""
     notes = []
     people = len(np.unique(patients[np.concatenate([part.test for part in drawn])]))
@@ -266,8 +266,8 @@ def _notes(found: Truth, patients: NDArray, drawn: Sequence[Part]) -> list[str]:
 
 
 def labelled(
-    samples: Samples, found: Truth, *, others: bool = False
-) -> tuple[Samples, Truth, NDArray[np.int64], int]:
+    samples: Samples, found: Target, *, others: bool = False
+) -> tuple[Samples, Target, NDArray[np.int64], int]:
     """The samples with a label, their labels and positions, and how many items have none.
 
     Args:

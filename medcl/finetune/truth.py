@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medcl.errors import MedclError, UsageError
-from medcl.evaluate import targets
-from medcl.finetune.contract import Kind, Outputs
+from medcl.labels import target
+from medcl.labels.outputs import Outputs
+from medcl.metrics.metrics import Kind
 from medcl.plugin import Samples, Task
 from medcl.recipe import Finetune
 from medcl.registry import did_you_mean
@@ -23,12 +24,12 @@ MOST_CLASSES = 20
 
 
 @dataclass(frozen=True)
-class Truth:
+class Target:
     """Labels of samples.
 
     Attributes:
         kind: of problem.
-        classes: as in `medcl.finetune.contract.Outputs`; of survival and regression, one name.
+        classes: as in `medcl.labels.outputs.Outputs`; of survival and regression, one name.
         y: as described there; of ``hazard`` still with the time, not its interval (see `cut`).
     """
 
@@ -49,7 +50,7 @@ class Truth:
         finite = np.isfinite(self.y)
         return np.asarray(finite if finite.ndim == 1 else finite.all(1))
 
-    def at(self, rows: NDArray) -> Truth:
+    def at(self, rows: NDArray) -> Target:
         """The labels of some samples."""
         return replace(self, y=self.y[rows])
 
@@ -69,7 +70,7 @@ class Truth:
         return ["event" if seen > 0 else "censored" for seen in self.y[:, 1]]
 
 
-def truth(samples: Samples, settings: Finetune, task: Task | None = None) -> Truth:
+def truth(samples: Samples, settings: Finetune, task: Task | None = None) -> Target:
     """The labels of samples as numbers.
 
     Args:
@@ -82,7 +83,7 @@ def truth(samples: Samples, settings: Finetune, task: Task | None = None) -> Tru
         MedclError: if the values do not suit the kind.
     """
     if task is not None:
-        return _from_target(targets.target(task, samples))
+        return _from_target(target.target(task, samples))
     if settings.kind == "multilabel":
         return _several(samples, settings.classes)
     label = settings.label or (next(iter(samples.labels)) if len(samples.labels) == 1 else None)
@@ -94,14 +95,14 @@ def truth(samples: Samples, settings: Finetune, task: Task | None = None) -> Tru
     raw = column(samples, label)
     kind = guess(raw) if settings.kind == "auto" else settings.kind
     if kind == "multilabel":  # the samples' own, one column a label
-        return _from_target(targets.target(Task(label, kind, classes=settings.classes), samples))
+        return _from_target(target.target(Task(label, kind, classes=settings.classes), samples))
     if kind in SURVIVAL:
         if settings.event is None:
             raise UsageError(f"finetune.kind {kind} needs finetune.event: the column of 1 and 0.")
         time, event = (numbers(samples, name) for name in (label, settings.event))
-        return Truth(kind, (label,), np.stack([time, event], 1))
+        return Target(kind, (label,), np.stack([time, event], 1))
     if kind == "regression":
-        return Truth(kind, (label,), numbers(samples, label))
+        return Target(kind, (label,), numbers(samples, label))
     asked: str = "multiclass" if kind == "ordinal" else kind
     classes = settings.classes or _classes(raw)
     if kind == "ordinal" and not settings.classes and not _are_numbers(classes):
@@ -110,10 +111,10 @@ def truth(samples: Samples, settings: Finetune, task: Task | None = None) -> Tru
             f"finetune.classes, the lowest first. There are: {', '.join(classes)}."
         )
     named = replace(samples, labels={label: _text(raw)})
-    found = targets.target(Task(label, asked, classes=classes), named)  # type: ignore[arg-type]
+    found = target.target(Task(label, asked, classes=classes), named)  # type: ignore[arg-type]
     if len(found.classes) < 2:
         raise MedclError(f"Label '{label}' has one class only: there is nothing to tell apart.")
-    return Truth(kind, found.classes, found.y)
+    return Target(kind, found.classes, found.y)
 
 
 def column(samples: Samples, name: str) -> NDArray:
@@ -140,7 +141,7 @@ def guess(raw: NDArray) -> Kind:
     return "multiclass" if not numbers or (whole and len(names) <= MOST_CLASSES) else "regression"
 
 
-def cut(found: Truth, train: NDArray, intervals: int) -> tuple[Truth, tuple[float, ...]]:
+def cut(found: Target, train: NDArray, intervals: int) -> tuple[Target, tuple[float, ...]]:
     """Survival times as interval numbers, cut at quantiles of the training events' times.
 
     Returns:
@@ -154,7 +155,7 @@ def cut(found: Truth, train: NDArray, intervals: int) -> tuple[Truth, tuple[floa
     return replace(found, y=np.stack([number, found.y[:, 1]], 1)), tuple(map(float, edges))
 
 
-def outputs(found: Truth, train: NDArray, settings: Finetune) -> Outputs:
+def outputs(found: Target, train: NDArray, settings: Finetune) -> Outputs:
     """What a classifier is told; class weights by the training samples alone.
 
     Weights are N / (C · N_c), of several labels negatives / positives.
@@ -183,7 +184,7 @@ def outputs(found: Truth, train: NDArray, settings: Finetune) -> Outputs:
     return Outputs(found.kind, classes, settings.loss, weights)
 
 
-def counts(found: Truth, rows: NDArray) -> dict[str, int]:
+def counts(found: Target, rows: NDArray) -> dict[str, int]:
     """Samples of each class, for the record; of survival, events and censored."""
     if found.kind == "regression":
         return {}
@@ -194,20 +195,20 @@ def counts(found: Truth, rows: NDArray) -> dict[str, int]:
     return {name: held[name] for name in names}
 
 
-def _from_target(target: targets.Target) -> Truth:
+def _from_target(target: target.Target) -> Target:
     y = target.y
     if target.kind == "multilabel":
         y = np.where(y >= 0, y, np.nan).astype(float)
-    return Truth(target.kind, target.classes, y)
+    return Target(target.kind, target.classes, y)
 
 
-def _several(samples: Samples, classes: tuple[str, ...]) -> Truth:
+def _several(samples: Samples, classes: tuple[str, ...]) -> Target:
     if not classes:
         raise UsageError("finetune.kind multilabel needs finetune.classes: the label columns.")
     y = np.stack([numbers(samples, name) for name in classes], 1)
     if not np.isin(y[np.isfinite(y)], (0, 1)).all():
         raise MedclError(f"Labels {list(classes)} hold other values than 1, 0 and nothing.")
-    return Truth("multilabel", classes, y)
+    return Target("multilabel", classes, y)
 
 
 def codes(raw: NDArray) -> tuple[NDArray[np.int64], tuple[str, ...]]:

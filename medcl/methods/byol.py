@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from medcl.methods.contract import State
+from medcl.methods.direct_pred import DirectPredictor
 from medcl.methods.views import Positives, pair
-from medcl.nn.direct import DirectPredictor
 from medcl.nn.distributed import Ranks
 from medcl.nn.ema import Momentum, cosine_momentum
 from medcl.nn.encoders import width_of

@@ -23,21 +23,21 @@ import polars as pl
 from numpy.typing import NDArray
 
 from medcl import recipe as recipes
-from medcl.archive.atomic import replacing
 from medcl.archive.index import Index
 from medcl.archive.store import Prepared, prepare
 from medcl.errors import MedclError, UsageError
+from medcl.ingestion import assigned, indexed
+from medcl.io.atomic import replacing
+from medcl.io.progress import track
 from medcl.plugin import Samples
-from medcl.predict.answers import Answers, Columns
-from medcl.predict.inputs import assigned, indexed
+from medcl.predict.predictor import Answers, Columns
 from medcl.predict.tables import Tables
 from medcl.private import other_key, recalled
-from medcl.progress import track
 from medcl.registry import did_you_mean, resolve
 from medcl.run import Run
 
 if TYPE_CHECKING:
-    from medcl.finetune.trained import Study
+    from medcl.finetune.opened import Study
 
 ITEMS_AT_ONCE = 32
 OTHER_KEY = other_key(
@@ -93,7 +93,7 @@ def predict(
 
     Args:
         model: a finished run, whose training patients are what scores are measured by; or a study
-            of ``medcl finetune``, see `medcl.predict.folds`.
+            of ``medcl finetune``, see `medcl.predict.study_predictor`.
         records: files, stems of files, folders; or one index.
         out: the table of windows; what lies there is replaced.
         task: of a run, give the class probabilities of this task, for its samples; the classifier
@@ -105,10 +105,10 @@ def predict(
             has an encoder of its own.
         paths: whether they, and the reasons of rejects, name the recordings' paths, which may
             identify a person.
-        key_file: see `medcl.predict.inputs.indexed`.
+        key_file: see `medcl.ingestion.indexed`.
         workers: processes that read and prepare.
         batch_size: samples a forward pass. Small, for memory: on a CPU more are no faster.
-        device: see `medcl.evaluate.embeddings.embed`.
+        device: see `medcl.embeddings.embeddings.embed`.
 
     Raises:
         UsageError: for paths that do not exist, an unknown task, or a study whose folds cannot be
@@ -177,13 +177,13 @@ def answers_of(model: Run | Study, task: str | None, device: str, *, known: bool
     Raises:
         UsageError: if it is not finished, or its folds cannot be averaged.
     """
-    from medcl.evaluate.embeddings import usable
+    from medcl.embeddings.embeddings import usable
 
     if isinstance(model, Run):
-        from medcl.predict.embedded import Embedded
+        from medcl.predict.run_predictor import Embedded
 
         return Embedded(model, task, usable(device), known=known)
-    from medcl.predict.folds import Folds
+    from medcl.predict.study_predictor import Folds
 
     return Folds(model, usable(device), known=known)
 

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from medcl.predict.answers import Answers, Columns
+from medcl.predict.predictor import Answers, Columns
 
 ROW_GROUP = 4096
 STRANGE = 0.99

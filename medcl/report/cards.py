@@ -14,9 +14,9 @@ from typing import Any
 import polars as pl
 
 from medcl.errors import MedclError
-from medcl.evaluate.places import Places
-from medcl.evaluate.result import ProbeResult
 from medcl.private import command_without_paths, recall, recipe_without_paths
+from medcl.probe.localisation import Places
+from medcl.probe.result import ProbeResult
 from medcl.run import Run
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from medcl.evaluate.evaluate import Evaluation
-from medcl.evaluate.result import PRETRAINED, ProbeResult, show
+from medcl.audit.evaluate import Evaluation
 from medcl.finetune.result import FinetuneResult
+from medcl.metrics.table import show
+from medcl.probe.result import PRETRAINED, ProbeResult
 from medcl.report.cards import Absent, DataCard, MethodCard
 
 NOT_FOR = (

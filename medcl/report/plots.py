@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from medcl.evaluate.result import PRETRAINED, RANDOM, ProbeResult, figures
+from medcl.probe.result import PRETRAINED, RANDOM, ProbeResult, figures
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -128,7 +128,7 @@ def _point_label(result: ProbeResult, fraction: float) -> str:
 
 
 def colours(representations: Sequence[str]) -> dict[str, str]:
-    """A colour for each; a combination has the colour of its hand-made part."""
+    """A colour for each; a combination has the colour of its hand-crafted part."""
     names = list(dict.fromkeys(representations))
     single = [n for n in names if n not in (PRETRAINED, RANDOM) and " + " not in n]
     table = {PRETRAINED: ACCENT, RANDOM: "#8a94a0"}

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medcl.engine.kept import saved
-from medcl.evaluate.embeddings import embed, take
+from medcl.checkpoints import saved
+from medcl.embeddings.embeddings import embed, take
 from medcl.nn.encoders import width_of
 from medcl.nn.heads import projector
 from medcl.report import cards

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import medcl
-from medcl.archive.atomic import write_text
-from medcl.evaluate import knn
-from medcl.evaluate.bootstrap import Interval
-from medcl.evaluate.result import PRETRAINED, ProbeResult, Score, direction, show
-from medcl.report import cards, model_card, plots, prototypes, samples, tested
+from medcl.embeddings import knn
+from medcl.io.atomic import write_text
+from medcl.metrics.bootstrap import Interval
+from medcl.metrics.table import direction, show
+from medcl.probe.result import PRETRAINED, ProbeResult, Score
+from medcl.report import cards, model_card, plots, prototypes, samples, test_examples
 from medcl.report.cards import Absent
 from medcl.run import Run
 
@@ -72,7 +73,11 @@ def write(run: Run, out: Path, *, probe: Path | None = None) -> Path:
     result = cards.probe_result(folder)
     task = result.task if isinstance(result, ProbeResult) else run.recipe.probe.task
     method = cards.method_card(run)
-    answers = tested.of_probe(run, folder, result.task) if isinstance(result, ProbeResult) else None
+    answers = (
+        test_examples.of_probe(run, folder, result.task)
+        if isinstance(result, ProbeResult)
+        else None
+    )
     seen = cards.pretrained_on(run)
     data = cards.data_card(cards.place(run.path), run.recipe.plugin, cards.split(run), seen)
     page = (

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from medcl.embeddings.embeddings import embed, take
 from medcl.errors import MedclError
-from medcl.evaluate.embeddings import embed, take
-from medcl.evaluate.targets import target
+from medcl.labels.target import target
 from medcl.plugin import Samples
 from medcl.registry import resolve
 from medcl.report import plots

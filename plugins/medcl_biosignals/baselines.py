@@ -14,7 +14,7 @@ _QRS = 0.1  # seconds to either side of the R peak that hold the QRS complex
 _BANDS = (0.5, 4.0, 8.0, 15.0, 40.0)
 
 
-def handmade(batch: Mapping[str, np.ndarray]) -> np.ndarray:
+def handcrafted(batch: Mapping[str, np.ndarray]) -> np.ndarray:
     """For beats: how early, how unlike its neighbours, how wide and high. For windows: the heart's
     rate and its variability, the pulse's shape (`medcl_biosignals.pulses`), moments, spectrum.
 

@@ -64,7 +64,7 @@ plugin = Plugin(
         "unicon": "medcl_biosignals.methods.unicon:UniCon",
     },
     baselines={
-        "handmade": "medcl_biosignals.baselines:handmade",
+        "handcrafted": "medcl_biosignals.baselines:handcrafted",
         "raw": "medcl_biosignals.baselines:raw",
     },
     where="medcl_biosignals.where:where",

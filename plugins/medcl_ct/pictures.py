@@ -1,4 +1,4 @@
-"""Small pictures of slices, by which near-duplicates are told (`medcl.archive.curate`)."""
+"""Small pictures of slices, by which near-duplicates are told (`medcl.curate.curate`)."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ _STEPS = (1, 3)
 Floats = NDArray[np.float32]
 
 
-def handmade(batch: Mapping[str, np.ndarray]) -> Floats:
+def handcrafted(batch: Mapping[str, np.ndarray]) -> Floats:
     """Colour and texture of tiles; turning a tile by quarters changes next to nothing.
 
     After Kather 2016 (doi 10.1038/srep27988), who found grey-level histograms, co-occurrence and

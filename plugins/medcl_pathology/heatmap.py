@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from medcl.archive.atomic import replacing, write_text
 from medcl.errors import MedclError
+from medcl.io.atomic import replacing, write_text
 from medcl.plugin import file_of
 from medcl_pathology.outlines import feature_collection
 from medcl_pathology.overview import overview

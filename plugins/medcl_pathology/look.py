@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from medcl.archive.atomic import replacing, write_text
+from medcl.io.atomic import replacing, write_text
 from medcl_pathology.outlines import polygons, tissue_geojson
 from medcl_pathology.overview import overview
 from medcl_pathology.reader import open_slide

@@ -46,7 +46,7 @@ plugin = Plugin(
             about="The class of a bag, as in MUSK, Elephant and Fox.",
         ),
     },
-    baselines={"handmade": "medcl_pathology.baselines:handmade"},
+    baselines={"handcrafted": "medcl_pathology.baselines:handcrafted"},
     look="medcl_pathology.look:look",
     explain="medcl_pathology.heatmap:explain",
     preview="medcl_pathology.preview:preview",

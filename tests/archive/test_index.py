@@ -390,7 +390,7 @@ def test_an_archive_of_another_modality(tmp_path: Path) -> None:
 
 
 def test_two_at_once(tmp_path: Path) -> None:
-    from medcl.archive.atomic import locked
+    from medcl.io.atomic import locked
 
     recording(tmp_path / "a", "1", "p")
     lock = locked(tmp_path / "idx/private/lock", "held")

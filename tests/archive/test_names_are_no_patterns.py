@@ -10,9 +10,9 @@ import pytest
 
 from medcl.archive import assign
 from medcl.archive.index import Index, build
-from medcl.archive.reading import read_table
 from medcl.archive.store import prepare
 from medcl.plugin import get
+from medcl.reading import read_table
 
 NAMES = ("night[1]", "night*", "night?", "nigh[a-z]1", "{night1}", "night1")
 

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from medcl.errors import MedclError, UsageError
-from medcl_biosignals.baselines import handmade, raw
+from medcl_biosignals.baselines import handcrafted, raw
 from medcl_biosignals.dataset import dataset
 from medcl_biosignals.rhythm import intervals, ratios
 
@@ -185,11 +185,11 @@ def test_a_premature_beat_is_early_for_everyone() -> None:
     np.testing.assert_allclose(ratios(intervals(np.array([5]), 100.0)), 0, atol=1e-6)
 
 
-def test_handmade_features_tell_ventricular_beats(prepared: Prepared) -> None:
+def test_handcrafted_features_tell_ventricular_beats(prepared: Prepared) -> None:
     items, store = prepared
     samples = dataset(items, store.__getitem__, kind="beat", seconds=3.0)
     batch = samples.read(np.arange(len(samples)))
-    features = handmade(batch)
+    features = handcrafted(batch)
     assert features.shape == (len(samples), 4 + 13 * 2)
     assert np.isfinite(features).all()
     truth = samples.labels["aami"]
@@ -202,6 +202,6 @@ def test_handmade_features_tell_ventricular_beats(prepared: Prepared) -> None:
 def test_baselines_of_windows(prepared: Prepared) -> None:
     items, store = prepared
     batch = dataset(items, store.__getitem__, seconds=10.0).read(np.arange(8))
-    assert handmade(batch).shape == (8, 40)
+    assert handcrafted(batch).shape == (8, 40)
     assert raw(batch).shape == (8, 128)
-    assert np.isfinite(handmade(batch)).all()
+    assert np.isfinite(handcrafted(batch)).all()

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
-from medcl.finetune.trained import Study
+from medcl.finetune.opened import Study
 from medcl_cli.main import app
 
 PEOPLE = {

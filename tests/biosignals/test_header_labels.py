@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from medcl.archive.index import Index, build
-from medcl.finetune.labels import Labels, add
+from medcl.labels.table import Labels, add
 from medcl.plugin import Record, Reject, Samples
 from medcl_biosignals.plugin import plugin
 from medcl_biosignals.readers.edf import _labels

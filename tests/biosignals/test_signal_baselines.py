@@ -1,4 +1,4 @@
-"""Hand-made features of windows: right on real recordings whose beats are known."""
+"""Hand-crafted features of windows: right on real recordings whose beats are known."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scipy import signal as sp
 from wfdb import rdann
 
 from medcl_biosignals.aami import CLASS_OF
-from medcl_biosignals.baselines import handmade
+from medcl_biosignals.baselines import handcrafted
 from medcl_biosignals.prepare import prepare
 from medcl_biosignals.pulses import FEATURES, pulses
 
@@ -68,7 +68,7 @@ def test_any_window_gives_numbers() -> None:
     rng = np.random.default_rng(0)
     x = rng.standard_normal((6, 3, 40)).astype(np.float32)
     x[0], x[1, 1] = 0, 7.0
-    made = handmade({"x": x, "fs": np.full(6, 64.0)})
+    made = handcrafted({"x": x, "fs": np.full(6, 64.0)})
     assert made.shape == (6, 20 * 3)
     assert np.isfinite(made).all()
     assert (pulses(x, 64.0)[0] == 0).all()

@@ -22,10 +22,10 @@ from medcl.archive.store import prepare
 from medcl.engine.pretrain import pretrain
 from medcl.errors import MedclError, UsageError
 from medcl.finetune.finetune import finetune, opened
-from medcl.finetune.trained import Study
+from medcl.finetune.opened import Study
+from medcl.ingestion import indexed
 from medcl.predict.batch import predict
-from medcl.predict.follow import _csv, follow
-from medcl.predict.inputs import indexed
+from medcl.predict.streaming import _csv, follow
 from medcl.registry import resolve
 from medcl.run import Run, load_samples
 from medcl_biosignals.filters import band_pass
@@ -144,7 +144,7 @@ def test_a_task_gives_probabilities_of_the_probes_classifier(
 
 
 def test_noise_is_stranger_than_heart_beats(run: Run) -> None:
-    from medcl.predict.reference import reference
+    from medcl.predict.reference_set import reference
 
     encoder = run.encoder()
     known = reference(run, encoder, None)
@@ -152,7 +152,7 @@ def test_noise_is_stranger_than_heart_beats(run: Run) -> None:
     x = torch.from_numpy(samples.read(np.arange(0, len(samples), 7))["x"])
     noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        usual, odd = (known.novelty.score(encoder(v).numpy()) for v in (x, noise))
+        usual, odd = (known.anomaly_scorer.score(encoder(v).numpy()) for v in (x, noise))
     assert np.median(odd.knn) > np.median(usual.knn)
     assert np.median(odd.mahalanobis) > 1.3 * np.median(usual.mahalanobis)
 
@@ -398,7 +398,7 @@ def test_recordings_that_do_not_say_their_rate_or_channel(
 
 
 def test_what_is_said_of_new_files_counts_before_what_the_runs_were() -> None:
-    from medcl.predict.inputs import _over
+    from medcl.ingestion import _over
 
     own = {"fs": 32, "columns": {"hr": "PPG"}, "files": {"*.csv": {"fs": 64}}}
     assert _over(own, None) == own
@@ -487,7 +487,7 @@ def test_what_is_not_known_is_null_in_a_stream(
         z[:, 0] = 0.5
         return {"p.N": z[:, 1], "knn": np.full(len(z), np.inf), "anomaly": z[:, 0]}, z
 
-    monkeypatch.setattr("medcl.predict.follow.answers_of", lambda *given, **named: answers)
+    monkeypatch.setattr("medcl.predict.streaming.answers_of", lambda *given, **named: answers)
     x, names, fs = recording(sample)
     follow(run, written(x, names, tmp_path / "x.csv"), tmp_path / "lines", fs=fs, wait=0.0)
     text = (tmp_path / "lines").read_text()

@@ -11,8 +11,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from medcl.errors import UsageError
-from medcl.evaluate import search as searching
-from medcl.evaluate.search import OTHER_KEY, search
+from medcl.retrieval import search as searching
+from medcl.retrieval.search import OTHER_KEY, search
 from medcl.run import Run, load_samples
 from medcl_cli.main import app
 

@@ -10,9 +10,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from medcl.archive.curate import curate
 from medcl.archive.index import Index, build
 from medcl.archive.store import Prepared, prepare
+from medcl.curate.curate import curate
 from medcl.errors import MedclError, UsageError
 from medcl.plugin import Samples
 from medcl_ct.dataset import AIR, dataset

@@ -15,7 +15,6 @@ from ct_synthetic import ct_series, ct_slice
 from pydicom.uid import generate_uid
 
 from medcl.archive.index import Index, build
-from medcl.finetune import labels
 from medcl.plugin import MEMBER, FileStat
 from medcl_ct.findings import FINDINGS
 from medcl_ct.plugin import plugin
@@ -280,7 +279,7 @@ def test_a_label_of_a_series_reaches_all_that_it_was_split_into(tmp_path: Path) 
     build(tmp_path / "a", tmp_path / "idx", plugin, table=table)
     found = Index.open(tmp_path / "idx")
     assert found.items["label.organ"].to_list() == ["liver", "liver"]
-    joined = labels.read(table, found)
+    joined = table.read(table, found)
     assert [row["organ"] for row in joined.rows.values()] == ["liver", "liver"]
     assert not joined.notes
 

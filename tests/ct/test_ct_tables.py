@@ -14,7 +14,7 @@ from medcl.archive.index import Index, build
 from medcl.archive.store import prepare
 from medcl.engine.pretrain import pretrain
 from medcl.errors import UsageError
-from medcl.evaluate.search import search
+from medcl.retrieval.search import search
 from medcl_ct.dataset import dataset
 from medcl_ct.plugin import plugin
 

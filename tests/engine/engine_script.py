@@ -53,7 +53,7 @@ def train(
 ) -> None:
     os.environ.update(environment or {})
     tiny_engine.install()
-    from medcl.engine.checkpoints import Checkpoints
+    from medcl.engine.checkpointing import Checkpoints
     from medcl.engine.pretrain import pretrain
 
     once = Checkpoints.on_train_batch_end

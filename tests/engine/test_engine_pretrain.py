@@ -19,10 +19,10 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from medcl.engine import looks
+from medcl.checkpoints import saved, step_of
+from medcl.engine import online_evaluation
 from medcl.engine.data import select
-from medcl.engine.kept import saved, step_of
-from medcl.engine.looks import evaluating
+from medcl.engine.online_evaluation import evaluating
 from medcl.engine.pretrain import build, pretrain
 from medcl.errors import MedclError, UsageError
 from medcl.run import Run, load_samples
@@ -345,9 +345,9 @@ def test_knn_banks_and_queries_are_of_different_patients(index, healthy, monkeyp
         embedded.append((bank, query))
         return 0.5
 
-    monkeypatch.setattr(looks.knn, "balanced_accuracy", spy)
+    monkeypatch.setattr(online_evaluation.knn, "balanced_accuracy", spy)
     module.method.encoder = nn.Identity()  # the embedding is the sample
-    looks._Look(module, nullcontext, recipe.monitor).neighbours(chosen)
+    online_evaluation._Look(module, nullcontext, recipe.monitor).neighbours(chosen)
     [(bank, query)] = embedded
     table = chosen.samples.read(np.arange(len(chosen.samples)))["x"]
     owner = {row.tobytes(): p for row, p in zip(table, chosen.samples.patients, strict=True)}

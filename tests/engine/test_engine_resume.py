@@ -17,15 +17,15 @@ from engine_script import started
 from safetensors.torch import load_file
 from tiny_engine import broken_off
 
-from medcl.archive.atomic import replacing
 from medcl.archive.index import Index, build
 from medcl.archive.pseudonym import KEY_VARIABLE
 from medcl.archive.splits import split
-from medcl.engine import checkpoints
-from medcl.engine.checkpoints import Checkpoints
-from medcl.engine.kept import saved
+from medcl.checkpoints import saved
+from medcl.engine import checkpointing
+from medcl.engine.checkpointing import Checkpoints
 from medcl.engine.pretrain import pretrain
 from medcl.errors import UsageError
+from medcl.io.atomic import replacing
 from medcl.run import Run
 
 BOTH = pytest.mark.parametrize("partner", [False, True], ids=["samples", "patient pairs"])
@@ -208,4 +208,4 @@ def test_a_checkpoint_runs_no_code(tmp_path):
     with replacing(path) as temporary:
         torch.save({"state_dict": {}, "trap": Path}, temporary)  # a class, not a tensor
     with pytest.raises(Exception, match="Weights only load failed"):
-        checkpoints.AtomicIO().load_checkpoint(path)
+        checkpointing.AtomicIO().load_checkpoint(path)

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from bags_in_memory import of_bags
 
-from medcl.finetune.batches import Held, ahead, balanced, cut, reader, tensors
+from medcl.finetune.batches import Held, ahead, balanced, cut, reader
+from medcl.tensors import tensors
 
 RNG = np.random.default_rng(0)
 BAGS = [RNG.normal(size=(int(n), 3)).astype(np.float32) for n in RNG.integers(1, 9, size=300)]

@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 from medcl.archive.index import Index, build
 from medcl.errors import MedclError, UsageError
-from medcl.finetune import labels as tables
 from medcl.finetune.finetune import finetune, opened, ratios
+from medcl.labels import table as tables
 from medcl.plugin import get
 from medcl_cli.main import app
 
@@ -111,7 +111,7 @@ def test_a_table_decides_what_is_learnt_and_who_is_left_out(
     assert result.table()[1][-1][0] == "mean distance of classes"
 
 
-def test_a_hand_made_split_is_taken_or_refused(index: Path, tmp_path: Path, key: None) -> None:
+def test_a_hand_crafted_split_is_taken_or_refused(index: Path, tmp_path: Path, key: None) -> None:
     names = bags(index)
     people = {name: f"p{n // 2}" for n, name in enumerate(names)}  # two bags a patient
     table = tmp_path / "patients.csv"

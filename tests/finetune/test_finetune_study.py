@@ -16,13 +16,13 @@ import torch
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, roc_auc_score
 
 from medcl.errors import MedclError, UsageError
-from medcl.evaluate.bootstrap import Interval
-from medcl.evaluate.calibration import reliability
-from medcl.finetune import training
+from medcl.finetune import fold_training
+from medcl.finetune.fold_training import Work
 from medcl.finetune.result import FinetuneResult
 from medcl.finetune.study import study
-from medcl.finetune.training import Work
-from medcl.finetune.truth import Truth
+from medcl.labels.target import Target
+from medcl.metrics.bootstrap import Interval
+from medcl.metrics.calibration import reliability
 from medcl.plugin import Samples
 from medcl.recipe import Recipe
 
@@ -32,7 +32,7 @@ CLASSES = ("non-musk", "musk")
 @pytest.fixture
 def work(musk: tuple[Samples, np.ndarray], recipe: Recipe, tmp_path: Path) -> Work:
     samples, y = musk
-    return Work(samples, Truth("binary", CLASSES, y), recipe, tmp_path / "study", instances=True)
+    return Work(samples, Target("binary", CLASSES, y), recipe, tmp_path / "study", instances=True)
 
 
 def run(work: Work, **asked: object) -> FinetuneResult:
@@ -67,7 +67,7 @@ def test_figures_are_those_of_the_pooled_predictions(work: Work) -> None:
     assert error.value == pytest.approx(curve.error, abs=1e-6)
     assert None not in (error.low, error.high)
     assert 0 <= error.low < error.high < 1  # type: ignore[operator]
-    assert "better than chance" in result.verdict()
+    assert "above chance level" in result.verdict()
     below = Interval(-0.5, -0.9, -0.1)
     worse = replace(result.figures, metrics={"auroc": below, "r2": below})
     assert "are two labels swapped" in replace(result, figures=worse).verdict()
@@ -98,7 +98,7 @@ def test_a_killed_study_goes_on_and_ends_equal(work: Work, tmp_path: Path) -> No
         shutil.rmtree(folder)
     (again.out / "finetune.json").unlink()
     calls = []
-    original = training.train
+    original = fold_training.train
 
     def counted(work: Work, part: object) -> None:
         calls.append(part)

@@ -14,16 +14,16 @@ from sklearn.datasets import load_digits
 from torch import nn
 from typer.testing import CliRunner
 
+from medcl.classifiers.contrast import Contrast
+from medcl.classifiers.full import Full
+from medcl.classifiers.losses import supervised
+from medcl.classifiers.lp_ft import ProbeThenTune
+from medcl.classifiers.semi_supervised import SemiSupervised
 from medcl.errors import MedclError, UsageError
-from medcl.finetune.beside import further, on_one_scale
-from medcl.finetune.classifiers.contrast import Contrast
-from medcl.finetune.classifiers.full import Full
-from medcl.finetune.classifiers.lp_ft import ProbeThenTune
-from medcl.finetune.classifiers.semi_supervised import SemiSupervised
-from medcl.finetune.contract import Also, Outputs
 from medcl.finetune.finetune import finetune, opened
-from medcl.finetune.losses import supervised
-from medcl.finetune.trained import Study
+from medcl.finetune.opened import Study
+from medcl.labels.auxiliary import further, on_one_scale
+from medcl.labels.outputs import Also, Outputs
 from medcl.methods.contract import State
 from medcl.plugin import Samples
 from medcl.recipe import Finetune

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from medcl.methods.byol import BYOL, SimSiam
 from medcl.methods.contract import State
-from medcl.nn.direct import DirectPredictor
+from medcl.methods.direct_pred import DirectPredictor
 from medcl.nn.ema import cosine_momentum
 
 

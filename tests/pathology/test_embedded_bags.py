@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 from medcl import recipe as recipes
 from medcl.archive.index import Index, build
 from medcl.archive.store import prepare
+from medcl.embeddings import bags
 from medcl.errors import MedclError, UsageError
-from medcl.evaluate import bags
 from medcl.run import build_encoder, load_samples
 from medcl_cli.main import app
 from medcl_pathology.dataset import dataset
@@ -99,7 +99,7 @@ def read_bytes(folder, data):
 
 
 def test_an_item_at_which_another_process_is_is_left_to_it(two, tmp_path):
-    from medcl.archive.atomic import locked
+    from medcl.io.atomic import locked
 
     out = tmp_path / "bags"
     item = Index.open(two).items["id"][0]

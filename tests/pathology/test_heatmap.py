@@ -13,8 +13,8 @@ from PIL import Image
 
 from medcl.archive.index import Index, build
 from medcl.archive.store import prepare
+from medcl.embeddings.bags import embed_bags
 from medcl.errors import MedclError
-from medcl.evaluate.bags import embed_bags
 from medcl_pathology import heatmap
 from medcl_pathology.dataset import dataset
 from medcl_pathology.plugin import plugin

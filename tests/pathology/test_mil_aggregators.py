@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from medcl.errors import UsageError
-from medcl.finetune.contract import Outputs
+from medcl.labels.outputs import Outputs
 from medcl.registry import resolve
 from medcl_pathology.mil.bags import Aggregator, Bags, Pooled
 from medcl_pathology.mil.registry import AGGREGATORS

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from medcl.classifiers.contract import Classifier
 from medcl.errors import UsageError
-from medcl.finetune.contract import Classifier, Outputs
+from medcl.labels.outputs import Outputs
 from medcl.methods.contract import State
 from medcl_pathology.mil.classifier import Mil
 

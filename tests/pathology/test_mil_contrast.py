@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
+from medcl.classifiers.contract import Classifier
 from medcl.errors import UsageError
-from medcl.finetune.contract import Classifier, Outputs
+from medcl.labels.outputs import Outputs
 from medcl.methods.contract import State
 from medcl.objectives.supcon import supcon
 from medcl_pathology.mil.ins import Ins

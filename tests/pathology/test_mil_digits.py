@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from medcl.finetune.contract import Outputs
+from medcl.labels.outputs import Outputs
 from medcl.methods.contract import State
 from medcl.registry import resolve
 from medcl_pathology.mil.registry import CLASSIFIERS

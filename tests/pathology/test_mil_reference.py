@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medcl.finetune.contract import Outputs
+from medcl.labels.outputs import Outputs
 from medcl_pathology.mil.aggregators.abmil import ABMIL, GatedABMIL
 from medcl_pathology.mil.aggregators.acmil import ACMIL
 from medcl_pathology.mil.aggregators.clam import ClamMB, ClamSB, smooth_svm

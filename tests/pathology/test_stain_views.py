@@ -13,7 +13,7 @@ from scipy import ndimage
 from medcl.errors import UsageError
 from medcl_pathology import stain
 from medcl_pathology import views as v
-from medcl_pathology.baselines import handmade
+from medcl_pathology.baselines import handcrafted
 from medcl_pathology.jpeg import jpeg
 from medcl_pathology.reader import open_slide
 
@@ -200,9 +200,9 @@ def test_settings_that_make_no_sense_are_refused():
             v.views(**bad)
 
 
-def test_the_handmade_features_tell_classes_of_texture_apart(tiles):
-    made = handmade({"x": tiles.numpy()})
+def test_the_handcrafted_features_tell_classes_of_texture_apart(tiles):
+    made = handcrafted({"x": tiles.numpy()})
     assert made.shape[0] == 6
     assert np.isfinite(made).all()
-    turned = handmade({"x": np.rot90(tiles.numpy(), axes=(2, 3)).copy()})
+    turned = handcrafted({"x": np.rot90(tiles.numpy(), axes=(2, 3)).copy()})
     assert turned == pytest.approx(made, abs=3e-3)  # as tissue has no up and down

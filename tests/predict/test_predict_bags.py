@@ -12,8 +12,8 @@ import pytest
 
 from medcl.archive.index import build
 from medcl.finetune.finetune import finetune, opened
-from medcl.finetune.predictions import probabilities
-from medcl.finetune.trained import Study
+from medcl.finetune.opened import Study
+from medcl.labels.activation import probabilities
 from medcl.plugin import get
 from medcl.predict.batch import predict
 

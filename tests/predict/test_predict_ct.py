@@ -11,7 +11,7 @@ from medcl import plugin as plugins
 from medcl import recipe as recipes
 from medcl.archive.index import Index, build
 from medcl.finetune.finetune import Source, finetune
-from medcl.finetune.trained import Study
+from medcl.finetune.opened import Study
 from medcl.predict.batch import predict
 
 RECIPE = {

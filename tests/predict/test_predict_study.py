@@ -18,14 +18,14 @@ from typer.testing import CliRunner
 
 from medcl.archive.index import Index
 from medcl.errors import MedclError, UsageError
-from medcl.finetune.batches import tensors
 from medcl.finetune.finetune import finetune, opened
-from medcl.finetune.predictions import probabilities
-from medcl.finetune.trained import Study
-from medcl.predict import folds
+from medcl.finetune.opened import Study
+from medcl.labels.activation import probabilities
+from medcl.predict import study_predictor
 from medcl.predict.batch import ASSIGNED, NO_PRIVATE, OTHER_KEY, predict
-from medcl.predict.embedded import Embedded
+from medcl.predict.run_predictor import Embedded
 from medcl.run import Run
+from medcl.tensors import tensors
 
 sys.path.append(str(Path(__file__).parents[1] / "engine"))
 import tiny_engine
@@ -85,7 +85,7 @@ def placed(table: pl.DataFrame) -> pl.DataFrame:
 def test_a_stranger_is_judged_by_the_mean_of_all_folds(
     home: Path, stranger: Path, tmp_path: Path
 ) -> None:
-    study = folds.opened(home / "study")
+    study = study_predictor.opened(home / "study")
     assert isinstance(study, Study)
     out = tmp_path / "p.parquet"
     made = predict(study, [stranger], out)
@@ -204,7 +204,7 @@ def test_an_index_is_taken_as_it_is(home: Path, tmp_path: Path) -> None:
 
 
 def test_one_fold_alone(home: Path, stranger: Path, tmp_path: Path) -> None:
-    one = folds.opened(home / "study" / "folds" / "r0f1")
+    one = study_predictor.opened(home / "study" / "folds" / "r0f1")
     assert isinstance(one, Study)
     predict(one, [stranger], tmp_path / "p.parquet")
     each, _ = by_hand(Study.open(home / "study"), np.load(stranger)[:, :64])
@@ -275,8 +275,12 @@ def test_whom_pretraining_saw_is_said_though_the_run_is_gone(
         assert predict(model, [stranger], tmp_path / "p.parquet").notes == ()
     shutil.copy(where, tmp_path / "earlier" / "private" / "where.json")
     model = Study.open(tmp_path / "earlier")
-    assert predict(model, [of["train"]], tmp_path / "p.parquet").notes[1:] == (folds.NOBODY_KNOWS,)
-    assert predict(model, [stranger], tmp_path / "p.parquet").notes == (folds.NOBODY_KNOWS,)
+    assert predict(model, [of["train"]], tmp_path / "p.parquet").notes[1:] == (
+        study_predictor.NOBODY_KNOWS,
+    )
+    assert predict(model, [stranger], tmp_path / "p.parquet").notes == (
+        study_predictor.NOBODY_KNOWS,
+    )
 
 
 def test_a_study_without_a_run_had_no_pretraining(home: Path, tmp_path: Path) -> None:
@@ -313,7 +317,7 @@ def test_a_run_says_whom_it_learnt_from_and_whom_pretraining_saw(
 
 
 def test_what_is_no_number_is_no_class(home: Path) -> None:
-    answers = folds.Folds(Study.open(home / "study"), "cpu", known=True)
+    answers = study_predictor.Folds(Study.open(home / "study"), "cpu", known=True)
     x = np.load(home / "archive" / "p03.npy")[:4, :64]
     x[1] = np.nan
     columns, _ = answers({"x": x}, ["a"] * 4)
@@ -327,18 +331,18 @@ def test_what_is_impossible_is_said(home: Path, tmp_path: Path) -> None:
         predict(study, [home / "archive"], tmp_path / "p.parquet", task="digit")
     shutil.copytree(home / "study", tmp_path / "several" / "1to5")
     with pytest.raises(UsageError, match="several studies: give one of 1to5"):
-        folds.opened(tmp_path / "several")
+        study_predictor.opened(tmp_path / "several")
     survival = tmp_path / "several" / "1to5"
     for fold in Study.open(survival).folds:
         facts = json.loads((fold / "fold.json").read_text())
         facts["outputs"]["kind"] = "cox"
         (fold / "fold.json").write_text(json.dumps(facts))
     with pytest.raises(UsageError, match=r"no common scale.*r0f0"):
-        folds.Folds(Study.open(survival), "cpu", known=True)
+        study_predictor.Folds(Study.open(survival), "cpu", known=True)
     (survival / "finetune.json").unlink()
     with pytest.raises(UsageError, match="Make one: medcl finetune"):
-        folds.opened(survival)
-    assert isinstance(folds.opened(home / "run"), Run)
+        study_predictor.opened(survival)
+    assert isinstance(study_predictor.opened(home / "run"), Run)
 
 
 def test_the_command_line(home: Path, tmp_path: Path) -> None:

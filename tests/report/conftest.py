@@ -29,7 +29,7 @@ def hostile_study(toy: Plugin, tmp_path_factory: pytest.TempPathFactory) -> Path
     Questioned by medcl evaluate, with groups, a corruption and attacks.
     """
     from medcl.archive.index import build
-    from medcl.evaluate.evaluate import evaluate
+    from medcl.audit.evaluate import evaluate
     from medcl.finetune.finetune import finetune, opened
 
     folder = tmp_path_factory.mktemp("hostile")

@@ -16,14 +16,15 @@ import polars as pl
 import pytest
 from browser import look
 
-from medcl.evaluate.bootstrap import Interval
-from medcl.evaluate.probe import probe
-from medcl.evaluate.result import ProbeResult, direction, show
+from medcl.metrics.bootstrap import Interval
+from medcl.metrics.table import direction, show
 from medcl.plugin import Plugin, Task
 from medcl.private import command_without_paths
+from medcl.probe.probe import probe
+from medcl.probe.result import ProbeResult
 from medcl.report import cards, plots
 from medcl.report import samples as pictures
-from medcl.report.answers import SHOWN
+from medcl.report.example_selection import SHOWN
 from medcl.report.report import write
 from medcl.run import Run
 

@@ -15,12 +15,12 @@ from test_report import Page
 from typer.testing import CliRunner
 
 from medcl.errors import UsageError
-from medcl.finetune.predictions import probabilities
+from medcl.finetune.opened import Study
 from medcl.finetune.result import FinetuneResult
-from medcl.finetune.trained import Study
-from medcl.report import finetuned, questioned, several, tested
-from medcl.report.answers import SHOWN, answered
+from medcl.labels.activation import probabilities
+from medcl.report import audit_section, comparison_page, study_page, test_examples
 from medcl.report.cards import Absent
+from medcl.report.example_selection import SHOWN, answered
 from medcl.run import Run
 from medcl_cli.main import app
 
@@ -42,7 +42,7 @@ SECTIONS = [
 def page(hostile_study: Path) -> Path:
     patch = pytest.MonkeyPatch()
     patch.setattr(tested, "MAPPED", 60)
-    path = finetuned.write(hostile_study, hostile_study / "report.html")
+    path = study_page.write(hostile_study, hostile_study / "report.html")
     patch.undo()
     return path
 
@@ -85,10 +85,10 @@ def test_labels_columns_and_values_that_are_html_are_shown_as_text(page: Path) -
 
 
 def test_the_right_and_the_wrong_are_what_they_are_called(hostile_study: Path) -> None:
-    made = tested.opened(hostile_study)
-    assert isinstance(made, tested.Opened)
-    found = tested.of_study(made)
-    assert isinstance(found, tested.Examples)
+    made = test_examples.opened(hostile_study)
+    assert isinstance(made, test_examples.Opened)
+    found = test_examples.of_study(made)
+    assert isinstance(found, test_examples.Examples)
     assert all(e.answer.truth == e.answer.said for e in found.right)
     assert all(e.answer.truth != e.answer.said for e in found.wrong)
     said = answered(made.predictions, made.threshold)
@@ -97,7 +97,7 @@ def test_the_right_and_the_wrong_are_what_they_are_called(hostile_study: Path) -
     assert len({e.patient for e in found.right}) == len(found.right), "patients take turns"
     right = said == made.predictions.truth.y
     assert made.threshold is not None
-    over = (made.predictions.chance[:, 1] - made.threshold) / np.where(
+    over = (made.predictions.probability[:, 1] - made.threshold) / np.where(
         said == 1, 1 - made.threshold, -made.threshold
     )
     surest = made.predictions.ids[right][over[right].argmax()]
@@ -106,11 +106,11 @@ def test_the_right_and_the_wrong_are_what_they_are_called(hostile_study: Path) -
 
 
 def test_what_the_head_sees_gives_the_scores(hostile_study: Path) -> None:
-    made = tested.opened(hostile_study)
-    assert isinstance(made, tested.Opened)
+    made = test_examples.opened(hostile_study)
+    assert isinstance(made, test_examples.Opened)
     fold = made.study.folds[0]
     model = made.study.model(fold, made.samples.read(np.arange(2)))
-    x = tested.embedded(model, made.samples)
+    x = test_examples.embedded(model, made.samples)
     assert x.shape[0] == 720
     linear = model.classifier.head[1]  # type: ignore[union-attr,index]
     scores = x @ linear.weight.detach().numpy().T + linear.bias.detach().numpy()
@@ -140,13 +140,13 @@ def test_answers_are_by_the_threshold_that_each_fold_chose(copied: Path) -> None
         scores = kept.select("^score.*$").to_numpy()
         p = probabilities("binary", scores, facts["temperature"])[:, 1]
         want |= dict(zip(kept["id"], p >= facts["threshold"], strict=True))
-    made = tested.opened(copied)
-    assert isinstance(made, tested.Opened)
+    made = test_examples.opened(copied)
+    assert isinstance(made, test_examples.Opened)
     found = made.predictions
     said = np.array([want[key] for key in found.ids])
-    assert (said != found.chance.argmax(axis=1)).any(), "one half would say something else"
-    examples = tested.of_study(made)
-    assert isinstance(examples, tested.Examples)
+    assert (said != found.probability.argmax(axis=1)).any(), "one half would say something else"
+    examples = test_examples.of_study(made)
+    assert isinstance(examples, test_examples.Examples)
     assert examples.answers.wrongs == int((said != found.truth.y).sum()) > 0
     for example in (*examples.right, *examples.wrong):
         assert example.answer.said == found.truth.classes[int(want[example.sample])]
@@ -156,7 +156,7 @@ def test_what_is_missing_costs_its_own_section(copied: Path) -> None:
     shutil.rmtree(copied / "evaluation")
     where = copied / "private" / "where.json"
     where.write_text(json.dumps(json.loads(where.read_text()) | {"data": "/nowhere/idx"}))
-    made = Page(finetuned.write(copied, copied / "report.html").read_text(encoding="utf-8"))
+    made = Page(study_page.write(copied, copied / "report.html").read_text(encoding="utf-8"))
     assert made.ids == SECTIONS
     assert "medcl evaluate STUDY" in made.text
     assert "not where it was" in made.text
@@ -167,13 +167,13 @@ def test_what_is_missing_costs_its_own_section(copied: Path) -> None:
 
 def test_an_evaluation_of_another_study_is_not_believed(copied: Path) -> None:
     result = FinetuneResult.load(copied)
-    assert not isinstance(questioned.evaluation(copied, result), Absent)
-    other = questioned.evaluation(copied, replace(result, made_from="another"))
+    assert not isinstance(audit_section.evaluation(copied, result), Absent)
+    other = audit_section.evaluation(copied, replace(result, made_from="another"))
     assert isinstance(other, Absent)
     assert "made anew" in other.reason
     path = copied / "evaluation" / "evaluation.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"attacks": [{"new": 1}]}))
-    assert isinstance(questioned.evaluation(copied, result), Absent)
+    assert isinstance(audit_section.evaluation(copied, result), Absent)
 
 
 def test_a_leak_is_said_in_red(copied: Path) -> None:
@@ -181,7 +181,7 @@ def test_a_leak_is_said_in_red(copied: Path) -> None:
     raw = json.loads(path.read_text())
     raw["audit"]["counts"]["copy"] = 3
     path.write_text(json.dumps(raw))
-    html = finetuned.write(copied, copied / "report.html").read_text(encoding="utf-8")
+    html = study_page.write(copied, copied / "report.html").read_text(encoding="utf-8")
     assert 'class="leak">LEAK: ' in html
 
 
@@ -204,7 +204,7 @@ def test_several_stand_side_by_side(hostile_study: Path, digits_run: Run, tmp_pa
     assert seen.problems == []
     assert seen.measured["over"] == []
     with pytest.raises(UsageError, match="no run and no study"):
-        several.write([hostile_study, tmp_path], out)
+        comparison_page.write([hostile_study, tmp_path], out)
 
 
 @pytest.mark.parametrize("width", [390, 1200])

@@ -27,7 +27,7 @@ def anomaly(
 
     Example: medcl anomaly run --data NEW --rate 0.01 --out unusual
     """
-    from medcl.evaluate.anomaly import anomaly as find
+    from medcl.retrieval.anomaly import anomaly as find
     from medcl.run import Run
 
     found = find(

@@ -21,7 +21,7 @@ def compare(
 
     Example: medcl compare study-a study-b
     """
-    from medcl.evaluate import compare as comparing
+    from medcl.audit import compare as comparing
 
     found = comparing.compare(a, b, classifier=classifier)
     if out is not None:

@@ -42,13 +42,13 @@ def curate(
     """
     from medcl import plugin as plugins
     from medcl import recipe as recipes
-    from medcl.archive import curate as curation
     from medcl.archive.index import Index
+    from medcl.curate import curate as curation
 
     index = Index.open(data)
     embedded = None
     if embeddings is not None:
-        from medcl.evaluate.embeddings import Embeddings
+        from medcl.embeddings.embeddings import Embeddings
 
         loaded = Embeddings.load(embeddings)
         embedded = (loaded.items, loaded.x)

@@ -53,9 +53,9 @@ def embed(
 
     Example: medcl embed idx --encoder uni -s encoder.folder=/models/UNI --out bags
     """
+    from medcl.embeddings.bags import embed_bags
+    from medcl.embeddings.embeddings import embed_run
     from medcl.errors import UsageError
-    from medcl.evaluate.bags import embed_bags
-    from medcl.evaluate.embeddings import embed_run
     from medcl.run import Run
 
     index = (what / "index.json").is_file()

@@ -33,8 +33,8 @@ def evaluate(
 
     Example: medcl evaluate study --by sex --by site
     """
-    from medcl.evaluate.corruptions import CORRUPTIONS
-    from medcl.evaluate.evaluate import evaluate as question
+    from medcl.audit.corruptions import CORRUPTIONS
+    from medcl.audit.evaluate import evaluate as question
 
     names = () if fast else tuple(corruption or CORRUPTIONS)
     made = question(study, by=by, corruptions=names, attack=not fast, limit=limit, device=device)

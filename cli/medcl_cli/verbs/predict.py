@@ -77,10 +77,10 @@ def predict(
     """
     from medcl.doctor import cores
     from medcl.errors import UsageError
-    from medcl.predict.folds import opened
+    from medcl.predict.study_predictor import opened
 
     if follow is not None:
-        from medcl.predict.follow import follow as predict_stream
+        from medcl.predict.streaming import follow as predict_stream
 
         if records:
             raise UsageError("Give recordings or --follow, not both.")

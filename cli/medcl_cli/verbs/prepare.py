@@ -51,7 +51,7 @@ def prepare(
     result = {"prepared": prepared.items.height, "rejected": prepared.rejects.to_dicts()}
     result |= {"findings": dict(prepared.findings)} if prepared.findings else {}
     if look is not None:
-        from medcl.archive.looking import look as draw
+        from medcl.archive.look import look as draw
 
         plugin = plugins.get(loaded.plugin)
         drawn, undrawn = draw(prepared, plugin, look, workers=workers or cores())

@@ -37,14 +37,14 @@ def probe(
     ] = False,
     json: show.Json = False,
 ) -> None:
-    """Compare frozen features: pretrained, random encoder, hand-made, on unseen patients.
+    """Compare frozen features: pretrained, random encoder, hand-crafted, on unseen patients.
 
     Examples: medcl probe run · medcl probe fold0 fold1 fold2 fold3 fold4 · medcl probe run --places
     """
-    from medcl.evaluate.places import Places
-    from medcl.evaluate.places import places as by_place
-    from medcl.evaluate.probe import probe as evaluate
-    from medcl.evaluate.result import ProbeResult
+    from medcl.probe.localisation import Places
+    from medcl.probe.localisation import places as by_place
+    from medcl.probe.probe import probe as evaluate
+    from medcl.probe.result import ProbeResult
     from medcl.run import Run
 
     opened = [Run.open(path) for path in runs]

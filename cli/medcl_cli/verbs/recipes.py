@@ -23,8 +23,8 @@ def recipes(
     Examples: medcl recipes · medcl recipes biosignals/demo · medcl recipes demo --copy mine.yaml
     """
     from medcl import recipe as library
-    from medcl.archive.atomic import write_text
     from medcl.errors import UsageError
+    from medcl.io.atomic import write_text
 
     if name is None:
         if copy is not None:

@@ -30,13 +30,13 @@ def report(
     """
     run = runs[0]
     if len(runs) > 1:
-        from medcl.report import several
+        from medcl.report import comparison_page
 
-        path = several.write(runs, out or Path("report.html"))
+        path = comparison_page.write(runs, out or Path("report.html"))
     elif (run / "finetune.json").is_file():
-        from medcl.report import finetuned
+        from medcl.report import study_page
 
-        path = finetuned.write(run, out or run / "report.html")
+        path = study_page.write(run, out or run / "report.html")
     else:
         from medcl.report.report import write
         from medcl.run import Run

@@ -58,7 +58,7 @@ def search(
     Examples: medcl search run i_0f3a… --where "kvp>=100" --html cases.html ·
     medcl search run new_ecg.hea --from ecg --to ppg
     """
-    from medcl.evaluate.search import search as find
+    from medcl.retrieval.search import search as find
     from medcl.run import Run, load_samples
 
     opened = Run.open(run)
@@ -80,7 +80,7 @@ def search(
         device=device,
     )
     if html is not None:
-        from medcl.report.cases import write
+        from medcl.report.retrieval_page import write
 
         write(found, load_samples(opened.recipe, data or opened.data, task=task), html)
     if json:

@@ -20,7 +20,7 @@ class Bags:
         bag: (I,) int64, which bag, 0 … ``count`` − 1 in ascending order.
         count: B, how many bags.
         coords: (I, 2) where each tile lies, in any unit, NaN where unknown; None: nowhere known.
-        y: labels as `medcl.finetune.contract.Outputs` has them, while training; else None.
+        y: labels as `medcl.labels.outputs.Outputs` has them, while training; else None.
     """
 
     x: Tensor

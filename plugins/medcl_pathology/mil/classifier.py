@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from medcl.classifiers.losses import supervised
 from medcl.errors import UsageError
-from medcl.finetune.contract import Outputs
-from medcl.finetune.losses import supervised
+from medcl.labels.outputs import Outputs
 from medcl.methods.contract import State
 from medcl.registry import checked, lookup
 from medcl_pathology.mil.bags import Aggregator, Bags, Pooled
@@ -130,14 +130,14 @@ class Mil(nn.Module):
         self.head = Head(self.encoder.width, outputs.size, self.encoder.aggregator.classwise)
 
     def step(self, batch: Mapping[str, Tensor], state: State) -> dict[str, Tensor]:
-        """See `medcl.finetune.contract.Classifier.step`."""
+        """See `medcl.classifiers.contract.Classifier.step`."""
         pooled = self.encoder(Bags.of(batch, labelled=True))
         loss = supervised(self.outputs, self.head(pooled.embedding), batch["y"])
         terms = {name: term.detach() for name, term in pooled.losses.items()}
         return {"loss": total(loss, pooled), "bag": loss.detach(), **terms}
 
     def predict(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """See `medcl.finetune.contract.Classifier.predict`."""
+        """See `medcl.classifiers.contract.Classifier.predict`."""
         return predicted(self.encoder(Bags.of(batch, labelled=False)), self.head)
 
     def after_step(self, state: State) -> None:

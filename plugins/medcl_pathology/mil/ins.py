@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from medcl.classifiers.losses import supervised
 from medcl.errors import UsageError
-from medcl.finetune.contract import Outputs
-from medcl.finetune.losses import supervised
+from medcl.labels.outputs import Outputs
 from medcl.methods.contract import State
 from medcl.nn.ema import Momentum
 from medcl.nn.heads import mlp
@@ -126,7 +126,7 @@ class Ins(nn.Module):
         self.soft = SoftLabels(len(outputs.classes))
 
     def step(self, batch: Mapping[str, Tensor], state: State) -> dict[str, Tensor]:
-        """See `medcl.finetune.contract.Classifier.step`.
+        """See `medcl.classifiers.contract.Classifier.step`.
 
         Raises:
             UsageError: in more than one process: pseudo-labels are kept by one.

@@ -9,8 +9,8 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from medcl.finetune.contract import Outputs
-from medcl.finetune.losses import supervised
+from medcl.classifiers.losses import supervised
+from medcl.labels.outputs import Outputs
 from medcl.methods.contract import State
 from medcl.nn.ema import Momentum
 from medcl.nn.heads import mlp
@@ -81,7 +81,7 @@ class ScMil(nn.Module):
         return [cast(Queue, queue) for queue in self.queues]
 
     def step(self, batch: Mapping[str, Tensor], state: State) -> dict[str, Tensor]:
-        """See `medcl.finetune.contract.Classifier.step`."""
+        """See `medcl.classifiers.contract.Classifier.step`."""
         bags, y = Bags.of(batch, labelled=True), batch["y"]
         pooled = self.online.encoder(bags)
         z = self.online.projector(pooled.embedding.flatten(1))  # (B, out)
@@ -100,7 +100,7 @@ class ScMil(nn.Module):
         }
 
     def predict(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """See `medcl.finetune.contract.Classifier.predict`."""
+        """See `medcl.classifiers.contract.Classifier.predict`."""
         return predicted(self.online.encoder(Bags.of(batch, labelled=False)), self.head)
 
     def after_step(self, state: State) -> None:

@@ -75,5 +75,5 @@ def small(*, channels: int = 16) -> nn.Module:
 
 
 def pixels(batch: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The hand-made features to beat: the pixels themselves. → (B, 64)."""
+    """The hand-crafted features to beat: the pixels themselves. → (B, 64)."""
     return batch["x"].reshape(len(batch["x"]), -1)

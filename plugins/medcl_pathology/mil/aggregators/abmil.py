@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from medcl.finetune.contract import Outputs
+from medcl.labels.outputs import Outputs
 from medcl_pathology.mil.attention import Attention
 from medcl_pathology.mil.bags import Bags, Pooled
 from medcl_pathology.mil.segments import segment_softmax, weighted_sum

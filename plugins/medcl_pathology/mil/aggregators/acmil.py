@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medcl.finetune.contract import Outputs
-from medcl.finetune.losses import supervised
+from medcl.classifiers.losses import supervised
+from medcl.labels.outputs import Outputs
 from medcl_pathology.mil.attention import Attention
 from medcl_pathology.mil.bags import Bags, Pooled
 from medcl_pathology.mil.segments import segment_softmax, sizes, weighted_sum

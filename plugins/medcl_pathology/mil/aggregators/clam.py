@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medcl.errors import UsageError
-from medcl.finetune.contract import Outputs
+from medcl.labels.outputs import Outputs
 from medcl_pathology.mil.attention import Attention
 from medcl_pathology.mil.bags import Bags, Pooled
 from medcl_pathology.mil.segments import ranked, segment_softmax, segment_sum, sizes, weighted_sum

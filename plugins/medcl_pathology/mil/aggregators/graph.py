@@ -6,7 +6,7 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from medcl.finetune.contract import Outputs
+from medcl.labels.outputs import Outputs
 from medcl_pathology.mil.attention import Attention
 from medcl_pathology.mil.bags import Bags, Pooled
 from medcl_pathology.mil.graph import GraphConv, neighbours

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from medcl.finetune.contract import Outputs
+from medcl.labels.outputs import Outputs
 from medcl_pathology.mil.bags import Bags, Pooled
 from medcl_pathology.mil.segments import segment_mean
 

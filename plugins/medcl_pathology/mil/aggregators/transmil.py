@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from medcl.finetune.contract import Outputs
+from medcl.labels.outputs import Outputs
 from medcl_pathology.mil.bags import Bags, Pooled
 from medcl_pathology.mil.nystrom import NystromAttention
 from medcl_pathology.mil.segments import sizes

@@ -1,0 +1,261 @@
+"""``medcl evaluate``: what a reviewer asks of a study before believing its figures.
+
+::
+
+    STUDY/evaluation/evaluation.json   everything below, with intervals and numbers of patients
+
+The leakage audit comes first, and a leak makes the command fail; then figures by subgroup, under
+named corruptions at five strengths, and under attack. Figures, calibration and confusion of the
+study itself are in its ``finetune.json``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from medcl.archive.index import Index
+from medcl.archive.scanning import LABEL
+from medcl.audit import compare as comparing
+from medcl.audit import robustness
+from medcl.audit.corruptions import CORRUPTIONS
+from medcl.audit.leakage import Audit, audit
+from medcl.audit.robustness import Attacked, Corrupted
+from medcl.audit.subgroups import FEW, MOST, Subgroup, subgroups
+from medcl.embeddings.embeddings import evenly, take, usable
+from medcl.errors import UsageError
+from medcl.finetune.opened import Study
+from medcl.finetune.result import FinetuneResult
+from medcl.io.atomic import write_text
+from medcl.metrics.table import show
+from medcl.plugin import Samples
+from medcl.registry import did_you_mean
+
+FOLDER, FILE = "evaluation", "evaluation.json"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was asked and what came out.
+
+    Attributes:
+        study: its figures.
+        audit: the leakage audit over all folds.
+        subgroups: figures by group of test patients.
+        corruptions: a mean over folds: each is tested by the model that did not see it.
+        attacks: likewise.
+        tested: samples and patients that corruptions and attacks were tried on.
+        notes: what was not done, and why.
+    """
+
+    study: FinetuneResult
+    audit: Audit
+    subgroups: list[Subgroup]
+    corruptions: list[Corrupted]
+    attacks: list[Attacked]
+    tested: tuple[int, int]
+    notes: list[str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON-ready values."""
+        return asdict(self) | {"audit": self.audit.as_dict()}
+
+    def subgroup_table(self) -> tuple[list[str], list[list[str]]]:
+        """Column heads and rows: one row a group."""
+        measure = self.study.headline
+        rows = []
+        for group in self.subgroups:
+            figure = group.metrics.get(measure)
+            shown = ["too few patients", "–"]
+            if figure:
+                shown = [show(figure), show(group.difference[measure], signed=True)]
+            rows.append(
+                [group.column, group.value, str(group.patients), str(group.samples), *shown]
+            )
+        name = self.study.metric_names.get(measure, measure)
+        return ["column", "group", "patients", "samples", name, "minus the others"], rows
+
+    def corruption_table(self) -> tuple[list[str], list[list[str]]]:
+        """Column heads and rows: one row a corruption, one column a strength."""
+        measure = self.study.headline
+        strengths = sorted({c.strength for c in self.corruptions})
+        found = {(c.corruption, c.strength): c.metrics[measure] for c in self.corruptions}
+        names = [n for n in dict.fromkeys(c.corruption for c in self.corruptions) if n != "none"]
+        rows = [
+            [name, *(show(found["none", 0] if s == 0 else found[name, s]) for s in strengths)]
+            for name in names
+        ]
+        return ["corruption", *("as it is" if s == 0 else str(s) for s in strengths)], rows
+
+    def attack_table(self) -> tuple[list[str], list[list[str]]]:
+        """Column heads and rows: one row an attack and radius."""
+        rows = [
+            [a.attack.upper(), f"{a.epsilon:g}", show(a.success), str(a.samples)]
+            for a in self.attacks
+        ]
+        return ["attack", "ε (share of std)", "success rate", "samples once right"], rows
+
+
+def evaluate(
+    path: Path,
+    *,
+    by: Sequence[str] | None = None,
+    corruptions: Sequence[str] = tuple(CORRUPTIONS),
+    attack: bool = True,
+    limit: int = 2000,
+    batch_size: int = 64,
+    device: str = "auto",
+    resamples: int = 300,
+) -> Evaluation:
+    """Question a finished study, and write down the answers.
+
+    Args:
+        path: of ``medcl finetune``.
+        by: columns of the index to make groups by; None for the site and every column that has
+            two to twelve values, or is an age, and a group that is large enough to be measured;
+            counts and grades among the labels (numbers of more than two values) are left out.
+        corruptions: of `medcl.audit.corruptions.CORRUPTIONS`; none to leave them out.
+        attack: whether to try FGSM and PGD.
+        limit: test samples that corruptions and attacks are tried on at most, drawn evenly from
+            the patients.
+        batch_size: samples a forward pass.
+        device: "cpu", "cuda", ..., or "auto".
+        resamples: of patients.
+
+    Raises:
+        UsageError: if the folder is no finished study, or a column or corruption is unknown.
+    """
+    study = Study.open(path)
+    device = usable(device)
+    unknown = [name for name in corruptions if name not in CORRUPTIONS]
+    if unknown:
+        raise UsageError(
+            f"Unknown corruption '{unknown[0]}'. {did_you_mean(unknown[0], CORRUPTIONS)}"
+        )
+    samples = study.samples()
+    ids = list(samples.ids)
+    sides = [study.sides(fold, ids) for fold in study.folds]
+    found = audit(samples, *sides)
+    predictions = comparing.read(path)
+    groups = subgroups(
+        predictions,
+        _columns(Index.open(study.data), samples, predictions.ids.tolist(), study, by),
+        resamples=resamples,
+        seed=study.recipe.seed,
+    )
+    notes: list[str] = []
+    if by is None:  # a column without a group of some size would only be noise
+        measured = {group.column for group in groups if group.metrics}
+        unmeasured = {group.column for group in groups} - measured
+        groups = [group for group in groups if group.column in measured]
+        if unmeasured:
+            notes.append(
+                f"{len(unmeasured)} columns of the index have no group of {FEW} test patients and "
+                "were left out; --by names them one by one."
+            )
+    damaged: list[Corrupted] = []
+    attacked: list[Attacked] = []
+    tested = (0, 0)
+    example = samples.read(np.arange(min(2, len(samples))))
+    if "bag" in example or example["x"].ndim < 3:
+        notes.append("Corruptions and attacks are for signals and images, and these are neither.")
+    elif corruptions or attack:
+        judged, asked, classify = _judged(study, samples, predictions, limit, device)
+        tested = (len(judged), len(set(judged.patients)))
+        if corruptions:
+            damaged = robustness.corruptions(
+                classify,
+                judged,
+                asked.truth,
+                names=corruptions,
+                fold=asked.fold,
+                batch_size=batch_size,
+                device=device,
+                resamples=resamples,
+                seed=study.recipe.seed,
+            )
+        if attack:
+            attacked = robustness.attacks(
+                classify,
+                judged,
+                asked.truth,
+                batch_size=batch_size,
+                device=device,
+                resamples=resamples,
+                seed=study.recipe.seed,
+            )
+            if not attacked:
+                notes.append("Attacks are for problems of one class a sample.")
+    made = Evaluation(study.result, found, groups, damaged, attacked, tested, notes)
+    text = json.dumps(made.as_dict(), indent=1, ensure_ascii=False, default=float)
+    write_text(path / FOLDER / FILE, text + "\n")
+    return made
+
+
+def _columns(
+    index: Index, samples: Samples, ids: list[str], study: Study, by: Sequence[str] | None
+) -> dict[str, list[Any]]:
+    """Values of the index's columns for the predicted samples."""
+    table = index.items
+    learnt = {study.result.label, f"{LABEL}{study.result.label}"}
+    columns = ["site", *index.fields, *(c for c in table.columns if c.startswith(LABEL))]
+    if by is None:
+        chosen = [c for c in columns if c not in learnt and _grouping(table[c])]
+    else:
+        known = [*columns, *(c.removeprefix(LABEL) for c in columns)]
+        for name in by:
+            if name not in known:
+                raise UsageError(f"The index has no column '{name}'. {did_you_mean(name, known)}")
+        chosen = [name if name in columns else f"{LABEL}{name}" for name in by]
+    row = {item: n for n, item in enumerate(table["id"])}
+    item = dict(zip(samples.ids, samples.items, strict=True))
+    at = [row[item[key]] for key in ids]
+    return {c.removeprefix(LABEL): table[c][at].to_list() for c in chosen}
+
+
+def _grouping(column: pl.Series) -> bool:
+    """Whether a column says what kind of person or site it was, as far as can be seen."""
+    few = column.drop_nulls().n_unique()
+    if column.name.lower().split(".")[-1] == "age":
+        return True
+    counted = column.name.startswith(LABEL) and column.dtype.is_numeric()
+    return few == 2 if counted else 2 <= few <= MOST
+
+
+def _judged(
+    study: Study,
+    samples: Samples,
+    predictions: comparing.Predictions,
+    limit: int,
+    device: str,
+) -> tuple[Samples, comparing.Predictions, robustness.Classify]:
+    """Test samples, what was predicted of them, and what judges each: the first to test it."""
+    fold_of: dict[str, Path] = {}
+    for fold in study.folds:  # repeats without folds test other patients each
+        for key in study.tested(fold)["id"]:
+            fold_of.setdefault(key, fold)
+    place = {key: n for n, key in enumerate(samples.ids)}
+    chosen = evenly(predictions.patients, limit, study.recipe.seed)
+    folds = list(dict.fromkeys(fold_of[key] for key in predictions.ids[chosen]))
+    which = np.array([folds.index(fold_of[key]) for key in predictions.ids[chosen]])
+    order = np.argsort(which, kind="stable")  # so that a batch mostly needs one model
+    chosen, which = chosen[order], which[order]
+    at = np.array([place[key] for key in predictions.ids[chosen]])
+    models = [study.model(fold, samples.read(at[:2])).to(device) for fold in folds]
+
+    def classify(x: Tensor, rows: NDArray[np.int64]) -> Tensor:
+        needed = np.unique(which[rows])
+        parts = [(n, torch.as_tensor(np.flatnonzero(which[rows] == n))) for n in needed]
+        made = torch.cat([models[n].scores({"x": x[at.to(x.device)]}) for n, at in parts])
+        return made[torch.cat([at for _, at in parts]).argsort().to(x.device)]
+
+    return take(samples, at), predictions.at(chosen), classify

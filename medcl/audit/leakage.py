@@ -1,0 +1,276 @@
+"""The leakage audit: is anybody, or any picture or signal, on both sides of a split?
+
+Three questions, of samples that some were trained on and others are tested on:
+
+* patients: does a patient key occur on both sides?
+* copies: are two samples of different sides the same, byte for byte?
+* near-copies: are two of them the same but for scale, noise or compression, by their Pearson
+  correlation? Not all pairs are compared: a random projection of the standardised samples keeps
+  correlations (Johnson & Lindenstrauss 1984), and by it each test sample's nearest training samples
+  are found, which are then compared in full.
+
+A copy across sides is a leak whatever the names on it say: the same person under two numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medcl.embeddings.knn import neighbours
+from medcl.errors import UsageError
+from medcl.io.progress import track
+from medcl.plugin import Samples
+
+CANDIDATES = 5
+"""Training samples that are compared in full with each test sample."""
+ALIKE = 0.995
+"""Correlation from which two samples count as near-copies."""
+WIDE = 4096
+"""Longer samples are averaged over neighbouring values before they are projected."""
+SKETCH = 64
+"""Width of the projection."""
+FLAT = b""
+"""Digest of a sample that is the same everywhere (air, a lead that fell off): it is nobody's."""
+SHOWN = 50
+"""Pairs that are written down of each kind; all are counted."""
+
+What = Literal["patient", "copy", "near-copy"]
+
+
+@dataclass(frozen=True)
+class Leak:
+    """Somebody or something on both sides.
+
+    Attributes:
+        what: kind of leak.
+        train: a training sample's id.
+        test: a test sample's id.
+        patients: their patient keys.
+        alike: correlation; 1 for a copy, None for a patient.
+    """
+
+    what: What
+    train: str
+    test: str
+    patients: tuple[str, str]
+    alike: float | None = None
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What was looked at and found.
+
+    Attributes:
+        train, test: samples of each side, and
+        train_patients, test_patients: whose.
+        counts: leaks of each kind.
+        leaks: some of them.
+    """
+
+    train: int
+    test: int
+    train_patients: int
+    test_patients: int
+    counts: dict[What, int]
+    leaks: list[Leak]
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing was found."""
+        return not any(self.counts.values())
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON-ready values."""
+        return asdict(self) | {"passed": self.passed}
+
+    def sentence(self) -> str:
+        """The outcome in words."""
+        sides = (
+            f"{self.train:,} training samples of {self.train_patients:,} patients and "
+            f"{self.test:,} test samples of {self.test_patients:,}"
+        )
+        if self.passed:
+            return f"No leak: {sides} share no patient, copy or near-copy."
+        names = {"patient": "patients", "copy": "copies", "near-copy": "near-copies"}
+        parts = [f"{count:,} {names[what]}" for what, count in self.counts.items() if count]
+        return f"LEAK: {sides} share {' and '.join(parts)}."
+
+
+def audit(
+    samples: Samples,
+    *splits: Sequence[str] | NDArray,
+    alike: float = ALIKE,
+    batch_size: int = 256,
+) -> Audit:
+    """Look for leaks between the samples of "train" (or "validation") and those of "test".
+
+    Args:
+        samples: all samples; each is read once, those that might be near-copies once more.
+        splits: one or more (the folds of a cross-validation), each (N,) of "train", "validation",
+            "test", or "" for neither.
+        alike: correlation from which two samples are near-copies.
+        batch_size: samples read at once.
+
+    Raises:
+        UsageError: if a side is empty.
+    """
+    patients = np.asarray(samples.patients)
+    sides = [_sides(split) for split in splits]
+    used = np.unique(np.concatenate([p for pair in sides for p in pair]))
+    looked = _look(samples, used, batch_size)
+    place = np.full(len(samples), -1)
+    place[used] = np.arange(len(used))
+    found: dict[What, dict[tuple[str, str], Leak]] = {"patient": {}, "copy": {}, "near-copy": {}}
+    for train, test in sides:
+        known, asked = looked.at(place[train]), looked.at(place[test])
+        copies = _copies(samples, train, test, known, asked)
+        near = _near(samples, train, test, known, asked, alike, {c.test for c in copies})
+        for leak in (*_patients(samples, patients, train, test), *copies, *near):
+            one, other = leak.patients if leak.what == "patient" else (leak.train, leak.test)
+            found[leak.what].setdefault((min(one, other), max(one, other)), leak)
+    tested = np.unique(np.concatenate([test for _, test in sides]))
+    trained = np.unique(np.concatenate([train for train, _ in sides]))
+    return Audit(
+        train=len(trained),
+        test=len(tested),
+        train_patients=len(set(patients[trained])),
+        test_patients=len(set(patients[tested])),
+        counts={what: len(leaks) for what, leaks in found.items()},
+        leaks=[leak for leaks in found.values() for leak in list(leaks.values())[:SHOWN]],
+    )
+
+
+def _sides(split: Sequence[str] | NDArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    side = np.asarray(split)
+    train = np.flatnonzero(np.isin(side, ("train", "validation")))
+    test = np.flatnonzero(side == "test")
+    if not len(train) or not len(test):
+        raise UsageError("A leakage audit needs training and test samples.")
+    return train, test
+
+
+def _patients(samples: Samples, patients: NDArray, train: NDArray, test: NDArray) -> list[Leak]:
+    """One leak for every patient of both sides."""
+    first = {patients[p]: p for p in train[::-1]}
+    other = {patients[p]: p for p in test[::-1]}
+    return [
+        Leak("patient", samples.ids[first[who]], samples.ids[other[who]], (str(who), str(who)))
+        for who in sorted(first.keys() & other.keys())
+    ]
+
+
+@dataclass(frozen=True)
+class _Looked:
+    """What is remembered of samples: (n,) digests of the bytes, (n, SKETCH) projections."""
+
+    digests: list[bytes]
+    sketch: NDArray[np.float32]
+
+    def at(self, rows: NDArray[np.int64]) -> _Looked:
+        """Of some of them."""
+        return _Looked([self.digests[row] for row in rows], self.sketch[rows])
+
+
+def _look(samples: Samples, positions: NDArray, batch_size: int) -> _Looked:
+    """Read samples once."""
+    digests: list[bytes] = []
+    sketches: list[NDArray[np.float32]] = []
+    parts = np.split(positions, range(batch_size, len(positions), batch_size))
+    for part in track(parts, "audit", total=len(parts)):
+        for row in _split(samples.read(part), len(part)):
+            data = np.ascontiguousarray(row).tobytes()
+            flat = row.size == 0 or bool((row == row.flat[0]).all())
+            digests.append(FLAT if flat else hashlib.blake2b(data, digest_size=16).digest())
+            sketches.append(_sketch(row))
+    return _Looked(digests, np.stack(sketches))
+
+
+def _sketch(row: NDArray) -> NDArray[np.float32]:
+    """A sample as a few numbers whose cosine is about its correlation."""
+    flat = np.nan_to_num(row.astype(np.float32)).ravel()
+    flat = (
+        np.array([part.mean() for part in np.array_split(flat, WIDE)]) if len(flat) > WIDE else flat
+    )
+    flat = flat - flat.mean()
+    projected: NDArray[np.float32] = flat @ _projection(len(flat))
+    return projected
+
+
+@lru_cache(maxsize=8)
+def _projection(width: int) -> NDArray[np.float32]:
+    return np.random.default_rng(0).normal(size=(width, SKETCH)).astype(np.float32)
+
+
+def _copies(
+    samples: Samples, train: NDArray, test: NDArray, known: _Looked, asked: _Looked
+) -> list[Leak]:
+    """Test samples whose bytes are those of a training sample."""
+    seen = dict(zip(known.digests, train, strict=True))
+    return [
+        _pair("copy", samples, seen[digest], p, 1.0)
+        for p, digest in zip(test, asked.digests, strict=True)
+        if digest != FLAT and digest in seen
+    ]
+
+
+def _split(batch: Mapping[str, NDArray], count: int) -> list[NDArray]:
+    """A batch's samples one by one; bags come packed."""
+    x = np.asarray(batch["x"])
+    if "bag" not in batch:
+        return list(x)
+    bag = np.asarray(batch["bag"])
+    return [x[bag == number] for number in range(count)]
+
+
+def _near(
+    samples: Samples,
+    train: NDArray,
+    test: NDArray,
+    known: _Looked,
+    asked: _Looked,
+    alike: float,
+    copies: set[str],
+) -> list[Leak]:
+    """Test samples that correlate with one of their nearest training samples, copies left out."""
+    similar, where = neighbours(asked.sketch, known.sketch, k=CANDIDATES)
+    slack = 4 * (1 - alike**2) / np.sqrt(SKETCH) + 0.05  # what the projection may be off by
+    leaks = []
+    for p, near, candidates in zip(test, similar, where, strict=True):
+        candidates = candidates[near >= alike - slack]
+        if samples.ids[p] in copies or not len(candidates):
+            continue
+        rows = np.concatenate([[p], train[candidates]])
+        mine, *others = _split(samples.read(rows), len(rows))
+        for other, at in zip(others, candidates, strict=True):
+            r = _correlation(mine, other)
+            if r >= alike:
+                leaks.append(_pair("near-copy", samples, train[at], p, round(r, 4)))
+                break
+    return leaks
+
+
+def _correlation(a: NDArray, b: NDArray) -> float:
+    """Pearson's r of two samples; 0 if one is constant or their shapes differ."""
+    if a.shape != b.shape:
+        return 0.0
+    one, other = (np.nan_to_num(v.astype(np.float64)).ravel() for v in (a, b))
+    one, other = one - one.mean(), other - other.mean()
+    norm = float(np.linalg.norm(one) * np.linalg.norm(other))
+    return float(one @ other) / norm if norm > 0 else 0.0
+
+
+def _pair(what: What, samples: Samples, train: int, test: int, alike: float) -> Leak:
+    return Leak(
+        what,
+        samples.ids[train],
+        samples.ids[test],
+        (samples.patients[train], samples.patients[test]),
+        alike,
+    )

@@ -1,0 +1,72 @@
+"""Fine-tuning of a whole encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from medcl.classifiers.auxiliary import Heads
+from medcl.classifiers.encoding import rates, width
+from medcl.classifiers.losses import supervised
+from medcl.labels.outputs import Outputs
+from medcl.methods.contract import State
+
+
+class Full(nn.Module):
+    """Encoder and linear head, all trained; deeper layers more slowly.
+
+    Layer-wise decay as of ELECTRA and BEiT (Clark 2020, arXiv 2003.10555; Bao 2022, arXiv
+    2106.08254): a block with k blocks above it, the head counted, learns at ``decay``^k of the
+    rate.
+
+    Args:
+        encoder: (B, ...) → (B, width), pretrained or new.
+        example: a batch.
+        outputs: what is to be predicted.
+        decay: in 0…1; 1 trains all layers alike.
+        dropout: of features, before the head.
+    """
+
+    learns_also = True
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        example: Mapping[str, Tensor],
+        outputs: Outputs,
+        *,
+        decay: float = 0.75,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.encoder, self.outputs = encoder, outputs
+        self.head = nn.Sequential(
+            nn.Dropout(dropout), nn.Linear(width(encoder, example["x"]), outputs.size)
+        )
+        self.also = Heads(width(encoder, example["x"]), outputs.also)
+        self._rates = rates(encoder, decay)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, ...) → (B, size)."""
+        scores: Tensor = self.head(self.encoder(x.float()))
+        return scores
+
+    def step(self, batch: Mapping[str, Tensor], state: State) -> dict[str, Tensor]:
+        """See `Classifier.step`."""
+        return {"loss": self.loss(self.encoder(batch["x"].float()), batch)}
+
+    def loss(self, h: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+        """Of features (B, width): of the label, and of those that are learnt beside it."""
+        return supervised(self.outputs, self.head(h), batch["y"]) + self.also(h, batch)
+
+    def predict(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """See `Classifier.predict`."""
+        return {"scores": self(batch["x"])}
+
+    def rate(self, name: str) -> float:
+        """The factor on the learning rate of a parameter, by its name."""
+        return self._rates.get(name.removeprefix("encoder."), 1.0)
+
+    def after_step(self, state: State) -> None:
+        """Nothing moves by itself."""

@@ -1,0 +1,64 @@
+"""A linear classifier on frozen features."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from medcl.classifiers.encoding import width
+from medcl.classifiers.losses import supervised
+from medcl.labels.outputs import Outputs
+from medcl.methods.contract import State
+
+
+class Linear(nn.Module):
+    """The encoder stays as it is; its features are standardised by running statistics.
+
+    Batch norm without weights before the head, as in the probes of MAE (He 2022, arXiv 2111.06377).
+
+    Args:
+        encoder: (B, ...) → (B, width).
+        example: a batch.
+        outputs: what is to be predicted.
+        dropout: of features.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        example: Mapping[str, Tensor],
+        outputs: Outputs,
+        *,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.encoder, self.outputs = encoder.requires_grad_(False).eval(), outputs
+        size = width(encoder, example["x"])
+        self.norm = nn.BatchNorm1d(size, affine=False)
+        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(size, outputs.size))
+
+    def train(self, mode: bool = True) -> Linear:
+        """The encoder stays in evaluation mode."""
+        super().train(mode)
+        self.encoder.eval()
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, ...) → (B, size)."""
+        with torch.set_grad_enabled(x.requires_grad):  # of an attack: training never asks for it
+            features = self.encoder(x.float())
+        scores: Tensor = self.head(self.norm(features))
+        return scores
+
+    def step(self, batch: Mapping[str, Tensor], state: State) -> dict[str, Tensor]:
+        """See `Classifier.step`."""
+        return {"loss": supervised(self.outputs, self(batch["x"]), batch["y"])}
+
+    def predict(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """See `Classifier.predict`."""
+        return {"scores": self(batch["x"])}
+
+    def after_step(self, state: State) -> None:
+        """Nothing moves by itself."""

@@ -1,0 +1,99 @@
+"""LoRA: a transformer's linear layers move within a few directions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from medcl.classifiers.encoding import width
+from medcl.classifiers.losses import supervised
+from medcl.errors import UsageError
+from medcl.labels.outputs import Outputs
+from medcl.methods.contract import State
+
+
+class LowRank(nn.Module):
+    """W ↦ W + (α / r) · B A, with A (r, in) random and B (out, r) zero at the start."""
+
+    def __init__(self, weight: Tensor, rank: int, alpha: float) -> None:
+        super().__init__()
+        rows, columns = weight.shape
+        self.a = nn.Parameter(torch.randn(rank, columns, device=weight.device) / rank)
+        self.b = nn.Parameter(torch.zeros(rows, rank, device=weight.device))
+        self.scale = alpha / rank
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """(out, in) → (out, in)."""
+        return weight + self.scale * (self.b @ self.a)
+
+
+class LoRA(nn.Module):
+    """Hu 2022, arXiv 2106.09685: the encoder stays, a low-rank addition to its weights learns.
+
+    Every linear layer of the encoder whose name holds one of ``layers`` is adapted: of the core's
+    and MONAI's transformers ``qkv`` and ``out``, of Hugging Face's ``query``, ``key``, ``value``.
+
+    Args:
+        encoder: (B, ...) → (B, width), a pretrained transformer.
+        example: a batch.
+        outputs: what is to be predicted.
+        rank: r.
+        alpha: α.
+        layers: parts of names; empty: all linear layers.
+        dropout: of features, before the head.
+
+    Raises:
+        UsageError: if the encoder has no such layer.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        example: Mapping[str, Tensor],
+        outputs: Outputs,
+        *,
+        rank: int = 8,
+        alpha: float = 16.0,
+        layers: tuple[str, ...] = (),
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        size = width(encoder, example["x"])
+        self.encoder, self.outputs = encoder.requires_grad_(False), outputs
+        found = [
+            (name, module)
+            for name, module in encoder.named_modules()
+            if isinstance(module, nn.Linear)
+            and (not layers or any(part in name for part in layers))
+        ]
+        if not found:
+            named = f" whose name holds one of {list(layers)}" if layers else ""
+            raise UsageError(
+                f"LoRA adapts the linear layers of a transformer, and this encoder has none{named}."
+                " Take the classifier full, or lp-ft."
+            )
+        for _, module in found:
+            low = LowRank(module.weight, rank, alpha)
+            parametrize.register_parametrization(module, "weight", low)
+        self.adapted = tuple(name for name, _ in found)
+        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(size, outputs.size))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, ...) → (B, size)."""
+        with parametrize.cached():  # a weight used twice is made once
+            scores: Tensor = self.head(self.encoder(x.float()))
+        return scores
+
+    def step(self, batch: Mapping[str, Tensor], state: State) -> dict[str, Tensor]:
+        """See `Classifier.step`."""
+        return {"loss": supervised(self.outputs, self(batch["x"]), batch["y"])}
+
+    def predict(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """See `Classifier.predict`."""
+        return {"scores": self(batch["x"])}
+
+    def after_step(self, state: State) -> None:
+        """Nothing moves by itself."""

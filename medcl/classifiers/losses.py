@@ -1,0 +1,180 @@
+"""The supervised loss of every kind of problem, on rows whose label is known."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from medcl.labels.outputs import Loss, Outputs
+from medcl.objectives.generalised_cross_entropy import eased
+
+FOCUS = 2.0
+"""γ of the focal loss: its authors' choice (Lin 2017, arXiv 1708.02002)."""
+
+
+def supervised(outputs: Outputs, scores: Tensor, y: Tensor) -> Tensor:
+    """The loss that ``outputs`` asks for, as a mean over the rows with a label.
+
+    =============  ================================================================
+    kind           loss
+    =============  ================================================================
+    binary,        cross-entropy; weighted: Σ w_y ℓ / Σ w_y
+    multiclass
+    multilabel     binary cross-entropy, a mean over known entries; weighted: w_c on
+                   the positives of label c
+    ordinal        Σ over thresholds k of binary cross-entropy of "y > k" (Cao 2020,
+                   CORAL, arXiv 1901.07884); weighted by w_y
+    regression     squared error; the loop has standardised y by training samples
+    cox            −log partial likelihood, ties after Breslow 1974, a mean over the
+                   events; the risk set is the batch
+    hazard         −log likelihood of discrete-time hazards σ(score): an event in its
+                   interval, a censored one survived its own (Zadeh & Schmid 2021,
+                   doi 10.1109/TPAMI.2020.2979450)
+    =============  ================================================================
+
+    ``focal`` multiplies each binary or multi-class term by (1 − p of what is true)^γ. ``robust`` is
+    for labels that may be wrong: (1 − p of what is true ^ q) / q in place of each such term (see
+    `medcl.objectives.generalised_cross_entropy`), and of values Huber's error, which is linear
+    beyond one deviation (Huber 1964, doi 10.1214/aoms/1177703732).
+
+    Args:
+        outputs: kind, loss and weights.
+        scores: (B, `Outputs.size`) logits, or values.
+        y: see `Outputs.kind`.
+
+    Returns:
+        Scalar; 0, with a gradient of 0, where no label is known.
+
+    Example:
+        >>> two = Outputs("binary", ("no", "yes"))
+        >>> round(supervised(two, torch.zeros(3, 2), torch.tensor([0, 1, -1])).item(), 4)
+        0.6931
+    """
+    scores = scores if scores.dtype == torch.float64 else scores.float()
+    match outputs.kind:
+        case "binary" | "multiclass":
+            return _classes(outputs, scores, y)
+        case "multilabel":
+            return _labels(outputs, scores, y)
+        case "ordinal":
+            return _ordered(outputs, scores, y)
+        case "regression":
+            return _values(outputs, scores, y)
+        case "cox":
+            return _cox(scores, y)
+        case "hazard":
+            return _hazard(scores, y)
+
+
+def soft(outputs: Outputs, scores: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy with soft labels: Σ w_c·p_c·ℓ_c / Σ w_c·p_c over rows and classes.
+
+    Args:
+        outputs: of kind binary or multiclass, with the weights w.
+        scores: (B, C) logits.
+        labels: (B, C) probabilities p, NaN where a row has none.
+
+    Returns:
+        Scalar; 0, with a gradient of 0, where no row has any.
+
+    Example:
+        >>> one = Outputs("binary", ("no", "yes"))
+        >>> round(soft(one, torch.zeros(1, 2), torch.tensor([[0.3, 0.7]])).item(), 4)
+        0.6931
+    """
+    known = labels.isfinite().all(1)
+    weighed = labels[known]  # (K, C)
+    weights = _weights(outputs, weighed)
+    weighed = weighed if weights is None else weighed * weights
+    scores = scores[known] if scores.dtype == torch.float64 else scores[known].float()
+    total = -(weighed * scores.log_softmax(1)).sum()
+    return total / weighed.sum().clamp_min(torch.finfo(weighed.dtype).tiny)
+
+
+def _weights(outputs: Outputs, like: Tensor) -> Tensor | None:
+    """One for each class, or None where all weigh the same."""
+    return None if outputs.weights is None else like.new_tensor(outputs.weights)
+
+
+def _mean(losses: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Σ w ℓ / Σ w; 0 of nothing."""
+    if not losses.numel():
+        return losses.sum()
+    if weight is None:
+        return losses.mean()
+    return (weight * losses).sum() / weight.sum().clamp_min(torch.finfo(losses.dtype).tiny)
+
+
+def _classes(outputs: Outputs, scores: Tensor, y: Tensor) -> Tensor:
+    known = y >= 0
+    scores, y = scores[known], y[known]
+    losses = F.cross_entropy(scores, y, reduction="none")  # (K,)
+    losses = _shaped(losses, outputs.loss)
+    weights = _weights(outputs, scores)
+    return _mean(losses, None if weights is None else weights[y])
+
+
+def _shaped(losses: Tensor, loss: Loss) -> Tensor:
+    """−log p of each term as the loss that is asked for."""
+    match loss:
+        case "focal":
+            return (-torch.expm1(-losses)) ** FOCUS * losses
+        case "robust":
+            return eased(losses)
+        case _:
+            return losses
+
+
+def _yes_no(scores: Tensor, truth: Tensor, loss: Loss, positive: Tensor | None = None) -> Tensor:
+    """Binary cross-entropy entry by entry; ``positive`` weighs the terms whose truth is 1."""
+    losses = F.binary_cross_entropy_with_logits(scores, truth, reduction="none")
+    losses = _shaped(losses, loss)
+    return losses if positive is None else losses * (1 + truth * (positive - 1))
+
+
+def _labels(outputs: Outputs, scores: Tensor, y: Tensor) -> Tensor:
+    known = y.isfinite()
+    truth = torch.where(known, y, 0.0).to(scores.dtype)
+    losses = _yes_no(scores, truth, outputs.loss, _weights(outputs, scores))
+    return _mean(losses[known])
+
+
+def _ordered(outputs: Outputs, scores: Tensor, y: Tensor) -> Tensor:
+    known = y >= 0
+    scores, y = scores[known], y[known]
+    above = (y[:, None] > torch.arange(scores.shape[1], device=y.device)).to(scores.dtype)
+    losses = _yes_no(scores, above, outputs.loss).sum(1)
+    weights = _weights(outputs, scores)
+    return _mean(losses, None if weights is None else weights[y])
+
+
+def _values(outputs: Outputs, scores: Tensor, y: Tensor) -> Tensor:
+    known = y.isfinite()
+    told, truth = scores[known, 0], y[known].to(scores.dtype)
+    if outputs.loss == "robust":
+        return _mean(2 * F.huber_loss(told, truth, reduction="none"))  # near 0 the squared error
+    return _mean((told - truth) ** 2)
+
+
+def _cox(scores: Tensor, y: Tensor) -> Tensor:
+    known = y.isfinite().all(1)
+    score, time, event = scores[known, 0], y[known, 0], y[known, 1] > 0
+    if not event.any():
+        return scores.sum() * 0  # nobody died in this batch: nothing to learn from it
+    order = time.argsort(descending=True)
+    score, time, event = score[order], time[order], event[order]
+    at_risk = score.logcumsumexp(0)
+    # All who are at risk at a time, those tied with it among them: the last of equal times.
+    last = torch.searchsorted(-time.contiguous(), -time.contiguous(), right=True) - 1
+    return (at_risk[last] - score)[event].mean()
+
+
+def _hazard(scores: Tensor, y: Tensor) -> Tensor:
+    known = y.isfinite().all(1)
+    scores, y = scores[known], y[known]
+    number = torch.arange(scores.shape[1], device=y.device)
+    interval = y[:, :1].long()
+    happened = ((number == interval) & (y[:, 1:] > 0)).to(scores.dtype)
+    losses = F.binary_cross_entropy_with_logits(scores, happened, reduction="none")
+    return _mean(torch.where(number <= interval, losses, 0.0).sum(1))

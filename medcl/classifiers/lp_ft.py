@@ -1,0 +1,69 @@
+"""LP-FT: the head first, then everything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from medcl.classifiers.full import Full
+from medcl.labels.outputs import Outputs
+from medcl.methods.contract import State
+
+
+class ProbeThenTune(nn.Module):
+    """Linear probing, then fine-tuning from there (Kumar 2022, arXiv 2202.10054).
+
+    A head that is still random distorts pretrained features in the first steps of fine-tuning; one
+    that fits them already does not.
+
+    Args:
+        encoder: (B, ...) → (B, width).
+        example: a batch.
+        outputs: what is to be predicted.
+        probe: share of all steps in which the encoder stays as it is.
+        tune: factor on the learning rate of the encoder.
+        decay: by layer, see `Full`.
+        dropout: of features, before the head.
+    """
+
+    learns_also = True
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        example: Mapping[str, Tensor],
+        outputs: Outputs,
+        *,
+        probe: float = 0.3,
+        tune: float = 0.1,
+        decay: float = 1.0,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.whole = Full(encoder, example, outputs, decay=decay, dropout=dropout)
+        self.probe, self.tune = probe, tune
+
+    def step(self, batch: Mapping[str, Tensor], state: State) -> dict[str, Tensor]:
+        """See `Classifier.step`; the head alone gets gradient at first."""
+        if state.step < self.probe * state.steps:
+            self.whole.encoder.eval()  # its running statistics stay as well
+            with torch.no_grad():
+                features = self.whole.encoder(batch["x"].float())
+        else:
+            self.whole.encoder.train()
+            features = self.whole.encoder(batch["x"].float())
+        return {"loss": self.whole.loss(features, batch)}
+
+    def predict(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """See `Classifier.predict`."""
+        return self.whole.predict(batch)
+
+    def rate(self, name: str) -> float:
+        """The factor on the learning rate of a parameter, by its name."""
+        inner = name.removeprefix("whole.")
+        return self.whole.rate(inner) * (self.tune if inner.startswith("encoder.") else 1.0)
+
+    def after_step(self, state: State) -> None:
+        """Nothing moves by itself."""

@@ -1,0 +1,341 @@
+"""Bags of features: for each item of an index one HDF5 file with the features of all its samples.
+
+::
+
+    BAGS/bags.json        what made them, free of PHI
+    BAGS/<item>.h5        features (I, F) float16 or float32; coords (I, K) where samples have a
+                          place; attributes: item and patient (keyed hashes), encoder and its
+                          fingerprint, what holds for all samples (`Samples.facts`)
+
+The datasets have the names that CLAM and TRIDENT read. A file is whole or absent; made again, only
+what is missing or out of date is made, and several processes, on several machines that share the
+folder, divide the items among themselves.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import medcl
+from medcl.embeddings.embeddings import batches, usable
+from medcl.errors import MedclError, UsageError
+from medcl.io.atomic import locked, new_folder, replacing, write_text
+from medcl.io.failure import Failure
+from medcl.io.pmap import Engine, pmap
+from medcl.plugin import Samples, Scalar
+from medcl.recipe import Recipe
+from medcl.run import Run, build_encoder, load_samples, prepared, samples_of
+
+if TYPE_CHECKING:
+    from torch import nn
+
+META = "bags.json"
+OK = "ok"
+"""In what `Samples.read` returns: (B,) False where a sample could not be read; no feature is made
+of what stands in for it."""
+_LOCKS = ".locks"
+
+
+@dataclass(frozen=True)
+class Bags:
+    """What a run of `embed_bags` did.
+
+    Attributes:
+        written: bags made now.
+        there: bags that were there.
+        elsewhere: items that another process is at.
+        failed: item → why it has no bag.
+        left_out: samples that could not be read.
+        width: of the features, if any was made.
+    """
+
+    written: int = 0
+    there: int = 0
+    elsewhere: int = 0
+    failed: Mapping[str, str] = field(default_factory=dict)
+    left_out: int = 0
+    width: int | None = None
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What a process needs to make bags; small enough to be sent to it with every item.
+
+    ``key`` names the samples and the encoder in `_loaded`.
+    """
+
+    key: str
+    samples: Callable[[], Samples]
+    encoder: Callable[[], nn.Module]
+    out: Path
+    about: Mapping[str, Scalar]
+    half: bool
+    batch_size: int
+    device: str
+    readers: int
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    samples: Samples
+    encoder: nn.Module
+    positions: Mapping[str, NDArray[np.int64]]
+
+
+_loaded: dict[str, _Loaded] = {}
+
+
+def embed_bags(
+    recipe: Recipe,
+    data: Path,
+    out: Path,
+    *,
+    run: Run | None = None,
+    task: str | None = None,
+    half: bool = True,
+    batch_size: int = 512,
+    device: str = "auto",
+    readers: int = 0,
+    workers: int = 1,
+    engine: Engine = "local",
+) -> Bags:
+    """Embed all samples of an index, into one file for each item.
+
+    Args:
+        recipe: how samples are prepared and laid out, and the encoder.
+        data: the index.
+        out: the folder; what is there and up to date is kept.
+        run: takes the encoder's trained weights from there; None: as the encoder's settings say.
+        task: embed the samples of this task.
+        half: features of 16 bits instead of 32.
+        batch_size: samples a forward pass.
+        device: see `medcl.embeddings.embeddings.usable`.
+        readers: processes that read ahead of each encoder.
+        workers: processes that embed; with one, it is done in this process.
+        engine: "local", or "ray" for a cluster that shares the folders.
+
+    Raises:
+        UsageError: if ``out`` holds bags of another encoder or preparation, or something else.
+        MedclError: if no item has a bag in the end, and none is made elsewhere.
+    """
+    device = usable(device)
+    make = partial(build_encoder, recipe, recipe.seed) if run is None else run.encoder
+    encoder = make().eval()
+    weights = fingerprint(encoder)
+    made_from = _digest(weights, recipe.prepare, recipe.dataset, task, half)
+    about: dict[str, Scalar] = {
+        "medcl": medcl.__version__,
+        "plugin": recipe.plugin,
+        "recipe": recipe.name,
+        "encoder": recipe.part("encoder").name,
+        "encoder_fingerprint": weights,
+        "settings": made_from,
+    }
+    _claim(out, about)
+    items = prepared(recipe, data)
+    samples = samples_of(recipe, items, task=task)
+    work = _Work(
+        key=f"{made_from}:{data.resolve()}",
+        samples=partial(load_samples, recipe, data, task=task),
+        encoder=make,
+        out=out,
+        about=about,
+        half=half,
+        batch_size=batch_size,
+        device=device,
+        readers=readers,
+    )
+    loaded = _load(work, samples, encoder)
+    counts = {"written": 0, "there": 0, "elsewhere": 0}
+    failed = dict(items.rejects.select("id", "reason").iter_rows())
+    left_out, width = 0, None
+    outcomes = pmap(
+        partial(_make, work), list(loaded.positions), workers=workers, engine=engine, label="Bags"
+    )
+    for item, outcome in outcomes:
+        if isinstance(outcome, Failure):
+            failed[item] = outcome.reason
+            continue
+        counts[outcome.state] += 1
+        left_out += outcome.left_out
+        width = outcome.width or width
+    _loaded.pop(work.key, None)
+    if not any(counts.values()):
+        first = next(iter(failed.values()), "the index has no sample.")
+        raise MedclError(f"No bag was made: {first}")
+    return Bags(**counts, failed=failed, left_out=left_out, width=width)
+
+
+def fingerprint(encoder: nn.Module) -> str:
+    """A hash of all weights and buffers, by name."""
+    digest = hashlib.sha256()
+    for name, value in sorted(encoder.state_dict().items()):
+        array = value.detach().cpu().float().numpy()
+        digest.update(f"{name}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()[:20]
+
+
+def _digest(*parts: Any) -> str:
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+def _claim(out: Path, about: Mapping[str, Scalar]) -> None:
+    """Make the folder, or see that its bags are made as these are to be."""
+    if not (out / META).is_file():
+        if out.exists() and (not out.is_dir() or any(out.iterdir())) and not (out / META).exists():
+            raise UsageError(f"{out} exists and holds no bags: choose another --out.")
+        with new_folder(out, durable=False) as fresh:  # whoever comes at once sees it whole
+            write_text(fresh / META, json.dumps(dict(about), indent=2) + "\n")
+    there = json.loads((out / META).read_text(encoding="utf-8"))
+    for name, what in (("encoder_fingerprint", "encoder"), ("settings", "preparation")):
+        if there.get(name) != about[name]:
+            raise UsageError(
+                f"{out} holds bags of another {what}. Bags of one folder are used together: "
+                "choose another --out."
+            )
+    (out / _LOCKS).mkdir(exist_ok=True)
+
+
+def _load(work: _Work, samples: Samples | None = None, encoder: nn.Module | None = None) -> _Loaded:
+    """The samples and the encoder in this process, made once."""
+    if work.key not in _loaded:
+        samples = samples or work.samples()
+        encoder = (encoder or work.encoder()).to(work.device).eval()
+        items, first, code = np.unique(
+            np.asarray(samples.items), return_index=True, return_inverse=True
+        )
+        rows = np.split(np.argsort(code, kind="stable"), np.cumsum(np.bincount(code))[:-1])
+        positions = {str(items[n]): rows[n] for n in np.argsort(first)}  # as the samples lie
+        _loaded[work.key] = _Loaded(samples, encoder, positions)
+    return _loaded[work.key]
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    state: str
+    left_out: int = 0
+    width: int | None = None
+
+
+def _make(work: _Work, item: str) -> _Outcome:
+    """In a worker: one bag, unless it is there or somebody else is at it."""
+    loaded = _load(work)
+    samples, positions = loaded.samples, loaded.positions[item]
+    made_from = _digest(
+        work.about["settings"],
+        work.about["encoder_fingerprint"],
+        samples.patients[positions[0]],
+        [samples.ids[p] for p in positions],
+    )
+    path, lock = work.out / f"{item}.h5", work.out / _LOCKS / item
+    if _made_from(path) == made_from:
+        return _Outcome("there")
+    try:
+        with locked(lock, "busy"):
+            if _made_from(path) == made_from:  # while we came for the lock
+                return _Outcome("there")
+            outcome = _write(work, loaded, item, path, made_from)
+            lock.unlink(missing_ok=True)  # whoever comes now finds the bag
+            return outcome
+    except UsageError as error:
+        if str(error) != "busy":
+            raise
+        return _Outcome("elsewhere")
+
+
+def _made_from(path: Path) -> str | None:
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            return str(file.attrs["made_from"])
+    except (OSError, KeyError):
+        return None
+
+
+def _write(work: _Work, loaded: _Loaded, item: str, path: Path, made_from: str) -> _Outcome:
+    """Stream samples through the encoder into a file that appears when it is whole."""
+    import h5py
+
+    positions = loaded.positions[item]
+    rows, left_out = 0, 0
+    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+        for features, coords, bad in _features(work, loaded, item, positions):
+            left_out += bad
+            _append(file, "features", features)
+            if coords is not None:
+                _append(file, "coords", coords)
+            rows += len(features)
+        if not rows:
+            raise MedclError("None of its samples can be read.")
+        facts = dict(loaded.samples.facts.get(item, {}))
+        file.attrs.update(
+            {
+                **{name: value for name, value in work.about.items() if value is not None},
+                **{name: value for name, value in facts.items() if value is not None},
+                "item": item,
+                "patient": loaded.samples.patients[positions[0]],
+                "made_from": made_from,
+                "left_out": left_out,
+            }
+        )
+        if "coords" in file:  # where TRIDENT and CLAM look for the size of a tile
+            file["coords"].attrs.update({k: v for k, v in facts.items() if v is not None})
+        width = int(file["features"].shape[1])
+    return _Outcome("written", left_out, width)
+
+
+def _features(
+    work: _Work, loaded: _Loaded, item: str, positions: NDArray[np.int64]
+) -> Iterator[tuple[NDArray[Any], NDArray[Any] | None, int]]:
+    """A batch at a time: features (B, F), coords (B, K) or None, and how many were left out.
+
+    Raises:
+        MedclError: if a feature is not finite, or does not fit half precision.
+    """
+    import torch
+
+    parts = np.array_split(positions, range(work.batch_size, len(positions), work.batch_size))
+    for batch in batches(loaded.samples, parts, work.readers):
+        good = np.asarray(batch.get(OK, np.ones(len(batch["x"]), dtype=bool)))
+        if not good.any():
+            yield np.empty((0, 0)), None, len(good)
+            continue
+        with torch.inference_mode():
+            x = torch.as_tensor(np.ascontiguousarray(batch["x"][good])).to(work.device).float()
+            made = loaded.encoder(x).float().cpu().numpy()
+        finite = np.isfinite(made).all(axis=1)
+        if not finite.all():
+            raise MedclError(
+                f"{int((~finite).sum())} samples gave NaN or infinite features: no bag is written "
+                "of them. Look at the encoder, or at the samples' preparation."
+            )
+        with np.errstate(over="ignore"):  # seen to below
+            kept = made.astype(np.float16 if work.half else np.float32)
+        if not np.isfinite(kept).all():
+            raise MedclError("Its features exceed half precision: embed with --float32.")
+        coords = batch.get("coords")
+        yield kept, None if coords is None else np.asarray(coords)[good], int((~good).sum())
+
+
+def _append(file: Any, name: str, rows: NDArray[Any]) -> None:
+    if not len(rows):
+        return
+    if name not in file:
+        chunk = (max(1, min(len(rows), 2**20 // max(rows[0].nbytes, 1))), *rows.shape[1:])
+        file.create_dataset(name, data=rows, maxshape=(None, *rows.shape[1:]), chunks=chunk)
+        return
+    data = file[name]
+    data.resize(len(data) + len(rows), axis=0)
+    data[-len(rows) :] = rows

@@ -1,0 +1,110 @@
+"""k-nearest-neighbour prediction by cosine similarity, in tiles: the N × M matrix never exists."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medcl.metrics.metrics import Floats
+
+if TYPE_CHECKING:
+    import torch
+
+K = 20
+"""Neighbours that vote, if nothing else is said."""
+TILE = 1024, 16384
+"""Queries × bank rows compared at once: 64 MiB of similarities."""
+
+
+def neighbours(
+    query: Floats,
+    bank: Floats,
+    *,
+    k: int = K,
+    query_groups: NDArray | None = None,
+    bank_groups: NDArray | None = None,
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """The k most similar bank rows of every query.
+
+    Args:
+        query: (M, D).
+        bank: (N, D).
+        k: at most N are found.
+        query_groups: (M,) and
+        bank_groups: (N,): rows of the query's own group (its patient) are not neighbours.
+
+    Returns:
+        cosine similarity (M, k), best first, −inf where there are fewer than k rows of other
+        groups; and the rows' positions (M, k).
+    """
+    import torch
+    from torch.nn.functional import normalize
+
+    q = normalize(torch.as_tensor(np.asarray(query, np.float32)), dim=1)
+    b = normalize(torch.as_tensor(np.asarray(bank, np.float32)), dim=1)
+    own = _same_group(query_groups, bank_groups)
+    k = min(k, len(b))
+    near = torch.full((len(q), k), -torch.inf)
+    where = torch.zeros((len(q), k), dtype=torch.int64)
+    for rows in torch.arange(len(q)).split(TILE[0]):
+        best, at = near[rows], where[rows]  # (m, k)
+        for columns in torch.arange(len(b)).split(TILE[1]):
+            cosine = q[rows] @ b[columns].T  # (m, n)
+            if own is not None:
+                cosine[own[0][rows, None] == own[1][columns]] = -torch.inf
+            found, place = cosine.topk(min(k, len(columns)), dim=1)
+            best, pick = torch.cat([best, found], dim=1).topk(k, dim=1)
+            at = torch.cat([at, columns[place]], dim=1).gather(1, pick)
+        near[rows], where[rows] = best, at
+    return near.numpy(), where.numpy()
+
+
+def _same_group(
+    query: NDArray | None, bank: NDArray | None
+) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Groups as numbers that can be compared across both."""
+    import torch
+
+    if query is None or bank is None:
+        return None
+    _, code = np.unique(np.concatenate([query, bank]), return_inverse=True)
+    return torch.as_tensor(code[: len(query)]), torch.as_tensor(code[len(query) :])
+
+
+def knn(
+    query: Floats,
+    bank: Floats,
+    targets: Floats,
+    *,
+    k: int = K,
+    temperature: float = 0.07,
+    query_groups: NDArray | None = None,
+    bank_groups: NDArray | None = None,
+) -> NDArray[np.float32]:
+    """Mean target of the nearest neighbours, weighted by exp(cosine / temperature).
+
+    The weighting is that of Wu 2018 (arXiv 1805.01978). NaN targets do not vote.
+
+    Args:
+        query: (M, D).
+        bank: (N, D).
+        targets: (N, C): one column a class (0/1), a label, or a value.
+        k: neighbours that vote.
+        temperature: smaller trusts the nearest more.
+        query_groups: see `neighbours`.
+        bank_groups: see `neighbours`.
+
+    Returns:
+        (M, C); the bank's mean target where nobody could vote.
+    """
+    near, where = neighbours(query, bank, k=k, query_groups=query_groups, bank_groups=bank_groups)
+    top = np.where(np.isfinite(near[:, :1]), near[:, :1], 0)  # (M, 1)
+    weight = np.exp((near - top) / temperature)[..., None]  # (M, k, 1); 0 for −inf
+    votes = np.asarray(targets, np.float32)[where]  # (M, k, C)
+    known = np.isfinite(votes)
+    total = (weight * known).sum(1)  # (M, C)
+    sums = (weight * np.where(known, votes, 0)).sum(1)
+    fallback = np.nan_to_num(np.nanmean(np.asarray(targets, np.float32), axis=0))
+    return np.where(total > 0, sums / np.maximum(total, 1e-30), fallback).astype(np.float32)

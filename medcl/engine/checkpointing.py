@@ -1,0 +1,138 @@
+"""Checkpoints that a kill cannot spoil, and the guard that keeps bad weights out of them."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins import CheckpointIO
+from lightning.pytorch import Callback, Trainer
+from torch import Tensor
+
+from medcl.checkpoints import saved
+from medcl.engine.module import Pretraining
+from medcl.errors import MedclError
+from medcl.io.atomic import replacing
+from medcl.nn.distributed import ranks
+
+KEPT = 2
+"""How many checkpoints stay on disk: the newest, and one to fall back on."""
+
+
+class AtomicIO(CheckpointIO):
+    """A checkpoint is whole or absent, and reading one executes no code."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
+    ) -> None:
+        """Write beside, then rename."""
+        with replacing(Path(path)) as temporary:
+            torch.save(checkpoint, temporary)
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True
+    ) -> dict[str, Any]:
+        """Tensors and plain values only."""
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        return checkpoint
+
+    def remove_checkpoint(self, path: Any) -> None:
+        """Remove one file."""
+        Path(path).unlink(missing_ok=True)
+
+
+class Checkpoints(Callback):
+    """Saves every ``checkpoint_every`` steps and at the end; counts the seconds of all sessions."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.before = 0.0  # seconds of earlier sessions
+        self.started = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Training time until now."""
+        return self.before + time.monotonic() - self.started
+
+    def state_dict(self) -> dict[str, Any]:
+        """Goes into the checkpoint."""
+        return {"seconds": self.seconds}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Comes from the checkpoint."""
+        self.before = state["seconds"]
+
+    def on_train_start(self, trainer: Trainer, module: Pretraining) -> None:  # type: ignore[override]
+        """Training starts here."""
+        self.started = time.monotonic()
+        if trainer.is_global_zero:
+            for leftover in self.folder.glob(".*.tmp"):  # of a process killed while writing
+                leftover.unlink()
+
+    def on_train_batch_end(  # type: ignore[override]
+        self, trainer: Trainer, module: Pretraining, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save if due, then let go of the oldest."""
+        settings, step = module.recipe.trainer, trainer.global_step
+        due = step % settings.checkpoint_every == 0 or step == settings.steps
+        if (batch_idx + 1) % settings.accumulate or not due:
+            return
+        _check_weights(module, step)
+        trainer.save_checkpoint(self.folder / f"step-{step:09d}.ckpt")
+        if trainer.is_global_zero:
+            for old in saved(self.folder)[:-KEPT]:
+                old.unlink()
+
+
+class Guard(Callback):
+    """Stops all ranks together when the loss is no number.
+
+    On a GPU the loss is only read when something is due, so as not to wait for it at each step.
+    """
+
+    def __init__(self) -> None:
+        self.bad: Tensor | None = None  # the first bad step, or a large number
+
+    def on_train_batch_end(  # type: ignore[override]
+        self, trainer: Trainer, module: Pretraining, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """After each micro-batch."""
+        settings, step = module.recipe.trainer, batch_idx // module.recipe.trainer.accumulate + 1
+        loss = module.scalars[-1]["loss"]
+        never = torch.full_like(loss, torch.inf, dtype=torch.float32)
+        now = torch.where(torch.isfinite(loss), never, torch.full_like(never, step))
+        self.bad = now if self.bad is None else torch.minimum(self.bad, now)
+        due = (
+            loss.device.type == "cpu"
+            or step % settings.log_every == 0
+            or step % settings.checkpoint_every == 0
+            or step % module.recipe.monitor.every == 0
+            or step == settings.steps
+        )
+        if not due:
+            return
+        first = _lowest(self.bad)
+        if first < torch.inf:
+            raise MedclError(_advice(f"The loss became NaN or infinite at step {int(first)}"))
+
+
+def _check_weights(module: Pretraining, step: int) -> None:
+    """A finite loss can still have had an infinite gradient."""
+    bad = [not torch.isfinite(p).all() for p in module.parameters() if p.is_floating_point()]
+    flag = torch.tensor(0.0 if any(bad) else 1.0, device=module.device)
+    if _lowest(flag) == 0:
+        raise MedclError(_advice(f"Weights became NaN or infinite at or before step {step}"))
+
+
+def _lowest(value: Tensor) -> float:
+    """The minimum over ranks."""
+    return float(ranks().gather(value.reshape(1)).min())
+
+
+def _advice(what: str) -> str:
+    return (
+        f"{what}. Lower optimizer.lr, set optimizer.clip (1.0, say), lengthen optimizer.warmup, or "
+        "take trainer.precision bf16 instead of 16. The last good checkpoint is kept."
+    )

@@ -1,0 +1,205 @@
+"""New recordings as a temporary index: links to what was named, under the run's own key."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from medcl.archive import index as indexing
+from medcl.archive.claim import reader_settings
+from medcl.archive.index import Index
+from medcl.errors import UsageError
+from medcl.plugin import FileStat, Plugin
+from medcl.private import recalled
+from medcl.reading import read_json
+from medcl.run import Run
+
+if TYPE_CHECKING:
+    from medcl.finetune.opened import Study
+
+ITEMS = "items.parquet"
+
+
+@contextmanager
+def indexed(
+    run: Run | Study,
+    records: Sequence[Path],
+    *,
+    key_file: Path | None = None,
+    reader: Mapping[str, Any] | None = None,
+    workers: int = 1,
+) -> Iterator[Index]:
+    """Index files and folders for as long as this lasts; nothing is copied or written beside them.
+
+    A file brings those of its stem along that are read with it (``100.hea`` needs ``100.dat``), and
+    a record may be named without suffix. Paths keep their place below the archive of the run's
+    index, or else below the folder that all of them lie in, so that one person is the same
+    patient here as there.
+
+    Args:
+        run: whose plugin reads the files, and whose index lends its key.
+        records: files, stems of files, and folders; or one index, which is taken as it is.
+        key_file: the secret of the pseudonyms, if the run's index was made with a key file.
+        reader: what these files do not say, over what the run's index was told of its own.
+        workers: processes that read headers.
+
+    Raises:
+        UsageError: if a path does not exist, or holds nothing for this plugin; if ``reader`` is
+            given for an index, or has what the plugin does not know.
+    """
+    if _is_index(records):
+        if reader:
+            raise UsageError(
+                f"{records[0]} is an index, which was told how to read its files: give it "
+                "reader.… by medcl index --set."
+            )
+        index = Index.open(records[0])
+        if index.plugin_name != run.recipe.plugin:
+            raise UsageError(
+                f"{records[0]} was indexed by '{index.plugin_name}', and {run.path.name} is of "
+                f"'{run.recipe.plugin}'."
+            )
+        yield index
+        return
+    wanted = _wanted(run.plugin, records)
+    base = _base(run, wanted)
+    inside = base == _archive(run)
+    data = _data(run)
+    if key_file is None and data is not None and (data / "private" / "key").is_file():
+        key_file = data / "private" / "key"
+    with TemporaryDirectory(prefix="medcl-predict-") as scratch:  # its owner's alone
+        archive = Path(scratch) / "archive"
+        for path in wanted:
+            link = archive / path.relative_to(base)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            if not link.is_symlink():
+                link.symlink_to(path, target_is_directory=path.is_dir())
+        out = Path(scratch) / "index"
+        indexing.build(
+            archive,
+            out,
+            run.plugin,
+            workers=workers,
+            key_file=key_file,
+            patient_from=_facts(run).get("patient_from") if inside else None,
+            reader=_over(told(run), reader),
+        )
+        if data is not None:
+            _add_columns(out / ITEMS, data / ITEMS)
+        yield Index.open(out)
+
+
+def _add_columns(items: Path, own: Path) -> None:
+    """Give new items the columns of the run's index, empty: its table, say, is not known of them.
+
+    A run whose index lies elsewhere now goes without.
+    """
+    if own.is_file():
+        frame = pl.read_parquet(items, glob=False)
+        known = pl.scan_parquet(own, glob=False).collect_schema()
+        lacking = {name: kind for name, kind in known.items() if name not in frame.columns}
+        frame = frame.with_columns(pl.lit(None, kind).alias(n) for n, kind in lacking.items())
+        frame.write_parquet(items)
+
+
+def assigned(run: Run | Study, records: Sequence[Path]) -> bool:
+    """Whether the run's index has patients by a table or by paths, and these records have not."""
+    facts = _facts(run)
+    by_path = facts.get("patient_from") is not None
+    if _is_index(records) or (facts.get("table") is None and not by_path):
+        return False
+    return not by_path or _base(run, _wanted(run.plugin, records)) != _archive(run)
+
+
+def _is_index(records: Sequence[Path]) -> bool:
+    return len(records) == 1 and (records[0] / "index.json").is_file()
+
+
+def _data(run: Run | Study) -> Path | None:
+    """Its index; None where it came without its private folder, which says where that lies."""
+    where = recalled(run.path)
+    return None if where is None else where.data
+
+
+def _facts(run: Run | Study) -> dict[str, Any]:
+    """What the run's index says of itself, if it is there."""
+    data = _data(run)
+    path = None if data is None else data / "index.json"
+    return {} if path is None or not path.is_file() else read_json(path, "Index it again.")
+
+
+def told(run: Run | Study) -> dict[str, Any] | None:
+    """What the run's own files did not say (``medcl index --set reader.…``) holds for new ones."""
+    data = _data(run)
+    if data is None or not (data / "private" / "archive.json").is_file():
+        return None
+    return reader_settings(data / "private")
+
+
+def _over(
+    own: Mapping[str, Any] | None, given: Mapping[str, Any] | None
+) -> Mapping[str, Any] | None:
+    """What is said of new files counts before what the run's own were said to be.
+
+    What was said of single files (``reader.files``) would count before it, and is of others.
+    """
+    if given is None:
+        return own
+    return {name: value for name, value in (own or {}).items() if name != "files"} | {**given}
+
+
+def _wanted(plugin: Plugin, records: Sequence[Path]) -> list[Path]:
+    """The files and folders that were named; what lies in one of the folders comes with it."""
+    named = dict.fromkeys(path for record in records for path in _files(plugin, record.absolute()))
+    folders = {path for path in named if path.is_dir()}
+    return [path for path in named if folders.isdisjoint(path.parents)]
+
+
+def _files(plugin: Plugin, record: Path) -> list[Path]:
+    """A folder; or a file and those that the plugin reads together with it, if named like it."""
+    if record.is_dir():
+        return [record]
+    beside = (
+        sorted(record.parent.glob(f"{_escaped(record.stem)}.*")) if record.parent.is_dir() else []
+    )
+    if not record.is_file():  # a record's name, without suffix
+        beside = [
+            p for p in sorted(record.parent.glob(f"{_escaped(record.name)}.*")) if p.is_file()
+        ]
+        if not beside:
+            raise UsageError(f"{record} does not exist. Give recordings, or folders of them.")
+        return beside
+    stats = {path: FileStat(path.name, path.stat().st_size, 0) for path in beside if path.is_file()}
+    units = (set(unit.files) for unit in plugin.units(list(stats.values())))
+    unit = next((files for files in units if stats[record] in files), {stats[record]})
+    return [path for path, stat in stats.items() if stat in unit]
+
+
+def _escaped(name: str) -> str:
+    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
+
+
+def _base(run: Run | Study, paths: Sequence[Path]) -> Path:
+    """Where keys of records begin: the run's archive if all lie in it, else what they share.
+
+    A folder by itself is taken for a copy of the archive: that is how who is in it is recognised.
+    """
+    archive = _archive(run)
+    if archive is not None and all(path.is_relative_to(archive) for path in paths):
+        return archive
+    return Path(os.path.commonpath([path if path.is_dir() else path.parent for path in paths]))
+
+
+def _archive(run: Run | Study) -> Path | None:
+    """The archive of the run's index, if that is known."""
+    data = _data(run)
+    facts = None if data is None else data / "private" / "archive.json"
+    bound = {} if facts is None or not facts.is_file() else read_json(facts, "Index it again.")
+    archive = Path(str(bound.get("archive", "")))
+    return archive if archive.is_absolute() else None

@@ -1,0 +1,85 @@
+"""`pmap` on Ray: the cluster at ``$RAY_ADDRESS``, or one on this machine, without a dashboard."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from medcl.errors import MedclError
+from medcl.io.failure import DIED, Failure, guarded
+from medcl.io.local_map import check_loads, load_error, pack
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def run(fn: Callable[[T], R], items: Sequence[T], workers: int) -> Iterator[tuple[T, R | Failure]]:
+    """A task an item, few at a time; one whose process dies is tried once more, then given up."""
+    import ray
+
+    ours = not ray.is_initialized()
+    if ours:
+        _start(workers)
+    try:
+        _try_out(fn)
+        task, shared = ray.remote(max_retries=1)(guarded), ray.put(fn)
+        slots = 2 * int(ray.cluster_resources().get("CPU", workers))
+        waiting = deque(items)
+        in_flight: dict[Any, T] = {}
+        while waiting or in_flight:
+            while waiting and len(in_flight) < slots:
+                item = waiting.popleft()
+                in_flight[task.remote(shared, item)] = item
+            for reference in ray.wait(list(in_flight))[0]:
+                yield in_flight.pop(reference), _outcome(reference)
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+def _start(workers: int) -> None:
+    import ray
+
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(log_to_driver=False)
+        return
+    path = os.pathsep.join(path for path in sys.path if path)  # as this process finds its modules
+    ray.init(
+        num_cpus=max(workers, 1),
+        include_dashboard=False,
+        log_to_driver=False,
+        runtime_env={"env_vars": {"PYTHONPATH": path}},
+    )
+
+
+def _try_out(fn: Callable[..., Any]) -> None:
+    """See that a Ray worker has medcl and can have the function."""
+    import ray
+
+    try:
+        error = ray.get(ray.remote(load_error).remote(pack(fn)))
+    except ray.exceptions.RayError as broken:
+        raise MedclError(
+            f"Ray's workers cannot run medcl ({type(broken).__name__}). Install it where they run."
+        ) from broken
+    check_loads(fn, error)
+
+
+def _outcome(reference: Any) -> Any:
+    import ray
+    from ray import exceptions
+
+    deaths = (
+        exceptions.WorkerCrashedError,
+        exceptions.OutOfMemoryError,
+        exceptions.NodeDiedError,
+    )
+    try:
+        return ray.get(reference)
+    except deaths:
+        return DIED
+    except exceptions.RayError as error:
+        return Failure.of(error)

@@ -1,0 +1,46 @@
+"""The page that shows similar cases with their pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from medcl.io.atomic import write_text
+from medcl.plugin import Samples
+from medcl.report.pictures import picture
+from medcl.retrieval.search import Found
+
+
+def write(found: Found, samples: Samples, out: Path) -> Path:
+    """Write one self-contained HTML page.
+
+    Args:
+        found: the answer.
+        samples: those that were searched, in their order.
+        out: the file.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("medcl.report", "."), autoescape=True, undefined=StrictUndefined
+    )
+    asked = next(
+        (p for p, key in enumerate(samples.ids) if key == found.query),
+        next((p for p, item in enumerate(samples.items) if item == found.query), None),
+    )
+    page = environment.get_template("search.html.j2").render(
+        found=found,
+        asked={"picture": _picture(samples, asked)} if asked is not None else None,
+        cases=[(hit, _picture(samples, hit.position)) for hit in found.hits],
+    )
+    write_text(out, page)
+    return out
+
+
+def _picture(samples: Samples, position: int) -> str | None:
+    """None for samples of which there is no picture, such as bags."""
+    try:
+        return picture(samples.read(np.array([position]))["x"][0])
+    except ValueError:
+        return None

@@ -1,0 +1,80 @@
+"""One self-contained HTML page about a study of training with labels (`medcl.finetune`)."""
+
+from __future__ import annotations
+
+import base64
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import medcl
+from medcl.finetune.explain import FOLDER
+from medcl.finetune.result import FinetuneResult
+from medcl.io.atomic import write_text
+from medcl.private import command_without_paths, read_recipe, recipe_without_paths
+from medcl.report import audit_section, cards, model_card, plots, test_examples
+from medcl.report.cards import Absent
+from medcl.report.report import environment
+
+PICTURES = 12
+"""At most so many heat maps are shown, of at most so many bytes each: the page is one file."""
+LARGEST = 2**21
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A drawing of a test bag."""
+
+    name: str
+    image: str
+
+
+def write(study: Path, out: Path) -> Path:
+    """Write the report of a study; returns ``out``.
+
+    Raises:
+        UsageError: if the folder holds no finished study.
+    """
+    result = FinetuneResult.load(study)
+    recipe = read_recipe(study)
+    made = test_examples.opened(study)
+    found = audit_section.evaluation(study, result)
+    data = cards.data_card(cards.place(study), recipe.plugin, {})
+    page = (
+        environment()
+        .get_template("finetuned.html.j2")
+        .render(
+            r=result,
+            table=result.table(),
+            classes=result.by_class(),
+            reliability=plots.reliability(result.figures.reliability),
+            pictures=pictures(study),
+            examples=made if isinstance(made, Absent) else test_examples.of_study(made),
+            map=made if isinstance(made, Absent) else test_examples.embedding_map(made),
+            evaluation=found,
+            data=data,
+            model=model_card.of_study(result, found, data),
+            about=recipe.about,
+            paper=recipe.paper,
+            encoder=recipe.encoder.name if recipe.encoder else "",
+            recipe=recipe_without_paths(recipe),
+            command=command_without_paths(result.command)
+            or "medcl finetune IDX -r RECIPE.yaml --out OUT",
+            version=medcl.__version__,
+            written=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        )
+    )
+    write_text(out, page)
+    return out
+
+
+def pictures(study: Path) -> list[Picture]:
+    """Heat maps that `medcl finetune --explain` left, if it did."""
+    shown: list[Picture] = []
+    for path in sorted((study / FOLDER).glob("*/**/*.png")):
+        if path.stat().st_size <= LARGEST and len(shown) < PICTURES:
+            data = base64.b64encode(path.read_bytes()).decode("ascii")
+            bag, *where = path.relative_to(study / FOLDER).with_suffix("").parts
+            name = f"{bag}: {', '.join(where)}"
+            shown.append(Picture(name, f"data:image/png;base64,{data}"))
+    return shown

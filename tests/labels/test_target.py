@@ -1,0 +1,103 @@
+"""Labels as numbers: every kind, what is guessed, what is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from bags_in_memory import of_bags
+
+from medcl.errors import MedclError, UsageError
+from medcl.labels import target as targets
+from medcl.labels.target import Target
+from medcl.plugin import Samples
+from medcl.recipe import Finetune
+
+
+def carrying(**labels: list[object]) -> Samples:
+    bags = [np.zeros((1, 2), np.float32)] * len(next(iter(labels.values())))
+    samples = of_bags(bags)
+    found = {name: np.array(values) for name, values in labels.items()}
+    return Samples(samples.ids, samples.items, samples.patients, samples.read, found)
+
+
+def learnt(samples: Samples, **settings: object) -> Target:
+    return targets.finetune_target(samples, Finetune(**settings))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "classes", "known"),
+    [
+        (["yes", "no", ""], "binary", ("no", "yes"), 2),
+        ([1.0, -1.0, np.nan], "binary", ("-1", "1"), 2),  # of a table: −1 is a class
+        ([0, 1, -1], "binary", ("0", "1"), 2),  # a plugin's codes: −1 is nothing
+        ([10, 2, 1, -1], "multiclass", ("1", "2", "10"), 3),
+        (["b", "a", "c"], "multiclass", ("a", "b", "c"), 3),
+        ([0.5, 1.25, np.nan, 2.0], "regression", ("y",), 3),
+        (list(range(40)), "regression", ("y",), 40),
+    ],
+)
+def test_the_kind_is_guessed_from_the_values(
+    values: list[object], kind: str, classes: tuple[str, ...], known: int
+) -> None:
+    found = learnt(carrying(y=values))
+    assert (found.kind, found.classes, found.known.sum()) == (kind, classes, known)
+
+
+def test_several_columns_are_several_labels_with_gaps() -> None:
+    samples = carrying(a=[1, 0, np.nan], b=[np.nan, 1, np.nan])
+    found = learnt(samples, kind="multilabel", classes=("a", "b"))
+    assert found.y[0, 0] == 1
+    assert np.isnan(found.y[0, 1])
+    assert found.known.tolist() == [True, True, False]
+    assert found.strata() == ["a", "b", ""]
+    with pytest.raises(MedclError, match="other values than 1, 0"):
+        learnt(carrying(a=[1, 2]), kind="multilabel", classes=("a",))
+
+
+def test_grades_keep_the_order_given() -> None:
+    found = learnt(
+        carrying(g=["high", "low", "mid"]), kind="ordinal", classes=("low", "mid", "high")
+    )
+    assert found.y.tolist() == [2, 0, 1]
+    assert targets.outputs(found, np.arange(3), Finetune()).size == 2
+
+
+def test_words_have_no_order_of_their_own_and_numbers_have() -> None:
+    """The alphabet would set high below low."""
+    with pytest.raises(UsageError, match=r"order of the grades of 'g' .*There are: high, low, mid"):
+        targets.finetune_target(carrying(g=["high", "low", "mid"]), Finetune(kind="ordinal"))
+    found = targets.finetune_target(carrying(g=["10", "9", "2"]), Finetune(kind="ordinal"))
+    assert found.classes == ("2", "9", "10")
+
+
+def test_survival_needs_its_event_and_is_cut_by_training_events() -> None:
+    time, event = [1.0, 2.0, 3.0, 4.0, 100.0, 200.0], [1.0, 1.0, 1.0, 1.0, 0.0, 1.0]
+    samples = carrying(t=time, e=event)
+    with pytest.raises(UsageError, match="needs finetune.event"):
+        learnt(samples, kind="hazard", label="t")
+    found = learnt(samples, kind="hazard", label="t", event="e")
+    cut, edges = targets.cut(found, np.arange(4), intervals=2)
+    assert edges == (2.5,)
+    assert cut.y[:, 0].tolist() == [0, 0, 1, 1, 1, 1]
+    assert found.strata() == ["event"] * 4 + ["censored", "event"]
+
+
+def test_weights_are_by_training_samples() -> None:
+    found = Target("binary", ("a", "b"), np.array([0, 0, 0, 1, 1, 1]))
+    weighted = targets.outputs(found, np.arange(4), Finetune(loss="weighted"))
+    assert weighted.weights == pytest.approx((4 / 6, 2.0))
+    with pytest.raises(UsageError, match="is not for regression"):
+        targets.outputs(
+            Target("regression", ("v",), np.ones(3)), np.arange(3), Finetune(loss="focal")
+        )
+
+
+def test_what_cannot_be_learnt_is_one_sentence() -> None:
+    with pytest.raises(UsageError, match="No label 'grde'.*Did you mean 'grade'"):
+        learnt(carrying(grade=[1, 2]), label="grde")
+    with pytest.raises(UsageError, match=r"Say finetune\.label"):
+        learnt(carrying(a=[1, 2], b=[1, 2]))
+    with pytest.raises(MedclError, match="one class only"):
+        learnt(carrying(a=["x", "x"]), kind="multiclass")
+    with pytest.raises(MedclError, match="holds text"):
+        learnt(carrying(a=["x", "y"]), kind="regression")

@@ -1,0 +1,99 @@
+"""Intervals: against a naive loop, and whether they cover what they should."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from medcl.metrics import bootstrap as module
+from medcl.metrics import metrics
+from medcl.metrics.bootstrap import bootstrap, resample, summarise
+
+
+def drawn(seed: int, people: int = 8, each: int = 30) -> tuple[np.ndarray, ...]:
+    rng = np.random.default_rng(seed)
+    patients = np.repeat(np.arange(people), each)
+    truth = rng.integers(0, 2, people * each)
+    shift = rng.standard_normal(people)[patients]
+    one = truth + shift + rng.standard_normal(len(truth))
+    other = truth + shift + 2 * rng.standard_normal(len(truth))
+    return truth, one, other, patients
+
+
+def columns(score: np.ndarray) -> np.ndarray:
+    return np.column_stack([-score, score])
+
+
+def test_it_equals_a_naive_loop() -> None:
+    truth, score, _, patients = drawn(0)
+    measure = partial(metrics.measure, "binary", truth, columns(score))
+    found = bootstrap(measure, patients, resamples=100, seed=5)
+    counts = resample(8, 100, seed=5)
+    naive = []
+    for r in range(100):
+        taken = np.concatenate(
+            [np.flatnonzero(patients == p).repeat(counts[p, r]) for p in range(8)]
+        )
+        naive.append(roc_auc_score(truth[taken], score[taken]))
+    np.testing.assert_allclose(found.draws["auroc"], naive, atol=1e-6)
+    interval = found.interval("auroc")
+    assert interval.value == pytest.approx(roc_auc_score(truth, score))
+    assert (interval.low, interval.high) == pytest.approx(np.quantile(naive, [0.025, 0.975]))
+
+
+def test_the_parts_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    truth, score, _, patients = drawn(1)
+    measure = partial(metrics.measure, "binary", truth, columns(score))
+    whole = bootstrap(measure, patients, resamples=100)
+    monkeypatch.setattr(module, "CELLS", 7 * len(truth))
+    parts = bootstrap(measure, patients, resamples=100)
+    for name in whole.draws:
+        np.testing.assert_array_equal(whole.draws[name], parts.draws[name])
+
+
+def test_the_difference_is_paired() -> None:
+    truth, one, other, patients = drawn(2)
+    a = bootstrap(partial(metrics.measure, "binary", truth, columns(one)), patients)
+    b = bootstrap(partial(metrics.measure, "binary", truth, columns(other)), patients)
+    gain = a.minus(b, "auroc")
+    assert gain.value == pytest.approx(roc_auc_score(truth, one) - roc_auc_score(truth, other))
+    apart = [np.ptp([i.low, i.high]) for i in (a.interval("auroc"), b.interval("auroc"))]
+    assert gain.high - gain.low < sum(apart)
+    none = a.minus(a, "auroc")
+    assert (none.value, none.low, none.high) == (0, 0, 0)
+
+
+def test_resamples_without_a_class_are_counted() -> None:
+    truth = np.array([0, 0, 0, 0, 1])
+    score = columns(np.arange(5.0))
+    patients = np.array(["a", "a", "b", "b", "c"])
+    measure = partial(metrics.measure, "binary", truth, score)
+    found = bootstrap(measure, patients, resamples=2000).interval("auroc")
+    assert found.undefined / 2000 == pytest.approx((2 / 3) ** 3 + (1 / 3) ** 3, abs=0.04)
+    assert (found.value, found.low) == (1, 1)
+    alone = bootstrap(measure, np.zeros(5), resamples=100).interval("auroc")
+    assert (alone.low, alone.high, alone.undefined) == (1, 1, 0)
+    never = summarise(np.nan, np.full(10, np.nan))
+    assert (never.value, never.low, never.high, never.undefined) == (None, None, None, 10)
+
+
+def test_intervals_cover_the_truth_and_those_over_samples_would_not() -> None:
+    """60 patients with an effect of their own: intervals of a mean should cover it about 95%."""
+    rng = np.random.default_rng(0)
+    patients = np.repeat(np.arange(60), 10)
+    covered = {"patients": 0, "samples": 0}
+    for trial in range(200):
+        error = rng.standard_normal(60)[patients] + rng.standard_normal(600)
+        measure = partial(_mean, error)
+        for name, clusters in (("patients", patients), ("samples", np.arange(600))):
+            found = bootstrap(measure, clusters, resamples=200, seed=trial).interval("mean")
+            covered[name] += found.low <= 0 <= found.high
+    assert 0.88 <= covered["patients"] / 200 <= 0.99
+    assert covered["samples"] / 200 < 0.75
+
+
+def _mean(error: np.ndarray, weight: metrics.Counted) -> dict[str, np.ndarray]:
+    return {"mean": weight.total(error) / weight.total(np.ones(len(error)))}
