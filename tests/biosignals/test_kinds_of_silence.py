@@ -546,3 +546,63 @@ def test_packed_it_is_the_same(tmp_path: Path, suffix: str) -> None:
     assert isinstance(row, Record), row
     assert (row.fields["fs"], row.fields["leads"]) == (64.0, "PPG")
     np.testing.assert_array_equal(samples(tmp_path, row)[0], x.astype(np.float32))
+
+
+# --- headers of WFDB ------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "when",
+    [
+        "03:03:10 1/03/2000",
+        "03:03:10 31/31/2000",
+        "12:00:00 2017-03-01",
+        "25:61:61 1/1/1",
+        "0:0 0/0/0",
+    ],
+)
+def test_whatever_date_a_header_gives(tmp_path: Path, when: str) -> None:
+    import wfdb
+
+    x = pulse(300.0, 10)
+    wfdb.wrsamp("A1", fs=300, units=["mV"], sig_name=["ECG"], p_signal=x[:, None], fmt=["16"],
+                write_dir=str(tmp_path))  # fmt: skip
+    truth = wfdb.rdrecord(str(tmp_path / "A1")).p_signal[:, 0]
+    head, _, rest = (tmp_path / "A1.hea").read_text().partition("\n")
+    (tmp_path / "A1.hea").write_text(f"{head} {when}\n{rest}")
+    (row,) = rows_of(tmp_path)
+    assert isinstance(row, Record)
+    np.testing.assert_allclose(samples(tmp_path, row)[0], truth, rtol=1e-6)
+
+
+@pytest.mark.parametrize("table", [True, False])
+def test_records_of_ptbxl_are_no_patients(tmp_path: Path, table: bool) -> None:
+    import wfdb
+
+    folder = tmp_path / "ptb-xl" / "records100" / "00000"
+    folder.mkdir(parents=True)
+    for n in (1, 2, 3):
+        wfdb.wrsamp(f"{n:05d}_lr", fs=100, units=["mV"], sig_name=["I"], fmt=["16"],
+                    p_signal=pulse(100.0, 10)[:, None], write_dir=str(folder))  # fmt: skip
+    if table:
+        text = "ecg_id,patient_id,filename_lr\n1,15709.0,a\n2,15709.0,b\n3,22.0,c\n"
+        (tmp_path / "ptb-xl" / "ptbxl_database.csv").write_text(text)
+    rows = [row for row in rows_of(tmp_path) if isinstance(row, Record)]
+    assert len(rows) == 3
+    if table:
+        assert [row.patient for row in rows] == ["15709", "15709", "22"]
+    for row in rows:
+        assert ("several-records-a-patient" in row.findings) != table
+
+
+@pytest.mark.parametrize("visits", [2, 40])
+def test_a_list_of_recordings_is_none(tmp_path: Path, visits: int) -> None:
+    """As PTB-XL's own table: numbers and a date in each row, of several visits a patient."""
+    head = "ecg_id,patient_id,age,nurse,recording_date,report,MI\n"
+    lines = [
+        f"{n},{n % visits}.0,56,2,19{84 + n % 15}-1{n % 3}-0{n % 9 + 1} 09:1{n % 10}:04,sinus,1.0"
+        for n in range(200)
+    ]
+    row = one(tmp_path, "database.csv", head + "\n".join(lines))
+    assert isinstance(row, Reject)
+    assert row.code == "not-a-signal"

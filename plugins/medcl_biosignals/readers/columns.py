@@ -26,7 +26,7 @@ TIMES = frozenset(
 _TIME_WORDS = frozenset(
     ("time", "times", "timestamp", "timestamps", "ts", "datetime", "epoch", "clock", "ticks",
     "tick",
-     "zeit", "t", "date", "stamp")
+     "zeit", "t", "stamp")
 )  # fmt: skip
 _BESIDE_TIME = frozenset(
     ("phone", "sensor", "device", "system", "local", "utc", "unix", "gmt", "host", "server", "pc",
@@ -176,7 +176,8 @@ def roles(
     every = all(look.numeric or look.moment for look in looks)
     if names is not None and not settings.columns and not every and len(found) > 0:
         # Words beside numbers: a table of samples only if it says so by its names or its times.
-        told = times or any(meant(channel[1], known).kind != "other" for channel in found)
+        told = any(is_time(shown[at]) for at in times)  # not dates of visits, births, reports
+        told = told or any(meant(channel[1], known).kind != "other" for channel in found)
         found = found if told else []
     if not found:
         raise BadSignal(

@@ -18,6 +18,7 @@ _REGULAR = 0.25  # steps: times as near as that to a grid are that grid
 _QUANTISED = 0.05  # share of repeated times: then they are a coarse clock, not the samples' own
 LEGIBLE = 0.99  # share of rows that must say when they are; the others are left out
 _FASTEST = 1e6  # Hz
+_SLOWEST = 1 / 3600
 _SPARSE = 50  # grid points a sample: more of them would mostly be made up of gaps
 
 
@@ -106,6 +107,8 @@ def grid(times: np.ndarray, given: float | None = None) -> Grid:
         findings.append("repeated-times")
     tick = _tick(times, repeated)
     fs = _rate(times, tick, repeated)
+    if 0 < fs < _SLOWEST:
+        raise BadSignal("not-a-signal", "rows that lie hours or days apart are no recording")
     if not 0 < fs < _FASTEST:
         raise BadSignal("bad-times", f"the times give a sampling rate of {fs:g} Hz")
     if given is not None and abs(given / fs - 1) > 0.02:
