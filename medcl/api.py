@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from medcl import plugin as plugins
 from medcl.errors import UsageError
-from medcl.recipe import Recipe, given, overrides, parse
+from medcl.recipe import Recipe, given, overrides
 from medcl.registry import lookup
 
 if TYPE_CHECKING:
@@ -225,10 +225,10 @@ def _of_index(
         if encoder is not None
         else {},
     }
-    start = parse(plain, [f"encoder={{name: {encoder}}}"]) if recipe is None else given(recipe)
-    if recipe is not None and encoder is not None:
-        start = given(start, [f"encoder={{name: {encoder}}}"])
-    return given(start, settings)
+    asked = overrides(settings) if isinstance(settings, Mapping) else list(settings)
+    chosen = [] if encoder is None else [f"encoder={{name: {encoder}}}"]
+    start = plain if recipe is None else recipe
+    return given(start, [*chosen, *asked])
 
 
 def probe(

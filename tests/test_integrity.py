@@ -32,6 +32,7 @@ from medcl.finetune.finetune import finetune, opened
 from medcl.finetune.opened import Study
 from medcl.predict.reference_set import reference
 from medcl.private import read_recipe, recall
+from medcl.probe.classifier import classifier
 from medcl.probe.probe import probe
 from medcl.probe.result import ProbeResult
 from medcl.report import cards
@@ -130,7 +131,11 @@ def bag_facts_of(home: Path) -> Any:
 def probe_of(home: Path) -> Any:
     result = probe([Run.open(home / "run")], device="cpu").as_dict()
     predictions_of(home / "run")
-    return {n: v for n, v in result.items() if n in ("scores", "differences", "classes", "test")}
+    run = Run.open(home / "run")
+    head = manifest.digest(vars(classifier(run, run.encoder(), "digit", device="cpu")))
+    return head, {
+        n: v for n, v in result.items() if n in ("scores", "differences", "classes", "test")
+    }
 
 
 def reference_of(home: Path) -> Any:
@@ -207,7 +212,8 @@ def test_all_that_is_read_back_is_noted(home: Path) -> None:
         "run/encoder.safetensors", "run/checkpoints/step-000000020.ckpt", "run/split.parquet",
         "run/metrics.csv", "run/run.json", "run/recipe.yaml", "run/private/where.json",
         "run/probe/probe.json", "run/probe/predictions.parquet",
-        "run/predict/digit/head.safetensors", "embeddings/embeddings.npy",
+        "run/probe/head.digit.safetensors", "run/predict/digit/novelty.safetensors",
+        "embeddings/embeddings.npy",
         "embeddings/samples.parquet", "study/finetune.json", "study/predictions.parquet",
         "study/folds/r0f1/model.safetensors", "study/folds/r0f1/fold.json",
         "study/folds/r0f1/split.parquet", "study/folds/r0f1/predictions.parquet",

@@ -362,7 +362,7 @@ HERE = __name__
         ({"dataset": "unpicklable"}, "dataset.read", "pickle"),
         ({"dataset": "twice"}, "dataset", "two samples have the same"),
         ({"dataset": "stranger"}, "dataset", "is not that of the sample's item"),
-        ({"dataset": "uneven"}, "dataset", "labels.digit has 3 entries"),
+        ({"dataset": "uneven"}, "dataset", "3 entries in labels['digit']"),
         ({"dataset": "named"}, "dataset", "'digit' holds a patient"),
         ({"dataset": "fact"}, "dataset", "facts hold a patient"),
         ({"dataset": "misplaced"}, "dataset", "where: 'start'"),

@@ -25,6 +25,10 @@ def where(start, positions):
     return {"start": start[positions]}
 
 
+def draw(x, positions, seeds):
+    return {"x": x[positions]}
+
+
 def made() -> Samples:
     """With something else in every field, for every sample."""
     return Samples(
@@ -40,6 +44,7 @@ def made() -> Samples:
         facts={f"item{n}": {"mpp": float(n)} for n in range(N)},
         weights=1.0 + np.arange(N),
         where=partial(where, np.arange(N)),
+        draw=partial(draw, np.arange(N)),
         instances=("x", "marks"),
     )
 
@@ -49,6 +54,8 @@ def of_field(samples: Samples, name: str):
     value = getattr(samples, name)
     if name == "read":
         return value(np.arange(len(samples)))["x"].tolist()
+    if name == "draw":
+        return value(np.arange(len(samples)), np.zeros(len(samples), np.uint64))["x"].tolist()
     if name == "where":
         return value(np.arange(len(samples)))["start"].tolist()
     if name == "labels":

@@ -36,6 +36,7 @@ from medcl.objectives.ot_contrast import ot_contrast
 from medcl.objectives.prototype_contrast import prototype_contrast
 from medcl.objectives.quantised_contrast import codebook_diversity, quantised_contrast
 from medcl.objectives.rank_n_contrast import rank_n_contrast
+from medcl.objectives.sigreg import sigreg
 from medcl.objectives.similarity_reconstruction import similarity_reconstruction
 from medcl.objectives.soft_contrast import soft_contrast
 from medcl.objectives.supcon import supcon
@@ -45,6 +46,7 @@ from medcl.objectives.tree_contrast import tree_contrast
 from medcl.objectives.unilateral_contrast import unilateral_contrast
 from medcl.objectives.vicreg import vicreg
 from medcl.objectives.virtual_adversarial import virtual_adversarial
+from medcl.objectives.visreg import visreg
 from medcl.registry import Lazy
 
 __all__ = [
@@ -73,6 +75,7 @@ __all__ = [
     "prototype_contrast",
     "quantised_contrast",
     "rank_n_contrast",
+    "sigreg",
     "similarity_reconstruction",
     "soft_contrast",
     "supcon",
@@ -82,6 +85,7 @@ __all__ = [
     "unilateral_contrast",
     "vicreg",
     "virtual_adversarial",
+    "visreg",
 ]
 
 

@@ -76,7 +76,25 @@ def joined(first: Samples, second: Samples) -> Samples:
         if first.where is None or second.where is None
         else partial(_where, first, second),
         instances=first.instances,
+        draw=None if first.draw is None or second.draw is None else partial(_draw, first, second),
     )
+
+
+def _draw(
+    first: Samples, second: Samples, positions: np.ndarray, seeds: np.ndarray
+) -> dict[str, np.ndarray]:
+    """`Samples.draw` of both."""
+    assert first.draw is not None
+    assert second.draw is not None
+    late = positions >= len(first)
+    if late.all():
+        return second.draw(positions - len(first), seeds)
+    if not late.any():
+        return first.draw(positions, seeds)
+    one = first.draw(positions[~late], seeds[~late])
+    two = second.draw(positions[late] - len(first), seeds[late])
+    order = np.argsort(np.concatenate([np.flatnonzero(~late), np.flatnonzero(late)]))
+    return {name: np.concatenate([one[name], two[name]])[order] for name in one}
 
 
 def _where(first: Samples, second: Samples, positions: np.ndarray) -> dict[str, np.ndarray]:

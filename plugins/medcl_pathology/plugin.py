@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from medcl.plugin import CONTRACT, Plugin, Shared, Task
 from medcl_pathology.mil.registry import CLASSIFIERS
-from medcl_pathology.scan import scan
+from medcl_pathology.scan import assemble, scan
 from medcl_pathology.units import units
 
 _CRC = ("TUMOR", "STROMA", "COMPLEX", "LYMPHO", "DEBRIS", "MUCOSA", "ADIPOSE", "EMPTY")
@@ -54,6 +54,7 @@ plugin = Plugin(
     contract=CONTRACT,
     units=units,
     scan=scan,
+    assemble=assemble,
     prepare="medcl_pathology.prepare:prepare",
     findings="medcl_pathology.findings:FINDINGS",
     dataset="medcl_pathology.dataset:dataset",
@@ -82,6 +83,8 @@ plugin = Plugin(
     classifiers=CLASSIFIERS,
     tasks=_TASKS,
     baselines={"handcrafted": "medcl_pathology.baselines:handcrafted"},
+    item="slide",
+    preparation=2,  # coordinates in pixels, stains of IHC, alpha on white
     look="medcl_pathology.look:look",
     explain="medcl_pathology.heatmap:explain",
     preview="medcl_pathology.preview:preview",

@@ -134,7 +134,7 @@ def test_a_task_gives_probabilities_of_the_probes_classifier(
     table = pl.read_parquet(out)
     p = table.select("p.N", "p.S", "p.V").to_numpy()
     np.testing.assert_allclose(p.sum(axis=1), 1, atol=1e-5)
-    kept = run.path / "predict" / "head.aami-nsv.safetensors"
+    kept = run.path / "probe" / "head.aami-nsv.safetensors"
     before = kept.read_bytes()
     predict(run, [sample / "223"], out, key_file=key, task="aami-nsv")  # nothing is fitted again
     assert kept.read_bytes() == before

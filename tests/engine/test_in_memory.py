@@ -13,6 +13,7 @@ from sklearn.datasets import load_digits
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
 import medcl
+from medcl import manifest
 from medcl.engine.in_memory import given
 from medcl.engine.pretrain import NO_PATIENTS
 from medcl.errors import UsageError
@@ -104,7 +105,7 @@ def test_a_broken_off_run_goes_on_with_the_same_samples_only(run, tmp_path, chan
     facts = json.loads((run.path / "run.json").read_text())
     out = tmp_path / "run"
     medcl.pretrain(recipe(), X, out, patients=WHO, labels={"digit": Y})
-    (out / "run.json").write_text(json.dumps(facts | {"finished": False}))
+    manifest.write_text(out / "run.json", json.dumps(facts | {"finished": False}))
     x, who, y = X.copy(), list(WHO), Y.copy()
     if change == "values":
         x[17, 20] += 0.5

@@ -216,7 +216,7 @@ HEADS = {
 def test_tables_of_all_kinds_name_the_same_patients(
     delimiter, head, encoding, tmp_path, key_file, monkeypatch
 ):
-    from medcl.labels import table
+    from medcl.labels import table as label_tables
 
     root = tmp_path / "bags"
     root.mkdir()
@@ -226,15 +226,15 @@ def test_tables_of_all_kinds_name_the_same_patients(
     rows = [(c, f"{s}.svs", "gr\u00fcn" if y else "rot") for c, s, y in SLIDES]
     path = table(tmp_path / "t.csv", HEADS[head], rows, delimiter, encoding)
     monkeypatch.setenv("MEDCL_KEY_FILE", str(key_file))
-    found = table.read(path, index)
+    found = label_tables.read(path, index)
     assert len(found.rows) == len(SLIDES)
     assert len(set(found.patients.values())) == len(CASES)
     assert {row[HEADS[head][2]] for row in found.rows.values()} == {"gr\u00fcn", "rot"}
-    assert not table.nobody(index, found)
+    assert not label_tables.nobody(index, found)
 
 
 def test_a_column_is_told_by_what_it_holds_or_by_name(tmp_path, key_file):
-    from medcl.labels import table
+    from medcl.labels import table as label_tables
 
     root = tmp_path / "bags"
     root.mkdir()
@@ -243,10 +243,10 @@ def test_a_column_is_told_by_what_it_holds_or_by_name(tmp_path, key_file):
     index = Index.open(tmp_path / "idx")
     rows = [(n, c, s, int(y)) for n, (c, s, y) in enumerate(SLIDES)]
     path = table(tmp_path / "t.csv", ["nr", "fall", "praeparat", "y"], rows)
-    found = table.read(path, index)
+    found = label_tables.read(path, index)
     assert len(found.rows) == len(SLIDES)
     assert "column 'praeparat' names the items" in found.notes[0]
-    named = table.read(path, index, key_column="praeparat", patient_column="fall")
+    named = label_tables.read(path, index, key_column="praeparat", patient_column="fall")
     assert len(set(named.patients.values())) == len(CASES)
     assert "fall" not in named.columns
 

@@ -143,7 +143,10 @@ def _opener(name: str) -> Opener:
 
     model = RELEASED[name]
     opened.__name__ = opened.__qualname__ = name
-    opened.__doc__ = f"{name} ({model.paper}); {model.licence}."
+    opened.__doc__ = (
+        f"{name} ({model.paper}); {model.licence}.\n\nArgs:\n"
+        "    folder: where its configuration and weights lie, as ``hf download`` wrote them.\n"
+    )
     opened.prepare = {"mpp": model.mpp, "size": model.size}  # type: ignore[attr-defined]
     made: Any = opened
     return made
