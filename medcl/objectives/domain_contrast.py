@@ -1,4 +1,4 @@
-"""Contrastive domain adaptation: a labelled source, an unlabelled target, one space."""
+"""Contrastive domain adaptation from a labelled source to an unlabelled target."""
 
 from __future__ import annotations
 

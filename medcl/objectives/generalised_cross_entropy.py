@@ -13,7 +13,7 @@ from medcl.objectives.means import mean_where
 from medcl.objectives.precision import widened
 
 Q = 0.7
-"""The authors' choice."""
+"""Default q, as in the paper."""
 
 
 def generalised_cross_entropy(
@@ -23,7 +23,7 @@ def generalised_cross_entropy(
 
     Zhang & Sabuncu 2018, arXiv 1805.07836, without truncation. Towards q = 0 it is the
     cross-entropy, at q = 1 half the absolute error, which symmetric label noise does not mislead: a
-    sample whose label the model finds absurd pulls with p^q times the cross-entropy's gradient.
+    sample whose label is improbable has p^q times the gradient of cross-entropy.
 
     Args:
         logits: (B, C).

@@ -1,4 +1,4 @@
-"""Similarity-weighted reconstruction: rebuild a snippet from the snippets that are like it."""
+"""Similarity-weighted reconstruction: reconstruct a snippet from similar snippets."""
 
 from __future__ import annotations
 
