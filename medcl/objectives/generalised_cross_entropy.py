@@ -35,7 +35,7 @@ def generalised_cross_entropy(
         Scalar; zero where no label is known.
 
     Raises:
-        UsageError: if shapes do not fit or q lies elsewhere.
+        UsageError: if shapes do not fit or q is out of range.
 
     Example:
         >>> generalised_cross_entropy(torch.zeros(1, 2), torch.tensor([1]), q=1.0)
@@ -43,7 +43,7 @@ def generalised_cross_entropy(
     """
     same_length("generalised_cross_entropy", logits=logits, labels=labels)
     if not 0 < q <= 1:
-        raise UsageError(f"generalised_cross_entropy: q must lie in (0, 1], not {q}.")
+        raise UsageError(f"generalised_cross_entropy: q must be in (0, 1], not {q}.")
     known = labels >= 0
     losses = F.cross_entropy(widened(logits), labels.clamp_min(0), reduction="none")  # (B,)
     return mean_where(eased(losses, q), known, ranks)

@@ -6,10 +6,10 @@ tiles; the backward pass computes each tile again instead of keeping it, so the 
 O((B + N)·d + tile²) (as in Dao 2022, arXiv 2205.14135, and Cheng 2024, arXiv 2410.17243). If
 row and column sums are needed, or s is symmetric, each tile is computed once for both.
 
-Everything happens in float32 (float64 if given), also under autocast and for bf16/fp16 inputs;
-per-row sums are kept in float64. Where |s| may pass 25 (τ < 0.04), float32 cannot carry s to 1e-6
-any more: there the CPU makes its tiles in float64 (about twice the time); other devices, whose
-float64 may be very slow, stay with float32. Second derivatives are refused. Under
+Computation is in float32 (float64 for float64 inputs), also under autocast and for bf16 and fp16;
+per-row sums are kept in float64. If |s| may exceed 25 (τ < 0.04), float32 does not represent s to
+1e-6: the CPU then computes tiles in float64 (about twice the time); other devices, whose float64
+may be very slow, use float32. Second derivatives are refused. Under
 ``torch.compile`` it is a graph break: what is around it compiles, the tiles run as they are.
 """
 

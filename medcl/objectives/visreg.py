@@ -29,7 +29,7 @@ def visreg(
 
     Args:
         z: (V, B, D) embeddings of V views.
-        directions: (D, K) unit columns, the same on all ranks; drawn anew for every step.
+        directions: (D, K) unit columns, the same on all ranks; drawn for every step.
         scale: α.
         shape: β.
         center: γ.
