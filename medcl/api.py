@@ -10,8 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from medcl import plugin as plugins
 from medcl.errors import UsageError
 from medcl.recipe import Recipe, given, overrides, parse
+from medcl.registry import lookup
 
 if TYPE_CHECKING:
     from torch import nn
@@ -149,6 +151,7 @@ def embed_bags(
     readers: int = 0,
     workers: int = 1,
     engine: Literal["local", "ray"] = "local",
+    untrained: bool = False,
 ) -> Bags:
     """Embed every sample, into one file for each item.
 
@@ -166,6 +169,7 @@ def embed_bags(
         readers: processes that read ahead of each encoder.
         workers: processes that embed.
         engine: "local", or "ray" for a cluster that shares the folders.
+        untrained: of an index, whether the encoder may have random weights.
 
     Raises:
         UsageError: if something of an index is given to a run, or an index comes without an
@@ -197,6 +201,7 @@ def embed_bags(
         readers=readers,
         workers=workers,
         engine=engine,
+        untrained=untrained,
     )
 
 
@@ -210,7 +215,16 @@ def _of_index(
         raise UsageError(
             f"{index} is an index: give --encoder (encoder=), or a --recipe that has one."
         )
-    plain = {"name": "embed", "plugin": Index.open(index).plugin_name, "method": {"name": "simclr"}}
+    plugin = plugins.get(Index.open(index).plugin_name)
+    plain = {
+        "name": "embed",
+        "plugin": plugin.name,
+        "method": {"name": "simclr"},
+        # tiles of the size and scale that the encoder was made for, if it says so
+        "prepare": getattr(lookup(plugin.encoders, str(encoder), "encoder"), "prepare", {})
+        if encoder is not None
+        else {},
+    }
     start = parse(plain, [f"encoder={{name: {encoder}}}"]) if recipe is None else given(recipe)
     if recipe is not None and encoder is not None:
         start = given(start, [f"encoder={{name: {encoder}}}"])

@@ -99,7 +99,8 @@ def _add_columns(items: Path, own: Path) -> None:
     A run whose index lies elsewhere now goes without.
     """
     if own.is_file():
-        frame, known = pl.read_parquet(items), pl.read_parquet_schema(own)
+        frame = pl.read_parquet(items, glob=False)
+        known = pl.scan_parquet(own, glob=False).collect_schema()
         lacking = {name: kind for name, kind in known.items() if name not in frame.columns}
         frame = frame.with_columns(pl.lit(None, kind).alias(n) for n, kind in lacking.items())
         with manifest.replacing(items) as temporary:

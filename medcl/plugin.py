@@ -144,6 +144,9 @@ class Samples:
         where: sample positions (B,) → columns (B,) by name that say where in its item each sample
             lies (``start`` in seconds), for predictions; picklable, as ``read`` is. None: unknown.
         instances: of bags, the keys of a batch with an entry for each instance, not for each bag.
+        draw: ``(positions (B,), seeds (B,) uint64)`` → a batch as ``read`` gives it, in which what
+            a sample shows of its item is drawn anew: a function of its seed. Pretraining uses it
+            where neither labels nor partners hold for one part only; None: a sample is fixed.
 
     Raises:
         MedclError: if a sequence has not one entry per sample, or holds what is no string.
@@ -162,6 +165,7 @@ class Samples:
     weights: np.ndarray | None = None
     where: Callable[[np.ndarray], Mapping[str, np.ndarray]] | None = None
     instances: tuple[str, ...] = ("x", "coords")
+    draw: Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]] | None = None
 
     def __post_init__(self) -> None:
         from medcl.strings import encoded, strings
@@ -211,6 +215,7 @@ class Samples:
             weights=None if self.weights is None else np.asarray(self.weights)[where],
             where=None if self.where is None else partial(_where_at, self.where, smallest(where)),
             instances=self.instances,
+            draw=None if self.draw is None else partial(_draw_at, self.draw, smallest(where)),
         )
 
 
@@ -218,6 +223,15 @@ def _read_at(
     read: Callable[[np.ndarray], dict[str, np.ndarray]], where: np.ndarray, positions: np.ndarray
 ) -> dict[str, np.ndarray]:
     return read(where[positions].astype("int64"))
+
+
+def _draw_at(
+    draw: Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]],
+    where: np.ndarray,
+    positions: np.ndarray,
+    seeds: np.ndarray,
+) -> dict[str, np.ndarray]:
+    return draw(where[positions].astype("int64"), seeds)
 
 
 def _where_at(
@@ -320,7 +334,8 @@ class Plugin:
             yields takes their place. None: they are items as they are.
         prepare: ``(root, files, fields, *, ...)`` → ``{name: array}``; decode once into the Store.
             ``files`` as the record gave them; ``fields`` holds its ``findings`` and fields, and
-            as ``reader`` what ``scan`` was set to, if anything was.
+            as ``reader`` what ``scan`` was set to, if anything was. An array of texts called
+            ``findings`` is what it noticed: it is counted, said, and added to the item's own.
         dataset: ``(items, arrays, *, ...)`` → `Samples`; ``items`` is a polars frame of the index.
         views: ``(*, ...)`` → `Views`, a module that runs on the training device.
         augmentations: name → ``(x (B, ...), generator, *, ...)`` → (B, ...), what ``views.steps``
@@ -353,6 +368,8 @@ class Plugin:
         preview: ``(x (B, ...), views) -> matplotlib Figure`` for the report; if it takes a keyword
             ``encoder``, it is given the trained one, or None.
         recipes: a folder of further recipes, if they are not in medcl's own ``configs``.
+        findings: name → `medcl.archive.policies.Finding`, what ``prepare.policy`` may set; by them
+            the table of what became of an archive says what was done about each.
         preparation: raise it when ``prepare`` gives other arrays for the same settings: the store
             then makes them anew.
         sample: a folder with a small real archive, for ``medcl demo``.
@@ -378,6 +395,7 @@ class Plugin:
     where: Lazy | None = None
     stream: Lazy | None = None
     look: Lazy | None = None
+    findings: Lazy | None = None
     explain: Lazy | None = None
     preview: Lazy | None = None
     augmentations: Mapping[str, Lazy] = field(default_factory=dict)

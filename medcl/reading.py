@@ -40,7 +40,7 @@ def read_table(path: Path, remedy: str) -> pl.DataFrame:
     """
     manifest.check(path, remedy)
     try:
-        return pl.read_parquet(path)
+        return pl.read_parquet(path, glob=False)
     except FileNotFoundError:
         raise MedclError(f"{path} is missing. {remedy}") from None
     except (OSError, pl.exceptions.PolarsError):

@@ -225,6 +225,20 @@ def build_encoder(recipe: Recipe, seed: int) -> nn.Module:
     return encoder
 
 
+def is_untrained(recipe: Recipe) -> bool:
+    """Whether the recipe's encoder has no weights but those drawn at random.
+
+    One that is given a file or folder has some; of others, two seeds tell: without weights they
+    make two encoders.
+    """
+    import torch
+
+    if any(isinstance(value, Path) for value in recipe.part("encoder").arguments.values()):
+        return False
+    one, other = (build_encoder(recipe, seed).state_dict() for seed in (0, 1))
+    return any(not torch.equal(one[name], other[name]) for name in one)
+
+
 def load_samples(
     recipe: Recipe, data: Path, *, task: str | None = None, workers: int = 1
 ) -> Samples:

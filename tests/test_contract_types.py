@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from medcl import plugin as plugins
+from medcl.classifiers import CLASSIFIERS
 from medcl.classifiers.contract import Declares, declared, head_of
-from medcl.finetune import CLASSIFIERS
 from medcl.methods import METHODS
 from medcl.plugin import Plugin
 from medcl.plugin_check.declaration import POSITIONAL, parts

@@ -39,6 +39,14 @@ def facts(title: str, values: Mapping[str, object]) -> None:
     table(title, ("what", "value"), list(values.items()))
 
 
+def outcomes(rows: Sequence[Mapping[str, object]]) -> None:
+    """What became of an archive; see `medcl.archive.outcomes`."""
+    if rows:
+        names = ("done", "name", "count", "about")
+        cells = [[row[name] for name in names] for row in rows]
+        table("What became of the archive", ("done", "what", "count", "about"), cells)
+
+
 def command() -> str:
     """The command line as it was typed, for a run's record."""
     return shlex.join(["medcl", *sys.argv[1:]])

@@ -47,8 +47,9 @@ def cut(path: Path, out: Path) -> None:
     median = float(np.median([*blue.values()]))
     with out.with_suffix(".csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
-        table.writerow(["key", "nuclei"])
-        table.writerows([name, "many" if share > median else "few"] for name, share in blue.items())
+        table.writerow(["key", "patient", "nuclei"])
+        for name, share in blue.items():
+            table.writerow([name, f"of {name}", "many" if share > median else "few"])
 
 
 if __name__ == "__main__":

@@ -115,7 +115,8 @@ class Assignment:
 
 def _of(record: Record, patient: str) -> Record:
     """A record whose patient is known from outside."""
-    known = tuple(name for name in record.findings if name != NO_PATIENT)
+    doubts = (NO_PATIENT, "patient-is-")  # no longer true
+    known = tuple(name for name in record.findings if not name.startswith(doubts))
     return replace(record, patient=patient, findings=known)
 
 
@@ -130,9 +131,16 @@ def _file(record: Record) -> str:
 
 
 def _names(file: str) -> tuple[str, ...]:
-    """A file's path, the path without suffix, its name, its stem."""
+    """A file's path and the path without suffix, then both from each folder down to the name.
+
+    A database's own table has paths from its own top, which may lie below the archive's.
+    """
     path = PurePosixPath(file)
-    return file, str(path.parent / path.stem), path.name, path.stem
+    bare = path.parent / path.stem
+    names = [file, str(bare)]
+    for first in range(1, len(path.parts)):
+        names += [str(PurePosixPath(*p.parts[first:])) for p in (path, bare)]
+    return tuple(names)
 
 
 def load(
@@ -159,6 +167,8 @@ def load(
     """
     assignment = Assignment(pattern=_pattern(patient_from), key_given=key_column is not None)
     if table is None:
+        if key_column is not None or patient_column is not None:
+            raise UsageError("--key-column and --patient-column say how to read a --table.")
         return assignment
     paths = [table] if isinstance(table, Path) else list(table)
     assignment.tables = tuple(_of_several(paths, key_column, patient_column))

@@ -18,13 +18,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import polars as pl
 
 from medcl import manifest
-from medcl.archive import assign, joining, journal, pseudonym, scanning, tables
+from medcl.archive import assign, copies, joining, journal, pseudonym, scanning, tables
 from medcl.archive.claim import (
     FORMAT,
     RESTORE,
@@ -53,8 +53,11 @@ class Summary:
     Attributes:
         rejects: code → count.
         ignored: files that belong to no unit of this plugin.
+        ignored_suffixes: how many of them end in what.
         scanned, reused: units opened in this run, and those taken over from earlier ones.
         unmatched: rows of the table that no item asked for.
+        notes: what was decided about the table, and what is odd about the patients
+            (`medcl.archive.identity`).
     """
 
     items: int
@@ -62,9 +65,11 @@ class Summary:
     sites: int
     rejects: dict[str, int] = field(default_factory=dict)
     ignored: int = 0
+    ignored_suffixes: dict[str, int] = field(default_factory=dict)
     scanned: int = 0
     reused: int = 0
     unmatched: int = 0
+    notes: tuple[str, ...] = ()
     seconds: float = 0.0
 
     @property
@@ -82,8 +87,11 @@ def build(
     engine: Engine = "local",
     key_file: Path | None = None,
     patient_from: str | None = None,
-    table: Path | None = None,
+    table: Path | Sequence[Path] | None = None,
+    key_column: str | None = None,
+    patient_column: str | None = None,
     reader: Mapping[str, Any] | None = None,
+    merge_spellings: bool = False,
     rescan: bool = False,
 ) -> Summary:
     """Index an archive. Run again, it opens only files that are new or changed.
@@ -99,8 +107,11 @@ def build(
         key_file: the secret for pseudonyms; see `medcl.archive.pseudonym.given`.
         patient_from: a pattern on the item's key; see `medcl.archive.assign.load`.
         table: patients, sites and labels by file; see `medcl.archive.assign.load`.
+        key_column, patient_column: the table's, where they have none of the usual names.
         reader: what the files do not say, for the keyword-only parameters of the plugin's ``scan``;
             kept in the private folder for preparing and for indexing again. None: as before.
+        merge_spellings: patients whose ids differ in case, spaces or leading zeros only are one;
+            see `medcl.archive.identity`.
         rescan: open every file again, for instance after access rights were mended.
 
     Raises:
@@ -121,7 +132,9 @@ def build(
             **{n: str(v.resolve()) for n, v in values.items() if isinstance(v, Path)},
         }
     contents = digests(values)
-    assignment = assign.load(patient_from, table)
+    assignment = assign.load(
+        patient_from, table, key_column=key_column, patient_column=patient_column
+    )
     walked = walk(archive, skip=out)
     units, repeated = _group(plugin, walked.files)
     rejects = walked.rejects + repeated
@@ -144,21 +157,42 @@ def build(
             rescan=rescan,
         )
         join = partial(joining.join, plugin.assemble, archive) if plugin.assemble else None
-        made = tables.build(entries, rejects, assignment, pseudonyms, join)
+        taken = {file.path for unit in units for file in unit.files}
+        ignored = [file.path for file in walked.files if file.path not in taken]
+        group = partial(copies.grouped, root=archive, cache=private / "copies.json")
+        made = tables.build(
+            entries,
+            rejects,
+            assignment,
+            pseudonyms,
+            join,
+            group,
+            merge_spellings=merge_spellings,
+        )
         summary = Summary(
             items=len(made.items),
             patients=made.items["patient"].n_unique(),
             sites=made.items["site"].drop_nulls().n_unique(),
             rejects=dict(sorted(Counter(made.rejects["code"]).items())),
-            ignored=len(walked.files) - len({f.path for unit in units for f in unit.files}),
+            ignored=len(ignored),
+            ignored_suffixes=dict(sorted(Counter(map(_suffix, ignored)).items())),
             scanned=scanned,
             reused=len(units) - scanned,
             unmatched=assignment.unused,
+            notes=(*assignment.notes, *made.notes),
             seconds=time.monotonic() - started,
         )
-        options = {"patient_from": patient_from, "table": assignment.table_hash}
+        options: dict[str, Any] = {"patient_from": patient_from, "table": assignment.table_hash}
+        if merge_spellings:
+            options["merge_spellings"] = True
         _write(out, made, {**versions, **options}, summary)
     return summary
+
+
+def _suffix(path: str) -> str:
+    """What a file's name ends in, where that can be a suffix: never a part of a person's name."""
+    suffix = PurePosixPath(path).suffix.lower()
+    return suffix if suffix in _SUFFIXES else "another" if suffix else "none"
 
 
 def _settings(out: Path, plugin: Plugin) -> dict[str, Any]:
@@ -226,12 +260,20 @@ def _write(out: Path, made: tables.Tables, facts: dict[str, Any], summary: Summa
     counts = {
         name: value
         for name, value in asdict(summary).items()
-        if name not in ("scanned", "reused", "seconds")
+        if name not in ("scanned", "reused", "seconds", "notes")
     }
     manifest.bind(out, "index", facts)
     manifest.write_text(out / "index.json", json.dumps({**facts, **counts}, indent=2) + "\n")
 
 
+_WORDS = """
+    txt md rst csv tsv xls xlsx json xml yaml yml toml htm html pdf doc docx ppt pptx py ipynb sh
+    bat exe dll js css log ini cfg inf png jpg jpeg gif bmp tif tiff svg mp4 avi mov npy npz mat h5
+    hdf5 parquet pt pth bval bvec 7z rar zip gz tar tgz xz bz2 sqlite db dcm nii mha mhd nrrd raw
+    img hdr edf bdf dat hea atr svs ndpi mrxs ini wav pkl pickle md5 sha256 sum lock tmp bak
+    dicom ima
+"""
+_SUFFIXES = frozenset(f".{word}" for word in _WORDS.split())
 _REMAKE = "Run the same medcl index (or medcl curate) again: it writes it anew."
 
 

@@ -156,7 +156,7 @@ def _named(columns: Iterable[str], names: Sequence[str]) -> str | None:
 
 def _parquet(path: Path) -> tuple[pl.DataFrame, dict[str, list[str | None]]]:
     try:
-        frame = pl.read_parquet(path)
+        frame = pl.read_parquet(path, glob=False)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise _unreadable(path, error) from None
     text = {name: frame[name].cast(pl.String, strict=False).to_list() for name in frame.columns}

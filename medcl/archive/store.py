@@ -7,7 +7,7 @@ import json
 import os
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -23,12 +23,15 @@ from medcl.archive.scanning import READER, public
 from medcl.archive.stored import StoredArrays
 from medcl.archive.tables import REJECTS
 from medcl.errors import IntegrityWarning, MedclError, UsageError
+from medcl.io import scratch
 from medcl.io.failure import Failure
 from medcl.io.pmap import Engine, pmap
-from medcl.plugin import FileStat, Plugin, Unit, file_of
+from medcl.plugin import MEMBER, FileStat, Plugin, Unit, file_of
 from medcl.registry import Lazy, checked, resolve
 
 __all__ = ["Prepared", "Store", "StoredArrays", "prepare"]
+
+_FINDINGS = "findings"
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,16 @@ class Prepared:
     arrays: StoredArrays
     rejects: pl.DataFrame
     anew: Mapping[State, int] = field(default_factory=dict)
+    findings: Mapping[str, int] = field(default_factory=dict)
+    """What ``prepare`` noticed of items that it could use: finding → how many."""
+
+    def noticed(self) -> str | None:
+        """One line on what was noticed of the items that can be used; None if nothing was."""
+        if not self.findings:
+            return None
+        every = self.items.height
+        parts = [f"{name} ({count:,})" for name, count in self.findings.items()]
+        return f"Noticed while preparing {every:,} items: {', '.join(parts)}."
 
     def left_out(self) -> str | None:
         """One line on the items that cannot be used, with the first reason; None if all can."""
@@ -111,10 +124,8 @@ def prepare(
     settings = checked(resolve(plugin.prepare), spec, "prepare")
     store = Store(index.path / "store")
     items = index.items
-    source = {READER: index.reader_mark} if index.reader else {}
-    ids = items["id"].to_list()
-    names = entry_keys(items["fingerprint"], plugin.name, settings | source, plugin.preparation)
-    keys = dict(zip(ids, names, strict=True))
+    keys = keys_of(index, plugin, spec)
+    ids = list(keys)
     reasons = refused.read(store.refused)
     rejected: dict[str, _Rejected] = {}
     missing: set[str] = set()
@@ -135,9 +146,11 @@ def prepare(
             "preparation": plugin.preparation,
             "spec": canonical(settings),
         }
-        work = partial(_prepare_item, index.archive, store, plugin.prepare, settings, about)
         jobs = list(_jobs(index, keys, missing))
-        with store.used():
+        with store.used(), scratch.new(index.path / "private") as shared:
+            work = partial(
+                _prepare_item, index.archive, store, plugin.prepare, settings, about, shared
+            )
             for job, outcome in pmap(work, jobs, workers=workers, engine=engine, label="Preparing"):
                 failed = _as_reject(outcome)
                 if failed is not None:
@@ -145,8 +158,10 @@ def prepare(
                     _record(index, store, job, failed)
                 elif job.key in reasons:
                     refused.add(store.refused, job.key, None, "")
+    used = items.filter(~pl.col("id").is_in(list(rejected)))
+    used, findings = _with_findings(used, store, keys)
     return Prepared(
-        items.filter(~pl.col("id").is_in(list(rejected))),
+        used,
         StoredArrays.of(
             store.path,
             [item for item in ids if item not in rejected],
@@ -159,7 +174,36 @@ def prepare(
             orient="row",
         ).sort("id"),
         dict(anew),
+        findings,
     )
+
+
+def _with_findings(
+    items: pl.DataFrame, store: Store, keys: Mapping[str, str]
+) -> tuple[pl.DataFrame, dict[str, int]]:
+    """Items with what their preparation noticed among their findings, and how often each was."""
+    made = {item: store.meta(keys[item]).get("findings", []) for item in items["id"]}
+    counts = Counter(name for names in made.values() for name in names)
+    if counts:
+        both = [
+            [*(own or []), *made[item]]
+            for item, own in zip(items["id"], items["findings"].to_list(), strict=True)
+        ]
+        items = items.with_columns(pl.Series("findings", both, dtype=pl.List(pl.String)))
+    return items, dict(sorted(counts.items()))
+
+
+def keys_of(index: Index, plugin: Plugin, spec: Mapping[str, Any]) -> dict[str, str]:
+    """Item → the key of its entry under these settings of ``prepare``, made or not.
+
+    Raises:
+        UsageError: for settings that the plugin does not take.
+    """
+    settings = checked(resolve(plugin.prepare), spec, "prepare")
+    source = {READER: index.reader_mark} if index.reader else {}
+    items = index.items
+    names = entry_keys(items["fingerprint"], plugin.name, settings | source, plugin.preparation)
+    return dict(zip(items["id"].to_list(), names, strict=True))
 
 
 def _again(anew: Mapping[State, int], store: Store) -> str:
@@ -185,16 +229,21 @@ def _prepare_item(
     target: Lazy,
     settings: dict[str, Any],
     about: Mapping[str, Any],
+    shared: Path,
     job: _Job,
 ) -> _Rejected | int:
     """In a worker: decode, hash the sources, store. Only a store that cannot be written raises."""
+    scratch.use(shared)
     unit, sources = Unit(job.item, job.files), _sources(job.files)
     if _changed(root, sources):
         return _stale()
     try:
         made = resolve(target)(root, tuple(file.path for file in job.files), job.fields, **settings)
         arrays = {str(name): np.asarray(values) for name, values in made.items()}
-        content = _content_hash(root, sources)
+        noticed = arrays.pop(_FINDINGS, np.zeros(0, dtype="U1")).astype(str).tolist()
+        content = _content_hash(
+            root, sources, {file_of(f.path) for f in job.files if MEMBER in f.path}
+        )
     except UsageError:  # the settings are wrong, not this item
         raise
     except (Exception, SystemExit) as error:
@@ -203,7 +252,12 @@ def _prepare_item(
         return _Rejected(code, public(failure.reason, root, unit), failure.detail)
     if _changed(root, sources):  # while it was read
         return _stale()
-    meta = {**about, "fingerprint": job.fingerprint, "content": content}
+    meta = {
+        **about,
+        "fingerprint": job.fingerprint,
+        "content": content,
+        "findings": [public(text, root, unit) for text in noticed],
+    }
     try:
         return store.put(job.key, arrays, meta)
     except MedclError as error:
@@ -238,10 +292,16 @@ def _changed(root: Path, files: Sequence[FileStat]) -> bool:
     return False
 
 
-def _content_hash(root: Path, files: Sequence[FileStat]) -> str:
-    """SHA-256 over the files' own hashes, in the order of their names."""
+def _content_hash(root: Path, files: Sequence[FileStat], shared: Collection[str]) -> str:
+    """SHA-256 over the files' own hashes, in the order of their names.
+
+    Files that are ``shared`` with other items, as archives are, are hashed once a run.
+    """
     total = hashlib.sha256()
     for file in sorted(files, key=lambda file: file.path):
+        if file.path in shared:
+            total.update(scratch.digest(root / file.path))
+            continue
         with (root / file.path).open("rb") as handle:
             total.update(hashlib.file_digest(handle, "sha256").digest())
     return total.hexdigest()

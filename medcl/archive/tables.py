@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from medcl.archive import scanning
+from medcl.archive import identity, scanning
 from medcl.archive.assign import Assignment
 from medcl.archive.joining import located
 from medcl.archive.pseudonym import Pseudonyms
@@ -29,6 +29,7 @@ PATHS = pl.Schema(
     ]
 )
 
+Group = Callable[[Sequence[Record], Mapping[str, tuple[FileStat, ...]]], list[Record]]
 Join = Callable[[Sequence[Record], Mapping[str, FileStat]], list[Record | Reject]]
 
 
@@ -38,6 +39,7 @@ class Tables(NamedTuple):
     items: pl.DataFrame
     rejects: pl.DataFrame
     paths: pl.DataFrame
+    notes: tuple[str, ...] = ()
 
 
 def build(
@@ -46,6 +48,9 @@ def build(
     assignment: Assignment,
     pseudonyms: Pseudonyms,
     join: Join | None = None,
+    group: Group | None = None,
+    *,
+    merge_spellings: bool = False,
 ) -> Tables:
     """Sort, assign patients and labels, refuse what comes twice, and replace every raw id.
 
@@ -55,6 +60,8 @@ def build(
         assignment: patients, sites and labels from outside.
         pseudonyms: the keyed hashes.
         join: makes items of the units' records, if they are not items as they are.
+        group: puts copies together, see `medcl.archive.copies`.
+        merge_spellings: patients whose ids differ in spelling only are one.
     """
     refused = list(rejects)
     found: list[Record | Reject] = []
@@ -86,11 +93,15 @@ def build(
             refused.append(outcome)
         else:
             usable.append(outcome)
+    usable, notes = identity.noticed(identity.merged(usable) if merge_spellings else usable)
+    if group is not None:
+        usable = group(usable, stats)
     keys = {record.key for record in usable} | {reject.key for reject in refused}
     return Tables(
         _items(usable, stats, pseudonyms),
         _rejects(refused, pseudonyms),
         _paths(keys, stats, details, pseudonyms),
+        tuple(notes),
     )
 
 

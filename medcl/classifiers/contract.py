@@ -56,7 +56,8 @@ class Classifier(Protocol):
     factory reads the shapes of its input; the keyword-only parameters are what a recipe's section
     ``classifier`` may set. One in which something follows the optimiser has ``after_step`` too
     (`medcl.methods.contract.Following`); one whose layers learn at rates of their own is
-    `Layerwise`.
+    `Layerwise`. One whose loss changes over the training says with ``scheduled`` up to
+    which share of it (0 … 1): only later epochs are chosen by validation.
     """
 
     @property

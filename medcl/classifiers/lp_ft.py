@@ -45,6 +45,7 @@ class ProbeThenTune(nn.Module):
         super().__init__()
         self.whole = Full(encoder, example, outputs, decay=decay, dropout=dropout)
         self.probe, self.tune = probe, tune
+        self.scheduled = probe  # an epoch of the head alone is none to keep
 
     def step(self, batch: Mapping[str, Tensor], state: State) -> dict[str, Tensor]:
         """See `Classifier.step`; the head alone gets gradient at first."""

@@ -103,6 +103,7 @@ class SemiSupervised(nn.Module):
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(size, outputs.size))
         self.also = Heads(size, outputs.also)
         self.outputs, self.weight = outputs, weight
+        self.scheduled = 1.0 if self_supervised[0] != self_supervised[1] else 0.0
         self._rates = rates(encoder, decay)
 
     def step(self, batch: Mapping[str, Tensor], state: State) -> dict[str, Tensor]:

@@ -36,7 +36,7 @@ from medcl.io.pmap import Engine, pmap
 from medcl.plugin import Samples, Scalar
 from medcl.reading import read_json
 from medcl.recipe import Recipe
-from medcl.run import Run, build_encoder, load_samples, prepared, samples_of
+from medcl.run import Run, build_encoder, is_untrained, load_samples, prepared, samples_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -59,6 +59,7 @@ class Bags:
         failed: item → why it has no bag.
         left_out: samples that could not be read.
         width: of the features, if any was made.
+        untrained: whether the encoder had no weights but random ones.
     """
 
     written: int = 0
@@ -67,6 +68,7 @@ class Bags:
     failed: Mapping[str, str] = field(default_factory=dict)
     left_out: int = 0
     width: int | None = None
+    untrained: bool = False
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,7 @@ def embed_bags(
     readers: int = 0,
     workers: int = 1,
     engine: Engine = "local",
+    untrained: bool = True,
 ) -> Bags:
     """Embed all samples of an index, into one file for each item.
 
@@ -125,12 +128,22 @@ def embed_bags(
         readers: processes that read ahead of each encoder.
         workers: processes that embed; with one, it is done in this process.
         engine: "local", or "ray" for a cluster that shares the folders.
+        untrained: whether an encoder may have no weights but random ones; bags then say so.
 
     Raises:
+        UsageError: for an encoder without weights where ``untrained`` is False.
         UsageError: if ``out`` holds bags of another encoder or preparation, or something else.
         MedclError: if no item has a bag in the end, and none is made elsewhere.
     """
     device = usable(device)
+    random = run is None and is_untrained(recipe)
+    if random and not untrained:
+        name = recipe.part("encoder").name
+        raise UsageError(
+            f"Encoder '{name}' has no weights: features would be those of a random network. Give "
+            "it weights (-s encoder.weights=FILE, or encoder.folder=FOLDER), embed with a run of "
+            "medcl pretrain, or ask for random features with --untrained."
+        )
     make = partial(build_encoder, recipe, recipe.seed) if run is None else run.encoder
     encoder = make().eval()
     weights = fingerprint(encoder)
@@ -142,6 +155,7 @@ def embed_bags(
         "encoder": recipe.part("encoder").name,
         "encoder_fingerprint": weights,
         "settings": made_from,
+        **({"untrained": True} if random else {}),
     }
     _claim(out, about)
     items = prepared(recipe, data)
@@ -175,7 +189,7 @@ def embed_bags(
     if not any(counts.values()):
         first = next(iter(failed.values()), "the index has no sample.")
         raise MedclError(f"No bag was made: {first}")
-    return Bags(**counts, failed=failed, left_out=left_out, width=width)
+    return Bags(**counts, failed=failed, left_out=left_out, width=width, untrained=random)
 
 
 def fingerprint(encoder: nn.Module) -> str:

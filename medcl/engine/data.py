@@ -20,10 +20,11 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from medcl.engine.positives import drawn, near
 from medcl.errors import UsageError
 from medcl.plugin import Samples
-from medcl.seeds import ORDER, derive
+from medcl.seeds import DRAW, ORDER, derive
 from medcl.strings import codes, distinct, encoded
 
-Read = Callable[[np.ndarray], dict[str, np.ndarray]]
+Read = Callable[..., dict[str, np.ndarray]]
+"""`Samples.read`, of positions; or `Samples.draw`, of positions and seeds."""
 
 PARTNER = "partner."
 """Prefix of batch keys of the partner, another sample of the patient, for methods that need one."""
@@ -305,10 +306,12 @@ class Part:
 
     rows: np.ndarray  # (B,) positions of samples
     keys: Mapping[str, np.ndarray]
+    seeds: np.ndarray | None = None  # (B,) of what is drawn anew; None: nothing is
 
     def read(self, read: Read) -> dict[str, Tensor]:
         """The arrays that the plugin reads, and the keys, as tensors."""
-        return {key: tensor(value) for key, value in {**read(self.rows), **self.keys}.items()}
+        arrays = read(self.rows) if self.seeds is None else read(self.rows, self.seeds)
+        return {key: tensor(value) for key, value in {**arrays, **self.keys}.items()}
 
 
 @dataclass(frozen=True)
@@ -340,8 +343,14 @@ class Batches:
         pairs: bool,
         rank: int = 0,
         world: int = 1,
+        anew: bool = False,
     ) -> None:
-        """``batch_size`` is that of one rank; ``pairs`` adds a partner to each anchor."""
+        """``batch_size`` is that of one rank; ``pairs`` adds a partner to each anchor; ``anew``
+        draws samples by the micro-batch, where they can be (`medcl.plugin.Samples.draw`)."""
+        self._anew = anew and not pairs and selection.samples.draw is not None
+        self.read: Read = selection.samples.read
+        if self._anew and selection.samples.draw is not None:
+            self.read = selection.samples.draw
         total = batch_size * world
         self.selection = selection
         self.seed = seed
@@ -352,7 +361,7 @@ class Batches:
         self._order: tuple[int, np.ndarray, np.ndarray | None] = (-1, np.empty(0), None)
 
     def __getitem__(self, number: int) -> tuple[int, dict[str, Tensor]]:
-        return self.plan(number).read(self.selection.samples.read)
+        return self.plan(number).read(self.read)
 
     def plan(self, number: int) -> Planned:
         """The samples of micro-batch ``number``."""
@@ -361,7 +370,7 @@ class Batches:
         batch = slice(index * self._total, (index + 1) * self._total)
         return Planned(
             number,
-            self._part(anchors[batch][self._of_rank]),
+            self._part(anchors[batch][self._of_rank], self._seeds(number)),
             None if partners is None else self._part(partners[batch][self._of_rank]),
         )
 
@@ -376,7 +385,14 @@ class Batches:
                 self._order = (epoch, shuffled(patients, self.seed, epoch, weights), None)
         return self._order[1:]
 
-    def _part(self, positions: np.ndarray) -> Part:
+    def _seeds(self, number: int) -> np.ndarray | None:
+        """A seed for each anchor of this rank, of (seed, number), if reading is random."""
+        if not self._anew:
+            return None
+        state = np.random.SeedSequence((self.seed, DRAW, number))
+        return state.generate_state(self._total, np.uint64)[self._of_rank]
+
+    def _part(self, positions: np.ndarray, seeds: np.ndarray | None = None) -> Part:
         """The samples at ``positions`` (B,) of the selection."""
         selection = self.selection
         rows = selection.rows[positions]
@@ -385,7 +401,7 @@ class Batches:
             keys["site"] = selection.site[positions]
         if selection.label is not None:
             keys["label"] = selection.label[positions]
-        return Part(rows, keys)
+        return Part(rows, keys, seeds)
 
 
 def tensor(array: np.ndarray) -> Tensor:
@@ -421,7 +437,7 @@ def loader(
 ) -> DataLoader[tuple[int, dict[str, Tensor]]]:
     """Micro-batches ``first`` … ``total − 1``, in order, read by ``workers`` processes."""
     return DataLoader(
-        _Reader(batches.selection.samples.read),
+        _Reader(batches.read),
         batch_size=None,  # a micro-batch is read as a whole
         sampler=_From(batches, first, total),
         num_workers=workers,

@@ -57,6 +57,7 @@ class Pretraining(LightningModule):
             pairs=any(view.source for view in self.method.views),
             rank=self.global_rank,
             world=self.trainer.world_size,
+            anew="label" not in self.method.needs,
         )
         return loader(
             batches,

@@ -74,6 +74,8 @@ class OnlineEvaluation(Callback):
         self._warn(trainer, metrics)
 
     def _warn(self, trainer: Trainer, metrics: dict[str, float]) -> None:
+        if trainer.global_step == 0:
+            return  # before training, nothing can have collapsed
         problem = monitors.verdict(
             metrics["spread"], metrics["effective_rank"], self.initial_spread or 0.0
         )

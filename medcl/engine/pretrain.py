@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -20,8 +20,10 @@ from safetensors.torch import save_file
 from medcl import checkpoints, manifest
 from medcl import plugin as plugins
 from medcl import recipe as recipes
+from medcl.archive import outcomes
 from medcl.archive.clinical import labels_among
 from medcl.archive.index import Index
+from medcl.archive.outcomes import Outcome
 from medcl.archive.splits import split
 from medcl.engine import checkpointing, run_manifest
 from medcl.engine.batchnorm import SyncLayers
@@ -68,9 +70,12 @@ def pretrain(recipe: Recipe, data: Path, out: Path, *, command: str = "") -> Run
     if recipe.split.pretrain == "all":
         _check_table(recipe, data)
     items = prepared(recipe, data, workers=_preparing(recipe))
-    if (note := items.left_out()) and run_manifest.is_first_process():
-        say(note)
-    return _train(run, samples_of(recipe, items), Index.open(data).items, data, command)
+    for note in (items.left_out(), items.noticed()):
+        if note and run_manifest.is_first_process():
+            say(note)
+    index = Index.open(data)
+    became = outcomes.table(index, run.plugin, recipe.prepare, items.rejects)
+    return _train(run, samples_of(recipe, items), index.items, data, command, became=became)
 
 
 def pretrain_on(recipe: Recipe, data: InMemory, out: Path, *, command: str = "") -> Run:
@@ -113,6 +118,7 @@ def _train(
     command: str,
     *,
     patients_known: bool = True,
+    became: Sequence[Outcome] = (),
 ) -> Run:
     """Split, train and write; the split is drawn from ``items``."""
     recipe, out = run.recipe, run.path
@@ -121,6 +127,9 @@ def _train(
     sites = dict(items.select("id", "site").iter_rows())
     selection = select(samples, parts, _label(recipe), sites, all_patients=all_patients)
     run_manifest.check_same_samples(run, selection, parts)
+    alone = _alone(selection, parts)
+    if alone and run_manifest.is_first_process():
+        warnings.warn(alone, stacklevel=2)
     check_fills(selection, recipe.trainer.batch_size, recipe.trainer.devices * recipe.trainer.nodes)
     module = build(recipe, selection)
     if not patients_known:
@@ -137,7 +146,9 @@ def _train(
             run_manifest.check_same_samples(run, selection, parts)
             write_recipe(out, recipe)
             _write_split(out / "split.parquet", parts)
-            run_manifest.start(run, data, selection, parts, command, patients_known=patients_known)
+            run_manifest.start(
+                run, data, selection, parts, command, patients_known=patients_known, became=became
+            )
         resume_from, damaged = checkpoints.newest(saving.folder)
         if run_manifest.is_first_process():
             for sentence in damaged:
@@ -149,10 +160,26 @@ def _train(
         last = checkpoints.saved(saving.folder)[-1]
         with manifest.replacing(out / "encoder.safetensors") as temporary:
             save_file(checkpoints.encoder_weights(last), temporary)
-        notes = [*([] if patients_known else [NO_PATIENTS]), *damaged, *online.warnings]
+        notes = [] if patients_known else [NO_PATIENTS]
+        notes += [alone] if alone else []
+        notes += [*damaged, *online.warnings]
         facts = run_manifest.finish(run, module.device, saving.seconds, notes)
     summary(facts, journal.last, str(out))
     return run
+
+
+def _alone(selection: Selection, parts: Mapping[str, str]) -> str | None:
+    """What a run on fewer than two patients, or without anybody to test on, must be told."""
+    if int(selection.patients.max()) == 0:
+        return (
+            "All training samples are of one patient: there is nobody to tell them from. If they "
+            "are of several people, index the archive with --patient-from or --table."
+        )
+    if "test" not in parts.values():
+        return (
+            "No patient is left to test on: what is said of this run is said of its own patients."
+        )
+    return None
 
 
 def _check_table(recipe: Recipe, data: Path) -> None:

@@ -18,6 +18,7 @@ import yaml
 
 from medcl import manifest
 from medcl import recipe as recipes
+from medcl.archive.outcomes import Outcome
 from medcl.checkpoints import saved
 from medcl.engine.data import Selection
 from medcl.errors import UsageError
@@ -138,6 +139,7 @@ def start(
     command: str,
     *,
     patients_known: bool = True,
+    became: Sequence[Outcome] = (),
 ) -> None:
     """Write run.json and the manifest before training, without results.
 
@@ -148,6 +150,7 @@ def start(
         parts: patient → "train" or "test".
         command: the command line.
         patients_known: if not, each sample counts as one patient.
+        became: outcomes of the archive's files.
     """
     recipe = run.recipe
     if data is not None:
@@ -173,6 +176,7 @@ def start(
             "samples": len(selection),
             "patients": int(selection.patients.max()) + 1 if patients_known else None,
             "samples_outside_training": len(selection.samples) - len(selection),
+            "outcomes": [outcome.row() for outcome in became],
             "versions": made_of["versions"],
             "commit": made_of["commit"],
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

@@ -32,6 +32,7 @@ from medcl.recipe import Recipe
 from medcl.registry import did_you_mean
 from medcl.run import Run, prepared, samples_of
 
+UNTRAINED = "The features are those of an UNTRAINED encoder (random weights)."
 SPLIT = "split"
 """The column of a split's table that says train, validation or test."""
 
@@ -145,9 +146,11 @@ def finetune(
     of_index = samples.patients  # whom the run knows
     samples = tables.told_patients(samples, found)
     others = recipe.finetune.unlabelled
+    random = any(facts.get("untrained") for facts in samples.facts.values())
     truth = targets.finetune_target(samples, recipe.finetune, task)
     samples, truth, rows, without = labelled(samples, truth, others=others)
-    notes = [note for note in (*found.notes, items.left_out()) if note]
+    notes = [UNTRAINED] * random
+    notes += [note for note in (*found.notes, items.left_out(), items.noticed()) if note]
     if without and not others:
         what = "items have" if without > 1 else "item has"
         notes.append(
@@ -212,9 +215,9 @@ def _unnamed(count: int, items: int, what: str) -> str:
     """What a reader must know where the patients of some items are not known."""
     some = f"each {what}" if count == items else f"each of {count:,} of {items:,} {what}s"
     return (
-        f"Patients are unknown: {some} was taken for a patient of its own, and those of one patient "
-        "may lie on both sides. Name them in a column patient (case_id, …) of --labels, or with "
-        "medcl index --table or --patient-from."
+        f"Patients are unknown: {some} was taken for a patient of its own, and those of one "
+        "patient may lie on both sides. Name them in a column patient (case_id, …) of --labels, or "
+        "with medcl index --table or --patient-from."
     )
 
 

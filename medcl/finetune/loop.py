@@ -135,7 +135,7 @@ def fit(
     y = learning.y
     if outputs.kind == "regression":
         y = model.values(y.unsqueeze(-1).to(device)).squeeze(-1).cpu()
-    watch = _Watch(settings, outputs, learning)
+    watch = _Watch(settings, outputs, learning, getattr(model.classifier, "scheduled", 0.0))
     augment = views() if asked and views is not None else None
     if isinstance(augment, nn.Module):
         augment.to(device)
@@ -170,9 +170,22 @@ def fit(
 
 
 class _Watch:
-    """Remembers the best epoch so far."""
+    """Remembers the best epoch so far, of those after the classifier's schedule.
 
-    def __init__(self, settings: recipes.Finetune, outputs: Outputs, learning: Learning) -> None:
+    ``scheduled`` is the share of the training that a schedule takes: before its end no epoch is
+    chosen and patience does not count, or a half-made model would be kept. At least the last epoch
+    is left to choose.
+    """
+
+    def __init__(
+        self,
+        settings: recipes.Finetune,
+        outputs: Outputs,
+        learning: Learning,
+        scheduled: float = 0.0,
+    ) -> None:
+        last = settings.epochs
+        self._first = min(int(np.ceil(scheduled * last - 1e-9)) + 1, last)
         self.settings, self.outputs, self.learning = settings, outputs, learning
         self.history: list[dict[str, float]] = []
         self.best = 0
@@ -187,6 +200,8 @@ class _Watch:
             return False
         figure = self._figure(model, device)
         self.history[-1]["validation"] = figure[0]
+        if epoch < self._first:
+            return False
         if figure > self._best_figure:
             self.best, self._best_figure = epoch, figure
             self._weights = copy.deepcopy(model.state_dict())

@@ -32,7 +32,10 @@ def new(place: Path) -> Iterator[Path]:
         if time.time() - old.stat().st_mtime > _ABANDONED_AFTER:
             shutil.rmtree(old, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=place) as path:
-        yield Path(path)
+        try:
+            yield Path(path)
+        finally:
+            use(None)
 
 
 def use(path: Path | None) -> None:

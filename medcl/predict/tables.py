@@ -64,7 +64,7 @@ class Tables:
 
     def summary(self, windows: Path, by: str, answers: Answers) -> pl.DataFrame:
         """One row for each ``item`` or ``patient``, from the windows that were written."""
-        frame = pl.scan_parquet(windows).drop("embedding", strict=False)
+        frame = pl.scan_parquet(windows, glob=False).drop("embedding", strict=False)
         names = frame.collect_schema().names()
         values = [n for n in names if n.startswith("p.") or n in MEANS]
         carried: list[str] = [n for n in ("patient", "record") if n in names and by == "item"]

@@ -148,6 +148,14 @@ class Probe(Section):
         None, "Baselines of the plugin to compare with; null: all of them."
     )
 
+    @field_validator("baselines", mode="before")
+    @classmethod
+    def _earlier_name(cls, names: object) -> object:
+        """Runs of before call the hand-crafted features "handmade"."""
+        if not isinstance(names, list | tuple):
+            return names
+        return tuple("handcrafted" if name == "handmade" else name for name in names)
+
 
 class Also(Section):
     """A further label to learn from, such as what a header says; no metric is computed of it."""

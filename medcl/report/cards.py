@@ -6,7 +6,7 @@ that says why and what to run, and the rest of the report does not suffer.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,10 @@ from typing import Any
 import polars as pl
 
 from medcl import manifest
-from medcl.errors import MedclError
+from medcl.archive import outcomes
+from medcl.archive.index import Index
+from medcl.archive.outcomes import Outcome
+from medcl.errors import MedclError, UsageError
 from medcl.private import command_without_paths, recall, recipe_without_paths
 from medcl.probe.localisation import Places
 from medcl.probe.result import ProbeResult
@@ -43,7 +46,7 @@ class DataCard:
     """The index in numbers. Free of PHI: names of files and persons are not in the index's tables.
 
     ``pretrained_patients`` are those whose samples pretraining learnt from: test patients too under
-    ``split.pretrain: all``. ``rejects`` are counted by code, with one reason of each as an example;
+    ``split.pretrain: all``. ``outcomes`` say what became of all of it (`medcl.archive.outcomes`);
     ``columns`` are the plugin's technical columns with the range of their values.
     """
 
@@ -53,13 +56,18 @@ class DataCard:
     train_patients: int
     test_patients: int
     pretrained_patients: int
-    rejects: list[Row]
-    findings: list[Row]
+    outcomes: list[Outcome]
     columns: list[tuple[str, str]]
 
 
 def data_card(
-    data: Path | None, plugin: str, side: Mapping[str, str], seen: Collection[str] = ()
+    data: Path | None,
+    plugin: str,
+    side: Mapping[str, str],
+    seen: Collection[str] = (),
+    *,
+    prepare: Mapping[str, Any] | None = None,
+    became: Sequence[Mapping[str, Any]] | None = None,
 ) -> DataCard | Absent:
     """Count items, patients, rejects and findings of the index that was trained on.
 
@@ -68,9 +76,9 @@ def data_card(
         plugin: its name, to say how to make it again.
         side: patient → train or test, where there is one such split.
         seen: patients whom pretraining saw.
+        prepare: the recipe's section.
+        became: what a run wrote of its archive when it began; None for what the index says now.
     """
-    from medcl.archive.index import Index
-
     absent = Absent(
         "The index that this was trained on is not where it was.",
         f"medcl index ARCHIVE --plugin {plugin} --out IDX",
@@ -89,8 +97,7 @@ def data_card(
         train_patients=sum(s == "train" for s in side.values()),
         test_patients=sum(s == "test" for s in side.values()),
         pretrained_patients=len(seen),
-        rejects=_rejects(index.rejects),
-        findings=_findings(items),
+        outcomes=_outcomes(index, plugin, prepare or {}, became),
         columns=[(name, _range(items[name])) for name in index.fields],
     )
 
@@ -119,22 +126,29 @@ def pretrained_on(run: Run) -> set[str]:
         return set()
 
 
-def _rejects(rejects: pl.DataFrame) -> list[Row]:
-    """Codes by how often they occur, each with the reason of one that has it."""
-    counted = (
-        rejects.group_by("code")
-        .agg(pl.len().alias("count"), pl.col("reason").sort().first())
-        .sort(["count", "code"], descending=[True, False])
-    )
-    return [Row(code, count, reason) for code, count, reason in counted.iter_rows()]
+def became(run: Run) -> list[dict[str, Any]] | None:
+    """What the run wrote of its archive when it began; None of one that was written without."""
+    try:
+        found: list[dict[str, Any]] | None = run.facts.get("outcomes")
+    except (OSError, MedclError):
+        return None
+    return found
 
 
-def _findings(items: pl.DataFrame) -> list[Row]:
-    if "findings" not in items.columns:
+def _outcomes(
+    index: Index,
+    plugin: str,
+    prepare: Mapping[str, Any],
+    became: Sequence[Mapping[str, Any]] | None,
+) -> list[Outcome]:
+    if became is not None:
+        return [Outcome(**row) for row in became]
+    from medcl import plugin as plugins
+
+    try:
+        return outcomes.table(index, plugins.get(plugin), prepare)
+    except UsageError:  # a plugin that is not here, or takes other settings now
         return []
-    found = items["findings"].explode().drop_nulls().value_counts()
-    rows = [Row(str(name), int(count)) for name, count in found.iter_rows()]
-    return sorted(rows, key=lambda row: (-row.count, row.name))
 
 
 def _range(column: pl.Series) -> str:
@@ -315,7 +329,7 @@ def training_curves(run: Run) -> pl.DataFrame | Absent:
         )
     try:
         manifest.check(path, "")
-        table = pl.read_csv(path, infer_schema=False)
+        table = pl.read_csv(path, infer_schema=False, glob=False)
     except manifest.DamagedError:
         return Absent("metrics.csv is damaged: its SHA-256 is not the one noted.")
     except pl.exceptions.PolarsError as error:

@@ -79,7 +79,14 @@ def write(run: Run, out: Path, *, probe: Path | None = None) -> Path:
         else None
     )
     seen = cards.pretrained_on(run)
-    data = cards.data_card(cards.place(run.path), run.recipe.plugin, cards.split(run), seen)
+    data = cards.data_card(
+        cards.place(run.path),
+        run.recipe.plugin,
+        cards.split(run),
+        seen,
+        prepare=run.recipe.prepare,
+        became=cards.became(run),
+    )
     page = (
         environment()
         .get_template("report.html.j2")

@@ -39,7 +39,7 @@ def write(study: Path, out: Path) -> Path:
     recipe = read_recipe(study)
     made = test_examples.opened(study)
     found = audit_section.evaluation(study, result)
-    data = cards.data_card(cards.place(study), recipe.plugin, {})
+    data = cards.data_card(cards.place(study), recipe.plugin, {}, prepare=recipe.prepare)
     page = (
         environment()
         .get_template("finetuned.html.j2")

@@ -42,7 +42,8 @@ def choose(
     """For each slot, which channel fills it.
 
     Slots that ask for a channel by its name come first, then those that take any of a kind, then
-    those that take any. ``"*"`` behind names of one kind (``"MLII|II|*"``) takes any of that kind.
+    those that take any. ``"*"`` behind names of one kind (``"MLII|II|*"``) takes any of that kind,
+    else one of a kind that is not known (a column without a name), never of another.
 
     Args:
         names: canonical names of a recording's channels.
@@ -97,7 +98,7 @@ def _wishes(slot: str, known: Vocabulary) -> list[str]:
     kinds = _kinds([part for part in parts if part != _ANY], known)
     if len(kinds) == 1 and _ANY in parts:
         (kind,) = kinds
-        parts = [f"{kind}:{_ANY}" if part == _ANY else part for part in parts]
+        parts = [part for part in parts if part != _ANY] + [f"{kind}:{_ANY}", f"other:{_ANY}"]
     return parts
 
 

@@ -1,8 +1,8 @@
 """What a recorder's name for a channel means: medcl's name, the kind of signal, and its sign.
 
 Names are free text: ``EEG Fpz-Cz`` (EDF+: the kind first), ``ECG1``, ``EKG 1``, ``PPG_raw``,
-``finger_ppg``, ``Shimmer_8E5F_ECG_LL-RA_24BIT_CAL``, ``-aVR``. They are taken apart into words; words
-that tell nothing of the signal are left off, until the vocabulary knows the rest.
+``finger_ppg``, ``Shimmer_8E5F_ECG_LL-RA_24BIT_CAL``, ``-aVR``. They are taken apart into words;
+words that tell nothing of the signal are left off, until the vocabulary knows the rest.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _NOISE = frozenset(
      "signal", "signals", "sig", "wave", "waveform", "sensor", "data", "value", "values", "val",
      "channel", "chan", "ch", "lead", "derivation", "ln", "wr", "lownoise", "widerange", "24bit",
      "16bit", "12bit", "10bit", "8bit", "bit", "adc", "output", "out", "input", "in", "analog",
-     "analogue", "avg", "mean", "smoothed", "smooth", "resampled", "norm", "normalized",
+     "analogue", "smoothed", "smooth", "resampled", "norm", "normalized",
      "normalised", "amp", "amplitude", "led", "photodiode", "pd", "optical", "reading", "readings",
      "a1", "a12", "a13", "int", "a14", "x1", "the", "of", "from", "at")
 )  # fmt: skip
@@ -43,9 +43,18 @@ _DERIVED = frozenset(
      "phase", "event", "events", "flag", "status", "valid", "validity", "interval", "intervals",
      "ibi", "rri", "hrv", "confidence", "conf", "count", "trigger", "marker", "label", "mask",
      "hr", "bpm", "rr", "snr", "contact", "error", "battery", "gain", "saturation", "impedances",
-     "rms", "timestamp", "timestamps", "time")
+     "rms", "mean", "avg", "average", "sys", "syst", "systolic", "dia", "dias", "diast",
+     "diastolic", "map", "max", "min", "median", "std", "sd", "var")
 )  # fmt: skip
 """Words that say that a channel holds what was worked out of a signal, not the signal."""
+_ABOUT = frozenset(
+    ("id", "ids", "name", "names", "type", "date", "time", "timestamp", "timestamps", "device",
+     "file", "filename", "path", "code", "codes", "class", "number", "version", "source", "start",
+     "end", "duration", "length", "samples", "position", "site", "annotation", "annotations",
+     "score", "prediction", "predicted", "target", "note", "notes", "comment", "comments", "report",
+     "diagnosis", "annotator", "subject", "patient", "fs", "frequency", "unit", "units")
+)  # fmt: skip
+"""Words that say that a column is about a signal, and holds none."""
 _PAIR = re.compile(r"([A-Za-z]{1,4}\d{0,2})\s*[-:/]\s*([A-Za-z]{1,4}\d{0,2})")
 _EARS = frozenset(("a1", "a2", "m1", "m2", "ref", "le", "re", "avg", "lm", "rm", "a1a2", "nz"))
 _LIMBS = {"RA-LA": "-I", "RA-LL": "-II", "LA-LL": "-III"}
@@ -117,10 +126,11 @@ def _readings(text: str, known: Vocabulary) -> Iterator[tuple[str, str, bool]]:
     words = [word for part in _WORDS.findall(text) for word in _CAMEL.split(part)]
     lower = [word.lower() for word in words]
     of_kind = [n for n, word in enumerate(words) if _word_kind(word, known) is not None]
+    if len(words) > 1 and _ABOUT.intersection(lower):
+        return
     if len(words) > 1 and _DERIVED.intersection(lower):
         if of_kind:
-            found = next(_exact(" ".join(words), known), None)
-            yield found or ("?", NUMERIC, False)
+            yield text if _WORD.fullmatch(text) else "?", NUMERIC, False
         return
     for left_off in (_NOISE, _NOISE | _PLACES):
         rest = [word for word in words if word.lower() not in left_off]
@@ -161,7 +171,8 @@ def _exact(text: str, known: Vocabulary) -> Iterator[tuple[str, str, bool]]:
 
 
 def _paired(text: str, known: Vocabulary) -> tuple[str, str, bool] | None:
-    """Two electrodes with the voltage between them: ``Fpz-Cz``, ``C3:A2``, ``LA-LL``, ``ECG1-ECG2``."""
+    """Two electrodes with the voltage between them: ``Fpz-Cz``, ``C3:A2``, ``LA-LL``,
+    ``ECG1-ECG2``."""
     match = _PAIR.fullmatch(text.strip())
     if match is None:
         return None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Sequence
-from pathlib import PurePosixPath
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
 
 # No bare s123: that is a study in MIMIC-IV, a session elsewhere. p1000 and p00 only group people.
 _PERSON = re.compile(r"(patient|subject|subj|sub)[-_]?\d+|sub-\w+|p\d{5,}", re.IGNORECASE)
@@ -54,3 +56,42 @@ def recorded(
         name = _VERSION.sub("", name)
         folder = PurePosixPath(*(part for part in folder.parts if not _RATE.fullmatch(part)))
     return str(folder / name)
+
+
+_PTBXL = "ptbxl_database.csv"
+
+
+def is_ptbxl(name: str) -> bool:
+    """Whether a record is named as PTB-XL names them: 2,116 of its patients have several."""
+    return re.fullmatch(r"\d{5}_(lr|hr)", name) is not None
+
+
+def patient_in_table(root: Path, record: PurePosixPath) -> str | None:
+    """Whose a record is by a database's own table, above it in the archive; None without one.
+
+    Args:
+        root: the archive.
+        record: path of the record in it, without suffix.
+    """
+    if not is_ptbxl(record.name):
+        return None
+    for folder in record.parents:
+        table = root / folder / _PTBXL
+        if table.is_file():
+            people = _people(table, table.stat().st_mtime_ns)
+            return people.get(int(record.name[:5]))
+    return None
+
+
+@lru_cache(maxsize=4)
+def _people(table: Path, changed: int) -> dict[int, str]:
+    """ECG number → patient, of PTB-XL's table."""
+    with table.open(encoding="utf-8", errors="replace", newline="") as handle:
+        rows = csv.DictReader(handle)
+        if not {"ecg_id", "patient_id"} <= set(rows.fieldnames or ()):
+            return {}
+        return {
+            int(float(row["ecg_id"])): f"{float(row['patient_id']):.0f}"
+            for row in rows
+            if row["ecg_id"] and row["patient_id"]
+        }

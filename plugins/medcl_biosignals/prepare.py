@@ -14,7 +14,7 @@ from medcl_biosignals.annotations import read_annotations
 from medcl_biosignals.detect import pulse_peaks, r_peaks
 from medcl_biosignals.filters import clean, clean_causally, new_length
 from medcl_biosignals.gaps import bridged, lost, runs, stretched
-from medcl_biosignals.leads import Pick, by_kind, choose
+from medcl_biosignals.leads import Pick, bound, by_kind, choose
 from medcl_biosignals.likeness import likeness
 from medcl_biosignals.naming import NUMERIC, Meant, meant
 from medcl_biosignals.quality import block_parts, worth
@@ -42,7 +42,7 @@ def prepare(
     flat: float | None = 3.0,
     clip: float | None = 1.0,
     bridge: float = 0.1,
-    dtype: Literal["float32", "int16"] = "float32",
+    dtype: Literal["float32", "int16", "float16"] = "float32",
 ) -> dict[str, np.ndarray]:
     """Decode a recording once, for training.
 
@@ -63,29 +63,32 @@ def prepare(
         leads: what each channel of the result holds: alternatives by preference such as
             ``"MLII|II"``; ``"PPG:*"`` for any of that kind, as is ``"*"`` behind names of one kind
             (``"MLII|II|*"``); ``"*"`` by itself for any of any kind. A slot that nothing fits is
-            zero and marked absent. A lead recorded the other way up (``-aVR``) is turned over. None:
-            the first ``channels`` signals, ECG, PPG and pressure before others, never numerics.
+            zero and marked absent. A lead recorded the other way up (``-aVR``) is turned over.
+            None: the first ``channels`` signals, ECG, PPG and pressure before others, no numerics.
         channels: channels of the result where ``leads`` is None.
         flat: seconds without any change that make a gap; None: never.
         clip: seconds at the largest or smallest value of a channel that make a gap; None: never.
         bridge: seconds; missing stretches no longer than that are bridged by lines.
         dtype: of the stored signal. int16 takes half the space; where its steps would be larger
-            than 1/500 of a channel's standard deviation (one spike in a quiet signal), the recording
-            is stored as float32.
+            than 1/500 of a channel's standard deviation (one spike in a quiet signal), the
+            recording is stored as float32. "float16", of earlier recipes, is float32.
 
     Returns:
-        ``x`` (C, T), of which ``x · gain + offset`` is in the unit of the kind where the recording's
-        can be converted, else in its own; gaps are zero. ``gain`` and ``offset`` (C,) float64: the
-        gain is 1 but for int16, and for signals whose squares would leave float32's range; the
-        offset is 0 but for kinds that keep their level, such as a temperature. ``present`` (C,) bool; ``kinds`` (C,) bytes; ``scale`` (C,)
-        float64 robust standard deviation; ``gaps`` (G, 2) int64 stretches, half open, without signal in
-        any channel; ``lost`` (L, 4) int64 those of single channels: channel, first, last, and why
-        (`medcl_biosignals.gaps.WHY`); ``beats`` (K,) int64 positions of R peaks or pulses;
-        ``aami`` (K,) int8 classes, −1 where detected rather than annotated; ``rhythms`` (R, 2)
-        int64, see `medcl_biosignals.annotations`; ``likeness`` (K, 6·C) float32, see
-        `medcl_biosignals.likeness`; ``quality`` (C, blocks) float32 in 0–1 and its ``parts``
-        (C, blocks, 3), see `medcl_biosignals.quality`; ``fs`` (1,). Positions are in samples at the
-        new rate.
+        ``x`` (C, T), of which ``x · gain + offset`` is in the unit of the kind where the
+        recording's can be converted, else in its own; gaps are zero (of a kind that keeps its
+        level: at that). ``gain`` and ``offset`` (C,) float64: the gain is 1 but for int16, and for
+        very large or small signals, whose squares would leave float32's range; the offset is 0 but
+        for a level that is kept and so large that float32 would lose the signal. ``present`` (C,)
+        bool; ``kinds`` (C,) bytes; ``scale`` (C,) float64 robust standard deviation; ``gaps`` (G,
+        2) int64 stretches, half open, without signal in any channel; ``lost`` (L, 4) int64 those of
+        single channels: channel, first, last, and why (`medcl_biosignals.gaps.WHY`); ``beats`` (K,)
+        int64 positions of R peaks or pulses; ``aami`` (K,) int8 classes, −1 where detected rather
+        than annotated; ``rhythms`` (R, 2) int64, see `medcl_biosignals.annotations`; ``likeness``
+        (K, 6·C) float32, see `medcl_biosignals.likeness`; ``quality`` (C, blocks) float32 in 0–1
+        and its ``parts`` (C, blocks, 3), see `medcl_biosignals.quality`; ``fs`` (1,); and, where
+        there are any, ``findings``: slots that nothing fits (``lacks:V6``) and, where the recipe
+        leaves it open, the kinds that were taken (``took:ECG+PPG``). Positions are in samples at
+        the new rate.
 
     Raises:
         MedclError: if the signal cannot be decoded, or holds no sample.
@@ -101,21 +104,20 @@ def prepare(
     name = files[0].partition("\0")[0]
     lines = _lines(recording, leads, channels, known, name, flat=flat, clip=clip, bridge=bridge)
 
-    def passed_by(line: _Line) -> Band:
-        return known.band(band, line.kind, line.fs)
+    bands = [None if line is None else known.band(band, line.kind, line.fs) for line in lines]
+    level, offset = _levels(lines, bands)
 
     def cleaned(line: _Line) -> np.ndarray:
-        passed = passed_by(line)
+        passed = known.band(band, line.kind, line.fs)
         if phase == "causal":
             return clean_causally(line.raw, line.fs, fs, passed, notch)
         return clean(bridged(line.raw, line.why), line.why, line.fs, fs, passed, notch)
 
-    x, gone = _stacked(lines, fs, cleaned)
+    x, gone = _stacked(lines, fs, cleaned, level)
     unit = _unit(x)
     present = np.array([line is not None for line in lines])
     parts = _parts(lines, x, fs)
     counted = _counted(recording, fields)
-    offset = np.array([0.0 if line is None else _level(line, passed_by(line)) for line in lines])
     lines = [None if line is None else replace(line, raw=line.raw[:0].copy()) for line in lines]
     del recording  # 90 MB for a day of four channels at 64 Hz, and no longer needed
     annotation = next((root / f for f in files if f.endswith(".atr")), None)
@@ -125,7 +127,8 @@ def prepare(
         positions, classes, rhythms = _detected(lines, x, fs)
     scale = np.median(np.abs(x), axis=1).astype(np.float64) * 1.4826
     stored, gain = _stored(x, dtype)
-    return {
+    noticed = _noticed(lines, leads, known)
+    return ({"findings": noticed} if len(noticed) else {}) | {
         "x": stored,
         "gain": gain * unit,
         "offset": offset,
@@ -172,6 +175,19 @@ class _Line:
     fs: float
     kind: str
     level: float
+
+
+def _noticed(
+    lines: Sequence[_Line | None], leads: Sequence[str] | None, known: Vocabulary
+) -> np.ndarray:
+    """What a recording lacks of the recipe's leads; the kinds it gave where any would do."""
+    slots = leads if leads is not None else ("*",) * len(lines)
+    found = [f"lacks:{slot}" for slot, line in zip(slots, lines, strict=True) if line is None]
+    free = [kinds for kinds in bound(slots, known) if not kinds]
+    if free:
+        kinds = dict.fromkeys(line.kind for line in lines if line is not None)
+        found.append(f"took:{'+'.join(kinds)}")
+    return np.array(list(dict.fromkeys(found)), dtype="U")
 
 
 def _meant(recording: Recording, known: Vocabulary) -> list[Meant]:
@@ -250,15 +266,13 @@ def _line(
     return _Line(moved, why, channel.fs, kind, level * by)
 
 
-def _level(line: _Line, band: Band) -> float:
-    """What is to be added to a channel again: nothing, where the band takes the level away."""
-    return line.level if band is None or band[0] == 0 else 0.0
-
-
 def _stacked(
-    lines: list[_Line | None], fs: float, cleaned: Callable[[_Line], np.ndarray]
+    lines: list[_Line | None], fs: float, cleaned: Callable[[_Line], np.ndarray], levels: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Clean channels (C, T) in their slots, and where they are lost; shorter ones end in a gap."""
+    """Clean channels (C, T) in their slots, and where they are lost; shorter ones end in a gap.
+
+    A channel that keeps its level has that in its gaps too, so that it does not jump there.
+    """
     length = max(new_length(len(line.raw), line.fs, fs) for line in lines if line is not None)
     x = np.zeros((len(lines), length), dtype=np.float32)
     gone = np.ones((len(lines), length), dtype=bool)
@@ -268,7 +282,21 @@ def _stacked(
             gone[slot, : len(row)] = stretched(line.why > 0, len(row))
             x[slot, : len(row)] = row
             x[slot, gone[slot]] = 0.0
+            x[slot] += np.float32(levels[slot])
     return x, gone
+
+
+def _levels(lines: list[_Line | None], bands: list[Band]) -> tuple[np.ndarray, np.ndarray]:
+    """What each channel (C,) has its level added of again: in ``x``, and beside it.
+
+    Nothing, where the band takes the level away; beside it where float32 could not hold both.
+    """
+    inside, beside = np.zeros(len(lines)), np.zeros(len(lines))
+    for slot, (line, band) in enumerate(zip(lines, bands, strict=True)):
+        if line is not None and (band is None or band[0] == 0):
+            fits = abs(line.level) * 2.0**-24 <= _FINEST / 10 * float(np.nanstd(line.raw))
+            (inside if fits else beside)[slot] = line.level
+    return inside, beside
 
 
 def _parts(lines: list[_Line | None], x: np.ndarray, fs: float) -> np.ndarray:

@@ -40,7 +40,8 @@ def pulses(x: NDArray[np.float32], fs: float) -> NDArray[np.float32]:
     rows = x.reshape(-1, length)
     spread = rows.std(axis=-1, keepdims=True)
     flat = spread[:, 0] <= 1e-6 * np.abs(rows).max(axis=-1, initial=0.0)
-    rows = np.divide(rows, spread, out=np.zeros_like(rows), where=~flat[:, None])
+    power = np.exp2(np.round(np.log2(np.where(spread > 0, spread, 1))))  # exact, to divide by
+    rows = np.where(flat[:, None], 0, rows / power)
     slope = np.diff(rows, axis=-1, prepend=rows[:, :1])
     energy = np.sqrt(np.maximum(uniform_filter1d(slope**2, max(int(0.1 * fs), 1), axis=-1), 0))
     timing = _timing(energy, fs)

@@ -11,8 +11,11 @@ from medcl_biosignals.naming import NUMERIC, meant
 from medcl_biosignals.persons import BY_FOLDER, UNKNOWN, person, recorded
 from medcl_biosignals.readers.contract import Heading, Settings
 from medcl_biosignals.readers.measures import dimension, known_unit
+from medcl_biosignals.readers.preamble import stem_of
 from medcl_biosignals.vocabulary import Vocabulary, camera, vocabulary
 
+_NAMING = ("EDF", "BDF", "DICOM", "aECG")
+"""Formats that have a place for the person: where it holds a placeholder, that is a finding."""
 _SECONDS = 1.0  # shorter recordings hold no heart beat
 
 
@@ -45,6 +48,8 @@ def row(
     leads, kinds = [c.shown for c in channels], [c.kind for c in channels]
     noticed = [*heading.findings, *findings, *_scales(kinds, units, known)]
     noticed += [finding for channel in channels for finding in channel.findings]
+    if "other" in kinds:
+        noticed.append("unknown-channel")
     if all(kind == NUMERIC for kind in kinds):
         noticed.append("no-waveform")
     fields: dict[str, Scalar] = {
@@ -66,11 +71,11 @@ def row(
     named = person(folder)
     if patient is None and named is not None:
         patient = named
-        if heading.subject is None:
+        if heading.subject is None and heading.format.startswith(_NAMING):
             noticed.append(BY_FOLDER)
     patient = patient or heading.subject
     if patient is None:
-        patient = recorded(folder, path.stem, fs, leads, heading.session)
+        patient = recorded(folder, stem_of(path.name), fs, leads, heading.session)
         if heading.part and heading.session is None:
             patient += f"#{heading.part}"
         noticed.append(UNKNOWN)

@@ -182,7 +182,8 @@ class SignalStream:
     def _scaled(self, x: Floats, top: Floats) -> NDArray[np.float32]:
         """The z-score of each window and channel, absent channels zero: (K, C, T).
 
-        ``top`` (K, P, 1) is the largest value so far: a window that hardly moves beside it is still.
+        ``top`` (K, P, 1) is the largest value so far: a window that hardly moves beside it is
+        still.
         """
         x = x - x.mean(axis=-1, keepdims=True)
         spread = x.std(axis=-1, keepdims=True)

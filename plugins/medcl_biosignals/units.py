@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
 
 from medcl.plugin import FileStat, Unit
-from medcl_biosignals.readers.choose import SUFFIXES
+from medcl_biosignals.readers.choose import is_read
 
 HEADER = ".hea"
 SIGNALS = (".dat", ".mat", ".xyz")
@@ -48,7 +48,7 @@ def _folder(folder: PurePosixPath, stems: dict[str, list[FileStat]]) -> Iterator
             yield _unit(folder / stem, files)
         else:
             for file in files:
-                if file.path.lower().endswith(SUFFIXES):
+                if is_read(file.path):
                     yield Unit(file.path, (file,))
 
 

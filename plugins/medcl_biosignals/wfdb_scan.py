@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from medcl.plugin import Record, Reject, Scalar, Unit
 from medcl_biosignals.aami import CLASSES
 from medcl_biosignals.annotations import RHYTHMS, read_annotations
+from medcl_biosignals.persons import is_ptbxl, patient_in_table
 from medcl_biosignals.readers.contract import BadSignal, Settings
 from medcl_biosignals.readers.wfdb_header import Header, read_header
 from medcl_biosignals.readers.wfdb_record import HEADER, contents, heading
@@ -94,10 +96,16 @@ def _record(root: Path, key: str, header: Header, settings: Settings) -> Record 
         except (ValueError, OSError):  # the signal is still good
             findings.append("unreadable-annotations")
             annotation = None
+    head = heading(header, made, settings)
+    who = patient_in_table(root, PurePosixPath(key))
+    if who is not None:
+        head = replace(head, subject=who)
+    elif is_ptbxl(PurePosixPath(key).name):
+        findings.append("several-records-a-patient")
     return row(
         key,
         tuple(files),
-        heading(header, made, settings),
+        head,
         settings,
         labels=labels,
         findings=tuple(findings),

@@ -1,4 +1,4 @@
-"""Members of zip and tar archives, read without unpacking anything to the disk.
+"""Members of zip and tar archives, read where they lie.
 
 An archive that names places outside of itself, or unpacks to far more than it weighs, is refused as
 a whole: nobody packs a scanner's images like that.
@@ -8,19 +8,31 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import hashlib
 import lzma
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BytesIO, RawIOBase
+from errno import EDQUOT, ENOSPC
+from functools import lru_cache
+from io import BufferedReader, BytesIO, RawIOBase
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
+
+from medcl.io import scratch
 
 _RATIO = 200  # real images pack to a half or a tenth, black ones to a fiftieth
 _FREE = 64 * 1024 * 1024  # bytes that may come out of however small an archive
 _MEMBERS = 2_000_000
+_BUFFER = 1024 * 1024
+_PACKED: tuple[tuple[bytes, Callable[..., Any]], ...] = (
+    (b"\x1f\x8b", gzip.open),
+    (b"BZh", bz2.open),
+    (b"\xfd7zXZ", lzma.open),
+)
 _BROKEN = (
     *(tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error),
     *(EOFError, OSError, ValueError, RuntimeError, NotImplementedError),
@@ -58,17 +70,123 @@ def members(path: Path, limit: int | None = None) -> Iterator[Member]:
     Raises:
         Refused: if a name climbs out, it unpacks without end, is encrypted, or broken.
     """
-    reader = _zip(path) if zipfile.is_zipfile(path) else _tar(path, limit)
-    try:
+    with _told():
+        reader = _zip(path) if _is_zip(path) else _tar(path, limit)
         for count, member in enumerate(reader):
             if count >= _MEMBERS:
                 raise Refused("unsafe-archive", f"It holds more than {_MEMBERS:,} files.")
             yield member
+
+
+def fetch(path: Path, wanted: Collection[str]) -> Iterator[Member]:
+    """Members by name, in the order of the archive, without reading the others.
+
+    In a run (`medcl.io.scratch`) a packed tar is unpacked once, for all who ask, and hashed on the
+    way. Elsewhere, and where there is no room, it is read up to the last member that is asked for.
+
+    Raises:
+        Refused: as in `members`.
+    """
+    with _told():
+        if _is_zip(path):
+            yield from _zip(path, wanted)
+            return
+        plain = path if _opener_of(path) is None else _unpacked(path)
+        if plain is not None:
+            yield from _at(plain, wanted)
+            return
+    left = set(wanted)
+    for member in members(path):
+        if member.name in left:
+            yield member
+            left.remove(member.name)
+        if not left:
+            return
+
+
+def _is_zip(path: Path) -> bool:
+    """By its first bytes: a zip's end is asked for only where its name says that it is one."""
+    if _start_of(path).startswith(b"PK"):
+        return True
+    return path.name.lower().endswith(".zip") and zipfile.is_zipfile(path)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Say of a broken archive that it is."""
+    try:
+        yield
     except _BROKEN as error:
         kind = type(error).__name__
         raise Refused(
             "broken-archive", f"It cannot be unpacked ({kind}): fetch it again."
         ) from None
+
+
+def _unpacked(path: Path) -> Path | None:
+    """A packed tar as a plain one, made once a run; None where there is no place for it."""
+    opener = _opener_of(path)
+    assert opener is not None
+
+    def make(out: Path) -> None:
+        hashed = _Hashed(path)
+        with BufferedReader(hashed, _BUFFER) as raw, out.open("wb") as plain:
+            with opener(raw) as stream:
+                counted = _Counted(stream, _RATIO * path.stat().st_size + _FREE)
+                while chunk := counted.read(_BUFFER):
+                    plain.write(chunk)
+            while raw.read(_BUFFER):  # to the end, for the hash
+                pass
+        scratch.once(scratch.digest_name(path), lambda part: _write(part, hashed.digest()))
+
+    try:
+        return scratch.once(f"plain\0{scratch.digest_name(path)}", make)
+    except OSError as error:
+        if error.errno not in (ENOSPC, EDQUOT):
+            raise
+        return None
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+
+
+def _at(path: Path, wanted: Collection[str]) -> Iterator[Member]:
+    """Members of a plain tar, each read where it lies."""
+    status = path.stat()
+    table = _table(path, status.st_size, status.st_mtime_ns)
+    found = sorted((table[name], name) for name in set(wanted) if name in table)
+    with path.open("rb", buffering=0) as handle:
+        for (offset, size), name in found:
+            handle.seek(offset)
+            yield Member(name, size, _opener(_exactly(handle, size)))
+
+
+def _exactly(handle: RawIOBase, size: int) -> bytes:
+    parts = []
+    while size > 0 and (part := handle.read(size)):
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
+
+
+@lru_cache(maxsize=2)
+def _table(path: Path, size: int, mtime_ns: int) -> dict[str, tuple[int, int]]:
+    """Where the regular files of a plain tar lie, and how long they are; of two the first."""
+    del size, mtime_ns  # who asks again after a change asks for another table
+    found: dict[str, tuple[int, int]] = {}
+    with path.open("rb", buffering=0) as raw, tarfile.open(fileobj=raw, mode="r:") as archive:
+        for info in archive:
+            if info.isreg():
+                found.setdefault(info.name, (info.offset_data, info.size))
+    return found
+
+
+@lru_cache(maxsize=2)
+def _directory(path: Path, size: int, mtime_ns: int) -> zipfile.ZipFile:
+    """An opened zip: its directory of many thousand members is read once by a process."""
+    del size, mtime_ns
+    return zipfile.ZipFile(path.open("rb", buffering=0))
 
 
 def _check_name(name: str) -> None:
@@ -84,35 +202,39 @@ def _bomb() -> Refused:
     )
 
 
-def _zip(path: Path) -> Iterator[Member]:
-    allowed = _RATIO * path.stat().st_size + _FREE
-    with zipfile.ZipFile(path) as archive:
-        infos = [info for info in archive.infolist() if not info.is_dir()]
-        for info in infos:
-            _check_name(info.filename)
-        if sum(info.file_size for info in infos) > allowed:
-            raise _bomb()
-        if any(info.flag_bits & 1 for info in infos):
-            raise Refused("encrypted", "It is encrypted: unpack it with its password first.")
-        for info in infos:
+def _zip(path: Path, wanted: Collection[str] | None = None) -> Iterator[Member]:
+    status = path.stat()
+    archive = _directory(path, status.st_size, status.st_mtime_ns)
+    infos = [info for info in archive.infolist() if not info.is_dir()]
+    for info in infos:
+        _check_name(info.filename)
+    if sum(info.file_size for info in infos) > _RATIO * status.st_size + _FREE:
+        raise _bomb()
+    if any(info.flag_bits & 1 for info in infos):
+        raise Refused("encrypted", "It is encrypted: unpack it with its password first.")
+    for info in infos:
+        if wanted is not None and info.filename not in wanted:
+            continue
 
-            def open_member(info: zipfile.ZipInfo = info) -> BinaryIO:
-                return cast(BinaryIO, archive.open(info))
+        def open_member(info: zipfile.ZipInfo = info) -> BinaryIO:
+            return cast(BinaryIO, archive.open(info))
 
-            yield Member(info.filename, info.file_size, open_member, info.CRC)
+        yield Member(info.filename, info.file_size, open_member, info.CRC)
+
+
+def _opener_of(path: Path) -> Callable[..., BinaryIO] | None:
+    """What unpacks a packed tar, by its first bytes; None for a plain one."""
+    start = _start_of(path)
+    return next((opener for magic, opener in _PACKED if start.startswith(magic)), None)
+
+
+def _start_of(path: Path) -> bytes:
+    with path.open("rb", buffering=0) as handle:
+        return handle.read(6) or b""
 
 
 def _tar(path: Path, limit: int | None) -> Iterator[Member]:
-    with path.open("rb") as handle:
-        start = handle.read(6)
-    opener: Callable[..., BinaryIO] = Path.open
-    for magic, candidate in (
-        (b"\x1f\x8b", gzip.open),
-        (b"BZh", bz2.open),
-        (b"\xfd7zXZ", lzma.open),
-    ):
-        if start.startswith(magic):
-            opener = cast(Callable[..., BinaryIO], candidate)
+    opener = _opener_of(path) or Path.open
     allowed = _RATIO * path.stat().st_size + _FREE
     with opener(path, "rb") as raw:
         counted = _Counted(raw, allowed)
@@ -130,6 +252,28 @@ def _tar(path: Path, limit: int | None) -> Iterator[Member]:
 
 def _opener(data: bytes) -> Callable[[], BinaryIO]:
     return lambda: BytesIO(data)
+
+
+class _Hashed(RawIOBase):
+    """A file that is hashed as it is read."""
+
+    def __init__(self, path: Path) -> None:
+        self._raw, self._hash = path.open("rb", buffering=0), hashlib.sha256()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count = self._raw.readinto(buffer) or 0
+        self._hash.update(memoryview(buffer)[:count])
+        return count
+
+    def digest(self) -> bytes:
+        return self._hash.digest()
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
 
 
 class _Counted(RawIOBase):

@@ -44,13 +44,14 @@ def dataset(
             table and, in a curated index, ``keep`` (the heights of the slices that were kept, in
             mm) are used.
         arrays: their prepared arrays.
-        kind: "slice": single slices. "crop": boxes at random places, the same ones every epoch.
+        kind: "slice": single slices. "crop": boxes at random places; pretraining draws them anew
+            at every step, more often where the body is, unless positives or labels are of a box.
             "volume": the middle of each volume, at its own spacing. "stack": slices spread evenly
             over each volume.
         size: of a sample: (Y, X) of slices, (Z, Y, X) of all else. What a volume lacks is air.
         every: of kind slice, take each n-th.
         neighbours: of kind slice, how many slices on each side come along as channels.
-        crops: of kind crop, how many of each volume.
+        crops: of kind crop, how many of each volume in an epoch.
         images: of kind stack, let series of one slice come along as images: each is a sample of
             ``depth`` 1, its slice repeated. Methods for both (joint2d3d) read the depth, and never
             take an image for a volume.
@@ -135,6 +136,15 @@ def dataset(
         depth=depth if images else None,
         clinical=clinical,
     )
+    draw = partial(
+        _draw,
+        arrays=arrays,
+        ids=tuple(ids),
+        item=item,
+        part=parts,
+        size=tuple(size),
+        clinical=clinical,
+    )
     near = positives == "anatomy"
     return Samples(
         ids=Formatted("{}:{}:{}.{}.{}", owners, (parts, corner)),
@@ -146,6 +156,7 @@ def dataset(
         places=np.concatenate(centres) if near else None,
         reach=reach,
         unit="mm",
+        draw=draw if kind == "crop" else None,
     )
 
 
@@ -223,6 +234,29 @@ def _read(
     batch: dict[str, NDArray[Any]] = {"x": x}
     if depth is not None:
         batch["depth"] = depth[positions].astype(np.int64)
+    if clinical is not None:
+        batch["table"] = clinical[item[positions]]
+    return batch
+
+
+def _draw(
+    positions: NDArray[np.int64],
+    seeds: NDArray[np.uint64],
+    *,
+    arrays: Arrays,
+    ids: tuple[str, ...],
+    item: NDArray[np.int64],
+    part: NDArray[np.int64],
+    size: tuple[int, ...],
+    clinical: NDArray[np.float32] | None,
+) -> dict[str, NDArray[Any]]:
+    """A batch of boxes, each drawn from its own volume by its own seed."""
+    x = np.full((len(positions), 1, *size), AIR, dtype=np.float32)
+    for row in np.lexsort((part[positions], item[positions])):
+        position = positions[row]
+        volume = arrays(ids[item[position]])[f"hu{part[position]}"]
+        _paste(x[row, 0], volume, placing.drawn(volume, size, np.random.default_rng(seeds[row])))
+    batch: dict[str, NDArray[Any]] = {"x": x}
     if clinical is not None:
         batch["table"] = clinical[item[positions]]
     return batch

@@ -115,6 +115,19 @@ FINDINGS: dict[str, Finding] = {
         ("accept", "reject"),
         "names no patient; its study, folder or file was taken for one: --patient-from or --table",
     ),
+    "padding-like-tissue": Finding(
+        "note",
+        "accept",
+        ("accept", "reject"),
+        "marks what was not scanned by a value that tissue has: only what meets the border is cut",
+    ),
+    "blank": Finding("serious", "reject", ("reject", "accept"), "is blank: all its values are one"),
+    "patient-spellings": Finding(
+        "serious",
+        "accept",
+        ("accept", "reject"),
+        "has a patient whose id is another patient's in another spelling: --merge-spellings",
+    ),
     "patient-from-layout": Finding(
         "note",
         "accept",

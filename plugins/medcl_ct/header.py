@@ -35,6 +35,8 @@ _MODALITIES = frozenset(_OTHERS.split())
 LARGEST = 2048
 """Pixels along a side; above, and in a single image above a metre, nobody reconstructs slices."""
 _METRE = 1000.0
+LUNG, BONE = -900.0, 3000.0
+"""HU between which tissue lies."""
 _HU = re.compile(r"HU|houn|US$", re.IGNORECASE)  # also as it is misspelt; US: unspecified
 _NOBODY = {"", "0", "anon", "anonymous", "anonymized", "anonymised", "unknown", "none", "na", "n/a"}
 _NOBODY |= {"removed", "deleted", "no id", "noid", "patient", "xxx", "no name"}
@@ -130,6 +132,7 @@ def interpret(
         *(["lossy"] if tags.get("LossyImageCompression") == "01" else []),
         *(["burned-in"] if tags.get("BurnedInAnnotation", "").upper() == "YES" else []),
         *_kind_findings(kinds),
+        *(["padding-like-tissue"] if _padding_is_tissue(tags) else []),
         *(["missing-codec"] if _packed(tags) and _undecodable(tags) else []),
     ]
     position = _vector(tags, "ImagePositionPatient", 3)
@@ -228,6 +231,17 @@ def _refused(tags: Tags, left: int | None) -> tuple[str, str] | None:
     if left and plain and left < need:
         return "truncated", f"The file ends early: {need:,} bytes of pixels are due, {left:,} left."
     return None
+
+
+def _padding_is_tissue(tags: Tags) -> bool:
+    """Whether the value that marks what was not scanned is one that tissue has too."""
+    padding = tags.get("PixelPaddingValue")
+    if padding is None:
+        return False
+    if tags.get("PixelRepresentation") == 1 and padding >= 0x8000:
+        padding -= 0x10000
+    slope, intercept = _number(tags, "RescaleSlope"), _number(tags, "RescaleIntercept")
+    return LUNG < padding * (1.0 if slope is None else slope) + (intercept or 0.0) < BONE
 
 
 def _packed(tags: Tags) -> bool:

@@ -84,9 +84,8 @@ def open_volume(root: Path, file: str) -> Volume:
     if not name:
         return read_volume(root / path)
     try:
-        for member in archives.members(root / path):
-            if member.name == name:
-                return _unpacked(member)
+        for member in archives.fetch(root / path, (name,)):
+            return _unpacked(member)
     except archives.Refused as why:
         raise MedclError(f"{why.code}: {why.reason}") from None
     raise MedclError("missing-member: the volume is no longer in the archive.")

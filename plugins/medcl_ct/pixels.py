@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -26,6 +27,7 @@ from medcl_ct.units import VOLUMES
 PADDING = -32768.0
 """Marks pixels outside of what was scanned, in the slices of a `Source`."""
 
+_SMALL = 32 * 1024  # bytes
 _PACKAGES = {
     "1.2.840.10008.1.2.4.5": "imagecodecs",  # .50, .51, .57 JPEG
     "1.2.840.10008.1.2.4.70": "imagecodecs",
@@ -68,17 +70,24 @@ def open_source(root: Path, files: Sequence[str]) -> Source:
     if files[0].lower().endswith(VOLUMES):
         return _volume(nested.open_volume(root, files[0]))
     read: dict[str, tags.Tags] = {}
-    for file, opener, size in _each(root, files, tags.HEADER_LIMIT):
+    small: dict[str, bytes] = {}
+    for file, opener, size in _each(root, files, small):
         read[file] = tags.read(opener, size)[0]
     if len(files) == 1 and read[files[0]].get("SOPClassUID") in header.ENHANCED:
         return _frames(root, files[0])
-    return _series(root, files, [read[file] for file in files])
+    return _series(root, files, [read[file] for file in files], small)
 
 
 def _each(
-    root: Path, files: Sequence[str], limit: int | None = None
+    root: Path, files: Sequence[str], small: dict[str, bytes]
 ) -> Iterator[tuple[str, tags.Opener, int]]:
     """Each file, a way to open it, and its size: from a folder, or in one pass over an archive.
+
+    Args:
+        root: the archive's folder.
+        files: what to read; may be members of archives.
+        small: members that are no larger than their header is read at once: kept here, and not
+            read again.
 
     Raises:
         MedclError: if a member is gone, or the archive is refused.
@@ -91,21 +100,29 @@ def _each(
         else:
             yield file, tags.open_path(root / path), (root / path).stat().st_size
     for path, wanted in inside.items():
-        left = set(wanted)
+        names = {name: f"{path}{MEMBER}{name}" for name in wanted}
+        for file in names.values():
+            if file in small:
+                yield file, partial(BytesIO, small[file]), len(small[file])
+        left = {name for name, file in names.items() if file not in small}
         try:
-            for found in archives.members(root / path, limit):
-                if found.name in left:
-                    left.remove(found.name)
-                    yield f"{path}{MEMBER}{found.name}", found.open, found.size
-                    if not left:
-                        break
+            for found in archives.fetch(root / path, tuple(left)) if left else ():
+                file, opener = names[found.name], found.open
+                if found.size <= _SMALL:
+                    with found.open() as handle:
+                        small[file] = handle.read()
+                    opener = partial(BytesIO, small[file])
+                left.discard(found.name)
+                yield file, opener, found.size
         except archives.Refused as why:
             raise MedclError(f"{why.code}: {why.reason}") from None
         if left:
             raise MedclError(f"missing-member: {len(left)} slices are no longer in the archive.")
 
 
-def _series(root: Path, files: Sequence[str], read: Sequence[tags.Tags]) -> Source:
+def _series(
+    root: Path, files: Sequence[str], read: Sequence[tags.Tags], small: dict[str, bytes]
+) -> Source:
     """One file a slice."""
     slices = []
     for file, found in zip(files, read, strict=True):
@@ -126,7 +143,7 @@ def _series(root: Path, files: Sequence[str], read: Sequence[tags.Tags]) -> Sour
     place = {file: n for n, file in enumerate(files)}
 
     def each() -> Iterator[tuple[int, NDArray[np.float32]]]:
-        for file, opener, _ in _each(root, files):
+        for file, opener, _ in _each(root, files, small):
             yield place[file], _decoded(opener, first.shape)
 
     return Source(
@@ -178,8 +195,19 @@ def to_hu(
         outside = (stored >= low) & (stored <= high)
     if slope != 1 or intercept != 0:
         values = values * np.float32(slope) + np.float32(intercept)
+    if outside.any() and header.LUNG < values[outside].max() < header.BONE:
+        outside = _touching(outside)  # tissue has that value too
     values[outside] = PADDING
     return values
+
+
+def _touching(outside: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The parts of a mask (R, C) that reach the border of the image."""
+    from scipy import ndimage
+
+    parts, _ = ndimage.label(outside)
+    border = np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]])
+    return np.isin(parts, np.setdiff1d(border, 0))
 
 
 def _pixels(dataset: Any, frame: int | None = None) -> NDArray[Any]:
@@ -242,7 +270,7 @@ def _frames(root: Path, file: str) -> Source:
     import pydicom
 
     dataset: Any = None
-    for _, opener, _ in _each(root, [file]):
+    for _, opener, _ in _each(root, [file], {}):
         with opener() as handle, quiet():
             dataset = pydicom.dcmread(BytesIO(handle.read()))
             found = enhanced.frames(dataset)

@@ -8,6 +8,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from medcl_ct.body import BODY
+
+TRIES = 4
+ENOUGH = 0.25
 Kind = Literal["slice", "crop", "volume", "stack"]
 
 
@@ -38,6 +42,30 @@ def first(
         )
         for _ in range(crops)
     ]
+
+
+def drawn(
+    volume: NDArray[Any], size: tuple[int, ...], random: np.random.Generator
+) -> tuple[int, ...]:
+    """The first voxel of a box at a random place, of those that hold enough of the body.
+
+    Of `TRIES` boxes the first of which a quarter is body, or else the one with most of it: what is
+    all air teaches nothing, and what is half air is not left out.
+    """
+    best: tuple[int, ...] = (0, 0, 0)
+    most = -1.0
+    for _ in range(TRIES):
+        (place,) = first("crop", volume.shape, size, np.arange(1), 1, False, random)
+        inside = tuple(
+            slice(max(f, 0), max(f, 0) + min(s, n), max(1, s // 8))
+            for f, s, n in zip(place, size, volume.shape, strict=True)
+        )
+        share = float((volume[inside] > BODY).mean())
+        if share >= ENOUGH:
+            return place
+        if share > most:
+            best, most = place, share
+    return best
 
 
 def unrelated(held: Mapping[str, NDArray[Any]], shape: tuple[int, ...]) -> bool:

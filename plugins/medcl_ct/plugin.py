@@ -89,7 +89,9 @@ plugin = Plugin(
     tasks=_TASKS,
     methods={"joint2d3d": "medcl_ct.joint:Joint2D3D"},
     pictures="medcl_ct.pictures:pictures",
+    findings="medcl_ct.findings:FINDINGS",
     preview="medcl_ct.preview:preview",
+    preparation=2,
     sample=Path(__file__).parent / "sample",
     demo="ct/demo",
 )

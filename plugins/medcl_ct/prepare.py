@@ -78,9 +78,11 @@ def prepare(
     regular = regularity(source.positions, source.orientation, source.thickness)
     refuse([name for name in regular.findings if name not in known], rules, FINDINGS, "series")
     plan = _plan(source, regular, spacing, rules)
-    staged, lowest = _stage(source, plan, clip)
+    staged, lowest, highest = _stage(source, plan, clip)
     if lowest > NOT_AIR:
         refuse(["not-hu"], rules, FINDINGS, "series")
+    if lowest >= highest:
+        refuse(["blank"], rules, FINDINGS, "series")
     masks = _masks(root, volumes.masks(files), files[0], plan)
     arrays: dict[str, np.ndarray] = {}
     for n, part in enumerate(plan.parts):
@@ -207,22 +209,26 @@ def _parts(
     return tuple(parts)
 
 
-def _stage(source: Source, plan: _Plan, clip: tuple[int, int] | None) -> tuple[Image, float]:
-    """All slices on the grid in the plane (N, R, C), and the lowest value that is no padding."""
+def _stage(source: Source, plan: _Plan, clip: tuple[int, int] | None) -> tuple[Image, float, float]:
+    """All slices on the grid in the plane (N, R, C), and the lowest and highest of their values.
+
+    The lowest is one that is no padding; padding beside values counts as a value above.
+    """
     low, high = clip or (-32768, 32767)
     out = _room((len(source.positions), plan.rows.count, plan.columns.count))
-    lowest = np.inf
+    lowest, highest = np.inf, -np.inf
     made: tuple[Any, ...] = (None, None, None)
     for n, values in source.slices():
         padded = values == PADDING
         if not padded.all():
             lowest = min(lowest, float(values.min(where=~padded, initial=np.inf)))
+            highest = np.inf if padded.any() else max(highest, float(values.max()))
         values[padded] = AIR
         at = tuple(plan.drift[n])
         if at != made[0]:
             made = (at, *_matrices(source, plan, at))
         out[n] = np.rint(np.clip(_in_plane(values, made[1], made[2]), low, high))
-    return out, lowest
+    return out, lowest, highest
 
 
 def _matrices(

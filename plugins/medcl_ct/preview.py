@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from medcl.plugin import Views
+from medcl_ct.encoders.joint import copies
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,7 +54,13 @@ def preview(x: Tensor, views: Views, encoder: nn.Module | None = None) -> Figure
     if attends:
         assert encoder is not None
         axes[0, -1].set_title("attention by slice", fontsize=9)
+        alone = copies(x).cpu()
         for i, share in enumerate(attention(x, encoder).cpu()):
+            if alone[i]:  # one slice: there is no other for it to look at
+                axes[2 * i, -1].set_axis_off()
+                axes[2 * i + 1, -1].set_axis_off()
+                axes[2 * i, -1].text(0.5, 0.5, "one slice", ha="center", va="center", fontsize=7)
+                continue
             _bars(axes[2 * i, -1], share)
             _grey(axes[2 * i + 1, -1], x[i, 0, int(share.argmax())].float().cpu(), _SOFT)
             axes[2 * i + 1, -1].set_title(f"most: slice {int(share.argmax())}", fontsize=7)

@@ -103,7 +103,13 @@ def _one(
     """
     key = file.replace(MEMBER, "!")
     try:
-        read, end, pixels = tags.read_with_pixels(open_file, size, sampled=crc is None)
+        if crc is None:
+            read, end, pixels = tags.read_with_pixels(open_file, size)
+        else:
+            read, end, _ = tags.read_with_pixels(
+                open_file, size, sampled=False, first=tags.PACKED_READ
+            )
+            pixels = crc
     except tags.NotDicom:
         with open_file() as handle:
             packed = handle.read(2) == _GZIP
@@ -115,5 +121,5 @@ def _one(
     if read.get("SOPClassUID") in header.ENHANCED:
         return enhanced.record(file, folder, read, open_file)
     left = size - end if end else None
-    found = header.interpret(read, file, folder, left, pixels if crc is None else crc, size)
+    found = header.interpret(read, file, folder, left, pixels, size)
     return Reject(key, found.code, found.reason) if isinstance(found, Reject) else found

@@ -64,6 +64,8 @@ WANTED: dict[int, tuple[str, str]] = {
     0x00280011: ("Columns", SHORT),
     0x00280030: ("PixelSpacing", NUMBERS),
     0x00280100: ("BitsAllocated", SHORT),
+    0x00280103: ("PixelRepresentation", SHORT),
+    0x00280120: ("PixelPaddingValue", SHORT),
     0x00280301: ("BurnedInAnnotation", TEXT),
     0x00281052: ("RescaleIntercept", NUMBERS),
     0x00281053: ("RescaleSlope", NUMBERS),
@@ -79,6 +81,7 @@ COMPRESSED_FROM = "1.2.840.10008.1.2.4"  # JPEG and its kin
 RLE = "1.2.840.10008.1.2.5"
 
 _FIRST_READ = 16 * 1024
+PACKED_READ = 4 * 1024
 HEADER_LIMIT = 64 * 1024 * 1024
 _DEEPEST = 16
 _SAMPLED = 4096  # bytes of a slice's pixels by which a copy is told
@@ -121,15 +124,17 @@ def read(open_file: Opener, size: int) -> tuple[Tags, int]:
 
 
 def read_with_pixels(
-    open_file: Opener, size: int, *, sampled: bool = True
+    open_file: Opener, size: int, *, sampled: bool = True, first: int = _FIRST_READ
 ) -> tuple[Tags, int, int | None]:
     """As `read`, with a checksum of some bytes from the middle of the pixels, where ``sampled``.
+
+    At ``first`` that many bytes are read: less where they have to be unpacked.
 
     Two files of one place in one body have the same checksum only if one is a copy of the other:
     no two scans have the same noise.
     """
     with open_file() as handle:
-        data = handle.read(_FIRST_READ)
+        data = handle.read(first)
         if not looks_like_dicom(data):
             raise NotDicom
         try:
@@ -358,7 +363,7 @@ def _from_pydicom(value: Any, kind: str) -> Any:
     if isinstance(value, bytes):
         value = value.decode("latin-1")
     if kind == SHORT:
-        return int(value)
+        return int(value) & 0xFFFF  # as its bytes are, whatever sign they stand for
     many = isinstance(value, list | tuple) or type(value).__name__ == "MultiValue"
     text = "\\".join(str(part) for part in value) if many else str(value)
     return _number_list(text) if kind == NUMBERS else _clean(text)

@@ -85,7 +85,12 @@ def bags(
         ),
         labels=labels(rows),
         facts={
-            row["id"]: {"instances": bag.instances, "tile": bag.tile, "unit": bag.unit}
+            row["id"]: {
+                "instances": bag.instances,
+                "tile": bag.tile,
+                "unit": bag.unit,
+                "untrained": bag.untrained,
+            }
             for row, bag in zip(rows, found, strict=True)
         },
     )
@@ -100,6 +105,7 @@ class _Heading:
     placed: bool
     tile: float | None
     unit: str = "px"
+    untrained: bool = False
 
 
 def _heading(row: dict[str, Any], arrays: Arrays, folder: Path | None) -> _Heading:
@@ -117,7 +123,11 @@ def _heading(row: dict[str, Any], arrays: Arrays, folder: Path | None) -> _Headi
             count, width = file["features"].shape
             tile = file.attrs.get("span_x")
             return _Heading(
-                int(count), int(width), "coords" in file, None if tile is None else float(tile)
+                int(count),
+                int(width),
+                "coords" in file,
+                None if tile is None else float(tile),
+                untrained=bool(file.attrs.get("untrained", False)),
             )
     except (OSError, KeyError, ValueError):
         raise MedclError(

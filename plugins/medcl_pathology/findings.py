@@ -66,6 +66,12 @@ FINDINGS: dict[str, Finding] = {
         ("accept", "reject"),
         "holds the same bytes as another; both count as the same patient's",
     ),
+    "copy-of-another-patient": Finding(
+        "serious",
+        "accept",
+        ("accept", "reject"),
+        "holds the same bytes as one of another patient: one of the two patients is wrong",
+    ),
     "no-patient-id": Finding(
         "note", "accept", ("accept", "reject"), "names no patient; it was taken for one of its own"
     ),

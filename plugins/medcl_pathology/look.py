@@ -15,6 +15,7 @@ from medcl_pathology.heatmap import origin_of
 from medcl_pathology.outlines import polygons, tissue_geojson
 from medcl_pathology.overview import overview
 from medcl_pathology.reader import open_slide
+from medcl_pathology.tissue import DAB
 
 _SIDE = 1024  # pixels: the longer side of the thumbnail
 
@@ -42,6 +43,16 @@ def look(files: Sequence[Path], held: Mapping[str, NDArray[np.generic]], out: Pa
         for ring in rings:
             points = [tuple(point) for point in (ring * scale / down).tolist()]
             draw.line(points, fill=(0, 160, 80), width=3)
+    draw.text((8, 8), _said(held), fill=(0, 90, 45))
     with replacing(made[1]) as temporary:
         image.save(temporary, "png")
     return made
+
+
+def _said(held: Mapping[str, NDArray[np.generic]]) -> str:
+    """What was taken for tissue, and by which sign."""
+    share = (
+        f"{float((np.asarray(held['mask']) > 0).mean()):.0%} tissue, {len(held['coords'])} tiles"
+    )
+    brown = float(np.asarray(held["dab"])) if "dab" in held else 0.0
+    return f"{share}; DAB in {brown:.0%} of what is stained" if brown >= DAB else share

@@ -10,6 +10,13 @@ from medcl_pathology.scan import scan
 from medcl_pathology.units import units
 
 _CRC = ("TUMOR", "STROMA", "COMPLEX", "LYMPHO", "DEBRIS", "MUCOSA", "ADIPOSE", "EMPTY")
+# Of `medcl_pathology.encoders.models.RELEASED`, which needs torch; a test holds them together.
+_RELEASED = (
+    "uni", "uni2-h", "conch", "conch-v1.5", "virchow", "virchow2", "h-optimus-0", "h-optimus-1",
+    "gigapath", "phikon", "phikon-v2", "hibou-b", "hibou-l", "midnight", "ctranspath",
+    "kaiko-vits16", "kaiko-vitb16", "kaiko-vitl14", "lunit-vits16", "titan", "prism", "chief",
+    "gigapath-slide",
+)  # fmt: skip
 
 _TASKS = {
     "tissue": Task(
@@ -48,6 +55,7 @@ plugin = Plugin(
     units=units,
     scan=scan,
     prepare="medcl_pathology.prepare:prepare",
+    findings="medcl_pathology.findings:FINDINGS",
     dataset="medcl_pathology.dataset:dataset",
     views="medcl_pathology.views:views",
     augmentations={name: f"medcl_pathology.augmentations:{name}" for name in _AUGMENTATIONS},
@@ -66,12 +74,10 @@ plugin = Plugin(
         "vit": "medcl_pathology.encoders.vit:vit",
         "huggingface": "medcl_pathology.encoders.huggingface:huggingface",
         "timm": "medcl_pathology.encoders.released:timm",
-        "uni": "medcl_pathology.encoders.released:uni",
-        "conch": "medcl_pathology.encoders.released:conch",
-        "virchow": "medcl_pathology.encoders.released:virchow",
-        "phikon": "medcl_pathology.encoders.released:phikon",
-        "h-optimus-0": "medcl_pathology.encoders.released:h_optimus_0",
-        "gigapath": "medcl_pathology.encoders.released:gigapath",
+        **{
+            name: f"medcl_pathology.encoders.released:{name.replace('-', '_').replace('.', '_')}"
+            for name in _RELEASED
+        },
     },
     classifiers=CLASSIFIERS,
     tasks=_TASKS,

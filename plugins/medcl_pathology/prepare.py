@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ from medcl_pathology.findings import FINDINGS, GIVE_MPP
 from medcl_pathology.overview import overview
 from medcl_pathology.reader import BadSlide, Slide, open_slide
 from medcl_pathology.tiles import Grid, covered, read_tile
-from medcl_pathology.tissue import Artefact, segment
+from medcl_pathology.tissue import Artefact, Method, dab, segment
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -40,7 +40,7 @@ def prepare(
     size: int = 256,
     overlap: float = 0.0,
     tissue: float = 0.5,
-    method: Literal["saturation", "hed"] = "saturation",
+    method: Method = "auto",
     leave_out: tuple[Artefact, ...] = ("border", "pen", "blur", "fold"),
     mask_mpp: float = 8.0,
     smallest: float = 10000.0,
@@ -70,9 +70,11 @@ def prepare(
     Returns:
         of a slide: ``coords`` (N, 2) the top left corners x, y in full-size pixels; ``tissue`` (N,)
         shares; ``grid`` (4,) size, span along x and y in full-size pixels, mpp; ``mask`` (H, W) and
-        ``mask_scale`` (2,); ``failed`` (K, 2) corners of damaged tiles (verify, pixels); with
-        ``pixels`` (N, size, size, 3). Of a plain tile: ``pixels`` (1, H, W, 3). Of a bag:
-        ``features`` (I, F) and perhaps ``coords`` (I, 2).
+        ``mask_scale`` (2,); ``dab`` the share of brown in what is stained; ``failed`` (K, 2)
+        corners of damaged tiles (verify, pixels); with ``pixels`` (N, size, size, 3). Of an image
+        of channels: see `medcl_pathology.multiplex.prepare`. Of a plain tile: ``pixels``
+        (1, H, W, 3). Of a bag: ``features`` (I, F) and perhaps ``coords`` (I, 2), in full-size
+        pixels where the scale is known.
 
     Raises:
         UsageError: for a setting that makes no sense.
@@ -142,7 +144,7 @@ def _slide(
     mpp: float,
     overlap: float,
     least: float,
-    method: Literal["saturation", "hed"],
+    method: Method,
     leave_out: Sequence[Artefact],
     mask_mpp: float,
     smallest: float,
@@ -177,6 +179,7 @@ def _slide(
         "grid": np.array([grid.size, *grid.span, mpp]),
         "mask": mask.astype(np.uint8),
         "mask_scale": np.array(scale),
+        "dab": np.array(dab(small)),
     }
     if pixels or verify:
         good, held = _read_all(path, corners, grid, keep=pixels, verify=verify)

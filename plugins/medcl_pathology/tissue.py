@@ -8,6 +8,7 @@ out. `segment` puts them together.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -17,6 +18,10 @@ from scipy import ndimage
 Mask = NDArray[np.bool_]
 Floats = NDArray[np.float32]
 Artefact = Literal["border", "pen", "blur", "fold"]
+Method = Literal["auto", "saturation", "hed", "density"]
+
+_BROWN = (12.0, 50.0)  # degrees of hue: DAB; eosin and blood are below 12 or above 330
+DAB = 0.03  # share of brown in what is stained from which a slide counts as stained with DAB
 
 # Ruifrok 2001: how haematoxylin, eosin and DAB absorb red, green and blue.
 HED = np.array([[0.650, 0.704, 0.286], [0.072, 0.990, 0.105], [0.268, 0.570, 0.776]])
@@ -25,7 +30,7 @@ HED = np.array([[0.650, 0.704, 0.286], [0.072, 0.990, 0.105], [0.268, 0.570, 0.7
 def segment(
     rgb: NDArray[np.uint8],
     *,
-    method: Literal["saturation", "hed"] = "saturation",
+    method: Method = "auto",
     reject: Sequence[Artefact] = ("border", "pen", "blur", "fold"),
     closing: float = 2.0,
     smallest: float = 16.0,
@@ -41,10 +46,13 @@ def segment(
         smallest: pieces of fewer pixels are dropped.
         holes: holes of fewer pixels are filled.
     """
+    marked = dab(rgb) >= DAB
     found = tissue(rgb, method=method)
+    if marked:  # what the marker darkens is no fold
+        reject = [name for name in reject if name != "fold"]
     total = max(int(found.sum()), 1)
     taken: dict[str, float] = {}
-    steps: dict[str, Any] = {"border": border, "pen": pen}
+    steps: dict[str, Any] = {"border": border, "pen": partial(pen, blue=0.55 if marked else 0.35)}
     for name in ("border", "pen"):  # these may be dark or colourful enough to pass for tissue
         if name in reject:
             gone = steps[name](rgb)
@@ -69,17 +77,38 @@ def segment(
     return found, taken
 
 
-def tissue(rgb: NDArray[np.uint8], *, method: Literal["saturation", "hed"] = "saturation") -> Mask:
-    """What is stained: Otsu's threshold (1979) on saturation, or on haematoxylin and eosin.
+def tissue(rgb: NDArray[np.uint8], *, method: Method = "auto") -> Mask:
+    """What is stained.
 
-    Where the threshold would fall within the noise of empty glass, nothing is tissue.
+    "saturation" or "hed": Otsu's threshold (1979) on saturation, or on haematoxylin and eosin;
+    where it would fall within the noise of empty glass, nothing is tissue. "density": all that is
+    darker than the glass by a little, whatever its colour. "auto": "density" where DAB is seen,
+    since its brown is so strong that Otsu parts it from the tissue around; else "saturation".
     """
+    if method == "density" or (method == "auto" and dab(rgb) >= DAB):
+        values = density(rgb)
+        return np.asarray(values > np.percentile(values, 0.5) + 0.03)
     if method == "hed":
         values, least, most = np.asarray(stains(rgb)[..., :2].sum(axis=-1)), 0.06, 0.12
     else:
         values, least, most = saturation(rgb), 0.06, 0.25
     values = np.asarray(ndimage.median_filter(values, size=3), dtype=np.float32)
     return np.asarray(values > np.clip(otsu(values), least, most))
+
+
+def density(rgb: NDArray[np.uint8]) -> Floats:
+    """Mean optical density of red, green and blue, without single odd pixels: (H, W)."""
+    values = -np.log10(np.maximum(rgb.astype(np.float32), 1) / 255).mean(axis=-1)
+    return np.asarray(ndimage.median_filter(values, size=3), dtype=np.float32)
+
+
+def dab(rgb: NDArray[np.uint8]) -> float:
+    """How much of what is stained is brown, 0 … 1: above a few per cent, DAB (IHC)."""
+    hue, pure = _hue(rgb), saturation(rgb)
+    dark = -np.log10(np.maximum(rgb.astype(np.float32), 1) / 255).mean(axis=-1)
+    stained = (dark > 0.12) & (pure > 0.12)
+    brown = stained & (hue >= _BROWN[0]) & (hue <= _BROWN[1]) & (pure > 0.25)
+    return float(brown.sum()) / max(int(stained.sum()), 1)
 
 
 def saturation(rgb: NDArray[np.uint8]) -> Floats:
@@ -123,18 +152,18 @@ def border(rgb: NDArray[np.uint8], dark: float = 0.2) -> Mask:
     return np.asarray(ndimage.binary_dilation(found, iterations=1) if found.any() else found)
 
 
-def pen(rgb: NDArray[np.uint8]) -> Mask:
-    """Green, blue, red and black marker ink, by hue and purity, with a margin.
+def pen(rgb: NDArray[np.uint8], blue: float = 0.35) -> Mask:
+    """Green, blue (of at least that purity), red and black marker ink, with a margin.
 
     No stain of tissue is green or cyan; blue and red ink are purer than haematoxylin and eosin;
     black ink is dark without a colour, and drawn in strokes, where pigment is in grains.
     """
     hue, value, pure = _hue(rgb), rgb.max(axis=-1) / 255, saturation(rgb)
     green = (hue > 65) & (hue < 195) & (pure > 0.2)
-    blue = (hue >= 195) & (hue < 245) & (pure > 0.35)
+    azure = (hue >= 195) & (hue < 245) & (pure > blue)
     red = ((hue < 15) | (hue > 345)) & (pure > 0.75) & (value > 0.5)
     black = (value < 0.3) & (rgb.max(axis=-1).astype(int) - rgb.min(axis=-1) < 25)
-    ink = ndimage.binary_opening(green | blue | red | black, np.ones((2, 2), dtype=bool))
+    ink = ndimage.binary_opening(green | azure | red | black, np.ones((2, 2), dtype=bool))
     return np.asarray(ndimage.binary_dilation(ink, iterations=2) if ink.any() else ink)
 
 

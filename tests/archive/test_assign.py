@@ -10,6 +10,7 @@ from medcl.archive import assign
 from medcl.archive.index import Index, Summary, build
 from medcl.archive.pseudonym import own
 from medcl.errors import UsageError
+from medcl.plugin import Record
 
 
 @pytest.fixture
@@ -142,3 +143,24 @@ def test_a_table_that_is_none(archive: Path, text: str, message: str) -> None:
 def test_patients_from_two_places(archive: Path) -> None:
     with pytest.raises(UsageError, match="given twice"):
         assign.load("(?P<patient>.)", csv(archive, "key,patient\nx,1\n"))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "cp1252", "utf-8-sig"])
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+def test_tables_that_others_made(tmp_path: Path, encoding: str, separator: str) -> None:
+    """PTB-XL's: paths from its own top, numbers of patients with a point, names of its own."""
+    rows = [["ecg_id", "Patient_ID", "filename_lr", "größe"], ["1", "15709.0", "r/0/1_lr", "7"]]
+    rows += [["2", "15709.0", "r/0/2_lr", "8"], ["3", "22.0", "r/0/3_lr", "9"]]
+    (tmp_path / "t.csv").write_bytes("\n".join(map(separator.join, rows)).encode(encoding))
+    made = assign.load(
+        table=tmp_path / "t.csv", key_column="filename_lr", patient_column="patient_id"
+    )
+    files = [f"database/r/0/{n}_lr.hea" for n in (1, 2, 3)]
+    found = made.apply(
+        [Record(f, (f,), "x", findings=("patient-is-record-name", "gaps")) for f in files]
+    )
+    assert [row.patient for row in found if isinstance(row, Record)] == ["15709", "15709", "22"]
+    assert [row.findings for row in found if isinstance(row, Record)] == [("gaps",)] * 3
+    assert found[0].labels == {"ecg_id": 1, "größe": 7}  # type: ignore[union-attr]
+    with pytest.raises(UsageError, match="no column 'patient'"):
+        assign.load(table=tmp_path / "t.csv", key_column="ecg_id", patient_column="patient")

@@ -59,6 +59,7 @@ def test_one_row_an_item_and_one_a_reject(archive: Path, tmp_path: Path) -> None
         sites=3,
         rejects={"duplicate": 3, "empty": 4, "unreadable": 4},
         ignored=1,
+        ignored_suffixes={".txt": 1},
         scanned=44,
         seconds=summary.seconds,
     )

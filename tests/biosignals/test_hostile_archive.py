@@ -86,7 +86,7 @@ def test_each_has_its_message_and_the_run_goes_on(archive: Path, tmp_path: Path)
         "uv.csv": {"mixed-units"},
         "comma.csv": set(),
         "cut.edf": {"truncated"},
-        "speed.npz": {"fs-mismatch"},
+        "speed.npz": {"fs-mismatch", "no-unit"},
     }
     prepared = prepare_all(index, plugin, {"fs": 100.0, "leads": ("II|MLII",)})
     assert prepared.rejects.is_empty()

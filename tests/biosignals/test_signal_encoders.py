@@ -240,3 +240,24 @@ def test_pooling_at_the_centre_sees_which_beat_is_meant(name: str) -> None:
     near = (mean(x) - mean(moved)).norm() / mean(x).norm()
     far = (encoder(x) - encoder(moved)).norm() / encoder(x).norm()
     assert far > 2 * near
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_untrained_it_tells_real_windows_apart(name: str, sample: Path) -> None:
+    """Or "random weights" would be a baseline of rounding noise, and every run begin collapsed."""
+    import numpy as np
+
+    from medcl.engine.monitors import spread
+    from medcl_biosignals.prepare import read_signal
+
+    cut = []
+    for record in ("101", "114", "208", "230"):
+        x, _, _ = read_signal(sample / f"{record}.hea")
+        cut += [x[:, first : first + 3600 : 3] for first in range(0, 36_000, 7200)]
+    x = torch.from_numpy(np.stack(cut))
+    x = (x - x.mean(dim=-1, keepdim=True)) / x.std(dim=-1, keepdim=True)
+    torch.manual_seed(0)
+    encoder = resolve(plugin.encoders[name])().eval()
+    with torch.no_grad():
+        z = torch.nn.functional.normalize(encoder(x), dim=1)
+    assert float(spread(z)) > 0.01

@@ -30,7 +30,7 @@ from medcl.predict.streaming import _csv, follow
 from medcl.registry import resolve
 from medcl.run import Run, load_samples
 from medcl_biosignals.filters import band_pass
-from medcl_biosignals.leads import canonical, choose
+from medcl_biosignals.leads import Pick, canonical, choose
 from medcl_biosignals.plugin import plugin
 from medcl_biosignals.prepare import read_signal
 from medcl_biosignals.streaming import stream
@@ -196,7 +196,8 @@ def settings(run: Run) -> dict[str, dict]:
 def causal(x: np.ndarray, names: list[str], fs: float, run: Run) -> np.ndarray:
     """The same causal pipeline, the whole signal at once: windows (K, C, T)."""
     prepare = run.recipe.prepare
-    picked = choose([canonical(name) for name in names], prepare["leads"])
+    picks = choose([canonical(name) for name in names], prepare["leads"])
+    picked = [pick.channel for pick in picks if pick is not None]
     y = sp.sosfilt(band_pass(fs, prepare["band"]), (x - x[:, :1])[picked], axis=1)
     y = sp.resample_poly(y, 5, 18, axis=1)  # 360 → 100 Hz
     length = round(run.recipe.dataset["seconds"] * 100)
@@ -278,7 +279,7 @@ def test_gaps_in_a_stream(run: Run, sample: Path) -> None:
         np.testing.assert_allclose(np.concatenate([p[1] for p in parts]), whole[1], atol=1e-5)
     x[0] = np.nan  # a channel that is never there is zero, the other is as before
     one = stream(names, fs, **settings(run)).push(x)
-    gone = choose([canonical(n) for n in names], run.recipe.prepare["leads"]).index(0)
+    gone = choose([canonical(n) for n in names], run.recipe.prepare["leads"]).index(Pick(0))
     assert (one[1][:, gone] == 0).all()
     np.testing.assert_allclose(one[1][:, 1 - gone], whole[1][:, 1 - gone], atol=1e-5)
 
@@ -574,3 +575,19 @@ def test_a_study_judges_a_stream(run: Run, study: Study, sample: Path, tmp_path:
     said = np.array([line["said"] == second for line in lines])
     np.testing.assert_array_equal(said[sure], p[sure] >= threshold)
     assert set(lines[0]) == {"start", "p.high", "p.low", "threshold", "said"}
+
+
+def test_a_run_on_ecg_predicts_no_ppg(run: Run, key: Path, sample: Path, tmp_path: Path) -> None:
+    """A pulse in the place of an ECG would be embedded as if it were one."""
+    fs = 64.0
+    t = np.arange(60 * int(fs)) / fs
+    rows = [f"{a:.4f},{np.sin(7 * a):.4f},{np.cos(7 * a):.4f}" for a in t]
+    (tmp_path / "pulse.csv").write_text("\n".join(["time,ppg_green,acc_x", *rows]) + "\n")
+    with pytest.raises(MedclError, match=r"none of the leads .* of the kinds PPG, ACC"):
+        predict(run, [tmp_path / "pulse.csv"], tmp_path / "p.parquet", key_file=key)
+    x, names, rate = read_signal(sample / "114.hea")
+    np.savez(tmp_path / "one.npz", **{names[0]: x[0, : round(60 * rate)]}, fs=rate)
+    made = predict(run, [tmp_path / "one.npz"], tmp_path / "q.parquet", key_file=key)
+    (lacks,) = [name for name in made.findings if name.startswith("lacks:")]
+    noticed = pl.read_parquet(tmp_path / "q.records.parquet", glob=False)["findings"][0].to_list()
+    assert lacks in noticed

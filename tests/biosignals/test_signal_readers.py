@@ -386,7 +386,7 @@ def test_apple_health(tmp_path: Path, ecg101: np.ndarray, german: bool) -> None:
     (tmp_path / "ecg_2021-03-04.csv").write_text(apple(ecg101[0], german))
     row = record_of(tmp_path)
     assert (row.fields["format"], row.fields["fs"]) == ("Apple Health", 360)
-    assert (row.fields["leads"], row.fields["units"]) == ("I", "µV")
+    assert (row.fields["leads"], row.fields["units"]) == ("I", "uV")
     same(tmp_path, row, ecg101[:1] * 1000, atol=1e-3)
     shown = repr((row.fields, row.labels, row.findings))
     assert not [secret for secret in ("Roe", "Anna", "1951", "2021") if secret in shown]

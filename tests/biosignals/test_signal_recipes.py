@@ -157,7 +157,10 @@ def test_wearable_ppg_trains_on_real_ppg(shared_data: Path, tmp_path: Path) -> N
     (tmp_path / "key").write_text("recipes in tests: hides nothing")
     for name in ("bidmc_01_Signals.csv", "heartpy_data2.csv", "heartpy_data3.csv"):
         (archive / name).symlink_to(shared_data / "ppg" / name)
-    build(archive, tmp_path / "index", plugin, key_file=tmp_path / "key")
+    said = {
+        "files": {"heartpy*": {"columns": {"hr": "PPG"}}}
+    }  # a heart rate is no PPG, but this is
+    build(archive, tmp_path / "index", plugin, key_file=tmp_path / "key", reader=said)
     recipe = small("wearable-ppg")
     recipe = recipe.model_copy(
         update={"dataset": recipe.dataset | {"seconds": 15.0, "stride": 5.0}}

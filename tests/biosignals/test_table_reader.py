@@ -523,5 +523,7 @@ def test_an_empty_channel_and_words_among_numbers(tmp_path: Path, pleth: np.ndar
 
 
 def test_unit_of_another_file_is_not_touched(tmp_path: Path) -> None:
-    assert not list(plugin.units([_stat(Path(__file__), "notes.txt")]))
+    assert not list(plugin.units([_stat(Path(__file__), "notes.md")]))
+    (tmp_path / "notes.txt").write_text("12\n13\n14\n" * 200)  # opened, but no recorder wrote it
+    assert rows_of(tmp_path, "notes.txt") == []
     assert isinstance(next(iter(plugin.units([_stat(Path(__file__), "A.CSV")]))), Unit)

@@ -423,10 +423,13 @@ def test_lead_names_that_may_be_shown() -> None:
 
 
 def test_leads_are_chosen_by_name_with_fallbacks() -> None:
-    assert choose(["V5", "MLII"], ["MLII|II", "V1|V5|*"]) == [1, 0]
-    assert choose(["I", "II"], ["MLII|II", "V1"]) == [1, None]
-    assert choose(["PLETH", "II"], ["*", "II"]) == [0, 1]
-    assert choose(["II"], ["*", "*"]) == [0, None]
+    def chosen(names: list[str], slots: list[str]) -> list[int | None]:
+        return [None if pick is None else pick.channel for pick in choose(names, slots)]
+
+    assert chosen(["V5", "MLII"], ["MLII|II", "V1|V5|*"]) == [1, 0]
+    assert chosen(["I", "II"], ["MLII|II", "V1"]) == [1, None]
+    assert chosen(["PLETH", "II"], ["*", "II"]) == [0, 1]
+    assert chosen(["II"], ["*", "*"]) == [0, None]
 
 
 def test_header_lines_agree_with_wfdb_however_they_are_mangled(sample: Path) -> None:

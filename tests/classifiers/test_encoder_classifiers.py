@@ -148,3 +148,21 @@ def test_patience_stops_and_the_best_epoch_is_kept(tmp_path: Path) -> None:
     figures = [epoch["validation"] for epoch in trained.history]
     assert trained.epochs < 60
     assert trained.best == int(np.argmax(figures)) + 1 == trained.epochs - 3
+
+
+@pytest.mark.parametrize(("share", "first"), [(0.0, 1), (0.5, 4), (1.0, 6)])
+def test_no_epoch_is_chosen_before_a_schedule_is_over(share: float, first: int) -> None:
+    y = torch.from_numpy(np.random.default_rng(0).integers(0, 10, len(X)))  # nothing to learn
+    learning = loop.Learning(READ, y, torch.arange(len(X)), np.arange(200), np.arange(200, 260))
+    settings = Finetune(epochs=6, batch_size=32, patience=1)
+
+    def build(example: object, out: Outputs) -> Full:
+        made = Full(encoder(), example, out)  # type: ignore[arg-type]
+        made.scheduled = share  # type: ignore[assignment]
+        return made
+
+    trained = loop.fit(build, TEN, learning, settings, Optimizer(lr=1e-2), seed=0, device=CPU)
+    figures = [epoch["validation"] for epoch in trained.history]
+    assert trained.best >= first
+    assert trained.epochs >= first
+    assert trained.best == first + int(np.argmax(figures[first - 1 :]))

@@ -304,3 +304,39 @@ def test_a_sheared_nifti_is_a_tilted_gantry(tmp_path: Path) -> None:
     brightest = np.array([np.unravel_index(one.argmax(), one.shape) for one in hu])
     assert (np.abs(np.diff(brightest[:, 0])) == 1).all()  # it does slant
     assert (np.diff(brightest[:, 1]) == 0).all()
+
+
+# --- padding and blanks ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_padding_that_tissue_has_too_is_cut_at_the_border_only(
+    tmp_path: Path, signed: bool
+) -> None:
+    """PixelPaddingValue 0 where 0 is water: the corner was not scanned, the middle was."""
+    values = np.full((16, 16), -1000, dtype=np.int64)
+    values[:3, :3] = 0
+    values[4:12, 4:12] = 40
+    values[7:9, 7:9] = 0
+    kind, offset = (np.int16, 0) if signed else (np.uint16, 1024)
+    ct_series(
+        tmp_path / "a",
+        HEIGHTS,
+        PixelData=(values + offset).astype(kind).tobytes(),
+        PixelRepresentation=int(signed),
+        RescaleIntercept=-offset,
+    )
+    for path in (tmp_path / "a").iterdir():
+        _patch_padding(path, offset)
+    build(tmp_path / "a", tmp_path / "idx", plugin)
+    assert Index.open(tmp_path / "idx").items["findings"].to_list() == [["padding-like-tissue"]]
+    hu = only(prepared(tmp_path / "a", tmp_path / "idx"))["hu0"]
+    assert (hu[:, :3, :3] == -1024).all()
+    assert (hu[:, 7:9, 7:9] == 0).all()
+
+
+@pytest.mark.parametrize(("value", "name"), [(0, "blank"), (1064, "not-hu")])
+def test_a_blank_volume_is_refused_by_name(tmp_path: Path, value: int, name: str) -> None:
+    ct_series(tmp_path / "a", HEIGHTS, PixelData=np.full((16, 16), value, np.uint16).tobytes())
+    made = prepared(tmp_path / "a", tmp_path / "idx")
+    assert made.rejects["reason"][0].startswith(f"{name}: ")

@@ -13,10 +13,12 @@ import pydicom
 import pytest
 from ct_synthetic import ct_series, ct_slice
 from pydicom.uid import generate_uid
+from typer.testing import CliRunner
 
 from medcl.archive.index import Index, build
 from medcl.labels import table as label_tables
 from medcl.plugin import MEMBER, FileStat
+from medcl_cli.main import app
 from medcl_ct import words
 from medcl_ct.findings import FINDINGS
 from medcl_ct.plugin import plugin
@@ -392,3 +394,34 @@ def test_what_is_stored_as_ct_and_is_no_slice(tmp_path: Path, tags: dict, code: 
     ct_slice(tmp_path / "a" / "x", 0, **tags)
     found = index(tmp_path / "a", tmp_path / "idx")
     assert (len(found.items), found.rejects["code"].to_list()) == (0, [code])
+
+
+# --- who is who -----------------------------------------------------------------------------------
+
+
+def test_two_spellings_of_one_patient_are_told_and_merged_by_an_option_only(tmp_path: Path) -> None:
+    for name, patient in (("x", "PAT 007"), ("y", "pat7"), ("z", "PAT 8")):
+        own = {"SeriesInstanceUID": generate_uid(), "PatientID": patient}
+        ct_series(tmp_path / "a" / name, [0, 2, 4], **own)
+    summary = build(tmp_path / "a", tmp_path / "idx", plugin)
+    found = Index.open(tmp_path / "idx")
+    assert found.items["patient"].n_unique() == 3
+    told = found.items["findings"].list.contains("patient-spellings")
+    assert told.sum() == 2
+    assert any(
+        "2 patients may be 1" in note and "--merge-spellings" in note for note in summary.notes
+    )
+    build(tmp_path / "a", tmp_path / "merged", plugin, merge_spellings=True)
+    merged = Index.open(tmp_path / "merged")
+    assert merged.items["patient"].n_unique() == 2
+    assert not merged.items["findings"].list.contains("patient-spellings").any()
+
+
+def test_a_command_says_what_to_type(tmp_path: Path) -> None:
+    for name in ("s1", "s2", "s3"):
+        own = {"SeriesInstanceUID": generate_uid(), "PatientID": "CT"}
+        ct_series(tmp_path / "a" / name, [0, 2, 4], **own)
+    command = ["index", str(tmp_path / "a"), "--plugin", "ct", "--out", str(tmp_path / "idx")]
+    out = CliRunner().invoke(app, [*command, "--workers", "1"], catch_exceptions=False).stdout
+    assert "3 items have a patient whose id is a word" in out
+    assert "--patient-from '^(?P<patient>[^/]+)/'" in out

@@ -441,3 +441,20 @@ def test_scores_of_both_views_at_once_are_cosines():
     weight = method.intra_head.prototypes.weight
     expected = torch.nn.functional.cosine_similarity(z[:, :, None], weight, dim=3)
     torch.testing.assert_close(method.intra_head.prototypes(z), expected)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 9])
+def test_a_series_of_one_slice_is_embedded_as_the_slice_that_it_was_trained_as(depth):
+    """Among volumes it comes as copies of itself, which is no volume."""
+    torch.manual_seed(0)
+    encoder = joint(**ENCODER).eval()
+    images = torch.randn(3, 1, 32, 32) * 300
+    volumes = torch.randn(3, 1, depth, 32, 32) * 300
+    mixed = volumes.clone()
+    mixed[1] = images[1, :, None].expand(-1, depth, -1, -1)
+    with torch.no_grad():
+        found = encoder(mixed)
+        torch.testing.assert_close(found[1], encoder(images)[1])
+        if depth > 1:
+            torch.testing.assert_close(found[[0, 2]], encoder(volumes)[[0, 2]])
+            assert not torch.allclose(found[0], encoder(volumes[:, :, 0])[0])

@@ -176,16 +176,17 @@ def test_no_volume_holds_slices_of_two_passes(tmp_path: Path, tag: str, shift: f
                 "InstanceNumber": {tag: number},
             }[tag]
             stored = np.full((16, 16), 24 + 300 * p, dtype=np.uint16)
+            stored[4:12, 4:12] += 100
             z = 2.0 * i + shift * p
             ct_slice(tmp_path / "a" / f"{number}", z, PixelData=stored.tobytes(), **own)
     build(tmp_path / "a", tmp_path / "idx", plugin)
     index = Index.open(tmp_path / "idx")
     assert sorted(index.items["slices"]) == [8, 9]
     assert all("repeated-positions" in findings for findings in index.items["findings"])
-    spec = {"crop": "none", "policy": {"missing-slices": "accept"}}
+    spec = {"crop": "none", "spacing": (0.0, 0.0, 0.0), "policy": {"missing-slices": "accept"}}
     made = prepare(index, plugin, spec)
     values = [np.unique(made.arrays(item)["hu0"]).tolist() for item in made.items["id"]]
-    assert sorted(values) == [[-1000], [-700]]
+    assert sorted(values) == [[-1000, -900], [-700, -600]]
 
 
 # --- jitter --------------------------------------------------------------------------------------

@@ -42,3 +42,13 @@ def test_a_joint_encoder_shows_what_its_slices_attend_to():
     torch.testing.assert_close(torch.tensor(heights).float(), share[0], atol=1e-6, rtol=0)
     assert encoder.training
     torch.testing.assert_close(share.sum(dim=1), torch.ones(2))
+
+
+def test_a_single_slice_attends_to_nothing():
+    torch.manual_seed(0)
+    encoder = joint(depth=10, base=4, width=32, layers=1, heads=4, hidden=32)
+    x = torch.randn(2, 1, 8, 32, 32) * 200
+    x[0] = x[0, :, :1]
+    figure = preview(x, views(), encoder=encoder)
+    assert not figure.axes[3].patches, "bars over copies of one slice"
+    assert len(figure.axes[11].patches) == 8

@@ -122,7 +122,8 @@ def test_two_commands_fill_one_folder_without_doing_work_twice(tmp_path, key_fil
     prepare(Index.open(tmp_path / "idx"), plugin, recipe().prepare)
     out = tmp_path / "bags"
     command = [sys.executable, "-m", "medcl_cli.main", "embed", str(tmp_path / "idx"), "--json"]
-    command += ["--encoder", "resnet", "--out", str(out), *(p for s in SMALL for p in ("-s", s))]
+    command += ["--encoder", "resnet", "--untrained", "--out", str(out)]
+    command += [part for setting in SMALL for part in ("-s", setting)]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     told = [json.loads(process.communicate()[0]) for process in both]
     assert sum(done["written"] for done in told) == 4
@@ -237,7 +238,8 @@ def test_the_command_line(two, tmp_path):
     sets = [part for setting in SMALL for part in ("-s", setting)]
     out = str(tmp_path / "bags")
     runner = CliRunner()
-    made = runner.invoke(app, ["embed", str(two), "--encoder", "resnet", *sets, "--out", out])
+    words = ["embed", str(two), "--encoder", "resnet", *sets, "--untrained", "--out", out]
+    made = runner.invoke(app, words)
     assert made.exit_code == 0, made.output
     assert "written\t2" in made.output
     none = runner.invoke(app, ["embed", str(two), "--out", out])

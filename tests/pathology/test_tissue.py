@@ -163,3 +163,38 @@ def test_an_overview_is_the_mean_of_what_it_covers(cmu):
     wanted = full[: 8 * 300, : 8 * 200].reshape(300, 8, 200, 8, 3).mean(axis=(1, 3))
     # 2967 / 371 is not quite 8, so that rows move by up to 1 pixel at 300.
     assert np.abs(small[:20, :200] - wanted[:20]).mean() < 2
+
+
+def ihc(share: float, seed: int = 0, side: int = 160) -> np.ndarray:
+    """Glass with tissue of faint haematoxylin in the middle, a share of it brown (synthetic)."""
+    random = np.random.default_rng(seed)
+    density = np.full((side, side, 3), 0.022) + random.normal(0, 0.003, (side, side, 1))
+    middle = slice(side // 4, 3 * side // 4)
+    shape = (side // 2, side // 2)
+    haematoxylin, brown = np.array([0.65, 0.70, 0.29]), np.array([0.27, 0.57, 0.78])
+    faint = random.uniform(0.06, 0.14, shape)[..., None] * haematoxylin
+    nuclei = (random.random(shape) < 0.15)[..., None] * 0.35 * haematoxylin
+    marked = np.arange(shape[0])[:, None] < share * shape[0]
+    strong = (marked * random.uniform(0.4, 1.0, shape))[..., None] * brown
+    density[middle, middle] += faint + nuclei + strong
+    return (255 * 10**-density).clip(0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.05, 0.1, 0.3, 0.6, 1.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_tissue_that_a_marker_leaves_is_tissue(share, seed):
+    image = ihc(share, seed)
+    found, taken = tissue.segment(image)
+    middle = found[40:120, 40:120]
+    assert middle.mean() > 0.9, taken
+    found[40:120, 40:120] = False
+    assert found.mean() < 0.02
+
+
+def test_brown_is_seen_in_ihc_and_not_in_other_stains(cmu):
+    assert tissue.dab(ihc(0.3)) > 0.2
+    assert tissue.dab(ihc(0.0)) == 0
+    real = open_slide(cmu)
+    assert tissue.dab(overview(real, 16.0)) < tissue.DAB / 10
+    he = tissue.tissue(overview(real, 16.0))
+    assert np.array_equal(he, tissue.tissue(overview(real, 16.0), method="saturation"))

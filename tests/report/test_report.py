@@ -17,6 +17,7 @@ import pytest
 from browser import look
 
 from medcl import manifest
+from medcl.archive.outcomes import Outcome
 from medcl.metrics.bootstrap import Interval
 from medcl.metrics.table import direction, show
 from medcl.plugin import Plugin, Task
@@ -198,9 +199,9 @@ def test_hostile_text_is_only_text(copied: Run, monkeypatch: pytest.MonkeyPatch)
     for point in raw["curve"]:
         point["representation"] = point["representation"].replace("pixels", HOSTILE)
     manifest.write_text(copied.path / "probe" / "probe.json", json.dumps(raw))
-    row = cards.Row(HOSTILE, 1, HOSTILE)
-    data = cards.DataCard(1, 1, 1, 1, 1, 1, [row], [row], [(HOSTILE, HOSTILE)])
-    monkeypatch.setattr(cards, "data_card", lambda data_, plugin, side, seen: data)
+    row = Outcome("rejected", HOSTILE, 1, HOSTILE)
+    data = cards.DataCard(1, 1, 1, 1, 1, 1, [row], [(HOSTILE, HOSTILE)])
+    monkeypatch.setattr(cards, "data_card", lambda data_, plugin, side, seen, **more: data)
     monkeypatch.setattr(pictures, "embedding_map", lambda run, task: cards.Absent(HOSTILE, HOSTILE))
     monkeypatch.setattr(pictures, "examples", lambda run: cards.Absent(HOSTILE))
 

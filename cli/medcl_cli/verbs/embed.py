@@ -31,6 +31,9 @@ def embed(
         typer.Option("--recipe", "-r", help="Of an index: how its items are prepared."),
     ] = None,
     settings: Settings = None,
+    untrained: Annotated[
+        bool, typer.Option("--untrained", help="Of an index: an encoder without weights, random.")
+    ] = False,
     float32: Annotated[bool, typer.Option("--float32", help="Bags of 32 bits, not 16.")] = False,
     batch_size: Annotated[int, typer.Option(min=1)] = 512,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
@@ -82,6 +85,7 @@ def embed(
         readers=readers,
         workers=workers,
         engine=engine,
+        untrained=untrained,
     )
     if json:
         return show.as_json({"out": out, **vars(done)})

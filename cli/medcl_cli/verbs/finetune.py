@@ -13,15 +13,33 @@ from medcl_cli.verbs.pretrain import Settings
 
 
 def finetune(
-    source: Annotated[Path, typer.Argument(help="An index, or a pretrained run.")],
+    source: Annotated[
+        Path, typer.Argument(help="An index, a pretrained run, or a folder of files.")
+    ],
     out: Annotated[Path, typer.Option(help="The study's folder. The same again resumes it.")],
     recipe: Annotated[
         str | None,
         typer.Option("--recipe", "-r", help="A recipe with a classifier; of a run, LP-FT without."),
     ] = None,
     labels: Annotated[
-        Path | None,
-        typer.Option(help="CSV or Parquet: a column key (an item's path, or a patient), labels."),
+        list[Path] | None,
+        typer.Option(
+            help="CSV or Parquet: a column key, slide_id, filename, … (an item's path, or a "
+            "patient), labels; patient, case_id, site, … where known. May be repeated."
+        ),
+    ] = None,
+    key_column: Annotated[
+        str | None, typer.Option(help="The column that names the items, if called otherwise.")
+    ] = None,
+    patient_column: Annotated[
+        str | None, typer.Option(help="The column that names the patients, if called otherwise.")
+    ] = None,
+    label_column: Annotated[
+        str | None, typer.Option(help="The column to learn: finetune.label.")
+    ] = None,
+    patient_from: Annotated[
+        str | None,
+        typer.Option(help="Of a folder: regex over the path with a group 'patient'."),
     ] = None,
     split: Annotated[
         Path | None, typer.Option(help="Such a table whose column split says train or test.")
@@ -46,18 +64,34 @@ def finetune(
     """Train with labels, in folds, and measure on patients who were not trained on.
 
     Examples: medcl finetune idx -r pathology/abmil --labels slides.csv --folds 5 --out study ·
-    medcl finetune run --labels l.csv --out study
+    medcl finetune run --labels l.csv --out study ·
+    medcl finetune FEATURES -r pathology/abmil --labels slides.csv --out study
     """
+    from medcl.finetune import archived
     from medcl.finetune import explain as explaining
     from medcl.finetune import finetune as tuning
 
     asked = [f"finetune.folds={folds}"] * (folds is not None)
     asked += [f"finetune.repeats={repeats}"] * (repeats is not None)
+    asked += [f"finetune.label={label_column}"] * (label_column is not None)
+    chosen, reader = archived.parted(settings or ())
+    if archived.is_archive(source):
+        source, found = archived.indexed(
+            source, out, recipe, reader, patient_from=patient_from, workers=workers
+        )
+        typer.echo(archived.sentence(source, found), err=json)
+    elif reader or patient_from:
+        raise UsageError(
+            "--patient-from and -s reader.… are for a folder of files; an index was read already: "
+            "give them to medcl index."
+        )
     if explain and imbalance is not None:
         raise UsageError("--imbalance makes several studies, and --explain draws of one: drop one.")
-    trained = tuning.opened(source, recipe, [*(settings or ()), *asked])
+    trained = tuning.opened(source, recipe, [*chosen, *asked])
     options: dict[str, Any] = {
         "labels": labels,
+        "key_column": key_column,
+        "patient_column": patient_column,
         "split": split,
         "instances": instances or explain > 0,
         "workers": workers,

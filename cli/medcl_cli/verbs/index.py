@@ -36,11 +36,17 @@ def index(
         typer.Option(help="Regex over the path with a group 'patient' (and perhaps 'site')."),
     ] = None,
     table: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
-            help="CSV or Parquet with a column 'key' (path or stem), and patient, site, "
-            "or label columns."
+            help="CSV or Parquet with a column key, slide_id, filename, … (path or stem), and "
+            "patient, case_id, site, or label columns. May be repeated."
         ),
+    ] = None,
+    key_column: Annotated[
+        str | None, typer.Option(help="The table's column of keys, if called otherwise.")
+    ] = None,
+    patient_column: Annotated[
+        str | None, typer.Option(help="Its column of patients, if called otherwise.")
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -51,6 +57,13 @@ def index(
             "reader=@reader.yaml. Kept for the next time; see the plugin's page.",
         ),
     ] = None,
+    merge_spellings: Annotated[
+        bool,
+        typer.Option(
+            "--merge-spellings",
+            help="Patients whose ids differ in case, spaces or leading zeros only are one.",
+        ),
+    ] = False,
     rescan: Annotated[bool, typer.Option(help="Open every file again, changed or not.")] = False,
     paths: Annotated[
         bool, typer.Option(help="Name the rejected files. A path may identify a person.")
@@ -74,8 +87,11 @@ def index(
         engine=engine,
         key_file=key_file,
         patient_from=patient_from,
-        table=table,
+        table=table or None,
+        key_column=key_column,
+        patient_column=patient_column,
         reader=_reader(settings) if settings else None,
+        merge_spellings=merge_spellings,
         rescan=rescan,
     )
     made = Index.open(out)
@@ -88,9 +104,15 @@ def index(
         facts = {**asdict(summary), "rejected": summary.rejected, "findings": findings}
         show.as_json({**facts, "reject_rows": rejects})
         return
-    counts = {name: value for name, value in asdict(summary).items() if name != "rejects"}
+    tables = ("rejects", "ignored_suffixes", "notes")
+    counts = {name: value for name, value in asdict(summary).items() if name not in tables}
     counts["seconds"] = f"{summary.seconds:.1f}"
     show.facts(f"Index {out}", {**counts, "rejected": summary.rejected})
+    for note in summary.notes:
+        typer.echo(f"Note: {note}")
+    if summary.ignored_suffixes:
+        rows = sorted(summary.ignored_suffixes.items(), key=lambda row: (-row[1], row[0]))
+        show.table("Ignored: not of this modality, by their names", ("suffix", "files"), rows)
     if findings:
         show.table("Noticed, and kept", ("finding", "items"), list(findings.items()))
     if len(rejects) > MANY and not paths:

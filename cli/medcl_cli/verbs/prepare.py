@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -35,32 +35,42 @@ def prepare(
     """
     from medcl import plugin as plugins
     from medcl import recipe as recipes
-    from medcl.archive import store
+    from medcl.archive import outcomes, store
     from medcl.archive.index import Index
     from medcl.doctor import cores
 
     loaded = recipes.load(recipe, settings or ())
+    index, plugin = Index.open(data), plugins.get(loaded.plugin)
     prepared = store.prepare(
-        Index.open(data),
-        plugins.get(loaded.plugin),
+        index,
+        plugin,
         loaded.prepare,
         workers=workers or cores(),
         engine=engine,
         retry=retry,
     )
-    result = {"prepared": prepared.items.height, "rejected": prepared.rejects.to_dicts()}
+    rows = [row.row() for row in outcomes.table(index, plugin, loaded.prepare, prepared.rejects)]
+    result: dict[str, Any] = {
+        "prepared": prepared.items.height,
+        "rejected": prepared.rejects.to_dicts(),
+    }
     if prepared.anew:
         result |= {f"made anew: {why}": count for why, count in prepared.anew.items()}
+    result |= {"findings": dict(prepared.findings)} if prepared.findings else {}
     if look is not None:
         from medcl.archive.look import look as draw
 
-        plugin = plugins.get(loaded.plugin)
         drawn, undrawn = draw(prepared, plugin, look, workers=workers or cores())
         result |= {"drawn": drawn, **({"undrawn": undrawn} if undrawn else {})}
     if json:
-        show.as_json(result)
+        show.as_json({**result, "outcomes": rows})
         return
-    show.facts(f"Store of {data}", {**result, "rejected": prepared.rejects.height})
+    shown = {name: value for name, value in result.items() if name != "findings"}
+    show.facts(f"Store of {data}", {**shown, "rejected": prepared.rejects.height})
+    show.outcomes(rows)
+    if prepared.findings:
+        found = list(prepared.findings.items())
+        show.table("Noticed while preparing, and kept", ("finding", "items"), found)
     if prepared.rejects.height:
-        rows = prepared.rejects.select("id", "code", "reason").rows()
-        show.table("Could not be prepared", ("id", "code", "reason"), rows)
+        each = prepared.rejects.select("id", "code", "reason").rows()
+        show.table("Could not be prepared", ("id", "code", "reason"), each)

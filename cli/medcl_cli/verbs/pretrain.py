@@ -33,6 +33,8 @@ def pretrain(
     if json:
         show.as_json({"run": run.path, **run.facts})
         return
+    facts = dict(run.facts)
+    show.outcomes(facts.pop("outcomes", []))
     if not sys.stderr.isatty():  # on a terminal the engine has shown its summary
-        show.facts(f"Run {run.path}", run.facts)
+        show.facts(f"Run {run.path}", facts)
     typer.echo(f"Next: medcl probe {run.path} && medcl report {run.path}")

@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from medcl_biosignals.encoders.parts import Stages, conv, norm_layer
+from medcl_biosignals.encoders.parts import Stages, alive, conv, norm_layer
 
 
 class _Squeeze(nn.Module):
@@ -87,4 +87,5 @@ def mbconv1d(
             layers.append(_MBConv(inner, outer, kernel, 2 if block == 0 else 1, expand, norm))
             inner = outer
         stages.append(nn.Sequential(*layers))
-    return Stages(stem, stages, pool, width, channels=channels, stage_widths=widths, stride=4)
+    made = Stages(stem, stages, pool, width, channels=channels, stage_widths=widths, stride=4)
+    return alive(made)

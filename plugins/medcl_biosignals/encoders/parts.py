@@ -23,6 +23,26 @@ def norm_layer(kind: str, channels: int) -> nn.BatchNorm1d | nn.GroupNorm:
     return nn.GroupNorm(groups, channels)
 
 
+def alive(module: nn.Module, gain: float = 2.0**0.5) -> nn.Module:
+    """Draw a network's convolutions so that a signal comes through it at its own size.
+
+    Those of PyTorch let it shrink to a third of its power at each. In training a batch norm hides
+    that, but not in evaluation mode before training: dozens of blocks then leave rounding noise of
+    it, and "random weights" are no baseline. After He 2015 (arXiv 1502.01852), by fan-in.
+
+    Args:
+        module: its convolutions and linear layers are drawn anew, in place.
+        gain: of the nonlinearity before each.
+    """
+    for part in module.modules():
+        if isinstance(part, nn.Conv1d | nn.Linear):
+            fan_in = part.weight[0].numel()
+            nn.init.normal_(part.weight, std=gain / fan_in**0.5)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+    return module
+
+
 def known(x: Tensor) -> Tensor:
     """Missing samples as zero, which is what a channel that is absent altogether is given as."""
     return torch.nan_to_num(x)

@@ -25,7 +25,7 @@ from medcl_biosignals.readers.contract import (
     kept,
     person,
 )
-from medcl_biosignals.readers.measures import known_unit
+from medcl_biosignals.readers.measures import dimension, known_unit
 
 _RATE = re.compile(r"(\d+(?:[.,]\d+)?)\s*(?:hertz|hz)\b", re.IGNORECASE)
 _VALUE = re.compile(r"[+-]?\d+(?:[.,]\d+)?(?:e[+-]?\d+)?", re.IGNORECASE)
@@ -33,13 +33,19 @@ _MOST_FACTS = 40  # lines
 
 
 def is_apple(head: bytes) -> bool:
-    """Whether a file begins like one: a sampling rate among named facts, before any number."""
+    """Whether a file begins like one: named facts, among them a rate and a unit of voltage, then
+    one
+    value a line. A table of other columns may have a rate above it too."""
+    rate = unit = False
     for line in head.decode("utf-8", "replace").splitlines()[:_MOST_FACTS]:
-        if _RATE.search(line) and "," in line:
-            return True
-        if _VALUE.fullmatch(line.strip()):
+        cells = next(csv.reader([line]), [])
+        if _VALUE.fullmatch(line.strip().strip('"')):
+            return rate and unit
+        if len(cells) > 2 and not any(map(_RATE.search, cells)) and all(cells):
             return False
-    return False
+        rate = rate or (len(cells) > 1 and _RATE.search(",".join(cells[1:])) is not None)
+        unit = unit or (len(cells) > 1 and dimension(known_unit(cells[1])) == "voltage")
+    return rate and unit
 
 
 def headings(path: Path, settings: Settings) -> Iterator[Heading | Flaw]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib import import_module
 from pathlib import Path, PurePosixPath
 from typing import cast
@@ -10,6 +11,8 @@ from medcl.plugin import MEMBER
 from medcl_biosignals.readers.contract import BadSignal, Reader, Recording, Settings, Span
 
 TABLES = (".csv", ".tsv")
+TEXT = ".txt"
+"""Read only where what stands in it says that it is a recorder's: any text may have this suffix."""
 _MODULES = {
     ".hea": "wfdb_record",
     ".edf": "edf",
@@ -22,10 +25,30 @@ _MODULES = {
     ".npz": "numpy_file",
     ".h5": "hdf5",
     ".hdf5": "hdf5",
+    ".rec": "edf",
+    ".feather": "frame",
+    ".arrow": "frame",
+    ".ipc": "frame",
+    ".xlsx": "frame",
+    ".xls": "frame",
+    ".xlsm": "frame",
+    ".avro": "embrace",
 }
-SUFFIXES = (*_MODULES, *TABLES, ".mat")
+PACKED = (".gz", ".xz", ".bz2", ".zip")
+PICKLED = (".pkl", ".pickle", ".joblib")
+SUFFIXES = (*_MODULES, *TABLES, ".mat", ".zip", *PICKLED)
 """What `units` takes as a recording in one file (``.hea``, and ``.mat`` beside one, are WFDB)."""
+_FITBIT = re.compile(r"heart_rate-\d{4}-\d{2}-\d{2}\.json")
 _HDF5 = b"\x89HDF\r\n\x1a\n"
+
+
+def is_read(name: str) -> bool:
+    """Whether a file of this name may be a recording; a packed one by the name of what is in it."""
+    lower = PurePosixPath(name.lower())
+    if lower.suffix in (".gz", ".xz", ".bz2"):
+        inner = PurePosixPath(lower.stem).suffix
+        return inner in SUFFIXES and inner not in (".hea", ".zip", *PICKLED)
+    return lower.suffix in (*SUFFIXES, TEXT) or _FITBIT.fullmatch(lower.name) is not None
 
 
 def reader(path: Path) -> Reader:
@@ -35,13 +58,25 @@ def reader(path: Path) -> Reader:
         BadSignal: if the file is empty, or of no format that is read.
     """
     suffix = PurePosixPath(path.name.lower()).suffix
-    if suffix not in SUFFIXES:
+    if _FITBIT.fullmatch(path.name.lower()):
+        raise BadSignal(
+            "not-a-signal", "heart rates as Fitbit exports them, in beats a minute: no waveform"
+        )
+    if suffix in PICKLED:
+        raise BadSignal(
+            "pickled-objects",
+            "a pickle holds Python objects, which could run any code when they are loaded: it is "
+            "not read. Save plain arrays (.npz) or a table (.parquet)",
+        )
+    if suffix not in (*SUFFIXES, *PACKED, TEXT):
         raise BadSignal("unknown-format", "no reader for files of this name")
     with path.open("rb") as handle:
         head = handle.read(4096)
     if not head.strip():
         raise BadSignal("empty-file", "the file is empty")
-    if suffix in TABLES:
+    if suffix in PACKED:
+        name = "packed"
+    elif suffix in (*TABLES, TEXT):
         from medcl_biosignals.readers.apple import is_apple
 
         name = "apple" if is_apple(head) else "table"

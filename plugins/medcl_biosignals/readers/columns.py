@@ -24,8 +24,9 @@ TIMES = frozenset(
      "tiempo", "tempo", "czas", "tijd", "tid", "recordedat", "createdat", "timeofday", "tod")
 )  # fmt: skip
 _TIME_WORDS = frozenset(
-    ("time", "times", "timestamp", "timestamps", "ts", "datetime", "epoch", "clock", "ticks", "tick",
-     "zeit", "t", "date", "stamp")
+    ("time", "times", "timestamp", "timestamps", "ts", "datetime", "epoch", "clock", "ticks",
+    "tick",
+     "zeit", "t", "stamp")
 )  # fmt: skip
 _BESIDE_TIME = frozenset(
     ("phone", "sensor", "device", "system", "local", "utc", "unix", "gmt", "host", "server", "pc",
@@ -175,8 +176,9 @@ def roles(
     every = all(look.numeric or look.moment for look in looks)
     if names is not None and not settings.columns and not every and len(found) > 0:
         # Words beside numbers: a table of samples only if it says so by its names or its times.
-        if not times and not any(meant(c[1], known).kind != "other" for c in found):
-            found = []
+        told = any(is_time(shown[at]) for at in times)  # not dates of visits, births, reports
+        told = told or any(meant(channel[1], known).kind != "other" for channel in found)
+        found = found if told else []
     if not found:
         raise BadSignal(
             "not-a-signal",
@@ -227,9 +229,9 @@ def _times(
         says = header and (is_time(name) or (look.rising and _TIME_WORDS & _words(name)))
         if look.moment or (look.since and len(names) > 1) or (says and not _count(look, rated)):
             found.append(at)
-    if not header and not found and len(names) > 1 and 0 in wanted:
-        if (not looks[0].numeric or looks[0].rising) and not _count(looks[0], rated):
-            found = [0]
+    bare = not header and not found and len(names) > 1 and 0 in wanted
+    if bare and (not looks[0].numeric or looks[0].rising) and not _count(looks[0], rated):
+        found = [0]
     if settings.time == "none":
         return []
     legible = [at for at in found if looks[at].numeric or looks[at].moment]
@@ -263,7 +265,8 @@ def _words(name: str) -> set[str]:
 
 
 def is_time(name: str) -> bool:
-    """Whether a column's name says that it holds times: ``time [s]``, ``t_ms``, ``Phone timestamp``."""
+    """Whether a column's name says that it holds times: ``time [s]``, ``t_ms``, ``Phone
+    timestamp``."""
     bare = parted(name)[0]
     if plain(bare) in TIMES or _JOINED.fullmatch(plain(bare)):
         return True

@@ -183,13 +183,18 @@ def bounds(span: Span | None, fs: float, length: int) -> tuple[int, int]:
 
 PLACEHOLDERS = frozenset(
     ("", "x", "xx", "xxx", "xxxx", "anonymous", "anonymized", "anonymised", "anon", "anonym",
-     "unknown", "unk", "none", "na", "n/a", "nn", "null", "nil", "nan", "patient", "subject", "test",
+     "unknown", "unk", "none", "na", "n/a", "nn", "null", "nil", "nan", "patient", "subject",
+     "test",
      "testpatient", "participant", "person", "user", "name", "noname", "no", "id", "pid", "deid",
-     "deidentified", "de", "identified", "removed", "redacted", "hidden", "masked", "blank", "empty",
+     "deidentified", "de", "identified", "removed", "redacted", "hidden", "masked", "blank",
+     "empty",
      "default", "demo", "dummy", "sample", "example", "not", "given", "specified", "available",
-     "provided", "recorded", "known", "undefined", "undisclosed", "unspecified", "missing", "unbekannt",
-     "inconnu", "desconocido", "anonimo", "anonyme", "sex", "male", "female", "m", "f", "code", "of",
-     "birthdate", "patientname", "patientid", "subjectname", "last", "first", "lastname", "firstname",
+     "provided", "recorded", "known", "undefined", "undisclosed", "unspecified", "missing",
+     "unbekannt",
+     "inconnu", "desconocido", "anonimo", "anonyme", "sex", "male", "female", "m", "f", "code",
+     "of",
+     "birthdate", "patientname", "patientid", "subjectname", "last", "first", "lastname",
+     "firstname",
      "surname", "forename", "your", "enter", "tbd", "new", "temp", "untitled", "the", "is", "was",
      "hospital", "pat", "any", "nobody", "confidential", "private", "unnamed")
 )  # fmt: skip
@@ -209,7 +214,7 @@ def person(text: object) -> str | None:
     """
     named = " ".join(str(text).split()) if text is not None else ""
     bare = _NO_BIRTHS.sub(" ", named.replace("\0", " "))
-    words = re.findall(r"[^\W_]+", bare.lower())
+    words = re.findall(r"[^\W_]+", re.sub(r"(?<![^\W_])n[/.]a(?![^\W_])", "na", bare.lower()))
     return None if all(_nobody(word) for word in words) else named
 
 

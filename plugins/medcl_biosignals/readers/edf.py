@@ -267,7 +267,8 @@ def _integers(block: np.ndarray, width: int) -> np.ndarray:
 def _onsets(path: Path, header: _Header) -> np.ndarray:
     """Seconds from the first record to each, as their annotations give them.
 
-    A file that calls itself continuous (EDF+C) is believed if its last record is where it should be.
+    A file that calls itself continuous (EDF+C) is believed if its last record is where it should
+    be.
     """
     even = np.arange(header.records) * header.duration
     if not header.notes or "+" not in header.variant:

@@ -23,7 +23,7 @@ from medcl_biosignals.readers.contract import (
     kept,
     person,
 )
-from medcl_biosignals.vocabulary import plain, vocabulary
+from medcl_biosignals.vocabulary import camera, plain, vocabulary
 
 _CHANNELS = frozenset(
     ("channel", "channelname", "signal", "signalname", "sensor", "sensorname", "variable",
@@ -127,7 +127,8 @@ def _lines(
     noticed: list[str] = []
     if table.time is not None:
         known = vocabulary(settings.vocabulary)
-        kinds = tuple(meant(n, known).kind for n in names.drop_nulls().unique().to_list())
+        every = camera(names.drop_nulls().unique(maintain_order=True).to_list())
+        kinds = tuple(meant(n, known).kind for n in every)
         told = ticks.Told(kinds, known.rates)
         unit = settings.time_unit or time_unit(table.time)
         since, assumed = _since(rows, table, unit, told)
@@ -164,7 +165,8 @@ def _lines(
 def _since(
     rows: pl.DataFrame, table: Long, unit: str | None, told: ticks.Told
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Seconds of all rows. What they count is told from one channel: rows of several repeat them."""
+    """Seconds of all rows. What they count is told from one channel: rows of several repeat
+    them."""
     assert table.time is not None
     column = rows[table.time]
     if unit is None and column.dtype.is_numeric():

@@ -156,7 +156,7 @@ def texts(column: pl.Series, days: pl.Series | None = None) -> tuple[np.ndarray,
     day = _days(dates)
     zones = clock[5].str.strip_chars()
     offsets, zoned = _offsets(zones)
-    total = _since(day * _DAY + of_day - offsets)
+    total = _since((day - np.nanmin(day)) * _DAY + of_day - offsets)
     return (total, ()) if zoned else _clocks_changed(total, hours)
 
 
@@ -168,16 +168,18 @@ def _tidied(column: pl.Series) -> pl.Series:
 
 def _days(dates: pl.Series) -> np.ndarray:
     """Texts of dates → days since the first year, in the order (day, month) with the least span."""
-    unique = dates.unique(maintain_order=True).to_list()
+    counts = dates.value_counts()
+    rows: dict[str, int] = dict(zip(*counts.get_columns(), strict=True))
+    unique = list(rows)
     read: list[dict[str, int]] = []
     for order in range(3):
         found = {text: day for text in unique for day in [_day(text, order)] if day is not None}
-        if len(found) >= max(1.0, times.LEGIBLE * len(unique) - 1):
+        if sum(rows[text] for text in found) >= times.LEGIBLE * len(dates):
             read.append(found)
     if not read:
         raise BadSignal(
             "bad-times",
-            "the dates of the times cannot be read: write them as 2021-01-31, or leave them out with "
+            "the dates of the times cannot be read: write them as 2021-01-31, or leave them out: "
             "--set reader.time=none --set reader.fs=RATE",
         )
     best = min(read, key=lambda found: max(found.values()) - min(found.values()))

@@ -67,14 +67,23 @@ def _subject(table: tabular.Table | long.Long) -> str:
 
 
 def _table(frame: pl.DataFrame, settings: Settings) -> tabular.Table | long.Long:
+    return table_of(frame, settings, "Parquet")
+
+
+def table_of(frame: pl.DataFrame, settings: Settings, form: str) -> tabular.Table | long.Long:
+    """A table with types, from whichever program.
+
+    Raises:
+        BadSignal: if it holds no signal.
+    """
     if frame.height == 0:
         raise BadSignal("empty-file", "the table has no rows")
-    as_long = long.found(frame, settings, "Parquet")
+    as_long = long.found(frame, settings, form)
     if as_long is not None:
         return as_long
     rate = tabular.constant_rate(frame, frame.columns)
     meant = roles(frame.columns, tabular.looks(frame.head(1024)), settings, fs=rate)
-    return tabular.Table(frame, meant, "Parquet", rate if rate is not None else meant.rate)
+    return tabular.Table(frame, meant, form, rate if rate is not None else meant.rate)
 
 
 def _lists(schema: pl.Schema) -> bool:

@@ -1,7 +1,7 @@
 """What recorders write above a text table, or in comments: its rate, its channels, their units.
 
-Known are Empatica E4, OpenSignals, AcqKnowledge's text export, LabChart's, BioSPPy's, and lines that
-name a sampling rate in words. See `medcl_biosignals.readers.text` for the table itself.
+Known are Empatica E4, OpenSignals, AcqKnowledge's text export, LabChart's, BioSPPy's, and lines
+that name a sampling rate in words. See `medcl_biosignals.readers.text` for the table itself.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def _numbers(line: str) -> list[float] | None:
     return None if not cells or any(cell is None for cell in cells) else [c or 0.0 for c in cells]
 
 
-# --- Empatica E4 -----------------------------------------------------------------------------------
+# --- Empatica E4 ----------------------------------------------------------------------------------
 
 
 def sensor(stem: str) -> tuple[str, str]:
@@ -117,7 +117,8 @@ def sensor(stem: str) -> tuple[str, str]:
 
 
 def _empatica(lines: Sequence[str], stem: str) -> Preamble | None:
-    """The first row is when it starts (seconds since 1970), the second the rate, all columns alike."""
+    """The first row is when it starts (seconds since 1970), the second the rate, all columns
+    alike."""
     first = lines[0] if lines else ""
     head, _, rest = first.partition(",")
     began = _number(head)
@@ -144,7 +145,7 @@ def _empatica(lines: Sequence[str], stem: str) -> Preamble | None:
     return Preamble(fs, tuple(names), units, 2, "Empatica E4", session if name else None, began)
 
 
-# --- OpenSignals -----------------------------------------------------------------------------------
+# --- OpenSignals ----------------------------------------------------------------------------------
 
 
 def _opensignals(lines: Sequence[str], stem: str) -> Preamble | None:
@@ -169,7 +170,7 @@ def _opensignals(lines: Sequence[str], stem: str) -> Preamble | None:
     return Preamble(rates.pop(), tuple(names), ("raw",) * len(names), end + 1, "OpenSignals")
 
 
-# --- AcqKnowledge, LabChart ------------------------------------------------------------------------
+# --- AcqKnowledge, LabChart -----------------------------------------------------------------------
 
 
 def _acqknowledge(lines: Sequence[str], stem: str) -> Preamble | None:
@@ -194,14 +195,15 @@ def _acqknowledge(lines: Sequence[str], stem: str) -> Preamble | None:
         raise BadSignal("truncated", "the file ends within its header")
     names, units = described[::2], described[1::2]
     at = n + 2 + 2 * channels
-    timed = False
+    timed = headed = False
     while at < len(lines):  # the header of the columns, and the counts of samples below it
         cells = [cell.strip().strip('"') for cell in re.split(r"[,;\t]", lines[at])]
         while cells and not cells[-1]:
             cells.pop()
-        if cells and _number(cells[0]) is not None and not _is_counts(cells, channels):
+        if cells and _number(cells[0]) is not None and not (headed and _is_counts(cells, channels)):
             timed = len(cells) == channels + 1
             break
+        headed = bool(cells) and not cells[0].isdigit()
         timed = timed or (bool(cells) and cells[0].lower() in ("min", "sec", "msec", "ms", "hour"))
         at += 1
     before = ("",) if timed else ()
@@ -213,12 +215,12 @@ def _acqknowledge(lines: Sequence[str], stem: str) -> Preamble | None:
 def _is_counts(cells: Sequence[str], channels: int) -> bool:
     """Whether a row holds the number of samples of each channel: whole, alike, nothing before."""
     values = [cell for cell in cells if cell]
-    same = len(set(values)) == 1 and len(values) == channels and values[0].isdigit()
-    return bool(same and int(values[0]) > 1000 and (channels > 1 or not cells[0]))
+    return len(set(values)) == 1 and len(values) == channels and values[0].isdigit()
 
 
 def _labchart(lines: Sequence[str], stem: str) -> Preamble | None:
-    """``Interval=<tab>0.001 s``, ``ChannelTitle=<tab>ECG<tab>PPG``; times come before the channels."""
+    """``Interval=<tab>0.001 s``, ``ChannelTitle=<tab>ECG<tab>PPG``; times come before the
+    channels."""
     said: dict[str, list[str]] = {}
     last = -1
     for n, line in enumerate(lines[:40]):
@@ -242,11 +244,12 @@ def _labchart(lines: Sequence[str], stem: str) -> Preamble | None:
     return Preamble(1 / each, (*before, *names), (*before, *units), last + 1, "LabChart text")
 
 
-# --- anything that says it in words ----------------------------------------------------------------
+# --- anything that says it in words ---------------------------------------------------------------
 
 
 def _in_words(lines: Sequence[str]) -> Preamble:
-    """A rate, labels and units in comments (BioSPPy's ``# Sampling Rate (Hz):= 1000.00``) or lines."""
+    """A rate, labels and units in comments (BioSPPy's ``# Sampling Rate (Hz):= 1000.00``) or
+    lines."""
     fs: float | None = None
     names: tuple[str, ...] | None = None
     units: tuple[str, ...] | None = None

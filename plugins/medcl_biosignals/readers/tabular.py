@@ -24,7 +24,7 @@ from medcl_biosignals.readers.contract import (
     person,
 )
 from medcl_biosignals.readers.measures import known_unit
-from medcl_biosignals.vocabulary import Vocabulary, plain, vocabulary
+from medcl_biosignals.vocabulary import Vocabulary, camera, plain, vocabulary
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,8 @@ def _told(table: Table, settings: Settings) -> ticks.Told:
     """What the names, units and values of the channels tell of their rate."""
     known = vocabulary(settings.vocabulary)
     kinds = []
-    for at, name, unit in table.roles.channels:
+    names = camera([name for _, name, _ in table.roles.channels])
+    for name, (at, _, unit) in zip(names, table.roles.channels, strict=True):
         kind = meant(name, known, unit=known_unit(unit or settings.units or "")).kind
         if kind == NUMERIC and _no_numeric(name, table.frame[table.frame.columns[at]], known):
             kind = "other"
@@ -219,7 +220,7 @@ def looks(frame: pl.DataFrame, numeric: Sequence[bool] | None = None) -> list[Lo
             and isinstance(first, int | float)
             and any(low <= first <= high for low, high, scale in ticks.SINCE if scale < 86400)
         )
-        ones = float(steps.eq(1).mean() or 0.0) if len(steps) > 2 else 0.0
+        ones = int(steps.eq(1).sum()) / len(steps) if len(steps) > 2 else 0.0
         wraps = bool(steps.filter(steps.ne(1)).lt(0).all())
         counter = ones == 1.0 or (ones > 0.7 and wraps and steps.n_unique() == 2)
         found.append(Look(True, False, rising, bool(since), counter))

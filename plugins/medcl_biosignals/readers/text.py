@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 from medcl_biosignals.readers.contract import BadSignal, Settings
 from medcl_biosignals.readers.measures import known_unit, plain_unit
@@ -28,6 +30,7 @@ _DAY = (
     r"[^\W\d]{3,9}\.? \d{1,2},? \d{4})"
 )
 _TIME = re.compile(rf"\[?(?:{_DAY}(?:[T ,_]+{_OF_DAY})?|{_OF_DAY})\]?")
+_RECORDERS = ("phone timestamp;", "timestamp [ns];", "sensor timestamp")
 _SEPARATOR = re.compile(r"\s*\"?sep=.{1,2}\"?\s*$", re.IGNORECASE)  # a hint for Excel
 _LINES = re.compile(r"\r\n|\n|\r")
 
@@ -53,7 +56,7 @@ class Layout:
     skip: int
     names: tuple[str, ...] | None
     width: int
-    said: Preamble = Preamble()
+    said: Preamble = field(default_factory=Preamble)
     thousands: tuple[tuple[int, str], ...] = ()
 
 
@@ -101,7 +104,7 @@ def layout(head: bytes, settings: Settings, stem: str = "") -> Layout:
     if said.skip is not None:
         return known(said.skip, _padded(said, width), width)
     rows = [(n, row) for n, line in used for row in [cells(line, delimiter)] if len(row) == width]
-    start = _first_data(rows, comma)
+    start = _first_data(rows, comma, dict(thousands))
     skip = rows[start][0]
     if start == 0:
         return known(skip, _of_comments(said, width), width)
@@ -136,9 +139,16 @@ def _of_comments(said: Preamble, width: int) -> tuple[str, ...] | None:
     return _padded(said, width) if said.names is not None and len(said.names) == width else None
 
 
-def _first_data(rows: list[tuple[int, list[str]]], comma: bool) -> int:
+def _first_data(
+    rows: list[tuple[int, list[str]]], comma: bool, thousands: Mapping[int, str]
+) -> int:
     """The first row from which on there are about as many numbers and times as in the others."""
-    numbers = [sum(_is_value(cell, comma) for cell in row) for _, row in rows]
+
+    def is_value(at: int, cell: str) -> bool:
+        grouped = at in thousands and _groups(thousands[at]).fullmatch(cell) is not None
+        return grouped or _is_value(cell, comma)
+
+    numbers = [sum(is_value(n, cell) for n, cell in enumerate(row)) for _, row in rows]
     usual = sorted(numbers)[len(numbers) // 2]
     least = max(1.0, 0.6 * usual)
     for n in range(len(rows)):
@@ -200,6 +210,19 @@ def _rectangle(body: list[str], delimiter: str) -> list[list[str]]:
     rows = [cells(line, delimiter) for line in body]
     width = Counter(map(len, rows)).most_common(1)[0][0]
     return [row for row in rows if len(row) == width]
+
+
+def is_recorders(path: Path) -> bool:
+    """Whether a text begins as a recorder or its program writes it, so that it is worth reading."""
+    try:
+        with path.open("rb") as handle:
+            _, text = decoded(handle.read(1 << 14))
+        lines = _LINES.split(text)
+        said = preamble(lines, path.stem)
+    except (BadSignal, OSError):
+        return False
+    first = next((line for line in lines if line.strip()), "").lower()
+    return bool(said.form) or bool(_SEPARATOR.match(first)) or first.startswith(_RECORDERS)
 
 
 def _are_units(row: list[str]) -> bool:

@@ -13,7 +13,8 @@ UNITS: Mapping[str, float] = {
     "s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9, "min": 60.0, "h": 3600.0, "d": 86400.0,
 }  # fmt: skip
 _COUNTED = ("s", "ms", "us", "ns")
-# Numbers of this size count these seconds since 1970, 1601, the year 1 (.NET), 1899 (Excel: days) or
+# Numbers of this size count these seconds since 1970, 1601, the year 1 (.NET), 1899 (Excel: days)
+# or
 # 0 (MATLAB: days); all of them within about 1990 and 2050.
 SINCE = (
     (6e17, 2.6e18, 1e-9), (6.3e17, 6.6e17, 1e-7), (1.22e17, 1.42e17, 1e-7), (6e14, 2.6e15, 1e-6),
@@ -63,12 +64,12 @@ def seconds(
         raise BadSignal("no-times", "the column of times holds no number")
     told = told or Told()
     since, findings = unwrapped(np.asarray(values, dtype=np.float64), size)
-    size += float(np.median(known))
+    span = float(known.min()) + size, float(known.max()) + size
     since = since - known[0]
     if unit is not None:
         return since * UNITS[unit], findings
     rate = _rate(since[np.isfinite(since)])  # samples a tick
-    scales = _since_a_day(size, rate, told)
+    scales = _since_a_day(*span, rate, told)
     if len(scales) == 1:
         return since * scales[0], findings
     if len(scales) > 1:
@@ -82,7 +83,8 @@ def seconds(
 def unwrapped(values: np.ndarray, offset: float = 0.0) -> tuple[np.ndarray, tuple[str, ...]]:
     """Counters of 8 to 32 bits that pass their largest number go on rising; so do times of day.
 
-    A jump back is taken for that only if, with what the counter holds added, it is an ordinary step.
+    A jump back is taken for that only if, with what the counter holds added, it is an ordinary
+    step.
 
     Args:
         values: (N,) numbers, NaN where there is none.
@@ -122,9 +124,9 @@ def _rate(since: np.ndarray) -> float | None:
     return each / float(np.median(steps[changes]))
 
 
-def _since_a_day(size: float, rate: float | None, told: Told) -> list[float]:
+def _since_a_day(first: float, last: float, rate: float | None, told: Told) -> list[float]:
     """Seconds a tick, for numbers as large as those that count from a known day until now."""
-    scales = list(dict.fromkeys(s for low, high, s in SINCE if low <= size <= high))
+    scales = list(dict.fromkeys(s for low, high, s in SINCE if low <= first <= last <= high))
     if rate is None:
         return [scale for scale in scales if scale < _DAYS]
     if any(scale == _DAYS for scale in scales):  # 44,216.502 are days, a counter's 44,216 are not

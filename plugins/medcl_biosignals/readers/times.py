@@ -18,6 +18,7 @@ _REGULAR = 0.25  # steps: times as near as that to a grid are that grid
 _QUANTISED = 0.05  # share of repeated times: then they are a coarse clock, not the samples' own
 LEGIBLE = 0.99  # share of rows that must say when they are; the others are left out
 _FASTEST = 1e6  # Hz
+_SLOWEST = 1 / 3600
 _SPARSE = 50  # grid points a sample: more of them would mostly be made up of gaps
 
 
@@ -80,8 +81,8 @@ def grid(times: np.ndarray, given: float | None = None) -> Grid:
 
     Times that repeat come from a clock coarser than the sampling: then the samples between two of
     its ticks give the rate. If they keep within its ticks of an even count, that count is the grid;
-    otherwise the samples are spread evenly over the ticks, block by block. Other irregular times are
-    taken as they are.
+    otherwise the samples are spread evenly over the ticks, block by block. Other irregular times
+    are taken as they are.
 
     Args:
         times: (N,) in seconds.
@@ -106,6 +107,8 @@ def grid(times: np.ndarray, given: float | None = None) -> Grid:
         findings.append("repeated-times")
     tick = _tick(times, repeated)
     fs = _rate(times, tick, repeated)
+    if 0 < fs < _SLOWEST:
+        raise BadSignal("not-a-signal", "rows that lie hours or days apart are no recording")
     if not 0 < fs < _FASTEST:
         raise BadSignal("bad-times", f"the times give a sampling rate of {fs:g} Hz")
     if given is not None and abs(given / fs - 1) > 0.02:
@@ -215,7 +218,7 @@ def _rate_by_ticks(times: np.ndarray, tick: float) -> float:
             "sampling rate cannot be told. Give it: --set reader.time=none --set reader.fs=RATE",
         )
     counts, steps = counts[whole], steps[whole]
-    alike = np.abs(counts - np.median(counts)) <= max(1.0, 0.1 * float(np.median(counts)))
+    alike = np.abs(counts - np.median(counts)) <= max(2.0, 0.2 * float(np.median(counts)))
     total, span = float(counts[alike].sum()), float(steps[alike].sum())
     return _snapped(total / span, 1.0 / span)
 
@@ -281,7 +284,8 @@ def _counted(times: np.ndarray, fs: float, tick: float) -> np.ndarray | None:
 
 
 def _within_ticks(times: np.ndarray, fs: float, tick: float) -> np.ndarray:
-    """Times that repeat, spread within their ticks: from its start, or, of a stretch's first, to its
+    """Times that repeat, spread within their ticks: from its start, or, of a stretch's first, to
+    its
     end, as recordings begin between two ticks."""
     change = np.concatenate([[True], np.diff(times) > 0])
     starts = np.flatnonzero(change)

@@ -117,6 +117,17 @@ def read_header(path: Path) -> Header:
     return Header(first["record_name"], fs, given, frames, channels, segments, labels)
 
 
+def undated(text: str) -> str:
+    """A header without the time and date in its record line."""
+    lines = text.splitlines()
+    for n, line in enumerate(lines):
+        if line.strip() and not line.lstrip().startswith("#"):
+            match = _RECORD.match(line.strip())
+            lines[n] = match[0].rstrip() if match else line
+            break
+    return "\n".join(lines) + "\n"
+
+
 def _match(pattern: re.Pattern[str], line: str) -> Mapping[str, str]:
     found = pattern.match(line)
     if found is None:

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 from medcl_biosignals.readers import contract
 from medcl_biosignals.readers.contract import BadSignal, Flaw, Heading, Recording, Settings, Span
-from medcl_biosignals.readers.wfdb_header import Channel, Header, read_header, stored_frames
+from medcl_biosignals.readers.wfdb_header import (
+    Channel,
+    Header,
+    read_header,
+    stored_frames,
+    undated,
+)
 
 HEADER = ".hea"
 _WIDE = frozenset(("24", "32", "524"))  # formats of more bits than a float32 has
@@ -129,16 +138,26 @@ def _decoded(path: Path, header: Header, settings: Settings, span: Span | None) 
     first, last = 0, None
     if span is not None:
         first, last = contract.bounds(span, fs, contents(path, header).frames)
-    try:
+
+    def decode(path: Path) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            record = wfdb.rdrecord(
+            return wfdb.rdrecord(
                 str(path.with_suffix("")),
                 sampfrom=first,
                 sampto=last,
                 smooth_frames=all(line.per_frame == 1 for line in lines),
                 return_res=64 if any(line.format in _WIDE for line in lines) else 32,
             )
+
+    try:
+        try:
+            record = decode(path)
+        except Exception:
+            with _undated(path, header) as plain:
+                if plain is None:
+                    raise
+                record = decode(plain)
     except Exception as error:  # wfdb raises many kinds, often without a message
         raise BadSignal(
             "bad-signal", f"the signal cannot be decoded ({type(error).__name__})"
@@ -157,6 +176,35 @@ def _decoded(path: Path, header: Header, settings: Settings, span: Span | None) 
         ),
         rows,
     )
+
+
+@contextmanager
+def _undated(path: Path, header: Header) -> Iterator[Path | None]:
+    """A copy of the record's header without time and date, where wfdb cannot read those; else None.
+
+    What stands there (``12/31/2017``, ``2017-03-01``) is nothing to us, but wfdb gives the whole
+    record up for it.
+    """
+    import wfdb
+
+    names = dict.fromkeys([path.name, *(f"{n}{HEADER}" for n, _ in header.segments if n != "~")])
+    bad = False
+    for name in names:
+        try:
+            wfdb.rdheader(str((path.parent / name).with_suffix("")))
+        except Exception:  # it raises ValueError and others
+            bad = True
+    if not bad:
+        yield None
+        return
+    with TemporaryDirectory(prefix="medcl-header-") as folder:
+        for file in path.parent.iterdir():
+            (Path(folder) / file.name).symlink_to(file.absolute())
+        for name in names:
+            (Path(folder) / name).unlink()
+            text = (path.parent / name).read_text(encoding="utf-8", errors="replace")
+            (Path(folder) / name).write_text(undated(text), encoding="utf-8")
+        yield Path(folder) / path.name
 
 
 def _joined(path: Path, header: Header, settings: Settings) -> Recording:

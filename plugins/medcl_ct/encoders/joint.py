@@ -55,7 +55,11 @@ class JointEncoder(nn.Module):
         return mixed.masked_fill(~real[..., None], 0.0).sum(dim=1) / depth[:, None]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Slices (B, 1, H, W) or volumes (B, 1, D, H, W) in HU → (B, width)."""
+        """Slices (B, 1, H, W) or volumes (B, 1, D, H, W) in HU → (B, width).
+
+        A stack of copies of one slice, as a series of one slice comes in batches of volumes, is
+        that slice: training never takes it for a volume (`medcl_ct.joint.Joint2D3D`).
+        """
         if x.dim() == 4:
             return self.slices(x)
         if x.dim() != 5 or x.shape[1] != 1:
@@ -63,8 +67,13 @@ class JointEncoder(nn.Module):
                 f"Encoder 'joint' takes slices (1, H, W) or volumes (1, D, H, W), "
                 f"not {tuple(x.shape[1:])}."
             )
-        tokens = self.slices(x.transpose(1, 2).flatten(0, 1))  # (B·D, width)
-        return self.volumes(tokens.unflatten(0, (len(x), -1)))
+        tokens = self.slices(x.transpose(1, 2).flatten(0, 1)).unflatten(0, (len(x), -1))
+        return torch.where(copies(x)[:, None], tokens[:, 0], self.volumes(tokens))
+
+
+def copies(x: Tensor) -> Tensor:
+    """Which of the volumes (B, C, D, H, W) are one slice, repeated: (B,)."""
+    return (x == x[:, :, :1]).flatten(1).all(dim=1)
 
 
 def joint(

@@ -117,6 +117,7 @@ class Ins(nn.Module):
         self.contrast, self.bag, self.prototype = contrast, bag, prototype
         self.balance = balance
         self.start, self.end, self.warm_up, self.sample = start, end, warm_up, sample
+        self.scheduled = warm_up if start == end else 1.0  # until m_s is at its end
 
         self.encoder = perceptron((features, *layers), dropout)
         self.classifier = nn.Linear(layers[-1], len(outputs.classes))

@@ -73,6 +73,7 @@ class ScMil(nn.Module):
         needs_classes(outputs, "SC-MIL")
         features = Bags.of(example, labelled=False).x.shape[1]
         self.outputs, self.curriculum = outputs, curriculum
+        self.scheduled = 0.5 if curriculum == "step" else 1.0  # until w_t is 0
         self.temperature, self.momentum = temperature, momentum
         encoder = BagEncoder(features, outputs, aggregator, settings, layers, dropout)
         classwise = encoder.aggregator.classwise

@@ -1,0 +1,116 @@
+"""Whether a patient is one person: what is odd about an archive's patients, said without names.
+
+Splits, positives and intervals are by patient. A patient who is really several people, or several
+who are one, makes every figure wrong, and nothing else would show it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+
+from medcl.plugin import MEMBER, NO_PATIENT, Record
+
+SPELLINGS = "patient-spellings"
+"""Finding: the same id, but for case, spaces or leading zeros, is another patient's too."""
+
+_GENERIC = {
+    *(
+        "ct",
+        "image",
+        "img",
+        "scan",
+        "volume",
+        "data",
+        "test",
+        "patient",
+        "subject",
+        "study",
+        "case",
+    ),
+    *("dicom", "unknown", "none", "anonymous", "anonymized", "anonymised", "anon", "phantom", "na"),
+    *("default", "recording", "record", "slide", "sample", "export", "noname", "nn", "xxx", "temp"),
+}
+_MANY = 3
+_MERGE = "medcl index … --merge-spellings"
+
+
+def normal(patient: str) -> str:
+    """A patient's id without case, spaces, and leading zeros of its numbers."""
+    plain = re.sub(r"\s+", "", patient.casefold())
+    return re.sub(r"(?<!\d)0+(?=\d)", "", plain) or patient
+
+
+def merged(records: Sequence[Record]) -> list[Record]:
+    """Records whose patients are one where their ids differ in spelling only."""
+    return [replace(record, patient=normal(record.patient)) for record in records]
+
+
+def noticed(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
+    """Records with a finding where their patient's id has another spelling, and what to say.
+
+    The sentences hold counts and commands, and no id.
+    """
+    spelt: dict[str, set[str]] = defaultdict(set)
+    for record in records:
+        spelt[normal(record.patient)].add(record.patient)
+    several = {ids for name in spelt if len(spelt[name]) > 1 for ids in spelt[name]}
+    found = [
+        replace(record, findings=(*record.findings, SPELLINGS))
+        if record.patient in several
+        else record
+        for record in records
+    ]
+    return found, [*_spellings(spelt), *_generic(records), *_few(records), *_unnamed(records)]
+
+
+def _spellings(spelt: dict[str, set[str]]) -> list[str]:
+    groups = [ids for ids in spelt.values() if len(ids) > 1]
+    if not groups:
+        return []
+    return [
+        f"{sum(map(len, groups)):,} patients may be {len(groups):,}: their ids differ in case, "
+        f"spaces or leading zeros only. If they are the same people: {_MERGE}"
+    ]
+
+
+def _generic(records: Sequence[Record]) -> list[str]:
+    of_word = [r for r in records if normal(r.patient) in _GENERIC]
+    if len(of_word) < _MANY:
+        return []
+    return [
+        f"{len(of_word):,} items have a patient whose id is a word that names nobody: they count "
+        f"as one person. Say who they are: {_advice(records)}"
+    ]
+
+
+def _few(records: Sequence[Record]) -> list[str]:
+    if len(records) < 2 or len({record.patient for record in records}) > 1:
+        return []
+    return [
+        f"All {len(records):,} items are of one patient: there is nobody to tell them from, and "
+        f"nobody to test on. If they are of several people: {_advice(records)}"
+    ]
+
+
+def _unnamed(records: Sequence[Record]) -> list[str]:
+    unknown = [record for record in records if NO_PATIENT in record.findings]
+    if not unknown:
+        return []
+    return [
+        f"{len(unknown):,} of {len(records):,} items name no patient: each study, folder or file "
+        f"counts as one. If one person has several: {_advice(unknown)}"
+    ]
+
+
+def _advice(records: Sequence[Record]) -> str:
+    """The option to type: the first folder level that tells the records apart, or a table."""
+    places = [r.key.partition("#")[0].replace(MEMBER, "/") for r in records]
+    parts = [p.split("/")[:-1] for p in places]  # folders; a series' key is one
+    for depth in range(min(map(len, parts), default=0)):
+        if len({part[depth] for part in parts}) > 1:
+            before = "[^/]+/" * depth
+            return f"--patient-from '^{before}(?P<patient>[^/]+)/'"
+    return "--table patients.csv, with columns key and patient"

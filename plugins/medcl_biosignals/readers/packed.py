@@ -1,0 +1,200 @@
+"""Recordings in archives: .gz, .xz and .bz2 of one file, .zip of several, or of an Empatica E4.
+
+What lies in them is unpacked into a temporary folder of its owner's, and read as if it lay there.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
+from typing import IO, Any
+
+import numpy as np
+
+from medcl_biosignals.persons import person as person_by_folder
+from medcl_biosignals.readers.contract import (
+    BadSignal,
+    Flaw,
+    Heading,
+    Reader,
+    Recording,
+    Settings,
+    Span,
+    bounds,
+)
+from medcl_biosignals.readers.preamble import E4_SIGNALS, preamble, sensor
+
+SUFFIXES = (".gz", ".xz", ".bz2", ".zip")
+_MOST_BYTES = 8 << 30
+_BLOCK = 1 << 20
+_INNER = "#"
+
+
+def headings(path: Path, settings: Settings) -> Iterator[Heading | Flaw]:
+    """The recordings of every file in it that is one."""
+    if path.suffix.lower() != ".zip":
+        with _alone(path) as file:
+            yield from _reader(file).headings(file, settings)
+        return
+    with _opened(path) as archive:
+        members = _members(archive)
+        if _is_e4(members):
+            yield _e4_heading(archive, members, settings)
+            return
+        if not members:
+            raise BadSignal("not-a-signal", "an archive without a file that could be a recording")
+        for member in members:
+            with _unpacked(archive, member) as file:
+                yield from _of_member(file, member, settings, many=len(members) > 1)
+
+
+def read(path: Path, part: str, settings: Settings, span: Span | None = None) -> Recording:
+    """The samples of one of them."""
+    if path.suffix.lower() != ".zip":
+        with _alone(path) as file:
+            return _reader(file).read(file, part, settings, span)
+    with _opened(path) as archive:
+        members = _members(archive)
+        if _is_e4(members):
+            return _e4(archive, members, settings, span)
+        member, _, inner = part.partition(_INNER)
+        member = member or (members[0] if members else "")
+        if member not in members:
+            raise BadSignal("changed", "the part that was indexed is no longer in the file")
+        with _unpacked(archive, member) as file:
+            return _reader(file).read(file, inner, settings, span)
+
+
+def _of_member(
+    file: Path, member: str, settings: Settings, *, many: bool
+) -> Iterator[Heading | Flaw]:
+    outer = member if many else ""
+    try:
+        for found in _reader(file).headings(file, settings):
+            part = f"{outer}{_INNER}{found.part}" if found.part else outer
+            if isinstance(found, Flaw):
+                yield replace(found, part=part)
+                continue
+            who = person_by_folder(PurePosixPath(member).parent) or found.subject
+            yield replace(found, part=part, subject=who)
+    except BadSignal as error:
+        yield Flaw(outer, error.code, str(error))
+
+
+def _reader(path: Path) -> Reader:
+    from medcl_biosignals.readers.choose import reader
+
+    return reader(path)
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[Path]:
+    """The file in a .gz, .xz or .bz2, under its name without that suffix."""
+    openers: dict[str, Any] = {
+        ".gz": gzip.open,
+        ".xz": lzma.open,
+        ".bz2": bz2.open,
+    }
+    with TemporaryDirectory(prefix="medcl-unpacked-") as folder:
+        file = Path(folder) / path.stem
+        try:
+            with openers[path.suffix.lower()](path, "rb") as packed, file.open("wb") as out:
+                _copied(packed, out)
+        except (OSError, EOFError, lzma.LZMAError) as error:
+            raise _damaged(error) from None
+        yield file
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield archive
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+        raise _damaged(error) from None
+
+
+@contextmanager
+def _unpacked(archive: zipfile.ZipFile, member: str) -> Iterator[Path]:
+    """A member under its own last name: where it would lie in the archive does not matter."""
+    with TemporaryDirectory(prefix="medcl-unpacked-") as folder:
+        file = Path(folder) / PurePosixPath(member).name
+        with archive.open(member) as packed, file.open("wb") as out:
+            _copied(packed, out)
+        yield file
+
+
+def _copied(packed: IO[bytes], out: IO[bytes]) -> None:
+    held = 0
+    while block := packed.read(_BLOCK):
+        held += len(block)
+        if held > _MOST_BYTES:
+            raise BadSignal("too-large", f"over {_MOST_BYTES >> 30} GB when unpacked: not read")
+        out.write(block)
+
+
+def _damaged(error: Exception) -> BadSignal:
+    return BadSignal(
+        "bad-signal", f"the archive is cut off, locked or damaged ({type(error).__name__})"
+    )
+
+
+def _members(archive: zipfile.ZipFile) -> list[str]:
+    """The files that could be recordings by their names."""
+    from medcl_biosignals.readers.choose import SUFFIXES as READ
+
+    names = [info.filename for info in archive.infolist() if not info.is_dir()]
+    seen = [n for n in names if not PurePosixPath(n).name.startswith((".", "~"))]
+    wanted = tuple(s for s in READ if s not in (".hea", ".zip"))
+    return sorted(n for n in seen if "__MACOSX" not in n and n.lower().endswith(wanted))
+
+
+# --- Empatica E4: one recording in a file a sensor ------------------------------------------------
+
+
+def _is_e4(members: list[str]) -> bool:
+    held = {PurePosixPath(member).stem.upper() for member in members if member.endswith(".csv")}
+    return len(held & set(E4_SIGNALS)) > 1
+
+
+def _e4(
+    archive: zipfile.ZipFile, members: list[str], settings: Settings, span: Span | None
+) -> Recording:
+    """All of its sensors, each at its own rate, from the start of the first on."""
+    parts: list[tuple[float, Recording]] = []
+    for member in members:
+        if sensor(PurePosixPath(member).stem)[0] not in E4_SIGNALS:
+            continue  # moments of presses, intervals between beats
+        with _unpacked(archive, member) as file:
+            with file.open(encoding="utf-8", errors="replace") as lines:
+                began = preamble([next(lines, "") for _ in range(3)], file.stem).start
+            if began is not None:
+                parts.append((began, _reader(file).read(file, "", settings, None)))
+    if not parts:
+        raise BadSignal("no-samples", "the files of the device hold no sample")
+    zero = min(began for began, _ in parts)
+    channels, samples = [], []
+    for began, recording in parts:
+        for channel, row in zip(recording.channels, recording.samples, strict=True):
+            late = np.full(round((began - zero) * channel.fs), np.nan, dtype=row.dtype)
+            whole = np.concatenate([late, row])
+            first, last = bounds(span, channel.fs, len(whole))
+            channels.append(channel)
+            samples.append(whole[first:last])
+    return Recording(tuple(channels), samples)
+
+
+def _e4_heading(archive: zipfile.ZipFile, members: list[str], settings: Settings) -> Heading:
+    held = _e4(archive, members, settings, None)
+    seconds = max(
+        len(row) / channel.fs for channel, row in zip(held.channels, held.samples, strict=True)
+    )
+    fs = max(channel.fs for channel in held.channels)
+    return Heading("", "Empatica E4", held.channels, fs, seconds)
