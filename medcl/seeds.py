@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-MODEL, ORDER, STEP, VIEW, LOOK, DRAW = range(6)
+MODEL, ORDER, STEP, VIEW, ONLINE, DRAW = range(6)
 """Streams: a first number for `derive`, so that two uses of the same place never share a seed."""
 
 

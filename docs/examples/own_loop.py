@@ -1,7 +1,7 @@
 """A method in a loop of your own: SimCLR on ECG windows, with a torch ``DataLoader``.
 
-``python own_loop.py``. Any method of `medcl.methods` takes the place of SimCLR, any module
-(B, ...) → (B, width) with an int ``width`` that of the encoder, and any function that of the views.
+``python own_loop.py``. Any method of `medcl.methods` can replace SimCLR, any module
+(B, ...) → (B, width) with an int ``width`` the encoder, and any function the views.
 """
 
 from __future__ import annotations
@@ -11,25 +11,25 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from medcl.methods import SimCLR
-from medcl.methods.contract import State
+from medcl.methods.contract import State, after_step
 from medcl_biosignals.encoders.resnet import resnet1d
 from medcl_biosignals.views import views
 
 
 def pretrain(x: Tensor, patient: Tensor, epochs: int = 5, batch_size: int = 32) -> nn.Module:
-    """Windows (N, C, T) at 100 Hz, and whose each is, (N,) int64 → the trained encoder."""
+    """Windows (N, C, T) at 100 Hz and their patients (N,) int64 → the trained encoder."""
     method = SimCLR(resnet1d(channels=x.shape[1], width=64))
     augment, random = views(fs=100.0), torch.Generator().manual_seed(0)
     optimizer = torch.optim.AdamW(method.parameters(), lr=1e-3)
     loader = DataLoader(TensorDataset(x, patient), batch_size, shuffle=True, drop_last=True)
-    for step, (some, who) in enumerate(batch for _ in range(epochs) for batch in loader):
+    for step, (windows, patients) in enumerate(batch for _ in range(epochs) for batch in loader):
         state = State(step, epochs * len(loader))
-        seen = [augment(some, random, view.kind) for view in method.views]
-        loss = method.step(seen, {"patient": who}, state)["loss"]
+        augmented = [augment(windows, random, view.kind) for view in method.views]
+        loss = method.step(augmented, {"patient": patients}, state)["loss"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        method.after_step(state)  # momentum copies, queues, prototypes
+        after_step(method, state)  # momentum copies, queues, prototypes
     return method.encoder.eval()
 
 

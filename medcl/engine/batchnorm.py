@@ -1,4 +1,4 @@
-"""Batch normalisation over the batches of all ranks, also where torch's own cannot: on a CPU."""
+"""Batch normalisation over the batches of all ranks, on a CPU too, where torch has none."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from medcl.nn.distributed import ranks
 
 
 class SyncLayers(LayerSync):
-    """Makes every batch norm of a model see the global batch: torch's on a GPU, `RankNorm` else."""
+    """Replaces batch norms by synchronised ones: torch's on a GPU, `RankNorm` elsewhere."""
 
     def apply(self, model: nn.Module) -> nn.Module:
         """Replace the batch norms."""
@@ -24,39 +24,39 @@ class SyncLayers(LayerSync):
         return model
 
     def revert(self, model: nn.Module) -> nn.Module:
-        """The model is not used after training: its weights are read from the checkpoint."""
+        """Nothing to do: after training only the weights in the checkpoint are used."""
         return model
 
 
 class RankNorm(_BatchNorm):
-    """Batch norm with the mean and variance of all ranks' batches, which must be of one size.
+    """Batch norm with the mean and variance over all ranks, whose batches must have one size.
 
     (B, C, ...) → (B, C, ...). The gradient goes through the statistics to every rank, so W ranks
     × B train as one process with W·B does (Peng 2018, MegDet, arXiv 1711.07240).
     """
 
     def _check_input_dim(self, input: Tensor) -> None:
-        pass  # the class that this one stands in for has accepted such inputs
+        pass  # the class that this one replaces has accepted such inputs
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise; in training also move the running statistics."""
+        """Normalise; in training also update the running statistics."""
         if not self.training and self.running_mean is not None:
             return super().forward(x)
-        everyone = ranks()
+        processes = ranks()
         dims = [0, *range(2, x.ndim)]
         shape = [1, -1, *[1] * (x.ndim - 2)]
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        mean = everyone.mean(wide.mean(dims))  # (C,)
+        mean = processes.mean(wide.mean(dims))  # (C,)
         centred = wide - mean.view(shape)
-        variance = everyone.mean(centred.square().mean(dims))  # (C,)
-        self._remember(mean, variance, everyone.world * x.numel() // x.shape[1])
+        variance = processes.mean(centred.square().mean(dims))  # (C,)
+        self._update(mean, variance, processes.world * x.numel() // x.shape[1])
         out = centred * (variance + self.eps).rsqrt().view(shape)
         if self.affine:
             out = out * self.weight.view(shape) + self.bias.view(shape)
         return out.to(x.dtype)
 
     @torch.no_grad()
-    def _remember(self, mean: Tensor, variance: Tensor, count: int) -> None:
+    def _update(self, mean: Tensor, variance: Tensor, count: int) -> None:
         if self.running_mean is None or self.running_var is None:
             return
         assert self.num_batches_tracked is not None

@@ -1,4 +1,4 @@
-"""Checkpoints that a kill cannot spoil, and the guard that keeps bad weights out of them."""
+"""Atomic checkpoints, and a guard that keeps NaN or infinite weights out of them."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from medcl.engine.module import Pretraining
 from medcl.errors import MedclError
 from medcl.nn.distributed import ranks
 
-KEPT = 2
+MAX_CHECKPOINTS = 2
 """How many checkpoints stay on disk: the newest, and one to fall back on."""
 
 
 class AtomicIO(CheckpointIO):
-    """A checkpoint is whole or absent, and reading one executes no code."""
+    """Writes checkpoints atomically, and reads them without executing code."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
     ) -> None:
-        """Write beside, then rename; its hash goes into the folder's manifest."""
+        """Write a temporary file, then rename it; record its hash in the folder's manifest."""
         with manifest.replacing(Path(path)) as temporary:
             torch.save(checkpoint, temporary)
 
@@ -44,17 +44,17 @@ class AtomicIO(CheckpointIO):
 
 
 class Checkpoints(Callback):
-    """Saves every ``checkpoint_every`` steps and at the end; counts the seconds of all sessions."""
+    """Saves every ``checkpoint_every`` steps and at the end; measures training time in seconds."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.before = 0.0  # seconds of earlier sessions
+        self.earlier = 0.0  # seconds before this process resumed the run
         self.started = time.monotonic()
 
     @property
     def seconds(self) -> float:
-        """Training time until now."""
-        return self.before + time.monotonic() - self.started
+        """Training time until now, over all processes that resumed the run."""
+        return self.earlier + time.monotonic() - self.started
 
     def state_dict(self) -> dict[str, Any]:
         """Goes into the checkpoint."""
@@ -62,19 +62,19 @@ class Checkpoints(Callback):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Comes from the checkpoint."""
-        self.before = state["seconds"]
+        self.earlier = state["seconds"]
 
     def on_train_start(self, trainer: Trainer, module: Pretraining) -> None:  # type: ignore[override]
-        """Training starts here."""
+        """Start the clock; remove temporary files of a killed process."""
         self.started = time.monotonic()
         if trainer.is_global_zero:
-            for leftover in self.folder.glob(".*.tmp"):  # of a process killed while writing
+            for leftover in self.folder.glob(".*.tmp"):
                 leftover.unlink()
 
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: Trainer, module: Pretraining, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save if due, then let go of the oldest."""
+        """Save if due, then delete the oldest."""
         settings, step = module.recipe.trainer, trainer.global_step
         due = step % settings.checkpoint_every == 0 or step == settings.steps
         if (batch_idx + 1) % settings.accumulate or not due:
@@ -82,18 +82,18 @@ class Checkpoints(Callback):
         _check_weights(module, step)
         trainer.save_checkpoint(self.folder / f"step-{step:09d}.ckpt")
         if trainer.is_global_zero:
-            for old in saved(self.folder)[:-KEPT]:
+            for old in saved(self.folder)[:-MAX_CHECKPOINTS]:
                 old.unlink()
 
 
 class Guard(Callback):
-    """Stops all ranks together when the loss is no number.
+    """Stops all ranks together when the loss is NaN or infinite.
 
-    On a GPU the loss is only read when something is due, so as not to wait for it at each step.
+    On a GPU the loss is read only when something else is due: each read waits for the GPU.
     """
 
     def __init__(self) -> None:
-        self.bad: Tensor | None = None  # the first bad step, or a large number
+        self.bad: Tensor | None = None  # the first step with a bad loss, or infinity
 
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: Trainer, module: Pretraining, outputs: Any, batch: Any, batch_idx: int
@@ -119,7 +119,7 @@ class Guard(Callback):
 
 
 def _check_weights(module: Pretraining, step: int) -> None:
-    """A finite loss can still have had an infinite gradient."""
+    """Raises MedclError for bad weights: a finite loss can have an infinite gradient."""
     bad = [not torch.isfinite(p).all() for p in module.parameters() if p.is_floating_point()]
     flag = torch.tensor(0.0 if any(bad) else 1.0, device=module.device)
     if _lowest(flag) == 0:

@@ -1,8 +1,8 @@
-"""Which samples are in which micro-batch, and reading them.
+"""Planning and reading micro-batches.
 
 Micro-batch number m is the m-th forward pass of the run, counted over all epochs; its content is a
-function of (seed, m, rank). A resumed run starts at any m without replaying what came before.
-The m-th *global* batch is cut into ranks, so W ranks × B see what one process with W·B sees.
+function of (seed, m, rank). A resumed run starts at any m without replaying earlier batches.
+The m-th *global* batch is split over ranks, so W ranks × B see the samples of one process × W·B.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ Read = Callable[..., dict[str, np.ndarray]]
 """`Samples.read`, of positions; or `Samples.draw`, of positions and seeds."""
 
 PARTNER = "partner."
-"""Prefix of what was read for the other sample of the same patient, where a method asks for one."""
+"""Prefix of batch keys of the partner, another sample of the patient, for methods that need one."""
 
 
 @dataclass(frozen=True)
 class Selection:
-    """The samples that are trained on.
+    """The samples of pretraining.
 
     Attributes:
         samples: all samples of the index.
-        rows: positions in ``samples`` that may be trained on.
+        rows: positions in ``samples`` of those that are trained on.
         patients: a code for each of ``rows``, 0 … P−1.
         label: a number for each of ``rows`` (−1 or NaN where missing), or None.
-        site: a code for each of ``rows``, 0 the site with most of them, −1 where unknown; or None.
+        site: a code for each of ``rows``, 0 the largest site, −1 where unknown; or None.
     """
 
     samples: Samples
@@ -53,10 +53,10 @@ class Selection:
 
     @property
     def weights(self) -> np.ndarray | None:
-        """How often each of ``rows`` is drawn, or None: all alike.
+        """Sampling weights of ``rows``, or None: all equal.
 
         Raises:
-            UsageError: if a weight is missing, zero, or no number.
+            UsageError: if a weight is missing, zero or not finite.
         """
         if self.samples.weights is None:
             return None
@@ -74,10 +74,10 @@ class Selection:
 
     @cached_property
     def partners(self) -> np.ndarray | None:
-        """Positions among ``rows`` of each one's positive partners (N, P), −1 where it has fewer.
+        """Positions among ``rows`` of the positive partners of each (N, P), padded with −1.
 
-        Never of another patient, whatever the groups say. None where the samples do not say where
-        they lie: then any other of the patient is one.
+        Partners are of the same patient, even if a group holds several. None if the samples have
+        no locations: then any other sample of the patient is a partner.
         """
         samples, rows = self.samples, self.rows
         if samples.places is None:
@@ -85,8 +85,8 @@ class Selection:
         items = codes(encoded(samples.items).at(rows))
         groups = items if samples.groups is None else codes(encoded(samples.groups).at(rows))
         pairs = np.stack([self.patients, groups], axis=1)
-        _, apart = np.unique(pairs, axis=0, return_inverse=True)
-        return near(apart.ravel(), items, samples.places[rows], samples.reach)
+        _, pair_codes = np.unique(pairs, axis=0, return_inverse=True)
+        return near(pair_codes.ravel(), items, samples.places[rows], samples.reach)
 
 
 def select(
@@ -95,25 +95,25 @@ def select(
     label: str | None = None,
     sites: Mapping[str, str | None] | None = None,
     *,
-    everyone: bool = False,
+    all_patients: bool = False,
 ) -> Selection:
-    """Keep the samples of training patients, or of all: those of test patients lose their label.
+    """Keep the samples of training patients, or of all patients: test samples lose their label.
 
     Args:
         samples: all samples.
         split: patient key → "train" or "test".
-        label: which label to hand to the method; without a name, the only one there is. Where the
-            named one is absent, none is handed over: never another in its place.
+        label: the label for the method; None: the only one, if there is one. If the samples lack
+            the named label, the method gets none, never another one instead.
         sites: item → site key, None where unknown.
-        everyone: whether test patients are learnt from too, without labels.
+        all_patients: train on test patients too, without their labels.
 
     Raises:
         UsageError: if no sample belongs to a training patient.
     """
-    learnt = ("train", "test") if everyone else ("train",)
+    trained = ("train", "test") if all_patients else ("train",)
     patients = encoded(samples.patients)
-    of_name = np.array([split.get(patient) in learnt for patient in patients.names], bool)
-    rows = np.flatnonzero(of_name[patients.codes])
+    selected = np.array([split.get(patient) in trained for patient in patients.names], bool)
+    rows = np.flatnonzero(selected[patients.codes])
     if not rows.size:
         raise UsageError(
             f"None of the {len(samples):,} samples belongs to a training patient. "
@@ -121,12 +121,12 @@ def select(
         )
     patients = patients.at(rows)
     keys, code = distinct(patients), codes(patients)
-    assert all(split[key] in learnt for key in keys), "a test patient among the training samples"
+    assert all(split[key] in trained for key in keys), "a test patient among the training samples"
     if label is None and len(samples.labels) == 1:
         (label,) = samples.labels
     column = None if label is None else samples.labels.get(label)
     values = None if column is None else numbers(np.asarray(column))[rows]
-    if values is not None and everyone:
+    if values is not None and all_patients:
         hidden = np.array([split[key] == "test" for key in keys])[code]
         values[hidden] = np.nan if values.dtype.kind == "f" else -1
     site = None
@@ -136,12 +136,12 @@ def select(
     return Selection(samples, rows, code, values, site)
 
 
-def by_size(names: Sequence[str | None], where: np.ndarray | None = None) -> np.ndarray:
-    """Names as codes: 0 the most frequent one (of equals the first by name), −1 for None.
+def by_size(names: Sequence[str | None], positions: np.ndarray | None = None) -> np.ndarray:
+    """Names as codes by frequency: 0 the most frequent (ties by name), −1 for None.
 
-    With ``where`` (N,), of the names ``names[where]``.
+    With ``positions`` (N,): the codes of ``names[positions]``.
     """
-    at = np.arange(len(names)) if where is None else where
+    at = np.arange(len(names)) if positions is None else positions
     counts: Counter[str] = Counter()
     for name, count in zip(names, np.bincount(at, minlength=len(names)).tolist(), strict=True):
         if name is not None and count:
@@ -152,7 +152,7 @@ def by_size(names: Sequence[str | None], where: np.ndarray | None = None) -> np.
 
 
 def numbers(label: np.ndarray) -> np.ndarray:
-    """A label column as numbers: names become 0, 1, … in sorted order, a missing one −1."""
+    """A label column as numbers: names become 0, 1, … in sorted order, missing ones −1."""
     if label.dtype.kind in "biu":
         return label.astype(np.int64)
     if label.dtype.kind == "f":
@@ -165,33 +165,33 @@ def numbers(label: np.ndarray) -> np.ndarray:
 def shuffled(
     patients: np.ndarray, seed: int, epoch: int, weights: np.ndarray | None = None
 ) -> np.ndarray:
-    """One epoch over samples in random order, each once, or as often as `weighted` says: (N,)."""
+    """One epoch of samples in random order (N,): each once, or drawn by weight (`weighted`)."""
     random = np.random.default_rng(derive(seed, ORDER, epoch))
     order = random.permutation(len(patients))
     return order if weights is None else weighted(patients, weights, random)[order]
 
 
 def weighted(patients: np.ndarray, weights: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Samples drawn by weight, each patient as often as it has samples: positions (N,), by patient.
+    """Samples drawn by weight; each patient keeps its number of draws: positions (N,), by patient.
 
-    Systematic: a sample with n times the mean weight of its patient is drawn ⌊n⌋ or ⌈n⌉ times, so
-    that over the epochs each has its share, and nobody crowds the others out.
+    Systematic sampling: a sample with n times the mean weight of its patient is drawn ⌊n⌋ or ⌈n⌉
+    times, so that its share is right over the epochs, and no patient gains draws.
 
     Args:
         patients: (N,) codes 0 … P−1, each present.
         weights: (N,) above zero.
-        random: where in the sample's share the drawing begins, for each patient.
+        random: draws the offset of each patient.
     """
     order = np.argsort(patients, kind="stable")
-    owner, weight = patients[order], weights[order].astype(np.float64)
+    patient, weight = patients[order], weights[order].astype(np.float64)
     counts = np.bincount(patients)
     ends = np.cumsum(counts)
-    upto = np.cumsum(weight / np.bincount(owner, weight)[owner] * counts[owner])
-    # No rounding takes a draw to somebody else: not of the sums, nor of what is all but one.
-    upto = np.clip(upto, (ends - counts)[owner], ends[owner])
-    upto[ends - 1] = ends
-    draws = np.arange(len(order)) + random.random(len(counts))[owner] * (1 - 1e-9)
-    return order[np.searchsorted(upto, draws, side="right")]
+    upper = np.cumsum(weight / np.bincount(patient, weight)[patient] * counts[patient])
+    # Rounding, of the sums or of an offset just below one, must not move a draw to another patient.
+    upper = np.clip(upper, (ends - counts)[patient], ends[patient])
+    upper[ends - 1] = ends
+    draws = np.arange(len(order)) + random.random(len(counts))[patient] * (1 - 1e-9)
+    return order[np.searchsorted(upper, draws, side="right")]
 
 
 def paired(
@@ -203,20 +203,20 @@ def paired(
 ) -> tuple[np.ndarray, np.ndarray]:
     """One epoch of pairs of samples of the same patient: anchors (N,), partners (N,).
 
-    Patients take turns: every patient is drawn once before any is drawn again, so all count alike
-    however much they recorded, and a batch of B ≤ P anchors holds B different patients. That is in
-    the spirit of Abbaspourazad 2024 (arXiv 2312.05409), whose exact rule for filling a batch we
-    could not look up. With P < B a patient appears several times in a batch; methods tell them
-    apart from negatives by ``batch["patient"]``. Within a patient the samples take turns too. The
-    partner is another sample of the patient, or one of its ``partners`` where they are given; a
-    sample without any is paired with itself.
+    Patients take turns: every patient is drawn once before any is drawn again. So patients weigh
+    the same however much they recorded, and a batch of B ≤ P anchors holds B different patients.
+    This follows the idea of Abbaspourazad 2024 (arXiv 2312.05409), who do not publish their exact
+    rule. With P < B a patient appears several times in a batch; methods exclude them from the
+    negatives by ``batch["patient"]``. The samples of a patient take turns too. The partner is
+    another sample of the patient, or one of its ``partners`` if they are given; a sample without
+    any is paired with itself.
 
     Args:
         patients: (N,) codes 0 … P−1, each present.
         seed: the run's seed.
-        epoch: which pass.
-        partners: (N, P) positions, −1 where there are fewer; see `medcl.engine.positives`.
-        weights: (N,) how often each is drawn among its patient's; see `weighted`. One that is drawn
+        epoch: number of the epoch.
+        partners: (N, P) positions, padded with −1; see `medcl.engine.positives`.
+        weights: (N,) sampling weights within a patient; see `weighted`. A sample that is drawn
             twice may become its own partner.
     """
     random = np.random.default_rng(derive(seed, ORDER, epoch))
@@ -228,7 +228,7 @@ def paired(
     starts = np.cumsum(counts) - counts
     rounds = -(-size // len(counts))
     turns = random.permuted(np.tile(np.arange(len(counts)), (rounds, 1)), axis=1).ravel()[:size]
-    visit = np.arange(size) // len(counts)  # how often this patient was drawn before
+    visit = np.arange(size) // len(counts)  # earlier draws of this patient
     count = counts[turns]
     anchor = visit % count
     anchors = by_patient[starts[turns] + anchor]
@@ -247,48 +247,47 @@ def some_pairs(
 ) -> tuple[np.ndarray, np.ndarray]:
     """At most ``count`` different anchors (M,), sorted, and a partner of each (M,): see `paired`.
 
-    Patients take turns in being picked. Partners are looked up for those that were picked alone,
-    however many samples there are.
+    Patients take turns. Partners are drawn only for the anchors, however many samples there are.
 
     Args:
         patients: (N,) codes 0 … P−1, each present.
         count: how many anchors.
-        random: draws them.
-        partners: (N, P) positions, −1 where there are fewer; see `medcl.engine.positives`.
+        random: draws anchors and partners.
+        partners: (N, P) positions, padded with −1; see `medcl.engine.positives`.
     """
     order = np.argsort(patients, kind="stable")
     counts = np.bincount(patients)
     starts = np.cumsum(counts) - counts
     takes = _turns(counts, min(count, len(patients)), random)
-    places = [
+    chosen = [
         starts[patient] + random.choice(counts[patient], take, replace=False, shuffle=False)
         for patient, take in enumerate(takes.tolist())
         if take
     ]
-    place = np.concatenate(places)
-    anchors = order[place]
+    position = np.concatenate(chosen)  # in ``order``
+    anchors = order[position]
     if partners is not None:
         others = drawn(partners, anchors, random)
     else:
         size, first = counts[patients[anchors]], starts[patients[anchors]]
-        step = 1 + np.floor(random.random(len(place)) * (size - 1)).astype(np.int64)
-        others = order[first + (place - first + np.where(size > 1, step, 0)) % size]
+        step = 1 + np.floor(random.random(len(position)) * (size - 1)).astype(np.int64)
+        others = order[first + (position - first + np.where(size > 1, step, 0)) % size]
     rank = np.argsort(anchors)
     return anchors[rank], others[rank]
 
 
 def _turns(counts: np.ndarray, total: int, random: np.random.Generator) -> np.ndarray:
-    """How many of each patient's ``counts`` (P,) are taken, in turns, until there are ``total``."""
+    """How many of each patient's ``counts`` (P,) are taken in turns, ``total`` in all."""
     takes = np.zeros_like(counts)
     while (left := total - takes.sum()) > 0:
-        open_to = random.permutation(np.flatnonzero(takes < counts))
-        each = max(1, min(left // len(open_to), (counts - takes)[open_to].min()))
-        takes[open_to[:left]] += each
+        remaining = random.permutation(np.flatnonzero(takes < counts))
+        each = max(1, min(left // len(remaining), (counts - takes)[remaining].min()))
+        takes[remaining[:left]] += each
     return takes
 
 
 def check_fills(selection: Selection, batch_size: int, world: int) -> None:
-    """Refuse batches that the training samples cannot fill.
+    """Check that the training samples fill a batch.
 
     Raises:
         UsageError: if there are fewer samples than one batch of all ranks.
@@ -303,21 +302,21 @@ def check_fills(selection: Selection, batch_size: int, world: int) -> None:
 
 @dataclass(frozen=True)
 class Part:
-    """Samples to read, and what is known of them without reading: name → (B, ...)."""
+    """Samples to read, and batch keys that need no reading: name → (B, ...)."""
 
     rows: np.ndarray  # (B,) positions of samples
     keys: Mapping[str, np.ndarray]
     seeds: np.ndarray | None = None  # (B,) of what is drawn anew; None: nothing is
 
     def read(self, read: Read) -> dict[str, Tensor]:
-        """What the plugin reads, and the keys."""
-        found = read(self.rows) if self.seeds is None else read(self.rows, self.seeds)
-        return {key: tensor(value) for key, value in {**found, **self.keys}.items()}
+        """The arrays that the plugin reads, and the keys, as tensors."""
+        arrays = read(self.rows) if self.seeds is None else read(self.rows, self.seeds)
+        return {key: tensor(value) for key, value in {**arrays, **self.keys}.items()}
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A micro-batch that is not read yet; this is what goes to a loader process."""
+    """A micro-batch before reading, as it is sent to a loader process."""
 
     number: int
     anchors: Part
@@ -333,7 +332,7 @@ class Planned:
 
 
 class Batches:
-    """Micro-batches by number. See the module's docstring."""
+    """Micro-batches by number; see the module's docstring."""
 
     def __init__(
         self,
@@ -358,50 +357,50 @@ class Batches:
         self.pairs = pairs
         self.per_epoch = len(selection) // total  # full batches only
         self._total = total
-        self._mine = slice(rank * batch_size, (rank + 1) * batch_size)
+        self._of_rank = slice(rank * batch_size, (rank + 1) * batch_size)
         self._order: tuple[int, np.ndarray, np.ndarray | None] = (-1, np.empty(0), None)
 
     def __getitem__(self, number: int) -> tuple[int, dict[str, Tensor]]:
         return self.plan(number).read(self.read)
 
     def plan(self, number: int) -> Planned:
-        """What micro-batch ``number`` is made of."""
-        epoch, place = divmod(number, self.per_epoch)
+        """The samples of micro-batch ``number``."""
+        epoch, index = divmod(number, self.per_epoch)
         anchors, partners = self._epoch(epoch)
-        here = slice(place * self._total, (place + 1) * self._total)
+        batch = slice(index * self._total, (index + 1) * self._total)
         return Planned(
             number,
-            self._part(anchors[here][self._mine], self._seeds(number)),
-            None if partners is None else self._part(partners[here][self._mine]),
+            self._part(anchors[batch][self._of_rank], self._seeds(number)),
+            None if partners is None else self._part(partners[batch][self._of_rank]),
         )
 
     def _epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray | None]:
         if self._order[0] != epoch:
-            chosen = self.selection
-            patients, weights = chosen.patients, chosen.weights
+            selection = self.selection
+            patients, weights = selection.patients, selection.weights
             if self.pairs:
-                pairs = paired(patients, self.seed, epoch, chosen.partners, weights)
+                pairs = paired(patients, self.seed, epoch, selection.partners, weights)
                 self._order = (epoch, *pairs)
             else:
                 self._order = (epoch, shuffled(patients, self.seed, epoch, weights), None)
         return self._order[1:]
 
     def _seeds(self, number: int) -> np.ndarray | None:
-        """One for each anchor of this rank, where they are drawn anew: of (seed, number, place)."""
+        """A seed for each anchor of this rank, of (seed, number), if reading is random."""
         if not self._anew:
             return None
         state = np.random.SeedSequence((self.seed, DRAW, number))
-        return state.generate_state(self._total, np.uint64)[self._mine]
+        return state.generate_state(self._total, np.uint64)[self._of_rank]
 
-    def _part(self, chosen: np.ndarray, seeds: np.ndarray | None = None) -> Part:
-        """Selection entries ``chosen`` (B,)."""
+    def _part(self, positions: np.ndarray, seeds: np.ndarray | None = None) -> Part:
+        """The samples at ``positions`` (B,) of the selection."""
         selection = self.selection
-        rows = selection.rows[chosen]
-        keys = {"patient": selection.patients[chosen], "index": rows}
+        rows = selection.rows[positions]
+        keys = {"patient": selection.patients[positions], "index": rows}
         if selection.site is not None:
-            keys["site"] = selection.site[chosen]
+            keys["site"] = selection.site[positions]
         if selection.label is not None:
-            keys["label"] = selection.label[chosen]
+            keys["label"] = selection.label[positions]
         return Part(rows, keys, seeds)
 
 
@@ -425,7 +424,7 @@ class _From(Sampler[Planned]):
 
 @dataclass(frozen=True)
 class _Reader(Dataset[tuple[int, dict[str, Tensor]]]):
-    """All that a loader process is given: how to read. What to read comes batch by batch."""
+    """The function that reads: all that a loader process holds. It gets a plan for each batch."""
 
     read: Read
 

@@ -1,4 +1,4 @@
-"""Samples that are in memory, or in a torch data set: what pretraining needs of an index."""
+"""Samples in memory or in a torch data set, for pretraining without an index."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ Source = np.ndarray | Tensor | Dataset[Any]
 
 
 @dataclass(frozen=True)
-class Given:
+class InMemory:
     """Samples in memory.
 
     Attributes:
         samples: all of them.
-        items: a row for each: ``id``, ``patient``, ``site`` (null), and its labels ``label.NAME``;
-            from these the split is drawn.
-        patients_known: whether patients were given; if not, every sample stands for one.
+        items: a row for each, from which the split is drawn: ``id``, ``patient``, ``site`` (null),
+            and labels ``label.NAME``.
+        patients_known: whether patients were given; if not, each sample counts as one patient.
     """
 
     samples: Samples
@@ -43,28 +43,28 @@ def given(
     source: Source,
     patients: Sequence[Any] | None = None,
     labels: Mapping[str, Any] | None = None,
-) -> Given:
-    """Samples in memory, as pretraining takes them.
+) -> InMemory:
+    """Samples in memory, in the form that pretraining takes.
 
     Args:
         source: (N, ...) as the recipe's views take them; see `Source`. Entries of a data set have
-            one shape, and are read when they are needed.
-        patients: (N,) whose each sample is, by any key. None: unknown. The run knows them as p0,
-            p1, … in the order in which they first appear: the keys are written nowhere.
-        labels: name → (N,), for what the recipe asks labels for.
+            one shape, and are read on demand.
+        patients: (N,) patient keys of any type; None: unknown. The run replaces them by p0, p1, …
+            in order of first appearance; the keys themselves are written nowhere.
+        labels: name → (N,), for parts of the recipe that need labels.
 
     Raises:
-        UsageError: for a source without length, or entries of another number.
+        UsageError: if the source has no length, or the numbers of entries differ.
     """
     if isinstance(source, IterableDataset) or not hasattr(source, "__len__"):
         raise UsageError(
-            "The samples are read in another order every epoch, so they need a length and "
+            "Each epoch reads the samples in a new order, so the source needs a length and "
             "positions: give an array, or a data set with __len__ and __getitem__."
         )
     count = len(source)
     if not count:
         raise UsageError("There are no samples.")
-    name, read = _opened(source, count)
+    name, read = _reader(source, count)
     columns = {key: np.asarray(values) for key, values in (labels or {}).items()}
     for what, values in {"patients": patients, **columns}.items():
         if values is not None and len(values) != count:
@@ -73,17 +73,17 @@ def given(
     ids = Formatted("{}:{}", items, (np.arange(count, dtype=np.uint32),))
     keys = ids.tolist() if patients is None else [_key(patient) for patient in patients]
     number = {key: n for n, key in enumerate(dict.fromkeys(keys))}
-    who = [f"p{number[key]}" for key in keys]
-    samples = Samples(ids, items, who, read, columns)
+    codes = [f"p{number[key]}" for key in keys]
+    samples = Samples(ids, items, codes, read, columns)
     rows = {f"label.{key}": values.tolist() for key, values in columns.items()}
-    frame = pl.DataFrame({"id": ids.tolist(), "patient": who, **rows}).with_columns(
+    frame = pl.DataFrame({"id": ids.tolist(), "patient": codes, **rows}).with_columns(
         pl.lit(None, pl.String).alias("site")
     )
-    return Given(samples, frame, patients is not None)
+    return InMemory(samples, frame, patients is not None)
 
 
 def _key(patient: Any) -> str:
-    """A patient's key as text; 7 and 7.0 are one.
+    """A patient's key as text; 7 and 7.0 are the same key.
 
     Raises:
         UsageError: if it is missing.
@@ -91,14 +91,14 @@ def _key(patient: Any) -> str:
     number = isinstance(patient, float | np.floating)
     if patient is None or (number and not np.isfinite(patient)) or patient == "":
         raise UsageError(
-            "Some samples have no patient: leave them out, or give no patients at all, in which "
-            "case the split is by sample."
+            "Some samples have no patient: leave them out, or give no patients at all: then the "
+            "split is by sample."
         )
     return str(int(patient)) if number and float(patient).is_integer() else str(patient)
 
 
-def _opened(source: Source, count: int) -> tuple[str, Any]:
-    """A name that tells arrays of other content apart, and what reads batches."""
+def _reader(source: Source, count: int) -> tuple[str, Any]:
+    """A name, which depends on the content of an array, and the function that reads batches."""
     if not isinstance(source, np.ndarray | Tensor):
         return f"dataset-{count}", partial(_of_dataset, source)
     array = source.detach().cpu().numpy() if isinstance(source, Tensor) else source
@@ -118,7 +118,9 @@ def _of_dataset(source: Dataset[Any], positions: np.ndarray) -> dict[str, np.nda
     entries = [_x(source[int(position)]) for position in positions]
     if len({entry.shape for entry in entries}) > 1:
         shapes = ", ".join(sorted({str(tuple(entry.shape)) for entry in entries}))
-        raise UsageError(f"The data set's samples differ in shape ({shapes}): make them alike.")
+        raise UsageError(
+            f"The data set's samples differ in shape ({shapes}): give all of them one shape."
+        )
     return {"x": np.stack(entries)}
 
 

@@ -18,19 +18,19 @@ from medcl.nn.distributed import ranks
 
 
 class Table:
-    """A CSV file that grows by rows, keyed by ``step``. Whole rows are on disk after `add`."""
+    """A CSV file of rows keyed by ``step``. `add` appends whole rows and flushes them."""
 
-    def __init__(self, path: Path, last: int, kept: Mapping[str, Any] | None = None) -> None:
-        """Open, and drop what lies after step ``last`` (a killed run wrote it and forgot it).
+    def __init__(self, path: Path, last: int, state: Mapping[str, Any] | None = None) -> None:
+        """Open the file and drop rows after step ``last``, which a killed run wrote.
 
-        ``kept`` is `state` as it was then, in place of the file.
+        ``state``, a `state` of the checkpoint, replaces the content of the file.
         """
         self.path = path
         self.columns = ["step", "loss", "lr", "embedding_std"]
         self.rows: list[dict[str, str]] = []
-        if kept is not None and last >= 0:
-            self.columns = list(kept["columns"])
-            self.rows = [dict(row) for row in kept["rows"]]
+        if state is not None and last >= 0:
+            self.columns = list(state["columns"])
+            self.rows = [dict(row) for row in state["rows"]]
         elif path.is_file() and last >= 0:
             with path.open(newline="", encoding="utf-8") as handle:
                 header, *lines = csv.reader(handle)
@@ -40,7 +40,7 @@ class Table:
         self._rewrite()
 
     def state(self) -> dict[str, Any]:
-        """All rows until now: a resumed run needs no trust in the file."""
+        """All rows until now, for the checkpoint: a resumed run does not rely on the file."""
         return {"columns": list(self.columns), "rows": [dict(row) for row in self.rows]}
 
     def add(self, row: dict[str, float | int]) -> None:
@@ -71,13 +71,13 @@ def _whole(line: list[str], header: list[str]) -> bool:
 
 
 class Journal(Callback):
-    """Writes a row at step 0, 1, every ``log_every`` steps, at each look, and at the end."""
+    """Writes rows at steps 0 and 1, every ``log_every`` steps, at evaluations and at the end."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.last: dict[str, float] = {}  # the newest value of each column
         self.table: Table | None = None
-        self.kept: dict[str, Any] | None = None
+        self.restored: dict[str, Any] | None = None
 
     def state_dict(self) -> dict[str, Any]:
         """Goes into the checkpoint."""
@@ -85,7 +85,7 @@ class Journal(Callback):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Comes from the checkpoint."""
-        self.kept = state if "rows" in state else None
+        self.restored = state if "rows" in state else None
 
     def on_train_start(self, trainer: Trainer, module: Pretraining) -> None:  # type: ignore[override]
         """Continue the files from where the checkpoint was written."""
@@ -93,7 +93,7 @@ class Journal(Callback):
             from torch.utils.tensorboard import SummaryWriter
 
             step = trainer.global_step
-            self.table = Table(self.folder / "metrics.csv", step if step else -1, self.kept)
+            self.table = Table(self.folder / "metrics.csv", step if step else -1, self.restored)
             board = self.folder / "tensorboard"
             self.board = SummaryWriter(str(board), purge_step=step + 1 if step else None)
         self._write(trainer, module, {})
@@ -106,13 +106,13 @@ class Journal(Callback):
         if (batch_idx + 1) % settings.accumulate:
             return
         due = step % settings.log_every == 0 or step in (1, settings.steps)
-        if due or module.looked:
+        if due or module.online_metrics:
             self._write(trainer, module, {"loss": 0.0, "lr": module.lr} | measure(module))
 
     def _write(self, trainer: Trainer, module: Pretraining, values: dict[str, float]) -> None:
-        values = values | module.looked
-        module.looked = {}
-        if not values or self.table is None:  # another process writes them
+        values = values | module.online_metrics
+        module.online_metrics = {}
+        if not values or self.table is None:  # only the first process writes
             return
         self.last |= values
         self.table.add({"step": trainer.global_step, **values})
@@ -126,12 +126,12 @@ class Journal(Callback):
 
 
 def measure(module: Pretraining) -> dict[str, float]:
-    """What the method reported at this step: mean over micro-batches and ranks."""
+    """The scalars of the method at this step: mean over micro-batches and ranks."""
     names = list(module.scalars[0])
     values = torch.tensor(
         [[float(micro[name]) for name in names] for micro in module.scalars], device=module.device
     ).mean(dim=0)
-    everyone = ranks()
-    embedding = everyone.gather(module.embedding.detach().float())
+    processes = ranks()
+    embedding = processes.gather(module.embedding.detach().float())
     std = {"embedding_std": float(monitors.embedding_std(embedding))}
-    return dict(zip(names, everyone.mean(values).tolist(), strict=True)) | std
+    return dict(zip(names, processes.mean(values).tolist(), strict=True)) | std

@@ -24,13 +24,13 @@ from medcl.seeds import STEP, VIEW, generator, reseed
 class Pretraining(LightningModule):
     """Runs ``method.step`` on augmented batches; everything random comes from (seed, micro-batch).
 
-    What the callbacks look at after a step:
+    Callbacks read these after a step:
 
     Attributes:
         scalars: what the method returned, one mapping for each micro-batch of the current step.
         embedding: (B, width) of the last micro-batch.
         lr: the learning rate of the last optimiser step.
-        looked: what the monitors saw at this step, empty at most steps.
+        online_metrics: of the online evaluation at this step; empty at most steps.
     """
 
     def __init__(
@@ -45,10 +45,10 @@ class Pretraining(LightningModule):
         self.scalars: list[dict[str, Tensor]] = []
         self.embedding = torch.empty(0)
         self.lr = 0.0
-        self.looked: dict[str, float] = {}
+        self.online_metrics: dict[str, float] = {}
 
     def train_dataloader(self) -> DataLoader[tuple[int, dict[str, Tensor]]]:
-        """From the micro-batch where training stands: a checkpoint has been read by now."""
+        """Batches from the current micro-batch on. Lightning has restored the checkpoint by now."""
         trainer = self.recipe.trainer
         batches = Batches(
             self.selection,
@@ -102,7 +102,7 @@ class Pretraining(LightningModule):
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None
     ) -> None:
-        """Move the weights, then let the method move what follows them."""
+        """Update the weights, then call the method's `after_step`."""
         step = self.global_step
         self.lr = optimizer.param_groups[0]["lr"]
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
@@ -114,9 +114,9 @@ class Pretraining(LightningModule):
         with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
             return self.augment(x, random, view.kind)
 
-    def _view(self, view: View, batch: Mapping[str, Tensor], number: int, place: int) -> Tensor:
-        where = (VIEW, number, self.global_rank, place)
-        return self.view(view, batch, generator(self.device, self.recipe.seed, *where))
+    def _view(self, view: View, batch: Mapping[str, Tensor], number: int, index: int) -> Tensor:
+        key = (VIEW, number, self.global_rank, index)
+        return self.view(view, batch, generator(self.device, self.recipe.seed, *key))
 
     def _state(self, step: int) -> State:
         return State(step, self.recipe.trainer.steps, ranks())

@@ -1,4 +1,4 @@
-"""Is the embedding healthy? Pure functions of embeddings; all normalise to unit length first."""
+"""Collapse metrics: pure functions of embeddings, which all normalise to unit length first."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def spread(x: Tensor) -> Tensor:
 
 
 def effective_rank(x: Tensor) -> Tensor:
-    """How many dimensions the centred unit embeddings (N, D) really use: exp(entropy(σ/Σσ)).
+    """The number of dimensions that the centred unit embeddings (N, D) use: exp(entropy(σ/Σσ)).
 
     σ are the singular values; between 1 and min(N − 1, D); 0 where all embeddings are the same
     (Roy & Vetterli 2007, EUSIPCO).
     """
     z = unit(x)
     sigma = torch.linalg.svdvals(z - z.mean(dim=0))
-    if sigma[0] <= 1e-6 * len(x) ** 0.5:  # nothing but rounding is left
+    if sigma[0] <= 1e-6 * len(x) ** 0.5:  # only rounding errors
         return sigma.new_zeros(())
     share = sigma / sigma.sum()
     return torch.special.entr(share).sum().exp()
@@ -61,10 +61,10 @@ def unit(x: Tensor) -> Tensor:
 
 
 def verdict(spread: float, rank: float, first: float) -> str | None:
-    """What is wrong, in plain words, or None.
+    """A warning about collapse, or None.
 
-    An untrained encoder can map all samples close together, and training then pulls them apart:
-    only what is small *and* no better than at the start is called collapse.
+    An untrained encoder can map all samples close together, and training then separates them. So
+    collapse means a spread that is small *and* no larger than at the start.
 
     Args:
         spread: `spread` of the embeddings now.

@@ -1,4 +1,4 @@
-"""Looks at the encoder while it trains: collapse monitors and an online kNN probe."""
+"""Online evaluation of the encoder during training: collapse monitors and a kNN probe."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from medcl.engine.data import PARTNER, Selection, some_pairs, tensor
 from medcl.engine.module import Pretraining
 from medcl.methods.contract import View
 from medcl.recipe import Monitor
-from medcl.seeds import LOOK, derive, generator
+from medcl.seeds import ONLINE, derive, generator
 
 log = logging.getLogger("medcl.engine")
 
 
 class OnlineEvaluation(Callback):
-    """Every ``monitor.every`` steps, embeds the same training samples and judges the result.
+    """Every ``monitor.every`` steps, embeds the same training samples and computes metrics on them.
 
-    The encoder is looked at in evaluation mode, before any projector: what would be kept. Nothing
-    that training draws or holds changes. Columns: ``spread`` (1 healthy, 0 collapsed),
+    The encoder is in evaluation mode and has no projector, as it will be saved. The state and the
+    random numbers of training do not change. Columns: ``spread`` (1 healthy, 0 collapsed),
     ``effective_rank``, ``alignment`` of two positives, ``uniformity``, and ``knn`` (balanced
     accuracy between two halves of the training patients, where there are class labels).
     """
@@ -36,21 +36,21 @@ class OnlineEvaluation(Callback):
         self.monitor = monitor
         self.selection = selection
         self.labelled = labelled
-        self.first: float | None = None  # spread of the untrained encoder
+        self.initial_spread: float | None = None  # of the untrained encoder
         self.warnings: list[str] = []
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run must remember."""
-        return {"first": self.first, "warnings": self.warnings}
+        """What a resumed run restores from its checkpoint."""
+        return {"first": self.initial_spread, "warnings": self.warnings}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The inverse of `state_dict`."""
-        self.first, self.warnings = state["first"], list(state["warnings"])
+        self.initial_spread, self.warnings = state["first"], list(state["warnings"])
 
     def on_train_start(self, trainer: Trainer, module: Pretraining) -> None:  # type: ignore[override]
-        """The untrained encoder is the baseline."""
+        """Evaluate the untrained encoder, which is the baseline."""
         if trainer.global_step == 0:
-            self._look(trainer, module)
+            self._evaluate(trainer, module)
 
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: Trainer, module: Pretraining, outputs: Any, batch: Any, batch_idx: int
@@ -60,23 +60,25 @@ class OnlineEvaluation(Callback):
         step = trainer.global_step
         due = step % self.monitor.every == 0 or step == module.recipe.trainer.steps
         if (batch_idx + 1) % accumulate == 0 and due:
-            self._look(trainer, module)
+            self._evaluate(trainer, module)
 
-    def _look(self, trainer: Trainer, module: Pretraining) -> None:
-        look = _Look(module, trainer.precision_plugin.forward_context, self.monitor)
+    def _evaluate(self, trainer: Trainer, module: Pretraining) -> None:
+        evaluation = _Evaluation(module, trainer.precision_plugin.forward_context, self.monitor)
         with evaluating(module.method.encoder), gathered(module.method):
-            seen = look.health(self.selection)
+            metrics = evaluation.collapse_metrics(self.selection)
             if self.labelled is not None:
-                seen |= look.neighbours(self.labelled)
-        if self.first is None:
-            self.first = seen["spread"]
-        module.looked = seen
-        self._judge(trainer, seen)
+                metrics |= evaluation.knn_accuracy(self.labelled)
+        if self.initial_spread is None:
+            self.initial_spread = metrics["spread"]
+        module.online_metrics = metrics
+        self._warn(trainer, metrics)
 
-    def _judge(self, trainer: Trainer, seen: dict[str, float]) -> None:
+    def _warn(self, trainer: Trainer, metrics: dict[str, float]) -> None:
         if trainer.global_step == 0:
             return  # before training, nothing can have collapsed
-        problem = monitors.verdict(seen["spread"], seen["effective_rank"], self.first or 0.0)
+        problem = monitors.verdict(
+            metrics["spread"], metrics["effective_rank"], self.initial_spread or 0.0
+        )
         if problem is None or problem in self.warnings:
             return
         self.warnings.append(problem)
@@ -84,38 +86,38 @@ class OnlineEvaluation(Callback):
             log.warning("Step %d: %s", trainer.global_step, problem)
 
 
-class _Look:
-    """One look: which samples, embedded how."""
+class _Evaluation:
+    """One evaluation of the encoder as it is now."""
 
     def __init__(self, module: Pretraining, precision: Callable[[], Any], monitor: Monitor) -> None:
         self.module, self.precision, self.monitor = module, precision, monitor
 
-    def health(self, selection: Selection) -> dict[str, float]:
+    def collapse_metrics(self, selection: Selection) -> dict[str, float]:
         """Spread, rank, alignment and uniformity."""
-        near = selection.partners if any(v.source for v in self.positives()) else None
-        random = np.random.default_rng(derive(self.seed, LOOK))
-        anchors, partners = some_pairs(selection.patients, self.monitor.samples, random, near)
-        plain = self.embed(selection, anchors)
-        one, two = self.positives()
-        x = self.embed(selection, anchors, one, partners)
-        y = self.embed(selection, anchors, two, partners, draw=1)
+        candidates = selection.partners if any(v.source for v in self.positives()) else None
+        random = np.random.default_rng(derive(self.seed, ONLINE))
+        anchors, partners = some_pairs(selection.patients, self.monitor.samples, random, candidates)
+        embedding = self.embed(selection, anchors)
+        first, second = self.positives()
+        x = self.embed(selection, anchors, first, partners)
+        y = self.embed(selection, anchors, second, partners, draw=1)
         return {
-            "spread": float(monitors.spread(plain)),
-            "effective_rank": float(monitors.effective_rank(plain)),
+            "spread": float(monitors.spread(embedding)),
+            "effective_rank": float(monitors.effective_rank(embedding)),
             "alignment": float(monitors.alignment(x, y)),
-            "uniformity": float(monitors.uniformity(plain)),
+            "uniformity": float(monitors.uniformity(embedding)),
         }
 
     def positives(self) -> tuple[View, View]:
-        """The method's first two views if they are of one kind, or its first view drawn twice."""
+        """The method's first view and the next of its kind, or the first view twice."""
         first, *others = self.module.method.views
-        alike = [view for view in others if view.kind == first.kind]
-        return first, alike[0] if alike else first
+        same_kind = [view for view in others if view.kind == first.kind]
+        return first, same_kind[0] if same_kind else first
 
-    def neighbours(self, labelled: Selection) -> dict[str, float]:
-        """kNN between two halves of the patients; nothing where that cannot be computed."""
+    def knn_accuracy(self, labelled: Selection) -> dict[str, float]:
+        """kNN between two halves of the patients; empty where it cannot be computed."""
         assert labelled.label is not None
-        random = np.random.default_rng(derive(self.seed, LOOK, 1))
+        random = np.random.default_rng(derive(self.seed, ONLINE, 1))
         known = random.permutation(np.flatnonzero(labelled.label >= 0))[: self.monitor.samples]
         half = random.permutation(int(labelled.patients.max()) + 1)[labelled.patients[known]] % 2
         label = labelled.label[known]
@@ -133,22 +135,22 @@ class _Look:
     def embed(
         self,
         selection: Selection,
-        chosen: np.ndarray,
+        positions: np.ndarray,
         view: View | None = None,
         partners: np.ndarray | None = None,
         draw: int = 0,
     ) -> Tensor:
-        """Embeddings (N, width) on the CPU of the samples as they are, or of one view of each."""
+        """Embeddings (N, width) on the CPU, of samples as they are, or of one view of each."""
         if view is not None and view.source and partners is not None:
-            chosen = partners
+            positions = partners
         module, size, parts = self.module, self.module.recipe.trainer.batch_size, []
-        for start in range(0, len(chosen), size):
-            rows = selection.rows[chosen[start : start + size]]
+        for start in range(0, len(positions), size):
+            rows = selection.rows[positions[start : start + size]]
             x = tensor(selection.samples.read(rows)["x"]).to(module.device)
             if view is None:
                 x = x.float()
             else:
-                random = generator(module.device, self.seed, LOOK, 2, start, draw)
+                random = generator(module.device, self.seed, ONLINE, 2, start, draw)
                 x = module.view(view, {"x": x, PARTNER + "x": x}, random)
             with self.precision():
                 parts.append(module.method.encoder(x).float().cpu())
@@ -161,7 +163,7 @@ class _Look:
 
 @contextmanager
 def gathered(method: object) -> Iterator[None]:
-    """Under FSDP, have all weights here for a while: the encoder is called without the method."""
+    """Under FSDP, gather all weights: the encoder is called without the method."""
     if not isinstance(method, FSDPModule):
         yield
         return
@@ -174,7 +176,7 @@ def gathered(method: object) -> Iterator[None]:
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while; every part gets back the mode that it had."""
+    """Evaluation mode within the context; afterwards every submodule has its previous mode."""
     modes = {part: part.training for part in module.modules()}
     module.eval()
     try:

@@ -36,21 +36,21 @@ def build(
 def groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Trainable parameters in two groups: norms, biases and scalars get no weight decay.
 
-    Those are the parameters with fewer than two dimensions. LARS leaves the same ones unadapted.
+    These are the parameters with fewer than two dimensions. LARS does not adapt them either.
     """
     trained = [p for p in model.parameters() if p.requires_grad]
     weights = [p for p in trained if p.ndim > 1]
-    others = [p for p in trained if p.ndim <= 1]
+    unregularised = [p for p in trained if p.ndim <= 1]
     return [
         {"params": weights, "weight_decay": weight_decay, "adapt": True},
-        {"params": others, "weight_decay": 0.0, "adapt": False},
+        {"params": unregularised, "weight_decay": 0.0, "adapt": False},
     ]
 
 
 def _by_rate(
     model: nn.Module, parameters: list[dict[str, Any]], lr: float, rate: Callable[[str], float]
 ) -> list[dict[str, Any]]:
-    """Each group cut into those of equal learning rate."""
+    """The groups, split by learning rate."""
     factor = {parameter: rate(name) for name, parameter in model.named_parameters()}
     return [
         {**group, "params": [p for p in group["params"] if factor[p] == f], "lr": lr * f}
@@ -98,8 +98,8 @@ class LARS(Optimizer):
     With weight w, gradient g, decay λ, momentum μ and trust η:
     ``d = g + λw; d ← d · η‖w‖/‖d‖ (adapted groups); v ← μv + d; w ← w − lr·v``.
 
-    The paper puts lr inside v and divides by ‖g‖ + λ‖w‖; here is the form that SimCLR, BYOL and
-    Barlow Twins were trained with. A group with ``adapt=False`` is SGD with momentum.
+    The paper puts lr inside v and divides by ‖g‖ + λ‖w‖; this is the form that SimCLR, BYOL and
+    Barlow Twins used. A group with ``adapt=False`` is SGD with momentum.
     """
 
     def __init__(
@@ -132,16 +132,17 @@ class LARS(Optimizer):
         for group in self.param_groups:
             for weight in group["params"]:
                 if weight.grad is not None:
-                    self._move(weight, weight.grad, group)
+                    self._update(weight, weight.grad, group)
         return result
 
-    def _move(self, weight: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
+    def _update(self, weight: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
         change = grad.add(weight, alpha=group["weight_decay"])
         if group["adapt"]:
-            size, length = weight.norm(), change.norm()
-            ratio = group["trust"] * size / length
+            weight_norm, change_norm = weight.norm(), change.norm()
+            ratio = group["trust"] * weight_norm / change_norm
             # A zero weight or gradient has no direction to scale: take the plain step.
-            change = change * torch.where((size > 0) & (length > 0), ratio, torch.ones_like(ratio))
+            scaled = (weight_norm > 0) & (change_norm > 0)
+            change = change * torch.where(scaled, ratio, torch.ones_like(ratio))
         state = self.state[weight]
         if "momentum" not in state:
             state["momentum"] = torch.zeros_like(weight)

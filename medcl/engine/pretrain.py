@@ -28,7 +28,7 @@ from medcl.archive.splits import split
 from medcl.engine import checkpointing, run_manifest
 from medcl.engine.batchnorm import SyncLayers
 from medcl.engine.data import Selection, check_fills, select
-from medcl.engine.in_memory import Given
+from medcl.engine.in_memory import InMemory
 from medcl.engine.journal import Journal
 from medcl.engine.module import Pretraining
 from medcl.engine.online_evaluation import OnlineEvaluation
@@ -43,26 +43,26 @@ from medcl.run import Run, build_encoder, load_samples, prepared, samples_of
 from medcl.seeds import MODEL, derive
 
 NO_PATIENTS = (
-    "It is not known which patient a sample is of: the split is by sample, so that the samples of "
-    "one patient may be on both sides, and no figure of this run holds for new patients."
+    "The patients of the samples are unknown, so the split is by sample: training and test may "
+    "share patients, and no metric of this run holds for new patients."
 )
-"""What a reader must know of a run on samples in memory that came without patients."""
+"""The warning of a run on samples in memory without patients."""
 
 
 def pretrain(recipe: Recipe, data: Path, out: Path, *, command: str = "") -> Run:
     """Train the encoder of ``recipe`` on the training patients of index ``data``, into ``out``.
 
-    Run it again and it carries on: a finished run is returned as it is, a broken-off one continues
-    from its last checkpoint and ends with the same weights and curves, bit for bit on a CPU with
-    the same number of threads. The split is drawn once, when the run begins.
+    A second call returns a finished run as it is. It resumes an interrupted run from its last
+    checkpoint, which then ends with the same weights and curves, bit for bit on a CPU with the same
+    number of threads. The split is drawn once, when the run begins.
 
     Raises:
-        UsageError: if ``out`` holds a run of another recipe or other data, or is being trained into
-            by another process; if the index changed since the run began; if there are fewer
-            training samples than a batch; if the machine cannot do what ``trainer`` asks; if
-            test patients are learnt from too, and the clinical table holds labels.
-        MedclError: if the loss or the weights stop being numbers.
-        SystemExit: in every process but the first of a distributed run, once it is trained.
+        UsageError: if ``out`` holds a run of another recipe or other data, or another process is
+            training into it; if the index changed since the run began; if there are fewer
+            training samples than a batch; if the machine does not support the settings of
+            ``trainer``; if training includes test patients and the clinical table holds labels.
+        MedclError: if the loss or the weights become NaN or infinite.
+        SystemExit: in every process but the first of a distributed run, after training.
     """
     run = Run(out, recipe)
     if _done(run, data):
@@ -78,30 +78,31 @@ def pretrain(recipe: Recipe, data: Path, out: Path, *, command: str = "") -> Run
     return _train(run, samples_of(recipe, items), index.items, data, command, became=became)
 
 
-def pretrain_on(recipe: Recipe, given: Given, out: Path, *, command: str = "") -> Run:
+def pretrain_on(recipe: Recipe, data: InMemory, out: Path, *, command: str = "") -> Run:
     """Train the encoder of ``recipe`` on samples in memory, into ``out``; see `pretrain`.
 
-    The recipe's sections ``prepare`` and ``dataset`` are not used: the samples are taken as its
-    views and its encoder take them. Without patients the split is by sample, and the run says so.
+    The recipe's sections ``prepare`` and ``dataset`` are not used: the samples must already have
+    the form that its views and encoder take. Without patients the split is by sample, and the run
+    records a warning.
 
     Args:
         recipe: what to train.
-        given: see `medcl.engine.in_memory.given`.
-        out: the run's folder; the same again goes on where it stopped.
-        command: how this was called, for the record.
+        data: see `medcl.engine.in_memory.given`.
+        out: the run's folder; an interrupted run is resumed.
+        command: the command line, for run.json.
 
     Raises:
-        UsageError: as `pretrain`; and if the method needs to know the patients, and they are not.
+        UsageError: as `pretrain`; and if the method needs patients and they are unknown.
     """
     run = Run(out, recipe)
     if _done(run, None):
         return run
-    return _train(run, given.samples, given.items, None, command, known=given.patients_known)
+    return _train(run, data.samples, data.items, None, command, patients_known=data.patients_known)
 
 
 def _done(run: Run, data: Path | None) -> bool:
-    """Whether the folder holds this very run, finished."""
-    run.recipe.part("method")  # a recipe that only classifies is refused before anything is made
+    """Whether the folder holds this run, finished."""
+    run.recipe.part("method")  # refuse a recipe without a method before writing anything
     run_manifest.check_same(run, data)
     if not run_manifest.finished(run):
         return False
@@ -116,56 +117,54 @@ def _train(
     data: Path | None,
     command: str,
     *,
-    known: bool = True,
+    patients_known: bool = True,
     became: Sequence[Outcome] = (),
 ) -> Run:
-    """Split, train and write; ``items`` are what the split is drawn from."""
+    """Split, train and write; the split is drawn from ``items``."""
     recipe, out = run.recipe, run.path
-    everyone = recipe.split.pretrain == "all"
-    parts = run.split() if run_manifest.begun(run) else split(items, **recipe.split.drawn())
+    all_patients = recipe.split.pretrain == "all"
+    parts = run.split() if run_manifest.has_started(run) else split(items, **recipe.split.drawn())
     sites = dict(items.select("id", "site").iter_rows())
-    selection = select(samples, parts, _label(recipe), sites, everyone=everyone)
+    selection = select(samples, parts, _label(recipe), sites, all_patients=all_patients)
     run_manifest.check_same_samples(run, selection, parts)
     alone = _alone(selection, parts)
     if alone and run_manifest.is_first_process():
         warnings.warn(alone, stacklevel=2)
     check_fills(selection, recipe.trainer.batch_size, recipe.trainer.devices * recipe.trainer.nodes)
     module = build(recipe, selection)
-    if not known:
+    if not patients_known:
         _check_partners(module.method)
         if run_manifest.is_first_process():
             say(NO_PATIENTS)
     journal, saving = Journal(out), checkpointing.Checkpoints(out / "checkpoints")
-    monitors = OnlineEvaluation(
-        recipe.monitor, selection, _labelled(recipe, data, selection, parts)
-    )
+    online = OnlineEvaluation(recipe.monitor, selection, _labelled(recipe, data, selection, parts))
     with quiet_lightning():
-        trainer = _trainer(
-            recipe, [checkpointing.Guard(), monitors, journal, Show(journal), saving]
-        )
-    with run_manifest.alone(run):
+        trainer = _trainer(recipe, [checkpointing.Guard(), online, journal, Show(journal), saving])
+    with run_manifest.exclusive(run):
         if run_manifest.is_first_process():
-            run_manifest.check_same(run, data)  # another may have begun meanwhile
+            run_manifest.check_same(run, data)  # another process may have started meanwhile
             run_manifest.check_same_samples(run, selection, parts)
             write_recipe(out, recipe)
             _write_split(out / "split.parquet", parts)
-            run_manifest.start(run, data, selection, parts, command, known=known, became=became)
-        before, damaged = checkpoints.newest(saving.folder)
+            run_manifest.start(
+                run, data, selection, parts, command, patients_known=patients_known, became=became
+            )
+        resume_from, damaged = checkpoints.newest(saving.folder)
         if run_manifest.is_first_process():
             for sentence in damaged:
                 manifest.warn(sentence)
         with quiet_lightning():
-            trainer.fit(module, ckpt_path=before, weights_only=True)
+            trainer.fit(module, ckpt_path=resume_from, weights_only=True)
         if not trainer.is_global_zero:
-            raise SystemExit(0)  # started only to train along: the first process goes on alone
+            raise SystemExit(0)  # only the first process writes the results
         last = checkpoints.saved(saving.folder)[-1]
         with manifest.replacing(out / "encoder.safetensors") as temporary:
             save_file(checkpoints.encoder_weights(last), temporary)
-        told = [] if known else [NO_PATIENTS]
-        told += [alone] if alone else []
-        warned = [*told, *damaged, *monitors.warnings]
-        done = run_manifest.finish(run, module.device, saving.seconds, warned)
-    summary(done, journal.last, str(out))
+        notes = [] if patients_known else [NO_PATIENTS]
+        notes += [alone] if alone else []
+        notes += [*damaged, *online.warnings]
+        facts = run_manifest.finish(run, module.device, saving.seconds, notes)
+    summary(facts, journal.last, str(out))
     return run
 
 
@@ -184,14 +183,14 @@ def _alone(selection: Selection, parts: Mapping[str, str]) -> str | None:
 
 
 def _check_table(recipe: Recipe, data: Path) -> None:
-    """Raises UsageError if the table that all patients are learnt from holds their labels."""
+    """Raises UsageError if the clinical table holds labels and training includes test patients."""
     for section in ("categories", "numbers"):
-        asked = recipe.dataset.get(section) or {}
-        for name in labels_among(Index.open(data).items, asked):
+        columns = recipe.dataset.get(section) or {}
+        for name in labels_among(Index.open(data).items, columns):
             raise UsageError(
-                f"dataset.{section}.{name} is a label column of {data}, and split.pretrain: all "
-                "would learn it of test patients too: leave it out of the table, or set "
-                "split.pretrain: train."
+                f"dataset.{section}.{name} is a label column of {data}, and with "
+                "split.pretrain: all the method would train on the labels of test patients: leave "
+                "it out of the table, or set split.pretrain: train."
             )
 
 
@@ -199,18 +198,18 @@ def _check_partners(method: Method) -> None:
     """Raises UsageError if the method's positives are samples of one patient."""
     if any(view.source for view in method.views):
         raise UsageError(
-            f"The positives of {type(method).__name__} are samples of one patient: say whose each "
-            "sample is (patients=), or take another method."
+            f"The positives of {type(method).__name__} are samples of one patient: give the "
+            "patient of each sample (patients=), or choose another method."
         )
 
 
 def _preparing(recipe: Recipe) -> int:
-    """How many processes prepare: never this one, which a crash in a plugin would end each time."""
+    """Number of processes that prepare: at least two, so that a plugin's crash does not kill us."""
     return max(2, recipe.trainer.workers)
 
 
 def build(recipe: Recipe, selection: Selection) -> Pretraining:
-    """The method around the recipe's encoder, freshly initialised under its seed."""
+    """The method around the recipe's encoder, initialised with its seed."""
     encoder = build_encoder(recipe, recipe.seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(recipe.seed, MODEL))
@@ -222,10 +221,10 @@ def build(recipe: Recipe, selection: Selection) -> Pretraining:
 
 
 def _trainer(recipe: Recipe, callbacks: list[Callback]) -> Trainer:
-    """Lightning's trainer, without the parts that the callbacks here take the place of.
+    """Lightning's trainer, without the features that our callbacks replace.
 
     Raises:
-        UsageError: if this machine has not the devices that the recipe asks for.
+        UsageError: if this machine lacks the devices of the recipe.
     """
     settings = recipe.trainer
     several = settings.devices * settings.nodes > 1
@@ -251,7 +250,9 @@ def _trainer(recipe: Recipe, callbacks: list[Callback]) -> Trainer:
             use_distributed_sampler=False,
         )
     except MisconfigurationException as error:
-        raise UsageError(f"This machine cannot do what 'trainer' asks: {error}") from None
+        raise UsageError(
+            f"This machine does not support the settings of 'trainer': {error}"
+        ) from None
     if settings.precision == "16" and isinstance(trainer.accelerator, CPUAccelerator):
         raise UsageError("trainer.precision 16 needs a GPU. Set trainer.precision to bf16 or 32.")
     return trainer
@@ -274,18 +275,18 @@ PRECISION: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
 
 
 def _check_needs(method: Method, selection: Selection) -> None:
-    """Raises UsageError if the samples lack what the method cannot do without."""
-    carried = set(selection.samples.read(selection.rows[:1])) | {"patient", "index"}
+    """Raises UsageError if the samples lack a batch key that the method needs."""
+    keys = set(selection.samples.read(selection.rows[:1])) | {"patient", "index"}
     if selection.label is not None:
-        carried.add("label")
+        keys.add("label")
     if selection.site is not None and (selection.site >= 0).any():
-        carried.add("site")
+        keys.add("site")
     for need in method.needs:
-        if need not in carried:
+        if need not in keys:
             raise UsageError(
-                f"{type(method).__name__} needs '{need}' of every sample, and these carry only "
-                f"{', '.join(sorted(carried))}. Set it in the dataset section (labels come from "
-                "probe.task, or from the only label of the samples), or take another method."
+                f"{type(method).__name__} needs '{need}' of every sample; these have only "
+                f"{', '.join(sorted(keys))}. Set it in the dataset section (labels come from "
+                "probe.task, or from the only label of the samples), or choose another method."
             )
 
 
@@ -297,7 +298,7 @@ def _label(recipe: Recipe) -> str | None:
 def _labelled(
     recipe: Recipe, data: Path | None, selection: Selection, parts: dict[str, str]
 ) -> Selection | None:
-    """Class-labelled samples of training patients for the kNN probe: the task's, if need be."""
+    """Samples of training patients with class labels for the kNN probe, or None."""
     if recipe.split.pretrain == "all":
         selection = select(selection.samples, parts, _label(recipe))
     if selection.label is None and recipe.probe.task and data is not None:
@@ -306,8 +307,8 @@ def _labelled(
         if name is not None and name not in samples.labels:
             raise UsageError(
                 f"Task '{recipe.probe.task}' asks for the label '{name}', which its samples do not "
-                f"carry. {did_you_mean(name, samples.labels)} Set it in the probe.dataset section, "
-                "or take another probe.task."
+                f"have. {did_you_mean(name, samples.labels)} Set it in the probe.dataset section, "
+                "or choose another probe.task."
             )
         selection = select(samples, parts, name)
     label = selection.label
@@ -323,7 +324,7 @@ def _write_split(path: Path, parts: dict[str, str]) -> None:
 
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Without Lightning's banners and tips, which are about settings made here on purpose."""
+    """Silence Lightning's banners and tips, which concern settings that we choose on purpose."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -1,4 +1,4 @@
-"""run.json and the question whether a folder holds this very run."""
+"""run.json, and checks that a folder holds the same run."""
 
 from __future__ import annotations
 
@@ -29,40 +29,40 @@ from medcl.run import Run
 
 
 def check_same(run: Run, data: Path | None) -> None:
-    """Refuse to continue somebody else's run.
+    """Refuse to resume a different run.
 
     Args:
-        run: which may be there already.
-        data: the index; None for samples that are given in memory.
+        run: its folder may exist already.
+        data: the index; None for samples in memory.
 
     Raises:
         UsageError: if the folder holds a run of another recipe (names the first differing key) or
-            other data, or checkpoints of which nobody can say.
+            other data, or checkpoints without a record of their run.
     """
     path = run.path / "recipe.yaml"
     for file in (path, run.path / "run.json"):
         if not file.is_file() and saved(run.path / "checkpoints"):
             raise UsageError(
-                f"{run.path} holds checkpoints and no {file.name}: whose they are cannot be told. "
+                f"{run.path} holds checkpoints and no {file.name}: their run is unknown. "
                 f"Restore {file.name}, take another --out, or remove that folder."
             )
     if not path.is_file():
         return
-    before = read_recipe(run.path)  # with the defaults of settings that it was written without
-    old, new = ({"recipe": yaml.safe_load(recipes.dump(r))} for r in (before, run.recipe))
+    saved_recipe = read_recipe(run.path)  # with defaults for settings added since
+    old, new = ({"recipe": yaml.safe_load(recipes.dump(r))} for r in (saved_recipe, run.recipe))
     manifest.refuse_other(run.path, "a run", old, new)
     if not (run.path / "run.json").is_file():
         return
-    there, here = None if run.in_memory else run.data, data.resolve() if data else None
-    if there != here:
+    old_data, new_data = None if run.in_memory else run.data, data.resolve() if data else None
+    if old_data != new_data:
         raise UsageError(
-            f"{run.path} holds a run on other data: {there or 'arrays in memory'}, not "
-            f"{here or 'arrays in memory'}. Take another --out, or remove that folder."
+            f"{run.path} holds a run on other data: {old_data or 'arrays in memory'}, not "
+            f"{new_data or 'arrays in memory'}. Take another --out, or remove that folder."
         )
 
 
 def trained_on(selection: Selection, parts: Mapping[str, str]) -> str:
-    """A hash of what decides the batches: sample ids, their patients, the split and the label."""
+    """A hash of everything that decides the batches: sample ids, patients, split and label."""
     samples = selection.samples
     part = [parts.get(patient) for patient in samples.patients]
     ids, patients = list(map(str, samples.ids)), list(map(str, samples.patients))
@@ -70,34 +70,34 @@ def trained_on(selection: Selection, parts: Mapping[str, str]) -> str:
 
 
 def check_same_samples(run: Run, selection: Selection, parts: Mapping[str, str]) -> None:
-    """Refuse to continue on other samples: checkpoints know them, and their split, by position.
+    """Refuse to resume on other samples: checkpoints refer to samples by position.
 
     Raises:
-        UsageError: if the run began with others.
+        UsageError: if the run began with other samples or another split.
     """
-    if not begun(run):
+    if not has_started(run):
         return
-    facts, there = run.facts, manifest.load(run.path)
-    if "trained_on" in facts:  # a run of before there were manifests
+    facts, saved_manifest = run.facts, manifest.load(run.path)
+    if "trained_on" in facts:  # a run from before manifests existed
         same = facts["trained_on"] == _trained_on_before(selection, parts)
     else:
-        if there is None or "samples" not in there.made_of:
+        if saved_manifest is None or "samples" not in saved_manifest.made_of:
             raise UsageError(
-                f"Which samples the run in {run.path} began with is not known any more: restore "
-                f"its {manifest.FILE} from a copy, or take another --out."
+                f"Which samples the run in {run.path} began with is unknown: restore its "
+                f"{manifest.FILE} from a copy, or take another --out."
             )
-        same = there.made_of["samples"] == trained_on(selection, parts)
+        same = saved_manifest.made_of["samples"] == trained_on(selection, parts)
     if not same:
-        then = facts.get("samples", 0) + facts.get("samples_outside_training", 0)
-        what = "What is trained on" if run.in_memory else "The index"
+        before = facts.get("samples", 0) + facts.get("samples_outside_training", 0)
+        changed = "The array or data set" if run.in_memory else "The index"
         raise UsageError(
-            f"{what} changed since the run in {run.path} began: {then:,} samples then, "
+            f"{changed} changed since the run in {run.path} began: {before:,} samples then, "
             f"{len(selection.samples):,} now. Take another --out."
         )
 
 
 def _trained_on_before(selection: Selection, parts: Mapping[str, str]) -> str:
-    """What runs kept in run.json before there were manifests."""
+    """The hash that runs stored in run.json before manifests existed."""
     samples = selection.samples
     part = [parts.get(patient) for patient in samples.patients]
     keys = json.dumps([list(map(str, samples.ids)), list(map(str, samples.patients)), part])
@@ -105,17 +105,17 @@ def _trained_on_before(selection: Selection, parts: Mapping[str, str]) -> str:
     return hashlib.sha256(keys.encode() + label).hexdigest()
 
 
-def begun(run: Run) -> bool:
-    """Whether the run came as far as to training: its split is fixed from there on."""
+def has_started(run: Run) -> bool:
+    """True once training has started; the split is fixed from then on."""
     return (run.path / "run.json").is_file()
 
 
 @contextmanager
-def alone(run: Run) -> Iterator[None]:
-    """Hold the run's folder, in the first process of a run.
+def exclusive(run: Run) -> Iterator[None]:
+    """Lock the run's folder, in the first process of a run.
 
     Raises:
-        UsageError: if another run is being trained into it.
+        UsageError: if another process is training into it.
     """
     if not is_first_process():
         yield
@@ -126,9 +126,9 @@ def alone(run: Run) -> Iterator[None]:
 
 
 def finished(run: Run) -> bool:
-    """Whether the run came to its end."""
-    whole = (run.path / "encoder.safetensors").is_file() and (run.path / "run.json").is_file()
-    return whole and bool(run.facts["finished"])
+    """Whether training is complete."""
+    complete = (run.path / "encoder.safetensors").is_file() and (run.path / "run.json").is_file()
+    return complete and bool(run.facts["finished"])
 
 
 def start(
@@ -138,19 +138,19 @@ def start(
     parts: Mapping[str, str],
     command: str,
     *,
-    known: bool = True,
+    patients_known: bool = True,
     became: Sequence[Outcome] = (),
 ) -> None:
-    """Write run.json and the manifest as far as they are known before training.
+    """Write run.json and the manifest before training, without results.
 
     Args:
-        run: whose folder is there.
-        data: the index; None for samples that were given in memory.
-        selection: what is trained on.
+        run: its folder must exist.
+        data: the index; None for samples in memory.
+        selection: the training samples.
         parts: patient → "train" or "test".
-        command: how this was called.
-        known: whether the patients are known; if not, every sample stands for one.
-        became: what became of the archive's files.
+        command: the command line.
+        patients_known: if not, each sample counts as one patient.
+        became: outcomes of the archive's files.
     """
     recipe = run.recipe
     if data is not None:
@@ -162,11 +162,11 @@ def start(
         "commit": commit(),
     }
     manifest.bind(run.path, "run", made_of)
-    manifest.forget(run.path / "metrics.csv")  # which grows from now on
+    manifest.forget(run.path / "metrics.csv")  # it grows during training
     _write(
         run.path / "run.json",
         {
-            **({} if data is not None else {"in_memory": True, "patients_known": known}),
+            **({} if data is not None else {"in_memory": True, "patients_known": patients_known}),
             "finished": False,
             "recipe": recipe.name,
             "plugin": recipe.plugin,
@@ -174,7 +174,7 @@ def start(
             "seed": recipe.seed,
             "steps": recipe.trainer.steps,
             "samples": len(selection),
-            "patients": int(selection.patients.max()) + 1 if known else None,
+            "patients": int(selection.patients.max()) + 1 if patients_known else None,
             "samples_outside_training": len(selection.samples) - len(selection),
             "outcomes": [outcome.row() for outcome in became],
             "versions": made_of["versions"],
@@ -187,7 +187,7 @@ def start(
 def finish(
     run: Run, device: torch.device, seconds: float, warnings: Sequence[str]
 ) -> dict[str, Any]:
-    """Complete run.json and the manifest: the run is done."""
+    """Add the results to run.json and the manifest, and mark the run as finished."""
     settings = run.recipe.trainer
     processes = settings.devices * settings.nodes
     seen = settings.steps * settings.accumulate * settings.batch_size * processes
@@ -206,14 +206,14 @@ def finish(
 
 
 def device_name(device: torch.device) -> str:
-    """A name that a reader can compare timings by."""
+    """The device's name, as context for timings."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"CPU, {platform.machine()}, {os.cpu_count()} cores"
 
 
 def is_first_process() -> bool:
-    """Whether this is rank 0, by the launcher's variables: there is no process group yet."""
+    """Whether this is rank 0, by the launcher's variables: the process group does not exist yet."""
     names = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
     return next((int(os.environ[n]) for n in names if n in os.environ), 0) == 0
 

@@ -1,4 +1,4 @@
-"""What a person at a terminal sees of a pretraining; nothing anywhere else."""
+"""Progress of pretraining on an interactive terminal; nothing elsewhere."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from medcl.engine.module import Pretraining
 
 
 def say(text: str) -> None:
-    """One line for a person."""
+    """Print one line, if stderr is a terminal."""
     if sys.stderr.isatty():
         Console(stderr=True).print(text)
 
 
 class Show(Callback):
-    """A bar with the newest loss and monitors, on the first rank's terminal."""
+    """A progress bar with the newest loss and metrics, on the first rank's terminal."""
 
     def __init__(self, journal: Journal) -> None:
         self.journal = journal
@@ -43,20 +43,20 @@ class Show(Callback):
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: Trainer, module: Pretraining, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Move the bar."""
+        """Update the bar."""
         if self.bar is not None:
             values = [f"{k} {v:.3g}" for k, v in self.journal.last.items() if k in SHOWN]
             step = trainer.global_step
             self.bar.update(self.task, completed=step, values="  ".join(values))
 
     def on_fit_end(self, trainer: Trainer, module: Pretraining) -> None:  # type: ignore[override]
-        """Leave the terminal as it was."""
+        """Restore the terminal."""
         self._stop()
 
     def on_exception(  # type: ignore[override]
         self, trainer: Trainer, module: Pretraining, exception: BaseException
     ) -> None:
-        """Also when training breaks."""
+        """Restore the terminal when training fails."""
         self._stop()
 
     def _stop(self) -> None:
@@ -73,12 +73,12 @@ def _patients(count: int | None) -> str:
 
 
 def summary(facts: dict[str, Any], metrics: dict[str, float], folder: str) -> None:
-    """The outcome as a small table."""
+    """Print the result as a small table."""
     if not sys.stderr.isatty():
         return
     table = Table(title="Pretrained", show_header=False)
     table.add_column()
-    table.add_column(overflow="fold")  # a path is to be copied: never cut it short
+    table.add_column(overflow="fold")  # never truncate a path: users copy it
     rows = {
         "steps": f"{facts['steps']:,}",
         "training samples": f"{facts['samples']:,} of {_patients(facts['patients'])}",

@@ -1,7 +1,7 @@
 """Published methods by name: one file each, one line in `medcl.catalogue`.
 
 ``from medcl.methods import SimCLR`` imports the class and what it needs, and nothing of the others.
-No class has the name of a module, so that it is the class whatever was imported before.
+No class has the name of a module, so the import gives the class in every import order.
 """
 
 from __future__ import annotations
@@ -39,6 +39,6 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> type:
     for target in METHODS.values():
         if target.endswith(f":{name}"):
-            found: type = resolve(target)
-            return found
+            method: type = resolve(target)
+            return method
     raise AttributeError(f"module 'medcl.methods' has no attribute '{name}'")

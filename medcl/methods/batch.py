@@ -1,4 +1,4 @@
-"""Reading a batch: what must be there, and labels that may be partly missing."""
+"""Reading a batch: required keys, and labels that may be partly missing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def required(batch: Mapping[str, Tensor], name: str, method: str) -> Tensor:
     """``batch[name]``.
 
     Raises:
-        UsageError: if the samples do not carry it; says so.
+        UsageError: if the samples lack it.
     """
     if name not in batch:
         raise UsageError(

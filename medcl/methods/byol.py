@@ -1,4 +1,4 @@
-"""BYOL and SimSiam: no negatives; a predictor and a stopped gradient keep them from collapse."""
+"""BYOL and SimSiam: no negatives; a predictor and a stopped gradient prevent collapse."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _predictor(kind: Prediction, width: int, hidden: int) -> nn.Module:
 
 
 def _predict(head: nn.Module, z: Sequence[Tensor], ranks: Ranks) -> list[Tensor]:
-    """Predictions of each view's projections; a computed predictor looks at all of them first."""
+    """Predictions from each view's projections; updates a `DirectPredictor` with all of them."""
     if isinstance(head, DirectPredictor):
         head.observe(torch.cat(list(z)), ranks)
     return [head(each) for each in z]

@@ -19,13 +19,13 @@ from medcl.objectives.nt_xent import nt_xent
 
 
 class CAN(nn.Module):
-    """Mishra 2022, arXiv 2210.16870: half of both views is masked; what is seen of the two is
-    contrasted (mean over tokens, projected), what is hidden is reconstructed.
+    """Mishra 2022, arXiv 2210.16870: half of each view is masked. The visible parts are contrasted
+    (mean over tokens, projected), the hidden parts reconstructed.
 
     L = w·NT-Xent(z1, z2) + (1 − w)·½(MAE(v1) + MAE(v2))
 
-    The paper's third term, predicting noise added to the input, is left out: signals and scans
-    bring noise of their own. Costs half of SimCLR's encoder, since masked patches are not encoded.
+    The paper's third term, which predicts noise added to the input, is left out: signals and scans
+    are noisy already. The encoder costs half of SimCLR's, since masked patches are not encoded.
 
     Args:
         encoder: a `Tokenised` encoder, e.g. `medcl.nn.vit.ViT`.
@@ -41,7 +41,7 @@ class CAN(nn.Module):
         mask_same_patient: keep samples of one patient out of each other's negatives.
 
     Raises:
-        UsageError: if the encoder does not show its tokens.
+        UsageError: if the encoder is not `Tokenised`.
     """
 
     needs: tuple[str, ...] = ()
@@ -62,13 +62,13 @@ class CAN(nn.Module):
         mask_same_patient: bool = True,
     ) -> None:
         super().__init__()
-        shown = tokenised(encoder, "can")
+        tokeniser = tokenised(encoder, "can")
         self.encoder = encoder
         self.views = pair(positives)
-        self.patch = tuple(shown.patch)
-        values = shown.channels * math.prod(self.patch)
-        self.decoder = TokenDecoder(shown.width, width, depth, heads, values)
-        self.projector = projector(shown.width, hidden, out)
+        self.patch = tuple(tokeniser.patch)
+        values = tokeniser.channels * math.prod(self.patch)
+        self.decoder = TokenDecoder(tokeniser.width, width, depth, heads, values)
+        self.projector = projector(tokeniser.width, hidden, out)
         self.mask, self.contrast, self.temperature = mask, contrast, temperature
         self.mask_same_patient = mask_same_patient
 

@@ -1,4 +1,4 @@
-"""CLIP-style two towers: a sample against what goes with it (a table, a text vector, a sensor)."""
+"""CLIP-style two towers: a sample and its second modality (a table, a text vector, a sensor)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAX_SCALE = 100.0
 
 
 def restart(module: nn.Module) -> nn.Module:
-    """A copy of ``module`` with weights drawn anew wherever its layers know how."""
+    """A copy of ``module``; layers with ``reset_parameters`` get new random weights."""
     fresh = copy.deepcopy(module)
     for part in fresh.modules():
         reset = getattr(part, "reset_parameters", None)
@@ -32,22 +32,22 @@ def restart(module: nn.Module) -> nn.Module:
 
 
 class TwoTower(nn.Module):
-    """Radford 2021 (CLIP), arXiv 2103.00020: L = ½(CE(s·A·Bᵀ) + CE(s·B·Aᵀ)), s learnt.
+    """Radford 2021 (CLIP), arXiv 2103.00020: L = ½(CE(s·A·Bᵀ) + CE(s·B·Aᵀ)), s learned.
 
     The encoder embeds the sample; the other tower embeds ``batch[key]`` of the same sample: a
-    clinical table with holes ("table", `medcl.nn.tabular`), a ready vector such as a sentence
-    embedding of the report ("vector"), or a second signal or picture through another encoder of the
-    same build ("same": ECG beside PPG, PET beside CT).
+    clinical table with missing values ("table", `medcl.nn.tabular`), a vector such as a sentence
+    embedding of the report ("vector"), or a second signal or image through another encoder of the
+    same architecture ("same": ECG and PPG, PET and CT).
 
     Args:
         encoder: (B, ...) → (B, width).
         key: what the second tower reads from the batch: "table", or the dataset's own name for it.
-        tower: what it is.
+        tower: the kind of the second tower.
         categories: table: categories of each categorical column; these columns come first.
         numeric: table: number of numeric columns after them. vector: its length.
-        inner: width of the table's tower.
-        depth: its blocks.
-        heads: its attention heads.
+        inner: table: width of its tower.
+        depth: table: number of blocks.
+        heads: table: attention heads.
         temperature: 1/s at the start (paper: 0.07).
         hidden: width of the projectors' hidden layers (paper: none, one linear layer).
         out: width of the shared space.
@@ -96,7 +96,7 @@ class TwoTower(nn.Module):
         """See `medcl.methods.contract.Method.step`."""
         h = self.encoder(views[0])  # (B, width)
         a = self.projector(h)  # (B, out)
-        b = self._beside(required(batch, self.key, "clip"))
+        b = self._project_other(required(batch, self.key, "clip"))
         loss = clip(
             a,
             b,
@@ -111,19 +111,19 @@ class TwoTower(nn.Module):
         if side == self.sides[0]:
             projected: Tensor = self.projector(self.encoder(batch["x"]))
             return projected
-        beside = required(batch, self.key, "clip")
+        other = required(batch, self.key, "clip")
         if isinstance(self.other, TabularEncoder):
-            there = self.other.known(beside).any(dim=1)
+            present = self.other.known(other).any(dim=1)
         else:
-            there = (beside.nan_to_num() != 0).flatten(1).any(dim=1)
-        return torch.where(there.unsqueeze(1), self._beside(beside), 0.0)
+            present = (other.nan_to_num() != 0).flatten(1).any(dim=1)
+        return torch.where(present.unsqueeze(1), self._project_other(other), 0.0)
 
-    def _beside(self, beside: Tensor) -> Tensor:
-        """What goes with the samples, projected: (B, out)."""
-        projected: Tensor = self.other_projector(self.other(beside))
+    def _project_other(self, other: Tensor) -> Tensor:
+        """The second modality, projected: (B, out)."""
+        projected: Tensor = self.other_projector(self.other(other))
         return projected
 
     @torch.no_grad()
     def after_step(self, state: State) -> None:
-        """s stays at or below 100, as in the paper; its gradient is never cut."""
+        """Clamp s to at most 100, as in the paper; its gradient is not clipped."""
         self.log_scale.clamp_(max=math.log(MAX_SCALE))

@@ -1,4 +1,4 @@
-"""What a method is: an ``nn.Module`` with a ``step``. It knows neither Lightning nor a modality."""
+"""The contract of a method: an ``nn.Module`` with a ``step``, without Lightning or a modality."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class View:
     """One augmented input that a method asks for.
 
     Attributes:
-        kind: handed to the plugin's views ("global", "local", "none" for the sample as it is, ...).
+        kind: passed to the plugin's views ("global", "local", "none" for no augmentation, ...).
         source: 0 for the anchor sample, 1 for another sample of the same patient.
     """
 
@@ -26,7 +26,7 @@ class View:
 
 @dataclass(frozen=True)
 class State:
-    """Where training is: ``step`` of ``steps`` (optimiser steps), and the other processes."""
+    """Progress of training, ``step`` of ``steps`` (optimiser steps), and the other processes."""
 
     step: int = 0
     steps: int = 1
@@ -37,18 +37,18 @@ class State:
 class Method(Protocol):
     """The contract of ``medcl.methods``. Built as ``method(encoder, *, ...)``.
 
-    One that has to do something after the optimiser moved (momentum copies, queues, prototypes) is
-    `Following` too.
+    A method that updates something after each optimiser step (momentum copies, queues, prototypes)
+    is `Following` too.
     """
 
     @property
     def encoder(self) -> nn.Module:
-        """The module that is kept at the end: (B, ...) → (B, width)."""
+        """The module that the run saves: (B, ...) → (B, width)."""
         ...
 
     @property
     def views(self) -> Sequence[View]:
-        """The views that `step` is given, in this order."""
+        """The views that `step` takes, in this order."""
         ...
 
     @property
@@ -64,9 +64,9 @@ class Method(Protocol):
         Args:
             views: one tensor (B, ...) for each of ``self.views``.
             batch: ``patient`` (B,) int64 codes, the same on all ranks; ``label`` (B,) where known
-                (−1 or NaN where missing); ``site`` (B,) int64 codes, 0 the one with most training
-                samples, −1 where unknown; whatever else the samples carry.
-            state: where training is.
+                (−1 or NaN where missing); ``site`` (B,) int64 codes, 0 the site with most training
+                samples, −1 where unknown; all other keys of the samples.
+            state: the progress of training.
 
         Returns:
             ``loss`` (scalar, with gradient), ``embedding`` (B, width) for the monitors (detached),
@@ -77,36 +77,36 @@ class Method(Protocol):
 
 @runtime_checkable
 class Following(Protocol):
-    """A method or classifier with something that follows the optimiser."""
+    """A method or classifier with an update after each optimiser step."""
 
     def after_step(self, state: State) -> None:
-        """Called after the optimiser moved: momentum copies, queues, prototypes."""
+        """Update momentum copies, queues or prototypes after an optimiser step."""
         ...
 
 
 def after_step(part: object, state: State) -> None:
-    """Tell a method or classifier that the optimiser moved, if anything in it follows."""
+    """Call ``part.after_step`` if the method or classifier has one."""
     if isinstance(part, Following):
         part.after_step(state)
 
 
 @runtime_checkable
 class Paired(Protocol):
-    """A method that sees two sides of a sample (ECG and PPG, picture and table) in one space."""
+    """A method that embeds two modalities (ECG and PPG, image and table) in one space."""
 
     @property
     def sides(self) -> Sequence[str]:
-        """What the two are called; none where a method around another finds it has none."""
+        """Names of the two modalities; empty if a wrapped method has none."""
         ...
 
     def project(self, batch: Mapping[str, Tensor], side: str) -> Tensor:
-        """One side of samples as they are, in the space that both share.
+        """Samples by one modality, without augmentation, in the shared space.
 
         Args:
-            batch: what the samples carry, ``x`` without any view taken.
+            batch: keys of the samples; ``x`` is not augmented.
             side: one of ``sides``.
 
         Returns:
-            (B, out), a row of zeros where a sample has not this side.
+            (B, out), zeros for samples without this modality.
         """
         ...

@@ -1,4 +1,4 @@
-"""DeepCluster-v2: k-means gives the classes, the encoder learns to predict them."""
+"""DeepCluster-v2: the encoder predicts clusters that k-means finds."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ class DeepClusterV2(nn.Module):
     numbers of clusters at once: ``clusters``), which get no gradient. Each view is classified as
     the *other* view's embedding is now assigned.
 
-    The paper assigns a sample by its embedding of the previous epoch, kept for the whole data set.
+    The paper assigns a sample by its embedding of the previous epoch, for which it stores all
+    embeddings.
     Here the memory is a queue of recent embeddings, so that its size does not grow with the
     archive, and the assignment uses the current embedding of the other view.
 
@@ -33,10 +34,10 @@ class DeepClusterV2(nn.Module):
         positives: "instance" or "patient", as in SimCLR.
         clusters: number of clusters of each of the k-means (paper: 3000 thrice).
         temperature: τ.
-        memory: embeddings kept for k-means, over all ranks.
+        memory: number of embeddings in the queue for k-means, over all ranks.
         every: steps between two runs of k-means.
         rounds: k-means iterations.
-        local: number of small crops beside the two global views.
+        local: number of small crops, in addition to the two global views.
         hidden: width of the projector's hidden layer (paper: 2048).
         out: width of the projections.
     """
@@ -85,19 +86,19 @@ class DeepClusterV2(nn.Module):
         return {"loss": torch.stack(losses).mean(), "embedding": h[0].detach()}
 
     def _swapped(self, scores: Tensor) -> Tensor:
-        """Each global view's cluster told from all other views: (V, B, K) → scalar."""
-        told = []
+        """Predict each global view's cluster from all other views: (V, B, K) → scalar."""
+        losses = []
         for a in (0, 1):
             others = [v for v in range(len(scores)) if v != a]
             cluster = scores[a].detach().argmax(dim=1)  # (B,)
-            told.append(deepcluster(scores[others], cluster, temperature=self.temperature))
-        return torch.stack(told).mean()
+            losses.append(deepcluster(scores[others], cluster, temperature=self.temperature))
+        return torch.stack(losses).mean()
 
     @torch.no_grad()
     def _cluster(self, step: int) -> None:
         keys = self.memory.keys
         for head, centroids in enumerate(self.centroids):
-            # Equal on all ranks without a word between them: the queue is, and so are these picks.
+            # No communication: the queue is equal on all ranks, and so is this generator.
             generator = torch.Generator().manual_seed(step * len(self.centroids) + head)
             order = torch.randperm(len(keys), generator=generator)
             first = keys[order[torch.arange(len(centroids)) % len(order)].to(keys.device)]
@@ -105,6 +106,6 @@ class DeepClusterV2(nn.Module):
         self.clustered.fill_(True)
 
     def after_step(self, state: State) -> None:
-        """k-means when its time has come."""
+        """Run k-means every ``every`` steps."""
         if (state.step + 1) % self.every == 0:
             self._cluster(state.step)

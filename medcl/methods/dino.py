@@ -57,7 +57,7 @@ class DINO(nn.Module):
         out: number of outputs (paper: 65,536).
         hidden: width of the head's hidden layers (paper: 2048).
         bottleneck: width of the unit vector before the last layer.
-        norm: batch normalisation in the head; steadier on convolutional encoders.
+        norm: batch normalisation in the head; more stable with convolutional encoders.
         student_temperature: τ_s.
         teacher_temperature: τ_t at the end of the warm-up.
         first_temperature: τ_t at the start.
@@ -110,20 +110,22 @@ class DINO(nn.Module):
         loss = dino(
             students,
             teachers,
-            self.centre.clone(),  # it moves below, before the backward pass
+            self.centre.clone(),  # updated below, before the backward pass
             student_temperature=self.student_temperature,
             teacher_temperature=self._teacher_temperature(state),
         )
-        moved = move_center(self.centre, teachers, momentum=self.centre_momentum, ranks=state.ranks)
-        self.centre.copy_(moved)
+        centre = move_center(
+            self.centre, teachers, momentum=self.centre_momentum, ranks=state.ranks
+        )
+        self.centre.copy_(centre)
         return {"loss": loss, "embedding": h[0].detach()}
 
     def _teacher_temperature(self, state: State) -> float:
         first, last = self.temperatures
-        risen = min(state.step / max(self.warmup * state.steps, 1.0), 1.0)
-        return first + risen * (last - first)
+        progress = min(state.step / max(self.warmup * state.steps, 1.0), 1.0)
+        return first + progress * (last - first)
 
     def after_step(self, state: State) -> None:
-        """The teacher follows."""
+        """Update the teacher."""
         momentum = cosine_momentum(self.momentum, state.step, state.steps)
         self.teacher.follow(nn.Sequential(self.encoder, self.head), momentum)

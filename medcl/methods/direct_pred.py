@@ -1,4 +1,4 @@
-"""DirectPred: a linear predictor that is computed rather than trained."""
+"""DirectPred: a linear predictor that is computed, not trained."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ class DirectPredictor(nn.Module):
     """Tian 2021, arXiv 2102.06810: W = U diag(√s_j + ε·max s) Uᵀ, with U and s the eigenvectors and
     eigenvalues of F, the moving average of E[z zᵀ].
 
-    (The authors' code divides s by its maximum first; a cosine loss does not see the scale, so that
-    only ε is to be read differently.)
+    (The authors' code divides s by its maximum first. A cosine loss ignores the scale, so only the
+    meaning of ε differs.)
 
     Args:
         width: of z.
-        rho: how slowly F moves.
+        rho: momentum of F.
         eps: ε.
     """
 
@@ -33,10 +33,10 @@ class DirectPredictor(nn.Module):
 
     @torch.no_grad()
     def observe(self, z: Tensor, ranks: Ranks = ALONE) -> None:
-        """Move F by the batch z (B, width) of all ranks and set W. Call it before `forward`."""
-        moved = move_correlation(self.correlation, z.detach(), momentum=self.rho, ranks=ranks)
-        self.correlation.copy_(moved)
-        self.weight.copy_(direct_predictor(moved, epsilon=self.eps))
+        """Update F with the batch z (B, width) of all ranks, and W. Call it before `forward`."""
+        correlation = move_correlation(self.correlation, z.detach(), momentum=self.rho, ranks=ranks)
+        self.correlation.copy_(correlation)
+        self.weight.copy_(direct_predictor(correlation, epsilon=self.eps))
 
     def forward(self, z: Tensor) -> Tensor:
         """(B, width) → (B, width)."""

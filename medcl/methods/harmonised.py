@@ -1,4 +1,4 @@
-"""Gradient harmonisation: several losses of one method, kept from pulling against each other."""
+"""Gradient harmonisation: removes conflicts between the gradients of a method's losses."""
 
 from __future__ import annotations
 
@@ -15,46 +15,45 @@ from medcl.methods.schedule import Curve, between
 from medcl.registry import checked, lookup
 
 PART = "loss_"
-"""A method with several losses also returns each, with gradient, under this prefix; ``loss`` is
-their sum."""
+"""Prefix under which a method with several losses also returns each one, with gradient; ``loss``
+is their sum."""
 
 
 def realign(gradients: Tensor) -> Tensor:
-    """Each of (L, P) gradients, less what opposes any of the others: (L, P).
+    """Each of (L, P) gradients without its components that oppose the other gradients: (L, P).
 
-    Where g_i·g_j < 0: g_i ← g_i − (g_i·g_j / ‖g_j‖²)·g_j, against the others as they were.
+    Where g_i·g_j < 0: g_i ← g_i − (g_i·g_j / ‖g_j‖²)·g_j, with the original g_j.
     """
     aligned = gradients.clone()
     for i in range(len(gradients)):
         for j in range(len(gradients)):
-            against = gradients[j]
-            opposed = (aligned[i] @ against).clamp(max=0.0)
-            size = (against @ against).clamp_min(torch.finfo(against.dtype).tiny)
+            other = gradients[j]
+            opposed = (aligned[i] @ other).clamp(max=0.0)
+            square = (other @ other).clamp_min(torch.finfo(other.dtype).tiny)
             if i != j:
-                aligned[i] -= opposed / size * against
+                aligned[i] -= opposed / square * other
     return aligned
 
 
 def agreement(gradients: Tensor) -> Tensor:
     """The smallest cosine between any two of (L, P) gradients: scalar."""
     unit = nn.functional.normalize(gradients, dim=1)
-    above = torch.triu_indices(len(unit), len(unit), offset=1)
-    return (unit @ unit.T)[above[0], above[1]].min()
+    i, j = torch.triu_indices(len(unit), len(unit), offset=1)
+    return (unit @ unit.T)[i, j].min()
 
 
 def _sum(gradients: Iterable[Tensor | None]) -> Tensor | float:
-    """The sum of what is there; zero where no loss reaches the parameter."""
+    """The sum of the gradients that exist; zero if no loss reaches the parameter."""
     return sum((g for g in gradients if g is not None), 0.0)
 
 
 class Harmonised(nn.Module):
     """Wu 2022, arXiv 2211.02077, around any method that has several losses.
 
-    Gradients of the losses with respect to what they share are projected onto the normal plane of
-    those they conflict with (`realign`); what belongs to one loss alone is left as it is. With
-    ``agree``, a batch whose losses agree less (in cosine) than the threshold teaches nothing: the
-    curriculum. The paper takes samples, for which we take batches, since gradients per sample cost
-    a backward pass each.
+    Gradients with respect to shared parameters are projected onto the normal plane of those they
+    conflict with (`realign`); parameters of a single loss keep their gradient. With ``agree``, a
+    batch whose losses agree less (in cosine) than the threshold is skipped: the curriculum. The
+    paper does this for samples, we do it for batches, since each sample would cost a backward pass.
 
     Costs one backward pass per loss. Under 16-bit floats prefer bf16: these gradients are not
     scaled.
@@ -64,7 +63,7 @@ class Harmonised(nn.Module):
         method: a registered method with several losses ("tip", "can", ...).
         settings: its settings.
         agree: threshold at the first and the last step, from −1 (everything) to 1; or None.
-        curve: how the threshold goes from one to the other.
+        curve: of the threshold from the first to the last step.
 
     Raises:
         UsageError: at the first step, if the method has only one loss.
@@ -102,11 +101,11 @@ class Harmonised(nn.Module):
 
     @property
     def sides(self) -> Sequence[str]:
-        """The wrapped method's, if it has two."""
+        """The wrapped method's modalities, if it is `Paired`."""
         return self.method.sides if isinstance(self.method, Paired) else ()
 
     def project(self, batch: Mapping[str, Tensor], side: str) -> Tensor:
-        """The wrapped method's."""
+        """The wrapped method's projection."""
         assert isinstance(self.method, Paired)
         return self.method.project(batch, side)
 
@@ -118,34 +117,34 @@ class Harmonised(nn.Module):
         losses = [value for key, value in result.items() if key.startswith(PART)]
         if len(losses) < 2:
             raise UsageError(f"Method '{self.name}' has one loss: nothing to harmonise.")
-        moving = [p for p in self.parameters() if p.requires_grad]
+        parameters = [p for p in self.parameters() if p.requires_grad]
         each = [
-            torch.autograd.grad(loss, moving, retain_graph=True, allow_unused=True)
+            torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
             for loss in losses
         ]
-        shared = [n for n in range(len(moving)) if all(grads[n] is not None for grads in each)]
+        shared = [n for n in range(len(parameters)) if all(grads[n] is not None for grads in each)]
         flat = torch.stack([torch.cat([grads[n].flatten() for n in shared]) for grads in each])
         flat = state.ranks.mean(flat)  # (L, P); the same decision on every rank
         cosine = agreement(flat)
-        goals = [_sum(grads[n] for grads in each) for n in range(len(moving))]
-        pieces = realign(flat).sum(dim=0).split([moving[n].numel() for n in shared])
+        targets = [_sum(grads[n] for grads in each) for n in range(len(parameters))]
+        pieces = realign(flat).sum(dim=0).split([parameters[n].numel() for n in shared])
         for n, piece in zip(shared, pieces, strict=True):
-            goals[n] = piece.view_as(moving[n])
-        kept = self._kept(cosine, state)
-        # A loss of the same value, whose gradient is the harmonised one.
-        pull = torch.stack(
-            [(p * (kept * goal)).sum() for p, goal in zip(moving, goals, strict=True)]
+            targets[n] = piece.view_as(parameters[n])
+        weight = self._weight(cosine, state)
+        # A loss of the same value, with the harmonised gradient.
+        surrogate = torch.stack(
+            [(p * (weight * target)).sum() for p, target in zip(parameters, targets, strict=True)]
         ).sum()
-        loss = result["loss"].detach() + pull - pull.detach()
+        loss = result["loss"].detach() + surrogate - surrogate.detach()
         logs = {key: value.detach() for key, value in result.items() if key != "loss"}
         return {**logs, "loss": loss, "agreement": cosine.detach()}
 
-    def _kept(self, cosine: Tensor, state: State) -> Tensor:
-        """1 where the batch agrees well enough to be learnt from, else 0."""
+    def _weight(self, cosine: Tensor, state: State) -> Tensor:
+        """1 if the losses agree at least as much as the threshold, else 0."""
         if self.agree is None:
             return torch.ones_like(cosine)
         return (cosine >= between(self.agree, self.curve, state)).to(cosine.dtype)
 
     def after_step(self, state: State) -> None:
-        """The wrapped method's."""
+        """The wrapped method's update."""
         after_step(self.method, state)

@@ -19,14 +19,14 @@ class LeJEPA(nn.Module):
     """Balestriero & LeCun 2025, arXiv 2511.08544: no teacher, no stop-gradient, one weight.
 
     Loss: (1 − λ) · mean squared distance of every view's projection to the mean of the global
-    views' + λ · `medcl.objectives.sigreg`. The directions are the same on all ranks: they are drawn
-    by the number of the step.
+    views' + λ · `medcl.objectives.sigreg`. The directions are the same on all ranks: they
+    depend on the step only.
 
     Args:
         encoder: (B, ...) → (B, width).
         positives: "instance" or "patient", as in SimCLR.
         views: number of global views (authors' small example: 4).
-        local: number of small crops beside them.
+        local: number of small crops, in addition.
         weight: λ (authors: 0.02 to 0.05).
         directions: number of random projections (authors' small example: 256).
         hidden: width of the projector's two hidden layers.
@@ -65,8 +65,8 @@ class LeJEPA(nn.Module):
     ) -> dict[str, Tensor]:
         h = encode(self.encoder, views)
         z = torch.stack([self.projector(each) for each in h]).float()  # (V, B, out)
-        middle = z[: self.global_views].mean(0)
-        invariance = (z - middle).square().mean()
+        centre = z[: self.global_views].mean(0)
+        invariance = (z - centre).square().mean()
         regularisation = regulariser(z, directions(z, self.directions, state.step))
         loss = (1 - self.weight) * invariance + self.weight * regularisation
         return {
@@ -77,7 +77,7 @@ class LeJEPA(nn.Module):
         }
 
     def after_step(self, state: State) -> None:
-        """Nothing follows the optimiser."""
+        """Nothing to update."""
 
 
 class VISReg(LeJEPA):
@@ -87,7 +87,7 @@ class VISReg(LeJEPA):
         encoder: (B, ...) → (B, width).
         positives: "instance" or "patient", as in SimCLR.
         views: number of global views.
-        local: number of small crops beside them.
+        local: number of small crops, in addition.
         weight: λ, of the regulariser; 1 − λ is that of the invariance.
         directions: number of random projections (authors: 4096).
         hidden: width of the projector's two hidden layers (authors: 2048).
@@ -102,7 +102,7 @@ class VISReg(LeJEPA):
 
 
 def directions(z: Tensor, count: int, step: int) -> Tensor:
-    """Random unit vectors (D, count), a function of the step alone: the same on every rank."""
+    """Random unit vectors (D, count), a function of the step: the same on every rank."""
     generator = torch.Generator(device=z.device).manual_seed(step)
     drawn = torch.randn(z.shape[-1], count, device=z.device, dtype=z.dtype, generator=generator)
     return nn.functional.normalize(drawn, dim=0)

@@ -1,4 +1,4 @@
-"""Masked autoencoder: show a Transformer a quarter of the patches, ask for the rest."""
+"""Masked autoencoder: a Transformer sees a quarter of the patches and reconstructs the rest."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class MAE(nn.Module):
         normalise: predict patches normalised one by one (the paper's better variant).
 
     Raises:
-        UsageError: if the encoder does not show its tokens.
+        UsageError: if the encoder is not `Tokenised`.
     """
 
     needs: tuple[str, ...] = ()
@@ -45,13 +45,13 @@ class MAE(nn.Module):
         normalise: bool = True,
     ) -> None:
         super().__init__()
-        shown = tokenised(encoder, "mae")
+        tokeniser = tokenised(encoder, "mae")
         self.encoder = encoder
         self.views = (View(),)
         self.mask, self.normalise = mask, normalise
-        self.patch = tuple(shown.patch)
-        values = shown.channels * math.prod(self.patch)
-        self.decoder = TokenDecoder(shown.width, width, depth, heads, values)
+        self.patch = tuple(tokeniser.patch)
+        values = tokeniser.channels * math.prod(self.patch)
+        self.decoder = TokenDecoder(tokeniser.width, width, depth, heads, values)
 
     def step(
         self, views: Sequence[Tensor], batch: Mapping[str, Tensor], state: State
@@ -62,9 +62,9 @@ class MAE(nn.Module):
         hidden = random_mask(len(x), math.prod(grid), self.mask, x.device)  # (B, N)
         keep = seen(hidden)  # (B, K)
         tokens = tokenised(self.encoder, "mae").tokens(x, keep)  # (B, 1 + K, width)
-        guess = self.decoder(tokens, keep, grid)  # (B, N, values)
+        prediction = self.decoder(tokens, keep, grid)  # (B, N, values)
         loss = masked_reconstruction(
-            guess,
+            prediction,
             patchify(x, self.patch),
             hidden,
             normalise=self.normalise,

@@ -18,20 +18,20 @@ from medcl.objectives.info_nce import info_nce
 class MoCoV2(nn.Module):
     """He 2020, arXiv 1911.05722, with the MLP head of Chen 2020, arXiv 2003.04297.
 
-    L = InfoNCE(q, k⁺; queue), q from view 1, k⁺ from view 2 by the momentum copy. The queue holds
-    the patients too, so that a patient's earlier keys are no negatives.
+    L = InfoNCE(q, k⁺; queue), q from view 1, k⁺ from view 2 by the momentum copy. The queue also
+    stores patients, so that earlier keys of the same patient are not negatives.
 
-    The paper shuffles samples over GPUs, lest batch statistics that a query and its key share give
-    the key away. We don't: synchronised batch normalisation (the default of medcl's trainer) makes
-    them the statistics of a larger batch, which weakens that leak and does not close it. An encoder
-    with group or layer normalisation has none.
+    The paper shuffles samples over GPUs, because batch statistics that a query shares with its key
+    reveal the key. We do not: synchronised batch normalisation (the default of medcl's trainer)
+    computes them over a larger batch, which reduces this leak without removing it. Encoders with
+    group or layer normalisation do not leak.
 
     Args:
         encoder: (B, ...) → (B, width).
         positives: "instance" or "patient", as in SimCLR.
         temperature: τ.
         momentum: m of the copy, constant.
-        queue: how many keys are kept, over all ranks (paper: 65,536).
+        queue: number of keys in the queue, over all ranks (paper: 65,536).
         hidden: width of the projector's hidden layer (paper: 2048).
         out: width of the projections.
         mask_same_patient: keep keys of the query's patient out of its negatives.
@@ -89,8 +89,8 @@ class MoCoV2(nn.Module):
 class MoCoV3(nn.Module):
     """Chen 2021, arXiv 2104.02057: no queue, a predictor, both directions.
 
-    L = ½(InfoNCE(p1, k2) + InfoNCE(p2, k1)), the batch's keys being the negatives. The paper scales
-    the loss by 2τ, which the learning rate absorbs; we do not. m rises to 1 on a cosine.
+    L = ½(InfoNCE(p1, k2) + InfoNCE(p2, k1)) with the batch's keys as negatives. The paper scales
+    the loss by 2τ, which the learning rate can absorb; we do not. m rises to 1 on a cosine.
 
     Args:
         encoder: (B, ...) → (B, width).
@@ -132,11 +132,11 @@ class MoCoV3(nn.Module):
         p1, p2 = (self.predictor(self.projector(each)) for each in h)  # (B, out) each
         k1, k2 = (self.target(view) for view in views)  # (B, out) each
         group = batch["patient"] if self.mask_same_patient else None
-        one, two = (
+        loss1, loss2 = (
             info_nce(p, k, temperature=self.temperature, group=group, ranks=state.ranks)
             for p, k in ((p1, k2), (p2, k1))
         )
-        return {"loss": (one + two) / 2, "embedding": h[0].detach()}
+        return {"loss": (loss1 + loss2) / 2, "embedding": h[0].detach()}
 
     def after_step(self, state: State) -> None:
         """The copy follows the encoder and projector."""

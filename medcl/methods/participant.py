@@ -1,4 +1,4 @@
-"""Participant contrast, as the wearable foundation models are pretrained."""
+"""Participant contrast, the pretraining of wearable foundation models."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ class Participant(nn.Module):
 
     L = ½(NCE(z1, k2) + NCE(z2, k1)) + λ·½(KoLeo(z1) + KoLeo(z2))
 
-    Each view meets the *other* segment's key. (A public re-implementation pairs z1 with k1 and z2
-    with k2, so that a view meets itself.) Other segments of the participant are never negatives.
+    Each view is contrasted with the *other* segment's key. (A public re-implementation pairs z1
+    with k1 and z2 with k2, a view with itself.) Other segments of the participant are never
+    negatives.
 
     With ``instance`` > 0 a third view, of the first segment again, adds instance positives:
     L_NCE = (1 − w)·patient + w·instance. That hybrid is ours, not the paper's.
@@ -32,7 +33,7 @@ class Participant(nn.Module):
         encoder: (B, ...) → (B, width).
         temperature: τ.
         momentum: m of the copy, constant.
-        koleo: λ, weight of the spreading regulariser.
+        koleo: λ, weight of the KoLeo regulariser.
         instance: w, weight of instance positives, from 0 to 1.
         hidden: width of the projector's hidden layer (paper: 1024).
         out: width of the projections.
@@ -77,10 +78,10 @@ class Participant(nn.Module):
         contrast = both_ways(0, 1)
         if self.instance > 0:
             contrast = (1 - self.instance) * contrast + self.instance * both_ways(0, 2)
-        # A person's own windows are not pushed apart either.
+        # KoLeo must not push windows of one participant apart either.
         group = batch["patient"] if self.mask_same_patient else None
-        one, other = (koleo(each, group=group, ranks=state.ranks) for each in z[:2])
-        spread = (one + other) / 2
+        spread1, spread2 = (koleo(each, group=group, ranks=state.ranks) for each in z[:2])
+        spread = (spread1 + spread2) / 2
         loss = contrast + self.spread * spread
         return {
             "loss": loss,

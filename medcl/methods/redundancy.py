@@ -1,4 +1,4 @@
-"""VICReg and Barlow Twins: no negatives; statistics over the batch keep them from collapse."""
+"""VICReg and Barlow Twins: no negatives; batch statistics prevent collapse."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from medcl.objectives.vicreg import vicreg
 class VICReg(nn.Module):
     """Bardes 2022, arXiv 2105.04906: invariance, variance and covariance of the projections.
 
-    The weights are those of the authors' code, whose 25, 25, 1 everybody uses: it takes the mean
-    squared distance over dimensions, where the paper's equation has the sum, and halves the
-    variance term. `medcl.objectives.vicreg` offers both forms.
+    The weights are those of the authors' code, 25, 25 and 1. It takes the mean squared distance
+    over dimensions, where the paper's equation has the sum, and halves the variance term.
+    `medcl.objectives.vicreg` offers both forms.
 
     Args:
         encoder: (B, ...) → (B, width).

@@ -27,6 +27,6 @@ def fade(curve: Curve, state: State) -> float:
 
 
 def between(ends: tuple[float, float], curve: Curve, state: State) -> float:
-    """From the first of ``ends`` at the first step to the second at the last, along ``curve``."""
+    """A value along ``curve``, from ``ends[0]`` at the first step to ``ends[1]`` at the last."""
     first, last = ends
     return last + (first - last) * fade(curve, state)

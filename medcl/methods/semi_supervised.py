@@ -1,4 +1,4 @@
-"""Semi-supervised: any supervised objective on what is labelled, two views of everything else."""
+"""Semi-supervised: a supervised objective on labelled samples, NT-Xent on two views of all."""
 
 from __future__ import annotations
 
@@ -22,42 +22,42 @@ from medcl.registry import checked, resolve
 
 Supervised = Literal["supcon", "tree_contrast", "soft_contrast", "ot_contrast", "rank_n_contrast"]
 CODES = ("supcon", "tree_contrast")
-"""Their labels are codes, −1 where missing; the others' are numbers, NaN where missing."""
+"""Objectives with codes as labels, −1 where missing; the others take numbers, NaN where missing."""
 
 PAIRED = ("tree_contrast", "soft_contrast")
-"""They take the two views apart, and a label for each pair; the others a label for each view."""
+"""Objectives that take the two views separately, with a label per pair; the others one per view."""
 
 
 class SemiSupervised(nn.Module):
     """L = (1 − w)·L_supervised(labelled) + w·NT-Xent(all), w along a curve.
 
-    The mix is that of He 2022 (SPACE-2, arXiv 2209.06638), there with label trees; the schedule
-    that of Juyal 2024 (SC-MIL, arXiv 2303.13405). The batch's labels say what L_supervised is:
+    The mix follows He 2022 (SPACE-2, arXiv 2209.06638, with label trees), the schedule Juyal 2024
+    (SC-MIL, arXiv 2303.13405). Labels by objective:
 
     - "supcon": (B,) classes or (B, L) sets of labels.
     - "tree_contrast": (B, D) codes from the root down (ICD-10, OncoTree), known to some level.
     - "soft_contrast": (B, e) an embedding of each label.
-    - "ot_contrast": (B, e) what an encoder trained on labels makes of the sample.
+    - "ot_contrast": (B, e) the embedding of each sample by an encoder trained with labels.
     - "rank_n_contrast": (B,) or (B, T) numbers: ages, grades, ejection fractions.
 
-    −1 or NaN is missing (of floating numbers, NaN alone). Such a sample takes no part in the first
-    term, but for "tree_contrast", where it is its own second view's positive, and learns from the
-    second term. Both terms are also returned, for `harmonised`.
+    −1 or NaN is missing (NaN only for floating-point labels). The first term ignores such samples,
+    except "tree_contrast", where only their second view is a positive; the second term uses all.
+    Both terms are also returned, for `harmonised`.
 
     Args:
         encoder: (B, ...) → (B, width).
         objective: of the labelled samples.
         settings: of that objective, as its function takes them.
-        label: what the batch calls the labels.
+        label: the batch key of the labels.
         self_supervised: w at the first and at the last step, from 0 to 1.
-        curve: how w goes from one to the other.
+        curve: of w from the first to the last step.
         temperature: τ of NT-Xent.
         hidden: width of the projector's hidden layer.
         out: width of the projections.
         mask_same_patient: in NT-Xent, keep one patient's samples out of the negatives.
 
     Raises:
-        UsageError: for settings that the objective does not have.
+        UsageError: for unknown settings of the objective.
     """
 
     def __init__(
@@ -88,12 +88,12 @@ class SemiSupervised(nn.Module):
     ) -> dict[str, Tensor]:
         """See `medcl.methods.contract.Method.step`."""
         h1, h2 = encode(self.encoder, views)  # (B, width) each
-        told, seen = self.terms(h1, h2, batch, state)
+        supervised, self_supervised = self.terms(h1, h2, batch, state)
         return {
-            "loss": told + seen,
+            "loss": supervised + self_supervised,
             "embedding": h1.detach(),
-            "loss_supervised": told,
-            "loss_self_supervised": seen,
+            "loss_supervised": supervised,
+            "loss_self_supervised": self_supervised,
         }
 
     def terms(
@@ -103,15 +103,15 @@ class SemiSupervised(nn.Module):
         label = required(batch, self.label, "semi-supervised")
         weight = between(self.ends, self.curve, state)
         z1, z2 = self.projector(torch.cat([h1, h2])).chunk(2)  # (B, out) each
-        told = (1 - weight) * self._supervised(z1, z2, label, state.ranks)
-        seen = weight * nt_xent(
+        supervised = (1 - weight) * self._supervised(z1, z2, label, state.ranks)
+        self_supervised = weight * nt_xent(
             z1,
             z2,
             temperature=self.temperature,
             group=batch["patient"] if self.mask_same_patient else None,
             ranks=state.ranks,
         )
-        return told, seen
+        return supervised, self_supervised
 
     def _supervised(self, z1: Tensor, z2: Tensor, label: Tensor, ranks: Ranks) -> Tensor:
         label = class_labels(label) if self.objective in CODES else number_labels(label)

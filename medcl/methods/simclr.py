@@ -1,4 +1,4 @@
-"""SimCLR: two views of a sample, or of two samples of a patient, against all others."""
+"""SimCLR: two views of a sample, or of two samples of a patient, are positives."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class SimCLR(nn.Module):
     """Chen 2020, arXiv 2002.05709: L = NT-Xent(g(f(v1)), g(f(v2))).
 
     Two samples of one patient are not negatives of each other unless ``mask_same_patient`` is off:
-    telling a person's beats or slices apart teaches what is not wanted.
+    features that distinguish the beats or slices of a patient are usually not wanted.
 
     Args:
         encoder: (B, ...) → (B, width).
@@ -27,7 +27,7 @@ class SimCLR(nn.Module):
         hidden: width of the projector's hidden layer.
         out: width of the projections.
         mask_same_patient: keep samples of one patient out of each other's negatives.
-        decoupled: the positive is no part of the denominator (DCL: Yeh 2022, arXiv 2110.06848).
+        decoupled: leave the positive out of the denominator (DCL: Yeh 2022, arXiv 2110.06848).
     """
 
     needs: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""Contrastive domain adaptation between sites or scanners: labels from one, pictures from all."""
+"""Contrastive domain adaptation between sites or scanners: labels of one, samples of all."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class SiteAdapt(nn.Module):
 
     L = (1 − λ)/2 (CE₁ + CE₂) + λ/2 (NT-Xent(source) + NT-Xent(target)) + μ MMD(source, target).
 
-    The source is one site, of which labels are used; the others are the target, whose labels are
-    never looked at. Sites are numbered by their training samples, 0 the largest. A batch without
-    two samples of both is contrasted within the one that is there.
+    Labels are used of one site, the source; labels of all other sites, the target, are never read.
+    Sites are numbered by their training samples, 0 the largest. A batch that lacks two samples of
+    each domain is contrasted as one domain.
 
     Args:
         encoder: (B, ...) → (B, width).
-        classes: how many the label has.
+        classes: number of classes of the label.
         source: the number of the site whose labels are used.
         contrast: λ in 0…1.
         discrepancy: μ.
@@ -68,30 +68,30 @@ class SiteAdapt(nn.Module):
         labels = class_labels(required(batch, "label", "site-adapt"))  # (B,)
         if int(labels.max()) >= self.classes:
             raise UsageError(
-                f"The label has class {int(labels.max())}, and site-adapt was told of "
-                f"{self.classes}: set method.classes."
+                f"The label has class {int(labels.max())}, but method.classes is "
+                f"{self.classes}: set it higher."
             )
         site = required(batch, "site", "site-adapt")  # (B,), −1 where unknown
         h1, h2 = encode(self.encoder, views)  # (B, width) each
         z1, z2 = self.projector(torch.cat([h1, h2])).chunk(2)  # (B, out) each
-        # Ranks hold different numbers of each site: all are brought together, then told apart.
-        whole = (z1, z2, self.head(h1), self.head(h2), labels, site)
-        z1, z2, logits1, logits2, labels, site = (state.ranks.gather(part) for part in whole)
-        ours, others = site == self.source, (site >= 0) & (site != self.source)
-        if min(int(ours.sum()), int(others.sum())) < 2:  # nothing to bring together
-            labels = torch.where(ours, labels, -1)
-            ours = others = (site >= 0) | (site < 0).all()  # if none is known, all of them
+        # Ranks hold different numbers of each site: gather all samples, then split them by site.
+        local = (z1, z2, self.head(h1), self.head(h2), labels, site)
+        z1, z2, logits1, logits2, labels, site = (state.ranks.gather(tensor) for tensor in local)
+        source, target = site == self.source, (site >= 0) & (site != self.source)
+        if min(int(source.sum()), int(target.sum())) < 2:  # only one domain
+            labels = torch.where(source, labels, -1)
+            source = target = (site >= 0) | (site < 0).all()  # if none is known, all of them
         loss = domain_contrast(
-            z1[ours],
-            z2[ours],
-            z1[others],
-            z2[others],
-            logits1[ours],
-            logits2[ours],
-            labels[ours],
+            z1[source],
+            z2[source],
+            z1[target],
+            z2[target],
+            logits1[source],
+            logits2[source],
+            labels[source],
             contrast=self.contrast,
             discrepancy=self.discrepancy,
             temperature=self.temperature,
             variances=self.variances,
         )
-        return {"loss": loss, "embedding": h1.detach(), "target_share": others.float().mean()}
+        return {"loss": loss, "embedding": h1.detach(), "target_share": target.float().mean()}

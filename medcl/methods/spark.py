@@ -18,10 +18,10 @@ from medcl.objectives.masked_reconstruction import masked_reconstruction
 class SparK(nn.Module):
     """Tian 2023, arXiv 2301.03580, in one, two or three axes.
 
-    The encoder computes on visible positions alone (`medcl.nn.sparse`): masked ones neither leak in
-    nor shift the statistics of normalisation. A hierarchical decoder reconstructs; L = mean over
-    masked patches of the squared error, patches normalised by their own mean and deviation. A patch
-    is one position of the coarsest stage.
+    The encoder computes on visible positions only (`medcl.nn.sparse`): masked positions neither
+    leak in nor shift the statistics of normalisation. A hierarchical decoder reconstructs the
+    patches; L = mean over masked patches of the squared error, patches normalised by their own mean
+    and deviation. A patch is one position of the coarsest stage.
 
     Args:
         encoder: a `Staged` encoder; its strides must be powers of two and the input a multiple of
@@ -31,7 +31,7 @@ class SparK(nn.Module):
         normalise: predict patches normalised one by one.
 
     Raises:
-        UsageError: if the encoder does not show its stages.
+        UsageError: if the encoder is not `Staged`.
     """
 
     needs: tuple[str, ...] = ()
@@ -45,14 +45,14 @@ class SparK(nn.Module):
         normalise: bool = True,
     ) -> None:
         super().__init__()
-        shown = staged(encoder, "spark")
+        pyramid = staged(encoder, "spark")
         self.encoder = encoder
         self.views = (View(),)
         self.mask, self.normalise = mask, normalise
         axes = axes_of(encoder)
-        self.patch = (shown.strides[-1],) * axes
+        self.patch = (pyramid.strides[-1],) * axes
         self.decoder = PyramidDecoder(
-            shown.stage_widths, shown.strides, axes, width, shown.channels
+            pyramid.stage_widths, pyramid.strides, axes, width, pyramid.channels
         )
 
     def step(
@@ -65,14 +65,14 @@ class SparK(nn.Module):
         visible = ~hidden.reshape(-1, 1, *grid)
         with visible_only(self.encoder, visible):
             stages = staged(self.encoder, "spark").stages(x * stretch(visible, x.shape[2:]))
-        guess = self.decoder(stages, visible)  # (B, channels, *space)
+        prediction = self.decoder(stages, visible)  # (B, channels, *space)
         loss = masked_reconstruction(
-            patchify(guess, self.patch),
+            patchify(prediction, self.patch),
             patchify(x, self.patch),
             hidden,
             normalise=self.normalise,
             ranks=state.ranks,
         )
-        loss = loss + touch(self.encoder)  # pooling and what follows it learn nothing here
+        loss = loss + touch(self.encoder)  # pooling and later layers get no gradient here
         coarse = stages[-1].detach().flatten(2)  # (B, width, N), zero where hidden
         return {"loss": loss, "embedding": coarse.sum(dim=2) / (~hidden).sum(dim=1, keepdim=True)}

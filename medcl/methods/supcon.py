@@ -1,4 +1,4 @@
-"""SupCon: all samples of a class are positives; the unlabelled may take part by their views."""
+"""SupCon: all samples of a class are positives; unlabelled samples may contribute their views."""
 
 from __future__ import annotations
 
@@ -22,16 +22,15 @@ class SupCon(nn.Module):
 
     L = (1 − w)·SupCon(labelled) + w·NT-Xent(all), w = ``self_supervised`` from first to last step.
 
-    With w = 0 it is the paper's. A label of −1 or NaN is missing: that sample takes no part in the
-    first term, neither as positive nor as negative (it may well be of the anchor's class), and
-    learns from the second alone.
+    w = 0 is the paper's loss. A label of −1 or NaN is missing: the sample is neither positive nor
+    negative in the first term (it may be of the anchor's class), and contributes to the second.
 
     Args:
         encoder: (B, ...) → (B, width).
         positives: of the second term, "instance" or "patient", as in SimCLR.
         temperature: τ.
         self_supervised: w at the first and at the last step, from 0 to 1.
-        curve: how w goes from one to the other.
+        curve: of w from the first to the last step.
         hidden: width of the projector's hidden layer (paper: 2048).
         out: width of the projections.
         mask_same_patient: in the second term, keep one patient's samples out of the negatives.
@@ -67,10 +66,10 @@ class SupCon(nn.Module):
         weight = between(self.ends, self.curve, state)
         h1, h2 = encode(self.encoder, views)  # (B, width) each
         z = self.projector(torch.cat([h1, h2]))  # (2B, out)
-        # A second view of another sample has a label of its own, which the batch does not carry.
-        known = labels if self.views[1].source == 0 else torch.full_like(labels, -1)
+        # The label of a partner sample is not in the batch.
+        second = labels if self.views[1].source == 0 else torch.full_like(labels, -1)
         by_class = supcon(
-            z, torch.cat([labels, known]), temperature=self.temperature, ranks=state.ranks
+            z, torch.cat([labels, second]), temperature=self.temperature, ranks=state.ranks
         )
         by_view = nt_xent(
             *z.chunk(2),

@@ -30,9 +30,9 @@ class SwAV(nn.Module):
         temperature: τ.
         epsilon: Sinkhorn's entropy weight.
         iterations: of Sinkhorn.
-        local: number of small crops beside the two global views (multi-crop).
+        local: number of small crops, in addition to the two global views (multi-crop).
         frozen: steps during which prototypes do not move (paper: one epoch; Wolf 2023: 313).
-        queue: embeddings kept for the codes when a batch is smaller than the prototypes; 0: none.
+        queue: number of queued embeddings for the codes, for small batches; 0: none.
         queue_from: step at which the queue comes into use.
         hidden: width of the projector's hidden layer (paper: 2048).
         out: width of the projections.
@@ -61,7 +61,7 @@ class SwAV(nn.Module):
         self.views = pair(positives, local)
         self.projector = projector(width_of(encoder), hidden, out)
         self.prototypes = Prototypes(out, prototypes)
-        self.queue = Queue(queue, 2 * out) if queue else None  # both global views, side by side
+        self.queue = Queue(queue, 2 * out) if queue else None  # both global views, concatenated
         self.temperature, self.epsilon, self.iterations = temperature, epsilon, iterations
         self.frozen, self.queue_from = frozen, queue_from
 
@@ -90,10 +90,10 @@ class SwAV(nn.Module):
         """Scores of this rank's share of the queue (2, Q, prototypes), once it is in use."""
         if self.queue is None or state.step < self.queue_from:
             return None
-        share = int(self.queue.filled) // state.ranks.world  # together they look at all of it once
-        mine = self.queue.keys[share * state.ranks.rank :][:share]  # (Q, 2·out)
-        return torch.stack([self.prototypes(view) for view in mine.chunk(2, dim=1)])
+        share = int(self.queue.filled) // state.ranks.world  # ranks split the queue
+        keys = self.queue.keys[share * state.ranks.rank :][:share]  # (Q, 2·out)
+        return torch.stack([self.prototypes(view) for view in keys.chunk(2, dim=1)])
 
     def after_step(self, state: State) -> None:
-        """Prototypes back onto the unit sphere."""
+        """Renormalise the prototypes to unit length."""
         self.prototypes.normalise()

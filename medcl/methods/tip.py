@@ -1,4 +1,4 @@
-"""TIP: a picture or signal with its clinical table, values missing."""
+"""TIP: an image or signal and its clinical table, which may have missing values."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class TIP(nn.Module):
     """Du 2024 (ECCV), arXiv 2407.07582: L = (ITC + ITM + MTR) / 3.
 
     ITC: CLIP's loss between the sample and its table, a share of whose values are replaced by
-    others of their column. ITM: is this the sample's table? One true pair and two hard negatives,
+    others of their column. ITM: do sample and table match? One true pair and two hard negatives,
     drawn by similarity, through cross-attention from table to sample. MTR: half of the table is
-    hidden and told from the rest and the sample, ½(cross-entropy of categories + squared error of
-    numbers); values missing from the start are neither shown nor asked for.
+    hidden and predicted from the rest and the sample, ½(cross-entropy of categories + squared error
+    of numbers); missing values are neither input nor target.
 
-    The tokens that the table looks at are the encoder's patches or positions where it shows them
-    (`medcl.nn.encoders.features`), else its pooled output. Replacement values come from the batch,
-    in the paper from the whole data set.
+    The table attends to the encoder's patches or positions if it has them
+    (`medcl.nn.encoders.features`), else to its pooled output. Replacement values come from the
+    batch, in the paper from the whole data set.
 
     Args:
         encoder: (B, ...) → (B, width).
@@ -122,7 +122,7 @@ class TIP(nn.Module):
     def _reconstruction(self, table: Tensor, tokens: Tensor, ranks: Ranks) -> Tensor:
         known = self.tabular.known(table)
         hidden = torch.rand_like(table) < self.mask
-        asked = hidden & known
+        masked = hidden & known
         fused = self.fusion(self.tabular.tokens(table, hidden), tokens)[:, 1:]
         split = len(self.tabular.categories)
         codes = table[:, :split].nan_to_num().long() + self.tabular.offsets
@@ -131,15 +131,15 @@ class TIP(nn.Module):
             self.number(fused[:, split:])[..., 0],
             codes,
             table[:, split:],
-            asked,
+            masked,
             ranks=ranks,
         )
 
     def project(self, batch: Mapping[str, Tensor], side: str) -> Tensor:
-        """See `medcl.methods.contract.Paired`: as ITC sees both, nothing of the table replaced."""
+        """See `medcl.methods.contract.Paired`: as for ITC, without replaced values."""
         if side == self.sides[0]:
             projected: Tensor = self.projector(self.encoder(batch["x"]))
             return projected
         table = required(batch, "table", "tip")
-        there = self.tabular.known(table).any(dim=1, keepdim=True)
-        return torch.where(there, self.table_projector(self.tabular(table)), 0.0)
+        present = self.tabular.known(table).any(dim=1, keepdim=True)
+        return torch.where(present, self.table_projector(self.tabular(table)), 0.0)

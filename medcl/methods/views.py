@@ -1,4 +1,4 @@
-"""Which views a method asks for, and how they go through an encoder."""
+"""The views of a method, and how they are encoded."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from medcl.methods.contract import View
 
 Positives = Literal["instance", "patient"]
-"""What is held to be alike: two views of one sample, or of two samples of one patient."""
+"""Positives: two views of one sample, or of two samples of one patient."""
 
 
 def pair(positives: Positives, local: int = 0) -> tuple[View, ...]:
@@ -21,9 +21,9 @@ def pair(positives: Positives, local: int = 0) -> tuple[View, ...]:
 
 
 def encode(encoder: nn.Module, views: Sequence[Tensor]) -> list[Tensor]:
-    """Encode views (B, ...) → (B, width) each; those of one shape go through together.
+    """Encode views (B, ...) → (B, width) each; consecutive views of one shape form one batch.
 
-    Together also means that batch normalisation sees them as one batch, as in SimCLR and SwAV.
+    Batch normalisation sees them as one batch too, as in SimCLR and SwAV.
     """
     out: list[Tensor] = []
     start = 0

@@ -1,4 +1,4 @@
-"""One augmentation of some samples of a batch."""
+"""Apply one augmentation to random samples of a batch."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from medcl.augmentations import BATCH, Step
 def augment(
     step: Step, x: Tensor, generator: Generator | None, known: Mapping[str, Any] | None = None
 ) -> Tensor:
-    """``x`` (B, ...) with the rows that a coin of `Step.p` chose replaced by their augmentation.
+    """``x`` (B, ...) where each row is augmented with probability `Step.p`.
 
     Args:
-        step: what to do.
-        x: (B, ...); it is left as it is.
-        generator: of the coin and the augmentation; None: torch's own.
-        known: what the step may ask for, beside the whole batch.
+        step: the augmentation.
+        x: (B, ...); it is not modified.
+        generator: of all random numbers; None: torch's own.
+        known: values that the step may take as parameters, besides the whole batch.
     """
     at = (torch.rand(len(x), generator=generator, device=x.device) < step.p).nonzero()[:, 0]
     if not len(at):

@@ -1,4 +1,4 @@
-"""Decoders of masked autoencoders: used in pretraining, thrown away after it."""
+"""Decoders of masked autoencoders, discarded after pretraining."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class TokenDecoder(nn.Module):
         self.norm, self.head = nn.LayerNorm(inner), nn.Linear(inner, out)
 
     def forward(self, tokens: Tensor, keep: Tensor, grid: Sequence[int]) -> Tensor:
-        """Class and visible tokens (B, 1 + K, width), seen at ``keep`` (B, K) → (B, N, out)."""
+        """Class and visible tokens (B, 1 + K, width) at positions ``keep`` (B, K) → (B, N, out)."""
         h = self.embed(tokens)
         full = self.blank.to(h.dtype).expand(len(h), math.prod(grid), -1)
         full = full.scatter(1, keep[..., None].expand(-1, -1, h.shape[-1]), h[:, 1:])
@@ -51,10 +51,10 @@ class TokenDecoder(nn.Module):
 
 
 class PyramidDecoder(nn.Module):
-    """SparK's decoder (Tian 2023, arXiv 2301.03580): from the coarsest stage up, adding the finer.
+    """SparK's decoder (Tian 2023, arXiv 2301.03580): upsamples the coarsest stage, adds finer ones.
 
-    Each stage is first densified: normalised over its visible positions, a learnt vector put where
-    nothing was seen, and projected. Every step doubles the resolution and halves the width.
+    Each stage is first densified: normalised over its visible positions, filled with a learned
+    vector elsewhere, and projected. Every step doubles the resolution and halves the width.
 
     Args:
         stage_widths: channels of the encoder's stages, fine to coarse.
@@ -64,7 +64,7 @@ class PyramidDecoder(nn.Module):
         out: channels of the reconstruction.
 
     Raises:
-        UsageError: if a stride is no power of two.
+        UsageError: if a stride is not a power of two.
     """
 
     def __init__(
@@ -76,7 +76,9 @@ class PyramidDecoder(nn.Module):
         conv, up, norm = CONV[axes - 1], CONV_UP[axes - 1], NORM[axes - 1]
         steps = strides[-1].bit_length() - 1
         widths = [max(width >> n, 8) for n in range(steps + 1)]  # coarse to fine
-        self.levels = [steps - (s.bit_length() - 1) for s in strides]  # where each stage enters
+        self.levels = [
+            steps - (s.bit_length() - 1) for s in strides
+        ]  # at which each stage is added
         self.blanks = nn.ParameterList(torch.zeros(w) for w in stage_widths)
         self.norms = nn.ModuleList(norm(w) for w in stage_widths)
         self.projections = nn.ModuleList(
@@ -108,14 +110,14 @@ class PyramidDecoder(nn.Module):
 
     def forward(self, stages: Sequence[Tensor], visible: Tensor) -> Tensor:
         """Stages (B, width, *space/stride) and the mask (B, 1, *grid) → (B, out, *space)."""
-        entering: dict[int, Tensor] = {}
+        added: dict[int, Tensor] = {}
         for n, level in enumerate(self.levels):
             dense = self._densify(n, stages[n], visible)
-            entering[level] = entering[level] + dense if level in entering else dense
-        x = entering[0]
+            added[level] = added[level] + dense if level in added else dense
+        x = added[0]
         for level, up in enumerate(self.ups, start=1):
             x = up(x)
-            if level in entering:
-                x = x + entering[level]
+            if level in added:
+                x = x + added[level]
         out: Tensor = self.head(x)
         return out

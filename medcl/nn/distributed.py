@@ -1,10 +1,10 @@
-"""What a training step may ask of the other ranks. One process is the same code with world = 1.
+"""Communication between ranks in a training step. A single process has world = 1.
 
 The engine averages parameter gradients over ranks (DDP). With each rank's loss a mean over its own
 B anchors, the average of losses is the mean over all W·B anchors, so the gradients are those of one
-process holding W·B — provided that what crosses ranks carries gradient back, *summed*. That is what
-`Ranks.gather` and `Ranks.mean` do, and it is where the peers went wrong (lightly issues 1920, 1977:
-off by 1/W; Lightning Bolts issue 179: the other ranks' negatives unused).
+process with W·B — provided that gradients flow back across ranks and are *summed*. `Ranks.gather`
+and `Ranks.mean` do so. Other libraries did not (lightly issues 1920, 1977: off by 1/W; Lightning
+Bolts issue 179: negatives of other ranks unused).
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ ALONE = Ranks()
 
 
 def ranks() -> Ranks:
-    """The process group as it is now."""
+    """This process in the current process group."""
     if dist.is_available() and dist.is_initialized():
         return Ranks(dist.get_rank(), dist.get_world_size())
     return ALONE

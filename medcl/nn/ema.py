@@ -1,4 +1,4 @@
-"""A momentum copy: the slowly following teacher, target or key encoder."""
+"""A momentum copy (EMA): the teacher, target or key encoder."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class Momentum(nn.Module):
     """A frozen copy of ``online`` that follows it: θ′ ← m·θ′ + (1 − m)·θ (He 2020, 1911.05722).
 
     Buffers (the running statistics of batch normalisation) are copied as they are. Gradients never
-    flow into or through the copy. ``online`` itself is not kept: hand it to `follow` each time, so
-    that a state_dict holds every weight once.
+    flow into or through the copy. ``online`` itself is not stored: pass it to `follow`, so that
+    a state_dict holds every weight once.
     """
 
     def __init__(self, online: nn.Module) -> None:
@@ -23,17 +23,17 @@ class Momentum(nn.Module):
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
-        """What the copied module makes of ``x``, without gradient."""
+        """The copy's output for ``x``, without gradient."""
         out: Tensor = self.module(x)
         return out
 
     @torch.no_grad()
     def follow(self, online: nn.Module, momentum: float) -> None:
         """Move towards ``online``; call it once after every optimiser step."""
-        for kept, new in zip(self.module.parameters(), online.parameters(), strict=True):
-            kept.lerp_(new, 1.0 - momentum)
-        for buffer, theirs in zip(self.module.buffers(), online.buffers(), strict=True):
-            buffer.copy_(theirs)
+        for copied, new in zip(self.module.parameters(), online.parameters(), strict=True):
+            copied.lerp_(new, 1.0 - momentum)
+        for copied_buffer, buffer in zip(self.module.buffers(), online.buffers(), strict=True):
+            copied_buffer.copy_(buffer)
 
 
 def cosine_momentum(base: float, step: int, steps: int) -> float:

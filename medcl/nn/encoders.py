@@ -1,4 +1,4 @@
-"""What a method may ask of an encoder beyond (B, ...) → (B, width)."""
+"""Protocols of encoders that give more than (B, ...) → (B, width)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from medcl.errors import UsageError
 
 
 class Staged(Protocol):
-    """A convolutional encoder that shows its feature pyramid, as SparK needs.
+    """A convolutional encoder with access to its feature pyramid, for SparK.
 
     Attributes:
         width: of the pooled output.
@@ -37,7 +37,7 @@ class Staged(Protocol):
 
 
 class Tokenised(Protocol):
-    """A Transformer that shows its tokens and can leave patches out, as MAE needs.
+    """A Transformer that can omit patches and returns its tokens, for MAE.
 
     Calling the encoder is the mean over its patch tokens.
 
@@ -54,7 +54,7 @@ class Tokenised(Protocol):
     def tokens(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
         """(B, channels, *space) → (B, 1 + K, width), a class token first.
 
-        ``keep`` (B, K): the patches that are seen, in `medcl.nn.patches.patchify` order.
+        ``keep`` (B, K): the visible patches, in `medcl.nn.patches.patchify` order.
         """
         ...
 
@@ -63,25 +63,25 @@ STAGED = ("stages", "pool", "stage_widths", "strides", "channels", "width")
 TOKENISED = ("tokens", "patch", "channels", "width")
 
 
-def _shows(encoder: nn.Module, names: Sequence[str]) -> bool:
+def _has(encoder: nn.Module, names: Sequence[str]) -> bool:
     return all(hasattr(encoder, name) for name in names)
 
 
 def staged(encoder: nn.Module, method: str) -> Staged:
-    """``encoder`` as a `Staged` one.
+    """``encoder``, checked to be `Staged`.
 
     Raises:
-        UsageError: if it is not; says what it lacks.
+        UsageError: if it is not; names the missing attributes.
     """
     _need(encoder, Staged, STAGED, method)
     return cast(Staged, encoder)
 
 
 def tokenised(encoder: nn.Module, method: str) -> Tokenised:
-    """``encoder`` as a `Tokenised` one.
+    """``encoder``, checked to be `Tokenised`.
 
     Raises:
-        UsageError: if it is not; says what it lacks.
+        UsageError: if it is not; names the missing attributes.
     """
     _need(encoder, Tokenised, TOKENISED, method)
     return cast(Tokenised, encoder)
@@ -100,7 +100,7 @@ def width_of(encoder: nn.Module) -> int:
     """The encoder's output width.
 
     Raises:
-        UsageError: if the encoder does not say it.
+        UsageError: if the encoder has no int attribute ``width``.
     """
     width = getattr(encoder, "width", None)
     if not isinstance(width, int):
@@ -109,7 +109,7 @@ def width_of(encoder: nn.Module) -> int:
 
 
 def axes_of(encoder: nn.Module) -> int:
-    """How many spatial axes a convolutional encoder works on.
+    """Number of spatial axes of a convolutional encoder.
 
     Raises:
         UsageError: if it has no convolution.
@@ -121,15 +121,15 @@ def axes_of(encoder: nn.Module) -> int:
 
 
 def features(encoder: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
-    """The pooled output (B, width) and, with it, the tokens (B, N, D) that it was pooled from.
+    """The pooled output (B, width) and the tokens (B, N, D) that it was pooled from.
 
-    Of a `Tokenised` encoder its patch tokens, of a `Staged` one the positions of its last stage;
-    of any other the pooled output itself as the single token.
+    Tokens are the patch tokens of a `Tokenised` encoder or the positions of the last stage of a
+    `Staged` one. For other encoders, the pooled output is the only token.
     """
-    if _shows(encoder, TOKENISED):
+    if _has(encoder, TOKENISED):
         tokens = cast(Tokenised, encoder).tokens(x)[:, 1:]
         return tokens.mean(dim=1), tokens
-    if _shows(encoder, STAGED):
+    if _has(encoder, STAGED):
         last = cast(Staged, encoder).stages(x)[-1]
         return cast(Staged, encoder).pool(last), last.flatten(2).transpose(1, 2)
     pooled = encoder(x)
@@ -138,13 +138,13 @@ def features(encoder: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
 
 def token_width(encoder: nn.Module) -> int:
     """D of `features`."""
-    if _shows(encoder, STAGED) and not _shows(encoder, TOKENISED):
+    if _has(encoder, STAGED) and not _has(encoder, TOKENISED):
         return int(cast(Staged, encoder).stage_widths[-1])
     return width_of(encoder)
 
 
 def touch(encoder: nn.Module) -> Tensor:
-    """Zero, with a zero gradient for every parameter: for steps that bypass a part of the encoder.
+    """Zero, with a zero gradient for every parameter: for steps that bypass part of the encoder.
 
     DDP waits for a gradient of every parameter.
     """

@@ -1,4 +1,4 @@
-"""Cross-attention: tokens of one kind look at tokens of another."""
+"""Cross-attention: tokens of one kind attend to tokens of another."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ class CrossBlock(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(self, x: Tensor, others: Tensor) -> Tensor:
-        """``x`` after it has looked at itself and at ``others``."""
+        """``x`` (B, N, width) after attention to itself and to ``others`` (B, M, width)."""
         batch, count, width = x.shape
         x = x + self.own.attend(self.own.norm1(x))
         q = self.ask(self.norm(x)).reshape(batch, count, self.heads, -1).transpose(1, 2)
         k, v = self.tell(others).reshape(batch, -1, 2, self.heads, width // self.heads).unbind(2)
-        seen = F.scaled_dot_product_attention(q, k.transpose(1, 2), v.transpose(1, 2))
-        x = x + self.out(seen.transpose(1, 2).reshape(batch, count, width))
+        mixed = F.scaled_dot_product_attention(q, k.transpose(1, 2), v.transpose(1, 2))
+        x = x + self.out(mixed.transpose(1, 2).reshape(batch, count, width))
         out: Tensor = x + self.own.mlp(self.own.norm2(x))
         return out
 
 
 class Fusion(nn.Module):
-    """Tokens of a table that have looked at those of an image, signal or volume (TIP, 2407.07582).
+    """Tokens of a table attend to those of an image, signal or volume (TIP, arXiv 2407.07582).
 
     Args:
         width: of the table's tokens and of the output.

@@ -1,4 +1,4 @@
-"""Multi-layer perceptrons put on top of an encoder during pretraining, and thrown away after it."""
+"""Multi-layer perceptrons on top of an encoder, discarded after pretraining."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def mlp(
         norm: batch normalisation before each ReLU.
         last_norm: batch normalisation without scale and shift on the output (SimSiam's projector,
             MoCo v3).
-        last_bias: whether the last linear layer has a bias; never where ``last_norm`` follows it.
+        last_bias: bias of the last linear layer; there is none with ``last_norm``.
     """
     layers: list[nn.Module] = []
     for before, after in pairwise(sizes[:-1]):

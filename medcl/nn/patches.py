@@ -1,4 +1,4 @@
-"""Signals, images and volumes as sequences of patches: the same code in one, two and three axes."""
+"""Signals, images and volumes as sequences of patches, in one, two and three axes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from medcl.errors import MedclError
 
 
 def grid_of(space: Sequence[int], patch: Sequence[int]) -> tuple[int, ...]:
-    """How many patches fit along each axis.
+    """Number of patches along each axis.
 
     Raises:
         MedclError: if the numbers of axes differ or a patch size does not divide its axis.
@@ -45,7 +45,7 @@ def unpatchify(patches: Tensor, patch: Sequence[int], grid: Sequence[int]) -> Te
 def random_mask(batch: int, count: int, ratio: float, device: torch.device) -> Tensor:
     """(B, count) bool, True where masked: the same number round(ratio·count) in every row.
 
-    At least one patch is masked and one is seen, whatever the ratio.
+    At least one patch is masked and one is visible, whatever the ratio.
     """
     masked = min(max(round(ratio * count), 1), count - 1)
     order = torch.rand(batch, count, device=device).argsort(dim=1)
@@ -66,7 +66,7 @@ def take(tokens: Tensor, index: Tensor) -> Tensor:
 def positions(grid: Sequence[int], width: int, device: torch.device) -> Tensor:
     """Fixed sine-cosine position codes (N, width), each axis with its own share of the width.
 
-    What is left over where ``width`` is not a multiple of 2·axes stays zero (Vaswani 2017, in the
+    The remainder, if ``width`` is not a multiple of 2·axes, is zero (Vaswani 2017, in the
     N-axis form of MAE: He 2021, arXiv 2111.06377).
     """
     share = width // (2 * len(grid))

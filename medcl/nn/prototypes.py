@@ -1,4 +1,4 @@
-"""Prototypes: a bank of unit vectors that embeddings are compared with."""
+"""Prototypes: learned unit vectors, and spherical k-means."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class Prototypes(nn.Module):
-    """Cosine scores against learnt prototypes: (..., width) → (..., count).
+    """Cosine scores with learned prototypes: (..., width) → (..., count).
 
     Call `normalise` after each optimiser step, as SwAV does (Caron 2020, arXiv 2006.09882).
     """
@@ -20,13 +20,13 @@ class Prototypes(nn.Module):
 
     @torch.no_grad()
     def normalise(self) -> None:
-        """Back onto the unit sphere."""
+        """Rescale prototypes to unit length."""
         self.weight.copy_(F.normalize(self.weight, dim=1))
 
     def forward(self, z: Tensor, *, held: bool = False) -> Tensor:
-        """Scores of ``z``, which is normalised here.
+        """Scores of ``z`` (..., width), which is normalised here.
 
-        ``held``: the prototypes get a gradient of zero, rather than none, which DDP would wait for.
+        ``held``: the prototypes get a gradient of zero. Without any gradient DDP would wait.
         """
         weight = self.weight.detach() + 0 * self.weight if held else self.weight
         return F.normalize(z, dim=-1) @ weight.T
@@ -35,7 +35,7 @@ class Prototypes(nn.Module):
 def cluster_sphere(points: Tensor, centroids: Tensor, rounds: int = 10) -> Tensor:
     """Spherical k-means (DeepCluster-v2, arXiv 2006.09882): unit points (N, d) → (K, d).
 
-    Starts from ``centroids`` (K, d); one that loses all its points stays where it is.
+    Starts from ``centroids`` (K, d); a centroid without points does not move.
     """
     for _ in range(rounds):
         nearest = (points @ centroids.T).argmax(dim=1)  # (N,)

@@ -1,4 +1,4 @@
-"""A first-in-first-out memory of keys, with what is known of the samples they came from."""
+"""A first-in-first-out queue of keys with patients and labels of their samples."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ MISSING = -1
 class Queue(nn.Module):
     """The last ``size`` keys seen, equal on all ranks (MoCo: He 2020, arXiv 1911.05722).
 
-    Unlike MoCo's, it starts empty rather than full of noise: until it has filled up, there are
-    fewer negatives. Everything is a buffer, so a checkpoint holds it.
+    Unlike MoCo's, it starts empty, not with noise: there are fewer negatives until it is full. All
+    state is in buffers, so a checkpoint holds it.
     """
 
     store: Tensor  # (size, width)
     owners: Tensor  # (size,) patient codes
     classes: Tensor  # (size,) labels
-    pointer: Tensor  # () where the next key goes
-    filled: Tensor  # () how many are valid
+    pointer: Tensor  # () position of the next key
+    filled: Tensor  # () number of valid keys
 
     def __init__(self, size: int, width: int) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class Queue(nn.Module):
         self.register_buffer("filled", torch.tensor(0))
 
     def _copy(self, buffer: Tensor) -> Tensor:
-        # A copy: `push` writes in place, and the backward pass may still need what was read.
+        # A copy: `push` writes in place, and the backward pass may still need the values.
         return buffer[: int(self.filled)].clone()
 
     @property
@@ -61,18 +61,18 @@ class Queue(nn.Module):
     ) -> None:
         """Append this rank's keys (B, width) and every other rank's, dropping the oldest.
 
-        All ranks must call it with the same B. Of more keys than fit, the last ones stay.
+        All ranks must call it with the same B. If there are more keys than fit, the last ones stay.
         """
         unknown = torch.full((len(keys),), MISSING, device=keys.device)
-        news = (
+        pushed = (
             ranks.gather(keys.detach().to(self.store.dtype)),
             ranks.gather(unknown if patients is None else patients.long()),
             ranks.gather(unknown if labels is None else labels.long()),
         )
-        count = len(news[0])
+        count = len(pushed[0])
         fits = min(count, self.size)
         at = (self.pointer + torch.arange(count - fits, count, device=keys.device)) % self.size
-        for buffer, new in zip((self.store, self.owners, self.classes), news, strict=True):
+        for buffer, new in zip((self.store, self.owners, self.classes), pushed, strict=True):
             buffer[at] = new[count - fits :]
         self.pointer.copy_((self.pointer + count) % self.size)
         self.filled.copy_((self.filled + count).clamp(max=self.size))

@@ -1,4 +1,4 @@
-"""Residual networks as MONAI builds them (He 2016, arXiv 1512.03385), with their stages shown."""
+"""Residual networks as MONAI builds them (He 2016, arXiv 1512.03385), with their stages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ BLOCKS = {
     34: ("basic", [3, 4, 6, 3]),
     50: ("bottleneck", [3, 4, 6, 3]),
 }
-"""Depth → the kind of block, and how many a stage has."""
+"""Depth → block type, and number of blocks of each stage."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Built:
 
     Attributes:
         net: MONAI's, whose names are torchvision's; see `stages`.
-        stage_widths: channels that each stage gives.
+        stage_widths: output channels of each stage.
         strides: of each stage with respect to the input.
     """
 
@@ -40,8 +40,8 @@ def build(
         depth: one of `BLOCKS`.
         base: channels of the first stage; 64 is the published size.
         channels: of the input.
-        small: neither stride nor pool at first, for inputs of 28 pixels and the like.
-        shortcut: "B" convolves where shapes change, "A" pads with zeros.
+        small: no stride and no pooling in the stem, for inputs of 28 pixels or so.
+        shortcut: where shapes change, "B" convolves and "A" pads with zeros.
     """
     from monai.networks.nets.resnet import ResNet
 

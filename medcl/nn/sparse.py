@@ -2,8 +2,8 @@
 
 SparK (Tian 2023, arXiv 2301.03580) trains a CNN on masked inputs with sparse convolutions, so that
 masked positions neither leak in nor shift the statistics of normalisation. Sparse convolution over
-visible positions equals dense convolution over an input that is zero elsewhere, with the output set
-to zero again where it is masked; so no special layer or library is needed, in any number of axes.
+visible positions equals dense convolution over an input that is zero elsewhere, followed by setting
+masked outputs to zero. So it needs no special layer or library, in any number of axes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ CHANNELS_LAST = (nn.LayerNorm, nn.Linear)
 def stretch(visible: Tensor, space: Sequence[int]) -> Tensor:
     """The mask (B, 1, *grid) at the resolution of a feature map: (B, 1, *space).
 
-    A map of a single position is a pooled vector: visible, as something always is.
+    A map of a single position is a pooled vector, and visible.
 
     Raises:
         MedclError: if the feature map is not a whole multiple of the grid.
@@ -66,7 +66,7 @@ def _visible_at(visible: Tensor, space: Sequence[int]) -> Tensor:
 
 
 def _norm(forward: Callable[[Tensor], Tensor], visible: Tensor, x: Tensor) -> Tensor:
-    """Hand a normalisation layer the visible positions, so that its statistics are over them."""
+    """Normalise visible positions only, so that statistics are computed over them."""
     at = _visible_at(visible, x.shape[2:])
     return unpack(forward(pack(x, at)), at, x.shape[2:])
 
@@ -77,9 +77,9 @@ def _pool(forward: Callable[[Tensor], Tensor], visible: Tensor, x: Tensor) -> Te
 
 
 def _spread(forward: Callable[[Tensor], Tensor], visible: Tensor, x: Tensor) -> Tensor:
-    """Convolutions and poolings see nothing that is masked, and put nothing there.
+    """Convolutions and poolings: masked positions are zero in input and output.
 
-    Their input is emptied too: something before them (a display window, a bias) may have filled it.
+    An earlier layer (a display window, a bias) may have filled masked positions of the input.
     """
     out = forward(x * stretch(visible, x.shape[2:]))
     return out * stretch(visible, out.shape[2:])
@@ -96,10 +96,10 @@ def _channels_last(forward: Callable[[Tensor], Tensor], visible: Tensor, x: Tens
 def _either_way(
     part: nn.Module, forward: Callable[[Tensor], Tensor], visible: Tensor, x: Tensor
 ) -> Tensor:
-    """A layer of somebody's own, which may have its channels last or first: what fits decides.
+    """A custom subclass, whose channels may be last or first: the shape decides.
 
     Raises:
-        MedclError: if both fit, or neither.
+        MedclError: if both axes fit, or neither.
     """
     out = forward(x)
     if out.dim() != visible.dim():
@@ -138,7 +138,7 @@ def _rule(part: nn.Module) -> Callable[..., Tensor] | None:
 
 @contextmanager
 def visible_only(encoder: nn.Module, visible: Tensor) -> Iterator[None]:
-    """While this lasts, ``encoder`` computes on visible positions alone.
+    """Within the context, ``encoder`` computes on visible positions only.
 
     Args:
         encoder: any CNN made of torch's own convolution, pooling and normalisation modules.

@@ -1,4 +1,4 @@
-"""Clinical tables as tokens: one per column, with a learnt token where a value is missing."""
+"""Clinical tables as tokens: one per column, with a learned token for missing values."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from medcl.nn.vit import Block
 class TabularEncoder(nn.Module):
     """A Transformer over the columns of a table (TIP: Du 2024, arXiv 2407.07582).
 
-    A categorical value is embedded, a numeric one projected, a missing or masked one replaced by
-    one learnt token; a column embedding says which column it is. A class token leads.
+    Categorical values are embedded, numeric values projected, missing or masked values replaced by
+    a learned token. A column embedding is added; a class token comes first.
 
     Args:
         categories: number of categories of each categorical column; these columns come first.
-        numeric: how many numeric columns follow. Standardise them beforehand.
+        numeric: number of numeric columns after them; standardise them beforehand.
         width: of a token and of the pooled output.
         depth: number of blocks.
         heads: attention heads; must divide ``width``.
@@ -51,10 +51,10 @@ class TabularEncoder(nn.Module):
             nn.init.normal_(weight, std=0.02)
 
     def known(self, table: Tensor) -> Tensor:
-        """Which values are there: (B, columns) bool; NaN is missing, and a category below 0.
+        """True for present values: (B, columns) bool. NaN and categories below 0 are missing.
 
         Raises:
-            MedclError: if the table has other columns, or a category is out of range.
+            MedclError: if the number of columns is wrong, or a category is out of range.
         """
         split = len(self.categories)
         if table.shape[1] != self.columns:

@@ -1,4 +1,4 @@
-"""A Vision Transformer for signals, images and volumes alike."""
+"""A Vision Transformer for signals, images and volumes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Released weights: reading a user's file safely, and fitting it to an encoder."""
+"""Released weights: read a file without executing code, and load it into an encoder."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from torch import Tensor, nn
 from medcl.errors import UsageError
 
 WRAPPERS = ("state_dict", "model", "net", "teacher", "student", "model_state", "model_state_dict")
-"""Keys under which published checkpoints keep their weights."""
+"""Keys under which published checkpoints store their weights."""
 
 
 @dataclass(frozen=True)
 class Fit:
-    """How a file of weights fitted an encoder.
+    """How the weights in a file match an encoder.
 
     Attributes:
-        prefix: what stood before each name in the file.
-        matched: names that were filled.
+        prefix: of each name in the file.
+        matched: names that were loaded.
         missing: the encoder's names that the file lacks.
-        shapes: names that are in both, with different shapes.
-        unused: the file's names that the encoder has no place for (heads, decoders).
+        shapes: names in both, with different shapes.
+        unused: names in the file that the encoder lacks (heads, decoders).
     """
 
     prefix: str
@@ -35,16 +35,16 @@ class Fit:
     unused: tuple[str, ...]
 
     def sentence(self) -> str:
-        """One line that says what did not match."""
+        """A summary of matches and mismatches in one line."""
         parts = [f"{len(self.matched)} tensors matched"]
-        for names, what in (
+        for names, problem in (
             (self.missing, "not in the file"),
             (self.shapes, "of another shape"),
             (self.unused, "in the file but not used"),
         ):
             if names:
-                shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
-                parts.append(f"{len(names)} {what} ({shown})")
+                examples = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+                parts.append(f"{len(names)} {problem} ({examples})")
         return "; ".join(parts) + "."
 
 
@@ -52,7 +52,7 @@ def read(path: Path) -> dict[str, Tensor]:
     """The tensors of a ``.safetensors`` or torch file, by name; nothing in it is executed.
 
     Raises:
-        UsageError: if there is no such file, or it is not a plain file of weights.
+        UsageError: if the file does not exist, or holds anything but weights.
     """
     if not path.is_file():
         raise UsageError(f"No weights at {path}: check encoder.weights.")
@@ -77,12 +77,12 @@ def read(path: Path) -> dict[str, Tensor]:
             content = next(
                 (content[k] for k in WRAPPERS if isinstance(content.get(k), Mapping)), content
             )
-    found = {}
+    tensors = {}
     if isinstance(content, Mapping):
-        found = {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
-    if not found:
+        tensors = {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
+    if not tensors:
         raise UsageError(f"{path} holds no tensors by name; is it a checkpoint of weights?")
-    return found
+    return tensors
 
 
 def fit(
@@ -92,45 +92,45 @@ def fit(
     *,
     rename: Callable[[str], str] | None = None,
 ) -> Fit:
-    """Copy ``weights`` into ``module`` wherever names match, below whatever prefix fits best.
+    """Copy ``weights`` into ``module`` where names match, after removing the best-fitting prefix.
 
-    A stem for RGB becomes one for c channels: its weights summed over RGB, divided by c, so that a
-    grey image gives what it gave as RGB.
+    A stem for RGB is adapted to c channels: its weights are summed over RGB and divided by c, so
+    that the output for a grey image does not change.
 
     Args:
-        module: to be filled.
+        module: loaded in place.
         weights: from `read`.
         what: the file's name, for messages.
-        rename: from a name in the file to today's; None where they have not changed.
+        rename: from a name in the file to the current one; None: names have not changed.
 
     Raises:
-        UsageError: if less than half of the module's values were found.
+        UsageError: if less than half of the module's values are in the file.
     """
     own = {name: value for name, value in module.state_dict().items() if value.is_floating_point()}
-    theirs = {rename(name) if rename else name: value for name, value in weights.items()}
+    in_file = {rename(name) if rename else name: value for name, value in weights.items()}
     anchors = list(own)[:: max(len(own) // 8, 1)]
     prefixes = {
         name[: -len(anchor)]
         for anchor in anchors
-        for name in theirs
+        for name in in_file
         if name == anchor or name.endswith("." + anchor)
     }
     prefix = max(
-        sorted(prefixes), key=lambda p: sum(p + name in theirs for name in own), default=""
+        sorted(prefixes), key=lambda p: sum(p + name in in_file for name in own), default=""
     )
     filled: dict[str, Tensor] = {}
     shapes = []
     for name, value in own.items():
-        if prefix + name in theirs:
-            new = _stem(theirs[prefix + name], value)
+        if prefix + name in in_file:
+            new = _stem(in_file[prefix + name], value)
             if new.shape == value.shape:
                 filled[name] = new
             else:
                 shapes.append(name)
     share = sum(filled[n].numel() for n in filled) / max(sum(v.numel() for v in own.values()), 1)
-    unused = sorted(set(theirs) - {prefix + name for name in own})
+    unused = sorted(set(in_file) - {prefix + name for name in own})
     counted = [name for name in unused if not name.endswith(("num_batches_tracked", "index"))]
-    missing = [name for name in own if prefix + name not in theirs]
+    missing = [name for name in own if prefix + name not in in_file]
     report = Fit(prefix, tuple(filled), tuple(missing), tuple(shapes), tuple(counted))
     if share < 0.5:
         raise UsageError(

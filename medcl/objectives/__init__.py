@@ -4,8 +4,8 @@ Every objective is ``f(tensors..., *, settings..., ranks=ALONE) -> scalar``. Eac
 own part of the batch; the mean over ranks of what is returned is the loss of one process holding
 the whole batch, and so are the gradients. ``needs`` says what crosses ranks to make that so.
 
-``from medcl.objectives import nt_xent`` is the function, whatever was imported before: a module is
-bound to its package once, when it is first imported, and that happens here, before the functions
+``from medcl.objectives import nt_xent`` is the function in every import order: a module is bound
+to its package only when it is first imported, and that happens here, before the functions
 take their names.
 """
 

@@ -1,4 +1,4 @@
-"""Barlow Twins: two views' dimensions agree each with its own and with no other."""
+"""Barlow Twins: the cross-correlation of two views should be the identity."""
 
 from __future__ import annotations
 

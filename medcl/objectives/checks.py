@@ -1,4 +1,4 @@
-"""What a caller got wrong, in one sentence."""
+"""Checks of arguments, with one clear sentence for each error."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ def same_shape(objective: str, ndim: int, **tensors: Tensor) -> None:
     """
     shapes = {tuple(x.shape) for x in tensors.values()}
     if len(shapes) > 1 or len(next(iter(shapes))) != ndim:
-        told = ", ".join(f"{name} {tuple(x.shape)}" for name, x in tensors.items())
+        given_shapes = ", ".join(f"{name} {tuple(x.shape)}" for name, x in tensors.items())
         raise UsageError(
-            f"{objective} wants tensors of one shape with {ndim} dimensions, not {told}."
+            f"{objective} needs tensors of one shape with {ndim} dimensions, not {given_shapes}."
         )
 
 
 def same_length(objective: str, **tensors: Tensor) -> None:
-    """All tensors have as many rows.
+    """All tensors have the same number of rows.
 
     Raises:
         UsageError: naming the objective and the tensors.
     """
     if len({len(x) for x in tensors.values()}) > 1:
-        told = ", ".join(f"{name} {len(x)}" for name, x in tensors.items())
-        raise UsageError(f"{objective} wants as many rows in each tensor, not {told}.")
+        lengths = ", ".join(f"{name} {len(x)}" for name, x in tensors.items())
+        raise UsageError(f"{objective} needs as many rows in each tensor, not {lengths}.")
 
 
 def positive(objective: str, **numbers: float) -> None:

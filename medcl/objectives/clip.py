@@ -1,4 +1,4 @@
-"""CLIP: two modalities of one sample find each other, at a temperature that is learnt."""
+"""CLIP: contrast between two modalities of a sample, with a learned temperature."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def clip(
     Args:
         a: (B, d) one modality.
         b: (B, d) the other; ``b[i]`` belongs to ``a[i]``.
-        log_scale: () learnt log(1/τ). Its value is read once a step.
-        group: (B,) integers, e.g. the patient: other samples of i's group are no negatives.
+        log_scale: () learned log(1/τ). Its value is read once a step.
+        group: (B,) integers, e.g. the patient: other samples of i's group are not negatives.
         ranks: the other processes; their samples are negatives.
 
     Returns:
@@ -48,6 +48,6 @@ def clip(
     bound = scale.item()
     a, b = unit(a, scale.sqrt()), unit(b, scale.sqrt())
     own = (a * b).sum(1, dtype=exact(a))
-    sides = in_batch_negatives(a, b, group, bound, symmetric=True, ranks=ranks)
-    losses = [against_negatives(own, negative) for negative in sides]
+    negatives = in_batch_negatives(a, b, group, bound, symmetric=True, ranks=ranks)
+    losses = [against_negatives(own, negative) for negative in negatives]
     return ((losses[0] + losses[1]) / 2).to(a.dtype)

@@ -51,7 +51,7 @@ def dino(
     )
     if len(student) < 2 or not 1 <= len(teacher) <= len(student):
         raise UsageError(
-            f"dino wants at least two student views and at most as many of the teacher, "
+            f"dino needs at least two student views and at most as many of the teacher, "
             f"not {len(student)} and {len(teacher)}."
         )
     log_p = (widened(student) / student_temperature).log_softmax(2)

@@ -17,7 +17,7 @@ def move_correlation(
 
     Args:
         correlation: (d, d).
-        z: (B, d) what the predictor is given.
+        z: (B, d) input of the predictor.
         momentum: ρ.
         ranks: the other processes.
 

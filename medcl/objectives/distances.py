@@ -1,4 +1,4 @@
-"""Euclidean distances between all pairs, by one product, exact enough to tell near neighbours."""
+"""Euclidean distances between all pairs, by one matrix product, precise for near neighbours too."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def squared_distances(a: Tensor, b: Tensor) -> Tensor:
     """‖a_i − b_j‖²: (A, d), (B, d) → (A, B), float64.
 
     As ‖a‖² + ‖b‖² − 2 a·b, which loses half of the digits: of float64 they leave those of float32.
-    Pairs that cannot be told from equal ones are at 0, without gradient.
+    Pairs that rounding cannot distinguish from equal ones have distance 0, without gradient.
 
     Example:
         >>> squared_distances(torch.tensor([[0.0, 0.0]]), torch.tensor([[3.0, 4.0], [0.0, 0.0]]))

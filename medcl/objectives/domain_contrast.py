@@ -1,4 +1,4 @@
-"""Contrastive domain adaptation: a labelled source, an unlabelled target, one space."""
+"""Contrastive domain adaptation from a labelled source to an unlabelled target."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def domain_contrast(
         target2: (M, d) second views.
         logits1: (B, C) classifier's output for the source's first views.
         logits2: (B, C) for the second.
-        labels: (B,) classes, −1 where unknown: those are not classified, but take part elsewhere.
+        labels: (B,) classes, −1 where unknown: these are left out of CE only.
         contrast: λ in 0…1.
         discrepancy: μ.
         temperature: τ of NT-Xent.

@@ -96,15 +96,15 @@ def hardest(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         labels: (B,) integers.
 
     Returns:
-        (B,) the least alike of its class, itself if it is alone there; and (B,) the most alike of
-        the other classes, itself if there is none.
+        (B,) the least similar of its class, itself if it is the only one; and (B,) the most
+        similar of the other classes, itself if there is none.
     """
     with full(features):
-        alike = unit(features) @ unit(features).T
+        cosine = unit(features) @ unit(features).T
     same = labels.unsqueeze(1) == labels
     itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
-    least = alike.masked_fill(~same, torch.inf).masked_fill(itself, 2.0).argmin(1)
-    most = alike.masked_fill(same, -torch.inf).masked_fill(itself, -2.0).argmax(1)
+    least = cosine.masked_fill(~same, torch.inf).masked_fill(itself, 2.0).argmin(1)
+    most = cosine.masked_fill(same, -torch.inf).masked_fill(itself, -2.0).argmax(1)
     return least, most
 
 
@@ -117,7 +117,7 @@ def mix_hard_pairs(
 ) -> tuple[Tensor, Tensor]:
     """Core-tuning's hard pairs, mixed from features of the batch.
 
-    Hard positive: share · (least alike of i's class) + (1 − share) · (most alike of the others).
+    Hard positive: share · (least similar of class) + (1 − share) · (most similar of the others).
     Hard negative: (1 − share) · i + share · partner, the share raised to 0.8 at least (code).
     All randomness is the caller's: shares from Beta(α, α), partners a permutation.
 

@@ -13,7 +13,7 @@ from medcl.objectives.means import mean_where
 from medcl.objectives.precision import widened
 
 Q = 0.7
-"""The authors' choice."""
+"""Default q, as in the paper."""
 
 
 def generalised_cross_entropy(
@@ -23,7 +23,7 @@ def generalised_cross_entropy(
 
     Zhang & Sabuncu 2018, arXiv 1805.07836, without truncation. Towards q = 0 it is the
     cross-entropy, at q = 1 half the absolute error, which symmetric label noise does not mislead: a
-    sample whose label the model finds absurd pulls with p^q times the cross-entropy's gradient.
+    sample whose label is improbable has p^q times the gradient of cross-entropy.
 
     Args:
         logits: (B, C).
@@ -35,7 +35,7 @@ def generalised_cross_entropy(
         Scalar; zero where no label is known.
 
     Raises:
-        UsageError: if shapes do not fit or q lies elsewhere.
+        UsageError: if shapes do not fit or q is out of range.
 
     Example:
         >>> generalised_cross_entropy(torch.zeros(1, 2), torch.tensor([1]), q=1.0)
@@ -43,7 +43,7 @@ def generalised_cross_entropy(
     """
     same_length("generalised_cross_entropy", logits=logits, labels=labels)
     if not 0 < q <= 1:
-        raise UsageError(f"generalised_cross_entropy: q must lie in (0, 1], not {q}.")
+        raise UsageError(f"generalised_cross_entropy: q must be in (0, 1], not {q}.")
     known = labels >= 0
     losses = F.cross_entropy(widened(logits), labels.clamp_min(0), reduction="none")  # (B,)
     return mean_where(eased(losses, q), known, ranks)

@@ -1,4 +1,4 @@
-"""Contrast along given edges: the positives of every sample are listed, or weighted."""
+"""Graph contrast: the positives of every sample are listed, or weighted."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def graph_contrast(
 
     Khosla 2020 (arXiv 2004.11362, eq. 2, L_out) with the positives named one by one instead of by
     class, as in the similarity graphs of Sobal 2024 (arXiv 2407.18134): tiles that touch, slices
-    next to each other, nearest neighbours, pairs that a reader marked. Memory is linear in the
+    next to each other, nearest neighbours, pairs that an expert marked. Memory is linear in the
     samples and in the edges.
 
     Embeddings are L2-normalised inside. Columns count the samples of all ranks, in rank order:
@@ -45,10 +45,10 @@ def graph_contrast(
         anchor counts it is zero, with zero gradient.
 
     Raises:
-        UsageError: if the lengths differ, τ is not positive, or a column is not there.
+        UsageError: if the lengths differ, τ is not positive, or a column does not exist.
 
     Example:
-        >>> edges = torch.tensor([[1], [0], [-1]])  # the third sample is nobody's positive
+        >>> edges = torch.tensor([[1], [0], [-1]])  # the third sample has no positive
         >>> round(graph_contrast(torch.eye(3), edges, temperature=1.0).item(), 4)  # log 2
         0.6931
     """
@@ -71,8 +71,8 @@ def graph_contrast(
 def _edges(positives: Tensor, own: Tensor, width: int, dtype: torch.dtype) -> Tensor:
     """The weights as one sparse (B, width) matrix, without edges to oneself."""
     if positives.layout == torch.strided:
-        row, place = (positives >= 0).nonzero(as_tuple=True)
-        col = positives[row, place]
+        row, entry = (positives >= 0).nonzero(as_tuple=True)
+        col = positives[row, entry]
         weight = torch.ones_like(col, dtype=dtype)
         if len(col) and int(col.max()) >= width:
             raise UsageError(
@@ -81,7 +81,7 @@ def _edges(positives: Tensor, own: Tensor, width: int, dtype: torch.dtype) -> Te
     else:
         if positives.shape[1] != width:
             raise UsageError(
-                f"graph_contrast wants one column for each of the {width} samples of all ranks, "
+                f"graph_contrast needs one column for each of the {width} samples of all ranks, "
                 f"not positives {tuple(positives.shape)}."
             )
         edges = positives.to_sparse_coo().to(dtype).coalesce()

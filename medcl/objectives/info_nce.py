@@ -35,7 +35,7 @@ def info_nce(
     softplus(log Σ_negatives − s_ii), which keeps its precision when the loss is almost zero.
 
     Embeddings are L2-normalised inside; a zero vector has similarity 0 and gets no gradient.
-    A query with no negative at all adds zero (also when ``decoupled``).
+    A query without negatives adds zero (also when ``decoupled``).
 
     Args:
         queries: (B, d) this rank's queries.
@@ -43,7 +43,7 @@ def info_nce(
             every rank are candidates. They get gradient if they require it.
         temperature: τ > 0.
         negatives: (K, d) queue of further negatives, the same on all ranks; gets no gradient.
-        group: (B,) integers, e.g. the patient: keys of the query's group are no negatives.
+        group: (B,) integers, e.g. the patient: keys of the query's group are not negatives.
         negative_group: (K,) groups of the queue; with ``group`` hides the query's own.
         in_batch: other keys of the batch are negatives; False for MoCo v1/v2, whose negatives
             are the queue alone.
@@ -78,13 +78,13 @@ def info_nce(
         hidden = Hidden(None, group, negative_group) if negative_group is not None else None
         queue = unit(negatives.detach(), length)
         logs += [row_sums(q, queue, hide=hidden, bound=1 / temperature).lse]
-        logs = [_together(torch.stack(logs))]  # one denominator: batch and queue
+        logs = [_log_sum(torch.stack(logs))]  # one denominator: batch and queue
     losses = [against_negatives(own, negative, decoupled) for negative in logs]
     return torch.stack(losses).mean().to(q.dtype)
 
 
-def _together(logs: Tensor) -> Tensor:
-    """Log-sum over the first axis; where all are −inf so is it, with no gradient but zero."""
+def _log_sum(logs: Tensor) -> Tensor:
+    """Log-sum over the first axis; −inf, with zero gradient, where all entries are −inf."""
     some = (logs != -torch.inf).any(0)
     return torch.where(some, torch.where(some, logs, 0.0).logsumexp(0), -torch.inf)
 
@@ -92,12 +92,12 @@ def _together(logs: Tensor) -> Tensor:
 def in_batch_negatives(
     q: Tensor, k: Tensor, group: Tensor | None, bound: float, symmetric: bool, ranks: Ranks
 ) -> list[Tensor]:
-    """Log-sum over the in-batch negatives, of each query and, if asked, of each key: (B,) each."""
+    """Log-sum over in-batch negatives of each query and, if symmetric, of each key: (B,) each."""
     own = own_columns(len(q), ranks, q.device)
     groups = None if group is None else ranks.gather(group)
     hidden = Hidden(own.unsqueeze(1), group, groups)
     if symmetric and ranks.world == 1:
-        return [side.lse for side in two_sided_sums(q, k, hide=hidden, bound=bound)]
+        return [sums.lse for sums in two_sided_sums(q, k, hide=hidden, bound=bound)]
     pairs = [(q, k), (k, q)] if symmetric else [(q, k)]
     return [row_sums(a, ranks.gather(b), hide=hidden, bound=bound).lse for a, b in pairs]
 
@@ -105,7 +105,7 @@ def in_batch_negatives(
 def against_negatives(positive: Tensor, negative: Tensor, decoupled: bool = False) -> Tensor:
     """Mean of log(1 + e^{negative − positive}), or of negative − positive: (B,), (B,) → scalar.
 
-    Rows without negatives (−inf) add zero; what is NaN stays NaN.
+    Rows without negatives (−inf) add zero; NaN stays NaN.
     """
     some = negative != -torch.inf
     margin = torch.where(some, negative, 0.0) - positive

@@ -1,4 +1,4 @@
-"""KoLeo: spread embeddings apart, by the distance to each one's nearest neighbour."""
+"""KoLeo: spread embeddings, by the distance of each to its nearest neighbour."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def koleo(
 
 
 def _nearest(rows: Tensor, cols: Tensor, hide: Hidden) -> tuple[Tensor, Tensor]:
-    """Index of the most similar column for each row, and whether there is any: (B,), (B,)."""
+    """Index of the most similar column for each row, and whether one exists: (B,), (B,)."""
     best, index = [], []
     for i in blocks(len(rows), len(cols)):
         with full(rows):

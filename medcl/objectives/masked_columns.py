@@ -1,4 +1,4 @@
-"""Masked columns: tell the hidden values of a clinical table, categories and numbers."""
+"""Masked columns: predict hidden values of a clinical table, categories and numbers."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def masked_columns(
 
     Args:
         logits: (B, S, K) for each of S categorical columns, over the categories of all columns.
-        numbers: (B, R) guesses of the numeric columns.
-        codes: (B, S) integers in 0 … K − 1; not read where not asked for.
-        values: (B, R); may be NaN where not asked for; a constant.
+        numbers: (B, R) predictions of the numeric columns.
+        codes: (B, S) integers in 0 … K − 1; ignored where ``mask`` is False.
+        values: (B, R); may be NaN where ``mask`` is False; a constant.
         mask: (B, S + R) True where a value is known and was hidden, categorical columns first.
         ranks: the other processes (they may have hidden other numbers of values).
 
     Returns:
-        Scalar; zero where nothing is asked for.
+        Scalar; zero if nothing is masked.
 
     Raises:
         UsageError: if the shapes differ or there is no column.
@@ -53,14 +53,14 @@ def masked_columns(
     split = codes.shape[1]
     if split + values.shape[1] == 0:
         raise UsageError("masked_columns: the table has no column.")
-    # What is not asked for may be anything, which its zero weight would not keep from the gradient.
-    told, known = mask[:, :split], mask[:, split:]
+    # Replace unmasked values first: a NaN would reach the gradient in spite of its zero weight.
+    masked_codes, masked_values = mask[:, :split], mask[:, split:]
     terms = []
     if split:
-        right = torch.where(told, codes, 0)
-        losses = cross_entropy(widened(logits).movedim(2, 1), right, reduction="none")  # (B, S)
-        terms.append(mean_where(losses, told, ranks))
+        targets = torch.where(masked_codes, codes, 0)
+        losses = cross_entropy(widened(logits).movedim(2, 1), targets, reduction="none")  # (B, S)
+        terms.append(mean_where(losses, masked_codes, ranks))
     if values.shape[1]:
-        values = torch.where(known, widened(values.detach()), 0.0)
-        terms.append(mean_where((widened(numbers) - values).square(), known, ranks))
+        values = torch.where(masked_values, widened(values.detach()), 0.0)
+        terms.append(mean_where((widened(numbers) - values).square(), masked_values, ranks))
     return torch.stack(terms).mean()

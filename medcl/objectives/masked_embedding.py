@@ -1,4 +1,4 @@
-"""Masked-embedding prediction: tell a hidden slice's or patch's embedding from the others."""
+"""Masked-embedding prediction: predict the embedding of a hidden slice or patch from the others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Image–table matching: does this pair belong together? With negatives that are hard to tell."""
+"""Image–table matching: classify matched against mismatched pairs, with hard negatives."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def matching(matched: Tensor, mismatched: Tensor, *, ranks: Ranks = ALONE) -> Te
     """Cross-entropy of "belongs" (class 1) for matched pairs and "does not" (0) for the others.
 
     Du 2024 (TIP, arXiv 2407.07582), after Li 2021 (ALBEF, arXiv 2107.07651): one matched pair to
-    two mismatched, which pair image i with the table of `hard_negatives` and the other way round.
+    two mismatched, which pair image i with the table of `hard_negatives`, and vice versa.
     The mean is over all pairs.
 
     Args:
@@ -58,8 +58,8 @@ def hard_negatives(
         temperature: τ > 0.
         group: (B,) integers, e.g. the patient: never draw from i's own group. Where nothing else
             is left, i's own j are drawn from all but i.
-        floor: so that every other sample can be drawn.
-        generator: of the draw.
+        floor: added, so that every other sample can be drawn.
+        generator: of the random draw.
 
     Returns:
         Indices of the b for each a, and of the a for each b: (B,), (B,).
@@ -77,12 +77,12 @@ def hard_negatives(
         raise UsageError("hard_negatives: one sample has no negative; use a batch of two or more.")
     with full(a):
         s = unit(a) @ unit(b).T / temperature  # (B, B)
-    s = s.nan_to_num()  # whatever is drawn then: it is for the loss to show the NaN
+    s = s.nan_to_num()  # the loss shows the NaN; the draw must not fail
     drawn = []
     for scores in (s, s.T):
-        chance = (scores.softmax(1) + floor).fill_diagonal_(0)
+        probabilities = (scores.softmax(1) + floor).fill_diagonal_(0)
         if group is not None:
-            others = chance.masked_fill(group.unsqueeze(1) == group, 0.0)
-            chance = torch.where(others.any(1, keepdim=True), others, chance)
-        drawn.append(torch.multinomial(chance, 1, generator=generator).squeeze(1))
+            others = probabilities.masked_fill(group.unsqueeze(1) == group, 0.0)
+            probabilities = torch.where(others.any(1, keepdim=True), others, probabilities)
+        drawn.append(torch.multinomial(probabilities, 1, generator=generator).squeeze(1))
     return drawn[0], drawn[1]

@@ -1,4 +1,4 @@
-"""Means over the anchors that count, when each rank may hold a different number of them."""
+"""Means over valid anchors, whose number may differ between ranks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Maximum mean discrepancy: how far two samples' distributions are apart, by kernels."""
+"""Maximum mean discrepancy: a kernel distance between the distributions of two samples."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def nt_xent(
     n = len(z1)
     z = unit(torch.cat([z1, z2]), temperature**-0.5)  # (2B, d)
     partner = (z[:n] * z[n:]).sum(1, dtype=exact(z)).repeat(2)
-    # Gathered, the views lie rank by rank: rank r's z1, then its z2.
+    # Order of gathered views: for each rank its z1, then its z2.
     mine = own_columns(2 * n, ranks, z.device)
     hidden = Hidden(
         columns=torch.stack([mine, mine.roll(n)], dim=1),

@@ -1,4 +1,4 @@
-"""Soft labels by optimal transport: what a labelled encoder thinks is alike, balanced."""
+"""Soft labels by optimal transport from the similarities of an encoder trained with labels."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def ot_contrast(
     iterations: int = 20,
     ranks: Ranks = ALONE,
 ) -> Tensor:
-    """−mean_i Σ_j P_ij log softmax_j(z_i·z_j/τ), P the transport plan of the reference's likeness.
+    """−mean_i Σ_j P_ij log softmax_j(z_i·z_j/τ), P the transport plan of reference similarities.
 
     Zhou 2024 (S-MolSearch, arXiv 2409.07462): an encoder trained on labelled pairs gives, through
     (inverse) optimal transport with equal marginals, soft labels for unlabelled samples, which a
@@ -36,9 +36,9 @@ def ot_contrast(
     Both are L2-normalised inside.
 
     Args:
-        z: (B, d) the encoder that learns.
+        z: (B, d) embeddings of the encoder in training.
         reference: (B, e) the labelled encoder's embeddings of the same samples; a constant. NaN
-            where there is none: such samples take no part.
+            where missing; such samples are ignored.
         temperature: τ > 0.
         reference_temperature: τ_r > 0; smaller gives harder labels.
         iterations: of Sinkhorn, each one pass over the tiles. Rows are exactly normalised after.
@@ -60,9 +60,9 @@ def ot_contrast(
     known = ~reference.isnan().any(1)
     r = unit(reference.detach().masked_fill(~known.unsqueeze(1), 0.0), reference_temperature**-0.5)
     f = _potentials(r, known, 1 / reference_temperature, iterations, ranks)
-    told = torch.cat([r.to(f.dtype), f.unsqueeze(1)], dim=1)
-    cols, told, rows = labelled(unit(z, temperature**-0.5), told, known, ranks)
-    r, f = told[:, :-1].to(r.dtype), told[:, -1]
+    targets = torch.cat([r.to(f.dtype), f.unsqueeze(1)], dim=1)
+    cols, targets, rows = labelled(unit(z, temperature**-0.5), targets, known, ranks)
+    r, f = targets[:, :-1].to(r.dtype), targets[:, -1]
     plan = Plan(r[rows], r, f[rows], f)
     anchors, others = (cols, None) if ranks.world == 1 else (cols[rows], cols)
     sums = row_sums(anchors, others, weights=plan, bound=1 / temperature)

@@ -1,4 +1,4 @@
-"""Which pairs a contrastive loss leaves out of its denominators, told by keys."""
+"""Pairs that a contrastive loss leaves out of its denominators, by columns and groups."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from medcl.nn.distributed import Ranks
 
 @dataclass(frozen=True)
 class Hidden:
-    """A `tiled.Hide`: pairs named outright, and pairs of one group.
+    """A `tiled.Hide`: listed pairs, and pairs of one group.
 
     Attributes:
         columns: (B, m) for each row the columns that are always hidden (itself, its partner); a
-            column that is not there (−1) hides nothing.
+            column of −1 hides nothing.
         row_group: (B,) integers; pairs with equal group are hidden (two windows of one patient
-            are no negatives). None: no groups.
+            are not negatives). None: no groups.
         col_group: (N,) integers.
     """
 
@@ -34,27 +34,28 @@ class Hidden:
             return
         for column in self.columns[i].unbind(1):
             at = column - j.start
-            here = (at >= 0) & (at < s.shape[1])
+            in_tile = (at >= 0) & (at < s.shape[1])
             at = at.clamp(0, s.shape[1] - 1).unsqueeze(1)
-            # Rows whose column lies in another tile write back what they read: no wait on a GPU.
-            s.scatter_(1, at, s.gather(1, at).masked_fill(here.unsqueeze(1), -torch.inf))
+            # Rows whose column is in another tile write back what they read: a branch would make
+            # the CPU wait for the GPU.
+            s.scatter_(1, at, s.gather(1, at).masked_fill(in_tile.unsqueeze(1), -torch.inf))
 
 
 def own_columns(n: int, ranks: Ranks, device: torch.device) -> Tensor:
-    """Where this rank's n rows lie among the gathered ones: (n,)."""
+    """Positions of this rank's n rows among the gathered rows: (n,)."""
     return ranks.rank * n + torch.arange(n, device=device)
 
 
 def labelled(
     z: Tensor, labels: Tensor, known: Tensor, ranks: Ranks
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The samples of known label, of all ranks, and which of them are this rank's.
+    """The samples of known label, of all ranks.
 
     Returns:
-        Their embeddings (N, d) and labels (N, ...), and the indices (B',) of this rank's.
+        Their embeddings (N, d) and labels (N, ...), and the indices (B',) of this rank's samples.
     """
-    every, mine = ranks.gather(known), own_columns(len(z), ranks, z.device)[known]
+    all_known, own = ranks.gather(known), own_columns(len(z), ranks, z.device)[known]
     cols, labels = ranks.gather(z), ranks.gather(labels)
-    if not bool(every.all()):
-        cols, labels = cols[every], labels[every]
-    return cols, labels, (every.long().cumsum(0) - 1)[mine]
+    if not bool(all_known.all()):
+        cols, labels = cols[all_known], labels[all_known]
+    return cols, labels, (all_known.long().cumsum(0) - 1)[own]

@@ -1,4 +1,4 @@
-"""Quantised-target contrast: tell the code of a masked step from those of other masked steps."""
+"""Quantised-target contrast: a masked step's code against the codes of other masked steps."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def quantised_contrast(
         context: (B, T, d) the network's output at each step.
         quantised: (B, T, d) the quantised input features.
         mask: (B, T) True where the step was masked.
-        codes: (B, T) integers, which code each step was given: steps of t's own code are no
+        codes: (B, T) integers, the code of each step: steps of t's own code are no
             distractors (fairseq does so too). None: all are.
         temperature: τ > 0.
         ranks: the other processes (they may have masked other numbers of steps).

@@ -59,8 +59,8 @@ def rank_n_contrast(
 class _Total(torch.autograd.Function):
     """Σ over anchors of their losses, some rows of the matrix at a time.
 
-    Its gradient is known in closed form once a row is sorted, and is made in the forward pass:
-    sorting twice would cost the most.
+    The forward pass also computes the gradient, in closed form from sorted rows: sorting dominates
+    the cost, so it is done once.
     """
 
     @staticmethod

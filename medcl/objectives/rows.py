@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 ELEMENTS = 2**21
-"""How many entries of the matrix are held at once."""
+"""Maximum number of matrix entries in memory at once."""
 
 
 def blocks(rows: int, width: int) -> Iterator[slice]:

@@ -21,7 +21,7 @@ def sigreg(
 
     Args:
         z: (V, B, D) embeddings of V views.
-        directions: (D, K) unit columns, the same on all ranks; drawn anew for every step.
+        directions: (D, K) unit columns, the same on all ranks; drawn for every step.
         knots: points of the integral.
         limit: where it ends.
         ranks: the other processes.

@@ -1,4 +1,4 @@
-"""Similarity-weighted reconstruction: rebuild a snippet from the snippets that are like it."""
+"""Similarity-weighted reconstruction: reconstruct a snippet from similar snippets."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def similarity_reconstruction(
         decoded: (B, ...) each (masked) snippet decoded by itself.
         target: (B, ...) the whole snippets; a constant.
         temperature: τ > 0.
-        ranks: the other processes; their snippets take part.
+        ranks: the other processes; their snippets are included.
 
     Returns:
         Scalar; snippets without any other to be rebuilt from add zero.

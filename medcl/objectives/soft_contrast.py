@@ -1,4 +1,4 @@
-"""Soft contrast: how similar two labels are says how positive a pair is."""
+"""Soft contrast: the similarity of two labels weights their pair."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def soft_contrast(
         anchors: (B, d).
         partners: (B, d).
         label_embeddings: (B, l) an embedding of each sample's label (of its text, its code, its
-            place in an ontology); a constant. NaN where unknown: such samples take no part.
+            position in an ontology); a constant. NaN where unknown: such samples are ignored.
         temperature: τ > 0.
         label_temperature: τ′ > 0; towards 0 only equal labels attract.
         symmetric: the mean of anchors → partners and partners → anchors.
@@ -64,20 +64,20 @@ def soft_contrast(
     weights = Likeness(labels[known], col_labels, 1 / label_temperature)
     bound = 1 / temperature
     if symmetric and ranks.world == 1:
-        sides = list(two_sided_sums(a[known], cols, weights=weights, bound=bound))
+        sums = list(two_sided_sums(a[known], cols, weights=weights, bound=bound))
     else:
         pairs = [(a[known], cols)]
         if symmetric:
             pairs.append((p[known], labelled(a, labels, known, ranks)[0]))
-        sides = [row_sums(x, y, weights=weights, bound=bound) for x, y in pairs]
-    terms = [side.cross_entropy() for side in sides]
+        sums = [row_sums(x, y, weights=weights, bound=bound) for x, y in pairs]
+    terms = [each.cross_entropy() for each in sums]
     losses = [mean_where(losses, counts, ranks) for losses, counts in terms]
     return torch.stack(losses).mean().to(a.dtype)
 
 
 @dataclass(frozen=True)
 class Likeness:
-    """`tiled.Weights`: exp(l_i·l_j − bound), so that the likest pair has weight one."""
+    """`tiled.Weights`: exp(l_i·l_j − bound), so that the most similar pair has weight one."""
 
     rows: Tensor  # (B, l)
     cols: Tensor  # (N, l)

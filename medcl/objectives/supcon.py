@@ -24,13 +24,13 @@ def supcon(z: Tensor, labels: Tensor, *, temperature: float = 0.1, ranks: Ranks 
     τ / 0.07; that is left to the loss weight.)
 
     Embeddings are L2-normalised inside. For SupCon on two views pass both, with labels repeated.
-    With patients as labels this is participant-level contrast with all windows of a person.
+    With patients as labels this is participant-level contrast with all windows of a patient.
 
     Args:
         z: (B, d).
         labels: (B,) integers, −1 or NaN where unknown; or (B, L) zeros and ones, a row of zeros
-            or with any −1 or NaN where unknown. Samples of unknown label take no part, neither as
-            anchor nor as negative.
+            or with any −1 or NaN where unknown. Samples of unknown label are ignored, as anchors
+            and as negatives.
         temperature: τ > 0.
         ranks: the other processes; their samples are positives and negatives.
 
@@ -64,12 +64,12 @@ def supcon(z: Tensor, labels: Tensor, *, temperature: float = 0.1, ranks: Ranks 
     if weights is not None:
         losses, counts = sums.cross_entropy()
         return mean_where(losses, counts, ranks).to(cols.dtype)
-    # Σ_p s_ip over the class is one product with the class's sum: no tile needs to know labels.
+    # Σ_p s_ip over the class is one product with the class's sum: no tile needs labels.
     _, group, size = col_labels.unique(return_inverse=True, return_counts=True)
     total = cols.new_zeros(len(size), cols.shape[1]).index_add(0, group, cols)  # (C, d)
-    mates = size[group[rows]] - 1
+    positives = size[group[rows]] - 1
     pull = (anchors * (total[group[rows]] - anchors)).sum(1, dtype=exact(cols))
-    return mean_where(sums.lse - pull / mates.clamp_min(1), mates > 0, ranks).to(cols.dtype)
+    return mean_where(sums.lse - pull / positives.clamp_min(1), positives > 0, ranks).to(cols.dtype)
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ def swav(
 
     Args:
         scores: (V, B, K) cosines of L2-normalised embeddings and prototypes, global views first.
-        queue: (assigned, Q, K) scores of stored embeddings of this rank, which take part in the
+        queue: (assigned, Q, K) scores of stored embeddings of this rank, which are included in the
             balance alone.
         assigned: how many views are assigned, from the first.
         temperature: τ > 0.
@@ -53,7 +53,7 @@ def swav(
     positive("swav", temperature=temperature, epsilon=epsilon)
     if scores.ndim != 3 or not 1 <= assigned <= len(scores) or len(scores) < 2:
         raise UsageError(
-            f"swav wants scores (views ≥ 2, B, K) and 1 ≤ assigned ≤ views, "
+            f"swav needs scores (views ≥ 2, B, K) and 1 ≤ assigned ≤ views, "
             f"not {tuple(scores.shape)} and {assigned}."
         )
     log_p = (widened(scores) / temperature).log_softmax(2)  # (V, B, K)

@@ -1,15 +1,15 @@
-"""Row sums over a similarity matrix that is never held: the core of every contrastive loss here.
+"""Row sums of a similarity matrix that is never stored: the core of all contrastive losses here.
 
-For s = rows · colsᵀ (B×N) it gives, per row, log Σ_j exp s_ij over what is not hidden, and
-Σ_j w_ij s_ij for weights w given tile by tile or as a sparse matrix. The forward pass visits s in
+For s = rows · colsᵀ (B×N) and each row: log Σ_j exp s_ij over visible pairs, and Σ_j w_ij s_ij for
+weights w, which come tile by tile or as a sparse matrix. The forward pass visits s in
 tiles; the backward pass computes each tile again instead of keeping it, so the extra memory is
-O((B + N)·d + tile²) (as in Dao 2022, arXiv 2205.14135, and Cheng 2024, arXiv 2410.17243). Where
-both sides of s are asked for, or s is symmetric, each tile is computed once for the two.
+O((B + N)·d + tile²) (as in Dao 2022, arXiv 2205.14135, and Cheng 2024, arXiv 2410.17243). If
+row and column sums are needed, or s is symmetric, each tile is computed once for both.
 
-Everything happens in float32 (float64 if given), also under autocast and for bf16/fp16 inputs;
-per-row sums are kept in float64. Where |s| may pass 25 (τ < 0.04), float32 cannot carry s to 1e-6
-any more: there the CPU makes its tiles in float64 (about twice the time); other devices, whose
-float64 may be very slow, stay with float32. Second derivatives are refused. Under
+Computation is in float32 (float64 for float64 inputs), also under autocast and for bf16 and fp16;
+per-row sums are kept in float64. If |s| may exceed 25 (τ < 0.04), float32 does not represent s to
+1e-6: the CPU then computes tiles in float64 (about twice the time); other devices, whose float64
+may be very slow, use float32. Second derivatives are refused. Under
 ``torch.compile`` it is a graph break: what is around it compiles, the tiles run as they are.
 """
 
@@ -28,7 +28,7 @@ from medcl.objectives.pairs import Hidden
 from medcl.objectives.precision import exact, full, widened
 
 Hide = Callable[[Tensor, slice, slice], None]
-"""Set to −inf, in place, what is hidden in a tile of s: ``hide(tile, rows, cols)``."""
+"""Sets hidden entries of a tile of s to −inf, in place: ``hide(tile, rows, cols)``."""
 
 Weights = Callable[[slice, slice], Tensor]
 """The constant weights w of one tile: ``weights(rows, cols)``."""
@@ -38,7 +38,7 @@ SMALL = 25.0
 
 
 class Sums(NamedTuple):
-    """What is known of each row of s (or each column)."""
+    """Sums of each row of s (or each column)."""
 
     lse: Tensor  # (B,) log Σ_j exp s_ij over what is not hidden; −inf where all is
     dot: Tensor  # (B,) Σ_j w_ij s_ij over what is not hidden; zero without weights
@@ -80,7 +80,7 @@ class _Plan:
 
 
 class _Side:
-    """What is summed so far, per row (or per column)."""
+    """Sums so far, per row (or per column)."""
 
     def __init__(self, n: int, like: Tensor, small: bool) -> None:
         self.small = small
@@ -139,7 +139,7 @@ class _Tiled(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         rows, cols, *lse = ctx.saved_tensors
         plan: _Plan = ctx.plan
-        # A side is (log-sum, its gradient, gradient of the weighted sum), shaped to meet a tile.
+        # For rows and columns: log-sum, its gradient, gradient of the weighted sum.
         sides = [_scaled(plan, x, *grads[3 * k : 3 * k + 2]) for k, x in enumerate(lse)]
         sides = sides * 2 if plan.mirrored else sides
         d_rows = torch.zeros_like(rows)
@@ -193,17 +193,17 @@ def row_sums(
     bound: float = torch.inf,
     tile: int = 1024,
 ) -> Sums:
-    """`Sums` of every row of s = rows · colsᵀ, without holding s.
+    """`Sums` of every row of s = rows · colsᵀ, without storing s.
 
     Args:
         rows: (B, d), scaled by the caller (τ is not known here).
         cols: (N, d), or None for ``rows`` itself: then s, ``hide`` and ``weights`` must be
             symmetric, and only half of the tiles are computed.
-        hide: what is left out of the log-sum.
+        hide: pairs that are left out of the log-sum.
         weights: constant weights of the weighted sum, tile by tile or as a sparse (B, N) matrix:
             that one may be asymmetric, and must be empty where ``hide`` hides.
         bound: |s| is never larger; a small bound saves the running maximum.
-        tile: side of a tile.
+        tile: rows and columns of a tile.
 
     Example:
         >>> z = torch.eye(3)
@@ -221,7 +221,7 @@ def row_sums(
 
 
 def by_triton(rows: Tensor, hide: Hide | None) -> bool:
-    """Whether log-sums are left to `medcl.objectives.tiled_triton`: only where it is asked for."""
+    """Whether `medcl.objectives.tiled_triton` computes log-sums: only with ``MEDCL_TRITON=1``."""
     return (
         os.environ.get("MEDCL_TRITON") == "1"
         and (rows.is_cuda or os.environ.get("TRITON_INTERPRET") == "1")

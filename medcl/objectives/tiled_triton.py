@@ -1,13 +1,13 @@
-"""Log-sums over a similarity matrix that is never held, as two Triton kernels for CUDA.
+"""Log-sums over a similarity matrix that is never stored, as two Triton kernels for CUDA.
 
-**Never run on a GPU so far**: there was none. What is tested is that Triton's interpreter, on the
-CPU, gets what `medcl.objectives.tiled` gets. So it is off unless ``MEDCL_TRITON=1`` is set;
-``python benchmarks/objectives.py --device cuda`` tells whether that pays on a card.
+**Never run on a GPU so far.** Tests compare Triton's interpreter, on the CPU, with
+`medcl.objectives.tiled`. So the kernels are off unless ``MEDCL_TRITON=1`` is set; ``python
+benchmarks/objectives.py --device cuda`` measures whether they are faster.
 
-A program owns a block of x and walks over all blocks of y: forward for the running maximum and sum
+A program has a block of x and visits all blocks of y: forward for the running maximum and sum
 of its rows of s = x·yᵀ, backward to compute each tile again and add up the gradient of its x. The
 gradient of y is the same kernel with x and y exchanged (Dao 2022, arXiv 2205.14135). Products are
-float32 proper, not TF32: similarities over τ = 0.01 need the digits.
+true float32, not TF32: similarities divided by τ = 0.01 need the precision.
 """
 
 # mypy: allow-untyped-defs, disable-error-code="misc"
@@ -33,7 +33,7 @@ def _tile(
     group_x, group_y, columns, grouped: tl.constexpr, listed: tl.constexpr, swapped: tl.constexpr,
     depth: tl.constexpr,
 ):  # fmt: skip
-    """One tile of s with what is hidden, or not there, at −inf; and its block of y."""
+    """One tile of s, −inf where hidden or out of range, and its block of y."""
     k = tl.arange(0, depth)
     here = (at_y < n_y)[:, None] & (k < width)[None, :]
     y = tl.load(y_ptr + at_y[:, None] * width + k[None, :], mask=here, other=0.0)
@@ -146,7 +146,7 @@ def _blocks(x: Tensor) -> tuple[int, int]:
 
 
 def _hidden(hide: Hidden, swapped: bool) -> tuple[Any, ...]:
-    """What `_tile` is told: groups of x and of y, listed columns, and which of them are there."""
+    """Arguments of `_tile`: groups of x and of y, listed columns, and which of them exist."""
     groups = [hide.row_group, hide.col_group]
     grouped = groups[0] is not None and groups[1] is not None
     x, y = reversed(groups) if swapped else groups
@@ -155,7 +155,7 @@ def _hidden(hide: Hidden, swapped: bool) -> tuple[Any, ...]:
 
 
 def log_sums(rows: Tensor, cols: Tensor, hide: Hidden | None, *, swapped: bool = False) -> Tensor:
-    """log Σ_j exp(rows_i · cols_j) over what is not hidden: (B, d), (N, d) → (B,), −inf for none.
+    """log Σ_j exp(rows_i · cols_j) over visible pairs: (B, d), (N, d) → (B,), −inf for none.
 
     Args:
         rows: (B, d) float32.

@@ -1,4 +1,4 @@
-"""Token-relation distillation: which tokens look alike, as a teacher sees it."""
+"""Token-relation distillation: the student learns the teacher's similarities between tokens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Contrast by a tree of labels: two samples attract by how far their label paths run together."""
+"""Contrast by a tree of labels: two samples attract by the overlap of their label paths."""
 
 from __future__ import annotations
 
@@ -96,5 +96,5 @@ class SharedPath:
 
 
 def depth(paths: Tensor) -> Tensor:
-    """How many levels of each path are known, from the root: (B, D) → (B,)."""
+    """Number of known levels of each path, from the root: (B, D) → (B,)."""
     return (paths >= 0).long().cumprod(1).sum(1).float()

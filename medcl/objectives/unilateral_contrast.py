@@ -28,7 +28,7 @@ def unilateral_contrast(
 
     Wang 2023 (UniCon-HA, arXiv 2308.10155): all other inlier views are an inlier's positives, an
     outlier's only positive is its own other view, everything is in the denominators. A
-    strong augmentation may have made an outlier of an inlier view, which should not be gathered
+    strong augmentation may have turned an inlier view into an outlier, which should not be gathered
     in: so w_i ∝ Σ_{j≠i} e^{cos(z_i, z_j)/τ_w} over inlier views j, without gradient and with mean
     one over all inlier views, and w = 1 for outliers. The paper's hierarchy (one such loss a stage,
     stronger views for deeper ones, weights in the last stage only) is the method's.

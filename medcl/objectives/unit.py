@@ -40,7 +40,7 @@ class _Unit(torch.autograd.Function):
 def unit(x: Tensor, length: Tensor | float = 1.0) -> Tensor:
     """``x`` scaled to ``length`` along its last axis: (..., d) → (..., d), in float32 or float64.
 
-    A zero vector stays zero and gets no gradient. ``length`` may be a learnt scalar.
+    A zero vector stays zero and gets no gradient. ``length`` may be a learned scalar.
 
     Example:
         >>> unit(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))

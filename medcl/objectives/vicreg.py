@@ -1,4 +1,4 @@
-"""VICReg: invariance, and variance and covariance held in place."""
+"""VICReg: invariance, variance and covariance regularisation."""
 
 from __future__ import annotations
 

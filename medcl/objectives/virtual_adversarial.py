@@ -1,4 +1,4 @@
-"""Virtual adversarial views: the small change of input that moves the output most."""
+"""Virtual adversarial views: the small change of the input that changes the output most."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def adversarial_view(
     statistics move.
 
     Args:
-        distance: (B, ...) inputs → scalar, zero at ``x`` and smooth there.
+        distance: (B, ...) inputs → scalar, zero and smooth at ``x``.
         x: (B, ...) inputs.
         radius: length of each sample's change, in the input's units.
         probe: ξ, length of the probing step.

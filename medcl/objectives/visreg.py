@@ -29,7 +29,7 @@ def visreg(
 
     Args:
         z: (V, B, D) embeddings of V views.
-        directions: (D, K) unit columns, the same on all ranks; drawn anew for every step.
+        directions: (D, K) unit columns, the same on all ranks; drawn for every step.
         scale: α.
         shape: β.
         center: γ.
@@ -52,7 +52,7 @@ def visreg(
         loss = scale * (deviation - 1).square().mean() + center * mean.square().mean()
         projected = (centred / deviation.detach().unsqueeze(1)) @ directions  # (V, N, K)
         count = z.shape[1]
-        place = torch.arange(1, count + 1, device=z.device, dtype=z.dtype) / (count + 1)
-        quantile = math.sqrt(2) * torch.erfinv(2 * place - 1)
-        apart = projected.sort(dim=1).values - quantile[:, None]
-        return loss + shape * apart.square().mean()
+        level = torch.arange(1, count + 1, device=z.device, dtype=z.dtype) / (count + 1)
+        quantile = math.sqrt(2) * torch.erfinv(2 * level - 1)
+        difference = projected.sort(dim=1).values - quantile[:, None]
+        return loss + shape * difference.square().mean()

@@ -75,7 +75,7 @@ def test_everyone_may_be_learnt_from_without_the_labels_of_test_patients(label, 
         list("012"), list("abc"), list("abc"), partial(read, np.zeros((3, 1))), labels
     )
     split = {"a": "train", "b": "test"}  # and c of neither, as "val" of a published split is
-    chosen = select(samples, split, label, everyone=True)
+    chosen = select(samples, split, label, all_patients=True)
     assert chosen.rows.tolist() == [0, 1]
     known, hidden = chosen.label.tolist()
     assert known == select(samples, split, label).label[0]

@@ -77,8 +77,8 @@ def test_metrics_have_one_row_a_log_step(healthy):
     found = rows(healthy)
     steps = [int(row["step"]) for row in found]
     assert steps == [0, 1, 10, 20, 25, 30, 40, 50, 60, 70, 75, 80, 90, 100]
-    looked = {int(row["step"]) for row in found if row["effective_rank"]}
-    assert looked == {0, 25, 50, 75, 100}
+    evaluated = {int(row["step"]) for row in found if row["effective_rank"]}
+    assert evaluated == {0, 25, 50, 75, 100}
     assert all(math.isfinite(float(row["loss"])) for row in found[1:])
 
 
@@ -103,18 +103,18 @@ def test_all_are_read_where_the_split_says_so_and_knn_looks_at_training_patients
     index, tmp_path, monkeypatch
 ):
     recipe = tiny_engine.recipe({"trainer": {"steps": 30}, "split": {"pretrain": "all"}})
-    trained, looked = [], []
+    trained, evaluated = [], []
 
-    def spy(samples, split, label=None, sites=None, *, everyone=False):
-        chosen = select(samples, split, label, sites, everyone=everyone)
-        (trained if everyone else looked).append(chosen)
+    def spy(samples, split, label=None, sites=None, *, all_patients=False):
+        chosen = select(samples, split, label, sites, all_patients=all_patients)
+        (trained if all_patients else evaluated).append(chosen)
         return chosen
 
     monkeypatch.setattr("medcl.engine.pretrain.select", spy)
     run = pretrain(recipe, index, tmp_path)
     side = run.split()
     assert run.facts["patients"] == len(side)
-    (chosen,), (at,) = trained, looked
+    (chosen,), (at,) = trained, evaluated
     sides = np.array([side[chosen.samples.patients[row]] for row in chosen.rows])
     assert set(sides) == {"train", "test"}
     assert np.array_equal(chosen.label == -1, sides == "test")
@@ -160,7 +160,7 @@ def test_other_data_in_the_same_folder(healthy, tmp_path):
         ({"method": {"name": "tiny_needy"}}, "Needy needs 'table' of every sample"),
         pytest.param(
             {"trainer": {"accelerator": "gpu"}},
-            "cannot do what 'trainer' asks",
+            "does not support the settings of 'trainer'",
             marks=pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU"),
         ),
     ],
@@ -347,7 +347,7 @@ def test_knn_banks_and_queries_are_of_different_patients(index, healthy, monkeyp
 
     monkeypatch.setattr(online_evaluation.knn, "balanced_accuracy", spy)
     module.method.encoder = nn.Identity()  # the embedding is the sample
-    online_evaluation._Look(module, nullcontext, recipe.monitor).neighbours(chosen)
+    online_evaluation._Evaluation(module, nullcontext, recipe.monitor).knn_accuracy(chosen)
     [(bank, query)] = embedded
     table = chosen.samples.read(np.arange(len(chosen.samples)))["x"]
     owner = {row.tobytes(): p for row, p in zip(table, chosen.samples.patients, strict=True)}

@@ -113,7 +113,7 @@ def test_a_broken_off_run_goes_on_with_the_same_samples_only(run, tmp_path, chan
         who[17] = "Surname 3"
     else:
         y[:20] = (y[:20] + 1) % 10
-    with pytest.raises(UsageError, match="What is trained on changed since"):
+    with pytest.raises(UsageError, match="The array or data set changed since"):
         medcl.pretrain(recipe(), x, out, patients=who, labels={"digit": y})
     medcl.pretrain(recipe(), X, out, patients=WHO, labels={"digit": Y})
 
@@ -132,7 +132,7 @@ def test_without_patients_the_run_says_so_everywhere(tmp_path, capsys):
 
 def test_patients_are_asked_for_where_positives_are_theirs(tmp_path):
     asked = recipe(method={"name": "tiny_momentum", "partner": True})
-    with pytest.raises(UsageError, match="are samples of one patient: say whose"):
+    with pytest.raises(UsageError, match="are samples of one patient: give the"):
         medcl.pretrain(asked, X, tmp_path / "run")
     assert not (tmp_path / "run").exists()
     medcl.pretrain(asked, X, tmp_path / "run", patients=WHO)
