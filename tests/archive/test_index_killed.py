@@ -104,8 +104,8 @@ def test_while_scanning(
 def test_while_writing(
     archive: Path, key: Path, undisturbed: dict[str, bytes], tmp_path: Path, moment: int
 ) -> None:
-    """At each of the files that a run puts in place: claim, journal, copies, tables, index.json, and
-    a manifest before each but the journal, and what the index is made of."""
+    """At each of the files that a run puts in place: claim, journal, copies, tables,
+    index.json, and a manifest before each but the journal, and what the index is made of."""
     out = tmp_path / "idx"
     assert start(archive, out, key, "1", str(moment)).wait() == -signal.SIGKILL
     assert (out / "index.json").exists() == (moment == 12)  # then its manifest is missing
