@@ -1,4 +1,4 @@
-"""The index of an archive: one row an item, one row a reject, nothing in it that names a person.
+"""The index of an archive: one row per item and per reject, without patient identifiers.
 
 ::
 
@@ -48,13 +48,14 @@ from medcl.registry import checked
 
 @dataclass(frozen=True)
 class Summary:
-    """What an indexing run found.
+    """The counts of an indexing run.
 
     Attributes:
         rejects: code → count.
         ignored: files that belong to no unit of this plugin.
-        scanned, reused: units opened in this run, and those taken over from earlier ones.
-        unmatched: rows of the table that no item asked for.
+        scanned, reused: units opened in this run, and those reused from earlier ones.
+        unmatched: rows of the table without an item.
+        seconds: duration.
     """
 
     items: int
@@ -86,22 +87,23 @@ def build(
     reader: Mapping[str, Any] | None = None,
     rescan: bool = False,
 ) -> Summary:
-    """Index an archive. Run again, it opens only files that are new or changed.
+    """Index an archive. Run again, it opens only new or changed files.
 
-    Killed at any moment and run again, it ends with the same tables, byte for byte, as undisturbed.
+    Killed at any moment and run again, it writes the same tables, byte for byte, as uninterrupted.
 
     Args:
-        archive: the folder that holds the recordings; only read.
-        out: the index; may lie inside the archive, and is then not walked.
+        archive: the folder of the recordings; it is only read.
+        out: the index; inside the archive, it is skipped by the walk.
         plugin: the modality.
         workers: processes.
         engine: "local" or "ray".
         key_file: the secret for pseudonyms; see `medcl.archive.pseudonym.given`.
         patient_from: a pattern on the item's key; see `medcl.archive.assign.load`.
         table: patients, sites and labels by file; see `medcl.archive.assign.load`.
-        reader: what the files do not say, for the keyword-only parameters of the plugin's ``scan``;
-            kept in the private folder for preparing and for indexing again. None: as before.
-        rescan: open every file again, for instance after access rights were mended.
+        reader: values that the files lack, for the keyword-only parameters of the plugin's
+            ``scan``; stored in the private folder for preparing and indexing again. None: as
+            before.
+        rescan: open every file again, such as after a change of access rights.
 
     Raises:
         UsageError: for a missing or empty archive, one without a file of this modality, an index of
@@ -162,7 +164,7 @@ def build(
 
 
 def _settings(out: Path, plugin: Plugin) -> dict[str, Any]:
-    """What the index in ``out`` was read with before, if it is one of this plugin."""
+    """The reader settings of an existing index in ``out``, if it is one of this plugin."""
     bound = out / "private" / "archive.json"
     if not bound.is_file() or read_json(bound, RESTORE).get("plugin") != plugin.name:
         return {}
@@ -170,7 +172,7 @@ def _settings(out: Path, plugin: Plugin) -> dict[str, Any]:
 
 
 def _group(plugin: Plugin, files: Sequence[FileStat]) -> tuple[list[Unit], list[Reject]]:
-    """The plugin's units by key; of two with one key the second is refused."""
+    """The plugin's units by key; of two with one key, the second is rejected."""
     units: dict[str, Unit] = {}
     refused = []
     for unit in plugin.units(files):
@@ -193,7 +195,7 @@ def _scan(
     engine: Engine,
     rescan: bool,
 ) -> tuple[list[Scanned], int]:
-    """The outcome of every unit, from the journal where nothing changed; how many were opened."""
+    """The outcome of every unit, from the journal if unchanged; and the number of units opened."""
     if rescan:
         path.unlink(missing_ok=True)
     known = journal.read(path, versions)
@@ -214,7 +216,7 @@ def _scan(
 
 
 def _write(out: Path, made: tables.Tables, facts: dict[str, Any], summary: Summary) -> None:
-    """Take index.json away, replace the tables, and put it back: no half-new index is opened."""
+    """Remove index.json, replace the tables, and write it last: no partial index can be opened."""
     (out / "index.json").unlink(missing_ok=True)
     for frame, path in (
         (made.items, out / "items.parquet"),
@@ -249,7 +251,7 @@ class Index:
         """Open an index.
 
         Raises:
-            UsageError: if the folder is no index, or one whose making was interrupted.
+            UsageError: if the folder is not an index, or an unfinished one.
             MedclError: if one of its files is missing or damaged.
         """
         facts_file = path / "index.json"
@@ -279,7 +281,7 @@ class Index:
 
     @property
     def key_check(self) -> str | None:
-        """Tells its key from another; None where the index came without its private folder."""
+        """The check value of its key; None if the private folder is missing."""
         path = self.path / "private" / "archive.json"
         return read_json(path, RESTORE).get("key_check") if path.is_file() else None
 
@@ -299,17 +301,17 @@ class Index:
 
     @cached_property
     def reader(self) -> dict[str, Any]:
-        """The settings that its files are read with. Private: they may name columns."""
+        """The reader settings of its files. Private: they may name columns."""
         return reader_settings(self._private("archive.json").parent)
 
     @cached_property
     def reader_mark(self) -> dict[str, Any]:
-        """The same with a hash in place of each file: other where items are to be prepared anew."""
+        """The same with a hash for each file: a change means that items are prepared anew."""
         return reader_mark(self._private("archive.json").parent)
 
     @cached_property
     def paths(self) -> pl.DataFrame:
-        """id → key, files, sizes, mtimes, detail. Names persons: never to be shown or logged."""
+        """id → key, files, sizes, mtimes, detail. Identifies patients: never show or log it."""
         return read_table(self._private("paths.parquet"), _REMAKE)
 
     @cached_property
@@ -321,16 +323,16 @@ class Index:
         return tuple(self._path(item_id, "files"))
 
     def stats(self, item_id: str) -> tuple[FileStat, ...]:
-        """The item's files with the size and time they had when they were indexed."""
+        """The item's files with their size and time at indexing."""
         columns = (self._path(item_id, name) for name in ("files", "sizes", "mtimes"))
         return tuple(FileStat(*row) for row in zip(*columns, strict=True))
 
     def locate(self, item_id: str) -> str:
-        """The readable key of an item or reject: for its owner's eyes."""
+        """The readable key of an item or reject. Private."""
         return str(self._path(item_id, "key"))
 
     def detail(self, item_id: str) -> str | None:
-        """The traceback behind a reject, if reading it raised: for its owner's eyes."""
+        """The traceback of a reject, if reading it raised. Private."""
         detail: str | None = self._path(item_id, "detail")
         return detail
 

@@ -17,7 +17,7 @@ R = TypeVar("R")
 
 
 def run(fn: Callable[[T], R], items: Sequence[T], workers: int) -> Iterator[tuple[T, R | Failure]]:
-    """A task an item, few at a time; one whose process dies is tried once more, then given up."""
+    """One task per item, few at a time; a task whose process dies is retried once."""
     import ray
 
     ours = not ray.is_initialized()
@@ -46,7 +46,7 @@ def _start(workers: int) -> None:
     if os.environ.get("RAY_ADDRESS"):
         ray.init(log_to_driver=False)
         return
-    path = os.pathsep.join(path for path in sys.path if path)  # as this process finds its modules
+    path = os.pathsep.join(path for path in sys.path if path)  # this process's module path
     ray.init(
         num_cpus=max(workers, 1),
         include_dashboard=False,
@@ -56,7 +56,7 @@ def _start(workers: int) -> None:
 
 
 def _try_out(fn: Callable[..., Any]) -> None:
-    """See that a Ray worker has medcl and can have the function."""
+    """Check that a Ray worker has medcl and can load the function."""
     import ray
 
     try:
