@@ -187,8 +187,8 @@ def _facts(run: Run, to: Format, shape: tuple[int, ...], width: int) -> dict[str
     recipe = run.recipe
     section = recipe.part("encoder")
     encoder = section.model_dump(mode="json")
-    encoder.pop("weights", None)  # a file that training began from: here are those it ended with
-    if to in ("onnx", "torchscript"):  # a graph needs no recipe of itself
+    encoder.pop("weights", None)  # the initial weights, which the trained ones replace
+    if to in ("onnx", "torchscript"):  # a graph needs no encoder settings
         encoder = {"name": encoder["name"]}
     for key, value in section.model_dump().items():
         if key in encoder and without_paths(value) == "PATH":
@@ -248,10 +248,12 @@ def _torchscript(
     path = folder / "encoder.pt"
     try:
         with warnings.catch_warnings(), torch.inference_mode():
-            warnings.simplefilter("ignore")  # of what a trace fixes: the comparison finds it
+            warnings.simplefilter(
+                "ignore"
+            )  # about values that tracing fixes: the comparison finds them
             torch.jit.trace(encoder, x, check_trace=False).save(str(path))
         return torch.jit.load(str(path))  # written just now, by this process
-    except Exception as error:  # whatever the tracer stumbles over
+    except Exception as error:  # any error of the tracer
         raise _impossible("torchscript", facts, error) from None
 
 
@@ -284,7 +286,7 @@ def _onnx(
                 verbose=False,
             )
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    except Exception as error:  # whatever the exporter stumbles over
+    except Exception as error:  # any error of the exporter
         raise _impossible("onnx", facts, error) from None
     return lambda x: torch.from_numpy(session.run(None, {"x": x.numpy()})[0])
 

@@ -86,7 +86,7 @@ def indexed(
             workers=workers,
             key_file=key_file,
             patient_from=_facts(run).get("patient_from") if inside else None,
-            reader=_over(told(run), reader),
+            reader=_over(recorded_reader(run), reader),
         )
         if data is not None:
             _add_columns(out / ITEMS, data / ITEMS)
@@ -132,7 +132,7 @@ def _facts(run: Trained) -> dict[str, Any]:
     return {} if path is None or not path.is_file() else read_json(path, "Index it again.")
 
 
-def told(run: Trained) -> dict[str, Any] | None:
+def recorded_reader(run: Trained) -> dict[str, Any] | None:
     """The reader settings of the run's index (``medcl index --set reader.…``), None without any."""
     data = _data(run)
     if data is None or not (data / "private" / "archive.json").is_file():

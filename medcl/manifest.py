@@ -126,7 +126,7 @@ def check(path: Path, remedy: str) -> bool:
 
 
 def verified(path: Path) -> bool:
-    """Whether damage to this file would be noticed."""
+    """True if damage to this file would be noticed."""
     manifest = load(path.parent)
     return manifest is not None and path.name in manifest.files
 

@@ -29,7 +29,7 @@ def versions(plugin: str) -> dict[str, str]:
 def commit() -> str | None:
     """The commit of the checkout of this code; None if installed from a wheel."""
     git = ["git", "-C", str(Path(version.__file__).parent)]
-    tracked = [*git, "ls-files", "--error-unmatch", "__init__.py"]  # not somebody else's checkout
+    tracked = [*git, "ls-files", "--error-unmatch", "__init__.py"]  # not another project's checkout
     describe = [*git, "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         for command in (tracked, describe):

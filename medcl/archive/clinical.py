@@ -84,7 +84,7 @@ def _number(text: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):  # float() accepts "nan" and "inf", which would mean missing
-        raise UsageError(f"'{text}' is no number: leave out what is not known.")
+        raise UsageError(f"'{text}' is no number: leave out unknown values.")
     return value
 
 

@@ -128,7 +128,7 @@ def settled(table: LabTable, names: Set[str], *, given: bool = False) -> LabTabl
     best = max(candidates, key=lambda name: counts[name], default=None)
     if best is None or 2 * counts[best] < len(table.frame):
         return table
-    note = f"{table.name}: column '{best}' names the items, by what it holds."
+    note = f"{table.name}: column '{best}' names the items, judged by its values."
     site = None if table.site == best else table.site
     return LabTable(
         table.name, table.text, table.frame, best, table.patient, site, (*table.notes, note)
@@ -136,7 +136,7 @@ def settled(table: LabTable, names: Set[str], *, given: bool = False) -> LabTabl
 
 
 def _may_name(values: Sequence[str | None]) -> bool:
-    """True if the values are unique and some has a letter: numbers could be grades."""
+    """True if the values are unique, not empty, and some has a letter: numbers may be grades."""
     filled = [value for value in values if value and value.strip()]
     return len(set(filled)) == len(values) and any(any(map(str.isalpha, v)) for v in filled)
 

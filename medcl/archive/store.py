@@ -261,7 +261,7 @@ def _as_reject(outcome: _Rejected | int | Failure) -> _Rejected | None:
 
 def _record(index: Index, store: Store, job: _Job, failed: _Rejected) -> None:
     """Write the reason to the store, the traceback to the private folder."""
-    if failed.code == "changed":  # not a property of what was indexed
+    if failed.code == "changed":  # not a property of the indexed item
         return
     refused.add(store.refused, job.key, failed.code, failed.reason)
     if failed.detail:
