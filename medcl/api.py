@@ -66,14 +66,14 @@ def pretrain(
     from medcl.engine.pretrain import pretrain as on_index
     from medcl.engine.pretrain import pretrain_on
 
-    chosen = given(recipe, settings)
+    configured = given(recipe, settings)
     if not isinstance(data, str | Path):
         return pretrain_on(
-            chosen, in_memory.given(data, patients, labels), Path(out), command=command
+            configured, in_memory.given(data, patients, labels), Path(out), command=command
         )
     if patients is not None or labels is not None:
         raise UsageError("patients and labels go with samples in memory: an index has its own.")
-    return on_index(chosen, Path(data), Path(out), command=command)
+    return on_index(configured, Path(data), Path(out), command=command)
 
 
 def embed(
@@ -177,16 +177,16 @@ def embed_bags(
     run: Run | None = None
     if isinstance(source, str | Path) and (Path(source) / "index.json").is_file():
         index = Path(source)
-        recipe_used = _of_index(index, recipe, encoder, settings)
+        configured = _of_index(index, recipe, encoder, settings)
     else:
         if extra := [name for name, value in index_only.items() if value]:
             raise UsageError(
                 f"{extra[0]} goes with an index; a run has its own recipe and encoder."
             )
         run = _run(source)
-        index, recipe_used = Path(data) if data is not None else run.data, run.recipe
+        index, configured = Path(data) if data is not None else run.data, run.recipe
     return bags.embed_bags(
-        recipe_used,
+        configured,
         index,
         Path(out),
         run=run,
@@ -210,8 +210,8 @@ def _of_index(
         raise UsageError(
             f"{index} is an index: give --encoder (encoder=), or a --recipe that has one."
         )
-    plain = {"name": "embed", "plugin": Index.open(index).plugin_name, "method": {"name": "simclr"}}
-    start = parse(plain, [f"encoder={{name: {encoder}}}"]) if recipe is None else given(recipe)
+    base = {"name": "embed", "plugin": Index.open(index).plugin_name, "method": {"name": "simclr"}}
+    start = parse(base, [f"encoder={{name: {encoder}}}"]) if recipe is None else given(recipe)
     if recipe is not None and encoder is not None:
         start = given(start, [f"encoder={{name: {encoder}}}"])
     return given(start, settings)

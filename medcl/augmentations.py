@@ -185,8 +185,8 @@ def build(
         function = find(name, table)
         accepted = parameters(function)
         fixed = {key: shared[key] for key in shared if key in accepted and key not in later}
-        asks = tuple(key for key in (BATCH, *later) if key in accepted)
-        built.append(Step(name, p, function, {**step, **fixed}, asks))
+        at_call = tuple(key for key in (BATCH, *later) if key in accepted)
+        built.append(Step(name, p, function, {**step, **fixed}, at_call))
     return tuple(built)
 
 

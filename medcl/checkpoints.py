@@ -23,11 +23,11 @@ def newest(folder: Path) -> tuple[Path | None, list[str]]:
         MedclError: if all checkpoints, or the folder's manifest, are damaged.
     """
     manifest.load(folder)
-    every, damaged = saved(folder), list[Path]()
-    for path in reversed(every):
+    checkpoints, damaged = saved(folder), list[Path]()
+    for path in reversed(checkpoints):
         if _whole(path):
             took = f"training went on from {path.name}, which is older."
-            return path, [f"{bad.name} is damaged: {took}" for bad in damaged]
+            return path, [f"{newer.name} is damaged: {took}" for newer in damaged]
         damaged.append(path)
     if damaged:
         raise MedclError(

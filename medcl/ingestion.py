@@ -93,13 +93,13 @@ def indexed(
         yield Index.open(out)
 
 
-def _add_columns(items: Path, own: Path) -> None:
+def _add_columns(items: Path, index_items: Path) -> None:
     """Add the missing columns of the run's index to new items, empty: they are in no table of it.
 
     Without an index at its recorded path, no column is added.
     """
-    if own.is_file():
-        frame, schema = pl.read_parquet(items), pl.read_parquet_schema(own)
+    if index_items.is_file():
+        frame, schema = pl.read_parquet(items), pl.read_parquet_schema(index_items)
         lacking = {name: kind for name, kind in schema.items() if name not in frame.columns}
         frame = frame.with_columns(pl.lit(None, kind).alias(n) for n, kind in lacking.items())
         with manifest.replacing(items) as temporary:
@@ -141,15 +141,15 @@ def recorded_reader(run: Trained) -> dict[str, Any] | None:
 
 
 def _over(
-    own: Mapping[str, Any] | None, override: Mapping[str, Any] | None
+    index: Mapping[str, Any] | None, override: Mapping[str, Any] | None
 ) -> Mapping[str, Any] | None:
     """Reader settings of new files, which override those of the run's index.
 
     Settings of single files (``reader.files``) would take precedence, but concern other files.
     """
     if override is None:
-        return own
-    return {name: value for name, value in (own or {}).items() if name != "files"} | {**override}
+        return index
+    return {name: value for name, value in (index or {}).items() if name != "files"} | {**override}
 
 
 def _wanted(plugin: Plugin, records: Sequence[Path]) -> list[Path]:

@@ -135,8 +135,8 @@ class CheckedArray(np.lib.mixins.NDArrayOperatorsMixin):
         return array.copy() if copy else array
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
-        plain = [x._whole() if isinstance(x, CheckedArray) else x for x in inputs]
-        return getattr(ufunc, method)(*plain, **kwargs)
+        arrays = [x._whole() if isinstance(x, CheckedArray) else x for x in inputs]
+        return getattr(ufunc, method)(*arrays, **kwargs)
 
     @property
     def __array_interface__(self) -> dict[str, Any]:

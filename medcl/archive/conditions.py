@@ -49,8 +49,8 @@ def _meets(column: pl.Series, sign: str, value: str) -> pl.Series:
     if column.dtype == pl.List:  # such as findings
         if sign not in ("=", "!=") or column.dtype != pl.List(pl.String):
             raise UsageError(f"Column '{name}' holds lists: only {name}=VALUE and != can be asked.")
-        held = column.list.contains(value).fill_null(False)
-        return held if sign == "=" else ~held
+        contains = column.list.contains(value).fill_null(False)
+        return contains if sign == "=" else ~contains
     try:
         operand = float(value) if column.dtype.is_numeric() else value
     except ValueError:

@@ -140,9 +140,9 @@ class Store:
         file = Path(self.file(key))
         file.parent.mkdir(parents=True, exist_ok=True)
         temporary = file.with_name(f".{key}.{uuid.uuid4().hex[:8]}.tmp")
-        whole = {name: np.asarray(array) for name, array in arrays.items()}
+        converted = {name: np.asarray(array) for name, array in arrays.items()}
         try:
-            total = container.write(temporary, whole, {**meta, "key": key})
+            total = container.write(temporary, converted, {**meta, "key": key})
             os.replace(temporary, file)
         finally:
             temporary.unlink(missing_ok=True)

@@ -191,14 +191,14 @@ def _delimited(path: Path) -> tuple[pl.DataFrame, dict[str, list[str | None]]]:
         if not (kind.is_numeric() or kind == pl.Boolean)
     ]
     frame = frame.with_columns(as_text)
-    held = {name: text[name].to_list() for name in text.columns}
+    values_by_column = {name: text[name].to_list() for name in text.columns}
     if delimiter != ",":
         frame = frame.with_columns(
             pl.Series(name, [None if v is None else float(v.replace(",", ".")) for v in values])
-            for name, values in held.items()
+            for name, values in values_by_column.items()
             if _decimal_commas(values)
         )
-    return frame, held
+    return frame, values_by_column
 
 
 def _decoded(data: bytes) -> str:
@@ -227,8 +227,8 @@ def _delimiter(text: str) -> str:
 
 def _decimal_commas(values: Sequence[str | None]) -> bool:
     filled = [value.strip() for value in values if value and value.strip()]
-    whole = all(_COMMA.fullmatch(v) or _WHOLE.fullmatch(v) for v in filled)
-    return whole and any("," in v for v in filled)
+    numeric = all(_COMMA.fullmatch(v) or _WHOLE.fullmatch(v) for v in filled)
+    return numeric and any("," in v for v in filled)
 
 
 def _unreadable(path: Path, error: Exception) -> UsageError:

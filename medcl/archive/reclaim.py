@@ -167,7 +167,7 @@ class _Ways:
             possible = False
         is_kept = self._kept is None or spec in self._kept
         state = "orphaned" if not possible else "used" if is_kept else "not kept"
-        names = tuple(name for name, theirs in self._recipes.items() if theirs == spec)
+        names = tuple(name for name, settings in self._recipes.items() if settings == spec)
         changed = {n: v for n, v in spec.items() if not self._is_default(n, v)}
         return _Way(spec, state, names, changed)  # type: ignore[arg-type]
 
@@ -178,8 +178,8 @@ class _Ways:
             return False
 
     def _whole(self, spec: Mapping[str, Any]) -> dict[str, Any]:
-        whole: dict[str, Any] = canonical(checked(self._prepare, spec, "prepare"))
-        return whole
+        complete: dict[str, Any] = canonical(checked(self._prepare, spec, "prepare"))
+        return complete
 
 
 def _survey(
@@ -223,10 +223,10 @@ def _survey(
     reasons = refused.read(store.refused)
     staying: refused.Reasons = {}
     for way in ways.used() if reasons else ():
-        theirs = {key: reasons[key] for key in names(way, fingerprints) if key in reasons}
-        if theirs:
-            lot("used", way).rejects = len(theirs)
-            staying |= theirs
+        own_reasons = {key: reasons[key] for key in names(way, fingerprints) if key in reasons}
+        if own_reasons:
+            lot("used", way).rejects = len(own_reasons)
+            staying |= own_reasons
     if len(reasons) > len(staying):
         lot("orphaned", why="rejects of other sources or settings").rejects = len(reasons) - len(
             staying

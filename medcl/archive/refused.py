@@ -49,7 +49,7 @@ def add(path: Path, key: str, code: str | None, reason: str) -> None:
 def rewrite(path: Path, reasons: Mapping[str, tuple[str, str]]) -> None:
     """Replace all reasons. Do not call it while items are being prepared."""
     with replacing(path) as temporary:
-        temporary.write_bytes(b"".join(_line(key, *why) for key, why in reasons.items()))
+        temporary.write_bytes(b"".join(_line(key, *reason) for key, reason in reasons.items()))
 
 
 def _line(key: str, code: str | None, reason: str) -> bytes:

@@ -131,8 +131,8 @@ def checked(outcome: object, root: Path, unit: Unit) -> Record | Reject:
     )
 
 
-def _bad(key: str, why: str) -> Reject:
-    return Reject(key, "bad-record", f"The plugin broke its contract: {why}.")
+def _bad(key: str, problem: str) -> Reject:
+    return Reject(key, "bad-record", f"The plugin broke its contract: {problem}.")
 
 
 def _plain(value: Any) -> Scalar:

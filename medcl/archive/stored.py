@@ -143,8 +143,8 @@ class StoredArrays:
 
     def _about(self, position: int, what: str) -> str:
         item = self._ids[position].decode()
-        again = "" if AGAIN in what else f" {AGAIN}"
-        return f"The prepared entry of item {item} {what}{again}"
+        remedy = "" if AGAIN in what else f" {AGAIN}"
+        return f"The prepared entry of item {item} {what}{remedy}"
 
     def _keep(self, position: int, entry: Entry) -> None:
         if entry.blocks is not None:
@@ -157,8 +157,8 @@ class StoredArrays:
         self._open[position] = entry
         self._held += entry.held + _OVERHEAD
         while self._held > _HELD_AT_ONCE:
-            _, gone = self._open.popitem(last=False)
-            self._held -= gone.held + _OVERHEAD
+            _, evicted = self._open.popitem(last=False)
+            self._held -= evicted.held + _OVERHEAD
 
     def __reduce__(self) -> tuple[Any, ...]:
         if len(self._ids) > _INLINE:

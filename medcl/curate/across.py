@@ -82,15 +82,15 @@ def across(
     codes = Codes(int(limit) if pairs.bits_only else _CANDIDATE_BITS)
     owners: list[tuple[str, int]] = []
     for reduction in reduced:
-        fresh: list[int] = []
+        new_parts: list[int] = []
         for part in reduction.kept:
             code = int(reduction.bits[part])
             near = _nearest((reduction.item, part), codes.near(code), owners, group, limit, pairs)
             if near is None:
-                fresh.append(part)
+                new_parts.append(part)
             else:
                 yield Dropped(reduction.item, part, *near, "across")
-        for part in fresh:
+        for part in new_parts:
             codes.add(int(reduction.bits[part]))
             owners.append((reduction.item, part))
 

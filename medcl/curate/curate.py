@@ -135,8 +135,8 @@ def curate(
         pairs = Pairs(prepared.arrays, plugin.pictures, strategy, features)
         dropped += curate_across(reduced, prepared.items, across, pairs)
     by_item = {r.item: r for r in reduced}
-    gone = {(d.item, d.part) for d in dropped}
-    keep = {r.item: [p for p in r.kept if (r.item, p) not in gone] for r in reduced}
+    dropped_parts = {(d.item, d.part) for d in dropped}
+    keep = {r.item: [p for p in r.kept if (r.item, p) not in dropped_parts] for r in reduced}
     summary = Curated(
         strategy,
         float(limit),
@@ -159,8 +159,8 @@ def _check_out(index: Index, out: Path) -> None:
     if out.resolve() == index.path.resolve():
         raise UsageError("A curated index needs a folder of its own: choose another --out.")
     facts = out / "index.json"
-    ours = facts.is_file() and "curated" in json.loads(facts.read_text(encoding="utf-8"))
-    if out.exists() and any(out.iterdir()) and not ours:
+    is_curated = facts.is_file() and "curated" in json.loads(facts.read_text(encoding="utf-8"))
+    if out.exists() and any(out.iterdir()) and not is_curated:
         raise UsageError(f"{out} exists and is no curated index: choose another --out.")
 
 

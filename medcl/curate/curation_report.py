@@ -55,11 +55,11 @@ def write(
         ("within", "Dropped within an item: left the dropped part, right the kept one"),
         ("across", "Dropped across items: left the dropped part, right that of another item"),
     ):
-        chosen = _sample([d for d in dropped if d.scope == scope])
-        if not chosen:
+        examples = _sample([d for d in dropped if d.scope == scope])
+        if not examples:
             continue
         parts.append(f"<h2>{about}</h2><p>Evenly chosen, from the nearest to the farthest.</p>")
-        for d in chosen:
+        for d in examples:
             locations = (
                 reduced[d.item].locations[d.part],
                 reduced[d.kept_item].locations[d.kept_part],

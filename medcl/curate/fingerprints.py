@@ -90,13 +90,13 @@ def mutual_information(pictures: NDArray[np.uint8], bins: int = 32) -> Distance:
         p = counts[counts > 0] / counts.sum()
         return float(-(p * np.log(p)).sum())
 
-    own = [entropy(np.bincount(row, minlength=bins)) for row in level]
+    entropies = [entropy(np.bincount(row, minlength=bins)) for row in level]
 
     def distance(i: int, others: NDArray[np.int64]) -> NDArray[np.float64]:
         out = np.empty(len(others))
         for n, j in enumerate(others.tolist()):
             joint = entropy(np.bincount(level[i] * bins + level[j], minlength=bins * bins))
-            total = own[i] + own[j]
+            total = entropies[i] + entropies[j]
             shared = total - joint
             out[n] = 1 - (2 * shared / total if total > 0 else 1.0)
         return out

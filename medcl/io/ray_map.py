@@ -20,8 +20,8 @@ def run(fn: Callable[[T], R], items: Sequence[T], workers: int) -> Iterator[tupl
     """One task per item, few at a time; a task whose process dies is retried once."""
     import ray
 
-    ours = not ray.is_initialized()
-    if ours:
+    started_here = not ray.is_initialized()
+    if started_here:
         _start(workers)
     try:
         _try_out(fn)
@@ -36,7 +36,7 @@ def run(fn: Callable[[T], R], items: Sequence[T], workers: int) -> Iterator[tupl
             for reference in ray.wait(list(in_flight))[0]:
                 yield in_flight.pop(reference), _outcome(reference)
     finally:
-        if ours:
+        if started_here:
             ray.shutdown()
 
 

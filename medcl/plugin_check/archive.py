@@ -61,12 +61,12 @@ def check_archive(plugin: Plugin, archive: Path, scratch: Path, ledger: Ledger) 
     ledger.run(
         "scan", lambda: _private(scanned.records, names), "no identifier in fields and labels"
     )
-    for how in DAMAGED:
-        label = {"empty": "empty files", "cut": "files cut in half", "noise": "files of noise"}[how]
+    for damage in DAMAGED:
+        labels = {"empty": "empty files", "cut": "files cut in half", "noise": "files of noise"}
         ledger.run(
             "scan",
-            partial(_damaged, plugin, archive, scanned, names, scratch / how, how),
-            f"{label}: costs the unit, says why",
+            partial(_damaged, plugin, archive, scanned, names, scratch / damage, damage),
+            f"{labels[damage]}: costs the unit, says why",
         )
     if plugin.assemble is not None:
         fine &= ledger.run(
@@ -150,7 +150,7 @@ def _private(records: Sequence[Record], names: Identifiers) -> Iterator[str]:
 
 
 def _damaged(
-    plugin: Plugin, archive: Path, scanned: Scanned, names: Identifiers, scratch: Path, how: str
+    plugin: Plugin, archive: Path, scanned: Scanned, names: Identifiers, scratch: Path, damage: str
 ) -> Iterator[str]:
     """Scan units of damaged files: the only allowed failure is a reject."""
     noise = bytes((n * 7919 + n * n * 31) % 256 for n in range(4096))
@@ -159,7 +159,7 @@ def _damaged(
         for file in unit.files:
             path = scratch / file_of(file.path)
             path.parent.mkdir(parents=True, exist_ok=True)
-            match how:
+            match damage:
                 case "empty":
                     path.write_bytes(b"")
                 case "noise":
@@ -172,12 +172,14 @@ def _damaged(
             outcomes = list(plugin.scan(scratch, damaged))
         except Exception as error:  # allowed: the index makes a reject of it
             text = public(str(error), scratch, damaged)
-            yield Note(f"raises {type(error).__name__} for {how} files: a Reject says what to do")
+            yield Note(
+                f"raises {type(error).__name__} for {damage} files: a Reject says what to do"
+            )
             if names.within(text):
-                yield f"its {type(error).__name__} for {how} files names a patient or site"
+                yield f"its {type(error).__name__} for {damage} files names a patient or site"
             continue
         for outcome in outcomes:
-            if isinstance(outcome, Record) and how == "empty":
+            if isinstance(outcome, Record) and damage == "empty":
                 yield "takes a unit of empty files for a record"
             if isinstance(outcome, Reject):
                 yield from _reason(outcome, scratch, damaged, names)

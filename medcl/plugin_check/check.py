@@ -49,12 +49,12 @@ def check(
     if archive is None and (recipe is None or recipe == plugin.demo):
         recipe = plugin.demo
     loaded = None if recipe is None else _recipe(recipe, plugin, ledger)
-    whole = check_declaration(plugin, ledger)
+    callable_parts = check_declaration(plugin, ledger)
     source = archive or plugin.sample
     if source is None:
         raise UsageError(f"Plugin '{name}' brings no sample: give --archive FOLDER.")
     count = 0
-    if whole and (source.is_dir() or archive is not None):
+    if callable_parts and (source.is_dir() or archive is not None):
         with tempfile.TemporaryDirectory() as scratch:
             count = _on_items(plugin, source, loaded, items, Path(scratch), ledger)
     return Checked(name, count, None if loaded is None else recipe, tuple(ledger.findings))

@@ -140,11 +140,11 @@ def _signature(part: str, target: Lazy) -> Iterator[str]:
     if part == "classifiers" and declared(function).encoder:
         positional += 1
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    every = inspect.signature(function).parameters.values()
-    leading = [p for p in every if p.kind in kinds]
+    signature = inspect.signature(function).parameters.values()
+    leading = [p for p in signature if p.kind in kinds]
     required = [p for p in leading if p.default is p.empty]
     optional = [p.name for p in leading[positional:] if p.name not in FROM_CORE.get(part, ())]
-    if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in every):
+    if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in signature):
         yield "takes *args or **kwargs, so that a wrong setting would go unnoticed: name them"
     if len(required) > positional or len(leading) < positional:
         yield (
@@ -194,13 +194,13 @@ def _settings(part: str, function: Any, names: set[str]) -> Iterator[str]:
 
 
 def _recipes(plugin: Plugin) -> Iterator[str]:
-    mine = [n for n in recipes.available() if n.startswith(f"{plugin.name}/")]
-    for name in mine:
+    names = [n for n in recipes.available() if n.startswith(f"{plugin.name}/")]
+    for name in names:
         try:
             recipes.load(name)
         except UsageError as error:
             yield f"{name}: {error}"
-    if plugin.demo is not None and plugin.demo not in mine:
+    if plugin.demo is not None and plugin.demo not in names:
         yield f"demo: there is no recipe '{plugin.demo}'"
-    if not mine:
+    if not names:
         yield Note("it brings none, so that users must write one first")

@@ -103,7 +103,7 @@ def raised(error: BaseException) -> str:
     if isinstance(error, MedclError):
         return str(error)
     frames = traceback.extract_tb(error.__traceback__)
-    theirs = [f for f in frames if not Path(f.filename).resolve().is_relative_to(CORE)]
-    own = [f for f in theirs if "site-packages/torch" not in f.filename] or theirs
+    of_plugin = [f for f in frames if not Path(f.filename).resolve().is_relative_to(CORE)]
+    own = [f for f in of_plugin if "site-packages/torch" not in f.filename] or of_plugin
     location = f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
     return f"raises {type(error).__name__}: {error}{location}"

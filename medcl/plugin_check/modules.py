@@ -131,7 +131,7 @@ def _encoders(
     plugin: Plugin, batch: Batch, views: Callable[[], Views], ledger: Ledger
 ) -> nn.Module | None:
     """Check each. Returns the encoder for methods: the recipe's, or the first that works."""
-    chosen, of_recipe = None, None
+    selected, of_recipe = None, None
     if batch.recipe is not None and batch.recipe.encoder is not None:
         of_recipe = batch.recipe.encoder.name
     try:
@@ -153,9 +153,9 @@ def _encoders(
             continue
         run = partial(check_encoder, build, many)
         fine = ledger.run(part, run, "(B, width), alive, each sample by itself")
-        if fine and (must or chosen is None):
-            chosen = build(0)
-    return chosen
+        if fine and (must or selected is None):
+            selected = build(0)
+    return selected
 
 
 def arguments(factory: Any, recipe: Recipe | None, section: str, name: str) -> dict[str, Any]:

@@ -112,10 +112,10 @@ def _named(samples: Samples, names: Identifiers) -> bool:
     """
     if Identifiers(frozenset(n for n in names.names if not n.isdigit())).within(list(samples.ids)):
         return True
-    every: dict[str, bool] = {}
+    identified: dict[str, bool] = {}
     for item, name in zip(samples.items, samples.ids, strict=True):
-        every[item] = every.get(item, True) and names.within(name)
-    return any(every.values())
+        identified[item] = identified.get(item, True) and names.within(name)
+    return any(identified.values())
 
 
 def _columns(samples: Samples) -> Iterator[str]:
@@ -175,8 +175,8 @@ def check_read(samples: Samples) -> Iterator[str]:
     if not _equal(batch, read(rows)):
         yield "gives something else after it was pickled, or the second time"
     if not bags:
-        back = samples.read(rows[::-1].copy())
-        if not _equal({n: np.asarray(v)[::-1] for n, v in back.items()}, batch):
+        reversed_batch = samples.read(rows[::-1].copy())
+        if not _equal({n: np.asarray(v)[::-1] for n, v in reversed_batch.items()}, batch):
             yield "a sample depends on those that are read with it, or on their order"
     original = {name: np.array(values) for name, values in batch.items()}
     for values in batch.values():
@@ -211,17 +211,17 @@ def _keys(batch: Mapping[str, np.ndarray], count: int, bags: bool) -> Iterator[s
         yield f"'{X}' is {batch[X].shape}: a sample is a single number"
 
 
-def _equal(one: Mapping[str, np.ndarray], two: Mapping[str, np.ndarray]) -> bool:
-    return set(one) == set(two) and all(
-        _same(np.asarray(values), np.asarray(two[name])) for name, values in one.items()
+def _equal(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]) -> bool:
+    return set(first) == set(second) and all(
+        _same(np.asarray(values), np.asarray(second[name])) for name, values in first.items()
     )
 
 
-def _same(one: np.ndarray, two: np.ndarray) -> bool:
+def _same(first: np.ndarray, second: np.ndarray) -> bool:
     return (
-        one.shape == two.shape
-        and one.dtype == two.dtype
-        and np.array_equal(one, two, equal_nan=one.dtype.kind == "f")
+        first.shape == second.shape
+        and first.dtype == second.dtype
+        and np.array_equal(first, second, equal_nan=first.dtype.kind == "f")
     )
 
 

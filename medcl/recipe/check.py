@@ -47,19 +47,19 @@ def filled_in(recipe: Recipe, *, recorded: bool, changed: Collection[str]) -> Re
     arguments = agreed(
         arguments, functions, plugin.shared, recipe, recorded=recorded, changed=changed
     )
-    settled = {name: _checked(fn, arguments[name], name) for name, fn in functions.items()}
+    complete = {name: _checked(fn, arguments[name], name) for name, fn in functions.items()}
     if plugin.compose is not None:
-        settled["views"].pop("steps", None)  # of the fixed order
+        complete["views"].pop("steps", None)  # of the fixed order
     if steps is not None:
-        frame = settled["views"]
-        settled["views"] = {"steps": checked_steps(steps, plugin.augmentations, frame), **frame}
+        frame = complete["views"]
+        complete["views"] = {"steps": checked_steps(steps, plugin.augmentations, frame), **frame}
     named = {
-        name: Named.model_validate({"name": section.name, **settled.pop(name)})
+        name: Named.model_validate({"name": section.name, **complete.pop(name)})
         for name in NAMED
         if (section := getattr(recipe, name)) is not None
     }
-    probe = _probe(recipe.probe, plugin, settled["dataset"])
-    return recipe.model_copy(update={**settled, **named, "probe": probe})
+    probe = _probe(recipe.probe, plugin, complete["dataset"])
+    return recipe.model_copy(update={**complete, **named, "probe": probe})
 
 
 def _complete(recipe: Recipe, plugin: plugins.Plugin) -> None:
@@ -115,8 +115,8 @@ def _probe(probe: Probe, plugin: plugins.Plugin, dataset: dict[str, Any]) -> Pro
     """Validate ``probe.dataset`` as it is used: over the task's settings and the recipe's."""
     tasks = plugin.tasks
     settings = {**dataset, **(tasks[probe.task].dataset if probe.task else {}), **probe.dataset}
-    used = _checked(resolve(plugin.dataset), settings, "probe.dataset")
-    return probe.model_copy(update={"dataset": {key: used[key] for key in probe.dataset}})
+    complete = _checked(resolve(plugin.dataset), settings, "probe.dataset")
+    return probe.model_copy(update={"dataset": {key: complete[key] for key in probe.dataset}})
 
 
 def method_factory(recipe: Recipe) -> Any:

@@ -32,8 +32,8 @@ def descriptions(recipe: Recipe) -> dict[str, str]:
     opened = factories(recipe, plugins.get(recipe.plugin))
     for section, function in opened.items():
         texts = described(function)
-        held = getattr(recipe, section)
-        names = held.arguments if isinstance(held, Named) else held
+        section_value = getattr(recipe, section)
+        names = section_value.arguments if isinstance(section_value, Named) else section_value
         texts_by_key |= {f"{section}.{name}": texts.get(name, "") for name in names}
     for rule in plugins.get(recipe.plugin).shared:
         for key in rule.to:
@@ -46,10 +46,10 @@ def descriptions(recipe: Recipe) -> dict[str, str]:
     return texts_by_key
 
 
-def _fixed(model: type[BaseModel], held: BaseModel, prefix: str) -> Iterator[tuple[str, str]]:
+def _fixed(model: type[BaseModel], instance: BaseModel, prefix: str) -> Iterator[tuple[str, str]]:
     """The descriptions of a model's fields, and of nested models."""
     for name, field in model.model_fields.items():
-        key, value = f"{prefix}{name}", getattr(held, name)
+        key, value = f"{prefix}{name}", getattr(instance, name)
         yield key, field.description or ""
         if isinstance(value, BaseModel):
             yield from _fixed(type(value), value, f"{key}.")

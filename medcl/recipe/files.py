@@ -26,8 +26,8 @@ def available() -> dict[str, Path]:
     recipes = {f"{path.parent.name}/{path.stem}": path for path in own}
     for name, plugin in plugins.discover().items():
         if isinstance(plugin, plugins.Plugin) and plugin.recipes:
-            theirs = sorted(plugin.recipes.glob("*.yaml"))
-            recipes |= {f"{name}/{path.stem}": path for path in theirs}
+            of_plugin = sorted(plugin.recipes.glob("*.yaml"))
+            recipes |= {f"{name}/{path.stem}": path for path in of_plugin}
     return recipes
 
 
@@ -41,15 +41,15 @@ class Entry:
 
 def describe() -> dict[str, Entry]:
     """Every available recipe's headline. Reads the files without validation or imports."""
-    listed = {}
+    entries = {}
     for name, path in available().items():
         try:
             raw = read(path)
         except (UsageError, OSError) as error:  # a third party's plugin; list the others
-            listed[name] = Entry(f"Broken: {error}", "")
+            entries[name] = Entry(f"Broken: {error}", "")
         else:
-            listed[name] = Entry(str(raw.get("about", "")), str(raw.get("paper", "")))
-    return listed
+            entries[name] = Entry(str(raw.get("about", "")), str(raw.get("paper", "")))
+    return entries
 
 
 def find(name: str) -> Path:

@@ -73,8 +73,8 @@ def check(
             if verbose or finding.level != "ok":
                 typer.echo(f"{finding.level:>5}  {finding}")
         right = sum(finding.level == "ok" for finding in checked.findings)
-        how = f"on {checked.items} items" + (f" with {checked.recipe}" if checked.recipe else "")
-        typer.echo(f"{name}: {right} checks hold and {len(checked.wrong)} do not, {how}.")
+        scope = f"on {checked.items} items" + (f" with {checked.recipe}" if checked.recipe else "")
+        typer.echo(f"{name}: {right} checks hold and {len(checked.wrong)} do not, {scope}.")
     if checked.wrong:
         raise typer.Exit(1)
 

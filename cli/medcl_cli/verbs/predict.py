@@ -147,4 +147,4 @@ def predict(
         )
     if predicted.rejects:
         rows = sorted(predicted.rejects.items(), key=lambda row: -row[1])
-        show.table("Rejected", ["recordings", "why"], [[n, why] for why, n in rows])
+        show.table("Rejected", ["recordings", "why"], [[n, reason] for reason, n in rows])
