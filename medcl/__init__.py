@@ -1,7 +1,7 @@
 """medcl: contrastive representation learning for medical and sensor data.
 
 ``medcl.pretrain``, ``embed``, ``embed_bags``, ``probe``, ``finetune``, ``predict`` and
-``load_encoder`` are functions of `medcl.api`, imported when one of them is first asked for.
+``load_encoder`` are functions of `medcl.api`, imported on first access.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ __all__ = ["embed", "embed_bags", "finetune", "load_encoder", "predict", "pretra
 
 
 class _Package(ModuleType):
-    """Binds no subpackage to the name of a function: ``medcl.finetune`` is always the function.
+    """Never binds a subpackage to the name of a function: ``medcl.finetune`` is the function.
 
-    What lies in a subpackage is imported as ever: ``from medcl.finetune.study import study``.
+    Imports from subpackages work as usual: ``from medcl.finetune.study import study``.
     """
 
     def __setattr__(self, name: str, value: object) -> None:

@@ -1,7 +1,7 @@
-"""What ``import medcl`` gives: the verbs of the command line as functions.
+"""The functions of ``import medcl``: the verbs of the command line.
 
-They take paths, names and plain values, do what the verb of the same name does, and return what it
-found instead of printing it. Each imports what it needs when it is called.
+They take paths, names and plain values, do the same as the verb of that name, and return its
+results instead of printing them. Each imports its dependencies when it is called.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 Place = str | Path
 RecipeLike = str | Path | Mapping[str, Any] | Recipe
-"""A recipe's name, its YAML file, its sections as a mapping, or a recipe that was read."""
+"""A recipe's name, its YAML file, its sections as a mapping, or a loaded recipe."""
 Settings = Sequence[str] | Mapping[str, Any]
 """``["optimizer.lr=1e-3"]`` as on the command line, or ``{"optimizer.lr": 1e-3}``."""
 
@@ -50,15 +50,15 @@ def pretrain(
         recipe: what to train.
         data: an index (``medcl index``); or samples in memory, (N, ...) or a torch data set, as the
             recipe's views take them: its sections ``prepare`` and ``dataset`` are not used then.
-        out: the run's folder. The same again resumes it.
-        patients: of samples in memory, (N,) whose each is. Without, the split is by sample, which
-            the run says wherever it is shown.
-        labels: of samples in memory, name → (N,), for methods that take labels and for the monitor.
-        settings: laid over the recipe.
-        command: how this was called, for the record.
+        out: the run's folder. The same call again resumes it.
+        patients: of samples in memory, (N,) patient ids. Without them, the split is by sample; the
+            run and its reports state this.
+        labels: of samples in memory, name → (N,), for methods that take labels and for monitoring.
+        settings: override the recipe.
+        command: the command line, for the record.
 
     Returns:
-        The run: ``run.encoder()`` is what was trained.
+        The run: ``run.encoder()`` is the trained encoder.
 
     Raises:
         UsageError: see `medcl.engine.pretrain.pretrain` and `medcl.engine.in_memory.given`.
@@ -68,14 +68,14 @@ def pretrain(
     from medcl.engine.pretrain import pretrain as on_index
     from medcl.engine.pretrain import pretrain_on
 
-    chosen = given(recipe, settings)
+    configured = given(recipe, settings)
     if not isinstance(data, str | Path):
         return pretrain_on(
-            chosen, in_memory.given(data, patients, labels), Path(out), command=command
+            configured, in_memory.given(data, patients, labels), Path(out), command=command
         )
     if patients is not None or labels is not None:
         raise UsageError("patients and labels go with samples in memory: an index has its own.")
-    return on_index(chosen, Path(data), Path(out), command=command)
+    return on_index(configured, Path(data), Path(out), command=command)
 
 
 def embed(
@@ -94,12 +94,12 @@ def embed(
 
     Args:
         run: a finished run.
-        data: an index, or samples in memory as of `pretrain`; None: the index it was trained on.
-        out: the folder to keep them in; what is there and up to date is taken. None: in memory.
-        task: embed the samples of this task (beats, say). Of an index.
+        data: an index, or samples in memory as in `pretrain`; None: the index of training.
+        out: the folder to store them in; up-to-date embeddings there are reused. None: in memory.
+        task: of an index, embed the samples of this task (such as beats).
         patients: see `pretrain`.
         labels: see `pretrain`.
-        batch_size: samples a forward pass.
+        batch_size: samples per forward pass.
         device: "cpu", "cuda", ..., or "auto".
         readers: processes that read ahead.
 
@@ -158,13 +158,13 @@ def embed_bags(
     Args:
         source: a finished run; or an index, with an encoder of its plugin.
         out: the folder; several calls, also on other machines, may fill one.
-        data: of a run, another index than it was trained on.
+        data: of a run, another index than that of training.
         encoder: of an index, the name of an encoder of its plugin.
-        recipe: of an index, how its items are prepared.
-        settings: laid over that.
+        recipe: of an index, the recipe whose settings prepare its items.
+        settings: override that recipe.
         task: embed the samples of this task.
         half: features of 16 bits instead of 32.
-        batch_size: samples a forward pass.
+        batch_size: samples per forward pass.
         device: "cpu", "cuda", ..., or "auto".
         readers: processes that read ahead of each encoder.
         workers: processes that embed.
@@ -172,26 +172,26 @@ def embed_bags(
         untrained: of an index, whether the encoder may have random weights.
 
     Raises:
-        UsageError: if something of an index is given to a run, or an index comes without an
+        UsageError: if a run comes with an encoder, recipe or settings, or an index without an
             encoder; see `medcl.embeddings.bags.embed_bags`.
     """
     from medcl.embeddings import bags
 
-    asked = {"encoder": encoder, "recipe": recipe, "settings": settings}
+    index_only = {"encoder": encoder, "recipe": recipe, "settings": settings}
     run: Run | None = None
     if isinstance(source, str | Path) and (Path(source) / "index.json").is_file():
-        where = Path(source)
-        chosen = _of_index(where, recipe, encoder, settings)
+        index = Path(source)
+        configured = _of_index(index, recipe, encoder, settings)
     else:
-        if extra := [name for name, value in asked.items() if value]:
+        if extra := [name for name, value in index_only.items() if value]:
             raise UsageError(
                 f"{extra[0]} goes with an index; a run has its own recipe and encoder."
             )
         run = _run(source)
-        where, chosen = Path(data) if data is not None else run.data, run.recipe
+        index, configured = Path(data) if data is not None else run.data, run.recipe
     return bags.embed_bags(
-        chosen,
-        where,
+        configured,
+        index,
         Path(out),
         run=run,
         task=task,
@@ -208,7 +208,7 @@ def embed_bags(
 def _of_index(
     index: Path, recipe: RecipeLike | None, encoder: str | None, settings: Settings
 ) -> Recipe:
-    """The recipe to embed an index with: a given one, or the plugin's defaults."""
+    """The recipe to embed an index with: the given one, or the plugin's defaults."""
     from medcl.archive.index import Index
 
     if recipe is None and encoder is None:
@@ -240,26 +240,26 @@ def probe(
     device: str = "auto",
     command: str = "",
 ) -> ProbeResult:
-    """Compare frozen features on unseen patients: pretrained, random encoder, hand-crafted.
+    """Compare frozen features on test patients: pretrained, random encoder, hand-crafted.
 
     Args:
         runs: a finished run, or the runs of all folds of one recipe.
         data: another index; see `medcl.probe.probe.probe`.
         task: the labelled problem; None for the recipe's.
-        out: the folder; None for RUN/probe, or beside the runs if there are several.
+        out: the folder; None for RUN/probe, or next to the runs if there are several.
         device: "cpu", "cuda", ..., or "auto".
-        command: how this was called, for the record.
+        command: the command line, for the record.
 
     Raises:
         UsageError: if there is no task, no label, or the runs do not belong together.
-        MedclError: if a feature is not finite, or a label is none of the task's.
+        MedclError: if a feature is not finite, or a label is no class of the task.
     """
     from medcl.probe.probe import probe as compare
     from medcl.run import Run
 
-    several = [runs] if isinstance(runs, str | Path | Run) else list(runs)
+    run_list = [runs] if isinstance(runs, str | Path | Run) else list(runs)
     return compare(
-        [_run(run) for run in several],
+        [_run(run) for run in run_list],
         data=None if data is None else Path(data),
         task=task,
         out=None if out is None else Path(out),
@@ -283,22 +283,23 @@ def finetune(
     settings: Settings = (),
     command: str = "",
 ) -> FinetuneResult:
-    """Train with labels, in folds, and measure on patients who were not trained on.
+    """Train with labels, in folds, and evaluate on the test patients.
 
     Args:
         source: an index, or a pretrained run.
-        out: the study's folder. The same again resumes it.
-        recipe: one with a classifier; of a run, LP-FT without.
+        out: the study's folder. The same call again resumes it.
+        recipe: one with a classifier; None for a run: LP-FT.
         labels: CSV or Parquet with a column ``key`` (an item's path, or a patient); None: the
             index's own.
-        split: such a table whose column ``split`` says train, validation or test.
-        folds: cross-validation over patients.
+        split: such a table with a column ``split``: train, validation or test.
+        folds: number of folds of cross-validation over patients.
         repeats: of all folds.
-        instances: write down what each instance of a bag counted; `medcl.finetune.explain` draws.
-        workers: folds trained at once.
+        instances: store the contribution of each instance of a bag; `medcl.finetune.explain` draws
+            it.
+        workers: folds trained in parallel.
         device: "cpu", "cuda", ..., or "auto".
-        settings: laid over the recipe.
-        command: how this was called, for the record.
+        settings: override the recipe.
+        command: the command line, for the record.
 
     Raises:
         UsageError: see `medcl.finetune.finetune.opened` and `medcl.finetune.finetune.finetune`.
@@ -346,35 +347,35 @@ def predict(
         model: a finished run, a study of `finetune`, or one of its folds (``STUDY/folds/r0f1``).
         records: recordings (files, or their names without suffix) and folders; or one index.
         out: the table, ending in ``.parquet``.
-        task: of a run, give this task's class probabilities, for its samples.
-        fs: samples a second, of recordings that do not say it.
-        settings: ``dataset.key=value`` over the recipe's; ``reader.key=value``, what the files do
-            not say.
-        embeddings: keep the embeddings too.
-        paths: name the recordings. A path may identify a person.
+        task: of a run, predict this task's class probabilities for its samples.
+        fs: sampling rate in Hz, for recordings without one.
+        settings: ``dataset.key=value`` overrides the recipe; ``reader.key=value`` gives what the
+            files lack.
+        embeddings: store the embeddings too.
+        paths: write the recordings' paths. A path may identify a patient.
         key_file: secret for pseudonyms, if the run's index had one.
         workers: processes; None for all cores.
-        batch_size: samples a forward pass.
+        batch_size: samples per forward pass.
         device: "cpu", "cuda", ..., or "auto".
 
     Raises:
         UsageError: for paths that do not exist, or an unknown task.
-        MedclError: if no recording can be used; says why.
+        MedclError: if no recording can be used; gives the reason.
     """
     from medcl.doctor import cores
     from medcl.predict.batch import predict as on_files
     from medcl.predict.study_predictor import opened
 
-    words = overrides(settings) if isinstance(settings, Mapping) else list(settings)
+    assignments = overrides(settings) if isinstance(settings, Mapping) else list(settings)
     if fs is not None:
-        words = [f"reader.fs={fs:g}", *words]
-    several = [records] if isinstance(records, str | Path) else list(records)
+        assignments = [f"reader.fs={fs:g}", *assignments]
+    recordings = [records] if isinstance(records, str | Path) else list(records)
     return on_files(
         opened(Path(model)) if isinstance(model, str | Path) else model,
-        [Path(record) for record in several],
+        [Path(record) for record in recordings],
         Path(out),
         task=task,
-        settings=words,
+        settings=assignments,
         embeddings=embeddings,
         paths=paths,
         key_file=None if key_file is None else Path(key_file),

@@ -1,8 +1,7 @@
-"""Names of medcl's own methods and classifiers → where they are.
+"""Names of medcl's own methods and classifiers → their modules.
 
-It imports none of them. `medcl.recipe` checks recipes against it without knowing the packages that
-the names lead to. A plugin brings its own beside these (``Plugin.methods``,
-``Plugin.classifiers``).
+It imports none of them, so that `medcl.recipe` checks recipes without importing their packages. A
+plugin adds its own (``Plugin.methods``, ``Plugin.classifiers``).
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ METHODS: dict[str, Lazy] = {
     "site-adapt": "medcl.methods.site_adapt:SiteAdapt",
     "harmonised": "medcl.methods.harmonised:Harmonised",
 }
-"""Pretraining methods, one published method a file."""
+"""Pretraining methods, one published method per file."""
 
 CLASSIFIERS: dict[str, Lazy] = {
     "linear": "medcl.classifiers.linear:Linear",
@@ -44,4 +43,4 @@ CLASSIFIERS: dict[str, Lazy] = {
     "semi-supervised": "medcl.classifiers.semi_supervised:SemiSupervised",
     "core-tuning": "medcl.classifiers.core_tuning:CoreTuning",
 }
-"""Classifiers that any modality can use: heads on an encoder."""
+"""Classifiers for any modality: heads on an encoder."""

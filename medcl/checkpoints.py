@@ -1,4 +1,4 @@
-"""The checkpoints of a run and what they hold, without Lightning, which takes seconds to load."""
+"""Reading a run's checkpoints without Lightning, whose import takes seconds."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ def saved(folder: Path) -> list[Path]:
 
 
 def newest(folder: Path) -> tuple[Path | None, list[str]]:
-    """The newest checkpoint that is whole, and a sentence on each newer one that is damaged.
+    """The newest intact checkpoint (None without any), and a message for each newer, damaged one.
 
     Raises:
-        MedclError: if there are some, and all are damaged; or the folder's manifest is.
+        MedclError: if all checkpoints, or the folder's manifest, are damaged.
     """
     manifest.load(folder)
-    every, damaged = saved(folder), list[Path]()
-    for path in reversed(every):
+    checkpoints, damaged = saved(folder), list[Path]()
+    for path in reversed(checkpoints):
         if _whole(path):
             took = f"training went on from {path.name}, which is older."
-            return path, [f"{bad.name} is damaged: {took}" for bad in damaged]
+            return path, [f"{newer.name} is damaged: {took}" for newer in damaged]
         damaged.append(path)
     if damaged:
         raise MedclError(
@@ -52,10 +52,10 @@ def step_of(path: Path) -> int:
 
 
 def method_weights(path: Path, part: str = "") -> dict[str, Tensor]:
-    """The method's part of a checkpoint, or that of a part of it: ``"encoder."``.
+    """The method's weights in a checkpoint, or those of one part of it: ``"encoder."``.
 
     Raises:
-        MedclError: if the checkpoint is known to be damaged.
+        MedclError: if the checkpoint is damaged.
     """
     manifest.check(path, "Restore it from a copy, or take an older one.")
     prefix = f"method.{part}"
@@ -64,5 +64,5 @@ def method_weights(path: Path, part: str = "") -> dict[str, Tensor]:
 
 
 def encoder_weights(path: Path) -> dict[str, Tensor]:
-    """The encoder's part of a checkpoint."""
+    """The encoder's weights in a checkpoint."""
     return method_weights(path, "encoder.")

@@ -1,6 +1,6 @@
-"""The types of a plugin's parts: what each ``"module:attribute"`` of a `Plugin` is callable as.
+"""The types of a plugin's parts: the call signature of each ``"module:attribute"`` of a `Plugin`.
 
-Nothing here is imported at run time by a plugin. A plugin lets mypy check its parts::
+A plugin imports nothing of it at run time. A plugin lets mypy check its parts::
 
     if TYPE_CHECKING:
         from medcl import contract
@@ -8,10 +8,10 @@ Nothing here is imported at run time by a plugin. A plugin lets mypy check its p
 
 ``medcl plugins check NAME`` runs the same parts on a few items (`medcl.plugin_check`).
 
-Leading parameters are given by position, so their names are free. Every keyword-only parameter of a
-part is a setting: the recipe section of the same name may set it, and its default is the schema's
-(`medcl.registry.checked`). Such a part is typed here with ``*no: Any, **settings: Any``, by which
-mypy accepts any keyword-only parameters; it takes no further positional ones.
+Leading parameters are positional, so their names are free. Every keyword-only parameter of a part
+is a setting: the recipe section of the same name may set it, and its default is the schema's
+(`medcl.registry.checked`). The type of such a part has ``*no: Any, **settings: Any``, which makes
+mypy accept any keyword-only parameters; the part takes no further positional ones.
 
 Shapes: N samples of an index, B of a batch, I instances of all bags of a batch, C channels.
 """
@@ -41,19 +41,19 @@ X, BAG, COORDS, OK, TABLE = "x", "bag", "coords", "ok", "table"
 
 
 class Batch(TypedDict, total=False):
-    """What `Samples.read` returns. Only ``x`` must be there.
+    """The batch that `Samples.read` returns. Only ``x`` is required.
 
-    A plugin may add keys of its own, (B, ...) each: for its own methods, which name them in
-    ``needs``, and its own baselines. The core reads no other key than these.
+    A plugin may add its own keys, (B, ...) each, for its own baselines and for its own methods,
+    which name them in ``needs``. The core reads only the keys below.
 
     Attributes:
         x: (B, ...) the samples, float32, finite; of bags (I, F), the instances of all bags of the
-            batch one after the other.
-        bag: of bags alone, (I,) int64: which of the batch's bags each instance belongs to,
-            0 … B−1 in ascending order. Each bag has an instance.
-        coords: (B, 2), of bags (I, 2): where each tile or instance lies, in a unit that
-            `Samples.facts` says; NaN where unknown.
-        ok: (B,) bool, False where a sample could not be read and another stands in for it.
+            batch, concatenated.
+        bag: for bags only, (I,) int64: the bag of each instance, 0 … B−1 in ascending order. Each
+            bag has at least one instance.
+        coords: (B, 2), for bags (I, 2): the coordinates of each tile or instance, in the unit of
+            `Samples.facts`; NaN where unknown.
+        ok: (B,) bool, False where a sample could not be read and another replaces it.
         table: (B, columns) float32, the columns of a clinical table (`medcl.archive.clinical`):
             the categorical ones first, −1 (categorical) or NaN (numeric) where missing.
     """
@@ -66,21 +66,22 @@ class Batch(TypedDict, total=False):
 
 
 class Prepare(Protocol):
-    """``Plugin.prepare``: decode an item once; what it returns is stored under a content address.
+    """``Plugin.prepare``: decodes an item once; the store keeps the result by content address.
 
     Called as ``prepare(root, files, fields, **settings)``, in worker processes.
 
     Args:
         root: the archive.
-        files: those of the record, relative to ``root``, in its order.
+        files: the record's files, relative to ``root``, in its order.
         fields: the record's fields, its ``findings``, and as ``reader`` the settings of ``scan``.
 
     Returns:
-        name → array of numbers or flags, none of objects. Same files and settings, same arrays. No
-        array identifies a person.
+        name → array of numbers or flags, none of objects. The same files and settings give the
+        same arrays. No array identifies a patient.
 
     Raises:
-        Exception: anything costs this item only. Its message is shown: it must name no person.
+        Exception: any exception costs this item only. The message is shown, so it must not
+            identify a patient.
     """
 
     def __call__(
@@ -95,7 +96,7 @@ class Prepare(Protocol):
 
 
 class Dataset(Protocol):
-    """``Plugin.dataset``: lays out the samples of prepared items. Reads as little as it can.
+    """``Plugin.dataset``: defines the samples of prepared items. It reads as little as possible.
 
     Called as ``dataset(items, arrays, **settings)``.
 
@@ -117,9 +118,9 @@ class Dataset(Protocol):
 class ViewsFactory(Protocol):
     """``Plugin.views``, called as ``views(**settings)``: a module or function `Views`.
 
-    It draws from the generator that it is handed and from nothing else. For kind "none" it gives
-    the sample without augmentation. All samples of a batch get views of one shape, on the batch's
-    device, in its dtype. An unknown kind is a `UsageError`.
+    The views draw random numbers from the given generator only. Kind "none" returns the sample
+    without augmentation. All views of a batch have one shape, on the batch's device, in its dtype.
+    An unknown kind is a `UsageError`.
     """
 
     def __call__(self, *no: Any, **settings: Any) -> Views: ...
@@ -129,10 +130,10 @@ class EncoderFactory(Protocol):
     """A value of ``Plugin.encoders``, called as ``encoder(**settings)``.
 
     Returns:
-        a module (B, ...) → (B, width) that takes what the views give, with an int attribute
-        ``width``. In evaluation mode the features of a sample do not depend on the batch. Weights
-        are drawn by torch's own generator alone. A setting ``weights: Path | None = None`` is a
-        file to begin with; it is not asked for once the encoder is trained.
+        a module (B, ...) → (B, width) for the output of the views, with an int attribute ``width``.
+        In evaluation mode the features of a sample do not depend on the batch. Only torch's global
+        generator initialises weights. A setting ``weights: Path | None = None`` is a file of
+        initial weights; a trained encoder does not need it.
     """
 
     def __call__(self, *no: Any, **settings: Any) -> nn.Module: ...
@@ -151,13 +152,13 @@ class MethodFactory(Protocol):
 class ClassifierFactory(Protocol):
     """A value of ``Plugin.classifiers``, called as ``classifier(example, outputs, **settings)``.
 
-    One that is built on an encoder is called as ``classifier(encoder, example, outputs, ...)``, see
-    `EncoderClassifierFactory`. Its attribute ``declares`` says which of the two it is, and what
-    else it asks for (`medcl.classifiers.contract.Declares`).
+    A classifier on an encoder is called as ``classifier(encoder, example, outputs, ...)``, see
+    `EncoderClassifierFactory`. The attribute ``declares`` states which of the two it is, and its
+    other requirements (`medcl.classifiers.contract.Declares`).
 
     Args:
         example: a batch as tensors, for its shapes alone.
-        outputs: what is to be predicted.
+        outputs: the outputs to predict.
     """
 
     def __call__(
@@ -180,10 +181,10 @@ class EncoderClassifierFactory(Protocol):
 
 
 class Baseline(Protocol):
-    """A value of ``Plugin.baselines``: engineered features to beat.
+    """A value of ``Plugin.baselines``: engineered features as a reference.
 
     Args:
-        batch: what `Samples.read` returned, see `Batch`.
+        batch: the arrays of `Samples.read`, see `Batch`.
 
     Returns:
         (B, F), the same F for every batch of a dataset; NaN where a feature is not defined.
@@ -193,13 +194,13 @@ class Baseline(Protocol):
 
 
 class Pictures(Protocol):
-    """``Plugin.pictures``: small pictures of an item's parts, to find near-duplicates by.
+    """``Plugin.pictures``: small pictures of an item's parts, for near-duplicate search.
 
     Args:
         arrays: of one item.
 
     Returns:
-        locations (N,), as ``dataset`` finds them in a column ``keep``; and (N, S, S) uint8.
+        locations (N,), as in the column ``keep`` of ``dataset``'s items; and (N, S, S) uint8.
     """
 
     def __call__(
@@ -213,7 +214,7 @@ class Where(Protocol):
     Args:
         ids: (N,) of samples.
         prepare: the recipe's section.
-        dataset: the recipe's section, a task's settings laid over it.
+        dataset: the recipe's section, overridden by a task's settings.
 
     Returns:
         name → (N,), such as ``start`` in seconds.
@@ -225,17 +226,17 @@ class Where(Protocol):
 
 
 class StreamFactory(Protocol):
-    """``Plugin.stream``: windows of a signal that is still being recorded.
+    """``Plugin.stream``: windows of a live recording.
 
     Args:
-        names: of all columns that arrive side by side; which are channels, the plugin knows.
-        fs: samples a second of each, in Hz.
+        names: of all columns of the recording; the plugin selects the channels.
+        fs: sampling rate of each, in Hz.
         prepare: the recipe's section.
-        dataset: the recipe's section, a task's settings laid over it.
-        reader: the settings of ``scan`` that the run's index was made with, or empty.
+        dataset: the recipe's section, overridden by a task's settings.
+        reader: the settings of ``scan`` in the run's index, or empty.
 
     Raises:
-        UsageError: if these settings need what is yet to come, or no channel is known.
+        UsageError: if the settings need future samples, or no column is a known channel.
     """
 
     def __call__(
@@ -251,15 +252,15 @@ class StreamFactory(Protocol):
 
 
 class Look(Protocol):
-    """``Plugin.look``: draws what ``prepare`` found in an item.
+    """``Plugin.look``: draws the result of ``prepare`` for an item.
 
     Args:
-        files: the item's own, absolute. They may name a person: nothing that is drawn shows them.
-        arrays: what ``prepare`` made of them.
-        out: the folder to draw into; make it.
+        files: the item's own, absolute. They may identify a patient: no drawing shows them.
+        arrays: the prepared arrays of the item.
+        out: the folder to draw into; create it.
 
     Returns:
-        the files written; none where there is nothing to see.
+        the files written; none if there is nothing to draw.
     """
 
     def __call__(
@@ -268,14 +269,14 @@ class Look(Protocol):
 
 
 class Explain(Protocol):
-    """``Plugin.explain``: draws what each instance of an item counted for.
+    """``Plugin.explain``: draws the contribution of each instance of an item.
 
     Args:
         files: the item's own, absolute, as in `Look`.
-        coords: (I, 2) where each instance lies.
-        tile: side of an instance in the unit of ``coords``; None where unknown.
+        coords: (I, 2) coordinates of each instance.
+        tile: edge length of an instance in the unit of ``coords``; None if unknown.
         scores: (I,) in 0 … 1.
-        out: the folder to draw into; make it.
+        out: the folder to draw into; create it.
 
     Returns:
         the files written.
@@ -296,9 +297,9 @@ class Explain(Protocol):
 
 
 class Preview(Protocol):
-    """``Plugin.preview``: samples beside their views, for the report.
+    """``Plugin.preview``: samples next to their views, for the report.
 
-    One with a keyword ``encoder`` is given the trained encoder, or None.
+    A keyword parameter ``encoder`` receives the trained encoder, or None.
 
     Args:
         x: (B, ...) samples as `Samples.read` gives them.

@@ -1,4 +1,4 @@
-"""Every step from an archive to a report: on a plugin's bundled sample, or on one's own archive."""
+"""All steps from an archive to a report, on a plugin's bundled sample or on the user's archive."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from medcl import recipe as recipes
 from medcl.errors import UsageError
 
 PUBLIC_KEY = "the bundled samples are public: this key hides nothing"
-"""Fixed, so that patients' pseudonyms, and with them split and figures, are the same everywhere."""
+"""Fixed, so that pseudonyms, and with them split and metrics, are the same everywhere."""
 
 if TYPE_CHECKING:
     from medcl.probe.localisation import Places
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Demo:
-    """What the demo made. Where the sample has no labels, ``probe`` is what can be said without."""
+    """The result of the demo. Without labels, ``probe`` is the localisation probe."""
 
     run: Run
     probe: ProbeResult | Places
@@ -53,19 +53,19 @@ def demo(
 ) -> Demo:
     """Index, pretrain, embed, probe and report on the sample of plugin ``name``.
 
-    Done steps are skipped when it is run again in the same folder.
+    Run again in the same folder, it skips finished steps.
 
     Args:
-        name: the plugin; of an own archive, the recipe says which.
-        out: where everything goes.
+        name: the plugin; for the user's archive, the recipe's is used.
+        out: the output folder.
         overrides: ``section.key=value``.
-        archive: a folder to run on in place of the sample, such as one with a benchmark's file.
-        recipe_name: the recipe to run on it.
-        command: how this was called, for the record.
-        quiet: say nothing on the way.
+        archive: a folder to use instead of the sample, such as one with a benchmark's file.
+        recipe_name: the recipe for it.
+        command: the command line, for the record.
+        quiet: print no progress.
 
     Raises:
-        UsageError: if the plugin brings no sample, or an archive comes without a recipe.
+        UsageError: if the plugin has no sample, or an archive comes without a recipe.
     """
     if (archive is None) != (recipe_name is None):
         raise UsageError("An own archive and its recipe go together: give --archive and --recipe.")
@@ -89,7 +89,7 @@ def demo(
 
     clock = _Clock(quiet)
     with clock("index", f"the archive in {source.name}/"):
-        key = out / "public.key" if public else None  # whoever brings people has a secret key
+        key = out / "public.key" if public else None  # real patients need a secret key
         if key is not None:
             write_text(key, PUBLIC_KEY)
         summary = build(source, out / "index", plugin, key_file=key)
@@ -111,7 +111,7 @@ def demo(
 
 
 class _Clock:
-    """Says what is happening, and how long each step took."""
+    """Prints each step and its duration in seconds."""
 
     def __init__(self, quiet: bool) -> None:
         self.quiet = quiet

@@ -1,4 +1,4 @@
-"""What works on this machine, and what to do about the rest."""
+"""Checks of this machine, each with advice where something does not work."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ IMPORT_NAMES = {
     "pyyaml": "yaml",
     "scikit-learn": "sklearn",
 }
-"""Of the packages that are imported under another name than they are installed under."""
+"""Import names of packages whose distribution has another name."""
 EXTRAS = {
     "ray": "maps over an archive on a cluster",
     "jpeg": "JPEG and JPEG-LS in DICOM",
     "hf": "encoders of Hugging Face transformers",
     "onnx": "encoders as ONNX graphs",
 }
-"""What medcl's extras are for; those for developing it are not looked at."""
+"""The purpose of medcl's extras; those for its development are not checked."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing looked at. "absent" is an optional part that is not installed."""
+    """One check. "absent" is an optional part that is not installed."""
 
     name: str
     status: Literal["ok", "absent", "broken", "note"]
@@ -42,7 +42,7 @@ class Check:
 
 
 def examine() -> list[Check]:
-    """Look at Python, packages, devices, compiler, memory for data loaders, and plugins."""
+    """Check Python, packages, devices, compiler, memory for data loaders, and plugins."""
     python = Check("python", "ok", f"{platform.python_version()} on {platform.platform()}")
     packages = _packages()
     torch_works = any(check.name == "torch" and check.status == "ok" for check in packages)
@@ -58,7 +58,7 @@ def cores() -> int:
 
 
 def _packages() -> list[Check]:
-    """All that medcl's distribution says it requires, then what its extras bring."""
+    """The requirements of medcl's distribution, then those of its extras."""
     try:
         required = requires("medcl") or []
     except PackageNotFoundError:
@@ -79,16 +79,16 @@ def _packages() -> list[Check]:
 
 def _package(name: str, advice: str, optional_for: str = "") -> Check:
     try:
-        found = version(name)
+        installed = version(name)
     except PackageNotFoundError:
         if optional_for:
             return Check(name, "absent", f"optional: {optional_for}", advice)
         return Check(name, "broken", "not installed", advice)
     try:
         importlib.import_module(IMPORT_NAMES.get(name, name))
-    except Exception as error:  # whatever a broken binary raises is what we are here to report
-        return Check(name, "broken", f"{found}: {type(error).__name__}: {error}", advice)
-    return Check(name, "ok", found)
+    except Exception as error:  # a broken binary may raise anything: report it
+        return Check(name, "broken", f"{installed}: {type(error).__name__}: {error}", advice)
+    return Check(name, "ok", installed)
 
 
 def _cpu() -> Check:
@@ -110,22 +110,22 @@ def _cuda() -> list[Check]:
         return [Check("cuda", "absent", f"torch for CUDA {torch.version.cuda}, no device", advice)]
     checks = []
     for number in range(torch.cuda.device_count()):
-        found = torch.cuda.get_device_properties(number)
-        detail = f"{found.name}, {found.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}"
+        device = torch.cuda.get_device_properties(number)
+        detail = f"{device.name}, {device.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}"
         bf16 = "" if torch.cuda.is_bf16_supported() else "no bf16: use trainer.precision=16"
         checks.append(Check(f"cuda:{number}", "note" if bf16 else "ok", detail, bf16))
     return checks
 
 
 def _compiler() -> Check:
-    found = shutil.which("g++") or shutil.which("clang++")
-    if found:
-        return Check("c++ compiler", "ok", found)
+    compiler = shutil.which("g++") or shutil.which("clang++")
+    if compiler:
+        return Check("c++ compiler", "ok", compiler)
     return Check("c++ compiler", "absent", "optional: torch.compile on CPU", "apt install g++")
 
 
 def _shared_memory() -> Check:
-    """Loader processes hand batches over through /dev/shm; containers often give it 64 MB."""
+    """Loader processes pass batches through /dev/shm, which is often 64 MB in containers."""
     if not os.path.isdir("/dev/shm"):
         return Check("/dev/shm", "note", "not there", "keep trainer.workers=0")
     free = shutil.disk_usage("/dev/shm").free / 2**20
@@ -138,11 +138,11 @@ def _shared_memory() -> Check:
 def _plugins() -> list[Check]:
     try:
         from medcl.plugin import Plugin, discover
-    except Exception as error:  # pydantic, say: the plugins are not to blame
+    except Exception as error:  # a dependency such as pydantic is broken, not the plugins
         return [Check("plugins", "broken", f"{type(error).__name__}: {error}", "see above")]
     return [
-        Check(f"plugin {name}", "ok", found.summary)
-        if isinstance(found, Plugin)
-        else Check(f"plugin {name}", "broken", found.reason, "reinstall or remove it")
-        for name, found in discover().items()
+        Check(f"plugin {name}", "ok", plugin.summary)
+        if isinstance(plugin, Plugin)
+        else Check(f"plugin {name}", "broken", plugin.reason, "reinstall or remove it")
+        for name, plugin in discover().items()
     ]

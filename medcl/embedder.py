@@ -18,14 +18,14 @@ from medcl.export import load_encoder
 class MedclEmbedder(TransformerMixin, BaseEstimator):
     """Embed arrays with the encoder of a run, inside a scikit-learn pipeline.
 
-    Nothing is learned by `fit`, so that embedding inside a cross-validation leaks nothing; what the
-    *encoder* was pretrained on is another matter: leave its training patients out of the test.
+    `fit` learns nothing, so embedding inside a cross-validation leaks nothing. The *encoder* has
+    seen its pretraining patients: exclude them from the test set.
 
     Args:
         path: a run, or a folder exported with ``medcl export``.
-        shape: of one sample, to which rows of a table are brought; −1 is made out. None: X comes
-            in the encoder's own shape (N, ...).
-        batch_size: samples a forward pass.
+        shape: of one sample, into which rows of a table are reshaped; −1 is inferred. None: X has
+            the encoder's input shape (N, ...).
+        batch_size: samples per forward pass.
         device: "cpu", "cuda", ..., or "auto".
     """
 
@@ -42,14 +42,14 @@ class MedclEmbedder(TransformerMixin, BaseEstimator):
         self.device = device
 
     def fit(self, X: ArrayLike, y: object = None) -> MedclEmbedder:
-        """Load the encoder, and note how many features X has.
+        """Load the encoder, and record the number of features of X.
 
         Args:
-            X: (N, ...) samples as the encoder takes them, or (N, F) to be brought to ``shape``.
-            y: not looked at.
+            X: (N, ...) samples in the encoder's input shape, or (N, F) to reshape to ``shape``.
+            y: ignored.
 
         Raises:
-            UsageError: if there is no encoder in ``path``.
+            UsageError: if ``path`` holds no encoder.
         """
         self._checked(X, reset=True)
         if self.path is None:
@@ -75,7 +75,7 @@ class MedclEmbedder(TransformerMixin, BaseEstimator):
         return torch.cat(parts).numpy()
 
     def _checked(self, X: ArrayLike, *, reset: bool) -> NDArray[np.float32]:
-        """As finite float32; scikit-learn's own messages for what is none."""
+        """X as finite float32. scikit-learn raises its own errors otherwise."""
         x: NDArray[np.float32] = validate_data(
             self, X, reset=reset, dtype=np.float32, order="C", allow_nd=True, ensure_2d=True
         )

@@ -1,7 +1,7 @@
-"""An encoder leaves its run: as weights, as a graph for other runtimes, as a Hugging Face folder.
+"""Export of a run's encoder: as weights, as a graph for other runtimes, as a Hugging Face folder.
 
-Whatever is written is loaded back and compared with the run's encoder before it is kept; the card
-beside it says how far the two were apart. Nothing of the data goes along but the shape of a sample.
+Every export is loaded back and compared with the run's encoder before it is kept; its model card
+states the difference. Of the data it holds the shape of a sample only.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 Format = Literal["safetensors", "onnx", "torchscript", "huggingface-folder"]
 
 FACTS = "encoder.json"
-"""In every exported folder: what the encoder is, and what it takes."""
+"""The file in every exported folder that describes the encoder and its input."""
 REMEDY = "Export it again: medcl export RUN"
 BATCHES = (2, 3)
-"""Sizes of the batches that an export is compared on: two, so that a fixed size is noticed."""
+"""Batch sizes of the comparison: two, so that a graph of fixed batch size is noticed."""
 TOLERANCE = {"safetensors": 0.0, "huggingface-folder": 0.0, "torchscript": 1e-5, "onnx": 1e-4}
-"""Largest difference that is let pass, relative to the largest output."""
+"""Largest accepted difference, relative to the largest output."""
 
 _MODELING = '''"""medcl's encoder as a transformers model; needs `pip install medcl`."""
 
@@ -71,14 +71,14 @@ class MedclEncoder(PreTrainedModel):
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written.
+    """The result of an export.
 
     Attributes:
         path: the folder.
         to: the format.
-        shape: of one sample, as the encoder takes it.
+        shape: of one sample, the encoder's input.
         width: of an embedding.
-        difference: largest relative difference from the run's encoder, as loaded back.
+        difference: largest relative difference from the run's encoder, after loading it back.
     """
 
     path: Path
@@ -89,18 +89,18 @@ class Exported:
 
 
 def export(run: Run, out: Path, *, to: Format = "safetensors") -> Exported:
-    """Write a run's encoder into a new folder, in a form that needs less of medcl, or none.
+    """Write a run's encoder into a new folder, in a format that needs little or no medcl.
 
     Args:
         run: a finished run.
-        out: the folder to make.
+        out: the folder to create.
         to: ``safetensors`` (weights and facts, for `load_encoder`), ``onnx`` and ``torchscript``
             (graphs that take a batch of any size), ``huggingface-folder``
             (``AutoModel.from_pretrained(out, trust_remote_code=True)``).
 
     Raises:
-        UsageError: for an unknown format, a folder that exists, or a package that is missing.
-        MedclError: if the encoder cannot be written in that form, or gives other values from it.
+        UsageError: for an unknown format, an existing folder, or a missing package.
+        MedclError: if the encoder cannot be written in that format, or its outputs differ.
     """
     if to not in get_args(Format):
         raise UsageError(f"Unknown format '{to}': take {', '.join(get_args(Format))}.")
@@ -112,8 +112,8 @@ def export(run: Run, out: Path, *, to: Format = "safetensors") -> Exported:
     with new_folder(out) as folder:
         facts = _facts(run, to, shape, int(getattr(encoder, "width", 0)))
         (folder / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-        again = _WRITERS[to](encoder, folder, _noise(BATCHES[0], shape), facts)
-        difference = _compare(encoder, again, shape)
+        exported = _WRITERS[to](encoder, folder, _noise(BATCHES[0], shape), facts)
+        difference = _compare(encoder, exported, shape)
         if not difference <= TOLERANCE[to]:
             raise MedclError(
                 f"As {to} the encoder '{facts['encoder']['name']}' gives other values (relative "
@@ -157,7 +157,7 @@ def load_encoder(path: str | Path) -> nn.Module:
 
 
 def encoder_of(facts: dict[str, Any]) -> nn.Module:
-    """The encoder that an exported folder's facts describe, with untrained weights."""
+    """The encoder described by an exported folder's facts, with untrained weights."""
     from medcl import plugin as plugins
     from medcl.registry import lookup
 
@@ -187,13 +187,13 @@ def _facts(run: Run, to: Format, shape: tuple[int, ...], width: int) -> dict[str
     recipe = run.recipe
     section = recipe.part("encoder")
     encoder = section.model_dump(mode="json")
-    encoder.pop("weights", None)  # a file that training began from: here are those it ended with
-    if to in ("onnx", "torchscript"):  # a graph needs no recipe of itself
+    encoder.pop("weights", None)  # the initial weights, which the trained ones replace
+    if to in ("onnx", "torchscript"):  # a graph needs no encoder settings
         encoder = {"name": encoder["name"]}
     for key, value in section.model_dump().items():
         if key in encoder and without_paths(value) == "PATH":
             raise MedclError(
-                f"encoder.{key} names a place on this machine, without which the encoder cannot be "
+                f"encoder.{key} is a path on this machine, without which the encoder cannot be "
                 "built again: export it --to onnx or torchscript, which need none."
             )
     return {
@@ -248,10 +248,12 @@ def _torchscript(
     path = folder / "encoder.pt"
     try:
         with warnings.catch_warnings(), torch.inference_mode():
-            warnings.simplefilter("ignore")  # of what a trace fixes: the comparison finds it
+            warnings.simplefilter(
+                "ignore"
+            )  # about values that tracing fixes: the comparison finds them
             torch.jit.trace(encoder, x, check_trace=False).save(str(path))
         return torch.jit.load(str(path))  # written just now, by this process
-    except Exception as error:  # whatever the tracer stumbles over
+    except Exception as error:  # any error of the tracer
         raise _impossible("torchscript", facts, error) from None
 
 
@@ -284,7 +286,7 @@ def _onnx(
                 verbose=False,
             )
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    except Exception as error:  # whatever the exporter stumbles over
+    except Exception as error:  # any error of the exporter
         raise _impossible("onnx", facts, error) from None
     return lambda x: torch.from_numpy(session.run(None, {"x": x.numpy()})[0])
 
@@ -313,7 +315,7 @@ def _noise(batch: int, shape: tuple[int, ...]) -> torch.Tensor:
 
 
 def _compare(
-    encoder: nn.Module, again: Callable[[torch.Tensor], torch.Tensor], shape: tuple[int, ...]
+    encoder: nn.Module, exported: Callable[[torch.Tensor], torch.Tensor], shape: tuple[int, ...]
 ) -> float:
     """The largest difference relative to the largest value, over batches of several sizes."""
     import torch
@@ -322,13 +324,15 @@ def _compare(
     for batch in BATCHES:
         x = _noise(batch, shape)
         with torch.inference_mode():
-            want = encoder(x)
+            expected = encoder(x)
         try:
             with torch.inference_mode():
-                got = again(x)
+                actual = exported(x)
         except Exception:  # a graph that takes one size of batch only
             return float("inf")
-        worst = max(worst, float((got - want).abs().max() / want.abs().max().clamp(min=1e-12)))
+        worst = max(
+            worst, float((actual - expected).abs().max() / expected.abs().max().clamp(min=1e-12))
+        )
     return worst
 
 
@@ -358,8 +362,8 @@ Loaded back from this folder ({to}), its outputs differed from the run's encoder
 
 {_USE[to]}
 **Intended use.** Research: features for classifiers that are trained and validated on the patients
-they are meant for. **Not for diagnosis**: it was not validated for any clinical use, and how it
-works in other hospitals, devices or groups of people than those it was trained on is not known.
+they are meant for. **Not for diagnosis**: it was not validated for any clinical use, and its
+performance on other hospitals, devices or patient groups than those of training is unknown.
 """
 
 

@@ -1,4 +1,4 @@
-"""New recordings as a temporary index: links to what was named, under the run's own key."""
+"""New recordings as a temporary index: links to the given paths, with the run's pseudonym key."""
 
 from __future__ import annotations
 
@@ -33,47 +33,47 @@ def indexed(
     reader: Mapping[str, Any] | None = None,
     workers: int = 1,
 ) -> Iterator[Index]:
-    """Index files and folders for as long as this lasts; nothing is copied or written beside them.
+    """Index files and folders for the duration of the context; the data folders stay untouched.
 
-    A file brings those of its stem along that are read with it (``100.hea`` needs ``100.dat``), and
-    a record may be named without suffix. Paths keep their place below the archive of the run's
-    index, or else below the folder that all of them lie in, so that one person is the same
-    patient here as there.
+    A file includes the files of the same stem that are read with it (``100.hea`` needs
+    ``100.dat``), and a record may be named without suffix. Paths are relative to the archive of the
+    run's index, or else to the common folder of all of them, so that a patient has the same
+    pseudonym in both.
 
     Args:
-        run: whose plugin reads the files, and whose index lends its key.
-        records: files, stems of files, and folders; or one index, which is taken as it is.
+        run: its plugin reads the files, and its index provides the key.
+        records: files, stems of files, and folders; or one index, which is used as it is.
         key_file: the secret of the pseudonyms, if the run's index was made with a key file.
-        reader: what these files do not say, over what the run's index was told of its own.
+        reader: settings that these files lack; they override those of the run's index.
         workers: processes that read headers.
 
     Raises:
-        UsageError: if a path does not exist, or holds nothing for this plugin; if ``reader`` is
-            given for an index, or has what the plugin does not know.
+        UsageError: if a path does not exist, or holds nothing for this plugin; if ``reader`` comes
+            with an index, or has settings unknown to the plugin.
     """
     if _is_index(records):
         if reader:
             raise UsageError(
-                f"{records[0]} is an index, which was told how to read its files: give it "
+                f"{records[0]} is an index, which has its own reader settings: give it "
                 "reader.… by medcl index --set."
             )
         index = Index.open(records[0])
         if index.plugin_name != run.recipe.plugin:
             raise UsageError(
-                f"{records[0]} was indexed by '{index.plugin_name}', and {run.path.name} is of "
+                f"{records[0]} was indexed by '{index.plugin_name}', but {run.path.name} uses "
                 f"'{run.recipe.plugin}'."
             )
         yield index
         return
-    wanted = _wanted(run.plugin, records)
-    base = _base(run, wanted)
+    paths = _wanted(run.plugin, records)
+    base = _base(run, paths)
     inside = base == _archive(run)
     data = _data(run)
     if key_file is None and data is not None and (data / "private" / "key").is_file():
         key_file = data / "private" / "key"
     with TemporaryDirectory(prefix="medcl-predict-") as scratch:  # its owner's alone
         archive = Path(scratch) / "archive"
-        for path in wanted:
+        for path in paths:
             link = archive / path.relative_to(base)
             link.parent.mkdir(parents=True, exist_ok=True)
             if not link.is_symlink():
@@ -86,29 +86,29 @@ def indexed(
             workers=workers,
             key_file=key_file,
             patient_from=_facts(run).get("patient_from") if inside else None,
-            reader=_over(told(run), reader),
+            reader=_over(recorded_reader(run), reader),
         )
         if data is not None:
             _add_columns(out / ITEMS, data / ITEMS)
         yield Index.open(out)
 
 
-def _add_columns(items: Path, own: Path) -> None:
-    """Give new items the columns of the run's index, empty: its table, say, is not known of them.
+def _add_columns(items: Path, index_items: Path) -> None:
+    """Add the missing columns of the run's index to new items, empty: they are in no table of it.
 
-    A run whose index lies elsewhere now goes without.
+    Without an index at its recorded path, no column is added.
     """
-    if own.is_file():
+    if index_items.is_file():
         frame = pl.read_parquet(items, glob=False)
-        known = pl.scan_parquet(own, glob=False).collect_schema()
-        lacking = {name: kind for name, kind in known.items() if name not in frame.columns}
+        schema = pl.scan_parquet(index_items, glob=False).collect_schema()
+        lacking = {name: kind for name, kind in schema.items() if name not in frame.columns}
         frame = frame.with_columns(pl.lit(None, kind).alias(n) for n, kind in lacking.items())
         with manifest.replacing(items) as temporary:
             frame.write_parquet(temporary)
 
 
 def assigned(run: Trained, records: Sequence[Path]) -> bool:
-    """Whether the run's index has patients by a table or by paths, and these records have not."""
+    """True if the run's index takes patients from a table or paths, and these records cannot."""
     facts = _facts(run)
     by_path = facts.get("patient_from") is not None
     if _is_index(records) or (facts.get("table") is None and not by_path):
@@ -121,20 +121,20 @@ def _is_index(records: Sequence[Path]) -> bool:
 
 
 def _data(run: Trained) -> Path | None:
-    """Its index; None where it came without its private folder, which says where that lies."""
-    where = recalled(run.path)
-    return None if where is None else where.data
+    """Its index; None without its private folder, which holds the path."""
+    origin = recalled(run.path)
+    return None if origin is None else origin.data
 
 
 def _facts(run: Trained) -> dict[str, Any]:
-    """What the run's index says of itself, if it is there."""
+    """``index.json`` of the run's index; empty if it is missing."""
     data = _data(run)
     path = None if data is None else data / "index.json"
     return {} if path is None or not path.is_file() else read_json(path, "Index it again.")
 
 
-def told(run: Trained) -> dict[str, Any] | None:
-    """What the run's own files did not say (``medcl index --set reader.…``) holds for new ones."""
+def recorded_reader(run: Trained) -> dict[str, Any] | None:
+    """The reader settings of the run's index (``medcl index --set reader.…``), None without any."""
     data = _data(run)
     if data is None or not (data / "private" / "archive.json").is_file():
         return None
@@ -142,39 +142,41 @@ def told(run: Trained) -> dict[str, Any] | None:
 
 
 def _over(
-    own: Mapping[str, Any] | None, given: Mapping[str, Any] | None
+    index: Mapping[str, Any] | None, override: Mapping[str, Any] | None
 ) -> Mapping[str, Any] | None:
-    """What is said of new files counts before what the run's own were said to be.
+    """Reader settings of new files, which override those of the run's index.
 
-    What was said of single files (``reader.files``) would count before it, and is of others.
+    Settings of single files (``reader.files``) would take precedence, but concern other files.
     """
-    if given is None:
-        return own
-    return {name: value for name, value in (own or {}).items() if name != "files"} | {**given}
+    if override is None:
+        return index
+    return {name: value for name, value in (index or {}).items() if name != "files"} | {**override}
 
 
 def _wanted(plugin: Plugin, records: Sequence[Path]) -> list[Path]:
-    """The files and folders that were named; what lies in one of the folders comes with it."""
+    """The given files and folders, without those inside another given folder."""
     named = dict.fromkeys(path for record in records for path in _files(plugin, record.absolute()))
     folders = {path for path in named if path.is_dir()}
     return [path for path in named if folders.isdisjoint(path.parents)]
 
 
 def _files(plugin: Plugin, record: Path) -> list[Path]:
-    """A folder; or a file and those that the plugin reads together with it, if named like it."""
+    """A folder; or a file and the files of the same stem that the plugin reads with it."""
     if record.is_dir():
         return [record]
-    beside = (
+    siblings = (
         sorted(record.parent.glob(f"{_escaped(record.stem)}.*")) if record.parent.is_dir() else []
     )
     if not record.is_file():  # a record's name, without suffix
-        beside = [
+        siblings = [
             p for p in sorted(record.parent.glob(f"{_escaped(record.name)}.*")) if p.is_file()
         ]
-        if not beside:
+        if not siblings:
             raise UsageError(f"{record} does not exist. Give recordings, or folders of them.")
-        return beside
-    stats = {path: FileStat(path.name, path.stat().st_size, 0) for path in beside if path.is_file()}
+        return siblings
+    stats = {
+        path: FileStat(path.name, path.stat().st_size, 0) for path in siblings if path.is_file()
+    }
     units = (set(unit.files) for unit in plugin.units(list(stats.values())))
     unit = next((files for files in units if stats[record] in files), {stats[record]})
     return [path for path, stat in stats.items() if stat in unit]
@@ -185,9 +187,9 @@ def _escaped(name: str) -> str:
 
 
 def _base(run: Trained, paths: Sequence[Path]) -> Path:
-    """Where keys of records begin: the run's archive if all lie in it, else what they share.
+    """The root of record keys: the run's archive if it holds all paths, else their common folder.
 
-    A folder by itself is taken for a copy of the archive: that is how who is in it is recognised.
+    A single folder is treated as a copy of the archive, so that its patients are recognised.
     """
     archive = _archive(run)
     if archive is not None and all(path.is_relative_to(archive) for path in paths):
@@ -196,7 +198,7 @@ def _base(run: Trained, paths: Sequence[Path]) -> Path:
 
 
 def _archive(run: Trained) -> Path | None:
-    """The archive of the run's index, if that is known."""
+    """The archive of the run's index, if known."""
     data = _data(run)
     facts = None if data is None else data / "private" / "archive.json"
     bound = {} if facts is None or not facts.is_file() else read_json(facts, "Index it again.")

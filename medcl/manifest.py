@@ -1,17 +1,17 @@
-"""What a folder holds and what it was made of: one file, checked where the others are read back.
+"""A folder's manifest: its content, its inputs, and the SHA-256 of each file that is read back.
 
 ::
 
     FOLDER/manifest.json
         format    of this file
         kind      "run", "study", "fold", "embeddings", …
-        made_of   what decides the content, by name: hashes, settings, versions; free of PHI
+        made_of   the inputs of the content, by name: hashes, settings, versions; free of PHI
         files     name → SHA-256 of each file of this folder that is read back
         sha256    of all of the above
 
-A file is hashed once in a process, when it is first opened, block by block: what is memory-mapped
-stays so. A folder that was written before there were manifests has none: its files are read as they
-are, and `verified` says that nothing can be said of them.
+A file is hashed once per process, when it is first opened, block by block, so that it can stay
+memory-mapped. A folder of a version without manifests has none: its files are read unchecked, and
+`verified` is False for them.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ _REMEDY = "Restore it from a copy; without it the folder opens, but damage is no
 
 
 class DamagedError(MedclError):
-    """A file is not what was written."""
+    """A file differs from what was written."""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """See the module's docstring. Several hashes of a file: it was about to be replaced."""
+    """See the module's docstring. A file that is being replaced has several hashes."""
 
     kind: str = ""
     made_of: Mapping[str, Any] = field(default_factory=dict)
@@ -85,54 +85,54 @@ def _read(path: Path, inode: int, size: int, time: int) -> Manifest:
             )
         seal = raw.pop("sha256")
         files = {name: tuple(hashes) for name, hashes in raw["files"].items()}
-        found = Manifest(raw["kind"], raw["made_of"], files)
+        manifest = Manifest(raw["kind"], raw["made_of"], files)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise DamagedError(f"{path} is damaged. {_REMEDY}") from None
     if seal != digest(raw):
         raise DamagedError(f"{path} is damaged. {_REMEDY}")
-    return found
+    return manifest
 
 
 _checked: set[tuple[Any, ...]] = set()
 
 
 def check(path: Path, remedy: str) -> bool:
-    """See that a file is what was written, once in a process. False if its folder does not know it.
+    """Verify a file's SHA-256, once per process. False if the folder's manifest does not list it.
 
-    A file that is not there is left to whoever opens it.
+    A missing file is left to the caller that opens it.
 
     Args:
-        path: the file, about to be read.
-        remedy: what the reader of the error can do.
+        path: the file to be read.
+        remedy: what the user can do, for the error message.
 
     Raises:
-        DamagedError: if its content, or the manifest, is another.
+        DamagedError: if its content, or the manifest, has changed.
         MedclError: if a newer medcl wrote the manifest.
     """
     manifest = load(path.parent)
-    known = manifest.files.get(path.name) if manifest is not None else None
-    if known is None:
+    hashes = manifest.files.get(path.name) if manifest is not None else None
+    if hashes is None:
         return False
     try:
         status = path.stat()
     except OSError:
         return True
-    key = (path.absolute(), known, status.st_ino, status.st_size, status.st_mtime_ns)
+    key = (path.absolute(), hashes, status.st_ino, status.st_size, status.st_mtime_ns)
     if key not in _checked:
-        if of_file(path) not in known:
+        if of_file(path) not in hashes:
             raise DamagedError(f"{path} is damaged: its SHA-256 is not the one noted. {remedy}")
         _checked.add(key)
     return True
 
 
 def verified(path: Path) -> bool:
-    """Whether damage to this file would be noticed."""
+    """True if damage to this file would be noticed."""
     manifest = load(path.parent)
     return manifest is not None and path.name in manifest.files
 
 
 def note(path: Path, of: Path | None = None) -> None:
-    """Say, once in a process, that damage to this file, part of a folder, would not be noticed."""
+    """Warn, once per process, if damage to this file would not be noticed."""
     if not verified(path):
         folder = of or path.parent
         warn(f"{folder} was written before checksums were kept: damage to it cannot be noticed.")
@@ -142,7 +142,7 @@ _said: set[str] = set()
 
 
 def warn(sentence: str) -> None:
-    """Say something once in a process: on standard error, for people."""
+    """Warn once per process, on standard error."""
     if sentence not in _said:
         _said.add(sentence)
         warnings.warn(sentence, IntegrityWarning, stacklevel=3)
@@ -153,23 +153,24 @@ def warn(sentence: str) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """As `medcl.io.atomic.replacing`, and the folder's manifest knows the new content.
+    """As `medcl.io.atomic.replacing`, and the folder's manifest has the new content's hash.
 
-    Killed at any moment, file and manifest fit: until the file is in its place both are known.
+    File and manifest fit even if the process is killed: the manifest lists both hashes until the
+    file is in its place.
     """
-    with contextlib.ExitStack() as alone:
+    with contextlib.ExitStack() as lock:
         with atomic.replacing(path) as temporary:
             yield temporary
             new = of_file(temporary)
-            alone.enter_context(_alone(path.parent))
-            there = load(path.parent) or Manifest()
-            old = there.files.get(path.name, ())
+            lock.enter_context(_alone(path.parent))
+            manifest = load(path.parent) or Manifest()
+            old = manifest.files.get(path.name, ())
             if not old and path.is_file():
                 old = (of_file(path),)
             if old != (new,):
-                _write(path.parent, there, {path.name: tuple(dict.fromkeys((*old, new)))})
+                _write(path.parent, manifest, {path.name: tuple(dict.fromkeys((*old, new)))})
         if old and old != (new,):
-            _write(path.parent, there, {path.name: (new,)})
+            _write(path.parent, manifest, {path.name: (new,)})
 
 
 def write_text(path: Path, text: str) -> None:
@@ -182,7 +183,7 @@ def write_text(path: Path, text: str) -> None:
 def new_folder(path: Path, kind: str, made_of: Mapping[str, Any]) -> Iterator[Path]:
     """Yield a temporary folder that becomes ``path``, with a manifest of all files in it.
 
-    A folder that is there is replaced.
+    An existing folder is replaced.
     """
     fresh, old = (path.with_name(f".{path.name}.{uuid4().hex[:8]}.{s}") for s in ("new", "old"))
     with atomic.new_folder(fresh) as folder:
@@ -199,19 +200,19 @@ _HEADER = b"medcl sha256 "
 
 
 def seal_block(path: Path) -> None:
-    """Write the hash of a HDF5 file into its user block, the 512 bytes that readers pass over."""
+    """Write the hash of a HDF5 file into its user block, the 512 bytes that readers skip."""
     with path.open("r+b") as handle:
         handle.seek(_BLOCK)
-        found = hashlib.file_digest(handle, "sha256").hexdigest()
+        sha256 = hashlib.file_digest(handle, "sha256").hexdigest()
         handle.seek(0)
-        handle.write((_HEADER + found.encode() + b"\n").ljust(_BLOCK, b"\0"))
+        handle.write((_HEADER + sha256.encode() + b"\n").ljust(_BLOCK, b"\0"))
 
 
 def check_block(path: Path, remedy: str) -> bool:
-    """As `check`, of a file that `seal_block` wrote to; False if it has no such block.
+    """As `check`, for a file with the block of `seal_block`; False if it has none.
 
     Raises:
-        DamagedError: if its content is another.
+        DamagedError: if its content has changed.
         OSError: if it cannot be read.
     """
     with path.open("rb") as handle:
@@ -221,52 +222,52 @@ def check_block(path: Path, remedy: str) -> bool:
         status = os.fstat(handle.fileno())
         key = (path.absolute(), status.st_ino, status.st_size, status.st_mtime_ns)
         if key not in _checked:
-            found = hashlib.file_digest(handle, "sha256").hexdigest()
-            if head != (_HEADER + found.encode() + b"\n").ljust(_BLOCK, b"\0"):
+            sha256 = hashlib.file_digest(handle, "sha256").hexdigest()
+            if head != (_HEADER + sha256.encode() + b"\n").ljust(_BLOCK, b"\0"):
                 raise DamagedError(f"{path} is damaged: its SHA-256 is not the one noted. {remedy}")
             _checked.add(key)
     return True
 
 
 def seal(folder: Path, kind: str, made_of: Mapping[str, Any]) -> None:
-    """Note all files of a folder that nobody else sees yet."""
-    found = {p.name: (of_file(p),) for p in folder.iterdir() if p.is_file() and p.name != FILE}
-    _write(folder, Manifest(kind, as_json(made_of)), found)
+    """Write the manifest of all files of a folder that no other process uses yet."""
+    files = {p.name: (of_file(p),) for p in folder.iterdir() if p.is_file() and p.name != FILE}
+    _write(folder, Manifest(kind, as_json(made_of)), files)
 
 
 def bind(folder: Path, kind: str, made_of: Mapping[str, Any]) -> None:
-    """Say what a folder is and what it is made of; files that are noted stay noted."""
+    """Set a folder's kind and inputs; the listed files stay listed."""
     folder.mkdir(parents=True, exist_ok=True)
     made_of = as_json(made_of)
     with _alone(folder):
-        there = load(folder) or Manifest()
-        if (there.kind, there.made_of) != (kind, made_of):
-            _write(folder, replace(there, kind=kind, made_of=made_of), {})
+        manifest = load(folder) or Manifest()
+        if (manifest.kind, manifest.made_of) != (kind, made_of):
+            _write(folder, replace(manifest, kind=kind, made_of=made_of), {})
 
 
 def add(path: Path) -> None:
-    """Note a file that grew line by line, now that it is whole."""
+    """List a file that was written line by line and is now complete."""
     with _alone(path.parent):
         _write(path.parent, load(path.parent) or Manifest(), {path.name: (of_file(path),)})
 
 
 def forget(path: Path) -> None:
-    """A file begins to grow again: until `add`, nothing is noted of it."""
+    """Remove a file that grows again from the list, until `add`."""
     with _alone(path.parent):
-        there = load(path.parent)
-        if there is not None and path.name in there.files:
-            files = {name: hashes for name, hashes in there.files.items() if name != path.name}
-            _write(path.parent, replace(there, files=files), {})
+        manifest = load(path.parent)
+        if manifest is not None and path.name in manifest.files:
+            files = {name: hashes for name, hashes in manifest.files.items() if name != path.name}
+            _write(path.parent, replace(manifest, files=files), {})
 
 
 def _write(folder: Path, manifest: Manifest, files: Mapping[str, tuple[str, ...]]) -> None:
-    """With these files, and without those that are gone."""
-    there = {n: hashes for n, hashes in manifest.files.items() if (folder / n).is_file()}
+    """Write the manifest with ``files`` added and missing files removed."""
+    present = {n: hashes for n, hashes in manifest.files.items() if (folder / n).is_file()}
     raw = {
         "format": FORMAT,
         "kind": manifest.kind,
         "made_of": manifest.made_of,
-        "files": {name: list(hashes) for name, hashes in sorted({**there, **files}.items())},
+        "files": {name: list(hashes) for name, hashes in sorted({**present, **files}.items())},
     }
     raw["sha256"] = digest(raw)
     text = json.dumps(raw, indent=1, ensure_ascii=False) + "\n"
@@ -275,7 +276,7 @@ def _write(folder: Path, manifest: Manifest, files: Mapping[str, tuple[str, ...]
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Wait for other processes that write this manifest. Some network disks cannot lock folders."""
+    """Lock the folder against other writers of its manifest. Some network disks cannot lock."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         with contextlib.suppress(OSError):
@@ -305,7 +306,7 @@ def digest(*values: Any, ordered: bool = False) -> str:
 
 
 def as_json(made_of: Mapping[str, Any]) -> dict[str, Any]:
-    """As it will be read again: tuples are lists, keys are texts."""
+    """``made_of`` as JSON returns it: tuples are lists, keys are strings."""
     plain: dict[str, Any] = json.loads(json.dumps(made_of, default=_plain))
     return plain
 
@@ -314,24 +315,24 @@ def _plain(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
-def difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str | None:
-    """What differs between two ``made_of``, as it fits behind "holds a run …"; None if nothing.
+def difference(recorded: Mapping[str, Any], expected: Mapping[str, Any]) -> str | None:
+    """The difference of two ``made_of``, as a phrase after "holds a run …"; None if there is none.
 
-    Hashes are called by their names; of sections, the first setting that differs is shown. What is
-    None and what is not there are the same.
+    Hashes are shown by name only; of a section, the first setting that differs. None equals a
+    missing value.
     """
-    there, here, opaque = as_json(there), as_json(here), []
-    for name in dict.fromkeys((*here, *there)):
-        old, new = there.get(name), here.get(name)
+    recorded, expected, opaque = as_json(recorded), as_json(expected), []
+    for name in dict.fromkeys((*expected, *recorded)):
+        old, new = recorded.get(name), expected.get(name)
         if old == new:
             continue
         if isinstance(old, Mapping) or isinstance(new, Mapping):
-            one, other = dict(leaves(old or {})), dict(leaves(new or {}))
-            for key in (*other, *one):
-                if one.get(key) != other.get(key):
+            old_leaves, new_leaves = dict(leaves(old or {})), dict(leaves(new or {}))
+            for key in (*new_leaves, *old_leaves):
+                if old_leaves.get(key) != new_leaves.get(key):
                     return (
-                        f"of another {name}: {key} is {one.get(key)!r} there and "
-                        f"{other.get(key)!r} here"
+                        f"of another {name}: {key} is {old_leaves.get(key)!r} there and "
+                        f"{new_leaves.get(key)!r} here"
                     )
         elif all(value is None or _HASH.fullmatch(str(value)) for value in (old, new)):
             opaque.append(name)
@@ -343,13 +344,17 @@ def difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str | None:
 def refuse_other(
     folder: Path,
     what: str,
-    there: Mapping[str, Any],
-    here: Mapping[str, Any],
+    recorded: Mapping[str, Any],
+    expected: Mapping[str, Any],
     remedy: str = "Take another --out, or remove that folder.",
 ) -> None:
-    """Raises UsageError if a folder holds something made of something else: says what differs."""
-    if (found := difference(there, here)) is not None:
-        raise UsageError(f"{folder} holds {what} {found}. {remedy}")
+    """Refuse a folder whose content was made of other inputs.
+
+    Raises:
+        UsageError: names the difference.
+    """
+    if (differing := difference(recorded, expected)) is not None:
+        raise UsageError(f"{folder} holds {what} {differing}. {remedy}")
 
 
 def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -1,15 +1,15 @@
-"""The contract between the core and a modality, and how plugins are found.
+"""The contract between the core and a modality, and the discovery of plugins.
 
-A plugin is one `Plugin` value: functions and names, nothing to inherit from. It is announced in the
-entry-point group ``medcl.plugins`` of whatever distribution brings it::
+A plugin is one `Plugin` value: functions and names, nothing to inherit from. Its distribution
+declares it in the entry-point group ``medcl.plugins``::
 
     [project.entry-points."medcl.plugins"]
     biosignals = "medcl_biosignals.plugin:plugin"
 
-Parts that need torch or other heavy packages are given as ``"module:attribute"`` strings, so that
-indexing workers and ``medcl plugins`` never import them. Every keyword-only parameter of such a
-part can be set in the recipe section of the same name (see `medcl.registry.checked`).
-`docs/write-a-plugin.md` walks through a complete one.
+Parts that need torch or other heavy packages are ``"module:attribute"`` strings, so that indexing
+workers and ``medcl plugins`` never import them. The recipe section of the same name can set every
+keyword-only parameter of such a part (see `medcl.registry.checked`).
+`docs/write-a-plugin.md` walks through a complete plugin.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ if TYPE_CHECKING:
     import torch
 
 CONTRACT = 1
-"""Raised when a change here would break a plugin written against the previous number."""
+"""Increased when a change here would break a plugin written for the previous number."""
 GROUP = "medcl.plugins"
 
 MEMBER = "\0"
-"""Between a file and a part of it in `Record.files` (``scans.zip``, NUL, ``1/slice.dcm``)."""
+"""Separates a file from a member of it in `Record.files` (``scans.zip``, NUL, ``1/slice.dcm``)."""
 
 NO_PATIENT = "no-patient-id"
-"""The finding of a record whose file names no patient; gone where a pattern or table says who."""
+"""The finding of a record whose file names no patient. A pattern or table that does removes it."""
 
 Scalar = str | int | float | bool | None
 
 
 @dataclass(frozen=True)
 class FileStat:
-    """A file as the archive walk sees it: nothing was opened. ``path`` is relative, posix."""
+    """A file as listed by the archive walk, unopened. ``path`` is relative, posix."""
 
     path: str
     size: int
@@ -55,7 +55,7 @@ class FileStat:
 
 @dataclass(frozen=True)
 class Unit:
-    """Files that must be opened together (header and signal, a folder of slices)."""
+    """Files that are read together (header and signal, a folder of slices)."""
 
     key: str
     files: tuple[FileStat, ...]
@@ -66,12 +66,12 @@ class Record:
     """One usable item. ``patient`` and ``site`` are raw here; the index writes only keyed hashes.
 
     ``key`` is unique in the archive (a relative path, with ``#part`` where a file holds several).
-    ``fields`` are technical columns, ``labels`` label columns; neither may identify a person.
-    ``files`` are kept in this order; one may be followed by `MEMBER` and what to read in it.
-    ``findings`` are named problems that were noticed and accepted. ``private`` is what the plugin's
-    ``assemble`` needs to know and nobody else may: it stays in the index's private folder.
-    ``group`` is raw too: items of one group show the same thing, such as two reconstructions of one
-    scan, and are never to be told apart. The index writes its keyed hash.
+    ``fields`` are technical columns, ``labels`` label columns; neither may identify a patient.
+    ``files`` keep this order; `MEMBER` and a member's name may follow a file.
+    ``findings`` name problems that the plugin noticed and accepted. ``private`` is for the plugin's
+    ``assemble`` alone and stays in the index's private folder.
+    ``group`` is raw too. Items of one group show the same object, such as two reconstructions of
+    one scan, and are never negatives of each other. The index writes its keyed hash.
     """
 
     key: str
@@ -86,7 +86,7 @@ class Record:
 
 
 def file_of(path: str) -> str:
-    """The file of an entry of `Record.files`, without what to read in it."""
+    """The file of an entry of `Record.files`, without the member."""
     return path.partition(MEMBER)[0]
 
 
@@ -100,56 +100,56 @@ class Reject:
 
 
 class Arrays(Protocol):
-    """The prepared arrays of an item, by item id: lazily read, and checked as they are.
+    """The prepared arrays of an item, by item id: read lazily and verified on read.
 
-    An array above 1 MiB is memory-mapped and no `numpy.ndarray`, but like those of h5py: cut it, or
-    take all of it with ``numpy.asarray``. See `medcl.archive.checked.CheckedArray`.
+    An array above 1 MiB is memory-mapped. It is no `numpy.ndarray`, but behaves like one of h5py:
+    slice it, or load all of it with ``numpy.asarray``. See `medcl.archive.checked.CheckedArray`.
     """
 
     def __call__(self, item_id: str) -> Mapping[str, np.ndarray]: ...
 
     def files(self, item_id: str) -> tuple[Path, ...]:
-        """The item's own files, absolute, in the record's order: for what is read on demand.
+        """The item's own files, absolute, in the record's order, for reading on demand.
 
-        They name persons: open them, and let no message, id or output show them.
+        Their paths may identify patients: show them in no message, id or output.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Samples:
-    """What is trained on and embedded: windows, slices, crops, tiles or bags, each with its keys.
+    """The samples to train on and embed: windows, slices, crops, tiles or bags, each with its keys.
 
     All sequences have one entry per sample. ``read`` takes an array of sample positions and returns
-    a whole batch, ``{"x": (B, ...), ...}``; it must be picklable (a module-level function, or a
-    `functools.partial` of one). It is all that a loader process is given, so let it hold arrays of
+    a whole batch, ``{"x": (B, ...), ...}``. It must be picklable (a module-level function, or a
+    `functools.partial` of one). A loader process receives ``read`` alone, so let it hold arrays of
     numbers, not a string for each sample.
 
-    Lists of strings are taken, and kept as `medcl.strings`: a million samples take some 10 MB. A
-    plugin that never makes the lists gives `medcl.strings.Formatted` ids and
-    `medcl.strings.Encoded` items and patients.
+    Lists of strings are stored as `medcl.strings`: a million samples take about 10 MB. A plugin
+    avoids building lists with `medcl.strings.Formatted` ids and `medcl.strings.Encoded` items and
+    patients.
 
-    Where ``places`` are given, a positive partner of a sample is the nearest one within ``reach``
-    of another item of its group, or else of its own item; without them, any other of its patient.
+    With ``places``, the positive partner of a sample is the nearest sample within ``reach`` in
+    another item of its group, or else in its own item. Without, it is any other of its patient.
 
     Attributes:
-        groups: samples of one group lie in one space (``Record.group``); None: each item its own.
-        places: (N, K) where in it, NaN where unknown, in whatever unit ``reach`` has.
-        reach: how far away a positive partner may be.
-        unit: of places and reach, for people to read.
-        facts: item → what holds for all its samples, such as their scale: goes beside the features
-            that are made of them, and must not identify a person.
-        weights: (N,) above zero: how often pretraining draws a sample, against the others of its
-            patient; None: all alike. What is seldom and unlike the rest teaches most.
-        where: sample positions (B,) → columns (B,) by name that say where in its item each sample
-            lies (``start`` in seconds), for predictions; picklable, as ``read`` is. None: unknown.
-        instances: of bags, the keys of a batch with an entry for each instance, not for each bag.
+        groups: samples of one group share one space (``Record.group``); None: each item its own.
+        places: (N, K) coordinates in that space, in the unit of ``reach``; NaN where unknown.
+        reach: the greatest distance of a positive partner.
+        unit: of ``places`` and ``reach``, for display.
+        facts: item → properties of all its samples, such as their scale. They are stored with the
+            features and must not identify a patient.
+        weights: (N,) above zero: sampling weights of pretraining, relative to the other samples of
+            the patient; None: uniform. Rare, atypical samples teach most.
+        where: sample positions (B,) → columns (B,) by name that locate each sample in its item
+            (``start`` in seconds), for predictions; picklable, as ``read`` is. None: unknown.
+        instances: of bags, the batch keys with one entry per instance instead of per bag.
         draw: ``(positions (B,), seeds (B,) uint64)`` → a batch as ``read`` gives it, in which what
             a sample shows of its item is drawn anew: a function of its seed. Pretraining uses it
             where neither labels nor partners hold for one part only; None: a sample is fixed.
 
     Raises:
-        MedclError: if a sequence has not one entry per sample, or holds what is no string.
+        MedclError: if a sequence has not one entry per sample, or holds anything but strings.
     """
 
     ids: Sequence[str]
@@ -188,41 +188,46 @@ class Samples:
         return len(self.ids)
 
     def at(self, positions: np.ndarray) -> Samples:
-        """The samples at ``positions`` (M,), integers, in that order, with all that they carry."""
+        """The samples at ``positions`` (M,), integers, in that order, with all their fields.
+
+        Raises:
+            TypeError: if the positions are no integers.
+            IndexError: if one is negative.
+        """
         import numpy as np
 
         from medcl.strings import distinct, encoded, smallest, strings
 
-        where = np.asarray(positions)
-        if where.dtype.kind not in "iu" and where.size:
-            raise TypeError(f"positions are integers, not {where.dtype}: take np.flatnonzero")
-        where = where.astype(np.int64)
-        if (where < 0).any():
+        indices = np.asarray(positions)
+        if indices.dtype.kind not in "iu" and indices.size:
+            raise TypeError(f"positions are integers, not {indices.dtype}: take np.flatnonzero")
+        indices = indices.astype(np.int64)
+        if (indices < 0).any():
             raise IndexError("positions of samples count from 0")
-        items = encoded(self.items).at(where)
-        kept = self.facts.keys() & distinct(items) if self.facts else set()
+        items = encoded(self.items).at(indices)
+        kept_items = self.facts.keys() & distinct(items) if self.facts else set()
         return Samples(
-            ids=strings(self.ids).at(where),
+            ids=strings(self.ids).at(indices),
             items=items,
-            patients=encoded(self.patients).at(where),
-            read=partial(_read_at, self.read, smallest(where)),
-            labels={name: np.asarray(values)[where] for name, values in self.labels.items()},
-            groups=None if self.groups is None else encoded(self.groups).at(where),
-            places=None if self.places is None else self.places[where],
+            patients=encoded(self.patients).at(indices),
+            read=partial(_read_at, self.read, smallest(indices)),
+            labels={name: np.asarray(values)[indices] for name, values in self.labels.items()},
+            groups=None if self.groups is None else encoded(self.groups).at(indices),
+            places=None if self.places is None else self.places[indices],
             reach=self.reach,
             unit=self.unit,
-            facts={item: facts for item, facts in self.facts.items() if item in kept},
-            weights=None if self.weights is None else np.asarray(self.weights)[where],
-            where=None if self.where is None else partial(_where_at, self.where, smallest(where)),
+            facts={item: facts for item, facts in self.facts.items() if item in kept_items},
+            weights=None if self.weights is None else np.asarray(self.weights)[indices],
+            where=None if self.where is None else partial(_where_at, self.where, smallest(indices)),
             instances=self.instances,
-            draw=None if self.draw is None else partial(_draw_at, self.draw, smallest(where)),
+            draw=None if self.draw is None else partial(_draw_at, self.draw, smallest(indices)),
         )
 
 
 def _read_at(
-    read: Callable[[np.ndarray], dict[str, np.ndarray]], where: np.ndarray, positions: np.ndarray
+    read: Callable[[np.ndarray], dict[str, np.ndarray]], indices: np.ndarray, positions: np.ndarray
 ) -> dict[str, np.ndarray]:
-    return read(where[positions].astype("int64"))
+    return read(indices[positions].astype("int64"))
 
 
 def _draw_at(
@@ -235,20 +240,22 @@ def _draw_at(
 
 
 def _where_at(
-    where: Callable[[np.ndarray], Mapping[str, np.ndarray]], at: np.ndarray, positions: np.ndarray
+    where: Callable[[np.ndarray], Mapping[str, np.ndarray]],
+    indices: np.ndarray,
+    positions: np.ndarray,
 ) -> Mapping[str, np.ndarray]:
-    return where(at[positions].astype("int64"))
+    return where(indices[positions].astype("int64"))
 
 
 class Stream(Protocol):
-    """Cuts windows out of a signal as it arrives. It may keep a window's length of it, not more."""
+    """Cuts windows from a signal as it arrives. It may buffer at most one window's length."""
 
     def push(self, chunk: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Take the next samples (C, n) of each channel as recorded, NaN where missing.
+        """Add the next samples (C, n) of each channel as recorded, NaN where missing.
 
         Returns:
-            the windows that are complete now: their starts in seconds (K,), and (K, ...) as the
-            encoder takes them; the same however the signal is cut into chunks.
+            the windows that are now complete: their starts in seconds (K,), and (K, ...) as the
+            encoder's input. The chunk sizes do not change them.
         """
         ...
 
@@ -256,7 +263,7 @@ class Stream(Protocol):
 class Views(Protocol):
     """Augmentation of a whole batch on its own device: (B, ...) → (B, ...). No hidden state.
 
-    Without a generator random numbers come from torch's own.
+    Without a generator, random numbers come from torch's global one.
     """
 
     def __call__(
@@ -266,7 +273,7 @@ class Views(Protocol):
 
 @dataclass(frozen=True)
 class Task:
-    """A labelled problem: which label column, what kind, and which samples carry it."""
+    """A labelled problem: its label column, its kind, and the dataset settings of its samples."""
 
     label: str
     kind: Literal["multiclass", "binary", "multilabel", "regression"]
@@ -277,15 +284,16 @@ class Task:
 
 @dataclass(frozen=True)
 class Shared:
-    """Settings of a recipe that mean one thing: a recipe gives it once, and they must agree.
+    """Settings of a recipe with one meaning: a recipe sets it once, and all must agree.
 
     Attributes:
         what: the meaning, with its unit, for messages: ``"sampling rate in Hz"``.
-        source: the keys that decide, ``("prepare.fs",)``.
-        to: the keys that follow, and are filled in. A key that the recipe's encoder, method … does
-            not have is passed over.
-        value: the values of ``source``, in their order → that of ``to``; or None where they decide
-            nothing. Without it all have the value of the one source, which follows from ``to`` too.
+        source: the deciding keys, ``("prepare.fs",)``.
+        to: the dependent keys, which are filled in. A key that the recipe's encoder, method … does
+            not have is skipped.
+        value: the values of ``source``, in their order → the value of ``to``; or None if they
+            decide nothing. Without ``value``, all keys equal the one source, and a value of ``to``
+            also sets the source.
     """
 
     what: str
@@ -316,8 +324,8 @@ CLINICAL: tuple[Shared, ...] = (
         _column_count,
     ),
 )
-"""For a plugin whose dataset takes a clinical table (`medcl.archive.clinical.table`): what methods
-that learn from it (``tip``, ``clip``) must know of its columns."""
+"""For a plugin whose dataset takes a clinical table (`medcl.archive.clinical.table`): the column
+counts that methods which learn from it (``tip``, ``clip``) need."""
 
 
 @dataclass(frozen=True)
@@ -338,35 +346,36 @@ class Plugin:
             ``findings`` is what it noticed: it is counted, said, and added to the item's own.
         dataset: ``(items, arrays, *, ...)`` → `Samples`; ``items`` is a polars frame of the index.
         views: ``(*, ...)`` → `Views`, a module that runs on the training device.
-        augmentations: name → ``(x (B, ...), generator, *, ...)`` → (B, ...), what ``views.steps``
-            of a recipe may list; see `medcl.augmentations`.
-        compose: ``(steps, *, ...)`` → `Views` of those steps, in their order. The keyword-only
-            parameters are what a recipe may set beside ``views.steps``; a step that has one of the
-            same name is given it.
+        augmentations: name → ``(x (B, ...), generator, *, ...)`` → (B, ...), for ``views.steps``
+            of a recipe; see `medcl.augmentations`.
+        compose: ``(steps, *, ...)`` → `Views` of those steps, in their order. A recipe may set the
+            keyword-only parameters next to ``views.steps``; a step with a parameter of the same
+            name receives it.
         shared: settings that must agree, such as a sampling rate in two sections.
         encoders: name → ``(*, ...)`` → a module (B, ...) → (B, width), with an int ``width``.
         tasks: name → `Task`.
-        methods: methods that only make sense here, beside those of `medcl.methods`.
-        classifiers: name → ``(example, outputs, *, ...)`` → what is trained with labels, beside
-            those of `medcl.finetune`: see `medcl.classifiers.contract.Classifier`.
+        methods: methods for this modality alone, in addition to those of `medcl.methods`.
+        classifiers: name → ``(example, outputs, *, ...)`` → a module to train with labels, in
+            addition to those of `medcl.classifiers`: see `medcl.classifiers.contract.Classifier`.
         baselines: name → ``(batch) -> (B, F)`` hand-crafted features to beat, as arrays; ``batch``
             is what `Samples.read` returned.
-        pictures: ``(arrays of an item)`` → (places (N,), pictures (N, S, S) uint8) of its parts, by
-            which curation finds near-duplicates; ``dataset`` finds the places in a column ``keep``.
+        pictures: ``(arrays of an item)`` → (locations (N,), pictures (N, S, S) uint8) of its parts,
+            for near-duplicate search in curation; the column ``keep`` passes locations to
+            ``dataset``.
         where: of a plugin whose samples have no `Samples.where`: ``(sample ids, *, prepare,
             dataset)`` → such columns (N,). ``prepare`` and ``dataset`` are the recipe's sections.
-        stream: ``(names, fs, *, prepare, dataset, reader)`` → `Stream`: windows of a signal that is
-            still being recorded, for ``medcl predict --follow``. ``names`` are all that a header
-            has: which are channels, the plugin knows; ``reader`` as in ``prepare``, or empty.
-        look: ``(files, arrays, out)`` → the files written: draws what ``prepare`` found in an item
-            into the folder ``out``, for ``medcl prepare --look``; ``files`` as in ``explain``.
-        explain: ``(files, coords (I, 2), tile, scores, out)`` → the files written: draws what each
-            instance of an item counted for into the folder ``out``. ``files`` are the item's own,
-            absolute; ``tile`` is the side of an instance in the unit of ``coords``, None where
-            that is not known; ``scores`` (I,) are in 0 … 1. If it takes a keyword ``unit``, it is
-            given that of the coordinates, from `Samples.facts`.
-        preview: ``(x (B, ...), views) -> matplotlib Figure`` for the report; if it takes a keyword
-            ``encoder``, it is given the trained one, or None.
+        stream: ``(names, fs, *, prepare, dataset, reader)`` → `Stream`: windows of a live
+            recording, for ``medcl predict --follow``. ``names`` are all columns of the header; the
+            plugin selects the channels. ``reader`` as in ``prepare``, or empty.
+        look: ``(files, arrays, out)`` → the files written: draws the result of ``prepare`` for an
+            item into the folder ``out``, for ``medcl prepare --look``; ``files`` as in ``explain``.
+        explain: ``(files, coords (I, 2), tile, scores, out)`` → the files written: draws the
+            contribution of each instance of an item into the folder ``out``. ``files`` are the
+            item's own, absolute; ``tile`` is the edge length of an instance in the unit of
+            ``coords``, None if unknown; ``scores`` (I,) are in 0 … 1. A keyword parameter ``unit``
+            receives the unit of the coordinates, from `Samples.facts`.
+        preview: ``(x (B, ...), views) -> matplotlib Figure`` for the report; a keyword parameter
+            ``encoder`` receives the trained encoder, or None.
         recipes: a folder of further recipes, if they are not in medcl's own ``configs``.
         findings: name → `medcl.archive.policies.Finding`, what ``prepare.policy`` may set; by them
             the table of what became of an archive says what was done about each.
@@ -410,7 +419,7 @@ class Plugin:
 
 @dataclass(frozen=True)
 class Broken:
-    """A plugin that was announced but cannot be used, and why."""
+    """A declared plugin that cannot be used, and the reason."""
 
     name: str
     reason: str
@@ -427,21 +436,21 @@ def _load(entry: EntryPoint) -> Plugin | Broken:
         return Broken(
             entry.name, f"written for contract {plugin.contract}; this medcl speaks {CONTRACT}"
         )
-    if plugin.name != entry.name:  # recipes and indexes know a plugin by the one, we by the other
+    if plugin.name != entry.name:  # recipes and indexes use the one name, discovery the other
         return Broken(entry.name, f"{entry.value} calls itself '{plugin.name}', not '{entry.name}'")
     return plugin
 
 
 def discover() -> dict[str, Plugin | Broken]:
-    """All announced plugins by name; one that fails to load does not take the others down.
+    """All declared plugins by name. One that fails to load does not affect the others.
 
-    The distributions on the path are read again only where a folder on it has changed since.
+    The distributions on the path are read again only if a folder on it has changed.
     """
     return dict(_discovered(tuple(sys.path), tuple(_changed(folder) for folder in sys.path)))
 
 
 def _changed(folder: str) -> int:
-    """When something was last added to a folder or taken out of it; 0 where there is none."""
+    """The modification time of a folder in ns; 0 if it does not exist."""
     try:
         return os.stat(folder or ".").st_mtime_ns
     except OSError:
@@ -450,14 +459,14 @@ def _changed(folder: str) -> int:
 
 @lru_cache(maxsize=1)
 def _discovered(path: tuple[str, ...], changed: tuple[int, ...]) -> Mapping[str, Plugin | Broken]:
-    """`discover` of this path; ``changed`` is part of the cache's key."""
-    found: dict[str, Plugin | Broken] = {}
+    """`discover` for this path; ``changed`` is part of the cache key."""
+    discovered: dict[str, Plugin | Broken] = {}
     for entry in sorted(entry_points(group=GROUP), key=lambda e: (e.name, e.value)):
-        if entry.name in found:
-            found[entry.name] = Broken(entry.name, f"announced twice (again by {entry.value})")
+        if entry.name in discovered:
+            discovered[entry.name] = Broken(entry.name, f"announced twice (again by {entry.value})")
         else:
-            found[entry.name] = _load(entry)
-    return found
+            discovered[entry.name] = _load(entry)
+    return discovered
 
 
 def get(name: str) -> Plugin:
@@ -466,10 +475,10 @@ def get(name: str) -> Plugin:
     Raises:
         UsageError: if there is none, or it is broken (with the reason).
     """
-    found = discover()
-    if name not in found:
-        raise UsageError(f"No plugin named '{name}'. {did_you_mean(name, found)}")
-    plugin = found[name]
+    discovered = discover()
+    if name not in discovered:
+        raise UsageError(f"No plugin named '{name}'. {did_you_mean(name, discovered)}")
+    plugin = discovered[name]
     if isinstance(plugin, Broken):
         raise UsageError(f"Plugin '{name}' cannot be used: {plugin.reason}")
     return plugin

@@ -1,15 +1,15 @@
-"""What a run or a study keeps to itself: where things lay, and commands as they were typed.
+"""The private part of a run or a study: paths, and commands as they were typed.
 
-A path may name a person or a place. What later commands need is in one folder that its owner alone
-can read and that nothing copies on::
+A path may identify a patient or a site. The paths that later commands need are in one folder that
+only its owner can read and that medcl never copies::
 
     RUN/private/where.json    the index, its key's check, a study's run, the command
     RUN/private/recipe.yaml   the recipe, where it names files or folders
 
-The recipe beside it, commands, reports, cards and exports say ``IDX``, ``RUN`` or ``PATH`` instead.
-In a recipe that holds for settings whose signature declares a `pathlib.Path`, and for those that
-begin like a path (``/``, ``~``, ``..``, ``C:/``) or have a slash and lead somewhere from here.
-Other words (names of columns, what a recipe is about) are shown as they are.
+The public recipe, commands, reports, cards and exports show ``IDX``, ``RUN`` or ``PATH`` instead.
+In a recipe this applies to settings whose signature declares a `pathlib.Path`, and to those that
+begin like a path (``/``, ``~``, ``..``, ``C:/``) or have a slash and exist in the file system.
+Other texts (column names, a recipe's description) are shown unchanged.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from medcl.recipe import LEFT_OUT, Recipe
 
 FOLDER, FILE, RECIPE = "private", "where.json", "recipe.yaml"
 _EARLIER = ("where.json", "run.json")
-"""Where studies and runs of earlier versions told it."""
+"""The files of earlier versions."""
 
 FLAGS = ("--json", "--instances")
 SETTINGS = ("-s", "--set")
@@ -39,19 +39,19 @@ NAMED = (
     "--task", "probe.task", "finetune.task", "finetune.label", "finetune.event",
     "split.stratify", "split.given",
 )  # fmt: skip
-"""Options and settings that take a name, which may have a dot: ``dx.AF``."""
+"""Options and settings whose value is a name, which may contain a dot: ``dx.AF``."""
 PLACEHOLDERS = ("IDX", "RUN", "OUT", LEFT_OUT, "RECIPE.yaml")
 
 
 @dataclass(frozen=True)
 class Where:
-    """Where a run or study came from.
+    """The origin of a run or study.
 
     Attributes:
         data: the index.
-        run: of a study, the run whose encoder it began with.
-        key: tells the key of the index's pseudonyms from another (`Pseudonyms.check`); None if it
-            was not noted and the index is gone.
+        run: of a study, the run of its initial encoder.
+        key: the check value of the index's pseudonym key (`Pseudonyms.check`); None if it was not
+            recorded and the index is gone.
     """
 
     data: Path
@@ -59,20 +59,20 @@ class Where:
     key: str | None
 
     def knows(self, index: Index) -> bool:
-        """Whether a patient of this index can be told to be one that was trained on."""
+        """True if patients of this index can be matched with those of training."""
         return self.key is not None and index.key_check == self.key
 
 
 def other_key(two: str, consequence: str) -> str:
-    """What a reader must know where people of two archives cannot be matched (`Where.knows`)."""
+    """The warning that patients of two archives cannot be matched (`Where.knows`)."""
     return (
-        f"{two} hide patients by different keys, so that nobody can be told to be in both: "
+        f"{two} hide patients by different keys, so that patients in both cannot be recognised: "
         f"{consequence} Read both with one key: --key-file, or MEDCL_KEY_FILE."
     )
 
 
 def remember(folder: Path, *, data: Path, run: Path | None = None, command: str = "") -> None:
-    """Write ``folder/private/where.json``, for the owner's eyes alone."""
+    """Write ``folder/private/where.json``, readable by the owner only."""
     facts = {
         "data": str(data.resolve()),
         "run": str(run.resolve()) if run is not None else None,
@@ -92,52 +92,52 @@ def _keep(folder: Path, name: str, text: str) -> None:
 
 
 def write_recipe(folder: Path, recipe: Recipe) -> None:
-    """Write ``folder/recipe.yaml`` without paths; where it had some, the whole in private too."""
-    whole, shown = recipes.dump(recipe), recipe_without_paths(recipe)
-    if shown != whole:
-        _keep(folder, RECIPE, whole)
-    manifest.write_text(folder / RECIPE, shown)
+    """Write ``folder/recipe.yaml`` without paths; if it has some, also the full one in private."""
+    full, public = recipes.dump(recipe), recipe_without_paths(recipe)
+    if public != full:
+        _keep(folder, RECIPE, full)
+    manifest.write_text(folder / RECIPE, public)
 
 
 def read_recipe(folder: Path) -> Recipe:
-    """The recipe of a run or study, with its paths; with PATH for them, if it came without.
+    """The recipe of a run or study, with its paths; with PATH if the private folder is missing.
 
     Raises:
         UsageError: see `medcl.recipe.load`.
         MedclError: if it is damaged.
     """
-    whole = folder / FOLDER / RECIPE
-    path = whole if os.path.isfile(whole) else folder / RECIPE  # or is another's
+    full = folder / FOLDER / RECIPE
+    path = full if os.path.isfile(full) else folder / RECIPE  # not if it belongs to another user
     manifest.check(path, "Restore it from a copy.")
     return recipes.load(path, recorded=True)
 
 
 def recall(folder: Path) -> Where:
-    """What `remember` wrote, or what an earlier version left.
+    """The record of `remember`, or of an earlier version.
 
     Raises:
-        MedclError: if the folder came without it, or it is damaged.
+        MedclError: if it is missing or damaged.
     """
-    where = recalled(folder)
-    if where is None:
+    origin = recalled(folder)
+    if origin is None:
         raise MedclError(
             f"{folder / FOLDER / FILE} is missing: {folder.name} came without its private folder, "
             "so its index cannot be found. Use the original, or restore that folder."
         )
-    return where
+    return origin
 
 
 def recalled(folder: Path) -> Where | None:
-    """As `recall`; None if the folder came without it, or it is another's.
+    """As `recall`; None if it is missing, or belongs to another user.
 
     Raises:
         MedclError: if it is damaged.
     """
     for path in (folder / FOLDER / FILE, *(folder / name for name in _EARLIER)):
-        told = read_json(path, "Restore it from a copy.") if os.path.isfile(path) else {}
-        if "data" in told:
-            data, run = Path(told["data"]), told.get("run")
-            return Where(data, Path(run) if run else None, told.get("key") or _key(data))
+        record = read_json(path, "Restore it from a copy.") if os.path.isfile(path) else {}
+        if "data" in record:
+            data, run = Path(record["data"]), record.get("run")
+            return Where(data, Path(run) if run else None, record.get("key") or _key(data))
     return None
 
 
@@ -149,9 +149,9 @@ def _key(data: Path) -> str | None:
 
 
 def command_without_paths(command: str) -> str:
-    """A command as it was typed, but with placeholders for folders and files.
+    """A command as it was typed, with placeholders for folders and files.
 
-    A recipe's name is kept, and so are options and settings whose value is no path.
+    Recipe names stay, and so do options and settings whose value is not a path.
     """
     try:
         words = shlex.split(command)
@@ -176,13 +176,13 @@ def command_without_paths(command: str) -> str:
 
 
 def _shown(verb: str, option: str, value: str) -> str:
-    """The value of an option, or an argument (of no option), if it is not a place."""
+    """The value of an option, or an argument (of no option), with a placeholder for a path."""
     if option == "--data":
         return "IDX"
     if option == "--out":
         return "RUN" if verb == "pretrain" else "OUT"
-    known = recipes.available()
-    if value in known or value in {name.split("/")[-1] for name in known}:
+    names = recipes.available()
+    if value in names or value in {name.split("/")[-1] for name in names}:
         return value
     if option:
         return LEFT_OUT if is_place(value, named=option in NAMED) else value
@@ -192,9 +192,9 @@ def _shown(verb: str, option: str, value: str) -> str:
 
 
 def is_place(value: str, *, named: bool = False) -> bool:
-    """Whether a word is, or may be, the path of a file or folder.
+    """True if a word is, or may be, the path of a file or folder.
 
-    One that is meant as a name (``named``) may end like a file's.
+    With ``named`` it is the value of a name option, which may have a suffix like a file's.
     """
     ends_so = re.search(r"\.[A-Za-z]\w*$", value)
     if "/" in value or "\\" in value or (ends_so and not named):
@@ -203,9 +203,9 @@ def is_place(value: str, *, named: bool = False) -> bool:
 
 
 def without_paths(settings: Any) -> Any:
-    """A recipe's section, or all of it: what is a path, or leads to one, is PATH.
+    """A recipe's section, or the whole recipe, with PATH for every path.
 
-    Texts with a slash that lead nowhere from here stay, such as names of released models.
+    Texts with a slash that do not exist as a path stay, such as names of released models.
     """
     if isinstance(settings, Path):
         return LEFT_OUT
@@ -220,7 +220,7 @@ def without_paths(settings: Any) -> Any:
 
 
 def recipe_without_paths(recipe: Recipe) -> str:
-    """A recipe as YAML, to be shown."""
+    """A recipe as YAML without paths, for display."""
 
     def sections(values: dict[str, Any]) -> dict[str, Any]:
         return {n: without_paths(v) if isinstance(v, dict) else v for n, v in values.items()}

@@ -1,4 +1,4 @@
-"""Reading back what was written: a missing or damaged file is one sentence, not a traceback."""
+"""Reading medcl's own files: a missing or damaged one is one clear error, not a traceback."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from medcl.errors import MedclError
 
 
 def read_json(path: Path, remedy: str) -> dict[str, Any]:
-    """A JSON object, checked by its folder's manifest.
+    """A JSON object, verified by its folder's manifest.
 
     Raises:
-        MedclError: if the file is missing, damaged or holds none; names it and says ``remedy``.
+        MedclError: if the file is missing, damaged or holds no object; names it and ``remedy``.
     """
     manifest.check(path, remedy)
     try:
@@ -33,10 +33,10 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
 
 
 def read_table(path: Path, remedy: str) -> pl.DataFrame:
-    """A Parquet table, checked by its folder's manifest.
+    """A Parquet table, verified by its folder's manifest.
 
     Raises:
-        MedclError: if the file is missing, damaged or is none; names it and says ``remedy``.
+        MedclError: if the file is missing, damaged or no Parquet; names it and ``remedy``.
     """
     manifest.check(path, remedy)
     try:

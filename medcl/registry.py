@@ -1,7 +1,7 @@
-"""Names to things: lazy look-up of ``"module:attribute"``, and recipe values checked by signature.
+"""Lazy look-up of ``"module:attribute"`` by name, and validation of recipe values by signature.
 
-A function's keyword parameters *are* the schema of its section in a recipe. There is no second
-place where a default or a type is written down, and no config object reaches the function.
+A function's keyword parameters *are* the schema of its section in a recipe. Defaults and types are
+written only there, and no config object reaches the function.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from pydantic import ConfigDict, ValidationError, create_model
 from medcl.errors import UsageError
 
 Lazy = str
-"""``"package.module:attribute"``: imported when it is needed, so that `medcl --help` is instant."""
+"""``"package.module:attribute"``: imported on first use, so that `medcl --help` is fast."""
 
 
 def resolve(target: Lazy) -> Any:
-    """Import what ``"package.module:attribute"`` names."""
+    """Import the object of ``"package.module:attribute"``."""
     module, _, attribute = target.partition(":")
     return getattr(importlib.import_module(module), attribute)
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, names: Iterable[str]) -> str:
     """A hint to append to an error: the nearest known name, or the list of all."""
-    known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    names = sorted(names)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     if near:
         return f"Did you mean '{near[0]}'?"
-    return f"Known: {', '.join(known)}." if known else "None is known."
+    return f"Known: {', '.join(names)}." if names else "None is known."
 
 
 def lookup(table: Mapping[str, Lazy], name: str, what: str) -> Any:
@@ -49,24 +49,24 @@ def lookup(table: Mapping[str, Lazy], name: str, what: str) -> Any:
 
 
 def parameters(fn: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """The keyword-only parameters of a function or class: what a recipe may set."""
+    """The keyword-only parameters of a function or class: the settings of a recipe."""
     signature = inspect.signature(fn)
     return {n: p for n, p in signature.parameters.items() if p.kind is p.KEYWORD_ONLY}
 
 
 def described(fn: Callable[..., Any]) -> dict[str, str]:
-    """What the docstring says of each parameter: the entries of its ``Args:``, a line each.
+    """Parameter descriptions: the entries of the docstring's ``Args:``, one line each.
 
-    An entry may name several parameters (``low, high: bounds in Hz.``). Of a class, the docstrings
-    of the class and of its constructor count.
+    An entry may name several parameters (``low, high: bounds in Hz.``). For a class, the docstrings
+    of the class and of its constructor are read.
     """
-    found: dict[str, str] = {}
+    descriptions: dict[str, str] = {}
     for part in (fn.__init__, fn) if inspect.isclass(fn) else (fn,):
         block = _ARGS.search(inspect.getdoc(part) or "")
         for entry in _ENTRY.finditer(block.group(1) if block else ""):
             text = " ".join(entry.group(2).split())
-            found |= dict.fromkeys(entry.group(1).split(", "), text)
-    return found
+            descriptions |= dict.fromkeys(entry.group(1).split(", "), text)
+    return descriptions
 
 
 _ARGS = re.compile(r"^Args:\n((?:[ ]+.*(?:\n|$)|\n)*)", re.MULTILINE)
@@ -86,20 +86,20 @@ def checked(
         fn: the function or class that will be called with the result.
         values: a section of a recipe.
         where: the section's name, for messages (``"views"`` gives ``views.cutout``).
-        fixed: parameters that the caller itself gives: not to be set here, nor in the result.
+        fixed: parameters that the caller passes itself: neither accepted here nor in the result.
 
     Raises:
-        UsageError: for an unknown key (names the nearest), a missing or an ill-typed value.
+        UsageError: for an unknown key (suggests the nearest), a missing or an ill-typed value.
     """
-    known = {name: p for name, p in parameters(fn).items() if name not in fixed}
+    accepted = {name: p for name, p in parameters(fn).items() if name not in fixed}
     for key in values:
-        if key not in known:
-            raise UsageError(f"Unknown key '{where}.{key}'. {did_you_mean(key, known)}")
+        if key not in accepted:
+            raise UsageError(f"Unknown key '{where}.{key}'. {did_you_mean(key, accepted)}")
     target = fn.__init__ if inspect.isclass(fn) else fn
     hints = typing.get_type_hints(target, include_extras=True)
     fields: dict[str, Any] = {
         name: (hints.get(name, Any), ... if p.default is p.empty else p.default)
-        for name, p in known.items()
+        for name, p in accepted.items()
     }
     config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=())
     model = create_model(f"{where}Section", __config__=config, **fields)
@@ -107,11 +107,11 @@ def checked(
         section = model(**values)
     except ValidationError as error:
         raise UsageError(explain(error, where)) from None
-    return {name: getattr(section, name) for name in known}
+    return {name: getattr(section, name) for name in accepted}
 
 
 def explain(error: ValidationError, where: str = "") -> str:
-    """The first problem of a pydantic error, as one sentence with the key's full path."""
+    """The first problem of a pydantic error as one sentence with the full key."""
     first = error.errors()[0]
     path = ".".join(str(part) for part in ([where] if where else []) + list(first["loc"]))
     if first["type"] == "missing":

@@ -35,21 +35,21 @@ if TYPE_CHECKING:
 
 
 TRANSDUCTIVE = (
-    "Pretraining saw the tested patients too, though without labels (split.pretrain: all): the "
-    "figures hold for this archive, not for people of another one."
+    "Pretraining saw the test patients too, though without labels (split.pretrain: all): the "
+    "metrics hold for this archive, not for patients of another one."
 )
-"""What a reader of figures must know where `Run.pretrained_on` holds who is tested."""
+"""The note on metrics if `Run.pretrained_on` holds test patients."""
 
 _RESTORE = "Restore it from a copy of the run, or train into another --out: medcl pretrain"
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What a run and a study have in common: something trained by a recipe, in a folder.
+    """The base of a run and a study: something trained by a recipe, in a folder.
 
     Attributes:
         path: the folder.
-        recipe: by which it was trained.
+        recipe: of the training.
         kind: "run" or "study".
     """
 
@@ -64,23 +64,23 @@ class Trained:
 
     @property
     def data(self) -> Path:
-        """The index that it was trained on."""
+        """The index of training."""
         return self.where.data
 
     @property
     def where(self) -> Where:
-        """Where it came from.
+        """The paths of its index and inputs.
 
         Raises:
-            MedclError: if it came without its private folder.
+            MedclError: if its private folder is missing.
         """
         return recall(self.path)
 
     def dataset_settings(self, task: str | None = None) -> dict[str, Any]:
-        """The dataset settings of the samples that it is asked about.
+        """The dataset settings of the samples of ``task``.
 
         Raises:
-            UsageError: if it knows no such task.
+            UsageError: if there is no such task.
         """
         raise NotImplementedError
 
@@ -93,18 +93,18 @@ class Run(Trained):
     remedy: ClassVar[str] = (
         "Remove it and run the same medcl pretrain: it takes the weights from the last checkpoint."
     )
-    """What to do about a damaged encoder."""
+    """How to restore a damaged encoder."""
 
     @classmethod
     def open(cls, path: Path) -> Run:
         """Open an existing run.
 
         Raises:
-            UsageError: if the folder is no run.
+            UsageError: if the folder is not a run.
             MedclError: if its manifest or recipe is damaged.
         """
-        there = manifest.load(path)
-        if (there is not None and there.kind == "study") or (path / "study.json").is_file():
+        record = manifest.load(path)
+        if (record is not None and record.kind == "study") or (path / "study.json").is_file():
             raise UsageError(
                 f"{path} is a study of medcl finetune, not a run of medcl pretrain: give the run. "
                 "A study is for medcl evaluate, compare, report and predict."
@@ -126,16 +126,16 @@ class Run(Trained):
 
     @property
     def in_memory(self) -> bool:
-        """Whether it was trained on samples that were given in memory: there is no index then."""
+        """True if it was trained on samples in memory: it has no index then."""
         return bool(self.facts.get("in_memory"))
 
     @property
     def where(self) -> Where:
-        """Where it came from.
+        """The path of its index.
 
         Raises:
             UsageError: if it was trained on arrays in memory.
-            MedclError: if the run came without its private folder.
+            MedclError: if the run's private folder is missing.
         """
         if (self.path / "run.json").is_file() and self.in_memory:
             raise UsageError(
@@ -145,7 +145,7 @@ class Run(Trained):
         return recall(self.path)
 
     def dataset_settings(self, task: str | None = None) -> dict[str, Any]:
-        """Those of a task; without one, those of pretraining.
+        """The dataset settings of a task; without one, those of pretraining.
 
         Raises:
             UsageError: if the plugin has no such task.
@@ -162,15 +162,17 @@ class Run(Trained):
         return dict(zip(frame["patient"], frame["split"], strict=True))
 
     def pretrained_on(self) -> set[str]:
-        """Patients whose samples, though not labels, the encoder learnt from."""
-        everyone = self.recipe.split.pretrain == "all"
-        return {patient for patient, side in self.split().items() if everyone or side == "train"}
+        """Patients whose samples, though not labels, pretraining used."""
+        all_patients = self.recipe.split.pretrain == "all"
+        return {
+            patient for patient, part in self.split().items() if all_patients or part == "train"
+        }
 
     def encoder_file(self) -> Path:
-        """Where the trained weights are.
+        """The file of the trained weights.
 
         Raises:
-            UsageError: if the run has not finished, so that there are none.
+            UsageError: if the run has not finished.
         """
         path = self.path / "encoder.safetensors"
         if not path.is_file():
@@ -205,7 +207,7 @@ class Run(Trained):
 
 
 def from_nothing(recipe: Recipe) -> Recipe:
-    """The recipe without the file of weights that its encoder began with: where others follow."""
+    """The recipe without its encoder's file of initial weights, which trained ones replace."""
     section = recipe.part("encoder")
     if not isinstance(section.arguments.get("weights"), Path):
         return recipe
@@ -242,10 +244,10 @@ def is_untrained(recipe: Recipe) -> bool:
 def load_samples(
     recipe: Recipe, data: Path, *, task: str | None = None, workers: int = 1
 ) -> Samples:
-    """Open an index, prepare what the store lacks, and build the samples of a recipe or its task.
+    """Open an index, prepare missing store entries, and build the samples of a recipe or its task.
 
-    Items that could not be prepared are left out; the store keeps the reasons, and `prepared` and
-    `samples_of`, of which this is made, let a caller say them.
+    Items that could not be prepared are left out; the store keeps the reasons. Call `prepared` and
+    `samples_of` instead to report them.
 
     Raises:
         UsageError: for an unknown task, or settings that the plugin does not take.
@@ -255,10 +257,10 @@ def load_samples(
 
 
 def prepared(recipe: Recipe, data: Path, *, workers: int = 1) -> Prepared:
-    """Open an index and prepare what the store lacks.
+    """Open an index and prepare the items that the store lacks.
 
-    With one worker the plugin prepares in this process, which then ends where the plugin crashes
-    (a segmentation fault); with two or more, such a crash costs its own item only.
+    With one worker the plugin prepares in this process, so a crash of the plugin (a segmentation
+    fault) ends it. With two or more, such a crash costs its own item only.
 
     Raises:
         UsageError: for settings that the plugin does not take.
@@ -267,16 +269,16 @@ def prepared(recipe: Recipe, data: Path, *, workers: int = 1) -> Prepared:
     from medcl.archive.index import Index
     from medcl.archive.store import prepare
 
-    found = prepare(Index.open(data), plugins.get(recipe.plugin), recipe.prepare, workers=workers)
-    if found.items.is_empty() and (why := found.left_out()):
-        raise MedclError(f"Nothing of {data} can be used. {why}")
-    return found
+    items = prepare(Index.open(data), plugins.get(recipe.plugin), recipe.prepare, workers=workers)
+    if items.items.is_empty() and (reason := items.left_out()):
+        raise MedclError(f"Nothing of {data} can be used. {reason}")
+    return items
 
 
 def samples_of(recipe: Recipe, items: Prepared, *, task: str | None = None) -> Samples:
-    """The samples of a recipe or its task, of prepared items.
+    """The samples of a recipe or its task, from prepared items.
 
-    With ``task``, the task's dataset settings and then ``recipe.probe.dataset`` are laid over
+    With ``task``, the task's dataset settings and then ``recipe.probe.dataset`` override
     ``recipe.dataset``.
 
     Raises:
@@ -288,7 +290,7 @@ def samples_of(recipe: Recipe, items: Prepared, *, task: str | None = None) -> S
 
 
 def dataset_settings(recipe: Recipe, task: str | None) -> dict[str, Any]:
-    """The settings of a recipe's dataset, with those of a task laid over them: see `samples_of`.
+    """The settings of a recipe's dataset, overridden by those of a task: see `samples_of`.
 
     Raises:
         UsageError: for an unknown task.

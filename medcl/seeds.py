@@ -1,4 +1,4 @@
-"""Randomness without state: every draw is a function of the seed and of where training is."""
+"""Stateless randomness: every draw is a function of the seed and the position in training."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ MODEL, ORDER, STEP, VIEW, ONLINE, DRAW = range(6)
 """Streams: a first number for `derive`, so that two uses of the same place never share a seed."""
 
 
-def derive(seed: int, *place: int) -> int:
-    """A 63-bit seed for one place: ``derive(seed, VIEW, micro_batch, rank, view)``."""
-    return int(np.random.SeedSequence((seed, *place)).generate_state(1, np.uint64)[0] >> 1)
+def derive(seed: int, *position: int) -> int:
+    """A 63-bit seed for one position: ``derive(seed, VIEW, micro_batch, rank, view)``."""
+    return int(np.random.SeedSequence((seed, *position)).generate_state(1, np.uint64)[0] >> 1)
 
 
-def generator(device: torch.device, seed: int, *place: int) -> torch.Generator:
-    """A torch generator on ``device`` for one place."""
-    return torch.Generator(device).manual_seed(derive(seed, *place))
+def generator(device: torch.device, seed: int, *position: int) -> torch.Generator:
+    """A torch generator on ``device`` for one position, see `derive`."""
+    return torch.Generator(device).manual_seed(derive(seed, *position))
 
 
-def reseed(device: torch.device, seed: int, *place: int) -> None:
-    """Set torch's own generators, which dropout draws from.
+def reseed(device: torch.device, seed: int, *position: int) -> None:
+    """Seed torch's global generators, which dropout uses.
 
-    Not `torch.manual_seed`: where CUDA is not in use, it formats a stack trace at every call, which
-    takes longer than a small training step.
+    `torch.manual_seed` is slower than a small training step: without CUDA it formats a stack trace
+    at every call.
     """
-    number = derive(seed, *place)
+    number = derive(seed, *position)
     torch.default_generator.manual_seed(number)
     if device.type == "cuda":
         torch.cuda.manual_seed(number)

@@ -1,4 +1,4 @@
-"""``medcl plugins new``: a working plugin to begin with, written from templates."""
+"""``medcl plugins new``: a working plugin skeleton, written from templates."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def new(name: str, out: Path | None = None) -> Path:
 
     Args:
         name: of the plugin: lower-case letters, digits, "-" and "_".
-        out: the folder to make; None for ``medcl-NAME`` in the current one.
+        out: the folder to create; None for ``medcl-NAME`` in the current one.
 
     Returns:
-        the folder. It appears whole or not at all.
+        the folder. It appears complete or not at all.
 
     Raises:
-        UsageError: for a name that cannot be one or is taken, or a folder that is there already.
+        UsageError: for an invalid or taken name, or an existing folder.
     """
     if not _NAME.fullmatch(name) or keyword.iskeyword(name):
         raise UsageError(
@@ -42,14 +42,17 @@ def new(name: str, out: Path | None = None) -> Path:
     package = f"medcl_{name.replace('-', '_')}"
     words = {"@NAME@": name, "@PACKAGE@": package, "@DIST@": f"medcl-{name.replace('_', '-')}"}
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with as_file(files("medcl") / "templates" / "plugin") as templates, new_folder(folder) as made:
+    with (
+        as_file(files("medcl") / "templates" / "plugin") as templates,
+        new_folder(folder) as temporary,
+    ):
         for source in sorted(templates.rglob(f"*{SUFFIX}")):
             inside = source.relative_to(templates).as_posix().removesuffix(SUFFIX)
-            path = made / re.sub(r"^package/", f"{package}/", inside)
+            path = temporary / re.sub(r"^package/", f"{package}/", inside)
             path.parent.mkdir(parents=True, exist_ok=True)
             text = source.read_text(encoding="utf-8")
             for word, value in words.items():
                 text = text.replace(word, value)
             path.write_text(text, encoding="utf-8")
-        runpy.run_path(str(made / package / "make_sample.py"), run_name="__main__")
+        runpy.run_path(str(temporary / package / "make_sample.py"), run_name="__main__")
     return folder

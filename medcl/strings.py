@@ -1,7 +1,7 @@
-"""Strings of millions of samples: distinct ones stored once, or made from numbers on demand.
+"""Strings of millions of samples: distinct ones stored once, or formatted from numbers on demand.
 
 Each kind is an immutable ``Sequence[str]`` of length N: index, slice or iterate over it, compare it
-with a list, or turn it into one (``list``, ``tolist``) or into an array (``np.asarray``).
+with a list, or convert it to a list (``list``, ``tolist``) or an array (``np.asarray``).
 
 - `Packed`: any strings, as UTF-8 bytes one after the other (the layout of an Arrow array).
 - `Encoded`: distinct names and a code for each (Arrow's dictionary encoding), as for patients.
@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 
 from medcl.errors import MedclError
 
-_CHUNK = 65_536  # strings made at once when one iterates over them
+_CHUNK = 65_536  # strings decoded at a time during iteration
 _UTF8 = ("utf-8", "surrogatepass")  # file names may hold bytes that are no text
 
 
 class Strings(Sequence[str]):
-    """What all kinds share. See the module's docstring."""
+    """The base of all kinds. See the module's docstring."""
 
     @abstractmethod
     def at(self, positions: NDArray[Any]) -> Strings:
@@ -69,7 +69,7 @@ class Strings(Sequence[str]):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Packed(Strings):
-    """Any strings: ``text`` holds their UTF-8 bytes, ``ends`` (N,) where each of them ends."""
+    """Any strings: ``text`` holds their UTF-8 bytes, ``ends`` (N,) the end offset of each."""
 
     text: NDArray[np.uint8]
     ends: NDArray[Any]
@@ -90,24 +90,26 @@ class Packed(Strings):
 
     def at(self, positions: NDArray[Any]) -> Packed:
         """The strings at ``positions`` (M,), in that order."""
-        where = np.asarray(positions, np.int64)
-        ends = self.ends[where].astype(np.int64)
+        indices = np.asarray(positions, np.int64)
+        ends = self.ends[indices].astype(np.int64)
         starts = (
-            np.where(where > 0, self.ends[where - 1].astype(np.int64), 0) if len(where) else ends
+            np.where(indices > 0, self.ends[indices - 1].astype(np.int64), 0)
+            if len(indices)
+            else ends
         )
         sizes = ends - starts
         total = np.cumsum(sizes)
         offset = np.repeat(
             starts - (total - sizes), sizes
-        )  # from a place in the new text to the old
+        )  # from an offset in the new text to the old
         return Packed(self.text[np.arange(len(offset)) + offset], smallest(total))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Encoded(Strings):
-    """Strings that repeat: ``names`` are distinct and sorted, ``codes`` (N,) point into them.
+    """Repeated strings: ``names`` are distinct and sorted, ``codes`` (N,) index them.
 
-    Some names may have no code: those of samples that `at` left out.
+    A name may have no code: `at` keeps the names of the samples that it drops.
     """
 
     names: Packed
@@ -142,7 +144,7 @@ class Formatted(Strings):
     Attributes:
         pattern: a format string with a field for the name, then one for each column of numbers.
         names: (N,).
-        numbers: integers, each (N,) or (N, K); they may be shared with what reads the samples.
+        numbers: integers, each (N,) or (N, K); the samples' ``read`` may share them.
     """
 
     pattern: str
@@ -182,12 +184,12 @@ def packed(values: Iterable[str]) -> Packed:
     if isinstance(values, Packed):
         return values
     data = [_text(value).encode(*_UTF8) for value in values]
-    ends = np.cumsum([len(one) for one in data], dtype=np.int64)
+    ends = np.cumsum([len(text) for text in data], dtype=np.int64)
     return Packed(np.frombuffer(b"".join(data), np.uint8), smallest(ends))
 
 
 def strings(values: Iterable[str]) -> Strings:
-    """Strings as they are, if of a kind of this module; else `Packed`."""
+    """Unchanged if of a kind of this module; else `Packed`."""
     return values if isinstance(values, Strings) else packed(values)
 
 
@@ -208,18 +210,18 @@ def encoded(values: Iterable[str], where: NDArray[Any] | None = None) -> Encoded
 
 
 def codes(values: Sequence[str]) -> NDArray[np.int64]:
-    """Codes 0 … C−1 (N,) of the C distinct strings, by their order; none of them is unused."""
-    of = encoded(values)
-    used = np.zeros(len(of.names), bool)
-    used[of.codes] = True
-    dense: NDArray[np.int64] = (np.cumsum(used) - 1)[of.codes].astype(np.int64)
+    """Codes 0 … C−1 (N,) of the C distinct strings, in sorted order; every code is used."""
+    encoded_values = encoded(values)
+    used = np.zeros(len(encoded_values.names), bool)
+    used[encoded_values.codes] = True
+    dense: NDArray[np.int64] = (np.cumsum(used) - 1)[encoded_values.codes].astype(np.int64)
     return dense
 
 
 def distinct(values: Sequence[str]) -> list[str]:
-    """The distinct strings, sorted: `codes` point into them."""
-    of = encoded(values)
-    return of.names.at(np.unique(of.codes)).tolist()
+    """The distinct strings, sorted: `codes` index them."""
+    encoded_values = encoded(values)
+    return encoded_values.names.at(np.unique(encoded_values.codes)).tolist()
 
 
 def smallest(values: NDArray[Any]) -> NDArray[Any]:

@@ -1,4 +1,4 @@
-"""What `Samples.read` returned, as tensors."""
+"""Batches of `Samples.read` as tensors."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import Tensor
 
 
 def tensor(values: np.ndarray) -> Tensor:
-    """As a tensor; floats of 32 bits."""
-    made = torch.as_tensor(np.ascontiguousarray(values))
-    return made.float() if made.is_floating_point() else made
+    """An array as a tensor; floats as float32."""
+    converted = torch.as_tensor(np.ascontiguousarray(values))
+    return converted.float() if converted.is_floating_point() else converted
 
 
 def tensors(batch: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
-    """What `Samples.read` returned, as tensors: floats of 32 bits, codes of 64."""
+    """A batch of `Samples.read` as tensors: floats as float32, bag codes as int64."""
     out = {name: tensor(values) for name, values in batch.items()}
     if "bag" in out:
         out["bag"] = out["bag"].long()

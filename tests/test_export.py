@@ -133,7 +133,7 @@ def test_a_place_on_this_machine_does_not_go_along(
     run = Run(digits_run.path, recipe)
     trained = digits_run.encoder()
     monkeypatch.setattr(Run, "encoder", lambda self: trained)
-    with pytest.raises(MedclError, match=r"encoder.folder names a place"):
+    with pytest.raises(MedclError, match=r"encoder.folder is a path"):
         exporting.export(run, tmp_path / "out")
     made = exporting.export(run, tmp_path / "graph", to="torchscript")
     assert str(place(tmp_path)) not in (made.path / exporting.FACTS).read_text()

@@ -374,7 +374,7 @@ HERE = __name__
         ({"views": "doubled"}, "views", "torch.float64"),
         ({"encoders": "no_width"}, "encoders.small", "'width' is None"),
         ({"encoders": "wrong_width"}, "encoders.small", "not (64, 7)"),
-        ({"encoders": "dead"}, "encoders.small", "hardly apart"),
+        ({"encoders": "dead"}, "encoders.small", "hardly distinguishes"),
         ({"encoders": "unsaved"}, "encoders.small", "state_dict does not hold all"),
         ({"encoders": "numpy_weights"}, "encoders.small", "generator of numpy.random"),
         ({"encoders": "centred"}, "encoders.small", "depend on its batch"),

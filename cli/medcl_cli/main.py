@@ -45,7 +45,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # its dump of local variables could show patient data
 )
 
-# In the order in which they are used.
+# In the order of use.
 app.command()(demo.demo)
 app.command()(doctor.doctor)
 app.add_typer(plugins.app, name="plugins")
@@ -68,8 +68,8 @@ app.command()(anomaly.anomaly)
 app.command()(export.export)
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(requested: bool) -> None:
+    if requested:
         import medcl
 
         typer.echo(f"medcl {medcl.__version__}")
@@ -84,12 +84,12 @@ def _options(
 ) -> None: ...
 
 
-def _say(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-    """What files could not be checked, or were damaged and made anew, as one line."""
+def _say(message: Warning | str, category: type[Warning], *location: Any, **more: Any) -> None:
+    """Print a warning on unverified or damaged files as one line."""
     if issubclass(category, IntegrityWarning):
         print(f"medcl: {message}", file=sys.stderr)
     else:
-        _show(message, category, *place, **more)
+        _show(message, category, *location, **more)
 
 
 _show = warnings.showwarning
@@ -105,14 +105,14 @@ def main() -> None:
     except MedclError as error:
         _fail(_sentence(error), 1)
     except OSError as error:  # a full disk, a folder that may not be written
-        where = f"{error.filename}: " if error.filename is not None else ""
-        _fail(f"{where}{error.strerror or error}", 1)
+        file = f"{error.filename}: " if error.filename is not None else ""
+        _fail(f"{file}{error.strerror or error}", 1)
     except KeyboardInterrupt:
         _fail("Interrupted. Run the same command again to go on from here.", 130)
 
 
 def _sentence(error: MedclError) -> str:
-    """What was raised: a loader's process wraps it into its traceback."""
+    """The message of an error, without the traceback that a loader process wraps around it."""
     text = str(error)
     if text.startswith("Caught ") and "Original Traceback" in text:
         return text.rstrip().rpartition("\n")[2].partition(": ")[2]

@@ -1,4 +1,4 @@
-"""How results are printed: JSON for machines, tables for people."""
+"""Printing of results: JSON for programs, tables for users."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def as_json(value: object) -> None:
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A table: drawn on a terminal, tab-separated where the output is piped."""
+    """A table: drawn on a terminal, tab-separated if the output is piped."""
     if not sys.stdout.isatty():
         for row in [columns, *rows]:
             typer.echo("\t".join(str(cell) for cell in row))
@@ -35,7 +35,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
 
 
 def facts(title: str, values: Mapping[str, object]) -> None:
-    """A few named values, one a line."""
+    """A few named values, one per line."""
     table(title, ("what", "value"), list(values.items()))
 
 

@@ -1,6 +1,6 @@
 """Patients, sites and labels from outside the files: a pattern on the paths, or a table.
 
-Nothing is defaulted in silence: a path that the pattern does not fit, or an item that a table of
+There are no silent defaults: a path that does not match the pattern, or an item that a table of
 patients does not list, is rejected, since a wrong patient leaks between training and test.
 """
 
@@ -22,16 +22,16 @@ from medcl.plugin import NO_PATIENT, Record, Reject
 
 @dataclass
 class Assignment:
-    """What is known from outside. Without pattern and table it changes nothing.
+    """The information from outside. Without pattern and table it changes nothing.
 
     Attributes:
         pattern: searched in the record key; group ``patient``, optionally ``site``.
-        tables: as read; their rows are laid out by `settle`.
-        key_given: whether the column of keys was named by the user.
-        rows: table key → ``patient`` and ``site``, where a table has them, and label columns.
+        tables: as read; `settle` assigns their rows to items.
+        key_given: True if the user named the column of keys.
+        rows: table key → ``patient`` and ``site``, if a table has them, and label columns.
         columns: the names of these columns.
-        spelled: other ways to write a key → the keys, see `by_spelling`.
-        notes: what was decided that a reader could not guess.
+        spelled: other spellings of a key → the keys, see `by_spelling`.
+        notes: automatic decisions, for the user.
     """
 
     pattern: re.Pattern[str] | None = None
@@ -46,15 +46,15 @@ class Assignment:
 
     @property
     def unused(self) -> int:
-        """Rows of the table that no record asked for so far."""
+        """Rows of the table that no record has used so far."""
         return len(self.rows) - len(self.used)
 
     def settle(self, known: Set[str]) -> None:
-        """Lay out the tables' rows by item, now that every way to name an item is known.
+        """Assign the tables' rows to items by all possible names of items, ``known``.
 
         Raises:
-            UsageError: for a table whose items nothing tells, a repeated key, or two tables that
-                both tell the patient of an item.
+            UsageError: for a table without a column of items, a repeated key, or two tables that
+                both give the patient of an item.
         """
         if not self.tables:
             return
@@ -64,7 +64,7 @@ class Assignment:
         self.spelled = by_spelling(self.rows, known)
 
     def apply(self, records: list[Record]) -> list[Record | Reject]:
-        """Each record with what is known of it, or the reason why it cannot be used."""
+        """Each record with its patient, site and labels, or the reason why it cannot be used."""
         files = {_file(record) for record in records}
         self.settle({name for file in files for name in _names(file)})
         fits = Counter(row for file in files for row in self._row(file))
@@ -121,7 +121,7 @@ def _of(record: Record, patient: str) -> Record:
 
 
 def series(key: str) -> str:
-    """What a part of ``FILE#SERIES-PART`` is part of: one of several items of a series; else ""."""
+    """SERIES of a key ``FILE#SERIES-PART``, whose series has several items; else ""."""
     return key.rpartition("#")[2].rpartition("-")[0] if "#" in key else ""
 
 
@@ -156,11 +156,11 @@ def load(
         patient_from: a regular expression with a group named ``patient``, optionally one ``site``.
         table: CSV or Parquet with a column that names the items, such as ``key`` or ``slide_id``
             (see `medcl.archive.labtable`): the path in the archive, its name or stem, the part of a
-            file or the series, or else the patient whose items they all are. With any of patient
-            and site; every other column becomes a label and is not hashed. Several tables are
+            file or the series, or else the patient of the items. Columns of patient and site are
+            optional; every other column becomes a label and is not hashed. Several tables are
             joined: one without items by its patients.
-        key_column: the column that names the items, if it is called otherwise.
-        patient_column: the column that names the patients, if it is called otherwise.
+        key_column: the column that names the items, if it has another name.
+        patient_column: the column that names the patients, if it has another name.
 
     Raises:
         UsageError: for a broken pattern, an unreadable table, or patients given by both.
@@ -183,7 +183,7 @@ def load(
 
 
 def _of_several(paths: Sequence[Path], key: str | None, patient: str | None) -> list[LabTable]:
-    """The tables; of several, a named column is that of those which have it."""
+    """The tables; a named column applies to those tables that have it."""
     if len(paths) == 1:
         return [labtable.read(paths[0], key=key, patient=patient)]
     plain = [labtable.read(path) for path in paths]
@@ -203,11 +203,11 @@ def _of_several(paths: Sequence[Path], key: str | None, patient: str | None) -> 
 def joined(tables: Sequence[LabTable]) -> tuple[dict[str, dict[str, Any]], tuple[str, ...]]:
     """Rows by key, of all tables, and their columns.
 
-    A table that names patients and no items says of each item what it says of its patient, where
-    another table tells whose it is; where none does, its keys are the patients.
+    The rows of a table with patients but no items apply to all items of a patient, if another table
+    gives the items' patients; otherwise its keys are the patients.
 
     Raises:
-        UsageError: for a table whose items nothing tells, or a key that comes twice.
+        UsageError: for a table without a column of items, or a repeated key.
     """
     rows: dict[str, dict[str, Any]] = {}
     columns: list[str] = []
@@ -241,7 +241,7 @@ def _columns(table: LabTable) -> list[str]:
 
 
 def _rows(table: LabTable, column: str) -> dict[str, dict[str, Any]]:
-    """A table's rows by one of its columns; a row that says the same again is one."""
+    """A table's rows by one of its columns; identical repeats count once."""
     roles = {"patient": table.patient, "site": table.site}
     held: dict[str, list[Any]] = {
         role: table.text[name]
@@ -264,8 +264,8 @@ def _rows(table: LabTable, column: str) -> dict[str, dict[str, Any]]:
 def by_spelling(rows: Collection[str], known: Set[str]) -> dict[str, list[str]]:
     """A row's key without its suffix or folder → the rows' keys.
 
-    Suffixes differ where features are made of slides (``a.svs``, ``a.h5``). Folders count, unless
-    no row's folder is one of this archive: then the table was written where the files lay before.
+    Suffixes differ if features are extracted from slides (``a.svs``, ``a.h5``). Folders must match,
+    unless no row's folder is in this archive: then the table has the files' earlier paths.
     """
     held: defaultdict[str, list[str]] = defaultdict(list)
     here = any("/" in key and known & set(spellings(key, folder=True)) for key in rows)

@@ -1,4 +1,4 @@
-"""Checksums of a memory-mapped file, block by block, and arrays whose every byte is checked."""
+"""Block checksums of a memory-mapped file, and arrays that verify every byte they return."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from medcl.errors import MedclError
 
 AGAIN = "Run the same again: it is then prepared anew."
 ASIDE = ".damaged"
-"""Ends the name of a file that was found damaged while it was read: it is then made anew."""
+"""Suffix of a file that proved damaged when it was read: the item is then prepared anew."""
 
 
 class Damaged(MedclError):
-    """A file whose bytes are not those that were written."""
+    """A file whose bytes differ from those written."""
 
 
 class Blocks:
-    """Which blocks of a file were found to be as they were written.
+    """The verified blocks of a file.
 
     Attributes:
         size: bytes of a block.
-        done: (blocks,) those that were checked.
-        left: how many were not.
+        done: (blocks,) True for a verified block.
+        left: the number of blocks not yet verified.
     """
 
     __slots__ = ("_buffer", "_digests", "_path", "_start", "done", "left", "size")
@@ -37,20 +37,20 @@ class Blocks:
     def __init__(
         self, path: str, buffer: bytes | mmap.mmap, start: int, size: int, digests: bytes
     ) -> None:
-        """The blocks from byte ``start`` on; ``digests`` are their SHA-256, one after the other."""
+        """The blocks from byte ``start`` on; ``digests`` are their SHA-256, concatenated."""
         self._path, self._buffer, self._start = path, buffer, start
         self._digests, self.size = digests, size
         self.trust(np.zeros(len(digests) // 32, dtype=bool))
 
-    def trust(self, done: NDArray[np.bool_]) -> None:
-        """Take over which blocks were checked before in this process."""
-        self.done, self.left = done, int((~done).sum())
+    def trust(self, checked: NDArray[np.bool_]) -> None:
+        """Set the blocks (blocks,) that this process has verified before."""
+        self.done, self.left = checked, int((~checked).sum())
 
     def check(self, first: NDArray[np.int64], span: int) -> None:
-        """Check what lies in ``span`` bytes from each of the places ``first`` in the file on.
+        """Verify the ``span`` bytes from each file offset in ``first`` on.
 
         Raises:
-            Damaged: if any of it is not as it was written.
+            Damaged: if a block differs from what was written.
         """
         if not self.left:
             return
@@ -58,19 +58,19 @@ class Blocks:
         high = (first - self._start + span - 1) // self.size
         if span <= self.size and self.done[low].all() and self.done[high].all():
             return
-        for one, last in np.unique(np.stack([low, high], axis=1), axis=0).tolist():
-            for block in np.flatnonzero(~self.done[one : last + 1]).tolist():
-                self._check(one + block)
+        for first_block, last_block in np.unique(np.stack([low, high], axis=1), axis=0).tolist():
+            for block in np.flatnonzero(~self.done[first_block : last_block + 1]).tolist():
+                self._check(first_block + block)
 
     def check_all(self) -> None:
-        """Check every block: see `check`."""
+        """Verify every block: see `check`."""
         for block in np.flatnonzero(~self.done).tolist():
             self._check(block)
 
     def _check(self, block: int) -> None:
         first = self._start + block * self.size
         if not matches(self._buffer, first, self.size, self._digests[32 * block :][:32]):
-            with contextlib.suppress(OSError):  # so that preparing finds it without reading it all
+            with contextlib.suppress(OSError):  # so that preparing finds it without a full read
                 os.rename(self._path, self._path + ASIDE)
             raise damaged(self._path)
         self.done[block] = True
@@ -78,7 +78,7 @@ class Blocks:
 
 
 def matches(buffer: bytes | mmap.mmap, first: int, size: int, digests: bytes) -> bool:
-    """Whether blocks of ``size`` bytes, from ``first`` on, have these SHA-256."""
+    """True if the blocks of ``size`` bytes from ``first`` on have these SHA-256."""
     with memoryview(buffer) as view:
         for n in range(len(digests) // 32):
             with view[first + n * size : first + (n + 1) * size] as block:
@@ -88,20 +88,20 @@ def matches(buffer: bytes | mmap.mmap, first: int, size: int, digests: bytes) ->
 
 
 def damaged(path: str) -> Damaged:
-    """The error of a file whose data are not as they were written."""
+    """The error for a file whose data differ from those written."""
     return Damaged(f"{path} is damaged: its data do not match their checksum. {AGAIN}")
 
 
 class CheckedArray(np.lib.mixins.NDArrayOperatorsMixin):
-    """A large array in a file. Cut it like any array: what the cut covers is checked, then given.
+    """A large array in a file. Slice it like any array: the blocks of a slice are verified first.
 
-    Like the arrays of h5py and zarr it is no `numpy.ndarray`: nobody reads a byte of it past the
-    checks. What it is cut into are plain memory-mapped arrays, ``numpy.asarray`` gives (and checks)
-    all of it, and so does every function of NumPy and every method of an array.
+    Like the arrays of h5py and zarr it is not a `numpy.ndarray`, so that no byte is read unchecked.
+    Slices are plain memory-mapped arrays. ``numpy.asarray``, every function of NumPy and every
+    array method verify and use the whole array.
     """
 
     def __init__(self, array: NDArray[Any], blocks: Blocks, start: int) -> None:
-        """``array`` begins at byte ``start`` of the file that ``blocks`` are of."""
+        """``array`` begins at byte ``start`` of the file of ``blocks``."""
         self._array, self._blocks, self._start = array, blocks, start
         self.shape, self.dtype, self.ndim = array.shape, array.dtype, array.ndim
         self.size, self.nbytes = array.size, array.nbytes
@@ -115,12 +115,12 @@ class CheckedArray(np.lib.mixins.NDArrayOperatorsMixin):
             rows = np.asarray(index) if isinstance(index, list | np.ndarray) else None
             if rows is None or rows.ndim != 1 or rows.dtype.kind not in "iu":
                 return self._whole()[index]
-            cut = self._array[rows]  # raises for rows that are not there
+            cut = self._array[rows]  # raises IndexError for rows out of range
             stride = self._array.strides[0]
             self._blocks.check(self._start + rows % len(self._array) * stride, stride)
             return cut
         open_ended = any(part is Ellipsis for part in parts)
-        view = self._array[parts if open_ended else (*parts, ...)]  # an array, even if of no axis
+        view = self._array[parts if open_ended else (*parts, ...)]  # an array, even with 0 axes
         if view.size and self._blocks.left:
             self._check(view)
         return view if open_ended or view.ndim else view[()]
@@ -134,9 +134,9 @@ class CheckedArray(np.lib.mixins.NDArrayOperatorsMixin):
             return array.astype(dtype)
         return array.copy() if copy else array
 
-    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **given: Any) -> Any:
-        plain = [x._whole() if isinstance(x, CheckedArray) else x for x in inputs]
-        return getattr(ufunc, method)(*plain, **given)
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        arrays = [x._whole() if isinstance(x, CheckedArray) else x for x in inputs]
+        return getattr(ufunc, method)(*arrays, **kwargs)
 
     @property
     def __array_interface__(self) -> dict[str, Any]:
@@ -158,9 +158,9 @@ class CheckedArray(np.lib.mixins.NDArrayOperatorsMixin):
         return self._array
 
     def _check(self, view: NDArray[Any]) -> None:
-        """Check the blocks that a view covers: of its outer axes each place, the inner ones whole.
+        """Verify the blocks of a view: each index of the outer axes, the inner axes as one span.
 
-        As many inner axes are taken together as lie within a block, or without holes.
+        The inner axes are those that are contiguous or fit into one block.
         """
         lengths, strides = np.array(view.shape), np.array(view.strides)
         back = int(((lengths - 1) * np.minimum(strides, 0)).sum())  # an axis may run backwards
@@ -180,7 +180,7 @@ class CheckedArray(np.lib.mixins.NDArrayOperatorsMixin):
 
 
 def _is_basic(part: Any) -> bool:
-    """Whether an index gives a view: no array, list or flag."""
+    """True if an index returns a view: it is no array, list or flag."""
     if part is None or part is Ellipsis or isinstance(part, slice):
         return True
     return isinstance(part, int | np.integer) and not isinstance(part, bool)

@@ -1,4 +1,4 @@
-"""What an index is bound to from its first moment: one archive, one plugin, one key."""
+"""The binding of an index to one archive, one plugin and one key."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ RESTORE = "Restore it from a copy, or index the archive into another --out."
 
 
 def private_folder(out: Path) -> Path:
-    """Make the folder for what names persons, closed to everybody but its owner.
+    """Create the folder for patient identifiers and paths, accessible to its owner only.
 
     Raises:
-        UsageError: if ``out`` is a file, or an index that came without its private folder: under a
-            new key the pseudonyms of its patients would silently change.
+        UsageError: if ``out`` is a file, or an index without its private folder: a new key would
+            silently change the pseudonyms of its patients.
     """
     private = out / "private"
     if out.exists() and not out.is_dir():
@@ -45,19 +45,19 @@ def claim(
     private: Path,
     archive: Path,
     plugin: Plugin,
-    given: Pseudonyms | None,
+    from_key_file: Pseudonyms | None,
     reader: Mapping[str, Any] | None = None,
     reader_files: Mapping[str, str] | None = None,
 ) -> Pseudonyms:
-    """Bind a new index; open the pseudonyms of an existing one.
+    """Bind a new index, or open the pseudonyms of an existing one.
 
-    ``given`` are those of a key file. An archive that moved (nothing is left in its old place)
-    stays the same archive. ``reader`` are the settings it is read with, instead of those before,
-    and ``reader_files`` what the files among them hold: see `digests`.
+    ``from_key_file`` are the pseudonyms of a key file. An archive that moved (its old path no
+    longer exists) stays the same archive. ``reader`` replaces the reader settings of the index, and
+    ``reader_files`` are the hashes of the files among them: see `digests`.
 
     Raises:
         UsageError: if the index is bound to another archive, plugin or key, or its key is lost.
-        MedclError: if the file that says what it is bound to is damaged.
+        MedclError: if the file of the binding is damaged.
     """
     path, index = private / "archive.json", private.parent
     bound = read_json(path, RESTORE) if path.exists() else {}
@@ -80,14 +80,14 @@ def claim(
             f"The key of {index} is gone: {private / 'key'} is missing. Restore it, or index into "
             "another --out."
         )
-    pseudonyms = given or pseudonym.own(private, may_create=not bound)
+    pseudonyms = from_key_file or pseudonym.own(private, may_create=not bound)
     if bound and bound["key_check"] != pseudonyms.check:
-        made = "its own key" if bound["own_key"] else "another key file"
+        key_origin = "its own key" if bound["own_key"] else "another key file"
         raise UsageError(
-            f"{index} was made with {made}: the patients' pseudonyms would change. Give the same "
-            f"key (--key-file or ${pseudonym.KEY_VARIABLE}), or choose another --out."
+            f"{index} was made with {key_origin}: the patients' pseudonyms would change. Give the "
+            f"same key (--key-file or ${pseudonym.KEY_VARIABLE}), or choose another --out."
         )
-    now = {
+    binding = {
         "archive": str(archive),
         "plugin": plugin.name,
         "key_check": pseudonyms.check,
@@ -95,43 +95,43 @@ def claim(
         "reader": bound.get("reader", {}) if reader is None else dict(reader),
         "reader_files": dict(reader_files or {}),
     }
-    manifest.write_text(path, json.dumps(now, indent=2) + "\n")
+    manifest.write_text(path, json.dumps(binding, indent=2) + "\n")
     return pseudonyms
 
 
 def reader_settings(private: Path) -> dict[str, Any]:
-    """The settings that an index's files are read with: private, as they may name columns."""
+    """The reader settings of an index. Private: they may name columns."""
     settings: dict[str, Any] = read_json(private / "archive.json", RESTORE).get("reader", {})
     return settings
 
 
 def reader_mark(private: Path) -> dict[str, Any]:
-    """`reader_settings` with a hash in place of each file: differs where items are read anew."""
+    """`reader_settings` with a hash for each file: a difference means that items are read anew."""
     files: dict[str, str] = read_json(private / "archive.json", RESTORE).get("reader_files", {})
     return reader_settings(private) | files
 
 
 def digests(settings: Mapping[str, Any]) -> dict[str, str]:
-    """What the files among settings (values of type `Path`) hold: setting → hash.
+    """SHA-256 of the files among settings (values of type `Path`): setting → hash.
 
     Raises:
         UsageError: if one cannot be read.
     """
-    found = {}
+    hashes = {}
     for name, value in settings.items():
         if isinstance(value, Path):
             try:
-                found[name] = manifest.of_file(value)
+                hashes[name] = manifest.of_file(value)
             except OSError as error:
                 raise UsageError(
                     f"reader.{name}: {value} cannot be read ({error.strerror}). Give the file that "
                     f"is meant: medcl index … -s reader.{name}=FILE"
                 ) from None
-    return found
+    return hashes
 
 
 def made_by(plugin: Plugin) -> dict[str, Any]:
-    """What decides how files are read: if any of it changes, all are read again."""
+    """The versions that determine how files are read: a change makes all be read again."""
     versions = [
         entry.dist.version
         for entry in entry_points(group=GROUP)

@@ -1,7 +1,7 @@
-"""Columns of the index as a clinical table beside each item, by rules that the recipe declares.
+"""Columns of the index as a clinical table, encoded by rules of the recipe.
 
-Nothing is fitted: which categories there are, and what a number is scaled by, is written in the
-recipe. So a table's row depends on its own item only, and no test patient can leak into it.
+Nothing is fitted: the recipe lists the categories and the scale of each number. So a row depends on
+its own item only, and test patients cannot leak into it.
 """
 
 from __future__ import annotations
@@ -28,51 +28,54 @@ def table(
     categories: Mapping[str, Sequence[Category]],
     numbers: Mapping[str, tuple[float, float]],
 ) -> NDArray[np.float32] | None:
-    """One row an item: (items, categorical then numeric columns); None where none is asked for.
+    """One row per item: (items, categorical then numeric columns); None without any column.
 
     Args:
-        items: the index. A name stands for the column of that name, or else ``label.`` and it: what
-            the header says of the patient, and what ``medcl index --table`` joined.
-        categories: column → its categories, which become 0, 1, …; anything else, and nothing, −1.
-        numbers: column → (centre, scale): (value − centre) / scale, NaN where there is none.
+        items: the index. A name refers to the column of that name (from the file's header), or else
+            to ``label.NAME`` (from ``medcl index --table``).
+        categories: column → its categories, encoded as 0, 1, …; other and missing values as −1.
+        numbers: column → (centre, scale): (value − centre) / scale, NaN if missing.
 
     Raises:
-        UsageError: if a column is not there, holds none of its categories, or no numbers.
+        UsageError: if a column is missing, contains none of its categories, or no numbers.
     """
     columns = [
-        *(_codes(name, _column(items, name), known) for name, known in categories.items()),
+        *(
+            _codes(name, _column(items, name), column_categories)
+            for name, column_categories in categories.items()
+        ),
         *(_scaled(name, _column(items, name), *by) for name, by in numbers.items()),
     ]
     return np.stack(columns, axis=1).astype(np.float32) if columns else None
 
 
 def row(
-    given: Mapping[str, str],
+    texts: Mapping[str, str],
     categories: Mapping[str, Sequence[Category]],
     numbers: Mapping[str, tuple[float, float]],
 ) -> NDArray[np.float32]:
-    """One row of `table` from values as people write them, what is not given missing: (columns,).
+    """One row of `table` from texts, absent columns as missing: (columns,).
 
     Raises:
         UsageError: if the table has no such column, or the column no such value; NaN and infinity
-            are no numbers.
+            are refused.
     """
     values: dict[str, Category | float | None] = dict.fromkeys([*categories, *numbers])
-    for name, text in given.items():
+    for name, text in texts.items():
         if name not in values:
             raise UsageError(f"The table has no column '{name}'. {did_you_mean(name, values)}")
         values[name] = _category(name, text, categories) if name in categories else _number(text)
-    made = table(pl.DataFrame({n: [v] for n, v in values.items()}), categories, numbers)
-    assert made is not None
-    filled: NDArray[np.float32] = made[0]
+    encoded = table(pl.DataFrame({n: [v] for n, v in values.items()}), categories, numbers)
+    assert encoded is not None
+    filled: NDArray[np.float32] = encoded[0]
     return filled
 
 
 def _category(name: str, text: str, categories: Mapping[str, Sequence[Category]]) -> Category:
-    known = {str(value).lower(): value for value in categories[name]}
-    if text.lower() not in known:
-        raise UsageError(f"'{name}' cannot be '{text}'. {did_you_mean(text.lower(), known)}")
-    return known[text.lower()]
+    by_text = {str(value).lower(): value for value in categories[name]}
+    if text.lower() not in by_text:
+        raise UsageError(f"'{name}' cannot be '{text}'. {did_you_mean(text.lower(), by_text)}")
+    return by_text[text.lower()]
 
 
 def _number(text: str) -> float:
@@ -80,15 +83,15 @@ def _number(text: str) -> float:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not math.isfinite(value):  # float() takes "nan" and "inf" too, which would stand for missing
-        raise UsageError(f"'{text}' is no number: leave out what is not known.")
+    if not math.isfinite(value):  # float() accepts "nan" and "inf", which would mean missing
+        raise UsageError(f"'{text}' is no number: leave out unknown values.")
     return value
 
 
 def labels_among(items: pl.DataFrame, names: Iterable[str]) -> list[str]:
-    """Those columns of a table that are labels: ``label.`` and the name, where there is no other.
+    """The columns of a table that are labels: only ``label.NAME`` exists in the index.
 
-    A name that the index does not hold is left to `table` to refuse.
+    `table` refuses names that the index lacks.
     """
     return [name for name in names if (_found(items, name) or "").startswith(LABEL)]
 
@@ -98,21 +101,21 @@ def _found(items: pl.DataFrame, name: str) -> str | None:
 
 
 def _column(items: pl.DataFrame, name: str) -> pl.Series:
-    found = _found(items, name)
-    if found is None:
+    column = _found(items, name)
+    if column is None:
         raise UsageError(
             f"The index has no column '{name}' for the table. {did_you_mean(name, _names(items))} "
             "Join it with medcl index --table, or take it out of dataset.categories or numbers."
         )
-    return items[found]
+    return items[column]
 
 
 def _names(items: pl.DataFrame) -> Iterator[str]:
     return (name.removeprefix(LABEL) for name in items.columns if items[name].dtype != pl.List)
 
 
-def _codes(name: str, column: pl.Series, known: Sequence[Category]) -> NDArray[np.float64]:
-    codes = {value: code for code, value in enumerate(known)}
+def _codes(name: str, column: pl.Series, categories: Sequence[Category]) -> NDArray[np.float64]:
+    codes = {value: code for code, value in enumerate(categories)}
     if len(codes) < 2:
         raise UsageError(f"dataset.categories.{name} needs two different categories or more.")
     out = np.array([codes.get(value, MISSING) for value in column.to_list()], dtype=np.float64)

@@ -1,4 +1,4 @@
-"""Conditions on columns of an index, as they are typed: ``kvp>=100``, ``label.aami=V``."""
+"""Conditions on columns of an index, as typed by the user: ``kvp>=100``, ``label.aami=V``."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def meeting(items: pl.DataFrame, conditions: Sequence[str]) -> pl.DataFrame:
     """The items that meet all conditions; a missing value meets none.
 
     Raises:
-        UsageError: for what is no condition, an unknown column, or a value of another kind.
+        UsageError: for a malformed condition, an unknown column, or a value of another type.
     """
     keep = pl.Series([True] * len(items), dtype=pl.Boolean)
     for condition in conditions:
@@ -46,16 +46,16 @@ def meeting(items: pl.DataFrame, conditions: Sequence[str]) -> pl.DataFrame:
 
 def _meets(column: pl.Series, sign: str, value: str) -> pl.Series:
     name = column.name
-    if column.dtype == pl.List:  # findings, say
+    if column.dtype == pl.List:  # such as findings
         if sign not in ("=", "!=") or column.dtype != pl.List(pl.String):
             raise UsageError(f"Column '{name}' holds lists: only {name}=VALUE and != can be asked.")
-        held = column.list.contains(value).fill_null(False)
-        return held if sign == "=" else ~held
+        contains = column.list.contains(value).fill_null(False)
+        return contains if sign == "=" else ~contains
     try:
-        wanted = float(value) if column.dtype.is_numeric() else value
+        operand = float(value) if column.dtype.is_numeric() else value
     except ValueError:
         raise UsageError(f"Column '{name}' holds numbers; '{value}' is none.") from None
     if column.dtype == pl.Boolean:
-        wanted, column = value.lower(), column.cast(pl.String)
-    met: pl.Series = _COMPARE[sign](column, wanted).fill_null(False)
+        operand, column = value.lower(), column.cast(pl.String)
+    met: pl.Series = _COMPARE[sign](column, operand).fill_null(False)
     return met

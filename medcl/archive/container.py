@@ -5,15 +5,15 @@
     8 bytes    the length of the header
     header     {"__metadata__": {"sha256": …, "bytes": …, "blocks": …, "medcl": …},
                 "x": {"dtype": "F16", "shape": [12, 1000], "data_offsets": [0, 24000]}, …}
-    arrays     one after the other, without holes
+    arrays     concatenated, without gaps
 
-``sha256`` is that of the rest of the header; ``blocks`` are those of the arrays' ``bytes``, block
-by block, one after the other; ``medcl`` is what was recorded with the entry, as JSON. Any reader of
-safetensors opens the file. Types that safetensors lacks (texts, dates) are bytes in it, with one
-more axis, and their NumPy type stands under ``medcl``.
+``sha256`` is the hash of the rest of the header; ``blocks`` are the hashes of the arrays'
+``bytes``, block by block, concatenated; ``medcl`` is the entry's metadata as JSON. Any reader of
+safetensors opens the file. Types that safetensors lacks (texts, dates) are stored as bytes with one
+more axis, and their NumPy type under ``medcl``.
 
-A file of up to 1 MiB is read and checked as a whole when it is opened. Of a larger one, which is
-memory-mapped, a block is checked when it is first touched: see `CheckedArray`.
+A file of up to 1 MiB is read and verified as a whole when it is opened. A larger one is
+memory-mapped, and each block is verified on first access: see `CheckedArray`.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from medcl.archive.checked import AGAIN, Blocks, CheckedArray, Damaged, damaged,
 from medcl.errors import MedclError
 
 FORMAT = 2
-"""Raised when a file of before can no longer be read. 1 was a folder of .npy files."""
+"""Increased when older files can no longer be read. 1 was a folder of .npy files."""
 SMALL = 1 << 20
-"""Bytes of a file that is read as a whole, and of an array that is given as a plain one."""
+"""Largest file in bytes that is read as a whole, and largest array returned as a plain one."""
 
-_LEAD = b'{"__metadata__":{"sha256":"'  # then 64 digits: they are not part of what they are of
+_LEAD = b'{"__metadata__":{"sha256":"'  # then 64 digits, which the hash does not cover
 _BODY = len(_LEAD) + 64
 _LONGEST_HEADER = 100_000_000  # as safetensors allows
 _BLOCK, _BLOCKS = 128 << 10, 16384  # the least bytes of a block; the most blocks of a file
@@ -50,16 +50,16 @@ _DTYPES = {code: np.dtype("bool" if kind == "?" else f"<{kind}") for kind, code 
 
 
 class OtherFormat(MedclError):
-    """A whole file of another `FORMAT`."""
+    """An intact file of another `FORMAT`."""
 
 
 def write(path: Path, arrays: Mapping[str, NDArray[Any]], meta: Mapping[str, Any]) -> int:
     """Write a file in one pass over the arrays, which are not copied if they are contiguous.
 
     Args:
-        path: the file; what is there is overwritten.
-        arrays: of any type that NumPy can hold without Python objects.
-        meta: what JSON can hold.
+        path: the file; an existing one is overwritten.
+        arrays: of any NumPy type without Python objects.
+        meta: values that JSON can represent.
 
     Returns:
         the bytes of the file.
@@ -103,7 +103,7 @@ def write(path: Path, arrays: Mapping[str, NDArray[Any]], meta: Mapping[str, Any
 
 
 def _block(total: int) -> int:
-    """Bytes of a block: large files have larger ones, so that their header stays small."""
+    """Bytes of a block: larger for large files, so that their header stays small."""
     size = _BLOCK
     while size * _BLOCKS < total:
         size *= 2
@@ -111,31 +111,31 @@ def _block(total: int) -> int:
 
 
 def _written(file: Any, arrays: list[NDArray[Any]], size: int) -> str:
-    """Write the arrays one after the other; the SHA-256 of each block of ``size`` bytes."""
-    done: list[str] = []
+    """Write the arrays; return the SHA-256 of each block of ``size`` bytes, concatenated."""
+    digests: list[str] = []
     block, room = hashlib.sha256(), size
     for array in arrays:
         flat = np.ascontiguousarray(array).reshape(-1)
         data = flat.view(np.uint8).data if array.nbytes else memoryview(b"")
-        at = 0
-        while at < len(data):
-            piece = data[at : at + room]
+        offset = 0
+        while offset < len(data):
+            piece = data[offset : offset + room]
             file.write(piece)
             block.update(piece)
-            at, room = at + len(piece), room - len(piece)
+            offset, room = offset + len(piece), room - len(piece)
             if not room:
-                done.append(block.hexdigest())
+                digests.append(block.hexdigest())
                 block, room = hashlib.sha256(), size
-    return "".join([*done, *([block.hexdigest()] if room < size else [])])
+    return "".join([*digests, *([block.hexdigest()] if room < size else [])])
 
 
 class Entry(Mapping[str, NDArray[Any]]):
     """The arrays of a file, read-only, by name. See `read`.
 
     Attributes:
-        meta: what was recorded when it was written, with ``format`` and ``bytes``.
-        digest: the SHA-256 of its header, which stands for the whole file.
-        blocks: which of its bytes were checked; None of a small file: all.
+        meta: the metadata it was written with, and ``format`` and ``bytes``.
+        digest: the SHA-256 of its header, which identifies the whole file.
+        blocks: the verified blocks; None for a small file, which is verified as a whole.
     """
 
     __slots__ = ("_buffer", "_start", "_tensors", "_types", "blocks", "digest", "meta")
@@ -158,7 +158,7 @@ class Entry(Mapping[str, NDArray[Any]]):
 
     @property
     def held(self) -> int:
-        """Bytes of memory that it takes; none if it is memory-mapped."""
+        """Bytes of memory in use; 0 if it is memory-mapped."""
         return len(self._buffer) if self.blocks is None else 0
 
     def __getitem__(self, name: str) -> NDArray[Any]:
@@ -183,7 +183,7 @@ class Entry(Mapping[str, NDArray[Any]]):
         return len(self._tensors)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Name → shape; no array is read."""
+        """Name → shape, without reading an array."""
         return {name: self._layout(name)[1] for name in self}
 
     def _layout(self, name: str) -> tuple[np.dtype[Any], tuple[int, ...], int]:
@@ -195,7 +195,7 @@ class Entry(Mapping[str, NDArray[Any]]):
 
 
 def read(path: str) -> Entry:
-    """Open a file. A small one is checked now, the blocks of a large one when they are touched.
+    """Open a file. A small one is verified now, the blocks of a large one on first access.
 
     Raises:
         FileNotFoundError: if there is none.
@@ -231,7 +231,7 @@ def _header(path: str, buffer: bytes | mmap.mmap) -> tuple[dict[str, Any], str]:
 
 
 def _tuples(descr: Any) -> Any:
-    """The description of a structured type as NumPy takes it: JSON made lists of its tuples."""
+    """The description of a structured type for NumPy: JSON has turned its tuples into lists."""
     if not isinstance(descr, list):
         return descr
     return [tuple(_part(part) for part in field) for field in descr]

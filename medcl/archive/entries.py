@@ -1,4 +1,4 @@
-"""Prepared arrays, one file an item, under a name made of its source and its preparation.
+"""Prepared arrays, one file per item, named by the hash of its source and its preparation.
 
 ::
 
@@ -6,8 +6,8 @@
     STORE/rejects.jsonl            why sources cannot be prepared: see `medcl.archive.refused`
 
 The name is a hash of (item fingerprint, plugin, its preparation's version, settings). A changed
-file, code or setting therefore asks for another entry: old arrays are never taken for new ones.
-An entry holds its own name, and the SHA-256 of every byte of it.
+file, code or setting therefore has another name, and old arrays are never reused for it. An entry
+contains its own name and SHA-256 checksums of all its bytes.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ _ARRAY_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
 def entry_key(fingerprint: str, plugin: str, spec: Mapping[str, Any], preparation: int = 1) -> str:
-    """The name of an entry. The order of the settings does not matter, every value does.
+    """The name of an entry. It depends on every value of the settings, not on their order.
 
     Raises:
-        UsageError: for a setting that is not made of texts, numbers, flags, lists and mappings.
+        UsageError: for a setting other than texts, numbers, flags, lists and mappings.
     """
     return next(entry_keys([fingerprint], plugin, spec, preparation))
 
@@ -51,7 +51,7 @@ def entry_key(fingerprint: str, plugin: str, spec: Mapping[str, Any], preparatio
 def entry_keys(
     fingerprints: Iterable[str], plugin: str, spec: Mapping[str, Any], preparation: int = 1
 ) -> Iterator[str]:
-    """The names of the entries of many sources, prepared alike: see `entry_key`."""
+    """The names of the entries of many sources with the same settings: see `entry_key`."""
     rest = json.dumps([plugin, preparation, canonical(spec)], ensure_ascii=True, sort_keys=True)
     for fingerprint in fingerprints:
         text = f"[{json.dumps(fingerprint)}, {rest[1:]}"
@@ -59,7 +59,7 @@ def entry_keys(
 
 
 def canonical(value: Any, where: str = "prepare") -> Any:
-    """A setting as JSON holds it, so that equal settings look equal and different ones differ."""
+    """A setting in its JSON form, which is equal for equal settings only."""
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float) and math.isfinite(value):
@@ -81,9 +81,9 @@ class Store:
     path: Path
 
     def state(self, key: str) -> State:
-        """What there is under a key, the bytes of a small entry and the header of a large checked.
+        """The state of an entry, after verifying a small one as a whole, a large one's header.
 
-        A large one also counts as damaged if that was found when its arrays were read.
+        A large one is also damaged if an earlier read of its arrays failed.
         """
         try:
             self.arrays(key)
@@ -99,7 +99,7 @@ class Store:
         return "whole"
 
     def has(self, key: str) -> bool:
-        """Whether the entry is there and whole: see `state`."""
+        """True if the entry is present and intact: see `state`."""
         return self.state(key) == "whole"
 
     def arrays(self, key: str) -> Entry:
@@ -108,7 +108,7 @@ class Store:
         Raises:
             FileNotFoundError: if there is none.
             OtherFormat: if another version of medcl wrote it.
-            Damaged: if it is not as it was written.
+            Damaged: if it differs from what was written.
         """
         entry = container.read(self.file(key))
         if entry.meta.get("key") != key:
@@ -116,17 +116,17 @@ class Store:
         return entry
 
     def meta(self, key: str) -> dict[str, Any]:
-        """What was recorded when the entry was made: see `arrays` for what it raises."""
+        """The metadata of the entry: see `arrays` for its errors."""
         return self.arrays(key).meta
 
     def put(self, key: str, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> int:
-        """Write an entry, whole or not at all, in place of what is there. Returns its bytes.
+        """Write or replace an entry atomically. Returns its bytes.
 
-        Nothing is forced to the disk: after a power cut the newest entries may be damaged, which
-        is noticed.
+        Nothing is flushed to disk: after a power cut the newest entries may be damaged, which their
+        checksums reveal.
 
         Raises:
-            MedclError: for no array, an array of Python objects, or a name that is no file name.
+            MedclError: for no array, an array of Python objects, or an invalid name.
         """
         if not arrays:
             raise MedclError("Preparation gave no array.")
@@ -140,9 +140,9 @@ class Store:
         file = Path(self.file(key))
         file.parent.mkdir(parents=True, exist_ok=True)
         temporary = file.with_name(f".{key}.{uuid.uuid4().hex[:8]}.tmp")
-        whole = {name: np.asarray(array) for name, array in arrays.items()}
+        converted = {name: np.asarray(array) for name, array in arrays.items()}
         try:
-            total = container.write(temporary, whole, {**meta, "key": key})
+            total = container.write(temporary, converted, {**meta, "key": key})
             os.replace(temporary, file)
         finally:
             temporary.unlink(missing_ok=True)
@@ -153,15 +153,15 @@ class Store:
         return total
 
     def file(self, key: str) -> str:
-        """Where an entry lies, or would."""
+        """The path of an entry, whether it exists or not."""
         return f"{self.path}/{key[:2]}/{key}{SUFFIX}"
 
     @contextlib.contextmanager
     def used(self, *, alone: bool = False) -> Iterator[None]:
-        """Hold the store while entries are added, or ``alone``, while they are removed.
+        """Lock the store while entries are added, or exclusively (``alone``) for removing some.
 
         Raises:
-            UsageError: if another process removes entries; or, ``alone``, if one adds some.
+            UsageError: if another process removes entries; with ``alone``, also if one adds some.
         """
         what = "preparing into" if alone else "reclaiming"
         message = f"Another process is {what} {self.path}. Wait for it, and run this again."
@@ -170,5 +170,5 @@ class Store:
 
     @property
     def refused(self) -> Path:
-        """The file of what cannot be prepared: see `medcl.archive.refused`."""
+        """The file of sources that cannot be prepared: see `medcl.archive.refused`."""
         return self.path / "rejects.jsonl"

@@ -1,4 +1,4 @@
-"""The index of an archive: one row an item, one row a reject, nothing in it that names a person.
+"""The index of an archive: one row per item and per reject, without patient identifiers.
 
 ::
 
@@ -48,7 +48,7 @@ from medcl.registry import checked
 
 @dataclass(frozen=True)
 class Summary:
-    """What an indexing run found.
+    """The counts of an indexing run.
 
     Attributes:
         rejects: code → count.
@@ -94,13 +94,13 @@ def build(
     merge_spellings: bool = False,
     rescan: bool = False,
 ) -> Summary:
-    """Index an archive. Run again, it opens only files that are new or changed.
+    """Index an archive. Run again, it opens only new or changed files.
 
-    Killed at any moment and run again, it ends with the same tables, byte for byte, as undisturbed.
+    Killed at any moment and run again, it writes the same tables, byte for byte, as uninterrupted.
 
     Args:
-        archive: the folder that holds the recordings; only read.
-        out: the index; may lie inside the archive, and is then not walked.
+        archive: the folder of the recordings; it is only read.
+        out: the index; inside the archive, it is skipped by the walk.
         plugin: the modality.
         workers: processes.
         engine: "local" or "ray".
@@ -196,7 +196,7 @@ def _suffix(path: str) -> str:
 
 
 def _settings(out: Path, plugin: Plugin) -> dict[str, Any]:
-    """What the index in ``out`` was read with before, if it is one of this plugin."""
+    """The reader settings of an existing index in ``out``, if it is one of this plugin."""
     bound = out / "private" / "archive.json"
     if not bound.is_file() or read_json(bound, RESTORE).get("plugin") != plugin.name:
         return {}
@@ -204,7 +204,7 @@ def _settings(out: Path, plugin: Plugin) -> dict[str, Any]:
 
 
 def _group(plugin: Plugin, files: Sequence[FileStat]) -> tuple[list[Unit], list[Reject]]:
-    """The plugin's units by key; of two with one key the second is refused."""
+    """The plugin's units by key; of two with one key, the second is rejected."""
     units: dict[str, Unit] = {}
     refused = []
     for unit in plugin.units(files):
@@ -227,7 +227,7 @@ def _scan(
     engine: Engine,
     rescan: bool,
 ) -> tuple[list[Scanned], int]:
-    """The outcome of every unit, from the journal where nothing changed; how many were opened."""
+    """The outcome of every unit, from the journal if unchanged; and the number of units opened."""
     if rescan:
         path.unlink(missing_ok=True)
     known = journal.read(path, versions)
@@ -248,7 +248,7 @@ def _scan(
 
 
 def _write(out: Path, made: tables.Tables, facts: dict[str, Any], summary: Summary) -> None:
-    """Take index.json away, replace the tables, and put it back: no half-new index is opened."""
+    """Remove index.json, replace the tables, and write it last: no partial index can be opened."""
     (out / "index.json").unlink(missing_ok=True)
     for frame, path in (
         (made.items, out / "items.parquet"),
@@ -291,7 +291,7 @@ class Index:
         """Open an index.
 
         Raises:
-            UsageError: if the folder is no index, or one whose making was interrupted.
+            UsageError: if the folder is not an index, or an unfinished one.
             MedclError: if one of its files is missing or damaged.
         """
         facts_file = path / "index.json"
@@ -321,7 +321,7 @@ class Index:
 
     @property
     def key_check(self) -> str | None:
-        """Tells its key from another; None where the index came without its private folder."""
+        """The check value of its key; None if the private folder is missing."""
         path = self.path / "private" / "archive.json"
         return read_json(path, RESTORE).get("key_check") if path.is_file() else None
 
@@ -341,17 +341,17 @@ class Index:
 
     @cached_property
     def reader(self) -> dict[str, Any]:
-        """The settings that its files are read with. Private: they may name columns."""
+        """The reader settings of its files. Private: they may name columns."""
         return reader_settings(self._private("archive.json").parent)
 
     @cached_property
     def reader_mark(self) -> dict[str, Any]:
-        """The same with a hash in place of each file: other where items are to be prepared anew."""
+        """The same with a hash for each file: a change means that items are prepared anew."""
         return reader_mark(self._private("archive.json").parent)
 
     @cached_property
     def paths(self) -> pl.DataFrame:
-        """id → key, files, sizes, mtimes, detail. Names persons: never to be shown or logged."""
+        """id → key, files, sizes, mtimes, detail. Identifies patients: never show or log it."""
         return read_table(self._private("paths.parquet"), _REMAKE)
 
     @cached_property
@@ -363,16 +363,16 @@ class Index:
         return tuple(self._path(item_id, "files"))
 
     def stats(self, item_id: str) -> tuple[FileStat, ...]:
-        """The item's files with the size and time they had when they were indexed."""
+        """The item's files with their size and time at indexing."""
         columns = (self._path(item_id, name) for name in ("files", "sizes", "mtimes"))
         return tuple(FileStat(*row) for row in zip(*columns, strict=True))
 
     def locate(self, item_id: str) -> str:
-        """The readable key of an item or reject: for its owner's eyes."""
+        """The readable key of an item or reject. Private."""
         return str(self._path(item_id, "key"))
 
     def detail(self, item_id: str) -> str | None:
-        """The traceback behind a reject, if reading it raised: for its owner's eyes."""
+        """The traceback of a reject, if reading it raised. Private."""
         detail: str | None = self._path(item_id, "detail")
         return detail
 

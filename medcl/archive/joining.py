@@ -1,4 +1,4 @@
-"""Records that a plugin joins across units: checked as those of a scan are, found again by file."""
+"""Records that a plugin joins across units, checked like those of a scan."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Assemble = Callable[[Sequence[Record]], Iterable[Record | Reject]]
 def join(
     assemble: Assemble, root: Path, records: Sequence[Record], stats: Mapping[str, FileStat]
 ) -> list[Record | Reject]:
-    """What the plugin makes of an archive's records.
+    """The items and rejects that the plugin joins from an archive's records.
 
     Args:
         assemble: the plugin's.
@@ -26,24 +26,24 @@ def join(
         stats: path → file, of all units.
 
     Raises:
-        MedclError: if the plugin raises: then nothing is known of any item.
+        MedclError: if the plugin raises: no item is known then.
     """
     try:
-        return [_checked(found, root, stats) for found in assemble(records)]
+        return [_checked(outcome, root, stats) for outcome in assemble(records)]
     except Exception as error:
         failure = Failure.of(error)
         raise MedclError(f"The plugin could not join its records. {failure.reason}") from error
 
 
-def _checked(found: object, root: Path, stats: Mapping[str, FileStat]) -> Record | Reject:
+def _checked(outcome: object, root: Path, stats: Mapping[str, FileStat]) -> Record | Reject:
     """As `medcl.archive.scanning.checked`, against the item's own files."""
-    if not isinstance(found, Record | Reject):
-        raise MedclError(f"It yielded a {type(found).__name__}.")
-    named = found.files if isinstance(found, Record) else (found.key.partition("#")[0],)
-    known = tuple(stats[path] for path in sorted({file_of(name) for name in named} & stats.keys()))
-    return checked(found, root, Unit(found.key, known))
+    if not isinstance(outcome, Record | Reject):
+        raise MedclError(f"It yielded a {type(outcome).__name__}.")
+    named = outcome.files if isinstance(outcome, Record) else (outcome.key.partition("#")[0],)
+    files = tuple(stats[path] for path in sorted({file_of(name) for name in named} & stats.keys()))
+    return checked(outcome, root, Unit(outcome.key, files))
 
 
 def located(record: Record, stats: Mapping[str, FileStat]) -> tuple[FileStat, ...]:
-    """A record's files in its own order, each under the name (and member) that it gives."""
+    """A record's files in its own order, each under the record's name (and member) for it."""
     return tuple(replace(stats[file_of(path)], path=path) for path in record.files)

@@ -1,7 +1,7 @@
-"""Finished scans, one JSON line a unit, so that a kill at any moment costs only what was in flight.
+"""Finished scans, one JSON line per unit, so that a kill loses only the units in flight.
 
-A line that was cut off by the kill is dropped when the journal is opened again. The journal holds
-raw patient ids and paths: it lies in the index's private folder.
+A line truncated by the kill is dropped when the journal is opened again. The journal contains raw
+patient ids and paths: it is in the index's private folder.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import BinaryIO
 from medcl.archive.scanning import Scanned
 from medcl.io.atomic import replacing
 
-_SYNC_EVERY = 2.0  # seconds; a kill loses nothing that was written, a power cut at most this
+_SYNC_EVERY = 2.0  # seconds; a kill loses no written line, a power cut at most this
 
 
 def read(path: Path, made_by: dict[str, object]) -> dict[str, Scanned]:
@@ -38,7 +38,7 @@ def read(path: Path, made_by: dict[str, object]) -> dict[str, Scanned]:
 
 
 def rewrite(path: Path, made_by: dict[str, object], entries: Iterable[Scanned]) -> None:
-    """Replace the journal by these entries alone."""
+    """Replace the journal by these entries."""
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as handle:
         handle.write(_header(made_by))
         for entry in entries:
@@ -46,7 +46,7 @@ def rewrite(path: Path, made_by: dict[str, object], entries: Iterable[Scanned]) 
 
 
 class Appender:
-    """An open journal. Each entry is handed to the system at once, and to the disk now and then."""
+    """An open journal. Each entry is written at once, and flushed to disk every 2 s."""
 
     def __init__(self, path: Path) -> None:
         self._handle: BinaryIO = path.open("ab", buffering=0)
@@ -59,7 +59,7 @@ class Appender:
             self._sync()
 
     def close(self) -> None:
-        """Force everything to the disk."""
+        """Flush to disk and close."""
         self._sync()
         self._handle.close()
 
@@ -79,7 +79,7 @@ def _header(made_by: dict[str, object]) -> str:
 
 
 def _drop_torn_tail(path: Path) -> None:
-    """Cut the file after its last complete line."""
+    """Truncate the file after its last complete line."""
     with path.open("r+b") as handle:
         end = handle.seek(0, os.SEEK_END)
         position = end

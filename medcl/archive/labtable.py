@@ -1,7 +1,7 @@
-"""Tables as laboratories keep them: any delimiter and encoding, and columns by their usual names.
+"""Laboratory tables of any delimiter and encoding, with columns identified by their usual names.
 
-Identifiers are text (007 stays 007); other columns are numbers, flags or text. Which column names
-the items, the patients and the sites is told by the columns' names, by an option, or by content.
+Identifiers are text (007 stays 007); other columns are numbers, flags or text. The columns of
+items, patients and sites are identified by name, by an option, or by content.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PATIENTS = (
     "participant", "casesubmitterid",
 )  # fmt: skip
 SITES = ("site", "siteid", "hospital", "center", "centre", "centerid", "centreid", "institution")
-# Names of a person or item beyond the chosen columns: never a label.
+# Names of patients or items in other columns than the chosen ones: never a label.
 _IDENTIFIERS = frozenset({*KEYS, *PATIENTS, "dirid", "mrn", "name", "birthdate"} - {"key"})
 
 _DELIMITERS = (",", ";", "\t", "|")
@@ -38,14 +38,14 @@ _WHOLE = re.compile(r"[+-]?\d+")
 
 @dataclass(frozen=True)
 class LabTable:
-    """A table with its roles told.
+    """A table with the roles of its columns.
 
     Attributes:
         name: of its file, for messages.
-        text: (column → values) as they stand in the file.
-        frame: the same with numbers and flags.
-        key, patient, site: the columns of these roles, None where there is none.
-        notes: what was decided that a reader could not guess.
+        text: column → values as in the file.
+        frame: the same, parsed to numbers and flags.
+        key, patient, site: the columns of these roles, or None.
+        notes: automatic decisions, for the user.
     """
 
     name: str
@@ -73,14 +73,14 @@ def plain(name: str) -> str:
 
 
 def spellings(key: str, *, folder: bool = False) -> tuple[str, ...]:
-    """A table's key, and it without its suffix; unless ``folder``, its file's name likewise."""
+    """A table's key with and without its suffix; unless ``folder``, the same of its file name."""
     name = PurePosixPath(key).name
-    found = (key, _SUFFIX.sub("", key), *(() if folder else (name, _SUFFIX.sub("", name))))
-    return tuple(dict.fromkeys(found))
+    variants = (key, _SUFFIX.sub("", key), *(() if folder else (name, _SUFFIX.sub("", name))))
+    return tuple(dict.fromkeys(variants))
 
 
 def cleaned(key: str | None) -> str:
-    """A key with forward slashes, and no ``./`` before it."""
+    """A key with forward slashes, and without a leading ``./``."""
     return (key or "").strip().replace("\\", "/").removeprefix("./")
 
 
@@ -88,7 +88,7 @@ def read(path: Path, *, key: str | None = None, patient: str | None = None) -> L
     """Read a table.
 
     Args:
-        path: Parquet; or text with commas, semicolons, tabs or bars between the columns.
+        path: Parquet; or text delimited by commas, semicolons, tabs or bars.
         key: the column that names the items, if it is not one of `KEYS`.
         patient: the column that names the patients, if it is not one of `PATIENTS`.
 
@@ -101,10 +101,10 @@ def read(path: Path, *, key: str | None = None, patient: str | None = None) -> L
             f"The table {path} needs a column that names the items and one more; it has: "
             f"{', '.join(frame.columns)}. Columns are parted by a comma, semicolon, tab or bar."
         )
-    for asked in (key, patient):
-        if asked is not None and asked not in frame.columns:
+    for column in (key, patient):
+        if column is not None and column not in frame.columns:
             raise UsageError(
-                f"The table {path} has no column '{asked}'; it has: {', '.join(frame.columns)}."
+                f"The table {path} has no column '{column}'; it has: {', '.join(frame.columns)}."
             )
     key = key or _named(frame.columns, KEYS)
     patient = patient or _named([c for c in frame.columns if c != key], PATIENTS)
@@ -112,23 +112,23 @@ def read(path: Path, *, key: str | None = None, patient: str | None = None) -> L
     return LabTable(path.name, text, frame, key, patient, site)
 
 
-def settled(table: LabTable, known: Set[str], *, given: bool = False) -> LabTable:
-    """The table with the column of items told by content, where names do not tell it.
+def settled(table: LabTable, names: Set[str], *, given: bool = False) -> LabTable:
+    """The table with its column of items identified by content, if the names do not.
 
     Args:
         table: as read.
-        known: every way to name an item of the archive.
-        given: whether the user named the column: then it stays.
+        names: all possible names of items of the archive.
+        given: True if the user named the column: then it stays.
     """
-    if given or (table.key is not None and _fits(table, table.key, known)):
+    if given or (table.key is not None and _fits(table, table.key, names)):
         return table
-    others = [name for name in table.text if name not in (table.key, table.patient)]
-    others = [name for name in others if _may_name(table.text[name])]
-    counts = {name: _fits(table, name, known) for name in others}
-    best = max(others, key=lambda name: counts[name], default=None)
+    candidates = [name for name in table.text if name not in (table.key, table.patient)]
+    candidates = [name for name in candidates if _may_name(table.text[name])]
+    counts = {name: _fits(table, name, names) for name in candidates}
+    best = max(candidates, key=lambda name: counts[name], default=None)
     if best is None or 2 * counts[best] < len(table.frame):
         return table
-    note = f"{table.name}: column '{best}' names the items, by what it holds."
+    note = f"{table.name}: column '{best}' names the items, judged by its values."
     site = None if table.site == best else table.site
     return LabTable(
         table.name, table.text, table.frame, best, table.patient, site, (*table.notes, note)
@@ -136,18 +136,18 @@ def settled(table: LabTable, known: Set[str], *, given: bool = False) -> LabTabl
 
 
 def _may_name(values: Sequence[str | None]) -> bool:
-    """Whether each value comes once and is a word: numbers may be grades and name an item too."""
-    told = [value for value in values if value and value.strip()]
-    return len(set(told)) == len(values) and any(any(map(str.isalpha, v)) for v in told)
+    """True if the values are unique, not empty, and some has a letter: numbers may be grades."""
+    filled = [value for value in values if value and value.strip()]
+    return len(set(filled)) == len(values) and any(any(map(str.isalpha, v)) for v in filled)
 
 
-def _fits(table: LabTable, column: str, known: Set[str]) -> int:
+def _fits(table: LabTable, column: str, names: Set[str]) -> int:
     values = {cleaned(value) for value in table.text[column]} - {""}
-    return sum(not known.isdisjoint(spellings(value)) for value in values)
+    return sum(not names.isdisjoint(spellings(value)) for value in values)
 
 
 def _named(columns: Iterable[str], names: Sequence[str]) -> str | None:
-    """The column of the best name; one that is spelled like it exactly goes before others."""
+    """The column of the preferred name; an exact spelling comes first."""
     columns = list(columns)
     rank = {name: n for n, name in enumerate(names)}
     fitting = [name for name in columns if plain(name) in rank]
@@ -191,18 +191,18 @@ def _delimited(path: Path) -> tuple[pl.DataFrame, dict[str, list[str | None]]]:
         if not (kind.is_numeric() or kind == pl.Boolean)
     ]
     frame = frame.with_columns(as_text)
-    held = {name: text[name].to_list() for name in text.columns}
+    values_by_column = {name: text[name].to_list() for name in text.columns}
     if delimiter != ",":
         frame = frame.with_columns(
             pl.Series(name, [None if v is None else float(v.replace(",", ".")) for v in values])
-            for name, values in held.items()
+            for name, values in values_by_column.items()
             if _decimal_commas(values)
         )
-    return frame, held
+    return frame, values_by_column
 
 
 def _decoded(data: bytes) -> str:
-    """Text of UTF-8 or UTF-16, with or without a mark; else of Windows' western code page."""
+    """Text from UTF-8, or UTF-16 with a byte order mark; else from Windows-1252."""
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return data.decode("utf-16", "replace")
     try:
@@ -212,7 +212,7 @@ def _decoded(data: bytes) -> str:
 
 
 def _delimiter(text: str) -> str:
-    """What parts the columns: what parts the first lines into the most, all alike."""
+    """The delimiter that splits the first lines into the most columns, the same in each line."""
     lines = text.splitlines()[:20]
 
     def width(delimiter: str) -> int:
@@ -226,9 +226,9 @@ def _delimiter(text: str) -> str:
 
 
 def _decimal_commas(values: Sequence[str | None]) -> bool:
-    told = [value.strip() for value in values if value and value.strip()]
-    whole = all(_COMMA.fullmatch(v) or _WHOLE.fullmatch(v) for v in told)
-    return whole and any("," in v for v in told)
+    filled = [value.strip() for value in values if value and value.strip()]
+    numeric = all(_COMMA.fullmatch(v) or _WHOLE.fullmatch(v) for v in filled)
+    return numeric and any("," in v for v in filled)
 
 
 def _unreadable(path: Path, error: Exception) -> UsageError:

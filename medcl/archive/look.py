@@ -1,4 +1,4 @@
-"""Pictures of what preparing found, by the plugin, item by item: for its owner's eyes."""
+"""The plugin's drawings of prepared items. Private: they may show patient data."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def look(
     """Draw every prepared item into ``out/<item>``.
 
     Returns:
-        how many files were written, and item → why it was not drawn.
+        the number of files written, and item → the reason why it was not drawn.
 
     Raises:
         UsageError: if the plugin draws nothing.

@@ -1,7 +1,7 @@
-"""Findings: problems of an item that can be lived with, and what is done about each.
+"""Findings: acceptable problems of an item, and a policy for each.
 
-The index names them; when the item is prepared a policy decides, which recipes set by name:
-``prepare: {policy: {gantry-tilt: reject}}``. A plugin that has findings lists them as a mapping of
+The index lists them. Preparing applies the policy, which recipes set by name:
+``prepare: {policy: {gantry-tilt: reject}}``. A plugin with findings lists them as a mapping of
 name → `Finding`.
 """
 
@@ -23,11 +23,11 @@ class Finding:
     """One kind of problem.
 
     Attributes:
-        severity: "serious" if what is prepared would be wrong were nothing done about it.
-        default: the policy where a recipe names none.
-        allowed: the policies that make sense for it.
-        about: what it is, as the end of "This series …".
-        remedy: what to do where it is rejected; "" for the setting that accepts it.
+        severity: "serious" if the prepared arrays would be wrong without a remedy.
+        default: the policy unless a recipe sets one.
+        allowed: the applicable policies.
+        about: its description, as the end of "This series …".
+        remedy: advice when it is rejected; "" for the setting that accepts it.
     """
 
     severity: Severity
@@ -37,40 +37,40 @@ class Finding:
     remedy: str = ""
 
 
-def policies(given: Mapping[str, Policy], findings: Mapping[str, Finding]) -> dict[str, Policy]:
-    """The policy for every finding, from a recipe's section and the defaults.
+def policies(overrides: Mapping[str, Policy], findings: Mapping[str, Finding]) -> dict[str, Policy]:
+    """The policy for every finding, from the defaults and the ``overrides`` of a recipe.
 
     Raises:
         UsageError: for an unknown finding, or a policy that it does not allow.
     """
-    for name, policy in given.items():
+    for name, policy in overrides.items():
         if name not in findings:
             raise UsageError(f"Unknown key 'prepare.policy.{name}'. {did_you_mean(name, findings)}")
         if policy not in findings[name].allowed:
             allowed = ", ".join(findings[name].allowed)
             raise UsageError(f"'prepare.policy.{name}' = {policy!r}: it can be {allowed}.")
-    return {name: given.get(name, finding.default) for name, finding in findings.items()}
+    return {name: overrides.get(name, finding.default) for name, finding in findings.items()}
 
 
 def refuse(
-    found: Iterable[str], policy: Mapping[str, Policy], findings: Mapping[str, Finding], what: str
+    present: Iterable[str], policy: Mapping[str, Policy], findings: Mapping[str, Finding], what: str
 ) -> None:
     """Stop at the first finding whose policy is to reject.
 
     Args:
-        found: findings of an item.
+        present: findings of an item.
         policy: from `policies`.
         findings: the plugin's.
         what: an item's name in words: "series".
 
     Raises:
-        MedclError: that names the finding, and what to do.
+        MedclError: names the finding and the remedy.
     """
-    for name in found:
+    for name in present:
         if policy.get(name) != "reject":
             continue
         remedy = findings[name].remedy
         if not remedy:
-            other = next(p for p in findings[name].allowed if p != "reject")
-            remedy = f"Use it nevertheless: prepare.policy.{name}={other}"
+            alternative = next(p for p in findings[name].allowed if p != "reject")
+            remedy = f"Use it nevertheless: prepare.policy.{name}={alternative}"
         raise MedclError(f"{name}: this {what} {findings[name].about}. {remedy}")

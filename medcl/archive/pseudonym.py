@@ -1,7 +1,8 @@
-"""Keyed pseudonyms: what stands in the tables instead of patient ids, site ids and file paths.
+"""Keyed pseudonyms, which replace patient ids, site ids and file paths in the tables.
 
-HMAC-SHA256 under a secret key (RFC 2104), cut to 80 bits. The same key gives the same patient the
-same pseudonym in two archives; without the key, nobody can test a guess ("is this MRN 1234567?").
+HMAC-SHA256 under a secret key (RFC 2104), truncated to 80 bits. With the same key, a patient has
+the same pseudonym in two archives. Without the key, a guess ("is this MRN 1234567?") cannot be
+tested.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from medcl.errors import UsageError
 
 KEY_VARIABLE = "MEDCL_KEY_FILE"
 _SHORTEST_KEY = 16  # bytes
-_DIGITS = 20  # hex digits: for ten million ids, a clash has odds of about 1 in 24 billion
+_DIGITS = 20  # hex digits: for ten million ids, the collision probability is about 1 in 24 billion
 
 
 @dataclass(frozen=True, repr=False)
@@ -41,7 +42,7 @@ class Pseudonyms:
         return f"s_{self._digest('site', unicodedata.normalize('NFC', raw.strip()))}"
 
     def group(self, raw: str) -> str:
-        """The key of a group of items that show the same thing."""
+        """The key of a group of items that show the same object."""
         return f"g_{self._digest('group', raw)}"
 
     def fingerprint(self, text: str) -> str:
@@ -50,7 +51,7 @@ class Pseudonyms:
 
     @property
     def check(self) -> str:
-        """Tells two keys apart without telling the key."""
+        """A check value that distinguishes keys without revealing them."""
         return self._digest("check", "medcl")
 
     def _digest(self, kind: str, text: str) -> str:
@@ -59,7 +60,7 @@ class Pseudonyms:
 
 
 def given(key_file: Path | None) -> Pseudonyms | None:
-    """Those of the key in ``key_file``, else in $MEDCL_KEY_FILE; without either, none.
+    """The pseudonyms of the key in ``key_file``, else in $MEDCL_KEY_FILE; None without either.
 
     Raises:
         UsageError: if the key file is missing or shorter than 16 bytes.
@@ -70,10 +71,12 @@ def given(key_file: Path | None) -> Pseudonyms | None:
 
 
 def own(private: Path, *, may_create: bool) -> Pseudonyms:
-    """Those of the index's own key, made once, in ``private/key``, readable by its owner alone.
+    """The pseudonyms of the index's own key in ``private/key``, readable by its owner only.
+
+    The key is created once.
 
     Raises:
-        UsageError: if the index has no key of its own and ``may_create`` none.
+        UsageError: if the index has no key of its own and ``may_create`` is False.
     """
     path = private / "key"
     if not path.exists():
@@ -100,7 +103,7 @@ def _read(path: Path) -> bytes:
 
 
 def _create(path: Path) -> None:
-    """Write a new key; complete before it has its name, and never over an existing one."""
+    """Write a new key atomically, and never over an existing one."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:

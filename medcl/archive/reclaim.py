@@ -1,4 +1,4 @@
-"""What lies in a store, which of it the index's recipes use, and taking out what none does."""
+"""The content of a store, its use by the index's recipes, and the removal of unused entries."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from medcl.plugin import Plugin
 from medcl.registry import checked, parameters, resolve
 
 State = Literal["used", "not kept", "orphaned", "damaged", "other format", "abandoned"]
-"""What `reclaim` removes is all but the first."""
+"""`reclaim` removes all but the first."""
 
-_ABANDONED_AFTER = 24 * 3600  # seconds; a temporary older than that has lost its writer
+_ABANDONED_AFTER = 24 * 3600  # seconds; the writer of an older temporary is gone
 
 _WHY: dict[State, str] = {
     "other format": "by another version of medcl",
@@ -38,15 +38,15 @@ _SETTINGS = "the plugin no longer has these settings"
 
 @dataclass
 class Lot:
-    """Entries that share a fate.
+    """Entries of the same state and settings.
 
     Attributes:
-        state: whether they stay.
-        settings: of ``prepare``, those that differ from the plugin's defaults; None where unknown.
-        recipes: names of recipes that prepare in this way.
-        why: for people, what the state comes from.
-        entries, rejects: how many; of rejects only those that stay are known by their settings.
-        bytes: what the entries take.
+        state: "used" entries stay.
+        settings: of ``prepare``, those that differ from the plugin's defaults; None if unknown.
+        recipes: names of recipes with these settings.
+        why: the reason for the state, for display.
+        entries, rejects: their numbers; the settings are known only of rejects that stay.
+        bytes: size of the entries.
         paths: their files and folders.
     """
 
@@ -60,15 +60,15 @@ class Lot:
     paths: list[Path] = field(default_factory=list, repr=False)
 
     def add(self, path: Path) -> None:
-        """Count a file or folder in."""
-        with contextlib.suppress(FileNotFoundError):  # another process took it
+        """Count a file or folder."""
+        with contextlib.suppress(FileNotFoundError):  # another process removed it
             self.bytes += _size(path)
             self.entries += 1
             self.paths.append(path)
 
 
 def owner(index: Index) -> Index:
-    """The index that the store belongs to: of a curated one, the one that it was made of."""
+    """The index that owns the store: for a curated index, its source index."""
     store = index.path / "store"
     return Index.open(store.resolve().parent) if store.is_symlink() else index
 
@@ -80,19 +80,19 @@ def survey(
     keep: Sequence[Mapping[str, Any]] | None = None,
     recipes: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> list[Lot]:
-    """What lies in an index's store. Reads small entries as a whole, of large ones the header.
+    """The content of an index's store. Reads small entries as a whole, of large ones the header.
 
     Args:
         index: see `owner`.
         plugin: its modality.
-        keep: the settings of ``prepare`` whose entries are to stay; None: of all settings.
-        recipes: name → its settings of ``prepare``, to say which recipes use what.
+        keep: the settings of ``prepare`` whose entries stay; None: all settings.
+        recipes: name → its settings of ``prepare``, to list the recipes of each lot.
 
     Returns:
-        what is used first, then by size.
+        the used lots first, then by size.
 
     Raises:
-        UsageError: if the plugin did not make the index, or for settings that it does not take.
+        UsageError: for an index of another plugin, or settings unknown to the plugin.
     """
     return _survey(index, plugin, keep, recipes or {})[0]
 
@@ -104,7 +104,7 @@ def reclaim(
     keep: Sequence[Mapping[str, Any]] | None = None,
     recipes: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> list[Lot]:
-    """Remove all but what is used, and return what `survey` said of it before.
+    """Remove all unused entries, and return the `survey` from before.
 
     Raises:
         UsageError: as `survey`; or if another process is preparing into the store.
@@ -124,7 +124,7 @@ def reclaim(
 
 @dataclass(frozen=True)
 class _Way:
-    """A way to prepare: its settings in full, and whether its entries may stay."""
+    """A preparation: its full settings, and the state of its entries."""
 
     settings: Mapping[str, Any]
     state: Literal["used", "not kept", "orphaned"]
@@ -133,7 +133,7 @@ class _Way:
 
 
 class _Ways:
-    """The ways to prepare that are met in a store, each judged once."""
+    """The preparations in a store, each evaluated once."""
 
     def __init__(
         self,
@@ -150,14 +150,14 @@ class _Ways:
             self.of(spec)
 
     def of(self, spec: Mapping[str, Any]) -> _Way:
-        """The way of an entry, from what was recorded with it."""
+        """The preparation of an entry, from its recorded settings."""
         text = json.dumps(spec, sort_keys=True)
         if text not in self._met:
             self._met[text] = self._judged(spec)
         return self._met[text]
 
     def used(self) -> list[_Way]:
-        """Those whose entries may stay."""
+        """The preparations whose entries stay."""
         return [way for way in self._met.values() if way.state == "used"]
 
     def _judged(self, spec: Mapping[str, Any]) -> _Way:
@@ -165,9 +165,9 @@ class _Ways:
             possible = self._whole(spec) == spec
         except UsageError:
             possible = False
-        kept = self._kept is None or spec in self._kept
-        state = "orphaned" if not possible else "used" if kept else "not kept"
-        names = tuple(name for name, theirs in self._recipes.items() if theirs == spec)
+        is_kept = self._kept is None or spec in self._kept
+        state = "orphaned" if not possible else "used" if is_kept else "not kept"
+        names = tuple(name for name, settings in self._recipes.items() if settings == spec)
         changed = {n: v for n, v in spec.items() if not self._is_default(n, v)}
         return _Way(spec, state, names, changed)  # type: ignore[arg-type]
 
@@ -178,8 +178,8 @@ class _Ways:
             return False
 
     def _whole(self, spec: Mapping[str, Any]) -> dict[str, Any]:
-        whole: dict[str, Any] = canonical(checked(self._prepare, spec, "prepare"))
-        return whole
+        complete: dict[str, Any] = canonical(checked(self._prepare, spec, "prepare"))
+        return complete
 
 
 def _survey(
@@ -188,13 +188,13 @@ def _survey(
     keep: Sequence[Mapping[str, Any]] | None,
     recipes: Mapping[str, Mapping[str, Any]],
 ) -> tuple[list[Lot], refused.Reasons]:
-    """What there is, and the rejects that stay."""
+    """The lots, and the rejects that stay."""
     if plugin.name != index.plugin_name:
         raise UsageError(f"{index.path} is an index of plugin '{index.plugin_name}'.")
     store, ways = Store(index.path / "store"), _Ways(plugin, keep, recipes)
     source = {READER: index.reader_mark} if index.reader else {}
     fingerprints = index.items["fingerprint"].to_list()
-    known = set(fingerprints)
+    current = set(fingerprints)
     lots: dict[str, Lot] = {}
 
     def lot(state: State, way: _Way | None = None, why: str = "") -> Lot:
@@ -214,7 +214,7 @@ def _survey(
         way, fingerprint = ways.of(meta["spec"]), meta["fingerprint"]
         if way.state == "orphaned" or meta["plugin"] != plugin.name:
             lot("orphaned", way, _SETTINGS).add(path)
-        elif fingerprint not in known:
+        elif fingerprint not in current:
             lot("orphaned", way, _GONE).add(path)
         elif next(names(way, [fingerprint])) != meta["key"]:
             lot("orphaned", way, _EARLIER).add(path)
@@ -223,21 +223,21 @@ def _survey(
     reasons = refused.read(store.refused)
     staying: refused.Reasons = {}
     for way in ways.used() if reasons else ():
-        theirs = {key: reasons[key] for key in names(way, fingerprints) if key in reasons}
-        if theirs:
-            lot("used", way).rejects = len(theirs)
-            staying |= theirs
+        own_reasons = {key: reasons[key] for key in names(way, fingerprints) if key in reasons}
+        if own_reasons:
+            lot("used", way).rejects = len(own_reasons)
+            staying |= own_reasons
     if len(reasons) > len(staying):
         lot("orphaned", why="rejects of other sources or settings").rejects = len(reasons) - len(
             staying
         )
-    return sorted(lots.values(), key=lambda one: (one.state != "used", -one.bytes)), staying
+    return sorted(lots.values(), key=lambda entry: (entry.state != "used", -entry.bytes)), staying
 
 
 def _state(store: Store, path: Path) -> tuple[State | None, dict[str, Any] | None]:
-    """What a file or folder of the store is: an entry with its meta, or what else; None: nothing.
+    """The state of a file or folder of the store, and the metadata of an entry; else None.
 
-    Temporaries and tables that are not old may be in use.
+    Recent temporaries and tables have no state: they may be in use.
     """
     try:
         if path.name.startswith(".") or path.parent.name == TABLES:
@@ -248,7 +248,7 @@ def _state(store: Store, path: Path) -> tuple[State | None, dict[str, Any] | Non
         if not path.name.endswith(SUFFIX):
             return "other format", None
         return "used", store.arrays(path.name.removesuffix(SUFFIX)).meta
-    except FileNotFoundError:  # another process took it
+    except FileNotFoundError:  # another process removed it
         return None, None
     except OtherFormat:
         return "other format", None

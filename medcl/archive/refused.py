@@ -1,6 +1,6 @@
-"""Why sources cannot be prepared: one line each in one file, so that they are not tried each time.
+"""Sources that cannot be prepared, with the reason, so that they are not tried each time.
 
-A line holds a checksum, so that one that was cut off by a kill, or damaged, is passed over: its
+One line per source in one file. Its checksum lets a truncated or damaged line be skipped: the
 source is then tried again. Several processes may append at once.
 """
 
@@ -22,7 +22,7 @@ Reasons = dict[str, tuple[str, str]]
 
 def read(path: Path) -> Reasons:
     """Entry key → (code, reason)."""
-    found: Reasons = {}
+    reasons: Reasons = {}
     with contextlib.suppress(FileNotFoundError), path.open("rb") as lines:
         for line in lines:
             digest, _, text = line.strip().partition(b" ")
@@ -30,14 +30,14 @@ def read(path: Path) -> Reasons:
                 continue
             key, code, reason = json.loads(text)
             if code is None:
-                found.pop(key, None)
+                reasons.pop(key, None)
             else:
-                found[key] = code, reason
-    return found
+                reasons[key] = code, reason
+    return reasons
 
 
 def add(path: Path, key: str, code: str | None, reason: str) -> None:
-    """Record a reason; with no code, that the one of before no longer holds."""
+    """Append a reason; without a code, the earlier one is withdrawn."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
@@ -47,14 +47,14 @@ def add(path: Path, key: str, code: str | None, reason: str) -> None:
 
 
 def rewrite(path: Path, reasons: Mapping[str, tuple[str, str]]) -> None:
-    """Replace them all. Not to be called while something is being prepared."""
+    """Replace all reasons. Do not call it while items are being prepared."""
     with replacing(path) as temporary:
-        temporary.write_bytes(b"".join(_line(key, *why) for key, why in reasons.items()))
+        temporary.write_bytes(b"".join(_line(key, *reason) for key, reason in reasons.items()))
 
 
 def _line(key: str, code: str | None, reason: str) -> bytes:
     text = json.dumps([key, code, reason]).encode()
-    return b"\n" + _digest(text) + b" " + text  # ends a line that a kill cut off
+    return b"\n" + _digest(text) + b" " + text  # the newline ends a truncated line
 
 
 def _digest(text: bytes) -> bytes:

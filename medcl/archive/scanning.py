@@ -1,4 +1,4 @@
-"""Scan one unit in a worker: whatever a plugin yields or raises becomes records and rejects."""
+"""Scan one unit in a worker: everything a plugin yields or raises becomes records and rejects."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from medcl.plugin import MEMBER, FileStat, Record, Reject, Scalar, Unit, file_of
 CORE = ("id", "patient", "site", "group", "fingerprint", "findings")
 LABEL = "label."
 READER = "reader"
-"""Among the fields that ``prepare`` is given: the settings that the files are read with."""
+"""The key of the reader settings among the fields of ``prepare``."""
 KEEP = "keep"
-"""Column of a curated index: which parts of an item are left (`medcl.curate.curate`)."""
+"""Column of a curated index: the parts of an item that are kept (`medcl.curate.curate`)."""
 Scan = Callable[[Path, Unit], Iterable[Record | Reject]]
 
 
 @dataclass(frozen=True)
 class Scanned:
-    """What became of a unit. ``details`` (reject key → traceback) stay in the private folder."""
+    """The result of a unit. ``details`` (reject key → traceback) stay in the private folder."""
 
     key: str
     fingerprint: str
@@ -66,17 +66,17 @@ def fingerprint(key: str, files: Iterable[FileStat]) -> str:
 
 
 def scan_unit(scan: Scan, root: Path, unit: Unit) -> Scanned:
-    """Run a plugin's scan on a unit. Never raises for what the plugin or the files do.
+    """Run a plugin's scan on a unit. Errors of the plugin or the files never propagate.
 
-    A scan that raises has not told the whole unit: its records are dropped, the unit is a reject.
+    A scan that raises is incomplete: its records are dropped, and the unit is a reject.
     """
     records: list[Record] = []
     rejects: list[Reject] = []
     details: dict[str, str] = {}
     try:
-        for found in scan(root, unit):
-            fair = checked(found, root, unit)
-            (records if isinstance(fair, Record) else rejects).append(fair)  # type: ignore[arg-type]
+        for outcome in scan(root, unit):
+            valid = checked(outcome, root, unit)
+            (records if isinstance(valid, Record) else rejects).append(valid)  # type: ignore[arg-type]
     except (Exception, SystemExit) as error:
         failure = Failure.of(error)
         code = "out-of-memory" if isinstance(error, MemoryError) else "unreadable"
@@ -87,7 +87,7 @@ def scan_unit(scan: Scan, root: Path, unit: Unit) -> Scanned:
 
 
 def died(unit: Unit, failure: Failure) -> Scanned:
-    """The unit whose scan took its process down."""
+    """The result of a unit whose scan crashed its process."""
     reject = Reject(unit.key, "crashed", failure.reason)
     return replace(_outline(unit), rejects=(reject,), details={unit.key: failure.detail})
 
@@ -96,47 +96,47 @@ def _outline(unit: Unit) -> Scanned:
     return Scanned(unit.key, fingerprint(unit.key, unit.files), unit.files)
 
 
-def checked(found: object, root: Path, unit: Unit) -> Record | Reject:
-    """What the plugin yielded, in plain types, or a reject that says how it breaks the contract."""
-    if isinstance(found, Reject):
-        return replace(found, reason=public(found.reason, root, unit))
-    if not isinstance(found, Record):
-        return _bad(unit.key, f"the plugin's scan yielded a {type(found).__name__}")
-    if not found.key:
+def checked(outcome: object, root: Path, unit: Unit) -> Record | Reject:
+    """The plugin's record or reject in plain types, or a reject that names the broken contract."""
+    if isinstance(outcome, Reject):
+        return replace(outcome, reason=public(outcome.reason, root, unit))
+    if not isinstance(outcome, Record):
+        return _bad(unit.key, f"the plugin's scan yielded a {type(outcome).__name__}")
+    if not outcome.key:
         return _bad(unit.key, "its key is empty")
-    if not found.patient or not str(found.patient).strip():
+    if not outcome.patient or not str(outcome.patient).strip():
         reason = "It names no patient; give patients with --patient-from or --table."
-        return Reject(found.key, "no-patient", reason)
-    foreign = {file_of(path) for path in found.files} - {file.path for file in unit.files}
-    if foreign or not found.files:
-        return _bad(found.key, "its files are not among those of its unit")
-    for name in found.fields:
+        return Reject(outcome.key, "no-patient", reason)
+    foreign = {file_of(path) for path in outcome.files} - {file.path for file in unit.files}
+    if foreign or not outcome.files:
+        return _bad(outcome.key, "its files are not among those of its unit")
+    for name in outcome.fields:
         if name in (*CORE, KEEP, READER) or name.startswith(LABEL):
-            return _bad(found.key, f"its field '{name}' has a name that the index uses itself")
+            return _bad(outcome.key, f"its field '{name}' has a name that the index uses itself")
     try:
-        fields = {name: _plain(value) for name, value in found.fields.items()}
-        labels = {name: _plain(value) for name, value in found.labels.items()}
+        fields = {name: _plain(value) for name, value in outcome.fields.items()}
+        labels = {name: _plain(value) for name, value in outcome.labels.items()}
     except TypeError as error:
-        return _bad(found.key, f"a field or label is a {error}, not a text, number or flag")
-    findings = tuple(public(text, root, unit) for text in found.findings)
+        return _bad(outcome.key, f"a field or label is a {error}, not a text, number or flag")
+    findings = tuple(public(text, root, unit) for text in outcome.findings)
     return replace(
-        found,
-        files=tuple(found.files),
-        patient=str(found.patient),
-        site=None if found.site is None else str(found.site),
-        group=None if found.group is None else str(found.group),
+        outcome,
+        files=tuple(outcome.files),
+        patient=str(outcome.patient),
+        site=None if outcome.site is None else str(outcome.site),
+        group=None if outcome.group is None else str(outcome.group),
         fields=fields,
         labels=labels,
         findings=findings,
     )
 
 
-def _bad(key: str, why: str) -> Reject:
-    return Reject(key, "bad-record", f"The plugin broke its contract: {why}.")
+def _bad(key: str, problem: str) -> Reject:
+    return Reject(key, "bad-record", f"The plugin broke its contract: {problem}.")
 
 
 def _plain(value: Any) -> Scalar:
-    """A Python scalar, as it comes back from the journal; NumPy's are unwrapped."""
+    """A Python scalar, as the journal returns it; NumPy scalars are unwrapped."""
     if hasattr(value, "item") and getattr(value, "shape", None) == ():
         value = value.item()
     if value is None or isinstance(value, bool):
@@ -150,15 +150,15 @@ def _plain(value: Any) -> Scalar:
 
 
 def _utf8(text: str) -> str:
-    """Half characters, as broken headers hold them, would not fit into Parquet."""
+    """Replace lone surrogates of broken headers, which Parquet cannot hold."""
     return text.encode("utf-8", "replace").decode()
 
 
 def public(text: str, root: Path, unit: Unit) -> str:
-    """A text that may be shown: one line, without the archive's place or the names of its files.
+    """A text for display: one line, without the archive's path or the names of its files.
 
-    Names of folders and files often are names or numbers of patients. They are hidden as whole
-    words, in upper or lower case, however short: better a word too many than a name.
+    Names of folders and files are often names or numbers of patients. They are hidden as whole
+    words of any length and case: hiding too much is safer than showing a name.
     """
     names = {str(root), str(root.resolve())}
     for path in (PurePosixPath(part) for file in unit.files for part in file.path.split(MEMBER)):
@@ -168,6 +168,6 @@ def public(text: str, root: Path, unit: Unit) -> str:
     present = sorted((n for n in names if n.lower() in lower), key=len, reverse=True)
     present = [name for name in present if any(map(str.isalnum, name))]
     pattern = "|".join(map(re.escape, present))
-    whole = rf"(?<![^\W_])(?:{pattern})(?![^\W_])"  # "_" parts words
+    whole = rf"(?<![^\W_])(?:{pattern})(?![^\W_])"  # "_" separates words
     hidden = re.sub(whole, "…", text, flags=re.IGNORECASE) if present else text
     return _utf8(" ".join(hidden.split()))

@@ -1,7 +1,7 @@
-"""Who is trained on and who is tested on: always whole patients, or whole sites.
+"""Training and test split, always by whole patients or whole sites.
 
-The outcome depends on the patients, the seed and the labels alone, not on the order of rows: each
-patient's place in the draw is a hash of (seed, patient), so it is the same on every machine.
+The split depends on the patients, the seed and the labels only, not on the order of rows: patients
+are ordered by a hash of (seed, patient), so it is the same on every machine.
 """
 
 from __future__ import annotations
@@ -31,28 +31,28 @@ def split(
 ) -> dict[str, str]:
     """Patient key → "train" or "test".
 
-    Whole groups are drawn: a group is a patient, or with ``by="site"`` all patients of a site; two
-    sites that share a patient are one group. Groups are lined up by stratum, within it at random,
-    and each goes to the side (or fold) that is furthest below its share so far; so sides have their
-    share of every stratum to about one group. Each side gets at least one group.
+    Whole groups are assigned: a group is a patient, or with ``by="site"`` all patients of a site;
+    two sites that share a patient are one group. Groups are sorted by stratum, in random order
+    within it, and each goes to the part (or fold) that is furthest below its share so far. So each
+    part has its share of every stratum to about one group, and at least one group.
 
     Args:
-        items: columns ``patient``, ``site`` if asked for, and the label column.
-        by: what must not be on both sides.
-        test: share of patients for testing; ignored where ``folds`` is given.
+        items: columns ``patient``, ``site`` if needed, and the label column.
+        by: the unit that must not be in both parts.
+        test: share of patients for testing; ignored if ``folds`` is set.
         folds: number of folds for cross-validation.
-        fold: the fold to test on; over all of them, every patient is tested once.
+        fold: the test fold; over all folds, every patient is tested once.
         stratify: a label column (``"sex"`` or ``"label.sex"``). A patient's stratum is the rarest
-            of its labels, counted over patients, so that those who have a rare finding are spread;
-            a group's stratum is the most frequent of its patients'. Patients without any label are
-            a stratum of their own.
-        seed: another draw.
-        given: a column that says it already, as published benchmarks do: "test" is tested on,
-            "train" trained on; patients of other parts ("val") are left out. The rest is ignored.
+            of its labels, counted over patients, so that patients with a rare finding are spread
+            evenly; a group's stratum is the most frequent of its patients'. Patients without any
+            label are a separate stratum.
+        seed: of the random order.
+        given: a column with a published split: "train" and "test"; patients of other parts ("val")
+            are left out. The other arguments are ignored.
 
     Raises:
         UsageError: for an unknown label column, a fold out of range, or a share outside (0, 1).
-        MedclError: for fewer groups than sides, or items without a site.
+        MedclError: for fewer groups than parts, or items without a site.
     """
     if given is not None:
         return _given(items, given)
@@ -76,26 +76,26 @@ def split(
 
 
 def assert_disjoint(train: Iterable[str], test: Iterable[str], what: str = "patient") -> None:
-    """Make sure that nobody is on both sides.
+    """Check that training and test set have no patient (or site) in common.
 
     Args:
-        train: patient (or site) keys of the one side; repeated as often as you like.
-        test: of the other side.
-        what: what the keys are, for the message.
+        train: patient (or site) keys of the training set; repeats are allowed.
+        test: those of the test set.
+        what: the unit of the keys, for the message.
 
     Raises:
-        MedclError: with the number of those on both sides.
+        MedclError: with the number of common keys.
     """
     shared = set(train) & set(test)
     if shared:
         raise MedclError(
             f"{len(shared)} {what}{'s are' if len(shared) > 1 else ' is'} in training and in test: "
-            "figures would be too good. Split again with medcl.archive.splits.split."
+            "metrics would be optimistic. Split again with medcl.archive.splits.split."
         )
 
 
 def _given(items: pl.DataFrame, column: str) -> dict[str, str]:
-    """The split that a column of the index says."""
+    """The split given by a column of the index."""
     if column not in items.columns:
         hint = did_you_mean(column, items.columns)
         raise UsageError(f"split.given: the index has no column '{column}'. {hint}")
@@ -135,7 +135,7 @@ def _groups(items: pl.DataFrame, by: str) -> list[tuple[str, ...]]:
 
 
 def _connected(pairs: pl.DataFrame) -> list[tuple[str, ...]]:
-    """Components of the graph that ties patients to their sites (union-find)."""
+    """Connected components of the graph of patients and their sites (union-find)."""
     parent: dict[str, str] = {}
 
     def root(node: str) -> str:
@@ -184,10 +184,10 @@ def _deal(order: Sequence[tuple[str, ...]], shares: Sequence[float]) -> list[lis
     """Give each group to the part that is furthest below its share of the patients so far."""
     parts: list[list[str]] = [[] for _ in shares]
     dealt = 0
-    for place, group in enumerate(order):
+    for position, group in enumerate(order):
         dealt += len(group)
         empty = [n for n, part in enumerate(parts) if not part]
-        if len(order) - place <= len(empty):  # the last ones go where nobody is yet
+        if len(order) - position <= len(empty):  # the last groups fill the empty parts
             part = empty[0]
         else:
             part = max(range(len(parts)), key=lambda n: shares[n] * dealt - len(parts[n]))

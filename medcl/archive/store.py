@@ -1,4 +1,4 @@
-"""Fill the store with what a recipe needs, in parallel; what is there already is not made again."""
+"""Prepare the items of a recipe into the store, in parallel; existing entries are reused."""
 
 from __future__ import annotations
 
@@ -36,10 +36,13 @@ _FINDINGS = "findings"
 
 @dataclass(frozen=True)
 class Prepared:
-    """The items that can be used, a way to their arrays, and the others with their reasons.
+    """The usable items, their arrays, and the rejected items with their reasons.
 
     Attributes:
-        anew: why entries that were there were prepared again → how many: "damaged", "other format".
+        items: the usable rows of the index.
+        arrays: item id → its arrays.
+        rejects: id, code, reason.
+        anew: reason why existing entries were prepared again → count: "damaged", "other format".
     """
 
     items: pl.DataFrame
@@ -99,22 +102,21 @@ def prepare(
 ) -> Prepared:
     """Prepare every item of the index that the store lacks in this preparation.
 
-    Killed and run again, it goes on where it was. An item that failed is not tried again until its
-    files or the settings change, or ``retry`` asks for it. Entries that are damaged, or of another
-    format, are made anew, with a warning that counts them. Of an entry above 1 MiB the header is
-    checked here and the data where they are read, which is an error; it is then made anew next
-    time.
+    A run that was killed and repeated continues. A failed item is tried again only if its files or
+    the settings change, or with ``retry``. Entries that are damaged, or of another format, are
+    prepared anew, with a warning that counts them. For an entry above 1 MiB only the header is
+    verified here. Damaged data raise an error when they are read; the next run prepares them anew.
 
     Args:
         index: the items; the arrays go to its ``store`` folder.
         plugin: the modality of the index.
-        spec: the keyword settings of the plugin's ``prepare``; missing ones take their defaults.
+        spec: the keyword settings of the plugin's ``prepare``; missing ones have their defaults.
         workers: processes.
         engine: "local" or "ray".
-        retry: try again what failed before.
+        retry: prepare again the items that failed before.
 
     Raises:
-        UsageError: for unknown or ill-typed settings, or a plugin that did not make this index.
+        UsageError: for unknown or ill-typed settings, or an index of another plugin.
         MedclError: if the store cannot be written (no space, no access).
     """
     if plugin.name != index.plugin_name:
@@ -213,7 +215,7 @@ def _again(anew: Mapping[State, int], store: Store) -> str:
 
 
 def _jobs(index: Index, keys: Mapping[str, str], missing: set[str]) -> Iterator[_Job]:
-    """In the order of the files, so that disks are read in theirs."""
+    """The jobs in the order of the files, for sequential disk access."""
     rows = index.items.filter(pl.col("id").is_in(list(missing)))
     for row in sorted(rows.iter_rows(named=True), key=lambda row: index.locate(row["id"])):
         item = row["id"]
@@ -271,7 +273,7 @@ def _prepare_item(
 
 
 def _sources(files: Sequence[FileStat]) -> list[FileStat]:
-    """Each file once, whatever is read in it."""
+    """Each file once, without members."""
     return list(
         {path: replace(f, path=path) for f in files for path in (file_of(f.path),)}.values()
     )
@@ -318,8 +320,8 @@ def _as_reject(outcome: _Rejected | int | Failure) -> _Rejected | None:
 
 
 def _record(index: Index, store: Store, job: _Job, failed: _Rejected) -> None:
-    """Keep the reason beside the entries, the traceback in the private folder."""
-    if failed.code == "changed":  # not a property of what was indexed
+    """Write the reason to the store, the traceback to the private folder."""
+    if failed.code == "changed":  # not a property of the indexed item
         return
     refused.add(store.refused, job.key, failed.code, failed.reason)
     if failed.detail:

@@ -1,4 +1,4 @@
-"""The arrays of prepared items, opened when they are asked for."""
+"""The arrays of prepared items, opened on demand."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from medcl.archive.index import Index
 from medcl.errors import MedclError
 
 TABLES = "tables"
-"""The store's folder of files that tell processes which entry is whose: made when needed."""
+"""The store's folder of files that map items to entries for other processes."""
 
 _MAPPED_AT_ONCE = 256  # large entries; each is one memory map and one open file
 _HELD_AT_ONCE = 64 << 20  # bytes of small entries
 _OVERHEAD = 6 << 10  # bytes of Python objects around each of them
-_INLINE = 20_000  # items; of more, what another process needs is put into a file
+_INLINE = 20_000  # items; with more, other processes get their ids and keys from a file
 
 
 class StoredArrays:
     """Item id → its arrays (`medcl.plugin.Arrays`). Picklable, also of millions of items.
 
-    Small entries are read and checked as a whole, and 64 MiB of them are kept; large ones are
-    memory-mapped, 256 at once, and each of their blocks is checked once in each process.
+    Small entries are read and verified as a whole, and 64 MiB of them are cached; large ones are
+    memory-mapped, 256 at once, and each of their blocks is verified once per process.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class StoredArrays:
         keys: NDArray[np.uint8],
         index: Path | None = None,
     ) -> None:
-        """See `of`; ``ids`` (N,) are sorted, ``keys`` (N, 20) are those of their entries."""
+        """See `of`; ``ids`` (N,) are sorted, ``keys`` (N, 20) are the keys of their entries."""
         self._store, self._ids, self._keys, self._path = Store(store), ids, keys, index
         self._open: OrderedDict[int, Entry] = OrderedDict()
         self._mapped: OrderedDict[int, Entry] = OrderedDict()
@@ -57,9 +57,9 @@ class StoredArrays:
     def of(
         cls, store: Path, ids: Sequence[str], keys: Sequence[str], index: Path | None = None
     ) -> StoredArrays:
-        """Those of the items ``ids``, whose entries are ``keys``.
+        """The arrays of the items ``ids``, whose entries are ``keys``.
 
-        ``index`` is where `files` looks them up; without it there are none to be had.
+        `files` needs ``index`` and raises without it.
         """
         names = np.array([item.encode() for item in ids], dtype="S") if len(ids) else _NONE
         order = np.argsort(names, kind="stable")
@@ -75,7 +75,7 @@ class StoredArrays:
         return self.at(self._position(item_id))
 
     def at(self, position: int) -> Mapping[str, NDArray[Any]]:
-        """The same by the item's position, which `positions` tells."""
+        """The arrays of the item at a position, see `positions`."""
         with self._lock:
             for opened in (self._open, self._mapped):
                 entry = opened.get(position)
@@ -88,24 +88,24 @@ class StoredArrays:
         return entry
 
     def positions(self, ids: Sequence[str]) -> NDArray[np.int64]:
-        """(N,) the positions of items, for `at`: less to keep and to pickle than their ids.
+        """(N,) the positions of items, for `at`: smaller in memory and pickles than their ids.
 
         Raises:
             MedclError: if one of them was not prepared.
         """
-        wanted = np.array([item.encode() for item in ids], dtype="S") if len(ids) else _NONE
-        found = np.searchsorted(self._ids, wanted)
-        there = found < len(self._ids)
-        there[there] = self._ids[found[there]] == wanted[there]
-        if not there.all():
-            raise _unknown(ids[int(np.flatnonzero(~there)[0])])
-        return found.astype(np.int64)
+        names = np.array([item.encode() for item in ids], dtype="S") if len(ids) else _NONE
+        indices = np.searchsorted(self._ids, names)
+        present = indices < len(self._ids)
+        present[present] = self._ids[indices[present]] == names[present]
+        if not present.all():
+            raise _unknown(ids[int(np.flatnonzero(~present)[0])])
+        return indices.astype(np.int64)
 
     def files(self, item_id: str) -> tuple[Path, ...]:
-        """The item's own files, absolute. Only here is the index's private table read.
+        """The item's own files, absolute. Only this reads the index's private table.
 
         Raises:
-            MedclError: if the index, or its private folder, is not there.
+            MedclError: if the index or its private folder is missing.
         """
         index = self._index
         return tuple(index.archive / file for file in index.files(item_id))
@@ -121,32 +121,30 @@ class StoredArrays:
 
     def _position(self, item_id: str) -> int:
         name = item_id.encode()
-        found = int(np.searchsorted(self._ids, np.bytes_(name)))
-        if found == len(self._ids) or self._ids[found] != name:
+        position = int(np.searchsorted(self._ids, np.bytes_(name)))
+        if position == len(self._ids) or self._ids[position] != name:
             raise _unknown(item_id)
-        return found
+        return position
 
     def _read(self, position: int) -> Entry:
         key = self._keys[position].tobytes().hex()
         try:
             entry = self._store.arrays(key)
         except FileNotFoundError:
-            where = f"is missing from {self._store.path}."
-            raise MedclError(self._about(position, where)) from None
+            problem = f"is missing from {self._store.path}."
+            raise MedclError(self._about(position, problem)) from None
         except (Damaged, OtherFormat) as error:
             raise type(error)(self._about(position, f"cannot be used: {error}")) from None
-        if (
-            entry.blocks is not None
-        ):  # blocks that were checked in this process are not checked again
-            digest, done = self._checked.setdefault(position, (entry.digest, entry.blocks.done))
+        if entry.blocks is not None:  # each block is verified once per process
+            digest, checked = self._checked.setdefault(position, (entry.digest, entry.blocks.done))
             if digest == entry.digest:
-                entry.blocks.trust(done)
+                entry.blocks.trust(checked)
         return entry
 
     def _about(self, position: int, what: str) -> str:
         item = self._ids[position].decode()
-        again = "" if AGAIN in what else f" {AGAIN}"
-        return f"The prepared entry of item {item} {what}{again}"
+        remedy = "" if AGAIN in what else f" {AGAIN}"
+        return f"The prepared entry of item {item} {what}{remedy}"
 
     def _keep(self, position: int, entry: Entry) -> None:
         if entry.blocks is not None:
@@ -159,17 +157,17 @@ class StoredArrays:
         self._open[position] = entry
         self._held += entry.held + _OVERHEAD
         while self._held > _HELD_AT_ONCE:
-            _, gone = self._open.popitem(last=False)
-            self._held -= gone.held + _OVERHEAD
+            _, evicted = self._open.popitem(last=False)
+            self._held -= evicted.held + _OVERHEAD
 
     def __reduce__(self) -> tuple[Any, ...]:
         if len(self._ids) > _INLINE:
-            with contextlib.suppress(OSError):  # a store that cannot be written: as a whole, then
+            with contextlib.suppress(OSError):  # without write access, pickle the arrays
                 return _from_table, (self._store.path, self._table(), self._path)
         return StoredArrays, (self._store.path, self._ids, self._keys, self._path)
 
     def _table(self) -> str:
-        """Put the ids and keys into a file of the store, named by its content. Returns its name."""
+        """Write the ids and keys to a file of the store, named by its content. Returns its name."""
         digest = hashlib.sha256(np.ascontiguousarray(self._ids).data)
         digest.update(np.ascontiguousarray(self._keys).data)
         name = digest.hexdigest()[:40]
@@ -190,7 +188,7 @@ _NONE = np.zeros(0, dtype="S1")
 
 
 def _from_table(store: Path, name: str, index: Path | None) -> StoredArrays:
-    """In another process: the ids and keys stay in the file, which processes share in memory."""
+    """In another process: the ids and keys are memory-mapped, which processes share."""
     table = container.read(f"{store}/{TABLES}/{name}{SUFFIX}")
     return StoredArrays(store, np.asarray(table["ids"]), np.asarray(table["keys"]), index)
 

@@ -1,6 +1,6 @@
-"""From scanned units to the index's three tables, the same bytes whatever the order of scanning.
+"""From scanned units to the index's three tables, independent of the order of scanning.
 
-``items`` and ``rejects`` hold pseudonyms only; ``paths`` leads back to the files and is private.
+``items`` and ``rejects`` hold pseudonyms only; ``paths`` maps them to the files and is private.
 """
 
 from __future__ import annotations
@@ -52,19 +52,19 @@ def build(
     *,
     merge_spellings: bool = False,
 ) -> Tables:
-    """Sort, assign patients and labels, refuse what comes twice, and replace every raw id.
+    """Sort, assign patients and labels, reject duplicates, and replace every raw id.
 
     Args:
         scanned: the archive's units.
-        rejects: what was refused before scanning (folders and files that could not be listed).
-        assignment: patients, sites and labels from outside.
+        rejects: of before scanning (folders and files that could not be listed).
+        assignment: patients, sites and labels from outside the files.
         pseudonyms: the keyed hashes.
         join: makes items of the units' records, if they are not items as they are.
         group: puts copies together, see `medcl.archive.copies`.
         merge_spellings: patients whose ids differ in spelling only are one.
     """
     refused = list(rejects)
-    found: list[Record | Reject] = []
+    outcomes: list[Record | Reject] = []
     files: dict[str, FileStat] = {}
     stats: dict[str, tuple[FileStat, ...]] = {}
     details: dict[str, str] = {}
@@ -74,11 +74,11 @@ def build(
         files |= {file.path: file for file in entry.stats}
         for reject in entry.rejects:
             stats.setdefault(reject.key, entry.stats)
-        found += entry.records
+        outcomes += entry.records
     if join is not None:
-        found = join([record for record in found if isinstance(record, Record)], files)
+        outcomes = join([record for record in outcomes if isinstance(record, Record)], files)
     records: dict[str, Record] = {}
-    for outcome in found:
+    for outcome in outcomes:
         if isinstance(outcome, Reject):
             refused.append(outcome)
         elif outcome.key in records:
@@ -158,14 +158,14 @@ def _text(name: str, values: Sequence[Any]) -> pl.Series:
 
 
 def _printable(path: str) -> str:
-    """A path that Parquet can hold. Only rejected names change: those are not valid UTF-8."""
+    """A path that Parquet can hold. Only invalid UTF-8 changes, whose files are rejected."""
     return path.encode("utf-8", "backslashreplace").decode()
 
 
 def _column(name: str, values: Sequence[Scalar]) -> pl.Series:
-    """One type a column: flags, whole numbers, numbers, or else text; null where a record has none.
+    """One type per column: flags, integers, numbers, or else text; null where a record has none.
 
-    An empty column is text, so that its type does not depend on which library wrote it.
+    An empty column is text, so that its type does not depend on the library that wrote it.
     """
     present = [value for value in values if value is not None]
     kinds = {type(value) for value in present}

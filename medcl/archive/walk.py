@@ -1,4 +1,4 @@
-"""Which files an archive holds, by name, size and time alone: nothing is opened."""
+"""The files of an archive, by name, size and time only: nothing is opened."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _SYSTEM = {"thumbs.db", "desktop.ini"}
 
 @dataclass
 class Walked:
-    """The files of an archive in the order of their paths, and what could not be looked at."""
+    """The files of an archive in the order of their paths, and those that could not be listed."""
 
     files: list[FileStat] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
 
 
 def walk(root: Path, skip: Path | None = None) -> Walked:
-    """List the regular files below ``root``; hidden and temporary ones are left out.
+    """List the regular files below ``root``, without hidden and temporary ones.
 
-    A folder reached twice (a link to its own parent, two links to one place) is listed once, under
-    its real path where it has one in the archive.
+    A folder reached twice (a link to its own parent, two links to one folder) is listed once, under
+    its real path if that is in the archive.
 
     Args:
         root: the archive.
@@ -42,26 +42,26 @@ def walk(root: Path, skip: Path | None = None) -> Walked:
         raise UsageError(f"The archive {root} {what}. Give the folder that holds the recordings.")
     if not os.access(root, os.R_OK | os.X_OK):
         raise UsageError(f"The archive {root} may not be read by this user. Ask for access.")
-    found = Walked()
-    seen = {_identity(os.stat(skip))} if skip is not None and skip.is_dir() else set()
-    seen.discard(_identity(os.stat(root)))
-    folders, links = deque([""]), deque[str]()  # links wait: real paths have the first say
+    walked = Walked()
+    visited = {_identity(os.stat(skip))} if skip is not None and skip.is_dir() else set()
+    visited.discard(_identity(os.stat(root)))
+    folders, links = deque([""]), deque[str]()  # links come last: real paths have precedence
     while folders or links:
         folder = folders.popleft() if folders else links.popleft()
         try:
             identity = _identity(os.stat(root / folder))
-            if identity in seen:
+            if identity in visited:
                 continue
-            seen.add(identity)
+            visited.add(identity)
             for entry in sorted(_visible(root / folder), key=lambda e: e.name):
-                _file_or_folder(entry, f"{folder}{entry.name}", found, folders, links)
+                _file_or_folder(entry, f"{folder}{entry.name}", walked, folders, links)
         except OSError as error:
             reason = f"The folder could not be listed ({error.strerror}); its files are missing."
-            found.rejects.append(Reject(folder, "unreadable-folder", reason))
-    found.files.sort(key=lambda file: file.path)
-    if not found.files and not found.rejects:
+            walked.rejects.append(Reject(folder, "unreadable-folder", reason))
+    walked.files.sort(key=lambda file: file.path)
+    if not walked.files and not walked.rejects:
         raise UsageError(f"The archive {root} holds no file. Give the folder with the recordings.")
-    return found
+    return walked
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:
@@ -77,13 +77,13 @@ def _visible(folder: Path) -> Iterator[os.DirEntry[str]]:
 
 
 def _file_or_folder(
-    entry: os.DirEntry[str], path: str, found: Walked, folders: deque[str], links: deque[str]
+    entry: os.DirEntry[str], path: str, walked: Walked, folders: deque[str], links: deque[str]
 ) -> None:
-    """Sort one entry to where it belongs; pipes, sockets and devices belong nowhere."""
+    """Add one entry to the files, folders, links or rejects; skip pipes, sockets and devices."""
     try:
         path.encode("utf-8")
     except UnicodeEncodeError:
-        found.rejects.append(Reject(path, "bad-name", "The name is not valid UTF-8; rename it."))
+        walked.rejects.append(Reject(path, "bad-name", "The name is not valid UTF-8; rename it."))
         return
     try:
         if entry.is_dir():
@@ -91,13 +91,13 @@ def _file_or_folder(
             return
         status = entry.stat()
     except FileNotFoundError:
-        if entry.is_symlink():  # otherwise it was deleted under our eyes
+        if entry.is_symlink():  # otherwise it was deleted meanwhile
             reason = "The link leads nowhere; fetch the file it stands for."
-            found.rejects.append(Reject(path, "broken-link", reason))
+            walked.rejects.append(Reject(path, "broken-link", reason))
         return
     except OSError as error:  # a link to itself, an entry of a broken file system
         reason = f"The file could not be looked at ({error.strerror})."
-        found.rejects.append(Reject(path, "unreadable", reason))
+        walked.rejects.append(Reject(path, "unreadable", reason))
         return
     if stat.S_ISREG(status.st_mode):
-        found.files.append(FileStat(path, status.st_size, status.st_mtime_ns))
+        walked.files.append(FileStat(path, status.st_size, status.st_mtime_ns))

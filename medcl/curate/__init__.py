@@ -1,1 +1,1 @@
-"""Near-duplicates leave, within an item and across the archive."""
+"""Removal of near-duplicates, within an item and across the archive."""

@@ -1,4 +1,4 @@
-"""Curation across items: near-duplicates found by their codes, then compared in full."""
+"""Curation across items: candidate near-duplicates by their codes, then a full comparison."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from medcl.curate.within import Reduced, Strategy, distance_of
 from medcl.plugin import Arrays
 from medcl.registry import Lazy, resolve
 
-_CANDIDATE_BITS = 12  # of 64: how far apart codes of parts may be that are then compared in full
+_CANDIDATE_BITS = 12  # of 64: largest Hamming distance of codes for a full comparison
 
 
 class Dropped(NamedTuple):
-    """A part that went, the part that stands for it, and how far apart they are."""
+    """A dropped part, the part kept instead, and their distance."""
 
     item: str
     part: int
@@ -31,7 +31,7 @@ class Dropped(NamedTuple):
 
 
 class Pictures:
-    """Pictures of a part by item; the last few items are kept."""
+    """Pictures of parts by item; the last 64 items are cached."""
 
     def __init__(self, arrays: Arrays, target: Lazy) -> None:
         make = resolve(target)
@@ -57,15 +57,15 @@ class Pairs:
         self._strategy, self._features, self._whole = strategy, features, target is None
         self._pictures = None if target is None else Pictures(arrays, target)
 
-    def __call__(self, one: tuple[str, int], other: tuple[str, int]) -> float:
-        """Of parts given as (item, part)."""
-        nobody = np.zeros(0, dtype=np.uint64)
+    def __call__(self, first: tuple[str, int], second: tuple[str, int]) -> float:
+        """The distance of two parts, each (item, part)."""
+        no_bits = np.zeros(0, dtype=np.uint64)
         if self._features is not None:
-            x = np.stack([self._row(*one), self._row(*other)])
+            x = np.stack([self._row(*first), self._row(*second)])
             return float(compare.cosine(x)(0, np.array([1]))[0])
         assert self._pictures is not None
-        both = np.stack([self._pictures(*one), self._pictures(*other)])
-        return float(distance_of(self._strategy, both, None, nobody)(0, np.array([1]))[0])
+        stacked = np.stack([self._pictures(*first), self._pictures(*second)])
+        return float(distance_of(self._strategy, stacked, None, no_bits)(0, np.array([1]))[0])
 
     def _row(self, item: str, part: int) -> NDArray[np.float32]:
         assert self._features is not None
@@ -77,38 +77,38 @@ class Pairs:
 def across(
     reduced: Sequence[Reduced], items: pl.DataFrame, limit: float, pairs: Pairs
 ) -> Iterator[Dropped]:
-    """Parts that are near one of another item, which came before and was kept."""
+    """Parts near a kept part of an earlier item."""
     group = dict(items.select("id", "group").iter_rows()) if "group" in items.columns else {}
     codes = Codes(int(limit) if pairs.bits_only else _CANDIDATE_BITS)
     owners: list[tuple[str, int]] = []
-    for one in reduced:
-        fresh: list[int] = []
-        for part in one.kept:
-            code = int(one.bits[part])
-            near = _nearest((one.item, part), codes.near(code), owners, group, limit, pairs)
+    for reduction in reduced:
+        new_parts: list[int] = []
+        for part in reduction.kept:
+            code = int(reduction.bits[part])
+            near = _nearest((reduction.item, part), codes.near(code), owners, group, limit, pairs)
             if near is None:
-                fresh.append(part)
+                new_parts.append(part)
             else:
-                yield Dropped(one.item, part, *near, "across")
-        for part in fresh:
-            codes.add(int(one.bits[part]))
-            owners.append((one.item, part))
+                yield Dropped(reduction.item, part, *near, "across")
+        for part in new_parts:
+            codes.add(int(reduction.bits[part]))
+            owners.append((reduction.item, part))
 
 
 def _nearest(
-    one: tuple[str, int],
+    part: tuple[str, int],
     candidates: Sequence[tuple[int, int]],
     owners: Sequence[tuple[str, int]],
     group: Mapping[str, str | None],
     limit: float,
     pairs: Pairs,
 ) -> tuple[str, int, float] | None:
-    mine = group.get(one[0])
+    own_group = group.get(part[0])
     for number, bits in candidates:
-        other = owners[number]
-        if mine is not None and group.get(other[0]) == mine:
+        owner = owners[number]
+        if own_group is not None and group.get(owner[0]) == own_group:
             continue
-        away = float(bits) if pairs.bits_only else pairs(one, other)
-        if away <= limit:
-            return (*other, away)
+        distance = float(bits) if pairs.bits_only else pairs(part, owner)
+        if distance <= limit:
+            return (*owner, distance)
     return None

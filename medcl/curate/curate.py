@@ -1,15 +1,15 @@
-"""Fewer, more different parts: near-duplicates leave, within a recording and across the archive.
+"""Removal of near-duplicate parts, within a recording and across the archive.
 
 Wolf 2024 ("Less is more", doi 10.1016/j.compbiomed.2024.109242) pretrain on the slices of CT
 volumes that differ by more than 6 bits of a 64-bit hash: better than on all slices, and faster.
-Here for any modality whose plugin makes small pictures of its parts, or that has embeddings.
+Here it works for any modality with embeddings, or whose plugin makes small pictures of its parts.
 
 ::
 
-    OUT/items.parquet             the index, with a column ``keep``: the places of the parts left
-    OUT/rejects.parquet           that of the index, and items of which nothing is left
+    OUT/items.parquet             the index, with a column ``keep``: locations of the kept parts
+    OUT/rejects.parquet           that of the index, and items without any part left
     OUT/curation/dropped.parquet  item, place, kept_item, kept_place, distance, scope
-    OUT/curation/report.html      what went and why, with pairs of pictures
+    OUT/curation/report.html      the dropped parts, with pairs of pictures
     OUT/store                     a link to the store of the index
 """
 
@@ -48,7 +48,7 @@ DISTANCE: dict[Strategy, float] = {
     "mi": 0.5,
     "embedding": 0.05,
 }
-"""Where none is given. That of dhash is the paper's best; the others are ours."""
+"""Default distances. That of dhash is the paper's best; the others are medcl's own."""
 
 _DROPPED = pl.Schema(
     [
@@ -64,7 +64,7 @@ _DROPPED = pl.Schema(
 
 @dataclass(frozen=True)
 class Curated:
-    """What a curation did, in counts."""
+    """The counts of a curation."""
 
     strategy: str
     distance: float
@@ -92,28 +92,28 @@ def curate(
 ) -> Curated:
     """Write a new index without near-duplicates.
 
-    Within an item, the first part is kept and all that are near it go, then the same with what is
-    left. Across the archive a part goes if one of another item is near it; items of one group (two
-    reconstructions of one scan) are spared, since they are pairs to learn from.
+    Within an item, the first part is kept and all parts near it are dropped, then the same with the
+    remaining parts. Across the archive, a part near one of another item is dropped, except between
+    items of one group (two reconstructions of one scan), which are positive pairs.
 
     Args:
-        index: what to curate.
+        index: to curate.
         plugin: its modality.
         out: the new index.
-        strategy: "dhash": bits of a difference hash. "every-n": each n-th part, whatever it shows.
-            "ssim", "mi": 1 − structural similarity or normalised mutual information of pictures.
-            "embedding": 1 − cosine.
-        distance: parts as near as this go; of "every-n", n. None: see `DISTANCE`.
-        across: the same between items, found by locality-sensitive hashing; None leaves them alone.
-            Of "every-n" it is in bits of the difference hash.
-        spec: the plugin's preparation, if not its default.
-        embedded: of "embedding", the item of each sample and (N, D) features; samples in the order
+        strategy: "dhash": bits of a difference hash. "every-n": each n-th part, regardless of
+            content. "ssim", "mi": 1 − structural similarity or normalised mutual information of
+            pictures. "embedding": 1 − cosine.
+        distance: parts at most this far apart are near; for "every-n", n. None: see `DISTANCE`.
+        across: the same between items, by locality-sensitive hashing; None: no comparison between
+            items. For "every-n" it is in bits of the difference hash.
+        spec: the plugin's preparation settings; None for its defaults.
+        embedded: for "embedding", the item of each sample and (N, D) features; samples in the order
             of the item's parts.
         workers: processes.
 
     Raises:
-        UsageError: if the plugin makes no pictures that the strategy needs, the embeddings are of
-            other parts, or ``out`` is something else.
+        UsageError: if the strategy needs pictures and the plugin makes none, the embeddings are of
+            other parts, or ``out`` holds anything else.
     """
     limit = DISTANCE[strategy] if distance is None else distance
     if limit < (1 if strategy == "every-n" else 0) or (across is not None and across < 0):
@@ -135,13 +135,13 @@ def curate(
         pairs = Pairs(prepared.arrays, plugin.pictures, strategy, features)
         dropped += curate_across(reduced, prepared.items, across, pairs)
     by_item = {r.item: r for r in reduced}
-    gone = {(d.item, d.part) for d in dropped}
-    keep = {r.item: [p for p in r.kept if (r.item, p) not in gone] for r in reduced}
+    dropped_parts = {(d.item, d.part) for d in dropped}
+    keep = {r.item: [p for p in r.kept if (r.item, p) not in dropped_parts] for r in reduced}
     summary = Curated(
         strategy,
         float(limit),
         across,
-        sum(len(r.places) for r in reduced),
+        sum(len(r.locations) for r in reduced),
         sum(d.scope == "within" for d in dropped),
         sum(d.scope == "across" for d in dropped),
         sum(map(len, keep.values())),
@@ -159,17 +159,17 @@ def _check_out(index: Index, out: Path) -> None:
     if out.resolve() == index.path.resolve():
         raise UsageError("A curated index needs a folder of its own: choose another --out.")
     facts = out / "index.json"
-    ours = facts.is_file() and "curated" in json.loads(facts.read_text(encoding="utf-8"))
-    if out.exists() and any(out.iterdir()) and not ours:
+    is_curated = facts.is_file() and "curated" in json.loads(facts.read_text(encoding="utf-8"))
+    if out.exists() and any(out.iterdir()) and not is_curated:
         raise UsageError(f"{out} exists and is no curated index: choose another --out.")
 
 
 def _by_item(items: Sequence[str], x: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-    """Item → features of its parts, in their order."""
+    """Item → features (parts, D), in the order of the parts."""
     rows: dict[str, list[int]] = {}
     for row, item in enumerate(items):
         rows.setdefault(item, []).append(row)
-    return {item: np.asarray(x[at], dtype=np.float32) for item, at in rows.items()}
+    return {item: np.asarray(x[item_rows], dtype=np.float32) for item, item_rows in rows.items()}
 
 
 # --- the new index --------------------------------------------------------------------------------
@@ -198,13 +198,13 @@ def _write(
         link.symlink_to(os.path.relpath(index.path.resolve() / "store", out.resolve()))
 
     empty = [item for item, parts in keep.items() if not parts]
-    left: list[list[float] | None] = [
+    kept_locations: list[list[float] | None] = [
         None
-        if item not in keep or len(keep[item]) == len(reduced[item].places)
-        else [float(reduced[item].places[part]) for part in keep[item]]
+        if item not in keep or len(keep[item]) == len(reduced[item].locations)
+        else [float(reduced[item].locations[part]) for part in keep[item]]
         for item in index.items["id"]
     ]
-    column = pl.Series(KEEP, left, dtype=pl.List(pl.Float64))
+    column = pl.Series(KEEP, kept_locations, dtype=pl.List(pl.Float64))
     items = index.items.drop(KEEP, strict=False).with_columns(column)
     items = items.filter(~pl.col("id").is_in(empty))
     reason = "All of its parts are near-duplicates of parts of other items."
@@ -212,8 +212,8 @@ def _write(
         [(item, "near-duplicate", reason) for item in empty], schema=REJECTS, orient="row"
     )
     rows = [
-        (d.item, reduced[d.item].places[d.part], d.kept_item)
-        + (reduced[d.kept_item].places[d.kept_part], d.distance, d.scope)
+        (d.item, reduced[d.item].locations[d.part], d.kept_item)
+        + (reduced[d.kept_item].locations[d.kept_part], d.distance, d.scope)
         for d in dropped
     ]
     for frame, path in (
@@ -224,7 +224,7 @@ def _write(
         with manifest.replacing(path) as temporary:
             frame.write_parquet(temporary)
     counts = {"items": len(items), "patients": items["patient"].n_unique()}
-    there = getattr(manifest.load(index.path), "made_of", {})
+    made_of = getattr(manifest.load(index.path), "made_of", {})
     facts = {**index.facts, **counts, "curated": asdict(summary)}
-    manifest.bind(out, "index", {**there, "curated": asdict(summary)})
+    manifest.bind(out, "index", {**made_of, "curated": asdict(summary)})
     manifest.write_text(out / "index.json", json.dumps(facts, indent=2) + "\n")

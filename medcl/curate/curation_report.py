@@ -1,4 +1,4 @@
-"""What a curation took out, as one page: counts, and pairs of pictures to judge it by."""
+"""The report of a curation: counts, and pairs of pictures for review."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def write(
     """Write the page.
 
     Args:
-        path: where.
+        path: of the page.
         summary: counts and settings.
-        dropped: what went.
-        reduced: item → its ``places``.
+        dropped: the dropped parts.
+        reduced: item → its ``locations``.
         show: (item, part) → picture (S, S); None if the modality has none.
     """
     rows = "".join(
@@ -52,21 +52,24 @@ def write(
     )
     parts = [f"<h1>Curation</h1><table>{rows}</table>"]
     for scope, about in (
-        ("within", "Dropped within an item: left the part that went, right the one kept for it"),
-        ("across", "Dropped across items: left the part that went, right that of another item"),
+        ("within", "Dropped within an item: left the dropped part, right the kept one"),
+        ("across", "Dropped across items: left the dropped part, right that of another item"),
     ):
-        chosen = _sample([d for d in dropped if d.scope == scope])
-        if not chosen:
+        examples = _sample([d for d in dropped if d.scope == scope])
+        if not examples:
             continue
         parts.append(f"<h2>{about}</h2><p>Evenly chosen, from the nearest to the farthest.</p>")
-        for d in chosen:
-            places = (reduced[d.item].places[d.part], reduced[d.kept_item].places[d.kept_part])
+        for d in examples:
+            locations = (
+                reduced[d.item].locations[d.part],
+                reduced[d.kept_item].locations[d.kept_part],
+            )
             images = ""
             if show is not None:
                 images = _image(show(d.item, d.part)) + " " + _image(show(d.kept_item, d.kept_part))
             parts.append(
-                f"<figure>{images}<figcaption>distance {d.distance:.3g}; at {places[0]:.1f} and "
-                f"{places[1]:.1f}<br>{escape(d.item)}</figcaption></figure>"
+                f"<figure>{images}<figcaption>distance {d.distance:.3g}; at {locations[0]:.1f} and "
+                f"{locations[1]:.1f}<br>{escape(d.item)}</figcaption></figure>"
             )
     body = "\n".join(parts)
     write_text(

@@ -1,7 +1,7 @@
-"""How alike two parts of recordings are: by hash, structure, information or embedding.
+"""Distances of two parts of recordings: by hash, structure, information or embedding.
 
-Pictures are (N, S, S) uint8, made by a plugin with a fixed grey scale. All distances are 0 for what
-is the same.
+Pictures are (N, S, S) uint8, made by a plugin with a fixed grey scale. All distances are 0 for
+identical parts.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Distance = Callable[[int, NDArray[np.int64]], NDArray[np.float64]]
 
 
 def shrink(pictures: NDArray[np.uint8], rows: int, columns: int) -> NDArray[np.float64]:
-    """Average (N, H, W) down to (N, rows, columns); cells may cut pixels."""
+    """Average (N, H, W) down to (N, rows, columns); cells may contain fractions of pixels."""
     small = pictures.astype(np.float64)
     for axis, count in ((1, rows), (2, columns)):
         size = small.shape[axis]
@@ -29,15 +29,15 @@ def shrink(pictures: NDArray[np.uint8], rows: int, columns: int) -> NDArray[np.f
         shape = [1, 1, 1]
         shape[axis] = count + 1
         part = (edges - low).reshape(shape)
-        at = total.take(low, axis) * (1 - part) + total.take(low + 1, axis) * part
-        small = np.diff(at, axis=axis) * (count / size)
+        integral = total.take(low, axis) * (1 - part) + total.take(low + 1, axis) * part
+        small = np.diff(integral, axis=axis) * (count / size)
     return small
 
 
 def dhash(pictures: NDArray[np.uint8]) -> Bits:
     """The 64-bit difference hash: is each of 8 × 8 cells brighter than the one to its left?
 
-    As Wolf 2024 ("Less is more", doi 10.1016/j.compbiomed.2024.109242) reduce CT volumes with;
+    Wolf 2024 ("Less is more", doi 10.1016/j.compbiomed.2024.109242) reduce CT volumes with it.
     (N, S, S) → (N,).
     """
     small = shrink(pictures, 8, 9)
@@ -47,7 +47,7 @@ def dhash(pictures: NDArray[np.uint8]) -> Bits:
 
 
 def hyperplanes(x: NDArray[np.float32], seed: int = 0) -> Bits:
-    """64 signs of random projections (Charikar 2002): close in angle, close in bits. → (N,)."""
+    """64 signs of random projections (Charikar 2002): (N, D) → (N,). Similar angles share bits."""
     random = np.random.default_rng(seed)
     signs = (x @ random.standard_normal((x.shape[1], 64)).astype(np.float32)) > 0
     packed = np.packbits(signs, axis=1)
@@ -55,7 +55,7 @@ def hyperplanes(x: NDArray[np.float32], seed: int = 0) -> Bits:
 
 
 def hamming(bits: Bits) -> Distance:
-    """Bits that differ."""
+    """The number of bits that differ."""
     return lambda i, others: np.bitwise_count(bits[others] ^ bits[i]).astype(np.float64)
 
 
@@ -74,8 +74,8 @@ def ssim(pictures: NDArray[np.uint8]) -> Distance:
         a, b = x[[i]], x[others]
         mu_a, mu_b = mean(a), mean(b)
         var_a, var_b = mean(a * a) - mu_a**2, mean(b * b) - mu_b**2
-        both = mean(a * b) - mu_a * mu_b
-        top = (2 * mu_a * mu_b + c1) * (2 * both + c2)
+        covariance = mean(a * b) - mu_a * mu_b
+        top = (2 * mu_a * mu_b + c1) * (2 * covariance + c2)
         map_ = top / ((mu_a**2 + mu_b**2 + c1) * (var_a + var_b + c2))
         return 1 - np.asarray(map_.mean(axis=(1, 2)))
 
@@ -90,13 +90,13 @@ def mutual_information(pictures: NDArray[np.uint8], bins: int = 32) -> Distance:
         p = counts[counts > 0] / counts.sum()
         return float(-(p * np.log(p)).sum())
 
-    own = [entropy(np.bincount(row, minlength=bins)) for row in level]
+    entropies = [entropy(np.bincount(row, minlength=bins)) for row in level]
 
     def distance(i: int, others: NDArray[np.int64]) -> NDArray[np.float64]:
         out = np.empty(len(others))
         for n, j in enumerate(others.tolist()):
             joint = entropy(np.bincount(level[i] * bins + level[j], minlength=bins * bins))
-            total = own[i] + own[j]
+            total = entropies[i] + entropies[j]
             shared = total - joint
             out[n] = 1 - (2 * shared / total if total > 0 else 1.0)
         return out
@@ -113,21 +113,21 @@ def cosine(x: NDArray[np.float32]) -> Distance:
 def greedy(
     count: int, distance: Distance, limit: float
 ) -> tuple[list[int], list[tuple[int, int, float]]]:
-    """Keep the first part, drop all within ``limit`` of it, and so on with what is left.
+    """Keep the first part, drop all within ``limit`` of it, and repeat with the remaining parts.
 
     Returns:
-        the kept, in order; and (dropped, kept in its place, distance).
+        the kept parts, in order; and (dropped part, part kept instead, distance).
     """
     kept: list[int] = []
     dropped: list[tuple[int, int, float]] = []
-    left = np.arange(count)
-    while len(left):
-        first, others = int(left[0]), left[1:]
+    remaining = np.arange(count)
+    while len(remaining):
+        first, others = int(remaining[0]), remaining[1:]
         kept.append(first)
-        away = distance(first, others)
-        near = away <= limit
+        distances = distance(first, others)
+        near = distances <= limit
         dropped += [
-            (int(j), first, float(d)) for j, d in zip(others[near], away[near], strict=True)
+            (int(j), first, float(d)) for j, d in zip(others[near], distances[near], strict=True)
         ]
-        left = others[~near]
+        remaining = others[~near]
     return kept, sorted(dropped)

@@ -1,8 +1,9 @@
 """Near-duplicates among millions of 64-bit codes without comparing all pairs.
 
-Multi-index hashing (Norouzi 2012, doi 10.1109/CVPR.2012.6248043): codes that differ in at most r
-bits agree to r // 4 bits in one of four 16-bit parts at least. So each code is looked up in four
-tables, under its own part and those that differ from it by so many bits: exact, and about linear.
+Multi-index hashing (Norouzi 2012, doi 10.1109/CVPR.2012.6248043): of two codes that differ in at
+most r bits, at least one of four 16-bit parts differs in at most r // 4 bits. So each code is
+looked up in four tables, under its own part and those within r // 4 bits of it. The search is exact
+and takes about linear time.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ _PARTS, _BITS = 4, 16
 
 
 class Codes:
-    """Codes that were added so far, and which of them lie within a radius of another."""
+    """The codes added so far, and the search for those within a radius of another."""
 
     def __init__(self, radius: int) -> None:
         self._radius = radius
@@ -34,13 +35,13 @@ class Codes:
         return number
 
     def near(self, code: int) -> list[tuple[int, int]]:
-        """(number, bits that differ) of all codes within the radius, the nearest first."""
+        """(number, Hamming distance) of all codes within the radius, the nearest first."""
         candidates: set[int] = set()
         for table, part in zip(self._tables, _parts(code), strict=True):
             for mask in self._masks:
-                found = table.get(part ^ mask)
-                if found:
-                    candidates.update(found)
+                numbers = table.get(part ^ mask)
+                if numbers:
+                    candidates.update(numbers)
         differ = ((number, (self._codes[number] ^ code).bit_count()) for number in candidates)
         return sorted(
             ((n, d) for n, d in differ if d <= self._radius), key=lambda pair: (pair[1], pair[0])
@@ -52,7 +53,7 @@ def _parts(code: int) -> list[int]:
 
 
 def _masks(radius: int) -> list[int]:
-    """All 16-bit words with at most so many ones."""
+    """All 16-bit words with at most ``radius`` ones."""
     return [
         sum(1 << bit for bit in bits)
         for ones in range(radius + 1)

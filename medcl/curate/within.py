@@ -1,4 +1,4 @@
-"""Curation of each item by itself, in processes."""
+"""Curation within each item, in processes."""
 
 from __future__ import annotations
 
@@ -22,10 +22,18 @@ Strategy = Literal["dhash", "every-n", "ssim", "mi", "embedding"]
 
 @dataclass(frozen=True)
 class Reduced:
-    """An item after reduction within itself. ``bits`` are the codes of all of its parts."""
+    """An item after curation within it.
+
+    Attributes:
+        item: its id.
+        locations: (N,) of all its parts.
+        bits: (N,) the 64-bit codes of all its parts.
+        kept: the kept parts.
+        dropped: (dropped part, part kept instead, distance).
+    """
 
     item: str
-    places: NDArray[np.float64]
+    locations: NDArray[np.float64]
     bits: NDArray[np.uint64]
     kept: list[int]
     dropped: list[tuple[int, int, float]]
@@ -39,21 +47,21 @@ def within(
     features: dict[str, NDArray[np.float32]] | None,
     workers: int,
 ) -> list[Reduced]:
-    """Each prepared item by itself, in processes; in the order of their ids."""
+    """Curate each prepared item, in processes; returned in the order of their ids."""
     jobs = [
         (item, None if features is None else features.get(item)) for item in prepared.items["id"]
     ]
     if features is not None:
         jobs = [(item, x) for item, x in jobs if x is not None]
     work = partial(_reduce, prepared.arrays, target, strategy, limit)
-    done: list[Reduced] = []
+    reduced: list[Reduced] = []
     for (item, _), outcome in pmap(work, jobs, workers=workers, label="Curating"):
         if isinstance(outcome, Failure):
             if outcome.error == UsageError.__name__:
                 raise UsageError(outcome.reason)
             raise MedclError(f"The item {item} could not be curated. {outcome.reason}")
-        done.append(outcome)
-    return sorted(done, key=lambda r: r.item)
+        reduced.append(outcome)
+    return sorted(reduced, key=lambda r: r.item)
 
 
 def _reduce(
@@ -66,10 +74,10 @@ def _reduce(
     item, x = job
     if target is None:
         assert x is not None
-        x = x.mean(axis=0, keepdims=True)  # an item without parts goes or stays as a whole
+        x = x.mean(axis=0, keepdims=True)  # an item without parts is kept or dropped as a whole
         return Reduced(item, np.zeros(1), compare.hyperplanes(x), [0], [])
-    places, pictures = resolve(target)(arrays(item))
-    count = len(places)
+    locations, pictures = resolve(target)(arrays(item))
+    count = len(locations)
     if x is not None and len(x) != count:
         raise UsageError(
             f"The embeddings have {len(x)} rows for an item of {count} parts. Embed every part "
@@ -79,10 +87,10 @@ def _reduce(
     if strategy == "every-n":
         step = int(limit)
         kept = list(range(0, count, step))
-        gone = [(i, i - i % step, float(i % step)) for i in range(count) if i % step]
-        return Reduced(item, places, bits, kept, gone)
+        dropped = [(i, i - i % step, float(i % step)) for i in range(count) if i % step]
+        return Reduced(item, locations, bits, kept, dropped)
     distance = distance_of(strategy, pictures, x, bits)
-    return Reduced(item, places, bits, *compare.greedy(count, distance, limit))
+    return Reduced(item, locations, bits, *compare.greedy(count, distance, limit))
 
 
 def distance_of(
@@ -91,7 +99,7 @@ def distance_of(
     x: NDArray[np.float32] | None,
     bits: NDArray[np.uint64],
 ) -> compare.Distance:
-    """The distance of a strategy that compares, over an item's pictures, features or codes."""
+    """The distance of a comparing strategy, over an item's pictures, features or codes."""
     if strategy == "ssim":
         return compare.ssim(pictures)
     if strategy == "mi":

@@ -1,4 +1,4 @@
-"""Outputs that are whole or absent: written beside their place, then renamed into it."""
+"""Atomic outputs: written to a temporary name in the same folder, then renamed."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def locked(path: Path, message: str, *, shared: bool = False) -> Iterator[None]:
-    """Hold a lock file, which a killed process lets go of by itself.
+    """Hold a lock file, which the system releases when a process is killed.
 
-    ``shared`` holders keep out one that is not, and the other way round, but not each other.
+    ``shared`` holders exclude an exclusive one, and the reverse, but not each other.
 
     Raises:
         UsageError: with this message, if another process holds it.
@@ -55,8 +55,8 @@ def locked(path: Path, message: str, *, shared: bool = False) -> Iterator[None]:
 def new_folder(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """Yield a temporary folder that becomes ``path``; if another process was first, it wins.
 
-    Without ``durable`` nothing is forced to the disk: many times faster for small files, and after
-    a power cut (not a kill) the newest ones may be short. For what is checked when it is read.
+    Without ``durable`` nothing is flushed to disk: many times faster for small files, but after a
+    power cut (not a kill) the newest ones may be truncated. Use it for files verified on read.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
@@ -79,7 +79,7 @@ def new_folder(path: Path, *, durable: bool = True) -> Iterator[Path]:
 
 
 def _sync(path: Path) -> None:
-    """Force the bytes out before the rename, so that a power cut cannot leave an empty file."""
+    """Flush to disk before the rename, so that a power cut cannot leave an empty file."""
     descriptor = os.open(path, os.O_RDONLY)  # a folder too: its entries are the names
     try:
         os.fsync(descriptor)

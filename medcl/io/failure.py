@@ -1,4 +1,4 @@
-"""What is left of an exception: a sentence that may be shown, and a traceback that may not."""
+"""An exception as a public sentence and a private traceback."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Failure:
-    """Why an item has no result.
+    """The reason why an item has no result.
 
     Attributes:
-        reason: one sentence, without the exception's text: that may quote file names or headers.
-        detail: the whole traceback, for a private place.
-        died: the process ended without a word (crash, or killed for its memory).
+        reason: one sentence, without the exception's text, which may quote file names or headers.
+        detail: the full traceback, for a private file.
+        died: the process ended without an exception (crash, or out of memory).
         error: the exception, by class name.
     """
 
@@ -31,18 +31,20 @@ class Failure:
 
     @classmethod
     def of(cls, error: BaseException) -> Failure:
-        """Describe an exception. A `MedclError` is meant to be read, so its message is kept."""
+        """Describe an exception. The message of a `MedclError` is public, so it is kept."""
         detail = "".join(traceback.format_exception(error))
         name = type(error).__name__
         if isinstance(error, MedclError):
             return cls(str(error), detail, error=name)
-        known = f": {error.strerror}" if isinstance(error, OSError) and error.strerror else ""
-        places = [
+        system_error = (
+            f": {error.strerror}" if isinstance(error, OSError) and error.strerror else ""
+        )
+        locations = [
             f", {frame.f_globals.get('__name__')} line {line}"
             for frame, line in traceback.walk_tb(error.__traceback__)
         ]
-        place = places[-1] if places else ""
-        return cls(f"It could not be read ({name}{known}{place}).", detail, error=name)
+        location = locations[-1] if locations else ""
+        return cls(f"It could not be read ({name}{system_error}{location}).", detail, error=name)
 
 
 DIED = Failure(
@@ -53,7 +55,7 @@ DIED = Failure(
 
 
 def guarded(fn: Callable[[T], R], item: T) -> R | Failure:
-    """Call ``fn``; an exception (``sys.exit`` too) becomes a `Failure` where it was raised."""
+    """Call ``fn``; an exception (``sys.exit`` too) becomes a `Failure` in the same process."""
     try:
         return fn(item)
     except KeyboardInterrupt:

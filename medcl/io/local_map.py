@@ -1,4 +1,4 @@
-"""`pmap` on the processes of this machine, which may die."""
+"""`pmap` on processes of this machine; it survives their crashes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ R = TypeVar("R")
 
 
 def run(fn: Callable[[T], R], items: Sequence[T], workers: int) -> Iterator[tuple[T, R | Failure]]:
-    """Feed a pool; when it breaks, run what was in flight alone to find the culprit, and go on."""
+    """Feed a pool. When it breaks, run the items in flight one by one to find the cause; go on."""
     packed: bytes | None = pack(fn)
     waiting = deque(items)
     size = max(1, min(_LARGEST_CHUNK, len(items) // (16 * workers)))
@@ -50,7 +50,7 @@ def run(fn: Callable[[T], R], items: Sequence[T], workers: int) -> Iterator[tupl
                     else:  # a worker died, or a result is stuck
                         suspects += chunk
                         broken |= isinstance(future.exception(), BrokenProcessPool)
-                if broken:  # it ends all; what was submitted as it broke may never be heard of
+                if broken:  # all workers end; items submitted meanwhile may never return
                     suspects += [item for chunk in in_flight.values() for item in chunk]
                     in_flight.clear()
         finally:
@@ -59,10 +59,10 @@ def run(fn: Callable[[T], R], items: Sequence[T], workers: int) -> Iterator[tupl
 
 
 def pack(fn: Callable[..., Any]) -> bytes:
-    """The function as workers get it.
+    """The function pickled for workers.
 
     Raises:
-        MedclError: if it cannot travel.
+        MedclError: if it cannot be pickled.
     """
     try:
         return pickle.dumps(fn)
@@ -74,16 +74,16 @@ def pack(fn: Callable[..., Any]) -> bytes:
 
 
 def load_error(packed: bytes) -> str | None:
-    """In a worker: why it cannot have the function, if so."""
+    """In a worker: the error of unpickling the function; None without one."""
     try:
-        pickle.loads(packed)  # made by `pack` a moment ago, in our own process
+        pickle.loads(packed)  # from `pack`, in the parent process
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     return None
 
 
 def check_loads(fn: Callable[..., Any], error: str | None) -> None:
-    """Without this, a plugin that workers cannot import would make a reject of every item.
+    """Fail early: a plugin that workers cannot import would reject every item.
 
     Raises:
         MedclError: if there was an error.
@@ -96,7 +96,7 @@ def check_loads(fn: Callable[..., Any], error: str | None) -> None:
 
 
 def _try_out(pool: _Pool, fn: Callable[..., Any], packed: bytes) -> None:
-    """See that a worker starts and can have the function."""
+    """Check that a worker starts and can load the function."""
     future = pool.submit(load_error, packed)
     if isinstance(future.exception(), BrokenProcessPool):
         main = getattr(sys.modules.get("__main__"), "__file__", None) or "your script"
@@ -108,7 +108,7 @@ def _try_out(pool: _Pool, fn: Callable[..., Any], packed: bytes) -> None:
 
 
 def _alone(fn: Callable[[T], R], suspects: Sequence[T]) -> Iterator[tuple[T, R | Failure]]:
-    """One item at a time, so that a process that dies names its item."""
+    """One item at a time, so that a crash identifies its item."""
     pool: _Pool | None = None
     try:
         for item in suspects:
@@ -119,7 +119,7 @@ def _alone(fn: Callable[[T], R], suspects: Sequence[T]) -> Iterator[tuple[T, R |
                 pool.close(broken=True)
                 pool = None
                 yield item, DIED
-            else:  # any other error: the result cannot travel
+            else:  # any other error: the result cannot be pickled
                 yield item, future.result()[0] if error is None else Failure.of(error)
     finally:
         if pool is not None:
@@ -128,12 +128,12 @@ def _alone(fn: Callable[[T], R], suspects: Sequence[T]) -> Iterator[tuple[T, R |
 
 class _Worker(SpawnProcess):
     def terminate(self) -> None:
-        """SIGKILL: what a broken pool waits for may ignore SIGTERM, or be writing its core."""
+        """SIGKILL: a worker of a broken pool may ignore SIGTERM, or be writing its core."""
         self.kill()
 
 
 class _Context(SpawnContext):
-    """Fresh processes: forking this one is unsafe once torch or polars have started threads."""
+    """Spawned processes: forking is unsafe once torch or polars have started threads."""
 
     def __init__(self) -> None:
         self.workers: list[_Worker] = []
@@ -146,8 +146,8 @@ class _Context(SpawnContext):
 class _Pool(ProcessPoolExecutor):
     """A pool that ends all its workers when it breaks.
 
-    Python's starts workers as work is submitted. When one dies it ends those that it has and waits
-    for them; one that is started just then it waits for without ending it.
+    Python's pool starts workers as work is submitted. When one dies, it ends and awaits the others,
+    but it awaits a worker that starts at that moment without ending it.
     """
 
     def __init__(self, workers: int) -> None:
@@ -155,15 +155,15 @@ class _Pool(ProcessPoolExecutor):
         super().__init__(workers, mp_context=self.context, initializer=_start_worker)
 
     def lost_one(self) -> bool:
-        """Whether a worker has ended, or is just being ended.
+        """True if a worker has ended, or is about to.
 
-        Not by its exit code, which is unknown while another thread waits for it.
+        The exit code cannot tell: it is unknown while another thread waits for the worker.
         """
         started = [worker.sentinel for worker in self.context.workers if worker.pid]
         return bool(connection.wait(started, timeout=5))
 
     def close(self, broken: bool) -> None:
-        """End the workers. A broken pool is not waited for: a worker may hang in the kernel."""
+        """End the workers. A broken pool is not awaited: a worker may hang in the kernel."""
         self.shutdown(wait=not broken, cancel_futures=True)
         if broken:
             for worker in self.context.workers:
@@ -172,9 +172,9 @@ class _Pool(ProcessPoolExecutor):
 
 
 def _start_worker() -> None:
-    """One thread per worker; end at Ctrl-C without a traceback, and when the parent is gone.
+    """One thread per worker; it ends at Ctrl-C without a traceback, and with its parent.
 
-    A worker that crashes leaves no core file: it would hold what it had read of a patient.
+    A crash leaves no core file, which could contain patient data.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -197,7 +197,7 @@ def _submit(pool: _Pool, fn: Callable[[T], R], chunk: list[T]) -> Future[list[R 
     except (RuntimeError, OSError) as error:
         if not (isinstance(error, BrokenProcessPool) or pool.lost_one()):
             raise
-        future: Future[list[R | Failure]] = Future()  # it broke since we last looked, or just now
+        future: Future[list[R | Failure]] = Future()  # the pool has broken meanwhile
         future.set_exception(BrokenProcessPool(str(error)))
         return future
 

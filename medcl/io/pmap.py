@@ -1,6 +1,6 @@
-"""Map a function over many items in processes; whatever one item does, the others get done.
+"""Map a function over many items in processes; a failing item never affects the others.
 
-A worker may raise, be killed for its memory or crash in a C library: each costs its own item only.
+A worker may raise, run out of memory or crash in a C library: each costs its own item only.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ def pmap(
     engine: Engine = "local",
     label: str = "Working",
 ) -> Iterator[tuple[T, R | Failure]]:
-    """Yield ``(item, fn(item))`` as each is done, in no fixed order; a `Failure` where it failed.
+    """Yield ``(item, fn(item))`` as each finishes, in no fixed order; a `Failure` if it failed.
 
     Args:
         fn: a module-level function, or a `functools.partial` of one.
-        items: what to map over; few are in flight at a time, so that many cost no memory.
-        workers: processes; with one, the work is done in this process.
+        items: to map over; only a few are in flight at a time, which bounds memory.
+        workers: processes; with one, the work runs in this process.
         engine: ``"ray"`` maps on the Ray cluster at ``$RAY_ADDRESS``, or on a Ray of this machine.
-        label: what the progress bar says.
+        label: of the progress bar.
 
     Raises:
-        UsageError: if Ray is asked for and not installed.
+        UsageError: if ``engine`` is "ray" and Ray is not installed.
         MedclError: if worker processes cannot start, or cannot load ``fn``.
     """
     items = list(items)

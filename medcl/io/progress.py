@@ -1,4 +1,4 @@
-"""Progress for people: a rich bar on a terminal, silence elsewhere."""
+"""A rich progress bar on a terminal, nothing elsewhere."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 def track(items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
-    """Pass ``items`` through, showing how far along they are if standard error is a terminal."""
+    """Pass ``items`` through, with a progress bar if standard error is a terminal."""
     if not sys.stderr.isatty():
         yield from items
         return

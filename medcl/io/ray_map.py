@@ -17,11 +17,11 @@ R = TypeVar("R")
 
 
 def run(fn: Callable[[T], R], items: Sequence[T], workers: int) -> Iterator[tuple[T, R | Failure]]:
-    """A task an item, few at a time; one whose process dies is tried once more, then given up."""
+    """One task per item, few at a time; a task whose process dies is retried once."""
     import ray
 
-    ours = not ray.is_initialized()
-    if ours:
+    started_here = not ray.is_initialized()
+    if started_here:
         _start(workers)
     try:
         _try_out(fn)
@@ -36,7 +36,7 @@ def run(fn: Callable[[T], R], items: Sequence[T], workers: int) -> Iterator[tupl
             for reference in ray.wait(list(in_flight))[0]:
                 yield in_flight.pop(reference), _outcome(reference)
     finally:
-        if ours:
+        if started_here:
             ray.shutdown()
 
 
@@ -46,7 +46,7 @@ def _start(workers: int) -> None:
     if os.environ.get("RAY_ADDRESS"):
         ray.init(log_to_driver=False)
         return
-    path = os.pathsep.join(path for path in sys.path if path)  # as this process finds its modules
+    path = os.pathsep.join(path for path in sys.path if path)  # this process's module path
     ray.init(
         num_cpus=max(workers, 1),
         include_dashboard=False,
@@ -56,7 +56,7 @@ def _start(workers: int) -> None:
 
 
 def _try_out(fn: Callable[..., Any]) -> None:
-    """See that a Ray worker has medcl and can have the function."""
+    """Check that a Ray worker has medcl and can load the function."""
     import ray
 
     try:

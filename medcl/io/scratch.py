@@ -1,7 +1,7 @@
-"""Files that all workers of one run need and only one of them makes, such as an unpacked archive.
+"""Files that one worker creates for all workers of a run, such as an unpacked archive.
 
-They lie in a folder that belongs to the run and goes with it. Where there is none (`folder` is
-None, as outside of `medcl prepare`), every reader makes do without.
+They are in a folder that belongs to the run and is removed with it. Without one (`folder` is None,
+as outside of `medcl prepare`), every reader works without these files.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ _folder: Path | None = None
 
 
 @contextmanager
-def new(place: Path) -> Iterator[Path]:
-    """A folder in ``place`` that only its owner can open, removed at the end.
+def new(parent: Path) -> Iterator[Path]:
+    """A folder in ``parent`` that only its owner can open, removed at the end.
 
-    Older ones, of processes that were killed, are removed at the beginning.
+    Old ones of killed processes are removed first.
     """
-    place.mkdir(parents=True, exist_ok=True)
-    for old in place.glob(f"{_PREFIX}*"):
+    parent.mkdir(parents=True, exist_ok=True)
+    for old in parent.glob(f"{_PREFIX}*"):
         if time.time() - old.stat().st_mtime > _ABANDONED_AFTER:
             shutil.rmtree(old, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=place) as path:
+    with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=parent) as path:
         try:
             yield Path(path)
         finally:
@@ -39,25 +39,25 @@ def new(place: Path) -> Iterator[Path]:
 
 
 def use(path: Path | None) -> None:
-    """Let this process, a worker of a run, share the run's folder."""
+    """Set the folder of the run that this worker process shares."""
     global _folder
     _folder = path
 
 
 def folder() -> Path | None:
-    """The folder of the run that this process works for."""
+    """The scratch folder of this process's run; None without one."""
     return _folder
 
 
 def once(name: str, make: Callable[[Path], None]) -> Path | None:
-    """The file of a name, made by whoever asks first while the others wait.
+    """The file of a name, created by the first caller while the others wait.
 
     Args:
-        name: of what is made; equal names are the same file.
-        make: writes it to the path that it is given.
+        name: of the content; equal names share one file.
+        make: writes the file to the given path.
 
     Returns:
-        where it is; None if there is no folder.
+        its path; None if there is no folder.
     """
     if _folder is None:
         return None
@@ -77,17 +77,17 @@ def once(name: str, make: Callable[[Path], None]) -> Path | None:
 
 
 def digest(path: Path) -> bytes:
-    """SHA-256 of a file; in a run, it is read for that only once."""
+    """SHA-256 of a file, computed once per run."""
 
     def make(out: Path) -> None:
         out.write_bytes(_hash(path))
 
-    made = once(digest_name(path), make)
-    return _hash(path) if made is None else made.read_bytes()
+    cached = once(digest_name(path), make)
+    return _hash(path) if cached is None else cached.read_bytes()
 
 
 def digest_name(path: Path) -> str:
-    """The name (see `once`) under which a file's hash is found: also by who reads it anyhow."""
+    """The name of a file's hash for `once`, for callers that hash while they read."""
     status = path.stat()
     return f"sha256\0{path}\0{status.st_size}\0{status.st_mtime_ns}"
 

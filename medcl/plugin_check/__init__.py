@@ -1,4 +1,4 @@
-"""``medcl plugins check``: the whole contract of a plugin, run on a few items of its sample."""
+"""``medcl plugins check``: tests of a plugin's contract on a few items of its sample."""
 
 from medcl.plugin_check.check import check
 from medcl.plugin_check.finding import Checked, Finding

@@ -1,4 +1,4 @@
-"""Units, scan and assemble on a real archive: what they open, what they say of whom."""
+"""Checks of units, scan and assemble on a real archive: opened files, errors, identifiers."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _CODE = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 @dataclass
 class Scanned:
-    """What the archive gave.
+    """The files, units and records of the archive.
 
     Attributes:
         files: all of the archive.
-        units: those that were scanned.
-        records: of these units, as ``scan`` gave them.
+        units: the scanned ones.
+        records: of these units, as ``scan`` returned them.
     """
 
     files: Sequence[FileStat] = ()
@@ -39,41 +39,45 @@ class Scanned:
 
 
 def check_archive(plugin: Plugin, archive: Path, scratch: Path, ledger: Ledger) -> bool:
-    """Check ``units``, ``scan`` and ``assemble``; whether an index can be made.
+    """Check ``units``, ``scan`` and ``assemble``. Returns True if an index can be made.
 
-    ``ledger.names`` are the archive's afterwards.
+    It sets ``ledger.names`` to the archive's identifiers.
 
     Args:
-        plugin: whose.
+        plugin: to check.
         archive: a folder with its files.
         scratch: a folder for damaged copies.
-        ledger: gets the findings.
+        ledger: collects the findings.
     """
-    seen = Scanned(files=walk(archive).files)
-    fine = ledger.run("units", lambda: _units(plugin, archive, seen), "by name and size alone")
-    if not fine or not seen.units:
+    scanned = Scanned(files=walk(archive).files)
+    fine = ledger.run("units", lambda: _units(plugin, archive, scanned), "by name and size alone")
+    if not fine or not scanned.units:
         return False
-    fine = ledger.run("scan", lambda: _scan(plugin, archive, seen), "opens its unit's files alone")
-    names = Identifiers.of(seen.records)
+    fine = ledger.run(
+        "scan", lambda: _scan(plugin, archive, scanned), "opens its unit's files alone"
+    )
+    names = Identifiers.of(scanned.records)
     ledger.names = names
-    ledger.run("scan", lambda: _private(seen.records, names), "no identifier in fields and labels")
-    for how in DAMAGED:
-        label = {"empty": "empty files", "cut": "files cut in half", "noise": "files of noise"}[how]
+    ledger.run(
+        "scan", lambda: _private(scanned.records, names), "no identifier in fields and labels"
+    )
+    for damage in DAMAGED:
+        labels = {"empty": "empty files", "cut": "files cut in half", "noise": "files of noise"}
         ledger.run(
             "scan",
-            partial(_damaged, plugin, archive, seen, names, scratch / how, how),
-            f"{label}: costs the unit, says why",
+            partial(_damaged, plugin, archive, scanned, names, scratch / damage, damage),
+            f"{labels[damage]}: costs the unit, says why",
         )
     if plugin.assemble is not None:
         fine &= ledger.run(
-            "assemble", lambda: _assemble(plugin, archive, seen.records), "opens nothing"
+            "assemble", lambda: _assemble(plugin, archive, scanned.records), "opens nothing"
         )
-    return fine and bool(seen.records)
+    return fine and bool(scanned.records)
 
 
-def _units(plugin: Plugin, archive: Path, seen: Scanned) -> Iterator[str]:
+def _units(plugin: Plugin, archive: Path, scanned: Scanned) -> Iterator[str]:
     with opening(archive) as opened:
-        units = list(plugin.units(seen.files))
+        units = list(plugin.units(scanned.files))
     if opened.read or opened.written:
         yield "opens files: it is to group them by name and size alone"
     wrong = {type(unit).__name__ for unit in units if not isinstance(unit, Unit)}
@@ -83,43 +87,43 @@ def _units(plugin: Plugin, archive: Path, seen: Scanned) -> Iterator[str]:
     if not units:
         yield "takes none of the archive's files: is this its sample?"
         return
-    known = set(seen.files)
+    listed = set(scanned.files)
     if any(not unit.files for unit in units):
         yield "gives a unit without files"
-    if any(set(unit.files) - known for unit in units):
+    if any(set(unit.files) - listed for unit in units):
         yield "gives a file that is not among those it was given"
     keys = [unit.key for unit in units]
     if len(set(keys)) < len(keys):
         yield "gives two units of one key"
-    backwards = list(plugin.units(seen.files[::-1]))
+    backwards = list(plugin.units(scanned.files[::-1]))
     if {(u.key, frozenset(u.files)) for u in units} != {
         (u.key, frozenset(u.files)) for u in backwards
     }:
         yield "groups the files in another way when they come in another order"
     units.sort(key=lambda unit: unit.key)
     step = max(1, len(units) // MOST_UNITS)
-    seen.units = units if plugin.assemble is not None else units[::step][:MOST_UNITS]
+    scanned.units = units if plugin.assemble is not None else units[::step][:MOST_UNITS]
 
 
-def _scan(plugin: Plugin, archive: Path, seen: Scanned) -> Iterator[str]:
+def _scan(plugin: Plugin, archive: Path, scanned: Scanned) -> Iterator[str]:
     rejected: list[str] = []
     keys: set[str] = set()
-    for unit in seen.units:
+    for unit in scanned.units:
         with opening(archive) as opened:
-            found = list(plugin.scan(archive, unit))
+            outcomes = list(plugin.scan(archive, unit))
         own = {file_of(file.path) for file in unit.files}
         if opened.written:
             yield "opens a file of the archive for writing: the archive is only read"
         if opened.read - own:
             yield "opens a file that is not of its unit, so that a change of it goes unnoticed"
-        if found != list(plugin.scan(archive, unit)):
+        if outcomes != list(plugin.scan(archive, unit)):
             yield "gives another outcome the second time"
-        for one in found:
-            plain = checked(one, archive, unit)
+        for outcome in outcomes:
+            plain = checked(outcome, archive, unit)
             if isinstance(plain, Reject):
                 if plain.code == "bad-record":
                     yield plain.reason.removeprefix("The plugin broke its contract: ")
-                elif isinstance(one, Reject):
+                elif isinstance(outcome, Reject):
                     rejected.append(f"{plain.code}: {plain.reason}")
                 else:
                     rejected.append(plain.reason)
@@ -127,9 +131,9 @@ def _scan(plugin: Plugin, archive: Path, seen: Scanned) -> Iterator[str]:
             if plain.key in keys:
                 yield "gives two records of one key, in different units"
             keys.add(plain.key)
-            seen.records.append(plain)
-        pickle.loads(pickle.dumps(found))  # between processes
-    if not seen.records:
+            scanned.records.append(plain)
+        pickle.loads(pickle.dumps(outcomes))  # between processes
+    if not scanned.records:
         yield f"gives no record of this archive{'; ' + rejected[0] if rejected else ''}"
     elif rejected:
         yield Note(f"rejects {len(rejected)} of the archive, first {rejected[0]}")
@@ -146,16 +150,16 @@ def _private(records: Sequence[Record], names: Identifiers) -> Iterator[str]:
 
 
 def _damaged(
-    plugin: Plugin, archive: Path, seen: Scanned, names: Identifiers, scratch: Path, how: str
+    plugin: Plugin, archive: Path, scanned: Scanned, names: Identifiers, scratch: Path, damage: str
 ) -> Iterator[str]:
-    """A unit whose files are damaged: it may be refused, and nothing else may happen."""
+    """Scan units of damaged files: the only allowed failure is a reject."""
     noise = bytes((n * 7919 + n * n * 31) % 256 for n in range(4096))
-    for unit in (seen.units[0], seen.units[-1]):
+    for unit in (scanned.units[0], scanned.units[-1]):
         stats = []
         for file in unit.files:
             path = scratch / file_of(file.path)
             path.parent.mkdir(parents=True, exist_ok=True)
-            match how:
+            match damage:
                 case "empty":
                     path.write_bytes(b"")
                 case "noise":
@@ -165,23 +169,25 @@ def _damaged(
             stats.append(FileStat(file.path, path.stat().st_size, path.stat().st_mtime_ns))
         damaged = Unit(unit.key, tuple(stats))
         try:
-            found = list(plugin.scan(scratch, damaged))
+            outcomes = list(plugin.scan(scratch, damaged))
         except Exception as error:  # allowed: the index makes a reject of it
             text = public(str(error), scratch, damaged)
-            yield Note(f"raises {type(error).__name__} for {how} files: a Reject says what to do")
+            yield Note(
+                f"raises {type(error).__name__} for {damage} files: a Reject says what to do"
+            )
             if names.within(text):
-                yield f"its {type(error).__name__} for {how} files names a patient or site"
+                yield f"its {type(error).__name__} for {damage} files names a patient or site"
             continue
-        for one in found:
-            if isinstance(one, Record) and how == "empty":
+        for outcome in outcomes:
+            if isinstance(outcome, Record) and damage == "empty":
                 yield "takes a unit of empty files for a record"
-            if isinstance(one, Reject):
-                yield from _reason(one, scratch, damaged, names)
+            if isinstance(outcome, Reject):
+                yield from _reason(outcome, scratch, damaged, names)
     shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _half(source: Path, to: Path) -> None:
-    """The first half, of a large file its beginning."""
+    """Copy the first half, at most 1 MiB."""
     size = min(source.stat().st_size // 2, 2**20)
     with source.open("rb") as file:
         to.write_bytes(file.read(size))
@@ -199,14 +205,16 @@ def _reason(reject: Reject, root: Path, unit: Unit, names: Identifiers) -> Itera
 def _assemble(plugin: Plugin, archive: Path, records: Sequence[Record]) -> Iterator[str]:
     assert plugin.assemble is not None
     with opening(archive) as opened:
-        made = list(plugin.assemble(records))
+        outcomes = list(plugin.assemble(records))
     if opened.read or opened.written:
-        yield "opens files of the archive: what it has to know goes into Record.private"
-    wrong = {type(one).__name__ for one in made if not isinstance(one, Record | Reject)}
+        yield "opens files of the archive: put the values that it needs into Record.private"
+    wrong = {
+        type(outcome).__name__ for outcome in outcomes if not isinstance(outcome, Record | Reject)
+    }
     if wrong:
         yield f"yields a {wrong.pop()}, neither Record nor Reject"
         return
-    if made != list(plugin.assemble(records)):
+    if outcomes != list(plugin.assemble(records)):
         yield "gives another outcome the second time"
-    if not any(isinstance(one, Record) for one in made):
+    if not any(isinstance(outcome, Record) for outcome in outcomes):
         yield "leaves no record"

@@ -1,4 +1,4 @@
-"""The whole contract of a plugin, on three items: one line for each thing that is wrong."""
+"""All checks of a plugin's contract, on three items: one line for each fault."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from medcl.registry import did_you_mean
 
 ITEMS = 3
 MANY = 64
-"""Samples that an encoder must tell apart."""
+"""Samples that an encoder must distinguish."""
 KEY = "a fixed key, so that the same items are picked each time; nothing of it is kept"
 
 
@@ -30,33 +30,33 @@ def check(
     """Run a plugin's parts on a few items of its own sample, in a temporary folder.
 
     Args:
-        name: an announced plugin.
-        archive: a folder of its files, in place of the sample; all of it is indexed.
-        recipe: whose settings to take. None: the plugin's ``demo``, if its sample is run; else the
+        name: an installed plugin.
+        archive: a folder of its files, instead of the sample; all of it is indexed.
+        recipe: its settings are used. None: the plugin's ``demo``, if its sample is run; else the
             defaults of the signatures.
-        items: how many to prepare and cut samples from.
+        items: the number of items to prepare.
 
     Raises:
         UsageError: if there is no such plugin or recipe, or neither sample nor archive.
     """
-    found = plugins.discover().get(name)
-    if found is None:
+    plugin = plugins.discover().get(name)
+    if plugin is None:
         raise UsageError(f"No plugin named '{name}'. {did_you_mean(name, plugins.discover())}")
     ledger = Ledger()
-    if isinstance(found, Broken):
-        ledger.add("plugin", "wrong", f"cannot be used: {found.reason}")
+    if isinstance(plugin, Broken):
+        ledger.add("plugin", "wrong", f"cannot be used: {plugin.reason}")
         return Checked(name, 0, None, tuple(ledger.findings))
-    if archive is None and (recipe is None or recipe == found.demo):
-        recipe = found.demo
-    loaded = None if recipe is None else _recipe(recipe, found, ledger)
-    whole = check_declaration(found, ledger)
-    source = archive or found.sample
+    if archive is None and (recipe is None or recipe == plugin.demo):
+        recipe = plugin.demo
+    loaded = None if recipe is None else _recipe(recipe, plugin, ledger)
+    callable_parts = check_declaration(plugin, ledger)
+    source = archive or plugin.sample
     if source is None:
         raise UsageError(f"Plugin '{name}' brings no sample: give --archive FOLDER.")
     count = 0
-    if whole and (source.is_dir() or archive is not None):
+    if callable_parts and (source.is_dir() or archive is not None):
         with tempfile.TemporaryDirectory() as scratch:
-            count = _on_items(found, source, loaded, items, Path(scratch), ledger)
+            count = _on_items(plugin, source, loaded, items, Path(scratch), ledger)
     return Checked(name, count, None if loaded is None else recipe, tuple(ledger.findings))
 
 
@@ -81,7 +81,7 @@ def _on_items(
     scratch: Path,
     ledger: Ledger,
 ) -> int:
-    """Everything that needs data; how many items were run."""
+    """Run all checks that need data. Returns the number of items run."""
     from medcl.archive.index import Index, build
     from medcl.archive.store import prepare
 

@@ -1,4 +1,4 @@
-"""The `Plugin` value itself: names, signatures, recipes, and how heavy it is to import."""
+"""Checks of the `Plugin` value itself: names, signatures, recipes, and import time."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ POSITIONAL: Mapping[str, int] = {
     "explain": 5,
     "preview": 2,
 }
-"""How many arguments each part is given by position; see `medcl.contract`."""
-GIVEN: Mapping[str, tuple[str, ...]] = {
+"""The number of positional arguments of each part; see `medcl.contract`."""
+FROM_CORE: Mapping[str, tuple[str, ...]] = {
     "where": ("prepare", "dataset"),
     "stream": ("prepare", "dataset", "reader"),
     "preview": ("encoder",),
 }
-"""Keyword arguments that the core gives, which are no settings."""
+"""Keyword arguments that the core passes; they are not settings."""
 HEAVY = ("torch", "lightning", "monai", "sklearn", "matplotlib", "transformers")
 
 
 def check_declaration(plugin: Plugin, ledger: Ledger) -> bool:
-    """Check what can be said without any data; whether every part can be called."""
+    """Run the checks that need no data. Returns True if every part can be called."""
     fine = True
     ledger.run("plugin", lambda: _value(plugin), "names and tasks are in order")
     ledger.run("plugin", lambda: _light(plugin), "light to import")
@@ -59,13 +59,13 @@ def check_declaration(plugin: Plugin, ledger: Ledger) -> bool:
 
 
 def parts(plugin: Plugin) -> Iterator[tuple[str, str, Lazy]]:
-    """(kind of part, what to call it, where it lies) of all parts that are given as text."""
+    """(kind of part, label, target) of all parts that are ``"module:attribute"`` texts."""
     for part in POSITIONAL:
-        given: Lazy | Mapping[str, Lazy] | None = getattr(plugin, part)
-        if isinstance(given, str):
-            yield part, part, given
-        elif given is not None:
-            for name, target in given.items():
+        value: Lazy | Mapping[str, Lazy] | None = getattr(plugin, part)
+        if isinstance(value, str):
+            yield part, part, value
+        elif value is not None:
+            for name, target in value.items():
                 yield part, f"{part}.{name}", target
 
 
@@ -94,13 +94,13 @@ def _value(plugin: Plugin) -> Iterator[str]:
 
 
 def _light(plugin: Plugin) -> Iterator[str]:
-    """In a process of its own: here everything is loaded already."""
+    """Import the plugin in a new process: this one has loaded everything already."""
     code = (
         "import sys\nfrom importlib.metadata import entry_points\n"
         f"[e.load() for e in entry_points(group={GROUP!r}) if e.name == {plugin.name!r}]\n"
         f"print(*[m for m in {HEAVY!r} if m in sys.modules])"
     )
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", code],
         env=_environment(),
         capture_output=True,
@@ -108,17 +108,17 @@ def _light(plugin: Plugin) -> Iterator[str]:
         timeout=120,
         check=False,
     )
-    if done.returncode:
+    if result.returncode:
         yield Note("whether it is light to import could not be tried in a process of its own")
-    elif loaded := done.stdout.split():
+    elif loaded := result.stdout.split():
         yield (
-            f"importing it imports {', '.join(loaded)}, which every index worker would wait for: "
-            'name such parts as "module:attribute"'
+            f"importing it imports {', '.join(loaded)}, which slows every index worker: "
+            'declare such parts as "module:attribute"'
         )
 
 
 def _environment() -> dict[str, str]:
-    """As here, with the same places to import from."""
+    """This process's environment, with its module path."""
     import os
 
     return {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
@@ -126,54 +126,56 @@ def _environment() -> dict[str, str]:
 
 def _callable(target: Lazy) -> Iterator[str]:
     try:
-        found = resolve(target)
+        part = resolve(target)
     except (ImportError, AttributeError, ValueError) as error:
         yield f'"{target}" cannot be imported ({error})'
         return
-    if not callable(found):
-        yield f'"{target}" is a {type(found).__name__}, nothing that can be called'
+    if not callable(part):
+        yield f'"{target}" is a {type(part).__name__}, nothing that can be called'
 
 
 def _signature(part: str, target: Lazy) -> Iterator[str]:
-    found = resolve(target)
-    wanted = POSITIONAL[part]
-    if part == "classifiers" and declared(found).encoder:
-        wanted += 1
+    function = resolve(target)
+    positional = POSITIONAL[part]
+    if part == "classifiers" and declared(function).encoder:
+        positional += 1
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    every = inspect.signature(found).parameters.values()
-    leading = [p for p in every if p.kind in kinds]
+    signature = inspect.signature(function).parameters.values()
+    leading = [p for p in signature if p.kind in kinds]
     required = [p for p in leading if p.default is p.empty]
-    optional = [p.name for p in leading[wanted:] if p.name not in GIVEN.get(part, ())]
-    if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in every):
+    optional = [p.name for p in leading[positional:] if p.name not in FROM_CORE.get(part, ())]
+    if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in signature):
         yield "takes *args or **kwargs, so that a wrong setting would go unnoticed: name them"
-    if len(required) > wanted or len(leading) < wanted:
+    if len(required) > positional or len(leading) < positional:
         yield (
-            f"is given {wanted} arguments by position and takes {len(required)} "
+            f"is given {positional} arguments by position and takes {len(required)} "
             f"({', '.join(p.name for p in required) or 'none'}); see medcl.contract"
         )
     elif optional:
         yield f"'{optional[0]}' is no setting as it stands: put it behind a *"
-    known = parameters(found)
-    lacking = [name for name in GIVEN.get(part, ()) if name not in known and part != "preview"]
+    settings = parameters(function)
+    lacking = [
+        name for name in FROM_CORE.get(part, ()) if name not in settings and part != "preview"
+    ]
     if lacking:
         yield f"takes no keyword '{lacking[0]}', which it is given"
-    yield from _settings(part, found, set(known) - set(GIVEN.get(part, ())))
+    yield from _settings(part, function, set(settings) - set(FROM_CORE.get(part, ())))
 
 
-def _settings(part: str, found: Any, names: set[str]) -> Iterator[str]:
-    """Settings: a type each, and a default that a saved recipe can hold and read again."""
+def _settings(part: str, function: Any, names: set[str]) -> Iterator[str]:
+    """Check that each setting has a type, and a default that survives saving a recipe."""
     if not names:
         return
-    known = parameters(found)
+    settings = parameters(function)
     try:
-        hints = get_type_hints(found.__init__ if inspect.isclass(found) else found)
+        hints = get_type_hints(function.__init__ if inspect.isclass(function) else function)
     except NameError as error:
         yield f"the types of its settings cannot be read ({error}): import them at run time"
         return
     for name in sorted(names):
         if name not in hints:
             yield f"setting '{name}' has no type, by which a recipe's value could be checked"
-        default = known[name].default
+        default = settings[name].default
         if default is inspect.Parameter.empty:
             continue
         try:
@@ -181,24 +183,24 @@ def _settings(part: str, found: Any, names: set[str]) -> Iterator[str]:
         except PydanticSerializationError:
             yield f"setting '{name}': its default cannot be written into a recipe"
             continue
-        others = {
-            n: None for n, p in known.items() if p.default is p.empty and n != name
-        }  # required ones, which are somebody else's matter here
+        required = {
+            n: None for n, p in settings.items() if p.default is p.empty and n != name
+        }  # required settings, whose absence is no fault of this one
         try:
-            checked(found, {name: written}, part)
+            checked(function, {name: written}, part)
         except UsageError as error:
-            if not any(f"{part}.{other}" in str(error) for other in others):
+            if not any(f"{part}.{other}" in str(error) for other in required):
                 yield f"setting '{name}': its own default is refused ({error})"
 
 
 def _recipes(plugin: Plugin) -> Iterator[str]:
-    mine = [n for n in recipes.available() if n.startswith(f"{plugin.name}/")]
-    for name in mine:
+    names = [n for n in recipes.available() if n.startswith(f"{plugin.name}/")]
+    for name in names:
         try:
             recipes.load(name)
         except UsageError as error:
             yield f"{name}: {error}"
-    if plugin.demo is not None and plugin.demo not in mine:
+    if plugin.demo is not None and plugin.demo not in names:
         yield f"demo: there is no recipe '{plugin.demo}'"
-    if not mine:
+    if not names:
         yield Note("it brings none, so that users must write one first")

@@ -1,4 +1,4 @@
-"""The parts that make pictures: preview, look, pictures; and that what they write names nobody."""
+"""Checks of preview, look and pictures, and that their output holds no identifier."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def check_drawings(
     scratch: Path,
     ledger: Ledger,
 ) -> None:
-    """Run those that there are; ``x`` (B, ...) are samples, None where they are bags."""
+    """Run the parts that the plugin has; ``x`` (B, ...) are samples, None for bags."""
     if plugin.preview is not None and x is not None:
         ledger.run("preview", lambda: _preview(plugin, x, views), "a figure")
     if plugin.look is not None:
@@ -43,18 +43,18 @@ def _preview(plugin: Plugin, x: np.ndarray, views: Mapping[str, Any]) -> Iterato
     preview, factory = resolve(plugin.preview or ""), resolve(plugin.views)
     built = factory(**checked(factory, views, "views"))
     more = {"encoder": None} if "encoder" in inspect.signature(preview).parameters else {}
-    made = preview(torch.from_numpy(np.array(x)).float(), built, **more)
-    if not isinstance(made, Figure):
-        yield f"gives a {type(made).__name__}, not a matplotlib Figure"
-    elif made.number if hasattr(made, "number") else False:
+    figure = preview(torch.from_numpy(np.array(x)).float(), built, **more)
+    if not isinstance(figure, Figure):
+        yield f"gives a {type(figure).__name__}, not a matplotlib Figure"
+    elif figure.number if hasattr(figure, "number") else False:
         yield "leaves its figure with pyplot, which keeps it: make a matplotlib.figure.Figure"
 
 
 def _look(plugin: Plugin, prepared: Prepared, names: Identifiers, scratch: Path) -> Iterator[str]:
-    look = resolve(plugin.look or "")
+    draw = resolve(plugin.look or "")
     for item in prepared.items["id"]:
         out = scratch / item
-        files = look(prepared.arrays.files(item), prepared.arrays(item), out)
+        files = draw(prepared.arrays.files(item), prepared.arrays(item), out)
         for file in files:
             if not file.is_file() or not file.is_relative_to(out):
                 yield "names a file that it did not write into the folder it was given"
@@ -65,10 +65,14 @@ def _look(plugin: Plugin, prepared: Prepared, names: Identifiers, scratch: Path)
 
 
 def _pictures(plugin: Plugin, prepared: Prepared) -> Iterator[str]:
-    pictures = resolve(plugin.pictures or "")
+    make = resolve(plugin.pictures or "")
     for item in prepared.items["id"]:
-        places, made = pictures(prepared.arrays(item))
-        if np.ndim(made) != 3 or made.dtype != np.uint8 or made.shape[1] != made.shape[2]:
-            yield f"pictures are {made.dtype} {np.shape(made)}, not uint8 (N, S, S)"
-        elif np.shape(places) != (len(made),):
-            yield f"there are {np.shape(places)} locations for {len(made)} pictures"
+        locations, pictures = make(prepared.arrays(item))
+        if (
+            np.ndim(pictures) != 3
+            or pictures.dtype != np.uint8
+            or pictures.shape[1] != pictures.shape[2]
+        ):
+            yield f"pictures are {pictures.dtype} {np.shape(pictures)}, not uint8 (N, S, S)"
+        elif np.shape(locations) != (len(pictures),):
+            yield f"there are {np.shape(locations)} locations for {len(pictures)} pictures"

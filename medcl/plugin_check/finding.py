@@ -1,4 +1,4 @@
-"""What a check found, a line each, and how checks report it."""
+"""Findings of checks, one line each, and the ledger that collects them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CORE = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True)
 class Finding:
-    """One line: ``wrong`` breaks the contract; a ``note`` says what was not checked, and why."""
+    """One line: ``wrong`` breaks the contract; a ``note`` is a remark, or an omitted check."""
 
     part: str
     level: Level
@@ -32,8 +32,8 @@ class Checked:
     """The outcome for one plugin.
 
     Attributes:
-        items: how many of the archive's items were run.
-        recipe: whose settings were used; None for the defaults of the signatures.
+        items: the number of items run.
+        recipe: the recipe of the settings; None for the defaults of the signatures.
     """
 
     plugin: str
@@ -43,7 +43,7 @@ class Checked:
 
     @property
     def wrong(self) -> tuple[Finding, ...]:
-        """What breaks the contract."""
+        """The findings that break the contract."""
         return tuple(f for f in self.findings if f.level == "wrong")
 
     def as_dict(self) -> dict[str, Any]:
@@ -62,48 +62,48 @@ class Note(str):
 
 
 NOT_RUN = "not run"
-"""How a `Note` begins where the check could not be made."""
+"""The beginning of a `Note` on a check that could not run."""
 Check = Callable[[], Iterable[str]]
-"""Yields a sentence for each fault, a `Note` for a remark; what it raises is a fault too."""
+"""Yields a sentence for each fault, a `Note` for a remark; an exception is a fault too."""
 
 
 @dataclass
 class Ledger:
-    """Collects the findings; ``names`` are taken out of every text."""
+    """Collects the findings; ``names`` are hidden in every text."""
 
     names: Identifiers = field(default_factory=Identifiers)
     findings: list[Finding] = field(default_factory=list)
 
     def run(self, part: str, check: Check, ok: str) -> bool:
-        """Run one check and note its faults; ``ok`` is what holds without any, or nothing."""
-        before, done = len(self._wrong()), True
+        """Run one check and add its faults, or else the text ``ok``. True without a fault."""
+        before, completed = len(self._wrong()), True
         try:
             for text in check():
                 self.add(part, "note" if isinstance(text, Note) else "wrong", text)
-                done &= not text.startswith(NOT_RUN)
+                completed &= not text.startswith(NOT_RUN)
         except (Exception, SystemExit) as error:
             self.add(part, "wrong", raised(error))
         fine = len(self._wrong()) == before
-        if fine and done and ok:
+        if fine and completed and ok:
             self.add(part, "ok", ok)
         return fine
 
     def add(self, part: str, level: Level, text: str) -> None:
-        """Note one finding, once."""
-        found = Finding(part, level, self.names.hidden(" ".join(str(text).split())))
-        if found not in self.findings:
-            self.findings.append(found)
+        """Add one finding, once."""
+        finding = Finding(part, level, self.names.hidden(" ".join(str(text).split())))
+        if finding not in self.findings:
+            self.findings.append(finding)
 
     def _wrong(self) -> list[Finding]:
         return [f for f in self.findings if f.level == "wrong"]
 
 
 def raised(error: BaseException) -> str:
-    """What an exception says, and the plugin's line that it came from."""
+    """An exception's message, and the plugin's line that raised it."""
     if isinstance(error, MedclError):
         return str(error)
     frames = traceback.extract_tb(error.__traceback__)
-    theirs = [f for f in frames if not Path(f.filename).resolve().is_relative_to(CORE)]
-    own = [f for f in theirs if "site-packages/torch" not in f.filename] or theirs
-    where = f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
-    return f"raises {type(error).__name__}: {error}{where}"
+    of_plugin = [f for f in frames if not Path(f.filename).resolve().is_relative_to(CORE)]
+    own = [f for f in of_plugin if "site-packages/torch" not in f.filename] or of_plugin
+    location = f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
+    return f"raises {type(error).__name__}: {error}{location}"

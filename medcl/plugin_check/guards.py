@@ -1,4 +1,4 @@
-"""What a part does beside its result: the files it opens, and the random state that it shares."""
+"""Side effects of a part: the files it opens, and its use of global random state."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ import numpy as np
 
 @dataclass
 class Opened:
-    """Files that were opened within a folder while `opening` was watching: relative, posix.
+    """Files of a folder that were opened inside `opening`: relative, posix.
 
-    Only what Python itself opens is seen; a C library that opens files by name is not.
+    Only files opened by Python are seen, not those that a C library opens by name.
     """
 
     read: set[str] = field(default_factory=set)
@@ -47,7 +47,10 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
 
 @contextmanager
 def opening(folder: Path) -> Iterator[Opened]:
-    """Watch which files of a folder this process opens. Audit hooks stay, so there is one only."""
+    """Record which files of a folder this process opens.
+
+    Audit hooks cannot be removed, so there is only one.
+    """
     global _hooked
     if not _hooked:
         sys.addaudithook(_hook)
@@ -61,30 +64,30 @@ def opening(folder: Path) -> Iterator[Opened]:
 
 
 @contextmanager
-def same_random_state(found: list[str], *, torch_may: bool = False) -> Iterator[None]:
-    """Note in ``found`` which of the process's own generators were drawn from.
+def same_random_state(drawn: list[str], *, torch_may: bool = False) -> Iterator[None]:
+    """Add to ``drawn`` the global random generators that were used.
 
     Args:
-        found: gets "random", "numpy.random" or "torch".
-        torch_may: whether torch's generator may be drawn from (weights are, at their beginning).
+        drawn: collects "random", "numpy.random" or "torch".
+        torch_may: True if torch's generator may be used (weights are initialised with it).
     """
     torch = sys.modules.get("torch")
     python, numpy = random.getstate(), _numpy()
     tensors = None if torch is None or torch_may else torch.get_rng_state()
     yield
     if random.getstate() != python:
-        found.append("random")
+        drawn.append("random")
     if _numpy() != numpy:
-        found.append("numpy.random")
+        drawn.append("numpy.random")
     if (
         tensors is not None
         and torch is not None
         and not torch.equal(tensors, torch.get_rng_state())
     ):
-        found.append("torch")
+        drawn.append("torch")
 
 
 def _numpy() -> str:
-    """NumPy's global generator, as a text to compare."""
+    """The state of NumPy's global generator as a text, for comparison."""
     with np.printoptions(threshold=sys.maxsize):
         return repr(np.random.get_state(legacy=False))

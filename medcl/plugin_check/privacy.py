@@ -1,4 +1,4 @@
-"""The names that an archive's records give persons, sites and files, and whether they come out."""
+"""Identifiers of patients, sites and files in an archive's records, and a search for them."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ import numpy as np
 from medcl.plugin import MEMBER, Record
 
 SHORTEST = 3
-"""A name of fewer letters is found everywhere by chance."""
+"""Shorter names occur in any text by coincidence."""
 
 
 @dataclass(frozen=True)
 class Identifiers:
-    """What must not come out: raw patients, sites, groups and private facts; names of files."""
+    """Texts that must not be shown: raw patients, sites, groups, private values, file names."""
 
     names: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, records: Iterable[Record]) -> Identifiers:
-        """Those of records as ``scan`` and ``assemble`` gave them."""
+        """The identifiers of records as ``scan`` and ``assemble`` returned them."""
         names: set[str] = set()
         for record in records:
             raw = [record.patient, record.site, record.group, record.key]
             raw += [value for value in record.private.values() if isinstance(value, str)]
             for file in record.files:
                 for path in map(PurePosixPath, file.split(MEMBER)):
-                    # A folder "chest" says nothing of a person; what has a number may.
+                    # A folder "chest" identifies no patient; a name with a digit may.
                     raw += [p for p in (path.name, path.stem) if any(map(str.isdigit, p))]
                     raw += [str(path)]
             names |= {str(name).strip() for name in raw if name}
         return cls(frozenset(n for n in names if len(n) >= SHORTEST))
 
     def within(self, value: Any) -> bool:
-        """Whether a text, or a text in a container or array, holds one of the names as a word."""
+        """True if a text, or one in a container or array, contains one of the names as a word."""
         return any(self._pattern.search(text) for text in texts(value)) if self.names else False
 
     def hidden(self, text: str) -> str:
-        """A text without them."""
+        """A text with the names replaced by "…"."""
         return self._pattern.sub("…", text) if self.names else text
 
     @property
@@ -54,7 +54,7 @@ class Identifiers:
 
 
 def texts(value: Any) -> Iterator[str]:
-    """All texts in a value; numbers and keyed hashes name nobody."""
+    """All texts in a value; numbers identify no patient."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, bytes):

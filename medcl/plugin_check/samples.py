@@ -1,4 +1,4 @@
-"""Prepare and dataset on a few items: shapes, dtypes, the same twice, and nobody's name."""
+"""Checks of prepare and dataset on a few items: shapes, dtypes, determinism, identifiers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BATCH = 6
 
 @dataclass(frozen=True)
 class Settings:
-    """The sections of a recipe that are run; empty ones are the defaults of the signatures."""
+    """The sections of a recipe to run; empty ones mean the defaults of the signatures."""
 
     prepare: Mapping[str, Any]
     dataset: Mapping[str, Any]
@@ -34,7 +34,7 @@ class Settings:
 def check_prepare(
     plugin: Plugin, index: Index, prepared: Prepared, settings: Settings, names: Identifiers
 ) -> Iterator[str]:
-    """The items' arrays, as the store holds them and as the plugin gives them again."""
+    """Compare the items' arrays in the store with a second preparation."""
     for code, reason in prepared.rejects.select("code", "reason").iter_rows():
         yield f"refuses an item that scan took ({code}: {reason})"
     prepare, spec = resolve(plugin.prepare), checked(resolve(plugin.prepare), settings.prepare, "")
@@ -42,18 +42,18 @@ def check_prepare(
     for row in prepared.items.iter_rows(named=True):
         fields = {name: row[name] for name in ("findings", *index.fields)}
         with opening(index.archive) as opened, same_random_state(drawn):
-            made = prepare(index.archive, index.files(row["id"]), fields, **spec)
+            prepared_again = prepare(index.archive, index.files(row["id"]), fields, **spec)
         if opened.written:
             yield "opens a file of the archive for writing: the archive is only read"
-        held = prepared.arrays(row["id"])
-        if set(held) != set(made):
+        stored = prepared.arrays(row["id"])
+        if set(stored) != set(prepared_again):
             yield "gives arrays of other names the second time"
             continue
-        for name, values in made.items():
+        for name, values in prepared_again.items():
             values = np.asarray(values)
             if values.dtype.kind == "O":
                 yield f"'{name}' is an array of objects"
-            elif not _same(values, np.asarray(held[name])):
+            elif not _same(values, np.asarray(stored[name])):
                 yield f"'{name}' is another array the second time, of the same files and settings"
             if names.within(values) or names.within(name):
                 yield f"'{name}' holds a patient, a site or the name of a file"
@@ -64,15 +64,15 @@ def check_prepare(
 def build_samples(plugin: Plugin, prepared: Prepared, settings: Mapping[str, Any]) -> Samples:
     """The samples of prepared items."""
     dataset = resolve(plugin.dataset)
-    given = checked(dataset, settings, "dataset")
-    made: Samples = dataset(prepared.items, prepared.arrays, **given)
-    return made
+    arguments = checked(dataset, settings, "dataset")
+    samples: Samples = dataset(prepared.items, prepared.arrays, **arguments)
+    return samples
 
 
 def check_samples(
     plugin: Plugin, prepared: Prepared, settings: Settings, names: Identifiers
 ) -> Iterator[str]:
-    """`Samples`: a value each, keys that are known, nobody's name."""
+    """`Samples`: one value each, known items and patients, no identifier."""
     drawn: list[str] = []
     with same_random_state(drawn):
         samples = build_samples(plugin, prepared, settings.dataset)
@@ -106,13 +106,16 @@ def check_samples(
 
 
 def _named(samples: Samples, names: Identifiers) -> bool:
-    """Whether ids name somebody. A number may stand in one by chance, not in all of an item's."""
+    """True if ids contain an identifier.
+
+    A number may occur in one id by coincidence, but not in all ids of an item.
+    """
     if Identifiers(frozenset(n for n in names.names if not n.isdigit())).within(list(samples.ids)):
         return True
-    every: dict[str, bool] = {}
+    identified: dict[str, bool] = {}
     for item, name in zip(samples.items, samples.ids, strict=True):
-        every[item] = every.get(item, True) and names.within(name)
-    return any(every.values())
+        identified[item] = identified.get(item, True) and names.within(name)
+    return any(identified.values())
 
 
 def _columns(samples: Samples) -> Iterator[str]:
@@ -146,7 +149,7 @@ def _tasks(plugin: Plugin, prepared: Prepared, settings: Settings) -> Iterator[s
 
 
 def check_read(samples: Samples) -> Iterator[str]:
-    """``read``: picklable; each sample the same whatever is read beside it, and nothing shared."""
+    """``read``: picklable; a sample does not depend on the others; no memory is shared."""
     read = pickle.loads(pickle.dumps(samples.read))
     rows = np.linspace(0, len(samples) - 1, min(len(samples), BATCH)).astype(np.int64)
     drawn: list[str] = []
@@ -172,16 +175,16 @@ def check_read(samples: Samples) -> Iterator[str]:
     if not _equal(batch, read(rows)):
         yield "gives something else after it was pickled, or the second time"
     if not bags:
-        back = samples.read(rows[::-1].copy())
-        if not _equal({n: np.asarray(v)[::-1] for n, v in back.items()}, batch):
+        reversed_batch = samples.read(rows[::-1].copy())
+        if not _equal({n: np.asarray(v)[::-1] for n, v in reversed_batch.items()}, batch):
             yield "a sample depends on those that are read with it, or on their order"
-    kept = {name: np.array(values) for name, values in batch.items()}
+    original = {name: np.array(values) for name, values in batch.items()}
     for values in batch.values():
         if values.flags.writeable:
             values[...] = 0
-    if not _equal(samples.read(rows), kept):
+    if not _equal(samples.read(rows), original):
         yield "gives arrays that it reads from itself: a change of a batch changes later ones"
-    yield from _keys(kept, len(rows), bags)
+    yield from _keys(original, len(rows), bags)
 
 
 def _bags(samples: Samples, batch: Mapping[str, np.ndarray], count: int) -> Iterator[str]:
@@ -208,17 +211,17 @@ def _keys(batch: Mapping[str, np.ndarray], count: int, bags: bool) -> Iterator[s
         yield f"'{X}' is {batch[X].shape}: a sample is a single number"
 
 
-def _equal(one: Mapping[str, np.ndarray], two: Mapping[str, np.ndarray]) -> bool:
-    return set(one) == set(two) and all(
-        _same(np.asarray(values), np.asarray(two[name])) for name, values in one.items()
+def _equal(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]) -> bool:
+    return set(first) == set(second) and all(
+        _same(np.asarray(values), np.asarray(second[name])) for name, values in first.items()
     )
 
 
-def _same(one: np.ndarray, two: np.ndarray) -> bool:
+def _same(first: np.ndarray, second: np.ndarray) -> bool:
     return (
-        one.shape == two.shape
-        and one.dtype == two.dtype
-        and np.array_equal(one, two, equal_nan=one.dtype.kind == "f")
+        first.shape == second.shape
+        and first.dtype == second.dtype
+        and np.array_equal(first, second, equal_nan=first.dtype.kind == "f")
     )
 
 
@@ -230,7 +233,7 @@ def run_checks(
     names: Identifiers,
     ledger: Ledger,
 ) -> Samples | None:
-    """All of this module; the samples, if there are any."""
+    """Run all checks of this module. Returns the samples, if they can be used."""
     ledger.run(
         "prepare",
         lambda: check_prepare(plugin, index, prepared, settings, names),
@@ -248,7 +251,7 @@ def run_checks(
 
 
 def some(index: Index, count: int) -> Index:
-    """The index with a few items alone, of different patients where it can be."""
+    """The index restricted to a few items, of different patients if possible."""
     from dataclasses import replace
 
     first = index.items.sort("id").with_columns(

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medcl.errors import UsageError
-from medcl.ingestion import told
+from medcl.ingestion import recorded_reader
 from medcl.predict.batch import answers_of
 from medcl.registry import resolve
 from medcl.run import Trained
@@ -80,7 +80,11 @@ def follow(
         blocks = _blocks(raw, wait if str(source) != "-" else None)
         names, chunks = _floats(blocks, columns) if format == "f32" else _csv(blocks, columns)
         cutter = resolve(plugin.stream)(
-            names, fs, prepare=model.recipe.prepare, dataset=settings, reader=told(model) or {}
+            names,
+            fs,
+            prepare=model.recipe.prepare,
+            dataset=settings,
+            reader=recorded_reader(model) or {},
         )
         for chunk in chunks:
             starts, x = cutter.push(chunk)

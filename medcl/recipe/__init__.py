@@ -2,9 +2,9 @@
 
 The modality-free sections are models (`medcl.recipe.sections`). The sections ``prepare``,
 ``dataset``, ``views``, ``encoder``, ``method`` and ``classifier`` are checked against the
-signatures of the functions they configure (`medcl.recipe.check`), and settings that mean one thing
-must agree (`medcl.recipe.shared`). A recipe that only classifies (``medcl finetune``) needs neither
-encoder nor method.
+signatures of the functions they configure (`medcl.recipe.check`), and settings with one meaning
+must agree (`medcl.recipe.shared`). A recipe with a classifier only (``medcl finetune``) needs
+neither encoder nor method.
 """
 
 from medcl.recipe.check import LEFT_OUT, classifier_factory, method_factory

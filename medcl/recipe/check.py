@@ -1,8 +1,8 @@
-"""The open sections of a recipe, held against the functions that they configure.
+"""Validation of a recipe's open sections against the functions that they configure.
 
-The keyword-only parameters of a function are what ``prepare``, ``dataset``, ``views``, ``encoder``,
-``method`` or ``classifier`` may hold (`medcl.registry.checked`). Settings that mean one thing
-(`medcl.plugin.Shared`) are filled in from the one that is given, and must agree.
+The settings of ``prepare``, ``dataset``, ``views``, ``encoder``, ``method`` and ``classifier`` are
+the keyword-only parameters of these functions (`medcl.registry.checked`). Settings with one meaning
+(`medcl.plugin.Shared`) are filled in from the one that is set, and must agree.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from medcl.recipe.shared import agreed
 from medcl.registry import checked, did_you_mean, lookup, resolve
 
 LEFT_OUT = "PATH"
-"""What a recipe says in place of a file or folder that is not to be shown; see `medcl.private`."""
+"""The placeholder for a private file or folder in a recipe; see `medcl.private`."""
 
 NAMED = ("encoder", "method", "classifier")
 
 
 def filled_in(recipe: Recipe, *, recorded: bool, changed: Collection[str]) -> Recipe:
-    """Check the open sections, write their defaults out, and settle what they share.
+    """Validate the open sections, and fill in their defaults and shared settings.
 
     Args:
-        recipe: with what was given in its open sections.
-        recorded: it is a run's: settings that contradict each other are warned of, not refused.
-        changed: keys that are set anew over a recorded recipe, and must not contradict.
+        recipe: with its open sections as given.
+        recorded: it is a run's recipe: contradictory settings cause a warning, not an error.
+        changed: keys that override a recorded recipe, and must not contradict it.
 
     Raises:
         UsageError: for an unknown or ill-typed setting, or two that contradict each other.
@@ -40,28 +40,30 @@ def filled_in(recipe: Recipe, *, recorded: bool, changed: Collection[str]) -> Re
     plugin = plugins.get(recipe.plugin)
     _complete(recipe, plugin)
     functions = factories(recipe, plugin)
-    given = {name: _given(recipe, name) for name in functions}
-    steps = given["views"].pop("steps", None) if plugin.compose is not None else None
+    arguments = {name: _given(recipe, name) for name in functions}
+    steps = arguments["views"].pop("steps", None) if plugin.compose is not None else None
     if steps is not None:
-        refuse_beside_steps(functions["views"], given["views"])
-    given = agreed(given, functions, plugin.shared, recipe, recorded=recorded, changed=changed)
-    settled = {name: _checked(fn, given[name], name) for name, fn in functions.items()}
+        refuse_beside_steps(functions["views"], arguments["views"])
+    arguments = agreed(
+        arguments, functions, plugin.shared, recipe, recorded=recorded, changed=changed
+    )
+    complete = {name: _checked(fn, arguments[name], name) for name, fn in functions.items()}
     if plugin.compose is not None:
-        settled["views"].pop("steps", None)  # of the fixed order
+        complete["views"].pop("steps", None)  # of the fixed order
     if steps is not None:
-        frame = settled["views"]
-        settled["views"] = {"steps": checked_steps(steps, plugin.augmentations, frame), **frame}
+        frame = complete["views"]
+        complete["views"] = {"steps": checked_steps(steps, plugin.augmentations, frame), **frame}
     named = {
-        name: Named.model_validate({"name": section.name, **settled.pop(name)})
+        name: Named.model_validate({"name": section.name, **complete.pop(name)})
         for name in NAMED
         if (section := getattr(recipe, name)) is not None
     }
-    probe = _probe(recipe.probe, plugin, settled["dataset"])
-    return recipe.model_copy(update={**settled, **named, "probe": probe})
+    probe = _probe(recipe.probe, plugin, complete["dataset"])
+    return recipe.model_copy(update={**complete, **named, "probe": probe})
 
 
 def _complete(recipe: Recipe, plugin: plugins.Plugin) -> None:
-    """Refuse a recipe without a section that it needs, or with a task or baseline unknown here."""
+    """Refuse a recipe with a missing section, or a task or baseline unknown to the plugin."""
     for section in ("encoder", "method") if recipe.classifier is None else ():
         if getattr(recipe, section) is None:
             raise UsageError(f"'{section}' is missing: set it in the recipe or with -s {section}=…")
@@ -80,18 +82,18 @@ def _complete(recipe: Recipe, plugin: plugins.Plugin) -> None:
 def factories(recipe: Recipe, plugin: plugins.Plugin) -> dict[str, Callable[..., Any]]:
     """Open section → the function that it configures."""
     composed = plugin.compose if recipe.views.get("steps") is not None else None
-    found = {
+    functions = {
         "prepare": resolve(plugin.prepare),
         "dataset": resolve(plugin.dataset),
         "views": resolve(composed or plugin.views),
     }
     if recipe.encoder is not None:
-        found["encoder"] = lookup(plugin.encoders, recipe.encoder.name, "encoder")
+        functions["encoder"] = lookup(plugin.encoders, recipe.encoder.name, "encoder")
     if recipe.method is not None:
-        found["method"] = method_factory(recipe)
+        functions["method"] = method_factory(recipe)
     if recipe.classifier is not None:
-        found["classifier"] = classifier_factory(recipe)
-    return found
+        functions["classifier"] = classifier_factory(recipe)
+    return functions
 
 
 def _given(recipe: Recipe, section: str) -> dict[str, Any]:
@@ -100,7 +102,7 @@ def _given(recipe: Recipe, section: str) -> dict[str, Any]:
 
 
 def _checked(fn: Callable[..., Any], values: dict[str, Any], where: str) -> dict[str, Any]:
-    """As `medcl.registry.checked`; files and folders as seen from anywhere, not from here alone."""
+    """As `medcl.registry.checked`, with absolute paths of files and folders."""
     return {
         name: Path(os.path.abspath(value.expanduser()))
         if isinstance(value, Path) and value != Path(LEFT_OUT)
@@ -110,20 +112,20 @@ def _checked(fn: Callable[..., Any], values: dict[str, Any], where: str) -> dict
 
 
 def _probe(probe: Probe, plugin: plugins.Plugin, dataset: dict[str, Any]) -> Probe:
-    """Check ``probe.dataset`` as it will be used: over the task's settings and the recipe's."""
+    """Validate ``probe.dataset`` as it is used: over the task's settings and the recipe's."""
     tasks = plugin.tasks
     settings = {**dataset, **(tasks[probe.task].dataset if probe.task else {}), **probe.dataset}
-    used = _checked(resolve(plugin.dataset), settings, "probe.dataset")
-    return probe.model_copy(update={"dataset": {key: used[key] for key in probe.dataset}})
+    complete = _checked(resolve(plugin.dataset), settings, "probe.dataset")
+    return probe.model_copy(update={"dataset": {key: complete[key] for key in probe.dataset}})
 
 
 def method_factory(recipe: Recipe) -> Any:
-    """The recipe's method: medcl's own, or one that its plugin brings."""
-    known = {**METHODS, **plugins.get(recipe.plugin).methods}
-    return lookup(known, recipe.part("method").name, "method")
+    """The recipe's method: medcl's own or the plugin's."""
+    methods = {**METHODS, **plugins.get(recipe.plugin).methods}
+    return lookup(methods, recipe.part("method").name, "method")
 
 
 def classifier_factory(recipe: Recipe) -> Any:
-    """The recipe's classifier: medcl's own, or one that its plugin brings."""
-    known = {**CLASSIFIERS, **plugins.get(recipe.plugin).classifiers}
-    return lookup(known, recipe.part("classifier").name, "classifier")
+    """The recipe's classifier: medcl's own or the plugin's."""
+    classifiers = {**CLASSIFIERS, **plugins.get(recipe.plugin).classifiers}
+    return lookup(classifiers, recipe.part("classifier").name, "classifier")

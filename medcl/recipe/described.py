@@ -1,7 +1,7 @@
-"""What each setting of a recipe means, and a recipe with these descriptions beside its values.
+"""Descriptions of a recipe's settings, and a recipe annotated with them.
 
-Of the fixed sections the models say it (`medcl.recipe.sections`); of the open ones the docstrings
-of the functions that they configure.
+The descriptions of the fixed sections are in the models (`medcl.recipe.sections`), those of the
+open sections in the docstrings of the functions that they configure.
 """
 
 from __future__ import annotations
@@ -23,31 +23,33 @@ _WIDTH = 96
 
 
 def descriptions(recipe: Recipe) -> dict[str, str]:
-    """Dotted key → what it means, for every setting and section of a recipe.
+    """Dotted key → description, for every setting and section of a recipe.
 
-    Settings that a mapping holds under names of its own (``finetune.also.sex.weight``,
-    ``probe.dataset.seconds``) are there as far as the recipe has them.
+    Keys inside a mapping with free names (``finetune.also.sex.weight``, ``probe.dataset.seconds``)
+    are included if the recipe sets them.
     """
-    found = dict(_fixed(Recipe, recipe, ""))
+    texts_by_key = dict(_fixed(Recipe, recipe, ""))
     opened = factories(recipe, plugins.get(recipe.plugin))
     for section, function in opened.items():
         texts = described(function)
-        held = getattr(recipe, section)
-        names = held.arguments if isinstance(held, Named) else held
-        found |= {f"{section}.{name}": texts.get(name, "") for name in names}
-    for one in plugins.get(recipe.plugin).shared:
-        for key in one.to:
-            if key in found:
-                found[key] = f"{found[key]} Follows {' and '.join(one.source)}: leave it out."
+        section_value = getattr(recipe, section)
+        names = section_value.arguments if isinstance(section_value, Named) else section_value
+        texts_by_key |= {f"{section}.{name}": texts.get(name, "") for name in names}
+    for rule in plugins.get(recipe.plugin).shared:
+        for key in rule.to:
+            if key in texts_by_key:
+                texts_by_key[key] = (
+                    f"{texts_by_key[key]} Follows {' and '.join(rule.source)}: leave it out."
+                )
     texts = described(opened["dataset"])
-    found |= {f"probe.dataset.{name}": texts.get(name, "") for name in recipe.probe.dataset}
-    return found
+    texts_by_key |= {f"probe.dataset.{name}": texts.get(name, "") for name in recipe.probe.dataset}
+    return texts_by_key
 
 
-def _fixed(model: type[BaseModel], held: BaseModel, where: str) -> Iterator[tuple[str, str]]:
-    """The descriptions of a model's fields, and of the models in them."""
+def _fixed(model: type[BaseModel], instance: BaseModel, prefix: str) -> Iterator[tuple[str, str]]:
+    """The descriptions of a model's fields, and of nested models."""
     for name, field in model.model_fields.items():
-        key, value = f"{where}{name}", getattr(held, name)
+        key, value = f"{prefix}{name}", getattr(instance, name)
         yield key, field.description or ""
         if isinstance(value, BaseModel):
             yield from _fixed(type(value), value, f"{key}.")
@@ -58,7 +60,7 @@ def _fixed(model: type[BaseModel], held: BaseModel, where: str) -> Iterator[tupl
 
 
 def annotated(recipe: Recipe) -> str:
-    """The recipe as YAML, all defaults written out, each setting below what it means."""
+    """The recipe as YAML with all defaults, each setting below its description."""
     texts = descriptions(recipe)
     lines: list[str] = []
     for name, value in values(recipe).items():

@@ -1,4 +1,4 @@
-"""Settings from the command line: ``section.key=value``, the value read as YAML."""
+"""Settings from the command line: ``section.key=value`` with a YAML value."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def nested(overrides: Sequence[str]) -> dict[str, Any]:
     """Overrides such as ``a.b=value`` as one mapping; ``a.b=@file.yaml`` takes a file's contents.
 
     Raises:
-        UsageError: for one of another form, a value that is no YAML, or a file that is not there.
+        UsageError: for one of another form, a value that is not YAML, or a missing file.
     """
     raw: dict[str, Any] = {}
     for override in overrides:
@@ -36,7 +36,7 @@ def apply(raw: dict[str, Any], override: str) -> None:
     """Set one ``a.b=value`` in a mapping.
 
     Raises:
-        UsageError: for one of another form, a value that is no YAML, or a key inside a value.
+        UsageError: for one of another form, a value that is not YAML, or a key inside a value.
     """
     path, separator, value = override.partition("=")
     if not separator or not path:
@@ -44,7 +44,7 @@ def apply(raw: dict[str, Any], override: str) -> None:
     *parents, last = path.split(".")
     node = raw
     for parent in parents:
-        if node.get(parent) is None:  # missing, or a section left empty
+        if node.get(parent) is None:  # missing, or an empty section
             node[parent] = {}
         node = node[parent]
         if not isinstance(node, dict):
@@ -52,13 +52,13 @@ def apply(raw: dict[str, Any], override: str) -> None:
     node[last] = _value(value)
 
 
-def _value(given: str) -> Any:
+def _value(text: str) -> Any:
     try:
-        value = yaml.safe_load(given)
+        value = yaml.safe_load(text)
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
-        raise UsageError(f"'{given}' is not a YAML value: {reason}") from None
-    if isinstance(value, str) and value == given:  # not in quotes: YAML 1.1 reads 1e-3 as text
+        raise UsageError(f"'{text}' is not a YAML value: {reason}") from None
+    if isinstance(value, str) and value == text:  # not in quotes: YAML 1.1 reads 1e-3 as text
         try:
             return float(value)
         except ValueError:

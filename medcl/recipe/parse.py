@@ -25,11 +25,11 @@ def load(name: str | Path, overrides: Sequence[str] = (), *, recorded: bool = Fa
     Args:
         name: of a recipe, or a path.
         overrides: see `medcl.recipe.overrides`.
-        recorded: the recipe of a run that was made: see `parse`.
+        recorded: it is the recipe of an existing run: see `parse`.
 
     Raises:
-        UsageError: for a missing file, broken YAML, an unknown key (names the nearest), a value of
-            the wrong type, or two settings that contradict each other.
+        UsageError: for a missing file, broken YAML, an unknown key (suggests the nearest), a value
+            of the wrong type, or two contradictory settings.
     """
     return parse(files.read(files.find(str(name))), overrides, recorded=recorded)
 
@@ -38,11 +38,10 @@ def parse(raw: dict[str, Any], overrides: Sequence[str] = (), *, recorded: bool 
     """Validate a recipe given as a mapping. See `load`.
 
     Args:
-        raw: the recipe; it is left as it is.
-        overrides: over it.
-        recorded: it is the recipe of a run that was made, perhaps before settings had to agree:
-            where two contradict each other, that is a warning, and an error only if an override
-            made it so.
+        raw: the recipe; it is not modified.
+        overrides: see `medcl.recipe.overrides`.
+        recorded: it is the recipe of an existing run, possibly older than the rule that settings
+            must agree: a contradiction is a warning, and an error only if an override causes it.
     """
     raw = copy.deepcopy(raw)
     for override in overrides:
@@ -56,35 +55,35 @@ def parse(raw: dict[str, Any], overrides: Sequence[str] = (), *, recorded: bool 
     return filled_in(recipe, recorded=recorded, changed=changed)
 
 
-def _sections(raw: dict[str, Any], model: type[BaseModel], where: str) -> dict[str, Any]:
-    """Refuse unknown keys of the fixed sections, naming the nearest; an empty section is ``{}``."""
+def _sections(raw: dict[str, Any], model: type[BaseModel], prefix: str) -> dict[str, Any]:
+    """Refuse unknown keys of the fixed sections, and turn an empty section into ``{}``."""
     out = dict(raw)
     for key, value in raw.items():
         if key not in model.model_fields:
             hint = did_you_mean(str(key), model.model_fields)
-            raise UsageError(f"Unknown key '{where}{key}'. {hint}")
+            raise UsageError(f"Unknown key '{prefix}{key}'. {hint}")
         kind = model.model_fields[key].annotation
         fixed = isinstance(kind, type) and issubclass(kind, BaseModel)
         if value is None and (fixed or get_origin(kind) is dict):
             out[key] = {}
         elif isinstance(kind, type) and issubclass(kind, Section) and isinstance(value, dict):
-            out[key] = _sections(value, kind, f"{where}{key}.")
+            out[key] = _sections(value, kind, f"{prefix}{key}.")
     return out
 
 
 def values(recipe: Recipe) -> dict[str, Any]:
-    """The recipe as plain values, all defaults written out, without sections not in use."""
+    """The recipe as plain values with all defaults, without unused sections."""
     data: dict[str, Any] = to_jsonable_python(recipe.model_dump())
-    if recipe.classifier is None:  # nothing is trained with labels
+    if recipe.classifier is None:  # no training with labels
         del data["classifier"], data["finetune"]
     return data
 
 
 def dump(recipe: Recipe, shown: Callable[[dict[str, Any]], Any] | None = None) -> str:
-    """The recipe as YAML, all defaults written out; ``shown`` makes of its values others."""
+    """The recipe as YAML with all defaults; ``shown`` maps its values before they are written."""
     data = recipe.model_dump()
     data = to_jsonable_python(data if shown is None else shown(data))
-    if recipe.classifier is None:  # nothing is trained with labels
+    if recipe.classifier is None:  # no training with labels
         del data["classifier"], data["finetune"]
     return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
 
@@ -93,7 +92,7 @@ def given(
     recipe: str | Path | Mapping[str, Any] | Recipe,
     settings: Sequence[str] | Mapping[str, Any] = (),
 ) -> Recipe:
-    """A recipe by name or path, as a mapping, or as it is, with settings laid over it.
+    """A recipe by name or path, from a mapping, or unchanged, overridden by settings.
 
     Args:
         recipe: see `load` and `parse`.
@@ -110,6 +109,6 @@ def given(
 
 
 def overrides(settings: Mapping[str, Any]) -> list[str]:
-    """``{"section.key": value}`` as the command line has it: ``["section.key=value"]``."""
+    """``{"section.key": value}`` in the form of the command line: ``["section.key=value"]``."""
     plain = to_jsonable_python(dict(settings), fallback=str)
     return [f"{key}={yaml.safe_dump(v, default_flow_style=True)}" for key, v in plain.items()]

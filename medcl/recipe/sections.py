@@ -1,8 +1,8 @@
-"""The sections of a recipe: their settings, types, bounds, defaults and what they mean.
+"""The sections of a recipe: their settings, types, bounds, defaults and descriptions.
 
 The modality-free sections are complete here. ``prepare``, ``dataset``, ``views``, ``encoder``,
-``method`` and ``classifier`` are open: `medcl.recipe.check` holds them against the functions that
-they configure.
+``method`` and ``classifier`` are open: `medcl.recipe.check` validates them against the functions
+that they configure.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class Section(BaseModel):
 
 
 class Named(BaseModel):
-    """A registered thing and its keyword arguments, side by side: ``{name: simclr, ...}``."""
+    """A registered name and its keyword arguments in one mapping: ``{name: simclr, ...}``."""
 
     model_config = ConfigDict(extra="allow")
-    name: str = Field(description="Which one, by its registered name.")
+    name: str = Field(description="The registered name.")
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -40,7 +40,7 @@ class Named(BaseModel):
 
 
 def _number_as_text(value: object) -> object:
-    """YAML reads 16 as a number; as a choice it is a word."""
+    """YAML reads 16 as a number; the choice is the text "16"."""
     return str(value) if isinstance(value, int) else value
 
 
@@ -50,7 +50,7 @@ Precision = Annotated[Literal["32", "bf16", "16"], BeforeValidator(_number_as_te
 
 
 def _is(default: Any, description: str, **bounds: Any) -> Any:
-    """A setting with its default and its meaning."""
+    """A setting with its default and description."""
     return Field(default, description=description, **bounds)
 
 
@@ -65,22 +65,20 @@ class Optimizer(Section):
     warmup: float = _is(0.05, "Linear warm-up, as a share of all steps, 0 to 1.", ge=0, le=1)
     schedule: Literal["cosine", "constant"] = _is("cosine", "Learning rate after the warm-up.")
     final_lr: float = _is(0.0, "Learning rate at the end of the cosine, 0 or more.", ge=0)
-    clip: float | None = _is(None, "Largest norm of the gradient, above 0; null: any.", gt=0)
+    clip: float | None = _is(None, "Largest gradient norm, above 0; null: no clipping.", gt=0)
 
 
 class Trainer(Section):
     """Length of training, size of batches, and hardware."""
 
     steps: int = _is(1000, "Optimizer steps, above 0.", gt=0)
-    batch_size: int = _is(
-        256, "Samples that each process takes for a forward pass, 2 or more.", gt=1
-    )
-    accumulate: int = _is(1, "Batches whose gradients are added up for one step.", gt=0)
+    batch_size: int = _is(256, "Samples per process and forward pass, 2 or more.", gt=1)
+    accumulate: int = _is(1, "Batches whose gradients are summed for one step.", gt=0)
     precision: Precision = _is("32", "Floating-point format: 32, bf16 or 16 bits.")
     devices: int = _is(1, "Devices on each node.", gt=0)
     nodes: int = _is(1, "Nodes of a cluster.", gt=0)
     accelerator: Literal["auto", "cpu", "gpu"] = _is("auto", "Kind of device.")
-    strategy: Literal["auto", "ddp", "fsdp"] = _is("auto", "How several devices share the work.")
+    strategy: Literal["auto", "ddp", "fsdp"] = _is("auto", "Strategy of training on many devices.")
     sync_batchnorm: bool = _is(
         True, "Compute batch normalisation over the batches of all devices, if there are several."
     )
@@ -92,25 +90,25 @@ class Trainer(Section):
 class Split(Section):
     """Training and test set. Always by patient (or site), never by sample."""
 
-    by: Literal["patient", "site"] = _is("patient", "What is kept on one side of the split.")
+    by: Literal["patient", "site"] = _is("patient", "Unit that is in one part of the split only.")
     test: float = _is(
-        0.3, "Share of patients to test, between 0 and 1; not used with folds.", gt=0, lt=1
+        0.3, "Share of test patients, between 0 and 1; not used with folds.", gt=0, lt=1
     )
     folds: int | None = _is(None, "Number of folds, 2 or more; null: one split.", ge=2)
-    fold: int = _is(0, "The fold that is tested, from 0 to folds − 1.", ge=0)
+    fold: int = _is(0, "The test fold, from 0 to folds − 1.", ge=0)
     stratify: str | None = _is(
-        None, "Column of the index whose values are spread evenly over the split."
+        None, "Column of the index whose values are distributed evenly over the split."
     )
-    given: str | None = _is(None, "Column that says train or test: a published split.")
+    given: str | None = _is(None, "Column with a published split: train or test.")
     seed: int = _is(0, "Seed of the split.")
     pretrain: Literal["train", "all"] = _is(
         "train",
-        "Patients to pretrain on. all: test patients too, without their labels, for an archive "
-        "that is to be embedded itself; metrics then do not hold for patients of another one.",
+        "Patients to pretrain on. all: test patients too, without their labels, if the archive "
+        "itself is to be embedded; metrics then do not hold for patients of another one.",
     )
 
     def drawn(self) -> dict[str, Any]:
-        """What `medcl.archive.splits.split` takes."""
+        """The arguments of `medcl.archive.splits.split`."""
         return self.model_dump(exclude={"pretrain"})
 
     @field_validator("fold")
@@ -125,7 +123,7 @@ class Split(Section):
 
 
 class Monitor(Section):
-    """Online evaluation: a kNN probe, and what shows a collapse."""
+    """Online evaluation: a kNN probe, and collapse indicators."""
 
     every: int = _is(100, "Steps between two evaluations.", gt=0)
     samples: int = _is(1024, "Samples to embed each time, 16 or more.", gt=15)
@@ -138,7 +136,7 @@ class Probe(Section):
     task: str | None = _is(None, "A task of the plugin: the label to predict.")
     dataset: dict[str, Any] = Field(
         default_factory=dict,
-        description="Settings of the dataset for the probe, over those of the task and the recipe.",
+        description="Dataset settings of the probe, which override those of task and recipe.",
     )
     fractions: tuple[Fraction, ...] = _is(
         (0.01, 0.1, 1.0), "Shares of the labelled training patients to fit on, above 0 to 1."
@@ -158,43 +156,41 @@ class Probe(Section):
 
 
 class Also(Section):
-    """A further label to learn from, such as what a header says; no metric is computed of it."""
+    """An auxiliary target, such as a value of the header; no metric is computed for it."""
 
     kind: Literal["auto", "binary", "multiclass", "ordinal", "regression"] = _is(
         "auto", "Kind of label; auto: by its values."
     )
-    weight: float = _is(0.3, "Weight of its loss, above 0; the wanted label has 1.", gt=0)
-    noisy: bool = _is(False, "It may be wrong: use a loss that wrong labels mislead less.")
+    weight: float = _is(0.3, "Weight of its loss, above 0; the main target has 1.", gt=0)
+    noisy: bool = _is(False, "Labels may be wrong: use a loss that is robust to wrong labels.")
 
 
 class Finetune(Section):
     """Training with labels. ``split`` selects the test patients unless ``folds`` is set."""
 
-    task: str | None = _is(
-        None, "A task of the plugin; null: label and kind say what is to be learnt."
-    )
+    task: str | None = _is(None, "A task of the plugin; null: label and kind define the target.")
     label: str | None = _is(
-        None, "Column of the labels or of the index; of survival, the column of times."
+        None, "Column of the labels or of the index; for survival, the column of times."
     )
     event: str | None = _is(
-        None, "Of survival: the column that says whether the event was observed."
+        None, "For survival: the column of the event indicator, 1 if it was observed."
     )
     kind: Literal[
         "auto", "binary", "multiclass", "multilabel", "ordinal", "regression", "cox", "hazard"
     ] = _is("auto", "Kind of problem; auto: by the values of the label.")
     classes: tuple[str, ...] = _is(
-        (), "Classes in their order; of multilabel, the columns. Empty: those that occur."
+        (), "Classes in their order; for multilabel, the columns. Empty: all that occur."
     )
     intervals: int = _is(
-        4, "Of hazard: time intervals, by quantiles of the training patients, 2 or more.", ge=2
+        4, "For hazard: time intervals, by quantiles of the training patients, 2 or more.", ge=2
     )
     epochs: int = _is(50, "Passes over the training samples.", gt=0)
-    batch_size: int = _is(16, "Samples or bags of a batch.", gt=0)
+    batch_size: int = _is(16, "Samples or bags per batch.", gt=0)
     loss: Literal["ce", "weighted", "focal", "robust"] = _is(
-        "ce", "Cross-entropy as it is, weighted by class, focal, or robust to wrong labels."
+        "ce", "Cross-entropy: plain, weighted by class, focal, or robust to wrong labels."
     )
     also: dict[str, Also] = Field(
-        default_factory=dict, description="Further columns to learn from, each with its settings."
+        default_factory=dict, description="Columns of auxiliary targets, each with its settings."
     )
     sampler: Literal["shuffled", "balanced"] = _is(
         "shuffled", "Order of training samples; balanced: classes equally often."
@@ -213,10 +209,10 @@ class Finetune(Section):
         0.15, "Share of the training patients for validation, from 0 to below 1.", ge=0, lt=1
     )
     monitor: Literal["loss", "balanced_accuracy", "auroc"] = _is(
-        "loss", "Validation metric by which the best epoch is kept."
+        "loss", "Validation metric that selects the best epoch."
     )
     patience: int | None = _is(
-        None, "Epochs without a better one before training stops; null: never.", gt=0
+        None, "Epochs without improvement before training stops; null: never.", gt=0
     )
     folds: int | None = _is(
         None, "Folds of cross-validation over patients, 2 or more; null: one split.", ge=2
@@ -226,10 +222,10 @@ class Finetune(Section):
 
 
 class Recipe(Section):
-    """Everything that decides a run, except where the data lie."""
+    """All settings of a run, except the path of the data."""
 
     name: str = Field(description="Name of the recipe.")
-    about: str = _is("", "What it does, in one sentence.")
+    about: str = _is("", "Description in one sentence.")
     paper: str = _is("", "The papers that it follows.")
     plugin: str = Field(description="The modality, by the name of its plugin.")
     seed: int = _is(0, "Seed of everything random in training.")
@@ -244,7 +240,7 @@ class Recipe(Section):
     )
     encoder: Named | None = _is(None, "The network that turns samples into embeddings.")
     method: Named | None = _is(None, "The pretraining method.")
-    classifier: Named | None = _is(None, "What is trained with labels.")
+    classifier: Named | None = _is(None, "The classifier, for training with labels.")
     optimizer: Optimizer = _is(Optimizer(), "The optimizer and its learning rate schedule.")
     trainer: Trainer = _is(Trainer(), "Length of training, size of batches, and hardware.")
     split: Split = _is(Split(), "Training and test set, by patient or site.")
@@ -253,13 +249,13 @@ class Recipe(Section):
     finetune: Finetune = _is(Finetune(), "Training with labels.")
 
     def part(self, name: Literal["encoder", "method", "classifier"]) -> Named:
-        """A section that what is asked for cannot do without.
+        """A required section.
 
         Raises:
             UsageError: if the recipe has none.
         """
-        found: Named | None = getattr(self, name)
-        if found is None:
+        section: Named | None = getattr(self, name)
+        if section is None:
             use = "pretrained" if name == "classifier" else "trained with labels: medcl finetune"
             raise UsageError(f"Recipe '{self.name}' has no section '{name}': it can only be {use}.")
-        return found
+        return section

@@ -1,4 +1,4 @@
-"""Settings that mean one thing in several sections: given once, filled in, never contradictory."""
+"""Settings with one meaning in several sections: set once, filled in, never contradictory."""
 
 from __future__ import annotations
 
@@ -11,69 +11,71 @@ from medcl.plugin import Shared
 from medcl.recipe.sections import Recipe
 from medcl.registry import checked, parameters
 
-Given = dict[str, dict[str, Any]]
+Sections = dict[str, dict[str, Any]]
 Factories = Mapping[str, Callable[..., Any]]
 
 
 def agreed(
-    given: Given,
+    sections: Sections,
     factories: Factories,
     shared: Sequence[Shared],
     recipe: Recipe,
     *,
     recorded: bool = False,
     changed: Collection[str] = (),
-) -> Given:
-    """What was given in the open sections, with the settings that follow from it.
+) -> Sections:
+    """The settings of the open sections, with those that follow from them.
 
     Args:
-        given: open section → what the recipe gives in it.
+        sections: open section → its settings in the recipe.
         factories: open section → the function that it configures.
         shared: the plugin's.
         recipe: for sources in the fixed sections (``probe.task``).
-        recorded: the recipe is a run's: a contradiction is warned of and left as it is.
-        changed: keys that are set anew over a recorded recipe: they must not contradict.
+        recorded: the recipe is a run's: a contradiction causes a warning and stays.
+        changed: keys that override a recorded recipe: they must not contradict it.
 
     Raises:
-        UsageError: for two settings that contradict each other: names both, and their values.
+        UsageError: for two contradictory settings: names both, and their values.
     """
-    given = {section: dict(values) for section, values in given.items()}
-    for one in shared:
-        if any(_section(key) not in factories and not _fixed(key) for key in one.source):
-            continue  # there is no encoder, method … that has it
-        if one.value is None:
-            _follow_back(one, given, factories)
-        settled = {key: _settled(key, given, factories, recipe) for key in one.source}
-        value = one.value(*settled.values()) if one.value else settled[one.source[0]]
-        if one.value is not None and value is None:
+    sections = {section: dict(values) for section, values in sections.items()}
+    for rule in shared:
+        if any(_section(key) not in factories and not _fixed(key) for key in rule.source):
+            continue  # no encoder, method … has it
+        if rule.value is None:
+            _follow_back(rule, sections, factories)
+        sources = {key: _settled(key, sections, factories, recipe) for key in rule.source}
+        value = rule.value(*sources.values()) if rule.value else sources[rule.source[0]]
+        if rule.value is not None and value is None:
             continue
-        for key in one.to:
-            if not _exists(key, given, factories):
+        for key in rule.to:
+            if not _exists(key, sections, factories):
                 continue
-            if not _is_given(key, given):
-                given[_section(key)][key.partition(".")[2]] = value
-            elif (there := _settled(key, given, factories, recipe)) != _like(
-                key, value, given, factories
+            if not _is_given(key, sections):
+                sections[_section(key)][key.partition(".")[2]] = value
+            elif (actual := _settled(key, sections, factories, recipe)) != _like(
+                key, value, sections, factories
             ):
-                message = _contradiction(one, key, there, settled, value)
-                if not recorded or _touched(changed, (key, *one.source)):
+                message = _contradiction(rule, key, actual, sources, value)
+                if not recorded or _touched(changed, (key, *rule.source)):
                     raise UsageError(message)
                 warnings.warn(f"This run was made with settings that contradict: {message}",
                               stacklevel=2)  # fmt: skip
-    return given
+    return sections
 
 
-def _follow_back(one: Shared, given: Given, factories: Factories) -> None:
-    """Where only a follower is given, the source is what it says."""
-    source = one.source[0]
-    known = [key for key in one.to if _exists(key, given, factories) and _is_given(key, given)]
-    if known and not _is_given(source, given) and _exists(source, given, factories):
-        section, _, name = known[0].partition(".")
-        given[_section(source)][source.partition(".")[2]] = given[section][name]
+def _follow_back(rule: Shared, sections: Sections, factories: Factories) -> None:
+    """If only a dependent key is set, the source takes its value."""
+    source = rule.source[0]
+    followers = [
+        key for key in rule.to if _exists(key, sections, factories) and _is_given(key, sections)
+    ]
+    if followers and not _is_given(source, sections) and _exists(source, sections, factories):
+        section, _, name = followers[0].partition(".")
+        sections[_section(source)][source.partition(".")[2]] = sections[section][name]
 
 
 def _touched(changed: Collection[str], keys: Sequence[str]) -> bool:
-    """Whether a changed key is one of these, or a section that holds one."""
+    """True if a changed key is one of these, or a section that contains one."""
     return any(key == new or key.startswith(f"{new}.") for new in changed for key in keys)
 
 
@@ -82,22 +84,22 @@ def _section(key: str) -> str:
 
 
 def _fixed(key: str) -> bool:
-    """Whether a key is of a fixed section."""
+    """True for a key of a fixed section."""
     section, _, name = key.partition(".")
     field = Recipe.model_fields.get(section)
     return field is not None and name in getattr(field.annotation, "model_fields", {})
 
 
-def _exists(key: str, given: Given, factories: Factories) -> bool:
-    """Whether the recipe's parts have such a setting; of one in a mapping, whether it is given."""
+def _exists(key: str, sections: Sections, factories: Factories) -> bool:
+    """True if the recipe's parts have this setting; for a key in a mapping, if it is set."""
     section, name, *inner = key.split(".")
     if section not in factories or name not in parameters(factories[section]):
         return False
-    return not inner or _is_given(key, given)
+    return not inner or _is_given(key, sections)
 
 
-def _is_given(key: str, given: Given) -> bool:
-    node: Any = given
+def _is_given(key: str, sections: Sections) -> bool:
+    node: Any = sections
     for name in key.split("."):
         if not isinstance(node, Mapping) or name not in node:
             return False
@@ -105,25 +107,25 @@ def _is_given(key: str, given: Given) -> bool:
     return True
 
 
-def _settled(key: str, given: Given, factories: Factories, recipe: Recipe) -> Any:
-    """The value of a setting as it will be used: of the right type, or its default."""
+def _settled(key: str, sections: Sections, factories: Factories, recipe: Recipe) -> Any:
+    """The effective value of a setting: converted to its type, or its default."""
     section, name, *inner = key.split(".")
     if section not in factories:
         return getattr(getattr(recipe, section), name)
     if name not in parameters(factories[section]):
         return None
-    value = checked(factories[section], given[section], section)[name]
+    value = checked(factories[section], sections[section], section)[name]
     for part in inner:
         value = value[part]
     return _plain(value) if inner else value
 
 
-def _like(key: str, value: Any, given: Given, factories: Factories) -> Any:
-    """A value as the setting would hold it."""
+def _like(key: str, value: Any, sections: Sections, factories: Factories) -> Any:
+    """A value converted to the type of the setting."""
     section, name, *inner = key.split(".")
     if inner:
         return _plain(value)
-    return checked(factories[section], {**given[section], name: value}, section)[name]
+    return checked(factories[section], {**sections[section], name: value}, section)[name]
 
 
 def _plain(value: Any) -> Any:
@@ -131,12 +133,14 @@ def _plain(value: Any) -> Any:
 
 
 def _contradiction(
-    one: Shared, key: str, there: Any, sources: Mapping[str, Any], value: Any
+    rule: Shared, key: str, actual: Any, sources: Mapping[str, Any], value: Any
 ) -> str:
-    said = " and ".join(f"'{name}' = {_plain(v)!r}" for name, v in sources.items() if v is not None)
-    gives = "" if one.value is None else f", which gives {_plain(value)!r}"
+    assignments = " and ".join(
+        f"'{name}' = {_plain(v)!r}" for name, v in sources.items() if v is not None
+    )
+    gives = "" if rule.value is None else f", which gives {_plain(value)!r}"
     keep = next(name for name in sources if sources[name] is not None or len(sources) == 1)
     return (
-        f"'{key}' = {_plain(there)!r} contradicts {said}{gives}: both are the {one.what}. "
+        f"'{key}' = {_plain(actual)!r} contradicts {assignments}{gives}: both are the {rule.what}. "
         f"Give '{keep}' alone, and leave '{key}' out."
     )

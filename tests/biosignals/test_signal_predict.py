@@ -343,7 +343,7 @@ def test_a_stream_refuses_what_it_would_not_heed(
     asked = ["predict", str(run.path), "--follow", str(tmp_path / "x.csv"), "--fs", "360"]
     done = CliRunner().invoke(app, [*asked, *options])
     assert isinstance(done.exception, UsageError)
-    assert str(done.exception).startswith(f"{named}: for recordings alone")
+    assert str(done.exception).startswith(f"{named}: for recordings only")
     done = CliRunner().invoke(app, [*asked, "--device", "cpu"])
     assert "cannot be followed" in str(done.exception), "the file is not there"
 
@@ -368,7 +368,7 @@ def test_recordings_refuse_what_is_for_streams(
     ]
     done = CliRunner().invoke(app, [*asked, *options])
     assert isinstance(done.exception, UsageError)
-    assert str(done.exception).startswith(f"{named}: for a stream alone")
+    assert str(done.exception).startswith(f"{named}: for a stream only")
 
 
 def test_recordings_that_do_not_say_their_rate_or_channel(

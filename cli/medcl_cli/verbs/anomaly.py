@@ -12,25 +12,23 @@ from medcl_cli import show
 
 def anomaly(
     run: Annotated[Path, typer.Argument(help="A finished run.")],
-    out: Annotated[Path, typer.Option(help="The folder to make.")],
-    data: Annotated[
-        Path | None, typer.Option(help="Another index than the run was trained on.")
-    ] = None,
+    out: Annotated[Path, typer.Option(help="The folder to create.")],
+    data: Annotated[Path | None, typer.Option(help="Another index than that of training.")] = None,
     score: Annotated[str, typer.Option(help="knn or mahalanobis.")] = "knn",
     k: Annotated[int, typer.Option("--k", min=1, help="Neighbours, for knn.")] = 5,
-    rate: Annotated[float, typer.Option(help="False alarms among samples of usual people.")] = 0.05,
+    rate: Annotated[float, typer.Option(help="False-alarm rate on normal samples.")] = 0.05,
     task: Annotated[str | None, typer.Option(help="Score the samples of this task.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
     json: show.Json = False,
 ) -> None:
-    """Score how unusual each sample is, with a threshold at a stated false-alarm rate.
+    """Compute an anomaly score for each sample, with a threshold at a given false-alarm rate.
 
     Example: medcl anomaly run --data NEW --rate 0.01 --out unusual
     """
     from medcl.retrieval.anomaly import anomaly as find
     from medcl.run import Run
 
-    found = find(
+    result = find(
         Run.open(run),
         out,
         data=data,
@@ -41,20 +39,21 @@ def anomaly(
         device=device,
     )
     if json:
-        show.as_json(found.as_dict())
+        show.as_json(result.as_dict())
         return
     show.facts(
         "Unusual samples",
         {
             "out": out,
-            "samples": found.samples,
-            "unusual": found.unusual,
-            "threshold": f"{found.threshold:.4g}, for {found.rate:g} false alarms",
-            "set on": f"{found.reference} samples of {found.reference_patients} training patients",
-            "on test patients": _test(found.on_test, found.test_patients),
+            "samples": result.samples,
+            "unusual": result.unusual,
+            "threshold": f"{result.threshold:.4g}, for {result.rate:g} false alarms",
+            "set on": f"{result.reference} samples of "
+            f"{result.reference_patients} training patients",
+            "on test patients": _test(result.on_test, result.test_patients),
         },
     )
-    for note in found.notes:
+    for note in result.notes:
         typer.echo(note)
 
 

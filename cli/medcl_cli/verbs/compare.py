@@ -17,19 +17,19 @@ def compare(
     out: Annotated[Path | None, typer.Option(help="A JSON file to write.")] = None,
     json: show.Json = False,
 ) -> None:
-    """Compare two sets of predictions of the same samples: paired, over patients.
+    """Compare two sets of predictions of the same samples, paired by patient.
 
     Example: medcl compare study-a study-b
     """
     from medcl.audit import compare as comparing
 
-    found = comparing.compare(a, b, classifier=classifier)
+    result = comparing.compare(a, b, classifier=classifier)
     if out is not None:
-        comparing.save(found, out)
+        comparing.save(result, out)
     if json:
-        show.as_json(found.as_dict())
+        show.as_json(result.as_dict())
         return
-    show.table(found.title, *found.table())
-    if found.left_out:
-        typer.echo(f"{found.left_out:,} samples that only one of them predicted were left out.")
-    typer.echo(found.verdict())
+    show.table(result.title, *result.table())
+    if result.left_out:
+        typer.echo(f"{result.left_out:,} samples that only one of them predicted were left out.")
+    typer.echo(result.verdict())

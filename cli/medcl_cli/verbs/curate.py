@@ -13,31 +13,33 @@ from medcl_cli import show
 
 def curate(
     data: Annotated[Path, typer.Argument(help="The index.")],
-    out: Annotated[Path, typer.Option(help="Where the curated index goes.")],
+    out: Annotated[Path, typer.Option(help="The folder of the curated index.")],
     strategy: Annotated[
         Literal["dhash", "every-n", "ssim", "mi", "embedding"],
-        typer.Option(help="How likeness is judged."),
+        typer.Option(help="The measure of similarity."),
     ] = "dhash",
     distance: Annotated[
         float | None,
-        typer.Option(help="As near as this is a duplicate: bits, 1 − similarity, or every n-th."),
+        typer.Option(help="Largest distance of duplicates: bits, 1 − similarity, or every n-th."),
     ] = None,
     across: Annotated[
         float | None,
         typer.Option(help="The same between items of the archive; without it, within items only."),
     ] = None,
     recipe: Annotated[
-        str | None, typer.Option(help="Prepare as this recipe does, not by default.")
+        str | None, typer.Option(help="Prepare with the settings of this recipe.")
     ] = None,
     embeddings: Annotated[
-        Path | None, typer.Option(help="Of strategy embedding: what medcl embed wrote.")
+        Path | None, typer.Option(help="For strategy embedding: the output of medcl embed.")
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
     json: show.Json = False,
 ) -> None:
-    """Write an index without near-duplicates, and a report of what went and why.
+    """Write an index without near-duplicates, and a report of the dropped parts.
 
-    Within each item, and with --across between items too. The new index is used like any other.
+    It compares parts within each item, and with --across between items too. Use the new index like
+    any other.
+
     Example: medcl curate idx --strategy dhash --distance 6 --out idx2
     """
     from medcl import plugin as plugins

@@ -12,16 +12,16 @@ from medcl_cli.verbs.pretrain import Settings
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("medcl-demo"),
-    plugin: Annotated[str, typer.Option(help="Whose sample to run on.")] = "biosignals",
+    out: Annotated[Path, typer.Option(help="The output folder.")] = Path("medcl-demo"),
+    plugin: Annotated[str, typer.Option(help="The plugin of the sample.")] = "biosignals",
     archive: Annotated[
-        Path | None, typer.Option(help="Your own archive in place of the sample.")
+        Path | None, typer.Option(help="Your own archive instead of the sample.")
     ] = None,
-    recipe: Annotated[str | None, typer.Option(help="The recipe to run on it.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="The recipe for that archive.")] = None,
     settings: Settings = None,
     json: show.Json = False,
 ) -> None:
-    """Run the whole way on a small real sample: index, pretrain, embed, probe, report.
+    """Run all steps on a small real sample: index, pretrain, embed, probe, report.
 
     About five minutes on two cores. Examples: medcl demo · medcl demo --plugin ct · medcl demo
     --archive FOLDER --recipe ct/organsmnist, where FOLDER holds a benchmark's file

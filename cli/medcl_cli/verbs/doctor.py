@@ -10,7 +10,7 @@ from medcl_cli import show
 
 
 def doctor(json: show.Json = False) -> None:
-    """Print versions, devices and backends, and what to do about those that do not work.
+    """Print versions, devices and backends, with advice for those that do not work.
 
     Exit code 1 if something that medcl needs is broken. Example: medcl doctor
     """

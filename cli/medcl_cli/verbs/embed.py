@@ -46,7 +46,7 @@ def embed(
 ) -> None:
     """Embed every sample of an index with a run's encoder, or with a given one.
 
-    Bags are made item by item; what is there is kept, and several commands may fill one folder.
+    Bags are written item by item; existing ones are kept, and several commands may fill one folder.
 
     Example: medcl embed run --out embeddings
 

@@ -15,46 +15,46 @@ def evaluate(
     study: Annotated[Path, typer.Argument(help="A finished study of medcl finetune.")],
     by: Annotated[
         list[str] | None,
-        typer.Option(help="A column of the index to make groups by. May be repeated."),
+        typer.Option(help="A column of the index that defines subgroups. May be repeated."),
     ] = None,
     corruption: Annotated[
         list[str] | None, typer.Option(help="One of the named corruptions; all by default.")
     ] = None,
     fast: Annotated[
-        bool, typer.Option("--fast", help="Audit and groups alone: no corruption, no attack.")
+        bool, typer.Option("--fast", help="Audit and subgroups only: no corruption, no attack.")
     ] = False,
     limit: Annotated[
-        int, typer.Option(min=1, help="Test samples that are corrupted and attacked at most.")
+        int, typer.Option(min=1, help="Largest number of test samples to corrupt and attack.")
     ] = 2000,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
     json: show.Json = False,
 ) -> None:
-    """Question a study: leaks, subgroups, corruptions, attacks. A leak fails the command.
+    """Audit a study: leaks, subgroups, corruptions, attacks. A leak fails the command.
 
     Example: medcl evaluate study --by sex --by site
     """
     from medcl.audit.corruptions import CORRUPTIONS
-    from medcl.audit.evaluate import evaluate as question
+    from medcl.audit.evaluate import evaluate as audit
 
     names = () if fast else tuple(corruption or CORRUPTIONS)
-    made = question(study, by=by, corruptions=names, attack=not fast, limit=limit, device=device)
+    result = audit(study, by=by, corruptions=names, attack=not fast, limit=limit, device=device)
     if json:
-        show.as_json(made.as_dict())
+        show.as_json(result.as_dict())
     else:
-        show.table(made.study.title, *made.study.table())
-        if made.subgroups:
-            show.table("By group of test patients", *made.subgroup_table())
-        samples, patients = made.tested
-        if made.corruptions:
+        show.table(result.study.title, *result.study.table())
+        if result.subgroups:
+            show.table("By group of test patients", *result.subgroup_table())
+        samples, patients = result.tested
+        if result.corruptions:
             title = f"Under corruptions, {samples} samples of {patients} patients"
-            show.table(title, *made.corruption_table())
-        if made.attacks:
-            show.table("Under attack", *made.attack_table())
-        for note in made.notes:
+            show.table(title, *result.corruption_table())
+        if result.attacks:
+            show.table("Under attack", *result.attack_table())
+        for note in result.notes:
             typer.echo(note)
-        typer.echo(made.audit.sentence())
-    if not made.audit.passed:
+        typer.echo(result.audit.sentence())
+    if not result.audit.passed:
         raise MedclError(
-            f"{study} leaks: {made.audit.sentence()} The pairs are in evaluation/evaluation.json; "
-            "mend the index or the split, and train again."
+            f"{study} leaks: {result.audit.sentence()} The pairs are in "
+            "evaluation/evaluation.json; correct the index or the split, and train again."
         )

@@ -19,7 +19,9 @@ def finetune(
     out: Annotated[Path, typer.Option(help="The study's folder. The same again resumes it.")],
     recipe: Annotated[
         str | None,
-        typer.Option("--recipe", "-r", help="A recipe with a classifier; of a run, LP-FT without."),
+        typer.Option(
+            "--recipe", "-r", help="A recipe with a classifier; LP-FT for a run by default."
+        ),
     ] = None,
     labels: Annotated[
         list[Path] | None,
@@ -42,26 +44,26 @@ def finetune(
         typer.Option(help="Of a folder: regex over the path with a group 'patient'."),
     ] = None,
     split: Annotated[
-        Path | None, typer.Option(help="Such a table whose column split says train or test.")
+        Path | None, typer.Option(help="Such a table with a column split: train or test.")
     ] = None,
     folds: Annotated[int | None, typer.Option(help="Cross-validation over patients.")] = None,
     repeats: Annotated[int | None, typer.Option(help="Of all folds.")] = None,
     imbalance: Annotated[
         str | None,
-        typer.Option(help="A study of rare positives: negatives for each, such as 1,5,10,50."),
+        typer.Option(help="Studies of class imbalance: negatives per positive, such as 1,5,10,50."),
     ] = None,
     instances: Annotated[
-        bool, typer.Option("--instances", help="Write down what each instance of a bag counted.")
+        bool, typer.Option("--instances", help="Store the contribution of each instance of a bag.")
     ] = False,
     explain: Annotated[
-        int, typer.Option(help="Draw so many test bags of each class (implies that).")
+        int, typer.Option(help="Draw this many test bags of each class (implies --instances).")
     ] = 0,
-    workers: Annotated[int, typer.Option(help="Folds trained at once.")] = 1,
+    workers: Annotated[int, typer.Option(help="Folds trained in parallel.")] = 1,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
     settings: Settings = None,
     json: show.Json = False,
 ) -> None:
-    """Train with labels, in folds, and measure on patients who were not trained on.
+    """Train with labels, in folds, and evaluate on the test patients.
 
     Examples: medcl finetune idx -r pathology/abmil --labels slides.csv --folds 5 --out study ·
     medcl finetune run --labels l.csv --out study ·

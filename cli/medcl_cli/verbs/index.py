@@ -12,13 +12,13 @@ from medcl_cli import show
 
 ALL_CORES = "all cores"
 MANY = 50
-"""Rejects that are listed one by one; of more, only how many there are of each code."""
+"""Rejects that are listed one by one; with more, only their number by code."""
 
 
 def index(
     archive: Annotated[Path, typer.Argument(help="The folder that holds the recordings.")],
     plugin: Annotated[str, typer.Option(help="The modality: see medcl plugins.")],
-    out: Annotated[Path, typer.Option(help="Where the index goes.")],
+    out: Annotated[Path, typer.Option(help="The folder of the index.")],
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes that read headers.", show_default=ALL_CORES)
     ] = None,
@@ -53,8 +53,8 @@ def index(
         typer.Option(
             "--set",
             "-s",
-            help="What the files do not say: reader.fs=100, reader.columns.2=PLETH, or a YAML: "
-            "reader=@reader.yaml. Kept for the next time; see the plugin's page.",
+            help="Values that the files lack: reader.fs=100, reader.columns.2=PLETH, or a YAML: "
+            "reader=@reader.yaml. Stored for later runs; see the plugin's page.",
         ),
     ] = None,
     merge_spellings: Annotated[
@@ -66,13 +66,13 @@ def index(
     ] = False,
     rescan: Annotated[bool, typer.Option(help="Open every file again, changed or not.")] = False,
     paths: Annotated[
-        bool, typer.Option(help="Name the rejected files. A path may identify a person.")
+        bool, typer.Option(help="Show the rejected files. A path may identify a patient.")
     ] = False,
     json: show.Json = False,
 ) -> None:
     """Index an archive: one row per recording, one row per reject with its reason.
 
-    Reads headers only, in parallel. Can be stopped and started again; an unchanged archive is not
+    Reads headers only, in parallel. Stop and restart it at any time; an unchanged archive is not
     read twice. Example: medcl index mitdb/ --plugin biosignals --out idx
     """
     from medcl.archive.index import Index, build
@@ -94,11 +94,11 @@ def index(
         merge_spellings=merge_spellings,
         rescan=rescan,
     )
-    made = Index.open(out)
-    rejects = made.rejects.to_dicts()
+    built = Index.open(out)
+    rejects = built.rejects.to_dicts()
     if paths:
-        rejects = [{**row, "file": made.locate(row["id"])} for row in rejects]
-    counted = made.items["findings"].explode().drop_nulls().value_counts().sort("findings")
+        rejects = [{**row, "file": built.locate(row["id"])} for row in rejects]
+    counted = built.items["findings"].explode().drop_nulls().value_counts().sort("findings")
     findings = dict(counted.iter_rows())
     if json:
         facts = {**asdict(summary), "rejected": summary.rejected, "findings": findings}
@@ -116,7 +116,7 @@ def index(
     if findings:
         show.table("Noticed, and kept", ("finding", "items"), list(findings.items()))
     if len(rejects) > MANY and not paths:
-        by_code = made.rejects.group_by("code").len("items").sort("items", "code", descending=True)
+        by_code = built.rejects.group_by("code").len("items").sort("items", "code", descending=True)
         title = f"Rejected; each with its reason in {out / 'rejects.parquet'}"
         show.table(title, by_code.columns, by_code.rows())
     elif rejects:
@@ -128,11 +128,11 @@ def _reader(settings: list[str]) -> dict[str, Any]:
     from medcl.recipe import nested
     from medcl.registry import did_you_mean
 
-    given = nested(settings)
-    for section in given:
+    sections = nested(settings)
+    for section in sections:
         if section != "reader":
             raise UsageError(f"Unknown section '{section}'. {did_you_mean(section, ['reader'])}")
-    values = given["reader"]
+    values = sections["reader"]
     if not isinstance(values, dict):
         raise UsageError("'reader' is a section: give reader.NAME=VALUE, or reader=@FILE.yaml.")
     return values

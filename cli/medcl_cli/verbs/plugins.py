@@ -1,4 +1,4 @@
-"""medcl plugins: list them, check one, begin one."""
+"""medcl plugins: list them, check one, create one."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ app = typer.Typer(invoke_without_command=True)
 
 @app.callback()
 def plugins(context: typer.Context, json: show.Json = False) -> None:
-    """List the installed modalities, and say why one cannot be used.
+    """List the installed modalities, with the reason if one cannot be used.
 
-    ``plugins check`` runs the contract of one, ``plugins new`` begins one.
+    ``plugins check`` tests the contract of one, ``plugins new`` creates one.
     Example: medcl plugins
     """
     if context.invoked_subcommand is not None:
@@ -27,13 +27,13 @@ def plugins(context: typer.Context, json: show.Json = False) -> None:
         {
             "name": name,
             "status": "ok",
-            "about": found.summary,
-            "encoders": sorted(found.encoders),
-            "tasks": sorted(found.tasks),
+            "about": plugin.summary,
+            "encoders": sorted(plugin.encoders),
+            "tasks": sorted(plugin.tasks),
         }
-        if isinstance(found, Plugin)
-        else {"name": name, "status": "broken", "about": found.reason, "encoders": [], "tasks": []}
-        for name, found in discover().items()
+        if isinstance(plugin, Plugin)
+        else {"name": name, "status": "broken", "about": plugin.reason, "encoders": [], "tasks": []}
+        for name, plugin in discover().items()
     ]
     if json:
         show.as_json(rows)
@@ -47,35 +47,35 @@ def plugins(context: typer.Context, json: show.Json = False) -> None:
 def check(
     name: Annotated[str, typer.Argument(help="An installed plugin.")],
     archive: Annotated[
-        Path | None, typer.Option(help="A small folder of its files, in place of its sample.")
+        Path | None, typer.Option(help="A small folder of its files, instead of its sample.")
     ] = None,
     recipe: Annotated[
-        str | None, typer.Option("--recipe", "-r", help="Whose settings to take.")
+        str | None, typer.Option("--recipe", "-r", help="Use the settings of this recipe.")
     ] = None,
-    items: Annotated[int, typer.Option(min=1, help="How many items to prepare.")] = 3,
+    items: Annotated[int, typer.Option(min=1, help="Number of items to prepare.")] = 3,
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Name what is right, too.")
+        bool, typer.Option("--verbose", "-v", help="Show passed checks too.")
     ] = False,
     json: show.Json = False,
 ) -> None:
-    """Run the whole contract of a plugin on three items of its sample.
+    """Test the whole contract of a plugin on three items of its sample.
 
-    Says in one line each what is wrong. Exit code 1 if anything is.
+    Prints one line for each fault. Exit code 1 if there is any.
     Example: medcl plugins check biosignals
     """
     from medcl.plugin_check import check as run
 
-    found = run(name, archive=archive, recipe=recipe, items=items)
+    checked = run(name, archive=archive, recipe=recipe, items=items)
     if json:
-        show.as_json(found.as_dict())
+        show.as_json(checked.as_dict())
     else:
-        for finding in found.findings:
+        for finding in checked.findings:
             if verbose or finding.level != "ok":
                 typer.echo(f"{finding.level:>5}  {finding}")
-        right = sum(finding.level == "ok" for finding in found.findings)
-        how = f"on {found.items} items" + (f" with {found.recipe}" if found.recipe else "")
-        typer.echo(f"{name}: {right} checks hold and {len(found.wrong)} do not, {how}.")
-    if found.wrong:
+        right = sum(finding.level == "ok" for finding in checked.findings)
+        scope = f"on {checked.items} items" + (f" with {checked.recipe}" if checked.recipe else "")
+        typer.echo(f"{name}: {right} checks hold and {len(checked.wrong)} do not, {scope}.")
+    if checked.wrong:
         raise typer.Exit(1)
 
 
@@ -83,10 +83,10 @@ def check(
 def new(
     name: Annotated[str, typer.Argument(help="Of the plugin: lower-case, such as 'thermo'.")],
     out: Annotated[
-        Path | None, typer.Option(help="The folder to make; medcl-NAME if left out.")
+        Path | None, typer.Option(help="The folder to create; medcl-NAME by default.")
     ] = None,
 ) -> None:
-    """Write a working plugin to begin with: a package that reads CSV signals.
+    """Write a working plugin skeleton: a package that reads CSV signals.
 
     Example: medcl plugins new thermo
     """

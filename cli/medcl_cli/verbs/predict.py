@@ -20,15 +20,15 @@ def predict(
         Path | None, typer.Option(help="The table, .parquet; of a stream .jsonl, or the terminal.")
     ] = None,
     task: Annotated[
-        str | None, typer.Option(help="Give this task's class probabilities, for its samples.")
+        str | None, typer.Option(help="Predict this task's class probabilities for its samples.")
     ] = None,
     follow: Annotated[
         Path | None,
-        typer.Option(help="Predict a signal while it is written: a file that grows, or - (stdin)."),
+        typer.Option(help="Predict a live signal: a growing file, or - (stdin)."),
     ] = None,
     fs: Annotated[
         float | None,
-        typer.Option(help="Samples a second: of a stream, or of recordings that do not say it."),
+        typer.Option(help="Sampling rate in Hz, of a stream or of recordings without one."),
     ] = None,
     columns: Annotated[
         str | None,
@@ -41,7 +41,7 @@ def predict(
     wait: Annotated[
         float | None,
         typer.Option(
-            help="Stream: seconds without new samples after which a file is over.",
+            help="Stream: seconds without new samples after which a file ends.",
             show_default="10",
         ),
     ] = None,
@@ -50,13 +50,13 @@ def predict(
         typer.Option(
             "--set",
             "-s",
-            help="Recordings: dataset.key=value over the recipe's; reader.key=value, what the "
-            "files do not say, as of medcl index.",
+            help="Recordings: dataset.key=value overrides the recipe; reader.key=value gives "
+            "values that the files lack, as in medcl index.",
         ),
     ] = None,
-    embeddings: Annotated[bool, typer.Option(help="Keep the embeddings too.")] = True,
+    embeddings: Annotated[bool, typer.Option(help="Store the embeddings too.")] = True,
     paths: Annotated[
-        bool, typer.Option(help="Name the recordings. A path may identify a person.")
+        bool, typer.Option(help="Write the recordings' paths. A path may identify a patient.")
     ] = False,
     key_file: Annotated[
         Path | None, typer.Option(help="Secret for pseudonyms, if the run's index had one.")
@@ -70,7 +70,8 @@ def predict(
 ) -> None:
     """Class probabilities of new recordings; by a run also embeddings and anomaly scores.
 
-    Of a study, the mean over its folds: of those that did not see a person, where one took part.
+    A study predicts the mean over its folds; for patients of the study, over the folds that did not
+    train on them.
 
     Examples: medcl predict run night.hea --out preds.parquet ·
     medcl predict study new/ --out p.parquet · cat ppg.csv | medcl predict run --follow - --fs 64
@@ -84,17 +85,17 @@ def predict(
 
         if records:
             raise UsageError("Give recordings or --follow, not both.")
-        given = {
+        of_recordings = {
             "--set": settings,
             "--key-file": key_file,
             "--paths": paths,
             "--workers": workers,
             "--batch-size": batch_size,
         }
-        if needless := [option for option, value in given.items() if value]:
+        if needless := [option for option, value in of_recordings.items() if value]:
             raise UsageError(
-                f"{', '.join(needless)}: for recordings alone, so leave it out. A stream is read "
-                "as it comes, by the settings that the run has, and nobody knows whose it is."
+                f"{', '.join(needless)}: for recordings only, so leave it out. A stream is read "
+                "with the run's settings, and its patient is unknown."
             )
         names = [name.strip() for name in columns.split(",")] if columns else None
         predict_stream(
@@ -116,10 +117,10 @@ def predict(
     of_streams = {"--columns": columns, "--format": format, "--wait": wait}
     if needless := [option for option, value in of_streams.items() if value is not None]:
         raise UsageError(
-            f"{', '.join(needless)}: for a stream alone (--follow), so leave it out. What files do "
-            "not say is given as to medcl index: --set reader.columns.2=PPG."
+            f"{', '.join(needless)}: for a stream only (--follow), so leave it out. Give values "
+            "that files lack as in medcl index: --set reader.columns.2=PPG."
         )
-    made = medcl.predict(
+    predicted = medcl.predict(
         run,
         records,
         out,
@@ -134,14 +135,16 @@ def predict(
         device=device,
     )
     if json:
-        show.as_json(vars(made))
+        show.as_json(vars(predicted))
         return
-    facts = {k: v for k, v in vars(made).items() if k not in ("rejects", "findings", "notes")}
-    show.facts("Predictions", {**facts, "rejected": sum(made.rejects.values())})
-    for note in made.notes:
+    facts = {k: v for k, v in vars(predicted).items() if k not in ("rejects", "findings", "notes")}
+    show.facts("Predictions", {**facts, "rejected": sum(predicted.rejects.values())})
+    for note in predicted.notes:
         typer.echo(note)
-    if made.findings:
-        show.table("Noticed, and used", ("finding", "recordings"), sorted(made.findings.items()))
-    if made.rejects:
-        rows = sorted(made.rejects.items(), key=lambda row: -row[1])
-        show.table("Rejected", ["recordings", "why"], [[n, why] for why, n in rows])
+    if predicted.findings:
+        show.table(
+            "Noticed, and used", ("finding", "recordings"), sorted(predicted.findings.items())
+        )
+    if predicted.rejects:
+        rows = sorted(predicted.rejects.items(), key=lambda row: -row[1])
+        show.table("Rejected", ["recordings", "why"], [[n, reason] for reason, n in rows])

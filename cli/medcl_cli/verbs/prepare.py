@@ -28,9 +28,9 @@ def prepare(
     ] = None,
     json: show.Json = False,
 ) -> None:
-    """Decode and clean every item of an index into its store, as the recipe asks.
+    """Decode and clean every item of an index into its store, with the recipe's settings.
 
-    `pretrain` does this by itself; run it beforehand to use all cores or a cluster.
+    `pretrain` includes this step; run it before to use all cores or a cluster.
     Example: medcl prepare biosignals/demo --data idx
     """
     from medcl import plugin as plugins

@@ -19,7 +19,7 @@ Settings = Annotated[
 def pretrain(
     recipe: Annotated[str, typer.Argument(help="A recipe's name, or a YAML file.")],
     data: Annotated[Path, typer.Option(help="The index: see medcl index.")],
-    out: Annotated[Path, typer.Option(help="The run's folder. The same again resumes it.")],
+    out: Annotated[Path, typer.Option(help="The run's folder. The same command resumes it.")],
     settings: Settings = None,
     json: show.Json = False,
 ) -> None:

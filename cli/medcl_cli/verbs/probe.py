@@ -18,8 +18,8 @@ def probe(
     data: Annotated[
         Path | None,
         typer.Option(
-            help="Another index: of other people, all of them test the run (external validation); "
-            "of the same people, it takes the place of the run's own."
+            help="Another index. With other patients: external validation on all of them. With the "
+            "same patients: it replaces the run's own."
         ),
     ] = None,
     task: Annotated[
@@ -27,17 +27,18 @@ def probe(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="The folder; RUN/probe, or beside the runs if there are several."),
+        typer.Option(help="The folder; RUN/probe, or next to the runs if there are several."),
     ] = None,
     places: Annotated[
         bool,
         typer.Option(
-            "--places", help="Without labels: is the same place of the body (or recording) found?"
+            "--places",
+            help="Without labels: localisation of the same position in the body or recording.",
         ),
     ] = False,
     json: show.Json = False,
 ) -> None:
-    """Compare frozen features: pretrained, random encoder, hand-crafted, on unseen patients.
+    """Compare frozen features on test patients: pretrained, random encoder, hand-crafted.
 
     Examples: medcl probe run · medcl probe fold0 fold1 fold2 fold3 fold4 · medcl probe run --places
     """

@@ -17,7 +17,7 @@ def recipes(
     ] = None,
     full: Annotated[
         bool,
-        typer.Option(help="Show it with every default written out, and what each setting means."),
+        typer.Option(help="Show it with all defaults and the description of each setting."),
     ] = False,
     json: show.Json = False,
 ) -> None:
@@ -46,7 +46,7 @@ def recipes(
         if copy.exists():
             raise UsageError(f"{copy} exists already; choose another name.")
         if copy.parent.is_file():
-            raise UsageError(f"{copy.parent} is not a folder; choose another place.")
+            raise UsageError(f"{copy.parent} is not a folder; choose another path.")
         write_text(copy, text)
         typer.echo(f"Wrote {copy}. Run it with: medcl pretrain {copy} --data IDX --out RUN")
     elif json:

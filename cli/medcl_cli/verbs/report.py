@@ -20,7 +20,7 @@ def report(
         typer.Option(help="The HTML file; RUN/report.html by default, of several ./report.html."),
     ] = None,
     probe: Annotated[
-        Path | None, typer.Option(help="Another probe's folder: that of all folds, say.")
+        Path | None, typer.Option(help="Another probe's folder, such as that of all folds.")
     ] = None,
     json: show.Json = False,
 ) -> None:

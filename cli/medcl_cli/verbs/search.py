@@ -18,32 +18,30 @@ def search(
             help="An item's or sample's id, a path in the archive, or a file elsewhere."
         ),
     ],
-    data: Annotated[
-        Path | None, typer.Option(help="Another index than the run was trained on.")
-    ] = None,
-    k: Annotated[int, typer.Option("--k", min=1, help="How many cases.")] = 10,
+    data: Annotated[Path | None, typer.Option(help="Another index than that of training.")] = None,
+    k: Annotated[int, typer.Option("--k", min=1, help="Number of cases.")] = 10,
     where: Annotated[
         list[str] | None,
         typer.Option(help="A condition on a column of the index: kvp>=100. May be repeated."),
     ] = None,
     level: Annotated[
-        str | None, typer.Option(help="item or sample; as the query is, by default.")
+        str | None, typer.Option(help="item or sample; by default that of the query.")
     ] = None,
     every: Annotated[
-        bool, typer.Option("--every", help="Several cases of one patient, if they are near.")
+        bool, typer.Option("--every", help="Allow several cases of one patient.")
     ] = False,
-    own: Annotated[bool, typer.Option("--own", help="The query's own patient too.")] = False,
+    own: Annotated[bool, typer.Option("--own", help="Include the query's own patient.")] = False,
     task: Annotated[str | None, typer.Option(help="Search the samples of this task.")] = None,
     pull: Annotated[
         float, typer.Option(min=0, max=1, help="From the pretrained space (0) to the labels' (1).")
     ] = 0.0,
     source: Annotated[
         str | None,
-        typer.Option("--from", help="Look at the query by this side of a two-tower run: ecg."),
+        typer.Option("--from", help="Modality of the query, of a two-tower run: ecg."),
     ] = None,
     target: Annotated[
         str | None,
-        typer.Option("--to", help="And at the cases by this one: the other, if not said."),
+        typer.Option("--to", help="Modality of the cases; by default the other one."),
     ] = None,
     backend: Annotated[str, typer.Option(help="auto, exact, faiss or hnswlib.")] = "auto",
     html: Annotated[Path | None, typer.Option(help="A page with the cases' pictures.")] = None,
@@ -53,7 +51,7 @@ def search(
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
     json: show.Json = False,
 ) -> None:
-    """Find the cases that are most like one, at most one a patient.
+    """Find the cases most similar to a query, at most one per patient.
 
     Examples: medcl search run i_0f3a… --where "kvp>=100" --html cases.html ·
     medcl search run new_ecg.hea --from ecg --to ppg
@@ -62,7 +60,7 @@ def search(
     from medcl.run import Run, load_samples
 
     opened = Run.open(run)
-    found = find(
+    result = find(
         opened,
         query,
         data=data,
@@ -82,17 +80,17 @@ def search(
     if html is not None:
         from medcl.report.retrieval_page import write
 
-        write(found, load_samples(opened.recipe, data or opened.data, task=task), html)
+        write(result, load_samples(opened.recipe, data or opened.data, task=task), html)
     if json:
-        show.as_json(found.as_dict())
+        show.as_json(result.as_dict())
         return
     rows = [
         [h.rank, f"{h.similarity:.3f}", h.item, h.sample, h.patient, *map(str, h.labels.values())]
-        for h in found.hits
+        for h in result.hits
     ]
-    labels = list(found.hits[0].labels) if found.hits else []
+    labels = list(result.hits[0].labels) if result.hits else []
     columns = ["rank", "similarity", "item", "sample", "patient", *labels]
-    across = f" (from {found.sides[0]} to {found.sides[1]})" if found.sides else ""
-    show.table(f"Like {found.query}{across}, of {found.patients} patients", columns, rows)
-    for note in found.notes:
+    across = f" (from {result.sides[0]} to {result.sides[1]})" if result.sides else ""
+    show.table(f"Like {result.query}{across}, of {result.patients} patients", columns, rows)
+    for note in result.notes:
         typer.echo(note)

@@ -14,17 +14,17 @@ def store(
     data: Annotated[Path, typer.Argument(metavar="IDX", help="The index.")],
     keep: Annotated[
         list[str] | None,
-        typer.Option(help="A recipe, run or study: what others prepared goes too. Repeatable."),
+        typer.Option(help="A recipe, run or study whose entries stay, and no others. Repeatable."),
     ] = None,
     reclaim: Annotated[
-        bool, typer.Option("--reclaim", help="Remove what is not used; else it is only listed.")
+        bool, typer.Option("--reclaim", help="Remove unused entries; by default, only list them.")
     ] = False,
     json: show.Json = False,
 ) -> None:
     """List the prepared arrays of an index, and remove those that no recipe uses any more.
 
-    Without `--keep`, what present items can be prepared with stays, in whatever settings. A curated
-    index shares the store of the index that it was made of.
+    Without `--keep`, all entries of present items with valid settings stay. A curated index shares
+    the store of its source index.
     Examples: medcl store idx · medcl store idx --keep biosignals/mitbih --keep runs/first --reclaim
     """
     from medcl import plugin as plugins
@@ -34,8 +34,8 @@ def store(
     index = room.owner(Index.open(data))
     plugin = plugins.get(index.plugin_name)
     work = room.reclaim if reclaim else room.survey
-    kept = None if not keep else [_settings(name, plugin.name) for name in keep]
-    lots = work(index, plugin, keep=kept, recipes=_recipes(plugin.name))
+    kept_settings = None if not keep else [_settings(name, plugin.name) for name in keep]
+    lots = work(index, plugin, keep=kept_settings, recipes=_recipes(plugin.name))
     unused = [lot for lot in lots if lot.state != "used"]
     freed = sum(lot.bytes for lot in unused)
     if json:
@@ -96,15 +96,15 @@ def _settings(name: str, plugin: str) -> dict[str, Any]:
 
 
 def _recipes(plugin: str) -> dict[str, dict[str, Any]]:
-    """Those of the plugin that can be read."""
+    """The readable recipes of the plugin: name → settings of ``prepare``."""
     from medcl import recipe as library
     from medcl.errors import MedclError
 
-    found = {}
+    settings = {}
     for name in library.available():
         try:
             if name.startswith(f"{plugin}/"):
-                found[name] = library.load(name).prepare
-        except (MedclError, OSError):  # somebody's plugin, or files that are not here
+                settings[name] = library.load(name).prepare
+        except (MedclError, OSError):  # a third party's plugin, or missing files
             continue
-    return found
+    return settings

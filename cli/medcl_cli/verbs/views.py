@@ -23,23 +23,26 @@ def views(
     from medcl.plugin import get
     from medcl.registry import did_you_mean
 
-    known = listed(get(plugin))
+    augmentations = listed(get(plugin))
     if name is not None:
-        if name not in known:
-            raise UsageError(f"Unknown augmentation '{name}'. {did_you_mean(name, known)}")
-        known = {name: known[name]}
-    rows = [{"name": key, **vars(found)} for key, found in known.items()]
+        if name not in augmentations:
+            raise UsageError(f"Unknown augmentation '{name}'. {did_you_mean(name, augmentations)}")
+        augmentations = {name: augmentations[name]}
+    rows = [{"name": key, **vars(entry)} for key, entry in augmentations.items()]
     if json:
         show.as_json(rows)
         return
     settings = {
-        key: [f"{s}={found.defaults[s]!r}: {text}" for s, text in found.settings.items()]
-        for key, found in known.items()
+        key: [f"{s}={entry.defaults[s]!r}: {text}" for s, text in entry.settings.items()]
+        for key, entry in augmentations.items()
     }
     show.table(
         f"Augmentations of {plugin}",
         ("name", "about", "settings"),
-        [(key, found.about, " · ".join(settings[key]) or "–") for key, found in known.items()],
+        [
+            (key, entry.about, " · ".join(settings[key]) or "–")
+            for key, entry in augmentations.items()
+        ],
     )
     if name is None:
         typer.echo(
