@@ -1,4 +1,4 @@
-"""CLIP-style two towers: a sample against what goes with it (a table, a text vector, a sensor)."""
+"""CLIP-style two towers: a sample and its second modality (a table, a text vector, a sensor)."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class TwoTower(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.views = (View(),)
-        self.needs, self.sides = (key,), ("sample", key)
+        self.needs, self.modalities = (key,), ("sample", key)
         self.other: nn.Module
         if tower == "table":
             self.other = TabularEncoder(
@@ -96,7 +96,7 @@ class TwoTower(nn.Module):
         """See `medcl.methods.contract.Method.step`."""
         h = self.encoder(views[0])  # (B, width)
         a = self.projector(h)  # (B, out)
-        b = self._beside(required(batch, self.key, "clip"))
+        b = self._project_second(required(batch, self.key, "clip"))
         loss = clip(
             a,
             b,
@@ -106,21 +106,21 @@ class TwoTower(nn.Module):
         )
         return {"loss": loss, "embedding": h.detach(), "scale": self.log_scale.detach().exp()}
 
-    def project(self, batch: Mapping[str, Tensor], side: str) -> Tensor:
+    def project(self, batch: Mapping[str, Tensor], modality: str) -> Tensor:
         """See `medcl.methods.contract.Paired`."""
-        if side == self.sides[0]:
+        if modality == self.modalities[0]:
             projected: Tensor = self.projector(self.encoder(batch["x"]))
             return projected
-        beside = required(batch, self.key, "clip")
+        second = required(batch, self.key, "clip")
         if isinstance(self.other, TabularEncoder):
-            there = self.other.known(beside).any(dim=1)
+            present = self.other.known(second).any(dim=1)
         else:
-            there = (beside.nan_to_num() != 0).flatten(1).any(dim=1)
-        return torch.where(there.unsqueeze(1), self._beside(beside), 0.0)
+            present = (second.nan_to_num() != 0).flatten(1).any(dim=1)
+        return torch.where(present.unsqueeze(1), self._project_second(second), 0.0)
 
-    def _beside(self, beside: Tensor) -> Tensor:
-        """What goes with the samples, projected: (B, out)."""
-        projected: Tensor = self.other_projector(self.other(beside))
+    def _project_second(self, second: Tensor) -> Tensor:
+        """The second modality in the shared space: (B, out)."""
+        projected: Tensor = self.other_projector(self.other(second))
         return projected
 
     @torch.no_grad()

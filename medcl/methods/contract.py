@@ -92,21 +92,28 @@ def after_step(part: object, state: State) -> None:
 
 @runtime_checkable
 class Paired(Protocol):
-    """A method that sees two sides of a sample (ECG and PPG, picture and table) in one space."""
+    """A method that maps two modalities of a sample (ECG and PPG, image and table) to one space."""
 
     @property
-    def sides(self) -> Sequence[str]:
-        """What the two are called; none where a method around another finds it has none."""
+    def modalities(self) -> Sequence[str]:
+        """Names of the two; empty for a wrapper around a method with one modality."""
         ...
 
-    def project(self, batch: Mapping[str, Tensor], side: str) -> Tensor:
-        """One side of samples as they are, in the space that both share.
+    def project(self, batch: Mapping[str, Tensor], modality: str) -> Tensor:
+        """One modality of the samples, without augmentation, in the shared space.
 
         Args:
             batch: what the samples carry, ``x`` without any view taken.
-            side: one of ``sides``.
+            modality: one of ``modalities``.
 
         Returns:
-            (B, out), a row of zeros where a sample has not this side.
+            (B, out), a row of zeros where a sample lacks this modality.
         """
         ...
+
+
+def modalities_of(method: object) -> tuple[str, ...]:
+    """Names of a method's modalities, () if it is not `Paired`; ``sides`` is their older name."""
+    if not callable(getattr(method, "project", None)):
+        return ()
+    return tuple(getattr(method, "modalities", getattr(method, "sides", ())))

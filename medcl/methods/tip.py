@@ -53,7 +53,7 @@ class TIP(nn.Module):
     """
 
     needs: tuple[str, ...] = ("table",)
-    sides: tuple[str, ...] = ("sample", "table")
+    modalities: tuple[str, ...] = ("sample", "table")
 
     def __init__(
         self,
@@ -135,11 +135,11 @@ class TIP(nn.Module):
             ranks=ranks,
         )
 
-    def project(self, batch: Mapping[str, Tensor], side: str) -> Tensor:
+    def project(self, batch: Mapping[str, Tensor], modality: str) -> Tensor:
         """See `medcl.methods.contract.Paired`: as ITC sees both, nothing of the table replaced."""
-        if side == self.sides[0]:
+        if modality == self.modalities[0]:
             projected: Tensor = self.projector(self.encoder(batch["x"]))
             return projected
         table = required(batch, "table", "tip")
-        there = self.tabular.known(table).any(dim=1, keepdim=True)
-        return torch.where(there, self.table_projector(self.tabular(table)), 0.0)
+        present = self.tabular.known(table).any(dim=1, keepdim=True)
+        return torch.where(present, self.table_projector(self.tabular(table)), 0.0)

@@ -132,7 +132,7 @@ def test_an_unknown_query_is_one_clear_error(digits_run: Run) -> None:
 
 
 def test_one_tower_cannot_be_searched_across(digits_run: Run, index: Index) -> None:
-    with pytest.raises(UsageError, match="'simclr', which sees one side of a sample only"):
+    with pytest.raises(UsageError, match="'simclr', which sees one modality of a sample"):
         search(digits_run, index.items["id"][0], source="table")
 
 

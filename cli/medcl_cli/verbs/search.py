@@ -39,7 +39,7 @@ def search(
     ] = 0.0,
     source: Annotated[
         str | None,
-        typer.Option("--from", help="Look at the query by this side of a two-tower run: ecg."),
+        typer.Option("--from", help="Modality of the query, for a two-tower run: ecg."),
     ] = None,
     target: Annotated[
         str | None,
