@@ -36,7 +36,7 @@ from medcl.embeddings.embeddings import evenly, usable
 from medcl.errors import UsageError
 from medcl.finetune.opened import Study
 from medcl.finetune.result import FinetuneResult
-from medcl.labels.table import Labels, nobody
+from medcl.labels.table import Labels, without_patient
 from medcl.metrics.table import show
 from medcl.plugin import Samples
 from medcl.registry import did_you_mean
@@ -144,9 +144,9 @@ def evaluate(
         )
     samples = study.samples()
     ids = list(samples.ids)
-    sides = [study.sides(fold, ids) for fold in study.folds]
+    parts = [study.parts(fold, ids) for fold in study.folds]
     index = Index.open(study.data)
-    found = audit(samples, *sides, unknown=_unknown(study, index), item=study.plugin.item)
+    found = audit(samples, *parts, unknown=_unknown(study, index), item=study.plugin.item)
     predictions = comparing.read(path)
     groups = subgroups(
         predictions,
@@ -207,7 +207,7 @@ def _unknown(study: Study, index: Index) -> int:
     """Items of the study that were each taken for a patient of its own."""
     if study.result.unknown_patients is not None:
         return study.result.unknown_patients
-    return len(nobody(index, Labels()))  # a study of before this was written down
+    return len(without_patient(index, Labels()))  # a study of before this was written down
 
 
 def _columns(

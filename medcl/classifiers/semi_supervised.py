@@ -22,7 +22,7 @@ from medcl.methods.schedule import Curve
 from medcl.methods.views import encode, pair
 
 LABEL = {"tree_contrast": TREE, "soft_contrast": SOFT}
-"""What an objective reads, where that is not the label itself."""
+"""Batch key that an objective reads instead of the label."""
 
 
 class SemiSupervised(nn.Module):
@@ -101,7 +101,7 @@ class SemiSupervised(nn.Module):
         )
         size = width(encoder, example["x"])
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(size, outputs.size))
-        self.also = Heads(size, outputs.also)
+        self.also = Heads(size, outputs.auxiliary)
         self.outputs, self.weight = outputs, weight
         self._rates = rates(encoder, decay)
 

@@ -92,7 +92,7 @@ def bank_of(
     batch_size: int = 512,
     device: str = "auto",
 ) -> Embeddings:
-    """All samples of an index in one modality, or by the encoder, computed once, cached in ``out``."""
+    """All samples of an index in one modality, or by the encoder; cached in ``out``."""
     if modality is None:
         return embed_run(run, data, out, task=task, batch_size=batch_size, device=device)
 
@@ -112,7 +112,7 @@ def _built(run: Run) -> Paired:
     if len(modalities_of(method)) != 2:
         raise UsageError(
             f"{run.path} was pretrained by '{run.recipe.part('method').name}', which sees one "
-            "modality of a sample: there is no second tower to search across. Omit --from and --to, "
+            "modality of a sample: there is no second tower to search. Omit --from and --to, "
             "or pretrain with a method of two modalities: clip, tip, or a plugin's own."
         )
     return cast(Paired, method)

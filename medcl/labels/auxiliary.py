@@ -47,7 +47,9 @@ def tree_and_soft(samples: Samples, target: Target, settings: Finetune) -> dict[
     return columns
 
 
-def further(samples: Samples, settings: Finetune) -> tuple[tuple[Auxiliary, ...], dict[str, NDArray]]:
+def further(
+    samples: Samples, settings: Finetune
+) -> tuple[tuple[Auxiliary, ...], dict[str, NDArray]]:
     """The labels of `Finetune.also`, and ``also.NAME`` → (N,) of all samples, see `Outputs`.
 
     Raises:

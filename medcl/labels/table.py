@@ -91,13 +91,15 @@ def read(
     rows |= dict(by_series) | dict(by_item)
     if not rows:
         raise UsageError(
-            f"None of the {len(table.rows):,} rows of {paths[0].name} matches an item or a patient of "
-            f"{index.path}: its column 'key' (slide_id, filename, …) should hold paths in the "
+            f"None of the {len(table.rows):,} rows of {paths[0].name} matches an item or a "
+            f"patient of {index.path}: its column 'key' (slide_id, filename, …) should hold paths in the "
             "archive, or patients. Name the column: --key-column NAME."
         )
     notes = [*table.notes]
     if absent:
-        notes.append(f"{absent:,} of {len(table.rows):,} labels are of items that the index does not hold.")
+        notes.append(
+            f"{absent:,} of {len(table.rows):,} labels are of items that the index does not hold."
+        )
     if ambiguous:
         notes.append(f"{ambiguous:,} labels match several items and were left out: give paths.")
     patient_of, site_of = _patients_and_sites(rows, index, pseudonyms)

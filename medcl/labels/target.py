@@ -175,7 +175,9 @@ def finetune_target(samples: Samples, settings: Finetune, task: Task | None = No
     if len(classified.classes) < 2:
         raise MedclError(f"Label '{label}' has one class only: nothing to classify.")
     if kind == "binary" and len(classified.classes) != 2:
-        raise MedclError(f"Label '{label}' is binary but has the classes {list(classified.classes)}.")
+        raise MedclError(
+            f"Label '{label}' is binary but has the classes {list(classified.classes)}."
+        )
     return classified
 
 
@@ -230,7 +232,8 @@ def outputs(target: Target, train: NDArray, settings: Finetune) -> Outputs:
     fits = ("ce", "robust") if target.kind == "regression" else ("ce",)
     if settings.loss not in fits and target.kind in (*SURVIVAL, "regression"):
         raise UsageError(
-            f"finetune.loss {settings.loss} does not suit {target.kind}: set it to {' or '.join(fits)}."
+            f"finetune.loss {settings.loss} does not suit {target.kind}: "
+            f"set it to {' or '.join(fits)}."
         )
     classes = target.classes
     if target.kind == "hazard":
@@ -253,7 +256,9 @@ def counts(target: Target, rows: NDArray) -> dict[str, int]:
     if target.kind == "regression":
         return {}
     if target.kind == "multilabel":
-        return {c: int(n) for c, n in zip(target.classes, (target.y[rows] == 1).sum(0), strict=True)}
+        return {
+            c: int(n) for c, n in zip(target.classes, (target.y[rows] == 1).sum(0), strict=True)
+        }
     count = Counter(target.at(rows).strata())
     names = ("event", "censored") if target.kind in SURVIVAL else target.classes
     return {name: count[name] for name in names}
@@ -295,8 +300,8 @@ def _classified(label: str, kind: Kind, raw: NDArray, known: Sequence[str]) -> T
     fractions = [name for name in present if _is_fraction(name) and name not in classes]
     if fractions:
         raise MedclError(
-            f"Label '{label}' holds {', '.join(fractions[:5])}: a fraction is not a class. Treat it "
-            "as a value (finetune.kind=regression), or list the classes (finetune.classes)."
+            f"Label '{label}' holds {', '.join(fractions[:5])}: a fraction is not a class. Treat "
+            "it as a value (finetune.kind=regression), or list the classes (finetune.classes)."
         )
     unknown = [name for name in present if name not in classes]
     if classes and unknown:

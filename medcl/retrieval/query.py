@@ -97,7 +97,9 @@ def asked_for(
         samples = load_samples(run.recipe, visited.path, task=task)
         if not len(samples):
             raise UsageError(f"{query} gives no samples to compare.")
-        x = embed_modality(run, samples, modality, batch_size=batch_size, device=device, label="query")
+        x = embed_modality(
+            run, samples, modality, batch_size=batch_size, device=device, label="query"
+        )
         matched = visited.key_check is not None and visited.key_check == index.key_check
         patients = sorted(set(samples.patients))
         return Query("files", _mean(x, query, modality), patients, "item", matched)

@@ -1,9 +1,9 @@
 """Similar cases: the nearest items of an index by embedding, one per patient.
 
 Similarity is (1 − pull) · cosine + pull · label agreement. At 0 it is cosine in the pretrained
-self-supervised space; at 1 it is label agreement: the overlap Σ √(p_c · q_c) (Bhattacharyya 1943) of the
-class probabilities that a linear model, fitted on training patients, gives to both. Interpolation
-at query time follows Stewart 2024 (arXiv 2412.05831), who train a second head for it.
+self-supervised space; at 1 it is label agreement: the overlap Σ √(p_c · q_c) (Bhattacharyya 1943)
+of the class probabilities that a linear model, fitted on training patients, gives to both.
+Interpolation at query time follows Stewart 2024 (arXiv 2412.05831), who train a second head for it.
 
 If the run's method sees two modalities of a sample (`medcl.embeddings.modalities`), the query can
 be embedded in one and the cases in the other: an ECG finds PPGs, an image finds clinical tables.
@@ -147,7 +147,7 @@ def search(
     modalities = query_and_result(run, source, target)
     query_modality, bank_modality = modalities or (None, None)
     how: _How = {"task": task, "batch_size": batch_size, "device": device}
-    bank = _bank(run, index, finding, how)
+    bank = _bank(run, index, bank_modality, how)
 
     def embed(rows: NDArray[np.int64]) -> NDArray[np.float32]:
         if query_modality == bank_modality:
@@ -161,15 +161,15 @@ def search(
         run, index, bank, query, embed, modality=query_modality, key_file=key_file, **how
     )
     level = level or asked.level
-    allowed = _allowed(bank, index, where, finding, () if own_patient else asked.patients)
+    allowed = _allowed(bank, index, where, bank_modality, () if own_patient else asked.patients)
     groups = _groups(bank, allowed, level)
     owners = [bank.patients[members[0]] for members in groups]
     means = _means(bank, groups)
     if pull:
         assert task is not None
-        theirs = ours = _probabilities(run, bank, task, finding)
-        if asking != finding:
-            ours = _probabilities(run, _bank(run, index, asking, how), task, asking)
+        theirs = ours = _probabilities(run, bank, task, bank_modality)
+        if query_modality != bank_modality:
+            ours = _probabilities(run, _bank(run, index, query_modality, how), task, query_modality)
         classes = np.stack([theirs(bank.x[members]).mean(0) for members in groups])  # (G, C)
         near = _pulled(means, asked.x, classes, ours(asked.x[None])[0], pull)
         ranked = [(int(g), float(near[g])) for g in np.argsort(-near, kind="stable")]
