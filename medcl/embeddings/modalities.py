@@ -20,10 +20,10 @@ from medcl import recipe as recipes
 from medcl.checkpoints import method_weights, saved
 from medcl.embeddings.embeddings import (
     Embeddings,
+    cached,
     embed,
     embed_run,
     features,
-    kept,
     usable,
 )
 from medcl.errors import MedclError, UsageError
@@ -102,7 +102,7 @@ def bank_of(
         )
         return Embeddings(samples.ids, samples.items, samples.patients, x, dict(samples.labels))
 
-    return kept(run, data, out, make, task=task, side=modality)
+    return cached(run, data, out, make, task=task, modality=modality)
 
 
 def _built(run: Run) -> Paired:

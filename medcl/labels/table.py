@@ -92,8 +92,8 @@ def read(
     if not rows:
         raise UsageError(
             f"None of the {len(table.rows):,} rows of {paths[0].name} matches an item or a "
-            f"patient of {index.path}: its column 'key' (slide_id, filename, …) should hold paths in the "
-            "archive, or patients. Name the column: --key-column NAME."
+            f"patient of {index.path}: its column 'key' (slide_id, filename, …) should hold paths "
+            "in the archive, or patients. Name the column: --key-column NAME."
         )
     notes = [*table.notes]
     if absent:

@@ -21,7 +21,7 @@ import numpy as np
 from medcl import manifest
 from medcl.embeddings.embeddings import embed
 from medcl.embeddings.head import Head
-from medcl.embeddings.sources import kept_before, settings, weights
+from medcl.embeddings.sources import earlier_version, settings, weights
 from medcl.errors import MedclError
 from medcl.probe.classifier import classifier
 from medcl.retrieval import anomaly_score
@@ -83,7 +83,7 @@ def _kept(folder: Path, made_of: Mapping[str, object]) -> AnomalyScorer | None:
 
 def _kept_before(run: Run, task: str | None) -> AnomalyScorer | None:
     """What was kept before there were manifests."""
-    path = kept_before(run, "novelty", task)
+    path = earlier_version(run, "novelty", task)
     try:
         return None if path is None else _read(path)
     except manifest.DamagedError:
