@@ -1,4 +1,4 @@
-"""``medcl evaluate``: what a reviewer asks of a study before believing its figures.
+"""``medcl evaluate``: checks of a study before its figures are trusted.
 
 ::
 
@@ -46,16 +46,16 @@ FOLDER, FILE = "evaluation", "evaluation.json"
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was asked and what came out.
+    """Results of an evaluation.
 
     Attributes:
         study: its figures.
         audit: the leakage audit over all folds.
         subgroups: figures by group of test patients.
-        corruptions: a mean over folds: each is tested by the model that did not see it.
+        corruptions: each sample is predicted by the model that did not see it.
         attacks: likewise.
-        tested: samples and patients that corruptions and attacks were tried on.
-        notes: what was not done, and why.
+        tested: samples and patients used for corruptions and attacks.
+        notes: what was left out, and why.
     """
 
     study: FinetuneResult
@@ -71,7 +71,7 @@ class Evaluation:
         return asdict(self) | {"audit": self.audit.as_dict()}
 
     def subgroup_table(self) -> tuple[list[str], list[list[str]]]:
-        """Column heads and rows: one row a group."""
+        """Column heads and rows: one row per group."""
         measure = self.study.headline
         rows = []
         for group in self.subgroups:
@@ -86,7 +86,7 @@ class Evaluation:
         return ["column", "group", "patients", "samples", name, "minus the others"], rows
 
     def corruption_table(self) -> tuple[list[str], list[list[str]]]:
-        """Column heads and rows: one row a corruption, one column a strength."""
+        """Column heads and rows: one row per corruption, one column per strength."""
         measure = self.study.headline
         strengths = sorted({c.strength for c in self.corruptions})
         found = {(c.corruption, c.strength): c.metrics[measure] for c in self.corruptions}
@@ -98,7 +98,7 @@ class Evaluation:
         return ["corruption", *("as it is" if s == 0 else str(s) for s in strengths)], rows
 
     def attack_table(self) -> tuple[list[str], list[list[str]]]:
-        """Column heads and rows: one row an attack and radius."""
+        """Column heads and rows: one row per attack and radius."""
         rows = [
             [a.attack.upper(), f"{a.epsilon:g}", show(a.success), str(a.samples)]
             for a in self.attacks
@@ -117,7 +117,7 @@ def evaluate(
     device: str = "auto",
     resamples: int = 300,
 ) -> Evaluation:
-    """Question a finished study, and write down the answers.
+    """Audit and evaluate a finished study, and write the results.
 
     Args:
         path: of ``medcl finetune``.
@@ -128,12 +128,12 @@ def evaluate(
         attack: whether to try FGSM and PGD.
         limit: test samples that corruptions and attacks are tried on at most, drawn evenly from
             the patients.
-        batch_size: samples a forward pass.
+        batch_size: samples per forward pass.
         device: "cpu", "cuda", ..., or "auto".
         resamples: of patients.
 
     Raises:
-        UsageError: if the folder is no finished study, or a column or corruption is unknown.
+        UsageError: if the folder is not a finished study, or a column or corruption is unknown.
     """
     study = Study.open(path)
     device = usable(device)
@@ -177,7 +177,7 @@ def evaluate(
             damaged = robustness.corruptions(
                 classify,
                 judged,
-                asked.truth,
+                asked.target,
                 names=corruptions,
                 fold=asked.fold,
                 batch_size=batch_size,
@@ -189,14 +189,14 @@ def evaluate(
             attacked = robustness.attacks(
                 classify,
                 judged,
-                asked.truth,
+                asked.target,
                 batch_size=batch_size,
                 device=device,
                 resamples=resamples,
                 seed=study.recipe.seed,
             )
             if not attacked:
-                notes.append("Attacks are for problems of one class a sample.")
+                notes.append("Attacks are for problems with one class per sample.")
     made = Evaluation(study.result, found, groups, damaged, attacked, tested, notes)
     text = json.dumps(made.as_dict(), indent=1, ensure_ascii=False, default=float)
     manifest.write_text(path / FOLDER / FILE, text + "\n")
@@ -204,10 +204,10 @@ def evaluate(
 
 
 def _unknown(study: Study, index: Index) -> int:
-    """Items of the study that were each taken for a patient of its own."""
+    """Items without a known patient; each counts as one patient."""
     if study.result.unknown_patients is not None:
         return study.result.unknown_patients
-    return len(without_patient(index, Labels()))  # a study of before this was written down
+    return len(without_patient(index, Labels()))  # an older study, without this number
 
 
 def _columns(
@@ -232,7 +232,7 @@ def _columns(
 
 
 def _grouping(column: pl.Series) -> bool:
-    """Whether a column says what kind of person or site it was, as far as can be seen."""
+    """True if a column looks like a grouping of patients or sites."""
     few = column.drop_nulls().n_unique()
     if column.name.lower().split(".")[-1] == "age":
         return True
@@ -247,7 +247,7 @@ def _judged(
     limit: int,
     device: str,
 ) -> tuple[Samples, comparing.Predictions, robustness.Classify]:
-    """Test samples, what was predicted of them, and what judges each: the first to test it."""
+    """Test samples, their predictions, and a function that applies each sample's own fold."""
     fold_of: dict[str, Path] = {}
     for fold in study.folds:  # repeats without folds test other patients each
         for key in study.tested(fold)["id"]:

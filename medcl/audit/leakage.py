@@ -1,15 +1,15 @@
-"""The leakage audit: is anybody, or any picture or signal, on both sides of a split?
+"""The leakage audit: patients, images or signals in both the training and the test part of a split.
 
-Three questions, of samples that some were trained on and others are tested on:
+It looks for three kinds of leak between training and test samples:
 
-* patients: does a patient key occur on both sides?
-* copies: are two samples of different sides the same, byte for byte?
-* near-copies: are two of them the same but for scale, noise or compression, by their Pearson
-  correlation? Not all pairs are compared: a random projection of the standardised samples keeps
-  correlations (Johnson & Lindenstrauss 1984), and by it each test sample's nearest training samples
-  are found, which are then compared in full.
+* patients: a patient key occurs in both parts.
+* copies: two samples are the same, byte for byte.
+* near-copies: two samples are the same up to scale, noise or compression, by their Pearson
+  correlation. Not all pairs are compared: a random projection of the standardised samples preserves
+  correlations (Johnson & Lindenstrauss 1984) and gives the nearest training samples of each test
+  sample, which are then compared in full.
 
-A copy across sides is a leak whatever the names on it say: the same person under two numbers.
+A copy is a leak whatever its patient keys are: it may be one patient under two numbers.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ from medcl.plugin import Samples
 CANDIDATES = 5
 """Training samples that are compared in full with each test sample."""
 ALIKE = 0.995
-"""Correlation from which two samples count as near-copies."""
+"""Minimum correlation of near-copies."""
 WIDE = 4096
 """Longer samples are averaged over neighbouring values before they are projected."""
 SKETCH = 64
 """Width of the projection."""
 FLAT = b""
-"""Digest of a sample that is the same everywhere (air, a lead that fell off): it is nobody's."""
+"""Digest of a constant sample (air, a detached lead): never a copy."""
 SHOWN = 50
-"""Pairs that are written down of each kind; all are counted."""
+"""Maximum number of pairs listed per kind; all are counted."""
 
 What = Literal["patient", "copy", "near-copy"]
 
 
 @dataclass(frozen=True)
 class Leak:
-    """Somebody or something on both sides.
+    """A patient or sample in both parts.
 
     Attributes:
         what: kind of leak.
@@ -65,15 +65,15 @@ class Leak:
 
 @dataclass(frozen=True)
 class Audit:
-    """What was looked at and found.
+    """Results of the audit.
 
     Attributes:
-        train, test: samples of each side, and
-        train_patients, test_patients: whose.
+        train, test: numbers of samples, and
+        train_patients, test_patients: of patients.
         counts: leaks of each kind.
         leaks: some of them.
-        unknown: items whose patient nothing names; each was taken for a patient of its own.
-        item: what an item is called.
+        unknown: items without a known patient; each counts as one patient.
+        item: the plugin's word for an item.
     """
 
     train: int
@@ -87,7 +87,7 @@ class Audit:
 
     @property
     def passed(self) -> bool:
-        """Whether nothing was found."""
+        """True if there is no leak."""
         return not any(self.counts.values())
 
     def as_dict(self) -> dict[str, Any]:
@@ -135,7 +135,7 @@ def audit(
         unknown, item: see `Audit`.
 
     Raises:
-        UsageError: if a side is empty.
+        UsageError: if a part is empty.
     """
     patients = np.asarray(samples.patients)
     sides = [_sides(split) for split in splits]

@@ -8,8 +8,8 @@ Classes are weighted inversely to their frequency (``class_weight="balanced"``):
 skewed, and all reported figures are macro figures.
 
 Concatenated groups of features get the same total variance ("hard block scaling", Eriksson
-2006, Multi- and Megavariate Data Analysis): otherwise one penalty for all columns would suppress four interval
-ratios next to an embedding of 512 numbers.
+2006, Multi- and Megavariate Data Analysis): otherwise one penalty for all columns
+would suppress four interval ratios next to an embedding of 512 numbers.
 """
 
 from __future__ import annotations

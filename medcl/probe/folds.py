@@ -97,8 +97,8 @@ def folds(runs: Sequence[Run], patients: NDArray, *, unseen: str = "") -> list[F
         test_patients = set(patients[fold.test].tolist())
         if tested & test_patients:
             raise UsageError(
-                f"{run.path}: {len(tested & test_patients)} of its test patients are also tested by another "
-                "run. Give one run per fold."
+                f"{run.path}: {len(tested & test_patients)} of its test patients are also tested "
+                "by another run. Give one run per fold."
             )
         tested |= test_patients
         assert_disjoint(patients[fold.train].tolist(), test_patients)

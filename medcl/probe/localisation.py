@@ -92,7 +92,7 @@ class Places:
             f"among {self.among:.0f}, in {DRAWS} views."
         )
         if self.patients < 5:
-            text += " Too few patients for an interval: the figures do not generalise to other patients."
+            text += " Too few patients for an interval: they do not generalise to other patients."
         return text
 
     def as_dict(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The frozen-feature probe: measures an encoder's features, and the gain from pretraining.
 
 On the same unseen patients it compares the pretrained encoder, the same architecture with random
-initial weights, each of the plugin's hand-crafted baselines, and pretrained + hand-crafted features.
+initial weights, each of the plugin's hand-crafted baselines, and pretrained + hand-crafted.
 All models are fitted on training patients alone. Given the runs of all folds of a recipe, each
 patient is predicted by the run that did not see that patient, and the predictions are pooled.
 

@@ -169,7 +169,7 @@ def test_a_split_that_tests_people_of_the_pretraining_says_so(
     table.write_text("\n".join(["key,split", *lines]) + "\n")
     settings = ["classifier.name=linear", *SETTINGS, "finetune.epochs=1"]
     made = finetune(opened(digits_run.path, None, settings), tmp_path / "study", split=table)
-    assert any("Pretraining saw" in note for note in made.notes)
+    assert any("Pretraining used" in note for note in made.notes)
 
 
 def test_a_study_is_not_taken_for_a_run(study: Path) -> None:

@@ -66,7 +66,9 @@ def test_grades_keep_the_order_given() -> None:
 
 def test_words_have_no_order_of_their_own_and_numbers_have() -> None:
     """The alphabet would set high below low."""
-    with pytest.raises(UsageError, match=r"order of the grades of 'g' .*There are: high, low, mid"):
+    with pytest.raises(
+        UsageError, match=r"grades of 'g' do not give their order: .*The grades are: high, low, mid"
+    ):
         targets.finetune_target(carrying(g=["high", "low", "mid"]), Finetune(kind="ordinal"))
     found = targets.finetune_target(carrying(g=["10", "9", "2"]), Finetune(kind="ordinal"))
     assert found.classes == ("2", "9", "10")
