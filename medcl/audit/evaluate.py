@@ -89,10 +89,13 @@ class Evaluation:
         """Column heads and rows: one row per corruption, one column per strength."""
         measure = self.study.headline
         strengths = sorted({c.strength for c in self.corruptions})
-        found = {(c.corruption, c.strength): c.metrics[measure] for c in self.corruptions}
+        figure_of = {(c.corruption, c.strength): c.metrics[measure] for c in self.corruptions}
         names = [n for n in dict.fromkeys(c.corruption for c in self.corruptions) if n != "none"]
         rows = [
-            [name, *(show(found["none", 0] if s == 0 else found[name, s]) for s in strengths)]
+            [
+                name,
+                *(show(figure_of["none", 0] if s == 0 else figure_of[name, s]) for s in strengths),
+            ]
             for name in names
         ]
         return ["corruption", *("as it is" if s == 0 else str(s) for s in strengths)], rows
@@ -146,7 +149,7 @@ def evaluate(
     ids = list(samples.ids)
     parts = [study.parts(fold, ids) for fold in study.folds]
     index = Index.open(study.data)
-    found = audit(samples, *parts, unknown=_unknown(study, index), item=study.plugin.item)
+    leakage = audit(samples, *parts, unknown=_unknown(study, index), item=study.plugin.item)
     predictions = comparing.read(path)
     groups = subgroups(
         predictions,
@@ -164,22 +167,24 @@ def evaluate(
                 f"{len(unmeasured)} columns of the index have no group of {FEW} test patients and "
                 "were left out; --by names them one by one."
             )
-    damaged: list[Corrupted] = []
+    corrupted: list[Corrupted] = []
     attacked: list[Attacked] = []
     tested = (0, 0)
     example = samples.read(np.arange(min(2, len(samples))))
     if "bag" in example or example["x"].ndim < 3:
         notes.append("Corruptions and attacks are for signals and images, and these are neither.")
     elif corruptions or attack:
-        judged, asked, classify = _judged(study, samples, predictions, limit, device)
-        tested = (len(judged), len(set(judged.patients)))
+        tested_samples, tested_predictions, classify = _judged(
+            study, samples, predictions, limit, device
+        )
+        tested = (len(tested_samples), len(set(tested_samples.patients)))
         if corruptions:
-            damaged = robustness.corruptions(
+            corrupted = robustness.corruptions(
                 classify,
-                judged,
-                asked.target,
+                tested_samples,
+                tested_predictions.target,
                 names=corruptions,
-                fold=asked.fold,
+                fold=tested_predictions.fold,
                 batch_size=batch_size,
                 device=device,
                 resamples=resamples,
@@ -188,8 +193,8 @@ def evaluate(
         if attack:
             attacked = robustness.attacks(
                 classify,
-                judged,
-                asked.target,
+                tested_samples,
+                tested_predictions.target,
                 batch_size=batch_size,
                 device=device,
                 resamples=resamples,
@@ -197,10 +202,10 @@ def evaluate(
             )
             if not attacked:
                 notes.append("Attacks are for problems with one class per sample.")
-    made = Evaluation(study.result, found, groups, damaged, attacked, tested, notes)
-    text = json.dumps(made.as_dict(), indent=1, ensure_ascii=False, default=float)
+    evaluation = Evaluation(study.result, leakage, groups, corrupted, attacked, tested, notes)
+    text = json.dumps(evaluation.as_dict(), indent=1, ensure_ascii=False, default=float)
     manifest.write_text(path / FOLDER / FILE, text + "\n")
-    return made
+    return evaluation
 
 
 def _unknown(study: Study, index: Index) -> int:
@@ -215,10 +220,10 @@ def _columns(
 ) -> dict[str, list[Any]]:
     """Values of the index's columns for the predicted samples."""
     table = index.items
-    learnt = {study.result.label, f"{LABEL}{study.result.label}"}
+    target_columns = {study.result.label, f"{LABEL}{study.result.label}"}
     columns = ["site", *index.fields, *(c for c in table.columns if c.startswith(LABEL))]
     if by is None:
-        chosen = [c for c in columns if c not in learnt and _grouping(table[c])]
+        chosen = [c for c in columns if c not in target_columns and _grouping(table[c])]
     else:
         known = [*columns, *(c.removeprefix(LABEL) for c in columns)]
         for name in by:
@@ -252,19 +257,19 @@ def _judged(
     for fold in study.folds:  # repeats without folds test other patients each
         for key in study.tested(fold)["id"]:
             fold_of.setdefault(key, fold)
-    place = {key: n for n, key in enumerate(samples.ids)}
+    row_of = {key: n for n, key in enumerate(samples.ids)}
     chosen = evenly(predictions.patients, limit, study.recipe.seed)
     folds = list(dict.fromkeys(fold_of[key] for key in predictions.ids[chosen]))
-    which = np.array([folds.index(fold_of[key]) for key in predictions.ids[chosen]])
-    order = np.argsort(which, kind="stable")  # so that a batch mostly needs one model
-    chosen, which = chosen[order], which[order]
-    at = np.array([place[key] for key in predictions.ids[chosen]])
+    model_of = np.array([folds.index(fold_of[key]) for key in predictions.ids[chosen]])
+    order = np.argsort(model_of, kind="stable")  # so that a batch mostly needs one model
+    chosen, model_of = chosen[order], model_of[order]
+    at = np.array([row_of[key] for key in predictions.ids[chosen]])
     models = [study.model(fold, samples.read(at[:2])).to(device) for fold in folds]
 
     def classify(x: Tensor, rows: NDArray[np.int64]) -> Tensor:
-        needed = np.unique(which[rows])
-        parts = [(n, torch.as_tensor(np.flatnonzero(which[rows] == n))) for n in needed]
-        made = torch.cat([models[n].scores({"x": x[at.to(x.device)]}) for n, at in parts])
-        return made[torch.cat([at for _, at in parts]).argsort().to(x.device)]
+        needed = np.unique(model_of[rows])
+        parts = [(n, torch.as_tensor(np.flatnonzero(model_of[rows] == n))) for n in needed]
+        scores = torch.cat([models[n].scores({"x": x[at.to(x.device)]}) for n, at in parts])
+        return scores[torch.cat([at for _, at in parts]).argsort().to(x.device)]
 
     return samples.at(at), predictions.at(chosen), classify

@@ -24,7 +24,7 @@ class Full(nn.Module):
     Args:
         encoder: (B, ...) → (B, width), pretrained or new.
         example: a batch.
-        outputs: what is to be predicted.
+        outputs: what the classifier predicts.
         decay: in 0…1; 1 trains all layers alike.
         dropout: of features, before the head.
     """

@@ -22,7 +22,7 @@ class Linear(nn.Module):
     Args:
         encoder: (B, ...) → (B, width).
         example: a batch.
-        outputs: what is to be predicted.
+        outputs: what the classifier predicts.
         dropout: of features.
     """
 

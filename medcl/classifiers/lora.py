@@ -40,7 +40,7 @@ class LoRA(nn.Module):
     Args:
         encoder: (B, ...) → (B, width), a pretrained transformer.
         example: a batch.
-        outputs: what is to be predicted.
+        outputs: what the classifier predicts.
         rank: r.
         alpha: α.
         layers: parts of names; empty: all linear layers.

@@ -22,7 +22,7 @@ class ProbeThenTune(nn.Module):
     Args:
         encoder: (B, ...) → (B, width).
         example: a batch.
-        outputs: what is to be predicted.
+        outputs: what the classifier predicts.
         probe: share of all steps with a frozen encoder.
         tune: factor on the learning rate of the encoder.
         decay: by layer, see `Full`.

@@ -1,4 +1,4 @@
-"""Figures of predictions, by one rule for all commands: macro, per class, confusion, few patients."""
+"""Figures of predictions, by one rule everywhere: macro, per class, confusion, few patients."""
 
 from __future__ import annotations
 

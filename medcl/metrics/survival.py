@@ -17,7 +17,7 @@ def concordance(
     weight: Counted,
     group: NDArray[np.integer] | None = None,
 ) -> Measures:
-    """Harrell's C-index (1982): share of pairs in which the patient at higher risk has the event first.
+    """Harrell's C-index (1982): share of pairs in which the higher risk has the event first.
 
     A pair counts if the earlier time is an event's; equal risks count half, pairs with equal times
     do not count unless one of them was censored then.

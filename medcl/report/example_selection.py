@@ -164,9 +164,9 @@ def _risks(predictions: Predictions) -> Selection:
 
     high, low = with_event[rank[with_event] >= 0.5], with_event[rank[with_event] < 0.5]
     about = (
-        f"Of {len(with_event):,} test samples with an event, {len(high):,} had a risk in "
-        "the upper half of the same model's. Shown are the highest and the lowest, of different patients "
-        "where there are enough."
+        f"Of {len(with_event):,} test samples with an event, {len(high):,} had a risk in the upper "
+        "half of the same model's risks. Shown are the highest and the lowest, of different "
+        "patients where there are enough."
     )
     titles = ("High risk, and it came", "Low risk, and yet it came")
     best, worst = (

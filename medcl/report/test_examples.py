@@ -118,14 +118,14 @@ def of_study(opened_study: Opened) -> Examples | Absent:
     }
     models: dict[Path, Model] = {}
 
-    def draw(key: str, batch: Mapping[str, NDArray], said: int) -> tuple[str | None, Shows]:
+    def draw(key: str, batch: Mapping[str, NDArray], predicted: int) -> tuple[str | None, Shows]:
         try:
             fold = fold_of[key]
             if fold not in models:
                 models[fold] = opened_study.study.model(fold, batch)
             if "bag" in batch:
-                return _instances(models[fold], batch, said), "instances"
-            return _explained(opened_study, models[fold], batch["x"], said), "evidence"
+                return _instances(models[fold], batch, predicted), "instances"
+            return _explained(opened_study, models[fold], batch["x"], predicted), "evidence"
         except Exception:  # no explanation for this classifier or shape: show the sample alone
             return _plain(batch), "sample"
 
@@ -252,7 +252,7 @@ def embedded(model: Model, samples: Samples) -> NDArray[np.float32]:
     if head is None:
         raise LookupError("no head")
     inputs: list[torch.Tensor] = []
-    handle = head.register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
+    handle = head.register_forward_pre_hook(lambda _, arguments: inputs.append(arguments[0]))
     try:
         for start in range(0, len(samples), 64):
             rows = np.arange(start, min(start + 64, len(samples)))
