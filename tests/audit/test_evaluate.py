@@ -118,7 +118,7 @@ def test_a_patient_on_both_sides_fails_the_command(study: Path, tmp_path: Path) 
 
 
 def test_an_unfinished_or_foreign_folder_is_refused(digits_run: Run) -> None:
-    with pytest.raises(UsageError, match="is no study"):
+    with pytest.raises(UsageError, match="is not a study"):
         evaluate(digits_run.path)
 
 

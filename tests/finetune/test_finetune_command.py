@@ -132,7 +132,7 @@ def test_a_hand_crafted_split_is_taken_or_refused(index: Path, tmp_path: Path, k
     assert result.test.samples == sum(side == "test" for side in sides.values())
     sides[names[0]] = "train"  # the other bag of this patient stays in the test
     split.write_text("key,split\n" + "".join(f"{n},{s}\n" for n, s in sides.items()))
-    with pytest.raises(MedclError, match="puts 1 patient on more than one side"):
+    with pytest.raises(MedclError, match="puts 1 patient in more than one part"):
         finetune(source, tmp_path / "bad", split=split)
 
 

@@ -99,7 +99,7 @@ def test_weights_are_by_training_samples() -> None:
 def test_what_cannot_be_learnt_is_one_sentence() -> None:
     with pytest.raises(UsageError, match="No label 'grde'.*Did you mean 'grade'"):
         learnt(carrying(grade=[1, 2]), label="grde")
-    with pytest.raises(UsageError, match=r"Say finetune\.label"):
+    with pytest.raises(UsageError, match=r"Set finetune\.label"):
         learnt(carrying(a=[1, 2], b=[1, 2]))
     with pytest.raises(MedclError, match="one class only"):
         learnt(carrying(a=["x", "x"]), kind="multiclass")

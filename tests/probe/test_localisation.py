@@ -59,7 +59,7 @@ def test_an_encoder_that_knows_the_place_is_never_wrong() -> None:
 def test_features_that_are_no_numbers_are_refused() -> None:
     found = samples()
     bad = np.full((11, 2), np.nan, np.float32)
-    with pytest.raises(MedclError, match="no numbers"):
+    with pytest.raises(MedclError, match="NaN or infinite"):
         _distances(bad, bad, found, list(_searched(found)))
 
 

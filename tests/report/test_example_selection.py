@@ -38,7 +38,7 @@ def test_classes_by_how_sure_they_were() -> None:
     y = np.array([1, 0, 0, 0, 1, 0])
     found = selected(predicted("binary", ("no", "yes"), y, np.stack([1 - p, p], axis=1)))
     assert rows(found) == ([5, 0, 1], [3, 4, 2])  # 3 and 2 are of one patient: 4 has its turn first
-    assert (found.corrects, found.wrongs) == (3, 3)
+    assert (found.correct_count, found.wrong_count) == (3, 3)
     assert (found.wrong[0].predicted, found.wrong[0].target) == ("yes", "no")
     assert found.wrong[0].probability == pytest.approx(0.99)
     assert "Of 6 test samples 3 were predicted wrongly" in found.about
@@ -48,7 +48,7 @@ def test_of_two_classes_the_second_begins_at_the_study_s_threshold() -> None:
     p = np.array([0.3, 0.1, 0.25, 0.9])
     y = np.array([1, 0, 0, 1])
     found = predicted("binary", ("no", "yes"), y, np.stack([1 - p, p], axis=1))
-    assert selected(found).wrongs == 1  # at one half, the first one
+    assert selected(found).wrong_count == 1  # at one half, the first one
     told = selected(found, np.full(4, 0.2))
     assert rows(told) == ([3, 1, 0], [2])
     assert (told.wrong[0].predicted, told.wrong[0].target) == ("yes", "no")
@@ -62,7 +62,7 @@ def test_several_labels_are_answers_one_by_one() -> None:
     y = np.array([[1.0, np.nan], [0.0, 1.0], [1.0, 0.0]])
     p = np.array([[0.8, 0.999], [0.1, 0.2], [0.6, 0.7]])
     found = selected(predicted("multilabel", ("a", "b"), y, p))
-    assert (found.corrects, found.wrongs) == (3, 2), "what is unknown is no answer"
+    assert (found.correct_count, found.wrong_count) == (3, 2), "what is unknown is no answer"
     assert [(a.row, a.predicted, a.target) for a in found.wrong] == [
         (1, "b: no", "b: yes"),
         (2, "b: yes", "b: no"),

@@ -127,7 +127,7 @@ def test_pulling_towards_the_labels_finds_more_of_the_label(digits_run: Run) -> 
 
 
 def test_an_unknown_query_is_one_clear_error(digits_run: Run) -> None:
-    with pytest.raises(UsageError, match="no item or sample"):
+    with pytest.raises(UsageError, match="neither an item or sample"):
         search(digits_run, "i_nothing")
 
 
