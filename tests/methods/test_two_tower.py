@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from medcl.errors import UsageError
 from medcl.methods.clip import TwoTower, restart
-from medcl.methods.contract import Paired, State
+from medcl.methods.contract import Paired, State, modalities_of
 from medcl.methods.harmonised import Harmonised
 from medcl.methods.tip import TIP, corrupt
 from medcl.nn.distributed import ALONE, Ranks
@@ -200,3 +200,13 @@ def test_either_side_is_projected_and_where_it_is_not_there_the_row_is_zero(kind
 def test_a_method_of_one_side_around_another_has_none():
     method = Harmonised(digits.vit(), method="can")
     assert method.modalities == ()
+
+
+def test_an_older_method_names_its_modalities_sides() -> None:
+    class Older:
+        sides = ("ecg", "ppg")
+
+        def project(self, batch: dict, side: str) -> None: ...
+
+    assert modalities_of(Older()) == ("ecg", "ppg")
+    assert modalities_of(object()) == ()
