@@ -67,7 +67,7 @@ def test_several_labels_are_answers_one_by_one() -> None:
         (1, "b: no", "b: yes"),
         (2, "b: yes", "b: no"),
     ]
-    assert [(a.row, a.predicted, a.target) for a in found.correct] == [
+    assert [(a.row, a.predicted, a.output) for a in found.correct] == [
         (1, "a: no", 0),
         (2, "a: yes", 0),
         (0, "a: yes", 0),
