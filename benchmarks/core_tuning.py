@@ -162,9 +162,9 @@ def mitbih(runs: Path, data: Path, out: Path, epochs: dict[float, int]) -> None:
                 study = out / f"{way}-{fraction:g}-{fold}"
                 finetune(opened(run.path, None, settings), study, split=table)
                 parts.append(read(study))
-            truth = parts[0].truth
+            truth = parts[0].target
             whole = type(truth)(
-                truth.kind, truth.classes, np.concatenate([p.truth.y for p in parts])
+                truth.kind, truth.classes, np.concatenate([p.target.y for p in parts])
             )
             chance = np.concatenate([p.chance for p in parts])
             patients = np.concatenate([p.patients for p in parts])

@@ -151,7 +151,7 @@ def study_of(home: Path) -> Any:
         raise MedclError(f"evaluation or its manifest: {questioned.reason}")  # as the page says
     example = {"x": np.zeros((2, 64), np.float32)}
     folds = [
-        (weights(study.model(fold, example)), study.tested(fold).rows(), study.sides(fold, []))
+        (weights(study.model(fold, example)), study.tested(fold).rows(), study.parts(fold, []))
         for fold in study.folds
     ]
     found = predictions_of(study.path)

@@ -167,7 +167,7 @@ def probed(
     groups: Sequence[Floats], truth: Target, patients: NDArray, train: NDArray, test: NDArray
 ) -> Scores:
     """A linear classifier from each share of the labels; groups of features have equal weight."""
-    x, blocks = linear.beside(groups)
+    x, blocks = linear.concatenated(groups)
     found: Scores = {}
     for fraction, at in labelled(truth.at(train), patients[train], 0, label_efficiency.DRAWS):
         some = train[at]

@@ -57,7 +57,7 @@ def fitted(
     groups: Sequence[Floats], truth: Target, patients: NDArray, at: NDArray, test: NDArray
 ) -> Floats:
     """Probabilities of the test samples, from a classifier fitted on some others."""
-    x, blocks = linear.beside(groups)
+    x, blocks = linear.concatenated(groups)
     some = at[thinned(truth.y[at], patients[at], 0)]
     return linear.fit(x[some], truth.at(some), patients[some], blocks=blocks).predict(x[test])
 

@@ -1,8 +1,8 @@
-"""Adversarial attacks: how small a change makes a classifier wrong.
+"""Adversarial attacks: small changes that make a classifier wrong.
 
 FGSM (Goodfellow 2015, arXiv 1412.6572) takes one step along the sign of the loss's gradient; PGD
-(Madry 2018, arXiv 1706.06083) takes several from a random start, each brought back into the ball.
-ε is a share of each sample's own standard deviation, as there is no common grey scale.
+(Madry 2018, arXiv 1706.06083) takes several from a random start, each projected into the ball.
+ε is a share of each sample's own standard deviation, since there is no common grey scale.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def attack(
     steps: int = 10,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Adversarial samples within ε · std of each sample, by the largest change of a value.
+    """Adversarial samples within ε · std of each sample, in the maximum norm.
 
     Args:
         classify: (B, C, ...) → logits (B, classes), with gradient.
@@ -45,11 +45,11 @@ def attack(
     if how == "fgsm":
         return x + radius * _direction(classify, x, y)
     start = torch.rand(x.shape, generator=generator, device=x.device, dtype=x.dtype)
-    moved = x + radius * (2 * start - 1)
+    adversarial = x + radius * (2 * start - 1)
     for _ in range(steps):
-        moved = moved + 2.5 / steps * radius * _direction(classify, moved, y)
-        moved = torch.minimum(torch.maximum(moved, x - radius), x + radius)
-    return moved
+        adversarial = adversarial + 2.5 / steps * radius * _direction(classify, adversarial, y)
+        adversarial = torch.minimum(torch.maximum(adversarial, x - radius), x + radius)
+    return adversarial
 
 
 def _direction(classify: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
-"""Two sets of predictions of the same samples, compared: paired, and over patients.
+"""Paired comparison of two sets of predictions of the same samples, over patients.
 
-What is read is ``predictions.parquet`` of ``medcl finetune`` (a study) or of ``medcl probe``.
-Every figure's difference has an interval from the same resamples of patients for both; two AUROCs
-are also tested after Obuchowski 1997 (`medcl.metrics.delong`).
+It reads ``predictions.parquet`` of ``medcl finetune`` (a study) or of ``medcl probe``. Intervals of
+differences come from the same resamples of patients for both; two AUROCs are also tested after
+Obuchowski 1997 (`medcl.metrics.delong`).
 """
 
 from __future__ import annotations
@@ -30,51 +30,51 @@ from medcl.reading import read_table
 from medcl.registry import did_you_mean
 
 PREDICTIONS = "predictions.parquet"
-_REMEDY = "Make it again: medcl finetune, or medcl probe."
+_REMEDY = "Run medcl finetune or medcl probe again."
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What was predicted of test samples, a mean over repeats.
+    """Predictions of test samples, a mean over repeats.
 
     Attributes:
-        name: of whom, for tables.
+        name: of the classifier or representation, for tables.
         ids: (N,) sample ids.
         patients: (N,) keyed hashes.
-        truth: their labels.
+        target: their labels.
         probability: (N, C) probabilities, values or risks.
-        fold: (N,) of a survival study, the model that a risk is of: those of different models have
-            no common scale, and are not ranked together. Else None.
+        fold: (N,) for survival, the model of each risk: risks of different models have no common
+            scale and are not ranked together. Otherwise None.
     """
 
     name: str
     ids: NDArray[np.str_]
     patients: NDArray[np.str_]
-    truth: Target
+    target: Target
     probability: NDArray[np.float64]
     fold: NDArray[np.int64] | None = None
 
     def at(self, rows: NDArray[np.int64]) -> Predictions:
-        """Of some samples."""
+        """Predictions of some samples."""
         fold = None if self.fold is None else self.fold[rows]
-        parts = self.ids[rows], self.patients[rows], self.truth.at(rows), self.probability[rows]
+        parts = self.ids[rows], self.patients[rows], self.target.at(rows), self.probability[rows]
         return Predictions(self.name, *parts, fold)
 
     def resampled(self, resamples: int, seed: int) -> Resampled:
         """Every measure, on resamples of patients."""
-        of = partial(measure, self.truth.kind, self.truth.y, self.probability, fold=self.fold)
+        of = partial(measure, self.target.kind, self.target.y, self.probability, fold=self.fold)
         return bootstrap(of, self.patients, resamples=resamples, seed=seed)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Who is better, and by how much.
+    """Difference between two sets of predictions.
 
     Attributes:
         a, b: names.
-        samples: that both predicted, and
-        patients: whose.
-        left_out: samples that only one of them predicted.
+        samples: predicted by both, and
+        patients: their number.
+        left_out: samples predicted by only one of them.
         a_metrics, b_metrics: figures of each.
         differences: a − b, from the same resamples of patients.
         auroc_tests: by class (or label), Obuchowski's test.
@@ -96,14 +96,14 @@ class Comparison:
 
     @property
     def title(self) -> str:
-        """What was compared, on whom."""
+        """The two compared, and their test patients, in one line."""
         return (
             f"{self.a} against {self.b}, on the same {self.samples:,} samples of {self.patients} "
             "patients; 95% intervals over patients"
         )
 
     def table(self) -> tuple[list[str], list[list[str]]]:
-        """Column heads and rows: one row a measure."""
+        """Column heads and rows: one row per measure."""
         rows = [
             [
                 NAMES.get(name, name),
@@ -119,7 +119,7 @@ class Comparison:
         return ["measure", self.a, self.b, "difference"], rows
 
     def verdict(self) -> str:
-        """In words; no interval that holds 0 is called a difference."""
+        """The differences in words; an interval that holds 0 is no difference."""
         clear = [
             f"{NAMES.get(name, name)} {show(d, signed=True)}"
             for name, d in self.differences.items()
@@ -136,47 +136,47 @@ def compare(
     """Compare two studies, or two probed runs, sample by sample.
 
     Args:
-        a: a study of ``medcl finetune``, a run that was probed, or its folder ``probe``; of a
-            probe, ``PATH#representation`` picks another one than the pretrained encoder.
-        b: another.
+        a: a study of ``medcl finetune``, a probed run, or its folder ``probe``; for a probe,
+            ``PATH#representation`` selects another one than the pretrained encoder.
+        b: another one.
         classifier: of a probe.
         resamples: of patients.
         seed: of the resamples.
 
     Raises:
-        UsageError: if there are no predictions, they are of other labels, or of other samples.
+        UsageError: if there are no predictions, or their labels or samples differ.
     """
     one, two = read(a, classifier), read(b, classifier)
     if one.name == two.name:
         one, two = (_renamed(p, where) for p, where in ((one, a), (two, b)))
-    if one.truth.kind != two.truth.kind or one.truth.classes != two.truth.classes:
+    if one.target.kind != two.target.kind or one.target.classes != two.target.classes:
         raise UsageError(
-            f"{a} predicts {list(one.truth.classes)} ({one.truth.kind}), and {b} "
-            f"{list(two.truth.classes)} ({two.truth.kind}): they cannot be compared."
+            f"{a} predicts {list(one.target.classes)} ({one.target.kind}), and {b} "
+            f"{list(two.target.classes)} ({two.target.kind}): they cannot be compared."
         )
-    _, here, there = np.intersect1d(one.ids, two.ids, return_indices=True)
-    if not len(here):
+    _, rows_a, rows_b = np.intersect1d(one.ids, two.ids, return_indices=True)
+    if not len(rows_a):
         raise UsageError(f"{a} and {b} have no test sample in common: same index, same key?")
     if not np.array_equal(
-        np.nan_to_num(one.truth.y[here], nan=-1), np.nan_to_num(two.truth.y[there], nan=-1)
+        np.nan_to_num(one.target.y[rows_a], nan=-1), np.nan_to_num(two.target.y[rows_b], nan=-1)
     ):
-        raise UsageError(f"{a} and {b} were judged by different labels of the same samples.")
-    left_out = len(one.ids) + len(two.ids) - 2 * len(here)
-    one, two = one.at(here), two.at(there)
-    truth, patients = one.truth, one.patients
+        raise UsageError(f"{a} and {b} have different labels for the same samples.")
+    left_out = len(one.ids) + len(two.ids) - 2 * len(rows_a)
+    one, two = one.at(rows_a), two.at(rows_b)
+    target, patients = one.target, one.patients
     two = replace(two, patients=patients)
-    made = [p.resampled(resamples, seed) for p in (one, two)]
-    names = [name for name in made[0].values if not name.startswith("class_")]
+    resampled_pair = [p.resampled(resamples, seed) for p in (one, two)]
+    names = [name for name in resampled_pair[0].values if not name.startswith("class_")]
     return Comparison(
         a=one.name,
         b=two.name,
-        samples=len(here),
+        samples=len(rows_a),
         patients=len(np.unique(patients)),
         left_out=left_out,
-        a_metrics={name: made[0].interval(name) for name in names},
-        b_metrics={name: made[1].interval(name) for name in names},
-        differences={name: made[0].minus(made[1], name) for name in names},
-        auroc_tests=_tests(truth, patients, one.probability, two.probability),
+        a_metrics={name: resampled_pair[0].interval(name) for name in names},
+        b_metrics={name: resampled_pair[1].interval(name) for name in names},
+        differences={name: resampled_pair[0].minus(resampled_pair[1], name) for name in names},
+        auroc_tests=_tests(target, patients, one.probability, two.probability),
     )
 
 
@@ -184,23 +184,23 @@ def read(path: Path, classifier: str = "linear") -> Predictions:
     """Predictions of a study, a run or a probe's folder.
 
     Raises:
-        UsageError: if there are none, or not of that representation or classifier.
+        UsageError: if there are none of that representation or classifier.
     """
-    folder, _, asked = str(path).partition("#")
-    place = Path(folder)
-    if (place / "finetune.json").is_file():
-        return _of_study(place)
-    place = place / "probe" if (place / "probe" / "probe.json").is_file() else place
-    if (place / "probe.json").is_file():
-        return _of_probe(place, asked or PRETRAINED, classifier)
-    raise UsageError(f"{path} holds no predictions. Make them: medcl finetune, or medcl probe.")
+    folder, _, representation = str(path).partition("#")
+    location = Path(folder)
+    if (location / "finetune.json").is_file():
+        return _of_study(location)
+    location = location / "probe" if (location / "probe" / "probe.json").is_file() else location
+    if (location / "probe.json").is_file():
+        return _of_probe(location, representation or PRETRAINED, classifier)
+    raise UsageError(f"{path} holds no predictions. Run medcl finetune or medcl probe first.")
 
 
 def _of_study(folder: Path) -> Predictions:
     result = FinetuneResult.load(folder)
     frame = read_table(folder / PREDICTIONS, _REMEDY)
     survival = result.kind in SURVIVAL
-    if survival:  # a mean over repeats would be of several models: the first one's counts
+    if survival:  # no mean over models without a common scale: take the first repeat
         frame = frame.unique("id", keep="first", maintain_order=True)
     scores = [name for name in frame.columns if name.startswith("score.")]
     labels = [name for name in frame.columns if name.startswith("truth.")]
@@ -242,7 +242,7 @@ def _of_probe(folder: Path, representation: str, classifier: str) -> Predictions
         y = np.array(text, np.float64)
     elif result.kind == "multilabel":
         raise UsageError(
-            f"{folder} is a probe of several labels, which does not say which of them are unknown: "
+            f"{folder} is a multilabel probe, which does not record unknown labels: "
             "compare studies of medcl finetune."
         )
     else:
@@ -262,27 +262,27 @@ def _renamed(predictions: Predictions, path: Path) -> Predictions:
 
 
 def _tests(
-    truth: Target, patients: NDArray, a: NDArray[np.float64], b: NDArray[np.float64]
+    target: Target, patients: NDArray, a: NDArray[np.float64], b: NDArray[np.float64]
 ) -> dict[str, Compared]:
-    """One test a class; of two classes, of the second."""
-    if truth.kind not in ("binary", "multiclass", "multilabel"):
+    """One test per class; for two classes, of the second only."""
+    if target.kind not in ("binary", "multiclass", "multilabel"):
         return {}
-    which = [1] if truth.kind == "binary" else range(len(truth.classes))
-    made = {}
-    for c in which:
-        if truth.kind == "multilabel":
-            known = np.isfinite(truth.y[:, c])
-            positive = truth.y[known, c] == 1
+    columns = [1] if target.kind == "binary" else range(len(target.classes))
+    tests = {}
+    for c in columns:
+        if target.kind == "multilabel":
+            known = np.isfinite(target.y[:, c])
+            positive = target.y[known, c] == 1
         else:
-            known = truth.y >= 0
-            positive = truth.y[known] == c
+            known = target.y >= 0
+            positive = target.y[known] == c
         if positive.any() and not positive.all() and len(np.unique(patients[known])) > 1:
-            made[truth.classes[c]] = delong(positive, a[known, c], b[known, c], patients[known])
-    return made
+            tests[target.classes[c]] = delong(positive, a[known, c], b[known, c], patients[known])
+    return tests
 
 
-def save(found: Comparison, out: Path) -> None:
+def save(comparison: Comparison, out: Path) -> None:
     """Write a comparison as JSON."""
     from medcl.io.atomic import write_text
 
-    write_text(out, json.dumps(found.as_dict(), indent=1, ensure_ascii=False) + "\n")
+    write_text(out, json.dumps(comparison.as_dict(), indent=1, ensure_ascii=False) + "\n")

@@ -1,7 +1,7 @@
 """Named corruptions at five strengths, for samples of any shape: (B, C, ...) → (B, C, ...).
 
-After Hendrycks & Dietterich 2019 (arXiv 1903.12261), whose corruptions are of photographs: these
-are what is common to signals, slices, volumes and tiles. Strengths are relative to a sample's own
+After Hendrycks & Dietterich 2019 (arXiv 1903.12261), whose corruptions are for photographs: these
+are common to signals, slices, volumes and tiles. Strengths are relative to a sample's own
 standard deviation or size, so that HU, mV and grey values are treated alike. Each is a function of
 (sample, strength, generator): the same seed, the same corruption.
 """
@@ -28,8 +28,8 @@ def corrupt(name: str, x: Tensor, strength: int, generator: torch.Generator) -> 
     Args:
         name: one of `CORRUPTIONS`.
         x: (B, C, ...), one to three axes after the channels.
-        strength: 1 … 5; 0 leaves the batch as it is.
-        generator: of what is random.
+        strength: 1 … 5; 0 leaves the batch unchanged.
+        generator: of random values.
 
     Raises:
         UsageError: for an unknown name or strength.

@@ -1,4 +1,4 @@
-"""``medcl evaluate``: what a reviewer asks of a study before believing its figures.
+"""``medcl evaluate``: checks of a study before its figures are trusted.
 
 ::
 
@@ -36,7 +36,7 @@ from medcl.embeddings.embeddings import evenly, usable
 from medcl.errors import UsageError
 from medcl.finetune.opened import Study
 from medcl.finetune.result import FinetuneResult
-from medcl.labels.table import Labels, nobody
+from medcl.labels.table import Labels, without_patient
 from medcl.metrics.table import show
 from medcl.plugin import Samples
 from medcl.registry import did_you_mean
@@ -46,16 +46,16 @@ FOLDER, FILE = "evaluation", "evaluation.json"
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was asked and what came out.
+    """Results of an evaluation.
 
     Attributes:
         study: its figures.
         audit: the leakage audit over all folds.
         subgroups: figures by group of test patients.
-        corruptions: a mean over folds: each is tested by the model that did not see it.
+        corruptions: each sample is predicted by the model that did not see it.
         attacks: likewise.
-        tested: samples and patients that corruptions and attacks were tried on.
-        notes: what was not done, and why.
+        tested: samples and patients used for corruptions and attacks.
+        notes: what was left out, and why.
     """
 
     study: FinetuneResult
@@ -71,7 +71,7 @@ class Evaluation:
         return asdict(self) | {"audit": self.audit.as_dict()}
 
     def subgroup_table(self) -> tuple[list[str], list[list[str]]]:
-        """Column heads and rows: one row a group."""
+        """Column heads and rows: one row per group."""
         measure = self.study.headline
         rows = []
         for group in self.subgroups:
@@ -86,19 +86,22 @@ class Evaluation:
         return ["column", "group", "patients", "samples", name, "minus the others"], rows
 
     def corruption_table(self) -> tuple[list[str], list[list[str]]]:
-        """Column heads and rows: one row a corruption, one column a strength."""
+        """Column heads and rows: one row per corruption, one column per strength."""
         measure = self.study.headline
         strengths = sorted({c.strength for c in self.corruptions})
-        found = {(c.corruption, c.strength): c.metrics[measure] for c in self.corruptions}
+        figure_of = {(c.corruption, c.strength): c.metrics[measure] for c in self.corruptions}
         names = [n for n in dict.fromkeys(c.corruption for c in self.corruptions) if n != "none"]
         rows = [
-            [name, *(show(found["none", 0] if s == 0 else found[name, s]) for s in strengths)]
+            [
+                name,
+                *(show(figure_of["none", 0] if s == 0 else figure_of[name, s]) for s in strengths),
+            ]
             for name in names
         ]
         return ["corruption", *("as it is" if s == 0 else str(s) for s in strengths)], rows
 
     def attack_table(self) -> tuple[list[str], list[list[str]]]:
-        """Column heads and rows: one row an attack and radius."""
+        """Column heads and rows: one row per attack and radius."""
         rows = [
             [a.attack.upper(), f"{a.epsilon:g}", show(a.success), str(a.samples)]
             for a in self.attacks
@@ -117,7 +120,7 @@ def evaluate(
     device: str = "auto",
     resamples: int = 300,
 ) -> Evaluation:
-    """Question a finished study, and write down the answers.
+    """Audit and evaluate a finished study, and write the results.
 
     Args:
         path: of ``medcl finetune``.
@@ -128,12 +131,12 @@ def evaluate(
         attack: whether to try FGSM and PGD.
         limit: test samples that corruptions and attacks are tried on at most, drawn evenly from
             the patients.
-        batch_size: samples a forward pass.
+        batch_size: samples per forward pass.
         device: "cpu", "cuda", ..., or "auto".
         resamples: of patients.
 
     Raises:
-        UsageError: if the folder is no finished study, or a column or corruption is unknown.
+        UsageError: if the folder is not a finished study, or a column or corruption is unknown.
     """
     study = Study.open(path)
     device = usable(device)
@@ -144,9 +147,9 @@ def evaluate(
         )
     samples = study.samples()
     ids = list(samples.ids)
-    sides = [study.sides(fold, ids) for fold in study.folds]
+    parts = [study.parts(fold, ids) for fold in study.folds]
     index = Index.open(study.data)
-    found = audit(samples, *sides, unknown=_unknown(study, index), item=study.plugin.item)
+    leakage = audit(samples, *parts, unknown=_unknown(study, index), item=study.plugin.item)
     predictions = comparing.read(path)
     groups = subgroups(
         predictions,
@@ -164,22 +167,24 @@ def evaluate(
                 f"{len(unmeasured)} columns of the index have no group of {FEW} test patients and "
                 "were left out; --by names them one by one."
             )
-    damaged: list[Corrupted] = []
+    corrupted: list[Corrupted] = []
     attacked: list[Attacked] = []
     tested = (0, 0)
     example = samples.read(np.arange(min(2, len(samples))))
     if "bag" in example or example["x"].ndim < 3:
         notes.append("Corruptions and attacks are for signals and images, and these are neither.")
     elif corruptions or attack:
-        judged, asked, classify = _judged(study, samples, predictions, limit, device)
-        tested = (len(judged), len(set(judged.patients)))
+        tested_samples, tested_predictions, classify = _judged(
+            study, samples, predictions, limit, device
+        )
+        tested = (len(tested_samples), len(set(tested_samples.patients)))
         if corruptions:
-            damaged = robustness.corruptions(
+            corrupted = robustness.corruptions(
                 classify,
-                judged,
-                asked.truth,
+                tested_samples,
+                tested_predictions.target,
                 names=corruptions,
-                fold=asked.fold,
+                fold=tested_predictions.fold,
                 batch_size=batch_size,
                 device=device,
                 resamples=resamples,
@@ -188,26 +193,26 @@ def evaluate(
         if attack:
             attacked = robustness.attacks(
                 classify,
-                judged,
-                asked.truth,
+                tested_samples,
+                tested_predictions.target,
                 batch_size=batch_size,
                 device=device,
                 resamples=resamples,
                 seed=study.recipe.seed,
             )
             if not attacked:
-                notes.append("Attacks are for problems of one class a sample.")
-    made = Evaluation(study.result, found, groups, damaged, attacked, tested, notes)
-    text = json.dumps(made.as_dict(), indent=1, ensure_ascii=False, default=float)
+                notes.append("Attacks are for problems with one class per sample.")
+    evaluation = Evaluation(study.result, leakage, groups, corrupted, attacked, tested, notes)
+    text = json.dumps(evaluation.as_dict(), indent=1, ensure_ascii=False, default=float)
     manifest.write_text(path / FOLDER / FILE, text + "\n")
-    return made
+    return evaluation
 
 
 def _unknown(study: Study, index: Index) -> int:
-    """Items of the study that were each taken for a patient of its own."""
+    """Items without a known patient; each counts as one patient."""
     if study.result.unknown_patients is not None:
         return study.result.unknown_patients
-    return len(nobody(index, Labels()))  # a study of before this was written down
+    return len(without_patient(index, Labels()))  # an older study, without this number
 
 
 def _columns(
@@ -215,10 +220,10 @@ def _columns(
 ) -> dict[str, list[Any]]:
     """Values of the index's columns for the predicted samples."""
     table = index.items
-    learnt = {study.result.label, f"{LABEL}{study.result.label}"}
+    target_columns = {study.result.label, f"{LABEL}{study.result.label}"}
     columns = ["site", *index.fields, *(c for c in table.columns if c.startswith(LABEL))]
     if by is None:
-        chosen = [c for c in columns if c not in learnt and _grouping(table[c])]
+        chosen = [c for c in columns if c not in target_columns and _grouping(table[c])]
     else:
         known = [*columns, *(c.removeprefix(LABEL) for c in columns)]
         for name in by:
@@ -232,7 +237,7 @@ def _columns(
 
 
 def _grouping(column: pl.Series) -> bool:
-    """Whether a column says what kind of person or site it was, as far as can be seen."""
+    """True if a column looks like a grouping of patients or sites."""
     few = column.drop_nulls().n_unique()
     if column.name.lower().split(".")[-1] == "age":
         return True
@@ -247,24 +252,24 @@ def _judged(
     limit: int,
     device: str,
 ) -> tuple[Samples, comparing.Predictions, robustness.Classify]:
-    """Test samples, what was predicted of them, and what judges each: the first to test it."""
+    """Test samples, their predictions, and a function that applies each sample's own fold."""
     fold_of: dict[str, Path] = {}
     for fold in study.folds:  # repeats without folds test other patients each
         for key in study.tested(fold)["id"]:
             fold_of.setdefault(key, fold)
-    place = {key: n for n, key in enumerate(samples.ids)}
+    row_of = {key: n for n, key in enumerate(samples.ids)}
     chosen = evenly(predictions.patients, limit, study.recipe.seed)
     folds = list(dict.fromkeys(fold_of[key] for key in predictions.ids[chosen]))
-    which = np.array([folds.index(fold_of[key]) for key in predictions.ids[chosen]])
-    order = np.argsort(which, kind="stable")  # so that a batch mostly needs one model
-    chosen, which = chosen[order], which[order]
-    at = np.array([place[key] for key in predictions.ids[chosen]])
+    model_of = np.array([folds.index(fold_of[key]) for key in predictions.ids[chosen]])
+    order = np.argsort(model_of, kind="stable")  # so that a batch mostly needs one model
+    chosen, model_of = chosen[order], model_of[order]
+    at = np.array([row_of[key] for key in predictions.ids[chosen]])
     models = [study.model(fold, samples.read(at[:2])).to(device) for fold in folds]
 
     def classify(x: Tensor, rows: NDArray[np.int64]) -> Tensor:
-        needed = np.unique(which[rows])
-        parts = [(n, torch.as_tensor(np.flatnonzero(which[rows] == n))) for n in needed]
-        made = torch.cat([models[n].scores({"x": x[at.to(x.device)]}) for n, at in parts])
-        return made[torch.cat([at for _, at in parts]).argsort().to(x.device)]
+        needed = np.unique(model_of[rows])
+        parts = [(n, torch.as_tensor(np.flatnonzero(model_of[rows] == n))) for n in needed]
+        scores = torch.cat([models[n].scores({"x": x[at.to(x.device)]}) for n, at in parts])
+        return scores[torch.cat([at for _, at in parts]).argsort().to(x.device)]
 
     return samples.at(at), predictions.at(chosen), classify

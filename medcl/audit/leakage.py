@@ -1,15 +1,15 @@
-"""The leakage audit: is anybody, or any picture or signal, on both sides of a split?
+"""The leakage audit: patients, images or signals in both the training and the test part of a split.
 
-Three questions, of samples that some were trained on and others are tested on:
+It looks for three kinds of leak between training and test samples:
 
-* patients: does a patient key occur on both sides?
-* copies: are two samples of different sides the same, byte for byte?
-* near-copies: are two of them the same but for scale, noise or compression, by their Pearson
-  correlation? Not all pairs are compared: a random projection of the standardised samples keeps
-  correlations (Johnson & Lindenstrauss 1984), and by it each test sample's nearest training samples
-  are found, which are then compared in full.
+* patients: a patient key occurs in both parts.
+* copies: two samples are the same, byte for byte.
+* near-copies: two samples are the same up to scale, noise or compression, by their Pearson
+  correlation. Not all pairs are compared: a random projection of the standardised samples preserves
+  correlations (Johnson & Lindenstrauss 1984) and gives the nearest training samples of each test
+  sample, which are then compared in full.
 
-A copy across sides is a leak whatever the names on it say: the same person under two numbers.
+A copy is a leak whatever its patient keys are: it may be one patient under two numbers.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ from medcl.plugin import Samples
 CANDIDATES = 5
 """Training samples that are compared in full with each test sample."""
 ALIKE = 0.995
-"""Correlation from which two samples count as near-copies."""
+"""Minimum correlation of near-copies."""
 WIDE = 4096
 """Longer samples are averaged over neighbouring values before they are projected."""
 SKETCH = 64
 """Width of the projection."""
 FLAT = b""
-"""Digest of a sample that is the same everywhere (air, a lead that fell off): it is nobody's."""
+"""Digest of a constant sample (air, a detached lead): never a copy."""
 SHOWN = 50
-"""Pairs that are written down of each kind; all are counted."""
+"""Maximum number of pairs listed per kind; all are counted."""
 
 What = Literal["patient", "copy", "near-copy"]
 
 
 @dataclass(frozen=True)
 class Leak:
-    """Somebody or something on both sides.
+    """A patient or sample in both parts.
 
     Attributes:
         what: kind of leak.
@@ -65,15 +65,15 @@ class Leak:
 
 @dataclass(frozen=True)
 class Audit:
-    """What was looked at and found.
+    """Results of the audit.
 
     Attributes:
-        train, test: samples of each side, and
-        train_patients, test_patients: whose.
+        train, test: numbers of samples, and
+        train_patients, test_patients: of patients.
         counts: leaks of each kind.
         leaks: some of them.
-        unknown: items whose patient nothing names; each was taken for a patient of its own.
-        item: what an item is called.
+        unknown: items without a known patient; each counts as one patient.
+        item: the plugin's word for an item.
     """
 
     train: int
@@ -87,7 +87,7 @@ class Audit:
 
     @property
     def passed(self) -> bool:
-        """Whether nothing was found."""
+        """True if there is no leak."""
         return not any(self.counts.values())
 
     def as_dict(self) -> dict[str, Any]:
@@ -96,7 +96,7 @@ class Audit:
 
     def sentence(self) -> str:
         """The outcome in words."""
-        sides = (
+        compared = (
             f"{self.train:,} training samples of {self.train_patients:,} patients and "
             f"{self.test:,} test samples of {self.test_patients:,}"
         )
@@ -104,13 +104,13 @@ class Audit:
             return (
                 f"Patients are unknown: each {self.item} was taken for a patient of its own "
                 f"({self.unknown:,} of them), so that one patient may lie on both sides. No copy "
-                f"or near-copy does: {sides} were compared."
+                f"or near-copy does: {compared} were compared."
             )
         if self.passed:
-            return f"No leak: {sides} share no patient, copy or near-copy."
+            return f"No leak: {compared} share no patient, copy or near-copy."
         names = {"patient": "patients", "copy": "copies", "near-copy": "near-copies"}
         parts = [f"{count:,} {names[what]}" for what, count in self.counts.items() if count]
-        text = f"LEAK: {sides} share {' and '.join(parts)}."
+        text = f"LEAK: {compared} share {' and '.join(parts)}."
         if self.unknown:
             text += f" Patients are unknown: each {self.item} was taken for a patient of its own."
         return text
@@ -127,76 +127,76 @@ def audit(
     """Look for leaks between the samples of "train" (or "validation") and those of "test".
 
     Args:
-        samples: all samples; each is read once, those that might be near-copies once more.
+        samples: all samples; each is read once, candidates for near-copies twice.
         splits: one or more (the folds of a cross-validation), each (N,) of "train", "validation",
             "test", or "" for neither.
         alike: correlation from which two samples are near-copies.
-        batch_size: samples read at once.
+        batch_size: samples per read.
         unknown, item: see `Audit`.
 
     Raises:
-        UsageError: if a side is empty.
+        UsageError: if a part is empty.
     """
     patients = np.asarray(samples.patients)
-    sides = [_sides(split) for split in splits]
-    used = np.unique(np.concatenate([p for pair in sides for p in pair]))
-    looked = _look(samples, used, batch_size)
-    place = np.full(len(samples), -1)
-    place[used] = np.arange(len(used))
-    found: dict[What, dict[tuple[str, str], Leak]] = {"patient": {}, "copy": {}, "near-copy": {}}
-    for train, test in sides:
-        known, asked = looked.at(place[train]), looked.at(place[test])
+    parts = [_parts(split) for split in splits]
+    used = np.unique(np.concatenate([p for pair in parts for p in pair]))
+    fingerprints = _fingerprints(samples, used, batch_size)
+    row_of = np.full(len(samples), -1)
+    row_of[used] = np.arange(len(used))
+    leaks_of: dict[What, dict[tuple[str, str], Leak]] = {"patient": {}, "copy": {}, "near-copy": {}}
+    for train, test in parts:
+        known, asked = fingerprints.at(row_of[train]), fingerprints.at(row_of[test])
         copies = _copies(samples, train, test, known, asked)
         near = _near(samples, train, test, known, asked, alike, {c.test for c in copies})
         for leak in (*_patients(samples, patients, train, test), *copies, *near):
             one, other = leak.patients if leak.what == "patient" else (leak.train, leak.test)
-            found[leak.what].setdefault((min(one, other), max(one, other)), leak)
-    tested = np.unique(np.concatenate([test for _, test in sides]))
-    trained = np.unique(np.concatenate([train for train, _ in sides]))
+            leaks_of[leak.what].setdefault((min(one, other), max(one, other)), leak)
+    tested = np.unique(np.concatenate([test for _, test in parts]))
+    trained = np.unique(np.concatenate([train for train, _ in parts]))
     return Audit(
         train=len(trained),
         test=len(tested),
         train_patients=len(set(patients[trained])),
         test_patients=len(set(patients[tested])),
-        counts={what: len(leaks) for what, leaks in found.items()},
-        leaks=[leak for leaks in found.values() for leak in list(leaks.values())[:SHOWN]],
+        counts={what: len(leaks) for what, leaks in leaks_of.items()},
+        leaks=[leak for leaks in leaks_of.values() for leak in list(leaks.values())[:SHOWN]],
         unknown=unknown,
         item=item,
     )
 
 
-def _sides(split: Sequence[str] | NDArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    side = np.asarray(split)
-    train = np.flatnonzero(np.isin(side, ("train", "validation")))
-    test = np.flatnonzero(side == "test")
+def _parts(split: Sequence[str] | NDArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    part = np.asarray(split)
+    train = np.flatnonzero(np.isin(part, ("train", "validation")))
+    test = np.flatnonzero(part == "test")
     if not len(train) or not len(test):
         raise UsageError("A leakage audit needs training and test samples.")
     return train, test
 
 
 def _patients(samples: Samples, patients: NDArray, train: NDArray, test: NDArray) -> list[Leak]:
-    """One leak for every patient of both sides."""
+    """One leak for every patient in both parts."""
     first = {patients[p]: p for p in train[::-1]}
     other = {patients[p]: p for p in test[::-1]}
     return [
-        Leak("patient", samples.ids[first[who]], samples.ids[other[who]], (str(who), str(who)))
-        for who in sorted(first.keys() & other.keys())
+        Leak("patient", samples.ids[first[key]], samples.ids[other[key]], (str(key), str(key)))
+        for key in sorted(first.keys() & other.keys())
     ]
 
 
 @dataclass(frozen=True)
-class _Looked:
-    """What is remembered of samples: (n,) digests of the bytes, (n, SKETCH) projections."""
+class _Fingerprints:
+    """Fingerprints of samples: (n,) digests of the bytes, (n, SKETCH) projections."""
 
     digests: list[bytes]
     sketch: NDArray[np.float32]
 
-    def at(self, rows: NDArray[np.int64]) -> _Looked:
-        """Of some of them."""
-        return _Looked([self.digests[row] for row in rows], self.sketch[rows])
+    def at(self, rows: NDArray[np.int64]) -> _Fingerprints:
+        """Fingerprints of some samples."""
+        return _Fingerprints([self.digests[row] for row in rows], self.sketch[rows])
 
 
-def _look(samples: Samples, positions: NDArray, batch_size: int) -> _Looked:
+def _fingerprints(samples: Samples, positions: NDArray, batch_size: int) -> _Fingerprints:
     """Read samples once."""
     digests: list[bytes] = []
     sketches: list[NDArray[np.float32]] = []
@@ -207,11 +207,11 @@ def _look(samples: Samples, positions: NDArray, batch_size: int) -> _Looked:
             flat = row.size == 0 or bool((row == row.flat[0]).all())
             digests.append(FLAT if flat else hashlib.blake2b(data, digest_size=16).digest())
             sketches.append(_sketch(row))
-    return _Looked(digests, np.stack(sketches))
+    return _Fingerprints(digests, np.stack(sketches))
 
 
 def _sketch(row: NDArray) -> NDArray[np.float32]:
-    """A sample as a few numbers whose cosine is about its correlation."""
+    """A short projection of a sample: cosines approximate correlations."""
     flat = np.nan_to_num(row.astype(np.float32)).ravel()
     flat = (
         np.array([part.mean() for part in np.array_split(flat, WIDE)]) if len(flat) > WIDE else flat
@@ -227,14 +227,14 @@ def _projection(width: int) -> NDArray[np.float32]:
 
 
 def _copies(
-    samples: Samples, train: NDArray, test: NDArray, known: _Looked, asked: _Looked
+    samples: Samples, train: NDArray, test: NDArray, known: _Fingerprints, asked: _Fingerprints
 ) -> list[Leak]:
     """Test samples whose bytes are those of a training sample."""
-    seen = dict(zip(known.digests, train, strict=True))
+    row_of = dict(zip(known.digests, train, strict=True))
     return [
-        _pair("copy", samples, seen[digest], p, 1.0)
+        _pair("copy", samples, row_of[digest], p, 1.0)
         for p, digest in zip(test, asked.digests, strict=True)
-        if digest != FLAT and digest in seen
+        if digest != FLAT and digest in row_of
     ]
 
 
@@ -251,25 +251,25 @@ def _near(
     samples: Samples,
     train: NDArray,
     test: NDArray,
-    known: _Looked,
-    asked: _Looked,
+    known: _Fingerprints,
+    asked: _Fingerprints,
     alike: float,
     copies: set[str],
 ) -> list[Leak]:
     """Test samples that correlate with one of their nearest training samples, copies left out."""
     similar, where = neighbours(asked.sketch, known.sketch, k=CANDIDATES)
-    slack = 4 * (1 - alike**2) / np.sqrt(SKETCH) + 0.05  # what the projection may be off by
+    slack = 4 * (1 - alike**2) / np.sqrt(SKETCH) + 0.05  # error bound of the projection
     leaks = []
     for p, near, candidates in zip(test, similar, where, strict=True):
         candidates = candidates[near >= alike - slack]
         if samples.ids[p] in copies or not len(candidates):
             continue
         rows = np.concatenate([[p], train[candidates]])
-        mine, *others = _split(samples.read(rows), len(rows))
-        for other, at in zip(others, candidates, strict=True):
-            r = _correlation(mine, other)
+        own, *others = _split(samples.read(rows), len(rows))
+        for other, row in zip(others, candidates, strict=True):
+            r = _correlation(own, other)
             if r >= alike:
-                leaks.append(_pair("near-copy", samples, train[at], p, round(r, 4)))
+                leaks.append(_pair("near-copy", samples, train[row], p, round(r, 4)))
                 break
     return leaks
 

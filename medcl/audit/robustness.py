@@ -1,4 +1,4 @@
-"""How a classifier holds under named corruptions and under attack."""
+"""Robustness of a classifier to named corruptions and adversarial attacks."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ EPSILONS = (0.01, 0.03, 0.1, 0.3)
 """Radii of the attacks, as shares of a sample's standard deviation."""
 
 Classify = Callable[[Tensor, NDArray[np.int64]], Tensor]
-"""(B, C, ...) and the samples' positions (B,) → scores (B, size), with gradient: the positions let
-each sample be judged by the model that did not see its patient."""
+"""(B, C, ...) and the samples' positions (B,) → scores (B, size), with gradient. The positions
+select, for each sample, the model that was not trained on its patient."""
 
 
 @dataclass(frozen=True)
 class Corrupted:
-    """Figures under one corruption at one strength; strength 0 is the samples as they are."""
+    """Figures under one corruption at one strength; strength 0 is no corruption."""
 
     corruption: str
     strength: int
     metrics: dict[str, Interval]
-    loss: dict[str, Interval]  # figure as they are − figure under corruption, paired
+    loss: dict[str, Interval]  # clean figure − figure under corruption, paired
 
 
 @dataclass(frozen=True)
 class Attacked:
     """One attack of one radius.
 
-    ``success`` is the share of samples that were classified rightly before and wrongly after, of
-    those that were right; its interval is over patients.
+    ``success`` is the share of correctly classified samples that the attack turns wrong; its
+    interval is over patients.
     """
 
     attack: Attack
@@ -56,7 +56,7 @@ class Attacked:
 def corruptions(
     classify: Classify,
     samples: Samples,
-    truth: Target,
+    target: Target,
     *,
     names: Sequence[str] = tuple(CORRUPTIONS),
     strengths: Sequence[int] = STRENGTHS,
@@ -71,12 +71,12 @@ def corruptions(
     Args:
         classify: on ``device``.
         samples: test samples; their "x" is (B, C, ...).
-        truth: of these samples.
+        target: of these samples.
         names: of `medcl.audit.corruptions.CORRUPTIONS`.
         strengths: of 1 … 5.
-        fold: (N,) of survival, whose risks are compared: see `medcl.audit.compare.Predictions`.
-        batch_size: samples a forward pass.
-        device: where to compute.
+        fold: (N,) models of survival risks: see `medcl.audit.compare.Predictions`.
+        batch_size: samples per forward pass.
+        device: of the computation.
         resamples: of patients.
         seed: of corruptions and resamples.
     """
@@ -88,26 +88,28 @@ def corruptions(
         x = torch.as_tensor(np.ascontiguousarray(samples.read(part)["x"])).to(device).float()
         for name, strength in cases:
             generator = torch.Generator(device=device).manual_seed(seed + int(part[0]))
-            made = x if not strength else corrupt(name, x, strength, generator)
+            corrupted = x if not strength else corrupt(name, x, strength, generator)
             with torch.inference_mode():
-                scores[name, strength].append(classify(made, part).float().cpu().numpy())
-    found = []
+                scores[name, strength].append(classify(corrupted, part).float().cpu().numpy())
+    results = []
     clean = None
-    for (name, strength), listed in scores.items():
-        probability = probabilities(truth.kind, np.concatenate(listed))
-        of = partial(measure, truth.kind, truth.y, probability, fold=fold)
-        made_of = bootstrap(of, patients, resamples=resamples, seed=seed)
-        clean = clean or made_of
-        keys = [key for key in made_of.values if not key.startswith("class_")]
-        metrics = {key: made_of.interval(key) for key in keys}
-        found.append(Corrupted(name, strength, metrics, {k: clean.minus(made_of, k) for k in keys}))
-    return found
+    for (name, strength), parts_of_scores in scores.items():
+        probability = probabilities(target.kind, np.concatenate(parts_of_scores))
+        measures = partial(measure, target.kind, target.y, probability, fold=fold)
+        resampled = bootstrap(measures, patients, resamples=resamples, seed=seed)
+        clean = clean or resampled
+        keys = [key for key in resampled.values if not key.startswith("class_")]
+        metrics = {key: resampled.interval(key) for key in keys}
+        results.append(
+            Corrupted(name, strength, metrics, {k: clean.minus(resampled, k) for k in keys})
+        )
+    return results
 
 
 def attacks(
     classify: Classify,
     samples: Samples,
-    truth: Target,
+    target: Target,
     *,
     epsilons: Sequence[float] = EPSILONS,
     batch_size: int = 64,
@@ -120,52 +122,54 @@ def attacks(
     Args:
         classify: see `corruptions`.
         samples: test samples.
-        truth: their classes.
+        target: their classes.
         epsilons: radii.
-        batch_size: samples a forward pass.
-        device: where to compute.
+        batch_size: samples per forward pass.
+        device: of the computation.
         resamples: of patients.
         seed: of PGD's starts and of the resamples.
     """
-    if truth.kind not in ("binary", "multiclass"):
+    if target.kind not in ("binary", "multiclass"):
         return []
-    hows: tuple[Attack, ...] = ("fgsm", "pgd")
-    cases = [(how, epsilon) for how in hows for epsilon in epsilons]
+    attack_names: tuple[Attack, ...] = ("fgsm", "pgd")
+    cases = [(how, epsilon) for how in attack_names for epsilon in epsilons]
     after: dict[tuple[Attack, float], list[NDArray[np.bool_]]] = {case: [] for case in cases}
     before = []
     parts = np.split(np.arange(len(samples)), range(batch_size, len(samples), batch_size))
     for part in track(parts, "attacks", total=len(parts)):
         x = torch.as_tensor(np.ascontiguousarray(samples.read(part)["x"])).to(device).float()
-        y = torch.as_tensor(truth.y[part]).to(device)
-        judge = partial(_judge, classify, part)
+        y = torch.as_tensor(target.y[part]).to(device)
+        judge = partial(_classify_rows, classify, part)
         before.append(_right(judge, x, y))
         for how, epsilon in cases:
             generator = torch.Generator(device=device).manual_seed(seed + int(part[0]))
-            moved = attack(judge, x, y, epsilon=epsilon, how=how, generator=generator)
-            after[how, epsilon].append(_right(judge, moved, y))
-    was = np.concatenate(before)
+            adversarial = attack(judge, x, y, epsilon=epsilon, how=how, generator=generator)
+            after[how, epsilon].append(_right(judge, adversarial, y))
+    correct = np.concatenate(before)
     patients = np.asarray(samples.patients)
-    found = []
-    for (how, epsilon), listed in after.items():
-        fooled = was & ~np.concatenate(listed)
-        made = bootstrap(partial(_share, fooled, was), patients, resamples=resamples, seed=seed)
-        found.append(Attacked(how, epsilon, made.interval("success"), int(was.sum())))
-    return found
+    results = []
+    for (how, epsilon), flags in after.items():
+        fooled = correct & ~np.concatenate(flags)
+        resampled = bootstrap(
+            partial(_share, fooled, correct), patients, resamples=resamples, seed=seed
+        )
+        results.append(Attacked(how, epsilon, resampled.interval("success"), int(correct.sum())))
+    return results
 
 
-def _judge(classify: Classify, rows: NDArray[np.int64], x: Tensor) -> Tensor:
+def _classify_rows(classify: Classify, rows: NDArray[np.int64], x: Tensor) -> Tensor:
     return classify(x, rows)
 
 
 def _right(judge: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> NDArray[np.bool_]:
     with torch.inference_mode():
-        right: NDArray[np.bool_] = (judge(x).argmax(1) == y).cpu().numpy()
-    return right
+        correct: NDArray[np.bool_] = (judge(x).argmax(1) == y).cpu().numpy()
+    return correct
 
 
-def _share(fooled: NDArray[np.bool_], was: NDArray[np.bool_], weight: Counted) -> Measures:
+def _share(fooled: NDArray[np.bool_], correct: NDArray[np.bool_], weight: Counted) -> Measures:
     with np.errstate(invalid="ignore", divide="ignore"):
         return {
             "success": weight.total(fooled.astype(np.float64))
-            / weight.total(was.astype(np.float64))
+            / weight.total(correct.astype(np.float64))
         }

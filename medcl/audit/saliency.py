@@ -1,7 +1,7 @@
-"""What in a signal or an image a classifier's answer rests on: by gradients, and by covering parts.
+"""Saliency of signals and images for a classifier: integrated gradients, and occlusion.
 
-Both answer for one number a sample (`evidence`: the log-odds of a class) and are compared with a
-*baseline*, a sample in which nothing is to be seen: each channel at its own mean.
+Both explain one number per sample (`evidence`: the log-odds of a class) relative to a *baseline*
+without content: each channel at its own mean.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from torch import Tensor
 from medcl.metrics.metrics import Kind
 
 STEPS = 32
-"""Points of the integral: the sum of attributions is then within a few percent of what it is."""
+"""Points of the integral: the sum of attributions is then within a few percent of exact."""
 WINDOWS = {1: (32, 2), 2: (7, 2), 3: (4, 1)}
-"""By dimensions of a sample: covering windows along each, and how many of them lie over a point."""
+"""By number of dimensions: windows along each, and windows that overlap a point."""
 
 Score = Callable[[Tensor], Tensor]
-"""(B, C, ...) → (B,), one number a sample, with a gradient."""
+"""(B, C, ...) → (B,), one number per sample, with a gradient."""
 
 
 def evidence(kind: Kind, scores: Tensor, target: Tensor) -> Tensor:
-    """What speaks for a class, before any softmax.
+    """Evidence for a class, before any softmax.
 
     Args:
         kind: of problem.
         scores: (B, size) of `medcl.classifiers.contract.Classifier.predict`.
-        target: (B,) the class (or label) that is asked about; of one value, it is not looked at.
+        target: (B,) the class (or label); ignored for other kinds.
 
     Returns:
         (B,): binary and multiclass, log p_c / (1 − p_c); multilabel, the label's logit; ordinal
@@ -79,9 +79,9 @@ def integrated_gradients(
 
 @torch.no_grad()
 def occlusion(score: Score, x: Tensor, *, windows: int | None = None) -> Tensor:
-    """How much a score falls where a window of the sample is covered by the baseline.
+    """Fall of the score when the baseline covers a window of the sample.
 
-    After Zeiler & Fergus 2014 (arXiv 1311.2901); where windows overlap, a mean over them.
+    After Zeiler & Fergus 2014 (arXiv 1311.2901); a mean over overlapping windows.
 
     Args:
         score: as in `integrated_gradients`.
@@ -89,28 +89,28 @@ def occlusion(score: Score, x: Tensor, *, windows: int | None = None) -> Tensor:
         windows: along each of them; None for `WINDOWS`.
 
     Returns:
-        (B, ...): positive where covering takes evidence away.
+        (B, ...): positive where covering removes evidence.
     """
-    sides = tuple(x.shape[2:])
-    count, over = WINDOWS[len(sides)]
+    sizes = tuple(x.shape[2:])
+    count, over = WINDOWS[len(sizes)]
     cover = flat(x)
     before = score(x)
-    fall = torch.zeros(len(x), *sides, dtype=x.dtype, device=x.device)
-    seen = torch.zeros(sides, dtype=x.dtype, device=x.device)
-    for place in product(*(_windows(side, windows or count, over) for side in sides)):
-        inside = (slice(None), slice(None), *place)
+    fall = torch.zeros(len(x), *sizes, dtype=x.dtype, device=x.device)
+    covered_count = torch.zeros(sizes, dtype=x.dtype, device=x.device)
+    for window in product(*(_windows(size, windows or count, over) for size in sizes)):
+        inside = (slice(None), slice(None), *window)
         covered = x.clone()
         covered[inside] = cover[inside]
         drop = before - score(covered)
-        fall[(slice(None), *place)] += drop.reshape(-1, *[1] * len(sides))
-        seen[place] += 1
-    return fall / seen
+        fall[(slice(None), *window)] += drop.reshape(-1, *[1] * len(sizes))
+        covered_count[window] += 1
+    return fall / covered_count
 
 
-def _windows(side: int, count: int, over: int) -> Iterator[slice]:
-    """Windows of a ``count``-th of a side, each moved by its ``over``-th; the last ends there."""
-    width = max(1, -(-side // count))
+def _windows(size: int, count: int, over: int) -> Iterator[slice]:
+    """Windows of 1/``count`` of a size, with stride 1/``over`` of a window; the last is aligned."""
+    width = max(1, -(-size // count))
     stride = max(1, width // over)
-    for start in range(0, max(1, side - width + stride), stride):
-        begin = max(0, min(start, side - width))
+    for start in range(0, max(1, size - width + stride), stride):
+        begin = max(0, min(start, size - width))
         yield slice(begin, begin + width)

@@ -1,4 +1,4 @@
-"""Figures by subgroup: sex, age band, site, scanner, whatever the index knows."""
+"""Figures by subgroup: sex, age band, site, scanner, or another column of the index."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from medcl.audit.compare import Predictions
 from medcl.metrics.bootstrap import Interval
 
 AGES = (18, 40, 65, 80)
-"""Edges of the bands of a column whose name says that it is an age, in years."""
+"""Edges of age bands in years, for a column named as an age."""
 FEW = 5
-"""Groups of fewer patients are named, and not measured: their figures would say nothing."""
+"""Groups of fewer patients are listed but not measured: their figures would be noise."""
 MOST = 12
-"""Values of a column that are shown, the most frequent ones; the rest become "other"."""
+"""Maximum number of values of a column, the most frequent; the rest become "other"."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,11 @@ class Subgroup:
 
     Attributes:
         column: of the index.
-        value: of that column; "missing" where it has none.
-        patients: of the group.
-        samples: theirs.
+        value: of that column; "missing" if it has none.
+        patients: number in the group.
+        samples: their number.
         metrics: figures with intervals over its patients; empty for fewer than `FEW`.
-        difference: the group's minus all others', same measures, groups resampled apart.
+        difference: the group's minus all others', same measures, groups resampled independently.
     """
 
     column: str
@@ -58,19 +58,19 @@ def subgroups(
         resamples: of patients.
         seed: of the resamples.
     """
-    found = []
+    groups = []
     for column, values in columns.items():
         bands = banded(column, values)
         names, counts = np.unique(bands, return_counts=True)
-        often = names[np.argsort(-counts, kind="stable")]
+        by_frequency = names[np.argsort(-counts, kind="stable")]
         if len(names) > MOST:
-            bands = np.where(np.isin(bands, often[: MOST - 1]), bands, "other")
+            bands = np.where(np.isin(bands, by_frequency[: MOST - 1]), bands, "other")
             names = np.unique(bands)
         if len(names) < 2:
-            continue  # everybody is alike: there is nothing to compare
+            continue  # a single group: nothing to compare
         for name in names:
-            found.append(_one(predictions, column, str(name), bands == name, resamples, seed))
-    return found
+            groups.append(_one(predictions, column, str(name), bands == name, resamples, seed))
+    return groups
 
 
 def banded(column: str, values: Sequence[object]) -> NDArray[np.str_]:
@@ -89,8 +89,8 @@ def banded(column: str, values: Sequence[object]) -> NDArray[np.str_]:
         names = [f"below {edges[0]:g}"]
         names += [f"{low:g} to {high:g}" for low, high in pairwise(edges)]
         names += [f"{edges[-1]:g} and above"]
-        place = np.searchsorted(edges, np.where(missing, edges[0], numbers), side="right")
-        out = np.array(names)[place]
+        band_of = np.searchsorted(edges, np.where(missing, edges[0], numbers), side="right")
+        out = np.array(names)[band_of]
     else:
         out = np.array([str(v) for v in series.to_list()])
     return np.where(missing | (out == ""), "missing", out)
@@ -109,16 +109,16 @@ def _one(
     group = Subgroup(column, value, count, int(inside.sum()), {}, {})
     if count < FEW or len(np.unique(patients[~inside])) < FEW:
         return group
-    mine, others = (
+    own, others = (
         predictions.at(np.flatnonzero(rows)).resampled(resamples, seed + shift)
         for shift, rows in enumerate((inside, ~inside))
     )
-    names = [name for name in mine.values if not name.startswith("class_")]
+    names = [name for name in own.values if not name.startswith("class_")]
     return Subgroup(
         column,
         value,
         count,
         group.samples,
-        {name: mine.interval(name) for name in names},
-        {name: mine.minus(others, name) for name in names},
+        {name: own.interval(name) for name in names},
+        {name: own.minus(others, name) for name in names},
     )

@@ -1,6 +1,6 @@
-"""What is trained with labels, for any modality: heads on an encoder. One file each.
+"""Classifiers for any modality: heads on an encoder, trained with labels. One file each.
 
-`CLASSIFIERS` are those that any modality can use (`medcl.finetune.build`).
+`CLASSIFIERS` lists them (`medcl.finetune.build`).
 """
 
 from medcl.catalogue import CLASSIFIERS

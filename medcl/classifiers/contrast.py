@@ -1,4 +1,4 @@
-"""Fine-tuning with supervised contrast beside the cross-entropy."""
+"""Fine-tuning with cross-entropy and supervised contrast."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from medcl.objectives.supcon import supcon
 class Contrast(nn.Module):
     """Gunel 2021, arXiv 2011.01403: L = (1 − λ) · CE + λ · SupCon(projections).
 
-    Works for one class a sample, ordered classes and several labels (their overlap is then the
-    weight of a pair, see `medcl.objectives.supcon`).
+    For one class per sample, ordered classes, and multilabel targets (the overlap of labels is
+    then the weight of a pair, see `medcl.objectives.supcon`).
 
     Args:
         encoder: (B, ...) → (B, width), pretrained.
@@ -32,7 +32,7 @@ class Contrast(nn.Module):
         decay: of the learning rate by layer, see `Full`.
 
     Raises:
-        UsageError: for values or survival.
+        UsageError: for regression or survival.
     """
 
     declares = Declares(auxiliary=True, head="whole.head")
@@ -50,7 +50,7 @@ class Contrast(nn.Module):
     ) -> None:
         super().__init__()
         if outputs.kind not in ("binary", "multiclass", "ordinal", "multilabel"):
-            raise UsageError("contrast is for classes and labels; take the classifier full.")
+            raise UsageError("contrast is for classes and labels; set classifier.name to full.")
         self.whole = Full(encoder, example, outputs, decay=decay)
         size = width(encoder, example["x"])
         self.projector = mlp((size, size, out))

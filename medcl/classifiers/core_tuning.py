@@ -58,8 +58,8 @@ class CoreTuning(nn.Module):
         super().__init__()
         if outputs.kind not in ("binary", "multiclass") or outputs.loss in ("focal", "robust"):
             raise UsageError(
-                "core-tuning is for one class a sample, with finetune.loss ce or weighted; take "
-                "the classifier full."
+                "core-tuning is for one class per sample, with finetune.loss ce or weighted; "
+                "otherwise set classifier.name to full."
             )
         self.whole = Full(encoder, example, outputs, decay=decay)
         size = width(encoder, example["x"])

@@ -1,4 +1,4 @@
-"""What the classifiers on an encoder share: its width, and how deep a parameter lies in it."""
+"""Shared by classifiers on an encoder: its width, and the depth of a parameter in it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 def width(encoder: nn.Module, x: Tensor) -> int:
-    """Features of the encoder for such inputs."""
+    """Number of features that the encoder returns for such inputs."""
     training = encoder.training
     with torch.inference_mode():
         features: Tensor = encoder.eval()(x[:2].float())
@@ -18,7 +18,7 @@ def width(encoder: nn.Module, x: Tensor) -> int:
 
 
 def blocks(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """The parts with weights, in the order in which they are registered; lists are opened.
+    """The parts with weights, in order of registration; lists are expanded.
 
     That order is the order of the forward pass in the encoders of medcl and in most others.
     """
@@ -31,9 +31,9 @@ def blocks(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]
 
 
 def rates(encoder: nn.Module, decay: float) -> dict[str, float]:
-    """Parameter name → ``decay`` to the power of how many blocks lie above it, from 1.
+    """Parameter name → ``decay`` to the power of the number of blocks above it, from 1.
 
-    Weights that belong to no block (a class token, positions) move as slowly as the first.
+    Weights outside all blocks (a class token, positions) get the rate of the first block.
     """
     paths = [path for path, _ in blocks(encoder)]
     out = {}

@@ -15,7 +15,7 @@ from medcl.methods.contract import State
 
 
 class Full(nn.Module):
-    """Encoder and linear head, all trained; deeper layers more slowly.
+    """Encoder and linear head, all trained; layers nearer the input more slowly.
 
     Layer-wise decay as of ELECTRA and BEiT (Clark 2020, arXiv 2003.10555; Bao 2022, arXiv
     2106.08254): a block with k blocks above it, the head counted, learns at ``decay``^k of the
@@ -24,7 +24,7 @@ class Full(nn.Module):
     Args:
         encoder: (B, ...) → (B, width), pretrained or new.
         example: a batch.
-        outputs: what is to be predicted.
+        outputs: what the classifier predicts.
         decay: in 0…1; 1 trains all layers alike.
         dropout: of features, before the head.
     """
@@ -45,7 +45,7 @@ class Full(nn.Module):
         self.head = nn.Sequential(
             nn.Dropout(dropout), nn.Linear(width(encoder, example["x"]), outputs.size)
         )
-        self.also = Heads(width(encoder, example["x"]), outputs.also)
+        self.also = Heads(width(encoder, example["x"]), outputs.auxiliary)
         self._rates = rates(encoder, decay)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -58,7 +58,7 @@ class Full(nn.Module):
         return {"loss": self.loss(self.encoder(batch["x"].float()), batch)}
 
     def loss(self, h: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
-        """Of features (B, width): of the label, and of those that are learnt beside it."""
+        """Loss of features (B, width): main label plus auxiliary labels."""
         return supervised(self.outputs, self.head(h), batch["y"]) + self.also(h, batch)
 
     def predict(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -15,14 +15,14 @@ from medcl.methods.contract import State
 
 
 class Linear(nn.Module):
-    """The encoder stays as it is; its features are standardised by running statistics.
+    """The encoder is frozen; running statistics standardise its features.
 
     Batch norm without weights before the head, as in the probes of MAE (He 2022, arXiv 2111.06377).
 
     Args:
         encoder: (B, ...) → (B, width).
         example: a batch.
-        outputs: what is to be predicted.
+        outputs: what the classifier predicts.
         dropout: of features.
     """
 
@@ -50,7 +50,9 @@ class Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, ...) → (B, size)."""
-        with torch.set_grad_enabled(x.requires_grad):  # of an attack: training never asks for it
+        with torch.set_grad_enabled(
+            x.requires_grad
+        ):  # for an adversarial attack; never in training
             features = self.encoder(x.float())
         scores: Tensor = self.head(self.norm(features))
         return scores

@@ -32,15 +32,15 @@ class LowRank(nn.Module):
 
 
 class LoRA(nn.Module):
-    """Hu 2022, arXiv 2106.09685: the encoder stays, a low-rank addition to its weights learns.
+    """Hu 2022, arXiv 2106.09685: a frozen encoder with a trained low-rank addition to its weights.
 
-    Every linear layer of the encoder whose name holds one of ``layers`` is adapted: of the core's
-    and MONAI's transformers ``qkv`` and ``out``, of Hugging Face's ``query``, ``key``, ``value``.
+    Every linear layer of the encoder whose name holds one of ``layers`` is adapted: in the core's
+    and MONAI's transformers ``qkv`` and ``out``, in Hugging Face's ``query``, ``key``, ``value``.
 
     Args:
         encoder: (B, ...) → (B, width), a pretrained transformer.
         example: a batch.
-        outputs: what is to be predicted.
+        outputs: what the classifier predicts.
         rank: r.
         alpha: α.
         layers: parts of names; empty: all linear layers.
@@ -66,27 +66,27 @@ class LoRA(nn.Module):
         super().__init__()
         size = width(encoder, example["x"])
         self.encoder, self.outputs = encoder.requires_grad_(False), outputs
-        found = [
+        linears = [
             (name, module)
             for name, module in encoder.named_modules()
             if isinstance(module, nn.Linear)
             and (not layers or any(part in name for part in layers))
         ]
-        if not found:
+        if not linears:
             named = f" whose name holds one of {list(layers)}" if layers else ""
             raise UsageError(
                 f"LoRA adapts the linear layers of a transformer, and this encoder has none{named}."
-                " Take the classifier full, or lp-ft."
+                " Set classifier.name to full or lp-ft."
             )
-        for _, module in found:
+        for _, module in linears:
             low = LowRank(module.weight, rank, alpha)
             parametrize.register_parametrization(module, "weight", low)
-        self.adapted = tuple(name for name, _ in found)
+        self.adapted = tuple(name for name, _ in linears)
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(size, outputs.size))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, ...) → (B, size)."""
-        with parametrize.cached():  # a weight used twice is made once
+        with parametrize.cached():  # a weight used twice is computed once
             scores: Tensor = self.head(self.encoder(x.float()))
         return scores
 

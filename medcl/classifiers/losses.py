@@ -25,7 +25,7 @@ def supervised(outputs: Outputs, scores: Tensor, y: Tensor) -> Tensor:
                    the positives of label c
     ordinal        Σ over thresholds k of binary cross-entropy of "y > k" (Cao 2020,
                    CORAL, arXiv 1901.07884); weighted by w_y
-    regression     squared error; the loop has standardised y by training samples
+    regression     squared error; y is standardised by training samples
     cox            −log partial likelihood, ties after Breslow 1974, a mean over the
                    events; the risk set is the batch
     hazard         −log likelihood of discrete-time hazards σ(score): an event in its
@@ -33,9 +33,9 @@ def supervised(outputs: Outputs, scores: Tensor, y: Tensor) -> Tensor:
                    doi 10.1109/TPAMI.2020.2979450)
     =============  ================================================================
 
-    ``focal`` multiplies each binary or multi-class term by (1 − p of what is true)^γ. ``robust`` is
-    for labels that may be wrong: (1 − p of what is true ^ q) / q in place of each such term (see
-    `medcl.objectives.generalised_cross_entropy`), and of values Huber's error, which is linear
+    ``focal`` multiplies each binary or multi-class term by (1 − p)^γ, p the probability of the
+    target. ``robust`` is for noisy labels: it replaces each such term by (1 − p^q) / q (see
+    `medcl.objectives.generalised_cross_entropy`), and the squared error by Huber's, which is linear
     beyond one deviation (Huber 1964, doi 10.1214/aoms/1177703732).
 
     Args:
@@ -93,12 +93,12 @@ def soft(outputs: Outputs, scores: Tensor, labels: Tensor) -> Tensor:
 
 
 def _weights(outputs: Outputs, like: Tensor) -> Tensor | None:
-    """One for each class, or None where all weigh the same."""
+    """One per class; None for equal weights."""
     return None if outputs.weights is None else like.new_tensor(outputs.weights)
 
 
 def _mean(losses: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Σ w ℓ / Σ w; 0 of nothing."""
+    """Σ w ℓ / Σ w; 0 if empty."""
     if not losses.numel():
         return losses.sum()
     if weight is None:
@@ -116,7 +116,7 @@ def _classes(outputs: Outputs, scores: Tensor, y: Tensor) -> Tensor:
 
 
 def _shaped(losses: Tensor, loss: Loss) -> Tensor:
-    """−log p of each term as the loss that is asked for."""
+    """−log p of each term, transformed by the loss."""
     match loss:
         case "focal":
             return (-torch.expm1(-losses)) ** FOCUS * losses
@@ -126,17 +126,17 @@ def _shaped(losses: Tensor, loss: Loss) -> Tensor:
             return losses
 
 
-def _yes_no(scores: Tensor, truth: Tensor, loss: Loss, positive: Tensor | None = None) -> Tensor:
-    """Binary cross-entropy entry by entry; ``positive`` weighs the terms whose truth is 1."""
-    losses = F.binary_cross_entropy_with_logits(scores, truth, reduction="none")
+def _yes_no(scores: Tensor, target: Tensor, loss: Loss, positive: Tensor | None = None) -> Tensor:
+    """Binary cross-entropy entry by entry; ``positive`` weighs the terms whose target is 1."""
+    losses = F.binary_cross_entropy_with_logits(scores, target, reduction="none")
     losses = _shaped(losses, loss)
-    return losses if positive is None else losses * (1 + truth * (positive - 1))
+    return losses if positive is None else losses * (1 + target * (positive - 1))
 
 
 def _labels(outputs: Outputs, scores: Tensor, y: Tensor) -> Tensor:
     known = y.isfinite()
-    truth = torch.where(known, y, 0.0).to(scores.dtype)
-    losses = _yes_no(scores, truth, outputs.loss, _weights(outputs, scores))
+    target = torch.where(known, y, 0.0).to(scores.dtype)
+    losses = _yes_no(scores, target, outputs.loss, _weights(outputs, scores))
     return _mean(losses[known])
 
 
@@ -151,21 +151,23 @@ def _ordered(outputs: Outputs, scores: Tensor, y: Tensor) -> Tensor:
 
 def _values(outputs: Outputs, scores: Tensor, y: Tensor) -> Tensor:
     known = y.isfinite()
-    told, truth = scores[known, 0], y[known].to(scores.dtype)
+    prediction, target = scores[known, 0], y[known].to(scores.dtype)
     if outputs.loss == "robust":
-        return _mean(2 * F.huber_loss(told, truth, reduction="none"))  # near 0 the squared error
-    return _mean((told - truth) ** 2)
+        return _mean(
+            2 * F.huber_loss(prediction, target, reduction="none")
+        )  # near 0 the squared error
+    return _mean((prediction - target) ** 2)
 
 
 def _cox(scores: Tensor, y: Tensor) -> Tensor:
     known = y.isfinite().all(1)
     score, time, event = scores[known, 0], y[known, 0], y[known, 1] > 0
     if not event.any():
-        return scores.sum() * 0  # nobody died in this batch: nothing to learn from it
+        return scores.sum() * 0  # no event in this batch: no gradient
     order = time.argsort(descending=True)
     score, time, event = score[order], time[order], event[order]
     at_risk = score.logcumsumexp(0)
-    # All who are at risk at a time, those tied with it among them: the last of equal times.
+    # The risk set at a time includes those tied with it: take the last of equal times.
     last = torch.searchsorted(-time.contiguous(), -time.contiguous(), right=True) - 1
     return (at_risk[last] - score)[event].mean()
 

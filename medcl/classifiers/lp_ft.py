@@ -1,4 +1,4 @@
-"""LP-FT: the head first, then everything."""
+"""LP-FT: linear probing, then fine-tuning of all layers."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from medcl.methods.contract import State
 class ProbeThenTune(nn.Module):
     """Linear probing, then fine-tuning from there (Kumar 2022, arXiv 2202.10054).
 
-    A head that is still random distorts pretrained features in the first steps of fine-tuning; one
-    that fits them already does not.
+    A random head distorts pretrained features in the first steps of fine-tuning; a fitted head
+    does not.
 
     Args:
         encoder: (B, ...) → (B, width).
         example: a batch.
-        outputs: what is to be predicted.
-        probe: share of all steps in which the encoder stays as it is.
+        outputs: what the classifier predicts.
+        probe: share of all steps with a frozen encoder.
         tune: factor on the learning rate of the encoder.
         decay: by layer, see `Full`.
         dropout: of features, before the head.
@@ -48,9 +48,9 @@ class ProbeThenTune(nn.Module):
         self.scheduled = probe  # an epoch of the head alone is none to keep
 
     def step(self, batch: Mapping[str, Tensor], state: State) -> dict[str, Tensor]:
-        """See `Classifier.step`; the head alone gets gradient at first."""
+        """See `Classifier.step`; at first only the head gets a gradient."""
         if state.step < self.probe * state.steps:
-            self.whole.encoder.eval()  # its running statistics stay as well
+            self.whole.encoder.eval()  # its running statistics stay frozen too
             with torch.no_grad():
                 features = self.whole.encoder(batch["x"].float())
         else:

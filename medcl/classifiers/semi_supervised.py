@@ -22,27 +22,27 @@ from medcl.methods.schedule import Curve
 from medcl.methods.views import encode, pair
 
 LABEL = {"tree_contrast": TREE, "soft_contrast": SOFT}
-"""What an objective reads, where that is not the label itself."""
+"""Batch key that an objective reads instead of the label."""
 
 
 class SemiSupervised(nn.Module):
     """L = CE + λ · [(1 − w)·L_supervised(labelled) + w·NT-Xent(all)], on two views of each sample.
 
     The pretraining method `semi-supervised` (He 2022, SPACE-2, arXiv 2209.06638; Juyal 2024,
-    SC-MIL, arXiv 2303.13405) goes on beside the classifier. Without a label a sample takes part in
-    NT-Xent; with a soft one (``finetune.soft``) also in CE, as the cross-entropy with it; with the
-    coarser levels of a tree (``finetune.tree``) in L_supervised, if that is "tree_contrast".
+    SC-MIL, arXiv 2303.13405) continues alongside the classifier. A sample without a label enters
+    NT-Xent; with a soft label (``finetune.soft``) also CE, as soft cross-entropy; with the coarser
+    levels of a tree (``finetune.tree``) L_supervised, if that is "tree_contrast".
 
     Args:
         encoder: (B, ...) → (B, width), pretrained.
         example: a batch.
-        outputs: what is to be predicted.
+        outputs: what the classifier predicts.
         objective: L_supervised: "supcon" for classes and labels, "rank_n_contrast" for grades and
             values, "tree_contrast" for ``finetune.tree``, "soft_contrast" for ``finetune.soft``.
-        settings: of that objective, as its function takes them.
+        settings: keyword arguments of that objective.
         weight: λ.
         self_supervised: w at the first and at the last step.
-        curve: how w goes from one to the other.
+        curve: interpolation of w between the two.
         temperature: τ of NT-Xent.
         hidden: width of the projector's hidden layer.
         out: width of the projections.
@@ -51,7 +51,7 @@ class SemiSupervised(nn.Module):
         dropout: of features, before the head.
 
     Raises:
-        UsageError: for survival, or an objective that the kind of label has not.
+        UsageError: for survival, or an objective that the kind of label does not support.
     """
 
     declares = Declares(views=pair("instance"), auxiliary=True, head="head")
@@ -84,8 +84,8 @@ class SemiSupervised(nn.Module):
         if outputs.kind not in fits.get(objective, ("binary", "multiclass", "ordinal")):
             raise UsageError(
                 f"semi-supervised with '{objective}' is not for finetune.kind {outputs.kind}: "
-                "take rank_n_contrast for values, supcon for classes and labels, and for survival "
-                "the classifier full."
+                "set rank_n_contrast for values, supcon for classes and labels; for survival "
+                "use the classifier full."
             )
         self.contrast = pretraining.SemiSupervised(
             encoder,
@@ -101,7 +101,7 @@ class SemiSupervised(nn.Module):
         )
         size = width(encoder, example["x"])
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(size, outputs.size))
-        self.also = Heads(size, outputs.also)
+        self.also = Heads(size, outputs.auxiliary)
         self.outputs, self.weight = outputs, weight
         self.scheduled = 1.0 if self_supervised[0] != self_supervised[1] else 0.0
         self._rates = rates(encoder, decay)
@@ -113,20 +113,23 @@ class SemiSupervised(nn.Module):
                 f"'{self.contrast.objective}' learns from finetune.{name}: name the columns there."
             )
         h1, h2 = encode(self.contrast.encoder, [batch[f"{VIEW}{n}"] for n in range(2)])
-        told, seen = self.contrast.terms(h1, h2, batch, state)
+        supervised_term, self_supervised = self.contrast.terms(h1, h2, batch, state)
         classified = self._classified(torch.cat([h1, h2]), batch) + self.also(h1, batch)
-        logs = {"supervised": told.detach(), "self_supervised": seen.detach()}
-        return {"loss": classified + self.weight * (told + seen), **logs}
+        logs = {
+            "supervised": supervised_term.detach(),
+            "self_supervised": self_supervised.detach(),
+        }
+        return {"loss": classified + self.weight * (supervised_term + self_supervised), **logs}
 
     def _classified(self, h: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
-        """Cross-entropy on both views (2B, width), with a soft label where there is one."""
+        """Cross-entropy on both views (2B, width), with soft labels where present."""
         scores, y = self.head(h), batch["y"].repeat(2, *[1] * (batch["y"].ndim - 1))
         if SOFT not in batch:
             return supervised(self.outputs, scores, y)
         hard = F.one_hot(y.clamp_min(0), self.outputs.size).float()  # (2B, C)
         hard = torch.where((y >= 0).unsqueeze(1), hard, torch.nan)
-        given = batch[SOFT].repeat(2, 1)
-        return soft(self.outputs, scores, torch.where(given.isfinite(), given, hard))
+        soft_labels = batch[SOFT].repeat(2, 1)
+        return soft(self.outputs, scores, torch.where(soft_labels.isfinite(), soft_labels, hard))
 
     def predict(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See `Classifier.predict`."""

@@ -11,7 +11,7 @@ from medcl.errors import UsageError
 
 
 class Standard(nn.Module):
-    """(x − mean) / deviation, feature by feature; of shape (), as it is made, it does nothing."""
+    """(x − mean) / deviation, feature by feature; of shape (), the default, it is the identity."""
 
     mean: Tensor
     deviation: Tensor
@@ -23,7 +23,7 @@ class Standard(nn.Module):
 
     @classmethod
     def of(cls, batches: Iterable[Tensor]) -> Standard:
-        """Mean and deviation of (N, F) features that come in batches; a constant one is kept.
+        """Mean and deviation of batches of (N, F) features; a constant feature is only centred.
 
         Raises:
             UsageError: if these are not features.
@@ -39,12 +39,12 @@ class Standard(nn.Module):
             count, total, square = count + len(x), total + x.sum(0), square + (x**2).sum(0)
         mean = total / count
         deviation = (square / count - mean**2).clamp_min(0).sqrt()
-        made = cls(tuple(mean.shape))
-        made.mean.copy_(mean)
-        made.deviation.copy_(
+        standard = cls(tuple(mean.shape))
+        standard.mean.copy_(mean)
+        standard.deviation.copy_(
             torch.where(deviation > 1e-6 * mean.abs().clamp_min(1e-6), deviation, 1)
         )
-        return made
+        return standard
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, F) → (N, F)."""

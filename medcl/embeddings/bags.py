@@ -2,16 +2,16 @@
 
 ::
 
-    BAGS/bags.json        what made them, for people; free of PHI
-    BAGS/manifest.json    the same, to be compared: see `medcl.manifest`
-    BAGS/<item>.h5        features (I, F) float16 or float32; coords (I, K) where samples have a
-                          place; attributes: item and patient (keyed hashes), encoder and its
-                          fingerprint, what holds for all samples (`Samples.facts`)
+    BAGS/bags.json        their origin, human-readable; free of PHI
+    BAGS/manifest.json    the same, for comparison: see `medcl.manifest`
+    BAGS/<item>.h5        features (I, F) float16 or float32; coords (I, K) if samples have
+                          a location; attributes: item and patient (keyed hashes), encoder and its
+                          fingerprint, facts of the item (`Samples.facts`)
 
 The datasets have the names that CLAM and TRIDENT read. The user block of a file, which HDF5 readers
-pass over, holds the SHA-256 of the rest. A file is whole or absent; made again, only
-what is missing or out of date is made, and several processes, on several machines that share the
-folder, divide the items among themselves.
+skip, holds the SHA-256 of the rest. Files are written atomically. A second call computes only
+missing or outdated bags. Several processes, on several machines that share the folder, divide the
+items among themselves.
 """
 
 from __future__ import annotations
@@ -43,22 +43,22 @@ if TYPE_CHECKING:
 
 META = "bags.json"
 OK = "ok"
-"""In what `Samples.read` returns: (B,) False where a sample could not be read; no feature is made
-of what stands in for it."""
+"""Key of a batch of `Samples.read`: (B,) False where a sample could not be read; its placeholder
+gets no feature."""
 _LOCKS = ".locks"
 
 
 @dataclass(frozen=True)
 class Bags:
-    """What a run of `embed_bags` did.
+    """Outcome of `embed_bags`.
 
     Attributes:
-        written: bags made now.
-        there: bags that were there.
-        elsewhere: items that another process is at.
+        written: bags written now.
+        there: bags that were up to date.
+        elsewhere: items that another process works on.
         failed: item → why it has no bag.
         left_out: samples that could not be read.
-        width: of the features, if any was made.
+        width: of the features, if any bag was written.
         untrained: whether the encoder had no weights but random ones.
     """
 
@@ -117,23 +117,23 @@ def embed_bags(
     """Embed all samples of an index, into one file for each item.
 
     Args:
-        recipe: how samples are prepared and laid out, and the encoder.
+        recipe: preparation and dataset settings, and the encoder.
         data: the index.
-        out: the folder; what is there and up to date is kept.
-        run: takes the encoder's trained weights from there; None: as the encoder's settings say.
+        out: the folder; up-to-date bags are kept.
+        run: source of the encoder's trained weights; None: the encoder's own settings.
         task: embed the samples of this task.
         half: features of 16 bits instead of 32.
-        batch_size: samples a forward pass.
+        batch_size: samples per forward pass.
         device: see `medcl.embeddings.embeddings.usable`.
         readers: processes that read ahead of each encoder.
-        workers: processes that embed; with one, it is done in this process.
+        workers: processes that embed; 1 embeds in this process.
         engine: "local", or "ray" for a cluster that shares the folders.
         untrained: whether an encoder may have no weights but random ones; bags then say so.
 
     Raises:
         UsageError: for an encoder without weights where ``untrained`` is False.
         UsageError: if ``out`` holds bags of another encoder or preparation, or something else.
-        MedclError: if no item has a bag in the end, and none is made elsewhere.
+        MedclError: if no item has a bag, and no other process writes one.
     """
     device = usable(device)
     random = run is None and is_untrained(recipe)
@@ -188,7 +188,7 @@ def embed_bags(
     _loaded.pop(work.key, None)
     if not any(counts.values()):
         first = next(iter(failed.values()), "the index has no sample.")
-        raise MedclError(f"No bag was made: {first}")
+        raise MedclError(f"No bag was written: {first}")
     return Bags(**counts, failed=failed, left_out=left_out, width=width, untrained=random)
 
 
@@ -207,19 +207,19 @@ def _digest(*parts: Any) -> str:
 
 
 def _claim(out: Path, about: Mapping[str, Scalar]) -> None:
-    """Make the folder, or see that its bags are made as these are to be."""
+    """Create the folder, or check that its bags have the same encoder and preparation."""
     if not (out / META).is_file():
         if out.exists() and (not out.is_dir() or any(out.iterdir())) and not (out / META).exists():
             raise UsageError(f"{out} exists and holds no bags: choose another --out.")
-        with new_folder(out, durable=False) as fresh:  # whoever comes at once sees it whole
+        with new_folder(out, durable=False) as fresh:  # another process never sees a part of it
             write_text(fresh / META, json.dumps(dict(about), indent=2) + "\n")
             manifest.seal(fresh, "bags", _made_of(about))
-    there = manifest.load(out)
-    if there is None or not there.kind:  # of before there were manifests
+    stored = manifest.load(out)
+    if stored is None or not stored.kind:  # from before manifests
         raw = read_json(out / META, "Take another --out.")
         made_of = {"encoder": raw.get("encoder_fingerprint"), "preparation": raw.get("settings")}
     else:
-        made_of = dict(there.made_of)
+        made_of = dict(stored.made_of)
     manifest.refuse_other(
         out,
         "bags",
@@ -235,7 +235,7 @@ def _made_of(about: Mapping[str, Scalar]) -> dict[str, Scalar]:
 
 
 def _load(work: _Work, samples: Samples | None = None, encoder: nn.Module | None = None) -> _Loaded:
-    """The samples and the encoder in this process, made once."""
+    """The samples and the encoder in this process, loaded once."""
     if work.key not in _loaded:
         samples = samples or work.samples()
         encoder = (encoder or work.encoder()).to(work.device).eval()
@@ -243,7 +243,7 @@ def _load(work: _Work, samples: Samples | None = None, encoder: nn.Module | None
             np.asarray(samples.items), return_index=True, return_inverse=True
         )
         rows = np.split(np.argsort(code, kind="stable"), np.cumsum(np.bincount(code))[:-1])
-        positions = {str(items[n]): rows[n] for n in np.argsort(first)}  # as the samples lie
+        positions = {str(items[n]): rows[n] for n in np.argsort(first)}  # in the samples' order
         _loaded[work.key] = _Loaded(samples, encoder, positions)
     return _loaded[work.key]
 
@@ -256,7 +256,7 @@ class _Outcome:
 
 
 def _make(work: _Work, item: str) -> _Outcome:
-    """In a worker: one bag, unless it is there or somebody else is at it."""
+    """In a worker: one bag, unless it is up to date or another process works on it."""
     loaded = _load(work)
     samples, positions = loaded.samples, loaded.positions[item]
     made_from = _digest(
@@ -270,10 +270,10 @@ def _make(work: _Work, item: str) -> _Outcome:
         return _Outcome("there")
     try:
         with locked(lock, "busy"):
-            if _made_from(path) == made_from:  # while we came for the lock
+            if _made_from(path) == made_from:  # written while we waited for the lock
                 return _Outcome("there")
             outcome = _write(work, loaded, item, path, made_from)
-            lock.unlink(missing_ok=True)  # whoever comes now finds the bag
+            lock.unlink(missing_ok=True)  # the next process finds the bag
             return outcome
     except UsageError as error:
         if str(error) != "busy":
@@ -292,7 +292,7 @@ def _made_from(path: Path) -> str | None:
 
 
 def _write(work: _Work, loaded: _Loaded, item: str, path: Path, made_from: str) -> _Outcome:
-    """Stream samples through the encoder into a file that appears when it is whole."""
+    """Stream samples through the encoder into a file, written atomically."""
     import h5py
 
     with replacing(path) as temporary:
@@ -303,7 +303,7 @@ def _write(work: _Work, loaded: _Loaded, item: str, path: Path, made_from: str) 
 
 
 def _fill(work: _Work, loaded: _Loaded, item: str, file: Any, made_from: str) -> tuple[int, int]:
-    """Write features, places and attributes: how many samples were left out, and the width."""
+    """Write features, coordinates and attributes; return samples left out, and the width."""
     positions = loaded.positions[item]
     rows, left_out = 0, 0
     for features, coords, bad in _features(work, loaded, item, positions):
@@ -325,7 +325,7 @@ def _fill(work: _Work, loaded: _Loaded, item: str, file: Any, made_from: str) ->
             "left_out": left_out,
         }
     )
-    if "coords" in file:  # where TRIDENT and CLAM look for the size of a tile
+    if "coords" in file:  # TRIDENT and CLAM read the tile size here
         file["coords"].attrs.update({k: v for k, v in facts.items() if v is not None})
     width = int(file["features"].shape[1])
     return left_out, width
@@ -334,7 +334,7 @@ def _fill(work: _Work, loaded: _Loaded, item: str, file: Any, made_from: str) ->
 def _features(
     work: _Work, loaded: _Loaded, item: str, positions: NDArray[np.int64]
 ) -> Iterator[tuple[NDArray[Any], NDArray[Any] | None, int]]:
-    """A batch at a time: features (B, F), coords (B, K) or None, and how many were left out.
+    """Batch by batch: features (B, F), coords (B, K) or None, and samples left out.
 
     Raises:
         MedclError: if a feature is not finite, or does not fit half precision.
@@ -343,25 +343,29 @@ def _features(
 
     parts = np.array_split(positions, range(work.batch_size, len(positions), work.batch_size))
     for batch in batches(loaded.samples, parts, work.readers):
-        good = np.asarray(batch.get(OK, np.ones(len(batch["x"]), dtype=bool)))
-        if not good.any():
-            yield np.empty((0, 0)), None, len(good)
+        readable = np.asarray(batch.get(OK, np.ones(len(batch["x"]), dtype=bool)))
+        if not readable.any():
+            yield np.empty((0, 0)), None, len(readable)
             continue
         with torch.inference_mode():
-            x = torch.as_tensor(np.ascontiguousarray(batch["x"][good])).to(work.device).float()
-            made = loaded.encoder(x).float().cpu().numpy()
-        finite = np.isfinite(made).all(axis=1)
+            x = torch.as_tensor(np.ascontiguousarray(batch["x"][readable])).to(work.device).float()
+            outputs = loaded.encoder(x).float().cpu().numpy()
+        finite = np.isfinite(outputs).all(axis=1)
         if not finite.all():
             raise MedclError(
-                f"{int((~finite).sum())} samples gave NaN or infinite features: no bag is written "
-                "of them. Look at the encoder, or at the samples' preparation."
+                f"{int((~finite).sum())} samples gave NaN or infinite features: no bag is written. "
+                "Check the encoder and the samples' preparation."
             )
-        with np.errstate(over="ignore"):  # seen to below
-            kept = made.astype(np.float16 if work.half else np.float32)
-        if not np.isfinite(kept).all():
+        with np.errstate(over="ignore"):  # checked below
+            rounded = outputs.astype(np.float16 if work.half else np.float32)
+        if not np.isfinite(rounded).all():
             raise MedclError("Its features exceed half precision: embed with --float32.")
         coords = batch.get("coords")
-        yield kept, None if coords is None else np.asarray(coords)[good], int((~good).sum())
+        yield (
+            rounded,
+            None if coords is None else np.asarray(coords)[readable],
+            int((~readable).sum()),
+        )
 
 
 def _append(file: Any, name: str, rows: NDArray[Any]) -> None:

@@ -1,10 +1,10 @@
-"""Embeddings: what an encoder makes of samples, in memory and as a folder.
+"""Embeddings: features of samples by an encoder, in memory and as a folder.
 
 ::
 
     OUT/embeddings.npy     (N, D) float32, can be memory-mapped
     OUT/samples.parquet    id, item, patient (keyed hashes), and the label columns
-    OUT/meta.json          what made them, for people; free of PHI
+    OUT/meta.json          their origin, human-readable; free of PHI
     OUT/manifest.json      see `medcl.manifest`
 """
 
@@ -40,12 +40,12 @@ class Embeddings:
 
     Attributes:
         ids: sample ids.
-        items: the item of the index each sample was cut from.
+        items: the index item of each sample.
         patients: patient keys (keyed hashes, never the original ids).
         x: (N, D) float32.
-        labels: name → (N,) or (N, L), as the plugin's samples give them.
-        meta: what made them, for people.
-        made_of: what decides them, see `medcl.manifest`.
+        labels: name → (N,) or (N, L), as in the plugin's samples.
+        meta: their origin, human-readable.
+        made_of: all inputs that determine them, see `medcl.manifest`.
     """
 
     ids: Sequence[str]
@@ -60,7 +60,7 @@ class Embeddings:
         return len(self.ids)
 
     def save(self, path: Path) -> None:
-        """Write the folder, whole or not at all; embeddings that lie there are replaced.
+        """Write the folder atomically; existing embeddings are replaced.
 
         Raises:
             UsageError: if ``path`` exists and is something else.
@@ -80,16 +80,18 @@ class Embeddings:
 
     @classmethod
     def load(cls, path: Path) -> Embeddings:
-        """Open a folder written by `save`, checked by its manifest; the matrix is memory-mapped.
+        """Open a folder written by `save`, verified by its manifest; the matrix is memory-mapped.
 
         Raises:
             UsageError: if the folder holds no embeddings.
             MedclError: if one of its files is missing or damaged.
         """
         if not (path / META).is_file():
-            raise UsageError(f"{path} holds no embeddings. Make them: medcl embed RUN --out {path}")
-        remedy = "Make them anew: medcl embed RUN --out, with another folder."
-        table, there = read_table(path / TABLE, remedy), manifest.load(path)
+            raise UsageError(
+                f"{path} holds no embeddings. Compute them: medcl embed RUN --out {path}"
+            )
+        remedy = "Compute them again: medcl embed RUN --out, with another folder."
+        table, stored = read_table(path / TABLE, remedy), manifest.load(path)
         manifest.check(path / MATRIX, remedy)
         manifest.note(path / MATRIX)
         try:
@@ -108,7 +110,7 @@ class Embeddings:
             x=x,
             labels=labels,
             meta=read_json(path / META, remedy),
-            made_of={} if there is None else there.made_of,
+            made_of={} if stored is None else stored.made_of,
         )
 
 
@@ -124,15 +126,15 @@ def embed(
     """Run an encoder in evaluation mode over all samples.
 
     Args:
-        encoder: (B, ...) → (B, D). It is left on ``device`` and in evaluation mode.
-        samples: what to embed; ``read`` must give an "x".
-        batch_size: samples a forward pass.
-        device: "cpu", "cuda", ..., or "auto" for CUDA where there is one.
+        encoder: (B, ...) → (B, D). It stays on ``device`` and in evaluation mode.
+        samples: to embed; ``read`` must return an "x".
+        batch_size: samples per forward pass.
+        device: "cpu", "cuda", ..., or "auto" for CUDA if available.
         workers: processes that read ahead.
-        label: what the progress bar says.
+        label: text of the progress bar.
 
     Raises:
-        UsageError: if there is no such device.
+        UsageError: if the device is not available.
         MedclError: if a feature is not finite; names the sample.
     """
     import torch
@@ -150,10 +152,10 @@ def embed(
 
 
 def usable(device: str) -> str:
-    """The device, with "auto" made out.
+    """The device, with "auto" resolved.
 
     Raises:
-        UsageError: if it cannot be computed on.
+        UsageError: if it is not available.
     """
     import torch
 
@@ -161,10 +163,9 @@ def usable(device: str) -> str:
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
         torch.zeros(1, device=device).cpu()
-    except (RuntimeError, AssertionError):  # the latter from a torch that was built without it
+    except (RuntimeError, AssertionError):  # AssertionError: torch was built without it
         raise UsageError(
-            f"Device '{device}' is not there or does not work: take cpu, or auto. "
-            "What is there: medcl doctor"
+            f"Device '{device}' is not available: use cpu or auto. Available devices: medcl doctor"
         ) from None
     return device
 
@@ -177,7 +178,7 @@ def features(
     workers: int = 0,
     label: str = "features",
 ) -> NDArray[np.float32]:
-    """Apply ``fn``, a batch as `Samples.read` gives it → (B, D), to all samples: (N, D).
+    """Apply ``fn``, from a batch of `Samples.read` to (B, D), to all samples: (N, D).
 
     Raises:
         MedclError: if a feature is not finite (names the sample), or the rows do not match.
@@ -197,7 +198,7 @@ def features(
         if len(bad):
             raise MedclError(
                 f"{label}: {len(bad)} of {len(where)} samples gave NaN or infinite features, "
-                f"the first is sample {samples.ids[where[bad[0]]]}. Look at its input, or reject "
+                f"the first is sample {samples.ids[where[bad[0]]]}. Check its input, or reject "
                 "it in the plugin's prepare."
             )
         if out is None:
@@ -220,14 +221,14 @@ def batches(
     order: Any = parts
     return iter(
         DataLoader(
-            source, batch_size=None, sampler=order, num_workers=workers, collate_fn=_as_it_is
+            source, batch_size=None, sampler=order, num_workers=workers, collate_fn=_identity
         )
     )
 
 
 @dataclass(frozen=True)
 class _Reader:
-    """All that a loader process is given; the positions to read come one batch at a time."""
+    """The state of a loader process; it receives the positions of one batch at a time."""
 
     read: Callable[[np.ndarray], Mapping[str, np.ndarray]]
 
@@ -235,12 +236,12 @@ class _Reader:
         return self.read(positions)
 
 
-def _as_it_is(batch: Any) -> Any:
+def _identity(batch: Any) -> Any:
     return batch
 
 
 def unit(x: NDArray) -> NDArray[np.float32]:
-    """Rows of length one: (N, D) → (N, D); a row of zeros stays."""
+    """Rows scaled to unit length: (N, D) → (N, D); a row of zeros is unchanged."""
     rows = np.asarray(x, np.float32)
     out: NDArray[np.float32] = rows / np.maximum(
         np.linalg.norm(rows, axis=1, keepdims=True), np.float32(1e-12)
@@ -249,7 +250,7 @@ def unit(x: NDArray) -> NDArray[np.float32]:
 
 
 def evenly(patients: NDArray, size: int, seed: int) -> NDArray[np.int64]:
-    """At most ``size`` positions, patients taking turns: those who recorded much do not crowd."""
+    """At most ``size`` positions, round-robin over patients: none with many samples dominates."""
     order = np.random.default_rng(seed).permutation(len(patients))
     _, code = np.unique(patients[order], return_inverse=True)
     by_patient = np.argsort(code, kind="stable")
@@ -271,15 +272,14 @@ def embed_run(
 ) -> Embeddings:
     """Embed all samples of an index with a run's encoder, into a folder.
 
-    Nothing is done if ``out`` already holds the embeddings of the same samples by the same encoder,
-    and they are whole.
+    Does nothing if ``out`` already holds intact embeddings of the same samples by the same encoder.
 
     Args:
         run: a finished run.
-        data: the index; None for the one the run was trained on.
+        data: the index; None for the run's own.
         out: the folder.
         task: embed the samples of this task; None for those of pretraining.
-        batch_size: samples a forward pass.
+        batch_size: samples per forward pass.
         device: see `embed`.
         workers: processes that read ahead.
     """
@@ -289,25 +289,25 @@ def embed_run(
         encoder = run.encoder()
         return embed(encoder, samples, batch_size=batch_size, device=device, workers=workers)
 
-    return kept(run, data or run.data, out, make, task=task)
+    return cached(run, data or run.data, out, make, task=task)
 
 
 EXACT = ("encoder", "settings", "side", "samples", "labels")
-"""What decides embeddings, whatever decided that: see `kept`."""
+"""Inputs that determine embeddings directly: see `cached`."""
 
 
-def kept(
+def cached(
     run: Run,
     data: Path,
     out: Path,
     make: Callable[[Samples], Embeddings],
     *,
     task: str | None = None,
-    side: str | None = None,
+    modality: str | None = None,
 ) -> Embeddings:
-    """The embeddings in ``out``, if they are still those of the index; else made and saved.
+    """The embeddings in ``out`` if they are up to date; otherwise computed and saved.
 
-    Samples are only built where what is cheap to tell (`medcl.embeddings.sources`) has changed.
+    Samples are built only if the cheap inputs (`medcl.embeddings.sources`) have changed.
 
     Args:
         run: a finished run.
@@ -315,36 +315,36 @@ def kept(
         out: the folder.
         make: samples → their embeddings.
         task: whose samples; None for those of pretraining.
-        side: by which side of the samples ``make`` embeds; None for the encoder.
+        modality: in which ``make`` embeds; None for the encoder.
     """
-    there, recipe = _there(out), run.recipe
-    here = sources(run, data, task, side=side)
-    if there is not None and still(there.made_of, here, [(recipe, data)]):
-        return there
+    stored, recipe = _stored(out), run.recipe
+    current = sources(run, data, task, side=modality)
+    if stored is not None and still(stored.made_of, current, [(recipe, data)]):
+        return stored
     items = prepared(recipe, data)
     samples = samples_of(recipe, items, task=task)
     labels = {name: np.asarray(values) for name, values in samples.labels.items()}
-    made_of = here | {
+    made_of = current | {
         LEFT_OUT: left_out(recipe, data),
         "samples": manifest.digest(list(samples.ids), list(samples.items), list(samples.patients)),
         "labels": manifest.digest(labels),
     }
-    if there is not None and all(there.made_of.get(name) == made_of[name] for name in EXACT):
+    if stored is not None and all(stored.made_of.get(name) == made_of[name] for name in EXACT):
         manifest.bind(out, "embeddings", made_of)
-        return replace(there, made_of=made_of)
+        return replace(stored, made_of=made_of)
     about = {"recipe": recipe.name, "plugin": recipe.plugin, "task": task, "samples": len(samples)}
-    about |= {} if side is None else {"side": side}
-    made = replace(make(samples), meta=about, made_of=made_of)
-    made.save(out)
-    return made
+    about |= {} if modality is None else {"side": modality}
+    embeddings = replace(make(samples), meta=about, made_of=made_of)
+    embeddings.save(out)
+    return embeddings
 
 
-def _there(out: Path) -> Embeddings | None:
-    """What a folder holds; None, and a word about it, if that is damaged."""
+def _stored(out: Path) -> Embeddings | None:
+    """The embeddings in a folder; None, with a warning, if they are damaged."""
     if not (out / META).is_file():
         return None
     try:
-        if manifest.load(out) is None:  # of before: nobody can say whether it is whole
+        if manifest.load(out) is None:  # an older folder: cannot be verified
             return None
         return Embeddings.load(out)
     except MedclError as error:

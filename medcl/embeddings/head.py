@@ -1,4 +1,4 @@
-"""A fitted linear classifier as numbers in a file: no pickle, and the same wherever it is used."""
+"""A fitted linear classifier in a safetensors file: no pickle, the same for every reader."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LINK: dict[str, Link] = {
     "regression": "identity",
 }
 LIMIT = 60.0
-"""Log odds of a label that training samples have, or lack, without exception."""
+"""Log odds of a label that all, or none, of the training samples have."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Head:
     """Scores are link((x − mean) / scale · weights + bias).
 
     Attributes:
-        classes: names of the columns; of a regression, of its label.
-        link: softmax over classes, sigmoid for each label, or none for a value.
+        classes: names of the columns; for a regression, the label's.
+        link: softmax over classes, sigmoid per label, or identity for a value.
         mean: (D,) and
         scale: (D,): of the training embeddings.
         weights: (D, C).
@@ -57,10 +57,10 @@ class Head:
 
 
 def side_by_side(heads: tuple[Head, ...]) -> Head:
-    """Heads of two classes each as one of several labels: the second class of each.
+    """Merge two-class heads into one multilabel head: the second class of each is a label.
 
-    Each has a scale of its own, as it was fitted on other samples; the first one's is taken for
-    all, which changes no score.
+    Each head has its own scale, fitted on different samples. The result uses the first one's for
+    all, with weights adapted: scores do not change.
     """
     first = heads[0]
     mean, scale = first.mean.astype(np.float64), first.scale.astype(np.float64)
@@ -84,7 +84,7 @@ def side_by_side(heads: tuple[Head, ...]) -> Head:
 
 
 def save(path: Path, head: Head, made_from: str) -> None:
-    """Write a head; ``made_from`` says of what, for `load`."""
+    """Write a head; ``made_from`` identifies its inputs, for `load`."""
     from safetensors.numpy import save_file
 
     arrays = {name: np.ascontiguousarray(getattr(head, name)) for name in ARRAYS}
@@ -97,9 +97,9 @@ ARRAYS = ("mean", "scale", "weights", "bias")
 
 
 def load(path: Path, made_from: str | None = None) -> Head | None:
-    """A head that `save` wrote, or None if there is none, it is of something else, or damaged.
+    """A head written by `save`; None if it is missing, of other inputs, or damaged.
 
-    Damage is said. Without ``made_from`` a head of anything is taken.
+    Damage gives a warning. Without ``made_from`` a head of any inputs is accepted.
     """
     from safetensors import SafetensorError, safe_open
 

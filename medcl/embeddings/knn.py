@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
 
 K = 20
-"""Neighbours that vote, if nothing else is said."""
+"""Default number of neighbours."""
 TILE = 1024, 16384
 """Queries × bank rows compared at once: 64 MiB of similarities."""
 
@@ -31,12 +31,12 @@ def neighbours(
     Args:
         query: (M, D).
         bank: (N, D).
-        k: at most N are found.
+        k: number of neighbours, at most N.
         query_groups: (M,) and
         bank_groups: (N,): rows of the query's own group (its patient) are not neighbours.
 
     Returns:
-        cosine similarity (M, k), best first, −inf where there are fewer than k rows of other
+        cosine similarity (M, k), best first, −inf if fewer than k rows are of other
         groups; and the rows' positions (M, k).
     """
     import torch
@@ -54,9 +54,9 @@ def neighbours(
             cosine = q[rows] @ b[columns].T  # (m, n)
             if own is not None:
                 cosine[own[0][rows, None] == own[1][columns]] = -torch.inf
-            found, place = cosine.topk(min(k, len(columns)), dim=1)
-            best, pick = torch.cat([best, found], dim=1).topk(k, dim=1)
-            at = torch.cat([at, columns[place]], dim=1).gather(1, pick)
+            similarity, column = cosine.topk(min(k, len(columns)), dim=1)
+            best, pick = torch.cat([best, similarity], dim=1).topk(k, dim=1)
+            at = torch.cat([at, columns[column]], dim=1).gather(1, pick)
         near[rows], where[rows] = best, at
     return near.numpy(), where.numpy()
 
@@ -64,7 +64,7 @@ def neighbours(
 def _same_group(
     query: NDArray | None, bank: NDArray | None
 ) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """Groups as numbers that can be compared across both."""
+    """Groups as integer codes, comparable across both."""
     import torch
 
     if query is None or bank is None:
@@ -90,14 +90,14 @@ def knn(
     Args:
         query: (M, D).
         bank: (N, D).
-        targets: (N, C): one column a class (0/1), a label, or a value.
-        k: neighbours that vote.
-        temperature: smaller trusts the nearest more.
+        targets: (N, C): one column per class (0/1), label, or value.
+        k: number of neighbours.
+        temperature: smaller values give the nearest more weight.
         query_groups: see `neighbours`.
         bank_groups: see `neighbours`.
 
     Returns:
-        (M, C); the bank's mean target where nobody could vote.
+        (M, C); the bank's mean target if no neighbour has a known one.
     """
     near, where = neighbours(query, bank, k=k, query_groups=query_groups, bank_groups=bank_groups)
     top = np.where(np.isfinite(near[:, :1]), near[:, :1], 0)  # (M, 1)

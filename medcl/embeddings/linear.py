@@ -1,15 +1,15 @@
-"""Linear models on frozen features: standardise, then L2-regularised logistic or ridge regression.
+"""Linear models on frozen features: standardised, L2-regularised logistic or ridge regression.
 
 The protocol of the field's foundation models (PaPaGei, Pillai 2024, arXiv 2410.20542; Pulse-PPG,
 Saha 2025, arXiv 2502.01108), with one correction: the scaler is part of the pipeline, so it never
-sees a patient that it is judged on, neither outside nor inside the training patients.
+sees a held-out patient, in the outer split or the inner cross-validation.
 
 Classes are weighted inversely to their frequency (``class_weight="balanced"``): medical classes are
-skewed, and all the figures reported are macro figures.
+skewed, and all reported figures are macro figures.
 
-Groups of features side by side get the same total variance ("hard block scaling", Eriksson 2006,
-Multi- and Megavariate Data Analysis): one penalty for all columns would otherwise all but mute four
-interval ratios beside an embedding of 512 numbers.
+Concatenated groups of features get the same total variance ("hard block scaling", Eriksson
+2006, Multi- and Megavariate Data Analysis): otherwise one penalty for all columns
+would suppress four interval ratios next to an embedding of 512 numbers.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from medcl.metrics.metrics import Floats, once
 GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """Inverse regularisation strengths to choose from; a ridge regression's alpha is 1/C."""
 FIXED = 0.1
-"""Taken where there are too few patients to choose."""
+"""Used if there are too few patients for cross-validation."""
 FOLDS = 3
 CHOOSE_FROM = 6000
-"""C is chosen on at most so many samples, drawn evenly from the classes."""
+"""Maximum number of samples for choosing C, drawn evenly from the classes."""
 ONE_THREAD = 2**23
 """Smaller matrices are fitted on one thread: 13,000 × 128 took a third of the CPU time of two."""
 
@@ -44,9 +44,9 @@ class Linear:
     """A fitted linear model.
 
     Attributes:
-        head: its numbers; what is exported and predicted by is this one.
-        c: the inverse regularisation strength (of several labels: each one's).
-        chosen: whether C was chosen by cross-validation, or is `FIXED`.
+        head: its parameters, used for export and prediction.
+        c: the inverse regularisation strength (multilabel: one per label).
+        chosen: True if cross-validation chose C, False if it is `FIXED`.
     """
 
     head: Head
@@ -58,7 +58,7 @@ class Linear:
         return self.head.predict(np.asarray(features, np.float32))
 
 
-def beside(groups: Sequence[Floats]) -> tuple[Floats, tuple[int, ...]]:
+def concatenated(groups: Sequence[Floats]) -> tuple[Floats, tuple[int, ...]]:
     """Groups of features (N, D₁), (N, D₂), … as one (N, D), and the widths, for `fit`."""
     return np.concatenate(groups, axis=1), tuple(group.shape[1] for group in groups)
 
@@ -70,17 +70,17 @@ def block_weights(widths: Sequence[int]) -> NDArray[np.float32]:
 
 
 def fit(
-    x: Floats, truth: Target, patients: NDArray, *, blocks: Sequence[int] = (), seed: int = 0
+    x: Floats, target: Target, patients: NDArray, *, blocks: Sequence[int] = (), seed: int = 0
 ) -> Linear:
     """Fit on training samples; C is chosen among `GRID` by cross-validation over their patients.
 
-    The C that is best by macro AUROC (R² for values) of the pooled held-out predictions is taken,
-    the smallest one of equals. Classes that the training samples lack get the score 0.
+    C maximises macro AUROC (R² for values) of the pooled held-out predictions; ties go to the
+    smallest. Classes without training samples get the score 0.
 
     Args:
         x: (N, D).
-        truth: of the N samples, all known.
-        patients: (N,): no patient is both fitted and scored on while choosing.
+        target: of the N samples, all known.
+        patients: (N,): no patient is both fitted and scored on while C is chosen.
         blocks: widths of the groups of columns that x consists of, of equal weight; () for one.
         seed: of the folds.
 
@@ -89,31 +89,31 @@ def fit(
     """
     if blocks and sum(blocks) != x.shape[1]:
         raise ValueError(f"blocks of {list(blocks)} columns, but {x.shape[1]} features")
-    if truth.kind == "multilabel":
-        return _fit_each_label(x, truth, patients, blocks, seed)
+    if target.kind == "multilabel":
+        return _fit_each_label(x, target, patients, blocks, seed)
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     weights = block_weights(blocks) if len(blocks) > 1 else None
     with threadpool_limits(limits=1 if x.size < ONE_THREAD else None):
-        c, chosen = _choose(x, truth, patients, weights, seed)
-        head = _fitted(_model(truth, c, weights), x, truth)
+        c, chosen = _choose(x, target, patients, weights, seed)
+        head = _fitted(_model(target, c, weights), x, target)
     return Linear(head, (c,), chosen)
 
 
 def _fit_each_label(
-    x: Floats, truth: Target, patients: NDArray, blocks: Sequence[int], seed: int
+    x: Floats, target: Target, patients: NDArray, blocks: Sequence[int], seed: int
 ) -> Linear:
     parts = []
-    for label, name in enumerate(truth.classes):
-        known = truth.y[:, label] >= 0
-        one = Target("binary", (f"not {name}", name), truth.y[known, label].astype(np.int64))
+    for label, name in enumerate(target.classes):
+        known = target.y[:, label] >= 0
+        one = Target("binary", (f"not {name}", name), target.y[known, label].astype(np.int64))
         parts.append(fit(x[known], one, patients[known], blocks=blocks, seed=seed))
 
     head = side_by_side(tuple(part.head for part in parts))
     return Linear(head, tuple(p.c[0] for p in parts), all(p.chosen for p in parts))
 
 
-def _model(truth: Target, c: float, weights: NDArray[np.float32] | None) -> Any:
+def _model(target: Target, c: float, weights: NDArray[np.float32] | None) -> Any:
     from sklearn.linear_model import LogisticRegression, Ridge
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import FunctionTransformer, StandardScaler
@@ -121,7 +121,7 @@ def _model(truth: Target, c: float, weights: NDArray[np.float32] | None) -> Any:
     steps: list[Any] = [StandardScaler()]
     if weights is not None:
         steps.append(FunctionTransformer(partial(np.multiply, weights)))
-    if truth.kind == "regression":
+    if target.kind == "regression":
         return make_pipeline(*steps, Ridge(alpha=1 / c))
     # warm_start serves the path over C. At tol 1e-3 the AUROC equals that at 1e-4 to three digits,
     # at a fifth of the time.
@@ -131,69 +131,69 @@ def _model(truth: Target, c: float, weights: NDArray[np.float32] | None) -> Any:
     return make_pipeline(*steps, logistic)
 
 
-def _fitted(model: Any, x: Floats, truth: Target) -> Head:
-    """Fit, and take the numbers out of scikit-learn's pipeline."""
-    classes, link = truth.classes, LINK[truth.kind]
+def _fitted(model: Any, x: Floats, target: Target) -> Head:
+    """Fit, and extract the parameters from scikit-learn's pipeline."""
+    classes, link = target.classes, LINK[target.kind]
     weights = np.zeros((x.shape[1], len(classes)), np.float32)
-    if truth.kind != "regression" and len(np.unique(truth.y)) < 2:
+    if target.kind != "regression" and len(np.unique(target.y)) < 2:
         bias = np.full(len(classes), -np.inf, np.float32)
-        bias[truth.y[:1]] = 0  # the only class there is; without a sample none
+        bias[target.y[:1]] = 0  # the only class; none without samples
         ones = np.ones(x.shape[1], np.float32)
         return Head(classes, link, np.zeros_like(ones), ones, weights, bias)
     from sklearn.exceptions import ConvergenceWarning
 
-    with warnings.catch_warnings():  # the path's weakest regularisation may stop early: no matter
+    with warnings.catch_warnings():  # the weakest regularisation may stop early: harmless
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(x, truth.y)
+        model.fit(x, target.y)
     scaler, last = model[0], model[-1]
     scale = scaler.scale_.astype(np.float64)
     if len(model) > 2:  # groups of features by weight: see `block_weights`
         scale = scale / model[1].func.args[0]
     mean, scale = scaler.mean_.astype(np.float32), scale.astype(np.float32)
-    if truth.kind == "regression":
+    if target.kind == "regression":
         weights[:, 0] = last.coef_
         return Head(classes, link, mean, scale, weights, np.array([last.intercept_], np.float32))
-    seen = last.classes_
+    present = last.classes_
     bias = np.full(len(classes), -np.inf, np.float32)
-    bias[seen] = 0
-    if len(seen) == 2:  # one row of coefficients, for the second class
-        weights[:, seen[1]], bias[seen[1]] = last.coef_[0], last.intercept_[0]
+    bias[present] = 0
+    if len(present) == 2:  # one row of coefficients, for the second class
+        weights[:, present[1]], bias[present[1]] = last.coef_[0], last.intercept_[0]
     else:
-        weights[:, seen], bias[seen] = last.coef_.T, last.intercept_
+        weights[:, present], bias[present] = last.coef_.T, last.intercept_
     return Head(classes, link, mean, scale, weights, bias)
 
 
 def _choose(
-    x: Floats, truth: Target, patients: NDArray, weights: NDArray[np.float32] | None, seed: int
+    x: Floats, target: Target, patients: NDArray, weights: NDArray[np.float32] | None, seed: int
 ) -> tuple[float, bool]:
-    """The best C of `GRID`, and True; or `FIXED` and False if folds of patients cannot be made."""
-    some = _thinned(truth, seed)
-    x_some, y_some, groups = x[some], truth.at(some), patients[some]
+    """The best C of `GRID`, and True; or `FIXED` and False if there are no folds of patients."""
+    some = _thinned(target, seed)
+    x_some, y_some, groups = x[some], target.at(some), patients[some]
     folds = list(_folds(y_some, groups, seed))
     if not folds:
         return FIXED, False
     # C multiplies a sum over samples: fewer samples need a larger C for the same strength.
-    scale = len(truth) / len(some)
-    held_out = np.zeros((len(GRID), len(some), len(truth.classes)), np.float32)
+    scale = len(target) / len(some)
+    held_out = np.zeros((len(GRID), len(some), len(target.classes)), np.float32)
     for train, test in folds:
-        model = _model(truth, GRID[0], weights)
+        model = _model(target, GRID[0], weights)
         for i, c in enumerate(GRID):
             strength = {"ridge__alpha": 1 / (c * scale)}
-            if truth.kind != "regression":
+            if target.kind != "regression":
                 strength = {"logisticregression__C": c * scale}
             model.set_params(**strength)
             held_out[i, test] = _fitted(model, x_some[train], y_some.at(train)).predict(
                 x_some[test]
             )
-    name = "r2" if truth.kind == "regression" else "auroc"
+    name = "r2" if target.kind == "regression" else "auroc"
     weight = once(len(some))
-    figures = [measure(truth.kind, y_some.y, s, weight)[name][0] for s in held_out]
+    figures = [measure(target.kind, y_some.y, s, weight)[name][0] for s in held_out]
     if not np.isfinite(figures).all():
         return FIXED, False
     return GRID[int(np.argmax(np.round(figures, 6)))], True
 
 
-def _folds(truth: Target, groups: NDArray, seed: int) -> Iterator[tuple[NDArray, NDArray]]:
+def _folds(target: Target, groups: NDArray, seed: int) -> Iterator[tuple[NDArray, NDArray]]:
     """Folds of whole patients, none if there are fewer than two patients or classes."""
     from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
@@ -201,28 +201,28 @@ def _folds(truth: Target, groups: NDArray, seed: int) -> Iterator[tuple[NDArray,
     if patients < 2:
         return
     folds = min(FOLDS, patients)
-    if truth.kind == "regression":
+    if target.kind == "regression":
         split = GroupKFold(folds, shuffle=True, random_state=seed)
     else:
-        if len(np.unique(truth.y)) < 2:
+        if len(np.unique(target.y)) < 2:
             return
         split = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    with warnings.catch_warnings():  # a class with fewer samples than folds: expected of rare ones
+    with warnings.catch_warnings():  # a rare class may have fewer samples than folds
         warnings.simplefilter("ignore", UserWarning)
-        yield from split.split(np.zeros(len(groups)), truth.y, groups)
+        yield from split.split(np.zeros(len(groups)), target.y, groups)
 
 
-def _thinned(truth: Target, seed: int) -> NDArray[np.int64]:
+def _thinned(target: Target, seed: int) -> NDArray[np.int64]:
     """Positions of at most about `CHOOSE_FROM` samples: all of rare classes, some of common ones.
 
-    Class weighting makes the fit indifferent to the proportions that this changes.
+    Class weighting makes the fit independent of the class proportions, which this changes.
     """
-    if len(truth) <= CHOOSE_FROM:
-        return np.arange(len(truth))
-    shuffled = np.random.default_rng(seed).permutation(len(truth))
-    if truth.kind == "regression":
+    if len(target) <= CHOOSE_FROM:
+        return np.arange(len(target))
+    shuffled = np.random.default_rng(seed).permutation(len(target))
+    if target.kind == "regression":
         return np.sort(shuffled[:CHOOSE_FROM])
-    y = truth.y[shuffled]
+    y = target.y[shuffled]
     counts = np.bincount(y)
     share = CHOOSE_FROM // np.count_nonzero(counts)
     return np.sort(np.concatenate([shuffled[y == c][:share] for c in np.flatnonzero(counts)]))

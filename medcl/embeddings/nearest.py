@@ -1,4 +1,4 @@
-"""The rows of a matrix that are nearest to a few others, by whichever library is asked for."""
+"""Nearest rows of a matrix to query rows, by a choice of libraries."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def nearest(
     Args:
         query: (M, D).
         bank: (N, D).
-        k: at most N are found.
+        k: number of rows, at most N.
         backend: "faiss" compares all rows, as "exact" does without it; "auto" is one of the two.
             "hnswlib" builds a graph first and approximates: for many queries of one bank.
 

@@ -1,7 +1,7 @@
-"""What features of an index are made of, told without building a single sample.
+"""Inputs that determine the features of an index, read without building samples.
 
-Weights, preparation, samples' settings, code and the tables of the index decide which samples there
-are and what an encoder makes of them. Only which items could not be prepared is told by the store.
+Weights, preparation, dataset settings, code and the index tables determine the samples and their
+features. Only the items that could not be prepared must be read from the store.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ def weights(run: Run) -> str:
 
 
 def settings(run: Run, task: str | None) -> str:
-    """A hash of what prepares and lays out samples, and of the encoder's own settings."""
+    """A hash of the preparation, dataset and encoder settings."""
     recipe = run.recipe
     parts = [recipe.prepare, run.dataset_settings(task), recipe.part("encoder").model_dump()]
     return manifest.digest(*parts)
 
 
 def sources(run: Run, data: Path, task: str | None, **more: Any) -> dict[str, Any]:
-    """A ``made_of`` that is cheap to tell.
+    """A cheap ``made_of``.
 
     Args:
         run: a finished run.
         data: the index.
         task: whose samples.
-        more: whatever else decides.
+        more: further inputs.
     """
     private = data / "private"
     known = (private / "archive.json").is_file()
@@ -66,58 +66,58 @@ def sources(run: Run, data: Path, task: str | None, **more: Any) -> dict[str, An
 
 
 def left_out(recipe: Recipe, data: Path) -> str | None:
-    """What is told by the store: see `LEFT_OUT`."""
+    """The items that the store could not prepare, hashed: see `LEFT_OUT`."""
     rejected = sorted(prepared(recipe, data).rejects["id"])
     return manifest.digest(rejected) if rejected else None
 
 
 def still(
-    there: Mapping[str, Any], here: Mapping[str, Any], where: Sequence[tuple[Recipe, Path]]
+    stored: Mapping[str, Any], current: Mapping[str, Any], where: Sequence[tuple[Recipe, Path]]
 ) -> bool:
-    """Whether what was made of ``there`` would be made again of ``here``, without building samples.
+    """True if ``stored`` inputs equal ``current`` ones; builds no samples.
 
-    Never of code with changes that are not committed, or of settings that name a folder.
+    Always False for code with uncommitted changes, and for settings that name a folder.
 
     Args:
-        there: a ``made_of`` with `LEFT_OUT`.
-        here: one without.
+        stored: a ``made_of`` with `LEFT_OUT`.
+        current: one without.
         where: the recipe and index of each of the samples' parts.
     """
-    if any(there.get(name) != value for name, value in manifest.as_json(here).items()):
+    if any(stored.get(name) != value for name, value in manifest.as_json(current).items()):
         return False
-    if "-dirty" in str(here) or "folder" in str(here.get("named files")):
+    if "-dirty" in str(current) or "folder" in str(current.get("named files")):
         return False
-    if LEFT_OUT not in there:
+    if LEFT_OUT not in stored:
         return False
-    if there[LEFT_OUT] is None:
+    if stored[LEFT_OUT] is None:
         return True
-    return there[LEFT_OUT] == combined([left_out(recipe, data) for recipe, data in where])
+    return stored[LEFT_OUT] == combined([left_out(recipe, data) for recipe, data in where])
 
 
 def combined(parts: Sequence[str | None]) -> str | None:
-    """Of several indexes."""
+    """One hash of several indexes' left-out items."""
     if len(parts) == 1:
         return parts[0]
     return manifest.digest(list(parts)) if any(parts) else None
 
 
 def _named(run: Run, task: str | None) -> dict[str, str]:
-    """Settings that name a file: what it holds; "folder" if it cannot be told cheaply."""
-    found = {}
-    both = {"prepare": run.recipe.prepare, "dataset": run.dataset_settings(task)}
-    for name, value in manifest.leaves(both):
-        for place in value if isinstance(value, list | tuple) else [value]:
-            if isinstance(place, Path) or (isinstance(place, str) and "/" in place):
-                path = Path(place)
+    """Setting that names a file → hash of the file; "folder" if it names a folder."""
+    hashes = {}
+    sections = {"prepare": run.recipe.prepare, "dataset": run.dataset_settings(task)}
+    for name, value in manifest.leaves(sections):
+        for entry in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(entry, Path) or (isinstance(entry, str) and "/" in entry):
+                path = Path(entry)
                 if path.is_dir():
-                    found[name] = "folder"
+                    hashes[name] = "folder"
                 elif path.is_file():
-                    found[name] = manifest.digest(found.get(name), manifest.of_file(path))
-    return found
+                    hashes[name] = manifest.digest(hashes.get(name), manifest.of_file(path))
+    return hashes
 
 
-def kept_before(run: Run, name: str, task: str | None) -> Path | None:
-    """What an earlier version left in RUN/predict, if it is of these weights and settings."""
+def earlier_version(run: Run, name: str, task: str | None) -> Path | None:
+    """The file of an earlier version in RUN/predict, if it has these weights and settings."""
     from safetensors import SafetensorError, safe_open
 
     suffix = "" if task is None else f".{task}"
@@ -128,14 +128,14 @@ def kept_before(run: Run, name: str, task: str | None) -> Path | None:
     digest = hashlib.sha256(run.encoder_file().read_bytes())
     sections = {"prepare": recipe.prepare, "encoder": recipe.part("encoder").model_dump()}
     digest.update(json.dumps(sections, sort_keys=True, default=str).encode())
-    said = [recipe.dataset, recipe.probe.dataset, task, recipe.seed]
-    text = digest.hexdigest() + json.dumps(said, sort_keys=True, default=str)
+    data_settings = [recipe.dataset, recipe.probe.dataset, task, recipe.seed]
+    text = digest.hexdigest() + json.dumps(data_settings, sort_keys=True, default=str)
     try:
         with safe_open(path, framework="numpy") as file:
-            found = (file.metadata() or {}).get("made_from")
+            made_from = (file.metadata() or {}).get("made_from")
     except (OSError, SafetensorError):
         return None
-    if found not in (hashlib.sha256(text.encode()).hexdigest(), text):  # in words, earlier
+    if made_from not in (hashlib.sha256(text.encode()).hexdigest(), text):  # in words, earlier
         return None
     manifest.note(path)
     return path

@@ -1,4 +1,4 @@
-"""Batches to train on: which samples, in what order, and reading them."""
+"""Training batches: their samples, order and reading."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from medcl.plugin import Samples
 from medcl.tensors import tensors
 
 HELD = 2**30
-"""Bytes of samples that are kept in memory; more are read anew for every batch."""
+"""Limit in bytes for samples in memory; larger data is read again for every batch."""
 _AT_ONCE = 256
 
 Read = Callable[[NDArray[np.int64]], dict[str, Tensor]]
@@ -28,12 +28,12 @@ Read = Callable[[NDArray[np.int64]], dict[str, Tensor]]
 
 @dataclass(frozen=True)
 class Held:
-    """All samples in memory; a batch is picked out of them.
+    """All samples in memory; batches are indexed from them.
 
     Attributes:
-        rows: name → (N, ...), one entry a sample.
-        instances: name → (I, ...), one entry an instance of a bag; empty where there are no bags.
-        start: (N + 1,) where each bag begins.
+        rows: name → (N, ...), one entry per sample.
+        instances: name → (I, ...), one entry per instance; empty without bags.
+        start: (N + 1,) first instance of each bag.
     """
 
     rows: Mapping[str, Tensor]
@@ -48,7 +48,9 @@ class Held:
             return batch
         first = self.start[at]
         size = self.start[at + 1] - first
-        shift = first - size.cumsum(0) + size  # from a place in the batch to one in all instances
+        shift = (
+            first - size.cumsum(0) + size
+        )  # from a position in the batch to one in all instances
         picked = torch.arange(int(size.sum())) + shift.repeat_interleave(size)
         batch |= {name: values[picked] for name, values in self.instances.items()}
         batch[BAG] = torch.arange(len(at)).repeat_interleave(size)
@@ -56,10 +58,10 @@ class Held:
 
 
 def reader(samples: Samples, *, limit: int = HELD) -> Read:
-    """How to read batches: from memory, if the samples take no more than ``limit`` bytes.
+    """A reader of batches: from memory, if the samples take at most ``limit`` bytes.
 
     Raises:
-        MedclError: if what the plugin read of bags has neither a value a bag nor one an instance.
+        MedclError: if a value of bags has neither one entry per bag nor one per instance.
     """
     parts: list[dict[str, Tensor]] = []
     size = 0
@@ -87,7 +89,7 @@ def reader(samples: Samples, *, limit: int = HELD) -> Read:
         if len(values) != count:
             raise MedclError(
                 f"The plugin's samples hold {len(values):,} values of '{name}' for {count:,} "
-                f"{of}s. Samples.instances names what has one for each instance: "
+                f"{of}s. Samples.instances names the keys with one per instance: "
                 f"{', '.join(samples.instances)}."
             )
     return Held(
@@ -101,7 +103,7 @@ def _finite(samples: Samples, rows: NDArray[np.int64]) -> dict[str, Tensor]:
     """Read samples.
 
     Raises:
-        MedclError: if an input is not a number: it would go unnoticed into every weight.
+        MedclError: if an input is not finite: it would silently spoil every weight.
     """
     batch = tensors(samples.read(rows))
     x = batch["x"]
@@ -109,36 +111,36 @@ def _finite(samples: Samples, rows: NDArray[np.int64]) -> dict[str, Tensor]:
         first = int((~x.isfinite()).flatten(1).any(1).nonzero()[0])
         row = rows[int(batch[BAG][first]) if BAG in batch else first]
         raise MedclError(
-            f"Sample {samples.ids[row]} holds NaN or infinite values: make its features again, or "
-            "leave it out (without a label it is not used, unless finetune.unlabelled asks for it)."
+            f"Sample {samples.ids[row]} holds NaN or infinite values: recompute its features, or "
+            "leave it out (remove its label; finetune.unlabelled must be off)."
         )
     return batch
 
 
 def size(batch: Mapping[str, Any]) -> int:
-    """How many samples a batch holds: its bags, where it is of bags."""
+    """Number of samples in a batch; for bags, the number of bags."""
     return int(batch[BAG][-1]) + 1 if BAG in batch else len(batch[X])
 
 
 def ahead(read: Read, batches: Iterable[NDArray[np.int64]]) -> Iterator[tuple[NDArray, dict]]:
-    """(rows, batch) one after the other, the next one being read meanwhile, if that takes time."""
+    """(rows, batch) in order; a thread reads the next batch ahead unless samples are in memory."""
     if isinstance(read, Held):
         for rows in batches:
             yield rows, read(rows)
         return
     with ThreadPoolExecutor(1) as pool:
-        before = None
+        pending = None
         for rows in batches:
             following = rows, pool.submit(read, rows)
-            if before is not None:
-                yield before[0], before[1].result()
-            before = following
-        if before is not None:
-            yield before[0], before[1].result()
+            if pending is not None:
+                yield pending[0], pending[1].result()
+            pending = following
+        if pending is not None:
+            yield pending[0], pending[1].result()
 
 
 def cut(order: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:
-    """An epoch in batches of nearly equal size, so that none is left with one sample."""
+    """An epoch in batches of nearly equal size, so that none has a single sample."""
     return np.array_split(order, max(1, -(-len(order) // batch_size)))
 
 
@@ -150,33 +152,33 @@ def shuffled(rows: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.in
 def balanced(
     rows: NDArray[np.int64], strata: NDArray[np.str_], rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """An epoch as long as there are samples, in which every stratum is equally frequent.
+    """An epoch of len(rows) samples in which every stratum is equally frequent.
 
-    Strata take turns, so that every batch is balanced too; each goes through all of its samples
-    before it repeats one.
+    Strata alternate, so every batch is balanced too; each stratum uses all its samples before it
+    repeats one.
 
     Args:
         rows: samples to draw from.
-        strata: a stratum for each of them.
+        strata: (len(rows),) a stratum for each.
         rng: of the order.
     """
     names = np.unique(strata)
     each = -(-len(rows) // len(names))
     columns = []
     for name in names:
-        mine = rows[strata == name]
-        rounds = [rng.permutation(mine) for _ in range(-(-each // len(mine)))]
+        members = rows[strata == name]
+        rounds = [rng.permutation(members) for _ in range(-(-each // len(members)))]
         columns.append(np.concatenate(rounds)[:each])
     turns = rng.permuted(np.stack(columns, 1), axis=1)  # (each, strata)
     return turns.reshape(-1)[: len(rows)]
 
 
-def classes_of(found: Target, rows: NDArray[np.int64]) -> NDArray[np.str_]:
-    """What the balanced sampler balances.
+def classes_of(target: Target, rows: NDArray[np.int64]) -> NDArray[np.str_]:
+    """Strata of the balanced sampler.
 
     Raises:
-        UsageError: for a regression, which has nothing of the kind.
+        UsageError: for a regression.
     """
-    if found.kind not in (*ONE_CLASS, *SURVIVAL, "multilabel"):
+    if target.kind not in (*ONE_CLASS, *SURVIVAL, "multilabel"):
         raise UsageError("finetune.sampler balanced is for classes: set it to shuffled.")
-    return np.array(found.at(rows).strata())
+    return np.array(target.at(rows).strata())

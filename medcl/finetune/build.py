@@ -1,4 +1,4 @@
-"""A recipe's classifier, on a pretrained encoder, a new one, or on features as they are."""
+"""Build a recipe's classifier on a pretrained encoder, a new one, or plain features."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ def build(
     seed: int,
     run: Run | None = None,
 ) -> Classifier:
-    """The classifier as initialised by torch's own generator.
+    """The classifier, initialised by torch's global generator.
 
     Args:
-        recipe: its section ``classifier``, and ``encoder`` where there is one.
+        recipe: its sections ``classifier`` and, if any, ``encoder``.
         example: a batch.
-        outputs: what is to be predicted.
-        seed: of an encoder that is not pretrained.
-        run: whose encoder to begin with.
+        outputs: what the classifier predicts.
+        seed: of a new encoder.
+        run: whose encoder is the start.
 
     Raises:
-        UsageError: if the samples are not what it takes.
+        UsageError: if the classifier does not take such samples.
     """
     factory = recipes.classifier_factory(recipe)
-    asked, section = declared(factory), recipe.part("classifier")
-    _fits(section.name, asked, example)
+    properties, section = declared(factory), recipe.part("classifier")
+    _fits(section.name, properties, example)
     arguments = section.arguments
-    if not asked.encoder:
-        made: Classifier = factory(example, outputs, **arguments)
-        return made
+    if not properties.encoder:
+        classifier: Classifier = factory(example, outputs, **arguments)
+        return classifier
     if run is not None:
         encoder = run.encoder()
     elif recipe.encoder is not None:
@@ -52,17 +52,17 @@ def build(
     return on_encoder
 
 
-def _fits(name: str, asked: Declares, example: Mapping[str, Tensor]) -> None:
-    """Refuse samples that a classifier does not take."""
-    if asked.takes is not None and (BAG in example) != (asked.takes == "bags"):
-        found = "bags" if BAG in example else "no bags"
+def _fits(name: str, properties: Declares, example: Mapping[str, Tensor]) -> None:
+    """Refuse samples that the classifier does not take."""
+    if properties.takes is not None and (BAG in example) != (properties.takes == "bags"):
+        given = "bags" if BAG in example else "no bags"
         raise UsageError(
-            f"The classifier '{name}' takes {asked.takes}, and these samples are {found}: choose "
-            "another classifier.name, or dataset settings that give them."
+            f"The classifier '{name}' takes {properties.takes}, and these samples are {given}: set "
+            "another classifier.name, or other dataset settings."
         )
-    lacking = [key for key in asked.needs if key not in example]
+    lacking = [key for key in properties.needs if key not in example]
     if lacking:
         raise UsageError(
-            f"The classifier '{name}' needs '{lacking[0]}' of each sample, and the dataset gives "
-            f"none: it holds {', '.join(sorted(example))}."
+            f"The classifier '{name}' needs '{lacking[0]}' of each sample, which the dataset does "
+            f"not give: it holds {', '.join(sorted(example))}."
         )

@@ -1,9 +1,9 @@
-"""What the instances of test bags counted for, drawn by the plugin.
+"""Contributions of the instances of test bags, drawn by the plugin.
 
 ::
 
     OUT/explained/<item>/instances.parquet     x, y and a score for each instance
-    OUT/explained/<item>/<class>/…             what the plugin draws, if it can
+    OUT/explained/<item>/<class>/…             the plugin's drawings, if it has any
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ _REMEDY = "Run the same medcl finetune with --instances into another --out."
 
 
 def explain(source: Source, out: Path, count: int) -> tuple[list[Path], list[str]]:
-    """Draw the first ``count`` test bags of each class, as the first repeat saw them.
+    """Draw the first ``count`` test bags of each class, by the first repeat.
 
-    Bags whose instances have no place are written as a table alone. What cannot be drawn is said
-    and costs its own bag.
+    Bags whose instances have no coordinates are written as a table only. A drawing that fails is
+    reported and skips its own bag only.
 
     Args:
-        source: what was trained.
+        source: of the study.
         out: the study's folder.
-        count: bags of each class.
+        count: bags per class.
 
     Returns:
-        The folders, and what went wrong, a sentence each.
+        The folders, and one sentence per problem.
 
     Raises:
-        MedclError: if the study was made without instances.
+        MedclError: if the study has no instances.
     """
     task = read_recipe(out).finetune.task  # the study's, if only the probe has one
     samples = load_samples(source.recipe, source.data, task=task)
@@ -85,26 +85,26 @@ def _takes_unit(draw: Callable[..., Any]) -> bool:
 
 
 def chosen(out: Path, count: int) -> list[tuple[str, pl.DataFrame]]:
-    """The first bags of each class among the tested ones of the first repeat, with instances.
+    """The first test bags of each class in the first repeat, with instances.
 
     Raises:
-        MedclError: if instances were not written down.
+        MedclError: if instances were not written.
     """
     tables = sorted((out / fold_training.FOLDER).glob(f"r0f*/{fold_training.INSTANCES}"))
     if not tables:
         raise MedclError(
             f"{out} holds no instances: the study was made without --instances, or its samples are "
-            f"no bags. {_REMEDY}"
+            f"not bags. {_REMEDY}"
         )
     predicted = read_table(out / fold_training.PREDICTIONS, _REMEDY).filter(pl.col("repeat") == 0)
-    truth = [name for name in predicted.columns if name.startswith("truth.")]
-    wanted = predicted.group_by(truth, maintain_order=True).head(count)["id"].to_list()
+    target = [name for name in predicted.columns if name.startswith("truth.")]
+    wanted = predicted.group_by(target, maintain_order=True).head(count)["id"].to_list()
     instances = pl.concat([read_table(path, _REMEDY) for path in tables])
-    held = instances.filter(pl.col("id").is_in(wanted)).partition_by("id", as_dict=True)
-    return [(name, held[name,].sort("instance")) for name in wanted]
+    by_bag = instances.filter(pl.col("id").is_in(wanted)).partition_by("id", as_dict=True)
+    return [(name, by_bag[name,].sort("instance")) for name in wanted]
 
 
 def unit(scores: NDArray) -> NDArray[np.float64]:
-    """Scores by rank within the bag, 0 … 1: attention of thousands of tiles is tiny everywhere."""
+    """Ranks of scores within the bag, 0 … 1: raw attention over thousands of tiles is tiny."""
     order = np.unique(scores, return_inverse=True)[1].astype(np.float64)
     return order / max(1.0, order.max())

@@ -1,4 +1,4 @@
-"""``medcl finetune``: from an index or a run, and labels, to figures."""
+"""``medcl finetune``: train a classifier on an index or a run with labels, and measure it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from medcl.finetune.result import FinetuneResult
 from medcl.finetune.study import labelled, study
 from medcl.labels import table as tables
 from medcl.labels import target as targets
-from medcl.labels.auxiliary import beside, further
+from medcl.labels.auxiliary import further, tree_and_soft
 from medcl.plugin import Samples
 from medcl.private import command_without_paths, remember
 from medcl.recipe import Recipe
@@ -34,12 +34,12 @@ from medcl.run import Run, prepared, samples_of
 
 UNTRAINED = "The features are those of an UNTRAINED encoder (random weights)."
 SPLIT = "split"
-"""The column of a split's table that says train, validation or test."""
+"""The column of a split's table: train, validation or test."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """What is trained: a recipe on an index, beginning with a run's encoder if there is one."""
+    """A recipe on an index, starting from a run's encoder if there is one."""
 
     recipe: Recipe
     data: Path
@@ -51,19 +51,19 @@ def opened(
     recipe: str | Path | Mapping[str, Any] | Recipe | None,
     settings: Sequence[str] = (),
 ) -> Source:
-    """An index with a recipe; or a run, whose data and encoder stay as they are.
+    """Open an index with a recipe; or a run, with its data and encoder.
 
-    Of a run, ``classifier``, ``finetune`` and ``optimizer`` come from ``recipe``; without one they
+    For a run, ``classifier``, ``finetune`` and ``optimizer`` come from ``recipe``; without one they
     are LP-FT and the defaults.
 
     Raises:
-        UsageError: if the folder is neither, an index comes without a recipe, or a recipe is for
-            another plugin.
+        UsageError: if the folder is neither, an index has no recipe, or the recipe is for another
+            plugin.
     """
     if not (path / "recipe.yaml").is_file():
         index = Index.open(path)
         if recipe is None:
-            raise UsageError("Say how to train on this index: -r RECIPE. See medcl recipes.")
+            raise UsageError("Give a recipe for this index: -r RECIPE. See medcl recipes.")
         chosen = recipes.given(recipe, settings)
         if chosen.plugin != index.plugin_name:
             raise UsageError(
@@ -75,13 +75,13 @@ def opened(
     raw: dict[str, Any] = run.recipe.model_dump(mode="json")
     raw |= {"classifier": {"name": "lp-ft"}, "optimizer": {}}
     if recipe is not None:
-        given = recipes.given(recipe).model_dump(mode="json")
-        if given["plugin"] != raw["plugin"]:
+        other = recipes.given(recipe).model_dump(mode="json")
+        if other["plugin"] != raw["plugin"]:
             raise UsageError(
-                f"Recipe '{given['name']}' is for plugin '{given['plugin']}', and {path} for "
+                f"Recipe '{other['name']}' is for plugin '{other['plugin']}', and {path} for "
                 f"'{raw['plugin']}'."
             )
-        raw |= {name: given[name] for name in ("name", "classifier", "finetune", "optimizer")}
+        raw |= {name: other[name] for name in ("name", "classifier", "finetune", "optimizer")}
     return Source(recipes.parse(raw, settings, recorded=True), run.data, run)
 
 
@@ -102,33 +102,33 @@ def finetune(
     """Train the recipe's classifier with labels, in folds, and measure it on unseen patients.
 
     Args:
-        source: see `opened`. Of a run without folds and a given split, its own test patients are
-            tested.
-        out: the study's folder; the same again goes on where it stopped.
-        labels: tables, see `medcl.labels.table.read`; None for what the samples carry. Where
-            they name patients and sites, these take the place of the index's.
-        split: such a table with a column ``split``: train, validation or test.
-        imbalance: negatives for each positive patient to leave in training.
-        instances: write down what each instance of the test bags counted for.
-        key_column, patient_column: of the tables, where they have none of the usual names.
+        source: see `opened`. For a run, its own test patients are the test part unless folds or a
+            split are given.
+        out: the study's folder; the same call resumes an interrupted study.
+        labels: tables, see `medcl.labels.table.read`; None for the samples' own labels. Patients
+            and sites that they name replace the index's.
+        split: a table with a column ``split``: train, validation or test.
+        imbalance: negatives for each positive patient to keep in training.
+        instances: True to write the contribution of each instance of the test bags.
+        key_column, patient_column: of the tables, if they have none of the usual names.
         workers: processes.
         device: "cpu", "cuda", ..., or "auto".
-        command: how this was called, for the record.
+        command: the command line, for the record.
 
     Raises:
         UsageError: for a recipe without classifier, a missing label, or another study in ``out``.
-        MedclError: for labels of the wrong kind, a patient on two sides of a given split, or a
-            training that failed.
+        MedclError: for labels of the wrong kind, a patient in two parts of a given split, or a
+            failed training.
     """
     recipe, data, run = source.recipe, source.data, source.run
-    _can_learn_from_them(recipe)
+    _refuse_unused_labels(recipe)
     index = Index.open(data)
     name = _task(recipe, labels)
     items = prepared(recipe, data, workers=max(2, workers))
     samples = samples_of(recipe, items, task=name)
-    found = tables.Labels()
+    table = tables.Labels()
     if labels:
-        found = tables.read(
+        table = tables.read(
             labels,
             index,
             among=frozenset(samples.items),
@@ -136,21 +136,21 @@ def finetune(
             patient_column=patient_column,
         )
     own = list(samples.labels)
-    samples = tables.add(samples, found, index, recipe.finetune.also)
+    samples = tables.add(samples, table, index, recipe.finetune.also)
     task = None if name is None else plugins.get(recipe.plugin).tasks[name]
-    if task is not None:  # the probe's, where the recipe names none: the study remembers which
+    if task is not None:  # the probe's, if the recipe names none: the study records it
         recipe = _with(recipe, task=name)
     elif recipe.finetune.label is None and recipe.finetune.kind != "multilabel":
-        recipe = _with_label(recipe, [*found.columns] or own)
+        recipe = _with_label(recipe, [*table.columns] or own)
     given = _given(recipe, samples, index, split, run)
-    of_index = samples.patients  # whom the run knows
-    samples = tables.told_patients(samples, found)
+    of_index = samples.patients  # as the run knows them
+    samples = tables.with_patients(samples, table)
     others = recipe.finetune.unlabelled
     random = any(facts.get("untrained") for facts in samples.facts.values())
-    truth = targets.finetune_target(samples, recipe.finetune, task)
-    samples, truth, rows, without = labelled(samples, truth, others=others)
+    target = targets.finetune_target(samples, recipe.finetune, task)
+    samples, target, rows, without = labelled(samples, target, others=others)
     notes = [UNTRAINED] * random
-    notes += [note for note in (*found.notes, items.left_out(), items.noticed()) if note]
+    notes += [note for note in (*table.notes, items.left_out(), items.noticed()) if note]
     if without and not others:
         what = "items have" if without > 1 else "item has"
         notes.append(
@@ -158,21 +158,31 @@ def finetune(
         )
     given = None if given is None else [given[row] for row in rows]
     of_index = [of_index[row] for row in rows]
-    unnamed = tables.nobody(index, found) & set(samples.items)
+    unnamed = tables.without_patient(index, table) & set(samples.items)
     notes += [_unnamed(len(unnamed), len(set(samples.items)), plugins.get(recipe.plugin).item)] * (
         len(unnamed) > 0
     )
-    also, more = further(samples, recipe.finetune)
-    told = beside(samples, truth, recipe.finetune) | more
+    auxiliary_labels, values = further(samples, recipe.finetune)
+    auxiliary = tree_and_soft(samples, target, recipe.finetune) | values
     device = usable(device)
-    known = int(truth.known.sum())
+    known = int(target.known.sum())
     if run is not None and _saw(run, of_index[:known], given and given[:known]):
-        notes.append("Pretraining saw the tested patients too, though without labels.")
-    place = dict(index.items.select("id", "site").iter_rows())
+        notes.append("Pretraining used the test patients too, without labels.")
+    site_of = dict(index.items.select("id", "site").iter_rows())
     result = study(
-        Work(samples, truth, recipe, out, run.path if run else None, device, instances, told, also),
-        [found.sites.get(item, place.get(item)) for item in samples.items],
-        label=task.label if task else recipe.finetune.label or ", ".join(truth.classes),
+        Work(
+            samples,
+            target,
+            recipe,
+            out,
+            run.path if run else None,
+            device,
+            instances,
+            auxiliary,
+            auxiliary_labels,
+        ),
+        [table.sites.get(item, site_of.get(item)) for item in samples.items],
+        label=task.label if task else recipe.finetune.label or ", ".join(target.classes),
         given=given,
         imbalance=imbalance,
         notes=notes,
@@ -180,7 +190,7 @@ def finetune(
         workers=workers,
         command=command_without_paths(command),
     )
-    if run is not None:  # which may be gone when the study is asked about new people
+    if run is not None:  # it may be gone when the study predicts new patients
         with manifest.replacing(out / PRETRAINED) as temporary:
             seen = sorted(run.pretrained_on())
             pl.DataFrame({"patient": seen}, {"patient": pl.String}).write_parquet(temporary)
@@ -188,12 +198,12 @@ def finetune(
     return result
 
 
-def _can_learn_from_them(recipe: Recipe) -> None:
-    """Refuse what the classifier would not look at.
+def _refuse_unused_labels(recipe: Recipe) -> None:
+    """Refuse labels that the classifier does not use.
 
     Raises:
-        UsageError: for samples without a label, soft labels or a tree, and a classifier without use
-            for them.
+        UsageError: for unlabelled samples, soft labels, a tree or auxiliary labels, if the
+            classifier does not use them.
     """
     name, settings = recipe.part("classifier").name, recipe.finetune
     can = declared(recipes.classifier_factory(recipe))
@@ -212,7 +222,7 @@ def _can_learn_from_them(recipe: Recipe) -> None:
 
 
 def _unnamed(count: int, items: int, what: str) -> str:
-    """What a reader must know where the patients of some items are not known."""
+    """Note on items whose patients are unknown."""
     some = f"each {what}" if count == items else f"each of {count:,} of {items:,} {what}s"
     return (
         f"Patients are unknown: {some} was taken for a patient of its own, and those of one "
@@ -222,16 +232,16 @@ def _unnamed(count: int, items: int, what: str) -> str:
 
 
 def _task(recipe: Recipe, labels: Path | Sequence[Path] | None) -> str | None:
-    """The plugin's task that is learnt: the recipe's; the probe's, where nothing else is said."""
+    """The plugin's task to train: the recipe's, or the probe's if no label is set."""
     asked = recipe.finetune
     if asked.task is not None:
         return asked.task
-    said = bool(labels) or asked.label is not None or asked.kind != "auto"
-    return None if said else recipe.probe.task
+    label_set = bool(labels) or asked.label is not None or asked.kind != "auto"
+    return None if label_set else recipe.probe.task
 
 
 def _with_label(recipe: Recipe, columns: Sequence[str]) -> Recipe:
-    """The only label column, or the one called label, if nothing says which one is meant."""
+    """If no label is set: the only label column, or the one named label."""
     asked = recipe.finetune
     others = (SPLIT, recipe.split.given, *asked.tree, *asked.soft, *asked.also)
     columns = [name for name in columns if name not in others]
@@ -247,27 +257,29 @@ def _with(recipe: Recipe, **settings: str | None) -> Recipe:
 
 
 def _saw(run: Run, patients: Sequence[str], given: Sequence[str] | None) -> bool:
-    """Whether somebody is tested whom the encoder was pretrained on."""
+    """True if the encoder was pretrained on a test patient."""
     trained = run.pretrained_on()
-    sides = given if given is not None else ["test"] * len(patients)  # of folds all are tested
+    parts = (
+        given if given is not None else ["test"] * len(patients)
+    )  # with folds, all are test patients
     return any(
-        side.strip().lower() == "test" and who in trained
-        for who, side in zip(patients, sides, strict=True)
+        part.strip().lower() == "test" and patient in trained
+        for patient, part in zip(patients, parts, strict=True)
     )
 
 
 def _given(
     recipe: Recipe, samples: Samples, index: Index, split: Path | None, run: Run | None
 ) -> list[str] | None:
-    """A split that is not drawn here, by sample.
+    """A given split, by sample; None to draw one.
 
     Raises:
-        UsageError: if a table without the column, or no column at all, is to say it.
+        UsageError: if the table lacks the column, or no column has its name.
     """
     if split is not None:
         table = tables.read(split, index)
         if SPLIT not in table.columns:
-            raise UsageError(f"{split} has no column '{SPLIT}' that says train or test.")
+            raise UsageError(f"{split} has no column '{SPLIT}' of train or test.")
         return [str(table.rows.get(item, {}).get(SPLIT) or "") for item in samples.items]
     name = recipe.split.given
     if name is not None:
@@ -287,7 +299,7 @@ def _given(
 def imbalanced(
     source: Source, out: Path, ratios: Sequence[float], **asked: Any
 ) -> list[FinetuneResult]:
-    """The same study with ever fewer positive patients to learn from, each in ``out/1toN``."""
+    """The same study with fewer and fewer positive training patients, each in ``out/1toN``."""
     return [finetune(source, out / f"1to{r:g}", imbalance=r, **asked) for r in ratios]
 
 
@@ -295,14 +307,14 @@ def ratios(text: str) -> tuple[float, ...]:
     """``"1,5,10"`` as numbers.
 
     Raises:
-        UsageError: if it is something else, or one is not above 0.
+        UsageError: if the text is not numbers, or one is not above 0.
     """
     try:
-        found = tuple(float(word) for word in text.split(","))
+        numbers = tuple(float(word) for word in text.split(","))
     except ValueError:
-        found = ()
-    if not found or min(found) <= 0:
+        numbers = ()
+    if not numbers or min(numbers) <= 0:
         raise UsageError(
             f"--imbalance {text}: give negatives for each positive, such as 1,5,10,50."
         )
-    return found
+    return numbers

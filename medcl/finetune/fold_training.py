@@ -1,14 +1,14 @@
-"""One fold, from its samples to its folder.
+"""Train one fold and write its folder.
 
 ::
 
     OUT/folds/r0f3/model.safetensors     weights of the best epoch, with the standardisation
     OUT/folds/r0f3/predictions.parquet   id, patient, truth, scores; of the test samples
     OUT/folds/r0f3/split.parquet         id, patient, side: train, validation or test
-    OUT/folds/r0f3/instances.parquet     of bags, where asked for: what each instance counted for
-    OUT/folds/r0f3/fold.json             what was trained, temperature, threshold, history
+    OUT/folds/r0f3/instances.parquet     for bags, on request: each instance's contribution
+    OUT/folds/r0f3/fold.json             outputs, temperature, threshold, history
 
-The folder appears at once and whole: it is there, or the fold is still to be done.
+The folder is written atomically: if it exists, the fold is complete.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from medcl import manifest
 from medcl import plugin as plugins
 from medcl.contract import BAG, COORDS
 from medcl.finetune import batches, build, loop
-from medcl.finetune.folds import SIDES, Part
+from medcl.finetune.folds import PARTS, Part
 from medcl.io.atomic import new_folder
 from medcl.labels import target as targets
 from medcl.labels.activation import CALIBRATED, probabilities
 from medcl.labels.auxiliary import on_one_scale
-from medcl.labels.outputs import ALSO, Also, Outputs
+from medcl.labels.outputs import ALSO, Auxiliary, Outputs
 from medcl.labels.target import Target
 from medcl.metrics import calibration
 from medcl.plugin import Samples, Views
@@ -55,36 +55,36 @@ SCORE = "score."
 
 @dataclass(frozen=True, eq=False)
 class Work:
-    """What all folds of a study share; picklable, for worker processes.
+    """Shared by all folds of a study; picklable, for worker processes.
 
     Attributes:
-        samples: the labelled ones, and behind them others to learn from.
-        truth: their labels.
-        recipe: what to do.
+        samples: labelled samples first, then unlabelled ones to learn from.
+        target: their labels.
+        recipe: all settings.
         out: the study's folder.
-        run: whose encoder to begin with.
-        device: where to train.
-        instances: whether to write down what each instance counted for.
-        beside: what samples say beside the label, see `medcl.labels.auxiliary`.
-        also: the further labels among it.
+        run: whose encoder is the start; None for a new one.
+        device: of training.
+        instances: True to write each instance's contribution.
+        auxiliary: name → (N, ...) auxiliary targets, see `medcl.labels.auxiliary`.
+        auxiliary_labels: the further labels among them.
     """
 
     samples: Samples
-    truth: Target
+    target: Target
     recipe: Recipe
     out: Path
     run: Path | None = None
     device: str = "cpu"
     instances: bool = False
-    beside: Mapping[str, NDArray] = field(default_factory=dict)
-    also: tuple[Also, ...] = ()
+    auxiliary: Mapping[str, NDArray] = field(default_factory=dict)
+    auxiliary_labels: tuple[Auxiliary, ...] = ()
 
     def folder(self, part: Part) -> Path:
-        """Where a fold is written."""
+        """The folder of a fold."""
         return self.out / FOLDER / part.name
 
     def done(self, part: Part) -> bool:
-        """Whether it was."""
+        """True if the fold is complete."""
         return (self.folder(part) / FACTS).is_file()
 
 
@@ -95,26 +95,28 @@ def _opened(work: Work) -> batches.Read:
 
 
 def train(work: Work, part: Part) -> None:
-    """Train one fold, predict its test samples, and write all of it down."""
+    """Train one fold, predict its test samples, and write its folder."""
     start = time.perf_counter()
     settings, device = work.recipe.finetune, torch.device(work.device)
     seed = derive(work.recipe.seed, part.repeat, part.fold)
-    found = work.truth
+    target = work.target
     edges: tuple[float, ...] = ()
-    if found.kind == "hazard":
-        found, edges = targets.cut(found, part.train, settings.intervals)
-    outputs = replace(targets.outputs(found, part.train, settings), also=work.also)
+    if target.kind == "hazard":
+        target, edges = targets.cut(target, part.train, settings.intervals)
+    outputs = replace(
+        targets.outputs(target, part.train, settings), auxiliary=work.auxiliary_labels
+    )
     learnt = np.concatenate([part.train, part.unlabelled])
     read = _opened(work)
     patients = np.unique(np.asarray(work.samples.patients), return_inverse=True)[1]
     learning = loop.Learning(
         read,
-        torch.from_numpy(found.y).to(torch.int64 if found.y.dtype.kind == "i" else torch.float32),
+        torch.from_numpy(target.y).to(torch.int64 if target.y.dtype.kind == "i" else torch.float32),
         torch.from_numpy(patients.astype(np.int64)),
         learnt,
         part.validation,
         _strata(work, part),
-        {n: tensor(_scaled(n, values, learnt)) for n, values in work.beside.items()},
+        {n: tensor(_scaled(n, values, learnt)) for n, values in work.auxiliary.items()},
     )
     trained = loop.fit(
         partial(_build, work, seed),
@@ -129,18 +131,21 @@ def train(work: Work, part: Part) -> None:
     listed = _Instances(work.samples, outputs) if work.instances else None
     size = settings.batch_size
     scores = loop.predict(trained.model, read, part.test, size, device, listed).numpy()
-    told = np.empty((0, outputs.size), np.float32)
+    validation_scores = np.empty((0, outputs.size), np.float32)
     if len(part.validation):
-        told = loop.predict(trained.model, read, part.validation, size, device).numpy()
+        validation_scores = loop.predict(trained.model, read, part.validation, size, device).numpy()
     facts = {
         "repeat": part.repeat,
         "fold": part.fold,
-        "outputs": _told(outputs),
-        "also": [{"name": a.name, "weight": a.weight, **_told(a.outputs)} for a in work.also],
+        "outputs": _described(outputs),
+        "also": [
+            {"name": a.name, "weight": a.weight, **_described(a.outputs)}
+            for a in work.auxiliary_labels
+        ],
         "edges": edges,
-        **_chosen(outputs, told, work.truth.y[part.validation]),
-        "samples": {s: len(getattr(part, s)) for s in (*SIDES, "unlabelled")},
-        "classes": {s: targets.counts(work.truth, getattr(part, s)) for s in ("train", "test")},
+        **_chosen(outputs, validation_scores, work.target.y[part.validation]),
+        "samples": {s: len(getattr(part, s)) for s in (*PARTS, "unlabelled")},
+        "classes": {s: targets.counts(work.target, getattr(part, s)) for s in ("train", "test")},
         "epochs": trained.epochs,
         "best": trained.best,
         "history": trained.history,
@@ -149,8 +154,8 @@ def train(work: Work, part: Part) -> None:
     with new_folder(work.folder(part)) as folder:
         weights = {k: v.contiguous().cpu() for k, v in trained.model.state_dict().items()}
         save_file(_unshared(weights), folder / MODEL)
-        table(work.samples, work.truth, part.test, scores).write_parquet(folder / PREDICTIONS)
-        sides(work.samples, part).write_parquet(folder / SPLIT)
+        table(work.samples, work.target, part.test, scores).write_parquet(folder / PREDICTIONS)
+        split_table(work.samples, part).write_parquet(folder / SPLIT)
         if listed is not None and listed.frames:
             pl.concat(listed.frames).write_parquet(folder / INSTANCES)
         (folder / FACTS).write_text(json.dumps(facts, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -162,7 +167,7 @@ def _build(work: Work, seed: int, example: Mapping[str, Tensor], outputs: Output
     return build.build(work.recipe, example, outputs, seed=seed, run=run)
 
 
-def _told(outputs: Outputs) -> dict[str, Any]:
+def _described(outputs: Outputs) -> dict[str, Any]:
     return {"kind": outputs.kind, "classes": outputs.classes, "weights": outputs.weights}
 
 
@@ -171,20 +176,22 @@ def _scaled(name: str, values: NDArray, learnt: NDArray[np.int64]) -> NDArray:
 
 
 def _views(recipe: Recipe) -> Views:
-    made: Views = resolve(plugins.get(recipe.plugin).views)(**recipe.views)
-    return made
+    views: Views = resolve(plugins.get(recipe.plugin).views)(**recipe.views)
+    return views
 
 
 def _strata(work: Work, part: Part) -> NDArray[np.str_] | None:
-    """What the sampler balances: classes, where that is asked for; and those without a label.
+    """Strata of the sampler: classes, if it is balanced; and samples without a label.
 
-    Half of every batch carries a label, or of C balanced classes C of C + 1 parts.
+    Half of every batch is labelled; with C balanced classes, C of C + 1 parts.
     """
     balanced = work.recipe.finetune.sampler == "balanced"
     if not balanced and not len(part.unlabelled):
         return None
-    told = batches.classes_of(work.truth, part.train) if balanced else ["class"] * len(part.train)
-    names = [f"a {name}" for name in told]
+    classes = (
+        batches.classes_of(work.target, part.train) if balanced else ["class"] * len(part.train)
+    )
+    names = [f"a {name}" for name in classes]
     return np.array([*names, *["none"] * len(part.unlabelled)])
 
 
@@ -194,33 +201,33 @@ def _unshared(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _chosen(outputs: Outputs, scores: NDArray, y: NDArray) -> dict[str, float]:
-    """Temperature and threshold, by the validation samples alone."""
+    """Temperature and threshold, from the validation samples alone."""
     if outputs.kind not in CALIBRATED or not len(scores):
         return {"temperature": 1.0, "threshold": 0.5}
-    mended = calibration.temperature(scores, y)
+    temperature = calibration.temperature(scores, y)
     if outputs.kind != "binary":
-        return {"temperature": mended, "threshold": 0.5}
-    probability = probabilities("binary", scores, mended)[:, 1]
-    return {"temperature": mended, "threshold": calibration.threshold(probability, y == 1)}
+        return {"temperature": temperature, "threshold": 0.5}
+    probability = probabilities("binary", scores, temperature)[:, 1]
+    return {"temperature": temperature, "threshold": calibration.threshold(probability, y == 1)}
 
 
-def sides(samples: Samples, part: Part) -> pl.DataFrame:
-    """Who was on which side."""
-    learnt = np.concatenate([part.train, part.unlabelled])  # who has no label is not unseen either
+def split_table(samples: Samples, part: Part) -> pl.DataFrame:
+    """The part (train, validation or test) of each sample."""
+    learnt = np.concatenate([part.train, part.unlabelled])  # unlabelled samples are seen too
     named = (("train", learnt), ("validation", part.validation), ("test", part.test))
     rows = np.concatenate([rows for _, rows in named])
     return pl.DataFrame(
         {
             "id": [samples.ids[r] for r in rows],
             "patient": [samples.patients[r] for r in rows],
-            "side": [side for side, rows in named for _ in rows],
+            "side": [name for name, rows in named for _ in rows],
         }
     )
 
 
-def table(samples: Samples, found: Target, rows: NDArray, scores: NDArray) -> pl.DataFrame:
-    """Predictions of samples: keyed hashes, the truth as numbers, and the scores."""
-    y = found.y[rows].astype(np.float64)
+def table(samples: Samples, target: Target, rows: NDArray, scores: NDArray) -> pl.DataFrame:
+    """Predictions of samples: keyed hashes, the target as numbers, and the scores."""
+    y = target.y[rows].astype(np.float64)
     y = y[:, None] if y.ndim == 1 else y
     columns: dict[str, Any] = {
         "row": rows,
@@ -233,15 +240,15 @@ def table(samples: Samples, found: Target, rows: NDArray, scores: NDArray) -> pl
 
 
 class _Instances:
-    """Collects what the instances of the test bags counted for."""
+    """Collects the contributions of the test bags' instances."""
 
     def __init__(self, samples: Samples, outputs: Outputs) -> None:
         self.samples, self.outputs = samples, outputs
         self.frames: list[pl.DataFrame] = []
 
-    def __call__(self, rows: NDArray, batch: Mapping[str, Tensor], found: Tensor) -> None:
+    def __call__(self, rows: NDArray, batch: Mapping[str, Tensor], scores: Tensor) -> None:
         bag = batch[BAG].numpy()
-        found = found.unsqueeze(1) if found.ndim == 1 else found
+        scores = scores.unsqueeze(1) if scores.ndim == 1 else scores
         first = np.searchsorted(bag, np.arange(len(rows)))
         columns: dict[str, Any] = {
             "id": np.asarray(self.samples.ids)[rows][bag],
@@ -250,7 +257,7 @@ class _Instances:
         if COORDS in batch:
             coords = batch[COORDS].numpy()
             columns |= {"x": coords[:, 0], "y": coords[:, 1]}
-        several = found.shape[1] == len(self.outputs.classes)
-        for n, values in enumerate(found.numpy().T):
+        several = scores.shape[1] == len(self.outputs.classes)
+        for n, values in enumerate(scores.numpy().T):
             columns[f"{SCORE}{self.outputs.classes[n] if several else n}"] = values
         self.frames.append(pl.DataFrame(columns))

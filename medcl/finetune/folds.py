@@ -1,4 +1,4 @@
-"""Who is trained on, validated on and tested on: always whole patients, or whole sites."""
+"""Training, validation and test parts, always of whole patients or whole sites."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from medcl.errors import MedclError, UsageError
 from medcl.recipe import Recipe
 from medcl.seeds import derive
 
-SIDES = ("train", "validation", "test")
-SAID = {side: side for side in SIDES} | {"val": "validation"}
-"""What a given split may say, and the side it means; other samples are left out."""
+PARTS = ("train", "validation", "test")
+PART_OF = {part: part for part in PARTS} | {"val": "validation"}
+"""Words of a given split → part; samples with other words are left out."""
 _STRATUM = "stratum"
 _VALIDATION, _THIN = 101, 102  # streams of `derive`
 
@@ -26,9 +26,9 @@ class Part:
     """One training: positions of its samples.
 
     Attributes:
-        repeat, fold: which one.
+        repeat, fold: its numbers.
         train, validation, test: samples with a label.
-        unlabelled: samples without one that may be learnt from.
+        unlabelled: samples without a label, for training.
     """
 
     repeat: int
@@ -40,7 +40,7 @@ class Part:
 
     @property
     def name(self) -> str:
-        """``r0f3``: what its folder is called."""
+        """Name of its folder: ``r0f3``."""
         return f"r{self.repeat}f{self.fold}"
 
 
@@ -53,53 +53,53 @@ def parts(
 ) -> list[Part]:
     """All trainings of a recipe, by repeat and fold.
 
-    Every side has its share of each stratum. With ``finetune.folds`` every patient is tested once
-    in each repeat (with ``split.by: site``, every site); with a given split, every repeat is the
-    same split under other seeds; else each repeat holds out ``split.test`` of the patients.
+    Every part has its share of each stratum. With ``finetune.folds`` every patient is in one test
+    part per repeat (with ``split.by: site``, every site); with a given split, every repeat is the
+    same split under other seeds; otherwise each repeat holds out ``split.test`` of the patients.
 
     Args:
-        patients: (N,) whose sample each is.
-        sites: (N,) where it comes from.
-        strata: (N,) what sides should have their share of, see `medcl.labels.target.Target.strata`.
+        patients: (N,) keys, one per sample.
+        sites: (N,) keys, likewise.
+        strata: (N,) for stratification, see `medcl.labels.target.Target.strata`.
         recipe: sections ``split`` and ``finetune``, and the seed.
-        given: (N,) a split by sample: see `SAID`.
+        given: (N,) a split by sample: see `PART_OF`.
 
     Raises:
         UsageError: for a given split without training or test samples.
-        MedclError: if a patient is on two sides of it, or there are too few patients.
+        MedclError: if a patient is in two parts of it, or there are too few patients.
     """
     if given is not None:
-        sides = checked(patients, given)
-        found = [
-            Part(repeat, 0, *(np.flatnonzero(sides == s) for s in SIDES))
+        assigned = checked(patients, given)
+        drawn = [
+            Part(repeat, 0, *(np.flatnonzero(assigned == s) for s in PARTS))
             for repeat in range(recipe.finetune.repeats)
         ]
     else:
-        found = _drawn(patients, sites, strata, recipe)
-    return [_with_validation(part, patients, strata, recipe) for part in found]
+        drawn = _drawn(patients, sites, strata, recipe)
+    return [_with_validation(part, patients, strata, recipe) for part in drawn]
 
 
 def checked(patients: Sequence[str], given: Sequence[str]) -> NDArray[np.str_]:
-    """A given split as sides, after making sure that nobody is on two of them.
+    """A given split as (N,) parts; checks that every patient is in one part.
 
     Raises:
-        MedclError: with the number of patients who are.
+        MedclError: with the number of patients in several parts.
         UsageError: if it names no training or no test samples.
     """
-    sides = np.array([SAID.get(str(word).strip().lower(), "") for word in given])
-    used = sides != ""
-    pairs = set(zip(np.asarray(patients)[used].tolist(), sides[used].tolist(), strict=True))
+    assigned = np.array([PART_OF.get(str(word).strip().lower(), "") for word in given])
+    used = assigned != ""
+    pairs = set(zip(np.asarray(patients)[used].tolist(), assigned[used].tolist(), strict=True))
     twice = len(pairs) - len({patient for patient, _ in pairs})
     if twice:
         raise MedclError(
-            f"The given split puts {twice} patient{'s' if twice > 1 else ''} on more than one side "
-            "(train, validation, test): figures would be too good. Put all items of a patient on "
-            "one side."
+            f"The given split puts {twice} patient{'s' if twice > 1 else ''} in more than one part "
+            "(train, validation, test): metrics would be optimistic. Put all items of a patient in "
+            "one part."
         )
-    for side in ("train", "test"):
-        if side not in sides:
-            raise UsageError(f"The given split names no '{side}' among the labelled samples.")
-    return sides
+    for part in ("train", "test"):
+        if part not in assigned:
+            raise UsageError(f"The given split names no '{part}' among the labelled samples.")
+    return assigned
 
 
 def _drawn(
@@ -110,10 +110,10 @@ def _drawn(
         {"patient": list(patients), "site": list(sites), _STRATUM: list(strata)},
         schema_overrides={"site": pl.String},
     )
-    found = []
+    drawn = []
     for repeat in range(settings.repeats):
         for fold in range(settings.folds or 1):
-            side = split(
+            part_of = split(
                 frame,
                 by=recipe.split.by,
                 test=recipe.split.test,
@@ -122,17 +122,17 @@ def _drawn(
                 stratify=_STRATUM,
                 seed=recipe.split.seed + repeat,
             )
-            tested = np.array([side[patient] == "test" for patient in patients])
+            tested = np.array([part_of[patient] == "test" for patient in patients])
             none = np.empty(0, np.int64)
             train, test = np.flatnonzero(~tested), np.flatnonzero(tested)
-            found.append(Part(repeat, fold, train, none, test))
-    return found
+            drawn.append(Part(repeat, fold, train, none, test))
+    return drawn
 
 
 def _with_validation(
     part: Part, patients: Sequence[str], strata: Sequence[str], recipe: Recipe
 ) -> Part:
-    """Set patients of the training side apart, if that was not done."""
+    """Move a share of the training patients to validation, unless there is a validation part."""
     share = recipe.finetune.validation
     if len(part.validation) or not share:
         return part
@@ -143,42 +143,42 @@ def _with_validation(
             _STRATUM: [strata[row] for row in part.train],
         }
     )
-    side = split(frame, test=share, stratify=_STRATUM, seed=seed)
-    apart = np.array([side[patient] == "test" for patient in frame["patient"]])
+    part_of = split(frame, test=share, stratify=_STRATUM, seed=seed)
+    apart = np.array([part_of[patient] == "test" for patient in frame["patient"]])
     return replace(part, train=part.train[~apart], validation=part.train[apart])
 
 
 def thinned(
     part: Part, patients: Sequence[str], positive: NDArray[np.bool_], ratio: float, seed: int
 ) -> Part:
-    """Fewer positive patients to learn from: one for every ``ratio`` others. Tests stay whole.
+    """Keep one positive patient for every ``ratio`` negative ones. The test part stays whole.
 
-    A patient is positive if any of its samples is. Where there are already fewer, all stay. The
-    positives of a larger ratio are among those of a smaller one.
+    A patient is positive if any of its samples is. If there are fewer already, all stay. The
+    positives of a larger ratio are a subset of those of a smaller one.
 
     Args:
-        part: one training; both its training and its validation side are thinned.
-        patients: (N,) whose sample each is.
-        positive: (N,) which samples are.
+        part: one training; its training and its validation part are thinned.
+        patients: (N,) keys, one per sample.
+        positive: (N,) True for positive samples.
         ratio: negatives for each positive.
-        seed: of who stays.
+        seed: of the selection.
     """
     owner = np.asarray(patients)
 
-    def kept(rows: NDArray[np.int64], stream: int) -> NDArray[np.int64]:
-        have = np.unique(owner[rows[positive[rows]]])
-        others = np.setdiff1d(owner[rows], have)
+    def reduced(rows: NDArray[np.int64], stream: int) -> NDArray[np.int64]:
+        positives = np.unique(owner[rows[positive[rows]]])
+        others = np.setdiff1d(owner[rows], positives)
         count = max(1, round(len(others) / ratio))
         rng = np.random.default_rng(derive(seed, _THIN, part.repeat, part.fold, stream))
-        gone = rng.permutation(have)[count:]
-        return rows[~np.isin(owner[rows], gone)]
+        removed = rng.permutation(positives)[count:]
+        return rows[~np.isin(owner[rows], removed)]
 
-    return replace(part, train=kept(part.train, 0), validation=kept(part.validation, 1))
+    return replace(part, train=reduced(part.train, 0), validation=reduced(part.validation, 1))
 
 
-def of_run(patients: Sequence[str], side: Mapping[str, str]) -> list[str]:
-    """The split that a pretrained run was made with, by sample."""
-    return [side.get(patient, "") for patient in patients]
+def of_run(patients: Sequence[str], split: Mapping[str, str]) -> list[str]:
+    """The split of a pretrained run, by sample."""
+    return [split.get(patient, "") for patient in patients]
 
 
 def with_unlabelled(
@@ -189,22 +189,22 @@ def with_unlabelled(
     by: str,
     given: Sequence[str] | None = None,
 ) -> Part:
-    """The training, with those of the samples without a label that are on its side.
+    """Add the unlabelled samples that belong to the training part.
 
-    Nobody who is validated or tested on is learnt from, label or not; of sites that are held out,
-    nobody; and where a split is given, only whom it calls train.
+    Excluded are samples of validation and test patients, of held-out sites, and, if a split is
+    given, samples that it does not assign to train.
 
     Args:
         part: of the labelled samples.
         rest: positions of the others.
         patients, sites, given: of all samples, as in `parts`.
-        by: "site" where sites are held out.
+        by: "site" if sites are held out.
     """
-    who = np.asarray(patients)
-    keep = ~np.isin(who[rest], who[np.concatenate([part.validation, part.test])])
+    owner = np.asarray(patients)
+    keep = ~np.isin(owner[rest], owner[np.concatenate([part.validation, part.test])])
     if by == "site":
-        away = {sites[row] for row in part.test}
-        keep &= np.array([sites[row] not in away for row in rest], bool)
+        held_out = {sites[row] for row in part.test}
+        keep &= np.array([sites[row] not in held_out for row in rest], bool)
     if given is not None:
-        keep &= np.array([SAID.get(given[row].strip().lower()) == "train" for row in rest], bool)
+        keep &= np.array([PART_OF.get(given[row].strip().lower()) == "train" for row in rest], bool)
     return replace(part, unlabelled=rest[keep])

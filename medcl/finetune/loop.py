@@ -1,4 +1,4 @@
-"""One training: a classifier, its batches, early stopping. Knows neither folds nor files."""
+"""One training: a classifier, its batches, early stopping. Independent of folds and files."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ Build = Callable[[Mapping[str, Tensor], Outputs], Classifier]
 
 @dataclass(frozen=True)
 class Learning:
-    """What is learnt from: positions and labels.
+    """Training data: positions and labels.
 
     Attributes:
         read: positions → a batch.
         y: (N, ...) labels of all samples, see `Outputs.kind`; a regression's are standardised here.
         patients: (N,) int64 codes.
-        train: positions to learn from.
-        validation: positions by which the best epoch is chosen; none: the last one is kept.
+        train: positions of training samples.
+        validation: positions that select the best epoch; if empty, the last one is kept.
         strata: (len(train),) for the balanced sampler; None to shuffle.
-        beside: name → (N, ...), what a batch carries beside ``y``.
+        auxiliary: name → (N, ...), auxiliary targets of a batch.
     """
 
     read: Read
@@ -49,26 +49,26 @@ class Learning:
     train: NDArray[np.int64]
     validation: NDArray[np.int64]
     strata: NDArray[np.str_] | None = None
-    beside: Mapping[str, Tensor] = field(default_factory=dict)
+    auxiliary: Mapping[str, Tensor] = field(default_factory=dict)
 
     def batch(
         self, read: Mapping[str, Tensor], rows: NDArray[np.int64], y: Tensor
     ) -> dict[str, Tensor]:
-        """What was read of samples, with what is known of them."""
+        """A batch as read, with targets and patient codes."""
         at = torch.from_numpy(rows)
-        known = {name: values[at] for name, values in self.beside.items()}
+        known = {name: values[at] for name, values in self.auxiliary.items()}
         return {**read, **known, "y": y[at], "patient": self.patients[at]}
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A classifier with what it needs to be used again.
+    """A trained classifier.
 
     Attributes:
         model: the classifier of the best epoch, behind its standardisation.
-        epochs: that were trained.
-        best: the epoch that was kept, counted from 1.
-        history: by epoch: training loss and the validation's figure.
+        epochs: number of epochs trained.
+        best: the epoch kept, counted from 1.
+        history: by epoch: training loss and validation figure.
     """
 
     model: Model
@@ -93,17 +93,17 @@ class Model(nn.Module):
     @torch.inference_mode()
     def predict(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See `Classifier.predict`; a regression's scores are in the unit of its label."""
-        made = self.classifier.predict(self._standardised(batch))
-        return {**made, "scores": self.values.back(made["scores"].float())}
+        outcome = self.classifier.predict(self._standardised(batch))
+        return {**outcome, "scores": self.values.back(outcome["scores"].float())}
 
     def scores(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """The scores alone, with a gradient to the batch where one is asked for."""
-        made = self.classifier.predict(self._standardised(batch))["scores"]
-        return self.values.back(made.float())
+        """The scores alone, with a gradient to the batch if it requires one."""
+        scores = self.classifier.predict(self._standardised(batch))["scores"]
+        return self.values.back(scores.float())
 
     def _standardised(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        seen = {n: v for n, v in batch.items() if n == "x" or n.startswith(VIEW)}
-        return {**batch, **{name: self.inputs(values) for name, values in seen.items()}}
+        inputs = {n: v for n, v in batch.items() if n == "x" or n.startswith(VIEW)}
+        return {**batch, **{name: self.inputs(values) for name, values in inputs.items()}}
 
 
 def fit(
@@ -117,17 +117,17 @@ def fit(
     device: torch.device,
     views: Callable[[], Views] | None = None,
 ) -> Trained:
-    """Train until the epochs are over, or validation does not get better.
+    """Train until the last epoch, or until validation stops improving.
 
-    Everything random is drawn under ``seed``: the same call gives the same weights. A classifier
-    with ``views`` is given them by what ``views`` builds, of every training batch.
+    All randomness depends on ``seed``: the same call gives the same weights. If the classifier
+    declares views, ``views`` builds the augmentation that makes them for every training batch.
 
     Raises:
-        MedclError: if the loss stops being a number.
+        MedclError: if the loss is no longer finite.
     """
     reseed(device, seed, MODEL)
     model = _model(build, outputs, learning, settings).to(device)
-    asked = declared(model.classifier).views
+    declared_views = declared(model.classifier).views
     rate = model.classifier.rate if isinstance(model.classifier, Layerwise) else None
     per_epoch = len(cut(learning.train, settings.batch_size))
     steps = settings.epochs * per_epoch
@@ -135,8 +135,9 @@ def fit(
     y = learning.y
     if outputs.kind == "regression":
         y = model.values(y.unsqueeze(-1).to(device)).squeeze(-1).cpu()
-    watch = _Watch(settings, outputs, learning, getattr(model.classifier, "scheduled", 0.0))
-    augment = views() if asked and views is not None else None
+    scheduled = getattr(model.classifier, "scheduled", 0.0)
+    stopping = _EarlyStopping(settings, outputs, learning, scheduled)
+    augment = views() if declared_views and views is not None else None
     if isinstance(augment, nn.Module):
         augment.to(device)
     step = 0
@@ -147,30 +148,31 @@ def fit(
         for rows, read in ahead(learning.read, batches):
             batch = on(learning.batch(read, rows, y), device)
             if augment is not None:
-                batch |= _looks(asked, augment, batch["x"], seed, step)
-            made = model.step(batch, State(step, steps))
+                batch |= _views(declared_views, augment, batch["x"], seed, step)
+            outcome = model.step(batch, State(step, steps))
             optimizer.zero_grad(set_to_none=True)
-            made["loss"].backward()
+            outcome["loss"].backward()
             if optimization.clip is not None:
                 nn.utils.clip_grad_norm_(model.parameters(), optimization.clip)
             optimizer.step()
             scheduler.step()
             after_step(model.classifier, State(step, steps))
-            total += made["loss"].detach() * (len(rows) / len(learning.train))
+            total += outcome["loss"].detach() * (len(rows) / len(learning.train))
             step += 1
         loss = float(total)
         if not np.isfinite(loss):
             raise MedclError(
-                f"The loss is not a number any more in epoch {epoch}: lower optimizer.lr, or set "
-                "optimizer.clip. If it is so from the first epoch, look for NaN in the features."
+                f"The loss is not finite in epoch {epoch}: lower optimizer.lr, or set "
+                "optimizer.clip. If this is the first epoch, look for NaN in the features."
             )
-        if watch.enough(model, epoch, loss, device):
+        if stopping.stop(model, epoch, loss, device):
             break
-    return watch.trained(model)
+    return stopping.trained(model)
 
 
-class _Watch:
-    """Remembers the best epoch so far, of those after the classifier's schedule.
+class _EarlyStopping:
+    """Keeps the best epoch so far, of those after the classifier's schedule.
+
 
     ``scheduled`` is the share of the training that a schedule takes: before its end no epoch is
     chosen and patience does not count, or a half-made model would be kept. At least the last epoch
@@ -192,8 +194,8 @@ class _Watch:
         self._best_figure = (-np.inf, -np.inf)
         self._weights: dict[str, Tensor] = {}
 
-    def enough(self, model: Model, epoch: int, loss: float, device: torch.device) -> bool:
-        """Note an epoch; whether patience is over."""
+    def stop(self, model: Model, epoch: int, loss: float, device: torch.device) -> bool:
+        """Record an epoch; True once patience is exhausted."""
         self.history.append({"loss": loss})
         if not len(self.learning.validation):
             self.best = epoch
@@ -209,7 +211,7 @@ class _Watch:
         return patience is not None and epoch - self.best >= patience
 
     def trained(self, model: Model) -> Trained:
-        """The model as it was in its best epoch."""
+        """The model with the weights of its best epoch."""
         if self._weights:
             model.load_state_dict(self._weights)
         return Trained(
@@ -217,16 +219,16 @@ class _Watch:
         )
 
     def _figure(self, model: Model, device: torch.device) -> tuple[float, float]:
-        """What is to be high on the validation patients; ties are broken by the loss."""
+        """The monitored figure on validation patients (higher is better), and −loss for ties."""
         from medcl.metrics import metrics
 
         rows = self.learning.validation
         scores = predict(model, self.learning.read, rows, self.settings.batch_size, device)
         y = self.learning.y[torch.from_numpy(rows)]
-        unit, truth = model.values(scores.to(device)).cpu(), y
+        standardised, target = model.values(scores.to(device)).cpu(), y
         if self.outputs.kind == "regression":
-            truth = model.values(y.unsqueeze(-1).to(device)).squeeze(-1).cpu()
-        loss = float(supervised(self.outputs, unit, truth))
+            target = model.values(y.unsqueeze(-1).to(device)).squeeze(-1).cpu()
+        loss = float(supervised(self.outputs, standardised, target))
         kind, monitor = self.outputs.kind, self.settings.monitor
         if monitor == "loss" or kind not in ("binary", "multiclass", "multilabel"):
             return -loss, 0.0
@@ -247,21 +249,21 @@ def predict(
     """Scores (len(rows), size) on the CPU.
 
     Args:
-        model: put into evaluation mode.
+        model: is set to evaluation mode.
         read: positions → a batch.
         rows: positions.
-        batch_size: samples at once.
-        device: where the model is.
-        instances: told of each batch of bags: its rows, what was read, and what its instances
-            counted for.
+        batch_size: samples per forward pass.
+        device: of the model.
+        instances: called for each batch of bags with its rows, the batch, and its instances'
+            contributions.
     """
     model.eval()
     out = []
-    for at, batch in ahead(read, cut(rows, batch_size)):
-        made = model.predict(on(batch, device))
-        out.append(made["scores"].cpu())
-        if instances is not None and "instances" in made:
-            instances(at, batch, made["instances"].float().cpu())
+    for positions, batch in ahead(read, cut(rows, batch_size)):
+        outcome = model.predict(on(batch, device))
+        out.append(outcome["scores"].cpu())
+        if instances is not None and "instances" in outcome:
+            instances(positions, batch, outcome["instances"].float().cpu())
     return torch.cat(out)
 
 
@@ -270,16 +272,16 @@ def on(batch: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
     return {name: values.to(device) for name, values in batch.items()}
 
 
-def _looks(
-    asked: Sequence[View], augment: Views, x: Tensor, seed: int, step: int
+def _views(
+    declared_views: Sequence[View], augment: Views, x: Tensor, seed: int, step: int
 ) -> dict[str, Tensor]:
-    """The views that a classifier asks for, by name."""
-    made = {}
-    for number, view in enumerate(asked):
+    """The declared views of a classifier, by name."""
+    views = {}
+    for number, view in enumerate(declared_views):
         random = generator(x.device, seed, VIEWS, step, number)
         with torch.no_grad():
-            made[f"{VIEW}{number}"] = augment(x.float(), random, view.kind)
-    return made
+            views[f"{VIEW}{number}"] = augment(x.float(), random, view.kind)
+    return views
 
 
 def _order(learning: Learning, seed: int, epoch: int) -> NDArray[np.int64]:
@@ -290,7 +292,7 @@ def _order(learning: Learning, seed: int, epoch: int) -> NDArray[np.int64]:
 
 
 def _model(build: Build, outputs: Outputs, learning: Learning, settings: recipes.Finetune) -> Model:
-    """The classifier as initialised, and the means and deviations of the training samples."""
+    """The classifier with initial weights, and means and deviations of the training samples."""
     rows = learning.train[: max(2, min(len(learning.train), settings.batch_size))]
     example = learning.batch(learning.read(rows), rows, learning.y)
     inputs, values = Standard(()), Standard(())
@@ -298,6 +300,6 @@ def _model(build: Build, outputs: Outputs, learning: Learning, settings: recipes
         batches = ahead(learning.read, cut(learning.train, settings.batch_size))
         inputs = Standard.of(batch["x"] for _, batch in batches)
     if outputs.kind == "regression":
-        told = learning.y[torch.from_numpy(learning.train)]
-        values = Standard.of([told[told.isfinite()].unsqueeze(-1)])
+        y = learning.y[torch.from_numpy(learning.train)]
+        values = Standard.of([y[y.isfinite()].unsqueeze(-1)])
     return Model(build(example | {"x": inputs(example["x"])}, outputs), inputs, values)

@@ -1,4 +1,4 @@
-"""A finished study opened again: its folds' models, and who was on which side."""
+"""A finished study, reopened: its folds' models and splits."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from medcl.finetune import build, fold_training
 from medcl.finetune.batches import size as size_of
 from medcl.finetune.loop import Model
 from medcl.finetune.result import FinetuneResult
-from medcl.labels.outputs import Also, Loss, Outputs
+from medcl.labels.outputs import Auxiliary, Loss, Outputs
 from medcl.plugin import Samples
 from medcl.private import read_recipe
 from medcl.reading import read_json, read_table
@@ -44,45 +44,42 @@ class Study(Trained):
         """Open a finished study; ``only`` one of its folds, by the name of its folder.
 
         Raises:
-            UsageError: if the folder is none, or the study did not come to its end.
+            UsageError: if the folder is not a study, or the study is not finished.
         """
         if not (path / fold_training.FOLDER).is_dir():
-            raise UsageError(f"{path} is no study. Make one: medcl finetune")
+            raise UsageError(f"{path} is not a study. Make one: medcl finetune")
         return cls(path, read_recipe(path), FinetuneResult.load(path), only)
 
     def dataset_settings(self, task: str | None = None) -> dict[str, Any]:
-        """Those of what it learnt.
+        """Dataset settings of the study's task.
 
         Raises:
-            UsageError: if another task is asked for.
+            UsageError: if ``task`` is another one.
         """
         if task is not None:
-            raise UsageError(
-                f"{self.path} predicts {self.result.label}, which it was trained for: leave "
-                "--task out."
-            )
+            raise UsageError(f"{self.path} predicts only {self.result.label}: omit --task.")
         return dataset_settings(self.recipe, self.recipe.finetune.task)
 
     @property
     def run(self) -> Run | None:
-        """The run whose encoder it began with."""
+        """The run whose encoder was the start; None for a new encoder."""
         path = self.where.run
         return Run.open(path) if path else None
 
     def pretrained_on(self) -> set[str] | None:
-        """Patients whom the pretraining of its encoder saw; None where nobody can say any more."""
+        """Patients that the encoder was pretrained on; None if no longer known."""
         path = self.path / PRETRAINED
         if path.is_file():
             return set(read_table(path, _REMEDY)["patient"])
-        try:  # earlier studies did not note it
+        try:  # earlier studies did not record it
             run = self.run
             return set() if run is None else run.pretrained_on()
-        except MedclError:  # it is gone; its encoder is in the study's own weights
+        except MedclError:  # the run is gone; the study's weights hold its encoder
             return None
 
     @property
     def folds(self) -> list[Path]:
-        """The folders of its trainings, or of the one that is meant."""
+        """The folders of its trainings, or of the one selected."""
         return sorted(
             (
                 p
@@ -95,27 +92,27 @@ class Study(Trained):
     def samples(self, data: Path | None = None) -> Samples:
         """The samples of its recipe, labelled or not, of its own index or another.
 
-        Of its own, the patients are those that it was split by: its table may have named them.
+        For its own index, patients are those of the split: the label table may have named them.
         """
-        made = load_samples(self.recipe, data or self.data, task=self.recipe.finetune.task)
-        return made if data is not None else replace(made, patients=self._patients(made))
+        samples = load_samples(self.recipe, data or self.data, task=self.recipe.finetune.task)
+        return samples if data is not None else replace(samples, patients=self._patients(samples))
 
     def _patients(self, samples: Samples) -> list[str]:
-        told: dict[str, str] = {}
+        patient_of: dict[str, str] = {}
         for fold in self.folds:
             frame = read_table(fold / fold_training.SPLIT, _REMEDY)
-            told |= dict(zip(frame["id"], frame["patient"], strict=True))
+            patient_of |= dict(zip(frame["id"], frame["patient"], strict=True))
         pairs = zip(samples.ids, samples.patients, strict=True)
-        return [told.get(key, who) for key, who in pairs]
+        return [patient_of.get(key, patient) for key, patient in pairs]
 
-    def sides(self, fold: Path, ids: list[str]) -> NDArray[np.str_]:
-        """(N,) train, validation, test, or "" of some samples in a fold."""
+    def parts(self, fold: Path, ids: list[str]) -> NDArray[np.str_]:
+        """(N,) part of samples in a fold: train, validation, test, or "" for none."""
         frame = read_table(fold / fold_training.SPLIT, _REMEDY)
-        side = dict(zip(frame["id"], frame["side"], strict=True))
-        return np.array([side.get(key, "") for key in ids])
+        part = dict(zip(frame["id"], frame["side"], strict=True))
+        return np.array([part.get(key, "") for key in ids])
 
     def tested(self, fold: Path) -> pl.DataFrame:
-        """What a fold predicted: id, patient, truth.*, score.*."""
+        """Test predictions of a fold: id, patient, truth.*, score.*."""
         return read_table(fold / fold_training.PREDICTIONS, _REMEDY)
 
     def model(self, fold: Path, example: Mapping[str, np.ndarray]) -> Model:
@@ -161,23 +158,25 @@ class Study(Trained):
 
 
 def _outputs(facts: Mapping[str, Any], recipe: Recipe) -> Outputs:
-    made = _of(facts["outputs"], recipe.finetune.loss)
-    also = tuple(Also(a["name"], _of(a, "ce"), a["weight"]) for a in facts.get("also", ()))
-    return replace(made, also=also)
+    outputs = _of(facts["outputs"], recipe.finetune.loss)
+    auxiliary = tuple(
+        Auxiliary(a["name"], _of(a, "ce"), a["weight"]) for a in facts.get("also", ())
+    )
+    return replace(outputs, auxiliary=auxiliary)
 
 
-def _of(told: Mapping[str, Any], loss: Loss) -> Outputs:
-    weights = told["weights"]
+def _of(facts: Mapping[str, Any], loss: Loss) -> Outputs:
+    weights = facts["weights"]
     return Outputs(
-        told["kind"],
-        tuple(told["classes"]),
+        facts["kind"],
+        tuple(facts["classes"]),
         loss,
         tuple(weights) if weights is not None else None,
     )
 
 
 def _blank(outputs: Outputs, size: int) -> torch.Tensor:
-    """Labels of the right shape, of no meaning."""
+    """Placeholder labels of the right shape."""
     if outputs.kind == "multilabel":
         return torch.zeros(size, outputs.size)
     if outputs.kind in ("cox", "hazard"):

@@ -1,4 +1,4 @@
-"""What training with labels came to: figures, and how they read in words and as a table."""
+"""Results of training with labels: figures, as text and as a table."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ FILE = "finetune.json"
 
 @dataclass(frozen=True)
 class FinetuneResult:
-    """All figures of a study, and what is needed to get them again.
+    """All figures of a study, and what is needed to reproduce them.
 
     Attributes:
         classifier: its name.
-        label: what was learnt.
+        label: name of the target.
         kind: of problem.
         classes: names.
-        folds: trainings a repeat.
+        folds: trainings per repeat.
         repeats: of all folds.
-        train: of all training sides together.
-        test: of all test sides together.
+        train: counts over all training parts.
+        test: counts over all test parts.
         figures: see `medcl.finetune.scoring.Figures`.
-        notes: what a reader must know: labels without item, items without label, few patients.
-        imbalance: negatives for each positive patient that was trained on; None for all.
-        trainings: how many were made.
-        epochs: a mean over them.
-        best: the epoch that was kept, a mean over them.
+        notes: for the reader: labels without item, items without label, few patients.
+        imbalance: negatives for each positive training patient; None for all.
+        trainings: their number.
+        epochs: mean over trainings.
+        best: the best epoch, mean over trainings.
         seconds: of all trainings together.
     """
 
@@ -75,15 +75,15 @@ class FinetuneResult:
         """Read ``folder/finetune.json``.
 
         Raises:
-            UsageError: if it is not there, or was written by another version.
+            UsageError: if it is missing, or another version wrote it.
         """
         path = folder / FILE
         if not path.is_file():
             raise UsageError(f"{folder} holds no {FILE}. Make one: medcl finetune")
         raw = read_json(path, "Run the same medcl finetune again.")
         try:
-            sides = {name: SplitCounts(**raw[name]) for name in ("train", "test")}
-            return cls(**raw | sides | {"figures": _figures(raw["figures"])})
+            parts = {name: SplitCounts(**raw[name]) for name in ("train", "test")}
+            return cls(**raw | parts | {"figures": _figures(raw["figures"])})
         except (KeyError, TypeError) as error:
             raise UsageError(
                 f"{path} was written by another version of medcl ({error}): run medcl finetune "
@@ -91,22 +91,22 @@ class FinetuneResult:
             ) from None
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON-ready values: what finetune.json holds."""
+        """JSON-ready values, as in finetune.json."""
         return asdict(self)
 
     @property
     def headline(self) -> str:
-        """The measure that the verdict speaks of."""
+        """The main measure, used in the verdict."""
         return headline(self.kind)
 
     @property
     def metric_names(self) -> dict[str, str]:
-        """The measures, as they are called in tables."""
+        """Measure → its name in tables."""
         return called(self.kind, self.figures.metrics)
 
     @property
     def title(self) -> str:
-        """What was measured, on whom."""
+        """Task, classifier and test patients in one line."""
         how = f"{self.folds}-fold cross-validation" if self.folds > 1 else "held-out patients"
         again = f", {self.repeats} times" if self.repeats > 1 else ""
         rare = f", 1 positive to {self.imbalance:g} in training" if self.imbalance else ""
@@ -116,7 +116,7 @@ class FinetuneResult:
         )
 
     def table(self) -> tuple[list[str], list[list[str]]]:
-        """Column heads and rows: one row a measure."""
+        """Column heads and rows: one row per measure."""
         spread = self.figures.folds
         rows = []
         for name, title in self.metric_names.items():
@@ -132,7 +132,7 @@ class FinetuneResult:
         return ["measure", "pooled [95%]", "by fold: mean ± SD"], rows
 
     def by_class(self) -> tuple[list[str], list[list[str]]]:
-        """Column heads and rows: one row a class."""
+        """Column heads and rows: one row per class."""
         names = {"sensitivity": "sensitivity", "ppv": "PPV", "auroc": "AUROC", "auprc": "AUPRC"}
         rows = [
             [c.name, str(c.samples), str(c.patients), *(show(c.metrics[n]) for n in names)]
@@ -141,18 +141,18 @@ class FinetuneResult:
         return ["class", "samples", "patients", *names.values()], rows
 
     def verdict(self) -> str:
-        """The headline in words, and what to know about it."""
+        """The headline as a sentence, with the notes."""
         measure = self.metric_names[self.headline]
         interval = self.figures.metrics[self.headline]
         text = f"{self.classifier}: {measure} {show(interval)}"
-        chance = {"auroc": 0.5, "c_index": 0.5, "r2": 0.0}[self.headline]
+        chance_level = {"auroc": 0.5, "c_index": 0.5, "r2": 0.0}[self.headline]
         if interval.low is None or interval.high is None:
             text += ", which is not defined on these patients."
-        elif interval.low > chance:
+        elif interval.low > chance_level:
             text += ", above chance level."
-        elif interval.high < chance and self.headline == "r2":
+        elif interval.high < chance_level and self.headline == "r2":
             text += ", worse than saying the mean of all."
-        elif interval.high < chance:
+        elif interval.high < chance_level:
             text += ", below chance level: are two labels swapped?"
         else:
             text += ": not above chance level as far as these patients can tell."
@@ -176,7 +176,7 @@ def _figures(raw: dict[str, Any]) -> Figures:
             "thresholded": _interval(raw["thresholded"]),
             "calibration": {
                 name: Interval(**value) if isinstance(value, dict) else Interval(value, None, None)
-                for name, value in raw["calibration"].items()  # a study's before it had intervals
+                for name, value in raw["calibration"].items()  # studies from before intervals
             },
             "classes": [Class(**c | {"metrics": _interval(c["metrics"])}) for c in raw["classes"]],
             "folds": {name: Spread(**value) for name, value in raw["folds"].items()},

@@ -20,13 +20,13 @@ from medcl.metrics.table import Class
 
 @dataclass(frozen=True)
 class Predicted:
-    """What one fold predicted of its test samples.
+    """Predictions of one fold on its test samples.
 
     Attributes:
-        repeat: which drawing of the folds.
+        repeat: number of the drawing of the folds.
         rows: (n,) positions of the samples.
-        scores: (n, size), as they left the classifier.
-        temperature: that the validation samples ask for.
+        scores: (n, size), as the classifier returns them.
+        temperature: fitted on the validation samples.
         threshold: of the second class's calibrated probability.
     """
 
@@ -53,12 +53,12 @@ class Figures:
     Attributes:
         metrics: over all folds of a repeat pooled, a mean over repeats.
         classes: per class.
-        confusion: rows are the truth; summed over repeats.
-        thresholded: of two classes: what comes of the threshold chosen on validation patients.
-        folds: each fold measured by itself, as published tables do.
-        calibration: expected calibration error as it is (``ece``), and after temperature scaling
+        confusion: rows are the target; summed over repeats.
+        thresholded: two classes only: metrics at the threshold chosen on validation patients.
+        folds: each fold measured by itself, as in published tables.
+        calibration: expected calibration error before (``ece``) and after temperature scaling
             (``ece_scaled``).
-        reliability: confidence, share right and count of each bin, after scaling.
+        reliability: confidence, accuracy and count of each bin, after scaling.
     """
 
     metrics: dict[str, Interval]
@@ -71,47 +71,52 @@ class Figures:
 
 
 def scored(
-    found: Target, patients: NDArray, made: Sequence[Predicted], *, resamples: int, seed: int
+    target: Target,
+    patients: NDArray,
+    predictions: Sequence[Predicted],
+    *,
+    resamples: int,
+    seed: int,
 ) -> Figures:
     """Measure predictions.
 
     Args:
-        found: the labels of all samples.
-        patients: (N,) whose each is.
-        made: by fold.
+        target: the labels of all samples.
+        patients: (N,) keys, one per sample.
+        predictions: by fold.
         resamples: of patients.
         seed: of the resamples.
     """
-    rows = np.concatenate([fold.rows for fold in made])
-    fold_of = np.repeat(np.arange(len(made)), [len(fold.rows) for fold in made])
-    repeat = np.array([fold.repeat for fold in made])[fold_of]
+    rows = np.concatenate([fold.rows for fold in predictions])
+    fold_of = np.repeat(np.arange(len(predictions)), [len(fold.rows) for fold in predictions])
+    repeat = np.array([fold.repeat for fold in predictions])[fold_of]
 
     def resampled(probability: NDArray) -> Resampled:
-        pooled = partial(_over_repeats, found.at(rows), probability, repeat, fold_of)
+        pooled = partial(_over_repeats, target.at(rows), probability, repeat, fold_of)
         return bootstrap(pooled, patients[rows], resamples=resamples, seed=seed)
 
-    probability = np.concatenate([probabilities(found.kind, fold.scores) for fold in made])
+    probability = np.concatenate([probabilities(target.kind, fold.scores) for fold in predictions])
     over = resampled(probability)
     tested = np.unique(rows)
-    errors, bins = _calibration(found, patients, made, resamples, seed)
+    errors, bins = _calibration(target, patients, predictions, resamples, seed)
     return Figures(
         metrics=figures.macro(over),
         classes=figures.per_class(
-            found.kind, found.classes, found.y[tested], patients[tested], over
+            target.kind, target.classes, target.y[tested], patients[tested], over
         ),
-        confusion=figures.confusion(found.kind, found.classes, found.y[rows], probability),
-        thresholded=_thresholded(resampled, made) if found.kind == "binary" else {},
-        folds=_by_fold(found, made),
+        confusion=figures.confusion(target.kind, target.classes, target.y[rows], probability),
+        thresholded=_thresholded(resampled, predictions) if target.kind == "binary" else {},
+        folds=_by_fold(target, predictions),
         calibration=errors,
         reliability=bins,
     )
 
 
 def _thresholded(
-    resampled: Callable[[NDArray], Resampled], made: Sequence[Predicted]
+    resampled: Callable[[NDArray], Resampled], predictions: Sequence[Predicted]
 ) -> dict[str, Interval]:
-    """What comes of two classes where the second begins at each fold's own threshold."""
-    over = resampled(np.concatenate([_cut(fold) for fold in made]))
+    """Metrics of two classes at each fold's own threshold."""
+    over = resampled(np.concatenate([_cut(fold) for fold in predictions]))
     out = {name: over.interval(name) for name in ("accuracy", "balanced_accuracy", "f1")}
     for name in ("sensitivity", "ppv"):
         out[name] = over.interval(f"class_{name}", 1)
@@ -119,36 +124,36 @@ def _thresholded(
 
 
 def _over_repeats(
-    found: Target, probability: NDArray, repeat: NDArray, fold: NDArray, weight: Counted
+    target: Target, probability: NDArray, repeat: NDArray, fold: NDArray, weight: Counted
 ) -> Measures:
     """The mean over repeats: scores of different trainings are never ranked together twice."""
     each = []
     for number in np.unique(repeat):
         mine = np.flatnonzero(repeat == number)
         each.append(
-            measure(found.kind, found.y[mine], probability[mine], weight.at(mine), fold[mine])
+            measure(target.kind, target.y[mine], probability[mine], weight.at(mine), fold[mine])
         )
     return {name: np.mean([one[name] for one in each], axis=0) for name in each[0]}
 
 
 def _cut(fold: Predicted) -> NDArray[np.float64]:
-    """Two columns of 0 and 1: what the threshold says."""
+    """(n, 2) of 0 and 1: the prediction at the threshold."""
     over = probabilities("binary", fold.scores, fold.temperature)[:, 1] >= fold.threshold
     return np.stack([~over, over], 1).astype(np.float64)
 
 
-def _by_fold(found: Target, made: Sequence[Predicted]) -> dict[str, Spread]:
+def _by_fold(target: Target, predictions: Sequence[Predicted]) -> dict[str, Spread]:
     each: dict[str, list[float]] = {}
-    for fold in made:
-        probability = probabilities(found.kind, fold.scores)
-        measured = measure(found.kind, found.y[fold.rows], probability, once(len(fold.rows)))
+    for fold in predictions:
+        probability = probabilities(target.kind, fold.scores)
+        measured = measure(target.kind, target.y[fold.rows], probability, once(len(fold.rows)))
         for name, value in measured.items():
             if not name.startswith("class_"):
                 each.setdefault(name, []).append(float(value[0]))
-    repeat = np.array([fold.repeat for fold in made])
+    repeat = np.array([fold.repeat for fold in predictions])
     out = {}
-    for name, listed in each.items():
-        values = np.array(listed)
+    for name, fold_values in each.items():
+        values = np.array(fold_values)
         defined = np.isfinite(values)
         if not defined.any():
             continue
@@ -166,20 +171,22 @@ def _by_fold(found: Target, made: Sequence[Predicted]) -> dict[str, Spread]:
 
 
 def _calibration(
-    found: Target, patients: NDArray, made: Sequence[Predicted], resamples: int, seed: int
+    target: Target, patients: NDArray, predictions: Sequence[Predicted], resamples: int, seed: int
 ) -> tuple[dict[str, Interval], list[tuple[float, float, int]]]:
-    if found.kind not in CALIBRATED:
+    if target.kind not in CALIBRATED:
         return {}, []
     errors = {}
     for name, scaled in (("ece", False), ("ece_scaled", True)):
-        sure, right, whose = _sureness(found, patients, made, scaled)
+        confidence, correct, owners = _confidence(target, patients, predictions, scaled)
 
-        def measured(weight: Counted, sure: NDArray = sure, right: NDArray = right) -> Measures:
-            return {"ece": calibration.expected_error(sure, right, weight)}
+        def measured(
+            weight: Counted, confidence: NDArray = confidence, correct: NDArray = correct
+        ) -> Measures:
+            return {"ece": calibration.expected_error(confidence, correct, weight)}
 
-        over = bootstrap(measured, whose, resamples=resamples, seed=seed)
+        over = bootstrap(measured, owners, resamples=resamples, seed=seed)
         errors[name] = over.interval("ece")
-    curve = calibration.reliability(sure, right)
+    curve = calibration.reliability(confidence, correct)
     bins = [
         (float(c), float(r), int(n))
         for c, r, n in zip(curve.confidence, curve.right, curve.samples, strict=True)
@@ -188,21 +195,21 @@ def _calibration(
     return errors, bins
 
 
-def _sureness(
-    found: Target, patients: NDArray, made: Sequence[Predicted], scaled: bool
+def _confidence(
+    target: Target, patients: NDArray, predictions: Sequence[Predicted], scaled: bool
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray]:
-    """Of every prediction: its probability, whether it came true, and whose it is."""
-    sure, right, whose = [], [], []
-    for fold in made:
-        probability = probabilities(found.kind, fold.scores, fold.temperature if scaled else 1.0)
-        y = found.y[fold.rows]
-        if found.kind == "multilabel":
+    """For every prediction: its probability, whether it is correct, and its patient."""
+    confidence, correct, owners = [], [], []
+    for fold in predictions:
+        probability = probabilities(target.kind, fold.scores, fold.temperature if scaled else 1.0)
+        y = target.y[fold.rows]
+        if target.kind == "multilabel":
             known = np.isfinite(y)
-            sure.append(probability[known])
-            right.append(y[known] == 1)
-            whose.append(patients[fold.rows][known.nonzero()[0]])
+            confidence.append(probability[known])
+            correct.append(y[known] == 1)
+            owners.append(patients[fold.rows][known.nonzero()[0]])
         else:
-            sure.append(probability.max(1))
-            right.append(probability.argmax(1) == y)
-            whose.append(patients[fold.rows])
-    return np.concatenate(sure), np.concatenate(right), np.concatenate(whose)
+            confidence.append(probability.max(1))
+            correct.append(probability.argmax(1) == y)
+            owners.append(patients[fold.rows])
+    return np.concatenate(confidence), np.concatenate(correct), np.concatenate(owners)

@@ -6,10 +6,10 @@
     OUT/manifest.json         what the folds are made of; written first
     OUT/folds/r0f3/           each training: see `medcl.finetune.fold_training`
     OUT/predictions.parquet   id, patient, repeat, fold, truth and every score
-    OUT/pretrained.parquet    patient: whom the run's pretraining saw, where it began with a run
+    OUT/pretrained.parquet    patient: those that the run was pretrained on, if there is one
     OUT/finetune.json         all figures: `medcl.finetune.result.FinetuneResult`
 
-Run again, it trains what is not there yet and ends with the same figures.
+A second call trains the missing folds only and gives the same figures.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from medcl.reading import read_json, read_table
 from medcl.run import Run
 
 STUDY = "study.json"
-"""Said what the folds were made of, before there were manifests."""
+"""Held the inputs of the folds, before manifests."""
 ENCODER = "encoder.safetensors"
 _REMEDY = "Run the same medcl finetune again, or take another --out."
 
@@ -64,33 +64,33 @@ def study(
     workers: int = 1,
     command: str = "",
 ) -> FinetuneResult:
-    """Train all folds of ``work`` that are not there yet, and measure their predictions.
+    """Train all missing folds of ``work``, and measure their predictions.
 
     Args:
-        work: samples with their labels, the recipe, and where to write; those without a label last.
-        sites: (N,) where each sample comes from.
-        label: what the labels are called.
+        work: samples with their labels (unlabelled ones last), the recipe, and the output folder.
+        sites: (N,) site of each sample.
+        label: name of the label.
         given: (N,) a split by sample, see `medcl.finetune.folds.parts`.
-        imbalance: negatives for each positive patient to leave in training; two classes only.
+        imbalance: negatives for each positive patient to keep in training; two classes only.
         notes: for the reader of the figures.
-        unknown_patients: items that were each taken for a patient of its own.
+        unknown_patients: items without a known patient; each counts as one patient.
         workers: processes, each training one fold.
-        command: how this was called.
+        command: the command line, for the record.
 
     Raises:
         UsageError: if ``out`` holds another study, or another process works on it.
-        MedclError: if a fold could not be trained: names the first, and how many.
+        MedclError: if folds failed: names the first one and their number.
     """
     recipe, samples = work.recipe, work.samples
     patients = np.asarray(samples.patients)
-    known = int(work.truth.known.sum())  # these come first
+    known = int(work.target.known.sum())  # these come first
     of_label = None if given is None else given[:known]
-    strata = work.truth.at(np.arange(known)).strata()
+    strata = work.target.at(np.arange(known)).strata()
     drawn = parts(samples.patients[:known], sites[:known], strata, recipe, of_label)
     if imbalance is not None:
-        if work.truth.kind != "binary":
-            raise UsageError("--imbalance is for two classes: the second one is made rarer.")
-        positive = work.truth.y == 1
+        if work.target.kind != "binary":
+            raise UsageError("--imbalance is for two classes: it thins the second one.")
+        positive = work.target.y == 1
         drawn = [thinned(p, samples.patients, positive, imbalance, recipe.seed) for p in drawn]
     rest = np.arange(known, len(samples))
     by = recipe.split.by
@@ -100,23 +100,23 @@ def study(
         made_from = _claim(work, drawn)
         pending = [part for part in drawn if not work.done(part)]
         _train(work, pending, workers)
-        made = [_predicted(work, part) for part in drawn]
+        predictions = [_predicted(work, part) for part in drawn]
         _save_predictions(work, drawn)
     facts = [read_json(work.folder(part) / fold_training.FACTS, _REMEDY) for part in drawn]
     settings = recipe.finetune
     result = FinetuneResult(
         classifier=recipe.part("classifier").name,
         label=label,
-        kind=work.truth.kind,
-        classes=list(work.truth.classes),
+        kind=work.target.kind,
+        classes=list(work.target.classes),
         folds=len({part.fold for part in drawn}),
         repeats=settings.repeats,
-        train=_side(work.truth, patients, [p.train for p in drawn]),
-        test=_side(work.truth, patients, [p.test for p in drawn]),
+        train=_counts(work.target, patients, [p.train for p in drawn]),
+        test=_counts(work.target, patients, [p.test for p in drawn]),
         figures=scoring.scored(
-            work.truth, patients, made, resamples=settings.bootstraps, seed=recipe.seed
+            work.target, patients, predictions, resamples=settings.bootstraps, seed=recipe.seed
         ),
-        notes=[*notes, *_notes(work.truth, patients, drawn)],
+        notes=[*notes, *_notes(work.target, patients, drawn)],
         imbalance=imbalance,
         trainings=len(drawn),
         epochs=float(np.mean([f["epochs"] for f in facts])),
@@ -153,25 +153,25 @@ def _claim(work: Work, drawn: Sequence[Part]) -> str:
     """Bind the folder to this study.
 
     Raises:
-        UsageError: if it holds another one: says what differs.
+        UsageError: if it holds another one; names what differs.
     """
     made_of: dict[str, str | None] = {
         "recipe": manifest.digest(recipes.dump(work.recipe)),
         "samples": _hash(work.samples.ids, work.samples.patients),
         "encoder": None if work.run is None else _of_file(work.run / ENCODER),
-        "labels": _hash(work.truth.classes, work.truth.y),
+        "labels": _hash(work.target.classes, work.target.y),
         "folds": _hash(*([p.train, p.validation, p.test] for p in drawn)),
     }
     if any(len(p.unlabelled) for p in drawn):
         made_of["unlabelled"] = _hash(*(p.unlabelled for p in drawn))
-    if work.beside:
-        made_of["labels beside"] = _hash(work.beside)
-    if (there := _made_of(work.out)) is not None:
-        before = read_recipe(work.out)  # settings of today with their defaults
+    if work.auxiliary:
+        made_of["labels beside"] = _hash(work.auxiliary)
+    if (recorded := _made_of(work.out)) is not None:
+        before = read_recipe(work.out)  # with today's defaults
         old, new = ({"recipe": yaml.safe_load(recipes.dump(r))} for r in (before, work.recipe))
         manifest.refuse_other(work.out, "a study", old, new)
-        made_of["recipe"] = there.get("recipe")  # its text may be an earlier one
-        manifest.refuse_other(work.out, "a study", there, made_of)
+        made_of["recipe"] = recorded.get("recipe")  # its text may be an earlier one
+        manifest.refuse_other(work.out, "a study", recorded, made_of)
     else:
         write_recipe(work.out, work.recipe)
     manifest.bind(work.out, "study", made_of)
@@ -179,15 +179,15 @@ def _claim(work: Work, drawn: Sequence[Part]) -> str:
 
 
 def _made_of(out: Path) -> Mapping[str, Any] | None:
-    """What a folder's study was made of; None if it holds none yet."""
-    there = manifest.load(out)
-    if there is not None and there.kind == "study":
-        return there.made_of
+    """Recorded inputs of a folder's study; None if it holds no study yet."""
+    stored = manifest.load(out)
+    if stored is not None and stored.kind == "study":
+        return stored.made_of
     return read_json(out / STUDY, _REMEDY) if (out / STUDY).is_file() else None
 
 
 def _of_file(path: Path) -> str | None:
-    """What tells a run's encoder from another of the same recipe; None where it is not there."""
+    """Hash of a run's encoder; None if the file is missing."""
     if not path.is_file():
         return None
     manifest.check(path, Run.remedy)
@@ -220,53 +220,53 @@ def _save_predictions(work: Work, drawn: Sequence[Part]) -> None:
         frames.append(frame.drop("row").with_columns(*where))
     whole = pl.concat(frames)
     scores = [name for name in whole.columns if name.startswith(SCORE)]
-    if len(scores) == len(work.truth.classes):
-        names = zip(scores, work.truth.classes, strict=True)
+    if len(scores) == len(work.target.classes):
+        names = zip(scores, work.target.classes, strict=True)
         whole = whole.rename({score: f"{SCORE}{name}" for score, name in names})
     with manifest.replacing(work.out / fold_training.PREDICTIONS) as temporary:
         whole.write_parquet(temporary)
 
 
-def _side(found: Target, patients: NDArray, rows: Sequence[NDArray]) -> SplitCounts:
+def _counts(target: Target, patients: NDArray, rows: Sequence[NDArray]) -> SplitCounts:
     every = np.unique(np.concatenate(rows))
-    return SplitCounts(len(np.unique(patients[every])), len(every), targets.counts(found, every))
+    return SplitCounts(len(np.unique(patients[every])), len(every), targets.counts(target, every))
 
 
-def _notes(found: Target, patients: NDArray, drawn: Sequence[Part]) -> list[str]:
-    """What a reader must know before trusting the figures."""
-    people = len(np.unique(patients[np.concatenate([part.test for part in drawn])]))
-    notes = [*found.notes, *figures.few_patients(people)]
+def _notes(target: Target, patients: NDArray, drawn: Sequence[Part]) -> list[str]:
+    """Caveats on the figures."""
+    count = len(np.unique(patients[np.concatenate([part.test for part in drawn])]))
+    notes = [*target.notes, *figures.few_patients(count)]
     if not all(len(part.validation) for part in drawn):
         notes.append(
-            "Nobody was set apart for validation: the last epoch is kept, the threshold is 0.5 and "
+            "There is no validation part: the last epoch is kept, the threshold is 0.5 and "
             "probabilities are not calibrated."
         )
     others = np.unique(np.concatenate([part.unlabelled for part in drawn]))
     if len(others):
-        people = len(np.unique(patients[others]))
+        count = len(np.unique(patients[others]))
         notes.append(
-            f"Learnt from {len(others):,} samples without a label too, of {people:,} patients."
+            f"Learnt from {len(others):,} samples without a label too, of {count:,} patients."
         )
     return notes
 
 
 def labelled(
-    samples: Samples, found: Target, *, others: bool = False
+    samples: Samples, target: Target, *, others: bool = False
 ) -> tuple[Samples, Target, NDArray[np.int64], int]:
-    """The samples with a label, their labels and positions, and how many items have none.
+    """Samples with a label, their labels and positions, and the number of items without one.
 
     Args:
         samples: all.
-        found: their labels.
-        others: keep the samples without a label too, behind those with one.
+        target: their labels.
+        others: True to keep the samples without a label too, after those with one.
 
     Raises:
-        UsageError: if no sample has one.
+        UsageError: if no sample has a label.
     """
-    known = np.flatnonzero(found.known)
+    known = np.flatnonzero(target.known)
     if not len(known):
-        raise UsageError("No sample carries the label. Does its table's key fit the index?")
+        raise UsageError("No sample carries the label. Do the keys of its table match the index?")
     items = np.asarray(samples.items)
     without = len(np.unique(items)) - len(np.unique(items[known]))
-    rows = np.concatenate([known, np.flatnonzero(~found.known)]) if others else known
-    return samples.at(rows), found.at(rows), rows, without
+    rows = np.concatenate([known, np.flatnonzero(~target.known)]) if others else known
+    return samples.at(rows), target.at(rows), rows, without

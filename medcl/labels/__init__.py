@@ -1,1 +1,1 @@
-"""Labels as one `Target`, from tables and tasks; what a classifier predicts."""
+"""Labels as one `Target`, from tables and tasks; the outputs of a classifier."""

@@ -1,4 +1,4 @@
-"""From scores to what people read: probabilities, risks, values."""
+"""From scores to probabilities, risks and values."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ from scipy.special import expit, softmax
 from medcl.metrics.metrics import Floats, Kind
 
 CALIBRATED = ("binary", "multiclass", "multilabel")
-"""Kinds whose scores a temperature can mend."""
+"""Kinds whose scores temperature scaling can calibrate."""
 
 
 def probabilities(kind: Kind, scores: Floats, temperature: float = 1.0) -> NDArray[np.float64]:
-    """What a reader compares.
+    """Scores as probabilities, risks or values.
 
     Args:
         kind: of problem.
-        scores: (N, size) as `Classifier.predict` gives them.
-        temperature: that the logits are divided by first.
+        scores: (N, size), as `Classifier.predict` returns them.
+        temperature: divides the logits first.
 
     Returns:
-        (N, C) class probabilities (ordinal too), (N, L) of labels, (N, 1) values of a regression
-        or risks of survival: cox's log hazard ratio, hazard's −Σ of surviving each interval.
+        (N, C) class probabilities (also ordinal), (N, L) label probabilities, (N, 1) values
+        (regression) or risks (survival: cox's log hazard ratio, hazard's −Σ of the probabilities
+        of surviving each interval).
     """
     z = np.asarray(scores, np.float64) / temperature
     match kind:

@@ -1,4 +1,4 @@
-"""What a classifier predicts: the kind of problem, its classes, and the loss."""
+"""The outputs of a classifier: the kind of problem, its classes, and the loss."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from medcl.metrics.metrics import Kind
 
 Loss = Literal["ce", "weighted", "focal", "robust"]
 ALSO = "also."
-"""Before the name of a further label in the batch."""
+"""Prefix of an auxiliary label's name in the batch."""
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """What is to be predicted, and how a mistake is weighed.
+    """What a classifier predicts, and its loss.
 
     Attributes:
         kind: of problem. It decides the shape of ``y``: class codes (B,) int64, −1 where unknown
@@ -23,29 +23,34 @@ class Outputs:
             (cox; hazard with the time as the number of its interval).
         classes: names in the order of the codes; of a regression or survival, one name; of
             ``hazard``, one for each interval.
-        loss: cross-entropy as it is, weighted by class, focal (Lin 2017, arXiv 1708.02002), or
+        loss: cross-entropy ("ce"), class-weighted, focal (Lin 2017, arXiv 1708.02002), or
             robust to wrong labels; see `medcl.classifiers.losses.supervised`.
-        weights: one for each class, from training patients alone; None for equal ones.
-        also: further labels to learn from, for classifiers that declare ``auxiliary``.
+        weights: one for each class, from training patients alone; None for equal weights.
+        auxiliary: further labels to learn from, for classifiers that declare ``auxiliary``.
     """
 
     kind: Kind
     classes: tuple[str, ...]
     loss: Loss = "ce"
     weights: tuple[float, ...] | None = None
-    also: tuple[Also, ...] = ()
+    auxiliary: tuple[Auxiliary, ...] = ()
 
     @property
     def size(self) -> int:
-        """Scores a sample: the logits of C classes (binary: 2) or L labels, or 1 value."""
+        """Scores per sample: the logits of C classes (binary: 2) or L labels, or 1 value."""
         return {"ordinal": len(self.classes) - 1, "regression": 1, "cox": 1}.get(
             self.kind, len(self.classes)
         )
 
+    @property
+    def also(self) -> tuple[Auxiliary, ...]:
+        """`auxiliary`, by its older name."""
+        return self.auxiliary
+
 
 @dataclass(frozen=True)
-class Also:
-    """A further label: in the batch as ``also.`` and its name, in the form of its kind."""
+class Auxiliary:
+    """An auxiliary label: in the batch as ``also.`` and its name, in the form of its kind."""
 
     name: str
     outputs: Outputs

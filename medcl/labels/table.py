@@ -1,4 +1,4 @@
-"""Labels from a table, joined to an index without a raw identifier leaving this module."""
+"""Labels from a table, joined to an index; no raw identifier leaves this module."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Labels:
     Attributes:
         rows: item id → its columns.
         columns: their names.
-        patients: item id → the key of its patient, where the table says who it is.
-        sites: likewise.
-        notes: what did not fit, in counts, and what was decided.
+        patients: item id → the key of its patient, where the table names the patient.
+        sites: item id → the key of its site, likewise.
+        notes: counts of rows that did not match, and decisions made.
     """
 
     rows: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -46,20 +46,20 @@ def read(
     key_column: str | None = None,
     patient_column: str | None = None,
 ) -> Labels:
-    """Tables' rows by the index's items.
+    """Match rows of tables to items of an index.
 
     Args:
         path: CSV or Parquet, or several of them, see `medcl.archive.assign.load`. Keys are an
             item's path in the archive (with or without its suffix), its name, the part of a file,
-            or else a patient whose items they all are.
-        index: whose items they are.
-        among: the items that are used: a key that fits several of the index is one of these.
+            or a patient (the row then holds for all items of the patient).
+        index: of the items.
+        among: the items in use: they decide if a key matches several items of the index.
         key_column: the column of keys, if it has none of the usual names.
-        patient_column: likewise of patients.
+        patient_column: the column of patients, likewise.
 
     Raises:
-        UsageError: if it is no such table, none of its rows fits the index, or it names patients
-            and the index's key is not at hand.
+        UsageError: if it is not such a table, no row matches the index, or it names patients
+            and the index's key is not available.
     """
     paths = [path] if isinstance(path, Path) else list(path)
     table = assign.load(table=paths, key_column=key_column, patient_column=patient_column)
@@ -68,8 +68,8 @@ def read(
     columns = tuple(name for name in table.columns if name not in ("patient", "site"))
     rows: dict[str, Mapping[str, Any]] = {}
     absent = ambiguous = 0
-    person = _pseudonyms(index)
-    # Patients first: what is said of an item itself counts more than what is said of its patient.
+    pseudonyms = _pseudonyms(index)
+    # Patients first: a row of an item overrides a row of its patient.
     by_series, by_item = [], []
     whole = _items_by_series(index)
     spelled: dict[str, str] = {}
@@ -84,60 +84,62 @@ def read(
         if not items and key in whole:
             by_series += [(item, row) for item in whole[key]]
             continue
-        owned = patients.get(person.patient(key), []) if person else []
+        owned = patients.get(pseudonyms.patient(key), []) if pseudonyms else []
         if not owned:
             ambiguous, absent = ambiguous + bool(items), absent + (not items)
         rows |= dict.fromkeys(owned, row)
     rows |= dict(by_series) | dict(by_item)
     if not rows:
         raise UsageError(
-            f"None of the {len(table.rows):,} rows of {paths[0].name} fits an item or a patient of "
-            f"{index.path}: its column 'key' (slide_id, filename, …) should hold paths in the "
-            "archive, or patients. Say which column it is: --key-column NAME."
+            f"None of the {len(table.rows):,} rows of {paths[0].name} matches an item or a "
+            f"patient of {index.path}: its column 'key' (slide_id, filename, …) should hold paths "
+            "in the archive, or patients. Name the column: --key-column NAME."
         )
     notes = [*table.notes]
     if absent:
-        notes.append(f"{absent:,} of {len(table.rows):,} labels are of items that are not there.")
+        notes.append(
+            f"{absent:,} of {len(table.rows):,} labels are of items that the index does not hold."
+        )
     if ambiguous:
-        notes.append(f"{ambiguous:,} labels fit several items and were left out: give paths.")
-    who, where = _persons(rows, index, person)
-    return Labels(rows, columns, who, where, tuple(notes))
+        notes.append(f"{ambiguous:,} labels match several items and were left out: give paths.")
+    patient_of, site_of = _patients_and_sites(rows, index, pseudonyms)
+    return Labels(rows, columns, patient_of, site_of, tuple(notes))
 
 
-def _persons(
+def _patients_and_sites(
     rows: Mapping[str, Mapping[str, Any]], index: Index, names: pseudonym.Pseudonyms | None
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Item → patient and item → site, as the rows say; items of one group are of one patient."""
+    """Item → patient and item → site by the rows; all items of a group have one patient."""
     raw = {item: str(row.get("patient") or "").strip() for item, row in rows.items()}
-    places = {item: str(row.get("site") or "").strip() for item, row in rows.items()}
-    if names is None and (any(raw.values()) or any(places.values())):
+    sites = {item: str(row.get("site") or "").strip() for item, row in rows.items()}
+    if names is None and (any(raw.values()) or any(sites.values())):
         raise UsageError(
-            f"The table names patients, and the key that {index.path} was made with is not at "
-            f"hand. Give it: ${pseudonym.KEY_VARIABLE}=KEYFILE."
+            f"The table names patients, and the key that {index.path} was made with is not "
+            f"available. Give it: ${pseudonym.KEY_VARIABLE}=KEYFILE."
         )
     if names is None:
         return {}, {}
-    who = {item: names.patient(value) for item, value in raw.items() if value}
+    patients = {item: names.patient(value) for item, value in raw.items() if value}
     group = dict(index.items.select("id", "group").drop_nulls().iter_rows())
     first: dict[str, str] = {}
-    for item in sorted(who):
+    for item in sorted(patients):
         if item in group:
-            first.setdefault(group[item], who[item])
-    who |= {item: first[g] for item, g in group.items() if g in first}
-    return who, {item: names.site(value) for item, value in places.items() if value}
+            first.setdefault(group[item], patients[item])
+    patients |= {item: first[g] for item, g in group.items() if g in first}
+    return patients, {item: names.site(value) for item, value in sites.items() if value}
 
 
-def told_patients(samples: Samples, labels: Labels) -> Samples:
+def with_patients(samples: Samples, labels: Labels) -> Samples:
     """The samples with the table's patients in place of the index's."""
     if not labels.patients:
         return samples
-    told = labels.patients
+    of_table = labels.patients
     pairs = zip(samples.items, samples.patients, strict=True)
-    return replace(samples, patients=[told.get(item, who) for item, who in pairs])
+    return replace(samples, patients=[of_table.get(item, patient) for item, patient in pairs])
 
 
-def nobody(index: Index, labels: Labels) -> frozenset[str]:
-    """The items whose patient nothing names: each was taken for a patient of its own."""
+def without_patient(index: Index, labels: Labels) -> frozenset[str]:
+    """Items whose patient is unknown: each counts as a patient of its own."""
     unnamed = index.items.filter(pl.col("findings").list.contains(NO_PATIENT))["id"]
     return frozenset(unnamed) - labels.patients.keys()
 
@@ -145,24 +147,24 @@ def nobody(index: Index, labels: Labels) -> frozenset[str]:
 def add(samples: Samples, labels: Labels, index: Index, fields: Iterable[str] = ()) -> Samples:
     """The samples with the table's columns, and with the index's label columns that they lack.
 
-    ``fields`` names technical columns of the index to be taken as labels too, where there are no
-    labels of that name.
+    ``fields`` names technical columns of the index that serve as labels too, unless a label of
+    that name exists.
     """
-    found = dict(samples.labels)
+    columns = dict(samples.labels)
     of_index = {
         name.removeprefix(LABEL): name for name in index.items.columns if name.startswith(LABEL)
     }
     of_index = {n: n for n in fields if n in index.items.columns} | of_index
-    place = {item: row for row, item in enumerate(index.items["id"])}
+    row_of = {item: row for row, item in enumerate(index.items["id"])}
     for name, column in of_index.items():
-        if name not in found:
+        if name not in columns:
             values = index.items[column].to_list()
-            found[name] = as_array(
-                [values[place[i]] if i in place else None for i in samples.items]
+            columns[name] = as_array(
+                [values[row_of[i]] if i in row_of else None for i in samples.items]
             )
     for name in labels.columns:
-        found[name] = as_array([labels.rows.get(i, {}).get(name) for i in samples.items])
-    return replace(samples, labels=found)
+        columns[name] = as_array([labels.rows.get(i, {}).get(name) for i in samples.items])
+    return replace(samples, labels=columns)
 
 
 def as_array(values: list[Any]) -> NDArray:
@@ -174,7 +176,7 @@ def as_array(values: list[Any]) -> NDArray:
 
 
 def _items_by_name(index: Index, among: Collection[str] | None) -> dict[str, list[str]]:
-    """Every way to name an item → the items; a full path always names one."""
+    """Every name of an item → the items; a full path always names one."""
     exact: dict[str, list[str]] = {}
     short: defaultdict[str, list[str]] = defaultdict(list)
     for item in index.items["id"]:
@@ -194,25 +196,25 @@ def _items_by_name(index: Index, among: Collection[str] | None) -> dict[str, lis
 
 def _items_by_series(index: Index) -> dict[str, list[str]]:
     """A series that became several items (kernels, phases) → all of them."""
-    held: defaultdict[str, list[str]] = defaultdict(list)
+    items_of: defaultdict[str, list[str]] = defaultdict(list)
     for item in index.items["id"]:
-        held[assign.series(index.locate(item))].append(item)
-    held.pop("", None)
-    return held
+        items_of[assign.series(index.locate(item))].append(item)
+    items_of.pop("", None)
+    return items_of
 
 
 def _items_by_patient(index: Index) -> dict[str, list[str]]:
-    held: defaultdict[str, list[str]] = defaultdict(list)
+    items_of: defaultdict[str, list[str]] = defaultdict(list)
     for item, patient in index.items.select("id", "patient").iter_rows():
-        held[patient].append(item)
-    return held
+        items_of[patient].append(item)
+    return items_of
 
 
 def _pseudonyms(index: Index) -> pseudonym.Pseudonyms | None:
-    """What turns a patient into its key; None where this index's secret is not at hand."""
-    given = pseudonym.given(None)
-    if given is not None and index.key_check in (None, given.check):
-        return given
+    """Maps a patient to its key; None if this index's secret is not available."""
+    configured = pseudonym.given(None)
+    if configured is not None and index.key_check in (None, configured.check):
+        return configured
     try:
         return pseudonym.own(index.path / "private", may_create=False)
     except UsageError:

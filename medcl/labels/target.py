@@ -1,12 +1,12 @@
-"""What is to be predicted, as numbers: from label columns to one `Target`, by one rule.
+"""Label columns as one numeric `Target`, by one rule.
 
-Every verb reads labels here, so that the classes and their order are the same in all of them:
+Every command reads labels here, so all use the same classes in the same order:
 
-- White space at the ends of a name never makes a class. Names that differ in case alone are kept
-  apart, and `Target.notes` says so.
+- White space at the ends of a name never makes a class. Names that differ only in case are
+  separate classes, and `Target.notes` reports it.
 - The numbers ``1`` and ``1.0`` and the text ``"1"`` are one class. Names that are all numbers are
-  ordered as numbers (``1, 2, 10``), others by the alphabet.
-- Nothing (``None``, NaN, ``""``) is an unknown label; so is −1 where a plugin gives integer codes.
+  ordered as numbers (``1, 2, 10``), others alphabetically.
+- An empty value (``None``, NaN, ``""``) is an unknown label; so is a plugin's integer code −1.
 - A fraction is never a class, unless the recipe lists it among its classes.
 """
 
@@ -29,7 +29,7 @@ from medcl.registry import did_you_mean
 SURVIVAL = ("cox", "hazard")
 ONE_CLASS = ("binary", "multiclass", "ordinal")
 MOST_CLASSES = 20
-"""Whole numbers with more different values than this are a regression, unless ``kind`` is given."""
+"""Whole numbers with more distinct values than this are a regression, unless ``kind`` is given."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Target:
         y: class codes (N,) int64, −1 where unknown (binary, multiclass, ordinal); (N, L) float of
             1, 0 and NaN (multilabel); (N,) float, NaN where unknown (regression); (N, 2) float of
             time and whether the event was seen (survival; see `cut` for ``hazard``).
-        notes: what a reader must know of the labels.
+        notes: on the labels, for the reader.
     """
 
     kind: Kind
@@ -56,7 +56,7 @@ class Target:
 
     @property
     def known(self) -> NDArray[np.bool_]:
-        """(N,) which samples carry a label (of several: at least one)."""
+        """(N,) True where a sample carries a label (multilabel: at least one)."""
         if self.kind in ONE_CLASS:
             return np.asarray(self.y >= 0)
         finite = np.isfinite(self.y)
@@ -69,7 +69,7 @@ class Target:
         return replace(self, y=self.y[positions])
 
     def columns(self) -> NDArray[np.float32]:
-        """One column a score: (N, C) one-hot, (N, L) 1, 0 and NaN, or (N, 1) values."""
+        """One column per score: (N, C) one-hot, (N, L) 1, 0 and NaN, or (N, 1) values."""
         if self.kind == "regression":
             return self.y[:, None].astype(np.float32)
         if self.kind == "multilabel":
@@ -77,7 +77,7 @@ class Target:
         return np.eye(len(self.classes), dtype=np.float32)[self.y]
 
     def names(self) -> list[str]:
-        """In words, for tables: class names, values, or labels joined by +."""
+        """Text for tables: class names, values, or labels joined by +."""
         if self.kind == "regression":
             return [str(v) for v in self.y]
         if self.kind == "multilabel":
@@ -85,9 +85,9 @@ class Target:
         return [self.classes[code] if code >= 0 else "" for code in self.y]
 
     def strata(self) -> list[str]:
-        """A group for each sample that every part of a split should have its share of.
+        """A stratum for each sample, for a stratified split.
 
-        The class; the rarest of its labels; a quarter of the values; whether the event was seen.
+        The class; the rarest of its labels; the quartile of the value; whether the event was seen.
         """
         if self.kind in ONE_CLASS:
             return [self.classes[c] for c in self.y]
@@ -104,8 +104,8 @@ def target(task: Task, samples: Samples) -> Target:
     """The labels of a task.
 
     Integers are codes into ``task.classes``, −1 for unknown. Text and floats (which come from
-    tables) are names; of floats that are none of the names, whole ones are codes. Several labels
-    come as (N, L), with one column for each of ``task.classes``.
+    tables) are names; whole floats that match no name are codes. Multilabel columns are (N, L),
+    one column for each of ``task.classes``.
 
     Raises:
         UsageError: if the samples do not carry the label.
@@ -119,14 +119,14 @@ def target(task: Task, samples: Samples) -> Target:
         return Target("multilabel", task.classes, _several_columns(raw, task))
     if raw.ndim != 1:
         raise MedclError(
-            f"Label '{task.label}' has shape {raw.shape}; one class a sample needs (N,)."
+            f"Label '{task.label}' has shape {raw.shape}; one class per sample needs (N,)."
         )
-    found = _classified(task.label, task.kind, raw, task.classes)
-    if task.kind == "binary" and len(found.classes) != 2:
+    classified = _classified(task.label, task.kind, raw, task.classes)
+    if task.kind == "binary" and len(classified.classes) != 2:
         raise MedclError(
-            f"Label '{task.label}' is binary but has the classes {list(found.classes)}."
+            f"Label '{task.label}' is binary but has the classes {list(classified.classes)}."
         )
-    return found
+    return classified
 
 
 def finetune_target(samples: Samples, settings: Finetune, task: Task | None = None) -> Target:
@@ -134,11 +134,11 @@ def finetune_target(samples: Samples, settings: Finetune, task: Task | None = No
 
     Args:
         samples: with their label columns.
-        settings: which label, of what kind; ``kind: auto`` goes by the values.
-        task: the plugin's, if the recipe names one; then the rest is ignored.
+        settings: the label and its kind; ``kind: auto`` infers it from the values.
+        task: the plugin's, if the recipe names one; then ``settings`` is ignored.
 
     Raises:
-        UsageError: if the column is missing, or ``kind`` needs one more setting.
+        UsageError: if the column is missing, or ``kind`` needs another setting.
         MedclError: if the values do not suit the kind.
     """
     if task is not None:
@@ -148,7 +148,7 @@ def finetune_target(samples: Samples, settings: Finetune, task: Task | None = No
     label = settings.label or (next(iter(samples.labels)) if len(samples.labels) == 1 else None)
     if label is None:
         raise UsageError(
-            "Which label is the target? Say finetune.label=… or finetune.task=…. "
+            "Which label is the target? Set finetune.label=… or finetune.task=…. "
             + did_you_mean("", samples.labels)
         )
     raw = column(samples, label)
@@ -163,20 +163,22 @@ def finetune_target(samples: Samples, settings: Finetune, task: Task | None = No
     if kind == "regression":
         return Target(kind, (label,), numbers(samples, label))
     if raw.ndim != 1:
-        raise MedclError(f"Label '{label}' has shape {raw.shape}; one class a sample needs (N,).")
+        raise MedclError(f"Label '{label}' has shape {raw.shape}; one class per sample needs (N,).")
     if kind == "ordinal" and not settings.classes and not _are_numbers(_classes(raw)):
         raise UsageError(
-            f"The order of the grades of '{label}' cannot be told from their names: give it with "
-            f"finetune.classes, the lowest first. There are: {', '.join(_classes(raw))}."
+            f"The names of the grades of '{label}' do not give their order: set finetune.classes, "
+            f"the lowest first. The grades are: {', '.join(_classes(raw))}."
         )
-    # the classes are names here, whatever the type: a recipe does not know a plugin's codes
+    # classes are names here, whatever the type: a recipe does not know a plugin's codes
     named = np.array(_text(raw).tolist(), object)
-    found = _classified(label, kind, named, settings.classes)
-    if len(found.classes) < 2:
-        raise MedclError(f"Label '{label}' has one class only: there is nothing to classify.")
-    if kind == "binary" and len(found.classes) != 2:
-        raise MedclError(f"Label '{label}' is binary but has the classes {list(found.classes)}.")
-    return found
+    classified = _classified(label, kind, named, settings.classes)
+    if len(classified.classes) < 2:
+        raise MedclError(f"Label '{label}' has one class only: nothing to classify.")
+    if kind == "binary" and len(classified.classes) != 2:
+        raise MedclError(
+            f"Label '{label}' is binary but has the classes {list(classified.classes)}."
+        )
+    return classified
 
 
 def column(samples: Samples, name: str) -> NDArray:
@@ -192,7 +194,7 @@ def column(samples: Samples, name: str) -> NDArray:
 
 
 def guess(raw: NDArray) -> Kind:
-    """The kind of problem that values look like."""
+    """The kind of problem, inferred from the values."""
     if raw.ndim == 2:
         return "multilabel"
     names = _classes(raw)
@@ -205,68 +207,71 @@ def guess(raw: NDArray) -> Kind:
     return "multiclass" if not numeric or len(names) <= MOST_CLASSES else "regression"
 
 
-def cut(found: Target, train: NDArray, intervals: int) -> tuple[Target, tuple[float, ...]]:
+def cut(target: Target, train: NDArray, intervals: int) -> tuple[Target, tuple[float, ...]]:
     """Survival times as interval numbers, cut at quantiles of the training events' times.
 
     Returns:
         The target with (interval, event) in ``y``, and the inner edges.
     """
-    time, event = found.y[train].T
+    time, event = target.y[train].T
     seen = time[event > 0] if (event > 0).any() else time
     edges = np.unique(np.quantile(seen, np.linspace(0, 1, intervals + 1)[1:-1]))
-    number = np.searchsorted(edges, found.y[:, 0], side="right").astype(float)
-    number[~np.isfinite(found.y[:, 0])] = np.nan
-    return replace(found, y=np.stack([number, found.y[:, 1]], 1)), tuple(map(float, edges))
+    number = np.searchsorted(edges, target.y[:, 0], side="right").astype(float)
+    number[~np.isfinite(target.y[:, 0])] = np.nan
+    return replace(target, y=np.stack([number, target.y[:, 1]], 1)), tuple(map(float, edges))
 
 
-def outputs(found: Target, train: NDArray, settings: Finetune) -> Outputs:
-    """What a classifier must predict; class weights by the training samples alone.
+def outputs(target: Target, train: NDArray, settings: Finetune) -> Outputs:
+    """Outputs of a classifier; class weights come from the training samples alone.
 
-    Weights are N / (C · N_c), of several labels negatives / positives.
+    Weights are N / (C · N_c), for multilabel negatives / positives.
 
     Raises:
-        UsageError: for a loss that the kind does not have.
+        UsageError: if the kind does not support the loss.
     """
-    fits = ("ce", "robust") if found.kind == "regression" else ("ce",)
-    if settings.loss not in fits and found.kind in (*SURVIVAL, "regression"):
+    fits = ("ce", "robust") if target.kind == "regression" else ("ce",)
+    if settings.loss not in fits and target.kind in (*SURVIVAL, "regression"):
         raise UsageError(
-            f"finetune.loss {settings.loss} is not for {found.kind}: set it to {' or '.join(fits)}."
+            f"finetune.loss {settings.loss} does not suit {target.kind}: "
+            f"set it to {' or '.join(fits)}."
         )
-    classes = found.classes
-    if found.kind == "hazard":
+    classes = target.classes
+    if target.kind == "hazard":
         classes = tuple(f"interval {n + 1}" for n in range(settings.intervals))
     weights = None
     if settings.loss == "weighted":
-        y = found.y[train]
-        if found.kind == "multilabel":
+        y = target.y[train]
+        if target.kind == "multilabel":
             positives, negatives = (y == 1).sum(0), (y == 0).sum(0)
             weights = negatives / np.maximum(positives, 1)
         else:
             count = np.bincount(y[y >= 0], minlength=len(classes))
             weights = np.where(count > 0, count.sum() / (len(classes) * np.maximum(count, 1)), 0)
         weights = tuple(float(w) for w in weights)
-    return Outputs(found.kind, classes, settings.loss, weights)
+    return Outputs(target.kind, classes, settings.loss, weights)
 
 
-def counts(found: Target, rows: NDArray) -> dict[str, int]:
-    """Samples of each class, for the record; of survival, events and censored."""
-    if found.kind == "regression":
+def counts(target: Target, rows: NDArray) -> dict[str, int]:
+    """Number of samples per class; for survival, of events and censored samples."""
+    if target.kind == "regression":
         return {}
-    if found.kind == "multilabel":
-        return {c: int(n) for c, n in zip(found.classes, (found.y[rows] == 1).sum(0), strict=True)}
-    held = Counter(found.at(rows).strata())
-    names = ("event", "censored") if found.kind in SURVIVAL else found.classes
-    return {name: held[name] for name in names}
+    if target.kind == "multilabel":
+        return {
+            c: int(n) for c, n in zip(target.classes, (target.y[rows] == 1).sum(0), strict=True)
+        }
+    count = Counter(target.at(rows).strata())
+    names = ("event", "censored") if target.kind in SURVIVAL else target.classes
+    return {name: count[name] for name in names}
 
 
 def codes(raw: NDArray) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """Names as codes (N,), −1 where there is nothing; and the names in their order."""
+    """Names as codes (N,), −1 where empty; and the names in their order."""
     names = _classes(raw)
     return _coded(_text(raw), names), names
 
 
 def numbers(samples: Samples, name: str) -> NDArray[np.float64]:
-    """A label column as numbers, NaN where there is nothing.
+    """A label column as numbers, NaN where empty.
 
     Raises:
         MedclError: if it holds text.
@@ -279,10 +284,10 @@ def numbers(samples: Samples, name: str) -> NDArray[np.float64]:
 
 
 def _classified(label: str, kind: Kind, raw: NDArray, known: Sequence[str]) -> Target:
-    """Codes of one class a sample, and the classes in their order.
+    """Codes of one class per sample, and the classes in their order.
 
     Raises:
-        MedclError: for a label that is none of the known classes, or a fraction.
+        MedclError: for a label that is not among the known classes, or a fraction.
     """
     text = _text(raw)
     classes = tuple(_name(name) for name in known)
@@ -295,8 +300,8 @@ def _classified(label: str, kind: Kind, raw: NDArray, known: Sequence[str]) -> T
     fractions = [name for name in present if _is_fraction(name) and name not in classes]
     if fractions:
         raise MedclError(
-            f"Label '{label}' holds {', '.join(fractions[:5])}: a fraction is no class. Take it as "
-            "a value (finetune.kind=regression), or list the classes (finetune.classes)."
+            f"Label '{label}' holds {', '.join(fractions[:5])}: a fraction is not a class. Treat "
+            "it as a value (finetune.kind=regression), or list the classes (finetune.classes)."
         )
     unknown = [name for name in present if name not in classes]
     if classes and unknown:
@@ -308,7 +313,7 @@ def _classified(label: str, kind: Kind, raw: NDArray, known: Sequence[str]) -> T
 
 
 def _are_of(text: NDArray, classes: tuple[str, ...], dtype: str) -> bool:
-    """Whether numbers are names of classes, not codes of them: floats of a table may be."""
+    """True if numbers are class names, not codes: floats of a table may be names."""
     return dtype == "f" and set(text.tolist()) - {""} <= set(classes)
 
 
@@ -317,7 +322,7 @@ def _codes_of_numbers(label: str, raw: NDArray) -> NDArray[np.int64]:
     finite = np.isfinite(values)
     if not np.array_equal(values[finite], np.round(values[finite])):
         first = values[finite][values[finite] != np.round(values[finite])][0]
-        raise MedclError(f"Label '{label}' holds {first:g}: a fraction is no class.")
+        raise MedclError(f"Label '{label}' holds {first:g}: a fraction is not a class.")
     return np.maximum(np.where(finite, values, -1), -1).astype(np.int64)
 
 
@@ -329,7 +334,7 @@ def _several_columns(raw: NDArray, task: Task) -> NDArray[np.float64]:
         )
     values = raw.astype(np.float64)
     if not np.isin(values[np.isfinite(values)], (1, 0, -1)).all():
-        raise MedclError(f"Label '{task.label}' holds other values than 1, 0, and −1 for unknown.")
+        raise MedclError(f"Label '{task.label}' holds values other than 1, 0, and −1 for unknown.")
     return np.where(values >= 0, values, np.nan)
 
 
@@ -338,7 +343,7 @@ def _several(samples: Samples, classes: tuple[str, ...]) -> Target:
         raise UsageError("finetune.kind multilabel needs finetune.classes: the label columns.")
     y = np.stack([numbers(samples, name) for name in classes], 1)
     if not np.isin(y[np.isfinite(y)], (0, 1)).all():
-        raise MedclError(f"Labels {list(classes)} hold other values than 1, 0 and nothing.")
+        raise MedclError(f"Labels {list(classes)} hold values other than 1, 0 and empty.")
     return Target("multilabel", classes, y)
 
 
@@ -347,8 +352,8 @@ def _differing_in_case(label: str, classes: Iterable[str]) -> tuple[str, ...]:
     for name in classes:
         alike[name.casefold()].append(name)
     return tuple(
-        f"Classes {' and '.join(repr(n) for n in names)} of '{label}' differ in case alone and are "
-        "kept apart: mend the table if they are one."
+        f"Classes {' and '.join(repr(n) for n in names)} of '{label}' differ only in case and "
+        "stay separate: correct the table if they are one."
         for names in alike.values()
         if len(names) > 1
     )
@@ -360,7 +365,7 @@ def _coded(text: NDArray, classes: Sequence[str]) -> NDArray[np.int64]:
 
 
 def _text(raw: NDArray) -> NDArray:
-    """Labels by name; nothing, and the code −1 of integers, is ""."""
+    """Label names; empty values, and the integer code −1, are ""."""
     coded = raw.dtype.kind == "i"  # a plugin's own; in a table −1 is a class like any other
     names = ["" if coded and value == -1 else _name(value) for value in raw.tolist()]
     return np.array(names, dtype=str)
@@ -377,7 +382,7 @@ def _name(value: object) -> str:
 
 
 def _classes(raw: NDArray) -> tuple[str, ...]:
-    """The names that occur: in the order of the numbers, or of the alphabet."""
+    """The names that occur, in numeric or alphabetical order."""
     names = {name for name in _text(raw).tolist() if name}
     return tuple(sorted(names, key=float if _are_numbers(names) else None))
 

@@ -73,7 +73,7 @@ class TwoTower(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.views = (View(),)
-        self.needs, self.sides = (key,), ("sample", key)
+        self.needs, self.modalities = (key,), ("sample", key)
         self.other: nn.Module
         if tower == "table":
             self.other = TabularEncoder(
@@ -96,7 +96,7 @@ class TwoTower(nn.Module):
         """See `medcl.methods.contract.Method.step`."""
         h = self.encoder(views[0])  # (B, width)
         a = self.projector(h)  # (B, out)
-        b = self._project_other(required(batch, self.key, "clip"))
+        b = self._project_second(required(batch, self.key, "clip"))
         loss = clip(
             a,
             b,
@@ -106,21 +106,21 @@ class TwoTower(nn.Module):
         )
         return {"loss": loss, "embedding": h.detach(), "scale": self.log_scale.detach().exp()}
 
-    def project(self, batch: Mapping[str, Tensor], side: str) -> Tensor:
+    def project(self, batch: Mapping[str, Tensor], modality: str) -> Tensor:
         """See `medcl.methods.contract.Paired`."""
-        if side == self.sides[0]:
+        if modality == self.modalities[0]:
             projected: Tensor = self.projector(self.encoder(batch["x"]))
             return projected
-        other = required(batch, self.key, "clip")
+        second = required(batch, self.key, "clip")
         if isinstance(self.other, TabularEncoder):
-            present = self.other.known(other).any(dim=1)
+            present = self.other.known(second).any(dim=1)
         else:
-            present = (other.nan_to_num() != 0).flatten(1).any(dim=1)
-        return torch.where(present.unsqueeze(1), self._project_other(other), 0.0)
+            present = (second.nan_to_num() != 0).flatten(1).any(dim=1)
+        return torch.where(present.unsqueeze(1), self._project_second(second), 0.0)
 
-    def _project_other(self, other: Tensor) -> Tensor:
-        """The second modality, projected: (B, out)."""
-        projected: Tensor = self.other_projector(self.other(other))
+    def _project_second(self, second: Tensor) -> Tensor:
+        """The second modality in the shared space: (B, out)."""
+        projected: Tensor = self.other_projector(self.other(second))
         return projected
 
     @torch.no_grad()

@@ -92,21 +92,28 @@ def after_step(part: object, state: State) -> None:
 
 @runtime_checkable
 class Paired(Protocol):
-    """A method that embeds two modalities (ECG and PPG, image and table) in one space."""
+    """A method that maps two modalities of a sample (ECG and PPG, image and table) to one space."""
 
     @property
-    def sides(self) -> Sequence[str]:
-        """Names of the two modalities; empty if a wrapped method has none."""
+    def modalities(self) -> Sequence[str]:
+        """Names of the two; empty for a wrapper around a method with one modality."""
         ...
 
-    def project(self, batch: Mapping[str, Tensor], side: str) -> Tensor:
-        """Samples by one modality, without augmentation, in the shared space.
+    def project(self, batch: Mapping[str, Tensor], modality: str) -> Tensor:
+        """One modality of the samples, without augmentation, in the shared space.
 
         Args:
-            batch: keys of the samples; ``x`` is not augmented.
-            side: one of ``sides``.
+            batch: what the samples carry, ``x`` without any view taken.
+            modality: one of ``modalities``.
 
         Returns:
-            (B, out), zeros for samples without this modality.
+            (B, out), a row of zeros where a sample lacks this modality.
         """
         ...
+
+
+def modalities_of(method: object) -> tuple[str, ...]:
+    """Names of a method's modalities, () if it is not `Paired`; ``sides`` is their older name."""
+    if not callable(getattr(method, "project", None)):
+        return ()
+    return tuple(getattr(method, "modalities", getattr(method, "sides", ())))

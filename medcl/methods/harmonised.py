@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from medcl.catalogue import METHODS
 from medcl.errors import UsageError
-from medcl.methods.contract import Method, Paired, State, after_step
+from medcl.methods.contract import Method, Paired, State, after_step, modalities_of
 from medcl.methods.schedule import Curve, between
 from medcl.registry import checked, lookup
 
@@ -100,14 +100,13 @@ class Harmonised(nn.Module):
         return self.method.needs
 
     @property
-    def sides(self) -> Sequence[str]:
-        """The wrapped method's modalities, if it is `Paired`."""
-        return self.method.sides if isinstance(self.method, Paired) else ()
+    def modalities(self) -> Sequence[str]:
+        """The wrapped method's modalities, if it has two."""
+        return modalities_of(self.method)
 
-    def project(self, batch: Mapping[str, Tensor], side: str) -> Tensor:
+    def project(self, batch: Mapping[str, Tensor], modality: str) -> Tensor:
         """The wrapped method's projection."""
-        assert isinstance(self.method, Paired)
-        return self.method.project(batch, side)
+        return cast(Paired, self.method).project(batch, modality)
 
     def step(
         self, views: Sequence[Tensor], batch: Mapping[str, Tensor], state: State

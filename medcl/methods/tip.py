@@ -53,7 +53,7 @@ class TIP(nn.Module):
     """
 
     needs: tuple[str, ...] = ("table",)
-    sides: tuple[str, ...] = ("sample", "table")
+    modalities: tuple[str, ...] = ("sample", "table")
 
     def __init__(
         self,
@@ -135,9 +135,9 @@ class TIP(nn.Module):
             ranks=ranks,
         )
 
-    def project(self, batch: Mapping[str, Tensor], side: str) -> Tensor:
-        """See `medcl.methods.contract.Paired`: as for ITC, without replaced values."""
-        if side == self.sides[0]:
+    def project(self, batch: Mapping[str, Tensor], modality: str) -> Tensor:
+        """See `medcl.methods.contract.Paired`: as ITC sees both, nothing of the table replaced."""
+        if modality == self.modalities[0]:
             projected: Tensor = self.projector(self.encoder(batch["x"]))
             return projected
         table = required(batch, "table", "tip")

@@ -1,13 +1,13 @@
 """95% intervals by resampling patients, never samples.
 
-Samples of one patient resemble each other, so the patient is what is drawn with replacement (the
-cluster bootstrap: Field & Welsh 2007, doi 10.1111/j.1467-9868.2007.00593.x), and all of its samples
-come along. Intervals are percentiles of the resampled figures. Of few patients such intervals are
-too narrow: for the mean of values with a patient effect we measured that 95% intervals held the
-truth in 86% of trials with 5 patients, 89% with 7, 92% with 22 and 95% with 60. Read them as a
-lower bound of the uncertainty.
+Samples of one patient resemble each other, so patients are drawn with replacement, each with all
+its samples (the cluster bootstrap: Field & Welsh 2007, doi 10.1111/j.1467-9868.2007.00593.x).
+Intervals are percentiles of the resampled figures. With few patients such intervals are too narrow:
+for the mean of values with a patient effect we measured that 95% intervals covered the true value
+in 86% of trials with 5 patients, 89% with 7, 92% with 22 and 95% with 60. Read them as a lower
+bound of the uncertainty.
 
-A resample in which a figure is not defined (a class without a sample) is left out of that figure's
+A resample in which a figure is undefined (a class without a sample) is left out of that figure's
 interval and counted in `Interval.undefined`: the interval is then conditional on all classes being
 present.
 """
@@ -23,18 +23,18 @@ from numpy.typing import NDArray
 from medcl.metrics.metrics import Counted, Floats, Measures, once
 
 CELLS = 2**22
-"""Samples × resamples worked on at once: bounds the memory (a few arrays of 16 MiB)."""
+"""Samples × resamples processed at once: bounds the memory (a few arrays of 16 MiB)."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure and its 95% interval; None where it is not defined.
+    """A figure and its 95% interval; None if undefined.
 
     Attributes:
-        value: the figure on the samples as they are.
+        value: the figure on the original samples.
         low: 2.5th percentile over resamples, None if there was no usable resample.
         high: 97.5th percentile.
-        undefined: resamples left out because the figure was not defined under them.
+        undefined: resamples left out because the figure was undefined.
     """
 
     value: float | None
@@ -90,16 +90,16 @@ def bootstrap(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Resampled:
-    """Measure once as it is, and once for every resample of patients.
+    """Measure the original samples, and every resample of patients.
 
-    The same patients, number and seed give the same resamples: two predictors measured so are
+    The same patients, number and seed give the same resamples: two predictors measured this way are
     paired, and `Resampled.minus` is the interval of their difference.
 
     Args:
         measures: weights with R columns → measures with R in the last place; see
             `medcl.metrics.metrics`.
-        patients: (N,) whose sample each is.
-        resamples: how many.
+        patients: (N,) keys, one per sample.
+        resamples: their number.
         seed: of the draws.
     """
     _, code = np.unique(np.asarray(patients), return_inverse=True)

@@ -1,4 +1,4 @@
-"""Whether probabilities mean what they say, one number that mends them, and where to cut."""
+"""Calibration error of probabilities, temperature scaling, and the decision threshold."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ BINS = 15
 
 @dataclass(frozen=True)
 class Reliability:
-    """Predictions by how sure they are.
+    """Predictions binned by confidence.
 
     Attributes:
         confidence: (bins,) mean probability in a bin; NaN in an empty one.
-        right: (bins,) share that came true.
-        samples: (bins,) how many.
+        right: (bins,) share of correct predictions.
+        samples: (bins,) number of predictions.
     """
 
     confidence: NDArray[np.float64]
@@ -40,15 +40,15 @@ def reliability(confidence: Floats, right: NDArray[np.bool_], bins: int = BINS) 
     """Sort predictions into bins of equal width (Guo 2017, arXiv 1706.04599).
 
     Args:
-        confidence: (N,) the probability of what was predicted.
-        right: (N,) whether it came true.
-        bins: how many.
+        confidence: (N,) the probability of the prediction.
+        right: (N,) True where it is correct.
+        bins: number of bins.
     """
-    place = np.minimum((np.asarray(confidence) * bins).astype(np.int64), bins - 1)
-    samples = np.bincount(place, minlength=bins)
+    bin_of = np.minimum((np.asarray(confidence) * bins).astype(np.int64), bins - 1)
+    samples = np.bincount(bin_of, minlength=bins)
     with np.errstate(invalid="ignore"):
-        mean = np.bincount(place, weights=confidence, minlength=bins) / samples
-        share = np.bincount(place, weights=right, minlength=bins) / samples
+        mean = np.bincount(bin_of, weights=confidence, minlength=bins) / samples
+        share = np.bincount(bin_of, weights=right, minlength=bins) / samples
     return Reliability(mean, share, samples)
 
 
@@ -57,43 +57,44 @@ def expected_error(
 ) -> NDArray[np.float64]:
     """`Reliability.error` under weights, for intervals: (R,).
 
-    Few samples make it large, since every bin then errs by chance; so do resamples, a little.
+    Few samples bias it upwards, since every bin then deviates at random;
+    resampling does so slightly.
     """
-    place = np.minimum((np.asarray(confidence) * bins).astype(np.int64), bins - 1)
-    gaps = weight.by_row(place, bins, right - np.asarray(confidence))
-    total = weight.total(np.ones(len(place)))
+    bin_of = np.minimum((np.asarray(confidence) * bins).astype(np.int64), bins - 1)
+    gaps = weight.by_row(bin_of, bins, right - np.asarray(confidence))
+    total = weight.total(np.ones(len(bin_of)))
     return np.asarray(np.abs(gaps).sum(0) / total, np.float64)
 
 
-def temperature(scores: Floats, truth: NDArray, *, low: float = 0.05, high: float = 20.0) -> float:
+def temperature(scores: Floats, target: NDArray, *, low: float = 0.05, high: float = 20.0) -> float:
     """The T > 0 by which to divide logits: least negative log-likelihood (Guo 2017).
 
     Args:
         scores: (N, C) logits of classes, or (N, L) of labels.
-        truth: (N,) codes, or (N, L) of 1, 0 and NaN. Patients who were not trained on.
-        low: bound of T: on few samples without a mistake, the best T is 0.
-        high: the other bound.
+        target: (N,) codes, or (N, L) of 1, 0 and NaN. Not of training patients.
+        low: lower bound of T: for few samples, all correct, the best T is 0.
+        high: upper bound.
     """
 
     def loss(log_t: float) -> float:
         z = scores / np.exp(log_t)
-        if truth.ndim == 1:
-            return float(-log_softmax(z, axis=1)[np.arange(len(z)), truth].mean())
-        terms = np.where(truth == 1, log_expit(z), log_expit(-z))
-        return float(-terms[np.isfinite(truth)].mean())
+        if target.ndim == 1:
+            return float(-log_softmax(z, axis=1)[np.arange(len(z)), target].mean())
+        terms = np.where(target == 1, log_expit(z), log_expit(-z))
+        return float(-terms[np.isfinite(target)].mean())
 
-    found = minimize_scalar(loss, bounds=(np.log(low), np.log(high)), method="bounded")
-    return float(np.exp(found.x))
+    fit = minimize_scalar(loss, bounds=(np.log(low), np.log(high)), method="bounded")
+    return float(np.exp(fit.x))
 
 
 def threshold(probability: Floats, positive: NDArray[np.bool_]) -> float:
-    """Where to cut for the best balanced accuracy; 0.5 where one of the classes is absent.
+    """The threshold with the best balanced accuracy; 0.5 if one of the classes is absent.
 
-    Cuts lie halfway between neighbouring probabilities; of equally good ones the nearest to 0.5.
+    Candidates lie halfway between neighbouring probabilities; ties go to the nearest to 0.5.
 
     Args:
-        probability: (N,) of the positive class. Patients who were not trained on.
-        positive: (N,) the truth.
+        probability: (N,) of the positive class. Not of training patients.
+        positive: (N,) True for positive samples.
     """
     if positive.all() or not positive.any():
         return 0.5

@@ -1,9 +1,9 @@
-"""Two AUROCs of the same samples compared: DeLong's test, and its form for several a patient.
+"""Comparison of two AUROCs on the same samples: DeLong's test, and its form for clustered samples.
 
-DeLong 1988 (doi 10.2307/2531595) takes samples as independent. Of several samples a patient that is
-wrong, and the interval too narrow: Obuchowski 1997 (doi 10.2307/2533958) sums the same structural
-components within each patient first. With one sample a patient the two agree but for the factor
-I / (I − 1) of their variances. Components are made by mid-ranks (Sun & Xu 2014, doi
+DeLong 1988 (doi 10.2307/2531595) assumes independent samples. With several samples per patient the
+interval is too narrow: Obuchowski 1997 (doi 10.2307/2533958) first sums the same structural
+components within each patient. With one sample per patient the two agree up to the factor
+I / (I − 1) of their variances. Components are computed from mid-ranks (Sun & Xu 2014, doi
 10.1109/LSP.2014.2337313): O(n log n).
 """
 
@@ -22,10 +22,10 @@ class Compared:
     """A paired comparison of two AUROCs.
 
     Attributes:
-        a, b: the two.
+        a, b: the two AUROCs.
         difference: a − b, with its 95% interval ``low`` … ``high`` (normal approximation).
-        p: two-sided; 1 where the two never differ.
-        patients: clusters; the approximation wants some twenty with and twenty without the class.
+        p: two-sided; 1 if the two scores never differ.
+        patients: clusters; the approximation needs about twenty with and twenty without the class.
     """
 
     a: float
@@ -38,37 +38,39 @@ class Compared:
 
 
 def delong(
-    truth: NDArray[np.bool_], a: NDArray, b: NDArray, patients: NDArray | None = None
+    target: NDArray[np.bool_], a: NDArray, b: NDArray, patients: NDArray | None = None
 ) -> Compared:
-    """Is one score's AUROC larger than the other's?
+    """Test whether two scores' AUROCs differ.
 
     Args:
-        truth: (N,) which samples are positive.
+        target: (N,) True for positive samples.
         a: (N,) a score, higher for positive.
         b: (N,) another, of the same samples.
-        patients: (N,) whose they are; None: one sample a patient.
+        patients: (N,) keys; None: one sample per patient.
 
     Raises:
-        UsageError: if there are not positives and negatives, or fewer than two patients.
+        UsageError: if positives or negatives are missing, or there are fewer than two patients.
     """
-    truth = np.asarray(truth, bool)
-    if not truth.any() or truth.all():
+    target = np.asarray(target, bool)
+    if not target.any() or target.all():
         raise UsageError("AUROCs need positive and negative samples.")
-    who = np.arange(len(truth)) if patients is None else np.unique(patients, return_inverse=True)[1]
-    clusters = int(who.max()) + 1
+    code = np.arange(len(target))
+    if patients is not None:
+        code = np.unique(patients, return_inverse=True)[1]
+    clusters = int(code.max()) + 1
     if clusters < 2:
         raise UsageError("A comparison needs two patients or more.")
     scores = np.stack([np.asarray(a, np.float64), np.asarray(b, np.float64)])
-    v10, v01, auc = _components(truth, scores)  # (2, m), (2, n), (2,)
+    v10, v01, auc = _components(target, scores)  # (2, m), (2, n), (2,)
     m, n = v10.shape[1], v01.shape[1]
     # Each patient's sums of centred components over their positives and over their negatives.
     x, y = np.zeros((2, clusters)), np.zeros((2, clusters))
     for row in range(2):
-        x[row] = np.bincount(who[truth], v10[row] - auc[row], clusters)
-        y[row] = np.bincount(who[~truth], v01[row] - auc[row], clusters)
-    both = x / m + y / n  # what each patient adds to the AUROCs' deviation
+        x[row] = np.bincount(code[target], v10[row] - auc[row], clusters)
+        y[row] = np.bincount(code[~target], v01[row] - auc[row], clusters)
+    both = x / m + y / n  # each patient's contribution to the AUROCs' deviation
     if patients is None:
-        positive, negative = x[:, truth] / m, y[:, ~truth] / n
+        positive, negative = x[:, target] / m, y[:, ~target] / n
         s = positive @ positive.T * m / (m - 1) if m > 1 else np.zeros((2, 2))
         s = s + (negative @ negative.T * n / (n - 1) if n > 1 else 0)
     else:
@@ -88,17 +90,17 @@ def delong(
 
 
 def _components(
-    truth: NDArray[np.bool_], scores: NDArray[np.float64]
+    target: NDArray[np.bool_], scores: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """For each score: of every positive the share of negatives below it, of every negative the
-    share of positives above it (a tie counts half), and their common mean, the AUROC."""
+    """For each score: the share of negatives below each positive, the share of positives above each
+    negative (a tie counts half), and their common mean, the AUROC."""
     from scipy.stats import rankdata
 
-    m, n = int(truth.sum()), int((~truth).sum())
+    m, n = int(target.sum()), int((~target).sum())
     every = rankdata(scores, axis=1)  # (2, N)
-    positive, negative = scores[:, truth], scores[:, ~truth]
-    v10 = (every[:, truth] - rankdata(positive, axis=1)) / n
-    v01 = 1 - (every[:, ~truth] - rankdata(negative, axis=1)) / m
+    positive, negative = scores[:, target], scores[:, ~target]
+    v10 = (every[:, target] - rankdata(positive, axis=1)) / n
+    v01 = 1 - (every[:, ~target] - rankdata(negative, axis=1)) / m
     return v10, v01, v10.mean(1)
 
 

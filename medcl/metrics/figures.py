@@ -1,4 +1,4 @@
-"""Figures of predictions, by one rule in every verb: macro, per class, confusion, few patients."""
+"""Figures of predictions, by one rule everywhere: macro, per class, confusion, few patients."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from medcl.metrics.metrics import Floats, Kind
 from medcl.metrics.table import Class
 
 FEW = 20
-"""Fewer test patients than this are said: see `medcl.metrics.bootstrap`."""
+"""Fewer test patients than this give a note: see `medcl.metrics.bootstrap`."""
 ONE_CLASS = ("binary", "multiclass", "ordinal")
 
 
@@ -23,14 +23,14 @@ def macro(resampled: Resampled) -> dict[str, Interval]:
 
 
 def per_class(
-    kind: Kind, classes: Sequence[str], truth: NDArray, patients: NDArray, resampled: Resampled
+    kind: Kind, classes: Sequence[str], target: NDArray, patients: NDArray, resampled: Resampled
 ) -> list[Class]:
     """Each class with its test samples and patients; empty where there are no classes.
 
     Args:
         kind: of problem.
         classes: names.
-        truth: of the N test samples, see `medcl.labels.target.Target.y`.
+        target: of the N test samples, see `medcl.labels.target.Target.y`.
         patients: (N,).
         resampled: measures of the predictions.
     """
@@ -38,19 +38,19 @@ def per_class(
         return []
     out = []
     for c, name in enumerate(classes):
-        mine = truth[:, c] == 1 if kind == "multilabel" else truth == c
+        members = target[:, c] == 1 if kind == "multilabel" else target == c
         per = {n.removeprefix("class_"): resampled.interval(n, c) for n in metrics.PER_CLASS}
-        out.append(Class(name, int(mine.sum()), len(np.unique(patients[mine])), per))
+        out.append(Class(name, int(members.sum()), len(np.unique(patients[members])), per))
     return out
 
 
 def confusion(
-    kind: Kind, classes: Sequence[str], truth: NDArray, scores: Floats
+    kind: Kind, classes: Sequence[str], target: NDArray, scores: Floats
 ) -> list[list[int]]:
-    """Counts, rows the truth and columns the prediction; empty unless each sample has one class."""
+    """Counts, rows the target and columns the prediction; empty unless samples have one class."""
     if kind not in ONE_CLASS:
         return []
-    counted = metrics.confusion(truth, scores.argmax(1), metrics.once(len(truth)), len(classes))
+    counted = metrics.confusion(target, scores.argmax(1), metrics.once(len(target)), len(classes))
     return counted[..., 0].astype(int).tolist()
 
 
@@ -58,8 +58,8 @@ def few_patients(patients: int) -> list[str]:
     """The sentence for few test patients, if there are few."""
     if patients >= FEW:
         return []
-    who = "Only 1 test patient" if patients == 1 else f"Only {patients} test patients"
+    subject = "Only 1 test patient" if patients == 1 else f"Only {patients} test patients"
     return [
-        f"{who}: intervals over so few are too narrow; take them as a lower bound of the "
+        f"{subject}: intervals over so few are too narrow; take them as a lower bound of the "
         "uncertainty."
     ]

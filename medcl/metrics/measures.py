@@ -20,7 +20,7 @@ from medcl.metrics.survival import concordance
 
 def measure(
     kind: Kind,
-    truth: NDArray,
+    target: NDArray,
     scores: Floats,
     weight: Counted,
     fold: NDArray[np.integer] | None = None,
@@ -29,7 +29,7 @@ def measure(
 
     Args:
         kind: of problem.
-        truth: as `medcl.labels.target.Target.y` has it.
+        target: as `medcl.labels.target.Target.y` has it.
         scores: (N, C) probabilities; (N,) or (N, 1) values, or risks.
         weight: of the N samples.
         fold: (N,) of survival, the model that a risk is of: risks of two models have no common
@@ -37,12 +37,12 @@ def measure(
     """
     match kind:
         case "regression":
-            return regression(truth, scores, weight)
+            return regression(target, scores, weight)
         case "multilabel":
-            return multilabel(truth, scores, weight)
+            return multilabel(target, scores, weight)
         case "ordinal":
-            return ordinal(truth, scores, weight)
+            return ordinal(target, scores, weight)
         case "cox" | "hazard":
-            return concordance(truth[:, 0], truth[:, 1] > 0, scores[:, 0], weight, fold)
+            return concordance(target[:, 0], target[:, 1] > 0, scores[:, 0], weight, fold)
         case _:
-            return classification(truth, scores, weight, binary=kind == "binary")
+            return classification(target, scores, weight, binary=kind == "binary")

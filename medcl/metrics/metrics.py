@@ -1,11 +1,11 @@
-"""Measures of predictions under weights: one code for a figure and for all of its resamples.
+"""Measures of predictions under weights: the same code for a figure and for all of its resamples.
 
-Weights are given by cluster, as `Counted`: column r of its table says how often each patient is
-counted. One cluster counted once gives the plain figure; a bootstrap gives R columns of counts
-(see `medcl.metrics.bootstrap`). A measure that is not defined under some column (a class absent)
-is NaN there, never a substitute value.
+Weights are given by cluster, as `Counted`: column r of its table holds the count of each patient.
+One cluster counted once gives the plain figure; a bootstrap gives R columns of counts (see
+`medcl.metrics.bootstrap`). A measure that is undefined under a column (a class absent) is NaN
+there, never a substitute value.
 
-Classes count if the truth holds them at all. Macro figures are plain means over those classes, so
+Classes count if the target contains them. Macro figures are plain means over those classes, so
 under a column where one of them is absent the macro figure is NaN too: a mean over fewer classes
 would be another quantity.
 """
@@ -63,34 +63,38 @@ def once(n: int) -> Counted:
     return Counted(np.zeros(n, np.int64), np.ones((1, 1), np.float32))
 
 
-def ranking(truth: NDArray[np.bool_], score: Floats, weight: Counted) -> tuple[Floats, Floats]:
+def ranking(target: NDArray[np.bool_], score: Floats, weight: Counted) -> tuple[Floats, Floats]:
     """Area under the ROC curve and average precision of one class against the rest.
 
     Tied scores are one threshold, as in scikit-learn: the ROC curve is straight across them, and
     average precision takes a step. Only the G thresholds at which a positive is met matter, so
-    of rare classes and few clusters the R columns cost little.
+    for rare classes and few clusters the R columns cost little.
 
     Args:
-        truth: (N,) whether a sample belongs to the class.
+        target: (N,) whether a sample belongs to the class.
         score: (N,) finite, higher means more likely.
         weight: of the N samples.
 
     Returns:
         auroc (R,), auprc (R,); NaN where positives (or, for auroc, negatives) have no weight.
     """
-    thresholds, met = np.unique(-score[truth], return_inverse=True)  # (G,), best first
-    negative = weight.at(~truth)
-    falling = -score[~truth]
-    place = np.searchsorted(thresholds, falling, side="left")  # first threshold that admits it
-    tied = np.searchsorted(thresholds, falling, side="right") > place
+    thresholds, met = np.unique(-score[target], return_inverse=True)  # (G,), best first
+    negative = weight.at(~target)
+    falling = -score[~target]
+    threshold_of = np.searchsorted(
+        thresholds, falling, side="left"
+    )  # first threshold that admits it
+    tied = np.searchsorted(thresholds, falling, side="right") > threshold_of
     size = len(thresholds)
-    gained = weight.at(truth).by_row(met, size)  # (G, R)
+    gained = weight.at(target).by_row(met, size)  # (G, R)
     tp = np.cumsum(gained, axis=0)
-    lost = negative.by_row(place, size + 1)  # (G + 1, R); the last row ranks below all positives
+    lost = negative.by_row(
+        threshold_of, size + 1
+    )  # (G + 1, R); the last row ranks below all positives
     fp = np.cumsum(lost[:-1], axis=0)
     halved = fp
     if tied.any():  # half of the tied negatives count as ranked above, half as below
-        halved = fp - negative.at(tied).by_row(place[tied], size) / 2
+        halved = fp - negative.at(tied).by_row(threshold_of[tied], size) / 2
     positives, negatives = gained.sum(0, dtype=np.float64), lost.sum(0, dtype=np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
         auroc = 1 - np.einsum("gr,gr->r", gained, halved, dtype=np.float64) / positives / negatives
@@ -100,15 +104,15 @@ def ranking(truth: NDArray[np.bool_], score: Floats, weight: Counted) -> tuple[F
 
 
 def confusion(
-    truth: NDArray[np.integer], predicted: NDArray[np.integer], weight: Counted, classes: int
+    target: NDArray[np.integer], predicted: NDArray[np.integer], weight: Counted, classes: int
 ) -> NDArray[np.float64]:
-    """Weighted counts (C, C, R): rows are the truth, columns the prediction."""
-    cells = weight.by_row(truth * classes + predicted, classes * classes)
+    """Weighted counts (C, C, R): rows are the target, columns the prediction."""
+    cells = weight.by_row(target * classes + predicted, classes * classes)
     return cells.astype(np.float64).reshape(classes, classes, -1)
 
 
 def classification(
-    truth: NDArray[np.integer],
+    target: NDArray[np.integer],
     scores: Floats,
     weight: Counted,
     *,
@@ -117,7 +121,7 @@ def classification(
     """Measures of a single-label problem.
 
     Args:
-        truth: (N,) class codes.
+        target: (N,) class codes.
         scores: (N, C); the predicted class is the highest.
         weight: of the N samples.
         binary: auroc and auprc of class 1 alone (the macro mean would count class 0's too).
@@ -127,11 +131,11 @@ def classification(
         auroc, auprc, sensitivity, PPV, F1 as (C, R). The PPV of a class never predicted is NaN.
     """
     classes = scores.shape[1]
-    present = np.bincount(truth, minlength=classes) > 0
+    present = np.bincount(target, minlength=classes) > 0
     areas = np.full((2, classes, weight.counts.shape[1]), np.nan)
     for c in np.flatnonzero(present):
-        areas[0, c], areas[1, c] = ranking(truth == c, scores[:, c], weight)
-    table = confusion(truth, scores.argmax(1), weight, classes)
+        areas[0, c], areas[1, c] = ranking(target == c, scores[:, c], weight)
+    table = confusion(target, scores.argmax(1), weight, classes)
     hits = np.einsum("ccr->cr", table)
     sensitivity, ppv, f1 = _rates(hits, table.sum(1), table.sum(0))
     ranked = np.array([False, True]) if binary else present
@@ -149,11 +153,11 @@ def classification(
     }
 
 
-def multilabel(truth: NDArray[np.integer], scores: Floats, weight: Counted) -> Measures:
-    """Measures of a problem with several yes/no labels a sample.
+def multilabel(target: NDArray[np.integer], scores: Floats, weight: Counted) -> Measures:
+    """Measures of a problem with several yes/no labels per sample.
 
     Args:
-        truth: (N, C) 1, 0, and −1 or NaN where unknown: such entries are left out, label by label.
+        target: (N, C) 1, 0, and −1 or NaN where unknown: such entries are left out, label by label.
         scores: (N, C) probabilities; at 0.5 and above the label is predicted.
         weight: of the N samples.
 
@@ -164,10 +168,10 @@ def multilabel(truth: NDArray[np.integer], scores: Floats, weight: Counted) -> M
     labels = scores.shape[1]
     shape = (labels, weight.counts.shape[1])
     out = {name: np.full(shape, np.nan) for name in (*PER_CLASS, "specificity")}
-    present = (truth == 1).any(0)
+    present = (target == 1).any(0)
     for c in np.flatnonzero(present):
-        known = truth[:, c] >= 0
-        y, score, w = truth[known, c].astype(np.int64), scores[known, c], weight.at(known)
+        known = target[:, c] >= 0
+        y, score, w = target[known, c].astype(np.int64), scores[known, c], weight.at(known)
         out["class_auroc"][c], out["class_auprc"][c] = ranking(y == 1, score, w)
         table = confusion(y, (score >= 0.5).astype(np.int64), w, 2)
         sensitivity, ppv, f1 = _rates(table[1, 1], table[1].sum(0), table[:, 1].sum(0))
@@ -184,17 +188,17 @@ def multilabel(truth: NDArray[np.integer], scores: Floats, weight: Counted) -> M
     }
 
 
-def regression(truth: Floats, predicted: Floats, weight: Counted) -> Measures:
+def regression(target: Floats, predicted: Floats, weight: Counted) -> Measures:
     """Coefficient of determination, mean absolute and root mean squared error.
 
     Args:
-        truth: (N,).
+        target: (N,).
         predicted: (N,) or (N, 1), in the same unit.
         weight: of the N samples.
     """
-    total = weight.total(np.ones(len(truth)))
-    y = truth.astype(np.float64) - np.mean(truth)  # centred: the variance below cancels less
-    error = truth.astype(np.float64) - np.reshape(predicted, -1)
+    total = weight.total(np.ones(len(target)))
+    y = target.astype(np.float64) - np.mean(target)  # centred: the variance below cancels less
+    error = target.astype(np.float64) - np.reshape(predicted, -1)
     with np.errstate(invalid="ignore", divide="ignore"):
         squared = weight.total(error**2)
         spread = weight.total(y**2) - weight.total(y) ** 2 / total
@@ -205,12 +209,12 @@ def regression(truth: Floats, predicted: Floats, weight: Counted) -> Measures:
         }
 
 
-def ordinal(truth: NDArray[np.integer], scores: Floats, weight: Counted) -> Measures:
+def ordinal(target: NDArray[np.integer], scores: Floats, weight: Counted) -> Measures:
     """Measures of grades: those of `classification`, and the mean distance of classes (``mae``)."""
-    off = np.abs(scores.argmax(1) - truth).astype(np.float64)
+    distance = np.abs(scores.argmax(1) - target).astype(np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
-        mae = weight.total(off) / weight.total(np.ones(len(truth)))
-    return {**classification(truth, scores, weight), "mae": mae}
+        mae = weight.total(distance) / weight.total(np.ones(len(target)))
+    return {**classification(target, scores, weight), "mae": mae}
 
 
 def _rates(hits: Floats, actual: Floats, predicted: Floats) -> tuple[Floats, Floats, Floats]:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from medcl.metrics.metrics import Counted, Floats, Measures
 
-_ROWS = 512  # pairs are made for so many samples at once
+_ROWS = 512  # samples per block of pairs
 
 
 def concordance(
@@ -17,14 +17,14 @@ def concordance(
     weight: Counted,
     group: NDArray[np.integer] | None = None,
 ) -> Measures:
-    """Harrell's C-index (1982): of two people, does the one at higher risk die first?
+    """Harrell's C-index (1982): share of pairs in which the higher risk has the event first.
 
     A pair counts if the earlier time is an event's; equal risks count half, pairs with equal times
     do not count unless one of them was censored then.
 
     Args:
         time: (N,) of the event or of censoring.
-        event: (N,) whether it was seen.
+        event: (N,) True if it was observed.
         risk: (N,) higher means sooner.
         weight: of the N samples.
         group: (N,) only pairs within a group are compared: models of different folds do not share

@@ -1,4 +1,4 @@
-"""How figures are called, shown and read in words, in every table and report."""
+"""Names, formats and verbal verdicts of figures, in every table and report."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ class SplitCounts:
 
 
 def headline(kind: Kind) -> str:
-    """The measure that a verdict speaks of."""
+    """The main measure of a kind of problem."""
     return HEADLINE.get(kind, "auroc")
 
 
 def called(kind: Kind, measures: Iterable[str]) -> dict[str, str]:
-    """Measures by name, as they are called in tables."""
+    """Measure → its name in tables."""
     names = dict(NAMES)
     if kind == "binary":  # of class 1 alone: see `medcl.metrics.metrics.classification`
         names |= {"auroc": "AUROC", "auprc": "AUPRC"}
@@ -59,7 +59,7 @@ def called(kind: Kind, measures: Iterable[str]) -> dict[str, str]:
 
 
 def direction(interval: Interval, measure: str) -> Literal["gain", "loss", "none"]:
-    """What a difference amounts to, in every verb: "none" where its interval, as shown, holds 0."""
+    """Direction of a difference, in every command: "none" if its interval, as shown, holds 0."""
     if interval.low is None or interval.high is None:
         return "none"
     if round(interval.low, 3) <= 0 <= round(interval.high, 3):

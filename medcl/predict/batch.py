@@ -1,13 +1,13 @@
-"""Recordings → a table with a row a window, and one with a row a recording and a row a patient.
+"""Predict recordings: tables by window, by recording and by patient.
 
 ::
 
     OUT.parquet            item, patient, where in the item, probabilities, scores, embedding
     OUT.records.parquet    the same by recording: windows, mean probabilities, scores, embedding,
-                           and what was noticed of the recording
+                           and the recording's findings
     OUT.patients.parquet   by patient
 
-Windows are written in groups as they are made, so that memory does not grow with the recordings.
+Windows are written in groups, so memory use does not grow with the recordings.
 """
 
 from __future__ import annotations
@@ -30,42 +30,42 @@ from medcl.ingestion import assigned, indexed
 from medcl.io.atomic import replacing
 from medcl.io.progress import track
 from medcl.plugin import Samples
-from medcl.predict.predictor import Answers, Columns
+from medcl.predict.predictor import Columns, Predictor
 from medcl.predict.tables import Tables
 from medcl.private import other_key, recalled
 from medcl.registry import resolve
 from medcl.run import Trained
 
-ANSWERS = {
+PREDICTORS = {
     "run": "medcl.predict.run_predictor:Embedded",
     "study": "medcl.predict.study_predictor:Folds",
 }
-"""What predicts, by what was trained."""
+"""Predictor by kind of trained model."""
 ITEMS_AT_ONCE = 32
 OTHER_KEY = other_key(
     "These recordings and the index that was trained on",
-    "a patient here may be one that was learnt from.",
+    "a patient here may be a training patient.",
 )
 NO_PRIVATE = (
-    "What is used here came without its private folder: who of these patients was trained on "
-    "cannot be told, so that what is said of such is too good."
+    "The model came without its private folder: training patients among these cannot be "
+    "identified, and predictions for them are optimistic."
 )
 ASSIGNED = (
     "Patients of the index that was trained on came from a table or from paths (--table, "
-    "--patient-from), which these recordings do not share: who was trained on is known only where "
-    "the files themselves say so. Index them in the same way, and give that index."
+    "--patient-from), which these recordings do not share: training patients are recognised only "
+    "by the files themselves. Index them in the same way, and give that index."
 )
 
 
 @dataclass(frozen=True)
 class Predicted:
-    """What was predicted.
+    """Outcome of `predict`.
 
     Attributes:
-        out: the table of windows; the others lie beside it.
-        rejects: why recordings could not be used: reason → how many.
-        findings: what was noticed of those that were used all the same: finding → how many.
-        notes: what a reader must know.
+        out: the table of windows; the others are next to it.
+        rejects: reason → number of recordings that could not be used.
+        findings: finding → number of recordings that were used nevertheless.
+        notes: for the reader.
     """
 
     out: Path
@@ -91,36 +91,35 @@ def predict(
     batch_size: int = 32,
     device: str = "auto",
 ) -> Predicted:
-    """Predict every sample of new recordings, prepared as those that were trained on.
+    """Predict every sample of new recordings, prepared as the training data.
 
     Args:
-        model: a finished run, whose training patients are what scores are measured by; or a study
+        model: a finished run, whose training patients are the reference of scores; or a study
             of ``medcl finetune``, see `medcl.predict.study_predictor`.
         records: files, stems of files, folders; or one index.
-        out: the table of windows; what lies there is replaced.
-        task: of a run, give the class probabilities of this task, for its samples; the classifier
-            is fitted on the run's labelled training patients and kept in RUN/predict. None: the
-            samples of pretraining, without probabilities.
+        out: the table of windows; an existing one is replaced.
+        task: for a run, predict class probabilities of this task; the classifier is fitted on the
+            run's labelled training patients and saved in the run. None: the samples of
+            pretraining, without probabilities.
         settings: ``dataset.key=value`` over the recipe's, such as where new bags lie; and
-            ``reader.key=value``, what these files do not say, over what the run's index was told.
-        embeddings: whether the tables hold the embeddings. Of a study there are none: each fold
-            has an encoder of its own.
-        paths: whether they, and the reasons of rejects, name the recordings' paths, which may
-            identify a person.
+            ``reader.key=value``, facts that these files lack, over those of the run's index.
+        embeddings: True to write embeddings. A study has none: each fold has its own encoder.
+        paths: True to write the recordings' paths, also in reasons of rejects; they may identify
+            a patient.
         key_file: see `medcl.ingestion.indexed`.
         workers: processes that read and prepare.
-        batch_size: samples a forward pass. Small, for memory: on a CPU more are no faster.
+        batch_size: samples per forward pass. Small to save memory: more are not faster on a CPU.
         device: see `medcl.embeddings.embeddings.embed`.
 
     Raises:
         UsageError: for paths that do not exist, an unknown task, or a study whose folds cannot be
             averaged.
-        MedclError: if no recording can be used; says why.
+        MedclError: if no recording can be used; gives the reasons.
     """
     if out.suffix != ".parquet":
         raise UsageError(f"--out {out}: give the name of a table, ending in .parquet.")
     model, reader = _with(model, settings)
-    asked = model.dataset_settings(task)
+    dataset_settings = model.dataset_settings(task)
     with indexed(model, records, key_file=key_file, reader=reader, workers=workers) as index:
         prepared = prepare(index, model.plugin, model.recipe.prepare, workers=workers)
         names = _names(index) if paths else {}
@@ -134,12 +133,12 @@ def predict(
 
         where = recalled(model.path)
         known = where is not None and where.knows(index)
-        answers = answers_of(model, task, device, known=known)  # from here on with torch
+        predictor = predictor_of(model, task, device, known=known)  # from here on with torch
         seen: set[str] = set()
         with replacing(out) as temporary:
             tables = Tables(temporary, embeddings)
-            for samples in _samples(model, prepared, asked, rejects):
-                place = _places(model, samples, asked)
+            for samples in _samples(model, prepared, dataset_settings, rejects):
+                locations = _locations(model, samples, dataset_settings)
                 for start in range(0, len(samples), batch_size):
                     rows = np.arange(start, min(start + batch_size, len(samples)))
                     part: Columns = {
@@ -148,8 +147,8 @@ def predict(
                     }
                     if paths:
                         part["record"] = [names[item] for item in part["item"]]
-                    part |= {name: values[rows] for name, values in place.items()}
-                    columns, x = answers(samples.read(rows), part["patient"])
+                    part |= {name: values[rows] for name, values in locations.items()}
+                    columns, x = predictor(samples.read(rows), part["patient"])
                     tables.add(part | columns, x)
                 seen.update(samples.items)
             if not seen:
@@ -157,83 +156,83 @@ def predict(
             tables.close()
         for by, suffix in (("item", "records"), ("patient", "patients")):
             with replacing(out.with_suffix(f".{suffix}.parquet")) as temporary:
-                table = tables.summary(out, by, answers)
+                table = tables.summary(out, by, predictor)
                 if by == "item":
-                    noticed = prepared.items.select("id", "findings")
-                    table = table.join(noticed, left_on=by, right_on="id", how="left")
+                    findings_of = prepared.items.select("id", "findings")
+                    table = table.join(findings_of, left_on=by, right_on="id", how="left")
                 table.write_parquet(temporary)
     used = prepared.items.filter(pl.col("id").is_in(list(seen)))
-    people = set(used["patient"])
+    patients = set(used["patient"])
     findings = Counter(used["findings"].explode().drop_nulls())
     unknown = NO_PRIVATE if where is None else OTHER_KEY
     notes = [*([] if known else [unknown]), *([ASSIGNED] if assigned(model, records) else [])]
-    notes += answers.notes(people)
+    notes += predictor.notes(patients)
     return Predicted(
-        out, len(seen), len(people), tables.rows, dict(rejects), dict(findings), tuple(notes)
+        out, len(seen), len(patients), tables.rows, dict(rejects), dict(findings), tuple(notes)
     )
 
 
-def answers_of(model: Trained, task: str | None, device: str, *, known: bool) -> Answers:
-    """What a run or a study says; ``known``: whether its patients can be told among new ones.
+def predictor_of(model: Trained, task: str | None, device: str, *, known: bool) -> Predictor:
+    """The predictor of a run or study; ``known``: its patients are identifiable among new ones.
 
     Raises:
         UsageError: if it is not finished, or its folds cannot be averaged.
     """
     from medcl.embeddings.embeddings import usable
 
-    made: Answers = resolve(ANSWERS[model.kind])(model, task, usable(device), known=known)
-    return made
+    predictor: Predictor = resolve(PREDICTORS[model.kind])(model, task, usable(device), known=known)
+    return predictor
 
 
 def _with(model: Trained, settings: Sequence[str]) -> tuple[Trained, Mapping[str, Any] | None]:
-    """With other settings of the dataset; and those of the reader, None without any."""
+    """The model with other dataset settings; and the reader settings, None without any."""
     reader = [s for s in settings if s.startswith(("reader.", "reader="))]
     other = next((s for s in settings if s not in reader and not s.startswith("dataset.")), None)
     if other is not None:
         raise UsageError(
-            f"--set {other}: only dataset.… and reader.… can be set; the rest is as it was trained."
+            f"--set {other}: only dataset.… and reader.… can be set; the rest is fixed by training."
         )
-    given = recipes.nested(reader)["reader"] if reader else None
-    if given is not None and not isinstance(given, dict):
+    reader_settings = recipes.nested(reader)["reader"] if reader else None
+    if reader_settings is not None and not isinstance(reader_settings, dict):
         raise UsageError("'reader' is a section: give reader.NAME=VALUE, or reader=@FILE.yaml.")
     rest = [s for s in settings if s not in reader]
     if not rest:
-        return model, given
+        return model, reader_settings
     raw = model.recipe.model_dump(mode="json")
-    return replace(model, recipe=recipes.parse(raw, rest, recorded=True)), given
+    return replace(model, recipe=recipes.parse(raw, rest, recorded=True)), reader_settings
 
 
 def _samples(
     model: Trained, prepared: Prepared, settings: Mapping[str, Any], rejects: Counter[str]
 ) -> Iterator[Samples]:
-    """The samples of a few items at a time; an item without any is counted, not an error."""
+    """The samples of a few items at a time; an item without samples counts as a reject."""
     dataset = resolve(model.plugin.dataset)
     parts = list(prepared.items.iter_slices(ITEMS_AT_ONCE))
     for part in track(parts, "predict", total=len(parts)):
         try:
             samples: Samples = dataset(part, prepared.arrays, **settings)
-            found = set(samples.items)
+            items_with_samples = set(samples.items)
         except UsageError:
             raise
-        except MedclError:  # of none of these items any sample is left
-            samples, found = None, set()  # type: ignore[assignment]
-        lacking = len(part) - len(found)
+        except MedclError:  # none of these items has a sample
+            samples, items_with_samples = None, set()  # type: ignore[assignment]
+        lacking = len(part) - len(items_with_samples)
         if lacking:
             rejects["no-sample: too short, or nothing of it is good enough"] += lacking
         if samples is not None:
             yield samples
 
 
-def _places(model: Trained, samples: Samples, settings: Mapping[str, Any]) -> dict[str, NDArray]:
+def _locations(model: Trained, samples: Samples, settings: Mapping[str, Any]) -> dict[str, NDArray]:
     if samples.where is not None:
         return dict(samples.where(np.arange(len(samples))))
     where = model.plugin.where
     if where is None:
         return {"sample": np.array(samples.ids)}
-    found: dict[str, NDArray] = resolve(where)(
+    locations: dict[str, NDArray] = resolve(where)(
         samples.ids, prepare=model.recipe.prepare, dataset=settings
     )
-    return found
+    return locations
 
 
 def _names(index: Index) -> dict[str, str]:

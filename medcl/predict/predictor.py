@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 Columns = dict[str, Any]
 
 
-class Answers(Protocol):
-    """Asked batch by batch, and then what the mean over a recording's rows comes to."""
+class Predictor(Protocol):
+    """Predicts batch by batch, and derives columns from means over a recording's rows."""
 
     def __call__(
         self, batch: Mapping[str, np.ndarray], patients: Sequence[str] | None
@@ -21,9 +21,9 @@ class Answers(Protocol):
         ...
 
     def conclude(self, columns: Mapping[str, Any]) -> Columns:
-        """The columns that follow from other ones."""
+        """Columns derived from other ones."""
         ...
 
     def notes(self, patients: set[str]) -> list[str]:
-        """What a reader must know of these people."""
+        """Notes for the reader on these patients."""
         ...

@@ -1,4 +1,4 @@
-"""What predictions of a run are measured by, learnt from its training patients once and kept.
+"""The reference of a run's predictions, fitted on its training patients once and saved.
 
 ::
 
@@ -21,7 +21,7 @@ import numpy as np
 from medcl import manifest
 from medcl.embeddings.embeddings import embed
 from medcl.embeddings.head import Head
-from medcl.embeddings.sources import kept_before, settings, weights
+from medcl.embeddings.sources import earlier_version, settings, weights
 from medcl.errors import MedclError
 from medcl.probe.classifier import classifier
 from medcl.retrieval import anomaly_score
@@ -33,23 +33,23 @@ if TYPE_CHECKING:
 
 PRETRAINING, NAME = "pretraining", "novelty.safetensors"
 AT_MOST = 16384
-"""Training samples that are embedded, drawn at random."""
+"""Maximum number of training samples embedded, drawn at random."""
 
 
 @dataclass(frozen=True)
 class Reference:
-    """The training patients' part in a prediction. ``head`` is None without a task."""
+    """Anomaly scorer and classifier from training patients. ``head`` is None without a task."""
 
     anomaly_scorer: AnomalyScorer
     head: Head | None
 
 
 def reference(run: Run, encoder: nn.Module, task: str | None, *, device: str = "auto") -> Reference:
-    """Load what was kept, or learn it from the run's own index.
+    """Load the saved reference, or fit it on the run's own index.
 
     Raises:
         UsageError: if the task is unknown, or its samples carry no label.
-        MedclError: if nothing was kept and the index that the run was trained on is gone.
+        MedclError: if nothing is saved and the run's index is missing.
     """
     folder = run.path / "predict" / (task or PRETRAINING)
     made_of = {
@@ -58,7 +58,7 @@ def reference(run: Run, encoder: nn.Module, task: str | None, *, device: str = "
         "task": task,
         "seed": run.recipe.seed,
     }
-    scorer = _kept(folder, made_of) or _kept_before(run, task)
+    scorer = _saved(folder, made_of) or _earlier(run, task)
     if scorer is None:
         scorer = _learn(run, encoder, task, device)
         with manifest.new_folder(folder, "anomaly scorer", made_of) as fresh:
@@ -67,11 +67,11 @@ def reference(run: Run, encoder: nn.Module, task: str | None, *, device: str = "
     return Reference(scorer, head)
 
 
-def _kept(folder: Path, made_of: Mapping[str, object]) -> AnomalyScorer | None:
-    """What was kept, or None if there is nothing, or it is of other weights; damage is said."""
+def _saved(folder: Path, made_of: Mapping[str, object]) -> AnomalyScorer | None:
+    """The saved scorer; None if it is missing or of other weights. Damage gives a warning."""
     try:
-        there = manifest.load(folder)
-        if there is None or manifest.difference(there.made_of, made_of) is not None:
+        stored = manifest.load(folder)
+        if stored is None or manifest.difference(stored.made_of, made_of) is not None:
             return None
         if not manifest.check(folder / NAME, ""):
             raise manifest.DamagedError(f"{folder / NAME} is not in its manifest. ")
@@ -81,9 +81,9 @@ def _kept(folder: Path, made_of: Mapping[str, object]) -> AnomalyScorer | None:
         return None
 
 
-def _kept_before(run: Run, task: str | None) -> AnomalyScorer | None:
-    """What was kept before there were manifests."""
-    path = kept_before(run, "novelty", task)
+def _earlier(run: Run, task: str | None) -> AnomalyScorer | None:
+    """A scorer saved before manifests existed."""
+    path = earlier_version(run, "novelty", task)
     try:
         return None if path is None else _read(path)
     except manifest.DamagedError:
@@ -93,8 +93,8 @@ def _kept_before(run: Run, task: str | None) -> AnomalyScorer | None:
 def _learn(run: Run, encoder: nn.Module, task: str | None, device: str) -> AnomalyScorer:
     if not run.data.is_dir():
         raise MedclError(
-            f"The index that {run.path} was trained on is gone ({run.data}): bring it back, so "
-            "that its training patients can be compared with."
+            f"The index that {run.path} was trained on is missing ({run.data}): restore it, so "
+            "that its training patients can be the reference."
         )
     samples = load_samples(run.recipe, run.data, task=task)
     part = run.split()
@@ -104,8 +104,8 @@ def _learn(run: Run, encoder: nn.Module, task: str | None, device: str) -> Anoma
     samples = samples.at(positions)
     rng = np.random.default_rng(run.recipe.seed)
     some = np.sort(rng.permutation(len(samples))[:AT_MOST])
-    made = embed(encoder, samples.at(some), device=device, label="training samples")
-    return anomaly_score.learn(made.x, np.asarray(made.patients), seed=run.recipe.seed)
+    embedded = embed(encoder, samples.at(some), device=device, label="training samples")
+    return anomaly_score.learn(embedded.x, np.asarray(embedded.patients), seed=run.recipe.seed)
 
 
 def _save(path: Path, scorer: AnomalyScorer) -> None:

@@ -1,4 +1,4 @@
-"""What a pretrained run says of new samples: embeddings, the probe's classes, strangeness."""
+"""A pretrained run's predictions: embeddings, the probe's classes, anomaly scores."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from medcl.run import Run
 
 
 class Embedded:
-    """A run's encoder, and what was learnt from its training patients."""
+    """A run's encoder, and the reference of its training patients."""
 
     def __init__(self, run: Run, task: str | None, device: str, *, known: bool) -> None:
-        """Open a finished run; ``known``: whether its patients can be told among the new ones.
+        """Open a finished run; ``known``: True if its patients are identifiable among new ones.
 
         Raises:
             UsageError: if the task is unknown, or the run not finished.
-            MedclError: if nothing was kept and the index that the run was trained on is gone.
+            MedclError: if no reference is saved and the run's index is missing.
         """
         self.encoder, self.device = run.encoder().to(device), device
         self.reference = reference(run, self.encoder, task, device=device)
@@ -47,21 +47,21 @@ class Embedded:
         return columns | self.reference.anomaly_scorer.score(z)._asdict(), z
 
     def conclude(self, columns: Mapping[str, Any]) -> Columns:
-        """Nothing more: the probe has no threshold."""
+        """No further columns: the probe has no threshold."""
         return {}
 
     def notes(self, patients: set[str]) -> list[str]:
-        """What a reader must know of these people."""
+        """Notes for the reader on these patients."""
         notes = []
-        met = len(self.learnt_from & patients)
-        if met:
+        trained_on = len(self.learnt_from & patients)
+        if trained_on:
             notes.append(
-                f"{met} of {len(patients)} patients are training patients of this run: what is "
-                "said of them is too good, and they look less strange than others would."
+                f"{trained_on} of {len(patients)} patients are training patients of this run: "
+                "predictions for them are optimistic, and their anomaly scores too low."
             )
         others = len((self.pretrained_on - self.learnt_from) & patients)
         if others:
             notes.append(
-                f"Pretraining saw {others} of {len(patients)} patients too, though without labels."
+                f"Pretraining used {others} of {len(patients)} patients too, without labels."
             )
         return notes

@@ -1,7 +1,7 @@
 """Predict a signal as it arrives: from a pipe, or from a file that is still being written.
 
-One JSON object a window and line, null for what is not known. Memory does not grow with the stream:
-the plugin's `medcl.plugin.Stream` keeps a window's length of it.
+One JSON object and line per window, null for unknown values. Memory use does not grow with the
+stream: the plugin's `medcl.plugin.Stream` keeps the length of one window.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 
 from medcl.errors import UsageError
 from medcl.ingestion import recorded_reader
-from medcl.predict.batch import answers_of
+from medcl.predict.batch import predictor_of
 from medcl.registry import resolve
 from medcl.run import Trained
 
 Format = Literal["csv", "f32"]
 BYTES = 2**16
-"""Read at most so much at once."""
+"""Maximum number of bytes per read."""
 POLL = 0.1
 WINDOWS = 32
 
@@ -46,21 +46,21 @@ def follow(
     embeddings: bool = True,
     device: str = "auto",
 ) -> int:
-    """Write a line for each window as it is complete, until the stream ends; return how many.
+    """Write a line for each complete window, until the stream ends; return their number.
 
     Args:
-        model: a finished run, or a study, whose plugin can stream. Nothing is known of whom a
-            stream is: all folds of a study judge it.
+        model: a finished run, or a study, whose plugin can stream. The
+            patient of a stream is unknown: all folds of a study predict it.
         source: a file that may still grow, or ``-`` for standard input.
         out: lines are appended to it; None for standard output.
-        fs: samples a second of each channel. It is never guessed.
-        columns: names of the channels in their order; of a CSV with a header, those to take, and
-            as ``NAME=CHANNEL`` what to call them. Which others are channels the plugin knows.
-        format: "csv": a line a sample, columns parted by comma, semicolon or tab; "f32":
-            little-endian float32, channels of a sample side by side.
-        wait: seconds without growth after which a file is held to be over.
+        fs: samples per second of each channel; never guessed.
+        columns: names of the channels in order; for a CSV with a header, the columns to read, and
+            ``NAME=CHANNEL`` to rename one. The plugin knows other channel names.
+        format: "csv": one line per sample, columns separated by comma, semicolon or tab; "f32":
+            little-endian float32, channels of a sample adjacent.
+        wait: seconds without growth after which a file counts as complete.
         task: see `medcl.predict.batch.predict`.
-        embeddings: whether lines hold the embeddings.
+        embeddings: True to write embeddings.
         device: see `medcl.embeddings.embeddings.embed`.
 
     Raises:
@@ -72,7 +72,7 @@ def follow(
     if fs is None or not fs > 0:
         raise UsageError("A stream does not say its sampling rate: give --fs.")
     settings = model.dataset_settings(task)
-    answers = answers_of(model, task, device, known=False)
+    predictor = predictor_of(model, task, device, known=False)
     written = 0
     with ExitStack() as stack:
         raw = sys.stdin.buffer if str(source) == "-" else stack.enter_context(_opened(source))
@@ -90,8 +90,8 @@ def follow(
             starts, x = cutter.push(chunk)
             for first in range(0, len(x), WINDOWS):
                 part = slice(first, first + WINDOWS)
-                said, z = answers({"x": x[part]}, None)
-                table = {"start": starts[part], **said}
+                predictions, z = predictor({"x": x[part]}, None)
+                table = {"start": starts[part], **predictions}
                 for row in range(len(starts[part])):
                     line = {name: _rounded(values[row]) for name, values in table.items()}
                     if embeddings and z is not None:
@@ -103,7 +103,7 @@ def follow(
 
 
 def _rounded(value: Any) -> Any:
-    """A value as JSON has it, which knows no NaN: what is not known is null."""
+    """A JSON value; JSON has no NaN: unknown values are null."""
     if value is None or isinstance(value, str):
         return value
     return float(f"{value:.7g}") if math.isfinite(value) else None

@@ -1,8 +1,8 @@
-"""What the classifiers of a study (`medcl finetune`) say of new samples, together.
+"""Mean prediction of a study's classifiers (`medcl finetune`) on new samples.
 
-Each fold has a model of its own, with its own temperature and threshold; probabilities are the mean
-over folds. A person of the study is judged only by the models that did not learn from them; where
-all did, by all, and ``seen`` says so.
+Each fold has its own model, temperature and threshold; probabilities are the mean over folds. Only
+models that were not trained on a patient predict that patient; if all were, all predict, and
+``seen`` is True.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from medcl.reading import read_json, read_table
 from medcl.run import Run
 from medcl.tensors import tensors
 
-NOBODY_KNOWS = (
-    "Whether pretraining saw some of these patients cannot be checked: the run that the study "
-    "began with is gone, and this study, of an earlier version, did not note whom it saw."
+UNKNOWN_PRETRAINING = (
+    "Whether pretraining used some of these patients cannot be checked: the study's run is "
+    "missing, and this study, of an earlier version, did not record its patients."
 )
 _REMEDY = "Run the same medcl finetune again."
 
@@ -39,7 +39,7 @@ def opened(path: Path) -> Run | Study:
     """A run, a study, or one fold of a study (``STUDY/folds/r0f1``).
 
     Raises:
-        UsageError: if the folder is none of them, or not finished.
+        UsageError: if the folder is none of these, or not finished.
     """
     if path.parent.name == fold_training.FOLDER and (path / fold_training.FACTS).is_file():
         return Study.open(path.parent.parent, only=path.name)
@@ -64,12 +64,12 @@ class Folds:
 
         Args:
             study: a finished one.
-            task: None: a study predicts what it learnt.
-            device: where to compute.
-            known: whether its patients can be told among the new ones, by their keys.
+            task: must be None: a study has one target.
+            device: of the models.
+            known: True if its patients are identifiable among new ones, by their keys.
 
         Raises:
-            UsageError: if its folds cannot be averaged, or a task is asked for.
+            UsageError: if its folds cannot be averaged, or a task is given.
         """
         study.dataset_settings(task)
         self.study, self.device, self.known = study, torch.device(device), known
@@ -89,11 +89,11 @@ class Folds:
     def __call__(
         self, batch: Mapping[str, np.ndarray], patients: Sequence[str] | None
     ) -> tuple[Columns, None]:
-        """The columns of a batch: ``p.<class>``, ``value`` or ``risk``, then who judged.
+        """The columns of a batch: ``p.<class>``, ``value`` or ``risk``, then the number of models.
 
         Args:
             batch: as `Samples.read` returned it.
-            patients: (N,) keys; None for a stream, of whose person nothing is known.
+            patients: (N,) keys; None for a stream, whose patient is unknown.
         """
         if not self._models:
             self._models = [
@@ -101,15 +101,15 @@ class Folds:
             ]
         size = size_of(batch)
         judges, seen = self.judges(patients, size)
-        given = on(tensors(batch), self.device)
+        inputs = on(tensors(batch), self.device)
         total: NDArray[np.float64] | None = None
         for n, model in enumerate(self._models):
             if not judges[n].any():
                 continue
-            scores = model.predict(given)["scores"].cpu().numpy()
+            scores = model.predict(inputs)["scores"].cpu().numpy()
             part = probabilities(self.kind, scores, self.temperature[n]) * judges[n][:, None]
             total = part if total is None else total + part
-        assert total is not None  # somebody judges each sample
+        assert total is not None  # each sample has a model
         count = judges.sum(axis=0)
         columns = self._named((total / count[:, None]).astype(np.float32))
         if self.kind == "binary":
@@ -125,7 +125,7 @@ class Folds:
     def judges(
         self, patients: Sequence[str] | None, size: int
     ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """(folds, N) whose model judges each sample; (N,) whether all learnt from its patient."""
+        """(folds, N) models that predict each sample; (N,) True if all trained on its patient."""
         if patients is None or not self.known:
             return np.ones((len(self.threshold), size), bool), np.zeros(size, bool)
         judges = np.array([[p not in learnt for p in patients] for learnt in self.learnt_from])
@@ -134,15 +134,15 @@ class Folds:
         return judges, seen
 
     def conclude(self, columns: Mapping[str, Any]) -> Columns:
-        """``said``: the class above the threshold, or else the likeliest; of one class a sample."""
+        """``said``: the class above the threshold, or the likeliest; if samples have one class."""
         if self.kind not in ONE_CLASS:
             return {}
         p = np.stack([np.asarray(columns[f"p.{c}"]) for c in self.classes], axis=1)
-        said = p.argmax(axis=1)
+        predicted = p.argmax(axis=1)
         if self.kind == "binary":
-            said = (p[:, 1] >= np.asarray(columns["threshold"])).astype(int)
+            predicted = (p[:, 1] >= np.asarray(columns["threshold"])).astype(int)
         defined = np.isfinite(p).all(axis=1)
-        names = [self.classes[c] if ok else None for c, ok in zip(said, defined, strict=True)]
+        names = [self.classes[c] if ok else None for c, ok in zip(predicted, defined, strict=True)]
         return {"said": pl.Series(names, dtype=pl.String)}
 
     def _named(self, values: NDArray[np.float32]) -> Columns:
@@ -153,7 +153,7 @@ class Folds:
         return {f"p.{c}": values[:, n] for n, c in enumerate(self.classes)}
 
     def notes(self, patients: set[str]) -> list[str]:
-        """What a reader must know of these people."""
+        """Notes for the reader on these patients."""
         if not self.known:
             return []
         notes = []
@@ -164,20 +164,20 @@ class Folds:
         )
         if every:
             notes.append(
-                f"{every} of {len(patients)} patients were learnt from by every model here (column "
-                "seen): what is said of them is too good."
+                f"{every} of {len(patients)} patients are training patients of every model here "
+                "(column seen): predictions for them are optimistic."
             )
         if some:
             notes.append(
-                f"{some} of {len(patients)} patients took part in the study: they are judged only "
-                "by the models that did not learn from them (column folds)."
+                f"{some} of {len(patients)} patients are in the study: only models that were not "
+                "trained on them predict them (column folds)."
             )
         pretrained = self.study.pretrained_on()
         if pretrained is None:
-            notes.append(NOBODY_KNOWS)
+            notes.append(UNKNOWN_PRETRAINING)
         elif pretrained & patients:
             notes.append(
-                f"Pretraining saw {len(pretrained & patients)} of {len(patients)} patients, though "
+                f"Pretraining used {len(pretrained & patients)} of {len(patients)} patients, "
                 "without labels."
             )
         return notes

@@ -1,4 +1,4 @@
-"""The tables of predictions: windows as they are made, then recordings and patients, a row each."""
+"""The tables of predictions: by window, by recording and by patient."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from medcl.predict.predictor import Answers, Columns
+from medcl.predict.predictor import Columns, Predictor
 
 ROW_GROUP = 4096
 STRANGE = 0.99
-"""An anomaly score above this is counted in the tables by recording and patient."""
+"""Tables by recording and patient count anomaly scores above this."""
 MEANS = ("value", "risk", "threshold", "knn", "mahalanobis", "anomaly")
-"""Columns, beside probabilities, of which recordings and patients get the mean."""
+"""Columns, besides probabilities, that are averaged by recording and patient."""
 OF_PATIENT = ("folds", "seen")
 """Columns that are the same in all rows of a patient."""
 
 
 class Tables:
-    """Windows into a Parquet file in groups of rows; sums of embeddings for the other tables."""
+    """Writes windows to a Parquet file in row groups; sums embeddings for the other tables."""
 
     def __init__(self, path: Path, embeddings: bool) -> None:
         self.path, self.embeddings, self.rows = path, embeddings, 0
@@ -38,16 +38,16 @@ class Tables:
             for by in ("item", "patient"):
                 keys, code = np.unique(np.asarray(columns[by]), return_inverse=True)
                 for n, key in enumerate(keys):
-                    mine = x[code == n].astype(np.float64)
+                    rows = x[code == n].astype(np.float64)
                     count, total = self._sums.get((by, key), (0, np.zeros(x.shape[1])))
-                    self._sums[by, key] = (count + len(mine), total + mine.sum(axis=0))
+                    self._sums[by, key] = (count + len(rows), total + rows.sum(axis=0))
         self._waiting.append(frame)
         self.rows += len(frame)
         if sum(map(len, self._waiting)) >= ROW_GROUP:
             self._flush()
 
     def close(self) -> None:
-        """Write what is left."""
+        """Write the remaining rows."""
         self._flush()
         self._writer.close()
 
@@ -62,8 +62,8 @@ class Tables:
             self._writer = pq.ParquetWriter(self.path, group.schema, compression="zstd")
         self._writer.write_table(group)
 
-    def summary(self, windows: Path, by: str, answers: Answers) -> pl.DataFrame:
-        """One row for each ``item`` or ``patient``, from the windows that were written."""
+    def summary(self, windows: Path, by: str, predictor: Predictor) -> pl.DataFrame:
+        """One row for each ``item`` or ``patient``, from the written windows."""
         frame = pl.scan_parquet(windows, glob=False).drop("embedding", strict=False)
         names = frame.collect_schema().names()
         values = [n for n in names if n.startswith("p.") or n in MEANS]
@@ -84,7 +84,7 @@ class Tables:
             .sort(by)
             .collect(engine="streaming")
         )
-        table = table.with_columns(**answers.conclude(table.to_dict()))
+        table = table.with_columns(**predictor.conclude(table.to_dict()))
         if not self.embeddings:
             return table
         means = [total / count for count, total in (self._sums[by, key] for key in table[by])]

@@ -1,4 +1,4 @@
-"""External validation: fitted on the people of the run's own index, tested on those of another."""
+"""External validation: fitted on patients of the run's own index, tested on those of another."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from medcl.plugin import Samples
 from medcl.run import Run, load_samples
 
 NOTE = (
-    "Tested on another index than the run's own. A person of both is left out of the test only "
+    "Tested on another index than the run's own. A patient in both is left out of the test only "
     "if both were indexed with the same key."
 )
 
 
-def is_outside(run: Run, data: Path | None) -> bool:
-    """Whether this is another index, and not the run's own that was moved, or that has grown."""
+def is_external(run: Run, data: Path | None) -> bool:
+    """True for another index; False for the run's own, even if it was moved or has grown."""
     from medcl.archive.index import Index
 
     if data is None:
@@ -28,30 +28,30 @@ def is_outside(run: Run, data: Path | None) -> bool:
     return not run.split().keys() <= set(Index.open(data).items["patient"])
 
 
-def both(run: Run, data: Path, task: str) -> Samples:
-    """The run's own training samples, then all samples of ``data`` but of whom pretraining saw.
+def own_and_external(run: Run, data: Path, task: str) -> Samples:
+    """The run's own training samples, then the samples of ``data`` of patients not pretrained on.
 
     Raises:
-        UsageError: if one of them has none, or lacks a label of the other.
+        UsageError: if either has no samples, or lacks a label of the other.
     """
-    side = run.split()
+    split = run.split()
     own, other = (load_samples(run.recipe, path, task=task) for path in (run.data, data))
-    train = np.flatnonzero([side.get(p) == "train" for p in own.patients])
+    train = np.flatnonzero([split.get(p) == "train" for p in own.patients])
     seen = run.pretrained_on()
     test = np.flatnonzero([p not in seen for p in other.patients])
     for path, positions in ((run.data, train), (data, test)):
         if not len(positions):
-            raise UsageError(f"{path}: task '{task}' finds no samples there to fit or to test on.")
+            raise UsageError(f"{path}: task '{task}' has no samples there to fit or test on.")
     return joined(own.at(train), other.at(test))
 
 
 def joined(first: Samples, second: Samples) -> Samples:
-    """The samples of both, one after the other; what only one of them has is left out.
+    """Concatenate samples; fields that only one of them has are left out.
 
-    Where they lie is kept if they say so in the same unit, and in as many numbers.
+    Locations are kept if both give them in the same unit and dimension.
     """
     shared = first.labels.keys() & second.labels.keys()
-    placed = (
+    located = (
         first.places is not None
         and second.places is not None
         and first.places.shape[1:] == second.places.shape[1:]
@@ -67,9 +67,9 @@ def joined(first: Samples, second: Samples) -> Samples:
             for name in sorted(shared)
         },
         groups=_both(first.groups, second.groups),
-        places=_stacked(first.places, second.places) if placed else None,
-        reach=first.reach if placed else math.inf,
-        unit=first.unit if placed else "",
+        places=_stacked(first.places, second.places) if located else None,
+        reach=first.reach if located else math.inf,
+        unit=first.unit if located else "",
         facts={**first.facts, **second.facts},
         weights=_stacked(first.weights, second.weights),
         where=None
@@ -101,9 +101,9 @@ def _where(first: Samples, second: Samples, positions: np.ndarray) -> dict[str, 
     """`Samples.where` of both; columns that only one of them has are left out."""
     assert first.where is not None
     assert second.where is not None
-    late = positions >= len(first)
-    one, two = first.where(positions[~late]), second.where(positions[late] - len(first))
-    order = np.argsort(np.concatenate([np.flatnonzero(~late), np.flatnonzero(late)]))
+    in_second = positions >= len(first)
+    one, two = first.where(positions[~in_second]), second.where(positions[in_second] - len(first))
+    order = np.argsort(np.concatenate([np.flatnonzero(~in_second), np.flatnonzero(in_second)]))
     return {
         name: np.concatenate([np.asarray(one[name]), np.asarray(two[name])])[order]
         for name in one.keys() & two.keys()
@@ -119,12 +119,12 @@ def _stacked(first: np.ndarray | None, second: np.ndarray | None) -> np.ndarray 
 
 
 def _read(first: Samples, second: Samples, positions: np.ndarray) -> dict[str, np.ndarray]:
-    """A batch of both: each part read where it lies, then put in the order asked for."""
-    late = positions >= len(first)
-    if late.all():
+    """A batch of both, in the requested order."""
+    in_second = positions >= len(first)
+    if in_second.all():
         return second.read(positions - len(first))
-    if not late.any():
+    if not in_second.any():
         return first.read(positions)
-    one, two = first.read(positions[~late]), second.read(positions[late] - len(first))
-    order = np.argsort(np.concatenate([np.flatnonzero(~late), np.flatnonzero(late)]))
+    one, two = first.read(positions[~in_second]), second.read(positions[in_second] - len(first))
+    order = np.argsort(np.concatenate([np.flatnonzero(~in_second), np.flatnonzero(in_second)]))
     return {name: np.concatenate([one[name], two[name]])[order] for name in one}

@@ -27,7 +27,7 @@ LINEAR, KNN = "linear", "knn"
 
 @dataclass(frozen=True)
 class Fold:
-    """One run, and which samples it may learn from and is judged on (positions)."""
+    """One run, and the positions of its training and test samples."""
 
     run: Run
     train: NDArray[np.int64]
@@ -35,8 +35,8 @@ class Fold:
 
 
 @dataclass(frozen=True)
-class Partly:
-    """Predictions (n, C) of a linear classifier that saw some of the labels."""
+class FewLabels:
+    """Predictions (n, C) of a linear classifier fitted on a fraction of the labels."""
 
     patients: int
     samples: int
@@ -48,11 +48,11 @@ class Predicted:
     """Predictions of one representation for one fold's test samples.
 
     Attributes:
-        width: features a sample.
+        width: features per sample.
         scores: classifier → (n, C).
         c: regularisation of the linear classifier.
-        c_chosen: whether it could be chosen.
-        labelled: (fraction, draw) → predictions from that part of the labels.
+        c_chosen: True if cross-validation chose it.
+        labelled: (fraction, draw) → predictions from that fraction of the labels.
         head: the linear classifier itself.
     """
 
@@ -60,7 +60,7 @@ class Predicted:
     scores: dict[str, NDArray[np.float32]]
     c: tuple[float, ...]
     c_chosen: bool
-    labelled: dict[tuple[float, int], Partly]
+    labelled: dict[tuple[float, int], FewLabels]
     head: Head
 
 
@@ -69,12 +69,12 @@ def folds(runs: Sequence[Run], patients: NDArray, *, unseen: str = "") -> list[F
 
     Args:
         runs: of one recipe.
-        patients: (N,) whose sample each is.
-        unseen: the side of patients who are not in a run's split: "test", or "" for neither.
+        patients: (N,) keys, one per sample.
+        unseen: the part of patients outside a run's split: "test", or "" for none.
 
     Raises:
         UsageError: if the runs are not folds of one recipe, a patient is tested twice, or there
-            is nobody to train on or to test.
+            are no training or no test samples.
     """
     first = _without_fold(runs[0])
     out: list[Fold] = []
@@ -85,23 +85,23 @@ def folds(runs: Sequence[Run], patients: NDArray, *, unseen: str = "") -> list[F
                 f"{run.path} and {runs[0].path} differ in more than split.fold: "
                 "only folds of one recipe can be pooled."
             )
-        side = run.split()
-        sides = np.array([side.get(p, unseen) for p in patients])
-        fold = Fold(run, np.flatnonzero(sides == "train"), np.flatnonzero(sides == "test"))
+        split = run.split()
+        assigned = np.array([split.get(p, unseen) for p in patients])
+        fold = Fold(run, np.flatnonzero(assigned == "train"), np.flatnonzero(assigned == "test"))
         for name, positions in (("training", fold.train), ("test", fold.test)):
             if not len(positions):
                 raise UsageError(
                     f"{run.path}: no labelled sample belongs to its {name} patients. "
-                    "Does the task's dataset leave any?"
+                    "Does the task's dataset exclude them?"
                 )
-        mine = set(patients[fold.test].tolist())
-        if tested & mine:
+        test_patients = set(patients[fold.test].tolist())
+        if tested & test_patients:
             raise UsageError(
-                f"{run.path}: {len(tested & mine)} of its test patients are tested by another of "
-                "the runs too. Give one run per fold."
+                f"{run.path}: {len(tested & test_patients)} of its test patients are also tested "
+                "by another run. Give one run per fold."
             )
-        tested |= mine
-        assert_disjoint(patients[fold.train].tolist(), mine)
+        tested |= test_patients
+        assert_disjoint(patients[fold.train].tolist(), test_patients)
         out.append(fold)
     return out
 
@@ -115,20 +115,22 @@ def _without_fold(run: Run) -> dict[str, object]:
 def fixed_features(
     run: Run, samples: Samples, *, batch_size: int, device: str
 ) -> dict[str, NDArray[np.float32]]:
-    """What does not depend on training: the random encoder, and the hand-crafted baselines."""
+    """Features independent of training: the random encoder's, and the hand-crafted baselines."""
     encoder = run.encoder(trained=False)
-    made = {RANDOM: embed(encoder, samples, batch_size=batch_size, device=device, label=RANDOM).x}
+    features_of = {
+        RANDOM: embed(encoder, samples, batch_size=batch_size, device=device, label=RANDOM).x
+    }
     names = run.recipe.probe.baselines
     for name in run.plugin.baselines if names is None else names:
         baseline = lookup(run.plugin.baselines, name, "baseline")
-        made[name] = features(baseline, samples, batch_size=batch_size, label=name)
-    return made
+        features_of[name] = features(baseline, samples, batch_size=batch_size, label=name)
+    return features_of
 
 
 def representations(
     pretrained: Floats, fixed: Mapping[str, Floats]
 ) -> Iterator[tuple[str, tuple[Floats, ...]]]:
-    """All that are compared, by name: each baseline also put beside the pretrained features."""
+    """All compared features, by name; each baseline also concatenated to the pretrained ones."""
     yield PRETRAINED, (pretrained,)
     for name, x in fixed.items():
         yield name, (x,)
@@ -139,7 +141,7 @@ def representations(
 
 def predict(
     parts: Sequence[Floats],
-    truth: Target,
+    target: Target,
     patients: NDArray,
     fold: Fold,
     *,
@@ -153,35 +155,39 @@ def predict(
     would only see the largest.
 
     Args:
-        parts: (N, D) features of all samples; several are put side by side, with equal weight.
-        truth: of all samples.
+        parts: (N, D) features of all samples; several are concatenated, with equal weight.
+        target: of all samples.
         patients: (N,).
-        fold: who is fitted and who is predicted.
-        fractions: of labelled training patients, for the curve; 1 is the full prediction.
+        fold: training and test positions.
+        fractions: of labelled training patients, for label efficiency; 1 is all of them.
         seed: of folds and draws.
     """
-    y, groups = truth.at(fold.train), patients[fold.train]
-    x, blocks = linear.beside(parts)
-    fitting, judged = x[fold.train], x[fold.test]
+    y, groups = target.at(fold.train), patients[fold.train]
+    x, blocks = linear.concatenated(parts)
+    fitting, testing = x[fold.train], x[fold.test]
     model = linear.fit(fitting, y, groups, blocks=blocks, seed=seed)
     mean, std = fitting.mean(0), fitting.std(0)
     std[std == 0] = 1
     std /= linear.block_weights(blocks)
-    votes = knn((judged - mean) / std, (fitting - mean) / std, y.columns())
-    scores = {LINEAR: model.predict(judged), KNN: votes}
-    labelled: dict[tuple[float, int], Partly] = {}
+    votes = knn((testing - mean) / std, (fitting - mean) / std, y.columns())
+    scores = {LINEAR: model.predict(testing), KNN: votes}
+    labelled: dict[tuple[float, int], FewLabels] = {}
     for draw in range(label_efficiency.DRAWS):
         for part in label_efficiency.subsets(
             y, groups, [f for f in fractions if f < 1], seed=seed + draw
         ):
-            at = part.positions
-            some = linear.fit(fitting[at], y.at(at), groups[at], blocks=blocks, seed=seed)
-            labelled[part.fraction, draw] = Partly(part.patients, len(at), some.predict(judged))
+            rows = part.positions
+            some = linear.fit(fitting[rows], y.at(rows), groups[rows], blocks=blocks, seed=seed)
+            labelled[part.fraction, draw] = FewLabels(
+                part.patients, len(rows), some.predict(testing)
+            )
     if 1 in fractions:
-        labelled[1.0, 0] = Partly(len(np.unique(groups)), len(y), scores[LINEAR])
+        labelled[1.0, 0] = FewLabels(len(np.unique(groups)), len(y), scores[LINEAR])
     return Predicted(x.shape[1], scores, model.c, model.chosen, labelled, model.head)
 
 
-def pool(made: Sequence[Mapping[str, Predicted]], rep: str, classifier: str) -> NDArray[np.float32]:
+def pool(
+    predictions: Sequence[Mapping[str, Predicted]], rep: str, classifier: str
+) -> NDArray[np.float32]:
     """All folds' predictions, in the folds' order."""
-    return np.concatenate([fold[rep].scores[classifier] for fold in made])
+    return np.concatenate([fold[rep].scores[classifier] for fold in predictions])

@@ -1,16 +1,16 @@
-"""The frozen-feature probe: what does an encoder know, and what of that did pretraining bring?
+"""The frozen-feature probe: measures an encoder's features, and the gain from pretraining.
 
-Compared on the same unseen patients: the pretrained encoder, the same architecture with its initial
-random weights, each of the plugin's hand-crafted baselines, and pretrained + hand-crafted. Whatever
-is fitted is fitted on training patients alone. Given the runs of all folds of a recipe, every
-patient is predicted by the run that did not see them, and the predictions are pooled.
+On the same unseen patients it compares the pretrained encoder, the same architecture with random
+initial weights, each of the plugin's hand-crafted baselines, and pretrained + hand-crafted.
+All models are fitted on training patients alone. Given the runs of all folds of a recipe, each
+patient is predicted by the run that did not see that patient, and the predictions are pooled.
 
 ::
 
     RUN/probe/predictions.parquet   id, patient, fold, truth, and every score; written first
     RUN/probe/probe.json            all figures (`ProbeResult`)
     RUN/probe/head.<task>.safetensors   the classifier itself (`medcl.probe.classifier`)
-    RUN/probe/manifest.json         what decides them, see `medcl.manifest`
+    RUN/probe/manifest.json         their inputs, see `medcl.manifest`
 """
 
 from __future__ import annotations
@@ -28,11 +28,12 @@ from medcl.embeddings.embeddings import embed
 from medcl.embeddings.sources import LEFT_OUT, combined, left_out, sources, still
 from medcl.errors import UsageError
 from medcl.io.progress import track
-from medcl.labels.target import Target, target
+from medcl.labels import target as targets
+from medcl.labels.target import Target
 from medcl.plugin import Samples
 from medcl.private import command_without_paths
 from medcl.probe import external, scoring
-from medcl.probe.classifier import keep
+from medcl.probe.classifier import save
 from medcl.probe.folds import (
     KNN,
     LINEAR,
@@ -64,24 +65,24 @@ def probe(
     device: str = "auto",
     command: str = "",
 ) -> ProbeResult:
-    """Compare frozen features on unseen patients, and write the comparison down.
+    """Compare frozen features on unseen patients, and write the results.
 
-    Nothing is done if ``out`` already holds it, whole: of the same runs, index, settings and code.
+    Does nothing if ``out`` already holds intact results of the same runs, index, settings and code.
 
     Args:
         runs: one finished run, or those of several folds of one recipe.
-        data: the index; None for the one the first run was trained on. All patients of another
-            one test the run, which is then fitted on the training patients of its own.
+        data: the index; None for the first run's own. With another index, all its patients are
+            the test set, and the classifier is fitted on the run's own training patients.
         task: the labelled problem; None for the recipe's, or the plugin's only one.
-        out: the folder; None for RUN/probe, or beside several runs.
+        out: the folder; None for RUN/probe, or ``probe`` next to several runs.
         seed: of inner folds, draws and resamples; None for the recipe's.
-        batch_size: samples a forward pass.
+        batch_size: samples per forward pass.
         device: see `medcl.embeddings.embeddings.embed`.
-        command: how this was called, for the record.
+        command: the command line, for the record.
 
     Raises:
         UsageError: if there is no task, no label, or the runs do not belong together.
-        MedclError: if a feature is not finite, or a label is none of the task's.
+        MedclError: if a feature is not finite, or a label is not among the task's classes.
     """
     start = time.perf_counter()
     if not runs:
@@ -91,40 +92,42 @@ def probe(
     name = _task(run, task)
     seed = recipe.seed if seed is None else seed
     out = out or (run.path / "probe" if len(runs) == 1 else run.path.parent / "probe")
-    is_external = data is not None and external.is_outside(run, data)
+    is_external = data is not None and external.is_external(run, data)
     where = [run.data, data] if data is not None and is_external else [data or run.data]
     made_of = _made_of(runs, where, name, seed)
-    if (there := _done(out, made_of, [(recipe, place) for place in where])) is not None:
-        return there
-    samples, truth = _labelled(runs, data, name, is_external=is_external)
-    made_of[LEFT_OUT] = combined([left_out(recipe, place) for place in where])
+    if (stored := _stored(out, made_of, [(recipe, index) for index in where])) is not None:
+        return stored
+    samples, target = _labelled(runs, data, name, is_external=is_external)
+    made_of[LEFT_OUT] = combined([left_out(recipe, index) for index in where])
     patients = np.asarray(samples.patients)
     parts = folds(runs, patients, unseen="test" if is_external else "")
     code = versions(recipe.plugin) | {"commit": commit() or ""}
 
-    made = _predicted(parts, samples, truth, seed=seed, batch_size=batch_size, device=device)
-    if out == run.path / "probe":  # what predict uses is what this folder's figures are of
-        keep(run, name, made[0][PRETRAINED].head)
-    _save_predictions(out / PREDICTIONS, samples, truth, parts, made)
+    predictions = _predicted(
+        parts, samples, target, seed=seed, batch_size=batch_size, device=device
+    )
+    if out == run.path / "probe":  # predict uses the classifier that these figures describe
+        save(run, name, predictions[0][PRETRAINED].head)
+    _save_predictions(out / PREDICTIONS, samples, target, parts, predictions)
     tested = np.concatenate([fold.test for fold in parts])
     trained_on = np.unique(np.concatenate([fold.train for fold in parts]))
     scores, differences = scoring.compare(
-        truth.at(tested), patients[tested], made, resamples=settings.bootstraps, seed=seed
+        target.at(tested), patients[tested], predictions, resamples=settings.bootstraps, seed=seed
     )
     result = ProbeResult(
         task=name,
         label=run.plugin.tasks[name].label,
-        kind=truth.kind,
-        classes=list(truth.classes),
+        kind=target.kind,
+        classes=list(target.classes),
         folds=len(parts),
-        train=scoring.side(truth, patients, trained_on),
-        test=scoring.side(truth, patients, tested),
+        train=scoring.counts(target, patients, trained_on),
+        test=scoring.counts(target, patients, tested),
         seed=seed,
         resamples=settings.bootstraps,
         scores=scores,
         differences=differences,
-        curve=scoring.curve(truth.at(tested), parts, made),
-        notes=_given_notes(recipe, is_external) + scoring.notes(truth, patients, parts, scores),
+        curve=scoring.label_efficiency(target.at(tested), parts, predictions),
+        notes=_given_notes(recipe, is_external) + scoring.notes(target, patients, parts, scores),
         recipe=recipe.name,
         command=command_without_paths(command),
         commit=code.pop("commit") or None,
@@ -145,79 +148,79 @@ def _labelled(
     """The samples that carry a label, and their labels.
 
     Raises:
-        UsageError: if there are none, or several runs are tested on people of another index.
+        UsageError: if there are none, or several runs are given with another index.
     """
     run = runs[0]
     if is_external and len(runs) > 1:
         raise UsageError(
-            f"{data} holds other people than the runs were split by: give one run to test on them."
+            f"{data} holds other patients than the runs' splits: give one run to test on them."
         )
     if data is not None and is_external:
-        samples = external.both(run, data, task)
+        samples = external.own_and_external(run, data, task)
     else:
         samples = load_samples(run.recipe, data or run.data, task=task)
-    truth = target(run.plugin.tasks[task], samples)
-    labelled = np.flatnonzero(truth.known)
+    target = targets.target(run.plugin.tasks[task], samples)
+    labelled = np.flatnonzero(target.known)
     if not len(labelled):
         raise UsageError(f"No sample of task '{task}' carries a label.")
-    return samples.at(labelled), truth.at(labelled)
+    return samples.at(labelled), target.at(labelled)
 
 
 def _predicted(
     parts: Sequence[Fold],
     samples: Samples,
-    truth: Target,
+    target: Target,
     *,
     seed: int,
     batch_size: int,
     device: str,
 ) -> list[dict[str, Predicted]]:
-    """What each representation says of the test samples, for each fold."""
+    """For each fold, the predictions of each representation on the test samples."""
     first = parts[0].run
     fractions, patients = first.recipe.probe.fractions, np.asarray(samples.patients)
     fixed = fixed_features(first, samples, batch_size=batch_size, device=device)
-    made: list[dict[str, Predicted]] = []
+    predictions: list[dict[str, Predicted]] = []
     for number, fold in enumerate(parts):
         label = PRETRAINED if len(parts) == 1 else f"{PRETRAINED}, fold {number + 1}"
         encoder = fold.run.encoder()
         trained = embed(encoder, samples, batch_size=batch_size, device=device, label=label).x
         compared = list(representations(trained, fixed))
-        made.append(
+        predictions.append(
             {
-                rep: predict(features, truth, patients, fold, fractions=fractions, seed=seed)
+                rep: predict(features, target, patients, fold, fractions=fractions, seed=seed)
                 for rep, features in track(compared, "fit", total=len(compared))
             }
         )
-    return made
+    return predictions
 
 
 def _task(run: Run, task: str | None) -> str:
-    """The task asked for, the recipe's, or the only one.
+    """The task given, the recipe's, or the plugin's only one.
 
     Raises:
-        UsageError: if that leaves none or several.
+        UsageError: if there is none, or several.
     """
     tasks = run.plugin.tasks
     name = task or run.recipe.probe.task or (next(iter(tasks)) if len(tasks) == 1 else None)
     if name is None:
-        raise UsageError(f"Say which task to probe: --task. {did_you_mean('', tasks)}")
+        raise UsageError(f"Name the task to probe: --task. {did_you_mean('', tasks)}")
     if name not in tasks:
         raise UsageError(f"Unknown task '{name}'. {did_you_mean(name, tasks)}")
     return name
 
 
 def _given_notes(recipe: Recipe, is_external: bool) -> list[str]:
-    """What follows from how the runs were made, whatever the figures."""
+    """Notes that follow from how the runs were pretrained."""
     if is_external:
         return [external.NOTE]
     return [TRANSDUCTIVE] if recipe.split.pretrain == "all" else []
 
 
 def _made_of(runs: Sequence[Run], where: Sequence[Path], task: str, seed: int) -> dict[str, object]:
-    """What decides a probe, told without building its samples."""
+    """Inputs that determine a probe, read without building its samples."""
     recipe = runs[0].recipe
     return {
-        "runs": [sources(run, place, task) for run in runs for place in where],
+        "runs": [sources(run, index, task) for run in runs for index in where],
         "splits": manifest.digest([sorted(run.split().items()) for run in runs]),
         "task": task,
         "seed": seed,
@@ -225,15 +228,15 @@ def _made_of(runs: Sequence[Run], where: Sequence[Path], task: str, seed: int) -
     }
 
 
-def _done(
+def _stored(
     out: Path, made_of: Mapping[str, object], where: Sequence[tuple[Recipe, Path]]
 ) -> ProbeResult | None:
-    """What the folder holds, if it is just this probe and whole; damage is said."""
+    """The folder's results, if they are intact and of these inputs; damage gives a warning."""
     if not (out / PREDICTIONS).is_file() or not (out / "probe.json").is_file():
         return None
     try:
-        there = manifest.load(out)
-        if there is None or not still(there.made_of, made_of, where):
+        recorded = manifest.load(out)
+        if recorded is None or not still(recorded.made_of, made_of, where):
             return None
         manifest.check(out / PREDICTIONS, "")
         return ProbeResult.load(out)
@@ -247,22 +250,22 @@ def _done(
 def _save_predictions(
     path: Path,
     samples: Samples,
-    truth: Target,
+    target: Target,
     parts: Sequence[Fold],
-    made: Sequence[dict[str, Predicted]],
+    predictions: Sequence[dict[str, Predicted]],
 ) -> None:
-    """Write what was predicted before any of it is scored."""
+    """Write the predictions before scoring."""
     tested = np.concatenate([fold.test for fold in parts])
-    judged = truth.at(tested)
+    test_target = target.at(tested)
     columns: dict[str, object] = {
         "id": [samples.ids[p] for p in tested],
         "patient": [samples.patients[p] for p in tested],
         "fold": np.repeat(np.arange(len(parts)), [len(fold.test) for fold in parts]),
-        "truth": judged.y if truth.kind == "regression" else judged.names(),
+        "truth": test_target.y if target.kind == "regression" else test_target.names(),
     }
-    for rep in made[0]:
+    for rep in predictions[0]:
         for classifier in (LINEAR, KNN):
-            for c, scores in zip(truth.classes, pool(made, rep, classifier).T, strict=True):
+            for c, scores in zip(target.classes, pool(predictions, rep, classifier).T, strict=True):
                 columns[f"{rep}.{classifier}.{c}"] = scores
     with manifest.replacing(path) as temporary:
         pl.DataFrame(columns).write_parquet(temporary)

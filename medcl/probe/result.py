@@ -1,4 +1,4 @@
-"""What a probe found: figures with intervals, and how they read in words and as a table."""
+"""Results of a probe: figures with intervals, as text and as a table."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class Score:
     Attributes:
         representation: "pretrained", "random", a baseline's name, or "pretrained + baseline".
         classifier: "linear" or "knn".
-        width: features a sample.
-        c: inverse regularisation strength taken in each fold (of several labels: each one's).
-        c_chosen: False where any was fixed, for want of patients to choose it on.
+        width: features per sample.
+        c: inverse regularisation strength of each fold (multilabel: of each label).
+        c_chosen: False if any was fixed because there were too few patients to choose it.
         metrics: macro figures.
         classes: per class; empty for a regression.
-        confusion: rows are the truth; empty unless each sample has one class.
+        confusion: rows are the target; empty unless each sample has one class.
     """
 
     representation: str
@@ -56,7 +56,7 @@ class Point:
     """One label fraction of one representation (linear classifier).
 
     ``patients`` and ``samples`` are the labelled ones, as means over draws and folds; ``metrics``
-    holds, for every measure, one figure for each draw (None where it is not defined).
+    holds, for every measure, one figure per draw (None if undefined).
     """
 
     representation: str
@@ -68,9 +68,9 @@ class Point:
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """All figures of a probe, and what is needed to get them again.
+    """All figures of a probe, and what is needed to reproduce them.
 
-    ``made_from`` is a hash of everything that decides them.
+    ``made_from`` is a hash of all their inputs.
     """
 
     task: str
@@ -95,7 +95,7 @@ class ProbeResult:
     made_from: str
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON-ready values: what probe.json holds."""
+        """JSON-ready values, as in probe.json."""
         return asdict(self)
 
     @classmethod
@@ -103,13 +103,13 @@ class ProbeResult:
         """Read ``folder/probe.json``.
 
         Raises:
-            UsageError: if it is not there, or was written by another version.
+            UsageError: if it is missing, or another version wrote it.
             MedclError: if it is damaged.
         """
         path = folder / "probe.json"
         if not path.is_file():
             raise UsageError(f"{folder} holds no probe.json. Make one: medcl probe RUN")
-        raw = read_json(path, "Make it anew: medcl probe RUN")
+        raw = read_json(path, "Run medcl probe RUN again.")
         try:
             return cls(
                 **raw
@@ -131,12 +131,12 @@ class ProbeResult:
 
     @property
     def headline(self) -> str:
-        """The measure that the verdict speaks of."""
+        """The main measure, used in the verdict."""
         return headline(self.kind)
 
     @property
     def title(self) -> str:
-        """What was measured, on whom."""
+        """Task and test patients in one line."""
         how = f"{self.folds}-fold cross-validation" if self.folds > 1 else "held-out patients"
         return (
             f"{self.task}: frozen features on {self.test.patients} test patients, "
@@ -145,11 +145,11 @@ class ProbeResult:
 
     @property
     def metric_names(self) -> dict[str, str]:
-        """The macro measures, as they are called in tables."""
+        """Macro measure → its name in tables."""
         return called(self.kind, self.scores[0].metrics)
 
     def table(self) -> tuple[list[str], list[list[str]]]:
-        """Column heads and rows: one row a representation and classifier."""
+        """Column heads and rows: one row per representation and classifier."""
         columns = ["features", "classifier", *self.metric_names.values()]
         rows = [
             [s.representation, s.classifier, *(show(s.metrics[m]) for m in self.metric_names)]
@@ -158,11 +158,11 @@ class ProbeResult:
         return columns, rows
 
     def verdict(self) -> str:
-        """What pretraining bought, in words."""
+        """The gain from pretraining, in words."""
         return " ".join(self.sentence(d) for d in self.differences if d.classifier == "linear")
 
     def sentence(self, difference: Difference) -> str:
-        """One paired difference in words; "no measurable gain" where the interval holds 0."""
+        """One paired difference in words; "no measurable gain" if the interval holds 0."""
         measure = self.metric_names[self.headline]
         interval = difference.metrics[self.headline]
         what = f"{_title(difference.better)} against {_reference(difference.than)}"
@@ -195,5 +195,5 @@ def _score(raw: dict[str, Any]) -> Score:
 
 
 def figures(values: Sequence[float | None]) -> list[float]:
-    """Those of a curve's draws that are defined."""
+    """The defined values among a fraction's draws."""
     return [v for v in values if v is not None]

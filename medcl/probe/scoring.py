@@ -1,4 +1,4 @@
-"""Figures of pooled predictions: with intervals, as paired differences, and by label fraction."""
+"""Figures of pooled predictions: with intervals, as paired differences, and label efficiency."""
 
 from __future__ import annotations
 
@@ -20,73 +20,75 @@ from medcl.probe.result import PRETRAINED, RANDOM, Difference, Point, Score
 
 
 def compare(
-    truth: Target,
+    target: Target,
     patients: NDArray,
-    made: Sequence[dict[str, Predicted]],
+    predictions: Sequence[dict[str, Predicted]],
     *,
     resamples: int,
     seed: int,
 ) -> tuple[list[Score], list[Difference]]:
     """All figures of the pooled predictions, and the paired differences between them."""
-    found: dict[tuple[str, str], Resampled] = {}
+    resampled_of: dict[tuple[str, str], Resampled] = {}
     scores: list[Score] = []
-    kind, classes = truth.kind, truth.classes
-    for rep in track(list(made[0]), "intervals"):
+    kind, classes = target.kind, target.classes
+    for rep in track(list(predictions[0]), "intervals"):
         for classifier in (LINEAR, KNN):
-            pooled = pool(made, rep, classifier)
-            measures = partial(measure, kind, truth.y, pooled)
+            pooled = pool(predictions, rep, classifier)
+            measures = partial(measure, kind, target.y, pooled)
             resampled = bootstrap(measures, patients, resamples=resamples, seed=seed)
-            found[rep, classifier] = resampled
-            fitted = [fold[rep] for fold in made] if classifier == LINEAR else []
+            resampled_of[rep, classifier] = resampled
+            fitted = [fold[rep] for fold in predictions] if classifier == LINEAR else []
             scores.append(
                 Score(
                     representation=rep,
                     classifier=classifier,
-                    width=made[0][rep].width,
+                    width=predictions[0][rep].width,
                     c=[c for fold in fitted for c in fold.c],
                     c_chosen=all(fold.c_chosen for fold in fitted),
                     metrics=figures.macro(resampled),
-                    classes=figures.per_class(kind, classes, truth.y, patients, resampled),
-                    confusion=figures.confusion(kind, classes, truth.y, pooled),
+                    classes=figures.per_class(kind, classes, target.y, patients, resampled),
+                    confusion=figures.confusion(kind, classes, target.y, pooled),
                 )
             )
     differences = [
-        Difference(better, than, classifier, _minus(found, better, than, classifier))
+        Difference(better, than, classifier, _minus(resampled_of, better, than, classifier))
         for classifier in (LINEAR, KNN)
-        for better, than in _pairs(list(made[0]))
+        for better, than in _pairs(list(predictions[0]))
     ]
     return scores, differences
 
 
 def _pairs(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Pretrained against each other one, and what pretraining adds to each baseline."""
+    """Pretrained against each other representation, and its gain on top of each baseline."""
     others = [n for n in names if n != PRETRAINED and not n.startswith(f"{PRETRAINED} + ")]
     added = [(f"{PRETRAINED} + {n}", n) for n in others if n != RANDOM]
     return [(PRETRAINED, n) for n in others] + added
 
 
 def _minus(
-    found: dict[tuple[str, str], Resampled], better: str, than: str, classifier: str
+    resampled_of: dict[tuple[str, str], Resampled], better: str, than: str, classifier: str
 ) -> dict[str, Interval]:
-    one, other = found[better, classifier], found[than, classifier]
+    one, other = resampled_of[better, classifier], resampled_of[than, classifier]
     return {name: one.minus(other, name) for name in figures.macro(one)}
 
 
-def curve(
-    judged: Target, parts: Sequence[Fold], made: Sequence[dict[str, Predicted]]
+def label_efficiency(
+    target: Target, parts: Sequence[Fold], predictions: Sequence[dict[str, Predicted]]
 ) -> list[Point]:
-    """The label-fraction curve: of each draw, the folds are pooled and measured."""
-    weight = once(len(judged))
+    """Label efficiency: for each draw, the folds are pooled and measured."""
+    weight = once(len(target))
     points = []
-    for fraction in sorted({fraction for fraction, _ in made[0][PRETRAINED].labelled}):
-        draws = [draw for f, draw in made[0][PRETRAINED].labelled if f == fraction]
-        for rep in made[0]:
-            sizes = [fold[rep].labelled[fraction, draw] for fold in made for draw in draws]
+    for fraction in sorted({fraction for fraction, _ in predictions[0][PRETRAINED].labelled}):
+        draws = [draw for f, draw in predictions[0][PRETRAINED].labelled if f == fraction]
+        for rep in predictions[0]:
+            sizes = [fold[rep].labelled[fraction, draw] for fold in predictions for draw in draws]
             measured = [
                 measure(
-                    judged.kind,
-                    judged.y,
-                    np.concatenate([fold[rep].labelled[fraction, draw].scores for fold in made]),
+                    target.kind,
+                    target.y,
+                    np.concatenate(
+                        [fold[rep].labelled[fraction, draw].scores for fold in predictions]
+                    ),
                     weight,
                 )
                 for draw in draws
@@ -111,40 +113,40 @@ def _number(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def side(truth: Target, patients: NDArray, positions: NDArray) -> SplitCounts:
-    """Who is on a side: patients, samples, samples of each class."""
+def counts(target: Target, patients: NDArray, positions: NDArray) -> SplitCounts:
+    """Counts of a part: patients, samples, samples of each class."""
     classes: dict[str, int] = {}
-    if truth.kind != "regression":
-        columns = np.nan_to_num(truth.at(positions).columns()).sum(0)
-        classes = {name: int(n) for name, n in zip(truth.classes, columns, strict=True)}
+    if target.kind != "regression":
+        columns = np.nan_to_num(target.at(positions).columns()).sum(0)
+        classes = {name: int(n) for name, n in zip(target.classes, columns, strict=True)}
     return SplitCounts(len(np.unique(patients[positions])), len(positions), classes)
 
 
 def notes(
-    truth: Target, patients: NDArray, parts: Sequence[Fold], scores: Sequence[Score]
+    target: Target, patients: NDArray, parts: Sequence[Fold], scores: Sequence[Score]
 ) -> list[str]:
-    """What a reader must know before trusting the figures."""
+    """Caveats on the figures."""
     pooled = np.concatenate([fold.test for fold in parts])
-    found = [*truth.notes, *figures.few_patients(len(np.unique(patients[pooled])))]
+    caveats = [*target.notes, *figures.few_patients(len(np.unique(patients[pooled])))]
     for c in scores[0].classes:
         if c.samples == 0:
-            found.append(f"No test patient has class {c.name}: it is left out of macro figures.")
+            caveats.append(f"No test patient has class {c.name}: it is left out of macro figures.")
         elif c.patients == 1:
-            found.append(f"All of class {c.name} comes from one test patient.")
-    if truth.kind in ("multiclass", "binary"):
+            caveats.append(f"All of class {c.name} comes from one test patient.")
+    if target.kind in ("multiclass", "binary"):
         for fold in parts:
-            missing = set(truth.y[fold.test].tolist()) - set(truth.y[fold.train].tolist())
-            found += [
-                f"Class {truth.classes[c]} occurs in test but in no training patient "
+            missing = set(target.y[fold.test].tolist()) - set(target.y[fold.train].tolist())
+            caveats += [
+                f"Class {target.classes[c]} occurs in test but in no training patient "
                 f"of {fold.run.path.name}: it cannot be predicted there."
                 for c in sorted(missing)
             ]
     undefined = max((i.undefined for s in scores for i in s.metrics.values()), default=0)
     if undefined:
-        found.append(
+        caveats.append(
             f"Up to {undefined} resamples lacked a class; they are left out of the intervals, "
-            "which thus suppose that all classes are present."
+            "which thus assume that all classes are present."
         )
     if not all(s.c_chosen for s in scores):
-        found.append("Too few training patients to choose the regularisation: C is fixed.")
-    return found
+        caveats.append("Too few training patients to choose the regularisation: C is fixed.")
+    return caveats

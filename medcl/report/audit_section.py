@@ -1,4 +1,4 @@
-"""What ``medcl evaluate`` found out about a study, as the page shows it."""
+"""Results of ``medcl evaluate`` for the study's page."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _REMEDY = "medcl evaluate STUDY"
 
 
 def evaluation(study: Path, result: FinetuneResult) -> Evaluation | Absent:
-    """``STUDY/evaluation/evaluation.json``, if it is there and about this very study."""
+    """``STUDY/evaluation/evaluation.json``, if it exists and is of this study."""
     path = study / FOLDER / FILE
     if not path.is_file():
         return Absent("The study was not questioned yet: no audit, no groups.", _REMEDY)
@@ -36,12 +36,12 @@ def evaluation(study: Path, result: FinetuneResult) -> Evaluation | Absent:
 
 
 def _parsed(raw: dict[str, Any], result: FinetuneResult) -> Evaluation:
-    told = {name: value for name, value in raw["audit"].items() if name != "passed"}
-    leaks = [Leak(**leak | {"patients": tuple(leak["patients"])}) for leak in told["leaks"]]
+    audit = {name: value for name, value in raw["audit"].items() if name != "passed"}
+    leaks = [Leak(**leak | {"patients": tuple(leak["patients"])}) for leak in audit["leaks"]]
     samples, patients = raw["tested"]
     return Evaluation(
         study=result,
-        audit=Audit(**told | {"leaks": leaks}),
+        audit=Audit(**audit | {"leaks": leaks}),
         subgroups=[
             Subgroup(
                 **group

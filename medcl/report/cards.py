@@ -1,7 +1,7 @@
-"""What a report says in words and tables: gathered here, drawn in `plots`.
+"""Texts and tables of a report; `plots` draws the figures.
 
-Every card can be missing (the index moved away, the run was not probed): then it is an `Absent`
-that says why and what to run, and the rest of the report does not suffer.
+Every card can be missing (the index was moved, the run was not probed): then it is an `Absent` with
+the reason and the command to run, and the rest of the report is unaffected.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from medcl.run import Run
 
 @dataclass(frozen=True)
 class Absent:
-    """A part that cannot be shown: why, and the command that would make it."""
+    """A part that cannot be shown: the reason, and the command that would make it."""
 
     reason: str
     run: str = ""
@@ -34,7 +34,7 @@ class Absent:
 
 @dataclass(frozen=True)
 class Row:
-    """A count with a name, and with what to know about it."""
+    """A count with a name and an explanation."""
 
     name: str
     count: int
@@ -43,7 +43,7 @@ class Row:
 
 @dataclass(frozen=True)
 class DataCard:
-    """The index in numbers. Free of PHI: names of files and persons are not in the index's tables.
+    """The index in numbers. Free of PHI: the index's tables hold no names of files or patients.
 
     ``pretrained_patients`` are those whose samples pretraining learnt from: test patients too under
     ``split.pretrain: all``. ``outcomes`` say what became of all of it (`medcl.archive.outcomes`);
@@ -80,7 +80,7 @@ def data_card(
         became: what a run wrote of its archive when it began; None for what the index says now.
     """
     absent = Absent(
-        "The index that this was trained on is not where it was.",
+        "The index that this was trained on is no longer in its place.",
         f"medcl index ARCHIVE --plugin {plugin} --out IDX",
     )
     if data is None:
@@ -103,7 +103,7 @@ def data_card(
 
 
 def place(folder: Path) -> Path | None:
-    """The index that a run or study was made from, if it says so."""
+    """The index of a run or study, if recorded."""
     try:
         return recall(folder).data
     except MedclError:
@@ -111,7 +111,7 @@ def place(folder: Path) -> Path | None:
 
 
 def split(run: Run) -> dict[str, str]:
-    """Who was trained on and who is tested; nobody where that cannot be read."""
+    """Patient → train or test; empty if that cannot be read."""
     try:
         return run.split()
     except (OSError, MedclError, pl.exceptions.PolarsError):
@@ -119,7 +119,7 @@ def split(run: Run) -> dict[str, str]:
 
 
 def pretrained_on(run: Run) -> set[str]:
-    """Whom pretraining saw; nobody where that cannot be read."""
+    """Patients used in pretraining; empty if that cannot be read."""
     try:
         return run.pretrained_on()
     except (OSError, MedclError, pl.exceptions.PolarsError):
@@ -211,7 +211,7 @@ def method_card(run: Run) -> MethodCard:
 
 
 def _integrity(run: Run) -> str:
-    """Whether damage to the encoder would be noticed, or was."""
+    """Verification of the encoder: verified, unverified or damaged."""
     weights = run.path / "encoder.safetensors"
     try:
         known = manifest.check(weights, "")
@@ -250,7 +250,7 @@ def _parameters(weights: Path) -> int | None:
 
 
 def read_facts(run: Run) -> Mapping[str, Any]:
-    """run.json, or nothing where it is missing or broken."""
+    """run.json; empty if it is missing or broken."""
     try:
         return run.facts
     except manifest.DamagedError as error:
@@ -262,7 +262,7 @@ def read_facts(run: Run) -> Mapping[str, Any]:
 
 @dataclass(frozen=True)
 class Reproduce:
-    """How to get the same again: commands as they were typed (but for paths), versions, seeds."""
+    """How to reproduce the run: commands as typed (without paths), versions, seeds."""
 
     commands: list[tuple[str, str]]
     versions: dict[str, str]
@@ -302,7 +302,7 @@ def reproduce(run: Run, result: ProbeResult | Absent) -> Reproduce:
 
 
 def probe_result(folder: Path) -> ProbeResult | Absent:
-    """The probe's figures, if it was run."""
+    """The probe's figures, if there are any."""
     if not (folder / "probe.json").is_file():
         return Absent("The run was not probed yet, so there are no figures.", "medcl probe RUN")
     try:
@@ -312,7 +312,7 @@ def probe_result(folder: Path) -> ProbeResult | Absent:
 
 
 def places(run: Run) -> Places | None:
-    """Whether places are found again, if that was looked at: most samples do not have any."""
+    """Results of localisation, if any: most samples have no locations."""
     path = run.path / "places.json"
     try:
         return Places.load(path) if path.is_file() else None
@@ -321,7 +321,7 @@ def places(run: Run) -> Places | None:
 
 
 def training_curves(run: Run) -> pl.DataFrame | Absent:
-    """metrics.csv as numbers: what cannot be read as a number is missing."""
+    """metrics.csv as numbers; other values are null."""
     path = run.path / "metrics.csv"
     if not path.is_file():
         return Absent(

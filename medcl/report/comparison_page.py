@@ -29,9 +29,9 @@ class Column:
 
     Attributes:
         name: of its folder.
-        facts: what it is, in the order of the page's rows.
+        facts: its properties, in the order of the page's rows.
         figures: measure → figure with interval.
-        reliability: a plot, of a study that has probabilities.
+        reliability: a plot, for a study with probabilities.
     """
 
     name: str
@@ -79,7 +79,7 @@ def write(paths: Sequence[Path], out: Path) -> Path:
 
 
 def column(path: Path) -> Column:
-    """What a run or study says of itself.
+    """The column of a run or study.
 
     Raises:
         UsageError: if the folder is neither.
@@ -88,12 +88,14 @@ def column(path: Path) -> Column:
         return _study(path)
     if (path / "recipe.yaml").is_file():
         return _run(path)
-    raise UsageError(f"{path} is no run and no study. Make one: medcl pretrain, medcl finetune")
+    raise UsageError(
+        f"{path} is neither a run nor a study. Make one: medcl pretrain, medcl finetune"
+    )
 
 
 def _study(path: Path) -> Column:
     result = FinetuneResult.load(path)
-    found = audit_section.evaluation(path, result)
+    evaluated = audit_section.evaluation(path, result)
     facts = {
         "is": "training with labels",
         "recipe": result.recipe,
@@ -102,7 +104,9 @@ def _study(path: Path) -> Column:
         "test patients": f"{result.test.patients:,}",
         "test samples": f"{result.test.samples:,}",
         "seed": str(result.seed),
-        "audit": found.audit.sentence() if isinstance(found, Evaluation) else found.reason,
+        "audit": evaluated.audit.sentence()
+        if isinstance(evaluated, Evaluation)
+        else evaluated.reason,
     }
     figures = {result.metric_names[n]: show(i) for n, i in result.figures.metrics.items()}
     error = result.figures.calibration.get("ece_scaled")
@@ -136,7 +140,7 @@ def _run(path: Path) -> Column:
 
 
 def pair(a: Path, b: Path) -> Pair:
-    """Two neighbours of the table, paired over the samples that both predicted."""
+    """Compare two neighbours of the table on the samples that both predicted."""
     try:
         return Pair((a.name, b.name), compare.compare(a, b))
     except MedclError as error:

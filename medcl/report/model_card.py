@@ -1,5 +1,5 @@
-"""What a model is for, what it was made from, and for whom its figures hold (Mitchell 2019, arXiv
-1810.03993): said in the report's words, in numbers from the study."""
+"""Model cards: intended use, training data, figures and their limits (Mitchell 2019, arXiv
+1810.03993), from the study's numbers."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class ModelCard:
         purpose: intended use.
         not_for: what it must not be used for.
         facts: training and test data in numbers.
-        figures: how good it is, and how well calibrated.
-        cautions: what a user must know.
+        figures: performance and calibration.
+        cautions: for the user.
     """
 
     purpose: str
@@ -37,7 +37,7 @@ class ModelCard:
 
 
 def of_study(
-    result: FinetuneResult, found: Evaluation | Absent, data: DataCard | Absent
+    result: FinetuneResult, evaluated: Evaluation | Absent, data: DataCard | Absent
 ) -> ModelCard:
     """The card of a study's classifiers."""
     facts = [
@@ -54,16 +54,16 @@ def of_study(
         error = f"{as_it_is}, scaled by temperature {scaled}"
         figures.append(("expected calibration error", error))
     cautions = list(result.notes)
-    if isinstance(found, Evaluation):
-        figures.append(("leakage audit", found.audit.sentence()))
-        cautions += found.notes + _worst(found)
+    if isinstance(evaluated, Evaluation):
+        figures.append(("leakage audit", evaluated.audit.sentence()))
+        cautions += evaluated.notes + _worst(evaluated)
     else:
         cautions.append(
-            "Leaks, groups of patients, corruptions and attacks were not looked at: medcl evaluate."
+            "Leaks, subgroups, corruptions and attacks were not evaluated: medcl evaluate."
         )
     cautions += _sites(data)
     return ModelCard(
-        purpose=f"Research on telling {result.label} by the classifier {result.classifier}, on "
+        purpose=f"Research on predicting {result.label} by the classifier {result.classifier}, on "
         "data like that described here.",
         not_for=NOT_FOR,
         facts=facts,
@@ -89,10 +89,8 @@ def of_run(method: MethodCard, data: DataCard | Absent, probe: ProbeResult | Abs
         )
         cautions += probe.notes
     else:
-        cautions.append("It was not probed: nothing is known about what its features are good for.")
-    cautions.append(
-        "Groups of patients are looked at where labels are: medcl finetune, then medcl evaluate."
-    )
+        cautions.append("It was not probed: the quality of its features is unknown.")
+    cautions.append("Subgroups are evaluated with labels: medcl finetune, then medcl evaluate.")
     return ModelCard(
         purpose="Research: features for classifiers that are themselves tested on unseen patients.",
         not_for=NOT_FOR,
@@ -113,18 +111,18 @@ def _sites(data: DataCard | Absent) -> list[str]:
     if isinstance(data, Absent) or data.sites > 1:
         return []
     where = "of one site" if data.sites == 1 else "of unknown sites"
-    return [f"All data are {where}: nothing here says how it does elsewhere."]
+    return [f"All data are {where}: performance elsewhere is unknown."]
 
 
-def _worst(found: Evaluation) -> list[str]:
-    """The groups for which it is measurably worse, in words."""
-    measure = found.study.headline
-    said = []
-    for group in found.subgroups:
+def _worst(evaluated: Evaluation) -> list[str]:
+    """The subgroups with measurably worse figures, in words."""
+    measure = evaluated.study.headline
+    sentences = []
+    for group in evaluated.subgroups:
         difference = group.difference.get(measure)
         if difference is not None and difference.high is not None and difference.high < 0:
-            said.append(
+            sentences.append(
                 f"Measurably worse for {group.column} {group.value}: "
                 f"{show(difference, signed=True)} against the others."
             )
-    return said
+    return sentences

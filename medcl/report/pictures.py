@@ -1,4 +1,4 @@
-"""A picture of a sample by its shape alone, for pages that know no modality; or of its saliency."""
+"""Pictures of samples by shape alone, independent of modality; and of their saliency."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def picture(x: NDArray) -> str:
 
 
 def explained(x: NDArray, gradients: NDArray, fall: NDArray) -> str:
-    """A sample with what speaks for a class in red, and against it in blue: a data URI.
+    """A sample with evidence for a class in red, and against it in blue: a data URI.
 
     Args:
-        x: (C, L), (C, H, W), or (C, D, H, W), of which the slice that counts most is drawn.
+        x: (C, L), (C, H, W), or (C, D, H, W), drawn by its most salient slice.
         gradients: integrated gradients, of the same shape; drawn on the left (signals: above).
         fall: of occlusion, (L,), (H, W) or (D, H, W); drawn on the right (signals: below).
 
@@ -84,26 +84,26 @@ def explained(x: NDArray, gradients: NDArray, fall: NDArray) -> str:
         return plots.png(figure, dpi=90)
 
 
-def instances(weights: NDArray, places: NDArray | None) -> str:
-    """What the instances of a bag counted for, darker the more: a data URI.
+def instances(weights: NDArray, coords: NDArray | None) -> str:
+    """Contributions of a bag's instances, darker for larger ones: a data URI.
 
     Args:
-        weights: (I,), in whatever unit.
-        places: (I, 2) where each lies, y downwards; None: they are drawn in order of weight.
+        weights: (I,), in any unit.
+        coords: (I, 2) locations, y downwards; None: bars in order of weight.
     """
     from matplotlib.figure import Figure
 
     with plots.style():
         figure = Figure(figsize=(3.2, 2.2), layout="constrained")
         axes = figure.subplots()
-        if places is None:
+        if coords is None:
             axes.bar(np.arange(1, len(weights) + 1), np.sort(weights)[::-1], width=1.0)
             axes.set_xlabel("instances, by weight", fontsize=7)
             axes.tick_params(labelsize=6)
         else:
-            order = np.argsort(weights)  # what counts lies on top
+            order = np.argsort(weights)  # the largest on top
             size = float(np.clip(2000 / len(weights), 1, 40))
-            x, y = np.asarray(places)[order].T
+            x, y = np.asarray(coords)[order].T
             axes.scatter(x, y, c=weights[order], s=size, cmap="viridis_r", marker="s")
             axes.invert_yaxis()
             axes.set_aspect("equal")
@@ -113,13 +113,13 @@ def instances(weights: NDArray, places: NDArray | None) -> str:
 
 
 def _scaled(heat: NDArray) -> dict[str, Any]:
-    """White where nothing counts, symmetric around it; the few strongest points saturate."""
+    """White at zero, symmetric around it; the few strongest points saturate."""
     most = max(float(np.nanquantile(np.abs(heat), 0.99)), 1e-12)
     return {"cmap": "bwr", "vmin": -most, "vmax": most, "interpolation": "nearest"}
 
 
 def _image(axes: Axes, image: NDArray) -> None:
-    """(C, H, W) in grey, or in colour where it has three channels."""
+    """(C, H, W) in grey, or in colour for three channels."""
     colour = len(image) == 3
     low, high = np.nanquantile(image, (0.005, 0.995))
     shown = np.clip((image - low) / max(float(high - low), 1e-6), 0, 1)

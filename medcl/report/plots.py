@@ -43,7 +43,7 @@ STYLE: Any = {
 
 @contextmanager
 def style() -> Iterator[None]:
-    """The report's look, for a while."""
+    """Context manager: the report's matplotlib style."""
     import matplotlib
 
     with matplotlib.rc_context(STYLE):
@@ -72,12 +72,14 @@ def _axes(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def line(table: pl.DataFrame, column: str) -> str:
-    """One column of metrics.csv over steps; rows without a value are passed over."""
-    seen = table.select("step", column).drop_nulls().drop_nans()
+    """One column of metrics.csv over steps; rows without a value are skipped."""
+    defined = table.select("step", column).drop_nulls().drop_nans()
     with style():
         figure, axes = _axes(3.6, 2.1)
-        marker = "o" if len(seen) < 30 else ""
-        axes.plot(seen["step"], seen[column], color=ACCENT, linewidth=1.4, marker=marker, ms=3)
+        marker = "o" if len(defined) < 30 else ""
+        axes.plot(
+            defined["step"], defined[column], color=ACCENT, linewidth=1.4, marker=marker, ms=3
+        )
         axes.set_xlabel("step")
         axes.margins(x=0.02)
         return svg(figure)
@@ -107,7 +109,7 @@ def label_curve(result: ProbeResult) -> str:
 
 
 def reliability(bins: Sequence[tuple[float, float, int]]) -> str | None:
-    """Share that came true by probability, a dot a bin, as large as it has predictions."""
+    """Share correct by probability: one dot per bin, sized by its number of predictions."""
     if not bins:
         return None
     confidence, right, count = (np.array(column) for column in zip(*bins, strict=True))
@@ -138,7 +140,7 @@ def colours(representations: Sequence[str]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Dot:
-    """A point of a map, in percent of its sides, with what is shown when it is pointed at."""
+    """A point of a map, in percent of its width and height, with its tooltip."""
 
     x: float
     y: float
@@ -148,7 +150,7 @@ class Dot:
 
 @dataclass(frozen=True)
 class Scatter:
-    """A map: the page draws it itself, so that its points can be pointed at without a script."""
+    """A map, drawn by the page itself, so that points have tooltips without a script."""
 
     dots: list[Dot]
     legend: list[tuple[str, str]]  # name, colour
@@ -160,8 +162,8 @@ def scatter(xy: NDArray, groups: Sequence[str], titles: Sequence[str], *, legend
     Args:
         xy: (N, 2).
         groups: (N,) names; the most frequent are drawn first, so that rare ones lie on top.
-        titles: (N,) what is shown of each point.
-        legend: whether names are shown; at most twelve are.
+        titles: (N,) tooltips.
+        legend: True to show names, at most twelve.
     """
     import matplotlib
     from matplotlib.colors import to_hex
@@ -170,10 +172,15 @@ def scatter(xy: NDArray, groups: Sequence[str], titles: Sequence[str], *, legend
     palette = matplotlib.colormaps["tab10" if len(names) <= 10 else "tab20"]
     colour = [to_hex(palette(code % palette.N)) for code in range(len(names))]
     span = np.maximum(np.ptp(xy, axis=0), 1e-9)
-    place = 2 + 96 * (xy - xy.min(axis=0)) / span
+    percent = 2 + 96 * (xy - xy.min(axis=0)) / span
     order = np.argsort(-counts[codes], kind="stable")
     dots = [
-        Dot(round(float(place[n, 0]), 1), round(float(place[n, 1]), 1), colour[codes[n]], titles[n])
+        Dot(
+            round(float(percent[n, 0]), 1),
+            round(float(percent[n, 1]), 1),
+            colour[codes[n]],
+            titles[n],
+        )
         for n in order
     ]
     shown = [(str(n), c) for n, c in zip(names, colour, strict=True)][:12]

@@ -1,4 +1,4 @@
-"""What the prototypes of a run stand for: the training samples that are nearest to each."""
+"""A run's prototypes, shown by their nearest training samples."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from medcl.report.samples import by_turns
 from medcl.run import Run, load_samples
 
 BANKS = {"swav": "method.prototypes.weight", "deepcluster-v2": "method.centroids.0"}
-"""Method → where a checkpoint holds its prototypes; of several k-means, the first."""
+"""Method → key of its prototypes in a checkpoint; the first of several k-means."""
 SHOWN, NEAREST, LOOKED_AT = 6, 4, 1200
 
 
@@ -30,9 +30,9 @@ class Prototype:
     """One of the most used prototypes.
 
     Attributes:
-        samples: training samples that are nearer to it than to any other, of those looked at, and
-        patients: whose.
-        images: of the nearest ones, of different patients where there are enough.
+        samples: number of examined training samples with this nearest prototype, and
+        patients: of their patients.
+        images: of the nearest samples, of different patients if possible.
         similar: their cosine similarities to it.
     """
 
@@ -44,7 +44,7 @@ class Prototype:
 
 @dataclass(frozen=True)
 class Shown:
-    """The prototypes of a page: how many there are, how many are used, and the most used ones."""
+    """The prototypes of a page: their number, the number in use, and the most used ones."""
 
     count: int
     used: int
@@ -65,12 +65,12 @@ def prototypes(run: Run) -> Shown | Absent | None:
 def _shown(run: Run) -> Shown | Absent:
     checkpoints = saved(run.path / "checkpoints")
     if not checkpoints:
-        return Absent("The run holds no checkpoint, and with it no prototypes.")
+        return Absent("The run holds no checkpoint, so its prototypes are missing.")
     manifest.check(checkpoints[-1], "Restore it from a copy.")
     state = torch.load(checkpoints[-1], map_location="cpu", weights_only=True)["state_dict"]
     every = load_samples(run.recipe, run.data)
-    side = cards.split(run)
-    train = np.flatnonzero([side.get(who) == "train" for who in every.patients])
+    split = cards.split(run)
+    train = np.flatnonzero([split.get(patient) == "train" for patient in every.patients])
     drawn = np.random.default_rng(run.recipe.seed).permutation(train)[:LOOKED_AT]
     samples = every.at(np.sort(drawn))
     encoder = run.encoder()
@@ -81,28 +81,28 @@ def _shown(run: Run) -> Shown | Absent:
         similar = (z @ bank.T).numpy()  # (N, K)
     nearest = similar.argmax(axis=1)
     patients = np.asarray(samples.patients)
-    often, counts = np.unique(nearest, return_counts=True)
+    used, counts = np.unique(nearest, return_counts=True)
     most = []
-    for k in often[np.argsort(-counts, kind="stable")][:SHOWN]:
-        inside = np.flatnonzero(nearest == k)
-        rows = by_turns(inside[np.argsort(-similar[inside, k], kind="stable")], patients, NEAREST)
+    for k in used[np.argsort(-counts, kind="stable")][:SHOWN]:
+        members = np.flatnonzero(nearest == k)
+        rows = by_turns(members[np.argsort(-similar[members, k], kind="stable")], patients, NEAREST)
         most.append(
             Prototype(
-                samples=len(inside),
-                patients=len(np.unique(patients[inside])),
+                samples=len(members),
+                patients=len(np.unique(patients[members])),
                 images=[picture(samples.read(np.array([row]))["x"][0]) for row in rows],
                 similar=[float(similar[row, k]) for row in rows],
             )
         )
-    return Shown(len(bank), len(often), len(samples), most)
+    return Shown(len(bank), len(used), len(samples), most)
 
 
 def _projector(run: Run, encoder: nn.Module, state: dict[str, Tensor]) -> nn.Module:
     """The run's projector as it was trained, in evaluation mode."""
     settings = run.recipe.part("method").arguments
-    made = projector(width_of(encoder), settings["hidden"], settings["out"])
+    module = projector(width_of(encoder), settings["hidden"], settings["out"])
     prefix = "method.projector."
-    made.load_state_dict(
+    module.load_state_dict(
         {key.removeprefix(prefix): v for key, v in state.items() if key.startswith(prefix)}
     )
-    return made.eval()
+    return module.eval()

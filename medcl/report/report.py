@@ -1,7 +1,7 @@
 """One self-contained HTML page about a run.
 
-Nothing is loaded from anywhere: pictures are data URIs, and the page forbids itself everything else
-by a Content-Security-Policy. Every value is escaped by the template engine.
+The page loads no external resources: pictures are data URIs, and a Content-Security-Policy forbids
+everything else. Every value is escaped by the template engine.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MONITORS = {
     "embedding_std": "Standard deviation of a training batch's unit embeddings: 0 collapsed.",
     "lr": "Learning rate.",
 }
-"""Columns of metrics.csv that are explained, in the order of the page; others follow by name."""
+"""Columns of metrics.csv with explanations, in page order; others follow by name."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,10 @@ class Figures:
 
 
 def write(run: Run, out: Path, *, probe: Path | None = None) -> Path:
-    """Write the report of a run; what is missing is named with the command that makes it.
+    """Write the report of a run; missing parts are named with the command that makes them.
 
     Args:
-        run: the run; need not be probed or even finished.
+        run: the run; it may be unfinished or not probed.
         out: the HTML file.
         probe: the folder of the probe; None for the run's own.
 
@@ -73,7 +73,7 @@ def write(run: Run, out: Path, *, probe: Path | None = None) -> Path:
     result = cards.probe_result(folder)
     task = result.task if isinstance(result, ProbeResult) else run.recipe.probe.task
     method = cards.method_card(run)
-    answers = (
+    test_predictions = (
         test_examples.of_probe(run, folder, result.task)
         if isinstance(result, ProbeResult)
         else None
@@ -100,7 +100,7 @@ def write(run: Run, out: Path, *, probe: Path | None = None) -> Path:
             panels=panels(run),
             map=samples.embedding_map(run, task),
             examples=samples.examples(run),
-            answers=answers,
+            test_predictions=test_predictions,
             prototypes=prototypes.prototypes(run),
             reproduce=cards.reproduce(run, result),
             neighbours=knn.K,
@@ -113,19 +113,19 @@ def write(run: Run, out: Path, *, probe: Path | None = None) -> Path:
 
 
 def environment() -> Environment:
-    """The template engine of all pages: everything is escaped, nothing may be undefined."""
+    """The template engine of all pages: autoescaped, undefined values raise an error."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    made = Environment(
+    engine = Environment(
         loader=PackageLoader("medcl.report", "."),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"figure": figure, "share": share, "show": show}
-    made.tests["absent"] = lambda value: isinstance(value, Absent)
-    return made
+    engine.filters |= {"figure": figure, "share": share, "show": show}
+    engine.tests["absent"] = lambda value: isinstance(value, Absent)
+    return engine
 
 
 def probe_figures(result: ProbeResult) -> Figures:
@@ -157,7 +157,7 @@ def panels(run: Run) -> list[Panel] | Absent:
 
 
 def figure(interval: Interval, signed: bool = False) -> tuple[str, str]:
-    """A figure and its interval, to be set apart: ``0.912`` and ``[0.871, 0.940]``."""
+    """A figure and its interval, split for layout: ``0.912`` and ``[0.871, 0.940]``."""
     value, _, bounds = show(interval, signed=signed).partition(" ")
     return value, bounds
 

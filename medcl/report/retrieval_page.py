@@ -1,4 +1,4 @@
-"""The page that shows similar cases with their pictures."""
+"""The page of similar cases with their pictures."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def write(found: Found, samples: Samples, out: Path) -> Path:
     """Write one self-contained HTML page.
 
     Args:
-        found: the answer.
-        samples: those that were searched, in their order.
+        found: the search result.
+        samples: the searched samples, in order.
         out: the file.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -39,7 +39,7 @@ def write(found: Found, samples: Samples, out: Path) -> Path:
 
 
 def _picture(samples: Samples, position: int) -> str | None:
-    """None for samples of which there is no picture, such as bags."""
+    """None for samples without a picture, such as bags."""
     try:
         return picture(samples.read(np.array([position]))["x"][0])
     except ValueError:

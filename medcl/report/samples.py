@@ -1,4 +1,4 @@
-"""What a report shows of the samples themselves: example views, and a map of their embeddings."""
+"""Samples in a report: example views, and a map of their embeddings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from medcl.embeddings.embeddings import embed
 from medcl.errors import MedclError
-from medcl.labels.target import target
+from medcl.labels import target as targets
 from medcl.plugin import Samples
 from medcl.registry import resolve
 from medcl.report import plots
@@ -39,7 +39,7 @@ class Map:
 
 
 def examples(run: Run) -> str | Absent:
-    """Samples of different patients beside their augmented views, as the plugin draws them."""
+    """Samples of different patients with their augmented views, drawn by the plugin."""
     if run.plugin.preview is None:
         return Absent("This plugin draws no preview.")
     samples = _samples(run, None)
@@ -49,7 +49,7 @@ def examples(run: Run) -> str | Absent:
 
 
 def _samples(run: Run, task: str | None) -> Samples | Absent:
-    """The run's samples. Why they cannot be read is not told here: the reason may hold a path."""
+    """The run's samples; the reason of a failure is not shown, since it may hold a path."""
     try:
         return load_samples(run.recipe, run.data, task=task)
     except (MedclError, OSError, KeyError):
@@ -60,9 +60,9 @@ def _samples(run: Run, task: str | None) -> Samples | Absent:
 
 
 def _draw(run: Run, samples: Samples, positions: NDArray[np.int64]) -> str | Absent:
-    """Call the plugin's preview; whatever it raises costs this picture only.
+    """Call the plugin's preview; an error skips this picture only.
 
-    One that takes an ``encoder`` is given the trained one, if it can be read.
+    A preview with a parameter ``encoder`` gets the trained one, if it can be read.
     """
     import torch
 
@@ -87,10 +87,10 @@ def _encoder(run: Run) -> nn.Module | None:
 
 def _spread(patients: Sequence[str], count: int) -> NDArray[np.int64]:
     """The middle sample of each of the first ``count`` patients; more of each if they are fewer."""
-    where: dict[str, list[int]] = {}
+    positions_of: dict[str, list[int]] = {}
     for position, patient in enumerate(patients):
-        where.setdefault(patient, []).append(position)
-    groups = list(where.values())[:count]
+        positions_of.setdefault(patient, []).append(position)
+    groups = list(positions_of.values())[:count]
     rounds = -(-count // len(groups)) if groups else 0
     picked = [g[len(g) * (2 * r + 1) // (2 * rounds)] for r in range(rounds) for g in groups]
     return np.array(picked[:count], np.int64)
@@ -119,37 +119,37 @@ def embedding_map(run: Run, task: str | None) -> Map | Absent:
     drawn = np.random.default_rng(run.recipe.seed).permutation(known)[:MAPPED]
     if len(drawn) < 5:
         return Absent(f"There are only {len(drawn)} samples: too few for a map.")
-    some = samples.at(np.sort(drawn))
+    shown = samples.at(np.sort(drawn))
     try:
-        x = embed(run.encoder(), some, label="map").x
-    except Exception as error:  # of a damaged file, whatever its reader raises
+        x = embed(run.encoder(), shown, label="map").x
+    except Exception as error:  # a damaged file: its reader may raise anything
         return Absent(f"The run's encoder cannot be used: {type(error).__name__}.")
     xy = tsne(x, seed=run.recipe.seed)
     names = [str(labels[p]) for p in np.sort(drawn)]
     about = [
-        f"{name or 'sample'} · patient {who[:8]}"
-        for name, who in zip(names, some.patients, strict=True)
+        f"{name or 'sample'} · patient {patient[:8]}"
+        for name, patient in zip(names, shown.patients, strict=True)
     ]
     return Map(
         by_label=plots.scatter(xy, names, about, legend=True) if task else None,
-        by_patient=plots.scatter(xy, some.patients, about, legend=False),
+        by_patient=plots.scatter(xy, shown.patients, about, legend=False),
         label=run.plugin.tasks[task].label if task else "",
-        shown=len(some),
+        shown=len(shown),
         of=len(known),
-        patients=len(set(some.patients)),
+        patients=len(set(shown.patients)),
     )
 
 
 def _labels(run: Run, samples: Samples, task: str | None) -> Sequence[str | None]:
-    """The class of each sample, None where unknown; of values, the quarter they are in."""
+    """The class of each sample, None if unknown; for values, their quartile."""
     if task is None:
         return [""] * len(samples)
-    truth = target(run.plugin.tasks[task], samples)
-    if truth.kind != "regression":
-        return [n if k else None for n, k in zip(truth.names(), truth.known, strict=True)]
-    edges = np.quantile(truth.y[truth.known], (0.25, 0.5, 0.75))
-    quarter = np.searchsorted(edges, truth.y)
-    return [f"quarter {q + 1}" if k else None for q, k in zip(quarter, truth.known, strict=True)]
+    target = targets.target(run.plugin.tasks[task], samples)
+    if target.kind != "regression":
+        return [n if k else None for n, k in zip(target.names(), target.known, strict=True)]
+    edges = np.quantile(target.y[target.known], (0.25, 0.5, 0.75))
+    quarter = np.searchsorted(edges, target.y)
+    return [f"quarter {q + 1}" if k else None for q, k in zip(quarter, target.known, strict=True)]
 
 
 def tsne(x: NDArray[np.float32], *, seed: int) -> NDArray[np.float32]:
@@ -165,7 +165,7 @@ def tsne(x: NDArray[np.float32], *, seed: int) -> NDArray[np.float32]:
 
 
 def by_turns(rows: NDArray[np.int64], patients: NDArray, count: int) -> NDArray[np.int64]:
-    """The first ``count`` rows, in which no patient has a second before all have a first."""
+    """The first ``count`` rows, round-robin over patients."""
     turns: dict[str, int] = {}
     turn = []
     for row in rows:

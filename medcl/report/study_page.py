@@ -17,7 +17,7 @@ from medcl.report.cards import Absent
 from medcl.report.report import environment
 
 PICTURES = 12
-"""At most so many heat maps are shown, of at most so many bytes each: the page is one file."""
+"""Maximum number of heat maps, of at most `LARGEST` bytes each: the page is one file."""
 LARGEST = 2**21
 
 
@@ -37,8 +37,8 @@ def write(study: Path, out: Path) -> Path:
     """
     result = FinetuneResult.load(study)
     recipe = read_recipe(study)
-    made = test_examples.opened(study)
-    found = audit_section.evaluation(study, result)
+    opened = test_examples.opened(study)
+    evaluated = audit_section.evaluation(study, result)
     data = cards.data_card(cards.place(study), recipe.plugin, {}, prepare=recipe.prepare)
     page = (
         environment()
@@ -49,11 +49,11 @@ def write(study: Path, out: Path) -> Path:
             classes=result.by_class(),
             reliability=plots.reliability(result.figures.reliability),
             pictures=pictures(study),
-            examples=made if isinstance(made, Absent) else test_examples.of_study(made),
-            map=made if isinstance(made, Absent) else test_examples.embedding_map(made),
-            evaluation=found,
+            examples=opened if isinstance(opened, Absent) else test_examples.of_study(opened),
+            map=opened if isinstance(opened, Absent) else test_examples.embedding_map(opened),
+            evaluation=evaluated,
             data=data,
-            model=model_card.of_study(result, found, data),
+            model=model_card.of_study(result, evaluated, data),
             about=recipe.about,
             paper=recipe.paper,
             encoder=recipe.encoder.name if recipe.encoder else "",
@@ -69,7 +69,7 @@ def write(study: Path, out: Path) -> Path:
 
 
 def pictures(study: Path) -> list[Picture]:
-    """Heat maps that `medcl finetune --explain` left, if it did."""
+    """Heat maps written by `medcl finetune --explain`, if any."""
     shown: list[Picture] = []
     for path in sorted((study / FOLDER).glob("*/**/*.png")):
         if path.stat().st_size <= LARGEST and len(shown) < PICTURES:

@@ -1,4 +1,4 @@
-"""What a study's classifiers said of single test samples: where right, where wrong, and why."""
+"""Single test samples of a study with correct and wrong predictions, and their explanations."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from medcl.plugin import Samples
 from medcl.reading import read_json
 from medcl.report import pictures, plots
 from medcl.report.cards import Absent
-from medcl.report.example_selection import Answer, Answers, answered, chosen
+from medcl.report.example_selection import Prediction, Selection, predicted_classes, selected
 from medcl.report.samples import MAPPED, Map, tsne
 from medcl.run import Run, load_samples
 
@@ -31,33 +31,33 @@ if TYPE_CHECKING:
     from medcl.finetune.loop import Model
 
 Shows = Literal["sample", "evidence", "instances"]
-"""A picture of the sample alone; of what speaks for the answer; of what each instance counted."""
+"""A picture of the sample alone; of the evidence for the prediction; of instances."""
 Draw = Callable[[str, Mapping[str, NDArray], int], tuple[str | None, Shows]]
-"""A sample's id, its batch of one, the class that was predicted → a picture, and what it shows."""
+"""A sample's id, its batch of one, the predicted class → a picture, and what it shows."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """A test sample, what was said of it, and a picture where one can be drawn."""
+    """A test sample, its prediction, and a picture if one can be drawn."""
 
     sample: str
     patient: str
-    answer: Answer
+    prediction: Prediction
     image: str | None
     shows: Shows
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Answers with their samples; see `medcl.report.example_selection`."""
+    """Selected predictions with their samples; see `medcl.report.example_selection`."""
 
-    answers: Answers
-    right: list[Example]
+    selection: Selection
+    correct: list[Example]
     wrong: list[Example]
 
     def shows(self, what: Shows) -> bool:
-        """Whether a picture shows that."""
-        return any(e.image and e.shows == what for e in (*self.right, *self.wrong))
+        """True if a picture shows that."""
+        return any(e.image and e.shows == what for e in (*self.correct, *self.wrong))
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,8 @@ class Opened:
     """A study with its samples and predictions, read once for everything on the page.
 
     Attributes:
-        threshold: (N,) of two classes, see `medcl.report.example_selection.answered`; else None.
+        threshold: (N,) for two classes, see `medcl.report.example_selection.predicted_classes`;
+            else None.
     """
 
     study: Study
@@ -75,95 +76,95 @@ class Opened:
 
 
 def opened(path: Path) -> Opened | Absent:
-    """Open a study; why it cannot be is not told here, for the reason may hold a path."""
+    """Open a study; the reason of a failure is not shown, since it may hold a path."""
     absent = Absent(
         "The samples cannot be read from the index that the study was made from.",
         "the same medcl index, at the same place",
     )
     try:
         study = Study.open(path)
-        found = compare.read(path)
-        made = Opened(study, study.samples(), found, _threshold(study, found))
+        predictions = compare.read(path)
+        opened_study = Opened(study, study.samples(), predictions, _threshold(study, predictions))
     except (MedclError, OSError, KeyError, ValueError):
         return absent
-    known = set(made.samples.ids)  # fewer than were tested, if the index was made anew
-    return made if known.issuperset(made.predictions.ids) else absent
+    known = set(opened_study.samples.ids)  # fewer than were tested, if the index was rebuilt
+    return opened_study if known.issuperset(opened_study.predictions.ids) else absent
 
 
-def _threshold(study: Study, found: Predictions) -> NDArray[np.float64] | None:
-    """Of two classes, what each fold chose by its validation patients; a mean over repeats.
+def _threshold(study: Study, predictions: Predictions) -> NDArray[np.float64] | None:
+    """For two classes, each fold's threshold from validation patients; a mean over repeats.
 
-    It was chosen of calibrated probabilities, and these are as they left the classifier.
+    It was chosen for calibrated probabilities and is mapped to uncalibrated ones.
     """
-    if found.truth.kind != "binary":
+    if predictions.target.kind != "binary":
         return None
-    place = {key: n for n, key in enumerate(found.ids)}
-    total, times = np.zeros(len(place)), np.zeros(len(place))
+    row_of = {key: n for n, key in enumerate(predictions.ids)}
+    total, times = np.zeros(len(row_of)), np.zeros(len(row_of))
     for fold in study.folds:
         facts = read_json(fold / fold_training.FACTS, "Run the same medcl finetune again.")
-        rows = [place[key] for key in study.tested(fold)["id"]]
+        rows = [row_of[key] for key in study.tested(fold)["id"]]
         total[rows] += expit(logit(facts["threshold"]) * facts["temperature"])
         times[rows] += 1
     return total / times
 
 
-def of_study(made: Opened) -> Examples | Absent:
-    """The test samples that a study was surest of, with what its answers rest on."""
+def of_study(opened_study: Opened) -> Examples | Absent:
+    """A study's most confident test predictions, with explanations."""
     fold_of = {
         key: fold
-        for fold in made.study.folds
+        for fold in opened_study.study.folds
         if fold.name.startswith("r0")
-        for key in made.study.tested(fold)["id"]
+        for key in opened_study.study.tested(fold)["id"]
     }
     models: dict[Path, Model] = {}
 
-    def draw(key: str, batch: Mapping[str, NDArray], said: int) -> tuple[str | None, Shows]:
+    def draw(key: str, batch: Mapping[str, NDArray], predicted: int) -> tuple[str | None, Shows]:
         try:
             fold = fold_of[key]
             if fold not in models:
-                models[fold] = made.study.model(fold, batch)
+                models[fold] = opened_study.study.model(fold, batch)
             if "bag" in batch:
-                return _counted(models[fold], batch, said), "instances"
-            return _explained(made, models[fold], batch["x"], said), "evidence"
-        except Exception:  # a classifier or a shape that cannot be explained: the sample alone
+                return _instances(models[fold], batch, predicted), "instances"
+            return _explained(opened_study, models[fold], batch["x"], predicted), "evidence"
+        except Exception:  # no explanation for this classifier or shape: show the sample alone
             return _plain(batch), "sample"
 
-    return examples(made.predictions, made.samples, draw, made.threshold)
+    return examples(opened_study.predictions, opened_study.samples, draw, opened_study.threshold)
 
 
 def of_probe(run: Run, folder: Path, task: str) -> Examples | Absent:
-    """The test samples that a run's linear probe was surest of."""
+    """The most confident test predictions of a run's linear probe."""
     try:
-        found, samples = compare.read(folder), load_samples(run.recipe, run.data, task=task)
-        return examples(found, samples, lambda _, batch, __: (_plain(batch), "sample"))
+        predictions, samples = compare.read(folder), load_samples(run.recipe, run.data, task=task)
+        return examples(predictions, samples, lambda _, batch, __: (_plain(batch), "sample"))
     except (MedclError, OSError, KeyError, ValueError):
         return Absent("The probe's predictions and the run's samples do not fit together.")
 
 
 def examples(
-    found: Predictions,
+    predictions: Predictions,
     samples: Samples,
     draw: Draw,
     threshold: NDArray[np.float64] | None = None,
 ) -> Examples:
-    """The answers to show, each with its sample drawn."""
-    place = {key: n for n, key in enumerate(samples.ids)}
+    """The selected predictions, each with a picture of its sample."""
+    row_of = {key: n for n, key in enumerate(samples.ids)}
 
-    def shown(answer: Answer) -> Example:
-        key = str(found.ids[answer.row])
-        image, shows = draw(key, samples.read(np.array([place[key]])), answer.target)
-        return Example(key, str(found.patients[answer.row]), answer, image, shows)
+    def shown(prediction: Prediction) -> Example:
+        key = str(predictions.ids[prediction.row])
+        image, shows = draw(key, samples.read(np.array([row_of[key]])), prediction.output)
+        return Example(key, str(predictions.patients[prediction.row]), prediction, image, shows)
 
-    told = chosen(found, threshold)
-    return Examples(told, [shown(a) for a in told.right], [shown(a) for a in told.wrong])
+    chosen = selected(predictions, threshold)
+    return Examples(chosen, [shown(p) for p in chosen.correct], [shown(p) for p in chosen.wrong])
 
 
-def _explained(made: Opened, model: Model, x: NDArray, target: int) -> str:
+def _explained(opened_study: Opened, model: Model, x: NDArray, target: int) -> str:
     import torch
 
     from medcl.audit.saliency import evidence, integrated_gradients, occlusion
 
-    kind = made.predictions.truth.kind
+    kind = opened_study.predictions.target.kind
     batch = torch.as_tensor(np.ascontiguousarray(x)).float()
 
     def score(v: torch.Tensor) -> torch.Tensor:
@@ -174,8 +175,8 @@ def _explained(made: Opened, model: Model, x: NDArray, target: int) -> str:
     return pictures.explained(x[0], gradients[0].numpy(), fall[0].numpy())
 
 
-def _counted(model: Model, batch: Mapping[str, NDArray], target: int) -> str | None:
-    """What each instance of a bag counted for; None if the classifier does not say so."""
+def _instances(model: Model, batch: Mapping[str, NDArray], target: int) -> str | None:
+    """Picture of each instance's contribution; None if the classifier gives none."""
     from medcl.tensors import tensors
 
     weights = model.predict(tensors(batch)).get("instances")
@@ -193,49 +194,51 @@ def _plain(batch: Mapping[str, NDArray]) -> str | None:
         return None
 
 
-def embedding_map(made: Opened) -> Map | Absent:
-    """t-SNE of what the first fold's head sees of its test samples: nobody there was trained on."""
-    found = made.predictions
-    if found.truth.kind not in ONE_CLASS:
-        return Absent("The map is of problems of one class a sample.")
-    fold = made.study.folds[0]
-    tested = set(made.study.tested(fold)["id"])
-    known = np.flatnonzero(np.isin(found.ids, list(tested)))
-    drawn = np.sort(np.random.default_rng(made.study.recipe.seed).permutation(known)[:MAPPED])
+def embedding_map(opened_study: Opened) -> Map | Absent:
+    """t-SNE of the first fold's test samples by its classifier's features before the head."""
+    predictions = opened_study.predictions
+    if predictions.target.kind not in ONE_CLASS:
+        return Absent("The map is for problems with one class per sample.")
+    fold = opened_study.study.folds[0]
+    tested = set(opened_study.study.tested(fold)["id"])
+    known = np.flatnonzero(np.isin(predictions.ids, list(tested)))
+    drawn = np.sort(
+        np.random.default_rng(opened_study.study.recipe.seed).permutation(known)[:MAPPED]
+    )
     if len(drawn) < 5:
         return Absent(f"There are only {len(drawn)} samples: too few for a map.")
-    place = {key: n for n, key in enumerate(made.samples.ids)}
-    some = made.samples.at(np.array([place[key] for key in found.ids[drawn]]))
+    row_of = {key: n for n, key in enumerate(opened_study.samples.ids)}
+    shown = opened_study.samples.at(np.array([row_of[key] for key in predictions.ids[drawn]]))
     try:
-        x = embedded(made.study.model(fold, some.read(np.arange(2))), some)
-    except Exception as error:  # of a damaged file, whatever its reader raises
+        x = embedded(opened_study.study.model(fold, shown.read(np.arange(2))), shown)
+    except Exception as error:  # a damaged file: its reader may raise anything
         return Absent(f"The study's classifier cannot be used: {type(error).__name__}.")
-    xy = tsne(x, seed=made.study.recipe.seed)
-    names = [found.truth.classes[int(c)] for c in found.truth.y[drawn]]
-    code = answered(found, made.threshold)[drawn]
-    said = [found.truth.classes[int(c)] for c in code]
-    about = _about(names, said, found.probability[drawn, code], some.patients)
+    xy = tsne(x, seed=opened_study.study.recipe.seed)
+    names = [predictions.target.classes[int(c)] for c in predictions.target.y[drawn]]
+    code = predicted_classes(predictions, opened_study.threshold)[drawn]
+    predicted = [predictions.target.classes[int(c)] for c in code]
+    about = _about(names, predicted, predictions.probability[drawn, code], shown.patients)
     return Map(
         by_label=plots.scatter(xy, names, about, legend=True),
-        by_patient=plots.scatter(xy, some.patients, about, legend=False),
-        label=made.study.result.label,
-        shown=len(some),
+        by_patient=plots.scatter(xy, shown.patients, about, legend=False),
+        label=opened_study.study.result.label,
+        shown=len(shown),
         of=len(known),
-        patients=len(set(some.patients)),
+        patients=len(set(shown.patients)),
     )
 
 
 def _about(
-    truth: Sequence[str], said: Sequence[str], sure: NDArray, patients: Sequence[str]
+    target: Sequence[str], predicted: Sequence[str], confidence: NDArray, patients: Sequence[str]
 ) -> list[str]:
     return [
-        f"{t}, predicted {s} ({p:.2f}) · patient {who[:8]}"
-        for t, s, p, who in zip(truth, said, sure, patients, strict=True)
+        f"{t}, predicted {s} ({p:.2f}) · patient {patient[:8]}"
+        for t, s, p, patient in zip(target, predicted, confidence, patients, strict=True)
     ]
 
 
 def embedded(model: Model, samples: Samples) -> NDArray[np.float32]:
-    """(N, D): what comes into the head of the model's classifier.
+    """(N, D): inputs of the classifier's head.
 
     Raises:
         LookupError: if it has none.
@@ -248,8 +251,8 @@ def embedded(model: Model, samples: Samples) -> NDArray[np.float32]:
     head = head_of(model.classifier)
     if head is None:
         raise LookupError("no head")
-    caught: list[torch.Tensor] = []
-    handle = head.register_forward_pre_hook(lambda _, given: caught.append(given[0]))
+    inputs: list[torch.Tensor] = []
+    handle = head.register_forward_pre_hook(lambda _, arguments: inputs.append(arguments[0]))
     try:
         for start in range(0, len(samples), 64):
             rows = np.arange(start, min(start + 64, len(samples)))
@@ -257,5 +260,5 @@ def embedded(model: Model, samples: Samples) -> NDArray[np.float32]:
                 model.scores(tensors(samples.read(rows)))
     finally:
         handle.remove()
-    made: NDArray[np.float32] = torch.cat(caught).flatten(1).float().numpy()
-    return made
+    x: NDArray[np.float32] = torch.cat(inputs).flatten(1).float().numpy()
+    return x

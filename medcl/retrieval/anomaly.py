@@ -1,6 +1,6 @@
 """Unusual samples: a score for each, and a threshold at a stated false-alarm rate.
 
-Scores, higher is stranger, of unit embeddings against those of the run's training patients:
+Scores (higher is more unusual) of unit embeddings against those of the run's training patients:
 
 * ``knn``: one minus the mean cosine to the k nearest (Bergman 2020, arXiv 2002.10445). With k = 1
   it is the score of UniCon-HA (Wang 2023, arXiv 2308.10155): the largest cosine to the training
@@ -8,9 +8,9 @@ Scores, higher is stranger, of unit embeddings against those of the run's traini
 * ``mahalanobis``: distance to the training mean under a shrunk covariance (Lee 2018, arXiv
   1807.03888; Ledoit & Wolf 2004).
 
-The threshold comes from training patients alone: each is scored against the *others*, and of those
-scores the conformal quantile is taken (Vovk 2005): the ⌈(n + 1)(1 − rate)⌉-th smallest of n.
-What rate it gives on the run's test patients is reported beside it, with an interval over patients.
+The threshold comes from training patients alone: each is scored against the *others*, and the
+threshold is the conformal quantile of those scores (Vovk 2005): the ⌈(n + 1)(1 − rate)⌉-th smallest
+of n. Its rate on the run's test patients is reported too, with an interval over patients.
 """
 
 from __future__ import annotations
@@ -41,28 +41,28 @@ from medcl.run import TRANSDUCTIVE, Run, load_samples
 How = Literal["knn", "mahalanobis"]
 OTHER_KEY = other_key(
     "This index and the run's own",
-    "a training patient among these looks less unusual than they are.",
+    "a training patient among these gets too low a score.",
 )
 PARTS = 5
-"""For Mahalanobis, training patients are scored against the other four fifths of them."""
+"""For Mahalanobis, each fifth of the training patients is scored against the other four."""
 
 
 @dataclass(frozen=True)
 class Anomalies:
-    """What was found.
+    """Results of anomaly scoring.
 
     Attributes:
         how: the score.
-        rate: the false-alarm rate asked for.
-        threshold: scores above it are called unusual.
+        rate: the requested false-alarm rate.
+        threshold: samples with a higher score are unusual.
         reference: training samples and
-        reference_patients: patients that the threshold comes from.
+        reference_patients: training patients behind the threshold.
         on_test: the rate of unusual samples among the run's test patients, who are not known to be
-            usual; None where the index holds none of them.
-        test_patients: how many.
-        samples, unusual: scored ones, and those above the threshold.
+            normal; None if the index holds none of them.
+        test_patients: their number.
+        samples, unusual: scored samples, and those above the threshold.
         items: per item, its samples, the share of unusual ones, and the largest score.
-        notes: what a reader must know.
+        notes: for the reader.
     """
 
     how: How
@@ -78,7 +78,7 @@ class Anomalies:
     notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON-ready values, without the table."""
+        """JSON-ready values, without the table."""
         return asdict(self) | {"items": len(self.items)}
 
 
@@ -104,40 +104,40 @@ def anomaly(
 
     Args:
         run: a finished run.
-        out: the folder to make.
+        out: the new folder.
         data: the index to score; None for the run's own.
         how: the score.
         k: neighbours, for ``knn``.
-        rate: of samples of usual people that may be called unusual.
+        rate: false-alarm rate on normal patients' samples.
         task: whose samples; None for those of pretraining.
-        batch_size: samples a forward pass.
+        batch_size: samples per forward pass.
         device: see `medcl.embeddings.embeddings.embed`.
 
     Raises:
-        UsageError: if ``out`` exists, the rate is none, or there are fewer than two training
+        UsageError: if ``out`` exists, the rate is invalid, or there are fewer than two training
             patients or too few samples for that rate.
     """
     _check(how, rate, out)
-    side = run.split()
-    home = load_samples(run.recipe, run.data, task=task)
-    train = np.flatnonzero([side.get(p) == "train" for p in home.patients])
-    patients = np.asarray(home.patients)[train]
+    split = run.split()
+    own = load_samples(run.recipe, run.data, task=task)
+    train = np.flatnonzero([split.get(p) == "train" for p in own.patients])
+    patients = np.asarray(own.patients)[train]
     if len(set(patients)) < 2:
         raise UsageError("A threshold needs two training patients or more.")
     embedded = partial(embed, run.encoder(), batch_size=batch_size, device=device)
-    reference = unit(embedded(home.at(train), label="reference").x)
-    own = _left_out(reference, patients, how, k, run.recipe.seed)
-    threshold = conformal(own, rate)
+    reference = unit(embedded(own.at(train), label="reference").x)
+    reference_scores = _left_out(reference, patients, how, k, run.recipe.seed)
+    threshold = conformal(reference_scores, rate)
     index = Index.open(data or run.data)
-    samples = load_samples(run.recipe, data, task=task) if data is not None else home
+    samples = load_samples(run.recipe, data, task=task) if data is not None else own
     x = unit(embedded(samples, label="score").x)
     keys = np.asarray(samples.patients)
     scores = score(x, reference, how=how, k=k, groups=(keys, patients))
     if data is None:
-        scores[train] = own
+        scores[train] = reference_scores
     table = _table(samples, scores, threshold)
-    tested = np.array([side.get(p) == "test" for p in keys])
-    found = Anomalies(
+    tested = np.array([split.get(p) == "test" for p in keys])
+    result = Anomalies(
         how=how,
         rate=rate,
         threshold=threshold,
@@ -150,21 +150,21 @@ def anomaly(
         items=_by_item(table),
         notes=_notes(run, None if data is None else index, set(keys[tested])),
     )
-    _save(out, found, table, {"recipe": run.recipe.name, "index": index.plugin_name})
-    return found
+    _save(out, result, table, {"recipe": run.recipe.name, "index": index.plugin_name})
+    return result
 
 
 def _check(how: str, rate: float, out: Path) -> None:
     if how not in get_args(How):
         raise UsageError(f"Unknown score '{how}': take {' or '.join(get_args(How))}.")
     if not 0 < rate < 1:
-        raise UsageError("The false-alarm rate lies between 0 and 1: 0.05, say.")
+        raise UsageError("The false-alarm rate lies between 0 and 1, such as 0.05.")
     if out.exists():
         raise UsageError(f"{out} exists: choose another --out, or remove it.")
 
 
 def _table(samples: Samples, scores: NDArray[np.float32], threshold: float) -> pl.DataFrame:
-    """A row a sample."""
+    """One row per sample."""
     return pl.DataFrame(
         {
             "id": list(samples.ids),
@@ -177,7 +177,7 @@ def _table(samples: Samples, scores: NDArray[np.float32], threshold: float) -> p
 
 
 def _by_item(table: pl.DataFrame) -> pl.DataFrame:
-    """A row an item, the strangest first."""
+    """One row per item, the most unusual first."""
     return (
         table.group_by("item", maintain_order=True)
         .agg(
@@ -191,12 +191,12 @@ def _by_item(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def _notes(run: Run, other: Index | None, tested: set[str]) -> tuple[str, ...]:
-    """What a reader must know.
+    """Notes for the reader.
 
     Args:
         run: the run.
         other: the index, if it is not the run's own.
-        tested: patients that the rate is measured on.
+        tested: patients of the measured rate.
     """
     notes = [] if other is None or run.where.knows(other) else [OTHER_KEY]
     if tested & run.pretrained_on():
@@ -204,11 +204,11 @@ def _notes(run: Run, other: Index | None, tested: set[str]) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _save(out: Path, found: Anomalies, table: pl.DataFrame, about: Mapping[str, str]) -> None:
-    text = json.dumps(found.as_dict() | dict(about), indent=1, allow_nan=False)
+def _save(out: Path, result: Anomalies, table: pl.DataFrame, about: Mapping[str, str]) -> None:
+    text = json.dumps(result.as_dict() | dict(about), indent=1, allow_nan=False)
     with new_folder(out) as folder:
         table.write_parquet(folder / "scores.parquet")
-        found.items.write_parquet(folder / "items.parquet")
+        result.items.write_parquet(folder / "items.parquet")
         (folder / "anomaly.json").write_text(text + "\n", encoding="utf-8")
 
 
@@ -220,19 +220,19 @@ def score(
     k: int = 5,
     groups: tuple[NDArray, NDArray] | None = None,
 ) -> NDArray[np.float32]:
-    """How strange each row is: (N,).
+    """Anomaly score of each row: (N,).
 
     Args:
         x: (N, D) unit rows.
         reference: (M, D) unit rows.
         how: the score.
         k: neighbours.
-        groups: patients of both: nobody is compared with themselves (``knn``; under
-            ``mahalanobis`` one person's weight in mean and covariance is small).
+        groups: patients of both: ``knn`` skips rows of the same patient (``mahalanobis`` does not:
+            one patient's weight in mean and covariance is small).
     """
     if how == "knn":
-        mine, theirs = groups if groups is not None else (None, None)
-        near, _ = neighbours(x, reference, k=k, query_groups=mine, bank_groups=theirs)
+        query_groups, bank_groups = groups if groups is not None else (None, None)
+        near, _ = neighbours(x, reference, k=k, query_groups=query_groups, bank_groups=bank_groups)
         known = np.isfinite(near)
         mean = np.where(known, near, 0).sum(1) / np.maximum(known.sum(1), 1)
         return np.where(known.any(1), 1 - mean, 2.0).astype(np.float32)
@@ -244,16 +244,16 @@ def score(
 
 
 def conformal(scores: NDArray, rate: float) -> float:
-    """The threshold that a further score of the same kind exceeds at most at this rate.
+    """The threshold that a new exchangeable score exceeds with at most this probability.
 
     Raises:
-        UsageError: if there are too few scores to say so.
+        UsageError: if there are too few scores for this rate.
     """
     rank = math.ceil((len(scores) + 1) * (1 - rate))
     if rank > len(scores):
         raise UsageError(
             f"{len(scores)} training samples cannot hold a false-alarm rate of {rate:g}: "
-            f"take at least {1 / (len(scores) + 1):.2g}."
+            f"set at least {1 / (len(scores) + 1):.2g}."
         )
     return float(np.sort(scores)[rank - 1])
 

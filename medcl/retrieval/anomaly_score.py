@@ -1,4 +1,4 @@
-"""How unlike the training samples something is: an anomaly score for embeddings."""
+"""An anomaly score for embeddings: dissimilarity to the training samples."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from medcl.retrieval.anomaly import score
 
 NEIGHBOURS = 5
 BANK = 4096
-"""Training embeddings that are kept to compare with, an even share of every patient's."""
+"""Training embeddings kept as reference, an even share of every patient's."""
 Floats = NDArray[np.float32]
 
 
@@ -27,16 +27,16 @@ class Scores(NamedTuple):
 
 @dataclass(frozen=True)
 class AnomalyScorer:
-    """What is remembered of the training samples.
+    """Reference of the training samples.
 
     Attributes:
         mean: (D,) of their embeddings, and
-        scale: (D,) their standard deviation: embeddings are compared after both are taken off, for
-            what all have in common would make any two of them alike.
-        bank: (N, D) such rows, of unit length.
-        whitener: (D, D) its product with a row has the Mahalanobis distance for a length.
-        usual: (N,) ascending kNN scores of the bank against *other* patients' rows: what samples of
-            an ordinary, unseen person get.
+        scale: (D,) their standard deviation: embeddings are standardised before comparison, since
+            a common component would make any two similar.
+        bank: (N, D) standardised rows of unit length.
+        whitener: (D, D); the length of its product with a row is the Mahalanobis distance.
+        usual: (N,) ascending kNN scores of the bank against *other* patients' rows: scores
+            expected of a normal, unseen patient.
     """
 
     mean: Floats
@@ -46,12 +46,12 @@ class AnomalyScorer:
     usual: Floats
 
     def score(self, x: Floats) -> Scores:
-        """Three scores of embeddings (N, D), each (N,); all rise with strangeness.
+        """Three scores of embeddings (N, D), each (N,); higher is more unusual.
 
         ``knn`` (1 − mean cosine to the nearest) and ``mahalanobis`` are scores of
         `medcl.retrieval.anomaly`, on standardised embeddings. ``anomaly`` is the share
-        of training samples that are less strange to other patients by kNN: above 0.99 a sample is
-        stranger than 99 in 100 of those.
+        of training samples with a lower kNN score against other patients: above 0.99 a sample is
+        more unusual than 99 in 100 of those.
         """
         rows = (x - self.mean) / self.scale
         knn = score(unit(rows), self.bank, how="knn", k=NEIGHBOURS)
@@ -61,24 +61,26 @@ class AnomalyScorer:
 
 
 def learn(x: Floats, patients: NDArray, *, seed: int = 0) -> AnomalyScorer:
-    """Remember training samples.
+    """Fit a scorer on training samples.
 
     Args:
         x: (N, D) embeddings.
-        patients: (N,) whose they are. With one patient alone, ``usual`` is among its own samples.
-        seed: which samples are kept.
+        patients: (N,) keys. With a single patient, ``usual`` compares its own samples.
+        seed: of the selection of samples.
     """
     from sklearn.covariance import LedoitWolf
 
     mean, scale = x.mean(axis=0), x.std(axis=0)
     scale[scale == 0] = 1
-    kept = evenly(patients, BANK, seed)
-    rows = (x[kept] - mean) / scale
+    selected = evenly(patients, BANK, seed)
+    rows = (x[selected] - mean) / scale
     precision = LedoitWolf(assume_centered=True).fit(rows.astype(np.float64)).precision_
     values, vectors = np.linalg.eigh(precision)
     bank = unit(rows)
-    several = len(np.unique(patients[kept])) > 1
-    groups = patients[kept] if several else np.arange(len(kept))  # none is its own neighbour
+    several = len(np.unique(patients[selected])) > 1
+    groups = (
+        patients[selected] if several else np.arange(len(selected))
+    )  # a sample is never its own neighbour
     usual = np.sort(score(bank, bank, how="knn", k=NEIGHBOURS, groups=(groups, groups)))
     whitener = (vectors * np.sqrt(np.maximum(values, 0))).astype(np.float32)
     return AnomalyScorer(mean.astype(np.float32), scale.astype(np.float32), bank, whitener, usual)

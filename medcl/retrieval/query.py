@@ -1,4 +1,4 @@
-"""What is asked for, as an embedding: a sample or item of an index, files, or a row of a table."""
+"""A search query as an embedding: a sample or item of an index, files, or a row of a table."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from medcl.archive import clinical
 from medcl.archive.index import Index
 from medcl.embeddings.embeddings import Embeddings, unit
-from medcl.embeddings.modalities import embed_side
+from medcl.embeddings.modalities import embed_modality
 from medcl.errors import MedclError, UsageError
 from medcl.ingestion import indexed
 from medcl.plugin import Samples
@@ -26,14 +26,14 @@ Level = Literal["item", "sample"]
 
 @dataclass(frozen=True)
 class Query:
-    """What is asked for.
+    """A query.
 
     Attributes:
-        name: what it may be called: an item's or sample's id, "files", or the values.
+        name: to show: an item's or sample's id, "files", or the values.
         x: (D,) its embedding.
-        patients: whose it is.
-        level: what it is.
-        matched: whether they can be told to be patients of the index that is searched.
+        patients: its patients' keys.
+        level: an item or a sample.
+        matched: whether patient keys are comparable with those of the searched index.
     """
 
     name: str
@@ -48,9 +48,9 @@ def asked_for(
     index: Index,
     bank: Embeddings,
     query: str,
-    look: Callable[[NDArray[np.int64]], NDArray[np.float32]],
+    embed: Callable[[NDArray[np.int64]], NDArray[np.float32]],
     *,
-    side: str | None = None,
+    modality: str | None = None,
     task: str | None = None,
     key_file: Path | None = None,
     batch_size: int = 512,
@@ -61,82 +61,87 @@ def asked_for(
     Args:
         run: a finished run.
         index: where ids and paths are looked up.
-        bank: all samples of that index, by whichever side.
+        bank: all samples of that index, in whichever modality.
         query: an item's or sample's id, an item's path in the archive, or a file or folder
-            elsewhere, which is read here and leaves nothing behind; of a side that is a clinical
+            elsewhere, which is read here and leaves nothing behind; if the modality is a clinical
             table also its values, ``"sex=F, age=63"``, where the rest is missing.
-        look: positions in ``bank`` → those samples by ``side``; not asked for other queries.
-        side: by which it is looked at, see `medcl.embeddings.modalities`.
-        task: whose samples they are.
+        embed: positions in ``bank`` → those samples in ``modality``; unused for other queries.
+        modality: in which it is embedded, see `medcl.embeddings.modalities`.
+        task: which task's samples.
         key_file: of files elsewhere, see `medcl.ingestion.indexed`.
         batch_size: samples a forward pass.
         device: see `medcl.embeddings.embeddings.embed`.
 
     Raises:
-        UsageError: if it is not found, gives no samples, or has not this side.
+        UsageError: if it is not found, gives no samples, or lacks this modality.
     """
-    place = {sample: p for p, sample in enumerate(bank.ids)}
+    position_of = {sample: p for p, sample in enumerate(bank.ids)}
     items = np.asarray(bank.items)
-    if query in place:
-        at = np.array([place[query]])
-        return Query(query, _mean(look(at), query, side), [bank.patients[at[0]]], "sample")
+    if query in position_of:
+        rows = np.array([position_of[query]])
+        return Query(query, _mean(embed(rows), query, modality), [bank.patients[rows[0]]], "sample")
     item = query if query in set(bank.items) else _by_path(index, query)
     if item is not None:
-        at = np.flatnonzero(items == item)
-        if not len(at):
+        rows = np.flatnonzero(items == item)
+        if not len(rows):
             raise UsageError(f"{query} is in the index, but gives no samples to compare.")
-        return Query(item, _mean(look(at), query, side), [bank.patients[at[0]]], "item")
+        return Query(item, _mean(embed(rows), query, modality), [bank.patients[rows[0]]], "item")
     if not Path(query).exists():
-        if side is not None and "=" in query:
-            return _described(run, query, side, device)
+        if modality is not None and "=" in query:
+            return _described(run, query, modality, device)
         raise UsageError(
-            f"{query} is no item or sample of {index.path}, and no file. "
+            f"{query} is neither an item or sample of {index.path} nor a file. "
             f"{did_you_mean(query, list(index.items['id'][:1000]))}"
         )
     with indexed(run, [Path(query)], key_file=key_file) as visited:
         samples = load_samples(run.recipe, visited.path, task=task)
         if not len(samples):
             raise UsageError(f"{query} gives no samples to compare.")
-        x = embed_side(run, samples, side, batch_size=batch_size, device=device, label="query")
+        x = embed_modality(
+            run, samples, modality, batch_size=batch_size, device=device, label="query"
+        )
         matched = visited.key_check is not None and visited.key_check == index.key_check
-        who = sorted(set(samples.patients))
-        return Query("files", _mean(x, query, side), who, "item", matched)
+        patients = sorted(set(samples.patients))
+        return Query("files", _mean(x, query, modality), patients, "item", matched)
 
 
-def _described(run: Run, query: str, side: str, device: str) -> Query:
-    """A row of the clinical table that is written out."""
+def _described(run: Run, query: str, modality: str, device: str) -> Query:
+    """A row of the clinical table, given as ``name=value, ...``."""
     pairs = [part.partition("=") for part in query.split(",")]
-    given = {name.strip(): value.strip() for name, _, value in pairs}
+    values = {name.strip(): value.strip() for name, _, value in pairs}
     row = clinical.row(
-        given, run.recipe.dataset.get("categories") or {}, run.recipe.dataset.get("numbers") or {}
+        values, run.recipe.dataset.get("categories") or {}, run.recipe.dataset.get("numbers") or {}
     )
-    alone = Samples([query], [query], [""], lambda rows: {side: row[None][rows]})
-    x = embed_side(run, alone, side, device=device, label="query")
-    return Query(", ".join(f"{n}={v}" for n, v in given.items()), _mean(x, query, side), [], "item")
+    sample = Samples([query], [query], [""], lambda rows: {modality: row[None][rows]})
+    x = embed_modality(run, sample, modality, device=device, label="query")
+    name = ", ".join(f"{n}={v}" for n, v in values.items())
+    return Query(name, _mean(x, query, modality), [], "item")
 
 
-def _mean(x: NDArray[np.float32], query: str, side: str | None) -> NDArray[np.float32]:
-    """The mean of unit rows: (N, D) → (D,); rows of zeros, which have not the side, left out."""
-    there = x if side is None else x[x.any(axis=1)]
-    if not len(there):
-        raise UsageError(f"{query} has no {side}: ask by the other side, or for another case.")
-    mean: NDArray[np.float32] = unit(there).mean(0)
+def _mean(x: NDArray[np.float32], query: str, modality: str | None) -> NDArray[np.float32]:
+    """Mean of unit rows: (N, D) → (D,); rows of zeros lack the modality and are left out."""
+    present = x if modality is None else x[x.any(axis=1)]
+    if not len(present):
+        raise UsageError(
+            f"{query} has no {modality}: query by the other modality, or with another case."
+        )
+    mean: NDArray[np.float32] = unit(present).mean(0)
     return mean
 
 
 def _by_path(index: Index, query: str) -> str | None:
-    """The item with that key in the archive, given relative to it or as a whole path."""
+    """The item with that key in the archive: a path relative to it, or an absolute path."""
     try:
         table, archive = index.paths, index.archive
     except MedclError:  # an index without its private folder is searched by ids alone
         return None
-    given = Path(query)
+    path = Path(query)
     names = {query}
-    if given.is_absolute() and given.is_relative_to(archive):
-        names.add(given.relative_to(archive).as_posix())
-    elif given.exists() and given.resolve().is_relative_to(archive):
-        names.add(given.resolve().relative_to(archive).as_posix())
-    found = table.filter(
+    if path.is_absolute() and path.is_relative_to(archive):
+        names.add(path.relative_to(archive).as_posix())
+    elif path.exists() and path.resolve().is_relative_to(archive):
+        names.add(path.resolve().relative_to(archive).as_posix())
+    rows = table.filter(
         pl.col("key").is_in(names) | pl.col("files").list.eval(pl.element().is_in(names)).list.any()
     )
-    return str(found["id"][0]) if len(found) else None
+    return str(rows["id"][0]) if len(rows) else None

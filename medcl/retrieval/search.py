@@ -1,12 +1,12 @@
-"""Similar cases: the nearest items of an index by embedding, one a patient.
+"""Similar cases: the nearest items of an index by embedding, one per patient.
 
-Similarity is (1 − pull) · cosine + pull · label agreement. At 0 it is the self-supervised space as
-it was pretrained; at 1 the label-shaped one: the overlap Σ √(p_c · q_c) (Bhattacharyya 1943) of the
-class probabilities that a linear model, fitted on training patients, gives to both. A knob at query
-time between the two is the idea of Stewart 2024 (arXiv 2412.05831), who train a second head for it.
+Similarity is (1 − pull) · cosine + pull · label agreement. At 0 it is cosine in the pretrained
+self-supervised space; at 1 it is label agreement: the overlap Σ √(p_c · q_c) (Bhattacharyya 1943)
+of the class probabilities that a linear model, fitted on training patients, gives to both.
+Interpolation at query time follows Stewart 2024 (arXiv 2412.05831), who train a second head for it.
 
-Of a run whose method sees two modalities of a sample (`medcl.embeddings.modalities`), the query can
-be embedded by one and the cases by the other: an ECG finds PPGs, a picture finds clinical tables.
+If the run's method sees two modalities of a sample (`medcl.embeddings.modalities`), the query can
+be embedded in one and the cases in the other: an ECG finds PPGs, an image finds clinical tables.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from medcl.archive.conditions import meeting
 from medcl.archive.index import Index
 from medcl.embeddings.embeddings import Embeddings, unit
-from medcl.embeddings.modalities import bank_of, embed_side, sides_of
+from medcl.embeddings.modalities import bank_of, embed_modality, query_and_result
 from medcl.embeddings.nearest import Backend, nearest
 from medcl.errors import UsageError
 from medcl.private import other_key
@@ -32,7 +32,7 @@ from medcl.retrieval.query import Level, asked_for
 from medcl.run import Run, load_samples
 
 FOLDER = "search"
-"""In the run: the embeddings that are searched, made once."""
+"""In the run: the embeddings that are searched, computed once."""
 OTHER_KEY = other_key(
     "The query and the searched index", "the query's own patient may be among the cases."
 )
@@ -40,7 +40,7 @@ OTHER_KEY = other_key(
 
 @dataclass(frozen=True)
 class Hit:
-    """A case that was found.
+    """A retrieved case.
 
     Attributes:
         rank: 1 is the nearest.
@@ -68,14 +68,14 @@ class Found:
     """The answer to a query.
 
     Attributes:
-        query: what was asked for: an item's or sample's id, or "files".
-        hits: nearest first, at most one a patient unless all were asked for.
+        query: an item's or sample's id, or "files".
+        hits: nearest first, at most one per patient unless all were requested.
         searched: samples that passed the filters.
-        patients: whose.
-        level: what was compared.
+        patients: their number.
+        level: items or samples were compared.
         pull: towards the labels.
-        sides: by which side the query was looked at, and by which the cases, if not by the encoder.
-        notes: what a reader must know.
+        sides: modality of the query and of the cases; None for the encoder's space.
+        notes: for the reader.
     """
 
     query: str
@@ -111,32 +111,32 @@ def search(
     batch_size: int = 512,
     device: str = "auto",
 ) -> Found:
-    """The cases that are most like the query.
+    """The cases most similar to the query.
 
     Args:
         run: a finished run.
         query: an item's or sample's id of the index, an item's path in the archive, or a file or
             folder outside of it, which is read here and leaves nothing behind.
         data: the index to search; None for the run's own.
-        k: how many are wanted.
+        k: number of hits.
         where: conditions on columns of the index, such as ``kvp>=100`` or ``label.aami=V``.
-        level: "item": means of an item's samples are compared; "sample": single ones. None: as the
-            query is.
-        per_patient: at most one hit a patient.
-        own_patient: whether the query's own patient may be found.
+        level: "item" compares means of an item's samples; "sample" compares single samples. None:
+            the query's level.
+        per_patient: at most one hit per patient.
+        own_patient: whether the query's own patient may be a hit.
         task: whose samples are searched, and whose labels ``pull`` follows.
         pull: 0 … 1, see the module's docstring.
-        source: by which of the method's two sides the query is looked at, such as "ecg" or "table";
-        target: and by which the cases are. One of them says the other; None of both: by the
-            run's encoder, as it is.
+        source: modality of the query, such as "ecg" or "table".
+        target: modality of the cases. If one is given, the other follows; if both are None, the
+            run's encoder embeds query and cases.
         backend: see `medcl.embeddings.nearest.nearest`.
-        key_file: of a query from outside, see `medcl.ingestion.indexed`.
+        key_file: for a query outside the archive, see `medcl.ingestion.indexed`.
         batch_size: samples a forward pass.
         device: see `medcl.embeddings.embeddings.embed`.
 
     Raises:
         UsageError: if the query is not found, a condition cannot be read or leaves nothing,
-            ``pull`` lacks a task, the run has no such sides, or the backend is not installed.
+            ``pull`` lacks a task, the run has no such modalities, or the backend is not installed.
         MedclError: if the run's method cannot be restored.
     """
     if not 0 <= pull <= 1 or k < 1:
@@ -144,28 +144,32 @@ def search(
     if pull and task is None:
         raise UsageError("Say which labels to pull towards: --task.")
     index = Index.open(data or run.data)
-    sides = sides_of(run, source, target)
-    asking, finding = sides or (None, None)
+    modalities = query_and_result(run, source, target)
+    query_modality, bank_modality = modalities or (None, None)
     how: _How = {"task": task, "batch_size": batch_size, "device": device}
-    bank = _bank(run, index, finding, how)
+    bank = _bank(run, index, bank_modality, how)
 
-    def look(at: NDArray[np.int64]) -> NDArray[np.float32]:
-        if asking == finding:
-            return bank.x[at]
-        samples = load_samples(run.recipe, index.path, task=task).at(at)
-        return embed_side(run, samples, asking, batch_size=batch_size, device=device, label="query")
+    def embed(rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        if query_modality == bank_modality:
+            return bank.x[rows]
+        samples = load_samples(run.recipe, index.path, task=task).at(rows)
+        return embed_modality(
+            run, samples, query_modality, batch_size=batch_size, device=device, label="query"
+        )
 
-    asked = asked_for(run, index, bank, query, look, side=asking, key_file=key_file, **how)
+    asked = asked_for(
+        run, index, bank, query, embed, modality=query_modality, key_file=key_file, **how
+    )
     level = level or asked.level
-    allowed = _allowed(bank, index, where, finding, () if own_patient else asked.patients)
+    allowed = _allowed(bank, index, where, bank_modality, () if own_patient else asked.patients)
     groups = _groups(bank, allowed, level)
     owners = [bank.patients[members[0]] for members in groups]
     means = _means(bank, groups)
     if pull:
         assert task is not None
-        theirs = ours = _probabilities(run, bank, task, finding)
-        if asking != finding:
-            ours = _probabilities(run, _bank(run, index, asking, how), task, asking)
+        theirs = ours = _probabilities(run, bank, task, bank_modality)
+        if query_modality != bank_modality:
+            ours = _probabilities(run, _bank(run, index, query_modality, how), task, query_modality)
         classes = np.stack([theirs(bank.x[members]).mean(0) for members in groups])  # (G, C)
         near = _pulled(means, asked.x, classes, ours(asked.x[None])[0], pull)
         ranked = [(int(g), float(near[g])) for g in np.argsort(-near, kind="stable")]
@@ -182,7 +186,7 @@ def search(
         patients=len(set(owners)),
         level=level,
         pull=pull,
-        sides=sides,
+        sides=modalities,
         notes=() if asked.matched or own_patient else (OTHER_KEY,),
     )
 
@@ -193,28 +197,28 @@ class _How(TypedDict):
     device: str
 
 
-def _bank(run: Run, index: Index, side: str | None, how: _How) -> Embeddings:
-    """All samples of an index by one side, kept in the run."""
-    out = _cache(run, index, how["task"], side)
-    return bank_of(run, index.path, out, side, **how)
+def _bank(run: Run, index: Index, modality: str | None, how: _How) -> Embeddings:
+    """All samples of an index in one modality, cached in the run."""
+    out = _cache(run, index, how["task"], modality)
+    return bank_of(run, index.path, out, modality, **how)
 
 
 def _allowed(
     bank: Embeddings,
     index: Index,
     where: Sequence[str],
-    side: str | None,
+    modality: str | None,
     without: Sequence[str],
 ) -> NDArray[np.int64]:
-    """Positions of the samples that may be found.
+    """Positions of the samples that are searched.
 
     Raises:
         UsageError: if there are none.
     """
-    kept = set(meeting(index.items, where)["id"])
-    fits = np.array([item in kept for item in bank.items], bool)
-    if side is not None:
-        fits &= bank.x.any(axis=1)  # the others have not this side
+    matching = set(meeting(index.items, where)["id"])
+    fits = np.array([item in matching for item in bank.items], bool)
+    if modality is not None:
+        fits &= bank.x.any(axis=1)  # the others lack this modality
     fits &= ~np.isin(np.asarray(bank.patients), without)
     allowed = np.flatnonzero(fits)
     if not len(allowed):
@@ -244,7 +248,7 @@ def _nearest(
     per_patient: bool,
     backend: Backend,
 ) -> list[tuple[int, float]]:
-    """(group, similarity) of the k nearest: ever more are asked for until k patients are there."""
+    """(group, similarity) of the k nearest; the search widens until it holds k patients."""
     wanted = 4 * k if per_patient else k
     while True:
         near, where = nearest(asked[None], means, wanted, backend=backend)
@@ -258,7 +262,7 @@ def _nearest(
 def _first(
     ranked: Sequence[tuple[int, float]], owners: Sequence[str], k: int, per_patient: bool
 ) -> list[tuple[int, float]]:
-    """The first k, at most one a patient."""
+    """The first k, at most one per patient."""
     chosen: list[tuple[int, float]] = []
     seen: set[str] = set()
     for group, similarity in ranked:
@@ -271,14 +275,14 @@ def _first(
     return chosen
 
 
-def _cache(run: Run, index: Index, task: str | None, side: str | None) -> Path:
-    what = f"{index.path.resolve()}\0{task}" + (f"\0{side}" if side is not None else "")
+def _cache(run: Run, index: Index, task: str | None, modality: str | None) -> Path:
+    what = f"{index.path.resolve()}\0{task}" + (f"\0{modality}" if modality is not None else "")
     name = hashlib.sha256(what.encode()).hexdigest()[:12]
     return run.path / FOLDER / name
 
 
 def _groups(bank: Embeddings, allowed: NDArray[np.int64], level: Level) -> list[NDArray[np.int64]]:
-    """Positions of the samples that are compared as one."""
+    """Positions of the samples of each group that is compared as one."""
     if level not in get_args(Level):
         raise UsageError(f"Unknown level '{level}': take {' or '.join(get_args(Level))}.")
     if level == "sample":
@@ -294,29 +298,29 @@ def _means(bank: Embeddings, groups: Sequence[NDArray[np.int64]]) -> NDArray[np.
 
 
 def _probabilities(
-    run: Run, bank: Embeddings, task: str, side: str | None
+    run: Run, bank: Embeddings, task: str, modality: str | None
 ) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
     """Class probabilities by a linear model of unit embeddings, fitted on training patients."""
     from medcl.embeddings import linear
-    from medcl.labels.target import target
+    from medcl.labels import target as targets
 
     samples = load_samples(run.recipe, run.data, task=task)
-    truth = target(run.plugin.tasks[task], samples)
-    if truth.kind not in ("binary", "multiclass"):
+    target = targets.target(run.plugin.tasks[task], samples)
+    if target.kind not in ("binary", "multiclass"):
         raise UsageError(f"Task '{task}' has no classes to pull towards.")
     part = run.split()
-    known = np.array([part.get(p) == "train" for p in samples.patients]) & truth.known
+    known = np.array([part.get(p) == "train" for p in samples.patients]) & target.known
     train = np.flatnonzero(known)
     if not len(train):
         raise UsageError(f"No training patient carries a label of task '{task}'.")
     if list(bank.ids) == list(samples.ids):
         x = bank.x[train]
     else:  # another index is searched
-        x = embed_side(run, samples.at(train), side, label="labels")
-    there = x.any(axis=1)  # of a sample without this side there is nothing to learn
-    x, train = x[there], train[there]
+        x = embed_modality(run, samples.at(train), modality, label="labels")
+    present = x.any(axis=1)  # a sample without this modality has no features to learn from
+    x, train = x[present], train[present]
     patients = np.asarray(samples.patients)[train]
-    fitted = linear.fit(unit(x), truth.at(train), patients, seed=run.recipe.seed)
+    fitted = linear.fit(unit(x), target.at(train), patients, seed=run.recipe.seed)
     return lambda features: fitted.predict(unit(features))
 
 
@@ -328,7 +332,7 @@ def _hit(
     rank: int,
     similarity: float,
 ) -> Hit:
-    """A group, shown by its sample that is nearest to the query."""
+    """A group, represented by its sample nearest to the query."""
     best = int(members[np.argmax(unit(bank.x[members]) @ asked)])
     item = bank.items[best]
     row = index.items.filter(pl.col("id") == item).select(index.fields)

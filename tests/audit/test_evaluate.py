@@ -118,7 +118,7 @@ def test_a_patient_on_both_sides_fails_the_command(study: Path, tmp_path: Path) 
 
 
 def test_an_unfinished_or_foreign_folder_is_refused(digits_run: Run) -> None:
-    with pytest.raises(UsageError, match="is no study"):
+    with pytest.raises(UsageError, match="is not a study"):
         evaluate(digits_run.path)
 
 
@@ -169,7 +169,7 @@ def test_a_split_that_tests_people_of_the_pretraining_says_so(
     table.write_text("\n".join(["key,split", *lines]) + "\n")
     settings = ["classifier.name=linear", *SETTINGS, "finetune.epochs=1"]
     made = finetune(opened(digits_run.path, None, settings), tmp_path / "study", split=table)
-    assert any("Pretraining saw" in note for note in made.notes)
+    assert any("Pretraining used" in note for note in made.notes)
 
 
 def test_a_study_is_not_taken_for_a_run(study: Path) -> None:

@@ -489,7 +489,7 @@ def test_what_is_not_known_is_null_in_a_stream(
         z[:, 0] = 0.5
         return {"p.N": z[:, 1], "knn": np.full(len(z), np.inf), "anomaly": z[:, 0]}, z
 
-    monkeypatch.setattr(following, "answers_of", lambda *given, **named: answers)
+    monkeypatch.setattr(following, "predictor_of", lambda *given, **named: answers)
     x, names, fs = recording(sample)
     follow(run, written(x, names, tmp_path / "x.csv"), tmp_path / "lines", fs=fs, wait=0.0)
     text = (tmp_path / "lines").read_text()
@@ -551,7 +551,7 @@ def test_a_study_judges_new_recordings(
     assert {"start", "seconds", "p.high", "p.low", "threshold", "said"} <= set(table.columns)
     per = pl.read_parquet(tmp_path / "p.records.parquet")
     assert sorted(per["folds"]) == [1, 2]  # 101 was tested by one of them, 223 is a stranger
-    assert "1 of 2 patients took part in the study" in made.notes[0]
+    assert "1 of 2 patients are in the study" in made.notes[0]
     stranger = per.filter(pl.col("folds") == 2)["item"][0]
     with indexed(study, [sample / "223"], key_file=key) as index:
         prepared = prepare(index, plugin, study.recipe.prepare)

@@ -137,7 +137,7 @@ def test_recordings_of_one_sensor_ask_and_are_asked_for(
 @pytest.mark.slow
 def test_what_a_run_cannot_do_is_said(pulses: Path, tmp_path: Path) -> None:
     run, item = Run.open(pulses), items(pulses)["a103l"]
-    with pytest.raises(UsageError, match="no side 'eeg'. Did you mean 'ecg'"):
+    with pytest.raises(UsageError, match="no modality 'eeg'. Did you mean 'ecg'"):
         search(run, item, source="eeg")
     moved = tmp_path / "run"
     moved.mkdir()

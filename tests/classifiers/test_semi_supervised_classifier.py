@@ -135,7 +135,7 @@ def test_soft_labels_and_trees_reach_the_training(run: Run, tmp_path: Path) -> N
     settings += ["classifier.objective=soft_contrast", "finetune.label=parity"]
     finetune(opened(run.path, None, settings), tmp_path / "soft", labels=table)
     wrong = labels(tmp_path / "w.csv", rows | {3: "odd,0.5,0.6"}, "key,parity,p.even,p.odd")
-    with pytest.raises(MedclError, match="are no probabilities"):
+    with pytest.raises(MedclError, match="are not probabilities"):
         finetune(opened(run.path, None, settings), tmp_path / "wrong", labels=wrong)
 
     tree = {n: f"{'low' if n < 14 else 'high'},{w}" for n, w in parity(range(0, 20)).items()}

@@ -178,7 +178,7 @@ def test_unknown_labels_take_no_part() -> None:
 
 def test_core_tuning_is_for_classes() -> None:
     x, _ = _digits(4)
-    with pytest.raises(UsageError, match="one class a sample"):
+    with pytest.raises(UsageError, match="one class per sample"):
         CoreTuning(_conv(), {"x": x}, Outputs("regression", ("v",)))
 
 

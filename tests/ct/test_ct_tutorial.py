@@ -37,7 +37,7 @@ def test_every_command_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.Mon
     kept = Index.open(tmp_path / "less").items["keep"].list.len().sum()
     assert 0 < kept < 160
     probe = of(said, "medcl probe")
-    for told in ("pretrained", "random", "chance", "1 patient", "no figure here speaks of other"):
+    for told in ("pretrained", "random", "chance", "1 patient", "do not generalise to other"):
         assert told in probe
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     for told in ("no-series-uid", "truncated", "found again in another reconstruction"):
@@ -60,7 +60,7 @@ def test_the_demo_says_what_three_people_can_say(tmp_path: Path) -> None:
         assert told in done.output
     page = (tmp_path / "demo" / "report.html").read_text(encoding="utf-8")
     assert "found again in another reconstruction" in page
-    assert "no figure here speaks of other patients" in page
+    assert "do not generalise to other patients" in page
 
 
 def test_the_tutorial_names_real_findings_and_recipes() -> None:

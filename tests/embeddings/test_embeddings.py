@@ -109,7 +109,7 @@ def test_what_is_replaced_stays_until_the_new_one_is_whole(
 
 @pytest.mark.parametrize("device", ["foo", "cuda:99", "meta"])
 def test_a_device_that_is_not_there_is_said(samples: Samples, device: str) -> None:
-    with pytest.raises(UsageError, match=f"Device '{device}' is not there"):
+    with pytest.raises(UsageError, match=f"Device '{device}' is not available"):
         embed(nn.Identity(), samples, device=device)
 
 

@@ -82,7 +82,7 @@ def test_labels_join_by_item_by_patient_and_say_what_did_not_fit(
         names[1]: "b",
         names[2]: "a",
     }
-    assert found.notes == ("2 of 5 labels are of items that are not there.",)
+    assert found.notes == ("2 of 5 labels are of items that the index does not hold.",)
     assert "nobody" not in " ".join(found.notes)
     table.write_text("key,grade\nsomebody,a\n")
     with pytest.raises(UsageError, match="None of the 1 rows"):
@@ -105,7 +105,7 @@ def test_a_table_decides_what_is_learnt_and_who_is_left_out(
     assert result.classes == ["low", "mid", "high"]
     assert result.test.patients == 60
     assert result.notes[:2] == [
-        "1 of 61 labels are of items that are not there.",
+        "1 of 61 labels are of items that the index does not hold.",
         "32 items have no label and were left out.",
     ]
     assert result.table()[1][-1][0] == "mean distance of classes"
@@ -132,7 +132,7 @@ def test_a_hand_crafted_split_is_taken_or_refused(index: Path, tmp_path: Path, k
     assert result.test.samples == sum(side == "test" for side in sides.values())
     sides[names[0]] = "train"  # the other bag of this patient stays in the test
     split.write_text("key,split\n" + "".join(f"{n},{s}\n" for n, s in sides.items()))
-    with pytest.raises(MedclError, match="puts 1 patient on more than one side"):
+    with pytest.raises(MedclError, match="puts 1 patient in more than one part"):
         finetune(source, tmp_path / "bad", split=split)
 
 

@@ -63,7 +63,7 @@ def test_a_given_split_is_taken_as_it_is() -> None:
 
 def test_a_patient_on_both_sides_of_a_given_split_is_refused_by_number_not_by_name() -> None:
     given = ["train"] * 29 + ["test"] * 31  # p14 is on both sides
-    with pytest.raises(MedclError, match=r"puts 1 patient on more than one side") as caught:
+    with pytest.raises(MedclError, match=r"puts 1 patient in more than one part") as caught:
         checked(PATIENTS, given)
     assert "p14" not in str(caught.value)
     with pytest.raises(UsageError, match="names no 'test'"):

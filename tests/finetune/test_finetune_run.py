@@ -65,9 +65,9 @@ def test_labels_of_patients_reach_all_of_their_samples(run: Run, tmp_path: Path)
     assert result.kind == "binary"
     assert result.test.patients == 39
     assert result.notes[:3] == [
-        "1 of 40 labels are of items that are not there.",
+        "1 of 40 labels are of items that the index does not hold.",
         "1 item has no label and was left out.",
-        "Pretraining saw the tested patients too, though without labels.",
+        "Pretraining used the test patients too, without labels.",
     ]
     facts = json.loads((tmp_path / "out" / "folds" / "r0f0" / "fold.json").read_text())
     assert facts["samples"]["test"] > 500, "all digits of twenty patients"

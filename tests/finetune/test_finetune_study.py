@@ -47,7 +47,7 @@ def test_figures_are_those_of_the_pooled_predictions(work: Work) -> None:
     result = run(work)
     frame = pl.read_parquet(work.out / "predictions.parquet")
     assert sorted(frame["id"]) == sorted(work.samples.ids), "everybody is tested once"
-    y = dict(zip(work.samples.ids, work.truth.y.tolist(), strict=True))
+    y = dict(zip(work.samples.ids, work.target.y.tolist(), strict=True))
     truth = np.array([y[i] for i in frame["id"]])
     assert truth.tolist() == frame["truth.0"].to_list()
     logits = frame.select("score.non-musk", "score.musk").to_numpy()
@@ -119,9 +119,9 @@ def test_a_folder_of_another_study_is_refused(work: Work) -> None:
     )
     with pytest.raises(UsageError, match="finetune.epochs is 4 there and 5 here"):
         run(replace(work, recipe=longer))
-    flipped = replace(work.truth, y=1 - work.truth.y)
+    flipped = replace(work.target, y=1 - work.target.y)
     with pytest.raises(UsageError, match="with other labels"):
-        run(replace(work, truth=flipped))
+        run(replace(work, target=flipped))
 
 
 def spoilt(read: Callable[..., dict[str, np.ndarray]], rows: np.ndarray) -> dict[str, np.ndarray]:

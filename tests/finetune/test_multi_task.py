@@ -23,7 +23,7 @@ from medcl.errors import MedclError, UsageError
 from medcl.finetune.finetune import finetune, opened
 from medcl.finetune.opened import Study
 from medcl.labels.auxiliary import further, on_one_scale
-from medcl.labels.outputs import Also, Outputs
+from medcl.labels.outputs import Auxiliary, Outputs
 from medcl.methods.contract import State
 from medcl.plugin import Samples
 from medcl.recipe import Finetune
@@ -33,9 +33,9 @@ from medcl_cli.main import app
 sys.path.append(str(Path(__file__).parents[1] / "engine"))
 import tiny_engine
 
-SEX = Also("sex", Outputs("binary", ("F", "M"), "robust"), 0.5)
-AGE = Also("age", Outputs("regression", ("age",)), 0.1)
-MAIN = Outputs("multiclass", ("a", "b", "c"), also=(SEX, AGE))
+SEX = Auxiliary("sex", Outputs("binary", ("F", "M"), "robust"), 0.5)
+AGE = Auxiliary("age", Outputs("regression", ("age",)), 0.1)
+MAIN = Outputs("multiclass", ("a", "b", "c"), auxiliary=(SEX, AGE))
 SMALL = ("classifier.name=full", "finetune.epochs=2", "finetune.bootstraps=100")
 
 
@@ -65,7 +65,7 @@ def test_the_loss_is_the_weighted_sum_over_what_is_known() -> None:
     model = Full(_encoder(), batch, MAIN)
     h = model.encoder(batch["x"])
     expected = supervised(MAIN, model.head(h), batch["y"])
-    for one, head in zip(MAIN.also, model.also.heads, strict=True):
+    for one, head in zip(MAIN.auxiliary, model.also.heads, strict=True):
         known = batch[f"also.{one.name}"] >= (0 if one is SEX else -99)
         term = supervised(one.outputs, head(h)[known], batch[f"also.{one.name}"][known])
         expected = expected + one.weight * term

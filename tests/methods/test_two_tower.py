@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from medcl.errors import UsageError
 from medcl.methods.clip import TwoTower, restart
-from medcl.methods.contract import Paired, State
+from medcl.methods.contract import Paired, State, modalities_of
 from medcl.methods.harmonised import Harmonised
 from medcl.methods.tip import TIP, corrupt
 from medcl.nn.distributed import ALONE, Ranks
@@ -183,10 +183,10 @@ def test_either_side_is_projected_and_where_it_is_not_there_the_row_is_zero(kind
     settings = {"method": "tip", "settings": TABLE} if kind is Harmonised else TABLE
     method = kind(digits.cnn(), **settings).eval()
     assert isinstance(method, Paired)
-    assert method.sides == ("sample", "table")
+    assert method.modalities == ("sample", "table")
     x, batch = digits.draw(6)
     batch["x"] = x
-    a, b = (method.project(batch, side) for side in method.sides)
+    a, b = (method.project(batch, name) for name in method.modalities)
     assert a.shape == b.shape == (6, 8)
     batch["table"][[2, 4]] = math.nan
     batch["table"][4, 0] = 1.0
@@ -199,4 +199,14 @@ def test_either_side_is_projected_and_where_it_is_not_there_the_row_is_zero(kind
 
 def test_a_method_of_one_side_around_another_has_none():
     method = Harmonised(digits.vit(), method="can")
-    assert method.sides == ()
+    assert method.modalities == ()
+
+
+def test_an_older_method_names_its_modalities_sides() -> None:
+    class Older:
+        sides = ("ecg", "ppg")
+
+        def project(self, batch: dict, side: str) -> None: ...
+
+    assert modalities_of(Older()) == ("ecg", "ppg")
+    assert modalities_of(object()) == ()

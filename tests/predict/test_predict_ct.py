@@ -56,7 +56,7 @@ def test_new_volumes_get_classes(tmp_path: Path) -> None:
     np.testing.assert_allclose(p.sum(axis=1), 1, atol=1e-5)
     people = pl.read_parquet(tmp_path / "p.patients.parquet")
     assert sorted(people["seen"]) == [False, True]  # the chest was trained on
-    assert made.notes[0].startswith("1 of 2 patients were learnt from by every model")
+    assert made.notes[0].startswith("1 of 2 patients are training patients of every model")
     kept = study.tested(study.folds[0])
     place = table.filter(~pl.col("seen")).join(kept, left_on="sample", right_on="id")
     assert len(place) == len(kept) > 10

@@ -116,7 +116,7 @@ def test_who_took_part_is_judged_by_the_fold_that_tested_them(home: Path, tmp_pa
     table = pl.read_parquet(out)
     assert table["folds"].unique().to_list() == [1]
     assert not table["seen"].any()
-    assert made.notes[0].startswith("40 of 40 patients took part in the study: they are judged")
+    assert made.notes[0].startswith("40 of 40 patients are in the study: only models")
     tested = pl.concat([study.tested(fold) for fold in study.folds])
     temperature = {
         key: json.loads((fold / "fold.json").read_text())["temperature"]
@@ -137,7 +137,7 @@ def test_what_is_named_twice_is_predicted_once(home: Path, tmp_path: Path) -> No
     copy = tmp_path / "elsewhere"
     shutil.copytree(home / "archive", copy)
     made = predict(study, [copy, copy / "p01.npy", copy], tmp_path / "p.parquet")
-    assert made.notes[0].startswith("40 of 40 patients took part in the study")
+    assert made.notes[0].startswith("40 of 40 patients are in the study")
     assert made.records == 40
     assert {p.name for p in tmp_path.iterdir() if p.is_dir()} == {"elsewhere"}
     assert sorted(p.name for p in copy.iterdir()) == sorted(
@@ -155,10 +155,10 @@ def test_where_every_model_learnt_from_somebody_it_is_said(home: Path, tmp_path:
     learnt = set(sides.filter(pl.col("side") != "test")["patient"])
     assert set(people.filter("seen")["patient"]) == learnt
     assert people["folds"].unique().to_list() == [1]
-    assert f"{len(learnt)} of 40 patients were learnt from by every model" in made.notes[0]
+    assert f"{len(learnt)} of 40 patients are training patients of every model" in made.notes[0]
     saw = len(Run.open(home / "run").pretrained_on())
     assert 0 < saw < 40
-    assert made.notes[1:] == (f"Pretraining saw {saw} of 40 patients, though without labels.",)
+    assert made.notes[1:] == (f"Pretraining used {saw} of 40 patients, without labels.",)
 
 
 def test_under_another_key_nobody_can_tell(home: Path, tmp_path: Path) -> None:
@@ -268,7 +268,7 @@ def test_whom_pretraining_saw_is_said_though_the_run_is_gone(
     (tmp_path / "earlier" / "pretrained.parquet").unlink()
     where = tmp_path / "study" / "private" / "where.json"
     manifest.write_text(where, json.dumps(json.loads(where.read_text()) | {"run": "/gone/run"}))
-    said = "Pretraining saw 1 of 1 patients, though without labels."
+    said = "Pretraining used 1 of 1 patients, without labels."
     for name in ("study", "earlier"):  # noted; asked of the run
         model = Study.open(tmp_path / name)
         assert predict(model, [of["train"]], tmp_path / "p.parquet").notes[1:] == (said,)
@@ -277,10 +277,10 @@ def test_whom_pretraining_saw_is_said_though_the_run_is_gone(
     manifest.write_text(tmp_path / "earlier" / "private" / "where.json", where.read_text())
     model = Study.open(tmp_path / "earlier")
     assert predict(model, [of["train"]], tmp_path / "p.parquet").notes[1:] == (
-        study_predictor.NOBODY_KNOWS,
+        study_predictor.UNKNOWN_PRETRAINING,
     )
     assert predict(model, [stranger], tmp_path / "p.parquet").notes == (
-        study_predictor.NOBODY_KNOWS,
+        study_predictor.UNKNOWN_PRETRAINING,
     )
 
 
@@ -307,7 +307,7 @@ def test_a_run_says_whom_it_learnt_from_and_whom_pretraining_saw(
     train, test = (next(p for p, s in side.items() if s == name) for name in ("train", "test"))
     answers = Embedded(run, None, "cpu", known=True)
     learnt = "1 of 3 patients are training patients of this run"
-    saw = "Pretraining saw 1 of 3 patients too, though without labels."
+    saw = "Pretraining used 1 of 3 patients too, without labels."
     notes = answers.notes({train, test, "stranger"})
     assert notes[0].startswith(learnt)
     assert notes[1:] == ([saw] if pretrain == "all" else [])
@@ -328,7 +328,7 @@ def test_what_is_no_number_is_no_class(home: Path) -> None:
 
 def test_what_is_impossible_is_said(home: Path, tmp_path: Path) -> None:
     study = Study.open(home / "study")
-    with pytest.raises(UsageError, match="predicts parity, which it was trained for"):
+    with pytest.raises(UsageError, match="predicts only parity"):
         predict(study, [home / "archive"], tmp_path / "p.parquet", task="digit")
     shutil.copytree(home / "study", tmp_path / "several" / "1to5")
     with pytest.raises(UsageError, match="several studies: give one of 1to5"):
@@ -353,7 +353,7 @@ def test_the_command_line(home: Path, tmp_path: Path) -> None:
     asked = ["predict", str(home / "study"), str(home / "archive" / "p05.npy")]
     done = CliRunner().invoke(app, [*asked, "--out", str(tmp_path / "p.parquet")])
     assert done.exit_code == 0, done.output
-    assert "1 of 1 patients took part in the study" in done.output
+    assert "1 of 1 patients are in the study" in done.output
     assert len(pl.read_parquet(tmp_path / "p.parquet")) == len(
         np.load(home / "archive" / "p05.npy")
     )

@@ -67,5 +67,5 @@ def test_another_encoder_has_no_use_for_it(
 
     save_file({name: values * 1.01 for name, values in load_file(weights).items()}, weights)
     monkeypatch.setattr(type(run), "data", property(lambda self: tmp_path / "gone"))
-    with pytest.raises(MedclError, match="is gone"):
+    with pytest.raises(MedclError, match="is missing"):
         classifier(run, run.encoder(), next(iter(run.plugin.tasks)))

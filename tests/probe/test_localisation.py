@@ -59,7 +59,7 @@ def test_an_encoder_that_knows_the_place_is_never_wrong() -> None:
 def test_features_that_are_no_numbers_are_refused() -> None:
     found = samples()
     bad = np.full((11, 2), np.nan, np.float32)
-    with pytest.raises(MedclError, match="no numbers"):
+    with pytest.raises(MedclError, match="NaN or infinite"):
         _distances(bad, bad, found, list(_searched(found)))
 
 
@@ -69,8 +69,8 @@ def test_patients_count_alike() -> None:
 
 def test_few_patients_are_said_to_be_few_and_the_file_reads_back(tmp_path: Path) -> None:
     few = Places(40, 1, 1.0, 20.0, "mm", [Finding("pretrained", 10.0, 0.5)])
-    assert "1 patient that nothing was trained on" in few.verdict()
-    assert "no figure here speaks of other patients" in few.verdict()
+    assert "1 patient that no model was trained on" in few.verdict()
+    assert "do not generalise to other patients" in few.verdict()
     assert "Too few" not in Places(40, 9, 1.0, 20.0, "mm").verdict()
     assert few.table()[1] == [["pretrained", "10.0", "50%"]]
     (tmp_path / "places.json").write_text(json.dumps(few.as_dict()))

@@ -17,7 +17,7 @@ from medcl.archive.index import Index, build
 from medcl.errors import MedclError, UsageError
 from medcl.plugin import Plugin, Samples, Task
 from medcl.probe import probe as module
-from medcl.probe.external import both, joined
+from medcl.probe.external import joined, own_and_external
 from medcl.probe.probe import probe
 from medcl.probe.result import ProbeResult
 from medcl.run import TRANSDUCTIVE, Run
@@ -220,7 +220,7 @@ def test_nobody_outside_whom_pretraining_saw_is_tested(
     known = dict.fromkeys([f"writer_{k:02d}" for k in range(12)], 1400)  # all of the run's
     archive = write_archive(tmp_path / "other", {"stranger": 1200} | known)
     build(archive, tmp_path / "idx", toy, key_file=Path(run.data).parent / "key")
-    samples = both(run, tmp_path / "idx", "digit")
+    samples = own_and_external(run, tmp_path / "idx", "digit")
     side = run.split()
     train = {p for p, s in side.items() if s == "train"}
     assert set(samples.patients[:480]) == train, "fitted on the run's own"

@@ -21,7 +21,7 @@ from medcl.finetune.result import FinetuneResult
 from medcl.labels.activation import probabilities
 from medcl.report import audit_section, comparison_page, study_page, test_examples
 from medcl.report.cards import Absent
-from medcl.report.example_selection import SHOWN, answered
+from medcl.report.example_selection import SHOWN, predicted_classes
 from medcl.run import Run
 from medcl_cli.main import app
 
@@ -90,20 +90,20 @@ def test_the_right_and_the_wrong_are_what_they_are_called(hostile_study: Path) -
     assert isinstance(made, test_examples.Opened)
     found = test_examples.of_study(made)
     assert isinstance(found, test_examples.Examples)
-    assert all(e.answer.truth == e.answer.said for e in found.right)
-    assert all(e.answer.truth != e.answer.said for e in found.wrong)
-    said = answered(made.predictions, made.threshold)
-    assert found.answers.rights == int((said == made.predictions.truth.y).sum())
-    assert found.answers.rights + found.answers.wrongs == 720
-    assert len({e.patient for e in found.right}) == len(found.right), "patients take turns"
-    right = said == made.predictions.truth.y
+    assert all(e.prediction.target == e.prediction.predicted for e in found.correct)
+    assert all(e.prediction.target != e.prediction.predicted for e in found.wrong)
+    said = predicted_classes(made.predictions, made.threshold)
+    assert found.selection.correct_count == int((said == made.predictions.target.y).sum())
+    assert found.selection.correct_count + found.selection.wrong_count == 720
+    assert len({e.patient for e in found.correct}) == len(found.correct), "patients take turns"
+    right = said == made.predictions.target.y
     assert made.threshold is not None
     over = (made.predictions.probability[:, 1] - made.threshold) / np.where(
         said == 1, 1 - made.threshold, -made.threshold
     )
     surest = made.predictions.ids[right][over[right].argmax()]
-    assert found.right[0].sample == surest
-    assert all(e.shows == "evidence" and e.image for e in (*found.right, *found.wrong))
+    assert found.correct[0].sample == surest
+    assert all(e.shows == "evidence" and e.image for e in (*found.correct, *found.wrong))
 
 
 def test_what_the_head_sees_gives_the_scores(hostile_study: Path) -> None:
@@ -148,9 +148,9 @@ def test_answers_are_by_the_threshold_that_each_fold_chose(copied: Path) -> None
     assert (said != found.probability.argmax(axis=1)).any(), "one half would say something else"
     examples = test_examples.of_study(made)
     assert isinstance(examples, test_examples.Examples)
-    assert examples.answers.wrongs == int((said != found.truth.y).sum()) > 0
-    for example in (*examples.right, *examples.wrong):
-        assert example.answer.said == found.truth.classes[int(want[example.sample])]
+    assert examples.selection.wrong_count == int((said != found.target.y).sum()) > 0
+    for example in (*examples.correct, *examples.wrong):
+        assert example.prediction.predicted == found.target.classes[int(want[example.sample])]
 
 
 def test_what_is_missing_costs_its_own_section(copied: Path) -> None:
@@ -160,10 +160,10 @@ def test_what_is_missing_costs_its_own_section(copied: Path) -> None:
     made = Page(study_page.write(copied, copied / "report.html").read_text(encoding="utf-8"))
     assert made.ids == SECTIONS
     assert "medcl evaluate STUDY" in made.text
-    assert "not where it was" in made.text
+    assert "no longer in its place" in made.text
     assert "samples cannot be read" in made.text
     assert "nowhere" not in made.text
-    assert "were not looked at: medcl evaluate" in made.text
+    assert "were not evaluated: medcl evaluate" in made.text
 
 
 def test_an_evaluation_of_another_study_is_not_believed(copied: Path) -> None:
@@ -206,7 +206,7 @@ def test_several_stand_side_by_side(hostile_study: Path, digits_run: Run, tmp_pa
     seen = look(out, tmp_path / "profile")
     assert seen.problems == []
     assert seen.measured["over"] == []
-    with pytest.raises(UsageError, match="no run and no study"):
+    with pytest.raises(UsageError, match="neither a run nor a study"):
         comparison_page.write([hostile_study, tmp_path], out)
 
 

@@ -127,12 +127,12 @@ def test_pulling_towards_the_labels_finds_more_of_the_label(digits_run: Run) -> 
 
 
 def test_an_unknown_query_is_one_clear_error(digits_run: Run) -> None:
-    with pytest.raises(UsageError, match="no item or sample"):
+    with pytest.raises(UsageError, match="neither an item or sample"):
         search(digits_run, "i_nothing")
 
 
 def test_one_tower_cannot_be_searched_across(digits_run: Run, index: Index) -> None:
-    with pytest.raises(UsageError, match="'simclr', which sees one side of a sample only"):
+    with pytest.raises(UsageError, match="'simclr', which sees one modality of a sample"):
         search(digits_run, index.items["id"][0], source="table")
 
 

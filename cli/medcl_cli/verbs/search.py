@@ -37,7 +37,7 @@ def search(
     ] = 0.0,
     source: Annotated[
         str | None,
-        typer.Option("--from", help="Modality of the query, of a two-tower run: ecg."),
+        typer.Option("--from", help="Modality of the query, for a two-tower run: ecg."),
     ] = None,
     target: Annotated[
         str | None,

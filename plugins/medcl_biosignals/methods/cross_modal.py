@@ -22,7 +22,7 @@ class CrossModal(nn.Module):
 
     After AnyPPG (ECG ↔ PPG by CLIP's loss: Radford 2021, arXiv 2103.00020) and retrieval of music
     by snippets that are pooled for each recording: the second term contrasts, for each patient in
-    the batch, the mean of its windows' projections on either side, so that one window alone need
+    the batch, the mean of its windows' projections of either sensor, so that one window alone need
     not tell whose it is. Contrast at several depths is HiCMAE's hierarchy; here the levels are of
     time. Windows where one of the sensors is missing do not take part, and as their number differs
     from process to process, each process contrasts its own batch alone.
@@ -30,14 +30,14 @@ class CrossModal(nn.Module):
     Args:
         encoder: ``two-towers``, whose halves embed the two sensors.
         recording: w; 0 for windows alone.
-        sides: what the two sensors are called, in the order of the encoder's channels.
+        sides: names of the two sensors (the modalities), in the order of the encoder's channels.
         temperature: 1/s at the start.
         hidden: width of the projectors' hidden layers.
         out: width of the shared space.
         mask_same_patient: other windows of the same patient are no negatives of a window.
 
     Raises:
-        UsageError: if the encoder has no two towers, or both sides the same name.
+        UsageError: if the encoder has no two towers, or both sensors have the same name.
     """
 
     needs: tuple[str, ...] = ()
@@ -58,7 +58,7 @@ class CrossModal(nn.Module):
             raise UsageError("Method 'cross-modal' needs encoder.name=two-towers.")
         if len(set(sides)) < 2:
             raise UsageError(f"method.sides needs two different names, not {list(sides)}.")
-        self.encoder, self.sides = encoder, sides
+        self.encoder, self.modalities = encoder, sides
         self.views = (View(),)
         self.projectors = nn.ModuleList(
             projector(encoder.width // 2, hidden, out) for _ in range(2)
@@ -73,10 +73,10 @@ class CrossModal(nn.Module):
         assert isinstance(self.encoder, TwoTowers)
         h = self.encoder.both(views[0])  # two of (B, width/2)
         a, b = (head(part) for head, part in zip(self.projectors, h, strict=True))
-        there = self.encoder.present(views[0])  # (B,)
+        present = self.encoder.present(views[0])  # (B,)
         patients = batch["patient"]
-        if there.sum() > 1:  # batch norm has seen all; only pairs are contrasted
-            a, b, patients = a[there], b[there], patients[there]
+        if present.sum() > 1:  # batch norm has seen all; only pairs are contrasted
+            a, b, patients = a[present], b[present], patients[present]
         windows = clip(
             a,
             b,
@@ -96,10 +96,10 @@ class CrossModal(nn.Module):
             "found": found,
         }
 
-    def project(self, batch: Mapping[str, Tensor], side: str) -> Tensor:
+    def project(self, batch: Mapping[str, Tensor], modality: str) -> Tensor:
         """See `medcl.methods.contract.Paired`."""
         assert isinstance(self.encoder, TwoTowers)
-        number, x = self.sides.index(side), batch["x"]
+        number, x = self.modalities.index(modality), batch["x"]
         z: Tensor = self.projectors[number](self.encoder.both(x)[number])
         return torch.where(self.encoder.heard(x)[:, number, None], z, 0.0)
 
