@@ -54,8 +54,8 @@ class Classifier(Protocol):
     Built as `Declares.encoder` defines: ``example`` is one batch as described above, which gives
     the input shapes; a recipe's section ``classifier`` sets the keyword-only parameters. A
     classifier that updates state after the optimiser step also has ``after_step``
-    (`medcl.methods.contract.Following`); one with learning rates by layer is `Layerwise`. One whose loss
-    changes over the training declares with ``scheduled`` up to which share of it (0 … 1): only
+    (`medcl.methods.contract.Following`); one with learning rates by layer is `Layerwise`. One whose
+    loss changes over the training declares with ``scheduled`` up to which share of it (0 … 1): only
     later epochs are chosen by validation.
     """
 
