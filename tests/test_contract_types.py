@@ -34,7 +34,8 @@ def test_every_registered_part_is_in_the_file_that_mypy_checks() -> None:
 
 def test_every_lazy_part_of_a_plugin_is_known_to_the_check() -> None:
     lazy = {f.name for f in fields(Plugin) if "Lazy" in str(f.type)}
-    assert lazy == set(POSITIONAL)
+    others = {"augmentations", "compose", "findings"}  # tests/views and the policies check these
+    assert lazy == set(POSITIONAL) | others
 
 
 WRONG = """

@@ -114,7 +114,7 @@ def embeddings_of(home: Path) -> Any:
     made = embed_run(run, None, home / "embeddings", device="cpu")
     there = Embeddings.load(home / "embeddings")
     assert (there.x == made.x).all()
-    return made.ids, made.patients, made.x.tobytes(), manifest.digest(dict(made.labels))
+    return list(made.ids), list(made.patients), made.x.tobytes(), manifest.digest(dict(made.labels))
 
 
 def bags_of(home: Path) -> Any:
@@ -157,7 +157,7 @@ def study_of(home: Path) -> Any:
     found = predictions_of(study.path)
     told = study.pretrained_on(), study.result.as_dict(), questioned.as_dict(), recall(study.path)
     parts = [str(part) for part in (read_recipe(study.path), told, folds)]
-    return parts, found.chance.tobytes(), manifest.load(study.path)
+    return parts, found.probability.tobytes(), manifest.load(study.path)
 
 
 def exported_of(home: Path) -> Any:

@@ -33,6 +33,7 @@ _IDENTIFIERS = frozenset({*KEYS, *PATIENTS, "dirid", "mrn", "name", "birthdate"}
 _DELIMITERS = (",", ";", "\t", "|")
 _SUFFIX = re.compile(r"\.[a-z0-9]*[a-z][a-z0-9]*$", re.IGNORECASE)  # "1.2.840.7" has none
 _COMMA = re.compile(r"[+-]?\d+,\d+")
+_FLOAT = re.compile(r"\d+\.0")
 _WHOLE = re.compile(r"[+-]?\d+")
 
 
@@ -101,15 +102,32 @@ def read(path: Path, *, key: str | None = None, patient: str | None = None) -> L
             f"The table {path} needs a column that names the items and one more; it has: "
             f"{', '.join(frame.columns)}. Columns are parted by a comma, semicolon, tab or bar."
         )
-    for column in (key, patient):
-        if column is not None and column not in frame.columns:
-            raise UsageError(
-                f"The table {path} has no column '{column}'; it has: {', '.join(frame.columns)}."
-            )
+    key, patient = (_asked(path, frame, column) for column in (key, patient))
     key = key or _named(frame.columns, KEYS)
     patient = patient or _named([c for c in frame.columns if c != key], PATIENTS)
     site = _named([c for c in frame.columns if c not in (key, patient)], SITES)
+    if patient is not None:
+        text = {**text, patient: _whole(text[patient])}
     return LabTable(path.name, text, frame, key, patient, site)
+
+
+def _whole(values: list[str | None]) -> list[str | None]:
+    """Whole numbers as such: a column of them with gaps is often written as 15709.0."""
+    if any(value and not _FLOAT.fullmatch(value.strip()) for value in values):
+        return values
+    return [value.strip().removesuffix(".0") if value else value for value in values]
+
+
+def _asked(path: Path, frame: pl.DataFrame, column: str | None) -> str | None:
+    """The column of this name, in another case if there is none in this one."""
+    if column is None or column in frame.columns:
+        return column
+    alike = [name for name in frame.columns if name.lower() == column.lower()]
+    if len(alike) != 1:
+        raise UsageError(
+            f"The table {path} has no column '{column}'; it has: {', '.join(frame.columns)}."
+        )
+    return alike[0]
 
 
 def settled(table: LabTable, names: Set[str], *, given: bool = False) -> LabTable:

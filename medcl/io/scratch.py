@@ -59,7 +59,7 @@ def once(name: str, make: Callable[[Path], None]) -> Path | None:
     Returns:
         its path; None if there is no folder.
     """
-    if _folder is None:
+    if _folder is None or not _folder.is_dir():  # none, or of a run that has ended
         return None
     path = _folder / hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:32]
     if path.exists():

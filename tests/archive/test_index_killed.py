@@ -100,7 +100,7 @@ def test_while_scanning(
     assert calls <= UNITS + kills * (3 * int(workers) + 1)
 
 
-@pytest.mark.parametrize("moment", range(13))
+@pytest.mark.parametrize("moment", range(12))
 def test_while_writing(
     archive: Path, key: Path, undisturbed: dict[str, bytes], tmp_path: Path, moment: int
 ) -> None:
@@ -108,7 +108,7 @@ def test_while_writing(
     index.json, and a manifest before each but the journal, and what the index is made of."""
     out = tmp_path / "idx"
     assert start(archive, out, key, "1", str(moment)).wait() == -signal.SIGKILL
-    assert (out / "index.json").exists() == (moment == 12)  # then its manifest is missing
+    assert not (out / "index.json").exists()
     build(archive, out, plugin, key_file=key)
     assert tables(out) == undisturbed
 
@@ -130,6 +130,6 @@ def test_while_writing_again(archive: Path, key: Path, tmp_path: Path, moment: i
     assert tables(out) == tables(tmp_path / "fresh")
 
 
-def test_the_last_moment_is_the_thirteenth(archive: Path, key: Path, tmp_path: Path) -> None:
+def test_the_last_moment_is_the_twelfth(archive: Path, key: Path, tmp_path: Path) -> None:
     """So that `test_while_writing` covers them all."""
-    assert start(archive, tmp_path / "idx", key, "1", "13").wait() == 0
+    assert start(archive, tmp_path / "idx", key, "1", "12").wait() == 0

@@ -25,7 +25,8 @@ def test_a_table_is_read_by_its_own_name(tmp_path: Path, name: str, suffix: str)
         path = tmp_path / f"{stem}.{suffix}"
         frame.write_parquet(path) if suffix == "parquet" else frame.write_csv(path)
     table = tmp_path / f"{name}.{suffix}"
-    assert assign.load(table=table).rows["a"]["patient"] == "mine"
+    rows, _ = assign.joined(assign.load(table=table).tables)
+    assert rows["a"]["patient"] == "mine"
     if suffix == "parquet":
         assert read_table(table, "")["patient"].to_list() == ["mine"]
 

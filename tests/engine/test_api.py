@@ -52,7 +52,9 @@ def test_a_probe_is_that_of_the_verb(run, tmp_path):
 def test_bags_of_a_run_and_of_an_index(run, index, tmp_path):
     done = medcl.embed_bags(run, tmp_path / "run")
     assert (done.written, done.width) == (40, 32)
-    done = medcl.embed_bags(index, tmp_path / "index", encoder="mlp", settings={"seed": 3})
+    done = medcl.embed_bags(
+        index, tmp_path / "index", encoder="mlp", settings={"seed": 3}, untrained=True
+    )
     assert done.written == 40
     with pytest.raises(UsageError, match="encoder goes with an index"):
         medcl.embed_bags(run, tmp_path / "no", encoder="mlp")

@@ -244,7 +244,7 @@ def test_the_command_line(two, tmp_path):
     assert "written\t2" in made.output
     none = runner.invoke(app, ["embed", str(two), "--out", out])
     assert isinstance(none.exception, UsageError)
-    assert "give an encoder" in str(none.exception)
+    assert "give --encoder" in str(none.exception)
     gated = runner.invoke(app, ["embed", str(two), "--encoder", "uni", "--out", out])
     assert isinstance(gated.exception, UsageError)
     assert "huggingface.co/MahmoodLab/UNI" in str(gated.exception)

@@ -230,7 +230,7 @@ def test_tables_of_all_kinds_name_the_same_patients(
     assert len(found.rows) == len(SLIDES)
     assert len(set(found.patients.values())) == len(CASES)
     assert {row[HEADS[head][2]] for row in found.rows.values()} == {"gr\u00fcn", "rot"}
-    assert not label_tables.nobody(index, found)
+    assert not label_tables.without_patient(index, found)
 
 
 def test_a_column_is_told_by_what_it_holds_or_by_name(tmp_path, key_file):
