@@ -164,10 +164,10 @@ def replacing(path: Path) -> Iterator[Path]:
             new = of_file(temporary)
             lock.enter_context(_alone(path.parent))
             manifest = load(path.parent) or Manifest()
-            old = manifest.files.get(path.name, ())
-            if not old and path.is_file():
+            old = listed = manifest.files.get(path.name, ())
+            if not listed and path.is_file():
                 old = (of_file(path),)
-            if old != (new,):
+            if listed != (new,):
                 _write(path.parent, manifest, {path.name: tuple(dict.fromkeys((*old, new)))})
         if old and old != (new,):
             _write(path.parent, manifest, {path.name: (new,)})

@@ -323,3 +323,13 @@ def test_a_newer_manifest_is_one_sentence(home: Path, tmp_path: Path) -> None:
     path.write_text(json.dumps(raw | {"format": manifest.FORMAT + 1}))
     with pytest.raises(MedclError, match=r"manifest\.json is of format 2.*update medcl"):
         Run.open(folder)
+
+
+def test_a_file_of_before_is_listed_when_it_is_written_again_as_it_was(tmp_path: Path) -> None:
+    from medcl import manifest
+
+    (tmp_path / "facts.json").write_text("{}")
+    manifest.write_text(tmp_path / "facts.json", "{}")
+    found = manifest.load(tmp_path)
+    assert found is not None
+    assert found.files == {"facts.json": (manifest.of_file(tmp_path / "facts.json"),)}

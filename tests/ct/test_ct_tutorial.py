@@ -44,7 +44,12 @@ def test_every_command_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.Mon
         assert told in page
     assert "No copy or near-copy does" in of(said, "medcl evaluate")
     page = (tmp_path / "study" / "report.html").read_text(encoding="utf-8")
-    for told in ("Right, and sure", "integrated gradients", "No copy or near-copy does", "Intended use"):
+    for told in (
+        "Right, and sure",
+        "integrated gradients",
+        "No copy or near-copy does",
+        "Intended use",
+    ):
         assert told in page
 
 
