@@ -19,6 +19,7 @@ IMPORT_NAMES = {
     "openslide-python": "openslide",
     "pynrrd": "nrrd",
     "pyyaml": "yaml",
+    "simpleitk": "SimpleITK",
     "scikit-learn": "sklearn",
 }
 """Import names of packages whose distribution has another name."""
