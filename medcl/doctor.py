@@ -8,21 +8,9 @@ import platform
 import re
 import shutil
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import PackageNotFoundError, packages_distributions, requires, version
 from typing import Literal
 
-IMPORT_NAMES = {
-    "pylibjpeg-libjpeg": "libjpeg",
-    "pylibjpeg-openjpeg": "openjpeg",
-    "pylibjpeg-rle": "rle",
-    "openslide-bin": "openslide_bin",
-    "openslide-python": "openslide",
-    "pynrrd": "nrrd",
-    "pyyaml": "yaml",
-    "simpleitk": "SimpleITK",
-    "scikit-learn": "sklearn",
-}
-"""Import names of packages whose distribution has another name."""
 EXTRAS = {
     "ray": "maps over an archive on a cluster",
     "jpeg": "JPEG and JPEG-LS in DICOM",
@@ -86,10 +74,22 @@ def _package(name: str, advice: str, optional_for: str = "") -> Check:
             return Check(name, "absent", f"optional: {optional_for}", advice)
         return Check(name, "broken", "not installed", advice)
     try:
-        importlib.import_module(IMPORT_NAMES.get(name, name))
+        importlib.import_module(import_name(name))
     except Exception as error:  # a broken binary may raise anything: report it
         return Check(name, "broken", f"{installed}: {type(error).__name__}: {error}", advice)
     return Check(name, "ok", installed)
+
+
+def import_name(name: str) -> str:
+    """The module of an installed distribution, which may have another name: pyyaml → yaml."""
+    plain, owners = _plain(name), packages_distributions()
+    modules = [module for module, owned in owners.items() if plain in map(_plain, owned)]
+    alike = [m for m in modules if _plain(m).strip("-") in plain] or modules
+    return min(alike, key=lambda m: (m.startswith("_"), _plain(m) != plain, m), default=name)
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _cpu() -> Check:

@@ -15,6 +15,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -44,7 +45,7 @@ _RESTORE = "Restore it from a copy of the run, or train into another --out: medc
 
 
 @dataclass(frozen=True)
-class Trained:
+class Trained(ABC):
     """The base of a run and a study: something trained by a recipe, in a folder.
 
     Attributes:
@@ -76,13 +77,13 @@ class Trained:
         """
         return recall(self.path)
 
+    @abstractmethod
     def dataset_settings(self, task: str | None = None) -> dict[str, Any]:
         """The dataset settings of the samples of ``task``.
 
         Raises:
             UsageError: if there is no such task.
         """
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

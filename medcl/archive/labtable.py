@@ -106,8 +106,7 @@ def read(path: Path, *, key: str | None = None, patient: str | None = None) -> L
     key = key or _named(frame.columns, KEYS)
     patient = patient or _named([c for c in frame.columns if c != key], PATIENTS)
     site = _named([c for c in frame.columns if c not in (key, patient)], SITES)
-    if patient is not None:
-        text = {**text, patient: _whole(text[patient])}
+    text |= {name: _whole(text[name]) for name in (key, patient, site) if name is not None}
     return LabTable(path.name, text, frame, key, patient, site)
 
 

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 from synthetic_plugin import plugin, recording
 
-from medcl.archive import assign
+from medcl.archive import assign, labtable
 from medcl.archive.index import Index, Summary, build
 from medcl.archive.pseudonym import own
 from medcl.errors import UsageError
@@ -164,3 +164,23 @@ def test_tables_that_others_made(tmp_path: Path, encoding: str, separator: str) 
     assert found[0].labels == {"ecg_id": 1, "größe": 7}  # type: ignore[union-attr]
     with pytest.raises(UsageError, match="no column 'patient'"):
         assign.load(table=tmp_path / "t.csv", key_column="ecg_id", patient_column="patient")
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_numbers_with_gaps_name_as_whole_numbers(tmp_path: Path, suffix: str) -> None:
+    """Of any role; where one of them has a fraction, all stay as they are."""
+    frame = pl.DataFrame(
+        {
+            "record_id": [7.0, 8.0, 9.0],
+            "patient": [15709.0, None, 22.0],
+            "site": [1.0, 2.0, None],
+            "centre_id": [1.0, 2.5, None],
+        }
+    )
+    path = tmp_path / f"t.{suffix}"
+    frame.write_csv(path) if suffix == "csv" else frame.write_parquet(path)
+    table = labtable.read(path)
+    assert table.text["record_id"] == ["7", "8", "9"]
+    assert table.text["patient"] == ["15709", None, "22"]
+    assert table.text["site"] == ["1", "2", None]
+    assert table.text["centre_id"] == ["1.0", "2.5", None]

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from medcl.doctor import import_name
+
 COMMANDS = [
     "demo",
     "doctor",
@@ -109,6 +111,15 @@ def test_doctor_names_what_it_needs() -> None:
     assert checks["torch"]["status"] == "ok"
     assert checks["plugin biosignals"]["status"] == "ok"
     assert done.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("distribution", "module"),
+    [("pyyaml", "yaml"), ("pynrrd", "nrrd"), ("scikit-learn", "sklearn"), ("pillow", "PIL")]
+    + [("pylibjpeg-openjpeg", "openjpeg"), ("openslide-python", "openslide"), ("none-such",) * 2],
+)
+def test_doctor_asks_the_distribution_for_its_module(distribution: str, module: str) -> None:
+    assert import_name(distribution) == module
 
 
 @pytest.mark.slow
