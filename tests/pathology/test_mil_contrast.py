@@ -161,6 +161,21 @@ def test_soft_labels_are_found_again_by_the_features() -> None:
     assert table.get(keys[20:40], unknown[:20]).eq(1).all()
 
 
+def test_soft_labels_are_a_dictionary() -> None:
+    g = torch.Generator().manual_seed(0)
+    table, twin = SoftLabels(2), dict[int, list[float]]()
+    for _ in range(60):
+        keys = torch.randint(0, 400, (int(torch.randint(1, 40, (1,), generator=g)),), generator=g)
+        values = keys[:, None] * torch.rand(1, 2, generator=g)  # equal keys have equal values
+        table.put(keys, values)
+        twin |= dict(zip(keys.tolist(), values.tolist(), strict=True))
+        everything = torch.arange(400)
+        expected = torch.tensor([twin.get(k, [-1.0, -1.0]) for k in range(400)])
+        torch.testing.assert_close(table.get(everything, torch.full((400, 2), -1.0)), expected)
+        assert len(table) == len(twin)
+    assert len(table.blocks) < 10
+
+
 def test_fingerprints_tell_permutations_and_signs_apart() -> None:
     x = torch.tensor([[1.0, 2.0], [2.0, 1.0], [-1.0, 2.0], [1.0, -2.0], [0.0, 0.0], [1.0, 2.0]])
     keys = fingerprints(x).tolist()

@@ -25,30 +25,48 @@ class SoftLabels:
 
     Batches of bags carry no names of instances, and need none: an instance is known by its
     features, whatever part of its bag a batch holds. Equal instances share a label.
+
+    Known keys are overwritten where they lie. New ones become a block of sorted keys, and blocks
+    of like size are merged (the logarithmic method of Bentley and Saxe, 1980): a batch costs
+    O(I log² N) among N known instances, not O(N).
     """
 
     def __init__(self, classes: int) -> None:
-        self.keys = torch.zeros(0, dtype=torch.long)  # (N,) ascending
-        self.values = torch.zeros(0, classes)  # (N, C)
+        self.classes = classes
+        self.blocks: list[tuple[Tensor, Tensor]] = []  # ascending keys (n,), values (n, C)
 
     def __len__(self) -> int:
-        return len(self.keys)
+        return sum(len(keys) for keys, _ in self.blocks)
 
     def get(self, keys: Tensor, unknown: Tensor) -> Tensor:
         """The labels (I, C) of ``keys`` (I,); those of ``unknown`` (I, C) where there is none."""
-        self.keys, self.values = self.keys.to(keys.device), self.values.to(unknown)
-        if not len(self):
-            return unknown
-        at = torch.searchsorted(self.keys, keys).clamp_max(len(self) - 1)
-        return torch.where((self.keys[at] == keys)[:, None], self.values[at], unknown)
+        for known, values in self.blocks:
+            at, there = _find(known, keys)
+            unknown = torch.where(there[:, None], values[at].to(unknown.dtype), unknown)
+        return unknown
 
     def put(self, keys: Tensor, values: Tensor) -> None:
         """Remember ``values`` (I, C) under ``keys`` (I,), in place of what was there."""
         keys, first = _first(keys)
-        values = values[first]
-        kept = ~torch.isin(self.keys, keys)
-        keys, order = torch.cat((self.keys[kept], keys)).sort()
-        self.keys, self.values = keys, torch.cat((self.values[kept], values))[order]
+        values = values[first].detach()
+        new = torch.ones_like(keys, dtype=torch.bool)
+        for known, held in self.blocks:
+            at, there = _find(known, keys)
+            held[at[there]] = values[there].to(held.dtype)
+            new &= ~there
+        if not new.any():
+            return
+        self.blocks.append((keys[new], values[new]))
+        while len(self.blocks) > 1 and len(self.blocks[-2][0]) < 2 * len(self.blocks[-1][0]):
+            (k1, v1), (k2, v2) = self.blocks[-2:]
+            merged, order = torch.cat((k1, k2)).sort()
+            self.blocks[-2:] = [(merged, torch.cat((v1, v2.to(v1.dtype)))[order])]
+
+
+def _find(known: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+    """Where each of ``keys`` (I,) lies among ``known``, ascending, and whether it is there."""
+    at = torch.searchsorted(known, keys).clamp_max(len(known) - 1)
+    return at, known[at] == keys
 
 
 def _first(keys: Tensor) -> tuple[Tensor, Tensor]:

@@ -17,9 +17,10 @@ class ClamSB(nn.Module):
     """`GatedABMIL` with one attention branch, and a two-class classifier a class on instances.
 
     The k instances that a bag attends to most are in its class and the k it attends to least are
-    not: these train the classifier of that class. Where classes exclude each other, the k most
-    attended ones are also outside every other class. The terms of a bag are averaged over its
-    classifiers, as in the authors' code, and bags over the batch.
+    not: these train the classifier of that class. With ``subtyping``, where classes exclude each
+    other, the k most attended ones are also outside every other class, and the terms of a bag are
+    averaged over its classifiers; it is off by default, as in the authors' code. Bags are averaged
+    over the batch.
 
     Args:
         features: F, width of the instances.
@@ -29,6 +30,8 @@ class ClamSB(nn.Module):
         dropout: of the attention's hidden layer.
         k: instances taken from either end; at most half of a bag's (a bag of one gives none).
         instance: weight of the instances' term beside the bags' (the authors' 0.3 : 0.7).
+        subtyping: for subtypes that never share a slide: instances of one are no other. Of
+            several labels at once nothing is ever known to be outside the others.
 
     Raises:
         UsageError: for regression and survival.
@@ -46,6 +49,7 @@ class ClamSB(nn.Module):
         dropout: float = 0.0,
         k: int = 8,
         instance: float = 0.43,
+        subtyping: bool = False,
     ) -> None:
         super().__init__()
         if outputs.kind in ("regression", "cox", "hazard"):
@@ -54,6 +58,7 @@ class ClamSB(nn.Module):
                 "use classifier.aggregator=gated-abmil."
             )
         self.width, self.outputs, self.k, self.instance = features, outputs, k, instance
+        self.subtyping = subtyping and outputs.kind != "multilabel"
         branches = outputs.size if self.classwise else 1
         self.attention = Attention(features, hidden, branches, gated=gated, dropout=dropout)
         self.inside = nn.ModuleList(nn.Linear(features, 2) for _ in outputs.classes)
@@ -73,7 +78,7 @@ class ClamSB(nn.Module):
     def _sorting(self, bags: Bags, scores: Tensor) -> Tensor:
         """The instances' term, of all bags at once."""
         assert bags.y is not None
-        member, exclusive = membership(bags.y, self.outputs)
+        member = membership(bags.y, self.outputs)
         size = torch.tensor(sizes(bags.bag, bags.count), device=scores.device)
         k = (size // 2).clamp_max(self.k)
         rank = torch.arange(len(bags.bag), device=scores.device) - (size.cumsum(0) - size)[bags.bag]
@@ -84,12 +89,12 @@ class ClamSB(nn.Module):
             order = ranked(scores[:, min(c, scores.shape[1] - 1)].detach(), bags.bag)
             most, least = (classifier(bags.x[order[end]]) for end in (highest, lowest))
             inside = (smooth_svm(most, 1) + smooth_svm(least, 0)) / 2
-            outside = smooth_svm(most, 0) if exclusive else torch.zeros_like(inside)
+            outside = smooth_svm(most, 0) if self.subtyping else torch.zeros_like(inside)
             here = member[owner, c]  # NaN where unknown: neither in nor out
             term = torch.where(here == 1, inside, torch.where(here == 0, outside, 0.0))
             terms.append(segment_sum(term / k[owner], owner, bags.count))
         told = member == 1  # (B, C)
-        classifiers = len(self.inside) if exclusive else told.sum(1).clamp_min(1)
+        classifiers = len(self.inside) if self.subtyping else told.sum(1).clamp_min(1)
         taught = told.any(1) & (k > 0)
         return (torch.stack(terms).sum(0) / classifiers)[taught].sum() / taught.sum().clamp_min(1)
 
@@ -103,12 +108,12 @@ class ClamMB(ClamSB):
     classwise = True
 
 
-def membership(y: Tensor, outputs: Outputs) -> tuple[Tensor, bool]:
-    """Which classes each bag is in: (B, C) of 1, 0 and NaN where unknown; do they exclude?"""
+def membership(y: Tensor, outputs: Outputs) -> Tensor:
+    """Which classes each bag is in: (B, C) of 1, 0 and NaN where unknown."""
     if outputs.kind == "multilabel":
-        return y, False
+        return y
     member = F.one_hot(y.clamp_min(0), len(outputs.classes)).to(torch.float32)
-    return torch.where(y[:, None] >= 0, member, torch.nan), True
+    return torch.where(y[:, None] >= 0, member, torch.nan)
 
 
 def smooth_svm(scores: Tensor, target: int) -> Tensor:
