@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from medcl.metrics.kaplan_meier import KaplanMeier
 from medcl.probe.result import PRETRAINED, RANDOM, ProbeResult, figures
 
 if TYPE_CHECKING:
@@ -120,6 +121,23 @@ def reliability(bins: Sequence[tuple[float, float, int]]) -> str | None:
         axes.plot(confidence, right, color=ACCENT, linewidth=0.8)
         axes.scatter(confidence, right, s=size, color=ACCENT, linewidths=0, alpha=0.8)
         axes.set(xlabel="probability", ylabel="came true", xlim=(0, 1.03), ylim=(-0.03, 1.03))
+        return svg(figure)
+
+
+def survival(found: KaplanMeier, time: str) -> str:
+    """Kaplan-Meier curves with their intervals; a tick marks the end of each curve."""
+    with style():
+        figure, axes = _axes(5.2, 3.4)
+        for group, colour in zip(found.groups, (ACCENT, COLOURS[0]), strict=True):
+            label = f"{group.name}: {group.patients} patients, {group.events} events"
+            axes.step(group.time, group.survival, where="post", color=colour, label=label)
+            axes.fill_between(
+                group.time, group.low, group.high, step="post", color=colour, alpha=0.12, lw=0
+            )
+            axes.plot(group.time[-1], group.survival[-1], "|", color=colour, ms=8)
+        axes.set(xlabel=time, ylabel="share without the event", ylim=(-0.02, 1.02))
+        axes.set_xlim(left=0)
+        axes.legend(loc="best", frameon=False, fontsize=8)
         return svg(figure)
 
 

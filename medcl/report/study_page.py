@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medcl import version
+from medcl.audit.compare import Predictions
 from medcl.finetune.explain import FOLDER
 from medcl.finetune.result import FinetuneResult
 from medcl.io.atomic import write_text
+from medcl.labels.target import SURVIVAL
+from medcl.metrics.kaplan_meier import kaplan_meier
 from medcl.private import command_without_paths, read_recipe, recipe_without_paths
 from medcl.report import audit_section, cards, model_card, plots, test_examples
 from medcl.report.cards import Absent
@@ -48,6 +51,7 @@ def write(study: Path, out: Path) -> Path:
             table=result.table(),
             classes=result.by_class(),
             reliability=plots.reliability(result.figures.reliability),
+            survival=None if isinstance(opened, Absent) else survival(opened.predictions),
             pictures=pictures(study),
             examples=opened if isinstance(opened, Absent) else test_examples.of_study(opened),
             map=opened if isinstance(opened, Absent) else test_examples.embedding_map(opened),
@@ -66,6 +70,25 @@ def write(study: Path, out: Path) -> Path:
     )
     write_text(out, page)
     return out
+
+
+@dataclass(frozen=True)
+class Survival:
+    """Kaplan-Meier curves of test patients: a picture, and p of the log-rank test."""
+
+    image: str
+    p: float
+
+
+def survival(predictions: Predictions) -> Survival | None:
+    """Survival of test patients of low and high predicted risk; None for other kinds of label."""
+    target = predictions.target
+    if target.kind not in SURVIVAL:
+        return None
+    time, event = target.y[:, 0], target.y[:, 1] > 0
+    risk = predictions.probability[:, 0]
+    found = kaplan_meier(time, event, risk, predictions.patients, predictions.fold)
+    return None if found is None else Survival(plots.survival(found, target.classes[0]), found.p)
 
 
 def pictures(study: Path) -> list[Picture]:

@@ -17,6 +17,7 @@ from medcl.errors import MedclError, UsageError
 from medcl.finetune.finetune import finetune, opened, ratios
 from medcl.labels import table as tables
 from medcl.plugin import get
+from medcl.report import study_page
 from medcl_cli.main import app
 
 KEY = b"these bags have no secrets at all"
@@ -183,6 +184,9 @@ def test_survival_of_bags_is_measured_by_concordance(
         assert value > 0.6
         predicted = pl.read_parquet(tmp_path / kind / "predictions.parquet")
         assert len(predicted) == 92
+        page = study_page.write(tmp_path / kind, tmp_path / kind / "report.html").read_text()
+        assert "Survival by predicted risk" in page
+        assert "log-rank test p = " in page
 
 
 @pytest.mark.slow

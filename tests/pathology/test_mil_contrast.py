@@ -203,15 +203,30 @@ def test_pseudo_labels_move_to_the_nearest_prototype_and_negatives_stay() -> Non
     q = torch.tensor([[0.1, 0.9], [0.9, 0.1], [0.0, 1.0], [0.0, 1.0]])
     # Bags of classes b, b, a (negative) and c: of the last, b is not allowed however near it is.
     allowed = torch.tensor([[1.0, 1, 0], [1, 1, 0], [1, 0, 0], [1, 0, 1]])
-    soft = model._pseudo(x, q, allowed, State(0, 10))
+    soft = model._move(x, q, allowed, State(0, 10))
     half = 0.95 * 0.5
     torch.testing.assert_close(soft[0], torch.tensor([half, half + 0.05, 0.0]))
     torch.testing.assert_close(soft[1], torch.tensor([half + 0.05, half, 0.0]))
     torch.testing.assert_close(soft[2], torch.tensor([1.0, 0.0, 0.0]))
     assert soft[3, 1] == 0
-    again = model._pseudo(x[:1], q[:1], allowed[:1], State(10, 10))  # m_s is 0.8 at the end
+    again = model._move(x[:1], q[:1], allowed[:1], State(10, 10))  # m_s is 0.8 at the end
     torch.testing.assert_close(again[0], 0.8 * soft[0] + 0.2 * torch.tensor([0.0, 1.0, 0.0]))
     assert len(model.soft) == 3  # nothing is kept of negative bags
+
+
+def test_ins_moves_the_labels_of_all_instances_of_its_bags() -> None:
+    bag = torch.arange(3).repeat_interleave(torch.tensor([8, 5, 4]))
+    x = torch.randn(17, 6, generator=torch.Generator().manual_seed(0))
+    batch = {"x": x, "bag": bag, "y": torch.tensor([1, 0, -1]), "patient": torch.arange(3)}
+    torch.manual_seed(0)
+    model = Ins(batch, TWO, layers=(8,), queue=32, warm_up=0.0, sample=6)
+    model.step(batch, State(0, 10))
+    assert len(model.soft) == 8  # of the positive bag; a label for 6 of 17 was trained with
+    soft = model.soft.get(fingerprints(x[:8]), torch.full((8, 2), -1.0))
+    assert torch.isclose(soft.amax(1), torch.tensor(0.525)).all()  # 0.95 · ½ + 0.05
+    sampled = Ins(batch, TWO, layers=(8,), queue=32, warm_up=0.0, sample=6, update="sampled")
+    sampled.step(batch, State(0, 10))
+    assert len(sampled.soft) <= 6
 
 
 @pytest.mark.parametrize("outputs", [TWO, THREE, Outputs("ordinal", ("0", "1", "2"))])

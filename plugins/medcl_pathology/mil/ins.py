@@ -65,6 +65,8 @@ class Ins(nn.Module):
         warm_up: share of the training that is warm-up.
         balance: weigh classes of instances alike; see above.
         sample: instances of a batch that the instances' terms look at, at most, drawn anew.
+        update: whose pseudo-labels a step moves: those of "all" instances of its bags, once an
+            epoch each as in the authors' code, or only of the "sampled" ones.
         scores: a bag's scores: of its attention-pooled "head", or the "max" of its instances'
             log-odds against the negative class.
 
@@ -97,6 +99,7 @@ class Ins(nn.Module):
         warm_up: float = 0.1,
         balance: bool = True,
         sample: int = 4096,
+        update: Literal["all", "sampled"] = "all",
         scores: Literal["head", "max"] = "head",
     ) -> None:
         super().__init__()
@@ -115,7 +118,7 @@ class Ins(nn.Module):
         self.negative = outputs.classes.index(negative) if negative is not None else 0
         self.drop, self.momentum, self.temperature = drop, momentum, temperature
         self.contrast, self.bag, self.prototype = contrast, bag, prototype
-        self.balance = balance
+        self.balance, self.update = balance, update
         self.start, self.end, self.warm_up, self.sample = start, end, warm_up, sample
         self.scheduled = warm_up if start == end else 1.0  # until m_s is at its end
 
@@ -138,13 +141,16 @@ class Ins(nn.Module):
         if state.ranks.world > 1:
             raise UsageError("INS keeps its pseudo-labels in one process: train it on one device.")
         bags, y = Bags.of(batch, labelled=True), batch["y"]
-        pooled = self.pool(Bags(self.encoder(bags.x), bags.bag, bags.count))
+        h = self.encoder(bags.x)
+        pooled = self.pool(Bags(h, bags.bag, bags.count))
         constraint = supervised(self.outputs, self.head(pooled.embedding), y)
 
         chosen = torch.randperm(len(bags.x), device=y.device)
         chosen = chosen[y[bags.bag[chosen]] >= 0][: self.sample]
         if not len(chosen):
             return {"loss": self.bag * constraint, "bag": constraint.detach()}
+        if self.update == "all" and not self._warming(state):
+            self._update_all(bags, h, y, state)
         instances = self._instances(bags.x[chosen], y[bags.bag[chosen]], state)
         loss = instances["classes"] + self.contrast * instances["contrast"]
         return {
@@ -153,23 +159,42 @@ class Ins(nn.Module):
             **{name: value.detach() for name, value in instances.items()},
         }
 
+    def _warming(self, state: State) -> bool:
+        return state.step < self.warm_up * state.steps
+
+    def _allowed(self, label: Tensor) -> Tensor:
+        """(n, C): an instance is negative, or of its bag's class."""
+        allowed = F.one_hot(label, len(self.outputs.classes)).float()
+        allowed[:, self.negative] = 1.0
+        return allowed
+
+    @torch.no_grad()
+    def _update_all(self, bags: Bags, h: Tensor, y: Tensor, state: State) -> None:
+        """Move the pseudo-labels of all instances of the bags of known label; h (I, W) of all."""
+        label = y[bags.bag]
+        known = label >= 0
+        q = F.normalize(self.projector(h.detach()[known]), dim=1)
+        self._move(bags.x[known], q, self._allowed(label[known]), state)
+
     def _instances(self, x: Tensor, label: Tensor, state: State) -> dict[str, Tensor]:
         """The instances' terms: x (n, F) in random order, and the labels (n,) of their bags."""
-        warming = state.step < self.warm_up * state.steps
         h = self.encoder(F.dropout(x, self.drop))
         logits = self.classifier(h)  # (n, C)
         q = F.normalize(self.projector(h), dim=1)  # (n, out)
         k = F.normalize(self.target(F.dropout(x, self.drop)), dim=1)
-        allowed = torch.zeros_like(logits).scatter_(1, label[:, None], 1.0)
-        allowed[:, self.negative] = 1.0  # (n, C): negative, or of the bag's class
+        allowed = self._allowed(label)
         choice = (logits.detach().softmax(1) * allowed).argmax(1)  # (n,)
-        if warming:
+        if self._warming(state):
             target = F.one_hot(label, logits.shape[1]).to(logits.dtype)
             contrast = info_nce(
                 q, k, temperature=self.temperature, negatives=self.queue.keys, in_batch=False
             )
         else:
-            target = self._pseudo(x, q.detach(), allowed, state)
+            target = (
+                self.soft.get(fingerprints(x), allowed / allowed.sum(1, keepdim=True))
+                if self.update == "all"
+                else self._move(x, q.detach(), allowed, state)
+            )
             keys, key_labels = self.queue.keys, self.queue.labels
             contrast = queued_supcon(
                 q,
@@ -191,7 +216,7 @@ class Ins(nn.Module):
         return (terms.sum(0)[mass > 0] / mass[mass > 0]).mean()
 
     @torch.no_grad()
-    def _pseudo(self, x: Tensor, q: Tensor, allowed: Tensor, state: State) -> Tensor:
+    def _move(self, x: Tensor, q: Tensor, allowed: Tensor, state: State) -> Tensor:
         """s after this step, (n, C): of negative bags fixed, of others moved and remembered."""
         begun = self.warm_up * state.steps
         progress = (state.step - begun) / max(state.steps - begun, 1)
