@@ -94,6 +94,36 @@ FINDINGS: dict[str, Finding] = {
     "not-hu": Finding(
         "serious", "reject", ("reject", "accept"), "is not in HU: no value is as low as air"
     ),
+    "like-hu": Finding(
+        "serious",
+        "reject",
+        ("reject", "accept"),
+        "has values as low as air in HU, as CT has and neither MR nor PET",
+    ),
+    "modality-from-name": Finding(
+        "note",
+        "accept",
+        ("accept", "reject"),
+        "does not say what it is; its name or its data set's says so",
+    ),
+    "modality-assumed": Finding(
+        "note",
+        "accept",
+        ("accept", "reject"),
+        "does not say whether it is CT, MR or PET: it was taken for what the recipe prepares",
+    ),
+    "not-magnitude": Finding(
+        "serious",
+        "reject",
+        ("reject", "accept"),
+        "is a phase, real or imaginary image of MR, no magnitude",
+    ),
+    "no-suv": Finding(
+        "serious",
+        "accept",
+        ("accept", "reject"),
+        "does not say how its values become SUV; they were scaled by percentiles",
+    ),
     "no-position": Finding(
         "serious",
         "reject",

@@ -43,12 +43,16 @@ _LABELS: tuple[Callable[[Slice], float | str | None], ...] = (
 _SAID = 2  # the first labels, which nobody writes but to part slices
 
 
-def passes(slices: Sequence[Slice], where: Floats) -> tuple[list[list[int]], set[str]]:
+def passes(
+    slices: Sequence[Slice], where: Floats, *, by_turns: bool = False
+) -> tuple[list[list[int]], set[str]]:
     """Part slices into passes, each in the order of its places.
 
     Args:
         slices: of one stack, all with a position.
         where: (N,) their places along the normal, in mm.
+        by_turns: whether slices of one pass may be taken out of their order in space: then numbers
+            that count slices or time part only slices that share places.
 
     Returns:
         positions in ``slices``, by pass; and of the findings ``repeated-positions`` (there is more
@@ -56,18 +60,22 @@ def passes(slices: Sequence[Slice], where: Floats) -> tuple[list[list[int]], set
     """
     thick = [s.thickness for s in slices if s.thickness]
     same = max(SAME_PLACE, _OF_THICKNESS * min(thick, default=0.0))
+    order = np.argsort(where, kind="stable")
+    counting = not by_turns or _repeats(where[order], same)
     labels = [
-        label for name in _LABELS if (label := _values([name(s) for s in slices])) is not None
+        label
+        for name in (_LABELS if counting else (_LABELS[0], _LABELS[-1]))
+        if (label := _values([name(s) for s in slices])) is not None
     ]
     findings: set[str] = set()
     parts: list[Rows] = []
-    for rows in _parted(np.argsort(where, kind="stable"), where, labels, same):
+    for rows in _parted(order, where, labels, same):
         if _repeats(where[rows], same):
             turns, certain = _turns(slices, where, rows, same)
             findings |= set() if certain else {"ambiguous-passes"}
             parts += turns
         else:
-            findings |= _doubts(rows, slices, where, labels, same)
+            findings |= _doubts(rows, slices, where, labels, same) if counting else set()
             parts.append(rows)
     if len(parts) > 1:
         findings.add("repeated-positions")

@@ -7,7 +7,7 @@ than 20.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from io import BytesIO
 from pathlib import Path, PurePosixPath
@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from medcl.errors import MedclError
 from medcl.plugin import MEMBER
-from medcl_ct import archives, enhanced, header, nested, tags
+from medcl_ct import archives, enhanced, header, kinds, nested, suv, tags
 from medcl_ct.affine_files import Volume
+from medcl_ct.kinds import ENHANCED
 from medcl_ct.quiet import quiet
 from medcl_ct.stacking import is_frame
 from medcl_ct.units import VOLUMES
@@ -49,7 +50,9 @@ class Source:
         shape: rows, columns.
         thickness: (N,) mm, or None.
         placed: whether the positions are real.
-        slices: yields (n, HU (rows, columns) float32) for every n, in any order, once.
+        slices: yields (n, HU (rows, columns) float32) for every n, in any order, once; of MR and
+            PET what the rescale of the header gives.
+        suv: of PET, by what its values are multiplied to be SUVbw; None where that is not told.
     """
 
     positions: NDArray[np.float64]
@@ -59,10 +62,11 @@ class Source:
     thickness: NDArray[np.float64] | None
     placed: bool
     slices: Callable[[], Iterator[tuple[int, NDArray[np.float32]]]]
+    suv: float | None = None
 
 
-def open_source(root: Path, files: Sequence[str]) -> Source:
-    """The source that the files of an item are.
+def open_source(root: Path, files: Sequence[str], volume: int = 0) -> Source:
+    """The source that the files of an item are; of a file that holds several, the n-th volume.
 
     Raises:
         MedclError: if the geometry cannot be read.
@@ -71,11 +75,14 @@ def open_source(root: Path, files: Sequence[str]) -> Source:
         return _volume(nested.open_volume(root, files[0]))
     read: dict[str, tags.Tags] = {}
     small: dict[str, bytes] = {}
+    factor: float | None = None
     for file, opener, size in _each(root, files, small):
         read[file] = tags.read(opener, size)[0]
-    if len(files) == 1 and read[files[0]].get("SOPClassUID") in header.ENHANCED:
-        return _frames(root, files[0])
-    return _series(root, files, [read[file] for file in files], small)
+        if file == files[0] and kinds.of(read[file]) == "pet":
+            factor = suv.of(opener)
+    if len(files) == 1 and read[files[0]].get("SOPClassUID") in ENHANCED:
+        return _frames(root, files[0], volume)
+    return replace(_series(root, files, [read[file] for file in files], small), suv=factor)
 
 
 def _each(
@@ -265,15 +272,18 @@ def _syntax(uid: Any) -> str:
     return uid.name if uid.is_transfer_syntax else "an unknown transfer syntax"
 
 
-def _frames(root: Path, file: str) -> Source:
-    """All slices in one file."""
+def _frames(root: Path, file: str, volume: int) -> Source:
+    """All slices in one file, which may hold other volumes too."""
     import pydicom
 
     dataset: Any = None
     for _, opener, _ in _each(root, [file], {}):
         with opener() as handle, quiet():
             dataset = pydicom.dcmread(BytesIO(handle.read()))
-            found = enhanced.frames(dataset)
+            every = enhanced.frames(dataset)
+    if volume >= len(every):
+        raise MedclError("missing-volume: the file holds fewer volumes than when it was indexed.")
+    found = every[volume]
     shape = (int(dataset.Rows), int(dataset.Columns))
 
     def each() -> Iterator[tuple[int, NDArray[np.float32]]]:
@@ -289,6 +299,7 @@ def _frames(root: Path, file: str) -> Source:
         found.thickness,
         True,
         each,
+        suv.factor(dataset),
     )
 
 

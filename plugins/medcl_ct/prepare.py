@@ -20,8 +20,9 @@ from scipy import sparse
 
 from medcl.archive.policies import Policy, policies, refuse
 from medcl.errors import MedclError, UsageError
-from medcl_ct import benchmark, body, nested, volumes
+from medcl_ct import benchmark, body, grey, kinds, nested, volumes
 from medcl_ct.findings import FINDINGS
+from medcl_ct.kinds import Kind
 from medcl_ct.pixels import PADDING, Source, open_source
 from medcl_ct.resample import Grid, is_identity, over, uneven, weights
 from medcl_ct.stacking import Regularity, normal, places, regularity
@@ -44,6 +45,7 @@ def prepare(
     crop: Literal["body", "none"] = "body",
     air: Literal["keep", "cut"] = "keep",
     clip: tuple[int, int] | None = (-1024, 3071),
+    modality: Kind = "ct",
 ) -> dict[str, np.ndarray]:
     """Decode a volume once, for training.
 
@@ -56,12 +58,16 @@ def prepare(
             `medcl_ct.findings`.
         crop: "body" cuts away the air around the patient, with a margin of 1 cm.
         air: "cut" sets the table and all else outside of the patient to air.
-        clip: lowest and highest HU; None keeps all that 16 bits hold.
+        clip: lowest and highest HU, or grey value; None keeps all that 16 bits hold.
+        modality: "ct" prepares CT, in HU; "mr" and "pet" the others, as grey values from −1000 to
+            1000 (`medcl_ct.grey`). Items of another kind are left out. A volume file that does not
+            say what it is counts as what is asked for, if its values may be of that kind.
 
     Returns:
         for each part n (one, unless a policy splits): ``hu{n}`` (Z, Y, X) int16, indices rising
         towards the head, the back and the left; ``affine{n}`` (4, 4), (z, y, x, 1) → LPS mm; and
-        ``mask{n}`` (Z, Y, X) uint8 where the item has a mask.
+        ``mask{n}`` (Z, Y, X) uint8 where the item has a mask. ``findings`` are names of what was
+        noticed on the way.
 
     Raises:
         UsageError: for a policy or spacing that makes no sense.
@@ -73,13 +79,21 @@ def prepare(
         raise UsageError("prepare.spacing must not be below 0, and prepare.clip rise.")
     rules = policies(policy or {}, FINDINGS)
     known: Sequence[str] = fields.get("findings") or ()  # type: ignore[assignment]
+    kind = _kind(fields)
+    kinds.refuse(kind or modality, modality)
     refuse(known, rules, FINDINGS, "series")
-    source = open_source(root, files)
+    source = open_source(root, files, int(fields.get("volume") or 0))  # type: ignore[call-overload]
+    noticed = [] if kind else ["modality-assumed"]
     regular = regularity(source.positions, source.orientation, source.thickness)
     refuse([name for name in regular.findings if name not in known], rules, FINDINGS, "series")
     plan = _plan(source, regular, spacing, rules)
-    staged, lowest, highest = _stage(source, plan, clip)
-    if lowest > NOT_AIR:
+    if modality == "pet" and source.suv is None and "no-suv" not in known:
+        noticed.append("no-suv")
+    scale = grey.scale(modality, source)
+    staged, lowest, highest = _stage(source, plan, clip, scale)
+    if kind is None and modality != "ct" and (lowest - scale[1]) / scale[0] <= NOT_AIR:
+        refuse(["like-hu"], rules, FINDINGS, "series")
+    if modality == "ct" and lowest > NOT_AIR:
         refuse(["not-hu"], rules, FINDINGS, "series")
     if lowest >= highest:
         refuse(["blank"], rules, FINDINGS, "series")
@@ -88,14 +102,26 @@ def prepare(
     for n, part in enumerate(plan.parts):
         hu, affine = _upright(part.across(staged[part.first : part.last]), plan, part)
         covered = None if masks is None else _upright(masks[n], plan, part)[0]
-        inside = body.extent(hu, affine) if crop == "body" else (slice(None),) * 3
+        inside: tuple[slice, ...] = (slice(None),) * 3
+        if crop == "body":
+            inside = body.extent(hu, affine, grey.BODY[modality])
         if air == "cut":
-            body.cut(hu, affine, AIR)
+            body.cut(hu, affine, AIR, grey.BODY[modality])
         arrays[f"hu{n}"] = _settled(hu[inside])
         arrays[f"affine{n}"] = _moved(affine, inside)
         if covered is not None:
             arrays[f"mask{n}"] = np.ascontiguousarray(covered[inside])
+    if noticed:
+        arrays["findings"] = np.array(noticed)
     return arrays
+
+
+def _kind(fields: Mapping[str, object]) -> Kind | None:
+    """What the index says that an item is; indexes of before the other kinds hold CT alone."""
+    said = fields.get("modality")
+    if said is None and fields.get("source") == "dicom":
+        return "ct"
+    return next((kind for kind in kinds.KINDS if kind == said), None)
 
 
 @dataclass(frozen=True)
@@ -209,8 +235,16 @@ def _parts(
     return tuple(parts)
 
 
-def _stage(source: Source, plan: _Plan, clip: tuple[int, int] | None) -> tuple[Image, float, float]:
+def _stage(
+    source: Source, plan: _Plan, clip: tuple[int, int] | None, scale: tuple[float, float]
+) -> tuple[Image, float, float]:
     """All slices on the grid in the plane (N, R, C), and the lowest and highest of their values.
+
+    Args:
+        source: the slices.
+        plan: where they go.
+        clip: lowest and highest value of the result.
+        scale: slope and intercept of the grey values.
 
     The lowest is one that is no padding; padding beside values counts as a value above.
     """
@@ -220,6 +254,8 @@ def _stage(source: Source, plan: _Plan, clip: tuple[int, int] | None) -> tuple[I
     made: tuple[Any, ...] = (None, None, None)
     for n, values in source.slices():
         padded = values == PADDING
+        if scale != (1.0, 0.0):
+            values = values * np.float32(scale[0]) + np.float32(scale[1])
         if not padded.all():
             lowest = min(lowest, float(values.min(where=~padded, initial=np.inf)))
             highest = np.inf if padded.any() else max(highest, float(values.max()))

@@ -15,10 +15,8 @@ from medcl_ct.anatomy import Box, box_of, grouped
 from medcl_ct.copies import copies
 from medcl_ct.header import Slice, Stack, from_json
 from medcl_ct.passes import passes
-from medcl_ct.stacking import clusters, places, regularity
+from medcl_ct.stacking import SAME_VIEW, clusters, places, regularity
 
-SAME_VIEW = 2e-3
-"""Of a direction's components, and of the logarithm of a pixel's size: 0.1 degrees, 0.2 %."""
 _NO_SPACING = (0.0, 0.0)
 _COPY = "A copy of a slice that is there: same SOPInstanceUID, place and pixels, or a damaged one."
 
@@ -34,7 +32,7 @@ class _Piece:
 def assemble(records: Sequence[Record]) -> Iterator[Record | Reject]:
     """Join slices into series; items that are whole already are passed on.
 
-    A series is a SeriesInstanceUID of one patient. Where a series mixes kernels, sizes or
+    A series is a SeriesInstanceUID of one patient. Where a series mixes kernels, sizes, echoes or
     orientations, or holds several passes (`medcl_ct.passes`), each of them becomes an item of its
     own. Items of one frame of reference that show the same part of the body get the
     same group.
@@ -113,7 +111,9 @@ def _passes(stack: Stack, pieces: list[_Piece]) -> tuple[list[list[_Piece]], set
     if any(piece.slice.position is None for piece in pieces):
         return [sorted(pieces, key=lambda p: _by_number(p.slice))], set()
     where = places(np.array([p.slice.position for p in pieces]), np.array(stack.orientation))
-    found, noticed = passes([piece.slice for piece in pieces], where)
+    # The slices of MR are taken by turns, every second or fourth: their numbers part nothing.
+    by_turns = stack.modality == "mr"
+    found, noticed = passes([piece.slice for piece in pieces], where, by_turns=by_turns)
     return [[pieces[n] for n in one] for one in found], noticed
 
 
