@@ -16,9 +16,7 @@ _THIN = 6.0  # mm: what a table, its mattress and cables are thinner than
 Image = NDArray[np.int16]
 
 
-def extent(
-    hu: Image, affine: NDArray[np.float64], threshold: float = BODY
-) -> tuple[slice, ...]:
+def extent(hu: Image, affine: NDArray[np.float64], threshold: float = BODY) -> tuple[slice, ...]:
     """The box around the largest thing denser than air, with a margin of 1 cm: three slices.
 
     Where there is no such thing, all of the volume.

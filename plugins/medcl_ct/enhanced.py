@@ -124,7 +124,9 @@ def frames(dataset: Any) -> list[Frames]:
         raise MedclError("no-geometry: its frames have pixels of no size.")
     slices = _slices(groups, where)
     thickness = np.array([one.thickness or np.nan for one in slices])
-    rescale = _rescale(groups, ct=kinds.of({"SOPClassUID": str(dataset.get("SOPClassUID"))}) == "ct")
+    rescale = _rescale(
+        groups, ct=kinds.of({"SOPClassUID": str(dataset.get("SOPClassUID"))}) == "ct"
+    )
     apart = _apart(groups, orientation, spacing)
     found = []
     for code in range(apart.max() + 1):
@@ -151,7 +153,9 @@ def frames(dataset: Any) -> list[Frames]:
 def _slices(groups: Groups, where: NDArray[np.float64]) -> list[Slice]:
     """The frames as slices of a series, for what tells passes apart."""
     phases = [groups.values(*name) for name in _PHASES]
-    phase = next((values for values in phases if len(set(map(str, values))) > 1), [None] * len(where))
+    phase = next(
+        (values for values in phases if len(set(map(str, values))) > 1), [None] * len(where)
+    )
     acquired = groups.values("FrameContentSequence", "FrameAcquisitionNumber")
     times = groups.values("FrameContentSequence", "FrameAcquisitionDateTime")
     thick = groups.values("PixelMeasuresSequence", "SliceThickness")
@@ -246,7 +250,9 @@ def _record(
 ) -> Record:
     stack = read.stack
     regular = regularity(volume.positions, volume.orientation, volume.thickness)
-    box = box_of(volume.positions, volume.orientation, volume.spacing, stack.shape, volume.thickness)
+    box = box_of(
+        volume.positions, volume.orientation, volume.spacing, stack.shape, volume.thickness
+    )
     frame = stack.frame or stack.study
     return Record(
         f"{key}#{stack.series or PurePosixPath(key).name}{part}",
@@ -261,9 +267,15 @@ def _record(
             "columns": stack.shape[1],
             "pixel_mm": round(float(np.mean(volume.spacing)), 5),
             "spacing_mm": round(regular.spacing, 4),
+            "mask": False,
         },
         header.labels(tags),
         tuple(sorted({*read.findings, *regular.findings, *volume.findings, *extra})),
-        {"box": box.to_json(), "series": stack.series},
+        {
+            "box": box.to_json(),
+            "series": stack.series,
+            "frame": stack.frame,
+            "uid": read.slice.uid,
+        },
         f"{stack.patient}\n{frame}" if frame else None,
     )

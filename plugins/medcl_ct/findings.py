@@ -170,6 +170,18 @@ FINDINGS: dict[str, Finding] = {
         ("accept", "reject"),
         "has masks by names that are not TotalSegmentator's: numbered by name, item by item",
     ),
+    "sparse-contours": Finding(
+        "serious",
+        "accept",
+        ("accept", "reject"),
+        "has contours on every second slice or fewer; the slices between them have no label",
+    ),
+    "mask-by-frame": Finding(
+        "note",
+        "accept",
+        ("accept", "reject"),
+        "has masks that name no series; they went with the one that shares their space",
+    ),
     "converted-units": Finding(
         "note", "accept", ("accept", "reject"), "gave its spacing in another unit; it is in mm now"
     ),

@@ -23,7 +23,6 @@ _PROJECTION = {
     *("SSD", "3D", "PASTED"),
 }
 _PHASE = ("TemporalPositionIdentifier", "NominalPercentageOfCardiacPhase", "TriggerTime")
-_DRAWN = {"SEG": "dcmqi segimage2itkimage", "RTSTRUCT": "plastimatch convert"}
 _TOMOSYNTHESIS = {"TOMOSYNTHESIS", "TOMO", "TOMO_2D", "TOMO_PROJ", "GENERATED_2D", "DIGITAL TOMO"}
 _COMPLEX = {"P", "PHASE", "PHASE MAP", "R", "REAL", "I", "IMAGINARY"}
 _OTHERS = """
@@ -196,13 +195,6 @@ def _refused(tags: Tags, left: int | None) -> tuple[str, str] | None:
         return "directory", "A DICOMDIR: the files it lists are indexed themselves."
     if sop.startswith(_CAPTURE):
         return "secondary-capture", "A secondary capture: a picture of something, not a scan."
-    if modality in _DRAWN:
-        return (
-            "segmentation",
-            f"A mask or contours in DICOM ({modality}), which is not read: convert it and its CT "
-            "to NIfTI, and put them side by side as NAME_seg.nii.gz and NAME.nii.gz "
-            f"({_DRAWN[modality]}, dcm2niix).",
-        )
     if kinds.of(tags) is None:
         shown = modality if modality in _MODALITIES else "not a known one"
         return "not-ct", f"The modality is {shown}, not CT, MR or PET."

@@ -85,6 +85,21 @@ def open_source(root: Path, files: Sequence[str], volume: int = 0) -> Source:
     return replace(_series(root, files, [read[file] for file in files], small), suv=factor)
 
 
+def drawings(root: Path, files: Sequence[str]) -> list[Any]:
+    """The pydicom datasets of an item's masks in DICOM, with their pixels.
+
+    Raises:
+        MedclError: if one cannot be read.
+    """
+    import pydicom
+
+    found: dict[str, Any] = {}
+    for file, opener, _ in _each(root, files, {}):
+        with opener() as handle, quiet():
+            found[file] = pydicom.dcmread(BytesIO(handle.read()), force=True)
+    return [found[file] for file in files]
+
+
 def _each(
     root: Path, files: Sequence[str], small: dict[str, bytes]
 ) -> Iterator[tuple[str, tags.Opener, int]]:
@@ -178,7 +193,7 @@ def _decoded(opener: tags.Opener, shape: tuple[int, int]) -> NDArray[np.float32]
 
     with opener() as handle, quiet():
         dataset = pydicom.dcmread(handle, force=True)
-        stored = _pixels(dataset)
+        stored = decoded(dataset)
         if stored.shape != shape:
             raise MedclError(
                 f"undecodable: a slice decodes to {stored.shape}, its header says {shape}."
@@ -217,8 +232,8 @@ def _touching(outside: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return np.isin(parts, np.setdiff1d(border, 0))
 
 
-def _pixels(dataset: Any, frame: int | None = None) -> NDArray[Any]:
-    """Decode a dataset's pixels.
+def decoded(dataset: Any, frame: int | None = None) -> NDArray[Any]:
+    """A dataset's pixels, as they are stored.
 
     Raises:
         MedclError: that names the package to install, where a codec is missing.
@@ -289,7 +304,7 @@ def _frames(root: Path, file: str, volume: int) -> Source:
     def each() -> Iterator[tuple[int, NDArray[np.float32]]]:
         for n, frame in enumerate(found.order):
             slope, intercept = found.rescale[n]
-            yield n, to_hu(_pixels(dataset, int(frame)), slope, intercept, dataset)
+            yield n, to_hu(decoded(dataset, int(frame)), slope, intercept, dataset)
 
     return Source(
         found.positions,

@@ -20,10 +20,10 @@ from scipy import sparse
 
 from medcl.archive.policies import Policy, policies, refuse
 from medcl.errors import MedclError, UsageError
-from medcl_ct import benchmark, body, grey, kinds, nested, volumes
+from medcl_ct import benchmark, body, drawn, grey, kinds, nested, volumes
 from medcl_ct.findings import FINDINGS
 from medcl_ct.kinds import Kind
-from medcl_ct.pixels import PADDING, Source, open_source
+from medcl_ct.pixels import PADDING, Source, drawings, open_source
 from medcl_ct.resample import Grid, is_identity, over, uneven, weights
 from medcl_ct.stacking import Regularity, normal, places, regularity
 from medcl_ct.volumes import NOT_AIR
@@ -82,7 +82,8 @@ def prepare(
     kind = _kind(fields)
     kinds.refuse(kind or modality, modality)
     refuse(known, rules, FINDINGS, "series")
-    source = open_source(root, files, int(fields.get("volume") or 0))  # type: ignore[call-overload]
+    images = files[: len(files) - int(fields.get("drawn") or 0)]  # type: ignore[call-overload]
+    source = open_source(root, images, int(fields.get("volume") or 0))  # type: ignore[call-overload]
     noticed = [] if kind else ["modality-assumed"]
     regular = regularity(source.positions, source.orientation, source.thickness)
     refuse([name for name in regular.findings if name not in known], rules, FINDINGS, "series")
@@ -97,7 +98,9 @@ def prepare(
         refuse(["not-hu"], rules, FINDINGS, "series")
     if lowest >= highest:
         refuse(["blank"], rules, FINDINGS, "series")
-    masks = _masks(root, volumes.masks(files), files[0], plan)
+    labels, found = _labels(root, files, images, source)
+    noticed += sorted(found)
+    masks = None if labels is None else _masks(labels, source, plan)
     arrays: dict[str, np.ndarray] = {}
     for n, part in enumerate(plan.parts):
         hu, affine = _upright(part.across(staged[part.first : part.last]), plan, part)
@@ -111,6 +114,8 @@ def prepare(
         arrays[f"affine{n}"] = _moved(affine, inside)
         if covered is not None:
             arrays[f"mask{n}"] = np.ascontiguousarray(covered[inside])
+    for name in noticed:
+        refuse([name], rules, FINDINGS, "series")
     if noticed:
         arrays["findings"] = np.array(noticed)
     return arrays
@@ -289,32 +294,46 @@ def _in_plane(
     return out
 
 
-def _masks(
-    root: Path, files: Sequence[tuple[str, int]], image: str, plan: _Plan
-) -> list[NDArray[np.uint8]] | None:
-    """The labels of each part, by the nearest voxel; None where there is no mask.
+def _labels(
+    root: Path, files: Sequence[str], images: Sequence[str], source: Source
+) -> tuple[NDArray[np.uint8] | None, set[str]]:
+    """The map of labels (N, R, C) of an item, slices in order, and findings; None without a mask.
 
-    Args:
-        files: masks, each with its label, or 0 for a map of labels; of two structures in one voxel
-            the first holds.
+    Of two structures in one voxel the first holds.
     """
+    if len(files) > len(images):
+        grid = drawn.Grid(source.positions, source.orientation, source.spacing, source.shape)
+        return drawn.labels(drawings(root, files[len(images) :]), grid)
     labels: NDArray[np.uint8] | None = None
-    for file, code in files:
-        values = _mask(root, file, image)
+    for file, code in volumes.masks(files):  # 0: a map of labels by itself
+        values = _mask(root, file, files[0])
         if labels is None:
             labels = np.zeros(values.shape, dtype=np.uint8)
         labels[labels == 0] = (values if code == 0 else np.where(values > 0, code, 0))[labels == 0]
-    if labels is None:
-        return None
-    spacing = nested.open_volume(root, image).spacing
-    rows, columns = (
-        _nearest(Grid(float(first), step, count), target)
-        for first, step, count, target in zip(
-            plan.drift[0], spacing, labels.shape[1:], (plan.rows, plan.columns), strict=True
-        )
-    )
+    return labels, set()
+
+
+def _masks(labels: NDArray[np.uint8], source: Source, plan: _Plan) -> list[NDArray[np.uint8]]:
+    """The labels of each part on the grid of the result, by the nearest voxel."""
+    staged = np.zeros((len(labels), plan.rows.count, plan.columns.count), dtype=np.uint8)
+    for n, one in enumerate(labels):
+        found = [
+            _nearest(Grid(float(first), step, count), target)
+            for first, step, count, target in zip(
+                plan.drift[n],
+                source.spacing,
+                labels.shape[1:],
+                (plan.rows, plan.columns),
+                strict=True,
+            )
+        ]
+        (rows, rows_in), (columns, columns_in) = found
+        staged[n] = one[np.ix_(rows, columns)] * np.outer(rows_in, columns_in)
+    where = places(source.positions, source.orientation)
     return [
-        labels[part.first : part.last][np.ix_(_nearest(part.source, part.target), rows, columns)]
+        staged[part.first : part.last][
+            np.abs(where[part.first : part.last] - part.target.places[:, None]).argmin(axis=1)
+        ]
         for part in plan.parts
     ]
 
@@ -331,9 +350,11 @@ def _mask(root: Path, file: str, image: str) -> NDArray[np.uint8]:
     return values.astype(np.uint8)
 
 
-def _nearest(source: Grid, target: Grid) -> NDArray[np.int64]:
-    at = np.rint((target.places - source.first) / source.step).astype(np.int64)
-    return np.clip(at, 0, source.count - 1)
+def _nearest(source: Grid, target: Grid) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """The nearest source cell of each of the target's, and whether it lies within the source."""
+    at = (target.places - source.first) / source.step
+    inside = (at >= -0.5 - 1e-6) & (at <= source.count - 0.5 + 1e-6)
+    return np.clip(np.rint(at).astype(np.int64), 0, source.count - 1), inside
 
 
 def _upright(values: NDArray[Any], plan: _Plan, part: _Part) -> tuple[NDArray[Any], Floats]:

@@ -13,7 +13,18 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from medcl.plugin import MEMBER, Record, Reject, Unit
-from medcl_ct import archives, benchmark, directory, enhanced, header, nested, suv, tags, volumes
+from medcl_ct import (
+    archives,
+    benchmark,
+    directory,
+    drawn,
+    enhanced,
+    header,
+    nested,
+    suv,
+    tags,
+    volumes,
+)
 from medcl_ct.header import Read, Stack
 from medcl_ct.kinds import ENHANCED
 from medcl_ct.units import ARCHIVES, BENCHMARK, VOLUMES, foreign
@@ -125,6 +136,9 @@ def _one(
         return
     if read.get("SOPClassUID") in ENHANCED:
         yield from enhanced.records(file, folder, read, open_file)
+        return
+    if drawn.is_drawn(read):
+        yield drawn.record(file, read, open_file)
         return
     left = size - end if end else None
     found = header.interpret(read, file, folder, left, pixels, size)

@@ -13,6 +13,7 @@ import numpy as np
 from medcl.plugin import MEMBER, Record, Reject, Scalar
 from medcl_ct.anatomy import Box, box_of, grouped
 from medcl_ct.copies import copies
+from medcl_ct.drawn import Owner, joined
 from medcl_ct.header import Slice, Stack, from_json
 from medcl_ct.passes import passes
 from medcl_ct.stacking import SAME_VIEW, clusters, places, regularity
@@ -38,9 +39,18 @@ def assemble(records: Sequence[Record]) -> Iterator[Record | Reject]:
     same group.
     """
     found: list[tuple[Record, Box | None]] = []
+    owners: dict[str, Owner] = {}
+    drawings: list[Record] = []
     series: dict[tuple[str, ...], dict[Stack, list[_Piece]]] = defaultdict(dict)
     for record in records:
+        if "drawn" in record.private:
+            drawings.append(record)
+            continue
         if "stack" not in record.private:
+            if "series" in record.private:  # a volume in one file
+                uid, frame = (str(record.private[name]) for name in ("series", "frame"))
+                uids = frozenset([str(record.private["uid"])])
+                owners[record.key] = Owner(record.patient, uid, frame, uids)
             box = record.private.get("box")
             found.append((record, Box.from_json(str(box)) if box else None))
             continue
@@ -52,12 +62,16 @@ def assemble(records: Sequence[Record]) -> Iterator[Record | Reject]:
         for outcome in _series(stacks):
             if isinstance(outcome, Reject):
                 yield outcome
-            else:
-                found.append(outcome)
-    yield from grouped(found)
+                continue
+            *item, owner = outcome
+            found.append((item[0], item[1]))
+            owners[item[0].key] = owner
+    yield from joined(list(grouped(found)), owners, drawings)
 
 
-def _series(stacks: dict[Stack, list[_Piece]]) -> Iterator[Reject | tuple[Record, Box | None]]:
+def _series(
+    stacks: dict[Stack, list[_Piece]],
+) -> Iterator[Reject | tuple[Record, Box | None, Owner]]:
     """The items of one series."""
     items: list[tuple[Stack, list[_Piece], set[str]]] = []
     stacks = _joined(stacks)
@@ -71,7 +85,9 @@ def _series(stacks: dict[Stack, list[_Piece]]) -> Iterator[Reject | tuple[Record
         items += [(stack, one, extra | noticed) for one in found]
     for number, (stack, pieces, extra) in enumerate(items):
         part = f"-{_digest(stack, number, items)}" if len(items) > 1 else ""
-        yield _item(stack, pieces, extra, part)
+        uids = frozenset(piece.slice.uid for piece in pieces)
+        owner = Owner(stack.patient, stack.series, stack.frame, uids)
+        yield *_item(stack, pieces, extra, part), owner
 
 
 def _joined(stacks: dict[Stack, list[_Piece]]) -> dict[Stack, list[_Piece]]:
@@ -152,6 +168,7 @@ def _item(
         "columns": stack.shape[1],
         "pixel_mm": round(float(np.mean(stack.spacing)), 5),
         "spacing_mm": round(spacing, 4),
+        "mask": False,
     }
     frame = stack.frame or stack.study
     name = stack.series or f"series-{_hash((stack.patient, stack.study))}"

@@ -1,7 +1,7 @@
 """From activity concentrations to standardised uptake values by body weight (SUVbw), g/ml.
 
-As QIBA's vendor-neutral pseudo-code (FDG-PET/CT Profile) has it: the injected dose is decayed to the
-time to which the images are decay-corrected, and the patient's weight divided by it.
+As QIBA's vendor-neutral pseudo-code (FDG-PET/CT Profile) has it: the injected dose is decayed to
+the time to which the images are decay-corrected, and the patient's weight divided by it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ def of(open_file: Opener) -> float | None:
     try:
         with open_file() as handle, quiet():
             return factor(
-                pydicom.dcmread(handle, stop_before_pixels=True, force=True, specific_tags=list(TAGS))
+                pydicom.dcmread(
+                    handle, stop_before_pixels=True, force=True, specific_tags=list(TAGS)
+                )
             )
     except Exception:  # what pydicom raises for a damaged sequence
         return None
@@ -75,7 +77,9 @@ def _elapsed(dataset: Any, given: Any) -> float | None:
     acquired = _when(dataset.get("AcquisitionDate"), dataset.get("AcquisitionTime"))
     if series is None or (acquired is not None and series > acquired):
         return None  # the series' time is that of a later reconstruction
-    whole = re.fullmatch(r"(\d{8})(\d{6}(?:\.\d+)?).*", str(given.get("RadiopharmaceuticalStartDateTime") or ""))
+    whole = re.fullmatch(
+        r"(\d{8})(\d{6}(?:\.\d+)?).*", str(given.get("RadiopharmaceuticalStartDateTime") or "")
+    )
     if whole:
         start = _when(whole[1], whole[2])
     else:

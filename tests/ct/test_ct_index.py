@@ -185,7 +185,7 @@ def test_each_problem_has_its_name(tmp_path: Path, tags: dict, name: str) -> Non
     [
         ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "localiser"),
         ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}, "secondary-capture"),
-        ({"Modality": "MR", "SOPClassUID": "1.2.840.10008.5.1.4.1.1.4"}, "not-ct"),
+        ({"Modality": "US", "SOPClassUID": "1.2.840.10008.5.1.4.1.1.6.1"}, "not-ct"),
         ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.88.67"}, "not-an-image"),
         ({"Rows": None}, "no-pixels"),
         ({"SamplesPerPixel": 3}, "colour"),
