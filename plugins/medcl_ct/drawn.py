@@ -158,6 +158,7 @@ def _names(dataset: Any) -> dict[int, str]:
         return {
             int(one.SegmentNumber): str(one.get("SegmentLabel") or one.SegmentNumber)
             for one in dataset.SegmentSequence
+            if int(one.SegmentNumber) > 0  # 0: the background of a label map
         }
     return {
         int(one.ROINumber): str(one.get("ROIName") or one.ROINumber)

@@ -159,12 +159,14 @@ def _slices(groups: Groups, where: NDArray[np.float64]) -> list[Slice]:
     acquired = groups.values("FrameContentSequence", "FrameAcquisitionNumber")
     times = groups.values("FrameContentSequence", "FrameAcquisitionDateTime")
     thick = groups.values("PixelMeasuresSequence", "SliceThickness")
+    # The order of frames in the file counts for passes only where nothing else tells them apart.
+    told = any(len(set(map(str, values))) > 1 for values in (phase, acquired, times))
     return [
         Slice(
             "",
             "",
             tuple(where[n]),
-            float(n),
+            None if told else float(n),
             _float(acquired[n]),
             None,
             _float(thick[n]),

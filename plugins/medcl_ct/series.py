@@ -51,8 +51,8 @@ def assemble(records: Sequence[Record]) -> Iterator[Record | Reject]:
                 uid, frame = (str(record.private[name]) for name in ("series", "frame"))
                 uids = frozenset([str(record.private["uid"])])
                 owners[record.key] = Owner(record.patient, uid, frame, uids)
-            box = record.private.get("box")
-            found.append((record, Box.from_json(str(box)) if box else None))
+            placed = record.private.get("box")
+            found.append((record, Box.from_json(str(placed)) if placed else None))
             continue
         stack, slices = from_json(record.private)
         name = (stack.patient, stack.study, stack.series, stack.folder)
@@ -63,9 +63,9 @@ def assemble(records: Sequence[Record]) -> Iterator[Record | Reject]:
             if isinstance(outcome, Reject):
                 yield outcome
                 continue
-            *item, owner = outcome
-            found.append((item[0], item[1]))
-            owners[item[0].key] = owner
+            record, box, owner = outcome
+            found.append((record, box))
+            owners[record.key] = owner
     yield from joined(list(grouped(found)), owners, drawings)
 
 

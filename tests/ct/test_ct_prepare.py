@@ -319,11 +319,14 @@ def test_an_enhanced_ct_is_a_volume(tmp_path: Path) -> None:
     assert mine["affine0"][2].tolist() == [2.0, 0.0, 0.0, 0.0]
 
 
-def test_an_enhanced_ct_of_several_phases_is_refused(tmp_path: Path) -> None:
+def test_an_enhanced_ct_of_two_passes_is_two_items(tmp_path: Path) -> None:
+    """Nothing but the order of its frames tells them apart."""
     (tmp_path / "a").mkdir()
-    enhanced(tmp_path / "a" / "x.dcm", [0.0, 2.0, 0.0, 2.0])
+    enhanced(tmp_path / "a" / "x.dcm", [0.0, 2.0, 4.0, 0.0, 2.0, 4.0])
     build(tmp_path / "a", tmp_path / "idx", plugin)
-    assert Index.open(tmp_path / "idx").rejects["code"].to_list() == ["repeated-frames"]
+    index = Index.open(tmp_path / "idx")
+    assert index.items["slices"].to_list() == [3, 3]
+    assert index.items["findings"].to_list() == [["multi-frame", "repeated-positions"]] * 2
 
 
 def test_archives_give_the_same_arrays(unpacked: Path, shared_data: Path, tmp_path: Path) -> None:
