@@ -10,7 +10,7 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
 
-from medcl.errors import MedclError
+from medcl.errors import MedclError, UsageError
 from medcl_ct.tags import Tags
 
 Kind = Literal["ct", "mr", "pet"]
@@ -90,3 +90,13 @@ def refuse(kind: Kind, wanted: Kind) -> None:
             f"other-modality: it is {kind.upper()}, and this recipe prepares {wanted.upper()} "
             f"alone. Use a recipe with prepare.modality={kind} for it."
         )
+
+
+def only_of_ct(kind: Kind, name: str) -> None:
+    """Refuse an augmentation that makes sense in HU alone.
+
+    Raises:
+        UsageError: that names the setting.
+    """
+    if kind != "ct":
+        raise UsageError(f"views.{name} looks through windows of CT, and this is {kind.upper()}.")
