@@ -77,7 +77,9 @@ def open_source(root: Path, files: Sequence[str], volume: int = 0) -> Source:
     small: dict[str, bytes] = {}
     factor: float | None = None
     for file, opener, size in _each(root, files, small):
-        read[file] = tags.read(opener, size)[0]
+        read[file] = tags.read(
+            opener, size, tags.PACKED_READ if MEMBER in file else tags.FIRST_READ
+        )[0]
         if file == files[0] and kinds.of(read[file]) == "pet":
             factor = suv.of(opener)
     if len(files) == 1 and read[files[0]].get("SOPClassUID") in ENHANCED:

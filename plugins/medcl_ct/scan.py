@@ -117,7 +117,8 @@ def _one(
     key = file.replace(MEMBER, "!")
     try:
         if crc is None:
-            read, end, pixels = tags.read_with_pixels(open_file, size)
+            first = tags.PACKED_READ if MEMBER in file else tags.FIRST_READ
+            read, end, pixels = tags.read_with_pixels(open_file, size, first=first)
         else:
             read, end, _ = tags.read_with_pixels(
                 open_file, size, sampled=False, first=tags.PACKED_READ

@@ -83,7 +83,7 @@ _NOT_LITTLE = ("1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99")  # big-endian, d
 COMPRESSED_FROM = "1.2.840.10008.1.2.4"  # JPEG and its kin
 RLE = "1.2.840.10008.1.2.5"
 
-_FIRST_READ = 16 * 1024
+FIRST_READ = 16 * 1024
 PACKED_READ = 4 * 1024
 HEADER_LIMIT = 64 * 1024 * 1024
 _DEEPEST = 16
@@ -111,23 +111,24 @@ class _Short(Exception):
     """The walk needs more of the file than it was given."""
 
 
-def read(open_file: Opener, size: int) -> tuple[Tags, int]:
+def read(open_file: Opener, size: int, first: int = FIRST_READ) -> tuple[Tags, int]:
     """The wanted tags of a file, and how many of its bytes were behind the reader when it stopped.
 
     Args:
         open_file: opens the file, from its beginning; called again where pydicom has to read it.
         size: of the file in bytes.
+        first: how many of them to read at first.
 
     Raises:
         NotDicom: if it is none.
         Exception: whatever pydicom raises for a file that even it cannot read.
     """
-    tags, end, _ = read_with_pixels(open_file, size, sampled=False)
+    tags, end, _ = read_with_pixels(open_file, size, sampled=False, first=first)
     return tags, end
 
 
 def read_with_pixels(
-    open_file: Opener, size: int, *, sampled: bool = True, first: int = _FIRST_READ
+    open_file: Opener, size: int, *, sampled: bool = True, first: int = FIRST_READ
 ) -> tuple[Tags, int, int | None]:
     """As `read`, with a checksum of some bytes from the middle of the pixels, where ``sampled``.
 
@@ -148,7 +149,8 @@ def read_with_pixels(
                 except _Short:
                     if len(data) >= min(size, HEADER_LIMIT):
                         raise Odd from None
-                    more = handle.read(15 * len(data))
+                    # A second step that is small: of a member, what is read costs twice.
+                    more = handle.read((3 if len(data) < FIRST_READ else 15) * len(data))
                     if not more:
                         raise Odd from None
                     data += more
