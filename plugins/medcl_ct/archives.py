@@ -157,7 +157,7 @@ def _at(path: Path, wanted: Collection[str]) -> Iterator[Member]:
     table = _table(path, status.st_size, status.st_mtime_ns)
     found = sorted((table[name], name) for name in set(wanted) if name in table)
     for (offset, size), name in found:
-        yield Member(name, size, partial(_Part, path, offset, size))
+        yield Member(name, size, partial(_part, path, offset, size))
 
 
 def _plain(path: Path) -> Iterator[Member]:
@@ -167,7 +167,7 @@ def _plain(path: Path) -> Iterator[Member]:
             _check(info)
             if info.isreg():
                 yield Member(
-                    info.name, info.size, partial(_Part, path, info.offset_data, info.size)
+                    info.name, info.size, partial(_part, path, info.offset_data, info.size)
                 )
 
 
@@ -260,6 +260,10 @@ def _tar(path: Path, limit: int | None) -> Iterator[Member]:
 
 def _opener(data: bytes) -> Callable[[], BinaryIO]:
     return lambda: BytesIO(data)
+
+
+def _part(path: Path, offset: int, size: int) -> BinaryIO:
+    return cast(BinaryIO, _Part(path, offset, size))
 
 
 class _Part(RawIOBase):

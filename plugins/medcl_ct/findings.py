@@ -152,6 +152,12 @@ FINDINGS: dict[str, Finding] = {
         "marks what was not scanned by a value that tissue has: only what meets the border is cut",
     ),
     "blank": Finding("serious", "reject", ("reject", "accept"), "is blank: all its values are one"),
+    "black-frame": Finding(
+        "serious",
+        "accept",
+        ("accept", "reject"),
+        "lies in a frame of one value, as cropped or padded volumes do; the frame was made air",
+    ),
     "patient-spellings": Finding(
         "serious",
         "accept",

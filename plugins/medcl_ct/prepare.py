@@ -20,7 +20,7 @@ from scipy import sparse
 
 from medcl.archive.policies import Policy, policies, refuse
 from medcl.errors import MedclError, UsageError
-from medcl_ct import benchmark, body, drawn, grey, kinds, nested, volumes
+from medcl_ct import benchmark, body, drawn, frame, grey, kinds, nested, volumes
 from medcl_ct.findings import FINDINGS
 from medcl_ct.kinds import Kind
 from medcl_ct.pixels import PADDING, Source, drawings, open_source
@@ -105,6 +105,10 @@ def prepare(
     for n, part in enumerate(plan.parts):
         hu, affine = _upright(part.across(staged[part.first : part.last]), plan, part)
         covered = None if masks is None else _upright(masks[n], plan, part)[0]
+        within = frame.inside(hu) if len(hu) > 1 else None
+        if within is not None:
+            noticed.append("black-frame")
+            hu = _outside_is_air(hu, within)
         inside: tuple[slice, ...] = (slice(None),) * 3
         if crop == "body":
             inside = body.extent(hu, affine, grey.BODY[modality])
@@ -114,8 +118,8 @@ def prepare(
         arrays[f"affine{n}"] = _moved(affine, inside)
         if covered is not None:
             arrays[f"mask{n}"] = np.ascontiguousarray(covered[inside])
-    for name in noticed:
-        refuse([name], rules, FINDINGS, "series")
+    noticed = sorted(set(noticed))
+    refuse(noticed, rules, FINDINGS, "series")
     if noticed:
         arrays["findings"] = np.array(noticed)
     return arrays
@@ -371,6 +375,13 @@ def _upright(values: NDArray[Any], plan: _Plan, part: _Part) -> tuple[NDArray[An
             affine[:3, axis] *= -1
             values = np.flip(values, axis)
     return values, affine
+
+
+def _outside_is_air(hu: NDArray[Any], within: tuple[slice, ...]) -> NDArray[Any]:
+    out = _room(hu.shape)
+    out[:] = AIR
+    out[within] = hu[within]
+    return out
 
 
 def _moved(affine: Floats, inside: tuple[slice, ...]) -> Floats:
