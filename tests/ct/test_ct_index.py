@@ -365,12 +365,18 @@ def test_kernels_are_known_by_their_makers_names(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "typed", ["Mueller", "Anna", "J Smith", "B30f Mueller", "19850412", "Dr B", "30", "B123"]
+    "typed", ["Mueller", "Anna", "J Smith", "B30f Mueller", "19850412", "Dr B"]
 )
 def test_what_a_person_typed_never_leaves_the_header(typed: str) -> None:
     assert words.kernel(typed) == "other"
     assert words.model(typed, "ge") is None
     assert words.model(f"LightSpeed {typed}", "ge") is None
+
+
+@pytest.mark.parametrize("typed", ["30", "123", "B123", "b30F", "standard "])
+def test_a_kernel_is_never_passed_on_as_it_was_typed(typed: str) -> None:
+    expected = {"b30F": "B30f", "standard ": "STANDARD"}.get(typed, "other")
+    assert words.kernel(typed) == expected
 
 
 def test_unknown_kernels_of_one_series_stay_apart(tmp_path: Path) -> None:
