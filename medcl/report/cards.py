@@ -277,6 +277,7 @@ def reproduce(run: Run, result: ProbeResult | Absent) -> Reproduce:
     versions = {str(k): str(v) for k, v in facts.get("versions", {}).items()}
     commands = [
         ("index", f"medcl index ARCHIVE --plugin {run.recipe.plugin} --out IDX"),
+        *_curation(run),
         (
             "pretrain",
             command_without_paths(str(facts.get("command") or ""))
@@ -299,6 +300,20 @@ def reproduce(run: Run, result: ProbeResult | Absent) -> Reproduce:
         commit=str(facts.get("commit") or "–"),
         created=str(facts.get("started", "–")),
     )
+
+
+def _curation(run: Run) -> list[tuple[str, str]]:
+    """The command of the curation that made the run's index; none if it was not curated."""
+    try:
+        done = Index.open(run.data).facts.get("curated")
+    except (MedclError, OSError):
+        return []
+    if not isinstance(done, dict):
+        return []
+    across = done.get("across")
+    options = f"--strategy {done.get('strategy')} --distance {done.get('distance')}"
+    options += "" if across is None else f" --across {across}"
+    return [("curate", f"medcl curate IDX --out CURATED {options}")]
 
 
 def probe_result(folder: Path) -> ProbeResult | Absent:

@@ -32,10 +32,21 @@ def write(found: Found, samples: Samples, out: Path) -> Path:
     page = environment.get_template("search.html.j2").render(
         found=found,
         asked={"picture": _picture(samples, asked)} if asked is not None else None,
-        cases=[(hit, _picture(samples, hit.position)) for hit in found.hits],
+        cases=[
+            (hit, _picture(samples, hit.position), _located(samples, hit.position))
+            for hit in found.hits
+        ],
     )
     write_text(out, page)
     return out
+
+
+def _located(samples: Samples, position: int) -> dict[str, str]:
+    """Where the sample that matched lies in its item, as far as the plugin says."""
+    if samples.where is None:
+        return {}
+    columns = samples.where(np.array([position]))
+    return {name: f"{np.asarray(values)[0]:.6g}" for name, values in columns.items()}
 
 
 def _picture(samples: Samples, position: int) -> str | None:

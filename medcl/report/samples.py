@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from inspect import signature
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medcl.embeddings.embeddings import embed
+from medcl.archive.index import Index
+from medcl.embeddings.embeddings import embed, unit
 from medcl.errors import MedclError
 from medcl.labels import target as targets
 from medcl.plugin import Samples
@@ -24,6 +25,28 @@ if TYPE_CHECKING:
 
 EXAMPLES = 3
 MAPPED = 1200
+VALUES, COLUMNS = 12, 8
+"""At most so many values of a column that is mapped, and so many such columns."""
+MISSING = "missing"
+SAME = 1e-6
+"""Of a feature's size: deviations below are rounding."""
+
+
+@dataclass(frozen=True)
+class ColumnMap:
+    """The same points coloured by a technical column of the index, such as the scanner.
+
+    Attributes:
+        name: of the column.
+        plot: the points that it is known of, and the others as "missing".
+        shared: how often the nearest sample of another patient has the same value.
+        chance: the same of a random sample of another patient.
+    """
+
+    name: str
+    plot: plots.Scatter
+    shared: float
+    chance: float
 
 
 @dataclass(frozen=True)
@@ -36,6 +59,7 @@ class Map:
     shown: int
     of: int
     patients: int
+    by_column: list[ColumnMap] = field(default_factory=list)
 
 
 def examples(run: Run) -> str | Absent:
@@ -137,7 +161,55 @@ def embedding_map(run: Run, task: str | None) -> Map | Absent:
         shown=len(shown),
         of=len(known),
         patients=len(set(shown.patients)),
+        by_column=_by_column(run, x, xy, shown),
     )
+
+
+def _by_column(
+    run: Run, x: NDArray[np.float32], xy: NDArray[np.float32], shown: Samples
+) -> list[ColumnMap]:
+    """Maps by the index's technical columns with a few values: is it the scanner that clusters?"""
+    try:
+        index = Index.open(run.data)
+        rows = {row["id"]: row for row in index.items.select("id", *index.fields).to_dicts()}
+    except (MedclError, OSError, KeyError):
+        return []
+    near = _nearest_of_another(x, np.asarray(shown.patients))
+    found = []
+    for name in index.fields:
+        values = [rows.get(item, {}).get(name) for item in shown.items]
+        names = np.array([MISSING if value is None else str(value) for value in values])
+        known = names != MISSING
+        if not 2 <= len(set(names[known])) <= VALUES or isinstance(values[0], list):
+            continue
+        both = known & (near >= 0) & known[near]
+        if not both.any():
+            continue
+        about = [f"{name} {value}" for value in names]
+        found.append(
+            ColumnMap(
+                name,
+                plots.scatter(xy, names.tolist(), about, legend=True),
+                float((names[both] == names[near[both]]).mean()),
+                _by_chance(names[known], np.asarray(shown.patients)[known]),
+            )
+        )
+    return found[:COLUMNS]
+
+
+def _nearest_of_another(x: NDArray[np.float32], patients: NDArray) -> NDArray[np.int64]:
+    """Of each sample (N, D), the nearest of another patient by cosine: (N,); −1 without one."""
+    z = unit(x)
+    cosine = z @ z.T
+    cosine[patients[:, None] == patients] = -np.inf
+    near = cosine.argmax(axis=1)
+    return np.where(np.isfinite(cosine[np.arange(len(x)), near]), near, -1)
+
+
+def _by_chance(values: NDArray, patients: NDArray) -> float:
+    """How often two samples of different patients have the same value."""
+    apart = patients[:, None] != patients
+    return float((values[:, None] == values)[apart].mean()) if apart.any() else float("nan")
 
 
 def _labels(run: Run, samples: Samples, task: str | None) -> Sequence[str | None]:
@@ -153,15 +225,35 @@ def _labels(run: Run, samples: Samples, task: str | None) -> Sequence[str | None
 
 
 def tsne(x: NDArray[np.float32], *, seed: int) -> NDArray[np.float32]:
-    """(N, D) → (N, 2), standardised first."""
-    from sklearn.manifold import TSNE
-    from sklearn.preprocessing import StandardScaler
+    """(N, D) → (N, 2), standardised first.
 
-    standard = StandardScaler().fit_transform(x)
-    perplexity = min(30.0, (len(x) - 1) / 3)
+    Equal rows are one point: t-SNE's neighbour search may crash the process on many of them. Where
+    fewer than five are left, as of a collapsed encoder, the map is the first two principal
+    components.
+    """
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
+    finite = np.nan_to_num(np.asarray(x, dtype=np.float64), posinf=0.0, neginf=0.0)
+    centred = finite - finite.mean(axis=0)
+    deviation = centred.std(axis=0)
+    # What rounding makes of a constant is no feature.
+    constant = deviation <= SAME * np.maximum(np.abs(finite).max(axis=0), 1e-12)
+    standard = np.where(constant, 0.0, centred / np.where(constant, 1.0, deviation))
+    _, first, which = np.unique(
+        np.round(standard, 4), axis=0, return_index=True, return_inverse=True
+    )
+    which, distinct = which.ravel(), standard[first]
+    if len(distinct) < 5:
+        width = min(2, *distinct.shape)
+        xy = np.zeros((len(distinct), 2))
+        if len(distinct) > 1:
+            xy[:, :width] = PCA(width, random_state=seed).fit_transform(distinct)
+        return xy[which].astype(np.float32)
+    perplexity = min(30.0, (len(distinct) - 1) / 3)
     model = TSNE(2, perplexity=perplexity, init="pca", random_state=seed)
-    xy: NDArray[np.float32] = model.fit_transform(standard)
-    return xy
+    points: NDArray[np.float32] = model.fit_transform(distinct.astype(np.float32))[which]
+    return points
 
 
 def by_turns(rows: NDArray[np.int64], patients: NDArray, count: int) -> NDArray[np.int64]:

@@ -33,6 +33,8 @@ from medcl.run import Run, load_samples
 
 FOLDER = "search"
 """In the run: the embeddings that are searched, computed once."""
+PAIRS = 4000
+"""Drawn to see what similarity random pairs have."""
 OTHER_KEY = other_key(
     "The query and the searched index", "the query's own patient may be among the cases."
 )
@@ -48,7 +50,7 @@ class Hit:
         item: its item in the index (``Index.locate`` tells its owner the file).
         sample: its nearest sample.
         patient: keyed hash.
-        labels: its labels, where there are any.
+        labels: its labels, where there are any; None for a missing one.
         fields: the index's technical columns.
         position: of the sample among the searched ones.
     """
@@ -76,6 +78,8 @@ class Found:
         pull: towards the labels.
         sides: modality of the query and of the cases; None for the encoder's space.
         notes: for the reader.
+        random: similarity of random pairs of cases of different patients: the 5th, 50th and 95th
+            percentile. None if it was pulled, or there are too few patients.
     """
 
     query: str
@@ -86,6 +90,7 @@ class Found:
     pull: float
     sides: tuple[str, str] | None = None
     notes: tuple[str, ...] = ()
+    random: tuple[float, float, float] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON-ready values."""
@@ -188,7 +193,22 @@ def search(
         pull=pull,
         sides=modalities,
         notes=() if asked.matched or own_patient else (OTHER_KEY,),
+        random=None if pull else _random_pairs(means, owners),
     )
+
+
+def _random_pairs(
+    means: NDArray[np.float32], owners: Sequence[str]
+) -> tuple[float, float, float] | None:
+    """Percentiles of the similarity of random pairs of groups (G, D) of different patients."""
+    draw = np.random.default_rng(0).integers(0, len(means), (2, PAIRS))
+    patients = np.unique(np.asarray(owners), return_inverse=True)[1]
+    one, other = draw[:, patients[draw[0]] != patients[draw[1]]]
+    if not len(one):
+        return None
+    unit_means = unit(means)
+    low, middle, high = np.percentile((unit_means[one] * unit_means[other]).sum(1), (5, 50, 95))
+    return round(float(low), 4), round(float(middle), 4), round(float(high), 4)
 
 
 class _How(TypedDict):
@@ -324,6 +344,15 @@ def _probabilities(
     return lambda features: fitted.predict(unit(features))
 
 
+def _known(value: Any) -> Any:
+    """A label; None for what stands for a missing one: −1, NaN, no text."""
+    plain = value.tolist()
+    if isinstance(plain, str):
+        return plain or None
+    missing = isinstance(plain, int | float) and (plain == -1 or plain != plain)
+    return None if missing and not isinstance(plain, bool) else plain
+
+
 def _hit(
     index: Index,
     bank: Embeddings,
@@ -342,7 +371,7 @@ def _hit(
         item=item,
         sample=bank.ids[best],
         patient=bank.patients[best],
-        labels={n: np.asarray(v)[best].tolist() for n, v in bank.labels.items()},
+        labels={n: _known(np.asarray(v)[best]) for n, v in bank.labels.items()},
         fields=row.row(0, named=True) if len(row) else {},
         position=best,
     )

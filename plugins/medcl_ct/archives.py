@@ -17,8 +17,8 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from errno import EDQUOT, ENOSPC
-from functools import lru_cache
-from io import BufferedReader, BytesIO, RawIOBase
+from functools import lru_cache, partial
+from io import SEEK_CUR, SEEK_END, SEEK_SET, BufferedReader, BytesIO, RawIOBase
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
 
@@ -156,18 +156,25 @@ def _at(path: Path, wanted: Collection[str]) -> Iterator[Member]:
     status = path.stat()
     table = _table(path, status.st_size, status.st_mtime_ns)
     found = sorted((table[name], name) for name in set(wanted) if name in table)
-    with path.open("rb", buffering=0) as handle:
-        for (offset, size), name in found:
-            handle.seek(offset)
-            yield Member(name, size, _opener(_exactly(handle, size)))
+    for (offset, size), name in found:
+        yield Member(name, size, partial(_part, path, offset, size))
 
 
-def _exactly(handle: RawIOBase, size: int) -> bytes:
-    parts = []
-    while size > 0 and (part := handle.read(size)):
-        parts.append(part)
-        size -= len(part)
-    return b"".join(parts)
+def _plain(path: Path) -> Iterator[Member]:
+    """The members of a plain tar, each read where it lies: of a slice's header that alone."""
+    with path.open("rb", buffering=0) as raw, tarfile.open(fileobj=raw, mode="r:") as archive:
+        for info in archive:
+            _check(info)
+            if info.isreg():
+                yield Member(
+                    info.name, info.size, partial(_part, path, info.offset_data, info.size)
+                )
+
+
+def _check(info: tarfile.TarInfo) -> None:
+    _check_name(info.name)
+    if info.issym() or info.islnk():
+        _check_name(info.linkname)
 
 
 @lru_cache(maxsize=2)
@@ -234,15 +241,16 @@ def _start_of(path: Path) -> bytes:
 
 
 def _tar(path: Path, limit: int | None) -> Iterator[Member]:
-    opener = _opener_of(path) or Path.open
+    opener = _opener_of(path)
+    if opener is None:
+        yield from _plain(path)
+        return
     allowed = _RATIO * path.stat().st_size + _FREE
     with opener(path, "rb") as raw:
         counted = _Counted(raw, allowed)
         with tarfile.open(fileobj=cast(BinaryIO, counted), mode="r|") as archive:
             for info in archive:
-                _check_name(info.name)
-                if info.issym() or info.islnk():
-                    _check_name(info.linkname)
+                _check(info)
                 if not info.isreg():
                     continue
                 content = archive.extractfile(info)
@@ -252,6 +260,48 @@ def _tar(path: Path, limit: int | None) -> Iterator[Member]:
 
 def _opener(data: bytes) -> Callable[[], BinaryIO]:
     return lambda: BytesIO(data)
+
+
+def _part(path: Path, offset: int, size: int) -> BinaryIO:
+    return cast(BinaryIO, _Part(path, offset, size))
+
+
+class _Part(RawIOBase):
+    """A part of a file, as a file."""
+
+    def __init__(self, path: Path, offset: int, size: int) -> None:
+        self._raw, self._offset, self._size, self._at = (
+            path.open("rb", buffering=0),
+            offset,
+            size,
+            0,
+        )
+        self._raw.seek(offset)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        left = max(0, self._size - self._at)
+        count = self._raw.readinto(memoryview(buffer)[:left]) or 0
+        self._at += count
+        return count
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = SEEK_SET) -> int:
+        start = {SEEK_SET: 0, SEEK_CUR: self._at, SEEK_END: self._size}[whence]
+        self._at = max(0, start + offset)
+        self._raw.seek(self._offset + self._at)
+        return self._at
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
 
 
 class _Hashed(RawIOBase):

@@ -16,13 +16,13 @@ _THIN = 6.0  # mm: what a table, its mattress and cables are thinner than
 Image = NDArray[np.int16]
 
 
-def extent(hu: Image, affine: NDArray[np.float64]) -> tuple[slice, ...]:
+def extent(hu: Image, affine: NDArray[np.float64], threshold: float = BODY) -> tuple[slice, ...]:
     """The box around the largest thing denser than air, with a margin of 1 cm: three slices.
 
     Where there is no such thing, all of the volume.
     """
     steps = _steps(hu, affine)
-    largest = _largest(hu[tuple(slice(None, None, s) for s in steps)] > BODY)
+    largest = _largest(hu[tuple(slice(None, None, s) for s in steps)] > threshold)
     if largest is None:
         return (slice(None),) * 3
     inside = []
@@ -36,7 +36,7 @@ def extent(hu: Image, affine: NDArray[np.float64]) -> tuple[slice, ...]:
     return tuple(inside)
 
 
-def cut(hu: Image, affine: NDArray[np.float64], air: int) -> None:
+def cut(hu: Image, affine: NDArray[np.float64], air: int, threshold: float = BODY) -> None:
     """Set all outside of the patient to air, in place, slice by slice.
 
     The patient of a slice is its largest part once thin things (a table, tubes) are opened away,
@@ -46,7 +46,7 @@ def cut(hu: Image, affine: NDArray[np.float64], air: int) -> None:
     lengths = np.linalg.norm(affine[:3, :3], axis=0)[1:] * step
     rounds = max(1, round(_THIN / 2 / float(lengths.mean())))
     for image in hu:
-        coarse = image[:: step[0], :: step[1]] > BODY
+        coarse = image[:: step[0], :: step[1]] > threshold
         opened = ndimage.binary_opening(coarse, iterations=rounds)
         largest = _largest(opened)
         if largest is None:

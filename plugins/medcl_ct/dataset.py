@@ -156,8 +156,21 @@ def dataset(
         places=np.concatenate(centres) if near else None,
         reach=reach,
         unit="mm",
+        where=partial(_where, part=parts, first=corner, places=np.concatenate(centres)),
         draw=draw if kind == "crop" else None,
     )
+
+
+def _where(
+    positions: NDArray[np.int64],
+    *,
+    part: NDArray[Any],
+    first: NDArray[Any],
+    places: NDArray[np.float64],
+) -> dict[str, NDArray[Any]]:
+    """Where samples lie: part and first slice of its prepared volume, and height in mm (LPS z)."""
+    height = places[positions, -1].astype(np.float64)
+    return {"part": part[positions], "slice": first[positions, 0], "z_mm": height}
 
 
 def _labels(

@@ -94,6 +94,36 @@ FINDINGS: dict[str, Finding] = {
     "not-hu": Finding(
         "serious", "reject", ("reject", "accept"), "is not in HU: no value is as low as air"
     ),
+    "like-hu": Finding(
+        "serious",
+        "reject",
+        ("reject", "accept"),
+        "has values as low as air in HU, as CT has and neither MR nor PET",
+    ),
+    "modality-from-name": Finding(
+        "note",
+        "accept",
+        ("accept", "reject"),
+        "does not say what it is; its name or its data set's says so",
+    ),
+    "modality-assumed": Finding(
+        "note",
+        "accept",
+        ("accept", "reject"),
+        "does not say whether it is CT, MR or PET: it was taken for what the recipe prepares",
+    ),
+    "not-magnitude": Finding(
+        "serious",
+        "reject",
+        ("reject", "accept"),
+        "is a phase, real or imaginary image of MR, no magnitude",
+    ),
+    "no-suv": Finding(
+        "serious",
+        "accept",
+        ("accept", "reject"),
+        "does not say how its values become SUV; they were scaled by percentiles",
+    ),
     "no-position": Finding(
         "serious",
         "reject",
@@ -122,6 +152,12 @@ FINDINGS: dict[str, Finding] = {
         "marks what was not scanned by a value that tissue has: only what meets the border is cut",
     ),
     "blank": Finding("serious", "reject", ("reject", "accept"), "is blank: all its values are one"),
+    "black-frame": Finding(
+        "serious",
+        "accept",
+        ("accept", "reject"),
+        "lies in a frame of one value, as cropped or padded volumes do; the frame was made air",
+    ),
     "patient-spellings": Finding(
         "serious",
         "accept",
@@ -139,6 +175,18 @@ FINDINGS: dict[str, Finding] = {
         "accept",
         ("accept", "reject"),
         "has masks by names that are not TotalSegmentator's: numbered by name, item by item",
+    ),
+    "sparse-contours": Finding(
+        "serious",
+        "accept",
+        ("accept", "reject"),
+        "has contours on every second slice or fewer; the slices between them have no label",
+    ),
+    "mask-by-frame": Finding(
+        "note",
+        "accept",
+        ("accept", "reject"),
+        "has masks that name no series; they went with the one that shares their space",
     ),
     "converted-units": Finding(
         "note", "accept", ("accept", "reject"), "gave its spacing in another unit; it is in mm now"

@@ -8,12 +8,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from medcl.plugin import Reject, Scalar
-from medcl_ct import words
+from medcl_ct import kinds, words
+from medcl_ct.kinds import ENHANCED, PLAIN, Kind
 from medcl_ct.stacking import is_frame
 from medcl_ct.tags import COMPRESSED_FROM, RLE, Tags
 
-CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
-ENHANCED = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
 DIRECTORY = "1.2.840.10008.1.3.10"
 _CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 
@@ -24,11 +23,11 @@ _PROJECTION = {
     *("SSD", "3D", "PASTED"),
 }
 _PHASE = ("TemporalPositionIdentifier", "NominalPercentageOfCardiacPhase", "TriggerTime")
-_DRAWN = {"SEG": "dcmqi segimage2itkimage", "RTSTRUCT": "plastimatch convert"}
 _TOMOSYNTHESIS = {"TOMOSYNTHESIS", "TOMO", "TOMO_2D", "TOMO_PROJ", "GENERATED_2D", "DIGITAL TOMO"}
+_COMPLEX = {"P", "PHASE", "PHASE MAP", "R", "REAL", "I", "IMAGINARY"}
 _OTHERS = """
-    CR CT DX ECG EPS ES FUS GM HD IO IOL IVOCT IVUS KER KO LEN LP LS MG MR NM OAM OCT OP OPM OPT
-    OPTBSV OPTENF OPV OSS OT PLAN PR PT PX REG RESP RF RG RTDOSE RTIMAGE RTINTENT RTPLAN RTRAD
+    CR CT DX ECG EPS ES FUS GM HD IO IOL IVOCT IVUS KER KO LEN LP LS MG NM OAM OCT OP OPM OPT
+    OPTBSV OPTENF OPV OSS OT PLAN PR PX REG RESP RF RG RTDOSE RTIMAGE RTINTENT RTPLAN RTRAD
     RTRECORD RTSEGANN SC SM SMR SR SRF STAIN TEXTUREMAP TG US VA XA XC
 """
 _MODALITIES = frozenset(_OTHERS.split())
@@ -61,6 +60,8 @@ class Stack:
     spacing: tuple[float, float]
     shape: tuple[int, int]
     folder: str = ""
+    modality: Kind = "ct"
+    contrast: str = ""  # of MR: echo time and diffusion weighting
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def interpret(
     pixels: int | None = None,
     size: int = 0,
 ) -> Read | Reject:
-    """Accept a file as a slice of CT, or say why not.
+    """Accept a file as a slice of CT, MR or PET, or say why not.
 
     Args:
         tags: of the file.
@@ -124,15 +125,19 @@ def interpret(
         return Reject(file, *refused)
     frames = int(_number(tags, "NumberOfFrames") or 1)
     multi = frames > 1 or tags.get("SOPClassUID") in ENHANCED
-    kinds = _kinds(tags)
+    parts, modality = _kinds(tags), kinds.of(tags)
+    assert modality is not None  # or else it was refused
+    ct = modality == "ct"
+    scaled = multi or not ct or _has(tags, "RescaleSlope", "RescaleIntercept")
     findings = [
         *(["multi-frame"] if multi else []),
-        *([] if multi or _has(tags, "RescaleSlope", "RescaleIntercept") else ["no-rescale"]),
-        *([] if _HU.match(tags.get("RescaleType", "HU")) else ["not-hu"]),
+        *([] if scaled else ["no-rescale"]),
+        *([] if not ct or _HU.match(tags.get("RescaleType", "HU")) else ["not-hu"]),
+        *(["not-magnitude"] if modality == "mr" and parts & _COMPLEX else []),
         *(["lossy"] if tags.get("LossyImageCompression") == "01" else []),
         *(["burned-in"] if tags.get("BurnedInAnnotation", "").upper() == "YES" else []),
-        *_kind_findings(kinds),
-        *(["padding-like-tissue"] if _padding_is_tissue(tags) else []),
+        *_kind_findings(parts),
+        *(["padding-like-tissue"] if ct and _padding_is_tissue(tags) else []),
         *(["missing-codec"] if _packed(tags) and _undecodable(tags) else []),
     ]
     position = _vector(tags, "ImagePositionPatient", 3)
@@ -155,12 +160,14 @@ def interpret(
         study,
         series,
         tags.get("FrameOfReferenceUID", ""),
-        "+".join(sorted(kinds & (_REFORMATTED | _PROJECTION))),
+        "+".join(sorted(parts if modality == "mr" else parts & (_REFORMATTED | _PROJECTION))),
         tags.get("ConvolutionKernel", ""),
         tuple(orientation or ()),
         (spacing[0], spacing[1]),
         (tags["Rows"], tags["Columns"]),
         "" if series else folder,
+        modality,
+        _contrast(tags) if modality == "mr" else "",
     )
     this = Slice(
         file,
@@ -188,21 +195,16 @@ def _refused(tags: Tags, left: int | None) -> tuple[str, str] | None:
         return "directory", "A DICOMDIR: the files it lists are indexed themselves."
     if sop.startswith(_CAPTURE):
         return "secondary-capture", "A secondary capture: a picture of something, not a scan."
-    if modality in _DRAWN:
-        return (
-            "segmentation",
-            f"A mask or contours in DICOM ({modality}), which is not read: convert it and its CT "
-            "to NIfTI, and put them side by side as NAME_seg.nii.gz and NAME.nii.gz "
-            f"({_DRAWN[modality]}, dcm2niix).",
-        )
-    if modality != "CT" and sop not in (CT_IMAGE, *ENHANCED):
+    if kinds.of(tags) is None:
         shown = modality if modality in _MODALITIES else "not a known one"
-        return "not-ct", f"The modality is {shown}, not CT."
-    if sop and sop not in (CT_IMAGE, *ENHANCED):
+        return "not-ct", f"The modality is {shown}, not CT, MR or PET."
+    if sop and sop not in PLAIN and sop not in ENHANCED:
         return (
             "not-an-image",
-            "It belongs to a CT study but is no CT image (report, dose, plan, …).",
+            "It belongs to a study but is no image of its modality (report, dose, plan, …).",
         )
+    if "MOSAIC" in _kinds(tags):
+        return "mosaic", "A mosaic of slices in one picture: convert it to NIfTI (dcm2niix)."
     if _kinds(tags) & _LOCALISER:
         return "localiser", "A localiser: an overview to plan the scan on, not a slice."
     if _kinds(tags) & _TOMOSYNTHESIS:
@@ -221,7 +223,7 @@ def _refused(tags: Tags, left: int | None) -> tuple[str, str] | None:
             "no-spacing",
             "PixelSpacing is missing: there is no telling how large its pixels are.",
         )
-    if sop not in ENHANCED and _extent(tags) > _METRE:
+    if sop not in ENHANCED and kinds.of(tags) == "ct" and _extent(tags) > _METRE:
         return "not-a-slice", "It is over a metre wide or high: a radiograph of the body, no slice."
     if _number(tags, "NumberOfFrames") not in (None, 1) and sop not in ENHANCED:
         return "multi-frame-plain", "Several frames in a plain CT image: their places are not told."
@@ -272,6 +274,11 @@ def _kind_findings(kinds: set[str]) -> list[str]:
     return ["derived"] if "DERIVED" in kinds else []
 
 
+def _contrast(tags: Tags) -> str:
+    """What tells images of one MR series apart that show the same place in another way."""
+    return " ".join(f"{_number(tags, name)}" for name in ("EchoTime", "DiffusionBValue"))
+
+
 def _has(tags: Tags, *names: str) -> bool:
     return all(_number(tags, name) is not None for name in names)
 
@@ -304,6 +311,7 @@ def fields(tags: Tags) -> dict[str, Scalar]:
     maker = words.vendor(tags.get("Manufacturer"))
     return {
         "source": "dicom",
+        "modality": kinds.of(tags),
         "manufacturer": maker,
         "model": words.model(tags.get("ManufacturerModelName"), maker),
         "kernel": words.kernel(tags.get("ConvolutionKernel")),

@@ -12,6 +12,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
+from math import lgamma, log
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,9 @@ _IRREGULAR = 0.4  # of neighbouring steps may differ in a part
 _FILLED = 0.6
 """Of the places of a part: two numbers that are dealt out by chance leave each half of them."""
 _SHREDS = 4  # slices in a stretch of even spacing, at least, for a series that lost some
+_BY_CHANCE = 1e-4
+"""Numbers without sense look like passes this often, at most, where slices are parted by them."""
+_FEWEST = 3  # slices in a part, at least, for a doubt
 
 _LABELS: tuple[Callable[[Slice], float | str | None], ...] = (
     lambda s: s.phase,
@@ -39,12 +43,16 @@ _LABELS: tuple[Callable[[Slice], float | str | None], ...] = (
 _SAID = 2  # the first labels, which nobody writes but to part slices
 
 
-def passes(slices: Sequence[Slice], where: Floats) -> tuple[list[list[int]], set[str]]:
+def passes(
+    slices: Sequence[Slice], where: Floats, *, by_turns: bool = False
+) -> tuple[list[list[int]], set[str]]:
     """Part slices into passes, each in the order of its places.
 
     Args:
         slices: of one stack, all with a position.
         where: (N,) their places along the normal, in mm.
+        by_turns: whether slices of one pass may be taken out of their order in space: then numbers
+            that count slices or time part only slices that share places.
 
     Returns:
         positions in ``slices``, by pass; and of the findings ``repeated-positions`` (there is more
@@ -52,18 +60,22 @@ def passes(slices: Sequence[Slice], where: Floats) -> tuple[list[list[int]], set
     """
     thick = [s.thickness for s in slices if s.thickness]
     same = max(SAME_PLACE, _OF_THICKNESS * min(thick, default=0.0))
+    order = np.argsort(where, kind="stable")
+    counting = not by_turns or _repeats(where[order], same)
     labels = [
-        label for name in _LABELS if (label := _values([name(s) for s in slices])) is not None
+        label
+        for name in (_LABELS if counting else (_LABELS[0], _LABELS[-1]))
+        if (label := _values([name(s) for s in slices])) is not None
     ]
     findings: set[str] = set()
     parts: list[Rows] = []
-    for rows in _parted(np.argsort(where, kind="stable"), where, labels, same):
+    for rows in _parted(order, where, labels, same):
         if _repeats(where[rows], same):
             turns, certain = _turns(slices, where, rows, same)
             findings |= set() if certain else {"ambiguous-passes"}
             parts += turns
         else:
-            findings |= _doubts(rows, slices, where, same)
+            findings |= _doubts(rows, slices, where, labels, same) if counting else set()
             parts.append(rows)
     if len(parts) > 1:
         findings.add("repeated-positions")
@@ -80,10 +92,14 @@ def _values(found: Sequence[float | str | None]) -> NDArray[np.int64] | None:
 def _parted(
     rows: Rows, where: Floats, labels: Sequence[NDArray[np.int64]], same: float
 ) -> Iterator[Rows]:
-    """Cut rows, in the order of their places, by the first label that cuts them sensibly."""
+    """Cut rows, in the order of their places, by the first label that cuts them for certain."""
     for label in labels:
         parts = chained(rows, where, label, same)
-        if len(parts) > 1 and _sensible(parts, rows, where, same):
+        if (
+            len(parts) > 1
+            and _sensible(parts, rows, where, same)
+            and (_repeats(where[rows], same) or not _by_chance(rows, where, label, same))
+        ):
             for part in parts:
                 yield from _parted(part, where, labels, same)
             return
@@ -93,8 +109,7 @@ def _parted(
 def chained(rows: Rows, where: Floats, label: NDArray[np.int64], same: float) -> list[Rows]:
     """Groups of one label in its order, joined to runs until they turn back, and runs to parts
     until they cover the same places."""
-    order = rows[np.lexsort((where[rows], label[rows]))]
-    groups = np.split(order, 1 + np.flatnonzero(np.diff(label[order])))
+    groups = _groups(rows, where, label)
     if len(groups) == 1 or _disjoint(groups, where, same):
         return [rows]
     parts: list[Rows] = []
@@ -106,6 +121,25 @@ def chained(rows: Rows, where: Floats, label: NDArray[np.int64], same: float) ->
         else:
             parts.append(run)
     return parts
+
+
+def _groups(rows: Rows, where: Floats, label: NDArray[np.int64]) -> list[Rows]:
+    """The rows of each value of a label, in its order; in that of their places within."""
+    order = rows[np.lexsort((where[rows], label[rows]))]
+    return np.split(order, 1 + np.flatnonzero(np.diff(label[order])))
+
+
+def _by_chance(rows: Rows, where: Floats, label: NDArray[np.int64], same: float) -> bool:
+    """Whether numbers of no sense, one for each slice, may well make as few runs as these do.
+
+    Of n! orders of slices at most r^n are made of r rising runs, and 2^r times as many of runs that
+    rise or fall.
+    """
+    groups = _groups(rows, where, label)
+    if len(groups) < len(rows):
+        return False
+    runs, count = sum(1 for _ in _runs(groups, where, same)), len(rows)
+    return runs * log(2) + count * log(runs) - lgamma(count + 1) > log(_BY_CHANCE)
 
 
 def _runs(groups: Sequence[Rows], where: Floats, same: float) -> Iterator[Rows]:
@@ -216,18 +250,29 @@ def _time_of(one: Slice) -> tuple[float, ...]:
     return tuple(np.inf if value is None else value for value in values)
 
 
-def _doubts(rows: Rows, slices: Sequence[Slice], where: Floats, same: float) -> set[str]:
+def _doubts(
+    rows: Rows,
+    slices: Sequence[Slice],
+    where: Floats,
+    labels: Sequence[NDArray[np.int64]],
+    same: float,
+) -> set[str]:
     """Whether slices that were left together look as if they were of several passes."""
+    for label in labels:
+        parts = chained(rows, where, label, same)
+        many = len(parts) > 1 and min(map(len, parts)) >= _FEWEST
+        if many and _sensible(parts, rows, where, same):  # but for chance: see `_by_chance`
+            return {"ambiguous-passes"}
     if len(rows) < 2 * _SHREDS:
         return set()
     steps = np.diff(where[rows])
     if _SHREDS * _differing(steps[1:], steps[:-1]) > 2 * len(rows):  # two for each stretch
         return {"ambiguous-passes"}
     for name in _LABELS[:_SAID]:
-        label = _values([name(one) for one in slices])
-        if label is None:
-            continue
-        sizes = sorted(len(part) for part in chained(rows, where, label, same))
+        said = _values([name(one) for one in slices])
+        if said is None or len(set(said[rows].tolist())) == len(rows):
+            continue  # a number for each slice counts slices
+        sizes = sorted(len(part) for part in chained(rows, where, said, same))
         if 2 * len(sizes) <= len(rows) and len(sizes) > 1 and sizes[-2] > 2:
             return {"ambiguous-passes"}
     return set()

@@ -7,7 +7,7 @@ than 20.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from io import BytesIO
 from pathlib import Path, PurePosixPath
@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from medcl.errors import MedclError
 from medcl.plugin import MEMBER
-from medcl_ct import archives, enhanced, header, nested, tags
+from medcl_ct import archives, enhanced, header, kinds, nested, suv, tags
 from medcl_ct.affine_files import Volume
+from medcl_ct.kinds import ENHANCED
 from medcl_ct.quiet import quiet
 from medcl_ct.stacking import is_frame
 from medcl_ct.units import VOLUMES
@@ -49,7 +50,9 @@ class Source:
         shape: rows, columns.
         thickness: (N,) mm, or None.
         placed: whether the positions are real.
-        slices: yields (n, HU (rows, columns) float32) for every n, in any order, once.
+        slices: yields (n, HU (rows, columns) float32) for every n, in any order, once; of MR and
+            PET what the rescale of the header gives.
+        suv: of PET, by what its values are multiplied to be SUVbw; None where that is not told.
     """
 
     positions: NDArray[np.float64]
@@ -59,10 +62,11 @@ class Source:
     thickness: NDArray[np.float64] | None
     placed: bool
     slices: Callable[[], Iterator[tuple[int, NDArray[np.float32]]]]
+    suv: float | None = None
 
 
-def open_source(root: Path, files: Sequence[str]) -> Source:
-    """The source that the files of an item are.
+def open_source(root: Path, files: Sequence[str], volume: int = 0) -> Source:
+    """The source that the files of an item are; of a file that holds several, the n-th volume.
 
     Raises:
         MedclError: if the geometry cannot be read.
@@ -71,11 +75,31 @@ def open_source(root: Path, files: Sequence[str]) -> Source:
         return _volume(nested.open_volume(root, files[0]))
     read: dict[str, tags.Tags] = {}
     small: dict[str, bytes] = {}
+    factor: float | None = None
     for file, opener, size in _each(root, files, small):
-        read[file] = tags.read(opener, size)[0]
-    if len(files) == 1 and read[files[0]].get("SOPClassUID") in header.ENHANCED:
-        return _frames(root, files[0])
-    return _series(root, files, [read[file] for file in files], small)
+        read[file] = tags.read(
+            opener, size, tags.PACKED_READ if MEMBER in file else tags.FIRST_READ
+        )[0]
+        if file == files[0] and kinds.of(read[file]) == "pet":
+            factor = suv.of(opener)
+    if len(files) == 1 and read[files[0]].get("SOPClassUID") in ENHANCED:
+        return _frames(root, files[0], volume)
+    return replace(_series(root, files, [read[file] for file in files], small), suv=factor)
+
+
+def drawings(root: Path, files: Sequence[str]) -> list[Any]:
+    """The pydicom datasets of an item's masks in DICOM, with their pixels.
+
+    Raises:
+        MedclError: if one cannot be read.
+    """
+    import pydicom
+
+    found: dict[str, Any] = {}
+    for file, opener, _ in _each(root, files, {}):
+        with opener() as handle, quiet():
+            found[file] = pydicom.dcmread(BytesIO(handle.read()), force=True)
+    return [found[file] for file in files]
 
 
 def _each(
@@ -171,7 +195,7 @@ def _decoded(opener: tags.Opener, shape: tuple[int, int]) -> NDArray[np.float32]
 
     with opener() as handle, quiet():
         dataset = pydicom.dcmread(handle, force=True)
-        stored = _pixels(dataset)
+        stored = decoded(dataset)
         if stored.shape != shape:
             raise MedclError(
                 f"undecodable: a slice decodes to {stored.shape}, its header says {shape}."
@@ -210,8 +234,8 @@ def _touching(outside: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return np.isin(parts, np.setdiff1d(border, 0))
 
 
-def _pixels(dataset: Any, frame: int | None = None) -> NDArray[Any]:
-    """Decode a dataset's pixels.
+def decoded(dataset: Any, frame: int | None = None) -> NDArray[Any]:
+    """A dataset's pixels, as they are stored.
 
     Raises:
         MedclError: that names the package to install, where a codec is missing.
@@ -265,21 +289,24 @@ def _syntax(uid: Any) -> str:
     return uid.name if uid.is_transfer_syntax else "an unknown transfer syntax"
 
 
-def _frames(root: Path, file: str) -> Source:
-    """All slices in one file."""
+def _frames(root: Path, file: str, volume: int) -> Source:
+    """All slices in one file, which may hold other volumes too."""
     import pydicom
 
     dataset: Any = None
     for _, opener, _ in _each(root, [file], {}):
         with opener() as handle, quiet():
             dataset = pydicom.dcmread(BytesIO(handle.read()))
-            found = enhanced.frames(dataset)
+            every = enhanced.frames(dataset)
+    if volume >= len(every):
+        raise MedclError("missing-volume: the file holds fewer volumes than when it was indexed.")
+    found = every[volume]
     shape = (int(dataset.Rows), int(dataset.Columns))
 
     def each() -> Iterator[tuple[int, NDArray[np.float32]]]:
         for n, frame in enumerate(found.order):
             slope, intercept = found.rescale[n]
-            yield n, to_hu(_pixels(dataset, int(frame)), slope, intercept, dataset)
+            yield n, to_hu(decoded(dataset, int(frame)), slope, intercept, dataset)
 
     return Source(
         found.positions,
@@ -289,6 +316,7 @@ def _frames(root: Path, file: str) -> Source:
         found.thickness,
         True,
         each,
+        suv.factor(dataset),
     )
 
 

@@ -55,7 +55,7 @@ def _classes(task: str | None) -> int | None:
 
 plugin = Plugin(
     name="ct",
-    summary="CT: DICOM archives, NIfTI and NRRD to volumes in HU, for encoders in 2D and 3D.",
+    summary="CT, MR, PET: DICOM archives, NIfTI, NRRD to volumes, for encoders in 2D and 3D.",
     contract=CONTRACT,
     units=units,
     scan=scan,
@@ -67,6 +67,7 @@ plugin = Plugin(
     compose="medcl_ct.views_composed:composed",
     shared=(
         Shared("level and width in HU of what is seen", ("encoder.window",), ("views.shown",)),
+        Shared("kind of image: ct, mr or pet", ("prepare.modality",), ("views.modality",)),
         Shared(
             "number of neighbouring slices, the middle one included",
             ("dataset.kind", "dataset.neighbours"),
@@ -91,7 +92,7 @@ plugin = Plugin(
     pictures="medcl_ct.pictures:pictures",
     findings="medcl_ct.findings:FINDINGS",
     preview="medcl_ct.preview:preview",
-    preparation=2,
+    preparation=3,
     sample=Path(__file__).parent / "sample",
     demo="ct/demo",
 )

@@ -20,9 +20,10 @@ from scipy import sparse
 
 from medcl.archive.policies import Policy, policies, refuse
 from medcl.errors import MedclError, UsageError
-from medcl_ct import benchmark, body, nested, volumes
+from medcl_ct import benchmark, body, drawn, frame, grey, kinds, nested, volumes
 from medcl_ct.findings import FINDINGS
-from medcl_ct.pixels import PADDING, Source, open_source
+from medcl_ct.kinds import Kind
+from medcl_ct.pixels import PADDING, Source, drawings, open_source
 from medcl_ct.resample import Grid, is_identity, over, uneven, weights
 from medcl_ct.stacking import Regularity, normal, places, regularity
 from medcl_ct.volumes import NOT_AIR
@@ -44,6 +45,7 @@ def prepare(
     crop: Literal["body", "none"] = "body",
     air: Literal["keep", "cut"] = "keep",
     clip: tuple[int, int] | None = (-1024, 3071),
+    modality: Kind = "ct",
 ) -> dict[str, np.ndarray]:
     """Decode a volume once, for training.
 
@@ -56,12 +58,16 @@ def prepare(
             `medcl_ct.findings`.
         crop: "body" cuts away the air around the patient, with a margin of 1 cm.
         air: "cut" sets the table and all else outside of the patient to air.
-        clip: lowest and highest HU; None keeps all that 16 bits hold.
+        clip: lowest and highest HU, or grey value; None keeps all that 16 bits hold.
+        modality: "ct" prepares CT, in HU; "mr" and "pet" the others, as grey values from −1000 to
+            1000 (`medcl_ct.grey`). Items of another kind are left out. A volume file that does not
+            say what it is counts as what is asked for, if its values may be of that kind.
 
     Returns:
         for each part n (one, unless a policy splits): ``hu{n}`` (Z, Y, X) int16, indices rising
         towards the head, the back and the left; ``affine{n}`` (4, 4), (z, y, x, 1) → LPS mm; and
-        ``mask{n}`` (Z, Y, X) uint8 where the item has a mask.
+        ``mask{n}`` (Z, Y, X) uint8 where the item has a mask. ``findings`` are names of what was
+        noticed on the way.
 
     Raises:
         UsageError: for a policy or spacing that makes no sense.
@@ -73,29 +79,58 @@ def prepare(
         raise UsageError("prepare.spacing must not be below 0, and prepare.clip rise.")
     rules = policies(policy or {}, FINDINGS)
     known: Sequence[str] = fields.get("findings") or ()  # type: ignore[assignment]
+    kind = _kind(fields)
+    kinds.refuse(kind or modality, modality)
     refuse(known, rules, FINDINGS, "series")
-    source = open_source(root, files)
+    images = files[: len(files) - int(fields.get("drawn") or 0)]  # type: ignore[call-overload]
+    source = open_source(root, images, int(fields.get("volume") or 0))  # type: ignore[call-overload]
+    noticed = [] if kind else ["modality-assumed"]
     regular = regularity(source.positions, source.orientation, source.thickness)
     refuse([name for name in regular.findings if name not in known], rules, FINDINGS, "series")
     plan = _plan(source, regular, spacing, rules)
-    staged, lowest, highest = _stage(source, plan, clip)
-    if lowest > NOT_AIR:
+    if modality == "pet" and source.suv is None and "no-suv" not in known:
+        noticed.append("no-suv")
+    scale = grey.scale(modality, source)
+    staged, lowest, highest = _stage(source, plan, clip, scale)
+    if kind is None and modality != "ct" and (lowest - scale[1]) / scale[0] <= NOT_AIR:
+        refuse(["like-hu"], rules, FINDINGS, "series")
+    if modality == "ct" and lowest > NOT_AIR:
         refuse(["not-hu"], rules, FINDINGS, "series")
     if lowest >= highest:
         refuse(["blank"], rules, FINDINGS, "series")
-    masks = _masks(root, volumes.masks(files), files[0], plan)
+    labels, found = _labels(root, files, images, source)
+    noticed += sorted(found)
+    masks = None if labels is None else _masks(labels, source, plan)
     arrays: dict[str, np.ndarray] = {}
     for n, part in enumerate(plan.parts):
         hu, affine = _upright(part.across(staged[part.first : part.last]), plan, part)
         covered = None if masks is None else _upright(masks[n], plan, part)[0]
-        inside = body.extent(hu, affine) if crop == "body" else (slice(None),) * 3
+        within = frame.inside(hu) if len(hu) > 1 else None
+        if within is not None:
+            noticed.append("black-frame")
+            hu = _outside_is_air(hu, within)
+        inside: tuple[slice, ...] = (slice(None),) * 3
+        if crop == "body":
+            inside = body.extent(hu, affine, grey.BODY[modality])
         if air == "cut":
-            body.cut(hu, affine, AIR)
+            body.cut(hu, affine, AIR, grey.BODY[modality])
         arrays[f"hu{n}"] = _settled(hu[inside])
         arrays[f"affine{n}"] = _moved(affine, inside)
         if covered is not None:
             arrays[f"mask{n}"] = np.ascontiguousarray(covered[inside])
+    noticed = sorted(set(noticed))
+    refuse(noticed, rules, FINDINGS, "series")
+    if noticed:
+        arrays["findings"] = np.array(noticed)
     return arrays
+
+
+def _kind(fields: Mapping[str, object]) -> Kind | None:
+    """What the index says that an item is; indexes of before the other kinds hold CT alone."""
+    said = fields.get("modality")
+    if said is None and fields.get("source") == "dicom":
+        return "ct"
+    return next((kind for kind in kinds.KINDS if kind == said), None)
 
 
 @dataclass(frozen=True)
@@ -209,8 +244,16 @@ def _parts(
     return tuple(parts)
 
 
-def _stage(source: Source, plan: _Plan, clip: tuple[int, int] | None) -> tuple[Image, float, float]:
+def _stage(
+    source: Source, plan: _Plan, clip: tuple[int, int] | None, scale: tuple[float, float]
+) -> tuple[Image, float, float]:
     """All slices on the grid in the plane (N, R, C), and the lowest and highest of their values.
+
+    Args:
+        source: the slices.
+        plan: where they go.
+        clip: lowest and highest value of the result.
+        scale: slope and intercept of the grey values.
 
     The lowest is one that is no padding; padding beside values counts as a value above.
     """
@@ -220,6 +263,8 @@ def _stage(source: Source, plan: _Plan, clip: tuple[int, int] | None) -> tuple[I
     made: tuple[Any, ...] = (None, None, None)
     for n, values in source.slices():
         padded = values == PADDING
+        if scale != (1.0, 0.0):
+            values = values * np.float32(scale[0]) + np.float32(scale[1])
         if not padded.all():
             lowest = min(lowest, float(values.min(where=~padded, initial=np.inf)))
             highest = np.inf if padded.any() else max(highest, float(values.max()))
@@ -253,32 +298,46 @@ def _in_plane(
     return out
 
 
-def _masks(
-    root: Path, files: Sequence[tuple[str, int]], image: str, plan: _Plan
-) -> list[NDArray[np.uint8]] | None:
-    """The labels of each part, by the nearest voxel; None where there is no mask.
+def _labels(
+    root: Path, files: Sequence[str], images: Sequence[str], source: Source
+) -> tuple[NDArray[np.uint8] | None, set[str]]:
+    """The map of labels (N, R, C) of an item, slices in order, and findings; None without a mask.
 
-    Args:
-        files: masks, each with its label, or 0 for a map of labels; of two structures in one voxel
-            the first holds.
+    Of two structures in one voxel the first holds.
     """
+    if len(files) > len(images):
+        grid = drawn.Grid(source.positions, source.orientation, source.spacing, source.shape)
+        return drawn.labels(drawings(root, files[len(images) :]), grid)
     labels: NDArray[np.uint8] | None = None
-    for file, code in files:
-        values = _mask(root, file, image)
+    for file, code in volumes.masks(files):  # 0: a map of labels by itself
+        values = _mask(root, file, files[0])
         if labels is None:
             labels = np.zeros(values.shape, dtype=np.uint8)
         labels[labels == 0] = (values if code == 0 else np.where(values > 0, code, 0))[labels == 0]
-    if labels is None:
-        return None
-    spacing = nested.open_volume(root, image).spacing
-    rows, columns = (
-        _nearest(Grid(float(first), step, count), target)
-        for first, step, count, target in zip(
-            plan.drift[0], spacing, labels.shape[1:], (plan.rows, plan.columns), strict=True
-        )
-    )
+    return labels, set()
+
+
+def _masks(labels: NDArray[np.uint8], source: Source, plan: _Plan) -> list[NDArray[np.uint8]]:
+    """The labels of each part on the grid of the result, by the nearest voxel."""
+    staged = np.zeros((len(labels), plan.rows.count, plan.columns.count), dtype=np.uint8)
+    for n, one in enumerate(labels):
+        found = [
+            _nearest(Grid(float(first), step, count), target)
+            for first, step, count, target in zip(
+                plan.drift[n],
+                source.spacing,
+                labels.shape[1:],
+                (plan.rows, plan.columns),
+                strict=True,
+            )
+        ]
+        (rows, rows_in), (columns, columns_in) = found
+        staged[n] = one[np.ix_(rows, columns)] * np.outer(rows_in, columns_in)
+    where = places(source.positions, source.orientation)
     return [
-        labels[part.first : part.last][np.ix_(_nearest(part.source, part.target), rows, columns)]
+        staged[part.first : part.last][
+            np.abs(where[part.first : part.last] - part.target.places[:, None]).argmin(axis=1)
+        ]
         for part in plan.parts
     ]
 
@@ -295,9 +354,11 @@ def _mask(root: Path, file: str, image: str) -> NDArray[np.uint8]:
     return values.astype(np.uint8)
 
 
-def _nearest(source: Grid, target: Grid) -> NDArray[np.int64]:
-    at = np.rint((target.places - source.first) / source.step).astype(np.int64)
-    return np.clip(at, 0, source.count - 1)
+def _nearest(source: Grid, target: Grid) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """The nearest source cell of each of the target's, and whether it lies within the source."""
+    at = (target.places - source.first) / source.step
+    inside = (at >= -0.5 - 1e-6) & (at <= source.count - 0.5 + 1e-6)
+    return np.clip(np.rint(at).astype(np.int64), 0, source.count - 1), inside
 
 
 def _upright(values: NDArray[Any], plan: _Plan, part: _Part) -> tuple[NDArray[Any], Floats]:
@@ -314,6 +375,13 @@ def _upright(values: NDArray[Any], plan: _Plan, part: _Part) -> tuple[NDArray[An
             affine[:3, axis] *= -1
             values = np.flip(values, axis)
     return values, affine
+
+
+def _outside_is_air(hu: NDArray[Any], within: tuple[slice, ...]) -> NDArray[Any]:
+    out = _room(hu.shape)
+    out[:] = AIR
+    out[within] = hu[within]
+    return out
 
 
 def _moved(affine: Floats, inside: tuple[slice, ...]) -> Floats:

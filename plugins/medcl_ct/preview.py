@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from medcl.plugin import Views
 from medcl_ct.encoders.joint import copies
+from medcl_ct.grey import LOW, PER_SUV
+from medcl_ct.kinds import Kind
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,7 +30,8 @@ def preview(x: Tensor, views: Views, encoder: nn.Module | None = None) -> Figure
             gets from the others, with the slices that get most and least.
 
     Returns:
-        a figure: a row a sample, original on the left; of a volume its middle slice, and below it
+        a figure, with the values that are black and white above: a row a sample, original on the
+        left; of a volume its middle slice, and below it
         the coronal cut, so that what happens along the third axis shows.
     """
     from matplotlib.figure import Figure
@@ -42,9 +45,15 @@ def preview(x: Tensor, views: Views, encoder: nn.Module | None = None) -> Figure
     figure = Figure(figsize=(2.4 * wide, 2.2 * tall), layout="constrained")
     axes = figure.subplots(tall, wide, squeeze=False)
     seen: tuple[float, float] = getattr(views, "shown", _SOFT)
+    kind: Kind = getattr(views, "modality", "ct")
+    first = _SOFT if kind == "ct" else seen
+    titles = [
+        f"{title}\n{_range(kind, window)}"
+        for title, window in zip(titles, (first, seen, seen), strict=True)
+    ]
     for j, (title, batch) in enumerate(zip(titles, columns, strict=True)):
         axes[0, j].set_title(title, fontsize=9)
-        window = seen if j else _SOFT
+        window = seen if j else first
         for i, sample in enumerate(batch[:, 0].float().cpu()):
             if x.dim() == 4:
                 _grey(axes[i, j], sample, window)
@@ -80,6 +89,14 @@ def attention(x: Tensor, encoder: nn.Module) -> Tensor:
         return encoder.inter.attended(tokens.unflatten(0, (len(x), -1)))  # type: ignore
     finally:
         encoder.train(training)
+
+
+def _range(kind: Kind, window: tuple[float, float]) -> str:
+    """What black and white stand for, with the unit."""
+    low, high = window[0] - window[1] / 2, window[0] + window[1] / 2
+    if kind == "pet":
+        return f"{(low - LOW) / PER_SUV:g} to {(high - LOW) / PER_SUV:g} SUV or grey"
+    return f"{low:g} to {high:g} " + ("HU" if kind == "ct" else "grey")
 
 
 def _grey(

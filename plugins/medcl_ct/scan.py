@@ -9,11 +9,24 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from medcl.plugin import MEMBER, Record, Reject, Unit
-from medcl_ct import archives, benchmark, directory, enhanced, header, nested, tags, volumes
+from medcl_ct import (
+    archives,
+    benchmark,
+    directory,
+    drawn,
+    enhanced,
+    header,
+    nested,
+    suv,
+    tags,
+    volumes,
+)
 from medcl_ct.header import Read, Stack
+from medcl_ct.kinds import ENHANCED
 from medcl_ct.units import ARCHIVES, BENCHMARK, VOLUMES, foreign
 
 _GZIP = b"\x1f\x8b"
@@ -63,7 +76,7 @@ def _files(root: Path, unit: Unit) -> Iterator[Read | Record | Reject]:
         elif posixpath.basename(file.path).upper().startswith("DICOMDIR"):
             yield directory.check(root, file.path)
         else:
-            yield _one(file.path, folder, tags.open_path(f"{root}/{file.path}"), file.size)
+            yield from _one(file.path, folder, tags.open_path(f"{root}/{file.path}"), file.size)
 
 
 def _archive(root: Path, path: str) -> Iterator[Read | Record | Reject]:
@@ -81,7 +94,7 @@ def _archive(root: Path, path: str) -> Iterator[Read | Record | Reject]:
                 found.append(Reject(f"{path}!{member.name}", "nested-archive", reason))
             elif not foreign(name) and not place.name.upper().startswith("DICOMDIR"):
                 file = f"{path}{MEMBER}{member.name}"
-                found.append(_one(file, str(place.parent), member.open, member.size, member.crc))
+                found += _one(file, str(place.parent), member.open, member.size, member.crc)
     except archives.Refused as why:
         yield Reject(path, why.code, why.reason)
         return
@@ -91,7 +104,7 @@ def _archive(root: Path, path: str) -> Iterator[Read | Record | Reject]:
 
 def _one(
     file: str, folder: str, open_file: tags.Opener, size: int, crc: int | None = None
-) -> Read | Record | Reject:
+) -> Iterator[Read | Record | Reject]:
     """One file, wherever it lies. Whatever is wrong with it costs nothing else.
 
     Args:
@@ -104,7 +117,8 @@ def _one(
     key = file.replace(MEMBER, "!")
     try:
         if crc is None:
-            read, end, pixels = tags.read_with_pixels(open_file, size)
+            first = tags.PACKED_READ if MEMBER in file else tags.FIRST_READ
+            read, end, pixels = tags.read_with_pixels(open_file, size, first=first)
         else:
             read, end, _ = tags.read_with_pixels(
                 open_file, size, sampled=False, first=tags.PACKED_READ
@@ -114,12 +128,24 @@ def _one(
         with open_file() as handle:
             packed = handle.read(2) == _GZIP
         if packed:
-            return Reject(key, "compressed", "A file packed by gzip: unpack it first.")
-        return Reject(key, "not-dicom", "It is no DICOM file, or has no tag of an image.")
+            yield Reject(key, "compressed", "A file packed by gzip: unpack it first.")
+        else:
+            yield Reject(key, "not-dicom", "It is no DICOM file, or has no tag of an image.")
+        return
     except Exception as error:
-        return Reject(key, "unreadable", f"Its header cannot be read ({type(error).__name__}).")
-    if read.get("SOPClassUID") in header.ENHANCED:
-        return enhanced.record(file, folder, read, open_file)
+        yield Reject(key, "unreadable", f"Its header cannot be read ({type(error).__name__}).")
+        return
+    if read.get("SOPClassUID") in ENHANCED:
+        yield from enhanced.records(file, folder, read, open_file)
+        return
+    if drawn.is_drawn(read):
+        yield drawn.record(file, read, open_file)
+        return
     left = size - end if end else None
     found = header.interpret(read, file, folder, left, pixels, size)
-    return Reject(key, found.code, found.reason) if isinstance(found, Reject) else found
+    if isinstance(found, Reject):
+        yield Reject(key, found.code, found.reason)
+    elif found.stack.modality == "pet" and suv.of(open_file) is None:
+        yield replace(found, findings=(*found.findings, "no-suv"))
+    else:
+        yield found

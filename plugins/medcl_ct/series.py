@@ -13,12 +13,11 @@ import numpy as np
 from medcl.plugin import MEMBER, Record, Reject, Scalar
 from medcl_ct.anatomy import Box, box_of, grouped
 from medcl_ct.copies import copies
+from medcl_ct.drawn import Owner, joined
 from medcl_ct.header import Slice, Stack, from_json
 from medcl_ct.passes import passes
-from medcl_ct.stacking import clusters, places, regularity
+from medcl_ct.stacking import SAME_VIEW, clusters, places, regularity
 
-SAME_VIEW = 2e-3
-"""Of a direction's components, and of the logarithm of a pixel's size: 0.1 degrees, 0.2 %."""
 _NO_SPACING = (0.0, 0.0)
 _COPY = "A copy of a slice that is there: same SOPInstanceUID, place and pixels, or a damaged one."
 
@@ -34,17 +33,26 @@ class _Piece:
 def assemble(records: Sequence[Record]) -> Iterator[Record | Reject]:
     """Join slices into series; items that are whole already are passed on.
 
-    A series is a SeriesInstanceUID of one patient. Where a series mixes kernels, sizes or
+    A series is a SeriesInstanceUID of one patient. Where a series mixes kernels, sizes, echoes or
     orientations, or holds several passes (`medcl_ct.passes`), each of them becomes an item of its
     own. Items of one frame of reference that show the same part of the body get the
     same group.
     """
     found: list[tuple[Record, Box | None]] = []
+    owners: dict[str, Owner] = {}
+    drawings: list[Record] = []
     series: dict[tuple[str, ...], dict[Stack, list[_Piece]]] = defaultdict(dict)
     for record in records:
+        if "drawn" in record.private:
+            drawings.append(record)
+            continue
         if "stack" not in record.private:
-            box = record.private.get("box")
-            found.append((record, Box.from_json(str(box)) if box else None))
+            if "series" in record.private:  # a volume in one file
+                uid, frame = (str(record.private[name]) for name in ("series", "frame"))
+                uids = frozenset([str(record.private["uid"])])
+                owners[record.key] = Owner(record.patient, uid, frame, uids)
+            placed = record.private.get("box")
+            found.append((record, Box.from_json(str(placed)) if placed else None))
             continue
         stack, slices = from_json(record.private)
         name = (stack.patient, stack.study, stack.series, stack.folder)
@@ -54,12 +62,16 @@ def assemble(records: Sequence[Record]) -> Iterator[Record | Reject]:
         for outcome in _series(stacks):
             if isinstance(outcome, Reject):
                 yield outcome
-            else:
-                found.append(outcome)
-    yield from grouped(found)
+                continue
+            record, box, owner = outcome
+            found.append((record, box))
+            owners[record.key] = owner
+    yield from joined(list(grouped(found)), owners, drawings)
 
 
-def _series(stacks: dict[Stack, list[_Piece]]) -> Iterator[Reject | tuple[Record, Box | None]]:
+def _series(
+    stacks: dict[Stack, list[_Piece]],
+) -> Iterator[Reject | tuple[Record, Box | None, Owner]]:
     """The items of one series."""
     items: list[tuple[Stack, list[_Piece], set[str]]] = []
     stacks = _joined(stacks)
@@ -73,7 +85,9 @@ def _series(stacks: dict[Stack, list[_Piece]]) -> Iterator[Reject | tuple[Record
         items += [(stack, one, extra | noticed) for one in found]
     for number, (stack, pieces, extra) in enumerate(items):
         part = f"-{_digest(stack, number, items)}" if len(items) > 1 else ""
-        yield _item(stack, pieces, extra, part)
+        uids = frozenset(piece.slice.uid for piece in pieces)
+        owner = Owner(stack.patient, stack.series, stack.frame, uids)
+        yield *_item(stack, pieces, extra, part), owner
 
 
 def _joined(stacks: dict[Stack, list[_Piece]]) -> dict[Stack, list[_Piece]]:
@@ -113,7 +127,9 @@ def _passes(stack: Stack, pieces: list[_Piece]) -> tuple[list[list[_Piece]], set
     if any(piece.slice.position is None for piece in pieces):
         return [sorted(pieces, key=lambda p: _by_number(p.slice))], set()
     where = places(np.array([p.slice.position for p in pieces]), np.array(stack.orientation))
-    found, noticed = passes([piece.slice for piece in pieces], where)
+    # The slices of MR are taken by turns, every second or fourth: their numbers part nothing.
+    by_turns = stack.modality == "mr"
+    found, noticed = passes([piece.slice for piece in pieces], where, by_turns=by_turns)
     return [[pieces[n] for n in one] for one in found], noticed
 
 
@@ -152,6 +168,7 @@ def _item(
         "columns": stack.shape[1],
         "pixel_mm": round(float(np.mean(stack.spacing)), 5),
         "spacing_mm": round(spacing, 4),
+        "mask": False,
     }
     frame = stack.frame or stack.study
     name = stack.series or f"series-{_hash((stack.patient, stack.study))}"

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 SAME_PLACE = 1e-2  # mm
+SAME_VIEW = 2e-3
+"""Of a direction's components, and of the logarithm of a pixel's size: 0.1 degrees, 0.2 %."""
 NON_UNIFORM = 0.10  # of the median distance
 UNEVEN = 0.01
 TILT = 0.05  # sine of the angle between the normal and the way from the first slice to the last

@@ -5,6 +5,8 @@ Wasserthal 2023, doi 10.1148/ryai.230024; the classes of its task "total", versi
 
 from __future__ import annotations
 
+import re
+
 _BEFORE = """
     spleen kidney_right kidney_left gallbladder liver stomach pancreas adrenal_gland_right
     adrenal_gland_left lung_upper_lobe_left lung_lower_lobe_left lung_upper_lobe_right
@@ -35,9 +37,16 @@ STRUCTURES: tuple[str, ...] = (
 """By number, from 1."""
 
 LAST = len(STRUCTURES)
-_CODES = {name: number for number, name in enumerate(STRUCTURES, start=1)}
+_CODES = {name.lower(): number for number, name in enumerate(STRUCTURES, start=1)}
 
 
 def code(name: str) -> int | None:
-    """The number of a structure; None for a name that is not known."""
-    return _CODES.get(name)
+    """The number of a structure; None for a name that is not known.
+
+    Written in any case, with any signs between its words, and with its side before or behind:
+    ``Left kidney`` is ``kidney_left``.
+    """
+    words = re.findall(r"[a-z0-9]+", name.lower())
+    orders = [words, [*words[1:], *words[:1]], [*words[:-2], *reversed(words[-2:])]]
+    found = (_CODES.get("_".join(order)) for order in orders)
+    return next((number for number in found if number is not None), None)

@@ -7,6 +7,7 @@ thing that is out of the ordinary: pydicom then reads that file. Both give the s
 
 from __future__ import annotations
 
+import math
 import struct
 import zlib
 from collections.abc import Callable
@@ -22,7 +23,7 @@ Tags = dict[str, Any]
 Opener = Callable[[], BinaryIO]
 """Opens a file at its beginning."""
 
-TEXT, NUMBERS, SHORT = "text", "numbers", "short"
+TEXT, NUMBERS, SHORT, DOUBLE = "text", "numbers", "short", "double"
 
 WANTED: dict[int, tuple[str, str]] = {
     0x00080005: ("SpecificCharacterSet", TEXT),
@@ -44,10 +45,12 @@ WANTED: dict[int, tuple[str, str]] = {
     0x00180015: ("BodyPartExamined", TEXT),
     0x00180050: ("SliceThickness", NUMBERS),
     0x00180060: ("KVP", NUMBERS),
+    0x00180081: ("EchoTime", NUMBERS),
     0x00181030: ("ProtocolName", TEXT),
     0x00181060: ("TriggerTime", NUMBERS),
     0x00181120: ("GantryDetectorTilt", NUMBERS),
     0x00181210: ("ConvolutionKernel", TEXT),
+    0x00189087: ("DiffusionBValue", DOUBLE),
     0x0020000D: ("StudyInstanceUID", TEXT),
     0x0020000E: ("SeriesInstanceUID", TEXT),
     0x00200012: ("AcquisitionNumber", NUMBERS),
@@ -57,7 +60,7 @@ WANTED: dict[int, tuple[str, str]] = {
     0x00200052: ("FrameOfReferenceUID", TEXT),
     0x00200100: ("TemporalPositionIdentifier", NUMBERS),
     0x00201041: ("SliceLocation", NUMBERS),
-    0x00209241: ("NominalPercentageOfCardiacPhase", NUMBERS),
+    0x00209241: ("NominalPercentageOfCardiacPhase", DOUBLE),
     0x00280002: ("SamplesPerPixel", SHORT),
     0x00280008: ("NumberOfFrames", NUMBERS),
     0x00280010: ("Rows", SHORT),
@@ -80,7 +83,7 @@ _NOT_LITTLE = ("1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99")  # big-endian, d
 COMPRESSED_FROM = "1.2.840.10008.1.2.4"  # JPEG and its kin
 RLE = "1.2.840.10008.1.2.5"
 
-_FIRST_READ = 16 * 1024
+FIRST_READ = 16 * 1024
 PACKED_READ = 4 * 1024
 HEADER_LIMIT = 64 * 1024 * 1024
 _DEEPEST = 16
@@ -108,23 +111,24 @@ class _Short(Exception):
     """The walk needs more of the file than it was given."""
 
 
-def read(open_file: Opener, size: int) -> tuple[Tags, int]:
+def read(open_file: Opener, size: int, first: int = FIRST_READ) -> tuple[Tags, int]:
     """The wanted tags of a file, and how many of its bytes were behind the reader when it stopped.
 
     Args:
         open_file: opens the file, from its beginning; called again where pydicom has to read it.
         size: of the file in bytes.
+        first: how many of them to read at first.
 
     Raises:
         NotDicom: if it is none.
         Exception: whatever pydicom raises for a file that even it cannot read.
     """
-    tags, end, _ = read_with_pixels(open_file, size, sampled=False)
+    tags, end, _ = read_with_pixels(open_file, size, sampled=False, first=first)
     return tags, end
 
 
 def read_with_pixels(
-    open_file: Opener, size: int, *, sampled: bool = True, first: int = _FIRST_READ
+    open_file: Opener, size: int, *, sampled: bool = True, first: int = FIRST_READ
 ) -> tuple[Tags, int, int | None]:
     """As `read`, with a checksum of some bytes from the middle of the pixels, where ``sampled``.
 
@@ -145,7 +149,8 @@ def read_with_pixels(
                 except _Short:
                     if len(data) >= min(size, HEADER_LIMIT):
                         raise Odd from None
-                    more = handle.read(15 * len(data))
+                    # A second step that is small: of a member, what is read costs twice.
+                    more = handle.read((3 if len(data) < FIRST_READ else 15) * len(data))
                     if not more:
                         raise Odd from None
                     data += more
@@ -305,6 +310,11 @@ def _decoded(kind: str, raw: bytes) -> Any:
                 return None
             raise Odd
         return raw[0] | raw[1] << 8
+    if kind == DOUBLE:
+        if len(raw) % 8:
+            raise Odd
+        numbers = struct.unpack(f"<{len(raw) // 8}d", raw)
+        return numbers if numbers and all(map(math.isfinite, numbers)) else None
     if not raw.isascii():
         raise Odd  # pydicom knows the character sets
     return _number_list(raw.decode()) if kind == NUMBERS else _clean(raw.decode())
@@ -366,7 +376,7 @@ def _from_pydicom(value: Any, kind: str) -> Any:
         return int(value) & 0xFFFF  # as its bytes are, whatever sign they stand for
     many = isinstance(value, list | tuple) or type(value).__name__ == "MultiValue"
     text = "\\".join(str(part) for part in value) if many else str(value)
-    return _number_list(text) if kind == NUMBERS else _clean(text)
+    return _number_list(text) if kind in (NUMBERS, DOUBLE) else _clean(text)
 
 
 def open_path(path: Path | str) -> Opener:

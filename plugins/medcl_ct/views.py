@@ -18,6 +18,7 @@ from medcl.errors import UsageError
 from medcl_ct import geometry
 from medcl_ct import intensity as op
 from medcl_ct.augmentations import Axis
+from medcl_ct.kinds import Kind, only_of_ct
 from medcl_ct.views_draw import Parameters, Settings, draw
 from medcl_ct.views_size import Slices, starts, view_size
 
@@ -60,6 +61,7 @@ def views(
     cutout_share: tuple[float, float] = (0.1, 0.3),
     drop_slices: float = 0.0,
     drop_share: float = 0.2,
+    modality: Kind = "ct",
 ) -> nn.Module:
     """The augmentations of a recipe; a name alone is the probability that a sample gets it.
 
@@ -106,6 +108,7 @@ def views(
         cutout_share: bounds of its sides, as shares of the view's.
         drop_slices: empty some slices of a volume.
         drop_share: the largest share of slices that are emptied.
+        modality: what is seen, from ``prepare.modality``; MR and PET have no windows.
 
     Returns:
         a module ``(x, generator, kind) -> view`` for x (B, 1, H, W) or (B, 1, D, H, W) in HU.
@@ -128,7 +131,10 @@ def views(
             local_size=local_size,
             local_share=local_share,
             shown=shown,
+            modality=modality,
         )
+    if window > 0:
+        only_of_ct(modality, "window")
     unknown = sorted(set(windows) - set(op.WINDOWS))
     if unknown or not windows:
         known = ", ".join(op.WINDOWS)
@@ -171,7 +177,9 @@ def views(
         drop_slices=drop_slices,
         drop_share=drop_share,
     )
-    return CTViews(settings, slices, {"global": size, "local": local_size}, crop_share, local_share)
+    return CTViews(
+        settings, slices, {"global": size, "local": local_size}, crop_share, local_share, modality
+    )
 
 
 class CTViews(nn.Module):
@@ -184,8 +192,10 @@ class CTViews(nn.Module):
         sizes: dict[str, tuple[int, ...]],
         crop_share: tuple[float, float],
         local_share: tuple[float, float],
+        modality: Kind = "ct",
     ) -> None:
         super().__init__()
+        self.modality = modality
         self.settings, self.slices, self.sizes = settings, slices, sizes
         self.shares = {"global": crop_share, "local": local_share}
 

@@ -13,6 +13,7 @@ from medcl.errors import UsageError
 from medcl.nn.augment import augment
 from medcl_ct import augmentations as named
 from medcl_ct import geometry
+from medcl_ct.kinds import Kind, only_of_ct
 from medcl_ct.plugin import plugin
 from medcl_ct.views_size import Slices, starts, view_size
 
@@ -25,6 +26,7 @@ def composed(
     local_size: tuple[int, ...] = (),
     local_share: tuple[float, float] = (0.05, 0.3),
     shown: tuple[float, float] = (0.0, 2000.0),
+    modality: Kind = "ct",
 ) -> nn.Module:
     """Views of named augmentations, in the order of the list.
 
@@ -41,6 +43,7 @@ def composed(
         local_size: of a "local" view; empty: half of ``size``.
         local_share: bounds of the area or volume of a "local" view, as a share of the whole.
         shown: level and width in HU of the range that the encoder sees.
+        modality: what is seen, from ``prepare.modality``; MR and PET have no windows.
 
     Returns:
         see `medcl_ct.views.views`.
@@ -48,13 +51,15 @@ def composed(
     Raises:
         UsageError: for an unknown augmentation or setting.
     """
+    if any(step.get("name") == "window" for step in steps):
+        only_of_ct(modality, "steps: window")
     beside = {
         "slices": slices, "size": size, "local_size": local_size, "local_share": local_share,
         "shown": shown,
     }  # fmt: skip
     made = build(steps, plugin.augmentations, beside, later=("size",))
     sizes = {"global": size, "local": local_size}
-    return ComposedViews(made, slices, sizes, local_share, shown)
+    return ComposedViews(made, slices, sizes, local_share, shown, modality)
 
 
 class ComposedViews(nn.Module):
@@ -67,8 +72,10 @@ class ComposedViews(nn.Module):
         sizes: dict[str, tuple[int, ...]],
         local_share: tuple[float, float],
         shown: tuple[float, float],
+        modality: Kind = "ct",
     ) -> None:
         super().__init__()
+        self.modality = modality
         self.steps, self.slices, self.sizes = steps, slices, sizes
         self.local_share, self.shown = local_share, shown
 

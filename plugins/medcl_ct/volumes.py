@@ -10,8 +10,9 @@ import numpy as np
 
 from medcl.errors import MedclError
 from medcl.plugin import MEMBER, Record, Reject, Scalar
-from medcl_ct import layouts, structures
+from medcl_ct import kinds, layouts, structures
 from medcl_ct.affine_files import Volume, kind, open_volume
+from medcl_ct.kinds import Kind
 from medcl_ct.stacking import regularity
 from medcl_ct.units import VOLUMES, is_mask, stem
 
@@ -25,11 +26,12 @@ def scan(root: Path, files: Sequence[str]) -> Iterator[Record | Reject]:
     """A volume with its mask or data beside it: one item."""
     images = _heads(files, mask=False)
     size = sum((root / file).stat().st_size for file in files)
-    yield from records(files, partial(open_volume, root / (images or files)[0]), size)
+    said = kinds.declared(root, images[0]) if images else None
+    yield from records(files, partial(open_volume, root / (images or files)[0]), size, said)
 
 
 def records(
-    files: Sequence[str], opened: Callable[[], Volume], size: int
+    files: Sequence[str], opened: Callable[[], Volume], size: int, said: Kind | None = None
 ) -> Iterator[Record | Reject]:
     """The item that a volume and what goes with it are.
 
@@ -41,6 +43,7 @@ def records(
         files: the image, and its mask or data; may be members of an archive.
         opened: reads the image's header; raises MedclError where it cannot be.
         size: bytes of all files.
+        said: what the data set says that its images are.
     """
     images, drawn = _heads(files, mask=False), _heads(files, mask=True)
     if not images:
@@ -60,11 +63,14 @@ def records(
         yield Reject(key, code, reason)
         return
     regular = regularity(volume.positions, volume.orientation)
+    modality = said or kinds.named(stem(key))
+    ct = modality in (None, "ct")
     findings = [
+        *([] if ct else ["modality-from-name"]),
         *regular.findings,
         *volume.findings,
         *([] if volume.placed else ["no-affine"]),
-        *(["not-hu"] if volume.lowest > NOT_AIR else []),
+        *(["not-hu"] if ct and volume.lowest > NOT_AIR else []),
     ]
     patient, guessed = layouts.person(stem(key))
     findings += [guessed] if guessed else []
@@ -72,6 +78,7 @@ def records(
         findings.append("mask-names")
     fields: dict[str, Scalar] = {
         "source": kind(first),
+        "modality": modality,
         "slices": volume.shape[2],
         "rows": volume.shape[1],
         "columns": volume.shape[0],

@@ -36,15 +36,16 @@ _VENDORS = {
 }
 # Names of kernels, as makers give them. What a person types into the field fits none of them.
 _KERNEL = re.compile(
-    r"[ABDHIJQSTU][a-z]?\d{2,3}[a-z]?|[ABDHIJQSTU]\d{2}[a-z] (?:medium )?(?:very )?"
+    r"[ABDHIJQSTU][a-z]?\d{2}[a-z]?|[ABDHIJQSTU]\d{2}[a-z] (?:medium )?(?:very )?"
     r"(?:smooth|sharp)(?:\+\+?)?"  # Siemens: B30f, Br38f, Qr40, "H30s medium smooth"
     r"|STANDARD|STND|SOFT|DETAIL|BONE(?:PLUS)?|EDGE|LUNG|CHST|CHEST|ULTRA|HD ?(?:STND|STANDARD"
     r"|SOFT|DETAIL|BONE|BONEPLUS|EDGE|LUNG|ULTRA)|STANDARDPLUS|STND\+|EXPERIMENTAL7"  # GE
     r"|[ABCDEFLU]|E[BC]|U[AB]|X?C[ABC]|Y[A-F]|FILTER|SHARP|SMOOTH|IMR[12]"  # Philips
     r"|FC\d{2}[A-Z]?(?:-H)?|(?:BODY|BRAIN|LUNG|BONE|CARDIAC)(?: STD)?(?: AXIAL)?"  # Canon
-    r"|[BHC]_(?:V?SOFT|V?SHARP|SMOOTH|STANDARD|ULTRA)_[A-D]|\d{1,3}",  # United Imaging, Hitachi
+    r"|[BHC]_(?:V?SOFT|V?SHARP|SMOOTH|STANDARD|ULTRA)_[A-D]",  # United Imaging
     re.IGNORECASE,
 )
+_FAMILY = re.compile(r"([ABDHIJQSTU][a-z]?)(\d{2})([a-z]?(?: [a-z +]+)?)", re.IGNORECASE)
 _MODEL_WORDS = """
     somatom sensation emotion definition flash edge force drive perspective spirit scope volume zoom
     plus4 balance go now up all top open pro sim x cite ceed naeotom alpha biograph truepoint mct
@@ -82,11 +83,21 @@ def vendor(text: str | None) -> str | None:
 
 @lru_cache(maxsize=4096)
 def kernel(text: str | None) -> str | None:
-    """A reconstruction kernel: its first part, if it is the name of one; else "other"."""
+    """A reconstruction kernel: its first part, if it is the name of one; else "other".
+
+    Spelled in one way, and of a series of letters and digits (``Br38f``) only within its maker's
+    families: what was typed is never passed on as it was. A number alone may be anybody's.
+    """
     if not text:
         return None
-    name = text.split("\\")[0].strip()
-    return name if _KERNEL.fullmatch(name) else "other"
+    name = " ".join(text.split("\\")[0].split())
+    if not _KERNEL.fullmatch(name):
+        return "other"
+    family = _FAMILY.fullmatch(name)
+    if family is None:
+        return name.upper()
+    letters, number, rest = family.groups()
+    return f"{letters[0].upper()}{letters[1:].lower()}{number}{rest.lower()}"
 
 
 @lru_cache(maxsize=4096)

@@ -30,14 +30,17 @@ SPEC = {"spacing": (0.0, 0.0, 0.0), "crop": "none"}
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """24 series of 10 slices: noise, which packs as badly as CT."""
-    root = tmp_path_factory.mktemp("plain") / "a"
+    return noise(tmp_path_factory.mktemp("plain") / "a", SERIES, 96)
+
+
+def noise(root: Path, series: int, size: int) -> Path:
     random = np.random.default_rng(0)
-    for s in range(SERIES):
+    for s in range(series):
         uid = generate_uid()
         for n in range(SLICES):
-            stored = random.integers(0, 2000, (96, 96)).astype(np.uint16).tobytes()
+            stored = random.integers(0, 2000, (size, size)).astype(np.uint16).tobytes()
             own = {"SeriesInstanceUID": uid, "PatientID": f"P{s}", "PixelData": stored}
-            ct_slice(root / f"s{s:02d}" / f"{n}.dcm", 2.0 * n, (96, 96), **own)
+            ct_slice(root / f"s{s:02d}" / f"{n}.dcm", 2.0 * n, (size, size), **own)
     return root
 
 
@@ -126,6 +129,19 @@ def test_an_archive_is_read_three_times_at_most(
     assert len(made.items) == SERIES
     assert path.stat().st_size < count[0] <= 3 * path.stat().st_size
     assert not list((index.path / "private").glob(".scratch-*")), "what was unpacked is gone"
+
+
+@pytest.mark.parametrize("size", [130, 144, 256])
+@pytest.mark.parametrize("name", ["x.tar", "x.tar.gz", "x.zip"])
+def test_slices_too_large_to_keep_cost_no_more(
+    tmp_path: Path, name: str, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 33, 41 and 131 KB: just above, and far above, what is kept from its first reading."""
+    path = packed(noise(tmp_path / "plain", 3, size), tmp_path / "a" / name, mixed=True)
+    with counted(path, monkeypatch) as count:
+        _, made = read(path.parent, tmp_path / "idx")
+    assert len(made.items) == 3
+    assert count[0] <= 3 * path.stat().st_size
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -186,10 +186,11 @@ def test_a_mask_on_another_grid_is_refused(volume: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("kind", ["SEG", "RTSTRUCT"])
-def test_contours_and_masks_in_dicom_say_what_to_do(tmp_path: Path, kind: str) -> None:
+def test_masks_of_another_series_cost_no_image(tmp_path: Path, kind: str) -> None:
+    """A real structure set from pydicom, whose CT is not here; a SEG without any segment."""
     ct_series(tmp_path / "a", [0, 2, 4])
     if kind == "RTSTRUCT":
-        drawn = Path(str(get_testdata_file("rtstruct.dcm"))).read_bytes()  # real, from pydicom
+        drawn = Path(str(get_testdata_file("rtstruct.dcm"))).read_bytes()
     else:  # synthetic: nothing but what tells its kind
         ct_slice(
             tmp_path / "seg",
@@ -201,10 +202,9 @@ def test_contours_and_masks_in_dicom_say_what_to_do(tmp_path: Path, kind: str) -
         drawn = (tmp_path / "seg").read_bytes()
     (tmp_path / "a" / "drawn.dcm").write_bytes(drawn)
     found = index(tmp_path / "a", tmp_path / "idx")
-    assert len(found.items) == 1
-    assert found.rejects["code"].to_list() == ["segmentation"]
-    assert kind in found.rejects["reason"][0]
-    assert "NAME_seg.nii.gz" in found.rejects["reason"][0]
+    assert found.items["mask"].to_list() == [False]
+    expected = {"SEG": "no-masks", "RTSTRUCT": "mask-alone"}[kind]
+    assert found.rejects["code"].to_list() == [expected]
 
 
 # --- what the index says --------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pydicom
 import pytest
 from ct_synthetic import ct_series, ct_slice
@@ -86,8 +87,10 @@ def test_pydicoms_files(
     other = {name for name in every if name.endswith((".txt", ".json")) or "README" in name}
     assert every == used | refused | other
     assert all(found.rejects["reason"])
-    assert len(found.items) == 5
-    assert len(prepared.items) + len(prepared.rejects) == 5
+    assert found.items["modality"].value_counts().sort("modality")["count"].to_list() == [5, 19]
+    assert len(prepared.items) + len(prepared.rejects) == 24
+    others = set(found.items.filter(pl.col("modality") == "mr")["id"])
+    assert others <= set(prepared.rejects["id"]), "a recipe of CT takes no MR"
 
     # Nothing that identifies a person is in any output, a log, or on the screen.
     written = b"".join(p.read_bytes() for p in found.path.glob("*") if p.is_file())

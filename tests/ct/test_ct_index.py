@@ -185,7 +185,7 @@ def test_each_problem_has_its_name(tmp_path: Path, tags: dict, name: str) -> Non
     [
         ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "localiser"),
         ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}, "secondary-capture"),
-        ({"Modality": "MR", "SOPClassUID": "1.2.840.10008.5.1.4.1.1.4"}, "not-ct"),
+        ({"Modality": "US", "SOPClassUID": "1.2.840.10008.5.1.4.1.1.6.1"}, "not-ct"),
         ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.88.67"}, "not-an-image"),
         ({"Rows": None}, "no-pixels"),
         ({"SamplesPerPixel": 3}, "colour"),
@@ -357,7 +357,7 @@ def test_volumes_go_with_their_masks_and_data() -> None:
     "name",
     [
         *("B30f", "Br38f", "Qr40d", "H31s", "STANDARD", "BONEPLUS", "HD LUNG", "FC51", "FC08-H"),
-        *("YC", "B", "B_SHARP_C", "30", "I30f\\3"),
+        *("YC", "B", "B_SHARP_C", "I30f\\3"),
     ],
 )
 def test_kernels_are_known_by_their_makers_names(name: str) -> None:
@@ -371,6 +371,12 @@ def test_what_a_person_typed_never_leaves_the_header(typed: str) -> None:
     assert words.kernel(typed) == "other"
     assert words.model(typed, "ge") is None
     assert words.model(f"LightSpeed {typed}", "ge") is None
+
+
+@pytest.mark.parametrize("typed", ["30", "123", "B123", "b30F", "standard "])
+def test_a_kernel_is_never_passed_on_as_it_was_typed(typed: str) -> None:
+    expected = {"b30F": "B30f", "standard ": "STANDARD"}.get(typed, "other")
+    assert words.kernel(typed) == expected
 
 
 def test_unknown_kernels_of_one_series_stay_apart(tmp_path: Path) -> None:

@@ -83,12 +83,15 @@ def test_passes_are_told_apart_by_what_says_so(
 
 @settings(max_examples=200, deadline=None)
 @given(
-    st.integers(8, 40),
+    st.integers(2, 40),
     st.sampled_from(["random instance", "random time", "constant", "none", "each acquisition"]),
     st.integers(0, 99),
 )
 def test_one_pass_stays_one_whatever_its_numbers(count: int, kind: str, seed: int) -> None:
-    """Numbers without sense, and those that count every slice, part nothing."""
+    """Numbers without sense, and those that count every slice, part nothing.
+
+    Of few slices, chance may make what two passes would look like: that is said, and nothing done.
+    """
     numbers = np.random.default_rng(seed).permutation(count)
     slices = []
     for i in range(count):
@@ -101,11 +104,37 @@ def test_one_pass_stays_one_whatever_its_numbers(count: int, kind: str, seed: in
         }[kind]
         slices.append(one(STEP * i, **said))
     found, findings = parted(slices, seed)
-    if kind.startswith("random") and len(found) > 1:  # chance made two rising runs of few slices
-        assert count < 20
-        return
     assert found == {frozenset(range(count))}
-    assert findings == set()
+    few = kind.startswith("random") and count < 20
+    assert findings <= ({"ambiguous-passes"} if few else set())
+
+
+@pytest.mark.parametrize("label", ["instance", "time", "acquisition", "phase"])
+def test_numbers_without_sense_are_rarely_taken_for_passes(label: str) -> None:
+    """Never parted, whatever the number of slices; doubted in few cases out of a hundred."""
+    doubted = 0
+    for seed in range(300):
+        random_ = np.random.default_rng(seed)
+        count = int(random_.integers(4, 20))
+        numbers = random_.permutation(count)
+        slices = [one(STEP * i, **{label: float(numbers[i])}) for i in range(count)]
+        found, findings = parted(slices, seed)
+        assert found == {frozenset(range(count))}
+        doubted += "ambiguous-passes" in findings
+    assert doubted < 0.05 * 300
+
+
+@pytest.mark.parametrize("count", [3, 4, 5])
+def test_two_short_passes_that_may_be_chance_are_doubted(count: int) -> None:
+    slices = [
+        one(STEP * (i + p / 2), instance=float(p * count + i)) for p in (0, 1) for i in range(count)
+    ]
+    assert parted(slices) == ({frozenset(range(2 * count))}, {"ambiguous-passes"})
+
+
+def test_two_passes_of_six_slices_are_no_chance() -> None:
+    slices = [one(STEP * (i + p / 2), instance=6.0 * p + i) for p in (0, 1) for i in range(6)]
+    assert len(parted(slices)[0]) == 2
 
 
 def test_blocks_that_follow_each_other_are_one_pass() -> None:

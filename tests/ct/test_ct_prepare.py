@@ -319,11 +319,14 @@ def test_an_enhanced_ct_is_a_volume(tmp_path: Path) -> None:
     assert mine["affine0"][2].tolist() == [2.0, 0.0, 0.0, 0.0]
 
 
-def test_an_enhanced_ct_of_several_phases_is_refused(tmp_path: Path) -> None:
+def test_an_enhanced_ct_of_two_passes_is_two_items(tmp_path: Path) -> None:
+    """Nothing but the order of its frames tells them apart."""
     (tmp_path / "a").mkdir()
-    enhanced(tmp_path / "a" / "x.dcm", [0.0, 2.0, 0.0, 2.0])
+    enhanced(tmp_path / "a" / "x.dcm", [0.0, 2.0, 4.0, 0.0, 2.0, 4.0])
     build(tmp_path / "a", tmp_path / "idx", plugin)
-    assert Index.open(tmp_path / "idx").rejects["code"].to_list() == ["repeated-frames"]
+    index = Index.open(tmp_path / "idx")
+    assert index.items["slices"].to_list() == [3, 3]
+    assert index.items["findings"].to_list() == [["multi-frame", "repeated-positions"]] * 2
 
 
 def test_archives_give_the_same_arrays(unpacked: Path, shared_data: Path, tmp_path: Path) -> None:
@@ -421,3 +424,47 @@ def test_uneven_places_are_interpolated() -> None:
     places = np.array([0.0, 4.0, 8.0, 9.0, 16.0, 23.0])
     target = Grid(0.0, 1.0, 24)
     assert np.allclose(uneven(places, target) @ places, target.places)
+
+
+# --- frames ---------------------------------------------------------------------------------------
+
+
+def framed(low: int, frame: int, seed: int = 0) -> np.ndarray:
+    """A box of noisy tissue in a frame of one value: (Z, Y, X)."""
+    hu = np.full((12, 40, 40), frame, dtype=np.int16)
+    noise = np.random.default_rng(seed).normal(40, 30, (12, 24, 24))
+    hu[:, low : low + 24, 8:32] = noise
+    return hu
+
+
+@pytest.mark.parametrize("value", [-1024, 0, -3000])
+@pytest.mark.parametrize("low", [0, 8, 16])
+def test_a_crop_in_a_black_frame_is_noticed(tmp_path: Path, value: int, low: int) -> None:
+    """Whatever is black; and what is air by then is cut away with the rest."""
+    hu = framed(low, value)
+    hu[0, low + 2, 10] = -1000  # not in HU otherwise
+    image = nib.Nifti1Image(hu.transpose(2, 1, 0)[::-1, ::-1], np.diag([2.0, 2.0, 3.0, 1.0]))
+    (tmp_path / "a").mkdir()
+    nib.save(image, tmp_path / "a" / "scan_ct.nii.gz")
+    build(tmp_path / "a", tmp_path / "idx", plugin)
+    made = prepare(Index.open(tmp_path / "idx"), plugin, AS_IT_IS)
+    assert made.findings == {"black-frame": 1}
+    mine = only(made)["hu0"]
+    box = np.zeros(mine.shape, dtype=bool)
+    box[:, low : low + 24, 8:32] = True
+    assert set(np.unique(mine[~box])) == {-1024}
+    assert np.array_equal(mine[box], np.clip(hu, -1024, 3071)[box])
+    refused = prepare(
+        Index.open(tmp_path / "idx"), plugin, {**AS_IT_IS, "policy": {"black-frame": "reject"}}
+    )
+    assert refused.items.is_empty()
+
+
+def test_air_around_a_patient_is_no_frame() -> None:
+    """Clipped to one value, as many archives are: the body ends before it does."""
+    from medcl_ct import frame
+
+    z, y, x = np.mgrid[:10, :64, :64]
+    body = (y - 32) ** 2 + (x - 32) ** 2 < 20**2
+    hu = np.where(body, 40 + (x + y + z) % 7, -1024).astype(np.int16)
+    assert frame.inside(hu) is None

@@ -23,7 +23,7 @@ METHOD = {"hidden": 32, "out": 16, "prototypes": 8, "volume_prototypes": 4, "que
 METHOD |= {"inner": 16, "volume_queue": 8, "frozen": 0, "slices_first": 0.0, "depth": 1, "heads": 4}
 
 
-def small(name: str) -> recipes.Recipe:
+def small(name: str, more: tuple[str, ...] = ()) -> recipes.Recipe:
     recipe = recipes.load(name)
     smaller = ENCODER[recipe.encoder.name]
     overrides = [f"encoder.{key}={value}" for key, value in smaller.items()]
@@ -31,7 +31,7 @@ def small(name: str) -> recipes.Recipe:
     overrides += [f"method.{key}={value}" for key, value in METHOD.items() if known.get(key)]
     if "width" in known:
         overrides.append("method.width=16")
-    return recipes.load(name, overrides)
+    return recipes.load(name, [*overrides, *more])
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Literal
 
 import numpy as np
@@ -134,6 +135,58 @@ def test_all_sections_are_there_and_filled(html: str) -> None:
     assert page.tags.count("svg") == 2  # the maps, whose dots can be pointed at
     assert page.tags.count("circle") == 2 * 150
     assert re.search(r"<title>\d · patient \w{8}</title>", html)
+
+
+@pytest.mark.parametrize("kind", ["all equal", "nearly equal", "many copies", "nan", "three"])
+def test_a_map_of_a_collapsed_encoder_is_drawn(kind: str) -> None:
+    """t-SNE may crash the process on equal points: they are one."""
+    noise = np.random.default_rng(0)
+    x = {
+        "all equal": np.ones((300, 16)),
+        "nearly equal": 1 + 1e-8 * noise.standard_normal((300, 16)),
+        "many copies": np.repeat(noise.standard_normal((12, 16)), 25, axis=0),
+        "nan": np.full((300, 16), np.nan),
+        "three": noise.standard_normal((3, 16))[noise.integers(0, 3, 300)],
+    }[kind].astype(np.float32)
+    xy = pictures.tsne(x, seed=0)
+    assert xy.shape == (300, 2)
+    assert np.isfinite(xy).all()
+    distinct = {"many copies": 12, "three": 3}.get(kind, 1)
+    assert len(np.unique(xy, axis=0)) == distinct
+
+
+def test_columns_of_the_index_colour_the_map(probed: Run) -> None:
+    """Two scanners, one of which the features know: by the nearest sample of another patient."""
+    from medcl.plugin import Samples
+
+    noise = np.random.default_rng(0)
+    scanner = np.arange(60) % 2
+    x = (noise.standard_normal((60, 8)) + 9 * scanner[:, None]).astype(np.float32)
+    items = pl.read_parquet(probed.data / "items.parquet")
+    ids = items["id"].to_list()
+    made = pl.Series("scanner", [("a", "b")[n % 2] for n in range(len(ids))])
+    chosen = [ids[n % 2] for n in scanner]
+    shown = Samples([str(n) for n in range(60)], chosen, [f"p{n}" for n in range(60)], lambda p: {})
+
+    opened = SimpleNamespace(fields=["scanner"], items=items.with_columns(made))
+    patch = pytest.MonkeyPatch()
+    patch.setattr(pictures.Index, "open", lambda path: opened)
+    (found,) = pictures._by_column(probed, x, x[:, :2], shown)
+    patch.undo()
+    assert found.name == "scanner"
+    assert found.shared > 0.95
+    assert found.chance == pytest.approx(29 / 59)
+
+
+def test_a_curated_index_is_told_in_reproduce(probed: Run) -> None:
+    facts = json.loads((probed.data / "index.json").read_text())
+    facts["curated"] = {"strategy": "dhash", "distance": 6, "across": None}
+    patch = pytest.MonkeyPatch()
+    patch.setattr(cards.Index, "open", lambda path: type("I", (), {"facts": facts}))
+    found = cards.reproduce(probed, cards.Absent(""))
+    patch.undo()
+    assert [name for name, _ in found.commands] == ["index", "curate", "pretrain", "report"]
+    assert "--strategy dhash --distance 6" in found.commands[1][1]
 
 
 def test_nothing_is_loaded_from_anywhere(html: str) -> None:

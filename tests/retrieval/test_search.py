@@ -35,6 +35,27 @@ def test_similar_digits_are_found_one_a_writer(digits_run: Run, index: Index) ->
     assert right / total > 0.8
 
 
+def test_random_pairs_say_what_similarity_is_usual(digits_run: Run) -> None:
+    """Against all pairs of different writers, worked out here."""
+    found = search(digits_run, load_samples(digits_run.recipe, digits_run.data).ids[0], k=3)
+    from medcl.embeddings.embeddings import embed
+
+    samples = load_samples(digits_run.recipe, digits_run.data)
+    x = embed(digits_run.encoder(), samples).x
+    x = x / np.linalg.norm(x, axis=1, keepdims=True)
+    apart = np.asarray(samples.patients)[:, None] != np.asarray(samples.patients)
+    expected = np.percentile((x @ x.T)[apart], (5, 50, 95))
+    assert found.random == pytest.approx(expected, abs=0.05)
+    assert found.hits[0].similarity > found.random[1]
+
+
+def test_a_missing_label_is_missing() -> None:
+    from medcl.retrieval.search import _known
+
+    given = [np.int64(-1), np.float64("nan"), np.str_(""), np.int64(0), np.str_("a"), np.bool_(0)]
+    assert [_known(value) for value in given] == [None, None, None, 0, "a", False]
+
+
 def test_exact_search_agrees_with_a_plain_loop() -> None:
     rng = np.random.default_rng(0)
     bank = rng.normal(size=(300, 16)).astype(np.float32)

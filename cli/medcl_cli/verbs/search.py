@@ -85,12 +85,21 @@ def search(
         show.as_json(result.as_dict())
         return
     rows = [
-        [h.rank, f"{h.similarity:.3f}", h.item, h.sample, h.patient, *map(str, h.labels.values())]
+        [
+            *(h.rank, f"{h.similarity:.3f}", h.item, h.sample, h.patient),
+            *("missing" if value is None else str(value) for value in h.labels.values()),
+        ]
         for h in result.hits
     ]
     labels = list(result.hits[0].labels) if result.hits else []
     columns = ["rank", "similarity", "item", "sample", "patient", *labels]
     across = f" (from {result.sides[0]} to {result.sides[1]})" if result.sides else ""
     show.table(f"Like {result.query}{across}, of {result.patients} patients", columns, rows)
+    if result.random is not None:
+        low, middle, high = result.random
+        typer.echo(
+            f"Random pairs of different patients: {middle:.3f} (5th to 95th percentile "
+            f"{low:.3f} to {high:.3f})."
+        )
     for note in result.notes:
         typer.echo(note)
