@@ -22,6 +22,11 @@ def chosen_rows(chosen: Tensor) -> Tensor | None:
     return None if waits(chosen) else chosen.nonzero()[:, 0]
 
 
+def value(x: Tensor) -> float | None:
+    """The number in ``x`` (); None where the host would have to wait."""
+    return None if waits(x) else x.item()
+
+
 def refuse(wrong: Tensor, error: Exception) -> None:
     """Raise ``error`` if any of ``wrong`` (bool, any shape) is True, without waiting.
 
