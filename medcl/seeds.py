@@ -36,8 +36,10 @@ def reseed(device: torch.device, seed: int, *position: int) -> None:
 def host_uniform(random: torch.Generator | None) -> float:
     """A number in 0–1 for the host, a function of where ``random`` stands (None: torch's own).
 
-    For what decides a shape: a number drawn on a device would have to be waited for. ``random``
-    itself does not move on, so that draws on a device and on a processor stay in step.
+    For what decides a shape: a number drawn on a device would have to be waited for. A generator
+    does not move on, so that draws on a device and on a processor stay in step.
     """
-    state = torch.get_rng_state() if random is None else random.get_state()
-    return float(np.random.default_rng(zlib.crc32(state.numpy().tobytes())).random())
+    if random is None:
+        return float(torch.rand((), device="cpu").numpy())
+    state = random.get_state().numpy().tobytes()
+    return float(np.random.default_rng(zlib.crc32(state)).random())

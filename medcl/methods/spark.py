@@ -62,7 +62,10 @@ class SparK(nn.Module):
         (x,) = views
         grid = grid_of(x.shape[2:], self.patch)
         cells = math.prod(grid)
-        hidden, count = random_mask(len(x), cells, self.mask, x.device), visible_count(cells, self.mask)
+        hidden, count = (
+            random_mask(len(x), cells, self.mask, x.device),
+            visible_count(cells, self.mask),
+        )
         visible = ~hidden.reshape(-1, 1, *grid)
         with visible_only(self.encoder, visible, count):
             stages = staged(self.encoder, "spark").stages(x * stretch(visible, x.shape[2:]))

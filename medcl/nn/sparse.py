@@ -140,9 +140,7 @@ def _rule(part: nn.Module, count: int) -> Callable[..., Tensor] | None:
 
 
 @contextmanager
-def visible_only(
-    encoder: nn.Module, visible: Tensor, count: int | None = None
-) -> Iterator[None]:
+def visible_only(encoder: nn.Module, visible: Tensor, count: int | None = None) -> Iterator[None]:
     """Within the context, ``encoder`` computes on visible positions only.
 
     Args:

@@ -23,9 +23,7 @@ _TURNS: tuple[tuple[tuple[int, ...], Callable[[Tensor], Tensor]], ...] = (
 )
 
 
-def crop(
-    x: Tensor, size: int, zoom: Tensor, corner: Tensor, smallest: float
-) -> Tensor:
+def crop(x: Tensor, size: int, zoom: Tensor, corner: Tensor, smallest: float) -> Tensor:
     """Squares of size / zoom pixels, at most the image, resampled to ``size``.
 
     Args:

@@ -2,7 +2,16 @@ import pytest
 import torch
 
 from medcl.errors import MedclError
-from medcl.nn.patches import grid_of, patchify, positions, random_mask, seen, take, unpatchify, visible_count
+from medcl.nn.patches import (
+    grid_of,
+    patchify,
+    positions,
+    random_mask,
+    seen,
+    take,
+    unpatchify,
+    visible_count,
+)
 
 CASES = [((12,), (3,)), ((8, 6), (4, 2)), ((4, 6, 8), (2, 3, 4))]
 

@@ -13,6 +13,7 @@ from medcl.methods.contract import State, View
 from medcl.nn.decoders import TokenDecoder
 from medcl.nn.encoders import tokenised
 from medcl.nn.patches import grid_of, patchify, random_mask, seen, visible_count
+from medcl.objectives.means import mean_where
 from medcl.objectives.quantised_contrast import codebook_diversity, quantised_contrast
 
 
@@ -124,7 +125,8 @@ class Quantised(nn.Module):
             ranks=state.ranks,
         )
         logits = decoded[..., self.out :].unflatten(2, soft.shape[2:])  # (B, N, G, V)
-        guess = F.cross_entropy(logits[hidden].flatten(0, 1), codes[hidden].flatten())
+        each = F.cross_entropy(logits.movedim(3, 1), codes, reduction="none")  # (B, N, G)
+        guess = mean_where(each, hidden[..., None].expand_as(each))
         spread = codebook_diversity(soft, ranks=state.ranks)
         used = torch.zeros(soft.shape[2:], device=x.device)
         used = used.scatter(1, codes.flatten(0, 1).T, 1.0)
