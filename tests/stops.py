@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 from unittest import mock
 
@@ -53,7 +54,7 @@ class _Stops(TorchDispatchMode):
 
     def add(self, name: str) -> None:
         """Count one at the innermost line of ours; of a backward pass there is none."""
-        frame = sys._getframe(1)
+        frame: FrameType | None = sys._getframe(1)
         while frame is not None:
             path = Path(frame.f_code.co_filename)
             if path != Path(__file__) and path.is_relative_to(ROOT) and "tests" not in path.parts:
@@ -92,6 +93,11 @@ def counted() -> Iterator[Counter[str]]:
 
         return mock.patch.object(torch.Tensor, name, told)
 
-    with mock.patch.object(host, "waits", lambda x: True), copies("tolist"), copies("cpu"), stops:
+    with (
+        mock.patch.object(host, "waits", return_value=True),
+        copies("tolist"),
+        copies("cpu"),
+        stops,
+    ):
         yield places
     places.update({p: n for p, n in stops.places.items() if not p.startswith(tuple(EXPLAINED))})

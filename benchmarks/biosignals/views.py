@@ -5,11 +5,12 @@
     pip install --no-deps --target PEERS braindecode
     PYTHONPATH=…:PEERS python benchmarks/biosignals/views.py    # braindecode too
 
-Each figure is the peer's time divided by ours: above 1, ours is faster. Contenders take turns in one
-process; a figure is the median over the rounds of the ratio within a round, so that what else the
-machine does hits both alike. One thread is timed by the processor's clock, more by the wall's. The plain code does what ours does, drawn anew for each window: where
-it needs no loop over windows it has none. ``--p``: the probability that a window is augmented; plain
-code picks the chosen windows, as braindecode does, and puts them back.
+Each figure is the peer's time divided by ours: above 1, ours is faster. Contenders take turns in
+one process; a figure is the median over the rounds of the ratio within a round, so that what else
+the machine does hits both alike. One thread is timed by the processor's clock, more by the wall's.
+The plain code does what ours does, drawn anew for each window: where it needs no loop over windows
+it has none. ``--p``: the probability that a window is augmented; plain code picks the chosen
+windows, as braindecode does, and puts them back.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def seconds(x: Tensor) -> Tensor:
 
 
 def curves(x: Tensor, level: float) -> np.ndarray:
-    """Smooth curves around 1 through five knots, (B, T), as in the re-implementations of Um 2017."""
+    """Smooth curves around 1 through five knots, (B, T), as re-implementations of Um 2017 do."""
     knots = 1 + level * np.random.standard_normal((len(x), 5))
     return CubicSpline(np.linspace(0, 1, 5), knots, axis=1)(np.linspace(0, 1, x.shape[-1]))
 
@@ -215,14 +216,14 @@ PLAIN: dict[str, View] = {
 
 @functools.cache
 def braindecode(p: float) -> dict[str, View]:
-    """Its transforms by our names; the package's ``__init__`` would want its data sets' libraries."""
+    """Its transforms by our names; the package's ``__init__`` would want more libraries."""
     spec = find_spec("braindecode")
     if spec is None or spec.origin is None:
         return {}
     stub = types.ModuleType("braindecode")
     stub.__path__ = [str(Path(spec.origin).parent)]
     sys.modules["braindecode"] = stub
-    from braindecode import augmentation as peer
+    from braindecode import augmentation as peer  # type: ignore[import-not-found]
 
     return {
         "flip_sign": peer.SignFlip(p),

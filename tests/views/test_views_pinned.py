@@ -1,8 +1,9 @@
 """The fixed order of views gives what it gave before views could be composed.
 
 ``pinned.npz`` was written at commit e9a4e34, and again when views of signals and tiles became
-faster and stopped waiting for devices, which changed their random numbers. On the processor and torch that wrote it the views are
-the same to the last bit; elsewhere sums may be taken in another order.
+faster and stopped waiting for devices, which changed their random numbers. On the processor and
+torch that wrote it the views are the same to the last bit; elsewhere sums may be taken in another
+order.
 """
 
 from __future__ import annotations
