@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+
 import numpy as np
 import torch
 
@@ -29,3 +31,15 @@ def reseed(device: torch.device, seed: int, *position: int) -> None:
     torch.default_generator.manual_seed(number)
     if device.type == "cuda":
         torch.cuda.manual_seed(number)
+
+
+def host_uniform(random: torch.Generator | None) -> float:
+    """A number in 0–1 for the host, a function of where ``random`` stands (None: torch's own).
+
+    For what decides a shape: a number drawn on a device would have to be waited for. A generator
+    does not move on, so that draws on a device and on a processor stay in step.
+    """
+    if random is None:
+        return float(torch.rand((), device="cpu").numpy())
+    state = random.get_state().numpy().tobytes()
+    return float(np.random.default_rng(zlib.crc32(state)).random())

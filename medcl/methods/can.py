@@ -13,7 +13,7 @@ from medcl.methods.views import Positives, pair
 from medcl.nn.decoders import TokenDecoder
 from medcl.nn.encoders import tokenised
 from medcl.nn.heads import projector
-from medcl.nn.patches import grid_of, patchify, random_mask, seen
+from medcl.nn.patches import grid_of, patchify, random_mask, seen, visible_count
 from medcl.objectives.masked_reconstruction import masked_reconstruction
 from medcl.objectives.nt_xent import nt_xent
 
@@ -78,8 +78,9 @@ class CAN(nn.Module):
         """See `medcl.methods.contract.Method.step`; each part is a ``loss_…``, with gradient."""
         x = torch.cat(list(views))  # (2B, channels, *space)
         grid = grid_of(x.shape[2:], self.patch)
-        hidden = random_mask(len(x), math.prod(grid), self.mask, x.device)  # (2B, N)
-        keep = seen(hidden)  # (2B, K)
+        cells = math.prod(grid)
+        hidden = random_mask(len(x), cells, self.mask, x.device)  # (2B, N)
+        keep = seen(hidden, visible_count(cells, self.mask))  # (2B, K)
         tokens = tokenised(self.encoder, "can").tokens(x, keep)  # (2B, 1 + K, width)
         h = tokens[:, 1:].mean(dim=1)  # (2B, width)
         contrast = nt_xent(

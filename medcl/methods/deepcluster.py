@@ -68,6 +68,8 @@ class DeepClusterV2(nn.Module):
             nn.Parameter(torch.zeros(count, out), requires_grad=False) for count in clusters
         )
         self.register_buffer("clustered", torch.tensor(False))
+        self._ready = False  # `clustered`, for the host, which would wait for a device's flag
+        self.register_load_state_dict_post_hook(_reread)
         self.temperature, self.every, self.rounds = temperature, every, rounds
 
     def step(
@@ -77,7 +79,7 @@ class DeepClusterV2(nn.Module):
         h = encode(self.encoder, views)  # (B, width) each
         z = F.normalize(self.projector(torch.cat(h)), dim=1).chunk(len(h))  # (B, out) each
         self.memory.push(z[0], ranks=state.ranks)
-        if not self.clustered:
+        if not self._ready:
             self._cluster(state.step)
         losses = [
             self._swapped(torch.stack([each @ centroids.T for each in z]))
@@ -104,8 +106,13 @@ class DeepClusterV2(nn.Module):
             first = keys[order[torch.arange(len(centroids)) % len(order)].to(keys.device)]
             centroids.copy_(cluster_sphere(keys, first, self.rounds))
         self.clustered.fill_(True)
+        self._ready = True
 
     def after_step(self, state: State) -> None:
         """Run k-means every ``every`` steps."""
         if (state.step + 1) % self.every == 0:
             self._cluster(state.step)
+
+
+def _reread(method: DeepClusterV2, _keys: object) -> None:
+    method._ready = bool(method.clustered)

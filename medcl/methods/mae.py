@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from medcl.methods.contract import State, View
 from medcl.nn.decoders import TokenDecoder
 from medcl.nn.encoders import tokenised
-from medcl.nn.patches import grid_of, patchify, random_mask, seen
+from medcl.nn.patches import grid_of, patchify, random_mask, seen, visible_count
 from medcl.objectives.masked_reconstruction import masked_reconstruction
 
 
@@ -59,8 +59,9 @@ class MAE(nn.Module):
         """See `medcl.methods.contract.Method.step`."""
         (x,) = views
         grid = grid_of(x.shape[2:], self.patch)
-        hidden = random_mask(len(x), math.prod(grid), self.mask, x.device)  # (B, N)
-        keep = seen(hidden)  # (B, K)
+        cells = math.prod(grid)
+        hidden = random_mask(len(x), cells, self.mask, x.device)  # (B, N)
+        keep = seen(hidden, visible_count(cells, self.mask))  # (B, K)
         tokens = tokenised(self.encoder, "mae").tokens(x, keep)  # (B, 1 + K, width)
         prediction = self.decoder(tokens, keep, grid)  # (B, N, values)
         loss = masked_reconstruction(

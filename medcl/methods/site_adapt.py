@@ -13,6 +13,7 @@ from medcl.methods.contract import State, View
 from medcl.methods.views import encode
 from medcl.nn.encoders import width_of
 from medcl.nn.heads import projector
+from medcl.nn.host import refuse
 from medcl.objectives.domain_contrast import domain_contrast
 
 
@@ -66,11 +67,10 @@ class SiteAdapt(nn.Module):
     ) -> dict[str, Tensor]:
         """See `medcl.methods.contract.Method.step`."""
         labels = class_labels(required(batch, "label", "site-adapt"))  # (B,)
-        if int(labels.max()) >= self.classes:
-            raise UsageError(
-                f"The label has class {int(labels.max())}, but method.classes is "
-                f"{self.classes}: set it higher."
-            )
+        refuse(
+            labels >= self.classes,
+            UsageError(f"A label is {self.classes} or more, method.classes: set it higher."),
+        )
         site = required(batch, "site", "site-adapt")  # (B,), −1 where unknown
         h1, h2 = encode(self.encoder, views)  # (B, width) each
         z1, z2 = self.projector(torch.cat([h1, h2])).chunk(2)  # (B, out) each
@@ -78,20 +78,33 @@ class SiteAdapt(nn.Module):
         local = (z1, z2, self.head(h1), self.head(h2), labels, site)
         z1, z2, logits1, logits2, labels, site = (state.ranks.gather(tensor) for tensor in local)
         source, target = site == self.source, (site >= 0) & (site != self.source)
-        if min(int(source.sum()), int(target.sum())) < 2:  # only one domain
-            labels = torch.where(source, labels, -1)
-            source = target = (site >= 0) | (site < 0).all()  # if none is known, all of them
+        both = torch.stack([source.sum(), target.sum()]).amin() >= 2  # else only one domain
+        some = (site >= 0) | (site < 0).all()  # if no site is known, all of them
+        labels = torch.where(both | source, labels, -1)
+        source, target = torch.where(both, source, some), torch.where(both, target, some)
+        s, t = _rows(source, target)
         loss = domain_contrast(
-            z1[source],
-            z2[source],
-            z1[target],
-            z2[target],
-            logits1[source],
-            logits2[source],
-            labels[source],
+            z1[s],
+            z2[s],
+            z1[t],
+            z2[t],
+            logits1[s],
+            logits2[s],
+            labels[s],
             contrast=self.contrast,
             discrepancy=self.discrepancy,
             temperature=self.temperature,
             variances=self.variances,
         )
         return {"loss": loss, "embedding": h1.detach(), "target_share": target.float().mean()}
+
+
+def _rows(source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """The positions of True in each (N,).
+
+    The one stop of this method: how many there are of each site decides the shapes of its losses.
+    """
+    chosen = torch.stack([source, target])  # (2, N)
+    first = (~chosen).byte().argsort(dim=1, stable=True)
+    s, t = chosen.sum(dim=1).tolist()
+    return first[0, :s], first[1, :t]

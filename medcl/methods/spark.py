@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from medcl.methods.contract import State, View
 from medcl.nn.decoders import PyramidDecoder
 from medcl.nn.encoders import axes_of, staged, touch
-from medcl.nn.patches import grid_of, patchify, random_mask
+from medcl.nn.patches import grid_of, patchify, random_mask, visible_count
 from medcl.nn.sparse import stretch, visible_only
 from medcl.objectives.masked_reconstruction import masked_reconstruction
 
@@ -61,11 +61,15 @@ class SparK(nn.Module):
         """See `medcl.methods.contract.Method.step`; ``embedding`` is of the visible positions."""
         (x,) = views
         grid = grid_of(x.shape[2:], self.patch)
-        hidden = random_mask(len(x), math.prod(grid), self.mask, x.device)  # (B, N)
+        cells = math.prod(grid)
+        hidden, count = (
+            random_mask(len(x), cells, self.mask, x.device),
+            visible_count(cells, self.mask),
+        )
         visible = ~hidden.reshape(-1, 1, *grid)
-        with visible_only(self.encoder, visible):
+        with visible_only(self.encoder, visible, count):
             stages = staged(self.encoder, "spark").stages(x * stretch(visible, x.shape[2:]))
-        prediction = self.decoder(stages, visible)  # (B, channels, *space)
+        prediction = self.decoder(stages, visible, count)  # (B, channels, *space)
         loss = masked_reconstruction(
             patchify(prediction, self.patch),
             patchify(x, self.patch),

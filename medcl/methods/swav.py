@@ -90,7 +90,7 @@ class SwAV(nn.Module):
         """Scores of this rank's share of the queue (2, Q, prototypes), once it is in use."""
         if self.queue is None or state.step < self.queue_from:
             return None
-        share = int(self.queue.filled) // state.ranks.world  # ranks split the queue
+        share = self.queue.count // state.ranks.world  # ranks split the queue
         keys = self.queue.keys[share * state.ranks.rank :][:share]  # (Q, 2·out)
         return torch.stack([self.prototypes(view) for view in keys.chunk(2, dim=1)])
 

@@ -9,6 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from medcl.augmentations import BATCH, Step
+from medcl.nn.host import chosen_rows
 
 
 def augment(
@@ -22,10 +23,16 @@ def augment(
         generator: of all random numbers; None: torch's own.
         known: values that the step may take as parameters, besides the whole batch.
     """
-    at = (torch.rand(len(x), generator=generator, device=x.device) < step.p).nonzero()[:, 0]
+    known = {**(known or {}), BATCH: x}
+    if step.p >= 1:
+        return step(x, generator, known)
+    chosen = torch.rand(len(x), generator=generator, device=x.device) < step.p
+    at = chosen_rows(chosen)
+    if at is None:
+        every = step(x, generator, known).to(x.dtype)
+        return torch.where(chosen.view(-1, *(1,) * (x.dim() - 1)), every, x)
     if not len(at):
         return x
-    known = {**(known or {}), BATCH: x}
     if len(at) == len(x):
         return step(x, generator, known)
     rows = step(x[at], generator, known)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from medcl.errors import UsageError
 from medcl.nn.patches import positions
-from medcl.nn.sparse import pack, stretch, unpack
+from medcl.nn.sparse import pack, stretch, unpack, visible_at
 from medcl.nn.vit import Block
 
 CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -100,19 +100,22 @@ class PyramidDecoder(nn.Module):
         for blank in self.blanks:
             nn.init.normal_(blank, std=0.02)
 
-    def _densify(self, stage: int, x: Tensor, visible: Tensor) -> Tensor:
+    def _densify(self, stage: int, x: Tensor, visible: Tensor, count: int) -> Tensor:
         mask = stretch(visible, x.shape[2:])  # (B, 1, *space)
-        at = (~mask).flatten(1).byte().argsort(dim=1, stable=True)[:, : int(mask[0].sum())]
+        at = visible_at(visible, x.shape[2:], count)
         normed = unpack(self.norms[stage](pack(x, at)), at, x.shape[2:])
         blank = self.blanks[stage].to(normed.dtype).reshape(1, -1, *(1,) * (x.dim() - 2))
         out: Tensor = self.projections[stage](torch.where(mask, normed, blank))
         return out
 
-    def forward(self, stages: Sequence[Tensor], visible: Tensor) -> Tensor:
-        """Stages (B, width, *space/stride) and the mask (B, 1, *grid) → (B, out, *space)."""
+    def forward(self, stages: Sequence[Tensor], visible: Tensor, count: int) -> Tensor:
+        """Stages (B, width, *space/stride) and the mask (B, 1, *grid) → (B, out, *space).
+
+        ``count`` is the number of visible cells, the same in each row.
+        """
         added: dict[int, Tensor] = {}
         for n, level in enumerate(self.levels):
-            dense = self._densify(n, stages[n], visible)
+            dense = self._densify(n, stages[n], visible, count)
             added[level] = added[level] + dense if level in added else dense
         x = added[0]
         for level, up in enumerate(self.ups, start=1):

@@ -47,14 +47,17 @@ def random_mask(batch: int, count: int, ratio: float, device: torch.device) -> T
 
     At least one patch is masked and one is visible, whatever the ratio.
     """
-    masked = min(max(round(ratio * count), 1), count - 1)
     order = torch.rand(batch, count, device=device).argsort(dim=1)
-    return order < masked
+    return order < count - visible_count(count, ratio)
 
 
-def seen(mask: Tensor) -> Tensor:
-    """The positions (B, K) that are False in ``mask`` (B, N), ascending; K the same in each row."""
-    count = int((~mask[0]).sum())
+def visible_count(count: int, ratio: float) -> int:
+    """How many of ``count`` patches `random_mask` leaves visible, without looking at a mask."""
+    return count - min(max(round(ratio * count), 1), count - 1)
+
+
+def seen(mask: Tensor, count: int) -> Tensor:
+    """The positions (B, K) that are False in ``mask`` (B, N), ascending: K = ``count`` a row."""
     return mask.byte().argsort(dim=1, stable=True)[:, :count]
 
 

@@ -31,10 +31,17 @@ class Queue(nn.Module):
         self.register_buffer("classes", torch.full((size,), MISSING))
         self.register_buffer("pointer", torch.tensor(0))
         self.register_buffer("filled", torch.tensor(0))
+        self._count = 0  # `filled`, for the host, which would wait for a device's number
+        self.register_load_state_dict_post_hook(_recount)
+
+    @property
+    def count(self) -> int:
+        """The number of valid keys."""
+        return self._count
 
     def _copy(self, buffer: Tensor) -> Tensor:
         # A copy: `push` writes in place, and the backward pass may still need the values.
-        return buffer[: int(self.filled)].clone()
+        return buffer[: self._count].clone()
 
     @property
     def keys(self) -> Tensor:
@@ -75,4 +82,9 @@ class Queue(nn.Module):
         for buffer, new in zip((self.store, self.owners, self.classes), pushed, strict=True):
             buffer[at] = new[count - fits :]
         self.pointer.copy_((self.pointer + count) % self.size)
-        self.filled.copy_((self.filled + count).clamp(max=self.size))
+        self._count = min(self._count + count, self.size)
+        self.filled.fill_(self._count)
+
+
+def _recount(queue: Queue, _keys: object) -> None:
+    queue._count = int(queue.filled)

@@ -8,6 +8,7 @@ masked outputs to zero. So it needs no special layer or library, in any number o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -61,19 +62,21 @@ def unpack(packed: Tensor, at: Tensor, space: Sequence[int]) -> Tensor:
     return empty.scatter(2, at[:, None].expand_as(flat), flat).unflatten(2, tuple(space))
 
 
-def _visible_at(visible: Tensor, space: Sequence[int]) -> Tensor:
-    return seen(~stretch(visible, space).flatten(1))  # (B, K)
+def visible_at(visible: Tensor, space: Sequence[int], count: int) -> Tensor:
+    """The flat positions (B, K) of a feature map that are visible, of ``count`` cells a row."""
+    each = 1 if set(space) == {1} else count * math.prod(space) // math.prod(visible.shape[2:])
+    return seen(~stretch(visible, space).flatten(1), each)
 
 
-def _norm(forward: Callable[[Tensor], Tensor], visible: Tensor, x: Tensor) -> Tensor:
+def _norm(forward: Callable[[Tensor], Tensor], visible: Tensor, x: Tensor, count: int) -> Tensor:
     """Normalise visible positions only, so that statistics are computed over them."""
-    at = _visible_at(visible, x.shape[2:])
+    at = visible_at(visible, x.shape[2:], count)
     return unpack(forward(pack(x, at)), at, x.shape[2:])
 
 
-def _pool(forward: Callable[[Tensor], Tensor], visible: Tensor, x: Tensor) -> Tensor:
+def _pool(forward: Callable[[Tensor], Tensor], visible: Tensor, x: Tensor, count: int) -> Tensor:
     """Global average pooling: the mean over visible positions."""
-    return forward(pack(x, _visible_at(visible, x.shape[2:])))
+    return forward(pack(x, visible_at(visible, x.shape[2:], count)))
 
 
 def _spread(forward: Callable[[Tensor], Tensor], visible: Tensor, x: Tensor) -> Tensor:
@@ -122,11 +125,11 @@ def _follows(visible: Tensor, out: Tensor, part: nn.Module) -> bool:
     return out.shape[1] == width and (whole or set(space) == {1})
 
 
-def _rule(part: nn.Module) -> Callable[..., Tensor] | None:
+def _rule(part: nn.Module, count: int) -> Callable[..., Tensor] | None:
     if isinstance(part, STATISTICS):
-        return _norm
+        return partial(_norm, count=count)
     if isinstance(part, _AdaptiveAvgPoolNd):
-        return _pool
+        return partial(_pool, count=count)
     if isinstance(part, SPREADING):
         return _spread
     if type(part) in CHANNELS_LAST:
@@ -137,18 +140,20 @@ def _rule(part: nn.Module) -> Callable[..., Tensor] | None:
 
 
 @contextmanager
-def visible_only(encoder: nn.Module, visible: Tensor) -> Iterator[None]:
+def visible_only(encoder: nn.Module, visible: Tensor, count: int | None = None) -> Iterator[None]:
     """Within the context, ``encoder`` computes on visible positions only.
 
     Args:
         encoder: any CNN made of torch's own convolution, pooling and normalisation modules.
         visible: (B, 1, *grid) bool, with as many True in each row; feature maps must be whole
             multiples of the grid.
+        count: that number; None: read from ``visible``, for which the host waits.
     """
+    count = int(visible[0].sum()) if count is None else count
     patched: list[Any] = []
     try:
         for part in encoder.modules():
-            rule = _rule(part)
+            rule = _rule(part, count)
             if rule is not None:
                 part.forward = partial(rule, part.forward, visible)
                 patched.append(part)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from medcl.errors import MedclError
+from medcl.nn.host import refuse
 from medcl.nn.vit import Block
 
 
@@ -66,8 +67,8 @@ class TabularEncoder(nn.Module):
         known = ~table.isnan()
         known[:, :split] &= codes >= 0
         for column, size in enumerate(self.categories):
-            if (codes[:, column] >= size).any():
-                raise MedclError(f"Table column {column} has a category above {size - 1}.")
+            above = MedclError(f"Table column {column} has a category above {size - 1}.")
+            refuse(codes[:, column] >= size, above)
         return known
 
     def tokens(self, table: Tensor, masked: Tensor | None = None) -> Tensor:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from medcl.nn.distributed import ALONE, Ranks
+from medcl.nn.host import value
 from medcl.objectives.checks import same_shape
 from medcl.objectives.info_nce import against_negatives, in_batch_negatives
 from medcl.objectives.precision import exact, widened
@@ -28,7 +30,7 @@ def clip(
     Args:
         a: (B, d) one modality.
         b: (B, d) the other; ``b[i]`` belongs to ``a[i]``.
-        log_scale: () learned log(1/τ). Its value is read once a step.
+        log_scale: () learned log(1/τ).
         group: (B,) integers, e.g. the patient: other samples of i's group are not negatives.
         ranks: the other processes; their samples are negatives.
 
@@ -45,7 +47,8 @@ def clip(
     """
     same_shape("clip", 2, a=a, b=b)
     scale = widened(log_scale).exp()
-    bound = scale.item()
+    known = value(scale)  # saves the running maximum where the host may look
+    bound = torch.inf if known is None else known
     a, b = unit(a, scale.sqrt()), unit(b, scale.sqrt())
     own = (a * b).sum(1, dtype=exact(a))
     negatives = in_batch_negatives(a, b, group, bound, symmetric=True, ranks=ranks)

@@ -51,11 +51,32 @@ def labelled(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The samples of known label, of all ranks.
 
+    The one stop of these losses: how many labels are known decides the shapes of all that follows.
+    To hide the others instead would compute them, which in an archive of few labels is most.
+
     Returns:
         Their embeddings (N, d) and labels (N, ...), and the indices (B',) of this rank's samples.
     """
-    all_known, own = ranks.gather(known), own_columns(len(z), ranks, z.device)[known]
-    cols, labels = ranks.gather(z), ranks.gather(labels)
-    if not bool(all_known.all()):
-        cols, labels = cols[all_known], labels[all_known]
+    all_known, cols, labels = ranks.gather(known), ranks.gather(z), ranks.gather(labels)
+    at = all_known.nonzero()[:, 0]  # the stop
+    if len(at) < len(cols):
+        cols, labels = cols[at], labels[at]
+    if ranks.world == 1:
+        return cols, labels, torch.arange(len(at), device=at.device)
+    own = own_columns(len(z), ranks, z.device)[known]
     return cols, labels, (all_known.long().cumsum(0) - 1)[own]
+
+
+def numbered(values: Tensor) -> Tensor:
+    """Numbers (N,) from 0 on, equal where ``values`` (N,) are equal: `unique`'s inverse.
+
+    Without the number of them, for which the host would wait for a device.
+
+    Example:
+        >>> numbered(torch.tensor([7, -1, 7, 3])).tolist()
+        [2, 0, 2, 1]
+    """
+    ascending, order = values.sort()
+    starts = torch.zeros_like(order)
+    starts[1:] = ascending[1:] != ascending[:-1]
+    return torch.empty_like(order).scatter(0, order, starts.cumsum(0))

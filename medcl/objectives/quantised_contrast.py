@@ -10,6 +10,7 @@ from medcl.nn.distributed import ALONE, Ranks
 from medcl.objectives.checks import positive, same_length, same_shape
 from medcl.objectives.means import mean_where
 from medcl.objectives.precision import full, widened
+from medcl.objectives.rows import blocks
 from medcl.objectives.unit import unit
 
 
@@ -54,22 +55,25 @@ def quantised_contrast(
     length = temperature**-0.5
     c, q = unit(context, length), unit(quantised, length)
 
-    def rivals_of(b: int) -> Tensor:
-        rivals = mask[b].expand(len(mask[b]), -1).clone().fill_diagonal_(False)  # (T, T)
-        if codes is not None:
-            rivals &= codes[b].unsqueeze(1) != codes[b]
-        return rivals
+    steps = c.shape[1]
+    itself = torch.eye(steps, dtype=torch.bool, device=c.device)
 
-    def losses(b: int) -> Tensor:
+    def losses(b: slice) -> Tensor:
+        """Of some recordings at once, and whether each counts: (2, b, T)."""
         with full(c):
-            s = c[b] @ q[b].T
+            s = c[b] @ q[b].transpose(1, 2)  # (b, T, T)
+        rivals = mask[b].unsqueeze(1) & ~itself
+        if codes is not None:
+            rivals = rivals & (codes[b].unsqueeze(2) != codes[b].unsqueeze(1))
         # A large negative number, not −∞: a row without rivals must not make its gradient NaN.
-        low = s.masked_fill(~rivals_of(b), -torch.finfo(s.dtype).max).logsumexp(1)
-        return torch.nn.functional.softplus(low - s.diagonal(), threshold=torch.inf)
+        low = s.masked_fill(~rivals, -torch.finfo(s.dtype).max).logsumexp(2)
+        own = s.diagonal(dim1=1, dim2=2)
+        loss = torch.nn.functional.softplus(low - own, threshold=torch.inf)
+        return torch.stack([loss, (mask[b] & rivals.any(2)).to(loss.dtype)])
 
-    rows = torch.stack([checkpoint(losses, b, use_reentrant=False) for b in range(len(c))])
-    counts = torch.stack([mask[b] & rivals_of(b).any(1) for b in range(len(c))])
-    return mean_where(rows, counts, ranks)
+    parts = [checkpoint(losses, b, use_reentrant=False) for b in blocks(len(c), steps**2)]
+    rows, counts = torch.cat(parts, dim=1)
+    return mean_where(rows, counts > 0, ranks)
 
 
 def codebook_diversity(probabilities: Tensor, *, ranks: Ranks = ALONE) -> Tensor:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from medcl.nn.distributed import ALONE, Ranks
 from medcl.objectives.checks import positive, same_length
 from medcl.objectives.means import mean_where
-from medcl.objectives.pairs import Hidden, labelled
+from medcl.objectives.pairs import Hidden, labelled, numbered
 from medcl.objectives.precision import exact
 from medcl.objectives.tiled import row_sums
 from medcl.objectives.unit import unit
@@ -65,8 +66,9 @@ def supcon(z: Tensor, labels: Tensor, *, temperature: float = 0.1, ranks: Ranks 
         losses, counts = sums.cross_entropy()
         return mean_where(losses, counts, ranks).to(cols.dtype)
     # Σ_p s_ip over the class is one product with the class's sum: no tile needs labels.
-    _, group, size = col_labels.unique(return_inverse=True, return_counts=True)
-    total = cols.new_zeros(len(size), cols.shape[1]).index_add(0, group, cols)  # (C, d)
+    group = numbered(col_labels)  # (N,)
+    total = torch.zeros_like(cols).index_add(0, group, cols)  # (N, d): a row a class, then zeros
+    size = torch.zeros_like(group).index_add(0, group, torch.ones_like(group))
     positives = size[group[rows]] - 1
     pull = (anchors * (total[group[rows]] - anchors)).sum(1, dtype=exact(cols))
     return mean_where(sums.lse - pull / positives.clamp_min(1), positives > 0, ranks).to(cols.dtype)

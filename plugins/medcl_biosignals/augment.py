@@ -7,10 +7,24 @@ device where ``x`` is. `medcl_biosignals.views` draws the parameters.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+CACHED = 2**21
+"""Values of a batch that a processor's cache holds, with a few copies of them."""
+
+
+def parts(first: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """The same rows of tensors (B, ...), as many as the processor's cache holds; a device's: all.
+
+    Fresh memory for whole batches, at every operation, costs a processor more than the arithmetic.
+    """
+    rows = max(CACHED // max(first[:1].numel(), 1), 1)
+    rows = rows if first.device.type == "cpu" else max(len(first), 1)
+    return zip(*(tensor.split(rows) for tensor in (first, *others)), strict=True)
 
 
 def scale(x: Tensor, factor: Tensor) -> Tensor:
@@ -20,18 +34,18 @@ def scale(x: Tensor, factor: Tensor) -> Tensor:
 
 def noise(x: Tensor, eps: Tensor, level: Tensor) -> Tensor:
     """Add ``level`` (B,) standard deviations of each lead of noise ``eps`` (B, C, T)."""
-    return x + level.view(-1, 1, 1) * _spread(x) * eps
+    return torch.addcmul(x, level.view(-1, 1, 1) * _spread(x), eps)
 
 
 def baseline_wander(x: Tensor, hertz: Tensor, phase: Tensor, level: Tensor, fs: float) -> Tensor:
     """Add a slow sine: breathing moves the electrodes. Parameters (B,), phase (B, C)."""
-    return x + level.view(-1, 1, 1) * _spread(x) * _sine(x, hertz, phase, fs)
+    return _add_sine(x, level, hertz, phase, fs)
 
 
 def mains(x: Tensor, hertz: Tensor, phase: Tensor, level: Tensor, fs: float) -> Tensor:
     """Add hum of the power grid. It shows only where it lies under half the sampling rate."""
     heard = (hertz < fs / 2).to(x.dtype)
-    return x + (heard * level).view(-1, 1, 1) * _spread(x) * _sine(x, hertz, phase, fs)
+    return _add_sine(x, heard * level, hertz, phase, fs)
 
 
 def motion(x: Tensor, knots: Tensor, start: Tensor, length: Tensor, level: Tensor) -> Tensor:
@@ -42,8 +56,12 @@ def motion(x: Tensor, knots: Tensor, start: Tensor, length: Tensor, level: Tenso
     t = torch.arange(x.shape[-1], device=x.device, dtype=x.dtype) / x.shape[-1]  # (T,)
     inside = ((t - start[:, None]) / length[:, None]).clamp(0, 1)  # (B, T), 0 to 1 over the burst
     fade = torch.sin(math.pi * inside).square()[:, None]
-    waves = _curve(knots.flatten(0, 1), x.shape[-1]).unflatten(0, x.shape[:2])  # (B, C, T)
-    return x + level.view(-1, 1, 1) * _spread(x) * fade * waves
+    height = level.view(-1, 1, 1) * _spread(x)
+    out = torch.empty_like(x)
+    for signals, k, f, h, result in parts(x, knots, fade, height, out):
+        waves = _curve(k.flatten(0, 1), x.shape[-1]).unflatten(0, k.shape[:2])  # (B, C, T)
+        torch.addcmul(signals, h * f, waves, out=result)
+    return out
 
 
 def electrode(x: Tensor, at: Tensor, height: Tensor, seconds: Tensor, fs: float) -> Tensor:
@@ -57,16 +75,19 @@ def electrode(x: Tensor, at: Tensor, height: Tensor, seconds: Tensor, fs: float)
         fs: sampling rate in Hz.
     """
     t = torch.arange(x.shape[-1], device=x.device, dtype=x.dtype)
-    since = (t - at.unsqueeze(-1) * x.shape[-1]) / fs  # (B, C, T) seconds
-    jump = torch.exp(-since.clamp_min(0) / seconds.view(-1, 1, 1)) * (since >= 0)
-    return x + height.unsqueeze(-1) * _spread(x) * jump
+    out = torch.empty_like(x)
+    for signals, a, tau, h, result in parts(x, at, seconds, height.unsqueeze(-1) * _spread(x), out):
+        since = (t - a.unsqueeze(-1) * x.shape[-1]) / fs  # (B, C, T) seconds
+        jump = torch.exp(-since.clamp_min(0) / tau.view(-1, 1, 1)) * (since >= 0)
+        torch.addcmul(signals, h, jump, out=result)
+    return out
 
 
 def cutout(x: Tensor, start: Tensor, length: Tensor) -> Tensor:
     """Set a stretch to zero in all leads; ``start`` and ``length`` (B,) are shares of T."""
     t = torch.arange(x.shape[-1], device=x.device) / x.shape[-1]  # (T,)
-    inside = (t >= start[:, None]) & (t < (start + length)[:, None])  # (B, T)
-    return x.masked_fill(inside[:, None], 0.0)
+    outside = (t < start[:, None]) | (t >= (start + length)[:, None])  # (B, T)
+    return x * outside[:, None]
 
 
 def magnitude_warp(x: Tensor, knots: Tensor) -> Tensor:
@@ -95,17 +116,33 @@ def stretch(x: Tensor, factor: Tensor) -> Tensor:
     Another heart rate, but the same ratios between intervals. Zero where nothing is known.
     """
     grid = torch.linspace(-0.5, 0.5, x.shape[-1], device=x.device, dtype=x.dtype)
-    position = 0.5 + grid / factor[:, None]
-    outside = (position < -1e-6) | (position > 1 + 1e-6)
-    return _sample(x, position).masked_fill(outside[:, None], 0.0)
+    return _sample(x, 0.5 + grid / factor[:, None], outside="zeros")
 
 
-def shift(x: Tensor, by: Tensor) -> Tensor:
-    """Move by a share of T (B,), zero where nothing is known."""
-    grid = torch.linspace(0, 1, x.shape[-1], device=x.device, dtype=x.dtype)
-    position = grid - by[:, None]
-    outside = (position < -1e-6) | (position > 1 + 1e-6)
-    return _sample(x, position.clamp(0, 1)).masked_fill(outside[:, None], 0.0)
+def shift(x: Tensor, by: Tensor, most: float = 1.0) -> Tensor:
+    """Move by a share of T (B,), rounded to whole samples; zero where nothing is known.
+
+    Each sample is one copy of a stretch of memory, moved as a whole: what comes into a lead from
+    the lead beside it is set to zero.
+
+    Args:
+        x: (B, C, T).
+        by: (B,) within -1 to 1; above 0: to later.
+        most: the largest of ``by`` to either side, if that is known: only so much is set to zero.
+    """
+    batch, leads, length = x.shape
+    samples = (by * (length - 1)).round().long()
+    place = torch.arange(length, device=x.device)
+    stretches = x.reshape(-1).unfold(0, leads * length, 1)  # a view: one from each value on
+    first = torch.arange(batch, device=x.device) * leads * length - samples
+    out = stretches.index_select(0, first.clamp(0, len(stretches) - 1)).view_as(x)
+    for end in (0, -1):  # before the first of all and after the last there is nothing to copy
+        out[end] = x[end].index_select(-1, (place - samples[end]).clamp(0, length - 1))
+    room = math.ceil(most * length)
+    for edge in (slice(0, room), slice(length - room, length)):
+        source = place[edge] - samples[:, None]  # (B, room)
+        out[..., edge].masked_fill_(((source < 0) | (source >= length))[:, None], 0.0)
+    return out
 
 
 def drop_channels(x: Tensor, keep: Tensor) -> Tensor:
@@ -115,7 +152,7 @@ def drop_channels(x: Tensor, keep: Tensor) -> Tensor:
 
 def permute_channels(x: Tensor, order: Tensor) -> Tensor:
     """Put the leads into ``order`` (B, C)."""
-    return x.gather(1, order.unsqueeze(-1).expand_as(x))
+    return x[torch.arange(len(x), device=x.device)[:, None], order]
 
 
 def rotate(x: Tensor, matrix: Tensor) -> Tensor:
@@ -170,19 +207,33 @@ def phase(x: Tensor, knots: Tensor, fs: float, top: float = 40.0) -> Tensor:
 
 
 def _weigh(x: Tensor, fs: float, gain) -> Tensor:  # type: ignore[no-untyped-def]
-    spectrum = torch.fft.rfft(x.float(), dim=-1)
-    f = torch.fft.rfftfreq(x.shape[-1], 1 / fs, device=x.device)[None]  # (1, F)
-    return torch.fft.irfft(spectrum * gain(f)[:, None], n=x.shape[-1], dim=-1).to(x.dtype)
+    weights = gain(torch.fft.rfftfreq(x.shape[-1], 1 / fs, device=x.device)[None])  # (B, F)
+    out = torch.empty_like(x)
+    for signals, weight, result in parts(x, weights, out):
+        spectrum = torch.fft.rfft(signals.float(), dim=-1).mul_(weight[:, None])
+        result.copy_(torch.fft.irfft(spectrum, n=x.shape[-1], dim=-1))
+    return out
 
 
-def _sine(x: Tensor, hertz: Tensor, phase: Tensor, fs: float) -> Tensor:
+def _add_sine(x: Tensor, level: Tensor, hertz: Tensor, phase: Tensor, fs: float) -> Tensor:
+    """sin(ωt + φ) = sin φ cos ωt + cos φ sin ωt: two waves a sample serve all its leads."""
     t = torch.arange(x.shape[-1], device=x.device, dtype=x.dtype) / fs
-    return torch.sin(2 * math.pi * (hertz[:, None] * t)[:, None] + phase.unsqueeze(-1))
+    angle = 2 * math.pi * hertz[:, None] * t  # (B, T)
+    waves = torch.stack([angle.cos(), angle.sin()], dim=1)
+    heights = level.view(-1, 1, 1) * _spread(x) * torch.stack([phase.sin(), phase.cos()], dim=2)
+    return torch.baddbmm(x, heights, waves)
 
 
 def _spread(x: Tensor) -> Tensor:
-    """Standard deviation of each lead (B, C, 1): noise is loud or faint against the signal."""
-    return x.std(dim=-1, keepdim=True, unbiased=False)
+    """Standard deviation of each lead (B, C, 1): noise is loud or faint against the signal.
+
+    In two passes, which stay exact under an offset; `Tensor.std` takes ten times as long on a CPU.
+    """
+    spreads = []
+    for (signals,) in parts(x):
+        centred = signals - signals.mean(dim=-1, keepdim=True)
+        spreads.append(torch.linalg.vector_norm(centred, dim=-1, keepdim=True))
+    return torch.cat(spreads) / math.sqrt(x.shape[-1])
 
 
 def _curve(knots: Tensor, length: int) -> Tensor:
@@ -194,16 +245,13 @@ def _curve(knots: Tensor, length: int) -> Tensor:
     return knots[:, left] * (1 - share) + knots[:, left + 1] * share
 
 
-def _sample(x: Tensor, position: Tensor) -> Tensor:
-    """Read (B, C, T) at positions (B, S) in 0–1, linearly between samples."""
-    at = (position.clamp(0, 1) * (x.shape[-1] - 1)).unsqueeze(1)  # (B, 1, S)
-    left = at.floor().clamp(max=max(x.shape[-1] - 2, 0)).long()
-    share = at - left
-    index = left.expand(-1, x.shape[1], -1)
-    after = (index + 1).clamp(max=x.shape[-1] - 1)
-    return torch.lerp(x.gather(2, index), x.gather(2, after), share.expand_as(index))
+def _sample(x: Tensor, position: Tensor, outside: str = "border") -> Tensor:
+    """Read (B, C, T) at positions (B, S) in 0–1, linearly between samples.
 
-
-def resize(x: Tensor, size: int) -> Tensor:
-    """To another number of samples."""
-    return F.interpolate(x, size=size, mode="linear", align_corners=True)
+    As images one pixel high: `grid_sample` finds each place once for all leads. Outside lies the
+    last sample ("border"), or nothing ("zeros").
+    """
+    across = 2 * position.float() - 1
+    grid = torch.stack([across, torch.zeros_like(across)], dim=-1)[:, None]  # (B, 1, S, 2)
+    image = x.float().unsqueeze(2)
+    return F.grid_sample(image, grid, "bilinear", outside, align_corners=True)[:, :, 0].to(x.dtype)

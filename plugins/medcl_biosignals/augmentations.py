@@ -33,7 +33,7 @@ def crop(x: Tensor, generator: Random, *, share: Shares = (0.6, 1.0)) -> Tensor:
 
 
 def shift(x: Tensor, generator: Random, *, share: Share = 0.05) -> Tensor:
-    """Move in time, zero where nothing is known.
+    """Move in time by whole samples, zero where nothing is known.
 
     A random translation, as is common for images (ours for signals).
 
@@ -42,7 +42,7 @@ def shift(x: Tensor, generator: Random, *, share: Share = 0.05) -> Tensor:
         generator: of the random numbers.
         share: the largest shift to either side, as a share of the window, 0 to 1.
     """
-    return op.shift(x, uniform(x, generator, -share, share))
+    return op.shift(x, uniform(x, generator, -share, share), most=share)
 
 
 def stretch(x: Tensor, generator: Random, *, share: Level = 0.25) -> Tensor:
@@ -105,7 +105,9 @@ def rotate(x: Tensor, generator: Random, *, level: Level = 0.5) -> Tensor:
     drawn = _normal(x, generator, x.shape[1], x.shape[1]).float()
     q, r = torch.linalg.qr(eye + level * drawn)  # the orthogonal part of a matrix near the identity
     signs = torch.where(r.diagonal(dim1=1, dim2=2) < 0, -1.0, 1.0)
-    return op.rotate(x, (q * signs.unsqueeze(1)).to(x.dtype))
+    q = q * signs.unsqueeze(1)
+    q[:, 0] *= torch.linalg.det(q).sign().unsqueeze(1)  # no mirror image
+    return op.rotate(x, q.to(x.dtype))
 
 
 def vcg(x: Tensor, generator: Random, *, degrees: Level = 45.0, scale: Positive = 1.5) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from medcl.augmentations import BATCH, Step, beside_steps, build
+from medcl.seeds import host_uniform
 from medcl_biosignals import augment as op
 from medcl_biosignals import augmentations as named
 from medcl_biosignals.augmentations import uniform
@@ -195,7 +196,19 @@ class SignalViews(nn.Module):
             x = _local(x, generator, self.local_share)
         elif kind != "global":
             raise ValueError(f"views of biosignals are global, local or none, not '{kind}'")
+        at_once = len(self.steps) == 1 and self.steps[0].p >= 1  # it writes its result only once
+        if at_once or any(BATCH in step.asks for step in self.steps):
+            return self._augmented(x, generator)
+        out = torch.empty_like(x)
+        for part, result in op.parts(x, out):
+            result.copy_(self._augmented(part, generator))
+        return out
+
+    def _augmented(self, x: Tensor, generator: Generator | None) -> Tensor:
         for step in self.steps:
+            if step.p >= 1:
+                x = step(x, generator, {BATCH: x})
+                continue
             chosen = uniform(x, generator, 0, 1) < step.p
             x = torch.where(chosen.view(-1, 1, 1), step(x, generator, {BATCH: x}), x)
         return x
@@ -203,7 +216,7 @@ class SignalViews(nn.Module):
 
 def _local(x: Tensor, g: Generator | None, share: tuple[float, float]) -> Tensor:
     """One length for the batch, another start for each sample, no stretching."""
-    part = float(torch.rand((), generator=g, device=x.device))
-    size = max(round((share[0] + (share[1] - share[0]) * part) * x.shape[-1]), 2)
+    part = share[0] + (share[1] - share[0]) * host_uniform(g)
+    size = max(round(part * x.shape[-1]), 2)
     length = torch.full_like(x[:, 0, 0], (size - 1) / max(x.shape[-1] - 1, 1))
     return op.crop_resize(x, (1 - length) * uniform(x, g, 0, 1), length, size)

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from medcl.nn.host import chosen_rows
+
 AIR = -1000.0
 
 WINDOWS: dict[str, tuple[float, float]] = {
@@ -45,7 +47,8 @@ def smooth(x: Tensor, sigma: Tensor) -> Tensor:
     """
     for axis in range(2, x.dim()):
         taps = gaussian(sigma[:, axis - 2], 2)  # (B, 5), symmetric
-        if not bool((sigma[:, axis - 2] > 0).any()):
+        at = chosen_rows(sigma[:, axis - 2] > 0)
+        if at is not None and not len(at):
             continue
         out = x * rows(taps[:, 2], x)
         for step in (1, 2):

@@ -158,17 +158,20 @@ class Joint2D3D(nn.Module):
             raise UsageError(f"joint2d3d takes slices or volumes, not {tuple(views[0].shape)}.")
         count, most = x.shape[1], x.shape[3]
         depth = batch.get("depth", torch.full((count,), most, device=x.device)).clamp(max=most)
+        # From here on the host waits: how many slices are real decides the shapes of all losses.
+        # To hide the others instead would encode them, which of images beside volumes are most.
         real = torch.arange(most, device=x.device) < depth[:, None]  # (B, D)
-        slices = x.transpose(2, 3)[:, real]  # (2, M, 1, H, W)
+        row, place = real.nonzero(as_tuple=True)
+        slices = x.transpose(2, 3)[:, row, place]  # (2, M, 1, H, W)
         z = self._parts.slices(slices.flatten(0, 1)).unflatten(0, (2, -1))  # (2, M, width)
         p = F.normalize(self.projector(z.flatten(0, 1)), dim=1).unflatten(0, (2, -1))
         tokens = z.new_zeros(2, count, most, z.shape[-1])
-        tokens[:, real] = z  # (2, B, D, width)
+        tokens[:, row, place] = z  # (2, B, D, width)
 
         losses = {"intra": self.intra_head.loss(_even(p, state), state)}
         embedding = tokens[0, :, 0].detach()
-        thick = depth > 1
-        if int(_fewest(thick.sum(), state)):  # on all ranks, or on none
+        thick = (depth > 1).nonzero()[:, 0]
+        if _fewest(len(thick), z.device, state):  # on all ranks, or on none
             pairs = tokens[:, thick].flatten(0, 1), depth[thick].repeat(2)
             volumes = self._parts.volumes(*pairs).unflatten(0, (2, -1))  # (2, V, width)
             losses["mask"] = self._predict(*pairs, state)
@@ -176,7 +179,7 @@ class Joint2D3D(nn.Module):
                 heads = F.normalize(self.volume_projector(volumes.flatten(0, 1)), dim=1)
                 agreeing = _even(heads.unflatten(0, (2, -1)), state)
                 losses["inter"] = self.inter_head.loss(agreeing, state)
-            embedding = embedding.masked_scatter(thick[:, None], volumes[0].detach())
+            embedding = embedding.index_copy(0, thick, volumes[0].detach())
         loss = sum((self.weights[name] * value for name, value in losses.items()), z.new_zeros(()))
         loss = loss + touch(self)  # a batch of images uses nothing of what mixes slices
         parts = {name: value.detach() for name, value in losses.items()}
@@ -205,14 +208,16 @@ class Joint2D3D(nn.Module):
         self.inter_head.settle(state)
 
 
-def _fewest(count: Tensor, state: State) -> Tensor:
+def _fewest(count: int, device: torch.device, state: State) -> int:
     """The smallest of the ranks' counts."""
-    return state.ranks.gather(count.reshape(1)).min()
+    if state.ranks.world == 1:
+        return count
+    return int(state.ranks.gather(torch.tensor([count], device=device)).min())
 
 
 def _even(z: Tensor, state: State) -> Tensor:
     """As many embeddings (2, M, width) as every rank has, evenly picked: clusters are shared."""
     if state.ranks.world == 1:
         return z
-    count = int(_fewest(torch.tensor(z.shape[1], device=z.device), state))
+    count = _fewest(z.shape[1], z.device, state)
     return z[:, torch.linspace(0, z.shape[1] - 1, count, device=z.device).long()]

@@ -104,6 +104,8 @@ class DeepClusterHead(nn.Module):
             nn.Parameter(torch.zeros(count, width), requires_grad=False) for count in clusters
         )
         self.register_buffer("clustered", torch.tensor(False))
+        self._ready = False  # `clustered`, for the host, which would wait for a device's flag
+        self.register_load_state_dict_post_hook(_reread)
         self.temperature, self.every, self.rounds = temperature, every, rounds
 
     def loss(self, z: Tensor, state: State) -> Tensor:
@@ -111,7 +113,7 @@ class DeepClusterHead(nn.Module):
         with torch.no_grad():
             middle = F.normalize(z.mean(dim=0), dim=1)  # (M, width)
             self.memory.push(middle, ranks=state.ranks)
-        if not self.clustered:
+        if not self._ready:
             self._cluster()
         losses = [
             deepcluster(
@@ -132,8 +134,13 @@ class DeepClusterHead(nn.Module):
             first = keys[torch.linspace(0, len(keys) - 1, len(centroids)).long()]
             centroids.copy_(cluster_sphere(keys, first, self.rounds))
         self.clustered.fill_(True)
+        self._ready = True
 
     def settle(self, state: State) -> None:
         """k-means when its time has come."""
-        if self.clustered and (state.step + 1) % self.every == 0:
+        if self._ready and (state.step + 1) % self.every == 0:
             self._cluster()
+
+
+def _reread(head: DeepClusterHead, _keys: object) -> None:
+    head._ready = bool(head.clustered)

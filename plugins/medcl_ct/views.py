@@ -15,6 +15,7 @@ from torch import Generator, Tensor, nn
 
 from medcl.augmentations import beside_steps
 from medcl.errors import UsageError
+from medcl.nn.host import chosen_rows
 from medcl_ct import geometry
 from medcl_ct import intensity as op
 from medcl_ct.augmentations import Axis
@@ -265,8 +266,7 @@ def _apply(
         return op.noise(part, eps, level)
 
     def refilter(part: Tensor, at: Tensor) -> Tensor:
-        if bool((p["kernel_hu"][at] > 0).any()):
-            part = hiss(part, p["kernel_hu"][at])
+        part = _some(part, p["kernel_hu"][at] > 0, lambda q, n: hiss(q, p["kernel_hu"][at][n]))
         return op.kernel(part, p["sigma"][at], p["strength"][at])
 
     x = _some(x, p["strength"] != 0, refilter)
@@ -285,14 +285,14 @@ def _apply(
 def _some(x: Tensor, chosen: Tensor, step: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """``x`` with its chosen (B,) rows replaced by what ``step(rows, positions)`` gives.
 
-    A device takes all of them at once, a processor as many as its cache holds: fresh memory for
-    whole batches costs it more than the arithmetic.
+    A device takes the whole batch at once, a processor as many as its cache holds: fresh memory
+    for whole batches costs it more than the arithmetic. ``x`` is ours to write in.
     """
-    at = chosen.nonzero()[:, 0]
+    at = chosen_rows(chosen)
+    if at is None:
+        every = step(x, torch.arange(len(x), device=x.device))
+        return torch.where(op.rows(chosen, x), every, x)
     if not len(at):
-        return x
-    if x.device.type != "cpu":
-        x[at] = step(x[at], at)  # x is the resampled copy, ours to write in
         return x
     for part in at.split(max(_CACHED // max(x[0].numel(), 1), 1)):
         first, last = int(part[0]), int(part[-1]) + 1

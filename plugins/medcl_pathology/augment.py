@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -12,8 +14,16 @@ from torch import Tensor
 FOCUS = 4
 """The largest radius of defocus, in pixels."""
 
+# Every symmetry of the square is a reflection at its diagonal, then at its middle row, then at its
+# middle column, or not: which of the eight in `turned` have each.
+_TURNS: tuple[tuple[tuple[int, ...], Callable[[Tensor], Tensor]], ...] = (
+    ((1, 3, 5, 7), lambda x: x.transpose(2, 3)),
+    ((1, 2, 6, 7), lambda x: x.flip(2)),
+    ((2, 3, 4, 7), lambda x: x.flip(3)),
+)
 
-def crop(x: Tensor, size: int, zoom: Tensor, corner: Tensor) -> Tensor:
+
+def crop(x: Tensor, size: int, zoom: Tensor, corner: Tensor, smallest: float) -> Tensor:
     """Squares of size / zoom pixels, at most the image, resampled to ``size``.
 
     Args:
@@ -21,13 +31,15 @@ def crop(x: Tensor, size: int, zoom: Tensor, corner: Tensor) -> Tensor:
         size: of the result.
         zoom: (B,).
         corner: (B, 2) where in the free room along y, x, 0 … 1.
+        smallest: a bound of ``zoom`` from below, known without looking at it: where such a crop is
+            much larger than ``size``, images are averaged first.
 
     Returns:
         (B, 3, size, size).
     """
     height, width = x.shape[2:]
     side = (size / zoom).clamp(max=min(height, width))  # (B,) pixels
-    largest = float(side.max())
+    largest = min(height, width, size / smallest)
     if largest > 1.5 * size:  # averaged first, or fine detail would turn into coarse noise
         factor = largest / size
         x = F.interpolate(x, size=(round(height / factor), round(width / factor)), mode="area")
@@ -54,18 +66,15 @@ def turned(x: Tensor, turn: Tensor) -> Tensor:
 
     ``turn % 4`` quarter turns, after a reflection where ``turn`` is 4 or more.
     """
-    out = torch.empty_like(x)
-    for n in range(8):
-        at = (turn == n).nonzero()[:, 0]
-        if len(at):
-            part = x[at].flip(3) if n >= 4 else x[at]
-            out[at] = part.rot90(n % 4, (2, 3))
-    return out
+    for turns, change in _TURNS:
+        chosen = torch.stack([turn == n for n in turns]).any(dim=0)
+        x = torch.where(chosen[:, None, None, None], change(x), x)
+    return x
 
 
-def gaussian(x: Tensor, sigma: Tensor) -> Tensor:
-    """Gaussian blur of each image by its own standard deviation (B,), in pixels."""
-    reach = max(int(3 * float(sigma.max()) + 0.5), 1)
+def gaussian(x: Tensor, sigma: Tensor, largest: float) -> Tensor:
+    """Gaussian blur of each image by its own standard deviation (B,) ≤ ``largest``, in pixels."""
+    reach = max(int(3 * largest + 0.5), 1)
     place = torch.arange(-reach, reach + 1, device=x.device, dtype=x.dtype)
     kernel = torch.exp(-(place**2) / (2 * sigma[:, None].clamp(min=1e-3) ** 2))
     kernel = kernel / kernel.sum(dim=1, keepdim=True)  # (B, K)

@@ -34,7 +34,7 @@ def crop(
         zoom: bounds of how much larger than in the tile things appear, above 0: the view's mpp is
             the tile's divided by it. A smaller zoom than size / tile is raised to it.
     """
-    return op.crop(x, size[0], uniform(x, generator, *zoom), corner(x, generator))
+    return op.crop(x, size[0], uniform(x, generator, *zoom), corner(x, generator), zoom[0])
 
 
 def mix(
@@ -117,7 +117,7 @@ def blur(x: Tensor, generator: Random, *, pixels: Positives = (0.3, 1.5)) -> Ten
         generator: of the random numbers.
         pixels: bounds of its standard deviation, in pixels, above 0.
     """
-    return op.gaussian(x, uniform(x, generator, *pixels))
+    return op.gaussian(x, uniform(x, generator, *pixels), pixels[1])
 
 
 def focus(x: Tensor, generator: Random, *, pixels: tuple[Radius, Radius] = (1.0, 3.0)) -> Tensor:

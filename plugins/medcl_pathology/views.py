@@ -150,7 +150,8 @@ class TileViews(nn.Module):
         size = view_size(self.sizes, kind, x)
         if self.mix > 0:  # before cropping: a whole tile says more of its stain
             x = self._mixed(x, generator)
-        x = crop(x, size, uniform(x, generator, *self.zooms[kind]), corner(x, generator))
+        zoom = self.zooms[kind]
+        x = crop(x, size, uniform(x, generator, *zoom), corner(x, generator), zoom[0])
         if self.symmetry > 0:
             turn = torch.randint(8, (len(x),), generator=generator, device=x.device)
             x = turned(x, torch.where(_coin(x, generator, self.symmetry), turn, 0))

@@ -99,5 +99,5 @@ def _whole(x: Tensor, size: tuple[int, int]) -> Tensor:
     """The largest square in the middle of tiles, resampled to ``size``."""
     if tuple(x.shape[2:]) == size:
         return x
-    room = torch.full((len(x), 2), 0.5, device=x.device)
-    return op.crop(x, size[0], torch.full((len(x),), 1e-6, device=x.device), room)
+    room, zoom = torch.full((len(x), 2), 0.5, device=x.device), 1e-6
+    return op.crop(x, size[0], torch.full((len(x),), zoom, device=x.device), room, zoom)

@@ -7,18 +7,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from stops import counted
 from torch import Tensor
 
 from medcl import recipe as recipes
 from medcl.archive.index import build
 from medcl.errors import UsageError
 from medcl.methods.contract import State, after_step
+from medcl.objectives.clip import clip
 from medcl.objectives.similarity_reconstruction import similarity_reconstruction
 from medcl.plugin import Samples
 from medcl.recipe import Recipe
 from medcl.registry import resolve
 from medcl.run import build_encoder, load_samples
-from medcl_biosignals.methods.cross_modal import by_group
+from medcl_biosignals.methods.cross_modal import by_group, clip_of
 from medcl_biosignals.methods.curves import Curves, cosines
 from medcl_biosignals.methods.similar_snippets import SimilarSnippets, geometric_mask
 from medcl_biosignals.methods.unicon import scrambled
@@ -239,6 +241,39 @@ def test_missing_channels_are_neither_shown_nor_asked_for() -> None:
     torch.testing.assert_close(results[0], results[1])
 
 
+@pytest.mark.parametrize(("share", "span"), [(0.4, 0.05), (0.9, 0.02), (0.5, 0.01), (0.15, 0.3)])
+def test_geometric_masks_are_those_of_the_chain_step_by_step(share: float, span: float) -> None:
+    x = torch.zeros(5, 3, 200)
+    torch.manual_seed(0)
+    mask = geometric_mask(x, share, span)
+    torch.manual_seed(0)
+    draws, state = torch.rand(x.shape), torch.rand(5, 3) < share
+    leave = 1 / max(span * 200, 1)
+    enter = min(leave * share / (1 - share), 1.0)
+    for t in range(200):
+        assert torch.equal(mask[..., t], state)
+        state = torch.where(state, draws[..., t] >= leave, draws[..., t] < enter)
+
+
+@pytest.mark.parametrize("name", [*ECG, "cross-modal"])
+def test_no_step_waits_for_a_device(name: str) -> None:
+    recipe = small(name)
+    torch.manual_seed(0)
+    method = recipes.method_factory(recipe)(build_encoder(recipe, 0), **recipe.method.arguments)
+    x = torch.randn(8, recipe.encoder.arguments["channels"], 640)
+    batch = {"patient": torch.arange(8) // 2}
+    batch["table"] = torch.randn(8, 2)
+    batch["table"][:, 0] = torch.arange(8) % 2
+    augment = resolve(plugin.views)(**recipe.views)
+    for number in range(2):
+        with counted() as stops:
+            views = [augment(x, torch.Generator().manual_seed(n), view.kind)
+                     for n, view in enumerate(method.views)]  # fmt: skip
+            method.step(views, batch, State(number, 10))["loss"].backward()
+            after_step(method, State(number, 10))
+        assert not stops
+
+
 def test_geometric_masks_have_their_share_and_span() -> None:
     torch.manual_seed(0)
     mask = geometric_mask(torch.zeros(64, 2, 1000), 0.4, 0.05)
@@ -256,10 +291,29 @@ def test_scrambled_windows_hold_the_same_samples_elsewhere() -> None:
 
 
 def test_recordings_are_means_of_unit_vectors() -> None:
-    z = torch.tensor([[2.0, 0.0], [0.0, 3.0], [5.0, 0.0]])
-    pooled = by_group(z, torch.tensor([7, 7, 3]))
+    z = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, -1.0], [0.0, 1.0]])
+    valid = torch.tensor([True, True, True, False, False])
+    pooled, filled = by_group(z, torch.tensor([7, 7, 3, 7, 9]), valid)
     half = 2**-0.5
-    torch.testing.assert_close(pooled, torch.tensor([[1.0, 0.0], [half, half]]))
+    expected = torch.tensor([[1.0, 0.0], [half, half], [0, 0], [0, 0], [0, 0]])
+    torch.testing.assert_close(pooled, expected)
+    assert filled.tolist() == [True, True, False, False, False]
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_valid_rows_are_contrasted_as_clip_does(grouped: bool) -> None:
+    random = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(8, 4, generator=random).requires_grad_() for _ in range(2))
+    log_scale, group = torch.tensor(2.0, requires_grad=True), torch.tensor([5, 5, 9, 2, 2, 2, 9, 7])
+    valid = torch.tensor([True, True, False, True, True, True, False, True])
+    unit = [torch.nn.functional.normalize(x, dim=1) for x in (a, b)]
+    loss = clip_of(*unit, log_scale, valid, group if grouped else None)
+    kept = group[valid] if grouped else None
+    expected = clip(a[valid], b[valid], log_scale, group=kept)
+    torch.testing.assert_close(loss, expected)
+    ours = torch.autograd.grad(loss, (a, b, log_scale))
+    for x, y in zip(ours, torch.autograd.grad(expected, (a, b, log_scale)), strict=True):
+        torch.testing.assert_close(x, y)
 
 
 def test_two_towers_are_needed_and_do_not_see_each_other() -> None:

@@ -98,6 +98,58 @@ def test_shift_moves_and_fills_with_zero(x: torch.Tensor) -> None:
     torch.testing.assert_close(y[..., :-50], x[..., 50:], atol=2e-3, rtol=0)
 
 
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_shift_takes_nothing_from_the_leads_beside(batch: int) -> None:
+    x = 1 + torch.rand(batch, 3, 50, generator=torch.Generator().manual_seed(0))
+    for first in (-49, -13, -1, 0, 1, 20, 49):
+        samples = [first + 7 * n if abs(first + 7 * n) < 50 else -first for n in range(batch)]
+        expected = torch.zeros_like(x)
+        for row, (signals, by) in enumerate(zip(x, samples, strict=True)):
+            kept = signals[:, max(-by, 0) : 50 - max(by, 0)]
+            expected[row, :, max(by, 0) : 50 + min(by, 0)] = kept
+        by = torch.tensor(samples) / 49
+        assert torch.equal(op.shift(x, by), expected)
+        assert torch.equal(op.shift(x, by, most=float(by.abs().max())), expected)
+    loose = x.transpose(1, 2).contiguous().transpose(1, 2)  # not in order in memory
+    assert torch.equal(op.shift(loose, by), expected)
+
+
+def test_noise_and_hum_are_as_loud_under_an_offset() -> None:
+    x = 120_000 + 50 * torch.randn(4, 2, 1000, generator=torch.Generator().manual_seed(0))
+    added = op.noise(x, torch.ones_like(x), torch.full((4,), 0.5)) - x
+    torch.testing.assert_close(added, 0.5 * x.double().std(-1).float()[..., None].expand_as(x),
+                               atol=0.1, rtol=0)  # fmt: skip
+    zeros, ones = torch.zeros(4, 2), torch.ones(4)
+    hum = op.mains(x - 120_000, 20 * ones, zeros, ones, FS)
+    expected = x.std(-1)[..., None] * torch.sin(2 * torch.pi * 20 * torch.arange(1000) / FS)
+    torch.testing.assert_close(hum - (x - 120_000), expected, atol=0.2, rtol=0)
+
+
+def test_parts_that_fit_the_cache_are_as_the_whole(
+    x: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    knots, at = torch.randn(16, 2, 15), torch.rand(16, 2)
+    half = torch.full((16,), 0.5)
+
+    def all_of_them() -> list[torch.Tensor]:
+        return [
+            op.motion(x, knots, half / 2, half, half),
+            op.electrode(x, at, at, half, FS),
+            op.low_pass(x, 20 * half, FS),
+            op.phase(x, knots[:, 0, :6], FS),
+            op.noise(x, x, half),
+        ]
+
+    whole = all_of_them()
+    monkeypatch.setattr(op, "CACHED", 3000)  # three windows
+    assert [len(part) for (part,) in op.parts(x)] == [3] * 5 + [1]
+    for parted, expected in zip(all_of_them(), whole, strict=True):
+        torch.testing.assert_close(parted, expected)
+    y = views(fs=FS, **EVERYTHING)(x, torch.Generator().manual_seed(1))
+    assert torch.equal(y, views(fs=FS, **EVERYTHING)(x, torch.Generator().manual_seed(1)))
+    assert (y != x).flatten(1).any(1).all()
+
+
 def test_noise_is_as_loud_as_said(x: torch.Tensor) -> None:
     eps = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
     added = op.noise(2 * x, eps, torch.full((16,), 0.1)) - 2 * x
@@ -148,7 +200,7 @@ def test_rotation_keeps_the_power_of_all_leads_together(x: torch.Tensor) -> None
     y = views(fs=FS, **{**OFF, "rotate": 1.0})(x, torch.Generator().manual_seed(0))
     torch.testing.assert_close(y.square().sum((1, 2)), x.square().sum((1, 2)))
     assert (y - x).abs().max() > 0.5
-    one = x[:, :1]
+    one = x[:, :1].repeat(20, 1, 1)  # one lead can only be turned into itself, never upside down
     torch.testing.assert_close(
         views(fs=FS, **{**OFF, "rotate": 1.0})(one, torch.Generator().manual_seed(0)), one
     )

@@ -8,10 +8,11 @@ import math
 import numpy as np
 import pytest
 import torch
+from stops import counted
 from torch import nn
 
 from medcl.errors import UsageError
-from medcl.methods.contract import Method, State, View
+from medcl.methods.contract import Method, State, View, after_step
 from medcl.nn.distributed import Ranks
 from medcl.registry import checked, parameters
 from medcl_ct.encoders.deformable import DeformableAttention, InterSlice, sample
@@ -70,6 +71,16 @@ def step(method: Joint2D3D, x: torch.Tensor, number: int = 0, **batch: torch.Ten
     return method.step(
         [noisy(x, 2 * number), noisy(x, 2 * number + 1)], patient | batch, State(number, 50)
     )
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_only_how_many_slices_there_are_stops_a_step(variant):
+    method, x = build(variant), scans(4)
+    for number in range(2):
+        with counted() as stops:
+            step(method, x, number)["loss"].backward()
+            after_step(method, State(number, 50))
+        assert not stops, "beside those that `stops.EXPLAINED` names"
 
 
 # Attention between slices

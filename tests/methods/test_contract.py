@@ -17,12 +17,13 @@ from typing import Any
 import digits
 import pytest
 import torch
+from stops import counted
 from torch import Tensor, nn
 
 from medcl.engine.monitors import effective_rank, spread, verdict
 from medcl.errors import UsageError
 from medcl.methods import METHODS
-from medcl.methods.contract import Method, State, View
+from medcl.methods.contract import Method, State, View, after_step
 from medcl.nn.encoders import width_of
 from medcl.registry import checked, parameters, resolve
 
@@ -216,6 +217,19 @@ def test_every_weight_that_may_move_gets_a_gradient(name):
         ]
         assert not lacking
         method.zero_grad(set_to_none=True)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_no_step_waits_for_a_device(name):
+    """The steps themselves: k-means, rarer than that, may."""
+    method = build(name)
+    for n in range(2):  # the second one meets a queue
+        x, batch = digits.draw(32)
+        views = [digits.augment(x, view) for view in method.views]
+        with counted() as stops:
+            method.step(views, batch, State(n, STEPS))["loss"].backward()
+            after_step(method, State(n, STEPS))
+        assert not stops
 
 
 @pytest.mark.parametrize("name", METHODS)

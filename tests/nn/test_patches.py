@@ -2,7 +2,16 @@ import pytest
 import torch
 
 from medcl.errors import MedclError
-from medcl.nn.patches import grid_of, patchify, positions, random_mask, seen, take, unpatchify
+from medcl.nn.patches import (
+    grid_of,
+    patchify,
+    positions,
+    random_mask,
+    seen,
+    take,
+    unpatchify,
+    visible_count,
+)
 
 CASES = [((12,), (3,)), ((8, 6), (4, 2)), ((4, 6, 8), (2, 3, 4))]
 
@@ -30,7 +39,7 @@ def test_every_row_masks_the_same_number_at_random_places(ratio, masked):
     assert (mask.sum(dim=1) == masked).all()
     assert len({tuple(row.tolist()) for row in mask}) > 1
     tokens = torch.arange(10.0)[None, :, None].expand(64, -1, 1)
-    kept = take(tokens, seen(mask))[..., 0].long()
+    kept = take(tokens, seen(mask, visible_count(10, ratio)))[..., 0].long()
     assert not mask.gather(1, kept).any()
     assert kept.shape == (64, 10 - masked)
 

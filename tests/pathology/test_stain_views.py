@@ -130,20 +130,20 @@ def test_the_eight_symmetries_are_exact(tiles):
 def test_a_crop_keeps_its_physical_scale(tiles):
     """Zoom 1 shows the tile's own pixels, 2 twice as large ones."""
     corner = torch.tensor([[0.5, 0.25]] * 6)
-    same = op.crop(tiles, 64, torch.ones(6), corner)
+    same = op.crop(tiles, 64, torch.ones(6), corner, 1.0)
     assert same == pytest.approx(tiles[..., 32:96, 16:80], abs=1e-5)
-    twice = op.crop(tiles, 64, torch.full((6,), 2.0), torch.zeros(6, 2))
+    twice = op.crop(tiles, 64, torch.full((6,), 2.0), torch.zeros(6, 2), 2.0)
     wanted = torch.nn.functional.interpolate(
         tiles[..., :40, :40], scale_factor=2, mode="bilinear", align_corners=False
     )[..., :64, :64]
     assert twice[..., 1:-1, 1:-1] == pytest.approx(wanted[..., 1:-1, 1:-1], abs=1e-4)
-    whole = op.crop(tiles, 128, torch.full((6,), 0.25), corner)  # no more than there is
+    whole = op.crop(tiles, 128, torch.full((6,), 0.25), corner, 0.25)  # no more than there is
     assert whole == pytest.approx(tiles, abs=1e-5)
 
 
 def test_blur_is_a_gaussian_of_its_own_width(tiles):
     sigma = torch.tensor([0.5, 1.0, 1.5, 2.0, 0.7, 1.2])
-    made = op.gaussian(tiles, sigma)
+    made = op.gaussian(tiles, sigma, float(sigma.max()))
     for n in range(6):
         wanted = ndimage.gaussian_filter(
             tiles[n].numpy(), (0, float(sigma[n]), float(sigma[n])), mode="mirror", truncate=4

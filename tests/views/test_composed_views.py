@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from stops import counted
 
 from medcl import augmentations
 from medcl import plugin as plugins
@@ -68,6 +69,17 @@ def test_each_augmentation_says_what_it_is(plugin: str, name: str) -> None:
         default = parameter.default
         if isinstance(default[0] if isinstance(default, tuple) else default, float):
             assert re.search(r"\d|above", texts[setting]), f"{setting} has no range"
+
+
+@pytest.mark.parametrize("p", [0.5, 1.0])
+@pytest.mark.parametrize(("plugin", "name"), ALL)
+def test_no_augmentation_waits_for_a_device(plugin: str, name: str, p: float) -> None:
+    module, x = views(plugin, {"name": name, "p": p}), sample(plugin)
+    for kind in ("global", "local"):
+        with counted() as stops:
+            made = module(x, seeded(), kind)
+        assert not stops
+        assert torch.isfinite(made).all()
 
 
 @pytest.mark.parametrize(("plugin", "name"), ALL)

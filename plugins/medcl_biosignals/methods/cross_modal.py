@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from medcl.errors import UsageError
 from medcl.methods.contract import State, View
 from medcl.nn.heads import projector
-from medcl.objectives.clip import clip
+from medcl.objectives.means import mean_where
+from medcl.objectives.pairs import numbered
+from medcl.objectives.precision import full, widened
 from medcl_biosignals.encoders.towers import TwoTowers
 
 MAX_SCALE = 100.0
@@ -74,20 +76,17 @@ class CrossModal(nn.Module):
         h = self.encoder.both(views[0])  # two of (B, width/2)
         a, b = (head(part) for head, part in zip(self.projectors, h, strict=True))
         present = self.encoder.present(views[0])  # (B,)
+        present = present | (present.sum() < 2)  # batch norm has seen all; pairs are contrasted
         patients = batch["patient"]
-        if present.sum() > 1:  # batch norm has seen all; only pairs are contrasted
-            a, b, patients = a[present], b[present], patients[present]
-        windows = clip(
-            a,
-            b,
-            self.log_scale,
-            group=patients if self.mask_same_patient else None,
-        )
-        one, other = (by_group(z, patients) for z in (a, b))
-        recordings = clip(one, other, self.log_scale)
+        group = patients if self.mask_same_patient else None
+        a, b = (nn.functional.normalize(z, dim=1) for z in (a, b))
+        windows = clip_of(a, b, self.log_scale, present, group)
+        (one, filled), (other, _) = (by_group(z, patients, present) for z in (a, b))
+        recordings = clip_of(one, other, self.log_scale, filled)
         with torch.no_grad():
-            cosine = nn.functional.normalize(a, dim=1) @ nn.functional.normalize(b, dim=1).T
-            found = (cosine.argmax(dim=1) == torch.arange(len(a), device=a.device)).float().mean()
+            cosine = (a @ b.T).masked_fill(~present, -torch.inf)
+            first = cosine.argmax(dim=1) == torch.arange(len(a), device=a.device)
+            found = mean_where(first.float(), present)
         return {
             "loss": windows + self.recording * recordings,
             "embedding": torch.cat(list(h), dim=1).detach(),
@@ -109,9 +108,47 @@ class CrossModal(nn.Module):
         self.log_scale.clamp_(max=math.log(MAX_SCALE))
 
 
-def by_group(z: Tensor, group: Tensor) -> Tensor:
-    """The mean unit vector of each group, in order of first code: (B, d), (B,) → (G, d)."""
-    _, code = group.unique(return_inverse=True)
-    rows = nn.functional.normalize(z, dim=1)
-    sums = rows.new_zeros(int(code.max()) + 1, z.shape[1]).index_add(0, code, rows)
-    return nn.functional.normalize(sums, dim=1)
+def by_group(z: Tensor, group: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean direction of each group's ``valid`` unit vectors, in order of first code.
+
+    There are as many rows as samples, since the host does not know how many groups there are.
+
+    Args:
+        z: (B, d) unit vectors.
+        group: (B,) integers.
+        valid: (B,) bool.
+
+    Returns:
+        (B, d), and (B,) True for the rows that are a group.
+    """
+    code, weight = numbered(group), valid.to(z.dtype)
+    sums = torch.zeros_like(z).index_add(0, code, z * weight[:, None])
+    filled = torch.zeros_like(weight).index_add(0, code, weight) > 0
+    return nn.functional.normalize(sums, dim=1), filled
+
+
+def clip_of(
+    a: Tensor, b: Tensor, log_scale: Tensor, valid: Tensor, group: Tensor | None = None
+) -> Tensor:
+    """`medcl.objectives.clip.clip` of those rows of a batch that are ``valid``.
+
+    The matrix is held: how many rows are left is not for the host to know.
+
+    Args:
+        a: (B, d) unit vectors.
+        b: (B, d) likewise.
+        log_scale: () log(1/τ).
+        valid: (B,) bool.
+        group: (B,) integers: other rows of a row's group are no negatives.
+    """
+    with full(a):
+        s = widened(a) @ widened(b).T * widened(log_scale).exp()
+    hidden = ~valid.expand_as(s)
+    if group is not None:
+        itself = torch.eye(len(s), dtype=torch.bool, device=s.device)
+        hidden = hidden | ((group[:, None] == group) & ~itself)
+    losses = []
+    for scores in (s, s.T):  # a hidden pair is hidden in both, an invalid row only as a column
+        scores = scores.masked_fill(hidden, -torch.inf)
+        losses.append(mean_where(scores.logsumexp(1) - scores.diagonal(), valid))
+    return (losses[0] + losses[1]) / 2

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from medcl.methods.contract import State, View
 from medcl.nn.decoders import TokenDecoder
 from medcl.nn.encoders import tokenised
-from medcl.nn.patches import grid_of, patchify, random_mask, seen
+from medcl.nn.patches import grid_of, patchify, random_mask, seen, visible_count
+from medcl.objectives.means import mean_where
 from medcl.objectives.quantised_contrast import codebook_diversity, quantised_contrast
 
 
@@ -107,8 +108,9 @@ class Quantised(nn.Module):
         """See `medcl.methods.contract.Method.step`; ``used`` is the share of codes in use."""
         x = torch.nan_to_num(views[0])
         grid = grid_of(x.shape[2:], self.patch)
-        hidden = random_mask(len(x), math.prod(grid), self.mask, x.device)  # (B, N)
-        keep = seen(hidden)
+        cells = math.prod(grid)
+        hidden = random_mask(len(x), cells, self.mask, x.device)  # (B, N)
+        keep = seen(hidden, visible_count(cells, self.mask))
         tokens = tokenised(self.encoder, "quantised").tokens(x, keep)  # (B, 1 + K, width)
         decoded = self.decoder(tokens, keep, grid)  # (B, N, out + G·V)
         warm = self.gumbel * 0.25 ** (state.step / max(state.steps, 1))
@@ -123,7 +125,8 @@ class Quantised(nn.Module):
             ranks=state.ranks,
         )
         logits = decoded[..., self.out :].unflatten(2, soft.shape[2:])  # (B, N, G, V)
-        guess = F.cross_entropy(logits[hidden].flatten(0, 1), codes[hidden].flatten())
+        each = F.cross_entropy(logits.movedim(3, 1), codes, reduction="none")  # (B, N, G)
+        guess = mean_where(each, hidden[..., None].expand_as(each))
         spread = codebook_diversity(soft, ranks=state.ranks)
         used = torch.zeros(soft.shape[2:], device=x.device)
         used = used.scatter(1, codes.flatten(0, 1).T, 1.0)

@@ -101,10 +101,16 @@ def geometric_mask(x: Tensor, share: float, span: float) -> Tensor:
     length = x.shape[-1]
     leave = 1 / max(span * length, 1)  # from hidden to shown, each sample
     enter = min(leave * share / (1 - share), 1.0)
-    draws = torch.rand(x.shape, device=x.device)
-    state = torch.rand(x.shape[:-1], device=x.device) < share
-    out = torch.empty(x.shape, dtype=torch.bool, device=x.device)
-    for t in range(length):
-        out[..., t] = state
-        state = torch.where(state, draws[..., t] >= leave, draws[..., t] < enter)
-    return out
+    # One draw decides what follows either state: both stay or change (below both rates: swapped;
+    # between them: settled on one state). So the state is that which was settled last, turned over
+    # as often as it was swapped since: running counts, where a loop would take a step for each t.
+    draws = torch.rand(x.shape, device=x.device)[..., :-1]
+    low, high = min(leave, enter), max(leave, enter)
+    swapped = torch.zeros(x.shape, dtype=torch.long, device=x.device)
+    swapped[..., 1:] = (draws < low).cumsum(dim=-1)
+    settled = torch.zeros(x.shape, dtype=torch.long, device=x.device)  # 0: by the first state
+    at = torch.arange(1, length, device=x.device)
+    settled[..., 1:] = torch.where((draws >= low) & (draws < high), at, 0).cummax(dim=-1).values
+    first = torch.rand((*x.shape[:-1], 1), device=x.device) < share
+    state = torch.where(settled > 0, enter > leave, first)
+    return state ^ ((swapped - swapped.gather(-1, settled)) % 2 == 1)
