@@ -1,4 +1,4 @@
-"""XML from strangers: no entities, no document types, nothing from outside, and a limit to all."""
+"""XML from strangers: no entities, nothing from outside, and a limit to all."""
 
 from __future__ import annotations
 
@@ -10,18 +10,22 @@ from medcl_biosignals.readers.contract import BadSignal
 
 MOST_BYTES = 256 << 20
 _MOST_ELEMENTS, _DEEPEST = 2_000_000, 64
+_HEAD_BYTES = 1 << 16
 
 
-def tree(path: Path, root: str) -> Element:
+def tree(path: Path, root: str, *, typed: bool = False) -> Element:
     """Parse a file into elements without their namespaces.
 
     Args:
         path: the file.
         root: name of the element that it must begin with; others are refused at once.
+        typed: whether files of this form declare a document type. By itself that is harmless: what
+            it refers to is never fetched.
 
     Raises:
-        BadSignal: if it begins otherwise, is no XML, declares a document type or entities (a few
-            bytes of which can grow to gigabytes, or fetch other files), or is too large.
+        BadSignal: if it begins otherwise, is no XML, declares a document type without need, or
+            entities or default attributes (a few bytes of which can grow to gigabytes, or fetch
+            other files), or is too large.
     """
     if path.stat().st_size > MOST_BYTES:
         raise BadSignal("too-large", f"an XML file of over {MOST_BYTES >> 20} MB is not read")
@@ -37,16 +41,17 @@ def tree(path: Path, root: str) -> Element:
                 "an export of Apple Health: its ECGs are the CSV files in the folder "
                 "electrocardiograms beside it",
             )
-        raise BadSignal("unsafe-xml", "the XML declares a document type: it is not read")
+        if not typed:
+            raise BadSignal("unsafe-xml", "the XML declares a document type: it is not read")
 
     def refuse(*_: object) -> None:
-        raise BadSignal("unsafe-xml", "the XML declares entities: it is not read")
+        raise BadSignal("unsafe-xml", "the XML declares or uses entities: it is not read")
 
     def start(name: str, attributes: dict[str, str]) -> None:
         nonlocal depth, count
         name = name.rpartition(":")[2]
         if count == 0 and name != root:
-            raise BadSignal("not-a-signal", "an XML file that is no annotated ECG (HL7 aECG)")
+            raise BadSignal("not-a-signal", "an XML file that is no ECG of a form that is read")
         depth, count = depth + 1, count + 1
         if depth > _DEEPEST or count > _MOST_ELEMENTS:
             raise BadSignal("unsafe-xml", "the XML is nested too deeply, or has too many elements")
@@ -59,6 +64,8 @@ def tree(path: Path, root: str) -> Element:
 
     parser.StartDoctypeDeclHandler = doctype
     parser.EntityDeclHandler = refuse
+    parser.AttlistDeclHandler = refuse  # a long default would be repeated in every element
+    parser.SkippedEntityHandler = refuse  # else what it stands for would be missing without a word
     parser.ExternalEntityRefHandler = refuse  # type: ignore[assignment]
     parser.StartElementHandler = start
     parser.EndElementHandler = end
@@ -71,3 +78,25 @@ def tree(path: Path, root: str) -> Element:
             "bad-xml", f"the XML is broken off or damaged in line {error.lineno}"
         ) from None
     return builder.close()
+
+
+def root_of(path: Path) -> str:
+    """The name of the element that a file begins with; "" if it is no XML."""
+    found = ""
+
+    class Found(Exception):
+        pass
+
+    def start(name: str, attributes: dict[str, str]) -> None:
+        nonlocal found
+        found = name.rpartition(":")[2]
+        raise Found
+
+    parser = expat.ParserCreate()
+    parser.StartElementHandler = start
+    try:
+        with path.open("rb") as handle:
+            parser.Parse(handle.read(_HEAD_BYTES))
+    except (Found, expat.ExpatError):
+        pass
+    return found
