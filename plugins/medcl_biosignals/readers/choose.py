@@ -37,6 +37,9 @@ _MODULES = {
     ".mwf": "carts",
     ".mfer": "carts",
     ".ecg": "ishne",
+    ".gdf": "gdf",
+    ".acq": "acq",
+    ".fif": "fif",
 }
 _XML = {"RestingECG": "muse", "restingecgdata": "carts"}
 """By the element that an XML file begins with; others are tried as HL7 aECG, and refused there."""
