@@ -47,6 +47,7 @@ import medcl_biosignals.methods.quantised
 import medcl_biosignals.methods.similar_snippets
 import medcl_biosignals.methods.unicon
 import medcl_biosignals.prepare
+import medcl_biosignals.in_memory
 import medcl_biosignals.preview
 import medcl_biosignals.streaming
 import medcl_biosignals.views
@@ -191,6 +192,9 @@ _classifier_factory: list[contract.ClassifierFactory] = [
     medcl_pathology.mil.classifier.Mil,
     medcl_pathology.mil.sc_mil.ScMil,
     medcl_pathology.mil.ins.Ins,
+]
+_save: list[contract.Save] = [
+    medcl_biosignals.in_memory.save,
 ]
 _look: list[contract.Look] = [
     medcl_pathology.look.look,
