@@ -39,6 +39,7 @@ import medcl_biosignals.encoders.tcn
 import medcl_biosignals.encoders.towers
 import medcl_biosignals.encoders.vit
 import medcl_biosignals.encoders.xresnet
+import medcl_biosignals.in_memory
 import medcl_biosignals.methods.alike_beats
 import medcl_biosignals.methods.cross_modal
 import medcl_biosignals.methods.forecast
@@ -47,7 +48,6 @@ import medcl_biosignals.methods.quantised
 import medcl_biosignals.methods.similar_snippets
 import medcl_biosignals.methods.unicon
 import medcl_biosignals.prepare
-import medcl_biosignals.in_memory
 import medcl_biosignals.preview
 import medcl_biosignals.streaming
 import medcl_biosignals.views

@@ -1,7 +1,7 @@
 """Recordings in Python objects, for ``medcl.predict`` and ``medcl.embed``: written as a file first.
 
 So they are read as any file is, by the same rules, with the same findings, to the same samples.
-The objects are known by the names of their classes: nothing is imported for those that are not used.
+The objects are known by the names of their classes: nothing is imported that is not used.
 """
 
 from __future__ import annotations
@@ -55,11 +55,11 @@ def save(recording: object, folder: Path, stem: str) -> Path | None:
 def _frame(recording: Any) -> pd.DataFrame | None:
     """As a table of pandas, its times as index, ``fs`` and ``units`` in its attributes."""
     if _is(recording, "pandas", "DataFrame"):
-        return recording  # type: ignore[no-any-return]
+        return recording
     if _is(recording, "pandas", "Series"):
         frame = recording.to_frame(recording.name if recording.name is not None else "signal")
         frame.attrs = dict(recording.attrs)
-        return frame  # type: ignore[no-any-return]
+        return frame
     if _is(recording, "xarray", "DataArray"):
         return _of_array(recording)
     if _is(recording, "xarray", "Dataset"):
@@ -72,7 +72,8 @@ def _of_array(array: Any) -> pd.DataFrame:
     """One signal, or several along the dimension that is not of time."""
     if array.ndim not in (1, 2):
         raise UsageError(
-            f"A DataArray of {array.ndim} dimensions is no recording: give time, or time and channel."
+            f"A DataArray of {array.ndim} dimensions is no recording: give time, or time and "
+            "channel."
         )
     along = next((d for d in array.dims if str(d).lower() in _TIMES), None)
     if along is None:
@@ -94,7 +95,7 @@ def _of_array(array: Any) -> pd.DataFrame:
     frame.attrs = {**array.attrs, **frame.attrs}
     if isinstance(frame.attrs.get("units"), str):
         frame.attrs["units"] = dict.fromkeys(frame.columns, frame.attrs["units"])
-    return frame  # type: ignore[no-any-return]
+    return frame
 
 
 def _joined(signals: Mapping[Any, pd.DataFrame], attributes: Mapping[Any, Any]) -> pd.DataFrame:

@@ -114,14 +114,24 @@ def written(ecg: np.ndarray, path: Path) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def by_file(run: Run, ecg: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> pl.DataFrame:
+    """The predictions for the same recording in a file."""
+    root = tmp_path_factory.mktemp("file")
+    medcl.predict(run, written(ecg, root / "a.edf"), root / "file.parquet", workers=1)
+    return pl.read_parquet(root / "file.parquet")
+
+
 @pytest.mark.parametrize("made", OBJECTS)
 def test_an_object_is_predicted_as_the_file_is(
-    run: Run, ecg: np.ndarray, tmp_path: Path, made: Callable[[np.ndarray], Any]
+    run: Run,
+    ecg: np.ndarray,
+    by_file: pl.DataFrame,
+    tmp_path: Path,
+    made: Callable[[np.ndarray], Any],
 ) -> None:
-    medcl.predict(run, written(ecg, tmp_path / "a.edf"), tmp_path / "file.parquet", workers=1)
     done = medcl.predict(run, made(ecg), tmp_path / "object.parquet", workers=1)
     assert done.records == 1
-    by_file = pl.read_parquet(tmp_path / "file.parquet")
     by_object = pl.read_parquet(tmp_path / "object.parquet")
     assert by_object["start"].to_list() == by_file["start"].to_list()
     x, y = (np.stack(table["embedding"].to_list()) for table in (by_object, by_file))

@@ -10,6 +10,7 @@ import binascii
 import struct
 import zlib
 from collections.abc import Sequence
+from datetime import date
 
 import numpy as np
 
@@ -261,7 +262,8 @@ ISHNE_LEADS = {"X": 2, "Y": 3, "Z": 4, "I": 5, "II": 6, "III": 7, "aVR": 8, "aVL
 
 def ishne(
     counts: np.ndarray, names: Sequence[str], *, fs: int = 200, nv: Sequence[int] | int = 2500,
-    who: str = "P123", comment: bytes = b"", sex: int = 2, born: tuple[int, int, int] = (2, 5, 1951),
+    who: str = "P123", comment: bytes = b"", sex: int = 2,
+    born: tuple[int, int, int] = (2, 5, 1951),
     recorded: tuple[int, int, int] = (3, 6, 2010), frames: int | None = None,
 ) -> bytes:  # fmt: skip
     """Leads (C, N), of which one count stands for ``nv`` nanovolts."""
@@ -282,3 +284,63 @@ def ishne(
     assert len(fixed) == 522 - 10
     checksum = binascii.crc_hqx(header, 0xFFFF)
     return b"ISHNE1.0" + struct.pack("<H", checksum) + header + counts.T.astype("<i2").tobytes()
+
+
+# --- GDF: Schlögl 2006 ----------------------------------------------------------------------------
+
+GDF_TYPES = {"i1": 1, "u1": 2, "i2": 3, "u2": 4, "i4": 5, "u4": 6, "i8": 7, "f4": 16, "f8": 17,
+             "i3": 279, "u3": 535}  # fmt: skip
+GDF_UNITS = {"mV": 4274, "uV": 4275, "V": 4256, "mmHg": 3872, "%": 544, "": 0}
+
+
+def gdf(
+    counts: Sequence[np.ndarray], names: Sequence[str], rates: Sequence[int], *, version: float,
+    kind: str, unit: str, digital: tuple[int, int], physical: tuple[float, float],
+    who: str = "P123 Roe",
+) -> bytes:  # fmt: skip
+    """Channels (N,) each at its own rate, in records of one second."""
+    channels, second = len(names), version > 1.9
+    fixed = bytearray(256)
+    fixed[:8] = f"GDF {version:.2f}".encode()
+    fixed[8 : 8 + len(who)] = who.encode()
+    records = len(counts[0]) // rates[0]
+    if second:
+        fixed[87] = 2  # female
+        for at, day in {168: date(2011, 6, 3), 176: date(1951, 5, 2)}.items():
+            struct.pack_into("<Q", fixed, at, (day.toordinal() + 366) << 32)  # as MATLAB counts
+        struct.pack_into("<H", fixed, 184, channels + 1)
+    else:
+        struct.pack_into("<q", fixed, 184, 256 * (channels + 1))
+    struct.pack_into("<q", fixed, 236, records)
+    if version > 2.205:
+        struct.pack_into("<d", fixed, 244, 1.0)
+    else:
+        struct.pack_into("<II", fixed, 244, 1, 1)
+    struct.pack_into("<H" if second else "<I", fixed, 252, channels)
+
+    def each(form: str, values: Sequence[object]) -> bytes:
+        return b"".join(struct.pack(form, value) for value in values)
+
+    calibration = "<d" if second else "<q"
+    units = (
+        bytes(6 * channels) + each("<H", [GDF_UNITS[unit]] * channels)
+        if second
+        else each("8s", [unit.encode()] * channels)
+    )
+    variable = b"".join((
+        each("16s", [name.encode() for name in names]), bytes(80 * channels), units,
+        each("<d", [physical[0]] * channels), each("<d", [physical[1]] * channels),
+        each(calibration, [digital[0]] * channels), each(calibration, [digital[1]] * channels),
+        bytes(80 * channels), each("<I", rates), each("<I", [GDF_TYPES[kind]] * channels),
+        bytes(32 * channels),
+    ))  # fmt: skip
+    blocks = [np.asarray(x).reshape(records, fs) for x, fs in zip(counts, rates, strict=True)]
+    body = b"".join(_gdf_bytes(block[n], kind) for n in range(records) for block in blocks)
+    return bytes(fixed) + variable + body + bytes(8)  # and no event
+
+
+def _gdf_bytes(values: np.ndarray, kind: str) -> bytes:
+    if kind[1] != "3":
+        return values.astype(f"<{kind}").tobytes()
+    whole = values.astype("<i4").view(np.uint8).reshape(-1, 4)
+    return whole[:, :3].tobytes()

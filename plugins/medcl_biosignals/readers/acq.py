@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,6 +74,7 @@ def _opened(path: Path, how: str) -> Datafile:
         raise BadSignal(
             "needs-a-package", "AcqKnowledge files need bioread: pip install 'medcl[signals]'"
         ) from None
+    logging.getLogger("bioread").setLevel(logging.CRITICAL)  # it prints what is raised as well
     try:
         file: Any = bioread.read_headers(path)
         claimed = sum(held.data_length for held in file.channels)

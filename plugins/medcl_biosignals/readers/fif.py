@@ -75,7 +75,7 @@ def read(path: Path, part: str, settings: Settings, span: Span | None = None) ->
     values = _values(raw, picked, first, last)
     for note in raw.annotations:
         if str(note["description"]) == _SKIPPED:
-            begin = round(float(note["onset"]) * fs) - raw.first_samp * _absolute(raw) - first
+            begin = round(float(note["onset"]) * fs) - int(raw.first_samp) - first
             end = begin + round(float(note["duration"]) * fs)
             values[:, max(begin, 0) : max(end, 0)] = np.nan
     return Recording(channels, [kept(row) for row in values])
@@ -110,11 +110,6 @@ def _values(raw: BaseRaw, picked: list[int], first: int, last: int) -> np.ndarra
             "bad-signal", f"the samples cannot be decoded ({type(error).__name__})"
         ) from None
     return values
-
-
-def _absolute(raw: BaseRaw) -> bool:
-    """Whether annotations count from the start of the acquisition, not from the first sample."""
-    return raw.annotations.orig_time is not None
 
 
 def _channels(raw: BaseRaw, known: Vocabulary) -> tuple[tuple[Channel, ...], list[int]]:

@@ -160,9 +160,7 @@ def _read_header(path: Path) -> _Header:
     )
 
 
-def _signals(
-    raw: bytes, count: int, duration: float, second: bool
-) -> tuple[list[_Signal], int]:
+def _signals(raw: bytes, count: int, duration: float, second: bool) -> tuple[list[_Signal], int]:
     """The channels that hold samples, and the bytes of a record."""
     at = {name: offset * count for name, offset in (
         ("label", 0), ("unit", 96), ("code", 102), ("low", 104), ("high", 112),
