@@ -7,6 +7,7 @@ import gzip
 import shutil
 import struct
 import warnings
+import zipfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -177,6 +178,16 @@ def test_dicom_without_a_suffix(tmp_path: Path, name: str) -> None:
     assert "aVR" in str(bare[0].fields["leads"])  # type: ignore[union-attr]
 
 
+def test_dicom_without_a_suffix_in_an_archive(tmp_path: Path) -> None:
+    data = pytest.importorskip("pydicom.data")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as packed:
+        packed.write(data.get_testdata_file("waveform_ecg.dcm"), "CD/IM000001")
+        packed.writestr("CD/README", "not a recording")
+    found = rows_of(tmp_path)
+    assert [row.key[-2:] for row in found] == ["#1", "#2"]
+    assert all(isinstance(row, Record) for row in found)
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [("LICENSE", b"some text"), ("RECORDS", b"100\n101\n" * 50), ("core.1234", bytes(500)),
@@ -280,6 +291,29 @@ def test_a_document_type_is_accepted_where_it_belongs_alone(tmp_path: Path) -> N
                 "<!DOCTYPE RestingECG [<!ELEMENT LeadID (#PCDATA)>]>"):  # fmt: skip
         content = written.muse(list(walk_of(0, 2, 1000)), ["I", "II"], top=top)
         assert record_of(put(tmp_path / "a", "a.xml", content)).fields["channels"] == 6
+
+
+@pytest.mark.parametrize("encoding", ["gb2312", "GB18030", "Shift_JIS", "utf-16", "windows-1252"])
+def test_muse_in_any_encoding(tmp_path: Path, encoding: str) -> None:
+    x = walk_of(0, 2, 1000)
+    text = written.muse(list(x), ["I", "II"], about="<Note>REST</Note>").decode("latin-1")
+    note = "é" if encoding == "windows-1252" else "心"
+    text = text.replace("ISO-8859-1", encoding).replace("REST", note)
+    row = record_of(put(tmp_path / "a", "a.xml", text.encode(encoding)))
+    np.testing.assert_allclose(samples_of(tmp_path / "a", row).samples[1], x[1] * 4.88, rtol=1e-6)
+    unknown = text.replace(encoding, "klingon-8").replace(note, "").encode("latin-1")
+    assert reject_of(put(tmp_path / "a", "a.xml", unknown)).code in ("bad-xml", "not-a-signal")
+
+
+def test_muse_without_the_last_signs_of_its_base64(tmp_path: Path) -> None:
+    x = walk_of(0, 2, 1000)  # 2,000 bytes a lead: one sign is left over
+    content = written.muse(list(x), ["I", "II"])
+    assert b"=" in content.partition(b"<WaveFormData>")[2].partition(b"</WaveFormData>")[0]
+    bare = content.replace(b"=\n</WaveFormData>", b"\n</WaveFormData>")
+    assert bare != content
+    same(put(tmp_path / "a", "a.xml", bare), record_of(tmp_path / "a"), np.stack(
+        [*(x * 4.88), *(np.array([[-1, 1], [-0.5, -0.5], [1, -0.5], [-0.5, 1]]) @ x * 4.88)]
+    ))  # fmt: skip
 
 
 # --- SCP-ECG, Philips XML, MFER -------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zipfile
 from importlib import import_module
 from pathlib import Path, PurePosixPath
 from typing import cast
@@ -71,7 +72,7 @@ def is_bare(name: str) -> bool:
     return suffix == "" or suffix[1:].isdigit()
 
 
-def is_dicom(path: Path) -> bool:
+def is_dicom(path: Path | zipfile.Path) -> bool:
     """Whether a file begins like one of DICOM's: 128 bytes of anything, then its letters."""
     with path.open("rb") as handle:
         return handle.read(132)[128:] == b"DICM"

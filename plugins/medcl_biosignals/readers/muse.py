@@ -133,8 +133,10 @@ def _lead(lead: Element, fs: float) -> _Lead:
     name = _text(lead, "LeadID")
     if _number(lead, "LeadSampleSize", 2.0) != 2:
         raise BadSignal("bad-header", "a lead whose samples are not of two bytes")
+    text = "".join(_text(lead, "WaveFormData").split()).rstrip("=")
+    text += "=" * (-len(text) % 4)  # some leave them off
     try:
-        raw = binascii.a2b_base64("".join(_text(lead, "WaveFormData").split()), strict_mode=True)
+        raw = binascii.a2b_base64(text, strict_mode=True)
     except ValueError:
         raise BadSignal("bad-signal", "the samples of a lead are no base64") from None
     held = len(raw) // 2

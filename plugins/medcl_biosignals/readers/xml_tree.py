@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import io
+import re
+from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
+from xml.parsers.expat import XMLParserType
 
 from medcl_biosignals.readers.contract import BadSignal
 
 MOST_BYTES = 256 << 20
 _MOST_ELEMENTS, _DEEPEST = 2_000_000, 64
 _HEAD_BYTES = 1 << 16
+_ENCODING = re.compile(rb"""\s*<\?xml[^>]*?encoding\s*=\s*["']([A-Za-z0-9._-]+)""")
+_SEVERAL_BYTES = ("gb", "big5", "shift-jis", "sjis", "euc-", "iso-2022", "cp93", "cp949", "hz")
 
 
 def tree(path: Path, root: str, *, typed: bool = False) -> Element:
@@ -30,7 +37,7 @@ def tree(path: Path, root: str, *, typed: bool = False) -> Element:
     if path.stat().st_size > MOST_BYTES:
         raise BadSignal("too-large", f"an XML file of over {MOST_BYTES >> 20} MB is not read")
     builder = TreeBuilder()
-    parser = expat.ParserCreate()
+    parser, source = _opened(path)
     parser.buffer_text = True
     depth = count = 0
 
@@ -71,8 +78,10 @@ def tree(path: Path, root: str, *, typed: bool = False) -> Element:
     parser.EndElementHandler = end
     parser.CharacterDataHandler = builder.data
     try:
-        with path.open("rb") as handle:
+        with source as handle:
             parser.ParseFile(handle)
+    except (LookupError, ValueError):
+        raise BadSignal("bad-xml", "the XML is in an encoding that is not known") from None
     except expat.ExpatError as error:
         raise BadSignal(
             "bad-xml", f"the XML is broken off or damaged in line {error.lineno}"
@@ -92,11 +101,19 @@ def root_of(path: Path) -> str:
         found = name.rpartition(":")[2]
         raise Found
 
-    parser = expat.ParserCreate()
+    parser, source = _opened(path)
     parser.StartElementHandler = start
-    try:
-        with path.open("rb") as handle:
-            parser.Parse(handle.read(_HEAD_BYTES))
-    except (Found, expat.ExpatError):
-        pass
+    with source as handle, suppress(Found, expat.ExpatError, LookupError, ValueError):
+        parser.Parse(handle.read(_HEAD_BYTES))
     return found
+
+
+def _opened(path: Path) -> tuple[XMLParserType, BinaryIO]:
+    """A parser, and the file; one in an encoding of several bytes, which expat lacks, as UTF-8."""
+    with path.open("rb") as handle:
+        declared = _ENCODING.match(handle.read(256))
+    name = declared[1].decode().lower().replace("_", "-") if declared else ""
+    if not name.startswith(_SEVERAL_BYTES) or path.stat().st_size > MOST_BYTES:
+        return expat.ParserCreate(), path.open("rb")
+    text = path.read_bytes().decode(name, "replace")
+    return expat.ParserCreate("utf-8"), io.BytesIO(text.encode())
