@@ -13,6 +13,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
@@ -255,6 +256,15 @@ def storable(path: str) -> str:
         for c in path.replace(_BYTE, f"{_BYTE}00")
     )
     return text.encode("utf-8", "backslashreplace").decode()  # of other lone surrogates
+
+
+def is_text(path: Path) -> bool:
+    """Whether a path is UTF-8, as what writes tables needs it."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def original(text: str) -> str:

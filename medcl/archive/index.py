@@ -44,7 +44,7 @@ from medcl.io.pmap import Engine, pmap
 from medcl.plugin import FileStat, Plugin, Reject, Unit
 from medcl.reading import read_json, read_table
 from medcl.registry import checked
-from medcl.strings import original
+from medcl.strings import is_text, original
 
 
 @dataclass(frozen=True)
@@ -124,6 +124,8 @@ def build(
     archive, out = archive.resolve(), out.resolve()
     if out == archive:
         raise UsageError(f"The index cannot be the archive itself ({out}). Choose another --out.")
+    if not is_text(out):
+        raise UsageError("The name of --out is not UTF-8. Choose another.")
     if reader is not None:  # as it will be read again: the keys of YAML may be numbers
         reader = json.loads(json.dumps(reader, default=str))
     values = checked(plugin.scan, _settings(out, plugin) if reader is None else reader, "reader")

@@ -22,6 +22,7 @@ from medcl import recipe as recipes
 from medcl.archive.index import Index, build
 from medcl.archive.store import prepare
 from medcl.engine.pretrain import pretrain
+from medcl.errors import UsageError
 from medcl.retrieval.query import _by_path
 from medcl.strings import original, storable
 from medcl_biosignals.plugin import plugin
@@ -68,6 +69,8 @@ def archive(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         if suffix == "hea":
             content = content.replace(b"101 ", b"M\xfcller ", 1).replace(b"101.", b"M\xfcller.")
         put(b"M\xfcller." + suffix.encode(), content)
+    for file in sample.glob("114.*"):  # FLAC
+        put(b"Pati\xebnt/" + file.name.encode(), file.read_bytes())
     scratch = tmp_path_factory.mktemp("scratch")
     signal = edfio.EdfSignal(x[0] / 1000, 250, label="ECG II", physical_dimension="mV")
     edfio.Edf([signal]).write(scratch / "a.edf")
@@ -93,7 +96,7 @@ def test_they_are_indexed_prepared_and_predicted(archive: Path, tmp_path: Path) 
     out = tmp_path / "index"
     files = [name for _, _, names in os.walk(os.fsencode(archive)) for name in names]
     made = build(archive, out, plugin)
-    assert (made.items, made.rejects) == (len(files) - 2 * 2, {})  # two files beside each header
+    assert (made.items, made.rejects) == (len(files) - 3 * 2, {})  # two files beside each header
     index = Index.open(out)
     named = {file for item in index.items["id"] for file in index.files(item)}
     assert named == {
@@ -106,6 +109,8 @@ def test_they_are_indexed_prepared_and_predicted(archive: Path, tmp_path: Path) 
     assert (again.scanned, again.reused) == (0, made.scanned)
     assert _by_path(index, "a\udcff.xml") is not None
 
+    with pytest.raises(UsageError, match="not UTF-8"):
+        build(archive, tmp_path / "out\udcff", plugin)
     run = pretrain(recipes.load("simclr-ecg", TINY), out, tmp_path / "run")
     done = medcl.predict(run, archive / "M\udcfcller.hea", tmp_path / "one.parquet", workers=1)
     assert (done.records, done.rejects) == (1, {})

@@ -185,7 +185,7 @@ def _check_flac(path: Path, claimed: int | None, group: list[Channel]) -> int:
     import soundfile
 
     try:
-        with soundfile.SoundFile(path) as stream:
+        with path.open("rb") as handle, soundfile.SoundFile(handle) as stream:
             held = stream.frames // group[0].per_frame - group[0].offset
             channels = stream.channels
             last = (claimed if claimed is not None and claimed <= held else held) - 1
