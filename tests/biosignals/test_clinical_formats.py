@@ -178,6 +178,35 @@ def test_dicom_without_a_suffix(tmp_path: Path, name: str) -> None:
     assert "aVR" in str(bare[0].fields["leads"])  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("name", ["a.rec", "A.REC"])
+def test_edf_by_the_name_of_a_recorder(tmp_path: Path, name: str) -> None:
+    edfio = pytest.importorskip("edfio")
+    x = walk_of(0, 1, 1000)[0] / 1000
+    tmp_path.joinpath("a").mkdir()
+    signal = edfio.EdfSignal(x, 250, label="ECG II", physical_dimension="mV")
+    edfio.Edf([signal]).write(tmp_path / "a" / "made.edf")
+    (tmp_path / "a/made.edf").rename(tmp_path / "a" / name)
+    row = record_of(tmp_path / "a")
+    assert (row.fields["format"], row.fields["leads"]) == ("EDF", "II")
+    np.testing.assert_allclose(samples_of(tmp_path / "a", row).samples[0], x, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "means", "kind"),
+    [
+        ("aVR inverted", "-aVR", "ECG"), ("Lead II (inv)", "-II", "ECG"), ("-aVR", "-aVR", "ECG"),
+        ("inverted V1", "-V1", "ECG"), ("neg_II", "-II", "ECG"), ("- inverted aVR", "aVR", "ECG"),
+        ("aVR, augmented voltage, right", "aVR", "ECG"), ("LA-RA", "I", "ECG"),
+        ("RA-LA", "-I", "ECG"), ("E-S", "ES", "ECG"), ("CM5", "CM5", "ECG"), ("V7", "V7", "ECG"),
+        ("EDA100C-MRI", "EDA", "EDA"), ("ECG100C", "ECG", "ECG"), ("RSP100C", "RESP", "RESP"),
+        ("EKG - ERS100C", "ECG", "ECG"), ("Nehb D", "Nehb D", "ECG"), ("Vx", "Vx", "ECG"),
+    ],
+)  # fmt: skip
+def test_names_of_carts_holters_and_laboratories(name: str, means: str, kind: str) -> None:
+    found = meant(name, vocabulary(), unit="mV")
+    assert (found.name, found.kind) == (means, kind)
+
+
 def test_dicom_without_a_suffix_in_an_archive(tmp_path: Path) -> None:
     data = pytest.importorskip("pydicom.data")
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as packed:

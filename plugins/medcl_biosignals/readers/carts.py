@@ -141,7 +141,7 @@ def _held(path: Path) -> _Held:
         raise BadSignal("no-samples", "the leads of the file hold no sample")
     patient = record.patient
     who = person(patient.patient_id) or person(f"{patient.last_name} {patient.first_name}")
-    age = None if patient.age is None else age_of(str(patient.age))
+    age = age_of(str(patient.age)) if patient.age else None  # 0 is what blanks are read as
     site = person(record.recording.device.institution)
     labels = of_person(patient.sex or "", age)
     return _Held(tuple(channels), samples, tuple(findings), who, site, labels)
