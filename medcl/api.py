@@ -6,8 +6,9 @@ results instead of printing them. Each imports its dependencies when it is calle
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
 from medcl import plugin as plugins
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from medcl.run import Run
 
 Place = str | Path
+Recording = Any
+"""A recording in memory, of a type that the plugin knows; see `medcl.plugin.Plugin`, ``save``."""
 RecipeLike = str | Path | Mapping[str, Any] | Recipe
 """A recipe's name, its YAML file, its sections as a mapping, or a loaded recipe."""
 Settings = Sequence[str] | Mapping[str, Any]
@@ -80,7 +83,7 @@ def pretrain(
 
 def embed(
     run: Place | Run,
-    data: Place | Source | None = None,
+    data: Place | Source | Recording | Sequence[Recording] | None = None,
     *,
     out: Place | None = None,
     task: str | None = None,
@@ -94,7 +97,8 @@ def embed(
 
     Args:
         run: a finished run.
-        data: an index, or samples in memory as in `pretrain`; None: the index of training.
+        data: an index; samples in memory as in `pretrain`; recordings in memory as in `predict`,
+            cut into samples as those of training were; None: the index of training.
         out: the folder to store them in; up-to-date embeddings there are reused. None: in memory.
         task: of an index, embed the samples of this task (such as beats).
         patients: see `pretrain`.
@@ -109,9 +113,24 @@ def embed(
     """
     from medcl.embeddings import embeddings
     from medcl.engine import in_memory
+    from medcl.ingestion import indexed, saved
     from medcl.run import load_samples
 
     opened = _run(run)
+    if data is not None and not isinstance(data, str | Path):
+        with TemporaryDirectory(prefix="medcl-recordings-") as folder:
+            paths = saved(opened.plugin, _listed(data), Path(folder))
+            if paths:
+                if out is not None or patients is not None or labels is not None:
+                    raise UsageError("out, patients and labels do not go with recordings.")
+                with indexed(opened, paths) as scratch:
+                    return embeddings.embed(
+                        opened.encoder(),
+                        load_samples(opened.recipe, scratch.path, task=task),
+                        batch_size=batch_size,
+                        device=device,
+                        workers=readers,
+                    )
     index = Path(data) if isinstance(data, str | Path) else None
     if (data is None or index is not None) and (patients is not None or labels is not None):
         raise UsageError("patients and labels go with samples in memory: an index has its own.")
@@ -328,7 +347,7 @@ def finetune(
 
 def predict(
     model: Place | Run | Study,
-    records: Place | Sequence[Place],
+    records: Place | Recording | Sequence[Place | Recording],
     out: Place,
     *,
     task: str | None = None,
@@ -345,7 +364,9 @@ def predict(
 
     Args:
         model: a finished run, a study of `finetune`, or one of its folds (``STUDY/folds/r0f1``).
-        records: recordings (files, or their names without suffix) and folders; or one index.
+        records: recordings (files, or their names without suffix) and folders; or one index; or
+            recordings in memory that the plugin knows (biosignals: ``mne.io.Raw``, tables of pandas
+            and polars, arrays of xarray), see `medcl.plugin.Plugin`.
         out: the table, ending in ``.parquet``.
         task: of a run, predict this task's class probabilities for its samples.
         fs: sampling rate in Hz, for recordings without one.
@@ -359,30 +380,40 @@ def predict(
         device: "cpu", "cuda", ..., or "auto".
 
     Raises:
-        UsageError: for paths that do not exist, or an unknown task.
+        UsageError: for paths that do not exist, an unknown task, or objects that the plugin does
+            not know.
         MedclError: if no recording can be used; gives the reason.
     """
     from medcl.doctor import cores
+    from medcl.ingestion import saved
     from medcl.predict.batch import predict as on_files
     from medcl.predict.study_predictor import opened
 
     assignments = overrides(settings) if isinstance(settings, Mapping) else list(settings)
     if fs is not None:
         assignments = [f"reader.fs={fs:g}", *assignments]
-    recordings = [records] if isinstance(records, str | Path) else list(records)
-    return on_files(
-        opened(Path(model)) if isinstance(model, str | Path) else model,
-        [Path(record) for record in recordings],
-        Path(out),
-        task=task,
-        settings=assignments,
-        embeddings=embeddings,
-        paths=paths,
-        key_file=None if key_file is None else Path(key_file),
-        workers=workers or cores(),
-        batch_size=batch_size,
-        device=device,
-    )
+    trained = opened(Path(model)) if isinstance(model, str | Path) else model
+    recordings = _listed(records)
+    with TemporaryDirectory(prefix="medcl-recordings-") as folder:
+        files = saved(trained.plugin, recordings, Path(folder))
+        if files is None:
+            raise UsageError(
+                f"The plugin '{trained.plugin.name}' knows no recording of this type: give files, "
+                "folders or an index."
+            )
+        return on_files(
+            trained,
+            files,
+            Path(out),
+            task=task,
+            settings=assignments,
+            embeddings=embeddings,
+            paths=paths,
+            key_file=None if key_file is None else Path(key_file),
+            workers=workers or cores(),
+            batch_size=batch_size,
+            device=device,
+        )
 
 
 def load_encoder(path: Place) -> nn.Module:
@@ -395,6 +426,12 @@ def load_encoder(path: Place) -> nn.Module:
     from medcl.export import load_encoder as load
 
     return load(path)
+
+
+def _listed(records: object) -> list[object]:
+    """One recording, or several: only lists, tuples, sets and iterators are taken for several."""
+    several = isinstance(records, list | tuple | set | frozenset | Iterator)
+    return list(records) if several else [records]  # type: ignore[call-overload]
 
 
 def _run(run: Place | Run) -> Run:

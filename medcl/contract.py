@@ -251,6 +251,24 @@ class StreamFactory(Protocol):
     ) -> Stream: ...
 
 
+class Save(Protocol):
+    """``Plugin.save``: writes a recording that is a Python object, to be read as any file is.
+
+    Args:
+        recording: any object.
+        folder: where to write.
+        stem: the file's name, without suffix.
+
+    Returns:
+        the file; None if the plugin does not know such an object.
+
+    Raises:
+        UsageError: if it does, but the object cannot be written.
+    """
+
+    def __call__(self, recording: object, folder: Path, stem: str, /) -> Path | None: ...
+
+
 class Look(Protocol):
     """``Plugin.look``: draws the result of ``prepare`` for an item.
 

@@ -16,6 +16,7 @@ EXTRAS = {
     "jpeg": "JPEG and JPEG-LS in DICOM",
     "hf": "encoders of Hugging Face transformers",
     "onnx": "encoders as ONNX graphs",
+    "signals": "recordings of carts, laboratories and wearables",
 }
 """The purpose of medcl's extras; those for its development are not checked."""
 

@@ -19,6 +19,7 @@ from medcl.errors import UsageError
 from medcl.plugin import FileStat, Plugin
 from medcl.private import recalled
 from medcl.reading import read_json
+from medcl.registry import resolve
 from medcl.run import Trained
 
 ITEMS = "items.parquet"
@@ -91,6 +92,28 @@ def indexed(
         if data is not None:
             _add_columns(out / ITEMS, data / ITEMS)
         yield Index.open(out)
+
+
+def saved(plugin: Plugin, records: Sequence[object], folder: Path) -> list[Path] | None:
+    """Recordings as paths: those that are Python objects are written into ``folder`` by the plugin.
+
+    Returns:
+        a path each; None if the plugin does not know one of them.
+
+    Raises:
+        UsageError: if one cannot be written.
+    """
+    save = None if plugin.save is None else resolve(plugin.save)
+    paths = []
+    for n, record in enumerate(records):
+        if isinstance(record, str | Path):
+            path: Path | None = Path(record)
+        else:
+            path = None if save is None else save(record, folder, f"recording-{n + 1}")
+        if path is None:
+            return None
+        paths.append(path)
+    return paths
 
 
 def _add_columns(items: Path, index_items: Path) -> None:

@@ -367,6 +367,9 @@ class Plugin:
         stream: ``(names, fs, *, prepare, dataset, reader)`` → `Stream`: windows of a live
             recording, for ``medcl predict --follow``. ``names`` are all columns of the header; the
             plugin selects the channels. ``reader`` as in ``prepare``, or empty.
+        save: ``(recording, folder, stem)`` → the file it wrote there, one that ``scan`` reads, or
+            None if it is no recording that the plugin knows: a Python object given to
+            ``medcl.predict`` or ``medcl.embed``. ``stem`` is the file's name, without suffix.
         look: ``(files, arrays, out)`` → the files written: draws the result of ``prepare`` for an
             item into the folder ``out``, for ``medcl prepare --look``; ``files`` as in ``explain``.
         explain: ``(files, coords (I, 2), tile, scores, out)`` → the files written: draws the
@@ -403,6 +406,7 @@ class Plugin:
     pictures: Lazy | None = None
     where: Lazy | None = None
     stream: Lazy | None = None
+    save: Lazy | None = None
     look: Lazy | None = None
     findings: Lazy | None = None
     explain: Lazy | None = None

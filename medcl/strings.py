@@ -13,6 +13,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 
 from medcl.errors import MedclError
 
+_BYTE = "\ufdd0"  # stands in no text; before the two hexadecimal digits of a byte
 _CHUNK = 65_536  # strings decoded at a time during iteration
 _UTF8 = ("utf-8", "surrogatepass")  # file names may hold bytes that are no text
 
@@ -240,3 +242,41 @@ def _text(value: object) -> str:
             "ids, items, patients and groups are strings (see docs/write-a-plugin.md)."
         )
     return str(value)  # numpy's own strings are kept as plain ones
+
+
+def storable(path: str) -> str:
+    """A file's name as text that Parquet can hold, also where its bytes are no UTF-8.
+
+    Python gives such bytes as lone surrogates (``os.fsdecode``). `original` undoes it exactly.
+    """
+    if path.isascii():
+        return path
+    text = "".join(
+        f"{_BYTE}{ord(c) & 0xFF:02x}" if "\udc80" <= c <= "\udcff" else c
+        for c in path.replace(_BYTE, f"{_BYTE}00")
+    )
+    return text.encode("utf-8", "backslashreplace").decode()  # of other lone surrogates
+
+
+def is_text(path: Path) -> bool:
+    """Whether a path is UTF-8, as what writes tables needs it."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def original(text: str) -> str:
+    r"""The file's name that `storable` made a text of.
+
+    Example:
+        >>> original(storable("M\udcfcller.edf")) == "M\udcfcller.edf"
+        True
+    """
+    first, *rest = text.split(_BYTE)
+    return first + "".join(_byte(part[:2]) + part[2:] for part in rest)
+
+
+def _byte(digits: str) -> str:
+    return _BYTE if digits == "00" else chr(0xDC00 + int(digits, 16))

@@ -39,6 +39,7 @@ import medcl_biosignals.encoders.tcn
 import medcl_biosignals.encoders.towers
 import medcl_biosignals.encoders.vit
 import medcl_biosignals.encoders.xresnet
+import medcl_biosignals.in_memory
 import medcl_biosignals.methods.alike_beats
 import medcl_biosignals.methods.cross_modal
 import medcl_biosignals.methods.forecast
@@ -191,6 +192,9 @@ _classifier_factory: list[contract.ClassifierFactory] = [
     medcl_pathology.mil.classifier.Mil,
     medcl_pathology.mil.sc_mil.ScMil,
     medcl_pathology.mil.ins.Ins,
+]
+_save: list[contract.Save] = [
+    medcl_biosignals.in_memory.save,
 ]
 _look: list[contract.Look] = [
     medcl_pathology.look.look,

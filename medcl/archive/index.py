@@ -44,6 +44,7 @@ from medcl.io.pmap import Engine, pmap
 from medcl.plugin import FileStat, Plugin, Reject, Unit
 from medcl.reading import read_json, read_table
 from medcl.registry import checked
+from medcl.strings import is_text, original
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,8 @@ def build(
     archive, out = archive.resolve(), out.resolve()
     if out == archive:
         raise UsageError(f"The index cannot be the archive itself ({out}). Choose another --out.")
+    if not is_text(out):
+        raise UsageError("The name of --out is not UTF-8. Choose another.")
     if reader is not None:  # as it will be read again: the keys of YAML may be numbers
         reader = json.loads(json.dumps(reader, default=str))
     values = checked(plugin.scan, _settings(out, plugin) if reader is None else reader, "reader")
@@ -351,7 +354,10 @@ class Index:
 
     @cached_property
     def paths(self) -> pl.DataFrame:
-        """id → key, files, sizes, mtimes, detail. Identifies patients: never show or log it."""
+        """id → key, files, sizes, mtimes, detail. Identifies patients: never show or log it.
+
+        Paths are as `medcl.strings.storable` makes them; `files` and `stats` give those of files.
+        """
         return read_table(self._private("paths.parquet"), _REMAKE)
 
     @cached_property
@@ -360,11 +366,11 @@ class Index:
 
     def files(self, item_id: str) -> tuple[str, ...]:
         """The item's files, relative to the archive."""
-        return tuple(self._path(item_id, "files"))
+        return tuple(original(file) for file in self._path(item_id, "files"))
 
     def stats(self, item_id: str) -> tuple[FileStat, ...]:
         """The item's files with their size and time at indexing."""
-        columns = (self._path(item_id, name) for name in ("files", "sizes", "mtimes"))
+        columns = (self.files(item_id), *(self._path(item_id, n) for n in ("sizes", "mtimes")))
         return tuple(FileStat(*row) for row in zip(*columns, strict=True))
 
     def locate(self, item_id: str) -> str:

@@ -16,6 +16,7 @@ from medcl.archive.joining import located
 from medcl.archive.pseudonym import Pseudonyms
 from medcl.archive.scanning import LABEL, Scanned
 from medcl.plugin import FileStat, Record, Reject, Scalar
+from medcl.strings import storable
 
 REJECTS = pl.Schema([("id", pl.String), ("code", pl.String), ("reason", pl.String)])
 PATHS = pl.Schema(
@@ -142,11 +143,11 @@ def _paths(
     rows = [
         (
             pseudonyms.item(key),
-            _printable(key),
-            [_printable(file.path) for file in stats.get(key, ())],
+            storable(key),
+            [storable(file.path) for file in stats.get(key, ())],
             [file.size for file in stats.get(key, ())],
             [file.mtime_ns for file in stats.get(key, ())],
-            details.get(key),
+            None if key not in details else storable(details[key]),
         )
         for key in keys
     ]
@@ -155,11 +156,6 @@ def _paths(
 
 def _text(name: str, values: Sequence[Any]) -> pl.Series:
     return pl.Series(name, values, dtype=pl.String)
-
-
-def _printable(path: str) -> str:
-    """A path that Parquet can hold. Only invalid UTF-8 changes, whose files are rejected."""
-    return path.encode("utf-8", "backslashreplace").decode()
 
 
 def _column(name: str, values: Sequence[Scalar]) -> pl.Series:

@@ -81,11 +81,6 @@ def _file_or_folder(
 ) -> None:
     """Add one entry to the files, folders, links or rejects; skip pipes, sockets and devices."""
     try:
-        path.encode("utf-8")
-    except UnicodeEncodeError:
-        walked.rejects.append(Reject(path, "bad-name", "The name is not valid UTF-8; rename it."))
-        return
-    try:
         if entry.is_dir():
             (links if entry.is_symlink() else folders).append(f"{path}/")
             return

@@ -29,6 +29,7 @@ POSITIONAL: Mapping[str, int] = {
     "pictures": 1,
     "where": 1,
     "stream": 2,
+    "save": 3,
     "look": 3,
     "explain": 5,
     "preview": 2,

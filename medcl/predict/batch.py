@@ -35,6 +35,7 @@ from medcl.predict.tables import Tables
 from medcl.private import other_key, recalled
 from medcl.registry import resolve
 from medcl.run import Trained
+from medcl.strings import is_text
 
 PREDICTORS = {
     "run": "medcl.predict.run_predictor:Embedded",
@@ -118,6 +119,8 @@ def predict(
     """
     if out.suffix != ".parquet":
         raise UsageError(f"--out {out}: give the name of a table, ending in .parquet.")
+    if not is_text(out.absolute()):
+        raise UsageError("The name of --out is not UTF-8. Choose another.")
     model, reader = _with(model, settings)
     dataset_settings = model.dataset_settings(task)
     with indexed(model, records, key_file=key_file, reader=reader, workers=workers) as index:

@@ -20,6 +20,7 @@ from medcl.ingestion import indexed
 from medcl.plugin import Samples
 from medcl.registry import did_you_mean
 from medcl.run import Run, load_samples
+from medcl.strings import storable
 
 Level = Literal["item", "sample"]
 
@@ -141,6 +142,7 @@ def _by_path(index: Index, query: str) -> str | None:
         names.add(path.relative_to(archive).as_posix())
     elif path.exists() and path.resolve().is_relative_to(archive):
         names.add(path.resolve().relative_to(archive).as_posix())
+    names = {storable(name) for name in names}
     rows = table.filter(
         pl.col("key").is_in(names) | pl.col("files").list.eval(pl.element().is_in(names)).list.any()
     )

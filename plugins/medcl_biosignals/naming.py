@@ -22,6 +22,10 @@ _WORD = re.compile(r"[A-Za-z0-9+\-_%]{1,16}")
 _ELECTRODE = re.compile(r"[A-Za-z]{1,3}\d{1,2}")
 _NUMBERED = re.compile(r"(.*?[^\W\d])[\s_\-.:#]*\(?(\d{1,3})\)?")
 _DEVICE = re.compile(r"^shimmer[_\s-]*[0-9a-f]{2,4}[_\s-]+", re.IGNORECASE)
+_UPSIDE_DOWN = "(?:inverted|inv|negative|neg|minus|flipped|reversed)"
+_SAYS_TURNED = re.compile(
+    rf"{_UPSIDE_DOWN}[\s_.\-]+(.+)|(.+?)[\s_.(\-]+{_UPSIDE_DOWN}\)?", re.IGNORECASE
+)
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _NOISE = frozenset(
     ("raw", "cal", "calibrated", "uncal", "uncalibrated", "filt", "filtered", "clean", "cleaned",
@@ -108,6 +112,11 @@ def _parsed(raw: str, known: Vocabulary) -> tuple[str, str, str]:
     text = _DASHES.sub("-", unicodedata.normalize("NFKC", repaired(raw))).strip()
     if text.startswith("-"):
         base, shown, kind = _parsed(text[1:].strip(), known)
+        if kind not in ("other", NUMERIC):
+            return turned(base), turned(shown) if shown != "other" else shown, kind
+    said = _SAYS_TURNED.fullmatch(text)
+    if said is not None:
+        base, shown, kind = _parsed((said[1] or said[2]).strip(), known)
         if kind not in ("other", NUMERIC):
             return turned(base), turned(shown) if shown != "other" else shown, kind
     text = _DEVICE.sub("", text)

@@ -107,6 +107,7 @@ plugin = Plugin(
         "raw": "medcl_biosignals.baselines:raw",
     },
     stream="medcl_biosignals.streaming:stream",
+    save="medcl_biosignals.in_memory:save",
     preview="medcl_biosignals.preview:preview",
     preparation=4,
     sample=Path(__file__).parent / "sample",

@@ -14,7 +14,10 @@ from medcl_biosignals.readers.measures import dimension, known_unit
 from medcl_biosignals.readers.preamble import stem_of
 from medcl_biosignals.vocabulary import Vocabulary, camera, vocabulary
 
-_NAMING = ("EDF", "BDF", "DICOM", "aECG")
+_NAMING = (
+    "EDF", "BDF", "DICOM", "aECG", "GE MUSE", "SCP-ECG", "Philips XML", "MFER", "ISHNE", "GDF",
+    "FIF",
+)  # fmt: skip
 """Formats that have a place for the person: where it holds a placeholder, that is a finding."""
 _SECONDS = 1.0  # shorter recordings hold no heart beat
 

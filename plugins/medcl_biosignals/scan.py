@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from medcl.plugin import MEMBER, Record, Reject, Unit
 from medcl.registry import checked
-from medcl_biosignals.readers.choose import TEXT, reader
+from medcl_biosignals.readers.choose import TEXT, is_bare, is_dicom, reader
 from medcl_biosignals.readers.contract import BadSignal, Flaw, Settings
 from medcl_biosignals.readers.text import is_recorders
 from medcl_biosignals.rows import row
@@ -81,6 +81,8 @@ def _file(root: Path, file: str, settings: Settings) -> Iterator[Record | Reject
     settings = settings.of(file)
     if file.lower().endswith(TEXT) and not is_recorders(root / file):
         return  # notes, licences, lists: what is no recording is no failure either
+    if is_bare(file) and not is_dicom(root / file):
+        return
     try:
         for found in reader(root / file).headings(root / file, settings):
             key = f"{file}#{found.part}" if found.part else file

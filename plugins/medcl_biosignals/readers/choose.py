@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zipfile
 from importlib import import_module
 from pathlib import Path, PurePosixPath
 from typing import cast
@@ -33,7 +34,16 @@ _MODULES = {
     ".xls": "frame",
     ".xlsm": "frame",
     ".avro": "embrace",
+    ".scp": "carts",
+    ".mwf": "carts",
+    ".mfer": "carts",
+    ".ecg": "ishne",
+    ".gdf": "gdf",
+    ".acq": "acq",
+    ".fif": "fif",
 }
+_XML = {"RestingECG": "muse", "restingecgdata": "carts"}
+"""By the element that an XML file begins with; others are tried as HL7 aECG, and refused there."""
 PACKED = (".gz", ".xz", ".bz2", ".zip")
 PICKLED = (".pkl", ".pickle", ".joblib")
 SUFFIXES = (*_MODULES, *TABLES, ".mat", ".zip", *PICKLED)
@@ -48,7 +58,24 @@ def is_read(name: str) -> bool:
     if lower.suffix in (".gz", ".xz", ".bz2"):
         inner = PurePosixPath(lower.stem).suffix
         return inner in SUFFIXES and inner not in (".hea", ".zip", *PICKLED)
-    return lower.suffix in (*SUFFIXES, TEXT) or _FITBIT.fullmatch(lower.name) is not None
+    if lower.suffix in (*SUFFIXES, TEXT) or _FITBIT.fullmatch(lower.name) is not None:
+        return True
+    return is_bare(name)
+
+
+def is_bare(name: str) -> bool:
+    """Whether a name says nothing of the format, as DICOM's do: ``IM000001``, ``1.2.840.10008.7``.
+
+    Such a file is read if it begins like DICOM, and left alone if not.
+    """
+    suffix = PurePosixPath(name).suffix
+    return suffix == "" or suffix[1:].isdigit()
+
+
+def is_dicom(path: Path | zipfile.Path) -> bool:
+    """Whether a file begins like one of DICOM's: 128 bytes of anything, then its letters."""
+    with path.open("rb") as handle:
+        return handle.read(132)[128:] == b"DICM"
 
 
 def reader(path: Path) -> Reader:
@@ -68,13 +95,16 @@ def reader(path: Path) -> Reader:
             "a pickle holds Python objects, which could run any code when they are loaded: it is "
             "not read. Save plain arrays (.npz) or a table (.parquet)",
         )
-    if suffix not in (*SUFFIXES, *PACKED, TEXT):
+    bare = is_bare(path.name) and is_dicom(path)
+    if suffix not in (*SUFFIXES, *PACKED, TEXT) and not bare:
         raise BadSignal("unknown-format", "no reader for files of this name")
     with path.open("rb") as handle:
         head = handle.read(4096)
     if not head.strip():
         raise BadSignal("empty-file", "the file is empty")
-    if suffix in PACKED:
+    if bare:
+        name = "dicom"
+    elif suffix in PACKED:
         name = "packed"
     elif suffix in (*TABLES, TEXT):
         from medcl_biosignals.readers.apple import is_apple
@@ -82,6 +112,10 @@ def reader(path: Path) -> Reader:
         name = "apple" if is_apple(head) else "table"
     elif suffix == ".mat":  # version 7.3 is HDF5 with a block of 512 bytes before it
         name = "hdf5" if _HDF5 in head else "matlab"
+    elif suffix == ".xml":
+        from medcl_biosignals.readers.xml_tree import root_of
+
+        name = _XML.get(root_of(path), "aecg")
     else:
         name = _MODULES[suffix]
     return cast(Reader, import_module(f"medcl_biosignals.readers.{name}"))

@@ -51,6 +51,12 @@ ALARMS = ("asystole", "bradycardia", "tachycardia", "ventricular_tachycardia",
 
 _VERDICTS = {"false alarm": False, "true alarm": True}
 
+_AGE_UNITS = {
+    "y": 1.0, "year": 1.0, "month": 1 / 12, "week": 7 / 365.25, "day": 1 / 365.25,
+    "hour": 1 / 8766,
+}  # fmt: skip
+"""In years."""
+
 _KEY = re.compile(
     r"<?(age|sex|gender|dx|reason for admission|diagnos[ei]s|diagnose)>?"
     r"(?:\s*\([^()]*\))?\s*[:=]\s*",
@@ -89,6 +95,23 @@ def age_at(birth: date, recorded: date) -> int | None:
         return None
     before = (recorded.month, recorded.day) < (birth.month, birth.day)
     return age_of(str(recorded.year - birth.year - before))
+
+
+def age_in(number: str, unit: str) -> int | None:
+    """Whole years of an age in any unit; None for none, and for 0 years: often a blank.
+
+    Example:
+        >>> [age_in("93", "YEARS"), age_in("30", "months"), age_in("0", "YEARS"), age_in("7", "")]
+        [90, 2, None, None]
+    """
+    years = _AGE_UNITS.get(unit.strip().lower().rstrip("s"))
+    try:
+        value = float(number) * (years if years is not None else float("nan"))
+    except ValueError:
+        return None
+    if not 0 <= value <= _POSSIBLE or (value == 0 and years == 1):
+        return None
+    return min(int(value), OLDEST)
 
 
 def day_of(text: str) -> date | None:

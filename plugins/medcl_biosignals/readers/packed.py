@@ -147,13 +147,16 @@ def _damaged(error: Exception) -> BadSignal:
 
 
 def _members(archive: zipfile.ZipFile) -> list[str]:
-    """The files that could be recordings by their names."""
+    """The files that could be recordings by their names; without a suffix, by their first bytes."""
     from medcl_biosignals.readers.choose import SUFFIXES as READ
+    from medcl_biosignals.readers.choose import is_bare, is_dicom
 
     names = [info.filename for info in archive.infolist() if not info.is_dir()]
     seen = [n for n in names if not PurePosixPath(n).name.startswith((".", "~"))]
     wanted = tuple(s for s in READ if s not in (".hea", ".zip"))
-    return sorted(n for n in seen if "__MACOSX" not in n and n.lower().endswith(wanted))
+    seen = [n for n in seen if "__MACOSX" not in n]
+    bare = [n for n in seen if is_bare(n) and is_dicom(zipfile.Path(archive, n))]
+    return sorted({*bare, *(n for n in seen if n.lower().endswith(wanted))})
 
 
 # --- Empatica E4: one recording in a file a sensor ------------------------------------------------

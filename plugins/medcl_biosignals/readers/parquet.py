@@ -46,7 +46,7 @@ def read(path: Path, part: str, settings: Settings, span: Span | None = None) ->
 
 
 def _lazy(path: Path) -> pl.LazyFrame:
-    return pl.scan_parquet(path, hive_partitioning=False, glob=False)
+    return pl.scan_parquet(tabular.openable(path), hive_partitioning=False, glob=False)
 
 
 def _collected(rows: pl.LazyFrame) -> pl.DataFrame:

@@ -81,7 +81,9 @@ def _frame(
     types = kinds or [pl.String] * found.width
     quoted = found.decimal_comma and found.delimiter == ","  # "0,5","0,7": text until it is parted
     as_text = quoted or bool(found.thousands)
-    opened: Path | io.BytesIO = io.BytesIO(source) if isinstance(source, bytes) else source
+    opened: Path | io.BytesIO = (
+        io.BytesIO(source) if isinstance(source, bytes) else tabular.openable(source)
+    )
     if found.encoding.startswith("utf-16") or found.delimiter == " ":
         data = source if isinstance(source, bytes) else source.read_bytes()
         text = data.decode(found.encoding, "replace").replace("\r\n", "\n").replace("\r", "\n")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -192,6 +194,15 @@ def _no_numeric(name: str, column: pl.Series, known: Vocabulary) -> bool:
         return False
     middle = column.cast(pl.Float64).drop_nans().median()
     return isinstance(middle, float) and not 20 <= middle <= 300
+
+
+def openable(path: Path) -> Path | io.BytesIO:
+    """What polars can open: its names are UTF-8, those of files are any bytes."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return io.BytesIO(path.read_bytes())
+    return path
 
 
 def constant_rate(frame: pl.DataFrame, names: Sequence[str]) -> float | None:

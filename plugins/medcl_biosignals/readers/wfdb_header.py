@@ -24,7 +24,7 @@ _DEFAULT_FS = 250.0  # what the WFDB specification says where a header gives non
 # with it (tested), but it is not imported: it would bring pandas into every indexing worker.
 _RECORD = re.compile(
     r"""
-    (?P<record_name>[-\w]+) /?(?P<n_seg>\d*)
+    (?P<record_name>[-\w\udc80-\udcff]+) /?(?P<n_seg>\d*)
     [ \t]+ (?P<n_sig>\d+)
     [ \t]* (?P<fs>\d*\.?\d*) /* -?\d*\.?\d* \(? -?\d*\.?\d* \)?  # counter's rate and start
     [ \t]* (?P<sig_len>\d*)
@@ -33,7 +33,7 @@ _RECORD = re.compile(
 )
 _SIGNAL = re.compile(
     r"""
-    (?P<file_name>~?[-\w]*\.?\w*)
+    (?P<file_name>~?[-\w\udc80-\udcff]*\.?\w*)
     [ \t]+ (?P<fmt>\d+) x?(?P<samps_per_frame>\d*) :?\d* \+?(?P<byte_offset>\d*)  # :skew
     [ \t]* -?\d*\.?\d*e?[+-]?\d* \(?-?\d*\)? /?(?P<units>[\w^\-?%/]*)  # gain(baseline)
     [ \t]* \d* [ \t]* -?\d* [ \t]* -?\d* [ \t]* -?\d* [ \t]* \d*  # of the converter; checks
@@ -41,7 +41,7 @@ _SIGNAL = re.compile(
     """,
     re.VERBOSE,
 )
-_SEGMENT = re.compile(r"(?P<seg_name>[-\w]*~?)[ \t]+(?P<seg_len>\d+)")
+_SEGMENT = re.compile(r"(?P<seg_name>[-\w\udc80-\udcff]*~?)[ \t]+(?P<seg_len>\d+)")
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def read_header(path: Path) -> Header:
         raise BadSignal("empty-header", "the header file is empty")
     if len(raw) > MAX_HEADER_BYTES or b"\0" in raw:
         raise BadSignal("not-wfdb", "the .hea file is no WFDB header (binary or over 1 MB)")
-    text = [line.strip() for line in raw.decode("utf-8", errors="replace").splitlines()]
+    text = [line.strip() for line in raw.decode("utf-8", errors="surrogateescape").splitlines()]
     lines = [line for line in text if line and not line.startswith("#")]
     labels = labels_of(line.lstrip("# ") for line in text if line.startswith("#"))
     first = _RECORD.match(lines[0]) if lines else None
@@ -142,7 +142,7 @@ def _channel(line: Mapping[str, str]) -> Channel:
         per_frame=int(line["samps_per_frame"] or 1),
         offset=int(line["byte_offset"] or 0),
         units=line["units"] or "mV",
-        name=line["sig_name"].strip(),
+        name=line["sig_name"].strip().encode("utf-8", "surrogateescape").decode("utf-8", "replace"),
     )
 
 
@@ -185,7 +185,7 @@ def _check_flac(path: Path, claimed: int | None, group: list[Channel]) -> int:
     import soundfile
 
     try:
-        with soundfile.SoundFile(path) as stream:
+        with path.open("rb") as handle, soundfile.SoundFile(handle) as stream:
             held = stream.frames // group[0].per_frame - group[0].offset
             channels = stream.channels
             last = (claimed if claimed is not None and claimed <= held else held) - 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -178,17 +179,22 @@ def _decoded(path: Path, header: Header, settings: Settings, span: Span | None) 
     )
 
 
+_NO_TEXT = re.compile("[\udc80-\udcff]")
+"""Bytes that are no UTF-8, as Python gives them."""
+
+
 @contextmanager
 def _undated(path: Path, header: Header) -> Iterator[Path | None]:
-    """A copy of the record's header without time and date, where wfdb cannot read those; else None.
+    """A copy of the record's header without what wfdb cannot read there; None if there is nothing.
 
-    What stands there (``12/31/2017``, ``2017-03-01``) is nothing to us, but wfdb gives the whole
-    record up for it.
+    Time and date (``12/31/2017``, ``2017-03-01``) are nothing to us, but wfdb gives the whole
+    record up for them. Names of files that are no UTF-8 get others.
     """
     import wfdb
 
     names = dict.fromkeys([path.name, *(f"{n}{HEADER}" for n, _ in header.segments if n != "~")])
-    bad = False
+    texts = {name: (path.parent / name).read_text("utf-8", "surrogateescape") for name in names}
+    bad = any(map(_NO_TEXT.search, texts.values()))
     for name in names:
         try:
             wfdb.rdheader(str((path.parent / name).with_suffix("")))
@@ -199,12 +205,15 @@ def _undated(path: Path, header: Header) -> Iterator[Path | None]:
         return
     with TemporaryDirectory(prefix="medcl-header-") as folder:
         for file in path.parent.iterdir():
-            (Path(folder) / file.name).symlink_to(file.absolute())
-        for name in names:
-            (Path(folder) / name).unlink()
-            text = (path.parent / name).read_text(encoding="utf-8", errors="replace")
-            (Path(folder) / name).write_text(undated(text), encoding="utf-8")
-        yield Path(folder) / path.name
+            (Path(folder) / _plain(file.name)).symlink_to(file.absolute())
+        for name, text in texts.items():
+            (Path(folder) / _plain(name)).unlink()
+            (Path(folder) / _plain(name)).write_text(undated(_plain(text)), encoding="utf-8")
+        yield Path(folder) / _plain(path.name)
+
+
+def _plain(text: str) -> str:
+    return _NO_TEXT.sub(lambda byte: f"_{ord(byte[0]) & 0xFF:02x}", text)
 
 
 def _joined(path: Path, header: Header, settings: Settings) -> Recording:

@@ -1,32 +1,43 @@
-"""XML from strangers: no entities, no document types, nothing from outside, and a limit to all."""
+"""XML from strangers: no entities, nothing from outside, and a limit to all."""
 
 from __future__ import annotations
 
+import io
+import re
+from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
+from xml.parsers.expat import XMLParserType
 
 from medcl_biosignals.readers.contract import BadSignal
 
 MOST_BYTES = 256 << 20
 _MOST_ELEMENTS, _DEEPEST = 2_000_000, 64
+_HEAD_BYTES = 1 << 16
+_ENCODING = re.compile(rb"""\s*<\?xml[^>]*?encoding\s*=\s*["']([A-Za-z0-9._-]+)""")
+_SEVERAL_BYTES = ("gb", "big5", "shift-jis", "sjis", "euc-", "iso-2022", "cp93", "cp949", "hz")
 
 
-def tree(path: Path, root: str) -> Element:
+def tree(path: Path, root: str, *, typed: bool = False) -> Element:
     """Parse a file into elements without their namespaces.
 
     Args:
         path: the file.
         root: name of the element that it must begin with; others are refused at once.
+        typed: whether files of this form declare a document type. By itself that is harmless: what
+            it refers to is never fetched.
 
     Raises:
-        BadSignal: if it begins otherwise, is no XML, declares a document type or entities (a few
-            bytes of which can grow to gigabytes, or fetch other files), or is too large.
+        BadSignal: if it begins otherwise, is no XML, declares a document type without need, or
+            entities or default attributes (a few bytes of which can grow to gigabytes, or fetch
+            other files), or is too large.
     """
     if path.stat().st_size > MOST_BYTES:
         raise BadSignal("too-large", f"an XML file of over {MOST_BYTES >> 20} MB is not read")
     builder = TreeBuilder()
-    parser = expat.ParserCreate()
+    parser, source = _opened(path)
     parser.buffer_text = True
     depth = count = 0
 
@@ -37,16 +48,17 @@ def tree(path: Path, root: str) -> Element:
                 "an export of Apple Health: its ECGs are the CSV files in the folder "
                 "electrocardiograms beside it",
             )
-        raise BadSignal("unsafe-xml", "the XML declares a document type: it is not read")
+        if not typed:
+            raise BadSignal("unsafe-xml", "the XML declares a document type: it is not read")
 
     def refuse(*_: object) -> None:
-        raise BadSignal("unsafe-xml", "the XML declares entities: it is not read")
+        raise BadSignal("unsafe-xml", "the XML declares or uses entities: it is not read")
 
     def start(name: str, attributes: dict[str, str]) -> None:
         nonlocal depth, count
         name = name.rpartition(":")[2]
         if count == 0 and name != root:
-            raise BadSignal("not-a-signal", "an XML file that is no annotated ECG (HL7 aECG)")
+            raise BadSignal("not-a-signal", "an XML file that is no ECG of a form that is read")
         depth, count = depth + 1, count + 1
         if depth > _DEEPEST or count > _MOST_ELEMENTS:
             raise BadSignal("unsafe-xml", "the XML is nested too deeply, or has too many elements")
@@ -59,15 +71,49 @@ def tree(path: Path, root: str) -> Element:
 
     parser.StartDoctypeDeclHandler = doctype
     parser.EntityDeclHandler = refuse
+    parser.AttlistDeclHandler = refuse  # a long default would be repeated in every element
+    parser.SkippedEntityHandler = refuse  # else what it stands for would be missing without a word
     parser.ExternalEntityRefHandler = refuse  # type: ignore[assignment]
     parser.StartElementHandler = start
     parser.EndElementHandler = end
     parser.CharacterDataHandler = builder.data
     try:
-        with path.open("rb") as handle:
+        with source as handle:
             parser.ParseFile(handle)
+    except (LookupError, ValueError):
+        raise BadSignal("bad-xml", "the XML is in an encoding that is not known") from None
     except expat.ExpatError as error:
         raise BadSignal(
             "bad-xml", f"the XML is broken off or damaged in line {error.lineno}"
         ) from None
     return builder.close()
+
+
+def root_of(path: Path) -> str:
+    """The name of the element that a file begins with; "" if it is no XML."""
+    found = ""
+
+    class Found(Exception):
+        pass
+
+    def start(name: str, attributes: dict[str, str]) -> None:
+        nonlocal found
+        found = name.rpartition(":")[2]
+        raise Found
+
+    parser, source = _opened(path)
+    parser.StartElementHandler = start
+    with source as handle, suppress(Found, expat.ExpatError, LookupError, ValueError):
+        parser.Parse(handle.read(_HEAD_BYTES))
+    return found
+
+
+def _opened(path: Path) -> tuple[XMLParserType, BinaryIO]:
+    """A parser, and the file; one in an encoding of several bytes, which expat lacks, as UTF-8."""
+    with path.open("rb") as handle:
+        declared = _ENCODING.match(handle.read(256))
+    name = declared[1].decode().lower().replace("_", "-") if declared else ""
+    if not name.startswith(_SEVERAL_BYTES) or path.stat().st_size > MOST_BYTES:
+        return expat.ParserCreate(), path.open("rb")
+    text = path.read_bytes().decode(name, "replace")
+    return expat.ParserCreate("utf-8"), io.BytesIO(text.encode())
