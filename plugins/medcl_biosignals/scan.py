@@ -8,9 +8,8 @@ from typing import Any, Literal
 
 from medcl.plugin import MEMBER, Record, Reject, Unit
 from medcl.registry import checked
-from medcl_biosignals.readers.choose import TEXT, reader
+from medcl_biosignals.readers.choose import is_recorders, reader
 from medcl_biosignals.readers.contract import BadSignal, Flaw, Settings
-from medcl_biosignals.readers.text import is_recorders
 from medcl_biosignals.rows import row
 from medcl_biosignals.units import HEADER
 from medcl_biosignals.vocabulary import vocabulary as load_vocabulary
@@ -79,8 +78,8 @@ def settings_of(given: Mapping[str, Any]) -> Settings:
 def _file(root: Path, file: str, settings: Settings) -> Iterator[Record | Reject]:
     """The recordings in one file."""
     settings = settings.of(file)
-    if file.lower().endswith(TEXT) and not is_recorders(root / file):
-        return  # notes, licences, lists: what is no recording is no failure either
+    if not is_recorders(root / file):
+        return
     try:
         for found in reader(root / file).headings(root / file, settings):
             key = f"{file}#{found.part}" if found.part else file

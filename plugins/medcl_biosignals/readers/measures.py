@@ -51,6 +51,7 @@ _UNITS: dict[str, tuple[str, float, tuple[str, ...]]] = {
     "mA": ("current", 1.0, ("milliampere",)),
     "A": ("current", 1e3, ("ampere", "amp")),
     "nW": ("power", 1.0, ("nanowatt",)),
+    "W": ("power", 1e9, ("watt", "watts")),
     "deg/s": ("turning", 1.0, ("dps", "deg/sec", "degrees/s", "°/s", "degree/s", "deg.s-1")),
     "rad/s": ("turning", 57.29578, ("rad/sec", "rad.s-1")),
     "degC": ("temperature", 1.0, ("°c", "cel", "celsius", "deg c", "c", "degree c", "degrees c")),
@@ -75,6 +76,9 @@ _UNITS: dict[str, tuple[str, float, tuple[str, ...]]] = {
     "m": ("length", 1000.0, ()),
     "deg": ("angle", 1.0, ("°", "degrees", "degree")),
     "m/s": ("speed", 1.0, ()),
+    "mg/dl": ("concentration", 1.0, ()),
+    "mmol/l": ("concentration", 18.0182, ("mmol<180.1558800000541>/l",)),
+    "ml/min/kg": ("uptake", 1.0, ("ml/(kg*min)", "ml/kg/min")),
     "a.u.": (
         "arbitrary",
         1.0,

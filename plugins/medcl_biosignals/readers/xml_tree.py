@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
@@ -71,3 +72,53 @@ def tree(path: Path, root: str) -> Element:
             "bad-xml", f"the XML is broken off or damaged in line {error.lineno}"
         ) from None
     return builder.close()
+
+
+_BLOCK = 1 << 20
+
+
+def attributes(path: Path, root: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """Each element's name and attributes, streamed: a file of any size takes no memory.
+
+    A document type may declare elements, as Apple Health's does, but no entities.
+
+    Raises:
+        BadSignal: if the file begins with another element, declares entities, is nested too deeply,
+            or is no XML.
+    """
+    parser = expat.ParserCreate()
+    found: list[tuple[str, dict[str, str]]] = []
+    depth = 0
+
+    def refuse(*_: object) -> None:
+        raise BadSignal("unsafe-xml", "the XML declares entities: it is not read")
+
+    def start(name: str, given: dict[str, str]) -> None:
+        nonlocal depth
+        if depth == 0 and name != root:
+            raise BadSignal("not-a-signal", f"an XML file that does not begin with {root}")
+        depth += 1
+        if depth > _DEEPEST:
+            raise BadSignal("unsafe-xml", "the XML is nested too deeply")
+        found.append((name, given))
+
+    def end(name: str) -> None:
+        nonlocal depth
+        depth -= 1
+
+    parser.EntityDeclHandler = refuse
+    parser.ExternalEntityRefHandler = refuse  # type: ignore[assignment]
+    parser.StartElementHandler = start
+    parser.EndElementHandler = end
+    try:
+        with path.open("rb") as handle:
+            while block := handle.read(_BLOCK):
+                parser.Parse(block)
+                yield from found
+                found.clear()
+            parser.Parse(b"", True)
+    except expat.ExpatError as error:
+        raise BadSignal(
+            "bad-xml", f"the XML is broken off or damaged in line {error.lineno}"
+        ) from None
+    yield from found
