@@ -8,6 +8,7 @@ from pathlib import Path
 from medcl.plugin import CLINICAL, Plugin, Shared, Task
 from medcl_biosignals.aami import CLASSES
 from medcl_biosignals.scan import scan
+from medcl_biosignals.scp import codes
 from medcl_biosignals.units import units
 
 _BEAT = {"kind": "beat", "stride": 0.0, "quality": 0.0}
@@ -16,6 +17,18 @@ _AUGMENTATIONS = (
     "flip_sign", "channel_drop", "channel_permute", "colour", "phase", "low_pass",
     "frequency_mask", "noise", "baseline", "mains", "motion", "electrode", "cutout",
 )  # fmt: skip
+
+_HINTS = {
+    **dict.fromkeys((".atr", ".qrs", ".ecg", ".ari", ".apn", ".st", ".man"),
+                    "annotations of a WFDB record: its header (.hea) must lie beside them"),
+    **dict.fromkeys((".vhdr", ".eeg", ".set", ".cnt"),
+                    "not read: save it as EDF, with MNE-Python's raw.export"),
+    **dict.fromkeys((".gpx", ".tcx"), "a track without signals: export the activity as FIT"),
+    ".json": "no recording of a wearable by its content: nothing to do, or save its values as CSV",
+    ".txt": "no recorder's text by its content: if it holds samples, name it .csv",
+    ".pdf": "a printout: export the waveform itself, as XML, DICOM or EDF",
+    ".wav": "sound: save its samples as .npy or .csv, and give --set reader.fs=…",
+}  # fmt: skip
 
 
 def _channels(leads: Sequence[str] | None, channels: int) -> int:
@@ -108,6 +121,8 @@ plugin = Plugin(
     },
     stream="medcl_biosignals.streaming:stream",
     preview="medcl_biosignals.preview:preview",
+    codes=codes,
+    hints=_HINTS,
     preparation=4,
     sample=Path(__file__).parent / "sample",
     demo="biosignals/demo",
