@@ -22,6 +22,9 @@ _WORD = re.compile(r"[A-Za-z0-9+\-_%]{1,16}")
 _ELECTRODE = re.compile(r"[A-Za-z]{1,3}\d{1,2}")
 _NUMBERED = re.compile(r"(.*?[^\W\d])[\s_\-.:#]*\(?(\d{1,3})\)?")
 _DEVICE = re.compile(r"^shimmer[_\s-]*[0-9a-f]{2,4}[_\s-]+", re.IGNORECASE)
+_MONITOR = re.compile(
+    r"^(?:SNUADCM?|Solar8000M?|Primus|BIS|Orchestra|Vigilance|Vigileo|EV1000|CardioQ|Invos)/"
+)
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _NOISE = frozenset(
     ("raw", "cal", "calibrated", "uncal", "uncalibrated", "filt", "filtered", "clean", "cleaned",
@@ -42,7 +45,9 @@ _DERIVED = frozenset(
     ("rate", "quality", "sqi", "peak", "peaks", "rpeak", "rpeaks", "onset", "onsets", "offsets",
      "phase", "event", "events", "flag", "status", "valid", "validity", "interval", "intervals",
      "ibi", "rri", "hrv", "confidence", "conf", "count", "trigger", "marker", "label", "mask",
-     "hr", "bpm", "rr", "snr", "contact", "error", "battery", "gain", "saturation", "impedances",
+     "hr", "bpm", "rr",
+     "ratio", "coverage", "off", "leadoff", "loff", "snr", "contact", "error", "battery", "gain",
+     "saturation", "impedances",
      "rms", "mean", "avg", "average", "sys", "syst", "systolic", "dia", "dias", "diast",
      "diastolic", "map", "max", "min", "median", "std", "sd", "var")
 )  # fmt: skip
@@ -110,7 +115,7 @@ def _parsed(raw: str, known: Vocabulary) -> tuple[str, str, str]:
         base, shown, kind = _parsed(text[1:].strip(), known)
         if kind not in ("other", NUMERIC):
             return turned(base), turned(shown) if shown != "other" else shown, kind
-    text = _DEVICE.sub("", text)
+    text = _MONITOR.sub("", _DEVICE.sub("", text))  # VitalDB's names begin with the monitor's
     for name, kind, safe in _readings(text, known):
         return name, name if safe else "other", kind
     word = text if _WORD.fullmatch(text) else "?"

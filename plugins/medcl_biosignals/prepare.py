@@ -22,7 +22,7 @@ from medcl_biosignals.readers.choose import read
 from medcl_biosignals.readers.contract import BadSignal, Recording, Settings
 from medcl_biosignals.readers.measures import factor, known_unit
 from medcl_biosignals.scan import settings_of
-from medcl_biosignals.vocabulary import Band, Vocabulary, camera, vocabulary
+from medcl_biosignals.vocabulary import Band, Vocabulary, together, vocabulary
 
 _PULSES = ("PPG", "pressure")
 _HEARTS = ("ECG", *_PULSES)  # kinds to find beats in, the best first
@@ -191,7 +191,7 @@ def _noticed(
 
 
 def _meant(recording: Recording, known: Vocabulary) -> list[Meant]:
-    names = camera([channel.name for channel in recording.channels])
+    names = together([channel.name for channel in recording.channels])
     return [
         meant(name, known, unit=known_unit(channel.units), fs=channel.fs)
         for name, channel in zip(names, recording.channels, strict=True)

@@ -12,7 +12,7 @@ from medcl_biosignals.persons import BY_FOLDER, UNKNOWN, person, recorded
 from medcl_biosignals.readers.contract import Heading, Settings
 from medcl_biosignals.readers.measures import dimension, known_unit
 from medcl_biosignals.readers.preamble import stem_of
-from medcl_biosignals.vocabulary import Vocabulary, camera, vocabulary
+from medcl_biosignals.vocabulary import Vocabulary, together, vocabulary
 
 _NAMING = ("EDF", "BDF", "DICOM", "aECG")
 """Formats that have a place for the person: where it holds a placeholder, that is a finding."""
@@ -39,7 +39,7 @@ def row(
     if heading.seconds < _SECONDS:
         return Reject(key, "too-short", f"{frames} samples at {fs:g} Hz: under one second")
     known = vocabulary(settings.vocabulary)
-    names = camera([channel.name for channel in heading.channels])
+    names = together([channel.name for channel in heading.channels])
     units = [known_unit(channel.units) for channel in heading.channels]
     channels = [
         meant(name, known, unit=unit, fs=rate)

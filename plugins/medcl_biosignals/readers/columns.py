@@ -12,6 +12,10 @@ from medcl_biosignals.readers.measures import known_unit, plain_unit
 from medcl_biosignals.vocabulary import Vocabulary, plain, vocabulary
 
 _BRACKETS = re.compile(r"\s*[\[({]\s*([^\])}]*?)\s*[\])}]\s*$")
+_SIDE = re.compile(
+    r"EEG[\s_]*\(?sec\)?|(?:EEG|EOG|EMG|ECG|EKG|LEG|CHIN)\s*\([lracf]\)", re.IGNORECASE
+)
+"""``EEG(sec)``, the secondary channel, and ``EOG(L)``: what is in brackets is no unit."""
 _TRAILING = re.compile(r"^(.*[^\W_])[\s_\-.,:/]+(?:in\s+)?([^\s_]+(?:/[^\s_]+)?)$")
 _DEVICE = re.compile(r"^shimmer[_\s-]*[0-9a-f]{2,4}[_\s-]+", re.IGNORECASE)
 _RATE_IN_NAME = re.compile(r"[\s_\-@(\[]*(?<![\d.])(\d+(?:\.\d+)?)\s*(k?)hz[)\]]*", re.IGNORECASE)
@@ -114,6 +118,8 @@ class Roles:
 def parted(name: str) -> tuple[str, str]:
     """``"II [mV]"`` → ``("II", "mV")``, ``"ecg_uV"`` → ``("ecg", "uV")``; without a unit, ""."""
     name = _DEVICE.sub("", name.strip())
+    if _SIDE.fullmatch(name):
+        return name, ""
     match = _BRACKETS.search(name)
     if match is not None:
         inside = match[1].strip()
