@@ -7,26 +7,25 @@ the filtering of a recording.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medcl_biosignals.aami import CLASS_OF, PACED
+from medcl_biosignals.spans import RHYTHMS
 
 if TYPE_CHECKING:
     import numpy as np
 
-RHYTHMS = (
-    "N", "AFIB", "AFL", "AB", "B", "T", "SBR", "BII", "IVR", "NOD", "P", "PREX", "SVTA", "VFL",
-    "VT", "VF", "ASYS",
-)  # fmt: skip
-"""As PhysioNet's annotations write them: `(AFIB` is atrial fibrillation from here on."""
 SYMBOLS = {
     1: "N", 2: "L", 3: "R", 4: "a", 5: "V", 6: "F", 7: "J", 8: "A", 9: "S", 10: "E", 11: "j",
     12: "/", 13: "Q", 25: "B", 28: "+", 30: "?", 34: "e", 35: "n", 38: "f", 41: "r",
 }  # fmt: skip
 """Code in the file → symbol, of beats and of changes of the rhythm (annot(5) of the manual)."""
+ANNOTATORS = (".atr", ".qrsc", ".ecg", ".ari", ".qrs")
+"""Suffixes of annotations of beats and rhythms, the most reliable first: the reference, corrected
+ones, those of programs."""
 _NOTE, _SKIP, _AUX = 22, 59, 63
 _FIELDS = (60, 61, 62)  # number, subtype and channel of the mark before
 _RATE = re.compile(r"## time resolution: (\d+(?:\.\d+)?)")
@@ -79,6 +78,47 @@ def read_annotations(path: Path) -> Annotations:
         np.array(rhythms, dtype=np.int64).reshape(-1, 2),
         fs,
     )
+
+
+def combined(
+    paths: Sequence[Path], frames: int, fs: float
+) -> tuple[Annotations | None, tuple[str, ...]]:
+    """What the annotators of a record say together, and what was noticed.
+
+    Beats are those of the first that has any, rhythms likewise: MIT-BIH's atrial fibrillation
+    database has rhythms in ``.atr`` and beats in ``.qrs``. Where a program marks all beats alike,
+    it says nothing of their class: −1 (`beats-without-class`).
+
+    Args:
+        paths: of the annotations, as `ANNOTATORS` orders them.
+        frames: length of the record in samples at ``fs``.
+        fs: the rate that positions count at where a file says no other.
+    """
+    import numpy as np
+
+    found: list[tuple[str, Annotations]] = []
+    noticed: list[str] = []
+    for path in paths:
+        try:
+            marks = read_annotations(path)
+        except (ValueError, OSError):  # the signal is still good
+            noticed.append("unreadable-annotations")
+            continue
+        beyond = int((marks.beats >= frames * (marks.fs or fs) / fs).sum())
+        if beyond > 0.01 * len(marks.beats) + 1:  # another file under this suffix
+            noticed.append("unreadable-annotations")
+            continue
+        found.append((path.suffix, marks))
+    if not found:
+        return None, tuple(dict.fromkeys(noticed))
+    suffix, of_beats = next((pair for pair in found if len(pair[1].beats)), found[0])
+    of_rhythms = next((marks for _, marks in found if len(marks.rhythms)), of_beats)
+    if suffix != ".atr" and len(of_beats.beats) and len(set(of_beats.classes.tolist())) == 1:
+        noticed.append("beats-without-class")
+        of_beats = replace(of_beats, classes=np.full_like(of_beats.classes, -1))
+    rhythms = of_rhythms.rhythms.copy()
+    rhythms[:, 0] = np.rint(rhythms[:, 0] * ((of_beats.fs or fs) / (of_rhythms.fs or fs)))
+    return replace(of_beats, rhythms=rhythms), tuple(dict.fromkeys(noticed))
 
 
 def _marks(data: bytes) -> Iterator[tuple[int, int, str]]:

@@ -9,6 +9,7 @@ from medcl.plugin import CLINICAL, Plugin, Shared, Task
 from medcl_biosignals.aami import CLASSES
 from medcl_biosignals.scan import scan
 from medcl_biosignals.scp import codes
+from medcl_biosignals.spans import STAGES
 from medcl_biosignals.units import units
 
 _BEAT = {"kind": "beat", "stride": 0.0, "quality": 0.0}
@@ -98,6 +99,13 @@ plugin = Plugin(
             dataset={**_BEAT, "classes": ("N", "S", "V")},
             about="Beats into N, S and V; the rare fusion and unclassifiable beats left out.",
         ),
+        "sleep": Task(
+            label="stage",
+            kind="multiclass",
+            classes=STAGES,
+            dataset={"kind": "window", "seconds": 30.0, "stride": 30.0, "stages": STAGES},
+            about="Windows of 30 s into the five sleep stages, where they are scored.",
+        ),
         "rhythm": Task(
             label="rhythm",
             kind="multiclass",
@@ -123,7 +131,7 @@ plugin = Plugin(
     preview="medcl_biosignals.preview:preview",
     codes=codes,
     hints=_HINTS,
-    preparation=4,
+    preparation=5,
     sample=Path(__file__).parent / "sample",
     demo="biosignals/demo",
 )
