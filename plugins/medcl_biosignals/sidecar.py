@@ -125,7 +125,8 @@ def _rows(path: Path) -> tuple[list[str], list[list[str]]]:
     header, body = rows[0], [row for row in rows[1:] if len(row) == len(rows[0])]
     if len(body) < len(rows) - 1:
         raise NotUnderstood("rows of different lengths")
-    if len(header) == 1 and _meanings([header[0].strip()], staged=True)[0] is not None:
+    first = header[0].strip()
+    if len(header) == 1 and (first.isdigit() or known(first, staged=True) is not None):
         return ["stage"], rows  # one stage a line, without a header
     return header, body
 
