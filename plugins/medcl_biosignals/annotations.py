@@ -28,6 +28,7 @@ ANNOTATORS = (".atr", ".qrsc", ".ecg", ".ari", ".qrs")
 ones, those of programs."""
 _NOTE, _SKIP, _AUX = 22, 59, 63
 _FIELDS = (60, 61, 62)  # number, subtype and channel of the mark before
+_NO_CODES = range(50, 59)  # that the format does not have: another file under this suffix
 _RATE = re.compile(r"## time resolution: (\d+(?:\.\d+)?)")
 
 
@@ -54,7 +55,7 @@ def read_annotations(path: Path) -> Annotations:
     """Read a WFDB annotation file in MIT format. Noise and flutter marks are no beats.
 
     Raises:
-        ValueError: if it is cut off.
+        ValueError: if it is cut off, or is none.
     """
     import numpy as np
 
@@ -105,7 +106,7 @@ def combined(
             noticed.append("unreadable-annotations")
             continue
         beyond = int((marks.beats >= frames * (marks.fs or fs) / fs).sum())
-        if beyond > 0.01 * len(marks.beats) + 1:  # another file under this suffix
+        if beyond > 0.9 * len(marks.beats) + 1:  # of another record, or no annotations at all
             noticed.append("unreadable-annotations")
             continue
         found.append((path.suffix, marks))
@@ -141,6 +142,8 @@ def _marks(data: bytes) -> Iterator[tuple[int, int, str]]:
         elif code == _AUX:
             note = data[2 * at : 2 * at + step].decode("latin-1").strip("\0")
             at += (step + 1) // 2
+        elif code in _NO_CODES:
+            raise ValueError("the file holds no annotations")
         elif code not in _FIELDS:
             if mark is not None:
                 yield *mark, note
