@@ -29,7 +29,8 @@ _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _NOISE = frozenset(
     ("raw", "cal", "calibrated", "uncal", "uncalibrated", "filt", "filtered", "clean", "cleaned",
      "signal", "signals", "sig", "wave", "waveform", "sensor", "data", "value", "values", "val",
-     "channel", "chan", "ch", "lead", "derivation", "ln", "wr", "lownoise", "widerange", "24bit",
+     "channel", "chan", "ch", "lead", "derivation", "ln", "wr", "lownoise", "widerange",
+     "low", "noise", "wide", "range", "24bit",
      "16bit", "12bit", "10bit", "8bit", "bit", "adc", "output", "out", "input", "in", "analog",
      "analogue", "smoothed", "smooth", "resampled", "norm", "normalized",
      "normalised", "amp", "amplitude", "led", "photodiode", "pd", "optical", "reading", "readings",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from medcl_biosignals.naming import meant
 from medcl_biosignals.readers.contract import BadSignal, Settings
-from medcl_biosignals.readers.measures import known_unit, plain_unit
+from medcl_biosignals.readers.measures import dimension, known_unit, plain_unit
 from medcl_biosignals.vocabulary import Vocabulary, plain, vocabulary
 
 _BRACKETS = re.compile(r"\s*[\[({]\s*([^\])}]*?)\s*[\])}]\s*$")
@@ -58,6 +58,10 @@ NO_SIGNALS = frozenset(
      "month", "day", "hour", "minute", "tag", "tags", "comment", "note", "source", "trigger",
      "status", "error", "batterylevel", "lead", "di", "headbandon", "elements", "timezone",
      "timezoneoffset", "utcoffset", "fs", "samplingrate", "samplerate", "samplingfrequency")
+)  # fmt: skip
+_SAYS_NOTHING = frozenset(
+    ("value", "values", "sample", "samples", "data", "signal", "amplitude", "reading", "raw", "adc",
+     "measurement", "y")
 )  # fmt: skip
 RATES = frozenset(("fs", "samplingrate", "samplerate", "samplingfrequency", "sfreq", "srate"))
 _UNIT_OF_TIME = {
@@ -137,6 +141,30 @@ def parted(name: str) -> tuple[str, str]:
     return name, ""
 
 
+def by_file(names: Sequence[str], stem: str, settings: Settings) -> tuple[str, ...]:
+    """Names of columns that say nothing by themselves, as the file's name says it.
+
+    ``ECG_left.csv`` with ``timestamp, value`` holds an ECG, and ``watch_acc.csv`` with ``x, y, z``
+    accelerations. A column that has a name of its own, or a mapping of the user's, is left alone.
+    """
+    known = vocabulary(settings.vocabulary)
+    shown = tuple(names)
+    blank = [at for at, name in enumerate(names) if plain(parted(name)[0]) in _SAYS_NOTHING]
+    axes = [at for at, name in enumerate(names) if plain(parted(name)[0]) in ("x", "y", "z")]
+    others = [at for at, name in enumerate(names) if meant(parted(name)[0], known).kind != "other"]
+    if settings.columns or others or not (len(blank) == 1 or len(axes) == 3):
+        return shown
+    what = meant(" ".join(re.findall(r"[^\W\d_]+", stem)), known)
+    if what.kind == "other" or (len(axes) == 3 and what.kind not in ("ACC", "gyroscope")):
+        return shown
+    renamed = list(shown)
+    for at in axes if len(axes) == 3 else blank:
+        bare, bracket = parted(shown[at])
+        name = f"{what.name}-{bare.lower()}" if len(axes) == 3 else what.name
+        renamed[at] = f"{name} [{bracket}]" if bracket else name
+    return tuple(renamed)
+
+
 def roles(
     names: Sequence[str] | None,
     looks: Sequence[Look],
@@ -175,7 +203,10 @@ def roles(
             continue
         bare, bracket = parted(name)
         bare, rate = _rate_of(bare) if names is not None else (bare, None)
-        if _no_signal(bare, names is not None, looks[at], known, many=len(shown) > 1):
+        measured = dimension(known_unit(bracket)) not in (None, "arbitrary", "time")
+        if not measured and _no_signal(
+            bare, names is not None, looks[at], known, many=len(shown) > 1
+        ):
             continue
         rates.add(rate)
         found.append((at, bare if names is not None else f"signal {at + 1}", bracket))

@@ -32,7 +32,8 @@ _UNITS: dict[str, tuple[str, float, tuple[str, ...]]] = {
     "m/s2": (
         "acceleration",
         1 / 9.80665,
-        ("m/s^2", "m/s/s", "m/(s^2)", "m/(s2)", "m s-2", "m*s-2", "ms-2", "ms^-2", "m.s-2",
+        ("m/s^2", "m/s/s", "m/(s^2)", "m/(s2)", "m/(sec^2)",
+         "m/(sec2)", "m s-2", "m*s-2", "ms-2", "ms^-2", "m.s-2",
          "m s^-2", "m/sec2", "m/sec^2", "meter/second^2"),
     ),
     "uS": (
