@@ -38,11 +38,15 @@ def _channels(leads: Sequence[str] | None, channels: int) -> int:
 
 
 def _classes(
-    task: str | None, kind: str, classes: Sequence[str], rhythms: Sequence[str]
+    task: str | None,
+    kind: str,
+    classes: Sequence[str],
+    rhythms: Sequence[str],
+    stages: Sequence[str],
 ) -> int | None:
     """Of the label that pretraining is given (`medcl.engine.data.select`), where it is ours."""
-    if task == "rhythm":
-        return len(rhythms)
+    if task in ("rhythm", "sleep"):
+        return len(rhythms if task == "rhythm" else stages)
     return len(classes) if kind == "beat" else None
 
 
@@ -67,7 +71,13 @@ plugin = Plugin(
         ),
         Shared(
             "number of classes",
-            ("probe.task", "dataset.kind", "dataset.classes", "dataset.rhythms"),
+            (
+                "probe.task",
+                "dataset.kind",
+                "dataset.classes",
+                "dataset.rhythms",
+                "dataset.stages",
+            ),
             ("method.classes",),
             _classes,
         ),

@@ -31,13 +31,7 @@ def tree(path: Path, root: str) -> Element:
     parser.buffer_text = True
     depth = count = 0
 
-    def doctype(name: str, *_: object) -> None:
-        if name == "HealthData":
-            raise BadSignal(
-                "apple-export",
-                "an export of Apple Health: its ECGs are the CSV files in the folder "
-                "electrocardiograms beside it",
-            )
+    def doctype(*_: object) -> None:
         raise BadSignal("unsafe-xml", "the XML declares a document type: it is not read")
 
     def refuse(*_: object) -> None:
