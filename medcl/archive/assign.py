@@ -122,7 +122,7 @@ class Assignment:
 
 def _of(record: Record, patient: str) -> Record:
     """A record whose patient is known from outside."""
-    doubts = (NO_PATIENT, "patient-is-")  # no longer true
+    doubts = (NO_PATIENT, "patient-is-", "several-records-a-patient")  # no longer true
     known = tuple(name for name in record.findings if not name.startswith(doubts))
     return replace(record, patient=patient, findings=known)
 
