@@ -11,17 +11,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from medcl_biosignals.annotations import ANNOTATORS, combined
+from medcl_biosignals.annotations import ANNOTATORS, SLEEP, combined, sleep_notes
 from medcl_biosignals.readers import edf
 from medcl_biosignals.readers.contract import BadSignal
 from medcl_biosignals.sidecar import NotUnderstood, beside, table_spans
-from medcl_biosignals.spans import OTHER, RHYTHM, RHYTHMS, STAGE, Span, known, until_next
+from medcl_biosignals.spans import (
+    OTHER,
+    RHYTHM,
+    RHYTHMS,
+    STAGE,
+    Span,
+    known,
+    of_sleep,
+    until_next,
+)
 
 if TYPE_CHECKING:
     import numpy as np
 
 _EDF = (".edf", ".bdf", ".rec")
-_EPOCH = 30.0  # seconds: of a stage that is said without its duration
+_EPOCH, _MINUTE = 30.0, 60.0  # seconds: of a stage that is said without its duration; of apnea
 
 
 class Annotated(NamedTuple):
@@ -71,12 +80,17 @@ def annotated(root: Path, files: Sequence[str], seconds: float, counted: float) 
         try:
             if beside(file) is not None:
                 spans += table_spans(root / file, seconds)
+            elif file.endswith(SLEEP):
+                apnea = file.endswith(SLEEP[1])
+                spans += of_sleep(
+                    sleep_notes(root / file, counted), _MINUTE if apnea else _EPOCH, apnea=apnea
+                )
             elif file == signal and "\0" not in files[0] and lower.endswith(_EDF):
                 spans += _of_edf(edf.notes(root / file), seconds, findings)
             elif file != signal and lower.endswith(_EDF):
                 notes = edf.notes(root / file, since=root / signal)
                 spans += _of_edf(notes, seconds, findings)
-        except (NotUnderstood, BadSignal, OSError):
+        except (NotUnderstood, BadSignal, OSError, ValueError):
             findings.append("unreadable-annotations")
     return Annotated(beats, classes, spans, tuple(dict.fromkeys(findings)))
 

@@ -26,6 +26,9 @@ SYMBOLS = {
 ANNOTATORS = (".atr", ".qrsc", ".ecg", ".ari", ".qrs")
 """Suffixes of annotations of beats and rhythms, the most reliable first: the reference, corrected
 ones, those of programs."""
+SLEEP = (".st", ".apn")
+"""Suffixes of PhysioNet's annotations of sleep: a stage and events every 30 s (slpdb), and whether
+there is apnea in each minute (apnea-ecg)."""
 _NOTE, _SKIP, _AUX = 22, 59, 63
 _FIELDS = (60, 61, 62)  # number, subtype and channel of the mark before
 _NO_CODES = range(50, 59)  # that the format does not have: another file under this suffix
@@ -79,6 +82,22 @@ def read_annotations(path: Path) -> Annotations:
         np.array(rhythms, dtype=np.int64).reshape(-1, 2),
         fs,
     )
+
+
+def sleep_notes(path: Path, fs: float) -> list[tuple[float, str]]:
+    """Marks of `SLEEP`: (seconds, what is written: the note, or else the symbol).
+
+    Raises:
+        ValueError: if the file is cut off, or is none.
+    """
+    found, rate = [], fs
+    for sample, code, note in _marks(path.read_bytes()):
+        said = _RATE.match(note)
+        if code == _NOTE and sample == 0 and said:
+            rate = float(said[1])
+        else:
+            found.append((sample / rate, note or SYMBOLS.get(code, "")))
+    return found
 
 
 def combined(

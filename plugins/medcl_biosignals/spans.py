@@ -102,6 +102,34 @@ def known(text: str, *, staged: bool = False) -> tuple[str, str] | None:
     return None
 
 
+_SLPDB = {
+    "H": "hypopnea", "HA": "hypopnea", "OA": "apnea-obstructive", "X": "apnea-obstructive",
+    "CA": "apnea-central", "CAA": "apnea-central", "L": "leg-movement", "LA": "leg-movement",
+    "A": "arousal",
+}  # fmt: skip
+
+
+def of_sleep(notes: Sequence[tuple[float, str]], step: float, *, apnea: bool) -> list[Span]:
+    """Spans of PhysioNet's marks of sleep (`annotations.sleep_notes`), each of one step.
+
+    Args:
+        notes: ``"2 OA"``: a stage and events; with ``apnea``, ``A`` for a minute with apnea.
+        step: seconds that a mark is about.
+        apnea: whether they say nothing but that.
+    """
+    spans = []
+    for at, note in notes:
+        first, *others = note.split() or [""]
+        if apnea:
+            spans += [Span(at, at + step, EVENT, "apnea")] if first == "A" else []
+            continue
+        pair = known(first, staged=True) or (STAGE, OTHER)
+        spans.append(Span(at, at + step, *pair))
+        names = {_SLPDB[word] for word in others if word in _SLPDB}
+        spans += [Span(at, at + step, EVENT, name) for name in sorted(names)]
+    return spans
+
+
 def until_next(marks: Sequence[tuple[float, str]], end: float, group: str) -> list[Span]:
     """Classes that hold from their mark to the next one, the last to the end of the recording."""
     ends = [*(at for at, _ in marks[1:]), end][: len(marks)]

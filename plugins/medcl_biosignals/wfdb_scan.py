@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from medcl.plugin import Record, Reject, Scalar, Unit
 from medcl_biosignals.aami import CLASSES
-from medcl_biosignals.annotations import ANNOTATORS, Annotations, combined
+from medcl_biosignals.annotations import ANNOTATORS, SLEEP, Annotations, combined
 from medcl_biosignals.persons import is_ptbxl, patient_in_table
 from medcl_biosignals.readers.contract import BadSignal, Settings
 from medcl_biosignals.readers.wfdb_header import Header, read_header
@@ -93,7 +93,9 @@ def _record(
     annotators = [file for file in annotators if file not in files]
     marks, findings = combined([root / file for file in annotators], made.frames, header.fs)
     labels = {} if marks is None else _labels(marks, made.frames, header.fs)
-    files += annotators if marks is not None else []
+    sleep = [f"{key}{suffix}" for suffix in SLEEP if (root / f"{key}{suffix}").is_file()]
+    sleep = [file for file in sleep if file not in files]
+    files += [*(annotators if marks is not None else []), *sleep]
     head = heading(header, made, settings)
     who = patient_in_table(root, PurePosixPath(key))
     if who is not None:
@@ -107,7 +109,7 @@ def _record(
         settings,
         labels=labels,
         findings=findings,
-        annotated=marks is not None,
+        annotated=marks is not None or bool(sleep),
         sides=Sides(root, sides),
     )
 

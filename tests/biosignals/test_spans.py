@@ -325,3 +325,25 @@ def test_a_file_of_another_kind_under_an_annotators_suffix(tmp_path: Path, sampl
     (row,) = rows_of(tmp_path)
     assert "unreadable-annotations" in row.findings
     assert row.fields["annotated"] is False
+
+
+def test_physionets_marks_of_sleep(tmp_path: Path, sample: Path) -> None:
+    """A stage and events every 30 s, as slpdb has them; apnea by the minute, as apnea-ecg."""
+    for file in sample.glob("101.*"):
+        if file.suffix != ".atr":
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    notes = ["W", "2 HA OA", "R LA", "MT"]
+    wfdb.wrann("101", "st", 10_800 * np.arange(4) + 1, ['"'] * 4, aux_note=notes,
+               write_dir=str(tmp_path))  # fmt: skip
+    wfdb.wrann("101", "apn", 21_600 * np.arange(2) + 1, ["N", "A"], write_dir=str(tmp_path))
+    (row,) = rows_of(tmp_path)
+    assert row.fields["annotated"] is True
+    found = {(round(a), round(b), name) for a, b, name in spans_in(tmp_path, row)[0]}
+    assert found >= {(0, 30, "stage:W"), (30, 60, "stage:N2"), (60, 90, "stage:R"),
+                     (90, 120, "stage:other"), (30, 60, "event:hypopnea"),
+                     (30, 60, "event:apnea-obstructive"), (60, 90, "event:leg-movement"),
+                     (60, 120, "event:apnea")}  # fmt: skip
+    (tmp_path / "101.st").write_bytes(b"\1")
+    (row,) = rows_of(tmp_path)
+    made = prepare(tmp_path, row.files, row.fields, fs=FS)
+    assert "unreadable-annotations" in made["findings"].tolist()
