@@ -51,7 +51,8 @@ class MadeUp:
             "likeness": np.broadcast_to(np.float32(0), (EACH, 6 * LEADS)),
             "gaps": np.zeros((0, 2), np.int64),
             "lost": np.zeros((0, 3), np.int64),
-            "rhythms": np.zeros((0, 2), np.int64),
+            "spans": np.zeros((0, 3), np.int64),
+            "classes": np.zeros(0, "S1"),
             "scale": np.ones(LEADS, np.float32),
         }
 

@@ -14,6 +14,7 @@ from typing import Literal
 EXTRAS = {
     "ray": "maps over an archive on a cluster",
     "jpeg": "JPEG and JPEG-LS in DICOM",
+    "signals": "Excel workbooks, Avro and FIT files of wearables",
     "hf": "encoders of Hugging Face transformers",
     "onnx": "encoders as ONNX graphs",
     "signals": "recordings of carts, laboratories and wearables",

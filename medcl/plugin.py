@@ -43,6 +43,11 @@ NO_PATIENT = "no-patient-id"
 
 Scalar = str | int | float | bool | None
 
+Codes = Callable[
+    [Path, Mapping[str, Sequence[str | None]]], Mapping[str, Mapping[str, Sequence[Scalar]]]
+]
+"""See `Plugin.codes`."""
+
 
 @dataclass(frozen=True)
 class FileStat:
@@ -379,6 +384,10 @@ class Plugin:
             receives the unit of the coordinates, from `Samples.facts`.
         preview: ``(x (B, ...), views) -> matplotlib Figure`` for the report; a keyword parameter
             ``encoder`` receives the trained encoder, or None.
+        codes: ``(table, columns)`` → column → its labels: what a column of codes in a table of
+            labels means, name → values (rows,), which take its place. ``table`` is its path,
+            ``columns`` its cells as text.
+        hints: suffix (".mp4") → what to do with such files, where none of the units takes them.
         recipes: a folder of further recipes, if they are not in medcl's own ``configs``.
         findings: name → `medcl.archive.policies.Finding`, what ``prepare.policy`` may set; by them
             the table of what became of an archive says what was done about each.
@@ -414,6 +423,8 @@ class Plugin:
     augmentations: Mapping[str, Lazy] = field(default_factory=dict)
     compose: Lazy | None = None
     shared: tuple[Shared, ...] = ()
+    codes: Codes | None = None
+    hints: Mapping[str, str] = field(default_factory=dict)
     recipes: Path | None = None
     preparation: int = 1
     sample: Path | None = None

@@ -17,7 +17,7 @@ from typing import Any
 from medcl.archive import labtable
 from medcl.archive.labtable import LabTable, cleaned, spellings
 from medcl.errors import UsageError
-from medcl.plugin import NO_PATIENT, Record, Reject
+from medcl.plugin import NO_PATIENT, Codes, Record, Reject
 
 
 @dataclass
@@ -47,10 +47,15 @@ class Assignment:
     @property
     def unused(self) -> int:
         """Rows of the table that no record has used so far."""
-        return len(self.rows) - len(self.used)
+        rows = {id(row) for row in self.rows.values()}  # one may have several keys
+        return len(rows - {id(self.rows[key]) for key in self.used})
 
-    def settle(self, known: Set[str]) -> None:
+    def settle(self, known: Set[str], items: int | None = None) -> None:
         """Assign the tables' rows to items by all possible names of items, ``known``.
+
+        Args:
+            known: every name that an item may have in a table.
+            items: how many they are.
 
         Raises:
             UsageError: for a table without a column of items, a repeated key, or two tables that
@@ -58,15 +63,17 @@ class Assignment:
         """
         if not self.tables:
             return
-        tables = [labtable.settled(t, known, given=self.key_given) for t in self.tables]
+        tables = [
+            labtable.settled(t, known, items=items, given=self.key_given) for t in self.tables
+        ]
         self.rows, self.columns = joined(tables)
-        self.notes = tuple(note for table in tables for note in table.notes)
+        self.notes = tuple(note for table in tables for note in (*table.notes, *_left_out(table)))
         self.spelled = by_spelling(self.rows, known)
 
     def apply(self, records: list[Record]) -> list[Record | Reject]:
         """Each record with its patient, site and labels, or the reason why it cannot be used."""
         files = {_file(record) for record in records}
-        self.settle({name for file in files for name in _names(file)})
+        self.settle({name for file in files for name in _names(file)}, len(files))
         fits = Counter(row for file in files for row in self._row(file))
         return [self._apply(record, fits) for record in records]
 
@@ -115,7 +122,7 @@ class Assignment:
 
 def _of(record: Record, patient: str) -> Record:
     """A record whose patient is known from outside."""
-    doubts = (NO_PATIENT, "patient-is-")  # no longer true
+    doubts = (NO_PATIENT, "patient-is-", "several-records-a-patient")  # no longer true
     known = tuple(name for name in record.findings if not name.startswith(doubts))
     return replace(record, patient=patient, findings=known)
 
@@ -149,6 +156,7 @@ def load(
     *,
     key_column: str | None = None,
     patient_column: str | None = None,
+    codes: Codes | None = None,
 ) -> Assignment:
     """Read the pattern and the tables.
 
@@ -161,6 +169,7 @@ def load(
             joined: one without items by its patients.
         key_column: the column that names the items, if it has another name.
         patient_column: the column that names the patients, if it has another name.
+        codes: the plugin's, see `medcl.plugin.Plugin.codes`.
 
     Raises:
         UsageError: for a broken pattern, an unreadable table, or patients given by both.
@@ -171,7 +180,7 @@ def load(
             raise UsageError("--key-column and --patient-column say how to read a --table.")
         return assignment
     paths = [table] if isinstance(table, Path) else list(table)
-    assignment.tables = tuple(_of_several(paths, key_column, patient_column))
+    assignment.tables = tuple(_of_several(paths, key_column, patient_column, codes))
     patients = any(t.patient is not None and t.patient != t.key for t in assignment.tables)
     if patient_from is not None and patients:
         raise UsageError(
@@ -182,22 +191,38 @@ def load(
     return assignment
 
 
-def _of_several(paths: Sequence[Path], key: str | None, patient: str | None) -> list[LabTable]:
+def _of_several(
+    paths: Sequence[Path], key: str | None, patient: str | None, codes: Codes | None
+) -> list[LabTable]:
     """The tables; a named column applies to those tables that have it."""
     if len(paths) == 1:
-        return [labtable.read(paths[0], key=key, patient=patient)]
+        return [labtable.read(paths[0], key=key, patient=patient, codes=codes)]
     plain = [labtable.read(path) for path in paths]
     for asked in (key, patient):
-        if asked is not None and not any(asked in table.frame.columns for table in plain):
+        if asked is not None and not any(_has(table, asked) for table in plain):
             raise UsageError(f"None of the tables has a column '{asked}'.")
     return [
         labtable.read(
             path,
-            key=key if key in table.frame.columns else None,
-            patient=patient if patient in table.frame.columns else None,
+            key=key if _has(table, key) else None,
+            patient=patient if _has(table, patient) else None,
+            codes=codes,
         )
         for path, table in zip(paths, plain, strict=True)
     ]
+
+
+def _has(table: LabTable, column: str | None) -> bool:
+    """Whether a table has a column of this name, in any case."""
+    return column is not None and len(labtable.alike_columns(table.frame, column)) == 1
+
+
+def _left_out(table: LabTable) -> tuple[str, ...]:
+    """That a table's columns of dates and sentences are no labels."""
+    if not table.prose:
+        return ()
+    names = ", ".join(table.prose)
+    return (f"{table.name}: no labels, since they hold dates or free text: {names}.",)
 
 
 def joined(tables: Sequence[LabTable]) -> tuple[dict[str, dict[str, Any]], tuple[str, ...]]:
@@ -232,6 +257,10 @@ def joined(tables: Sequence[LabTable]) -> tuple[dict[str, dict[str, Any]], tuple
         else:
             rows |= of_patient
         columns += [name for name in _columns(table) if name != "patient"]
+    for table in of_items:
+        for version in table.also:
+            for raw, other in zip(table.text[str(table.key)], table.text[version], strict=True):
+                rows.setdefault(cleaned(other), rows[cleaned(raw)])
     return rows, tuple(dict.fromkeys(columns))
 
 

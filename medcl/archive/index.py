@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -35,6 +35,7 @@ from medcl.archive.claim import (
     reader_mark,
     reader_settings,
 )
+from medcl.archive.ignored import counted
 from medcl.archive.scanning import Scanned
 from medcl.archive.walk import walk
 from medcl.errors import MedclError, UsageError
@@ -136,7 +137,11 @@ def build(
         }
     contents = digests(values)
     assignment = assign.load(
-        patient_from, table, key_column=key_column, patient_column=patient_column
+        patient_from,
+        table,
+        key_column=key_column,
+        patient_column=patient_column,
+        codes=plugin.codes,
     )
     walked = walk(archive, skip=out)
     units, repeated = _group(plugin, walked.files)
@@ -160,7 +165,8 @@ def build(
             rescan=rescan,
         )
         join = partial(joining.join, plugin.assemble, archive) if plugin.assemble else None
-        taken = {file.path for unit in units for file in unit.files}
+        empty = {entry.key for entry in entries if not entry.records and not entry.rejects}
+        taken = {file.path for unit in units if unit.key not in empty for file in unit.files}
         ignored = [file.path for file in walked.files if file.path not in taken]
         group = partial(copies.grouped, root=archive, cache=private / "copies.json")
         made = tables.build(
@@ -178,7 +184,7 @@ def build(
             sites=made.items["site"].drop_nulls().n_unique(),
             rejects=dict(sorted(Counter(made.rejects["code"]).items())),
             ignored=len(ignored),
-            ignored_suffixes=dict(sorted(Counter(map(_suffix, ignored)).items())),
+            ignored_suffixes=counted(ignored, plugin.hints),
             scanned=scanned,
             reused=len(units) - scanned,
             unmatched=assignment.unused,
@@ -190,12 +196,6 @@ def build(
             options["merge_spellings"] = True
         _write(out, made, {**versions, **options}, summary)
     return summary
-
-
-def _suffix(path: str) -> str:
-    """What a file's name ends in, where that can be a suffix: never a part of a person's name."""
-    suffix = PurePosixPath(path).suffix.lower()
-    return suffix if suffix in _SUFFIXES else "another" if suffix else "none"
 
 
 def _settings(out: Path, plugin: Plugin) -> dict[str, Any]:
@@ -269,14 +269,6 @@ def _write(out: Path, made: tables.Tables, facts: dict[str, Any], summary: Summa
     manifest.write_text(out / "index.json", json.dumps({**facts, **counts}, indent=2) + "\n")
 
 
-_WORDS = """
-    txt md rst csv tsv xls xlsx json xml yaml yml toml htm html pdf doc docx ppt pptx py ipynb sh
-    bat exe dll js css log ini cfg inf png jpg jpeg gif bmp tif tiff svg mp4 avi mov npy npz mat h5
-    hdf5 parquet pt pth bval bvec 7z rar zip gz tar tgz xz bz2 sqlite db dcm nii mha mhd nrrd raw
-    img hdr edf bdf dat hea atr svs ndpi mrxs ini wav pkl pickle md5 sha256 sum lock tmp bak
-    dicom ima
-"""
-_SUFFIXES = frozenset(f".{word}" for word in _WORDS.split())
 _REMAKE = "Run the same medcl index (or medcl curate) again: it writes it anew."
 
 

@@ -10,12 +10,13 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import polars as pl
 
 from medcl.errors import UsageError
+from medcl.plugin import Codes
 
 # In order of preference; compared without case, blanks and punctuation.
 KEYS = (
@@ -28,13 +29,22 @@ PATIENTS = (
 )  # fmt: skip
 SITES = ("site", "siteid", "hospital", "center", "centre", "centerid", "centreid", "institution")
 # Names of patients or items in other columns than the chosen ones: never a label.
-_IDENTIFIERS = frozenset({*KEYS, *PATIENTS, "dirid", "mrn", "name", "birthdate"} - {"key"})
+_IDENTIFIERS = frozenset(
+    {*KEYS, *PATIENTS, "dirid", "mrn", "name", "birthdate", "studyid", "hadmid", "stayid", "cartid"}
+    - {"key"}
+)
+
+_FILES = ("filename", "filepath")  # filename_hr: another version, never a label
 
 _DELIMITERS = (",", ";", "\t", "|")
 _SUFFIX = re.compile(r"\.[a-z0-9]*[a-z][a-z0-9]*$", re.IGNORECASE)  # "1.2.840.7" has none
 _COMMA = re.compile(r"[+-]?\d+,\d+")
 _FLOAT = re.compile(r"\d+\.0")
 _WHOLE = re.compile(r"[+-]?\d+")
+_DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([T ]\d{1,2}:\d{2}.*)?")
+_MOST_TEXTS = 50
+"""Different values of a column of dates or sentences: beyond that it is no label."""
+_LEAST_DIGITS = 5  # of a number that may name an item: shorter ones may be grades
 
 
 @dataclass(frozen=True)
@@ -47,6 +57,8 @@ class LabTable:
         frame: the same, parsed to numbers and flags.
         key, patient, site: the columns of these roles, or None.
         notes: automatic decisions, for the user.
+        also: further columns that name the same items' files in other versions (PTB-XL's
+            ``filename_lr`` and ``filename_hr``).
     """
 
     name: str
@@ -56,6 +68,7 @@ class LabTable:
     patient: str | None
     site: str | None
     notes: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -64,8 +77,16 @@ class LabTable:
         return tuple(
             name
             for name in self.frame.columns
-            if name not in roles and plain(name) not in _IDENTIFIERS
+            if name not in (*roles, *self.also)
+            and plain(name) not in _IDENTIFIERS
+            and not plain(name).startswith(_FILES)
+            and not _is_prose(self.text.get(name, ()))
         )
+
+    @property
+    def prose(self) -> tuple[str, ...]:
+        """The columns of dates or sentences: they may say who somebody is, and are no labels."""
+        return tuple(name for name, values in self.text.items() if _is_prose(values))
 
 
 def plain(name: str) -> str:
@@ -85,13 +106,16 @@ def cleaned(key: str | None) -> str:
     return (key or "").strip().replace("\\", "/").removeprefix("./")
 
 
-def read(path: Path, *, key: str | None = None, patient: str | None = None) -> LabTable:
+def read(
+    path: Path, *, key: str | None = None, patient: str | None = None, codes: Codes | None = None
+) -> LabTable:
     """Read a table.
 
     Args:
         path: Parquet; or text delimited by commas, semicolons, tabs or bars.
         key: the column that names the items, if it is not one of `KEYS`.
         patient: the column that names the patients, if it is not one of `PATIENTS`.
+        codes: see `medcl.plugin.Plugin.codes`.
 
     Raises:
         UsageError: if it cannot be read, has fewer than two columns, or lacks a named column.
@@ -102,12 +126,24 @@ def read(path: Path, *, key: str | None = None, patient: str | None = None) -> L
             f"The table {path} needs a column that names the items and one more; it has: "
             f"{', '.join(frame.columns)}. Columns are parted by a comma, semicolon, tab or bar."
         )
+    for column, labels in codes(path, text).items() if codes else ():
+        frame = frame.drop(column).with_columns(pl.Series(n, v) for n, v in labels.items())
+        del text[column]
     key, patient = (_asked(path, frame, column) for column in (key, patient))
     key = key or _named(frame.columns, KEYS)
     patient = patient or _named([c for c in frame.columns if c != key], PATIENTS)
     site = _named([c for c in frame.columns if c not in (key, patient)], SITES)
     text |= {name: _whole(text[name]) for name in (key, patient, site) if name is not None}
     return LabTable(path.name, text, frame, key, patient, site)
+
+
+def _is_prose(values: Sequence[str | None]) -> bool:
+    """Whether a column holds many different dates, or sentences."""
+    different = {value for value in values if value and not value.startswith("{")}
+    if len(different) <= _MOST_TEXTS:
+        return False
+    odd = sum(len(v.split()) > 2 or _DATE.fullmatch(v) is not None for v in different)
+    return odd > len(different) / 2
 
 
 def _whole(values: list[str | None]) -> list[str | None]:
@@ -121,7 +157,7 @@ def _asked(path: Path, frame: pl.DataFrame, column: str | None) -> str | None:
     """The column of this name, in another case if there is none in this one."""
     if column is None or column in frame.columns:
         return column
-    alike = [name for name in frame.columns if name.lower() == column.lower()]
+    alike = alike_columns(frame, column)
     if len(alike) != 1:
         raise UsageError(
             f"The table {path} has no column '{column}'; it has: {', '.join(frame.columns)}."
@@ -129,33 +165,72 @@ def _asked(path: Path, frame: pl.DataFrame, column: str | None) -> str | None:
     return alike[0]
 
 
-def settled(table: LabTable, names: Set[str], *, given: bool = False) -> LabTable:
+def alike_columns(frame: pl.DataFrame, column: str) -> list[str]:
+    """The columns of this name in any case; the one in this case alone, if there is one."""
+    if column in frame.columns:
+        return [column]
+    return [name for name in frame.columns if name.lower() == column.lower()]
+
+
+def settled(
+    table: LabTable, names: Set[str], *, items: int | None = None, given: bool = False
+) -> LabTable:
     """The table with its column of items identified by content, if the names do not.
 
     Args:
         table: as read.
         names: all possible names of items of the archive.
+        items: their number: a table may be of a whole database, and the archive a part of it.
         given: True if the user named the column: then it stays.
     """
-    if given or (table.key is not None and _fits(table, table.key, names)):
+    if given:
         return table
+    if table.key is not None and _fits(table, table.key, names):
+        return _with_versions(table, names)
     candidates = [name for name in table.text if name not in (table.key, table.patient)]
     candidates = [name for name in candidates if _may_name(table.text[name])]
     counts = {name: _fits(table, name, names) for name in candidates}
     best = max(candidates, key=lambda name: counts[name], default=None)
-    if best is None or 2 * counts[best] < len(table.frame):
+    least = min(len(table.frame), len(table.frame) if items is None else items)
+    if best is None or 2 * counts[best] < least or not counts[best]:
         return table
     note = f"{table.name}: column '{best}' names the items, judged by its values."
     site = None if table.site == best else table.site
-    return LabTable(
-        table.name, table.text, table.frame, best, table.patient, site, (*table.notes, note)
+    found = replace(table, key=best, site=site, notes=(*table.notes, note))
+    return _with_versions(found, names)
+
+
+def _with_versions(table: LabTable, names: Set[str]) -> LabTable:
+    """The table with the columns that name other versions of its items' files.
+
+    Their files are named alike but for the last part (``00001_lr``, ``00001_hr``): a column that
+    names other items, such as a control, is none.
+    """
+    own = [_but_version(value) for value in table.text[str(table.key)]]
+    also = tuple(
+        name
+        for name, values in table.text.items()
+        if name not in (table.key, table.patient)
+        and None not in own
+        and [_but_version(value) for value in values] == own
+        and _fits(table, name, names)
     )
+    return replace(table, also=also)
+
+
+def _but_version(value: str | None) -> str | None:
+    """The name of a file without the part behind its last underscore; None without one."""
+    stem = _SUFFIX.sub("", PurePosixPath(cleaned(value)).name)
+    return stem.rpartition("_")[0] or None
 
 
 def _may_name(values: Sequence[str | None]) -> bool:
-    """True if the values are unique, not empty, and some has a letter: numbers may be grades."""
-    filled = [value for value in values if value and value.strip()]
-    return len(set(filled)) == len(values) and any(any(map(str.isalpha, v)) for v in filled)
+    """True if the values are unique, not empty, and no grades: with letters, or long numbers."""
+    filled = [value.strip() for value in values if value and value.strip()]
+    if len(set(filled)) != len(values):
+        return False
+    letters = any(any(map(str.isalpha, value)) for value in filled)
+    return letters or all(v.isdigit() and len(v) >= _LEAST_DIGITS for v in filled)
 
 
 def _fits(table: LabTable, column: str, names: Set[str]) -> int:
@@ -194,9 +269,18 @@ def _delimited(path: Path) -> tuple[pl.DataFrame, dict[str, list[str | None]]]:
         raise UsageError(f"The table {path} is a workbook: save it as CSV.")
     delimiter = _delimiter(lines)
     source = lines.encode()
+    named = _headless(lines, delimiter)
     try:
-        text = pl.read_csv(io.BytesIO(source), separator=delimiter, infer_schema_length=0)
-        frame = pl.read_csv(io.BytesIO(source), separator=delimiter, infer_schema_length=None)
+        text, frame = (
+            pl.read_csv(
+                io.BytesIO(source),
+                separator=delimiter,
+                infer_schema_length=length,
+                has_header=named is None,
+                new_columns=named,
+            )
+            for length in (0, None)
+        )
     except pl.exceptions.PolarsError as error:
         raise _unreadable(path, error) from None
     names = {name: name.strip() for name in text.columns}
@@ -218,10 +302,44 @@ def _delimited(path: Path) -> tuple[pl.DataFrame, dict[str, list[str | None]]]:
     return frame, values_by_column
 
 
+def _headless(lines: str, delimiter: str) -> list[str] | None:
+    """Names for the columns of a table whose first line is a row (``A00001,N``); else None.
+
+    It is one if a cell of it is written as all others of its column are, digits where they have
+    digits, and the others are values of their columns.
+    """
+    rows = [row for row in csv.reader(lines.splitlines(), delimiter=delimiter) if row]
+    first, rest = rows[0] if rows else [], rows[1:]
+    if len(rest) < 3 or any(len(row) != len(first) for row in rest):
+        return None
+    columns = list(zip(*rest, strict=True))
+    alike = [
+        any(map(str.isdigit, cell)) and all(_shape(value) == _shape(cell) for value in column)
+        for cell, column in zip(first, columns, strict=True)
+    ]
+    among = [cell in column for cell, column in zip(first, columns, strict=True)]
+    if not any(alike) or not all(a or b for a, b in zip(alike, among, strict=True)):
+        return None
+    key = alike.index(True)
+    others = [n for n in range(len(first)) if n != key]
+    return [
+        "key" if n == key else "label" if len(others) == 1 else f"column_{n + 1}"
+        for n in range(len(first))
+    ]
+
+
+def _shape(cell: str) -> str:
+    """``A00243`` → ``a0``."""
+    return re.sub(r"[^\W\d_]", "a", re.sub(r"\d+", "0", cell.strip()))
+
+
 def _decoded(data: bytes) -> str:
-    """Text from UTF-8, or UTF-16 with a byte order mark; else from Windows-1252."""
+    """Text from UTF-8, or UTF-16 (by its byte order mark, or its zeros); else Windows-1252."""
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return data.decode("utf-16", "replace")
+    for encoding, zeros in (("utf-16-le", data[1:64:2]), ("utf-16-be", data[0:64:2])):
+        if len(data) > 8 and not zeros.strip(b"\0"):
+            return data.decode(encoding, "replace")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import polars as pl
 
 from medcl.archive import refused, store
+from medcl.archive.ignored import advice
 from medcl.archive.index import Index
 from medcl.archive.policies import Finding, policies
 from medcl.plugin import Plugin
@@ -70,7 +71,7 @@ def table(
         *_counted(_named(code, reason) for _, code, reason in found),
         *_noticed(index, plugin, spec, {item for item, _, _ in found}),
         *(
-            Outcome("ignored", suffix, count, "files that are not of this modality, by name")
+            Outcome("ignored", suffix, count, advice(suffix, plugin.hints))
             for suffix, count in index.facts.get("ignored_suffixes", {}).items()
         ),
     ]

@@ -16,7 +16,7 @@ from medcl.archive import assign, pseudonym
 from medcl.archive.index import Index
 from medcl.archive.scanning import LABEL
 from medcl.errors import UsageError
-from medcl.plugin import NO_PATIENT, Samples
+from medcl.plugin import NO_PATIENT, Plugin, Samples, discover
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,15 @@ def read(
             and the index's key is not available.
     """
     paths = [path] if isinstance(path, Path) else list(path)
-    table = assign.load(table=paths, key_column=key_column, patient_column=patient_column)
+    plugin = discover().get(index.plugin_name)
+    table = assign.load(
+        table=paths,
+        key_column=key_column,
+        patient_column=patient_column,
+        codes=plugin.codes if isinstance(plugin, Plugin) else None,
+    )
     named, patients = _items_by_name(index, among), _items_by_patient(index)
-    table.settle(named.keys())
+    table.settle(named.keys(), len(index.items))
     columns = tuple(name for name in table.columns if name not in ("patient", "site"))
     rows: dict[str, Mapping[str, Any]] = {}
     absent = ambiguous = 0

@@ -143,8 +143,11 @@ def finetune_target(samples: Samples, settings: Finetune, task: Task | None = No
     """
     if task is not None:
         return target(task, samples)
-    if settings.kind == "multilabel":
-        return _several(samples, settings.classes)
+    classes = settings.classes or family(samples, settings.label)
+    if settings.kind == "multilabel" or (
+        settings.kind == "auto" and classes and not settings.classes
+    ):
+        return _several(samples, classes)
     label = settings.label or (next(iter(samples.labels)) if len(samples.labels) == 1 else None)
     if label is None:
         raise UsageError(
@@ -179,6 +182,14 @@ def finetune_target(samples: Samples, settings: Finetune, task: Task | None = No
             f"Label '{label}' is binary but has the classes {list(classified.classes)}."
         )
     return classified
+
+
+def family(samples: Samples, name: str | None) -> tuple[str, ...]:
+    """The columns ``superclass.MI``, ``superclass.NORM`` … of the one label ``superclass``; none if
+    there is a column of that name itself."""
+    if name is None or name in samples.labels:
+        return ()
+    return tuple(label for label in samples.labels if label.startswith(f"{name}."))
 
 
 def column(samples: Samples, name: str) -> NDArray:

@@ -7,28 +7,31 @@ the filtering of a recording.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medcl_biosignals.aami import CLASS_OF, PACED
+from medcl_biosignals.spans import RHYTHMS
 
 if TYPE_CHECKING:
     import numpy as np
 
-RHYTHMS = (
-    "N", "AFIB", "AFL", "AB", "B", "T", "SBR", "BII", "IVR", "NOD", "P", "PREX", "SVTA", "VFL",
-    "VT", "VF", "ASYS",
-)  # fmt: skip
-"""As PhysioNet's annotations write them: `(AFIB` is atrial fibrillation from here on."""
 SYMBOLS = {
     1: "N", 2: "L", 3: "R", 4: "a", 5: "V", 6: "F", 7: "J", 8: "A", 9: "S", 10: "E", 11: "j",
     12: "/", 13: "Q", 25: "B", 28: "+", 30: "?", 34: "e", 35: "n", 38: "f", 41: "r",
 }  # fmt: skip
 """Code in the file → symbol, of beats and of changes of the rhythm (annot(5) of the manual)."""
+ANNOTATORS = (".atr", ".qrsc", ".ecg", ".ari", ".qrs")
+"""Suffixes of annotations of beats and rhythms, the most reliable first: the reference, corrected
+ones, those of programs."""
+SLEEP = (".st", ".apn")
+"""Suffixes of PhysioNet's annotations of sleep: a stage and events every 30 s (slpdb), and whether
+there is apnea in each minute (apnea-ecg)."""
 _NOTE, _SKIP, _AUX = 22, 59, 63
 _FIELDS = (60, 61, 62)  # number, subtype and channel of the mark before
+_NO_CODES = range(50, 59)  # that the format does not have: another file under this suffix
 _RATE = re.compile(r"## time resolution: (\d+(?:\.\d+)?)")
 
 
@@ -55,7 +58,7 @@ def read_annotations(path: Path) -> Annotations:
     """Read a WFDB annotation file in MIT format. Noise and flutter marks are no beats.
 
     Raises:
-        ValueError: if it is cut off.
+        ValueError: if it is cut off, or is none.
     """
     import numpy as np
 
@@ -81,6 +84,63 @@ def read_annotations(path: Path) -> Annotations:
     )
 
 
+def sleep_notes(path: Path, fs: float) -> list[tuple[float, str]]:
+    """Marks of `SLEEP`: (seconds, what is written: the note, or else the symbol).
+
+    Raises:
+        ValueError: if the file is cut off, or is none.
+    """
+    found, rate = [], fs
+    for sample, code, note in _marks(path.read_bytes()):
+        said = _RATE.match(note)
+        if code == _NOTE and sample == 0 and said:
+            rate = float(said[1])
+        else:
+            found.append((sample / rate, note or SYMBOLS.get(code, "")))
+    return found
+
+
+def combined(
+    paths: Sequence[Path], frames: int, fs: float
+) -> tuple[Annotations | None, tuple[str, ...]]:
+    """What the annotators of a record say together, and what was noticed.
+
+    Beats are those of the first that has any, rhythms likewise: MIT-BIH's atrial fibrillation
+    database has rhythms in ``.atr`` and beats in ``.qrs``. Where a program marks all beats alike,
+    it says nothing of their class: −1 (`beats-without-class`).
+
+    Args:
+        paths: of the annotations, as `ANNOTATORS` orders them.
+        frames: length of the record in samples at ``fs``.
+        fs: the rate that positions count at where a file says no other.
+    """
+    import numpy as np
+
+    found: list[tuple[str, Annotations]] = []
+    noticed: list[str] = []
+    for path in paths:
+        try:
+            marks = read_annotations(path)
+        except (ValueError, OSError):  # the signal is still good
+            noticed.append("unreadable-annotations")
+            continue
+        beyond = int((marks.beats >= frames * (marks.fs or fs) / fs).sum())
+        if beyond > 0.9 * len(marks.beats) + 1:  # of another record, or no annotations at all
+            noticed.append("unreadable-annotations")
+            continue
+        found.append((path.suffix, marks))
+    if not found:
+        return None, tuple(dict.fromkeys(noticed))
+    suffix, of_beats = next((pair for pair in found if len(pair[1].beats)), found[0])
+    of_rhythms = next((marks for _, marks in found if len(marks.rhythms)), of_beats)
+    if suffix != ".atr" and len(of_beats.beats) and len(set(of_beats.classes.tolist())) == 1:
+        noticed.append("beats-without-class")
+        of_beats = replace(of_beats, classes=np.full_like(of_beats.classes, -1))
+    rhythms = of_rhythms.rhythms.copy()
+    rhythms[:, 0] = np.rint(rhythms[:, 0] * ((of_beats.fs or fs) / (of_rhythms.fs or fs)))
+    return replace(of_beats, rhythms=rhythms), tuple(dict.fromkeys(noticed))
+
+
 def _marks(data: bytes) -> Iterator[tuple[int, int, str]]:
     """(sample, code, note) of each mark: 6 bits of code and 10 of the time since the one before."""
     import numpy as np
@@ -101,6 +161,8 @@ def _marks(data: bytes) -> Iterator[tuple[int, int, str]]:
         elif code == _AUX:
             note = data[2 * at : 2 * at + step].decode("latin-1").strip("\0")
             at += (step + 1) // 2
+        elif code in _NO_CODES:
+            raise ValueError("the file holds no annotations")
         elif code not in _FIELDS:
             if mark is not None:
                 yield *mark, note

@@ -14,11 +14,11 @@ from medcl.errors import MedclError, UsageError
 from medcl.plugin import Arrays, Samples
 from medcl.strings import Formatted, codes, encoded, smallest
 from medcl_biosignals.aami import CLASSES
-from medcl_biosignals.annotations import RHYTHMS
 from medcl_biosignals.indices import INDICES, index
 from medcl_biosignals.likeness import unlikeness
 from medcl_biosignals.quality import BLOCK_SECONDS
 from medcl_biosignals.rhythm import RATIOS, intervals, ratios
+from medcl_biosignals.spans import EVENT, RHYTHM, RHYTHMS, STAGE, STAGES, covering
 
 _STILL = 1e-6  # of a recording's deviation: a window that moves less is taken for still
 
@@ -37,6 +37,9 @@ def dataset(
     unusual: float = 0.0,
     classes: tuple[str, ...] = CLASSES,
     rhythms: tuple[str, ...] = ("N", "AFIB"),
+    stages: tuple[str, ...] = STAGES,
+    events: tuple[str, ...] = (),
+    cover: float = 0.5,
     scale: Literal["window", "robust", "record", "none"] = "window",
     categories: Mapping[str, Sequence[Category]] | None = None,
     numbers: Mapping[str, tuple[float, float]] | None = None,
@@ -61,8 +64,12 @@ def dataset(
             (`medcl_biosignals.likeness.unlikeness`), which needs no label. Most beats are normal
             ones that the encoder has learnt all about.
         classes: AAMI classes in the order of their label; beats of others get the label −1.
-        rhythms: names of `medcl_biosignals.annotations.RHYTHMS` in the order of their label;
-            windows of another, of several or of none get the label −1.
+        rhythms: names of `medcl_biosignals.spans.RHYTHMS` in the order of their label;
+            windows of another or of none get the label −1.
+        stages: sleep stages (`medcl_biosignals.spans.STAGES`) in the order of their label.
+        events: classes of events: `medcl_biosignals.spans.EVENTS`, or those of your own tables
+            beside the recordings. Empty: no label of events.
+        cover: 0 to below 1: a window has the rhythm, stage or event that covers more of it.
         scale: "window": divide by the standard deviation of each window and lead, after its mean is
             taken off; "robust": the same with the median and the median absolute deviation, which
             an artefact moves less; "record": by that of the whole lead, which keeps how much larger
@@ -75,8 +82,9 @@ def dataset(
         samples with ``x`` (B, C, T) float32 and ``fs`` (B,); for beats also the label ``aami``,
         ``rr`` (B, 4), how early the beat is (see `medcl_biosignals.rhythm`), and ``likeness``
         (B, 6·C), how it compares with the beats beside it (see `medcl_biosignals.likeness`). With
-        annotated rhythms there is the label ``rhythm`` too; with columns of a table ``table`` (B,
-        columns), the categorical ones first, −1 or NaN where missing. `Samples.where` gives
+        annotated rhythms, stages or events there are the labels ``rhythm``, ``stage`` and
+        ``event``; with columns of a table ``table`` (B, columns), the categorical ones first, −1 or
+        NaN where missing. `Samples.where` gives
         ``start`` and ``seconds`` of each window.
 
     Raises:
@@ -86,6 +94,9 @@ def dataset(
     """
     _known(classes, CLASSES, "dataset.classes")
     _known(rhythms, RHYTHMS, "dataset.rhythms")
+    _known(stages, STAGES, "dataset.stages")
+    if not 0 <= cover < 1:
+        raise UsageError(f"dataset.cover = {cover:g}: give a share from 0 to below 1.")
     _known(tuple(minimum or ()), INDICES, "dataset.minimum")
     if seconds <= 0 or stride < 0 or (kind == "window" and stride == 0):
         raise UsageError("dataset.seconds and dataset.stride must be above zero.")
@@ -96,7 +107,9 @@ def dataset(
     if not paced and "label.paced" in items.columns:
         items = items.filter(pl.col("label.paced").fill_null(False).not_())
 
-    starts, labels, beats_of, heard = [], [], [], []
+    groups = {RHYTHM: rhythms, STAGE: stages, EVENT: events}
+    heard: dict[str, list[np.ndarray]] = {group: [] for group in groups}
+    starts, labels, beats_of = [], [], []
     fs, length = 0.0, 0
     for row in items.select("id", "patient").iter_rows(named=True):
         record = arrays(row["id"])
@@ -118,7 +131,8 @@ def dataset(
         if kind == "beat":
             labels.append(_labels(np.asarray(record["aami"])[keep], classes))
             beats_of.append(np.flatnonzero(keep))
-        heard.append(_rhythm(np.asarray(record["rhythms"]), first, length, rhythms))
+        for group, names in groups.items():
+            heard[group].append(covering(record, group, names, first, length, cover))
         starts.append(first)
     if not any(map(len, starts)):
         raise MedclError(
@@ -142,8 +156,9 @@ def dataset(
         clinical=table(items, categories or {}, numbers or {}),
     )
     found = {"aami": np.concatenate(labels)} if kind == "beat" else {}
-    if any((label >= 0).any() for label in heard):
-        found["rhythm"] = np.concatenate(heard)
+    for group, parts in heard.items():
+        if any((label >= 0).any() for label in parts):
+            found[group] = np.concatenate(parts)
     weights = None
     if unusual:
         beside = [
@@ -316,21 +331,6 @@ def _mean(
     left = np.clip(np.floor(first / size).astype(int), 0, len(blocks) - 1)
     right = np.clip(np.ceil((first + length) / size).astype(int), left + 1, len(blocks))
     return (total[right] - total[left]) / (right - left)
-
-
-def _rhythm(
-    marks: np.ndarray, first: np.ndarray, length: int, rhythms: tuple[str, ...]
-) -> np.ndarray:
-    """The one rhythm of each window as an index into ``rhythms``; −1 for any other case."""
-    if not len(marks):
-        return np.full(len(first), -1, dtype=np.int64)
-    starts, codes = marks[:, 0], marks[:, 1]
-    begin = np.searchsorted(starts, first, side="right") - 1
-    end = np.searchsorted(starts, first + length - 1, side="right") - 1
-    table = np.array([rhythms.index(r) if r in rhythms else -1 for r in RHYTHMS] + [-1])
-    one = (begin >= 0) & (codes[np.maximum(begin, 0)] == codes[np.maximum(end, 0)])
-    one &= end - begin <= 1  # a mark may repeat the rhythm
-    return np.where(one, table[codes[np.maximum(begin, 0)]], -1).astype(np.int64)
 
 
 def _known(names: tuple[str, ...], known: tuple[str, ...], where: str) -> None:

@@ -26,11 +26,15 @@ _UPSIDE_DOWN = "(?:inverted|inv|negative|neg|minus|flipped|reversed)"
 _SAYS_TURNED = re.compile(
     rf"{_UPSIDE_DOWN}[\s_.\-]+(.+)|(.+?)[\s_.(\-]+{_UPSIDE_DOWN}\)?", re.IGNORECASE
 )
+_MONITOR = re.compile(
+    r"^(?:SNUADCM?|Solar8000M?|Primus|BIS|Orchestra|Vigilance|Vigileo|EV1000|CardioQ|Invos)/"
+)
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _NOISE = frozenset(
     ("raw", "cal", "calibrated", "uncal", "uncalibrated", "filt", "filtered", "clean", "cleaned",
      "signal", "signals", "sig", "wave", "waveform", "sensor", "data", "value", "values", "val",
-     "channel", "chan", "ch", "lead", "derivation", "ln", "wr", "lownoise", "widerange", "24bit",
+     "channel", "chan", "ch", "lead", "derivation", "ln", "wr", "lownoise", "widerange",
+     "low", "noise", "wide", "range", "24bit",
      "16bit", "12bit", "10bit", "8bit", "bit", "adc", "output", "out", "input", "in", "analog",
      "analogue", "smoothed", "smooth", "resampled", "norm", "normalized",
      "normalised", "amp", "amplitude", "led", "photodiode", "pd", "optical", "reading", "readings",
@@ -46,7 +50,9 @@ _DERIVED = frozenset(
     ("rate", "quality", "sqi", "peak", "peaks", "rpeak", "rpeaks", "onset", "onsets", "offsets",
      "phase", "event", "events", "flag", "status", "valid", "validity", "interval", "intervals",
      "ibi", "rri", "hrv", "confidence", "conf", "count", "trigger", "marker", "label", "mask",
-     "hr", "bpm", "rr", "snr", "contact", "error", "battery", "gain", "saturation", "impedances",
+     "hr", "bpm", "rr",
+     "ratio", "coverage", "off", "leadoff", "loff", "snr", "contact", "error", "battery", "gain",
+     "saturation", "impedances",
      "rms", "mean", "avg", "average", "sys", "syst", "systolic", "dia", "dias", "diast",
      "diastolic", "map", "max", "min", "median", "std", "sd", "var")
 )  # fmt: skip
@@ -119,7 +125,7 @@ def _parsed(raw: str, known: Vocabulary) -> tuple[str, str, str]:
         base, shown, kind = _parsed((said[1] or said[2]).strip(), known)
         if kind not in ("other", NUMERIC):
             return turned(base), turned(shown) if shown != "other" else shown, kind
-    text = _DEVICE.sub("", text)
+    text = _MONITOR.sub("", _DEVICE.sub("", text))  # VitalDB's names begin with the monitor's
     for name, kind, safe in _readings(text, known):
         return name, name if safe else "other", kind
     word = text if _WORD.fullmatch(text) else "?"

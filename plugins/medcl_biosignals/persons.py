@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import posixpath
 import re
 from collections.abc import Sequence
 from functools import lru_cache
@@ -46,10 +47,11 @@ def recorded(
         name: its own, without suffix.
         fs: its rate in Hz.
         leads: its channels.
-        session: see `medcl_biosignals.readers.contract.Heading`: the files of one count as one.
+        session: see `medcl_biosignals.readers.contract.Heading`: the files of one count as one. A
+            path from the folder: ``..`` where an export has several folders.
     """
     if session is not None:
-        return str(folder / session) if session else str(folder)
+        return posixpath.normpath(folder / session)
     if name in ("201", "202") and fs == 360 and list(leads) == ["MLII", "V1"]:
         return "201"  # MIT-BIH 201 and 202 are the same man (Moody & Mark 2001)
     if _VERSION.search(name):

@@ -8,6 +8,8 @@ from pathlib import Path
 from medcl.plugin import CLINICAL, Plugin, Shared, Task
 from medcl_biosignals.aami import CLASSES
 from medcl_biosignals.scan import scan
+from medcl_biosignals.scp import codes
+from medcl_biosignals.spans import STAGES
 from medcl_biosignals.units import units
 
 _BEAT = {"kind": "beat", "stride": 0.0, "quality": 0.0}
@@ -17,6 +19,18 @@ _AUGMENTATIONS = (
     "frequency_mask", "noise", "baseline", "mains", "motion", "electrode", "cutout",
 )  # fmt: skip
 
+_HINTS = {
+    **dict.fromkeys((".atr", ".qrs", ".ecg", ".ari", ".apn", ".st", ".man"),
+                    "annotations of a WFDB record: its header (.hea) must lie beside them"),
+    **dict.fromkeys((".vhdr", ".eeg", ".set", ".cnt"),
+                    "not read: save it as EDF, with MNE-Python's raw.export"),
+    **dict.fromkeys((".gpx", ".tcx"), "a track without signals: export the activity as FIT"),
+    ".json": "no recording of a wearable by its content: nothing to do, or save its values as CSV",
+    ".txt": "no recorder's text by its content: if it holds samples, name it .csv",
+    ".pdf": "a printout: export the waveform itself, as XML, DICOM or EDF",
+    ".wav": "sound: save its samples as .npy or .csv, and give --set reader.fs=…",
+}  # fmt: skip
+
 
 def _channels(leads: Sequence[str] | None, channels: int) -> int:
     """Of a prepared signal: as many as there are leads, or as ``channels`` says without them."""
@@ -24,11 +38,15 @@ def _channels(leads: Sequence[str] | None, channels: int) -> int:
 
 
 def _classes(
-    task: str | None, kind: str, classes: Sequence[str], rhythms: Sequence[str]
+    task: str | None,
+    kind: str,
+    classes: Sequence[str],
+    rhythms: Sequence[str],
+    stages: Sequence[str],
 ) -> int | None:
     """Of the label that pretraining is given (`medcl.engine.data.select`), where it is ours."""
-    if task == "rhythm":
-        return len(rhythms)
+    if task in ("rhythm", "sleep"):
+        return len(rhythms if task == "rhythm" else stages)
     return len(classes) if kind == "beat" else None
 
 
@@ -53,7 +71,13 @@ plugin = Plugin(
         ),
         Shared(
             "number of classes",
-            ("probe.task", "dataset.kind", "dataset.classes", "dataset.rhythms"),
+            (
+                "probe.task",
+                "dataset.kind",
+                "dataset.classes",
+                "dataset.rhythms",
+                "dataset.stages",
+            ),
             ("method.classes",),
             _classes,
         ),
@@ -85,6 +109,13 @@ plugin = Plugin(
             dataset={**_BEAT, "classes": ("N", "S", "V")},
             about="Beats into N, S and V; the rare fusion and unclassifiable beats left out.",
         ),
+        "sleep": Task(
+            label="stage",
+            kind="multiclass",
+            classes=STAGES,
+            dataset={"kind": "window", "seconds": 30.0, "stride": 30.0, "stages": STAGES},
+            about="Windows of 30 s into the five sleep stages, where they are scored.",
+        ),
         "rhythm": Task(
             label="rhythm",
             kind="multiclass",
@@ -109,7 +140,9 @@ plugin = Plugin(
     stream="medcl_biosignals.streaming:stream",
     save="medcl_biosignals.in_memory:save",
     preview="medcl_biosignals.preview:preview",
-    preparation=4,
+    codes=codes,
+    hints=_HINTS,
+    preparation=5,
     sample=Path(__file__).parent / "sample",
     demo="biosignals/demo",
 )

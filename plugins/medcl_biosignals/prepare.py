@@ -10,7 +10,8 @@ from typing import Any, Literal
 import numpy as np
 
 from medcl.errors import MedclError
-from medcl_biosignals.annotations import read_annotations
+from medcl_biosignals import spans
+from medcl_biosignals.annotated import annotated
 from medcl_biosignals.detect import pulse_peaks, r_peaks
 from medcl_biosignals.filters import clean, clean_causally, new_length
 from medcl_biosignals.gaps import bridged, lost, runs, stretched
@@ -22,7 +23,7 @@ from medcl_biosignals.readers.choose import read
 from medcl_biosignals.readers.contract import BadSignal, Recording, Settings
 from medcl_biosignals.readers.measures import factor, known_unit
 from medcl_biosignals.scan import settings_of
-from medcl_biosignals.vocabulary import Band, Vocabulary, camera, vocabulary
+from medcl_biosignals.vocabulary import Band, Vocabulary, together, vocabulary
 
 _PULSES = ("PPG", "pressure")
 _HEARTS = ("ECG", *_PULSES)  # kinds to find beats in, the best first
@@ -83,10 +84,10 @@ def prepare(
         2) int64 stretches, half open, without signal in any channel; ``lost`` (L, 4) int64 those of
         single channels: channel, first, last, and why (`medcl_biosignals.gaps.WHY`); ``beats`` (K,)
         int64 positions of R peaks or pulses; ``aami`` (K,) int8 classes, −1 where detected rather
-        than annotated; ``rhythms`` (R, 2) int64, see `medcl_biosignals.annotations`; ``likeness``
-        (K, 6·C) float32, see `medcl_biosignals.likeness`; ``quality`` (C, blocks) float32 in 0–1
-        and its ``parts`` (C, blocks, 3), see `medcl_biosignals.quality`; ``fs`` (1,); and, where
-        there are any, ``findings``: slots that nothing fits (``lacks:V6``) and, where the recipe
+        than annotated; ``spans`` (S, 3) int64 and ``classes``, see `medcl_biosignals.spans`;
+        ``likeness`` (K, 6·C) float32, see `medcl_biosignals.likeness`; ``quality`` (C, blocks)
+        float32 in 0–1 and its ``parts`` (C, blocks, 3), see `medcl_biosignals.quality`; ``fs``
+        (1,); and, where there are any, ``findings``: slots that nothing fits (``lacks:V6``) and, where the recipe
         leaves it open, the kinds that were taken (``took:ECG+PPG``). Positions are in samples at
         the new rate.
 
@@ -120,14 +121,16 @@ def prepare(
     counted = _counted(recording, fields)
     lines = [None if line is None else replace(line, raw=line.raw[:0].copy()) for line in lines]
     del recording  # 90 MB for a day of four channels at 64 Hz, and no longer needed
-    annotation = next((root / f for f in files if f.endswith(".atr")), None)
-    if annotation is not None:
-        positions, classes, rhythms = _annotated(annotation, counted, fs, x.shape[1])
+    told = annotated(root, files, x.shape[1] / fs, counted)
+    if told.beats is not None and told.classes is not None:
+        positions = np.rint(told.beats * fs).astype(np.int64)
+        inside = (positions >= 0) & (positions < x.shape[1])
+        positions, classes = positions[inside], told.classes[inside]
     else:
-        positions, classes, rhythms = _detected(lines, x, fs)
+        positions, classes = _detected(lines, x, fs)
     scale = np.median(np.abs(x), axis=1).astype(np.float64) * 1.4826
     stored, gain = _stored(x, dtype)
-    noticed = _noticed(lines, leads, known)
+    noticed = np.concatenate([_noticed(lines, leads, known), np.array(told.findings, dtype="U")])
     return ({"findings": noticed} if len(noticed) else {}) | {
         "x": stored,
         "gain": gain * unit,
@@ -139,7 +142,7 @@ def prepare(
         "lost": _lost(lines, fs),
         "beats": positions,
         "aami": classes,
-        "rhythms": rhythms,
+        **spans.arrays(told.spans, fs, x.shape[1]),
         "likeness": likeness(x, positions, fs),
         "quality": worth(parts, x, fs),
         "parts": parts.astype(np.float32),
@@ -191,7 +194,7 @@ def _noticed(
 
 
 def _meant(recording: Recording, known: Vocabulary) -> list[Meant]:
-    names = camera([channel.name for channel in recording.channels])
+    names = together([channel.name for channel in recording.channels])
     return [
         meant(name, known, unit=known_unit(channel.units), fs=channel.fs)
         for name, channel in zip(names, recording.channels, strict=True)
@@ -310,37 +313,14 @@ def _parts(lines: list[_Line | None], x: np.ndarray, fs: float) -> np.ndarray:
     return np.stack([empty if part is None else part for part in made])
 
 
-def _annotated(
-    path: Path, counted: float, fs: float, length: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Positions (K,) and classes (K,) of beats and the rhythms (R, 2), as a file marks them.
-
-    Args:
-        path: the annotations.
-        counted: the rate that they count at, unless they say another.
-        fs: the new rate.
-        length: of the signal at that rate; what lies beyond is left out.
-    """
-    marks = read_annotations(path)
-    by = fs / (marks.fs or counted)
-    positions = np.rint(marks.beats * by).astype(np.int64)
-    inside = (positions >= 0) & (positions < length)
-    rhythms = marks.rhythms.copy()
-    rhythms[:, 0] = np.rint(rhythms[:, 0] * by)
-    return positions[inside], marks.classes[inside], rhythms
-
-
-def _detected(
-    lines: list[_Line | None], x: np.ndarray, fs: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Positions of beats that are found in the signal; their classes (−1), no rhythms."""
+def _detected(lines: list[_Line | None], x: np.ndarray, fs: float) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of beats that are found in the signal; their classes (−1)."""
     kind, rows = _hearts(lines)
     if not rows:  # nothing here beats: an accelerometer, a temperature
-        nothing = np.zeros(0, dtype=np.int64)
-        return nothing, np.zeros(0, dtype=np.int8), np.zeros((0, 2), np.int64)
+        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int8)
     heart = x if len(rows) == len(x) else x[rows]
     positions = (pulse_peaks if kind in _PULSES else r_peaks)(heart, fs)
-    return positions, np.full(len(positions), -1, np.int8), np.zeros((0, 2), np.int64)
+    return positions, np.full(len(positions), -1, np.int8)
 
 
 def _hearts(lines: list[_Line | None]) -> tuple[str, list[int]]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
-from pathlib import PurePosixPath
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from medcl.plugin import Record, Reject, Scalar, file_of
 from medcl_biosignals.naming import NUMERIC, meant
@@ -12,13 +13,23 @@ from medcl_biosignals.persons import BY_FOLDER, UNKNOWN, person, recorded
 from medcl_biosignals.readers.contract import Heading, Settings
 from medcl_biosignals.readers.measures import dimension, known_unit
 from medcl_biosignals.readers.preamble import stem_of
-from medcl_biosignals.vocabulary import Vocabulary, camera, vocabulary
+from medcl_biosignals.sidecar import NotUnderstood, beside, table_spans
+from medcl_biosignals.vocabulary import Vocabulary, together, vocabulary
 
 _NAMING = (
     "EDF", "BDF", "DICOM", "aECG", "GE MUSE", "SCP-ECG", "Philips XML", "MFER", "ISHNE", "GDF",
     "FIF",
 )  # fmt: skip
 """Formats that have a place for the person: where it holds a placeholder, that is a finding."""
+
+
+class Sides(NamedTuple):
+    """The tables of events and stages beside a recording: the archive, and their paths in it."""
+
+    root: Path
+    files: Sequence[str]
+
+
 _SECONDS = 1.0  # shorter recordings hold no heart beat
 
 
@@ -31,8 +42,9 @@ def row(
     labels: Mapping[str, Scalar] | None = None,
     findings: tuple[str, ...] = (),
     annotated: bool = False,
+    sides: Sides | None = None,
 ) -> Record | Reject:
-    """The row of one recording.
+    """The row of one recording, and of what lies beside it.
 
     Its patient is who the user's ``subject`` column says, else the folder named after a person,
     else whom the file names, else the recording itself with the finding `UNKNOWN`.
@@ -41,8 +53,13 @@ def row(
     fs, frames = heading.fs, round(heading.seconds * heading.fs)
     if heading.seconds < _SECONDS:
         return Reject(key, "too-short", f"{frames} samples at {fs:g} Hz: under one second")
+    if sides is not None and sides.files:
+        files = (*files, *sides.files)
+        unread = _unread(sides, heading.seconds)
+        findings = (*findings, *(["unreadable-annotations"] if unread else []))
+        annotated = annotated or unread < len(sides.files)
     known = vocabulary(settings.vocabulary)
-    names = camera([channel.name for channel in heading.channels])
+    names = together([channel.name for channel in heading.channels])
     units = [known_unit(channel.units) for channel in heading.channels]
     channels = [
         meant(name, known, unit=unit, fs=rate)
@@ -85,6 +102,18 @@ def row(
     told = {**heading.labels, **(labels or {})}
     noticed = list(dict.fromkeys(noticed))
     return Record(key, files, patient, heading.site, fields, told, tuple(noticed))
+
+
+def _unread(sides: Sides, seconds: float) -> int:
+    """How many of the tables beside a recording are not understood."""
+    count = 0
+    for file in sides.files:
+        try:
+            if beside(file) is not None:  # a hypnogram in EDF is read when it is prepared
+                table_spans(sides.root / file, seconds)
+        except (NotUnderstood, OSError):
+            count += 1
+    return count
 
 
 def _scales(kinds: list[str], units: list[str], known: Vocabulary) -> list[str]:

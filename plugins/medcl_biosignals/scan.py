@@ -8,10 +8,9 @@ from typing import Any, Literal
 
 from medcl.plugin import MEMBER, Record, Reject, Unit
 from medcl.registry import checked
-from medcl_biosignals.readers.choose import TEXT, is_bare, is_dicom, reader
+from medcl_biosignals.readers.choose import is_recorders, reader
 from medcl_biosignals.readers.contract import BadSignal, Flaw, Settings
-from medcl_biosignals.readers.text import is_recorders
-from medcl_biosignals.rows import row
+from medcl_biosignals.rows import Sides, row
 from medcl_biosignals.units import HEADER
 from medcl_biosignals.vocabulary import vocabulary as load_vocabulary
 from medcl_biosignals.wfdb_scan import scan_wfdb, unnamed_matlab
@@ -59,8 +58,9 @@ def scan(
     wfdb = any(path.endswith((HEADER, ".dat", ".xyz")) for path in paths)
     if wfdb:
         yield from scan_wfdb(root, unit, settings)
-    for file in unnamed_matlab(root, paths) if wfdb else paths:
-        yield from _file(root, file, settings)
+    sides = [path for path in paths if path != unit.key]
+    for file in unnamed_matlab(root, paths) if wfdb else [unit.key]:
+        yield from _file(root, file, [] if wfdb else sides, settings)
 
 
 def settings_of(given: Mapping[str, Any]) -> Settings:
@@ -76,12 +76,10 @@ def settings_of(given: Mapping[str, Any]) -> Settings:
     return settings
 
 
-def _file(root: Path, file: str, settings: Settings) -> Iterator[Record | Reject]:
-    """The recordings in one file."""
+def _file(root: Path, file: str, sides: list[str], settings: Settings) -> Iterator[Record | Reject]:
+    """The recordings in one file; what lies beside it is of the one, where it holds one."""
     settings = settings.of(file)
-    if file.lower().endswith(TEXT) and not is_recorders(root / file):
-        return  # notes, licences, lists: what is no recording is no failure either
-    if is_bare(file) and not is_dicom(root / file):
+    if not is_recorders(root / file):
         return
     try:
         for found in reader(root / file).headings(root / file, settings):
@@ -90,6 +88,7 @@ def _file(root: Path, file: str, settings: Settings) -> Iterator[Record | Reject
             if isinstance(found, Flaw):
                 yield Reject(key, found.code, found.reason)
             else:
-                yield row(key, (name,), found, settings)
+                beside = Sides(root, [] if found.part else sides)
+                yield row(key, (name,), found, settings, sides=beside)
     except BadSignal as error:
         yield Reject(file, error.code, str(error))

@@ -27,7 +27,7 @@ from medcl_biosignals.readers.columns import Look, roles
 from medcl_biosignals.readers.contract import BadSignal, Settings
 from medcl_biosignals.readers.measures import known_unit
 from medcl_biosignals.scan import settings_of
-from medcl_biosignals.vocabulary import camera, vocabulary
+from medcl_biosignals.vocabulary import together, vocabulary
 
 Floats = NDArray[np.float64]
 _STILL = 1e-6
@@ -231,7 +231,7 @@ def stream(
     units = [known_unit(unit) for _, _, unit in signals]
     called = [
         meant(name, known, unit=unit, fs=fs)
-        for name, unit in zip(camera([name for _, name, _ in signals]), units, strict=True)
+        for name, unit in zip(together([name for _, name, _ in signals]), units, strict=True)
     ]
     kinds = [channel.kind for channel in called]
     picked = (

@@ -9,9 +9,11 @@ from pathlib import PurePosixPath
 
 from medcl.plugin import FileStat, Unit
 from medcl_biosignals.readers.choose import is_read
+from medcl_biosignals.sidecar import beside, names_of
 
 HEADER = ".hea"
 SIGNALS = (".dat", ".mat", ".xyz")
+_NIGHT, _HYPNOGRAM = "-PSG.edf", "-Hypnogram.edf"
 _SEGMENT = re.compile(r"(.+)_\d{4}")
 
 
@@ -41,15 +43,44 @@ def _folder(folder: PurePosixPath, stems: dict[str, list[FileStat]]) -> Iterator
     )
     if unclear:
         yield _unit(folder, (file for stem in unclear for file in stems[stem]))
+    sides = _sides([file for files in stems.values() for file in files], headers)
+    taken = {side.path for files in sides.values() for side in files}
     for stem, files in stems.items():
         if stem in unclear:
             continue
+        aside = sides.get(stem, [])
         if stem in headers or _any(files, (".dat", ".xyz")):
-            yield _unit(folder / stem, files)
+            yield _unit(folder / stem, [*files, *aside])
         else:
             for file in files:
-                if is_read(file.path):
-                    yield Unit(file.path, (file,))
+                if is_read(file.path) and file.path not in taken:
+                    yield Unit(file.path, (file, *sides.get(file.path, [])))
+
+
+def _sides(files: Sequence[FileStat], headers: set[str]) -> dict[str, list[FileStat]]:
+    """Tables of events and hypnograms in a folder, by the recording that they lie beside: the name
+    of its header, or its path."""
+    recordings = {
+        name: file for file in files if is_read(file.path) for name in names_of(file.path)
+    }
+    found: dict[str, list[FileStat]] = defaultdict(list)
+    for file in files:
+        base = beside(file.path)
+        if base is not None and PurePosixPath(base).name in headers:
+            found[PurePosixPath(base).name].append(file)
+        elif base is not None and base in recordings and recordings[base] is not file:
+            found[recordings[base].path].append(file)
+        elif file.path.endswith(_HYPNOGRAM):  # SC4001EC-Hypnogram.edf beside SC4001E0-PSG.edf
+            night = file.path.removesuffix(_HYPNOGRAM)
+            nights = [
+                other
+                for other in files
+                if other.path.endswith(_NIGHT)
+                and other.path.removesuffix(_NIGHT)[:-1] == night[:-1]
+            ]
+            if len(nights) == 1:
+                found[nights[0].path].append(file)
+    return found
 
 
 def _unclear(stem: str, headers: set[str], lone: set[str]) -> bool:

@@ -13,7 +13,13 @@ from typing import Any
 from medcl.errors import UsageError
 
 _SEPARATORS = re.compile(r"[\s_\-.:/()\[\]]+")
-_CAMERA = {"r": "PPG-red", "g": "PPG-green", "b": "PPG-blue"}
+_TOGETHER = (
+    {"r": "PPG-red", "g": "PPG-green", "b": "PPG-blue"},  # of a camera
+    {"ax": "ACC-x", "ay": "ACC-y", "az": "ACC-z"},
+    {"gx": "GYR-x", "gy": "GYR-y", "gz": "GYR-z"},
+    {"channel 0": "PPG0", "channel 1": "PPG1", "channel 2": "PPG2", "ambient": "ambient"},  # Polar
+)
+"""Names that mean something where all of them are there, and anything by themselves."""
 _ENTRY = {"units", "band", "names", "rate", "measures"}
 
 
@@ -141,8 +147,18 @@ def _rate(kind: str, rate: Any) -> float:
     raise UsageError(f"reader.vocabulary: the rate of '{kind}' must be a number of Hz.")
 
 
-def camera(names: list[str]) -> list[str]:
-    """R, G and B together are the colours of a camera or watch; alone they are anything."""
-    if not _CAMERA.keys() <= {name.lower() for name in names}:
-        return names
-    return [_CAMERA.get(name.lower(), name) for name in names]
+def together(names: list[str]) -> list[str]:
+    """Names of which each may be anything, but not beside the others: ``r, g, b``; ``ax, ay, az``.
+
+    Example:
+        >>> together(["r", "g", "b"]), together(["r"])
+        (['PPG-red', 'PPG-green', 'PPG-blue'], ['r'])
+    """
+    lower = [name.lower() for name in names]
+    meanings = {
+        name: meaning
+        for group in _TOGETHER
+        if group.keys() <= set(lower)
+        for name, meaning in group.items()
+    }
+    return [meanings.get(low, name) for low, name in zip(lower, names, strict=True)]

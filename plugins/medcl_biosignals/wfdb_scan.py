@@ -10,15 +10,15 @@ from pathlib import Path, PurePosixPath
 
 from medcl.plugin import Record, Reject, Scalar, Unit
 from medcl_biosignals.aami import CLASSES
-from medcl_biosignals.annotations import RHYTHMS, read_annotations
+from medcl_biosignals.annotations import ANNOTATORS, SLEEP, Annotations, combined
 from medcl_biosignals.persons import is_ptbxl, patient_in_table
 from medcl_biosignals.readers.contract import BadSignal, Settings
 from medcl_biosignals.readers.wfdb_header import Header, read_header
 from medcl_biosignals.readers.wfdb_record import HEADER, contents, heading
-from medcl_biosignals.rows import row
+from medcl_biosignals.rows import Sides, row
+from medcl_biosignals.sidecar import beside
+from medcl_biosignals.spans import OTHER, RHYTHMS
 from medcl_biosignals.units import SIGNALS
-
-ANNOTATIONS = (".atr",)
 
 
 def scan_wfdb(root: Path, unit: Unit, settings: Settings) -> Iterator[Record | Reject]:
@@ -43,7 +43,8 @@ def scan_wfdb(root: Path, unit: Unit, settings: Settings) -> Iterator[Record | R
     }
     for key, header in headers.items():
         if key not in segments:
-            yield _record(root, key, header, settings.of(f"{key}{HEADER}"))
+            sides = [file for file in files if beside(file) == key]
+            yield _record(root, key, header, sides, settings.of(f"{key}{HEADER}"))
     for path in _unnamed(files, headers):
         if not path.endswith(".mat"):
             key = str(PurePosixPath(path).with_suffix(""))
@@ -79,47 +80,50 @@ def _unnamed(files: list[str], headers: dict[str, Header]) -> list[str]:
     ]
 
 
-def _record(root: Path, key: str, header: Header, settings: Settings) -> Record | Reject:
+def _record(
+    root: Path, key: str, header: Header, sides: list[str], settings: Settings
+) -> Record | Reject:
     folder = PurePosixPath(key).parent
     try:
         made = contents(root / f"{key}{HEADER}", header)
     except BadSignal as error:
         return Reject(key, error.code, str(error))
     files = [str(folder / file) for file in made.files]
-    annotation = next((f"{key}{s}" for s in ANNOTATIONS if (root / f"{key}{s}").is_file()), None)
-    labels: dict[str, Scalar] = {}
-    findings: list[str] = []
-    if annotation is not None:
-        try:
-            labels = _labels(root / annotation, made.frames, header.fs)
-            files.append(annotation)
-        except (ValueError, OSError):  # the signal is still good
-            findings.append("unreadable-annotations")
-            annotation = None
+    annotators = [f"{key}{s}" for s in ANNOTATORS if (root / f"{key}{s}").is_file()]
+    annotators = [file for file in annotators if file not in files]
+    marks, findings = combined([root / file for file in annotators], made.frames, header.fs)
+    labels = {} if marks is None else _labels(marks, made.frames, header.fs)
+    sleep = [f"{key}{suffix}" for suffix in SLEEP if (root / f"{key}{suffix}").is_file()]
+    sleep = [file for file in sleep if file not in files]
+    files += [*(annotators if marks is not None else []), *sleep]
     head = heading(header, made, settings)
     who = patient_in_table(root, PurePosixPath(key))
     if who is not None:
         head = replace(head, subject=who)
     elif is_ptbxl(PurePosixPath(key).name):
-        findings.append("several-records-a-patient")
+        findings = (*findings, "several-records-a-patient")
     return row(
         key,
         tuple(files),
         head,
         settings,
         labels=labels,
-        findings=tuple(findings),
-        annotated=annotation is not None,
+        findings=findings,
+        annotated=marks is not None or bool(sleep),
+        sides=Sides(root, sides),
     )
 
 
-def _labels(annotation: Path, frames: int, fs: float) -> dict[str, Scalar]:
+def _labels(marks: Annotations, frames: int, fs: float) -> dict[str, Scalar]:
     """Beats by class, which ectopic beats make one in a hundred or more, and the main rhythm."""
-    marks = read_annotations(annotation)
+    labels: dict[str, Scalar] = {}
     classes = marks.classes
-    count = Counter(classes.tolist())
-    labels: dict[str, Scalar] = {f"beats_{c}": count[i] for i, c in enumerate(CLASSES)}
-    often = [c for i, c in enumerate(CLASSES) if c in "SV" and count[i] >= 0.01 * len(classes) > 0]
+    if not len(classes) or classes.min() >= 0:
+        count = Counter(classes.tolist())
+        labels = {f"beats_{c}": count[i] for i, c in enumerate(CLASSES)}
+        least = 0.01 * len(classes)
+        often = [c for i, c in enumerate(CLASSES) if c in "SV" and count[i] >= least > 0]
+        labels |= {"paced": marks.paced, "ectopy": "".join(often) or "none"}
     if len(marks.rhythms):
         starts, codes = marks.rhythms.T.tolist()
         ends = [*starts[1:], round(frames * (marks.fs or fs) / fs)]
@@ -127,5 +131,5 @@ def _labels(annotation: Path, frames: int, fs: float) -> dict[str, Scalar]:
         for start, end, code in zip(starts, ends, codes, strict=True):
             lasted[code] += max(end - start, 0)
         (main, _), *_ = lasted.most_common(1)
-        labels["rhythm"] = RHYTHMS[main] if main >= 0 else "other"
-    return labels | {"paced": marks.paced, "ectopy": "".join(often) or "none"}
+        labels["rhythm"] = RHYTHMS[main] if main >= 0 else OTHER
+    return labels

@@ -92,6 +92,13 @@ plugin = Plugin(
     pictures="medcl_ct.pictures:pictures",
     findings="medcl_ct.findings:FINDINGS",
     preview="medcl_ct.preview:preview",
+    hints={
+        **dict.fromkeys(
+            (".raw", ".img"), "the data of a volume: its header (.mhd, .hdr) is missing"
+        ),
+        **dict.fromkeys((".bval", ".bvec"), "of diffusion MRI: not needed"),
+        **dict.fromkeys((".stl", ".obj", ".vtk"), "a surface: export the segmentation as NIfTI"),
+    },
     preparation=3,
     sample=Path(__file__).parent / "sample",
     demo="ct/demo",

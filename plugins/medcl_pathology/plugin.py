@@ -88,4 +88,10 @@ plugin = Plugin(
     look="medcl_pathology.look:look",
     explain="medcl_pathology.heatmap:explain",
     preview="medcl_pathology.preview:preview",
+    hints={
+        **dict.fromkeys((".dat", ".ini"), "of a MIRAX slide: its .mrxs must lie beside its folder"),
+        **dict.fromkeys((".geojson", ".xml", ".json"), "regions or notes on slides: not read"),
+        **dict.fromkeys((".jpg", ".jpeg", ".png"), "an overview, or too small for a tile"),
+        ".pkl": "a pickle may run any code: save the bag as .npy, .h5 or .safetensors",
+    },
 )

@@ -243,12 +243,13 @@ def test_scales(damaged: dict[str, np.ndarray]) -> None:
 
 def test_rhythm_labels(damaged: dict[str, np.ndarray]) -> None:
     """Marks written for the test (synthetic): the bundled annotations carry none."""
-    from medcl_biosignals.annotations import RHYTHMS
+    from medcl_biosignals.spans import Span
+    from medcl_biosignals.spans import arrays as arrays_of
 
-    n, afib = RHYTHMS.index("N"), RHYTHMS.index("AFIB")
-    marks = np.array([[0, n], [3000, n], [5500, afib], [9000, -1]])
+    marks = [(0.0, 55.0, "N"), (30.0, 55.0, "N"), (55.0, 90.0, "AFIB"), (90.0, 120.0, "other")]
+    made = arrays_of([Span(a, b, "rhythm", name) for a, b, name in marks], 100.0, 12_000)
     items = pl.DataFrame({"id": ["a"], "patient": ["p"]})
-    arrays = {"a": {**damaged, "rhythms": marks}}.__getitem__
+    arrays = {"a": {**damaged, **made}}.__getitem__
     samples = dataset(items, arrays, seconds=10.0, stride=10.0)
     assert samples.labels["rhythm"].tolist() == [0, 0, 0, 0, 0, -1, 1, 1, 1, -1, -1, -1]
     assert "rhythm" not in dataset(items, {"a": damaged}.__getitem__).labels

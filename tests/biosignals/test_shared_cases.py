@@ -88,7 +88,7 @@ TABLES: dict[str, Want | str] = {
     "firstcol_index.csv": "no-sampling-rate",
     "p.pkl": "pickled-objects",
     "S2.pkl": "pickled-objects",
-    "heart_rate-2021-01-20.json": "not-a-signal",
+    "heart_rate-2021-01-20.json": "too-short",  # one value
 }  # fmt: skip
 EDF: dict[str, Want | str] = {
     "cont.edf": ECG,

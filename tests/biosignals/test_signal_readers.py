@@ -349,7 +349,7 @@ def bomb() -> str:
         ("<PatientList><name>Anna Roe</name></PatientList>", "not-a-signal"),
         (
             "<!DOCTYPE HealthData [<!ELEMENT HealthData (Me)>]><HealthData><Me/></HealthData>",
-            "apple-export",
+            "no-signals",
         ),
         ("no XML", "bad-xml"),
     ],

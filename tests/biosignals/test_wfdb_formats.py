@@ -258,7 +258,8 @@ def test_rhythms_between_their_marks(tmp_path: Path, scan: Scan, digital: np.nda
     assert isinstance(row, Record)
     assert row.labels["rhythm"] == "N"  # from 10 to 1800; AFIB to 3000
     arrays = prepare(tmp_path, row.files, row.fields, fs=180.0)
-    n, afib = RHYTHMS.index("N"), RHYTHMS.index("AFIB")
-    assert arrays["rhythms"].tolist() == [[5, n], [900, afib], [1500, -1]]
+    assert arrays["classes"].tolist() == [b"rhythm:AFIB", b"rhythm:N", b"rhythm:other"]
+    end = arrays["x"].shape[1]
+    assert arrays["spans"].tolist() == [[5, 900, 1], [900, 1500, 0], [1500, end, 2]]
     assert arrays["beats"].tolist() == [50, 1000]
     assert arrays["aami"].tolist() == [0, 2]

@@ -75,14 +75,16 @@ def index(
     Reads headers only, in parallel. Stop and restart it at any time; an unchanged archive is not
     read twice. Example: medcl index mitdb/ --plugin biosignals --out idx
     """
+    from medcl.archive.ignored import advice
     from medcl.archive.index import Index, build
     from medcl.doctor import cores
     from medcl.plugin import get
 
+    modality = get(plugin)
     summary = build(
         archive,
         out,
-        get(plugin),
+        modality,
         workers=workers or cores(),
         engine=engine,
         key_file=key_file,
@@ -112,7 +114,8 @@ def index(
         typer.echo(f"Note: {note}")
     if summary.ignored_suffixes:
         rows = sorted(summary.ignored_suffixes.items(), key=lambda row: (-row[1], row[0]))
-        show.table("Ignored: not of this modality, by their names", ("suffix", "files"), rows)
+        ignored = [(suffix, count, advice(suffix, modality.hints)) for suffix, count in rows]
+        show.table("Ignored: not of this modality", ("suffix", "files", "what to do"), ignored)
     if findings:
         show.table("Noticed, and kept", ("finding", "items"), list(findings.items()))
     if len(rejects) > MANY and not paths:

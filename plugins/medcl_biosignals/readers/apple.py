@@ -52,9 +52,17 @@ def headings(path: Path, settings: Settings) -> Iterator[Heading | Flaw]:
     """The one recording in the file."""
     fs, channel, who, values = _parse(path)
     findings = ("fs-mismatch",) if settings.fs is not None and settings.fs != fs else ()
+    # Of an export that names nobody, all ECGs are of one person.
+    session = "" if who is None and path.parent.name == "electrocardiograms" else None
     yield Heading(
-        "", "Apple Health", (channel,), fs, len(values) / fs, subject=who, findings=findings
-    )
+        "", "Apple Health", (channel,), fs, len(values) / fs, subject=who, findings=findings,
+        session=session,
+    )  # fmt: skip
+
+
+def subject(path: Path) -> str | None:
+    """Whom a file names."""
+    return _parse(path)[2]
 
 
 def read(path: Path, part: str, settings: Settings, span: Span | None = None) -> Recording:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import zipfile
 from importlib import import_module
 from pathlib import Path, PurePosixPath
@@ -12,7 +11,7 @@ from medcl.plugin import MEMBER
 from medcl_biosignals.readers.contract import BadSignal, Reader, Recording, Settings, Span
 
 TABLES = (".csv", ".tsv")
-TEXT = ".txt"
+TEXT, JSON = ".txt", ".json"
 """Read only where what stands in it says that it is a recorder's: any text may have this suffix."""
 _MODULES = {
     ".hea": "wfdb_record",
@@ -41,14 +40,14 @@ _MODULES = {
     ".gdf": "gdf",
     ".acq": "acq",
     ".fif": "fif",
+    ".fit": "fit",
 }
-_XML = {"RestingECG": "muse", "restingecgdata": "carts"}
+_XML = {"RestingECG": "muse", "restingecgdata": "carts", "HealthData": "apple_export"}
 """By the element that an XML file begins with; others are tried as HL7 aECG, and refused there."""
 PACKED = (".gz", ".xz", ".bz2", ".zip")
 PICKLED = (".pkl", ".pickle", ".joblib")
 SUFFIXES = (*_MODULES, *TABLES, ".mat", ".zip", *PICKLED)
 """What `units` takes as a recording in one file (``.hea``, and ``.mat`` beside one, are WFDB)."""
-_FITBIT = re.compile(r"heart_rate-\d{4}-\d{2}-\d{2}\.json")
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
@@ -58,9 +57,7 @@ def is_read(name: str) -> bool:
     if lower.suffix in (".gz", ".xz", ".bz2"):
         inner = PurePosixPath(lower.stem).suffix
         return inner in SUFFIXES and inner not in (".hea", ".zip", *PICKLED)
-    if lower.suffix in (*SUFFIXES, TEXT) or _FITBIT.fullmatch(lower.name) is not None:
-        return True
-    return is_bare(name)
+    return lower.suffix in (*SUFFIXES, TEXT, JSON) or is_bare(name)
 
 
 def is_bare(name: str) -> bool:
@@ -78,6 +75,19 @@ def is_dicom(path: Path | zipfile.Path) -> bool:
         return handle.read(132)[128:] == b"DICM"
 
 
+def is_recorders(path: Path) -> bool:
+    """Whether a file is a recorder's, where its name may be that of anything: notes, licences,
+    settings. What is none is no failure either."""
+    suffix = path.suffix.lower()
+    if suffix == TEXT:
+        from medcl_biosignals.readers.text import is_recorders as is_table
+
+        return is_table(path)
+    if is_bare(path.name):
+        return is_dicom(path)
+    return suffix != JSON or _json(path.name, _head(path)) is not None
+
+
 def reader(path: Path) -> Reader:
     """The reader of a file.
 
@@ -85,10 +95,6 @@ def reader(path: Path) -> Reader:
         BadSignal: if the file is empty, or of no format that is read.
     """
     suffix = PurePosixPath(path.name.lower()).suffix
-    if _FITBIT.fullmatch(path.name.lower()):
-        raise BadSignal(
-            "not-a-signal", "heart rates as Fitbit exports them, in beats a minute: no waveform"
-        )
     if suffix in PICKLED:
         raise BadSignal(
             "pickled-objects",
@@ -96,10 +102,9 @@ def reader(path: Path) -> Reader:
             "not read. Save plain arrays (.npz) or a table (.parquet)",
         )
     bare = is_bare(path.name) and is_dicom(path)
-    if suffix not in (*SUFFIXES, *PACKED, TEXT) and not bare:
+    if suffix not in (*SUFFIXES, *PACKED, TEXT, JSON) and not bare:
         raise BadSignal("unknown-format", "no reader for files of this name")
-    with path.open("rb") as handle:
-        head = handle.read(4096)
+    head = _head(path)
     if not head.strip():
         raise BadSignal("empty-file", "the file is empty")
     if bare:
@@ -108,8 +113,14 @@ def reader(path: Path) -> Reader:
         name = "packed"
     elif suffix in (*TABLES, TEXT):
         from medcl_biosignals.readers.apple import is_apple
+        from medcl_biosignals.readers.samsung import is_samsung
 
-        name = "apple" if is_apple(head) else "table"
+        name = "apple" if is_apple(head) else "samsung" if is_samsung(path.name, head) else "table"
+    elif suffix == JSON:
+        found = _json(path.name, head)
+        if found is None:
+            raise BadSignal("not-a-signal", "a JSON file that is not of a recorder")
+        name = found
     elif suffix == ".mat":  # version 7.3 is HDF5 with a block of 512 bytes before it
         name = "hdf5" if _HDF5 in head else "matlab"
     elif suffix == ".xml":
@@ -119,6 +130,25 @@ def reader(path: Path) -> Reader:
     else:
         name = _MODULES[suffix]
     return cast(Reader, import_module(f"medcl_biosignals.readers.{name}"))
+
+
+def _head(path: Path) -> bytes:
+    """The first bytes of a file."""
+    with path.open("rb") as handle:
+        return handle.read(4096)
+
+
+def _json(name: str, head: bytes) -> str | None:
+    """The module that reads a JSON file, by its name and beginning; None for any other."""
+    from medcl_biosignals.readers.fitbit import is_fitbit
+    from medcl_biosignals.readers.movesense import is_movesense
+    from medcl_biosignals.readers.samsung import is_samsung
+
+    if is_fitbit(name, head):
+        return "fitbit"
+    if is_samsung(name, head):
+        return "samsung"
+    return "movesense" if is_movesense(head) else None
 
 
 def read(root: Path, file: str, settings: Settings, span: Span | None = None) -> Recording:

@@ -8,10 +8,14 @@ from dataclasses import dataclass
 
 from medcl_biosignals.naming import meant
 from medcl_biosignals.readers.contract import BadSignal, Settings
-from medcl_biosignals.readers.measures import known_unit, plain_unit
+from medcl_biosignals.readers.measures import dimension, known_unit, plain_unit
 from medcl_biosignals.vocabulary import Vocabulary, plain, vocabulary
 
 _BRACKETS = re.compile(r"\s*[\[({]\s*([^\])}]*?)\s*[\])}]\s*$")
+_SIDE = re.compile(
+    r"EEG[\s_]*\(?sec\)?|(?:EEG|EOG|EMG|ECG|EKG|LEG|CHIN)\s*\([lracf]\)", re.IGNORECASE
+)
+"""``EEG(sec)``, the secondary channel, and ``EOG(L)``: what is in brackets is no unit."""
 _TRAILING = re.compile(r"^(.*[^\W_])[\s_\-.,:/]+(?:in\s+)?([^\s_]+(?:/[^\s_]+)?)$")
 _DEVICE = re.compile(r"^shimmer[_\s-]*[0-9a-f]{2,4}[_\s-]+", re.IGNORECASE)
 _RATE_IN_NAME = re.compile(r"[\s_\-@(\[]*(?<![\d.])(\d+(?:\.\d+)?)\s*(k?)hz[)\]]*", re.IGNORECASE)
@@ -54,6 +58,10 @@ NO_SIGNALS = frozenset(
      "month", "day", "hour", "minute", "tag", "tags", "comment", "note", "source", "trigger",
      "status", "error", "batterylevel", "lead", "di", "headbandon", "elements", "timezone",
      "timezoneoffset", "utcoffset", "fs", "samplingrate", "samplerate", "samplingfrequency")
+)  # fmt: skip
+_SAYS_NOTHING = frozenset(
+    ("value", "values", "sample", "samples", "data", "signal", "amplitude", "reading", "raw", "adc",
+     "measurement", "y")
 )  # fmt: skip
 RATES = frozenset(("fs", "samplingrate", "samplerate", "samplingfrequency", "sfreq", "srate"))
 _UNIT_OF_TIME = {
@@ -114,6 +122,8 @@ class Roles:
 def parted(name: str) -> tuple[str, str]:
     """``"II [mV]"`` → ``("II", "mV")``, ``"ecg_uV"`` → ``("ecg", "uV")``; without a unit, ""."""
     name = _DEVICE.sub("", name.strip())
+    if _SIDE.fullmatch(name):
+        return name, ""
     match = _BRACKETS.search(name)
     if match is not None:
         inside = match[1].strip()
@@ -129,6 +139,30 @@ def parted(name: str) -> tuple[str, str]:
         if unit in ("V", "g") and known_unit(unit) == unit and len(match[1]) > 2:  # acc_x_g, ecg_V
             return match[1].strip(" _-.,:"), match[2]
     return name, ""
+
+
+def by_file(names: Sequence[str], stem: str, settings: Settings) -> tuple[str, ...]:
+    """Names of columns that say nothing by themselves, as the file's name says it.
+
+    ``ECG_left.csv`` with ``timestamp, value`` holds an ECG, and ``watch_acc.csv`` with ``x, y, z``
+    accelerations. A column that has a name of its own, or a mapping of the user's, is left alone.
+    """
+    known = vocabulary(settings.vocabulary)
+    shown = tuple(names)
+    blank = [at for at, name in enumerate(names) if plain(parted(name)[0]) in _SAYS_NOTHING]
+    axes = [at for at, name in enumerate(names) if plain(parted(name)[0]) in ("x", "y", "z")]
+    others = [at for at, name in enumerate(names) if meant(parted(name)[0], known).kind != "other"]
+    if settings.columns or others or not (len(blank) == 1 or len(axes) == 3):
+        return shown
+    what = meant(" ".join(re.findall(r"[^\W\d_]+", stem)), known)
+    if what.kind == "other" or (len(axes) == 3 and what.kind not in ("ACC", "gyroscope")):
+        return shown
+    renamed = list(shown)
+    for at in axes if len(axes) == 3 else blank:
+        bare, bracket = parted(shown[at])
+        name = f"{what.name}-{bare.lower()}" if len(axes) == 3 else what.name
+        renamed[at] = f"{name} [{bracket}]" if bracket else name
+    return tuple(renamed)
 
 
 def roles(
@@ -169,7 +203,10 @@ def roles(
             continue
         bare, bracket = parted(name)
         bare, rate = _rate_of(bare) if names is not None else (bare, None)
-        if _no_signal(bare, names is not None, looks[at], known, many=len(shown) > 1):
+        measured = dimension(known_unit(bracket)) not in (None, "arbitrary", "time")
+        if not measured and _no_signal(
+            bare, names is not None, looks[at], known, many=len(shown) > 1
+        ):
             continue
         rates.add(rate)
         found.append((at, bare if names is not None else f"signal {at + 1}", bracket))

@@ -7,9 +7,10 @@ because a truncated file must still be read, and a file's header be held against
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 
 import numpy as np
@@ -131,7 +132,54 @@ def _noticed(header: _Header, onsets: np.ndarray) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _read_header(path: Path) -> _Header:
+_TAL = re.compile(rb"([+-]\d+(?:\.\d*)?)(?:\x15(\d+(?:\.\d*)?))?\x14(.*)\x14", re.DOTALL)
+_MOST_NOTES = 1_000_000
+
+
+def notes(path: Path, since: Path | None = None) -> list[tuple[float, float | None, str]]:
+    """The annotations of an EDF+ file: (onset, duration or None, text), in seconds from the first
+    sample; from that of the file ``since``, of which it is the hypnogram.
+
+    Raises:
+        BadSignal: if the header cannot be read.
+    """
+    header = _read_header(path, annotated_only=True)
+    if not header.notes or "+" not in header.variant:
+        return []
+    raw = _records(path, header)
+    found: list[tuple[float, float | None, str]] = []
+    began: float | None = None
+    for row in raw:
+        for note in header.notes:
+            block = bytes(row[note.first_byte : note.first_byte + note.per_record * header.width])
+            for tal in map(_TAL.match, block.split(b"\0")):
+                if tal is None:
+                    continue
+                onset = float(tal[1])
+                began = onset if began is None else began
+                length = float(tal[2]) if tal[2] else None
+                texts = tal[3].decode("utf-8", "replace").split("\x14")
+                found += [(onset, length, text.strip()) for text in texts if text.strip()]
+        if len(found) > _MOST_NOTES:
+            raise BadSignal("too-large", "an EDF+ file with over a million annotations")
+    shift = began or 0.0
+    if since is not None:
+        first, other = _started(since), _started(path)
+        shift = (first - other).total_seconds() if first and other else 0.0
+    return [(onset - shift, length, text) for onset, length, text in found]
+
+
+def _started(path: Path) -> datetime | None:
+    """When a file begins; None for what is no date."""
+    with path.open("rb") as handle:
+        text = handle.read(_FIXED)[168:184].decode("latin-1")
+    try:
+        return datetime.strptime(text, "%d.%m.%y%H.%M.%S")
+    except ValueError:
+        return None
+
+
+def _read_header(path: Path, *, annotated_only: bool = False) -> _Header:
     size = path.stat().st_size
     with path.open("rb") as handle:
         fixed = handle.read(_FIXED)
@@ -155,7 +203,8 @@ def _read_header(path: Path) -> _Header:
     lines = _signals(rest, signals, width)
     ours = tuple(line for line in lines if line.label not in _NOTES)
     record_bytes = width * sum(line.per_record for line in lines)
-    if not ours or duration <= 0 or record_bytes == 0:
+    unusable = (not ours or duration <= 0) and not (annotated_only and len(ours) < len(lines))
+    if unusable or record_bytes == 0:
         raise BadSignal("no-signals", "the file holds annotations only, or records of no length")
     held = (size - start) // record_bytes
     if records > held:

@@ -42,6 +42,43 @@ FINDINGS = {
 """SNOMED CT codes and their abbreviations, as scored in the PhysioNet/CinC Challenge 2021 (Reyna
 2021, doi 10.23919/CinC53138.2021.9662687)."""
 
+WORDS = {
+    "AF": ("atrial fibrillation", "afib"),
+    "AFL": ("atrial flutter",),
+    "BBB": ("bundle branch block",),
+    "Brady": ("bradycardia",),
+    "CLBBB": ("complete left bundle branch block",),
+    "CRBBB": ("complete right bundle branch block",),
+    "IAVB": ("1st degree av block", "first degree av block", "1st degree atrioventricular block",
+             "first degree atrioventricular block", "i avb", "1avb"),
+    "IRBBB": ("incomplete right bundle branch block",),
+    "LAD": ("left axis deviation",),
+    "LAnFB": ("left anterior fascicular block",),
+    "LBBB": ("left bundle branch block",),
+    "LQRSV": ("low qrs voltages", "low qrs voltage"),
+    "NSIVCB": ("nonspecific intraventricular conduction disorder",
+               "non specific intraventricular conduction disorder"),
+    "NSR": ("sinus rhythm", "normal sinus rhythm", "snr", "sr"),
+    "PAC": ("premature atrial contraction", "premature atrial contractions"),
+    "PR": ("pacing rhythm",),
+    "PRWP": ("poor r wave progression",),
+    "PVC": ("premature ventricular contractions", "premature ventricular contraction"),
+    "LPR": ("prolonged pr interval",),
+    "LQT": ("prolonged qt interval",),
+    "QAb": ("q wave abnormal", "qwave abnormal"),
+    "RAD": ("right axis deviation",),
+    "RBBB": ("right bundle branch block",),
+    "SA": ("sinus arrhythmia",),
+    "SB": ("sinus bradycardia",),
+    "STach": ("sinus tachycardia",),
+    "SVPB": ("supraventricular premature beats", "supraventricular premature beat"),
+    "TAb": ("t wave abnormal",),
+    "TInv": ("t wave inversion",),
+    "VPB": ("ventricular premature beats", "ventricular premature beat"),
+}  # fmt: skip
+"""The same findings in the words of the Challenge's own table, compared without hyphens."""
+_NAMED = {word: name for name, words in WORDS.items() for word in (name.lower(), *words)}
+
 ONE_FINDING = (("CLBBB", "LBBB"), ("CRBBB", "RBBB"), ("PAC", "SVPB"), ("PVC", "VPB"))
 """Pairs that are scored there as one: databases differ in which of the two they write."""
 
@@ -185,11 +222,14 @@ def _diagnosis(text: str) -> dict[str, Scalar] | None:
 
 
 def _codes(text: str) -> dict[str, Scalar] | None:
-    """Every known code: whether it, or its equal, is there. Others may be anything: left out."""
-    codes = {code.strip() for code in text.split(",")}
-    if not all(code.isdigit() for code in codes):
+    """Every known finding: whether it, or its equal, is there. Codes of others may be anything:
+    left out. Words must be known, all of them: one by itself may mean the opposite."""
+    parts = [
+        " ".join(re.split(r"[\s_-]+", part.strip().lower())) for part in re.split("[,;]", text)
+    ]
+    if not all(part.isdigit() or part in _NAMED for part in parts):
         return None
-    there = {FINDINGS[code] for code in codes if code in FINDINGS}
+    there = {FINDINGS.get(part) or _NAMED.get(part) for part in parts}
     for pair in ONE_FINDING:
         if there.intersection(pair):
             there.update(pair)

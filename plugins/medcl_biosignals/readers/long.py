@@ -23,7 +23,7 @@ from medcl_biosignals.readers.contract import (
     kept,
     person,
 )
-from medcl_biosignals.vocabulary import camera, plain, vocabulary
+from medcl_biosignals.vocabulary import plain, together, vocabulary
 
 _CHANNELS = frozenset(
     ("channel", "channelname", "signal", "signalname", "sensor", "sensorname", "variable",
@@ -127,7 +127,7 @@ def _lines(
     noticed: list[str] = []
     if table.time is not None:
         known = vocabulary(settings.vocabulary)
-        every = camera(names.drop_nulls().unique(maintain_order=True).to_list())
+        every = together(names.drop_nulls().unique(maintain_order=True).to_list())
         kinds = tuple(meant(n, known).kind for n in every)
         told = ticks.Told(kinds, known.rates)
         unit = settings.time_unit or time_unit(table.time)

@@ -32,7 +32,8 @@ _UNITS: dict[str, tuple[str, float, tuple[str, ...]]] = {
     "m/s2": (
         "acceleration",
         1 / 9.80665,
-        ("m/s^2", "m/s/s", "m/(s^2)", "m/(s2)", "m s-2", "m*s-2", "ms-2", "ms^-2", "m.s-2",
+        ("m/s^2", "m/s/s", "m/(s^2)", "m/(s2)", "m/(sec^2)",
+         "m/(sec2)", "m s-2", "m*s-2", "ms-2", "ms^-2", "m.s-2",
          "m s^-2", "m/sec2", "m/sec^2", "meter/second^2"),
     ),
     "uS": (
@@ -51,6 +52,7 @@ _UNITS: dict[str, tuple[str, float, tuple[str, ...]]] = {
     "mA": ("current", 1.0, ("milliampere",)),
     "A": ("current", 1e3, ("ampere", "amp")),
     "nW": ("power", 1.0, ("nanowatt",)),
+    "W": ("power", 1e9, ("watt", "watts")),
     "deg/s": ("turning", 1.0, ("dps", "deg/sec", "degrees/s", "°/s", "degree/s", "deg.s-1")),
     "rad/s": ("turning", 57.29578, ("rad/sec", "rad.s-1")),
     "degC": ("temperature", 1.0, ("°c", "cel", "celsius", "deg c", "c", "degree c", "degrees c")),
@@ -75,6 +77,9 @@ _UNITS: dict[str, tuple[str, float, tuple[str, ...]]] = {
     "m": ("length", 1000.0, ()),
     "deg": ("angle", 1.0, ("°", "degrees", "degree")),
     "m/s": ("speed", 1.0, ()),
+    "mg/dl": ("concentration", 1.0, ()),
+    "mmol/l": ("concentration", 18.0182, ("mmol<180.1558800000541>/l",)),
+    "ml/min/kg": ("uptake", 1.0, ("ml/(kg*min)", "ml/kg/min")),
     "a.u.": (
         "arbitrary",
         1.0,

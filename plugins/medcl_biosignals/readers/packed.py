@@ -8,6 +8,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import posixpath
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from typing import IO, Any
 import numpy as np
 
 from medcl_biosignals.persons import person as person_by_folder
+from medcl_biosignals.readers.apple_export import FORMAT as APPLE
 from medcl_biosignals.readers.contract import (
     BadSignal,
     Flaw,
@@ -50,9 +52,11 @@ def headings(path: Path, settings: Settings) -> Iterator[Heading | Flaw]:
             return
         if not members:
             raise BadSignal("not-a-signal", "an archive without a file that could be a recording")
+        found: list[Heading | Flaw] = []
         for member in members:
             with _unpacked(archive, member) as file:
-                yield from _of_member(file, member, settings, many=len(members) > 1)
+                found += _of_member(file, member, settings, many=len(members) > 1)
+        yield from _of_one(path.stem, found)
 
 
 def read(path: Path, part: str, settings: Settings, span: Span | None = None) -> Recording:
@@ -75,7 +79,11 @@ def read(path: Path, part: str, settings: Settings, span: Span | None = None) ->
 def _of_member(
     file: Path, member: str, settings: Settings, *, many: bool
 ) -> Iterator[Heading | Flaw]:
+    from medcl_biosignals.readers.choose import is_recorders
+
     outer = member if many else ""
+    if not is_recorders(file):
+        return
     try:
         for found in _reader(file).headings(file, settings):
             part = f"{outer}{_INNER}{found.part}" if found.part else outer
@@ -83,9 +91,27 @@ def _of_member(
                 yield replace(found, part=part)
                 continue
             who = person_by_folder(PurePosixPath(member).parent) or found.subject
-            yield replace(found, part=part, subject=who)
+            session = found.session
+            if session is not None:
+                session = posixpath.normpath(PurePosixPath(member).parent / session)
+            yield replace(found, part=part, subject=who, session=session)
     except BadSignal as error:
         yield Flaw(outer, error.code, str(error))
+
+
+def _of_one(archive: str, found: list[Heading | Flaw]) -> Iterator[Heading | Flaw]:
+    """Sessions within one archive are none of another's; an export of Apple Health is of one
+    person."""
+    apple = next((h for h in found if isinstance(h, Heading) and h.format == APPLE), None)
+    named = {h.subject for h in found if isinstance(h, Heading) and h.subject is not None}
+    for each in found:
+        if isinstance(each, Heading):
+            if apple is not None:
+                who = next(iter(named)) if len(named) == 1 else each.subject
+                each = replace(each, subject=who, session=archive)
+            elif each.session is not None:
+                each = replace(each, session=posixpath.normpath(f"{archive}/{each.session}"))
+        yield each
 
 
 def _reader(path: Path) -> Reader:
@@ -123,9 +149,11 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
 
 @contextmanager
 def _unpacked(archive: zipfile.ZipFile, member: str) -> Iterator[Path]:
-    """A member under its own last name: where it would lie in the archive does not matter."""
+    """A member in the folders that it lies in there, within a temporary one."""
+    parts = [part for part in PurePosixPath(member).parts if part not in ("/", "..")]
     with TemporaryDirectory(prefix="medcl-unpacked-") as folder:
-        file = Path(folder) / PurePosixPath(member).name
+        file = Path(folder, *parts)
+        file.parent.mkdir(parents=True, exist_ok=True)
         with archive.open(member) as packed, file.open("wb") as out:
             _copied(packed, out)
         yield file
@@ -148,15 +176,13 @@ def _damaged(error: Exception) -> BadSignal:
 
 def _members(archive: zipfile.ZipFile) -> list[str]:
     """The files that could be recordings by their names; without a suffix, by their first bytes."""
-    from medcl_biosignals.readers.choose import SUFFIXES as READ
-    from medcl_biosignals.readers.choose import is_bare, is_dicom
+    from medcl_biosignals.readers.choose import is_bare, is_dicom, is_read
 
     names = [info.filename for info in archive.infolist() if not info.is_dir()]
     seen = [n for n in names if not PurePosixPath(n).name.startswith((".", "~"))]
-    wanted = tuple(s for s in READ if s not in (".hea", ".zip"))
-    seen = [n for n in seen if "__MACOSX" not in n]
-    bare = [n for n in seen if is_bare(n) and is_dicom(zipfile.Path(archive, n))]
-    return sorted({*bare, *(n for n in seen if n.lower().endswith(wanted))})
+    seen = [n for n in seen if is_read(n) and not n.lower().endswith((".hea", ".zip"))]
+    bare = {n for n in seen if is_bare(n) and not is_dicom(zipfile.Path(archive, n))}
+    return sorted(n for n in seen if "__MACOSX" not in n and n not in bare)
 
 
 # --- Empatica E4: one recording in a file a sensor ------------------------------------------------

@@ -40,6 +40,7 @@ _E4 = {
     "BVP": (("BVP",), ""), "ACC": (("ACC-x", "ACC-y", "ACC-z"), "g/64"), "EDA": (("EDA",), "uS"),
     "TEMP": (("TEMP",), "degC"), "HR": (("HR",), "bpm"),
 }  # fmt: skip
+LABCHART = "LabChart text"
 E4_SIGNALS = tuple(_E4)
 E4_OTHERS = ("IBI", "tags", "info")
 _EPOCH = (9e8, 2.6e9)  # seconds since 1970, in the years of wearables
@@ -84,7 +85,7 @@ def preamble(lines: Sequence[str], stem: str) -> Preamble:
     Raises:
         BadSignal: if the file is one of a device's that hold no waveform.
     """
-    for recognise in (_opensignals, _empatica, _acqknowledge, _labchart):
+    for recognise in (_opensignals, _empatica, _acqknowledge, _labchart, _shimmer_capture):
         found = recognise(lines, stem)
         if found is not None:
             return found
@@ -241,7 +242,21 @@ def _labchart(lines: Sequence[str], stem: str) -> Preamble | None:
     first = lines[last + 1].split("\t") if last + 1 < len(lines) else []
     cells = [cell for cell in first if cell.strip()]
     before = ("",) * max(len(cells) - len(names), 0)
-    return Preamble(1 / each, (*before, *names), (*before, *units), last + 1, "LabChart text")
+    return Preamble(1 / each, (*before, *names), (*before, *units), last + 1, LABCHART)
+
+
+def _shimmer_capture(lines: Sequence[str], stem: str) -> Preamble | None:
+    """Four lines: the device, the signal, RAW or CAL, the unit. Raw counts are left out where a
+    signal is there in its unit too."""
+    above = [re.split(r"[\t,;]", line.rstrip("\r\n \t,;")) for line in lines[:4]]
+    if len(above) < 4 or len({len(row) for row in above}) != 1 or len(set(above[0])) != 1:
+        return None
+    _, names, kinds, units = ([cell.strip(' "') for cell in row] for row in above)
+    if not set(kinds) <= {"RAW", "CAL"} or "CAL" not in kinds:
+        return None
+    known = [n for n, kind in zip(names, kinds, strict=True) if kind == "CAL"]
+    used = ["" if k == "RAW" and n in known else n for n, k in zip(names, kinds, strict=True)]
+    return Preamble(None, tuple(used), tuple(units), 4, "ShimmerCapture")
 
 
 # --- anything that says it in words ---------------------------------------------------------------

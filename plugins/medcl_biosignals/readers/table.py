@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 
 from medcl_biosignals.readers import long, tabular
-from medcl_biosignals.readers.columns import roles
+from medcl_biosignals.readers.columns import by_file, roles
 from medcl_biosignals.readers.contract import (
     BadSignal,
     Flaw,
@@ -19,7 +20,7 @@ from medcl_biosignals.readers.contract import (
     Settings,
     Span,
 )
-from medcl_biosignals.readers.preamble import stem_of
+from medcl_biosignals.readers.preamble import LABCHART, stem_of
 from medcl_biosignals.readers.text import MISSING, Layout, layout
 
 _HEAD = 1 << 16  # bytes from which the layout is told
@@ -48,9 +49,18 @@ def _table(source: Path | bytes, name: str, settings: Settings) -> tabular.Table
         with source.open("rb") as handle:
             head = handle.read(_HEAD)
     found = layout(head, settings, stem_of(name))
+    if found.said.form == LABCHART and _blocks(source) > 1:
+        raise BadSignal(
+            "several-blocks",
+            "a LabChart text with several blocks, each from a moment of its own: export each block "
+            "to a file of its own",
+        )
     first = _frame(source, found, None, rows=_LINES_LEAST)
     # A named column without any cell is a channel that recorded nothing.
     named = found.names is not None
+    if found.names is not None:
+        shown = by_file(found.names, stem_of(name), settings)
+        found = replace(found, names=shown)
     numbers = [_numeric(column, found, n, empty=named) for n, column in enumerate(first)]
     kinds: list[type[pl.DataType]] = [pl.Float64 if number else pl.String for number in numbers]
     frame = _frame(source, found, kinds)
@@ -121,6 +131,14 @@ def _frame(
             if kind == pl.Float64
         )
     return frame
+
+
+def _blocks(source: Path | bytes) -> int:
+    """How many times a LabChart text begins anew."""
+    if isinstance(source, bytes):
+        return source.count(b"Interval=")
+    with source.open("rb") as handle:
+        return sum(line.startswith(b"Interval=") for line in handle)
 
 
 def _old_mac(source: Path | bytes) -> bool:

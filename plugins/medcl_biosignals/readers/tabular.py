@@ -26,7 +26,7 @@ from medcl_biosignals.readers.contract import (
     person,
 )
 from medcl_biosignals.readers.measures import known_unit
-from medcl_biosignals.vocabulary import Vocabulary, camera, plain, vocabulary
+from medcl_biosignals.vocabulary import Vocabulary, plain, together, vocabulary
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ def _told(table: Table, settings: Settings) -> ticks.Told:
     """What the names, units and values of the channels tell of their rate."""
     known = vocabulary(settings.vocabulary)
     kinds = []
-    names = camera([name for _, name, _ in table.roles.channels])
+    names = together([name for _, name, _ in table.roles.channels])
     for name, (at, _, unit) in zip(names, table.roles.channels, strict=True):
         kind = meant(name, known, unit=known_unit(unit or settings.units or "")).kind
         if kind == NUMERIC and _no_numeric(name, table.frame[table.frame.columns[at]], known):

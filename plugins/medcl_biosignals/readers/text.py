@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from medcl_biosignals.readers.contract import BadSignal, Settings
-from medcl_biosignals.readers.measures import known_unit, plain_unit
+from medcl_biosignals.readers.measures import known_unit
 from medcl_biosignals.readers.preamble import Preamble, preamble
 
 DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "space": " ", "pipe": "|"}
@@ -119,7 +119,7 @@ def layout(head: bytes, settings: Settings, stem: str = "") -> Layout:
     if units is not None:
         fits = (known_unit(unit) not in ("", "other") for unit in units)
         names = tuple(
-            f"{name} [{plain_unit(unit)}]" if fit else name
+            f"{name} [{known_unit(unit)}]" if fit else name
             for name, unit, fit in zip(names, units, fits, strict=True)
         )
     return known(skip, names, width)
@@ -130,6 +130,7 @@ def _padded(said: Preamble, width: int) -> tuple[str, ...] | None:
     if said.names is None or len(said.names) > width:
         return None
     units = said.units or ("",) * len(said.names)
+    units = tuple(u if known_unit(u) in ("", "other") else known_unit(u) for u in units)
     named = [f"{n} [{u}]" if n and u else n for n, u in zip(said.names, units, strict=True)]
     return (*named, *("",) * (width - len(named)))
 

@@ -25,7 +25,7 @@ from medcl_biosignals.readers.contract import (
     kept,
     person,
 )
-from medcl_biosignals.vocabulary import camera, plain, vocabulary
+from medcl_biosignals.vocabulary import plain, together, vocabulary
 
 _RATES = frozenset(
     ("fs", "sf", "sr", "srate", "sfreq", "freq", "samplingrate", "samplerate", "samplingfrequency",
@@ -204,7 +204,7 @@ def _rates(
     if clock is not None:
         unit = settings.time_unit or time_unit(clock.name)
         known = vocabulary(settings.vocabulary)
-        kinds = tuple(meant(name, known).kind for name in camera([x.channel for x in lines]))
+        kinds = tuple(meant(name, known).kind for name in together([x.channel for x in lines]))
         told = ticks.Told(kinds, known.rates)
         values = np.squeeze(_load(clock)).astype(np.float64)
         since, assumed = ticks.seconds(values, unit, told)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -15,6 +16,7 @@ from medcl_biosignals.readers.contract import BadSignal
 
 MOST_BYTES = 256 << 20
 _MOST_ELEMENTS, _DEEPEST = 2_000_000, 64
+_BLOCK = 1 << 20
 _HEAD_BYTES = 1 << 16
 _ENCODING = re.compile(rb"""\s*<\?xml[^>]*?encoding\s*=\s*["']([A-Za-z0-9._-]+)""")
 _SEVERAL_BYTES = ("gb", "big5", "shift-jis", "sjis", "euc-", "iso-2022", "cp93", "cp949", "hz")
@@ -41,13 +43,7 @@ def tree(path: Path, root: str, *, typed: bool = False) -> Element:
     parser.buffer_text = True
     depth = count = 0
 
-    def doctype(name: str, *_: object) -> None:
-        if name == "HealthData":
-            raise BadSignal(
-                "apple-export",
-                "an export of Apple Health: its ECGs are the CSV files in the folder "
-                "electrocardiograms beside it",
-            )
+    def doctype(*_: object) -> None:
         if not typed:
             raise BadSignal("unsafe-xml", "the XML declares a document type: it is not read")
 
@@ -117,3 +113,56 @@ def _opened(path: Path) -> tuple[XMLParserType, BinaryIO]:
         return expat.ParserCreate(), path.open("rb")
     text = path.read_bytes().decode(name, "replace")
     return expat.ParserCreate("utf-8"), io.BytesIO(text.encode())
+
+
+def attributes(path: Path, root: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """Each element's name and attributes, streamed: a file of any size takes no memory.
+
+    A document type may declare elements, as Apple Health's does, but no entities.
+
+    Raises:
+        BadSignal: if the file begins with another element, declares entities, is nested too deeply,
+            or is no XML.
+    """
+    parser = expat.ParserCreate()
+    found: list[tuple[str, dict[str, str]]] = []
+    depth = 0
+
+    def refuse(*_: object) -> None:
+        raise BadSignal("unsafe-xml", "the XML declares or uses entities: it is not read")
+
+    def start(name: str, given: dict[str, str]) -> None:
+        nonlocal depth
+        if depth == 0 and name != root:
+            raise BadSignal("not-a-signal", f"an XML file that does not begin with {root}")
+        depth += 1
+        if depth > _DEEPEST:
+            raise BadSignal("unsafe-xml", "the XML is nested too deeply")
+        found.append((name, given))
+
+    def end(name: str) -> None:
+        nonlocal depth
+        depth -= 1
+
+    def attribute(_: str, __: str, ___: str, default: str | None, ____: bool) -> None:
+        if default is not None:  # a long one would be repeated in every element
+            refuse()
+
+    parser.EntityDeclHandler = refuse
+    parser.AttlistDeclHandler = attribute
+    parser.SkippedEntityHandler = refuse
+    parser.ExternalEntityRefHandler = refuse  # type: ignore[assignment]
+    parser.StartElementHandler = start
+    parser.EndElementHandler = end
+    try:
+        with path.open("rb") as handle:
+            while block := handle.read(_BLOCK):
+                parser.Parse(block)
+                yield from found
+                found.clear()
+            parser.Parse(b"", True)
+    except expat.ExpatError as error:
+        raise BadSignal(
+            "bad-xml", f"the XML is broken off or damaged in line {error.lineno}"
+        ) from None
+    yield from found
