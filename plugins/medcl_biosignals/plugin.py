@@ -108,7 +108,7 @@ plugin = Plugin(
     },
     stream="medcl_biosignals.streaming:stream",
     preview="medcl_biosignals.preview:preview",
-    preparation=4,
+    preparation=5,
     sample=Path(__file__).parent / "sample",
     demo="biosignals/demo",
 )

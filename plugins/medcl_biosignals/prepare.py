@@ -11,7 +11,7 @@ import numpy as np
 
 from medcl.errors import MedclError
 from medcl_biosignals.annotations import read_annotations
-from medcl_biosignals.detect import pulse_peaks, r_peaks
+from medcl_biosignals.detectors import DETECTORS, Name
 from medcl_biosignals.filters import clean, clean_causally, new_length
 from medcl_biosignals.gaps import bridged, lost, runs, stretched
 from medcl_biosignals.leads import Pick, bound, by_kind, choose
@@ -42,6 +42,7 @@ def prepare(
     flat: float | None = 3.0,
     clip: float | None = 1.0,
     bridge: float = 0.1,
+    detector: Name = "energy",
     dtype: Literal["float32", "int16", "float16"] = "float32",
 ) -> dict[str, np.ndarray]:
     """Decode a recording once, for training.
@@ -69,6 +70,10 @@ def prepare(
         flat: seconds without any change that make a gap; None: never.
         clip: seconds at the largest or smallest value of a channel that make a gap; None: never.
         bridge: seconds; missing stretches no longer than that are bridged by lines.
+        detector: what finds the beats where no file marks them: "energy", medcl's own, of all leads
+            of an ECG together (`medcl_biosignals.detect`); "xqrs" of the WFDB package or "neurokit"
+            of NeuroKit2, which must be installed, both of the lead with the best quality; "none".
+            Pulses are found by "neurokit" or, with the others, by medcl's own.
         dtype: of the stored signal. int16 takes half the space; where its steps would be larger
             than 1/500 of a channel's standard deviation (one spike in a quiet signal), the
             recording is stored as float32. "float16", of earlier recipes, is float32.
@@ -120,11 +125,13 @@ def prepare(
     counted = _counted(recording, fields)
     lines = [None if line is None else replace(line, raw=line.raw[:0].copy()) for line in lines]
     del recording  # 90 MB for a day of four channels at 64 Hz, and no longer needed
+    kinds = ["" if line is None else line.kind for line in lines]
+    quality = worth(parts, x, fs, kinds)
     annotation = next((root / f for f in files if f.endswith(".atr")), None)
     if annotation is not None:
         positions, classes, rhythms = _annotated(annotation, counted, fs, x.shape[1])
     else:
-        positions, classes, rhythms = _detected(lines, x, fs)
+        positions, classes, rhythms = _detected(detector, kinds, x, fs, quality)
     scale = np.median(np.abs(x), axis=1).astype(np.float64) * 1.4826
     stored, gain = _stored(x, dtype)
     noticed = _noticed(lines, leads, known)
@@ -133,7 +140,7 @@ def prepare(
         "gain": gain * unit,
         "offset": offset,
         "present": present,
-        "kinds": np.array(["" if line is None else line.kind for line in lines], dtype="S16"),
+        "kinds": np.array(kinds, dtype="S16"),
         "scale": scale * unit,
         "gaps": runs(gone[present].all(axis=0)),
         "lost": _lost(lines, fs),
@@ -141,7 +148,7 @@ def prepare(
         "aami": classes,
         "rhythms": rhythms,
         "likeness": likeness(x, positions, fs),
-        "quality": worth(parts, x, fs),
+        "quality": quality,
         "parts": parts.astype(np.float32),
         "fs": np.array([fs]),
     }
@@ -331,25 +338,19 @@ def _annotated(
 
 
 def _detected(
-    lines: list[_Line | None], x: np.ndarray, fs: float
+    detector: Name, kinds: Sequence[str], x: np.ndarray, fs: float, quality: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Positions of beats that are found in the signal; their classes (−1), no rhythms."""
-    kind, rows = _hearts(lines)
-    if not rows:  # nothing here beats: an accelerometer, a temperature
-        nothing = np.zeros(0, dtype=np.int64)
-        return nothing, np.zeros(0, dtype=np.int8), np.zeros((0, 2), np.int64)
-    heart = x if len(rows) == len(x) else x[rows]
-    positions = (pulse_peaks if kind in _PULSES else r_peaks)(heart, fs)
+    kind = next((kind for kind in (*_HEARTS, "other") if kind in kinds), None)
+    rows = [n for n, other in enumerate(kinds) if other == kind]
+    if kind is None:  # nothing here beats: an accelerometer, a temperature
+        positions = np.zeros(0, dtype=np.int64)
+    else:
+        rows.sort(key=lambda row: -float(quality[row].mean()))
+        find = DETECTORS[detector]
+        heart = x if rows == list(range(len(x))) else x[rows]
+        positions = (find.pulses if kind in _PULSES else find.r_peaks)(heart, fs)
     return positions, np.full(len(positions), -1, np.int8), np.zeros((0, 2), np.int64)
-
-
-def _hearts(lines: list[_Line | None]) -> tuple[str, list[int]]:
-    """The kind to find beats in, the best there is, and its slots; "other" may be a heart too."""
-    for kind in (*_HEARTS, "other"):
-        slots = [n for n, line in enumerate(lines) if line is not None and line.kind == kind]
-        if slots:
-            return kind, slots
-    return "", []
 
 
 def _counted(recording: Recording, fields: Mapping[str, object]) -> float:
