@@ -16,9 +16,9 @@ _HIGH, _GROUND = 90, 40  # percentiles: QRS complexes, and what lies between the
 _CLEAR, _NOISE = 8.0, 1.5  # level over background: no clearer than that counts; that of noise
 _LEAST = 0.02  # of a weight: noise is better than nothing where all leads are noise
 _FAINT = 1e-3  # of the usual level: what is fainter is no heart beat
-_REFRACTORY, _T_WAVE, _T_SHARE = 0.25, 0.36, 0.5
-"""Seconds between two beats at least; after a beat, in which a peak of so small a share of it is
-its T wave."""
+_REFRACTORY, _T_WAVE, _T_SHARE, _P_SHARE = 0.25, 0.36, 0.5, 0.4
+"""Seconds between two beats at least; and beside a beat, in which a peak of so small a share of it is
+its T wave, if after it, or its P wave."""
 _WEAK, _TOO_LONG = 0.25, 1.6  # of the level: not noise; of the usual interval: a beat is missing
 _OFFSET = 0.02
 _REPEATING = 8.0
@@ -29,7 +29,7 @@ def r_peaks(
     x: np.ndarray,
     fs: float,
     *,
-    threshold: float = 0.4,
+    threshold: float = 0.35,
     low: float = 5.0,
     power: float = 2.0,
 ) -> np.ndarray:
@@ -39,8 +39,8 @@ def r_peaks(
     1985, doi 10.1109/TBME.1985.325532), is divided by its running level, and weighted by how far
     that level stands out of the lead's own background: a noisy lead is never as quiet as a good one
     is between two QRS complexes, so it counts for little where, and as long as, it is noisy. Peaks
-    of the leads' weighted mean are compared with its running level. A peak soon after a QRS complex
-    and half as strong is a T wave. Where an interval is far longer than those around it, the
+    of the leads' weighted mean are compared with its running level. A far weaker peak soon after a
+    QRS complex is a T wave, one soon before it a P wave. Where an interval is far longer than those around it, the
     strongest of the weaker peaks inside is taken.
 
     The defaults are those that MIT-BIH DS1 chooses (`benchmarks/biosignals/r_peaks.py`).
@@ -80,8 +80,7 @@ def r_peaks(
     peaks, _ = sp.find_peaks(energy, distance=max(int(_REFRACTORY * fs), 1))
     tall = np.divide(energy[peaks], level[peaks], out=np.zeros(len(peaks)), where=level[peaks] > 0)
     beats = peaks[tall > threshold]
-    after = np.concatenate([[False], np.diff(beats) < _T_WAVE * fs])
-    beats = beats[~(after & (energy[beats] < _T_SHARE * energy[np.roll(beats, 1)]))]
+    beats = beats[~_beside_stronger(energy[beats], np.diff(beats) < _T_WAVE * fs)]
     beats = _searched_back(beats, peaks[tall > _WEAK], energy, fs)
     reach = max(int(0.06 * fs), 1)
     near = np.clip(beats[:, None] + np.arange(-reach, reach + 1), 0, length - 1)  # (K, R)
@@ -112,6 +111,14 @@ def _stretched(coarse: np.ndarray, step: int, length: int) -> np.ndarray:
     """Points that stand for ``step`` samples each → (length,) float32, by lines."""
     grid = (np.arange(len(coarse)) + 0.5) * step
     return np.interp(np.arange(length), grid, coarse).astype(np.float32)
+
+
+def _beside_stronger(strength: np.ndarray, near: np.ndarray) -> np.ndarray:
+    """Which peaks (K,) are T or P waves: far weaker than one ``near`` (K − 1,) to them."""
+    weak = np.zeros(len(strength), dtype=bool)
+    weak[1:] |= near & (strength[1:] < _T_SHARE * strength[:-1])
+    weak[:-1] |= near & (strength[:-1] < _P_SHARE * strength[1:])
+    return weak
 
 
 def _searched_back(

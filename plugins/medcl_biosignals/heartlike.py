@@ -112,7 +112,7 @@ def indices(windows: np.ndarray, fs: float, model: str) -> tuple[dict[str, Float
     shape = _SHAPES[model]
     length = windows.shape[1]
     points = round(length / fs * shape.rate)
-    spectrum = fft.rfft(_levelled(windows))
+    spectrum = fft.rfft(_levelled(windows) * _taper(length, round((shape.half + shape.slack) * fs)))
     every = np.arange(spectrum.shape[1], dtype=np.float32) * np.float32(fs / length)
     share = _log_ratio(
         _power(spectrum, _within(every, shape.slope)), _power(spectrum, every >= shape.band[0])
@@ -173,6 +173,12 @@ def _levelled(windows: np.ndarray) -> Floats:
     line = np.linspace(-0.5, 0.5, x.shape[1], dtype=np.float32)
     x = x - ((first + last) / 2)[:, None] - rise[:, None] * line
     return np.asarray(_over(x, x.std(axis=1)[:, None]), dtype=np.float32)
+
+
+def _taper(length: int, ramp: int) -> Floats:
+    """(length,) rising from 0 to 1 and falling again: where a filter began is no beat."""
+    rise = np.sin(0.5 * np.pi * (np.arange(ramp, dtype=np.float32) + 0.5) / ramp) ** 2
+    return np.concatenate([rise, np.ones(length - 2 * ramp, dtype=np.float32), rise[::-1]])
 
 
 def _within(frequency: Floats, band: tuple[float, float]) -> Floats:
