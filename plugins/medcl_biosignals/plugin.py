@@ -107,6 +107,8 @@ plugin = Plugin(
         "raw": "medcl_biosignals.baselines:raw",
     },
     stream="medcl_biosignals.streaming:stream",
+    look="medcl_biosignals.look:look",
+    measures={"beats": "medcl_biosignals.beats:beats"},
     preview="medcl_biosignals.preview:preview",
     preparation=5,
     sample=Path(__file__).parent / "sample",

@@ -84,10 +84,10 @@ def prepare(
         level: at that). ``gain`` and ``offset`` (C,) float64: the gain is 1 but for int16, and for
         very large or small signals, whose squares would leave float32's range; the offset is 0 but
         for a level that is kept and so large that float32 would lose the signal. ``present`` (C,)
-        bool; ``kinds`` (C,) bytes; ``scale`` (C,) float64 robust standard deviation; ``gaps`` (G,
-        2) int64 stretches, half open, without signal in any channel; ``lost`` (L, 4) int64 those of
-        single channels: channel, first, last, and why (`medcl_biosignals.gaps.WHY`); ``beats`` (K,)
-        int64 positions of R peaks or pulses; ``aami`` (K,) int8 classes, −1 where detected rather
+        bool; ``kinds`` and ``channels`` (C,) bytes, the latter by name where medcl knows it; ``scale``
+        (C,) float64 robust standard deviation; ``gaps`` (G, 2) int64 stretches, half open, without
+        signal in any channel; ``lost`` (L, 4) int64 those of single channels: channel, first, last,
+        and why (`medcl_biosignals.gaps.WHY`); ``beats`` (K,) int64 positions of R peaks or pulses; ``aami`` (K,) int8 classes, −1 where detected rather
         than annotated; ``rhythms`` (R, 2) int64, see `medcl_biosignals.annotations`; ``likeness``
         (K, 6·C) float32, see `medcl_biosignals.likeness`; ``quality`` (C, blocks) float32 in 0–1
         and its ``parts`` (C, blocks, 3), see `medcl_biosignals.quality`; ``fs`` (1,); and, where
@@ -141,6 +141,9 @@ def prepare(
         "offset": offset,
         "present": present,
         "kinds": np.array(kinds, dtype="S16"),
+        "channels": np.array(
+            ["" if line is None else line.name.encode("ascii", "replace") for line in lines], "S16"
+        ),
         "scale": scale * unit,
         "gaps": runs(gone[present].all(axis=0)),
         "lost": _lost(lines, fs),
@@ -182,6 +185,7 @@ class _Line:
     fs: float
     kind: str
     level: float
+    name: str  # medcl's; empty for one that is not in the vocabulary, which may be anything
 
 
 def _noticed(
@@ -270,7 +274,8 @@ def _line(
     quiet = flat if kind != NUMERIC else None  # a measured value may well stay the same
     limit = clip if kind != NUMERIC else None
     why = lost(moved, channel.fs, flat=quiet, clip=limit, bridge=bridge)
-    return _Line(moved, why, channel.fs, kind, level * by)
+    name = known.find(found[pick.channel].name)
+    return _Line(moved, why, channel.fs, kind, level * by, name or "")
 
 
 def _stacked(
