@@ -286,6 +286,21 @@ class Look(Protocol):
     ) -> Sequence[Path]: ...
 
 
+class Measure(Protocol):
+    """A value of ``Plugin.measures``, called as ``measure(arrays, **settings)``.
+
+    Args:
+        arrays: the prepared arrays of an item.
+
+    Returns:
+        table → column → (N,); the same tables, columns and types for every item.
+    """
+
+    def __call__(
+        self, arrays: Mapping[str, np.ndarray], /, *no: Any, **settings: Any
+    ) -> Mapping[str, Mapping[str, NDArray[Any]]]: ...
+
+
 class Explain(Protocol):
     """``Plugin.explain``: draws the contribution of each instance of an item.
 

@@ -74,11 +74,7 @@ def indexed(
         key_file = data / "private" / "key"
     with TemporaryDirectory(prefix="medcl-predict-") as scratch:  # its owner's alone
         archive = Path(scratch) / "archive"
-        for path in paths:
-            link = archive / path.relative_to(base)
-            link.parent.mkdir(parents=True, exist_ok=True)
-            if not link.is_symlink():
-                link.symlink_to(path, target_is_directory=path.is_dir())
+        _link(paths, base, archive)
         out = Path(scratch) / "index"
         indexing.build(
             archive,
@@ -114,6 +110,40 @@ def saved(plugin: Plugin, records: Sequence[object], folder: Path) -> list[Path]
             return None
         paths.append(path)
     return paths
+
+
+@contextmanager
+def read_once(
+    plugin: Plugin,
+    records: Sequence[Path],
+    *,
+    reader: Mapping[str, Any] | None = None,
+    workers: int = 1,
+) -> Iterator[Index]:
+    """As `indexed`, of no run: the pseudonyms are of this index alone and end with it.
+
+    Raises:
+        UsageError: if a path does not exist, or holds nothing for this plugin; for reader settings
+            unknown to the plugin.
+    """
+    if _is_index(records):
+        raise UsageError(f"{records[0]} is an index: give the recordings themselves.")
+    paths = _wanted(plugin, records)
+    with TemporaryDirectory(prefix="medcl-read-") as scratch:  # its owner's alone
+        archive = Path(scratch) / "archive"
+        _link(paths, _common(paths), archive)
+        out = Path(scratch) / "index"
+        indexing.build(archive, out, plugin, workers=workers, reader=reader)
+        yield Index.open(out)
+
+
+def _link(paths: Sequence[Path], base: Path, archive: Path) -> None:
+    """Links in ``archive`` to paths below ``base``, at the same relative places."""
+    for path in paths:
+        link = archive / path.relative_to(base)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        if not link.is_symlink():
+            link.symlink_to(path, target_is_directory=path.is_dir())
 
 
 def _add_columns(items: Path, index_items: Path) -> None:
@@ -217,6 +247,11 @@ def _base(run: Trained, paths: Sequence[Path]) -> Path:
     archive = _archive(run)
     if archive is not None and all(path.is_relative_to(archive) for path in paths):
         return archive
+    return _common(paths)
+
+
+def _common(paths: Sequence[Path]) -> Path:
+    """The deepest folder that holds all of them."""
     return Path(os.path.commonpath([path if path.is_dir() else path.parent for path in paths]))
 
 

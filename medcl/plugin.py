@@ -382,6 +382,8 @@ class Plugin:
             item's own, absolute; ``tile`` is the edge length of an instance in the unit of
             ``coords``, None if unknown; ``scores`` (I,) are in 0 … 1. A keyword parameter ``unit``
             receives the unit of the coordinates, from `Samples.facts`.
+        measures: name → ``(arrays of an item, *, ...)`` → tables of it, ``{table: {column: (N,)}}``,
+            with the same columns for every item: ``medcl beats`` writes those of "beats".
         preview: ``(x (B, ...), views) -> matplotlib Figure`` for the report; a keyword parameter
             ``encoder`` receives the trained encoder, or None.
         codes: ``(table, columns)`` → column → its labels: what a column of codes in a table of
@@ -419,6 +421,7 @@ class Plugin:
     look: Lazy | None = None
     findings: Lazy | None = None
     explain: Lazy | None = None
+    measures: Mapping[str, Lazy] = field(default_factory=dict)
     preview: Lazy | None = None
     augmentations: Mapping[str, Lazy] = field(default_factory=dict)
     compose: Lazy | None = None

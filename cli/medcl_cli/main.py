@@ -14,6 +14,7 @@ import typer
 from medcl.errors import IntegrityWarning, MedclError, UsageError
 from medcl_cli.verbs import (
     anomaly,
+    beats,
     compare,
     curate,
     demo,
@@ -63,6 +64,7 @@ app.command()(evaluate.evaluate)
 app.command()(compare.compare)
 app.command()(report.report)
 app.command()(predict.predict)
+app.command()(beats.beats)
 app.command()(search.search)
 app.command()(anomaly.anomaly)
 app.command()(export.export)

@@ -32,6 +32,7 @@ POSITIONAL: Mapping[str, int] = {
     "save": 3,
     "look": 3,
     "explain": 5,
+    "measures": 1,
     "preview": 2,
 }
 """The number of positional arguments of each part; see `medcl.contract`."""

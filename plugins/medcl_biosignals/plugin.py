@@ -138,6 +138,8 @@ plugin = Plugin(
         "raw": "medcl_biosignals.baselines:raw",
     },
     stream="medcl_biosignals.streaming:stream",
+    look="medcl_biosignals.look:look",
+    measures={"beats": "medcl_biosignals.beats:beats"},
     save="medcl_biosignals.in_memory:save",
     preview="medcl_biosignals.preview:preview",
     codes=codes,

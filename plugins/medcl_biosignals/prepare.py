@@ -12,7 +12,7 @@ import numpy as np
 from medcl.errors import MedclError
 from medcl_biosignals import spans
 from medcl_biosignals.annotated import annotated
-from medcl_biosignals.detect import pulse_peaks, r_peaks
+from medcl_biosignals.detectors import DETECTORS, Name
 from medcl_biosignals.filters import clean, clean_causally, new_length
 from medcl_biosignals.gaps import bridged, lost, runs, stretched
 from medcl_biosignals.leads import Pick, bound, by_kind, choose
@@ -43,6 +43,7 @@ def prepare(
     flat: float | None = 3.0,
     clip: float | None = 1.0,
     bridge: float = 0.1,
+    detector: Name = "energy",
     dtype: Literal["float32", "int16", "float16"] = "float32",
 ) -> dict[str, np.ndarray]:
     """Decode a recording once, for training.
@@ -70,6 +71,10 @@ def prepare(
         flat: seconds without any change that make a gap; None: never.
         clip: seconds at the largest or smallest value of a channel that make a gap; None: never.
         bridge: seconds; missing stretches no longer than that are bridged by lines.
+        detector: what finds the beats where no file marks them: "energy", medcl's own, of all leads
+            of an ECG together (`medcl_biosignals.detect`); "xqrs" of the WFDB package or "neurokit"
+            of NeuroKit2, which must be installed, both of the lead with the best quality; "none".
+            Pulses are found by "neurokit" or, with the others, by medcl's own.
         dtype: of the stored signal. int16 takes half the space; where its steps would be larger
             than 1/500 of a channel's standard deviation (one spike in a quiet signal), the
             recording is stored as float32. "float16", of earlier recipes, is float32.
@@ -80,14 +85,15 @@ def prepare(
         level: at that). ``gain`` and ``offset`` (C,) float64: the gain is 1 but for int16, and for
         very large or small signals, whose squares would leave float32's range; the offset is 0 but
         for a level that is kept and so large that float32 would lose the signal. ``present`` (C,)
-        bool; ``kinds`` (C,) bytes; ``scale`` (C,) float64 robust standard deviation; ``gaps`` (G,
-        2) int64 stretches, half open, without signal in any channel; ``lost`` (L, 4) int64 those of
-        single channels: channel, first, last, and why (`medcl_biosignals.gaps.WHY`); ``beats`` (K,)
-        int64 positions of R peaks or pulses; ``aami`` (K,) int8 classes, −1 where detected rather
-        than annotated; ``spans`` (S, 3) int64 and ``classes``, see `medcl_biosignals.spans`;
-        ``likeness`` (K, 6·C) float32, see `medcl_biosignals.likeness`; ``quality`` (C, blocks)
-        float32 in 0–1 and its ``parts`` (C, blocks, 3), see `medcl_biosignals.quality`; ``fs``
-        (1,); and, where there are any, ``findings``: slots that nothing fits (``lacks:V6``) and, where the recipe
+        bool; ``kinds`` and ``channels`` (C,) bytes, the latter by name where medcl knows it;
+        ``scale`` (C,) float64 robust standard deviation; ``gaps`` (G, 2) int64 stretches, half
+        open, without signal in any channel; ``lost`` (L, 4) int64 those of single channels:
+        channel, first, last, and why (`medcl_biosignals.gaps.WHY`); ``beats`` (K,) int64 positions
+        of R peaks or pulses; ``aami`` (K,) int8 classes, −1 where detected rather than annotated;
+        ``spans`` (S, 3) int64 and ``classes``, see `medcl_biosignals.spans`; ``likeness``
+        (K, 6·C) float32, see `medcl_biosignals.likeness`; ``quality`` (C, blocks) float32 in 0–1
+        and its ``parts`` (C, blocks, 3), see `medcl_biosignals.quality`; ``fs`` (1,); and, where
+        there are any, ``findings``: slots that nothing fits (``lacks:V6``) and, where the recipe
         leaves it open, the kinds that were taken (``took:ECG+PPG``). Positions are in samples at
         the new rate.
 
@@ -121,13 +127,15 @@ def prepare(
     counted = _counted(recording, fields)
     lines = [None if line is None else replace(line, raw=line.raw[:0].copy()) for line in lines]
     del recording  # 90 MB for a day of four channels at 64 Hz, and no longer needed
+    kinds = ["" if line is None else line.kind for line in lines]
+    quality = worth(parts, x, fs, kinds)
     told = annotated(root, files, x.shape[1] / fs, counted)
     if told.beats is not None and told.classes is not None:
         positions = np.rint(told.beats * fs).astype(np.int64)
         inside = (positions >= 0) & (positions < x.shape[1])
         positions, classes = positions[inside], told.classes[inside]
     else:
-        positions, classes = _detected(lines, x, fs)
+        positions, classes = _detected(detector, kinds, x, fs, quality)
     scale = np.median(np.abs(x), axis=1).astype(np.float64) * 1.4826
     stored, gain = _stored(x, dtype)
     noticed = np.concatenate([_noticed(lines, leads, known), np.array(told.findings, dtype="U")])
@@ -136,7 +144,10 @@ def prepare(
         "gain": gain * unit,
         "offset": offset,
         "present": present,
-        "kinds": np.array(["" if line is None else line.kind for line in lines], dtype="S16"),
+        "kinds": np.array(kinds, dtype="S16"),
+        "channels": np.array(
+            ["" if line is None else line.name.encode("ascii", "replace") for line in lines], "S16"
+        ),
         "scale": scale * unit,
         "gaps": runs(gone[present].all(axis=0)),
         "lost": _lost(lines, fs),
@@ -144,7 +155,7 @@ def prepare(
         "aami": classes,
         **spans.arrays(told.spans, fs, x.shape[1]),
         "likeness": likeness(x, positions, fs),
-        "quality": worth(parts, x, fs),
+        "quality": quality,
         "parts": parts.astype(np.float32),
         "fs": np.array([fs]),
     }
@@ -178,6 +189,7 @@ class _Line:
     fs: float
     kind: str
     level: float
+    name: str  # medcl's; empty for one that is not in the vocabulary, which may be anything
 
 
 def _noticed(
@@ -266,7 +278,8 @@ def _line(
     quiet = flat if kind != NUMERIC else None  # a measured value may well stay the same
     limit = clip if kind != NUMERIC else None
     why = lost(moved, channel.fs, flat=quiet, clip=limit, bridge=bridge)
-    return _Line(moved, why, channel.fs, kind, level * by)
+    name = known.find(found[pick.channel].name)
+    return _Line(moved, why, channel.fs, kind, level * by, name or "")
 
 
 def _stacked(
@@ -313,23 +326,20 @@ def _parts(lines: list[_Line | None], x: np.ndarray, fs: float) -> np.ndarray:
     return np.stack([empty if part is None else part for part in made])
 
 
-def _detected(lines: list[_Line | None], x: np.ndarray, fs: float) -> tuple[np.ndarray, np.ndarray]:
+def _detected(
+    detector: Name, kinds: Sequence[str], x: np.ndarray, fs: float, quality: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Positions of beats that are found in the signal; their classes (−1)."""
-    kind, rows = _hearts(lines)
-    if not rows:  # nothing here beats: an accelerometer, a temperature
-        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int8)
-    heart = x if len(rows) == len(x) else x[rows]
-    positions = (pulse_peaks if kind in _PULSES else r_peaks)(heart, fs)
+    kind = next((kind for kind in (*_HEARTS, "other") if kind in kinds), None)
+    rows = [n for n, other in enumerate(kinds) if other == kind]
+    if kind is None:  # nothing here beats: an accelerometer, a temperature
+        positions = np.zeros(0, dtype=np.int64)
+    else:
+        rows.sort(key=lambda row: -float(quality[row].mean()))
+        find = DETECTORS[detector]
+        heart = x if rows == list(range(len(x))) else x[rows]
+        positions = (find.pulses if kind in _PULSES else find.r_peaks)(heart, fs)
     return positions, np.full(len(positions), -1, np.int8)
-
-
-def _hearts(lines: list[_Line | None]) -> tuple[str, list[int]]:
-    """The kind to find beats in, the best there is, and its slots; "other" may be a heart too."""
-    for kind in (*_HEARTS, "other"):
-        slots = [n for n, line in enumerate(lines) if line is not None and line.kind == kind]
-        if slots:
-            return kind, slots
-    return "", []
 
 
 def _counted(recording: Recording, fields: Mapping[str, object]) -> float:

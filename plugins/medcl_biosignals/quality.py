@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+
+from medcl_biosignals.heartlike import SECONDS, heartlike
 
 BLOCK_SECONDS = 2.0
 _FLAT, _CLIP = 0.5, 0.2  # shares of flat or clipped samples at which a block is worth nothing
@@ -12,7 +16,9 @@ PARTS = ("there", "moving", "inside")
 """Of a block's samples: those that are there, move, and are not at the recorder's limits."""
 
 
-def block_quality(raw: np.ndarray, fs: float, clean: np.ndarray, clean_fs: float) -> np.ndarray:
+def block_quality(
+    raw: np.ndarray, fs: float, clean: np.ndarray, clean_fs: float, kind: str = "ECG"
+) -> np.ndarray:
     """Quality of each lead for every `BLOCK_SECONDS` of a recording: `worth` of `block_parts`.
 
     Args:
@@ -20,12 +26,13 @@ def block_quality(raw: np.ndarray, fs: float, clean: np.ndarray, clean_fs: float
         fs: its sampling rate.
         clean: (C, T) filtered and resampled.
         clean_fs: its sampling rate.
+        kind: of signal: "ECG", "PPG", "pressure" …
 
     Returns:
         (C, blocks) float32; the last block may be shorter than the others.
     """
     parts = block_parts(raw, fs, clean.shape[1] / clean_fs)
-    return worth(parts, clean, clean_fs)
+    return worth(parts, clean, clean_fs, [kind] * len(clean))
 
 
 def block_parts(raw: np.ndarray, fs: float, seconds: float) -> np.ndarray:
@@ -47,24 +54,29 @@ def block_parts(raw: np.ndarray, fs: float, seconds: float) -> np.ndarray:
     return np.stack([there, moving, inside], axis=-1)
 
 
-def worth(parts: np.ndarray, clean: np.ndarray, fs: float) -> np.ndarray:
+def worth(parts: np.ndarray, x: np.ndarray, fs: float, kinds: Sequence[str]) -> np.ndarray:
     """How far each block can be trusted, from 0 to 1.
 
-    The product of its parts and of a peakedness like that of a heart beat: an ECG block is spiky
-    (kurtosis above 5, Clifford 2012, doi 10.1088/0967-3334/33/9/1419), noise is not (3), mains hum
-    less (1.5). PPG is smoother; so a low kurtosis costs at most a half.
+    The product of its parts and of the probability that the six seconds around it are a heart's
+    signal (`medcl_biosignals.heartlike`): not noise, not the mains, not an artefact. A kind that
+    does not beat, and less than four seconds, have the product of the parts alone.
 
     Args:
         parts: (C, blocks, 3) of `block_parts`.
-        clean: (C, T) filtered and resampled.
+        x: (C, T) filtered and resampled.
         fs: its sampling rate.
+        kinds: of each channel; empty for one that is absent.
 
     Returns:
         (C, blocks) float32.
     """
-    cut = blocked(clean, round(BLOCK_SECONDS * fs), parts.shape[1])
-    peaked = np.clip((kurtosis(cut) - 1) / 4, 0, 1)
-    return np.asarray(parts.prod(axis=-1) * (0.5 + 0.5 * peaked), dtype=np.float32)
+    made = parts.prod(axis=-1)
+    for row, signal, kind in zip(made, x, kinds, strict=True):
+        seen = heartlike(signal, fs, kind)
+        if seen is not None:
+            stretch = (np.arange(len(row)) * BLOCK_SECONDS / SECONDS).astype(int)
+            row *= seen[np.minimum(stretch, len(seen) - 1)]
+    return np.asarray(made, dtype=np.float32)
 
 
 def block_count(seconds: float) -> int:

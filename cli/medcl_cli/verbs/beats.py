@@ -1,0 +1,89 @@
+"""medcl beats."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from medcl_cli import show
+from medcl_cli.verbs.index import ALL_CORES
+
+
+def beats(
+    records: Annotated[
+        list[Path],
+        typer.Argument(help="Recordings (files, or their names without suffix) and folders."),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder of the tables.")],
+    plugin: Annotated[
+        str | None, typer.Option(help="A modality, if several measure beats.")
+    ] = None,
+    format: Annotated[Literal["parquet", "csv"], typer.Option(help="Of the tables.")] = "parquet",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            "-s",
+            help="beats.window=60 (seconds); prepare.key=value as in a recipe; reader.key=value "
+            "gives values that the files lack.",
+        ),
+    ] = None,
+    paths: Annotated[
+        bool, typer.Option(help="Write the recordings' paths. A path may identify a patient.")
+    ] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes.", show_default=ALL_CORES)
+    ] = None,
+    json: show.Json = False,
+) -> None:
+    """Beats, heart rate and its variability, and signal quality, of recordings, as tables.
+
+    No model is needed. beats has a row for each beat, windows one for every five minutes, records
+    one for each recording. Example: medcl beats night.edf -o tables --format csv
+    """
+    from medcl.doctor import cores
+    from medcl.errors import UsageError
+    from medcl.measure import measure
+    from medcl.recipe import nested
+
+    given = nested(settings or [])
+    if other := given.keys() - {"beats", "prepare", "reader"}:
+        raise UsageError(f"--set {min(other)}: give beats.…, prepare.… or reader.… .")
+    measured = measure(
+        "beats",
+        records,
+        out,
+        plugin=plugin,
+        prepare=given.get("prepare"),
+        reader=given.get("reader"),
+        settings=given.get("beats"),
+        format=format,
+        paths=paths,
+        workers=workers or cores(),
+    )
+    summary = measured.tables["records"]
+    if json:
+        facts = {
+            "recordings": measured.recordings,
+            "rows": {name: table.height for name, table in measured.tables.items()},
+            "records": summary.to_dicts(),
+            "rejects": dict(measured.rejects),
+            "findings": dict(measured.findings),
+        }
+        show.as_json(facts)
+        return
+    shown = [c for c in summary.columns if c not in ("path", "start")]
+    rows = [
+        [f"{v:.2f}" if isinstance(v, float) else v for v in row]
+        for row in summary.select(shown).iter_rows()
+    ]
+    show.table("Recordings", shown, rows)
+    if measured.findings:
+        show.table(
+            "Noticed, and used", ("finding", "recordings"), sorted(measured.findings.items())
+        )
+    if measured.rejects:
+        rejected = [[count, reason] for reason, count in measured.rejects.items()]
+        show.table("Rejected", ("recordings", "why"), rejected)

@@ -1,0 +1,86 @@
+"""Beats, rates and quality of a prepared recording as tables, for ``medcl beats``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medcl.errors import UsageError
+from medcl_biosignals.aami import CLASSES
+from medcl_biosignals.hrv import FREQUENCY, TIME, frequency_domain, normal, time_domain
+from medcl_biosignals.quality import BLOCK_SECONDS
+
+Table = dict[str, NDArray]
+
+
+def beats(record: Mapping[str, np.ndarray], *, window: float = 300.0) -> dict[str, Table]:
+    """Tables of a prepared ECG, PPG or arterial pressure: one row a beat, a window, a recording.
+
+    Args:
+        record: the arrays that `medcl_biosignals.prepare` gives.
+        window: seconds of a window; the last one may be shorter.
+
+    Returns:
+        "beats": ``start`` seconds from the recording's first sample; ``rr`` seconds since the beat
+        before (NaN for the first); ``nn`` whether that interval is one of normal beats
+        (`medcl_biosignals.hrv.normal`); ``class`` of AAMI, empty where beats are detected rather
+        than annotated; ``quality`` 0–1 at the beat. "windows" and "records": ``start``,
+        ``seconds``, ``beats``, ``nn`` intervals, ``quality``, the measures of
+        `medcl_biosignals.hrv`. Quality is the mean of the channels that are there.
+
+    Raises:
+        UsageError: for a window without length.
+    """
+    if not window > 0:
+        raise UsageError("beats: window must be above zero seconds.")
+    fs = float(record["fs"][0])
+    at = np.asarray(record["beats"]).astype(np.int64)
+    classes = np.asarray(record["aami"])
+    seconds = record["x"].shape[1] / fs
+    present = np.asarray(record["present"])
+    quality = np.asarray(record["quality"], dtype=np.float64)[present].mean(axis=0)
+    rr = np.concatenate([[np.nan], np.diff(at) / fs])[: len(at)]
+    kept = normal(at, fs, classes, np.asarray(record["gaps"]))
+    nn = np.concatenate([[False], kept])[: len(at)]
+    start = at / fs
+    block = np.minimum((start / BLOCK_SECONDS).astype(int), len(quality) - 1)
+    names = np.array(["", *CLASSES])
+    each = {
+        "start": start,
+        "rr": rr,
+        "nn": nn,
+        "class": names[np.clip(classes + 1, 0, len(CLASSES))],
+        "quality": quality[block],
+    }
+    edges = np.arange(0.0, max(seconds, window), window)
+    spans = [(first, min(window, seconds - first)) for first in edges if first < seconds]
+    rows = [_row(each, quality, first, length) for first, length in spans]
+    whole = [_row(each, quality, 0.0, seconds)]
+    return {"beats": each, "windows": _columns(rows), "records": _columns(whole)}
+
+
+def _row(each: Table, quality: NDArray, first: float, seconds: float) -> dict[str, float]:
+    """The measures of ``seconds`` from ``first`` on."""
+    inside = (each["start"] >= first) & (each["start"] < first + seconds)
+    # The interval that ends with the first beat began before; it counts where the beat is.
+    used = np.flatnonzero(inside & each["nn"])
+    nn = each["rr"][used] * 1000
+    follows = np.concatenate([[False], np.diff(used) == 1])[: len(used)]
+    low = int(first / BLOCK_SECONDS)
+    high = max(int(np.ceil((first + seconds) / BLOCK_SECONDS)), low + 1)
+    return {
+        "start": first,
+        "seconds": seconds,
+        "beats": int(inside.sum()),
+        "nn": len(used),
+        "quality": float(quality[low:high].mean()),
+        **time_domain(nn, follows),
+        **frequency_domain(nn, each["start"][used]),
+    }
+
+
+def _columns(rows: list[dict[str, float]]) -> Table:
+    names = ("start", "seconds", "beats", "nn", "quality", *TIME, *FREQUENCY)
+    return {name: np.array([row[name] for row in rows]) for name in names}
