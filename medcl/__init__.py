@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from medcl.api import predict as predict
     from medcl.api import pretrain as pretrain
     from medcl.api import probe as probe
+    from medcl.api import probe_places as probe_places
 
 from medcl.version import __version__ as __version__
 

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from medcl.engine.in_memory import Source
     from medcl.finetune.opened import Study
     from medcl.finetune.result import FinetuneResult
+    from medcl.metrics.metrics import Kind
     from medcl.predict.batch import Predicted
+    from medcl.probe.localisation import Places
     from medcl.probe.result import ProbeResult
     from medcl.run import Run
 
@@ -236,7 +238,15 @@ def probe(
     *,
     data: Place | None = None,
     task: str | None = None,
+    labels: Place | Sequence[Place] | None = None,
+    label_column: str | Sequence[str] | None = None,
+    kind: Kind | Literal["auto"] = "auto",
+    classes: Sequence[str] = (),
+    key_column: str | None = None,
+    patient_column: str | None = None,
     out: Place | None = None,
+    seed: int | None = None,
+    batch_size: int = 512,
     device: str = "auto",
     command: str = "",
 ) -> ProbeResult:
@@ -246,7 +256,18 @@ def probe(
         runs: a finished run, or the runs of all folds of one recipe.
         data: another index; see `medcl.probe.probe.probe`.
         task: the labelled problem; None for the recipe's.
+        labels: your own labels, CSV or Parquet, instead of a task's. Its columns tell whose they
+            are: ``sample`` (ids), or ``key``, ``start`` and ``end`` (or ``duration``) in seconds
+            for windows; ``key``, ``filename``, … for items; ``patient``, … for patients. Items and
+            patients are classified by the mean features of their samples.
+        label_column: the label, of the table or the index; several columns of 1 and 0 are one
+            multilabel target. None: the table's only column, or the one named label.
+        kind: "binary", "multiclass", "multilabel", "ordinal", "regression", or "auto".
+        classes: of the label, in their order: of two, the second is the positive one.
+        key_column, patient_column: of the table, if they have none of the usual names.
         out: the folder; None for RUN/probe, or next to the runs if there are several.
+        seed: of inner folds, draws and resamples; None for the recipe's.
+        batch_size: samples per forward pass.
         device: "cpu", "cuda", ..., or "auto".
         command: the command line, for the record.
 
@@ -254,18 +275,44 @@ def probe(
         UsageError: if there is no task, no label, or the runs do not belong together.
         MedclError: if a feature is not finite, or a label is no class of the task.
     """
+    from medcl.probe.own_labels import OwnLabels
     from medcl.probe.probe import probe as compare
     from medcl.run import Run
 
     run_list = [runs] if isinstance(runs, str | Path | Run) else list(runs)
+    columns = (label_column,) if isinstance(label_column, str) else tuple(label_column or ())
+    own = None
+    if labels is not None or columns:
+        own = OwnLabels(_paths(labels), columns, kind, tuple(classes), key_column, patient_column)
+    elif key_column or patient_column or classes or kind != "auto":
+        raise UsageError("kind, classes and the names of columns go with labels: give them too.")
     return compare(
         [_run(run) for run in run_list],
         data=None if data is None else Path(data),
         task=task,
+        labels=own,
         out=None if out is None else Path(out),
+        seed=seed,
+        batch_size=batch_size,
         device=device,
         command=command,
     )
+
+
+def probe_places(run: Place | Run, *, data: Place | None = None, device: str = "auto") -> Places:
+    """Without labels: how well the features find the same place in another scan or recording.
+
+    Args:
+        run: a finished run.
+        data: another index; None for the run's own.
+        device: "cpu", "cuda", ..., or "auto".
+
+    Raises:
+        UsageError: if the samples have no places; see `medcl.probe.localisation.places`.
+    """
+    from medcl.probe.localisation import places
+
+    return places(_run(run), data=None if data is None else Path(data), device=device)
 
 
 def finetune(
@@ -395,6 +442,13 @@ def load_encoder(path: Place) -> nn.Module:
     from medcl.export import load_encoder as load
 
     return load(path)
+
+
+def _paths(places: Place | Sequence[Place] | None) -> tuple[Path, ...]:
+    if places is None:
+        return ()
+    several = [places] if isinstance(places, str | Path) else places
+    return tuple(Path(place) for place in several)
 
 
 def _run(run: Place | Run) -> Run:

@@ -243,11 +243,9 @@ def _task(recipe: Recipe, labels: Path | Sequence[Path] | None) -> str | None:
 def _with_label(recipe: Recipe, columns: Sequence[str]) -> Recipe:
     """If no label is set: the only label column, or the one named label."""
     asked = recipe.finetune
-    others = (SPLIT, recipe.split.given, *asked.tree, *asked.soft, *asked.also)
-    columns = [name for name in columns if name not in others]
-    if len(columns) != 1:
-        columns = [name for name in columns if name.lower() == "label"]
-    return _with(recipe, label=columns[0]) if len(columns) == 1 else recipe
+    others = (SPLIT, str(recipe.split.given), *asked.tree, *asked.soft, *asked.also)
+    column = tables.only(columns, others)
+    return recipe if column is None else _with(recipe, label=column)
 
 
 def _with(recipe: Recipe, **settings: str | None) -> Recipe:

@@ -82,7 +82,10 @@ def layout(head: bytes, settings: Settings, stem: str = "") -> Layout:
     used = [
         (n, line)
         for n, line in enumerate(lines)
-        if n >= above and line.strip() and line[:1] not in "#%" and not _SEPARATOR.match(line)
+        if n >= above
+        and line.strip()
+        and line[0] not in "#%"
+        and not ("=" in line and _SEPARATOR.match(line))
     ]
     if not used:
         raise BadSignal("empty-file", "the file holds no line of data")
@@ -305,16 +308,19 @@ def _best(body: list[str], options: Iterable[tuple[str, bool]]) -> tuple[float, 
     best = 0.0, ",", False
     rows_of: dict[str, list[list[str]]] = {}
     for delimiter, comma in options:
-        if delimiter not in rows_of:
-            rows_of[delimiter] = [cells(line, delimiter) for line in body]
-        rows = rows_of[delimiter]
-        parts = delimiter if any(len(row) > 1 for row in rows) else ""
+        parts = delimiter if any(_occurs(delimiter, line) for line in body) else ""
+        if parts not in rows_of:
+            rows_of[parts] = [cells(line, delimiter) for line in body]
         if (parts, comma) not in scores:
-            scores[parts, comma] = _score(rows, comma)
+            scores[parts, comma] = _score(rows_of[parts], comma)
         score = scores[parts, comma]
         if score > best[0]:
             best = score, delimiter, comma
     return best
+
+
+def _occurs(delimiter: str, line: str) -> bool:
+    return len(line.split()) > 1 if delimiter == " " else delimiter in line
 
 
 def _score(rows: list[list[str]], comma: bool) -> float:
@@ -336,11 +342,12 @@ def _meant(
     """Whether 0,51 in a column of its own is one number: a header of one name, or 0,05."""
     if delimiter != "," or settings.delimiter or settings.decimal == "point":
         return False
-    rows = [cells(line, ",") for line in body]
-    if any(len(row) != 2 for row in rows) or not all(
-        cell.lstrip("+-").isdigit() for row in rows for cell in row
-    ):
-        return False
+    rows = []
+    for line in body:
+        row = cells(line, ",")
+        if len(row) != 2 or not all(cell.lstrip("+-").isdigit() for cell in row):
+            return False
+        rows.append(row)
     first = cells(used[0][1], ",")
     if len(first) == 1 and not _is_number(first[0], False):
         return True
