@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from medcl.embeddings.bags import Bags
     from medcl.embeddings.embeddings import Embeddings
     from medcl.engine.in_memory import Source
+    from medcl.export import Classified, Exported, Format
     from medcl.finetune.opened import Study
     from medcl.finetune.result import FinetuneResult
     from medcl.metrics.metrics import Kind
@@ -440,6 +441,58 @@ def load_encoder(path: Place) -> nn.Module:
         MedclError: if the weights are damaged, or not those of the encoder.
     """
     from medcl.export import load_encoder as load
+
+    return load(path)
+
+
+def export_encoder(run: Place | Run, out: Place, *, to: Format = "safetensors") -> Exported:
+    """Write a run's encoder into a new folder, checked by loading it back.
+
+    Args:
+        run: a finished run.
+        out: the folder to create.
+        to: "safetensors", "onnx", "torchscript" or "huggingface-folder".
+
+    Raises:
+        UsageError: for an unknown format, an existing folder, or a missing package.
+        MedclError: if the encoder cannot be written in that format, or its outputs differ.
+    """
+    from medcl.export import export
+
+    return export(_run(run), Path(out), to=to)
+
+
+def export_classifier(
+    model: Place | Run | Study, out: Place, *, to: Format = "onnx", task: str | None = None
+) -> Classified:
+    """Write what classifies into a new folder, checked against ``predict`` before it is kept.
+
+    Args:
+        model: a study, for the mean of its folds; one of its folds; or a run with ``task``.
+        out: the folder to create.
+        to: "onnx", "torchscript", or "safetensors" for `load_classifier`.
+        task: of a run, the task or own label that was probed.
+
+    Raises:
+        UsageError: for another format, an existing folder, or a missing package.
+        MedclError: if it cannot be written in that format, its outputs differ, or the index, whose
+            samples it is checked on, is missing.
+    """
+    from medcl.export import export_classifier as write
+    from medcl.predict.study_predictor import opened
+
+    source = opened(Path(model)) if isinstance(model, str | Path) else model
+    return write(source, Path(out), to=to, task=task)
+
+
+def load_classifier(path: Place) -> nn.Module:
+    """A classifier exported as safetensors, in evaluation mode: (B, ...) → (B, C) probabilities.
+
+    Raises:
+        UsageError: if the folder holds none.
+        MedclError: if the weights are damaged, or not those of the classifier.
+    """
+    from medcl.export import load_classifier as load
 
     return load(path)
 
