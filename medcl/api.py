@@ -6,12 +6,13 @@ results instead of printing them. Each imports its dependencies when it is calle
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from medcl import plugin as plugins
-from medcl.errors import UsageError
+from medcl.errors import MedclWarning, UsageError
 from medcl.recipe import Recipe, given, overrides
 from medcl.registry import lookup
 
@@ -321,11 +322,18 @@ def finetune(
     out: Place,
     *,
     recipe: RecipeLike | None = None,
-    labels: Place | None = None,
+    labels: Place | Sequence[Place] | None = None,
+    label_column: str | None = None,
+    key_column: str | None = None,
+    patient_column: str | None = None,
+    patient_from: str | None = None,
+    index: Place | None = None,
     split: Place | None = None,
     folds: int | None = None,
     repeats: int | None = None,
+    imbalance: float | None = None,
     instances: bool = False,
+    explain: int = 0,
     workers: int = 1,
     device: str = "auto",
     settings: Settings = (),
@@ -334,44 +342,75 @@ def finetune(
     """Train with labels, in folds, and evaluate on the test patients.
 
     Args:
-        source: an index, or a pretrained run.
+        source: an index, a pretrained run, or a folder of files, which is indexed first.
         out: the study's folder. The same call again resumes it.
         recipe: one with a classifier; None for a run: LP-FT.
-        labels: CSV or Parquet with a column ``key`` (an item's path, or a patient); None: the
-            index's own.
+        labels: CSV or Parquet, one or several, with a column ``key`` (an item's path, or a
+            patient); None: the index's own.
+        label_column: the column to learn: ``finetune.label`` of the recipe.
+        key_column, patient_column: of the tables, if they have none of the usual names.
+        patient_from: of a folder, see `medcl.archive.assign.load`.
+        index: of a folder, where its index goes; None: OUT/index.
         split: such a table with a column ``split``: train, validation or test.
         folds: number of folds of cross-validation over patients.
         repeats: of all folds.
-        instances: store the contribution of each instance of a bag; `medcl.finetune.explain` draws
-            it.
+        imbalance: negatives for each positive patient to keep in training.
+        instances: store the contribution of each instance of a bag.
+        explain: draw this many test bags of each class into OUT/explained; implies ``instances``.
+            A drawing that fails gives a warning.
         workers: folds trained in parallel.
         device: "cpu", "cuda", ..., or "auto".
-        settings: override the recipe.
+        settings: override the recipe; of a folder, ``reader.key=value`` too.
         command: the command line, for the record.
 
     Raises:
         UsageError: see `medcl.finetune.finetune.opened` and `medcl.finetune.finetune.finetune`.
         MedclError: for labels of the wrong kind, or a training that failed.
     """
+    from medcl.finetune import archived
+    from medcl.finetune import explain as explaining
     from medcl.finetune import finetune as tuning
 
     if isinstance(settings, Mapping):
         settings = overrides(settings)
-    settings = [
-        *settings,
-        *([f"finetune.folds={folds}"] if folds is not None else []),
-        *([f"finetune.repeats={repeats}"] if repeats is not None else []),
-    ]
-    return tuning.finetune(
-        tuning.opened(Path(source), recipe, settings),
+    chosen, reader = archived.parted(settings)
+    place = Path(source)
+    if archived.is_archive(place):
+        place, _ = archived.indexed(
+            place,
+            Path(out) / archived.INDEX if index is None else Path(index),
+            recipe,
+            reader,
+            patient_from=patient_from,
+            workers=workers,
+        )
+    elif reader or patient_from or index is not None:
+        raise UsageError(
+            "--patient-from (patient_from=, index=) and -s reader.… are for a folder of files; an "
+            "index was read already: give them to medcl index."
+        )
+    chosen += [f"finetune.folds={folds}"] * (folds is not None)
+    chosen += [f"finetune.repeats={repeats}"] * (repeats is not None)
+    chosen += [f"finetune.label={label_column}"] * (label_column is not None)
+    opened = tuning.opened(place, recipe, chosen)
+    result = tuning.finetune(
+        opened,
         Path(out),
-        labels=None if labels is None else Path(labels),
+        labels=_paths(labels) or None,
         split=None if split is None else Path(split),
-        instances=instances,
+        imbalance=imbalance,
+        instances=instances or explain > 0,
+        key_column=key_column,
+        patient_column=patient_column,
         workers=workers,
         device=device,
         command=command,
     )
+    if explain:
+        _, problems = explaining.explain(opened, Path(out), explain)
+        for problem in problems:
+            warnings.warn(problem, MedclWarning, stacklevel=2)
+    return result
 
 
 def predict(
@@ -429,6 +468,53 @@ def predict(
         key_file=None if key_file is None else Path(key_file),
         workers=workers or cores(),
         batch_size=batch_size,
+        device=device,
+    )
+
+
+def follow(
+    model: Place | Run | Study,
+    source: Place,
+    out: Place | None = None,
+    *,
+    fs: float | None = None,
+    columns: Sequence[str] | None = None,
+    format: Literal["csv", "f32"] = "csv",
+    wait: float = 10.0,
+    task: str | None = None,
+    embeddings: bool = True,
+    device: str = "auto",
+) -> int:
+    """Predict a signal as it arrives, a JSON line for each window; return the number of lines.
+
+    Args:
+        model: a finished run, or a study; all its folds predict, as the patient is unknown.
+        source: a file that may still grow, or "-" for standard input.
+        out: lines are appended to it; None for standard output.
+        fs: samples per second of each channel.
+        columns: the channels; see `medcl.predict.streaming.follow`.
+        format: "csv" or "f32".
+        wait: seconds without growth after which a file ends.
+        task: of a run, predict this task's class probabilities.
+        embeddings: write the embeddings too.
+        device: "cpu", "cuda", ..., or "auto".
+
+    Raises:
+        UsageError: if the plugin cannot stream, or the sampling rate or the channels are not given.
+    """
+    from medcl.predict.streaming import follow as predict_stream
+    from medcl.predict.study_predictor import opened
+
+    return predict_stream(
+        opened(Path(model)) if isinstance(model, str | Path) else model,
+        Path(source),
+        None if out is None else Path(out),
+        fs=fs,
+        columns=columns,
+        format=format,
+        wait=wait,
+        task=task,
+        embeddings=embeddings,
         device=device,
     )
 

@@ -19,7 +19,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -121,6 +121,11 @@ class Probed(nn.Module):
     ``pooled``: of the mean features of all B samples, which are of one item or patient: (1, C).
     """
 
+    mean: Tensor
+    scale: Tensor
+    weights: Tensor
+    bias: Tensor
+
     def __init__(self, encoder: nn.Module, head: Head, pooled: bool) -> None:
         super().__init__()
         self.encoder, self.link, self.pooled = encoder, head.link, pooled
@@ -192,8 +197,8 @@ def export_classifier(
         raise UsageError(f"{out} exists: choose another --out, or remove it.")
     made = _of_study(source) if isinstance(source, Study) else _of_run(source, task)
     with new_folder(out) as folder:
-        free = {name: axes for name, axes in made.lengths.items() if _takes_any(made, name, axes)}
-        free, difference = _written(made, folder, to, free)
+        likely = {name: axes for name, axes in made.lengths.items() if _takes_any(made, name, axes)}
+        free, difference = _written(made, folder, to, likely)
         inputs = {
             name: tuple(
                 None if axis in free.get(name, ()) else int(n)
@@ -356,7 +361,7 @@ def _plain(settings: Mapping[str, Any]) -> Any:
     return json.loads(json.dumps(without_paths(dict(settings)), default=str))
 
 
-def _section(source: Study | Run, name: str) -> dict[str, Any]:
+def _section(source: Study | Run, name: Literal["encoder", "classifier"]) -> dict[str, Any]:
     section: dict[str, Any] = source.recipe.part(name).model_dump(mode="json")
     if name == "encoder":
         section.pop("weights", None)  # the initial ones, which the trained ones replace
