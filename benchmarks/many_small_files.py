@@ -109,8 +109,6 @@ def _measure(archive: Path, kind: str, run: Path, files: int) -> None:
             "prepare": _medcl("prepare", "biosignals/simclr-ecg", "-s", "prepare.fs=100",
                               "--data", str(index)),
             "predict": _medcl("predict", str(run), str(index), "--out", f"{scratch}/p.parquet"),
-            "predict of the folder": _medcl("predict", str(run), str(archive), "--out",
-                                            f"{scratch}/f.parquet"),
         }  # fmt: skip
     three = sum(seconds[name] for name in ("index", "prepare", "predict"))
     print(f"{kind}, {files:,} files: {three:.0f} CPU s for index, prepare and predict "

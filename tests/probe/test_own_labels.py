@@ -119,9 +119,7 @@ def test_a_patient_of_the_table_is_never_on_both_sides(
     """The table says that two writers are one person: what would leak is not tested, and said."""
     index, split = Index.open(digits_run.data), digits_run.split()
     monkeypatch.setenv("MEDCL_KEY_FILE", str(index.path.parent / "key"))
-    part = {
-        index.locate(i): split[p] for i, p in index.items.select("id", "patient").iter_rows()
-    }
+    part = {index.locate(i): split[p] for i, p in index.items.select("id", "patient").iter_rows()}
     train = next(key for key, side in part.items() if side == "train")
     test = next(key for key, side in part.items() if side == "test")
     rows = [
