@@ -347,7 +347,7 @@ def finetune(
         recipe: one with a classifier; None for a run: LP-FT.
         labels: CSV or Parquet, one or several, with a column ``key`` (an item's path, or a
             patient); None: the index's own.
-        label_column: the column to learn: ``finetune.label`` of the recipe.
+        label_column: the column to learn: ``finetune.label``, in place of the recipe's task.
         key_column, patient_column: of the tables, if they have none of the usual names.
         patient_from: of a folder, see `medcl.archive.assign.load`.
         index: of a folder, where its index goes; None: OUT/index.
@@ -391,7 +391,8 @@ def finetune(
         )
     chosen += [f"finetune.folds={folds}"] * (folds is not None)
     chosen += [f"finetune.repeats={repeats}"] * (repeats is not None)
-    chosen += [f"finetune.label={label_column}"] * (label_column is not None)
+    if label_column is not None:  # in place of the recipe's task too
+        chosen += [f"finetune.label={label_column}", "finetune.task=null"]
     opened = tuning.opened(place, recipe, chosen)
     result = tuning.finetune(
         opened,

@@ -97,7 +97,7 @@ def predicted(study: Study, out: Path) -> pl.DataFrame:
     parts = []
     for n in range(0, min(len(samples), 24)):
         columns, _ = folds(samples.read(np.array([n])), None)
-        parts.append(pl.DataFrame({k: v for k, v in columns.items()}))
+        parts.append(pl.DataFrame(columns))
     return pl.concat(parts)
 
 

@@ -41,12 +41,18 @@ def predictions(run: Run, label: str) -> pl.DataFrame:
 # digits: writer_00 … writer_11, each an item and a patient of 60 samples
 
 
+@pytest.fixture(scope="module")
+def digits_run(digits_index: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    raw = {"plugin": "toy", "encoder": {"name": "small", "channels": 4}}
+    return bare_run(raw, Index.open(digits_index), tmp_path_factory.mktemp("digits") / "run")
+
+
 def test_labels_of_items_are_of_pooled_features(digits_run: Run, tmp_path: Path) -> None:
     """Figures count items; a unit's features are the mean over its samples."""
     rows = [f"writer_{n:02d}.csv,{'old' if n % 2 else 'young'}" for n in range(12)]
     result = medcl.probe(digits_run, labels=table(tmp_path / "l.csv", "key,age", *rows))
     assert (result.by, result.task, result.positive) == ("item", "age", "young")
-    assert (result.train.samples, result.test.samples, result.test.patients) == (8, 4, 4)
+    assert (result.train.samples, result.test.samples, result.test.patients) == (6, 6, 6)
     assert "the positive class is 'young'" in result.title
     assert "AUROC of 'young'" in result.table()[0]
     assert "AUROC of 'young'" in result.verdict()
@@ -73,7 +79,7 @@ def test_values_are_a_regression_and_nothing_raw_is_written(
     labels = table(tmp_path / "l.csv", "key,score", *rows)
     result = medcl.probe(digits_run, labels=labels)
     assert (result.by, result.kind, result.positive) == ("item", "regression", None)
-    assert result.test.patients == 4
+    assert result.test.patients == 6
     assert "writer" not in (digits_run.path / "probe" / "score" / "probe.json").read_text()
 
 
@@ -85,7 +91,7 @@ def test_labels_of_samples_by_their_ids(digits_run: Run, tmp_path: Path) -> None
     labels = table(tmp_path / "l.csv", "sample,size", *ids, "nobody#3,big")
     result = medcl.probe(digits_run, labels=labels, classes=["small", "big"])
     assert (result.by, result.positive) == ("sample", "big")
-    assert (result.train.samples, result.test.samples) == (240, 120)
+    assert (result.train.samples, result.test.samples) == (180, 180)
     assert "1 of 361 labels are of samples that the data set does not hold." in result.notes
     truth = dict(zip(samples.ids, big, strict=True))
     for row in predictions(digits_run, "size").iter_rows(named=True):
@@ -127,7 +133,7 @@ def test_a_patient_of_the_table_is_never_on_both_sides(
     ]
     labels = table(tmp_path / "l.csv", "key,patient,y", *rows)
     result = medcl.probe(digits_run, labels=labels)
-    assert result.test.samples == 3
+    assert result.test.samples == 5
     assert any(note.startswith("1 test samples were left out") for note in result.notes)
 
 
