@@ -1,7 +1,7 @@
 """medcl: contrastive representation learning for medical and sensor data.
 
-``medcl.pretrain``, ``embed``, ``embed_bags``, ``probe``, ``finetune``, ``predict`` and
-``load_encoder`` are functions of `medcl.api`, imported on first access.
+``medcl.pretrain``, ``embed``, ``probe``, ``finetune``, ``predict`` and the others of ``__all__``
+are functions of `medcl.api`, imported on first access.
 """
 
 from __future__ import annotations
@@ -13,15 +13,33 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from medcl.api import embed as embed
     from medcl.api import embed_bags as embed_bags
+    from medcl.api import export_classifier as export_classifier
+    from medcl.api import export_encoder as export_encoder
     from medcl.api import finetune as finetune
+    from medcl.api import follow as follow
+    from medcl.api import load_classifier as load_classifier
     from medcl.api import load_encoder as load_encoder
     from medcl.api import predict as predict
     from medcl.api import pretrain as pretrain
     from medcl.api import probe as probe
+    from medcl.api import probe_places as probe_places
 
 from medcl.version import __version__ as __version__
 
-__all__ = ["embed", "embed_bags", "finetune", "load_encoder", "predict", "pretrain", "probe"]
+__all__ = [
+    "embed",
+    "embed_bags",
+    "export_classifier",
+    "export_encoder",
+    "finetune",
+    "follow",
+    "load_classifier",
+    "load_encoder",
+    "predict",
+    "pretrain",
+    "probe",
+    "probe_places",
+]
 
 
 class _Package(ModuleType):

@@ -6,13 +6,14 @@ results instead of printing them. Each imports its dependencies when it is calle
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
 from medcl import plugin as plugins
-from medcl.errors import UsageError
+from medcl.errors import MedclWarning, UsageError
 from medcl.recipe import Recipe, given, overrides
 from medcl.registry import lookup
 
@@ -22,9 +23,12 @@ if TYPE_CHECKING:
     from medcl.embeddings.bags import Bags
     from medcl.embeddings.embeddings import Embeddings
     from medcl.engine.in_memory import Source
+    from medcl.export import Classified, Exported, Format
     from medcl.finetune.opened import Study
     from medcl.finetune.result import FinetuneResult
+    from medcl.metrics.metrics import Kind
     from medcl.predict.batch import Predicted
+    from medcl.probe.localisation import Places
     from medcl.probe.result import ProbeResult
     from medcl.run import Run
 
@@ -255,7 +259,15 @@ def probe(
     *,
     data: Place | None = None,
     task: str | None = None,
+    labels: Place | Sequence[Place] | None = None,
+    label_column: str | Sequence[str] | None = None,
+    kind: Kind | Literal["auto"] = "auto",
+    classes: Sequence[str] = (),
+    key_column: str | None = None,
+    patient_column: str | None = None,
     out: Place | None = None,
+    seed: int | None = None,
+    batch_size: int = 512,
     device: str = "auto",
     command: str = "",
 ) -> ProbeResult:
@@ -265,7 +277,18 @@ def probe(
         runs: a finished run, or the runs of all folds of one recipe.
         data: another index; see `medcl.probe.probe.probe`.
         task: the labelled problem; None for the recipe's.
+        labels: your own labels, CSV or Parquet, instead of a task's. Its columns tell whose they
+            are: ``sample`` (ids), or ``key``, ``start`` and ``end`` (or ``duration``) in seconds
+            for windows; ``key``, ``filename``, … for items; ``patient``, … for patients. Items and
+            patients are classified by the mean features of their samples.
+        label_column: the label, of the table or the index; several columns of 1 and 0 are one
+            multilabel target. None: the table's only column, or the one named label.
+        kind: "binary", "multiclass", "multilabel", "ordinal", "regression", or "auto".
+        classes: of the label, in their order: of two, the second is the positive one.
+        key_column, patient_column: of the table, if they have none of the usual names.
         out: the folder; None for RUN/probe, or next to the runs if there are several.
+        seed: of inner folds, draws and resamples; None for the recipe's.
+        batch_size: samples per forward pass.
         device: "cpu", "cuda", ..., or "auto".
         command: the command line, for the record.
 
@@ -273,18 +296,44 @@ def probe(
         UsageError: if there is no task, no label, or the runs do not belong together.
         MedclError: if a feature is not finite, or a label is no class of the task.
     """
+    from medcl.probe.own_labels import OwnLabels
     from medcl.probe.probe import probe as compare
     from medcl.run import Run
 
     run_list = [runs] if isinstance(runs, str | Path | Run) else list(runs)
+    columns = (label_column,) if isinstance(label_column, str) else tuple(label_column or ())
+    own = None
+    if labels is not None or columns:
+        own = OwnLabels(_paths(labels), columns, kind, tuple(classes), key_column, patient_column)
+    elif key_column or patient_column or classes or kind != "auto":
+        raise UsageError("kind, classes and the names of columns go with labels: give them too.")
     return compare(
         [_run(run) for run in run_list],
         data=None if data is None else Path(data),
         task=task,
+        labels=own,
         out=None if out is None else Path(out),
+        seed=seed,
+        batch_size=batch_size,
         device=device,
         command=command,
     )
+
+
+def probe_places(run: Place | Run, *, data: Place | None = None, device: str = "auto") -> Places:
+    """Without labels: how well the features find the same place in another scan or recording.
+
+    Args:
+        run: a finished run.
+        data: another index; None for the run's own.
+        device: "cpu", "cuda", ..., or "auto".
+
+    Raises:
+        UsageError: if the samples have no places; see `medcl.probe.localisation.places`.
+    """
+    from medcl.probe.localisation import places
+
+    return places(_run(run), data=None if data is None else Path(data), device=device)
 
 
 def finetune(
@@ -292,11 +341,18 @@ def finetune(
     out: Place,
     *,
     recipe: RecipeLike | None = None,
-    labels: Place | None = None,
+    labels: Place | Sequence[Place] | None = None,
+    label_column: str | None = None,
+    key_column: str | None = None,
+    patient_column: str | None = None,
+    patient_from: str | None = None,
+    index: Place | None = None,
     split: Place | None = None,
     folds: int | None = None,
     repeats: int | None = None,
+    imbalance: float | None = None,
     instances: bool = False,
+    explain: int = 0,
     workers: int = 1,
     device: str = "auto",
     settings: Settings = (),
@@ -305,44 +361,76 @@ def finetune(
     """Train with labels, in folds, and evaluate on the test patients.
 
     Args:
-        source: an index, or a pretrained run.
+        source: an index, a pretrained run, or a folder of files, which is indexed first.
         out: the study's folder. The same call again resumes it.
         recipe: one with a classifier; None for a run: LP-FT.
-        labels: CSV or Parquet with a column ``key`` (an item's path, or a patient); None: the
-            index's own.
+        labels: CSV or Parquet, one or several, with a column ``key`` (an item's path, or a
+            patient); None: the index's own.
+        label_column: the column to learn: ``finetune.label``, in place of the recipe's task.
+        key_column, patient_column: of the tables, if they have none of the usual names.
+        patient_from: of a folder, see `medcl.archive.assign.load`.
+        index: of a folder, where its index goes; None: OUT/index.
         split: such a table with a column ``split``: train, validation or test.
         folds: number of folds of cross-validation over patients.
         repeats: of all folds.
-        instances: store the contribution of each instance of a bag; `medcl.finetune.explain` draws
-            it.
+        imbalance: negatives for each positive patient to keep in training.
+        instances: store the contribution of each instance of a bag.
+        explain: draw this many test bags of each class into OUT/explained; implies ``instances``.
+            A drawing that fails gives a warning.
         workers: folds trained in parallel.
         device: "cpu", "cuda", ..., or "auto".
-        settings: override the recipe.
+        settings: override the recipe; of a folder, ``reader.key=value`` too.
         command: the command line, for the record.
 
     Raises:
         UsageError: see `medcl.finetune.finetune.opened` and `medcl.finetune.finetune.finetune`.
         MedclError: for labels of the wrong kind, or a training that failed.
     """
+    from medcl.finetune import archived
+    from medcl.finetune import explain as explaining
     from medcl.finetune import finetune as tuning
 
     if isinstance(settings, Mapping):
         settings = overrides(settings)
-    settings = [
-        *settings,
-        *([f"finetune.folds={folds}"] if folds is not None else []),
-        *([f"finetune.repeats={repeats}"] if repeats is not None else []),
-    ]
-    return tuning.finetune(
-        tuning.opened(Path(source), recipe, settings),
+    chosen, reader = archived.parted(settings)
+    place = Path(source)
+    if archived.is_archive(place):
+        place, _ = archived.indexed(
+            place,
+            Path(out) / archived.INDEX if index is None else Path(index),
+            recipe,
+            reader,
+            patient_from=patient_from,
+            workers=workers,
+        )
+    elif reader or patient_from or index is not None:
+        raise UsageError(
+            "--patient-from (patient_from=, index=) and -s reader.… are for a folder of files; an "
+            "index was read already: give them to medcl index."
+        )
+    chosen += [f"finetune.folds={folds}"] * (folds is not None)
+    chosen += [f"finetune.repeats={repeats}"] * (repeats is not None)
+    if label_column is not None:  # in place of the recipe's task too
+        chosen += [f"finetune.label={label_column}", "finetune.task=null"]
+    opened = tuning.opened(place, recipe, chosen)
+    result = tuning.finetune(
+        opened,
         Path(out),
-        labels=None if labels is None else Path(labels),
+        labels=_paths(labels) or None,
         split=None if split is None else Path(split),
-        instances=instances,
+        imbalance=imbalance,
+        instances=instances or explain > 0,
+        key_column=key_column,
+        patient_column=patient_column,
         workers=workers,
         device=device,
         command=command,
     )
+    if explain:
+        _, problems = explaining.explain(opened, Path(out), explain)
+        for problem in problems:
+            warnings.warn(problem, MedclWarning, stacklevel=2)
+    return result
 
 
 def predict(
@@ -416,6 +504,53 @@ def predict(
         )
 
 
+def follow(
+    model: Place | Run | Study,
+    source: Place,
+    out: Place | None = None,
+    *,
+    fs: float | None = None,
+    columns: Sequence[str] | None = None,
+    format: Literal["csv", "f32"] = "csv",
+    wait: float = 10.0,
+    task: str | None = None,
+    embeddings: bool = True,
+    device: str = "auto",
+) -> int:
+    """Predict a signal as it arrives, a JSON line for each window; return the number of lines.
+
+    Args:
+        model: a finished run, or a study; all its folds predict, as the patient is unknown.
+        source: a file that may still grow, or "-" for standard input.
+        out: lines are appended to it; None for standard output.
+        fs: samples per second of each channel.
+        columns: the channels; see `medcl.predict.streaming.follow`.
+        format: "csv" or "f32".
+        wait: seconds without growth after which a file ends.
+        task: of a run, predict this task's class probabilities.
+        embeddings: write the embeddings too.
+        device: "cpu", "cuda", ..., or "auto".
+
+    Raises:
+        UsageError: if the plugin cannot stream, or the sampling rate or the channels are not given.
+    """
+    from medcl.predict.streaming import follow as predict_stream
+    from medcl.predict.study_predictor import opened
+
+    return predict_stream(
+        opened(Path(model)) if isinstance(model, str | Path) else model,
+        Path(source),
+        None if out is None else Path(out),
+        fs=fs,
+        columns=columns,
+        format=format,
+        wait=wait,
+        task=task,
+        embeddings=embeddings,
+        device=device,
+    )
+
+
 def load_encoder(path: Place) -> nn.Module:
     """The trained encoder of a run or an exported folder, in evaluation mode: (B, ...) → (B, D).
 
@@ -426,6 +561,65 @@ def load_encoder(path: Place) -> nn.Module:
     from medcl.export import load_encoder as load
 
     return load(path)
+
+
+def export_encoder(run: Place | Run, out: Place, *, to: Format = "safetensors") -> Exported:
+    """Write a run's encoder into a new folder, checked by loading it back.
+
+    Args:
+        run: a finished run.
+        out: the folder to create.
+        to: "safetensors", "onnx", "torchscript" or "huggingface-folder".
+
+    Raises:
+        UsageError: for an unknown format, an existing folder, or a missing package.
+        MedclError: if the encoder cannot be written in that format, or its outputs differ.
+    """
+    from medcl.export import export
+
+    return export(_run(run), Path(out), to=to)
+
+
+def export_classifier(
+    model: Place | Run | Study, out: Place, *, to: Format = "onnx", task: str | None = None
+) -> Classified:
+    """Write what classifies into a new folder, checked against ``predict`` before it is kept.
+
+    Args:
+        model: a study, for the mean of its folds; one of its folds; or a run with ``task``.
+        out: the folder to create.
+        to: "onnx", "torchscript", or "safetensors" for `load_classifier`.
+        task: of a run, the task or own label that was probed.
+
+    Raises:
+        UsageError: for another format, an existing folder, or a missing package.
+        MedclError: if it cannot be written in that format, its outputs differ, or the index, whose
+            samples it is checked on, is missing.
+    """
+    from medcl.export import export_classifier as write
+    from medcl.predict.study_predictor import opened
+
+    source = opened(Path(model)) if isinstance(model, str | Path) else model
+    return write(source, Path(out), to=to, task=task)
+
+
+def load_classifier(path: Place) -> nn.Module:
+    """A classifier exported as safetensors, in evaluation mode: (B, ...) → (B, C) probabilities.
+
+    Raises:
+        UsageError: if the folder holds none.
+        MedclError: if the weights are damaged, or not those of the classifier.
+    """
+    from medcl.export import load_classifier as load
+
+    return load(path)
+
+
+def _paths(places: Place | Sequence[Place] | None) -> tuple[Path, ...]:
+    if places is None:
+        return ()
+    several = [places] if isinstance(places, str | Path) else places
+    return tuple(Path(place) for place in several)
 
 
 def _listed(records: object) -> list[object]:

@@ -17,7 +17,6 @@ EXTRAS = {
     "signals": "Excel workbooks, Avro and FIT files of wearables",
     "hf": "encoders of Hugging Face transformers",
     "onnx": "encoders as ONNX graphs",
-    "signals": "recordings of carts, laboratories and wearables",
 }
 """The purpose of medcl's extras; those for its development are not checked."""
 

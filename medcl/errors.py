@@ -9,5 +9,9 @@ class UsageError(MedclError):
     """The request was wrong (exit code 2): an unknown name, key, option or folder."""
 
 
-class IntegrityWarning(UserWarning):
+class MedclWarning(UserWarning):
+    """A part of the work failed and the rest went on: one sentence."""
+
+
+class IntegrityWarning(MedclWarning):
     """A file could not be verified, or was damaged and is written again: one sentence."""

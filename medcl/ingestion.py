@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -15,8 +16,9 @@ from medcl import manifest
 from medcl.archive import index as indexing
 from medcl.archive.claim import reader_settings
 from medcl.archive.index import Index
+from medcl.archive.scanning import scan_unit
 from medcl.errors import UsageError
-from medcl.plugin import FileStat, Plugin
+from medcl.plugin import FileStat, Plugin, Unit, file_of
 from medcl.private import recalled
 from medcl.reading import read_json
 from medcl.registry import resolve
@@ -36,8 +38,10 @@ def indexed(
 ) -> Iterator[Index]:
     """Index files and folders for the duration of the context; the data folders stay untouched.
 
-    A file includes the files of the same stem that are read with it (``100.hea`` needs
-    ``100.dat``), and a record may be named without suffix. Paths are relative to the archive of the
+    A file includes the files that are read with it: those of the same stem (``100.hea`` needs
+    ``100.dat``), or else those that its plugin groups with it (segments, a signal file that another
+    header names too, the folder of a slide). Of such a group only what the file is part of is
+    indexed. A record may be named without suffix. Paths are relative to the archive of the
     run's index, or else to the common folder of all of them, so that a patient has the same
     pseudonym in both.
 
@@ -66,7 +70,7 @@ def indexed(
             )
         yield index
         return
-    paths = _wanted(run.plugin, records)
+    paths, partial = _wanted(run.plugin, records)
     base = _base(run, paths)
     inside = base == _archive(run)
     data = _data(run)
@@ -87,7 +91,27 @@ def indexed(
         )
         if data is not None:
             _add_columns(out / ITEMS, data / ITEMS)
-        yield Index.open(out)
+        yield _only(Index.open(out), {path.relative_to(base).as_posix() for path in partial})
+
+
+def _only(index: Index, named: set[str]) -> Index:
+    """An index without the items of a group that none of the named files is part of.
+
+    ``named`` are the files that were given of groups; their folders may hold further recordings.
+    """
+    if not named:
+        return index
+    folders = {str(PurePosixPath(path).parent) for path in named}
+    stems = {str(PurePosixPath(path).with_suffix("")) for path in named}
+    dropped = []
+    for item in [*index.items["id"], *index.rejects["id"]]:
+        files = {file_of(file) for file in index.files(item)}
+        key = index.locate(item).rpartition("#")[0] or index.locate(item)
+        near = {str(PurePosixPath(file).parent) for file in files or {key}} & folders
+        if near and not files & named and str(PurePosixPath(key).with_suffix("")) not in stems:
+            dropped.append(item)
+    keep = ~pl.col("id").is_in(dropped)
+    return replace(index, items=index.items.filter(keep), rejects=index.rejects.filter(keep))
 
 
 def saved(plugin: Plugin, records: Sequence[object], folder: Path) -> list[Path] | None:
@@ -166,7 +190,7 @@ def assigned(run: Trained, records: Sequence[Path]) -> bool:
     by_path = facts.get("patient_from") is not None
     if _is_index(records) or (facts.get("table") is None and not by_path):
         return False
-    return not by_path or _base(run, _wanted(run.plugin, records)) != _archive(run)
+    return not by_path or _base(run, _wanted(run.plugin, records)[0]) != _archive(run)
 
 
 def _is_index(records: Sequence[Path]) -> bool:
@@ -206,17 +230,50 @@ def _over(
     return {name: value for name, value in (index or {}).items() if name != "files"} | {**override}
 
 
-def _wanted(plugin: Plugin, records: Sequence[Path]) -> list[Path]:
-    """The given files and folders, without those inside another given folder."""
-    named = dict.fromkeys(path for record in records for path in _files(plugin, record.absolute()))
+def _wanted(plugin: Plugin, records: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """The given files and folders, with the files that are read with them.
+
+    Files inside another given folder are left out.
+
+    Returns:
+        all of them, and those of the given files whose companions form a larger group.
+    """
+    groups: dict[Path, dict[str, Unit]] = {}
+    named: dict[Path, None] = {}
+    partial = []
+    for record in records:
+        files, of_groups = _files(plugin, record.absolute(), groups)
+        named |= dict.fromkeys(files)
+        partial += of_groups
     folders = {path for path in named if path.is_dir()}
-    return [path for path in named if folders.isdisjoint(path.parents)]
+    kept = [path for path in named if folders.isdisjoint(path.parents)]
+    return kept, [path for path in partial if path in kept]
 
 
-def _files(plugin: Plugin, record: Path) -> list[Path]:
-    """A folder; or a file and the files of the same stem that the plugin reads with it."""
+def _grouped(plugin: Plugin, folder: Path) -> dict[str, Unit]:
+    """How a plugin groups the files of a folder: file → its unit.
+
+    Of its subfolders only those are listed that are called like a file, as slides have them.
+    """
+    files = [path for path in sorted(folder.iterdir()) if path.is_file()]
+    stems = {path.stem for path in files}
+    stats = [_stat(path, folder) for path in files]
+    for below in (path for path in sorted(folder.iterdir()) if path.is_dir()):
+        if below.name in stems:
+            stats += [_stat(path, folder) for path in sorted(below.rglob("*")) if path.is_file()]
+    return {file.path: unit for unit in plugin.units(stats) for file in unit.files}
+
+
+def _files(
+    plugin: Plugin, record: Path, groups: dict[Path, dict[str, Unit]]
+) -> tuple[list[Path], list[Path]]:
+    """A folder; or a file and the files that the plugin reads with it.
+
+    These are the files of the same stem; where no recording can be read from them, those of its
+    unit in its folder. In the second case the file is in the second list too.
+    """
     if record.is_dir():
-        return [record]
+        return [record], []
     siblings = (
         sorted(record.parent.glob(f"{_escaped(record.stem)}.*")) if record.parent.is_dir() else []
     )
@@ -226,13 +283,37 @@ def _files(plugin: Plugin, record: Path) -> list[Path]:
         ]
         if not siblings:
             raise UsageError(f"{record} does not exist. Give recordings, or folders of them.")
-        return siblings
-    stats = {
-        path: FileStat(path.name, path.stat().st_size, 0) for path in siblings if path.is_file()
-    }
+        each = [_files(plugin, path, groups) for path in siblings]
+        together = dict.fromkeys([*siblings, *(path for files, _ in each for path in files)])
+        return list(together), [path for _, of_groups in each for path in of_groups]
+    stats = {path: _stat(path, path.parent) for path in siblings if path.is_file()}
     units = (set(unit.files) for unit in plugin.units(list(stats.values())))
     unit = next((files for files in units if stats[record] in files), {stats[record]})
-    return [path for path, stat in stats.items() if stat in unit]
+    alone = [path for path, stat in stats.items() if stat in unit]
+    if record.parent not in groups:
+        groups[record.parent] = _grouped(plugin, record.parent)
+    group = groups[record.parent].get(record.name)
+    if group is None or {file.path for file in group.files} <= {path.name for path in alone}:
+        return alone, []
+    if _is_whole(plugin, record, alone):
+        return alone, []
+    return [record.parent / file.path for file in group.files], [record]
+
+
+def _is_whole(plugin: Plugin, record: Path, files: Sequence[Path]) -> bool:
+    """Whether a recording can be read from these files alone; nothing but headers is read."""
+    with TemporaryDirectory(prefix="medcl-predict-") as scratch:
+        for path in files:
+            (Path(scratch) / path.name).symlink_to(path)
+        for unit in plugin.units([_stat(path, path.parent) for path in files]):
+            if any(file.path == record.name for file in unit.files):
+                found = scan_unit(plugin.scan, Path(scratch), unit)
+                return bool(found.records)
+    return False
+
+
+def _stat(path: Path, folder: Path) -> FileStat:
+    return FileStat(path.relative_to(folder).as_posix(), path.stat().st_size, 0)
 
 
 def _escaped(name: str) -> str:

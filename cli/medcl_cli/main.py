@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from medcl.errors import IntegrityWarning, MedclError, UsageError
+from medcl.errors import MedclError, MedclWarning, UsageError
 from medcl_cli.verbs import (
     anomaly,
     beats,
@@ -87,8 +87,8 @@ def _options(
 
 
 def _say(message: Warning | str, category: type[Warning], *location: Any, **more: Any) -> None:
-    """Print a warning on unverified or damaged files as one line."""
-    if issubclass(category, IntegrityWarning):
+    """Print medcl's own warnings as one line."""
+    if issubclass(category, MedclWarning):
         print(f"medcl: {message}", file=sys.stderr)
     else:
         _show(message, category, *location, **more)

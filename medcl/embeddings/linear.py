@@ -194,7 +194,10 @@ def _choose(
 
 
 def _folds(target: Target, groups: NDArray, seed: int) -> Iterator[tuple[NDArray, NDArray]]:
-    """Folds of whole patients, none if there are fewer than two patients or classes."""
+    """Folds of whole patients.
+
+    There are none with fewer than two patients or classes, or one sample of each class.
+    """
     from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
     patients = len(np.unique(groups))
@@ -204,7 +207,9 @@ def _folds(target: Target, groups: NDArray, seed: int) -> Iterator[tuple[NDArray
     if target.kind == "regression":
         split = GroupKFold(folds, shuffle=True, random_state=seed)
     else:
-        if len(np.unique(target.y)) < 2:
+        _, counts = np.unique(target.y, return_counts=True)
+        folds = min(folds, counts.max())
+        if len(counts) < 2 or folds < 2:
             return
         split = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings():  # a rare class may have fewer samples than folds

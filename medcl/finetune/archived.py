@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from medcl import plugin as plugins
 from medcl import recipe as recipes
-from medcl.archive.index import Index, Summary, build
+from medcl.archive.index import Summary, build
 from medcl.errors import UsageError
+from medcl.recipe import Recipe
 
 INDEX = "index"
 """The folder of a study that holds its index, where it was made from an archive."""
@@ -30,18 +31,18 @@ def parted(settings: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def indexed(
     archive: Path,
-    out: Path,
-    recipe: str | Path | None,
+    index: Path,
+    recipe: str | Path | Mapping[str, Any] | Recipe | None,
     settings: Sequence[str] = (),
     *,
     patient_from: str | None = None,
     workers: int = 1,
 ) -> tuple[Path, Summary]:
-    """Index an archive into ``out/index``; again, only what changed.
+    """Index an archive; again, only what changed.
 
     Args:
         archive: the folder.
-        out: the study.
+        index: the folder of the index.
         recipe: says which plugin reads it.
         settings: of the reader, see `parted`.
         patient_from: see `medcl.archive.assign.load`.
@@ -55,20 +56,10 @@ def indexed(
     reader: dict[str, Any] = recipes.nested(settings).get(READER, {}) if settings else {}
     summary = build(
         archive,
-        out / INDEX,
-        plugins.get(recipes.load(recipe).plugin),
+        index,
+        plugins.get(recipes.given(recipe).plugin),
         workers=workers,
         patient_from=patient_from,
         reader=reader or None,
     )
-    return out / INDEX, summary
-
-
-def sentence(index: Path, summary: Summary) -> str:
-    """What was found, and what was left out with its reasons."""
-    what = plugins.get(Index.open(index).plugin_name).item
-    text = f"Index {index}: {summary.items:,} {what}s, {summary.ignored:,} other files left out"
-    if summary.rejects:
-        codes = ", ".join(f"{count:,} {code}" for code, count in summary.rejects.items())
-        text += f"; rejected: {codes} (reasons in {index / 'rejects.parquet'})"
-    return f"{text}."
+    return index, summary

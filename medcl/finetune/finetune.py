@@ -13,6 +13,7 @@ import polars as pl
 from medcl import manifest
 from medcl import plugin as plugins
 from medcl import recipe as recipes
+from medcl.archive import outcomes
 from medcl.archive.index import Index
 from medcl.archive.scanning import LABEL
 from medcl.classifiers.contract import declared
@@ -126,6 +127,7 @@ def finetune(
     name = _task(recipe, labels)
     items = prepared(recipe, data, workers=max(2, workers))
     samples = samples_of(recipe, items, task=name)
+    became = outcomes.table(index, plugins.get(recipe.plugin), recipe.prepare, items.rejects)
     table = tables.Labels()
     if labels:
         table = tables.read(
@@ -187,6 +189,7 @@ def finetune(
         imbalance=imbalance,
         notes=notes,
         unknown_patients=len(unnamed),
+        outcomes=[outcome.row() for outcome in became],
         workers=workers,
         command=command_without_paths(command),
     )
@@ -243,11 +246,9 @@ def _task(recipe: Recipe, labels: Path | Sequence[Path] | None) -> str | None:
 def _with_label(recipe: Recipe, columns: Sequence[str]) -> Recipe:
     """If no label is set: the only label column, or the one named label."""
     asked = recipe.finetune
-    others = (SPLIT, recipe.split.given, *asked.tree, *asked.soft, *asked.also)
-    columns = [name for name in columns if name not in others]
-    if len(columns) != 1:
-        columns = [name for name in columns if name.lower() == "label"]
-    return _with(recipe, label=columns[0]) if len(columns) == 1 else recipe
+    others = (SPLIT, str(recipe.split.given), *asked.tree, *asked.soft, *asked.also)
+    column = tables.only(columns, others)
+    return recipe if column is None else _with(recipe, label=column)
 
 
 def _with(recipe: Recipe, **settings: str | None) -> Recipe:
@@ -294,13 +295,6 @@ def _given(
     if run is not None and recipe.finetune.folds is None:
         return of_run(samples.patients, run.split())
     return None
-
-
-def imbalanced(
-    source: Source, out: Path, ratios: Sequence[float], **asked: Any
-) -> list[FinetuneResult]:
-    """The same study with fewer and fewer positive training patients, each in ``out/1toN``."""
-    return [finetune(source, out / f"1to{r:g}", imbalance=r, **asked) for r in ratios]
 
 
 def ratios(text: str) -> tuple[float, ...]:

@@ -133,28 +133,41 @@ class Study(Trained):
         manifest.check(path, remedy)
         manifest.note(path, of=self.path)
         facts = read_json(fold / fold_training.FACTS, _REMEDY)
-        outputs = _outputs(facts, self.recipe)
         try:
             state = load_file(path)
-            inputs, values = (
-                Standard(tuple(state[f"{name}.mean"].shape)) for name in ("inputs", "values")
-            )
-            batch = tensors(example)
-            size = size_of(batch)
-            batch |= {"y": _blank(outputs, size), "patient": torch.zeros(size, dtype=torch.int64)}
-            classifier = build.build(
-                from_nothing(self.recipe) if self.recipe.encoder else self.recipe,
-                batch,
-                outputs,
-                seed=self.recipe.seed,
-            )
-            model = Model(classifier, inputs, values)
+            recipe = from_nothing(self.recipe) if self.recipe.encoder else self.recipe
+            model = blank(recipe, facts, tensors(example), state)
             model.load_state_dict(state)
         except (SafetensorError, RuntimeError, OSError, KeyError):
             raise MedclError(
                 f"{path} is damaged, or not of this recipe's classifier. {remedy}"
             ) from None
         return model.eval()
+
+
+def blank(
+    recipe: Recipe,
+    facts: Mapping[str, Any],
+    batch: Mapping[str, torch.Tensor],
+    state: Mapping[str, torch.Tensor],
+    prefix: str = "",
+) -> Model:
+    """A fold's classifier with untrained weights.
+
+    Args:
+        recipe: its classifier and encoder.
+        facts: of the fold: ``outputs`` and ``also``.
+        batch: an example; only its shapes matter.
+        state: the weights it is built for, whose names begin with ``prefix``.
+        prefix: see ``state``.
+    """
+    inputs, values = (
+        Standard(tuple(state[f"{prefix}{name}.mean"].shape)) for name in ("inputs", "values")
+    )
+    outputs, size = _outputs(facts, recipe), size_of(batch)
+    labels = {"y": _blank(outputs, size), "patient": torch.zeros(size, dtype=torch.int64)}
+    classifier = build.build(recipe, {**batch, **labels}, outputs, seed=recipe.seed)
+    return Model(classifier, inputs, values)
 
 
 def _outputs(facts: Mapping[str, Any], recipe: Recipe) -> Outputs:

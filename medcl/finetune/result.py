@@ -38,6 +38,8 @@ class FinetuneResult:
         epochs: mean over trainings.
         best: the best epoch, mean over trainings.
         seconds: of all trainings together.
+        outcomes: what became of the archive, see `medcl.archive.outcomes.Outcome`; None of a study
+            that was written without.
     """
 
     classifier: str
@@ -64,6 +66,7 @@ class FinetuneResult:
     seconds: float
     made_from: str
     unknown_patients: int | None = None
+    outcomes: list[dict[str, Any]] | None = None
 
     def save(self, folder: Path) -> None:
         """Write ``folder/finetune.json``."""

@@ -61,6 +61,7 @@ def study(
     imbalance: float | None = None,
     notes: Sequence[str] = (),
     unknown_patients: int = 0,
+    outcomes: Sequence[Mapping[str, Any]] = (),
     workers: int = 1,
     command: str = "",
 ) -> FinetuneResult:
@@ -74,6 +75,7 @@ def study(
         imbalance: negatives for each positive patient to keep in training; two classes only.
         notes: for the reader of the figures.
         unknown_patients: items without a known patient; each counts as one patient.
+        outcomes: what became of the archive, see `medcl.archive.outcomes`.
         workers: processes, each training one fold.
         command: the command line, for the record.
 
@@ -131,6 +133,7 @@ def study(
         seconds=round(sum(f["seconds"] for f in facts), 1),
         made_from=made_from,
         unknown_patients=unknown_patients,
+        outcomes=[dict(row) for row in outcomes],
     )
     result.save(work.out)
     return result

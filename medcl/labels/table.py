@@ -29,6 +29,7 @@ class Labels:
         patients: item id → the key of its patient, where the table names the patient.
         sites: item id → the key of its site, likewise.
         notes: counts of rows that did not match, and decisions made.
+        of_patients: True if every row names a patient, not an item.
     """
 
     rows: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -36,6 +37,22 @@ class Labels:
     patients: Mapping[str, str] = field(default_factory=dict)
     sites: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    of_patients: bool = False
+
+
+@dataclass(frozen=True)
+class Matched:
+    """Rows of tables by item.
+
+    Attributes:
+        rows: item id → its row.
+        by_patient: the items whose row names their patient.
+        notes: counts of rows that did not match.
+    """
+
+    rows: Mapping[str, Mapping[str, Any]]
+    by_patient: frozenset[str]
+    notes: tuple[str, ...]
 
 
 def read(
@@ -69,21 +86,52 @@ def read(
         patient_column=patient_column,
         codes=plugin.codes if isinstance(plugin, Plugin) else None,
     )
-    named, patients = _items_by_name(index, among), _items_by_patient(index)
+    named = items_by_name(index, among)
     table.settle(named.keys(), len(index.items))
     columns = tuple(name for name in table.columns if name not in ("patient", "site"))
+    found = matched(table.rows, table.spelled, index, named, paths[0].name)
+    patient_of, site_of = _patients_and_sites(found.rows, index, _pseudonyms(index))
+    return Labels(
+        found.rows,
+        columns,
+        patient_of,
+        site_of,
+        (*table.notes, *found.notes),
+        of_patients=found.by_patient == found.rows.keys(),
+    )
+
+
+def matched(
+    table: Mapping[str, Mapping[str, Any]],
+    spelled: Mapping[str, Sequence[str]],
+    index: Index,
+    named: Mapping[str, Sequence[str]],
+    name: str,
+) -> Matched:
+    """Match rows to the items of an index by their keys; a key may be a patient.
+
+    Args:
+        table: key → row.
+        spelled: see `medcl.archive.assign.by_spelling`.
+        index: of the items.
+        named: every name of an item → the items.
+        name: of the table, for messages.
+
+    Raises:
+        UsageError: if no row matches.
+    """
+    patients, pseudonyms = _items_by_patient(index), _pseudonyms(index)
     rows: dict[str, Mapping[str, Any]] = {}
     absent = ambiguous = 0
-    pseudonyms = _pseudonyms(index)
     # Patients first: a row of an item overrides a row of its patient.
     by_series, by_item = [], []
     whole = _items_by_series(index)
-    spelled: dict[str, str] = {}
-    for name, (key,) in table.spelled.items():
-        if name in named:
-            spelled.setdefault(key, name)
-    for key, row in table.rows.items():
-        items = named.get(key, []) or named.get(spelled.get(key, ""), [])
+    spelling: dict[str, str] = {}
+    for known, (key,) in spelled.items():
+        if known in named:
+            spelling.setdefault(key, known)
+    for key, row in table.items():
+        items = named.get(key, []) or named.get(spelling.get(key, ""), [])
         if len(items) == 1:
             by_item.append((items[0], row))
             continue
@@ -94,22 +142,22 @@ def read(
         if not owned:
             ambiguous, absent = ambiguous + bool(items), absent + (not items)
         rows |= dict.fromkeys(owned, row)
+    of_patient = frozenset(rows) - {item for item, _ in by_series} - {item for item, _ in by_item}
     rows |= dict(by_series) | dict(by_item)
     if not rows:
         raise UsageError(
-            f"None of the {len(table.rows):,} rows of {paths[0].name} matches an item or a "
+            f"None of the {len(table):,} rows of {name} matches an item or a "
             f"patient of {index.path}: its column 'key' (slide_id, filename, …) should hold paths "
             "in the archive, or patients. Name the column: --key-column NAME."
         )
-    notes = [*table.notes]
+    notes = []
     if absent:
         notes.append(
-            f"{absent:,} of {len(table.rows):,} labels are of items that the index does not hold."
+            f"{absent:,} of {len(table):,} labels are of items that the index does not hold."
         )
     if ambiguous:
         notes.append(f"{ambiguous:,} labels match several items and were left out: give paths.")
-    patient_of, site_of = _patients_and_sites(rows, index, pseudonyms)
-    return Labels(rows, columns, patient_of, site_of, tuple(notes))
+    return Matched(rows, of_patient, tuple(notes))
 
 
 def _patients_and_sites(
@@ -150,6 +198,14 @@ def without_patient(index: Index, labels: Labels) -> frozenset[str]:
     return frozenset(unnamed) - labels.patients.keys()
 
 
+def only(columns: Sequence[str], other: Iterable[str] = ()) -> str | None:
+    """The label column that is meant where none is named: the only one, or the one named label."""
+    columns = [name for name in columns if name not in set(other)]
+    if len(columns) != 1:
+        columns = [name for name in columns if name.lower() == "label"]
+    return columns[0] if len(columns) == 1 else None
+
+
 def add(samples: Samples, labels: Labels, index: Index, fields: Iterable[str] = ()) -> Samples:
     """The samples with the table's columns, and with the index's label columns that they lack.
 
@@ -181,7 +237,7 @@ def as_array(values: list[Any]) -> NDArray:
     return np.array(["" if v is None else str(v) for v in values], dtype=str)
 
 
-def _items_by_name(index: Index, among: Collection[str] | None) -> dict[str, list[str]]:
+def items_by_name(index: Index, among: Collection[str] | None) -> dict[str, list[str]]:
     """Every name of an item → the items; a full path always names one."""
     exact: dict[str, list[str]] = {}
     short: defaultdict[str, list[str]] = defaultdict(list)

@@ -48,11 +48,12 @@ def headline(kind: Kind) -> str:
     return HEADLINE.get(kind, "auroc")
 
 
-def called(kind: Kind, measures: Iterable[str]) -> dict[str, str]:
-    """Measure → its name in tables."""
+def called(kind: Kind, measures: Iterable[str], *, positive: str | None = None) -> dict[str, str]:
+    """Measure → its name in tables; of two classes with that of the positive one."""
     names = dict(NAMES)
     if kind == "binary":  # of class 1 alone: see `medcl.metrics.metrics.classification`
-        names |= {"auroc": "AUROC", "auprc": "AUPRC"}
+        of = "" if positive is None else f" of '{positive}'"
+        names |= {"auroc": f"AUROC{of}", "auprc": f"AUPRC{of}"}
     if kind == "ordinal":
         names["mae"] = "mean distance of classes"
     return {name: names[name] for name in measures}

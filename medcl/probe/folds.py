@@ -64,13 +64,20 @@ class Predicted:
     head: Head
 
 
-def folds(runs: Sequence[Run], patients: NDArray, *, unseen: str = "") -> list[Fold]:
+def folds(
+    runs: Sequence[Run],
+    patients: NDArray,
+    *,
+    unseen: str = "",
+    split: Mapping[str, str] | None = None,
+) -> list[Fold]:
     """Training and test samples of every run.
 
     Args:
         runs: of one recipe.
         patients: (N,) keys, one per sample.
         unseen: the part of patients outside a run's split: "test", or "" for none.
+        split: patient → part, in place of the first run's own split.
 
     Raises:
         UsageError: if the runs are not folds of one recipe, a patient is tested twice, or there
@@ -85,8 +92,8 @@ def folds(runs: Sequence[Run], patients: NDArray, *, unseen: str = "") -> list[F
                 f"{run.path} and {runs[0].path} differ in more than split.fold: "
                 "only folds of one recipe can be pooled."
             )
-        split = run.split()
-        assigned = np.array([split.get(p, unseen) for p in patients])
+        part_of = run.split() if split is None or run is not runs[0] else split
+        assigned = np.array([part_of.get(p, unseen) for p in patients])
         fold = Fold(run, np.flatnonzero(assigned == "train"), np.flatnonzero(assigned == "test"))
         for name, positions in (("training", fold.train), ("test", fold.test)):
             if not len(positions):

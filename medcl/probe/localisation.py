@@ -116,13 +116,16 @@ def can_say(samples: Samples) -> bool:
     return samples.places is not None and bool(np.isfinite(samples.places).all(axis=1).any())
 
 
-def places(run: Run, *, data: Path | None = None, batch_size: int = 256) -> Places:
+def places(
+    run: Run, *, data: Path | None = None, batch_size: int = 256, device: str = "auto"
+) -> Places:
     """Localise the samples of the test patients, and write RUN/places.json.
 
     Args:
         run: a finished run.
         data: the index; None for the run's own.
         batch_size: samples per forward pass.
+        device: see `medcl.embeddings.embeddings.embed`.
 
     Raises:
         UsageError: if the samples have no locations, or no test patient has two samples.
@@ -147,7 +150,7 @@ def places(run: Run, *, data: Path | None = None, batch_size: int = 256) -> Plac
     encoders += [(RANDOM, run.encoder(trained=False, seed=seed)) for seed in range(DRAWS)]
     distances: dict[str, list[NDArray[np.float64]]] = {}
     for name, encoder in encoders:
-        bank = embed(encoder, samples, batch_size=batch_size, label=name).x
+        bank = embed(encoder, samples, batch_size=batch_size, device=device, label=name).x
         for draw in range(DRAWS):
             query = _viewed(encoder, samples, queries, views, run.recipe.seed, draw, batch_size)
             distances.setdefault(name, []).append(_distances(query, bank, samples, searches))

@@ -11,28 +11,31 @@ patient is predicted by the run that did not see that patient, and the predictio
     RUN/probe/probe.json            all figures (`ProbeResult`)
     RUN/probe/head.<task>.safetensors   the classifier itself (`medcl.probe.classifier`)
     RUN/probe/manifest.json         their inputs, see `medcl.manifest`
+    RUN/probe/<label>/              the same of a user's own label, with its head.safetensors
 """
 
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from medcl import manifest
+from medcl.embeddings import head
 from medcl.embeddings.embeddings import embed
 from medcl.embeddings.sources import LEFT_OUT, combined, left_out, sources, still
 from medcl.errors import UsageError
 from medcl.io.progress import track
 from medcl.labels import target as targets
-from medcl.labels.target import Target
-from medcl.plugin import Samples
 from medcl.private import command_without_paths
-from medcl.probe import external, scoring
+from medcl.probe import external, own_labels, scoring
 from medcl.probe.classifier import save
 from medcl.probe.folds import (
     KNN,
@@ -45,13 +48,14 @@ from medcl.probe.folds import (
     predict,
     representations,
 )
+from medcl.probe.own_labels import Labelled, OwnLabels
 from medcl.probe.result import PRETRAINED, ProbeResult
 from medcl.provenance import commit, versions
 from medcl.recipe import Recipe
 from medcl.registry import did_you_mean
 from medcl.run import TRANSDUCTIVE, Run, load_samples
 
-PREDICTIONS = "predictions.parquet"
+PREDICTIONS, HEAD = "predictions.parquet", "head.safetensors"
 
 
 def probe(
@@ -59,6 +63,7 @@ def probe(
     *,
     data: Path | None = None,
     task: str | None = None,
+    labels: OwnLabels | None = None,
     out: Path | None = None,
     seed: int | None = None,
     batch_size: int = 512,
@@ -73,8 +78,12 @@ def probe(
         runs: one finished run, or those of several folds of one recipe.
         data: the index; None for the first run's own. With another index, all its patients are
             the test set, and the classifier is fitted on the run's own training patients.
-        task: the labelled problem; None for the recipe's, or the plugin's only one.
-        out: the folder; None for RUN/probe, or ``probe`` next to several runs.
+        task: the labelled problem; None for the recipe's, or the plugin's only one. With
+            ``labels``, the task whose samples they label; None for those of pretraining.
+        labels: a user's own, see `medcl.probe.own_labels`. With another index, of other patients,
+            classifiers are fitted on its training patients and tested on its test patients.
+        out: the folder; None for RUN/probe, or ``probe`` next to several runs; of own labels,
+            a folder of the label's name in it.
         seed: of inner folds, draws and resamples; None for the recipe's.
         batch_size: samples per forward pass.
         device: see `medcl.embeddings.embeddings.embed`.
@@ -89,34 +98,48 @@ def probe(
         raise UsageError("There is no run to probe. Make one: medcl pretrain")
     run = runs[0]
     recipe, settings = run.recipe, run.recipe.probe
-    name = _task(run, task)
+    name = _task(run, task) if labels is None else None
     seed = recipe.seed if seed is None else seed
-    out = out or (run.path / "probe" if len(runs) == 1 else run.path.parent / "probe")
-    is_external = data is not None and external.is_external(run, data)
+    is_external = data is not None and labels is None and external.is_external(run, data)
     where = [run.data, data] if data is not None and is_external else [data or run.data]
-    made_of = _made_of(runs, where, name, seed)
+    given = None if labels is None else own_labels.labelled(run, where[0], task, labels)
+    if out is None:
+        out = run.path / "probe" if len(runs) == 1 else run.path.parent / "probe"
+        out = out if given is None else out / _file_name(given.label)
+    made_of = _made_of(runs, where, name or task, seed)
+    if labels is not None:
+        made_of["labels"] = labels.made_of()
     if (stored := _stored(out, made_of, [(recipe, index) for index in where])) is not None:
         return stored
-    samples, target = _labelled(runs, data, name, is_external=is_external)
+    if name is not None:
+        given = _labelled(runs, data, name, is_external=is_external)
+    assert given is not None
+    target, patients = given.target, given.patients
     made_of[LEFT_OUT] = combined([left_out(recipe, index) for index in where])
-    patients = np.asarray(samples.patients)
-    parts = folds(runs, patients, unseen="test" if is_external else "")
+    parts = folds(
+        runs,
+        given.of_index,
+        unseen="test" if is_external else "",
+        split=None if labels is None else own_labels.split_of(run, where[0]),
+    )
+    parts, straddling = _disjoint(parts, patients)
     code = versions(recipe.plugin) | {"commit": commit() or ""}
 
-    predictions = _predicted(
-        parts, samples, target, seed=seed, batch_size=batch_size, device=device
-    )
-    if out == run.path / "probe":  # predict uses the classifier that these figures describe
-        save(run, name, predictions[0][PRETRAINED].head)
-    _save_predictions(out / PREDICTIONS, samples, target, parts, predictions)
+    predictions = _predicted(parts, given, seed=seed, batch_size=batch_size, device=device)
+    fitted = predictions[0][PRETRAINED].head
+    if labels is not None:
+        head.save(out / HEAD, fitted, manifest.digest(made_of))
+    elif out == run.path / "probe":  # predict uses the classifier that these figures describe
+        save(run, given.label, fitted)
+    _save_predictions(out / PREDICTIONS, given, parts, predictions)
     tested = np.concatenate([fold.test for fold in parts])
     trained_on = np.unique(np.concatenate([fold.train for fold in parts]))
     scores, differences = scoring.compare(
         target.at(tested), patients[tested], predictions, resamples=settings.bootstraps, seed=seed
     )
     result = ProbeResult(
-        task=name,
-        label=run.plugin.tasks[name].label,
+        task=given.label,
+        label=given.label if name is None else run.plugin.tasks[name].label,
         kind=target.kind,
         classes=list(target.classes),
         folds=len(parts),
@@ -127,7 +150,12 @@ def probe(
         scores=scores,
         differences=differences,
         curve=scoring.label_efficiency(target.at(tested), parts, predictions),
-        notes=_given_notes(recipe, is_external) + scoring.notes(target, patients, parts, scores),
+        notes=[
+            *_given_notes(recipe, is_external),
+            *given.notes,
+            *straddling,
+            *scoring.notes(target, patients, parts, scores),
+        ],
         recipe=recipe.name,
         command=command_without_paths(command),
         commit=code.pop("commit") or None,
@@ -135,6 +163,8 @@ def probe(
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         seconds=round(time.perf_counter() - start, 1),
         made_from=manifest.digest(made_of),
+        by=given.by,
+        positive=target.classes[1] if target.kind == "binary" else None,
     )
     text = json.dumps(result.as_dict(), indent=1, ensure_ascii=False, allow_nan=False)
     manifest.write_text(out / "probe.json", text + "\n")
@@ -142,10 +172,8 @@ def probe(
     return result
 
 
-def _labelled(
-    runs: Sequence[Run], data: Path | None, task: str, *, is_external: bool
-) -> tuple[Samples, Target]:
-    """The samples that carry a label, and their labels.
+def _labelled(runs: Sequence[Run], data: Path | None, task: str, *, is_external: bool) -> Labelled:
+    """The samples of a task that carry a label, and their labels.
 
     Raises:
         UsageError: if there are none, or several runs are given with another index.
@@ -159,39 +187,62 @@ def _labelled(
         samples = external.own_and_external(run, data, task)
     else:
         samples = load_samples(run.recipe, data or run.data, task=task)
-    target = targets.target(run.plugin.tasks[task], samples)
-    labelled = np.flatnonzero(target.known)
-    if not len(labelled):
-        raise UsageError(f"No sample of task '{task}' carries a label.")
-    return samples.at(labelled), target.at(labelled)
+    return own_labels.by_sample(samples, targets.target(run.plugin.tasks[task], samples), task)
 
 
 def _predicted(
-    parts: Sequence[Fold],
-    samples: Samples,
-    target: Target,
-    *,
-    seed: int,
-    batch_size: int,
-    device: str,
+    parts: Sequence[Fold], given: Labelled, *, seed: int, batch_size: int, device: str
 ) -> list[dict[str, Predicted]]:
-    """For each fold, the predictions of each representation on the test samples."""
-    first = parts[0].run
-    fractions, patients = first.recipe.probe.fractions, np.asarray(samples.patients)
-    fixed = fixed_features(first, samples, batch_size=batch_size, device=device)
+    """For each fold, the predictions of each representation on the test units."""
+    first, samples = parts[0].run, given.samples
+    fractions, patients = first.recipe.probe.fractions, given.patients
+    fixed = {
+        name: given.pooled(x)
+        for name, x in fixed_features(first, samples, batch_size=batch_size, device=device).items()
+    }
     predictions: list[dict[str, Predicted]] = []
     for number, fold in enumerate(parts):
         label = PRETRAINED if len(parts) == 1 else f"{PRETRAINED}, fold {number + 1}"
         encoder = fold.run.encoder()
         trained = embed(encoder, samples, batch_size=batch_size, device=device, label=label).x
-        compared = list(representations(trained, fixed))
+        compared = list(representations(given.pooled(trained), fixed))
         predictions.append(
             {
-                rep: predict(features, target, patients, fold, fractions=fractions, seed=seed)
+                rep: predict(features, given.target, patients, fold, fractions=fractions, seed=seed)
                 for rep, features in track(compared, "fit", total=len(compared))
             }
         )
     return predictions
+
+
+def _disjoint(parts: Sequence[Fold], patients: NDArray) -> tuple[list[Fold], list[str]]:
+    """The folds without test units of training patients, and a note if there were any.
+
+    A table of labels may say that two patients of the index are one.
+
+    Raises:
+        UsageError: if nothing is left to test on.
+    """
+    out, dropped = [], 0
+    for fold in parts:
+        fresh = ~np.isin(patients[fold.test], patients[fold.train])
+        dropped += int((~fresh).sum())
+        out.append(replace(fold, test=fold.test[fresh]))
+    if not all(len(fold.test) for fold in out):
+        raise UsageError(
+            "By the patients of the table, all test patients are training patients too: index the "
+            "archive with that table (medcl index --table), and pretrain on that index."
+        )
+    note = (
+        f"{dropped:,} test samples were left out: by the table, their patients are in the training "
+        "part too."
+    )
+    return out, [note] if dropped else []
+
+
+def _file_name(label: str) -> str:
+    """A label as the name of a folder."""
+    return re.sub(r"[^\w.+-]+", "_", label).strip(".") or "label"
 
 
 def _task(run: Run, task: str | None) -> str:
@@ -216,7 +267,9 @@ def _given_notes(recipe: Recipe, is_external: bool) -> list[str]:
     return [TRANSDUCTIVE] if recipe.split.pretrain == "all" else []
 
 
-def _made_of(runs: Sequence[Run], where: Sequence[Path], task: str, seed: int) -> dict[str, object]:
+def _made_of(
+    runs: Sequence[Run], where: Sequence[Path], task: str | None, seed: int
+) -> dict[str, object]:
     """Inputs that determine a probe, read without building its samples."""
     recipe = runs[0].recipe
     return {
@@ -249,17 +302,17 @@ def _stored(
 
 def _save_predictions(
     path: Path,
-    samples: Samples,
-    target: Target,
+    given: Labelled,
     parts: Sequence[Fold],
     predictions: Sequence[dict[str, Predicted]],
 ) -> None:
     """Write the predictions before scoring."""
+    target = given.target
     tested = np.concatenate([fold.test for fold in parts])
     test_target = target.at(tested)
     columns: dict[str, object] = {
-        "id": [samples.ids[p] for p in tested],
-        "patient": [samples.patients[p] for p in tested],
+        "id": [given.ids[p] for p in tested],
+        "patient": given.patients[tested].tolist(),
         "fold": np.repeat(np.arange(len(parts)), [len(fold.test) for fold in parts]),
         "truth": test_target.y if target.kind == "regression" else test_target.names(),
     }

@@ -70,7 +70,9 @@ class Point:
 class ProbeResult:
     """All figures of a probe, and what is needed to reproduce them.
 
-    ``made_from`` is a hash of all their inputs.
+    ``made_from`` is a hash of all their inputs. ``by`` says what was classified: samples; or items
+    or patients, by the mean features of their samples. ``positive`` is the class of two that AUROC
+    and AUPRC are of; None for other kinds.
     """
 
     task: str
@@ -93,6 +95,8 @@ class ProbeResult:
     created: str
     seconds: float
     made_from: str
+    by: str = "sample"
+    positive: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready values, as in probe.json."""
@@ -138,15 +142,18 @@ class ProbeResult:
     def title(self) -> str:
         """Task and test patients in one line."""
         how = f"{self.folds}-fold cross-validation" if self.folds > 1 else "held-out patients"
+        units = self.by if self.test.samples == 1 else f"{self.by}s"
+        counted = "" if self.by == "patient" else f", {self.test.samples:,} {units}"
+        positive = f"; the positive class is '{self.positive}'" if self.positive else ""
         return (
-            f"{self.task}: frozen features on {self.test.patients} test patients, "
-            f"{self.test.samples:,} samples ({how}); 95% intervals over patients"
+            f"{self.task}: frozen features on {self.test.patients} test patients{counted} ({how})"
+            f"{positive}; 95% intervals over patients"
         )
 
     @property
     def metric_names(self) -> dict[str, str]:
         """Macro measure → its name in tables."""
-        return called(self.kind, self.scores[0].metrics)
+        return called(self.kind, self.scores[0].metrics, positive=self.positive)
 
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Column heads and rows: one row per representation and classifier."""

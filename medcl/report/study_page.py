@@ -42,7 +42,9 @@ def write(study: Path, out: Path) -> Path:
     recipe = read_recipe(study)
     opened = test_examples.opened(study)
     evaluated = audit_section.evaluation(study, result)
-    data = cards.data_card(cards.place(study), recipe.plugin, {}, prepare=recipe.prepare)
+    data = cards.data_card(
+        cards.place(study), recipe.plugin, {}, prepare=recipe.prepare, became=result.outcomes
+    )
     page = (
         environment()
         .get_template("finetuned.html.j2")

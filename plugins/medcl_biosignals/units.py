@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from pathlib import PurePosixPath
 
 from medcl.plugin import FileStat, Unit
@@ -23,7 +23,9 @@ def units(files: Sequence[FileStat]) -> Iterator[Unit]:
     A record is a header and the files named like it (``100.hea``, ``100.dat``, ``100.atr``). A
     header without a signal file of its name may be the master of several segments, or name its
     signals otherwise; it, what its segments could be, and signal files without a header are then
-    one unit of their folder, which `scan` sorts out by reading the headers.
+    one unit of their folder, which `scan` sorts out by reading the headers. Where nothing of the
+    folder is named like such a header, all its records are in that unit: a signal file may have
+    two headers.
     """
     folders: dict[PurePosixPath, dict[str, list[FileStat]]] = defaultdict(lambda: defaultdict(list))
     for file in files:
@@ -41,6 +43,8 @@ def _folder(folder: PurePosixPath, stems: dict[str, list[FileStat]]) -> Iterator
     unclear = (
         {stem for stem in headers | signals if _unclear(stem, headers, lone)} if lone else set()
     )
+    if any(not _has_parts(stem, stems.keys() - {stem}) for stem in lone):
+        unclear = headers | signals
     if unclear:
         yield _unit(folder, (file for stem in unclear for file in stems[stem]))
     sides = _sides([file for files in stems.values() for file in files], headers)
@@ -91,6 +95,11 @@ def _unclear(stem: str, headers: set[str], lone: set[str]) -> bool:
     if segment and f"{segment[1]}_layout" in lone:  # as in MIMIC: 3544749_0001 of p000020-…
         return True
     return any(stem[:end] in lone for end in range(1, len(stem)))
+
+
+def _has_parts(stem: str, others: Set[str]) -> bool:
+    """Whether files are named like the segments or signals of a header."""
+    return any(other.startswith(stem) for other in others)
 
 
 def _unit(key: PurePosixPath, files: Iterable[FileStat]) -> Unit:

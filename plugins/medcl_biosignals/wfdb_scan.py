@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -13,7 +13,7 @@ from medcl_biosignals.aami import CLASSES
 from medcl_biosignals.annotations import ANNOTATORS, SLEEP, Annotations, combined
 from medcl_biosignals.persons import is_ptbxl, patient_in_table
 from medcl_biosignals.readers.contract import BadSignal, Settings
-from medcl_biosignals.readers.wfdb_header import Header, read_header
+from medcl_biosignals.readers.wfdb_header import Header, read_header, span
 from medcl_biosignals.readers.wfdb_record import HEADER, contents, heading
 from medcl_biosignals.rows import Sides, row
 from medcl_biosignals.sidecar import beside
@@ -41,15 +41,40 @@ def scan_wfdb(root: Path, unit: Unit, settings: Settings) -> Iterator[Record | R
         for key, header in headers.items()
         for name, _ in header.segments
     }
+    shared = _sharing({key: h for key, h in headers.items() if key not in segments})
     for key, header in headers.items():
         if key not in segments:
             sides = [file for file in files if beside(file) == key]
-            yield _record(root, key, header, sides, settings.of(f"{key}{HEADER}"))
+            findings = ("shared-signal-file",) if key in shared else ()
+            own = settings.of(f"{key}{HEADER}")
+            yield _record(root, key, header, sides, own, findings)
     for path in _unnamed(files, headers):
         if not path.endswith(".mat"):
             key = str(PurePosixPath(path).with_suffix(""))
             reason = "a signal file has no header (.hea) that names it"
             yield Reject(key, "missing-header", reason)
+
+
+def _sharing(headers: Mapping[str, Header]) -> set[str]:
+    """Records whose samples are also those of another record: two headers name one signal file.
+
+    They do not share where they begin at different bytes and the first ends before the second.
+    """
+    spans: defaultdict[str, list[tuple[float, float, str]]] = defaultdict(list)
+    for key, header in headers.items():
+        folder = str(PurePosixPath(key).parent)
+        for file in {channel.file for channel in header.channels}:
+            spans[f"{folder}/{file}"].append((*span(header, file), key))
+    found: set[str] = set()
+    for parts in spans.values():
+        parts.sort()
+        end, last = -1.0, ""
+        for first, stop, key in parts:
+            if first < end:
+                found |= {key, last}
+            if stop > end:
+                end, last = stop, key
+    return found
 
 
 def unnamed_matlab(root: Path, files: list[str]) -> list[str]:
@@ -81,7 +106,12 @@ def _unnamed(files: list[str], headers: dict[str, Header]) -> list[str]:
 
 
 def _record(
-    root: Path, key: str, header: Header, sides: list[str], settings: Settings
+    root: Path,
+    key: str,
+    header: Header,
+    sides: list[str],
+    settings: Settings,
+    noticed: Sequence[str] = (),
 ) -> Record | Reject:
     folder = PurePosixPath(key).parent
     try:
@@ -91,7 +121,8 @@ def _record(
     files = [str(folder / file) for file in made.files]
     annotators = [f"{key}{s}" for s in ANNOTATORS if (root / f"{key}{s}").is_file()]
     annotators = [file for file in annotators if file not in files]
-    marks, findings = combined([root / file for file in annotators], made.frames, header.fs)
+    marks, found = combined([root / file for file in annotators], made.frames, header.fs)
+    findings = (*noticed, *found)
     labels = {} if marks is None else _labels(marks, made.frames, header.fs)
     sleep = [f"{key}{suffix}" for suffix in SLEEP if (root / f"{key}{suffix}").is_file()]
     sleep = [file for file in sleep if file not in files]

@@ -12,6 +12,7 @@ import yaml
 from bags_in_memory import MUSK
 from typer.testing import CliRunner
 
+import medcl
 from medcl.archive.index import Index, build
 from medcl.errors import MedclError, UsageError
 from medcl.finetune.finetune import finetune, opened, ratios
@@ -206,3 +207,38 @@ def test_the_report_of_a_study_is_one_escaped_page(index: Path, tmp_path: Path, 
     assert "came true" in page
     assert "http://" not in page.replace("http://www.w3.org", "")
     assert str(tmp_path) not in page
+
+
+def test_python_takes_what_the_command_line_takes(index: Path, tmp_path: Path) -> None:
+    """A folder of files, a label column, imbalance; and what became of the archive is recorded."""
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    shutil.copy(MUSK, archive / MUSK.name)
+    (archive / "notes.docx").write_text("none of ours")
+    rows = [f"{key},{n % 2},{n % 3 == 0}" for n, key in enumerate(bags(index))]
+    labels = tmp_path / "l.csv"
+    labels.write_text("bag,odd,third\n" + "\n".join(rows) + "\n")
+    result = medcl.finetune(
+        archive,
+        tmp_path / "study",
+        recipe="pathology/musk",
+        labels=labels,
+        key_column="bag",
+        label_column="odd",
+        index=tmp_path / "idx",
+        imbalance=2,
+        settings=SMALL,
+    )
+    assert (result.label, result.imbalance) == ("odd", 2)
+    assert (tmp_path / "idx" / "index.json").is_file()
+    assert {"done": "ignored", "name": ".docx", "count": 1} in [
+        {name: row[name] for name in ("done", "name", "count")} for row in result.outcomes or []
+    ]
+    asked = ["finetune", str(index), "-r", "pathology/musk", "--out", str(tmp_path / "cli")]
+    words = [w for setting in SMALL for w in ("-s", setting)]
+    done = CliRunner().invoke(app, [*asked, *words])
+    assert done.exit_code == 0, done.output
+    with pytest.raises(UsageError, match="an index was read already"):
+        medcl.finetune(
+            index, tmp_path / "no", recipe="pathology/musk", patient_from="(?P<patient>.)"
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -11,28 +11,56 @@ from medcl_cli import show
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="A finished run.")],
+    model: Annotated[
+        Path, typer.Argument(help="A finished run; or a study of finetune, or one of its folds.")
+    ],
     out: Annotated[Path, typer.Option(help="The folder to create.")],
     to: Annotated[
-        str, typer.Option(help="safetensors, onnx, torchscript or huggingface-folder.")
+        str,
+        typer.Option(help="safetensors, onnx or torchscript; of an encoder, huggingface-folder."),
     ] = "safetensors",
+    task: Annotated[
+        str | None,
+        typer.Option(help="Of a run: the encoder with the probe of this task or own label."),
+    ] = None,
     json: show.Json = False,
 ) -> None:
-    """Export a run's encoder with a model card, verified by loading it back.
+    """Export an encoder, or what classifies, verified by loading it back.
 
-    Example: medcl export run --to onnx --out encoder
+    A study is one module: the mean of its folds' calibrated probabilities, and its threshold.
+
+    Examples: medcl export run --to onnx --out encoder · medcl export study --to onnx --out af ·
+    medcl export run --task aami-nsv --to torchscript --out probe
     """
-    from medcl.export import export as write
+    import medcl
+    from medcl.predict.study_predictor import opened
     from medcl.run import Run
 
-    exported = write(Run.open(run), out, to=to)  # type: ignore[arg-type]  # checked there
-    result = {
-        "out": exported.path,
-        "format": exported.to,
-        "sample": " × ".join(str(n) for n in exported.shape),
-        "width": exported.width,
-        "difference": f"{exported.difference:.1e}",
-    }
+    source = opened(model)
+    result: dict[str, Any]
+    if isinstance(source, Run) and task is None:
+        exported = medcl.export_encoder(source, out, to=to)  # type: ignore[arg-type]
+        result = {
+            "out": exported.path,
+            "format": exported.to,
+            "sample": " × ".join(str(n) for n in exported.shape),
+            "width": exported.width,
+            "difference": f"{exported.difference:.1e}",
+        }
+    else:
+        classified = medcl.export_classifier(source, out, to=to, task=task)  # type: ignore[arg-type]
+        shapes = {
+            name: " × ".join("any" if n is None else str(n) for n in shape)
+            for name, shape in classified.inputs.items()
+        }
+        result = {
+            "out": classified.path,
+            "format": classified.to,
+            "input": "; ".join(f"{name} {shape}" for name, shape in shapes.items()),
+            "classes": ", ".join(classified.classes),
+            "threshold": classified.threshold,
+            "difference": f"{classified.difference:.1e}",
+        }
     if json:
         show.as_json(result)
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -26,8 +26,10 @@ def finetune(
     labels: Annotated[
         list[Path] | None,
         typer.Option(
+            "--labels",
+            "--table",
             help="CSV or Parquet: a column key, slide_id, filename, … (an item's path, or a "
-            "patient), labels; patient, case_id, site, … where known. May be repeated."
+            "patient), labels; patient, case_id, site, … where known. May be repeated.",
         ),
     ] = None,
     key_column: Annotated[
@@ -69,53 +71,50 @@ def finetune(
     medcl finetune run --labels l.csv --out study ·
     medcl finetune FEATURES -r pathology/abmil --labels slides.csv --out study
     """
-    from medcl.finetune import archived
-    from medcl.finetune import explain as explaining
-    from medcl.finetune import finetune as tuning
+    import medcl
+    from medcl.finetune.archived import INDEX, is_archive
+    from medcl.finetune.explain import FOLDER
+    from medcl.finetune.finetune import ratios
 
-    asked = [f"finetune.folds={folds}"] * (folds is not None)
-    asked += [f"finetune.repeats={repeats}"] * (repeats is not None)
-    asked += [f"finetune.label={label_column}"] * (label_column is not None)
-    chosen, reader = archived.parted(settings or ())
-    if archived.is_archive(source):
-        source, found = archived.indexed(
-            source, out, recipe, reader, patient_from=patient_from, workers=workers
-        )
-        typer.echo(archived.sentence(source, found), err=json)
-    elif reader or patient_from:
-        raise UsageError(
-            "--patient-from and -s reader.… are for a folder of files; an index was read already: "
-            "give them to medcl index."
-        )
     if explain and imbalance is not None:
         raise UsageError("--imbalance makes several studies, and --explain draws of one: drop one.")
-    trained = tuning.opened(source, recipe, [*chosen, *asked])
-    options: dict[str, Any] = {
-        "labels": labels,
-        "key_column": key_column,
-        "patient_column": patient_column,
-        "split": split,
-        "instances": instances or explain > 0,
-        "workers": workers,
-        "device": device,
-        "command": show.command(),
-    }
-    if imbalance is None:
-        results = [tuning.finetune(trained, out, **options)]
-        drawn, problems = explaining.explain(trained, out, explain) if explain else ([], [])
-    else:
-        drawn, problems = [], []
-        results = tuning.imbalanced(trained, out, tuning.ratios(imbalance), **options)
+    studies: dict[Path, float | None] = {out: None}
+    if imbalance is not None:
+        studies = {out / f"1to{ratio:g}": ratio for ratio in ratios(imbalance)}
+    results = [
+        medcl.finetune(
+            source,
+            folder,
+            recipe=recipe,
+            labels=labels,
+            label_column=label_column,
+            key_column=key_column,
+            patient_column=patient_column,
+            patient_from=patient_from,
+            index=out / INDEX if is_archive(source) else None,
+            split=split,
+            folds=folds,
+            repeats=repeats,
+            imbalance=ratio,
+            instances=instances,
+            explain=explain,
+            workers=workers,
+            device=device,
+            settings=settings or (),
+            command=show.command(),
+        )
+        for folder, ratio in studies.items()
+    ]
     if json:
         show.as_json([r.as_dict() for r in results] if imbalance else results[0].as_dict())
         return
+    show.outcomes(results[0].outcomes or [])
     for result in results:
         show.table(result.title, *result.table())
         if result.figures.classes:
             show.table("Class by class", *result.by_class())
         typer.echo(result.verdict())
-    for problem in problems:
-        typer.echo(problem)
-    if drawn:
-        typer.echo(f"Explained: {len(drawn)} bags in {drawn[0].parent}")
+    if explain and (out / FOLDER).is_dir():
+        drawn = sum(1 for _ in (out / FOLDER).iterdir())
+        typer.echo(f"Explained: {drawn} bags in {out / FOLDER}")
     typer.echo(f"Next: medcl report {out}")

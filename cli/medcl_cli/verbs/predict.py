@@ -80,9 +80,6 @@ def predict(
     from medcl.errors import UsageError
 
     if follow is not None:
-        from medcl.predict.streaming import follow as predict_stream
-        from medcl.predict.study_predictor import opened
-
         if records:
             raise UsageError("Give recordings or --follow, not both.")
         of_recordings = {
@@ -98,8 +95,8 @@ def predict(
                 "with the run's settings, and its patient is unknown."
             )
         names = [name.strip() for name in columns.split(",")] if columns else None
-        predict_stream(
-            opened(run),
+        medcl.follow(
+            run,
             follow,
             out,
             fs=fs,

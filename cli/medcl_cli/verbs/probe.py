@@ -18,12 +18,42 @@ def probe(
     data: Annotated[
         Path | None,
         typer.Option(
-            help="Another index. With other patients: external validation on all of them. With the "
-            "same patients: it replaces the run's own."
+            help="Another index. With other patients: external validation on all of them; with "
+            "--labels, fitted and tested on them. With the same patients: it replaces the run's "
+            "own."
         ),
     ] = None,
     task: Annotated[
         str | None, typer.Option(help="The labelled problem; the recipe's own by default.")
+    ] = None,
+    labels: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--labels",
+            "--table",
+            help="Your own labels, CSV or Parquet: by window (sample; or key, start, end in "
+            "seconds), by item (key, filename, …) or by patient (patient, …).",
+        ),
+    ] = None,
+    label_column: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="The label, of the table or the index. Repeated: a multilabel target, columns of "
+            "1 and 0."
+        ),
+    ] = None,
+    kind: Annotated[
+        str, typer.Option(help="binary, multiclass, multilabel, ordinal, regression, or auto.")
+    ] = "auto",
+    classes: Annotated[
+        str | None,
+        typer.Option(help="Of the label, in order: A,B. Of two, the second is the positive one."),
+    ] = None,
+    key_column: Annotated[
+        str | None, typer.Option(help="The column that names the items, if called otherwise.")
+    ] = None,
+    patient_column: Annotated[
+        str | None, typer.Option(help="The column that names the patients, if called otherwise.")
     ] = None,
     out: Annotated[
         Path | None,
@@ -36,27 +66,44 @@ def probe(
             help="Without labels: localisation of the same position in the body or recording.",
         ),
     ] = False,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
     json: show.Json = False,
 ) -> None:
     """Compare frozen features on test patients: pretrained, random encoder, hand-crafted.
 
     Examples: medcl probe run · medcl probe fold0 fold1 fold2 fold3 fold4 · medcl probe run --places
+    · medcl probe run --labels labels.csv --label-column AF
     """
     import medcl
     from medcl.probe.localisation import Places
-    from medcl.probe.localisation import places as by_place
     from medcl.probe.result import ProbeResult
-    from medcl.run import Run
 
     result: ProbeResult | Places
     if places:
-        if task is not None or out is not None or len(runs) > 1:
-            raise UsageError("--places is about one run, and takes neither --task nor --out.")
-        result = by_place(Run.open(runs[0]), data=data)
+        if task is not None or out is not None or len(runs) > 1 or labels or label_column:
+            raise UsageError(
+                "--places is about one run, and takes neither --task nor --labels nor --out."
+            )
+        result = medcl.probe_places(runs[0], data=data, device=device)
     else:
-        result = medcl.probe(runs, data=data, task=task, out=out, command=show.command())
+        result = medcl.probe(
+            runs,
+            data=data,
+            task=task,
+            labels=labels,
+            label_column=label_column,
+            kind=kind,  # type: ignore[arg-type]  # checked there
+            classes=[name.strip() for name in classes.split(",")] if classes else (),
+            key_column=key_column,
+            patient_column=patient_column,
+            out=out,
+            device=device,
+            command=show.command(),
+        )
     if json:
         show.as_json(result.as_dict())
     else:
         show.table(result.title, *result.table())
         typer.echo(result.verdict())
+        for note in getattr(result, "notes", ()):
+            typer.echo(f"Note: {note}")

@@ -61,7 +61,7 @@ def _table(source: Path | bytes, name: str, settings: Settings) -> tabular.Table
     if found.names is not None:
         shown = by_file(found.names, stem_of(name), settings)
         found = replace(found, names=shown)
-    numbers = [_numeric(column, found, n, empty=named) for n, column in enumerate(first)]
+    numbers = _numeric(first, found, empty=named)
     kinds: list[type[pl.DataType]] = [pl.Float64 if number else pl.String for number in numbers]
     frame = _frame(source, found, kinds)
     form = found.said.form or ("TSV" if found.delimiter == "\t" and found.width > 1 else "CSV")
@@ -162,9 +162,11 @@ def _number(name: str, found: Layout, at: int) -> pl.Expr:
     return cells
 
 
-def _numeric(column: pl.Series, found: Layout, at: int, *, empty: bool) -> bool:
-    """Whether most of a column's cells are numbers; ``empty`` where it has none."""
-    if column.null_count() == len(column):
-        return empty
-    texts = column.drop_nulls().alias("x").to_frame().select(_number("x", found, at))["x"]
-    return int(texts.cast(pl.Float64, strict=False).is_not_null().sum()) > len(texts) / 2
+def _numeric(frame: pl.DataFrame, found: Layout, *, empty: bool) -> list[bool]:
+    """Whether most of each column's cells are numbers; ``empty`` where it has none."""
+    numbers = frame.select(
+        _number(name, found, n).cast(pl.Float64, strict=False).is_not_null().sum()
+        for n, name in enumerate(frame.columns)
+    ).row(0)
+    filled = [len(column) - column.null_count() for column in frame]
+    return [n > cells / 2 if cells else empty for n, cells in zip(numbers, filled, strict=True)]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 from medcl_biosignals.readers.contract import BadSignal, Settings
@@ -17,10 +17,12 @@ from medcl_biosignals.readers.preamble import Preamble, preamble
 DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "space": " ", "pipe": "|"}
 MISSING = ("", "na", "n/a", "nan", "null", "none", "-", "--", "?", "inf", "-inf")
 _ROWS = 200  # rows that are looked at
+_SCORED = 100  # of them, every so many, to tell the delimiter and the decimal sign
 _POINT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 _COMMA = re.compile(r"[+-]?(\d+,?\d*|,\d+)(e[+-]?\d+)?", re.IGNORECASE)
 _GROUPED = re.compile(r"[+-]?[1-9]\d{0,2}(?:([,.' \u00a0\u202f])\d{3})(?:\1\d{3})*(?:[.,]\d+)?")
 _MARKS = ((",", "."), (".", ","), ("'", "."), (" ", ","), ("\u00a0", ","), ("\u202f", ","))
+_PARTING = {mark for mark, _ in _MARKS}
 _OF_DAY = (
     r"\d{1,3}:\d{1,2}(?::\d{1,2}(?:[.,:]\d+)?)?(?:\.\d+)?\s*(?:[AaPp]\.?\s?[Mm]\.?)?"
     r"\s*(?:Z|[A-Z]{3,4}|(?:UTC|GMT)?\s*[+-]\d{1,2}(?::?\d{2})?)?"
@@ -80,7 +82,10 @@ def layout(head: bytes, settings: Settings, stem: str = "") -> Layout:
     used = [
         (n, line)
         for n, line in enumerate(lines)
-        if n >= above and line.strip() and line[:1] not in "#%" and not _SEPARATOR.match(line)
+        if n >= above
+        and line.strip()
+        and line[0] not in "#%"
+        and not ("=" in line and _SEPARATOR.match(line))
     ]
     if not used:
         raise BadSignal("empty-file", "the file holds no line of data")
@@ -91,24 +96,25 @@ def layout(head: bytes, settings: Settings, stem: str = "") -> Layout:
         for comma in ([settings.decimal == "comma"] if settings.decimal else (False, True))
         if not (comma and delimiter == ",") or '"' in body[0]  # "0,5","0,7"
     ]
-    scored = [(_score(body, *option), option) for option in options]
-    score, (delimiter, comma) = max(scored, key=lambda pair: pair[0])
+    score, delimiter, comma = _best(body[:: max(1, len(body) // _SCORED)], options)
     if score <= 0:
         raise BadSignal("not-a-signal", "a text file that is no table of numbers")
     if not comma and _meant(used, body, delimiter, settings):
         comma, delimiter = True, ";"  # one column: never found
-    width = Counter(len(cells(line, delimiter)) for line in body).most_common(1)[0][0]
+    split = lru_cache(maxsize=None)(partial(cells, delimiter=delimiter))  # lines are asked again
+    width = Counter(len(split(line)) for line in body).most_common(1)[0][0]
     some = [line for _, line in used[1 : 1 + _ROWS]] + body
-    thousands = _thousands(some, delimiter, comma)
+    thousands = _thousands([split(line) for line in some], comma)
     known = partial(Layout, encoding, delimiter, comma, said=said, thousands=thousands)
     if said.skip is not None:
         return known(said.skip, _padded(said, width), width)
-    rows = [(n, row) for n, line in used for row in [cells(line, delimiter)] if len(row) == width]
-    start = _first_data(rows, comma, dict(thousands))
-    skip = rows[start][0]
-    if start == 0:
+    rows = ((n, row) for n, line in used if len(row := split(line)) == width)
+    sample = used if len(used) <= 2 * _ROWS else used[:_ROWS] + used[len(used) // 2 :][:_ROWS]
+    typical = [row for _, line in sample if len(row := split(line)) == width]
+    few = typical[:: max(1, len(typical) // _SCORED)]
+    skip, above_it = _first_data(rows, few, comma, dict(thousands))
+    if not above_it:
         return known(skip, _of_comments(said, width), width)
-    above_it = [row for _, row in rows[:start]]
     header = above_it[-1]
     units: list[str] | None = None
     if len(above_it) > 1 and _are_units(header):  # a line of units below, as PhysioNet writes it
@@ -141,21 +147,42 @@ def _of_comments(said: Preamble, width: int) -> tuple[str, ...] | None:
 
 
 def _first_data(
-    rows: list[tuple[int, list[str]]], comma: bool, thousands: Mapping[int, str]
-) -> int:
-    """The first row from which on there are about as many numbers and times as in the others."""
+    rows: Iterator[tuple[int, list[str]]],
+    typical: list[list[str]],
+    comma: bool,
+    thousands: Mapping[int, str],
+) -> tuple[int, list[list[str]]]:
+    """Where the data begin, and the rows above.
 
-    def is_value(at: int, cell: str) -> bool:
-        grouped = at in thousands and _groups(thousands[at]).fullmatch(cell) is not None
-        return grouped or _is_value(cell, comma)
+    It is the first row from which on there are about as many numbers and times as in ``typical``
+    rows. Rows are taken only until it is found: most tables begin within a few lines.
 
-    numbers = [sum(is_value(n, cell) for n, cell in enumerate(row)) for _, row in rows]
-    usual = sorted(numbers)[len(numbers) // 2]
-    least = max(1.0, 0.6 * usual)
-    for n in range(len(rows)):
-        if all(count >= least for count in numbers[n : n + 3]):
-            return n
-    return 0
+    Returns:
+        the number of its line, and the rows before it.
+    """
+
+    def count(row: list[str]) -> int:
+        return sum(
+            _is_value(cell, comma)
+            or (n in thousands and _groups(thousands[n]).fullmatch(cell) is not None)
+            for n, cell in enumerate(row)
+        )
+
+    counts = sorted(map(count, typical))
+    least = max(1.0, 0.6 * counts[len(counts) // 2])
+    first: tuple[int, list[list[str]]] | None = None
+    above: list[list[str]] = []
+    run: list[int] = []  # the lines of the last rows that all hold enough
+    for line, row in rows:
+        first = first or (line, [])
+        above.append(row)
+        run = [*run, line] if count(row) >= least else []
+        if len(run) == 3:
+            break
+    if run:
+        return run[0], above[: -len(run)]
+    assert first is not None  # the typical rows are among them
+    return first
 
 
 def _is_value(cell: str, comma: bool) -> bool:
@@ -175,26 +202,31 @@ def is_clock(cell: str) -> bool:
     return _TIME.fullmatch(cell) is not None
 
 
-def _thousands(body: list[str], delimiter: str, comma: bool) -> tuple[tuple[int, str], ...]:
+def _thousands(rows: list[list[str]], comma: bool) -> tuple[tuple[int, str], ...]:
     """(column, mark) where 1,234.5 or 1.234,5 is one number.
 
     Without a decimal sign in the cell (1,234) it is taken for that only beside numbers of the same
     column that are too short for it (998, 999, 1,000), or too long (1,234,567).
     """
     found = []
-    for at, column in enumerate(zip(*_rectangle(body, delimiter), strict=True)):
+    for at, column in enumerate(zip(*_rectangle(rows), strict=True)):
+        signs = set().union(*column)
+        if not signs & _PARTING:  # nothing there could part thousands
+            continue
         filled = [cell for cell in column if cell.lower() not in MISSING]
-        mark = next((m for m, d in _MARKS if _parts_thousands(filled, m, d, comma)), None)
+        likely = ((mark, decimal) for mark, decimal in _MARKS if mark in signs)
+        mark = next((m for m, d in likely if _parts_thousands(filled, m, d, comma)), None)
         if mark is not None:
             found.append((at, mark))
     return tuple(found)
 
 
 def _parts_thousands(column: list[str], mark: str, decimal: str, comma: bool) -> bool:
-    grouped = [cell for cell in column if _groups(mark, decimal).fullmatch(cell)]
+    pattern = _groups(mark, decimal)
+    grouped = [cell for cell in column if pattern.fullmatch(cell)]
     if not grouped:
         return False
-    others = [cell for cell in column if not _groups(mark, decimal).fullmatch(cell)]
+    others = [cell for cell in column if not pattern.fullmatch(cell)]
     if mark in ",." and (mark == ",") == comma and not any(decimal in cell for cell in column):
         short = [cell for cell in others if cell.lstrip("+-").isdigit() and len(cell) < 5]
         twice = any(cell.count(mark) > 1 for cell in grouped)
@@ -202,13 +234,13 @@ def _parts_thousands(column: list[str], mark: str, decimal: str, comma: bool) ->
     return all(_is_number(cell, decimal == ",") for cell in others)
 
 
+@lru_cache
 def _groups(mark: str, decimal: str | None = None) -> re.Pattern[str]:
     tail = rf"(?:{re.escape(decimal)}\d+)?" if decimal else ""
     return re.compile(rf"[+-]?[1-9]\d{{0,2}}(?:{re.escape(mark)}\d{{3}})+{tail}")
 
 
-def _rectangle(body: list[str], delimiter: str) -> list[list[str]]:
-    rows = [cells(line, delimiter) for line in body]
+def _rectangle(rows: list[list[str]]) -> list[list[str]]:
     width = Counter(map(len, rows)).most_common(1)[0][0]
     return [row for row in rows if len(row) == width]
 
@@ -239,7 +271,9 @@ def cells(line: str, delimiter: str) -> list[str]:
         parts = next(csv.reader([line], delimiter=delimiter), [])
     else:
         parts = line.split() if delimiter == " " else line.split(delimiter)
-    return [part.strip().strip("\"'").strip() for part in parts]
+    if '"' in line or "'" in line:
+        return [part.strip().strip("\"'").strip() for part in parts]
+    return [part.strip() for part in parts]
 
 
 def decoded(head: bytes) -> tuple[str, str]:
@@ -265,9 +299,33 @@ def decoded(head: bytes) -> tuple[str, str]:
     return "latin-1", head.decode("latin-1")
 
 
-def _score(body: list[str], delimiter: str, comma: bool) -> float:
+def _best(body: list[str], options: Iterable[tuple[str, bool]]) -> tuple[float, str, bool]:
+    """(score, delimiter, decimal comma) of the option that explains most; of equals the first.
+
+    The score is 0 where none explains anything. Delimiters that do not occur all leave the lines
+    whole: they are scored once.
+    """
+    scores: dict[tuple[str, bool], float] = {}
+    best = 0.0, ",", False
+    rows_of: dict[str, list[list[str]]] = {}
+    for delimiter, comma in options:
+        parts = delimiter if any(_occurs(delimiter, line) for line in body) else ""
+        if parts not in rows_of:
+            rows_of[parts] = [cells(line, delimiter) for line in body]
+        if (parts, comma) not in scores:
+            scores[parts, comma] = _score(rows_of[parts], comma)
+        score = scores[parts, comma]
+        if score > best[0]:
+            best = score, delimiter, comma
+    return best
+
+
+def _occurs(delimiter: str, line: str) -> bool:
+    return len(line.split()) > 1 if delimiter == " " else delimiter in line
+
+
+def _score(rows: list[list[str]], comma: bool) -> float:
     """Share of cells that are numbers or times, where all lines have as many; more columns win."""
-    rows = [cells(line, delimiter) for line in body]
     width, same = Counter(map(len, rows)).most_common(1)[0]
     fitting = [cell for row in rows if len(row) == width for cell in row]
     numbers = sum(_is_value(cell, comma) for cell in fitting)
@@ -285,11 +343,12 @@ def _meant(
     """Whether 0,51 in a column of its own is one number: a header of one name, or 0,05."""
     if delimiter != "," or settings.delimiter or settings.decimal == "point":
         return False
-    rows = [cells(line, ",") for line in body]
-    if any(len(row) != 2 for row in rows) or not all(
-        cell.lstrip("+-").isdigit() for row in rows for cell in row
-    ):
-        return False
+    rows = []
+    for line in body:
+        row = cells(line, ",")
+        if len(row) != 2 or not all(cell.lstrip("+-").isdigit() for cell in row):
+            return False
+        rows.append(row)
     first = cells(used[0][1], ",")
     if len(first) == 1 and not _is_number(first[0], False):
         return True

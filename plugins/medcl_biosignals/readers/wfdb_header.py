@@ -212,3 +212,16 @@ def _short(claimed: int, held: int) -> BadSignal:
         f"a signal file holds {held} samples a channel but the header claims {claimed}: "
         "the file is cut off or the header wrong",
     )
+
+
+def span(header: Header, file: str) -> tuple[float, float]:
+    """The first byte of a record in a signal file, and the one behind its last.
+
+    A compressed file, or a record of unknown length, counts as a whole.
+    """
+    channels = [channel for channel in header.channels if channel.file == file]
+    first = min(channel.offset for channel in channels)
+    if header.frames is None or any(channel.format in FLAC for channel in channels):
+        return 0.0, float("inf")
+    each = sum(channel.per_frame * _BYTES.get(channel.format, 2.0) for channel in channels)
+    return float(first), first + header.frames * each

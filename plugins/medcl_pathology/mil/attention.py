@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from medcl.nn.recording import recording
+
 PIECE = 1024
 """Instances scored at a time: what the backward pass doesn't need lives for one piece only."""
 
@@ -40,6 +42,8 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores before the softmax: (I, F) → (I, C)."""
+        if recording():  # the number of pieces would become part of the graph
+            return self._piece(x)
         return torch.cat([self._piece(piece) for piece in x.split(PIECE)])
 
     def _piece(self, x: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 from torch import Tensor
 
 from medcl.errors import UsageError
+from medcl.nn.recording import recording
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Bags:
         return cls(
             x=x,
             bag=bag,
-            count=int(bag[-1]) + 1,
+            count=1 if recording() else int(bag[-1]) + 1,
             coords=batch.get("coords"),
             y=batch["y"] if labelled else None,
         )

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from medcl.errors import UsageError
+from medcl.nn.recording import recording
 from medcl.objectives.precision import exact
 
 
@@ -25,6 +26,8 @@ def sizes(bag: Tensor, bags: int) -> list[int]:
         >>> sizes(torch.tensor([0, 0, 1]), 2)
         [2, 1]
     """
+    if recording():
+        return [bag.shape[0]]
     if bool((bag.diff() < 0).any()) or (len(bag) and not 0 <= int(bag[-1]) < bags):
         raise UsageError(f"The instances of {bags} bags must lie bag after bag, 0 to {bags - 1}.")
     counts: list[int] = torch.bincount(bag, minlength=bags).tolist()
@@ -35,7 +38,7 @@ def sizes(bag: Tensor, bags: int) -> list[int]:
 
 def parts(x: Tensor, bag: Tensor, bags: int) -> tuple[Tensor, ...]:
     """The bags of ``x`` as views of it: B tensors (I_b, ...)."""
-    return x.split(sizes(bag, bags))
+    return (x,) if recording() else x.split(sizes(bag, bags))
 
 
 def segment_softmax(scores: Tensor, bag: Tensor, bags: int) -> Tensor:
@@ -95,6 +98,5 @@ def weighted_sum(weights: Tensor, x: Tensor, bag: Tensor, bags: int) -> Tensor:
 
     The product w·x (I, F) is never made, nor a gradient of ``x`` where ``x`` wants none.
     """
-    counts = sizes(bag, bags)
-    pairs = zip(weights.split(counts), x.split(counts), strict=True)
+    pairs = zip(parts(weights, bag, bags), parts(x, bag, bags), strict=True)
     return torch.stack([w.T @ part if w.ndim == 2 else w @ part for w, part in pairs])

@@ -7,17 +7,17 @@ states the difference. Of the data it holds the shape of a sample only.
 from __future__ import annotations
 
 import json
-import logging
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
 from medcl import manifest, version
 from medcl.errors import MedclError, UsageError
+from medcl.export import graphs
+from medcl.export.graphs import TOLERANCE, Format
 from medcl.io.atomic import new_folder
 from medcl.private import without_paths
 from medcl.reading import read_json
@@ -28,15 +28,11 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-Format = Literal["safetensors", "onnx", "torchscript", "huggingface-folder"]
-
 FACTS = "encoder.json"
 """The file in every exported folder that describes the encoder and its input."""
 REMEDY = "Export it again: medcl export RUN"
 BATCHES = (2, 3)
 """Batch sizes of the comparison: two, so that a graph of fixed batch size is noticed."""
-TOLERANCE = {"safetensors": 0.0, "huggingface-folder": 0.0, "torchscript": 1e-5, "onnx": 1e-4}
-"""Largest accepted difference, relative to the largest output."""
 
 _MODELING = '''"""medcl's encoder as a transformers model; needs `pip install medcl`."""
 
@@ -243,18 +239,7 @@ def _huggingface(
 def _torchscript(
     encoder: nn.Module, folder: Path, x: torch.Tensor, facts: dict[str, Any]
 ) -> Callable[[torch.Tensor], torch.Tensor]:
-    import torch
-
-    path = folder / "encoder.pt"
-    try:
-        with warnings.catch_warnings(), torch.inference_mode():
-            warnings.simplefilter(
-                "ignore"
-            )  # about values that tracing fixes: the comparison finds them
-            torch.jit.trace(encoder, x, check_trace=False).save(str(path))
-        return torch.jit.load(str(path))  # written just now, by this process
-    except Exception as error:  # any error of the tracer
-        raise _impossible("torchscript", facts, error) from None
+    return graphs.torchscript(encoder, folder / "encoder.pt", (x,), facts["encoder"]["name"])
 
 
 def _onnx(
@@ -262,41 +247,14 @@ def _onnx(
 ) -> Callable[[torch.Tensor], torch.Tensor]:
     import torch
 
-    try:
-        import onnxruntime
-        import onnxscript  # noqa: F401
-    except ImportError:
-        raise UsageError(
-            "To write ONNX and check it, these are needed: pip install 'medcl[onnx]'"
-        ) from None
-    path = folder / "encoder.onnx"
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # of torchvision, which is not needed
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            torch.onnx.export(
-                encoder,
-                (x,),
-                str(path),
-                dynamo=True,
-                input_names=["x"],
-                output_names=["embedding"],
-                dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
-                external_data=False,
-                verbose=False,
-            )
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    except Exception as error:  # any error of the exporter
-        raise _impossible("onnx", facts, error) from None
-    return lambda x: torch.from_numpy(session.run(None, {"x": x.numpy()})[0])
-
-
-def _impossible(to: str, facts: dict[str, Any], error: Exception) -> MedclError:
-    name = facts["encoder"]["name"]
-    first = str(error).strip().splitlines()
-    reason = f"{type(error).__name__}: {first[0]}" if first else type(error).__name__
-    return MedclError(
-        f"The encoder '{name}' cannot be written as {to} ({reason}). Take --to safetensors."
+    batch = torch.export.Dim("batch", min=1)
+    return graphs.onnx(
+        encoder,
+        folder / "encoder.onnx",
+        {"x": x},
+        ({0: batch},),
+        "embedding",
+        facts["encoder"]["name"],
     )
 
 
