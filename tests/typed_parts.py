@@ -31,6 +31,7 @@ import medcl.methods.swav
 import medcl.methods.tip
 import medcl_biosignals.baselines
 import medcl_biosignals.dataset
+import medcl_biosignals.encoders.efficientnet
 import medcl_biosignals.encoders.inception
 import medcl_biosignals.encoders.mbconv
 import medcl_biosignals.encoders.resnet
@@ -96,6 +97,7 @@ _views_factory: list[contract.ViewsFactory] = [
 _encoder_factory: list[contract.EncoderFactory] = [
     medcl_biosignals.encoders.resnet.resnet1d,
     medcl_biosignals.encoders.mbconv.mbconv1d,
+    medcl_biosignals.encoders.efficientnet.efficientnet1d,
     medcl_biosignals.encoders.xresnet.xresnet1d,
     medcl_biosignals.encoders.selfsimilar.selfsimilar1d,
     medcl_biosignals.encoders.inception.inceptiontime,

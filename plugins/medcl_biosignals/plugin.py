@@ -62,6 +62,7 @@ plugin = Plugin(
     encoders={
         "resnet1d": "medcl_biosignals.encoders.resnet:resnet1d",
         "mbconv1d": "medcl_biosignals.encoders.mbconv:mbconv1d",
+        "efficientnet1d": "medcl_biosignals.encoders.efficientnet:efficientnet1d",
         "xresnet1d": "medcl_biosignals.encoders.xresnet:xresnet1d",
         "selfsimilar1d": "medcl_biosignals.encoders.selfsimilar:selfsimilar1d",
         "inceptiontime": "medcl_biosignals.encoders.inception:inceptiontime",

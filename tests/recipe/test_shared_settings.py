@@ -40,7 +40,7 @@ EXCEPTED: dict[str, tuple[set[str], str]] = {
     "hidden": ({"encoder", "method", "classifier"}, OWN),
     "out": ({"method", "classifier"}, OWN),
     "layers": ({"encoder", "classifier"}, "A number of layers; which layers LoRA adapts."),
-    "dropout": ({"encoder", "classifier"}, OWN),
+    "dropout": ({"encoder", "method", "classifier"}, OWN),
     "settings": ({"method", "classifier"}, "Of what the part wraps."),
     "objective": ({"method", "classifier"}, LOSS),
     "curve": ({"method", "classifier"}, LOSS),
