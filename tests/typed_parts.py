@@ -32,8 +32,10 @@ import medcl.methods.tip
 import medcl_biosignals.baselines
 import medcl_biosignals.dataset
 import medcl_biosignals.encoders.efficientnet
+import medcl_biosignals.encoders.hong
 import medcl_biosignals.encoders.inception
 import medcl_biosignals.encoders.mbconv
+import medcl_biosignals.encoders.released
 import medcl_biosignals.encoders.resnet
 import medcl_biosignals.encoders.selfsimilar
 import medcl_biosignals.encoders.tcn
@@ -105,6 +107,13 @@ _encoder_factory: list[contract.EncoderFactory] = [
     medcl_biosignals.encoders.vit.vit1d,
     medcl_biosignals.encoders.vit.patchtst,
     medcl_biosignals.encoders.towers.two_towers,
+    medcl_biosignals.encoders.hong.preact_resnet1d,
+    medcl_biosignals.encoders.released.papagei_s,
+    medcl_biosignals.encoders.released.ecg_fm,
+    medcl_biosignals.encoders.released.hubert_ecg,
+    medcl_biosignals.encoders.released.ecgfounder,
+    medcl_biosignals.encoders.released.ecgfounder_1lead,
+    medcl_biosignals.encoders.released.ecg_cpc,
     medcl_ct.encoders.resnet.resnet2d,
     medcl_ct.encoders.resnet.resnet3d,
     medcl_ct.encoders.vit.vit2d,

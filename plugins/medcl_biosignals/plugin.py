@@ -18,6 +18,9 @@ _AUGMENTATIONS = (
 )  # fmt: skip
 
 
+_RELEASED = ("papagei-s", "ecg-fm", "hubert-ecg", "ecgfounder", "ecgfounder-1lead", "ecg-cpc")
+
+
 def _channels(leads: Sequence[str] | None, channels: int) -> int:
     """Of a prepared signal: as many as there are leads, or as ``channels`` says without them."""
     return channels if leads is None else len(leads)
@@ -44,7 +47,8 @@ plugin = Plugin(
     augmentations={name: f"medcl_biosignals.augmentations:{name}" for name in _AUGMENTATIONS},
     compose="medcl_biosignals.views:composed",
     shared=(
-        Shared("sampling rate in Hz", ("prepare.fs",), ("views.fs",)),
+        Shared("sampling rate in Hz", ("prepare.fs",), ("views.fs", "encoder.fs", "method.fs")),
+        Shared("scale of the windows", ("dataset.scale",), ("encoder.windows",)),
         Shared(
             "number of channels",
             ("prepare.leads", "prepare.channels"),
@@ -70,6 +74,11 @@ plugin = Plugin(
         "vit1d": "medcl_biosignals.encoders.vit:vit1d",
         "patchtst": "medcl_biosignals.encoders.vit:patchtst",
         "two-towers": "medcl_biosignals.encoders.towers:two_towers",
+        "preact-resnet1d": "medcl_biosignals.encoders.hong:preact_resnet1d",
+        **{
+            name: f"medcl_biosignals.encoders.released:{name.replace('-', '_')}"
+            for name in _RELEASED
+        },
     },
     tasks={
         "aami": Task(

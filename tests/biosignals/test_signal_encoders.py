@@ -14,7 +14,8 @@ from medcl.errors import UsageError
 from medcl.registry import parameters, resolve
 from medcl_biosignals.plugin import plugin
 
-ENCODERS = sorted(plugin.encoders)
+RELEASED = {name for name, where in plugin.encoders.items() if ".released:" in str(where)}
+ENCODERS = sorted(plugin.encoders.keys() - RELEASED)  # those: test_released_encoders.py
 
 
 @pytest.mark.parametrize("name", ENCODERS)
