@@ -38,14 +38,17 @@ import medcl_biosignals.encoders.mbconv
 import medcl_biosignals.encoders.released
 import medcl_biosignals.encoders.resnet
 import medcl_biosignals.encoders.selfsimilar
+import medcl_biosignals.encoders.sensors
 import medcl_biosignals.encoders.tcn
 import medcl_biosignals.encoders.towers
 import medcl_biosignals.encoders.vit
 import medcl_biosignals.encoders.xresnet
+import medcl_biosignals.methods.aim
 import medcl_biosignals.methods.alike_beats
 import medcl_biosignals.methods.cross_modal
 import medcl_biosignals.methods.forecast
 import medcl_biosignals.methods.order
+import medcl_biosignals.methods.papagei
 import medcl_biosignals.methods.quantised
 import medcl_biosignals.methods.similar_snippets
 import medcl_biosignals.methods.unicon
@@ -107,6 +110,7 @@ _encoder_factory: list[contract.EncoderFactory] = [
     medcl_biosignals.encoders.vit.vit1d,
     medcl_biosignals.encoders.vit.patchtst,
     medcl_biosignals.encoders.towers.two_towers,
+    medcl_biosignals.encoders.sensors.sensor_vit,
     medcl_biosignals.encoders.hong.preact_resnet1d,
     medcl_biosignals.encoders.released.papagei_s,
     medcl_biosignals.encoders.released.ecg_fm,
@@ -158,6 +162,8 @@ _method_factory: list[contract.MethodFactory] = [
     medcl_biosignals.methods.forecast.Forecast,
     medcl_biosignals.methods.cross_modal.CrossModal,
     medcl_biosignals.methods.unicon.UniCon,
+    medcl_biosignals.methods.papagei.PaPaGeiS,
+    medcl_biosignals.methods.aim.AIM,
     medcl_ct.joint.Joint2D3D,
     medcl.methods.lejepa.LeJEPA,
     medcl.methods.lejepa.VISReg,

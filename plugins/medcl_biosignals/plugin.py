@@ -74,6 +74,7 @@ plugin = Plugin(
         "vit1d": "medcl_biosignals.encoders.vit:vit1d",
         "patchtst": "medcl_biosignals.encoders.vit:patchtst",
         "two-towers": "medcl_biosignals.encoders.towers:two_towers",
+        "sensor-vit": "medcl_biosignals.encoders.sensors:sensor_vit",
         "preact-resnet1d": "medcl_biosignals.encoders.hong:preact_resnet1d",
         **{
             name: f"medcl_biosignals.encoders.released:{name.replace('-', '_')}"
@@ -111,6 +112,8 @@ plugin = Plugin(
         "forecast": "medcl_biosignals.methods.forecast:Forecast",
         "cross-modal": "medcl_biosignals.methods.cross_modal:CrossModal",
         "unicon": "medcl_biosignals.methods.unicon:UniCon",
+        "papagei-s": "medcl_biosignals.methods.papagei:PaPaGeiS",
+        "aim": "medcl_biosignals.methods.aim:AIM",
     },
     baselines={
         "handcrafted": "medcl_biosignals.baselines:handcrafted",

@@ -29,11 +29,13 @@ SMALL = {  # networks that a test can afford
     "mbconv1d": {"widths": [8, 16, 24], "blocks": 1, "expand": 2, "width": 32},
     "efficientnet1d": {"width": 72, "expand": 2},
     "tcn": {"widths": [8, 8, 16, 16]},
+    "preact-resnet1d": {"base": 8, "blocks": 6, "width": 32, "dropout": 0.0},
+    "sensor-vit": {"width": 32, "depth": 2, "heads": 2, "patch": 32},
     "vit1d": {"width": 32, "depth": 2, "heads": 2, "patch": 16},
     "two-towers": {"widths": [8, 16, 32], "width": 64},
 }
-ECG = ("forecast", "hybrid-ecg", "mae-1d", "order-aware", "quantised-1d", "simclr-ecg", "snippets",
-       "spark-1d", "unicon", "wearable-ecg")  # fmt: skip
+ECG = ("forecast", "hybrid-ecg", "lsm2", "mae-1d", "order-aware", "quantised-1d", "simclr-ecg",
+       "snippets", "spark-1d", "unicon", "wearable-ecg")  # fmt: skip
 STEPS, BATCH = 16, 16
 
 
@@ -152,21 +154,33 @@ def test_ecg_with_a_clinical_table(sample: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_wearable_ppg_trains_on_real_ppg(shared_data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "steps"), [("wearable-ppg", STEPS), ("papagei-s", 80)])
+def test_it_trains_on_real_ppg(name: str, steps: int, shared_data: Path, tmp_path: Path) -> None:
     archive = tmp_path / "archive"
     archive.mkdir()
     (tmp_path / "key").write_text("recipes in tests: hides nothing")
-    for name in ("bidmc_01_Signals.csv", "heartpy_data2.csv", "heartpy_data3.csv"):
-        (archive / name).symlink_to(shared_data / "ppg" / name)
+    for file in ("bidmc_01_Signals.csv", "heartpy_data2.csv", "heartpy_data3.csv"):
+        (archive / file).symlink_to(shared_data / "ppg" / file)
     said = {
         "files": {"heartpy*": {"columns": {"hr": "PPG"}}}
     }  # a heart rate is no PPG, but this is
     build(archive, tmp_path / "index", plugin, key_file=tmp_path / "key", reader=said)
-    recipe = small("wearable-ppg")
-    recipe = recipe.model_copy(
-        update={"dataset": recipe.dataset | {"seconds": 15.0, "stride": 5.0}}
-    )
-    falls(losses(recipe, load_samples(recipe, tmp_path / "index"))[0])
+    recipe = small(name)
+    shorter = {"seconds": min(recipe.dataset["seconds"], 15.0), "stride": 5.0}
+    recipe = recipe.model_copy(update={"dataset": recipe.dataset | shorter})
+    falls(losses(recipe, load_samples(recipe, tmp_path / "index"), steps)[0])
+
+
+def test_papagei_s_and_lsm2_say_what_was_read() -> None:
+    papagei, lsm2 = recipes.load("papagei-s"), recipes.load("lsm2")
+    method = papagei.method.arguments
+    assert (method["alpha"], method["bins"], method["experts"]) == (0.6, 8, 3)
+    assert (method["fs"], papagei.prepare["fs"], papagei.dataset["seconds"]) == (125, 125, 10)
+    assert (papagei.encoder.arguments["channels"], method["mask_same_patient"]) == (1, False)
+    assert (papagei.optimizer.name, papagei.optimizer.lr) == ("adam", 1e-4)
+    drawn = lsm2.method.arguments
+    assert (drawn["patches"], drawn["spans"], drawn["sensors"]) == (0.8, 0.5, 0.5)
+    assert (lsm2.dataset["missing"], drawn["normalise"]) == ("nan", False)
 
 
 def test_the_published_wearable_recipes_say_what_the_paper_says() -> None:

@@ -47,6 +47,7 @@ EXCEPTED: dict[str, tuple[set[str], str]] = {
     "self_supervised": ({"method", "classifier"}, LOSS),
     "mask_same_patient": ({"method", "classifier"}, LOSS),
     "weight": ({"method", "classifier"}, LOSS),
+    "alpha": ({"method", "classifier"}, "The share of a loss; of a Beta distribution."),
     "temperature": ({"method", "classifier"}, LOSS),
     "queue": ({"method", "classifier"}, LOSS),
     "momentum": ({"optimizer", "method", "classifier"}, "Of SGD; of a slow copy of the encoder."),
