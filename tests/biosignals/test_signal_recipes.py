@@ -153,22 +153,46 @@ def test_ecg_with_a_clinical_table(sample: Path, tmp_path: Path) -> None:
     falls(losses(recipe, samples, 30)[0])
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "steps"), [("wearable-ppg", STEPS), ("papagei-s", 80)])
-def test_it_trains_on_real_ppg(name: str, steps: int, shared_data: Path, tmp_path: Path) -> None:
-    archive = tmp_path / "archive"
+@pytest.fixture(scope="module")
+def ppg(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Real PPG of three people: BIDMC, and heartpy's, whose column is called a heart rate."""
+    out = tmp_path_factory.mktemp("ppg")
+    archive = out / "archive"
     archive.mkdir()
-    (tmp_path / "key").write_text("recipes in tests: hides nothing")
-    for file in ("bidmc_01_Signals.csv", "heartpy_data2.csv", "heartpy_data3.csv"):
-        (archive / file).symlink_to(shared_data / "ppg" / file)
-    said = {
-        "files": {"heartpy*": {"columns": {"hr": "PPG"}}}
-    }  # a heart rate is no PPG, but this is
-    build(archive, tmp_path / "index", plugin, key_file=tmp_path / "key", reader=said)
-    recipe = small(name)
-    shorter = {"seconds": min(recipe.dataset["seconds"], 15.0), "stride": 5.0}
+    (out / "key").write_text("recipes in tests: hides nothing")
+    for name in ("bidmc_01_Signals.csv", "heartpy_data2.csv", "heartpy_data3.csv"):
+        (archive / name).symlink_to(shared_data / "ppg" / name)
+    said = {"files": {"heartpy*": {"columns": {"hr": "PPG"}}}}
+    build(archive, out / "index", plugin, key_file=out / "key", reader=said)
+    return out / "index"
+
+
+@pytest.mark.slow
+def test_wearable_ppg_trains_on_real_ppg(ppg: Path) -> None:
+    recipe = small("wearable-ppg")
+    shorter = {"seconds": 15.0, "stride": 5.0}
     recipe = recipe.model_copy(update={"dataset": recipe.dataset | shorter})
-    falls(losses(recipe, load_samples(recipe, tmp_path / "index"), steps)[0])
+    falls(losses(recipe, load_samples(recipe, ppg))[0])
+
+
+@pytest.mark.slow
+def test_papagei_s_sorts_real_ppg_by_its_shape(ppg: Path) -> None:
+    """Batches of 16 windows are too few for the bins, so it trains on all of them at once."""
+    recipe = small("papagei-s")
+    recipe = recipe.model_copy(update={"dataset": recipe.dataset | {"stride": 5.0}})
+    samples = load_samples(recipe, ppg)
+    x = torch.from_numpy(samples.read(np.arange(len(samples)))["x"])
+    _, method = losses(recipe, samples, 0)
+    optimizer = torch.optim.Adam(method.parameters(), 1e-3)
+    contrasts = []
+    for _ in range(40):
+        result = method.step([x, x], {"patient": torch.zeros(len(x)).long()}, State())
+        assert result["bins"] == 8
+        optimizer.zero_grad()
+        result["loss"].backward()
+        optimizer.step()
+        contrasts.append(result["contrast"].item())
+    assert np.mean(contrasts[-5:]) < np.mean(contrasts[:5]) - 0.1, contrasts
 
 
 def test_papagei_s_and_lsm2_say_what_was_read() -> None:
