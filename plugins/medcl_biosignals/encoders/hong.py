@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from medcl_biosignals.encoders.parts import alive, known
+from medcl_biosignals.encoders.parts import known
 
 _GROW = 4  # blocks after which PaPaGei's network doubles its channels
 _HALVE = 2  # every second block halves the length
@@ -103,8 +103,8 @@ def preact_resnet1d(
 ) -> nn.Module:
     """The network of PaPaGei (Pillai 2024, arXiv 2410.20542): Hong's pre-activation ResNet.
 
-    Every second block halves the length, every fourth doubles the channels. Parameters: 4.99 M by
-    default. Only the initial weights are ours, as in `efficientnet1d`.
+    Every second block halves the length, every fourth doubles the channels. Parameters:
+    4.99 M by default. Drawn as PyTorch does: what a block adds grows over 18 of them otherwise.
 
     Args:
         channels: of the signal.
@@ -117,7 +117,7 @@ def preact_resnet1d(
     Returns:
         a module (B, channels, T) → (B, width), for any T.
     """
-    return alive(PreactResNet(channels, base, blocks, kernel, dropout, width))
+    return PreactResNet(channels, base, blocks, kernel, dropout, width)
 
 
 def papagei(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> nn.Module:

@@ -36,7 +36,7 @@ class SensorViT(ViT):
         No token attends to those that are False in ``seen`` (B, K).
         """
         h = self.embed(self.patches(known(x))) + positions(self.grid(x), self.width, x.device)
-        h = torch.cat([self.cls.expand(len(h), -1, -1), take(h, keep)], dim=1)
+        h = torch.cat([self.cls.expand(h.shape[0], -1, -1), take(h, keep)], dim=1)
         may = F.pad(seen, (1, 0), value=True)
         for block in self.blocks:
             h = block(h, may)
@@ -46,7 +46,7 @@ class SensorViT(ViT):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, T) → (B, width): the mean of the tokens that are there."""
         seen = ~self.missing(x)
-        every = torch.arange(seen.shape[1], device=x.device).expand(len(x), -1)
+        every = torch.arange(seen.shape[1], device=x.device).expand(x.shape[0], -1)
         return mean_of(self.seen_tokens(x, every, seen)[:, 1:], seen)
 
     def _filled(self, x: Tensor) -> Tensor:
