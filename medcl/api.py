@@ -239,14 +239,14 @@ def _of_index(
             f"{index} is an index: give --encoder (encoder=), or a --recipe that has one."
         )
     plugin = plugins.get(Index.open(index).plugin_name)
+    factory = None if encoder is None else lookup(plugin.encoders, encoder, "encoder")
     plain = {
         "name": "embed",
         "plugin": plugin.name,
         "method": {"name": "simclr"},
-        # tiles of the size and scale that the encoder was made for, if it says so
-        "prepare": getattr(lookup(plugin.encoders, str(encoder), "encoder"), "prepare", {})
-        if encoder is not None
-        else {},
+        # tiles or windows of the size and scale that the encoder was made for, if it says so
+        "prepare": getattr(factory, "prepare", {}),
+        "dataset": getattr(factory, "dataset", {}),
     }
     asked = overrides(settings) if isinstance(settings, Mapping) else list(settings)
     chosen = [] if encoder is None else [f"encoder={{name: {encoder}}}"]

@@ -31,19 +31,25 @@ import medcl.methods.swav
 import medcl.methods.tip
 import medcl_biosignals.baselines
 import medcl_biosignals.dataset
+import medcl_biosignals.encoders.efficientnet
+import medcl_biosignals.encoders.hong
 import medcl_biosignals.encoders.inception
 import medcl_biosignals.encoders.mbconv
+import medcl_biosignals.encoders.released
 import medcl_biosignals.encoders.resnet
 import medcl_biosignals.encoders.selfsimilar
+import medcl_biosignals.encoders.sensors
 import medcl_biosignals.encoders.tcn
 import medcl_biosignals.encoders.towers
 import medcl_biosignals.encoders.vit
 import medcl_biosignals.encoders.xresnet
 import medcl_biosignals.in_memory
+import medcl_biosignals.methods.aim
 import medcl_biosignals.methods.alike_beats
 import medcl_biosignals.methods.cross_modal
 import medcl_biosignals.methods.forecast
 import medcl_biosignals.methods.order
+import medcl_biosignals.methods.papagei
 import medcl_biosignals.methods.quantised
 import medcl_biosignals.methods.similar_snippets
 import medcl_biosignals.methods.unicon
@@ -97,6 +103,7 @@ _views_factory: list[contract.ViewsFactory] = [
 _encoder_factory: list[contract.EncoderFactory] = [
     medcl_biosignals.encoders.resnet.resnet1d,
     medcl_biosignals.encoders.mbconv.mbconv1d,
+    medcl_biosignals.encoders.efficientnet.efficientnet1d,
     medcl_biosignals.encoders.xresnet.xresnet1d,
     medcl_biosignals.encoders.selfsimilar.selfsimilar1d,
     medcl_biosignals.encoders.inception.inceptiontime,
@@ -104,6 +111,14 @@ _encoder_factory: list[contract.EncoderFactory] = [
     medcl_biosignals.encoders.vit.vit1d,
     medcl_biosignals.encoders.vit.patchtst,
     medcl_biosignals.encoders.towers.two_towers,
+    medcl_biosignals.encoders.sensors.sensor_vit,
+    medcl_biosignals.encoders.hong.preact_resnet1d,
+    medcl_biosignals.encoders.released.papagei_s,
+    medcl_biosignals.encoders.released.ecg_fm,
+    medcl_biosignals.encoders.released.hubert_ecg,
+    medcl_biosignals.encoders.released.ecgfounder,
+    medcl_biosignals.encoders.released.ecgfounder_1lead,
+    medcl_biosignals.encoders.released.ecg_cpc,
     medcl_ct.encoders.resnet.resnet2d,
     medcl_ct.encoders.resnet.resnet3d,
     medcl_ct.encoders.vit.vit2d,
@@ -148,6 +163,8 @@ _method_factory: list[contract.MethodFactory] = [
     medcl_biosignals.methods.forecast.Forecast,
     medcl_biosignals.methods.cross_modal.CrossModal,
     medcl_biosignals.methods.unicon.UniCon,
+    medcl_biosignals.methods.papagei.PaPaGeiS,
+    medcl_biosignals.methods.aim.AIM,
     medcl_ct.joint.Joint2D3D,
     medcl.methods.lejepa.LeJEPA,
     medcl.methods.lejepa.VISReg,

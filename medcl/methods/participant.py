@@ -9,22 +9,24 @@ from torch import Tensor, nn
 from medcl.methods.contract import State, View
 from medcl.nn.ema import Momentum
 from medcl.nn.encoders import width_of
-from medcl.nn.heads import projector
-from medcl.objectives.info_nce import info_nce
+from medcl.nn.heads import mlp
 from medcl.objectives.koleo import koleo
+from medcl.objectives.nt_xent import nt_xent
 
 
 class Participant(nn.Module):
     """Abbaspourazad 2024 (ICLR), arXiv 2312.05409.
 
-    v1 and v2 are augmented segments of one participant at different times; z are online
-    projections, k those of the momentum copy:
+    v1 and v2 are augmented segments of one participant at different times; z1 is the online
+    projection of v1, k2 that of v2 by the momentum copy. NT-Xent over both has negatives across
+    the views and within each:
 
-    L = ½(NCE(z1, k2) + NCE(z2, k1)) + λ·½(KoLeo(z1) + KoLeo(z2))
+    L = NT-Xent(z1, k2) + λ·½(KoLeo(z1) + KoLeo(k2))
 
-    Each view is contrasted with the *other* segment's key. (A public re-implementation pairs z1
-    with k1 and z2 with k2, a view with itself.) Other segments of the participant are never
-    negatives.
+    As in the authors' code (github.com/apple/ml-ppg-age-analysis), where k2 gets no gradient, the
+    head has no batch norm, and its hidden layer a dropout. There, segments of one participant are
+    left out of the negatives within a view only; here out of all, and out of the neighbours that
+    KoLeo pushes apart. With one pair of each participant in a batch, as theirs, it is the same.
 
     With ``instance`` > 0 a third view, of the first segment again, adds instance positives:
     L_NCE = (1 − w)·patient + w·instance. That hybrid is ours, not the paper's.
@@ -37,6 +39,8 @@ class Participant(nn.Module):
         instance: w, weight of instance positives, from 0 to 1.
         hidden: width of the projector's hidden layer (paper: 1024).
         out: width of the projections.
+        norm: batch norm in the projector; not in the authors' code.
+        dropout: of the projector's hidden layer, from 0 to below 1.
         mask_same_patient: keep samples of one patient out of each other's negatives, and out of
             the neighbours that the regulariser pushes apart.
     """
@@ -53,12 +57,14 @@ class Participant(nn.Module):
         instance: float = 0.0,
         hidden: int = 1024,
         out: int = 128,
+        norm: bool = False,
+        dropout: float = 0.1,
         mask_same_patient: bool = True,
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.views = (View(), View(source=1), *([View()] if instance > 0 else []))
-        self.projector = projector(width_of(encoder), hidden, out)
+        self.projector = mlp((width_of(encoder), hidden, out), norm=norm, dropout=dropout)
         self.target = Momentum(nn.Sequential(encoder, self.projector))
         self.temperature, self.momentum = temperature, momentum
         self.spread, self.instance = koleo, instance
@@ -68,36 +74,27 @@ class Participant(nn.Module):
         self, views: Sequence[Tensor], batch: Mapping[str, Tensor], state: State
     ) -> dict[str, Tensor]:
         """See `medcl.methods.contract.Method.step`."""
-        h = [self.encoder(view) for view in views]  # (B, width) each
-        z = [self.projector(each) for each in h]  # (B, out) each
-        k = [self.target(view) for view in views]  # (B, out) each, without gradient
-
-        def both_ways(a: int, b: int) -> Tensor:
-            return (self._nce(z[a], k[b], batch, state) + self._nce(z[b], k[a], batch, state)) / 2
-
-        contrast = both_ways(0, 1)
-        if self.instance > 0:
-            contrast = (1 - self.instance) * contrast + self.instance * both_ways(0, 2)
-        # KoLeo must not push windows of one participant apart either.
+        h = self.encoder(views[0])  # (B, width)
+        z = self.projector(h)  # (B, out)
+        keys = [self.target(view) for view in views[1:]]  # (B, out) each, without gradient
         group = batch["patient"] if self.mask_same_patient else None
-        spread1, spread2 = (koleo(each, group=group, ranks=state.ranks) for each in z[:2])
+
+        def against(key: Tensor) -> Tensor:
+            return nt_xent(z, key, temperature=self.temperature, group=group, ranks=state.ranks)
+
+        contrast = against(keys[0])
+        if self.instance > 0:
+            contrast = (1 - self.instance) * contrast + self.instance * against(keys[1])
+        # KoLeo must not push windows of one participant apart either.
+        spread1, spread2 = (koleo(each, group=group, ranks=state.ranks) for each in (z, keys[0]))
         spread = (spread1 + spread2) / 2
         loss = contrast + self.spread * spread
         return {
             "loss": loss,
-            "embedding": h[0].detach(),
+            "embedding": h.detach(),
             "contrast": contrast.detach(),
             "koleo": spread.detach(),
         }
-
-    def _nce(self, z: Tensor, k: Tensor, batch: Mapping[str, Tensor], state: State) -> Tensor:
-        return info_nce(
-            z,
-            k,
-            temperature=self.temperature,
-            group=batch["patient"] if self.mask_same_patient else None,
-            ranks=state.ranks,
-        )
 
     def after_step(self, state: State) -> None:
         """The copy follows the encoder and projector."""

@@ -38,11 +38,18 @@ class TokenDecoder(nn.Module):
         self.blocks = nn.ModuleList(Block(inner, heads) for _ in range(depth))
         self.norm, self.head = nn.LayerNorm(inner), nn.Linear(inner, out)
 
-    def forward(self, tokens: Tensor, keep: Tensor, grid: Sequence[int]) -> Tensor:
-        """Class and visible tokens (B, 1 + K, width) at positions ``keep`` (B, K) → (B, N, out)."""
+    def forward(
+        self, tokens: Tensor, keep: Tensor, grid: Sequence[int], seen: Tensor | None = None
+    ) -> Tensor:
+        """Class and visible tokens (B, 1 + K, width) at positions ``keep`` (B, K) → (B, N, out).
+
+        Those that are False in ``seen`` (B, K) only fill up a batch: they are blank.
+        """
         h = self.embed(tokens)
-        full = self.blank.to(h.dtype).expand(len(h), math.prod(grid), -1)
-        full = full.scatter(1, keep[..., None].expand(-1, -1, h.shape[-1]), h[:, 1:])
+        blank = self.blank.to(h.dtype)
+        shown = h[:, 1:] if seen is None else torch.where(seen[..., None], h[:, 1:], blank)
+        full = blank.expand(len(h), math.prod(grid), -1)
+        full = full.scatter(1, keep[..., None].expand(-1, -1, h.shape[-1]), shown)
         h = torch.cat([h[:, :1], full + positions(grid, h.shape[-1], h.device)], dim=1)
         for block in self.blocks:
             h = block(h)

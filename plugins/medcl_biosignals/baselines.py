@@ -30,7 +30,7 @@ def handcrafted(batch: Mapping[str, np.ndarray]) -> np.ndarray:
     Returns:
         (B, F) float32: F = 4 + 13·C for beats, 20·C for windows.
     """
-    x, fs = np.asarray(batch["x"], dtype=np.float32), float(batch["fs"][0])
+    x, fs = np.nan_to_num(np.asarray(batch["x"], dtype=np.float32)), float(batch["fs"][0])
     if "rr" not in batch:
         parts = [_moments(x), _spectrum(x, fs), pulses(x, fs)]
         return np.concatenate(parts, axis=1).astype(np.float32)
@@ -43,7 +43,7 @@ def handcrafted(batch: Mapping[str, np.ndarray]) -> np.ndarray:
 
 def raw(batch: Mapping[str, np.ndarray]) -> np.ndarray:
     """The window itself, as 64 means a lead, and the interval ratios: nothing learnt or chosen."""
-    x = np.asarray(batch["x"], dtype=np.float32)
+    x = np.nan_to_num(np.asarray(batch["x"], dtype=np.float32))  # of dataset.missing: nan
     edges = np.linspace(0, x.shape[-1], 65)
     first = np.floor(edges[:-1]).astype(int)
     last = np.maximum(np.ceil(edges[1:]).astype(int), first + 1)

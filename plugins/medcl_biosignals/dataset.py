@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Literal
@@ -20,6 +21,7 @@ from medcl_biosignals.quality import BLOCK_SECONDS
 from medcl_biosignals.rhythm import RATIOS, intervals, ratios
 from medcl_biosignals.spans import EVENT, RHYTHM, RHYTHMS, STAGE, STAGES, covering
 
+_PLAIN = (np.mean, np.median, np.std)
 _STILL = 1e-6  # of a recording's deviation: a window that moves less is taken for still
 
 
@@ -41,6 +43,7 @@ def dataset(
     events: tuple[str, ...] = (),
     cover: float = 0.5,
     scale: Literal["window", "robust", "record", "none"] = "window",
+    missing: Literal["zero", "nan"] = "zero",
     categories: Mapping[str, Sequence[Category]] | None = None,
     numbers: Mapping[str, tuple[float, float]] | None = None,
 ) -> Samples:
@@ -74,6 +77,9 @@ def dataset(
             taken off; "robust": the same with the median and the median absolute deviation, which
             an artefact moves less; "record": by that of the whole lead, which keeps how much larger
             one beat is than another; "none": as prepared, in its unit, the level included.
+        missing: what stands for a lead that is absent, for its gaps, and beyond the recording's
+            ends: zero, from which "window", "robust" and "record" then take the mean off; or NaN,
+            which they leave out, and by which a method that is aware of it (`aim`) knows.
         categories: categorical columns of a clinical table, name → categories; see
             `medcl.archive.clinical.table`. Leave out what you want to predict later.
         numbers: its numeric columns, name → (centre, scale).
@@ -151,6 +157,7 @@ def dataset(
         length=length,
         fs=fs,
         scale=scale,
+        missing=missing,
         beat=smallest(np.concatenate(beats_of)) if kind == "beat" else None,
         early=_Remembered(),
         clinical=table(items, categories or {}, numbers or {}),
@@ -225,6 +232,7 @@ def read_windows(
     beat: np.ndarray | None,
     early: _Remembered,
     clinical: np.ndarray | None = None,
+    missing: str = "zero",
 ) -> dict[str, np.ndarray]:
     """Gather windows from their recordings, one slice a recording rather than one a window."""
     which = np.asarray(which)
@@ -241,6 +249,8 @@ def read_windows(
             spread = np.empty((len(which), len(record["x"]), 1), dtype=np.float32)
         _cut(record["x"], start[which[rows]].astype(np.int64), x, rows)
         spread[rows] = _set_to_scale(x, rows, record, scale)
+        if missing == "nan":
+            _mark_missing(x, rows, start[which[rows]].astype(np.int64), record)
         if beat is not None:
             if this not in early:
                 early[this] = _early(record, fs)
@@ -251,15 +261,18 @@ def read_windows(
     assert x is not None
     assert spread is not None
     least = _STILL * spread
-    if scale == "robust":
-        x -= np.median(x, axis=-1, keepdims=True)
-        spread = 1.4826 * np.median(np.abs(x), axis=-1, keepdims=True)
-    elif scale != "none":
-        x -= x.mean(axis=-1, keepdims=True)
-    if scale == "window":
-        spread = x.std(axis=-1, keepdims=True)
-    if scale != "none":
-        np.divide(x, spread, out=x, where=spread > least)
+    mean, median, std = (np.nanmean, np.nanmedian, np.nanstd) if missing == "nan" else _PLAIN
+    with warnings.catch_warnings():  # of a lead of which nothing is there
+        warnings.simplefilter("ignore", RuntimeWarning)
+        if scale == "robust":
+            x -= median(x, axis=-1, keepdims=True)
+            spread = 1.4826 * median(np.abs(x), axis=-1, keepdims=True)
+        elif scale != "none":
+            x -= mean(x, axis=-1, keepdims=True)
+        if scale == "window":
+            spread = std(x, axis=-1, keepdims=True)
+        if scale != "none":
+            np.divide(x, spread, out=x, where=spread > least)
     batch = {"x": x, "fs": np.full(len(x), fs, dtype=np.float32)}
     if near is not None:
         batch |= {"rr": near[:, : len(RATIOS)], "likeness": near[:, len(RATIOS) :]}
@@ -296,6 +309,21 @@ def _cut(x: np.ndarray, start: np.ndarray, out: np.ndarray, rows: np.ndarray) ->
             out[row] = 0
         if low < high:
             out[row, :, low - first : high - first] = x[:, low:high]
+
+
+def _mark_missing(
+    x: np.ndarray, rows: np.ndarray, start: np.ndarray, record: Mapping[str, np.ndarray]
+) -> None:
+    """NaN in the windows ``x[rows]``, in place, where their recording has no signal of a lead."""
+    length, total = x.shape[2], record["x"].shape[1]
+    lost = np.asarray(record["lost"])
+    there = np.asarray(record["present"])
+    for row, first in zip(rows.tolist(), start.tolist(), strict=True):
+        x[row, :, : max(-first, 0)] = np.nan
+        x[row, :, max(total - first, 0) :] = np.nan
+        x[row, ~there] = np.nan
+        for lead, begin, end, _ in lost[(lost[:, 1] < first + length) & (lost[:, 2] > first)]:
+            x[row, lead, max(begin - first, 0) : max(end - first, 0)] = np.nan
 
 
 def _clear(first: np.ndarray, length: int, gaps: np.ndarray) -> np.ndarray:

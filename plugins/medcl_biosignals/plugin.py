@@ -32,6 +32,9 @@ _HINTS = {
 }  # fmt: skip
 
 
+_RELEASED = ("papagei-s", "ecg-fm", "hubert-ecg", "ecgfounder", "ecgfounder-1lead", "ecg-cpc")
+
+
 def _channels(leads: Sequence[str] | None, channels: int) -> int:
     """Of a prepared signal: as many as there are leads, or as ``channels`` says without them."""
     return channels if leads is None else len(leads)
@@ -62,7 +65,8 @@ plugin = Plugin(
     augmentations={name: f"medcl_biosignals.augmentations:{name}" for name in _AUGMENTATIONS},
     compose="medcl_biosignals.views:composed",
     shared=(
-        Shared("sampling rate in Hz", ("prepare.fs",), ("views.fs",)),
+        Shared("sampling rate in Hz", ("prepare.fs",), ("views.fs", "encoder.fs", "method.fs")),
+        Shared("scale of the windows", ("dataset.scale",), ("encoder.windows",)),
         Shared(
             "number of channels",
             ("prepare.leads", "prepare.channels"),
@@ -86,6 +90,7 @@ plugin = Plugin(
     encoders={
         "resnet1d": "medcl_biosignals.encoders.resnet:resnet1d",
         "mbconv1d": "medcl_biosignals.encoders.mbconv:mbconv1d",
+        "efficientnet1d": "medcl_biosignals.encoders.efficientnet:efficientnet1d",
         "xresnet1d": "medcl_biosignals.encoders.xresnet:xresnet1d",
         "selfsimilar1d": "medcl_biosignals.encoders.selfsimilar:selfsimilar1d",
         "inceptiontime": "medcl_biosignals.encoders.inception:inceptiontime",
@@ -93,6 +98,12 @@ plugin = Plugin(
         "vit1d": "medcl_biosignals.encoders.vit:vit1d",
         "patchtst": "medcl_biosignals.encoders.vit:patchtst",
         "two-towers": "medcl_biosignals.encoders.towers:two_towers",
+        "sensor-vit": "medcl_biosignals.encoders.sensors:sensor_vit",
+        "preact-resnet1d": "medcl_biosignals.encoders.hong:preact_resnet1d",
+        **{
+            name: f"medcl_biosignals.encoders.released:{name.replace('-', '_')}"
+            for name in _RELEASED
+        },
     },
     tasks={
         "aami": Task(
@@ -132,6 +143,8 @@ plugin = Plugin(
         "forecast": "medcl_biosignals.methods.forecast:Forecast",
         "cross-modal": "medcl_biosignals.methods.cross_modal:CrossModal",
         "unicon": "medcl_biosignals.methods.unicon:UniCon",
+        "papagei-s": "medcl_biosignals.methods.papagei:PaPaGeiS",
+        "aim": "medcl_biosignals.methods.aim:AIM",
     },
     baselines={
         "handcrafted": "medcl_biosignals.baselines:handcrafted",

@@ -14,7 +14,8 @@ from medcl.errors import UsageError
 from medcl.registry import parameters, resolve
 from medcl_biosignals.plugin import plugin
 
-ENCODERS = sorted(plugin.encoders)
+RELEASED = {name for name, where in plugin.encoders.items() if ".released:" in str(where)}
+ENCODERS = sorted(plugin.encoders.keys() - RELEASED)  # those: test_released_encoders.py
 
 
 @pytest.mark.parametrize("name", ENCODERS)
@@ -47,7 +48,7 @@ def test_every_pooling_and_norm(name: str, pool: str, norm: str) -> None:
     assert encoder(torch.randn(2, 2, 200)).shape == (2, encoder.width)
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("name", [n for n in ENCODERS if n != "sensor-vit"])  # it knows them
 def test_missing_samples_are_zeros(name: str) -> None:
     encoder = resolve(plugin.encoders[name])(channels=3).eval()
     x = torch.randn(2, 3, 240, generator=torch.Generator().manual_seed(0))

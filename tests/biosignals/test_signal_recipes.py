@@ -29,12 +29,15 @@ from medcl_biosignals.plugin import plugin
 SMALL = {  # networks that a test can afford
     "resnet1d": {"widths": [8, 16, 32], "blocks": 1, "kernel": 5},
     "mbconv1d": {"widths": [8, 16, 24], "blocks": 1, "expand": 2, "width": 32},
+    "efficientnet1d": {"width": 72, "expand": 2},
     "tcn": {"widths": [8, 8, 16, 16]},
+    "preact-resnet1d": {"base": 8, "blocks": 6, "width": 32, "dropout": 0.0},
+    "sensor-vit": {"width": 32, "depth": 2, "heads": 2, "patch": 32},
     "vit1d": {"width": 32, "depth": 2, "heads": 2, "patch": 16},
     "two-towers": {"widths": [8, 16, 32], "width": 64},
 }
-ECG = ("forecast", "hybrid-ecg", "mae-1d", "order-aware", "quantised-1d", "simclr-ecg", "snippets",
-       "spark-1d", "unicon", "wearable-ecg")  # fmt: skip
+ECG = ("forecast", "hybrid-ecg", "lsm2", "mae-1d", "order-aware", "quantised-1d", "simclr-ecg",
+       "snippets", "spark-1d", "unicon", "wearable-ecg")  # fmt: skip
 STEPS, BATCH = 16, 16
 
 
@@ -152,40 +155,80 @@ def test_ecg_with_a_clinical_table(sample: Path, tmp_path: Path) -> None:
     falls(losses(recipe, samples, 30)[0])
 
 
-@pytest.mark.slow
-def test_wearable_ppg_trains_on_real_ppg(shared_data: Path, tmp_path: Path) -> None:
-    archive = tmp_path / "archive"
+@pytest.fixture(scope="module")
+def ppg(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Real PPG of three people: BIDMC, and heartpy's, whose column is called a heart rate."""
+    out = tmp_path_factory.mktemp("ppg")
+    archive = out / "archive"
     archive.mkdir()
-    (tmp_path / "key").write_text("recipes in tests: hides nothing")
+    (out / "key").write_text("recipes in tests: hides nothing")
     for name in ("bidmc_01_Signals.csv", "heartpy_data2.csv", "heartpy_data3.csv"):
         (archive / name).symlink_to(shared_data / "ppg" / name)
-    said = {
-        "files": {"heartpy*": {"columns": {"hr": "PPG"}}}
-    }  # a heart rate is no PPG, but this is
-    build(archive, tmp_path / "index", plugin, key_file=tmp_path / "key", reader=said)
+    said = {"files": {"heartpy*": {"columns": {"hr": "PPG"}}}}
+    build(archive, out / "index", plugin, key_file=out / "key", reader=said)
+    return out / "index"
+
+
+@pytest.mark.slow
+def test_wearable_ppg_trains_on_real_ppg(ppg: Path) -> None:
     recipe = small("wearable-ppg")
-    recipe = recipe.model_copy(
-        update={"dataset": recipe.dataset | {"seconds": 15.0, "stride": 5.0}}
-    )
-    falls(losses(recipe, load_samples(recipe, tmp_path / "index"))[0])
+    shorter = {"seconds": 15.0, "stride": 5.0}
+    recipe = recipe.model_copy(update={"dataset": recipe.dataset | shorter})
+    falls(losses(recipe, load_samples(recipe, ppg))[0])
+
+
+@pytest.mark.slow
+def test_papagei_s_sorts_real_ppg_by_its_shape(ppg: Path) -> None:
+    """Batches of 16 windows are too few for the bins, so it trains on all of them at once."""
+    recipe = small("papagei-s")
+    recipe = recipe.model_copy(update={"dataset": recipe.dataset | {"stride": 5.0}})
+    samples = load_samples(recipe, ppg)
+    x = torch.from_numpy(samples.read(np.arange(len(samples)))["x"])
+    _, method = losses(recipe, samples, 0)
+    optimizer = torch.optim.Adam(method.parameters(), 1e-3)
+    contrasts = []
+    for _ in range(40):
+        result = method.step([x, x], {"patient": torch.zeros(len(x)).long()}, State())
+        assert result["bins"] == 8
+        optimizer.zero_grad()
+        result["loss"].backward()
+        optimizer.step()
+        contrasts.append(result["contrast"].item())
+    assert np.mean(contrasts[-5:]) < np.mean(contrasts[:5]) - 0.1, contrasts
+
+
+def test_papagei_s_and_lsm2_say_what_was_read() -> None:
+    papagei, lsm2 = recipes.load("papagei-s"), recipes.load("lsm2")
+    method = papagei.method.arguments
+    assert (method["alpha"], method["bins"], method["experts"]) == (0.6, 8, 3)
+    assert (method["fs"], papagei.prepare["fs"], papagei.dataset["seconds"]) == (125, 125, 10)
+    assert (papagei.encoder.arguments["channels"], method["mask_same_patient"]) == (1, False)
+    assert (papagei.optimizer.name, papagei.optimizer.lr) == ("adam", 1e-4)
+    drawn = lsm2.method.arguments
+    assert (drawn["patches"], drawn["spans"], drawn["sensors"]) == (0.8, 0.5, 0.5)
+    assert (lsm2.dataset["missing"], drawn["normalise"]) == ("nan", False)
 
 
 def test_the_published_wearable_recipes_say_what_the_paper_says() -> None:
     ppg, ecg = (recipes.load(f"wearable-{kind}") for kind in ("ppg", "ecg"))
     for recipe in (ppg, ecg):
-        method = recipe.method.arguments
+        method, encoder = recipe.method.arguments, recipe.encoder
         assert (method["temperature"], method["momentum"], method["koleo"]) == (0.04, 0.99, 0.1)
-        assert (method["hidden"], method["out"], recipe.encoder.arguments["width"]) == (
-            1024,
-            128,
-            256,
-        )
+        assert (method["hidden"], method["out"]) == (1024, 128)
+        assert (method["norm"], method["dropout"]) == (False, 0.1)
+        assert (encoder.name, encoder.arguments["width"]) == ("efficientnet1d", 256)
         assert recipe.trainer.batch_size == 256
-    on = {name: value for name, value in ppg.views.items() if value and name in _SWITCHES}
-    assert on == {"cutout": 0.4, "magnitude_warp": 0.25, "noise": 0.25, "channel_permute": 0.25,
-                  "time_warp": 0.15}  # fmt: skip
-    on = {name: value for name, value in ecg.views.items() if value and name in _SWITCHES}
-    assert on == {"cutout": 0.8, "magnitude_warp": 0.5, "noise": 0.5, "time_warp": 0.3}
+        taken = recipe.optimizer
+        assert (taken.name, taken.lr, taken.weight_decay) == ("adam", 1e-3, 1e-5)
+        assert (taken.warmup, taken.schedule) == (0.0, "constant")
+        strengths = {step["name"]: dict(step) for step in recipe.views["steps"]}
+        assert list(strengths["cutout"]["share"]) == [0.3, 0.5]
+        assert (strengths["magnitude_warp"]["level"], strengths["noise"]["level"]) == (0.2, 0.1)
+    on = [(step["name"], step["p"]) for step in ppg.views["steps"]]
+    assert on == [("cutout", 0.4), ("magnitude_warp", 0.25), ("time_warp", 0.15), ("noise", 0.25),
+                  ("channel_permute", 0.25)]  # fmt: skip
+    on = [(step["name"], step["p"]) for step in ecg.views["steps"]]
+    assert on == [("cutout", 0.8), ("magnitude_warp", 0.5), ("time_warp", 0.3), ("noise", 0.5)]
     assert (ppg.prepare["fs"], ppg.dataset["seconds"], ppg.encoder.arguments["channels"]) == (
         64,
         60,
@@ -196,12 +239,6 @@ def test_the_published_wearable_recipes_say_what_the_paper_says() -> None:
         30,
         1,
     )
-
-
-_SWITCHES = ("crop", "shift", "stretch", "time_warp", "magnitude_warp", "scale", "rotate", "vcg",
-             "flip_sign", "channel_drop", "channel_permute", "colour", "phase", "low_pass",
-             "frequency_mask", "noise", "baseline", "mains", "motion", "electrode",
-             "cutout")  # fmt: skip
 
 
 def test_cosines_are_orthonormal_and_a_decoder_has_any_length() -> None:

@@ -20,10 +20,22 @@ class Linear(nn.Module):
         return self.layer(x)
 
 
-def nce(z: Tensor, k: Tensor, temperature: float) -> float:
-    """Naive InfoNCE in float64: row i of z should find row i of k."""
+def contrast(z: Tensor, k: Tensor, temperature: float, patients: Tensor | None = None) -> float:
+    """The authors' loss, in float64 and one row at a time; ``patients`` mask all negatives."""
     z, k = F.normalize(z.double(), dim=1), F.normalize(k.double(), dim=1)
-    return F.cross_entropy(z @ k.T / temperature, torch.arange(len(z))).item()
+    losses = []
+    for own, other in ((z, k), (k, z)):
+        for i in range(len(z)):
+            shown = [
+                j
+                for j in range(len(z))
+                if j != i and (patients is None or patients[i] != patients[j])
+            ]
+            positive = torch.exp(own[i] @ other[i] / temperature)
+            across = sum(torch.exp(own[i] @ other[j] / temperature) for j in shown)
+            within = sum(torch.exp(own[i] @ own[j] / temperature) for j in shown)
+            losses.append(-torch.log(positive / (positive + across + within)).item())
+    return sum(losses) / len(losses)
 
 
 def koleo(z: Tensor, patients: Tensor) -> float:
@@ -35,7 +47,8 @@ def koleo(z: Tensor, patients: Tensor) -> float:
 def drifted(**settings: object) -> Participant:
     """A method whose momentum copy has lagged behind, so that z and k differ."""
     torch.manual_seed(0)
-    method = Participant(Linear(), hidden=16, out=6, **settings)  # type: ignore[arg-type]
+    plain = {"hidden": 16, "out": 6, "dropout": 0.0}  # chance would part it from the formula
+    method = Participant(Linear(), **plain, **settings)  # type: ignore[arg-type]
     with torch.no_grad():
         for parameter in (*method.encoder.parameters(), *method.projector.parameters()):
             parameter.add_(0.3 * torch.randn_like(parameter))
@@ -47,18 +60,28 @@ def halves(method: Participant, views: list[Tensor]) -> tuple[list[Tensor], list
     return z, [method.target(view) for view in views]
 
 
-def test_each_view_meets_the_other_segments_key():
+def test_the_online_view_meets_the_key_of_the_other_segment_and_negatives_in_both_views():
     method = drifted()
     views, batch = [torch.randn(10, 12), torch.randn(10, 12)], {"patient": torch.arange(10)}
     result = method.step(views, batch, State())
     (z1, z2), (k1, k2) = halves(method, views)
-    across = (nce(z1, k2, 0.04) + nce(z2, k1, 0.04)) / 2
-    itself = (nce(z1, k1, 0.04) + nce(z2, k2, 0.04)) / 2  # what a public re-implementation does
-    assert abs(across - itself) > 0.5
-    assert result["contrast"].item() == pytest.approx(across, rel=1e-5)
-    spread = (koleo(z1, torch.arange(10)) + koleo(z2, torch.arange(10))) / 2
+    published = contrast(z1, k2, 0.04)
+    assert abs(published - contrast(z1, k1, 0.04)) > 0.5  # a view against itself
+    assert abs(published - contrast(z2, k1, 0.04)) > 0.1  # the other way round
+    assert result["contrast"].item() == pytest.approx(published, rel=1e-5)
+    spread = (koleo(z1, torch.arange(10)) + koleo(k2, torch.arange(10))) / 2
     assert result["koleo"].item() == pytest.approx(spread, rel=1e-4)
-    assert result["loss"].item() == pytest.approx(across + 0.1 * spread, rel=1e-5)
+    assert result["loss"].item() == pytest.approx(published + 0.1 * spread, rel=1e-5)
+
+
+def test_the_head_is_that_of_the_authors():
+    head = Participant(Linear()).projector
+    kinds = [type(layer).__name__ for layer in head]
+    assert kinds == ["Linear", "ReLU", "Dropout", "Linear"]
+    assert [tuple(layer.weight.shape) for layer in (head[0], head[3])] == [(1024, 8), (128, 1024)]
+    assert head[0].bias is not None
+    assert head[2].p == 0.1
+    assert isinstance(Participant(Linear(), norm=True, dropout=0.0).projector[1], nn.BatchNorm1d)
 
 
 def test_views_are_two_segments_of_one_participant():
@@ -70,10 +93,9 @@ def test_hybrid_mixes_instance_and_patient_positives():
     method = drifted(instance=0.25, koleo=0.0)
     views, batch = [torch.randn(10, 12) for _ in range(3)], {"patient": torch.arange(10)}
     result = method.step(views, batch, State())
-    (z1, z2, z3), (k1, k2, k3) = halves(method, views)
-    patient = (nce(z1, k2, 0.04) + nce(z2, k1, 0.04)) / 2
-    instance = (nce(z1, k3, 0.04) + nce(z3, k1, 0.04)) / 2
-    assert result["loss"].item() == pytest.approx(0.75 * patient + 0.25 * instance, rel=1e-5)
+    (z1, _, _), (_, k2, k3) = halves(method, views)
+    mixed = 0.75 * contrast(z1, k2, 0.04) + 0.25 * contrast(z1, k3, 0.04)
+    assert result["loss"].item() == pytest.approx(mixed, rel=1e-5)
 
 
 def test_other_segments_of_the_participant_are_no_negatives():
@@ -82,6 +104,8 @@ def test_other_segments_of_the_participant_are_no_negatives():
     lower = masked.step(views, {"patient": patients}, State())["contrast"]
     higher = plain.step(views, {"patient": patients}, State())["contrast"]
     assert lower < higher
+    (z1, _), (_, k2) = halves(masked, views)
+    assert lower.item() == pytest.approx(contrast(z1, k2, 0.04, patients), rel=1e-5)
 
 
 def test_the_regulariser_does_not_push_a_persons_own_windows_apart():
@@ -91,8 +115,8 @@ def test_the_regulariser_does_not_push_a_persons_own_windows_apart():
     for masked, group in ((True, patients), (False, torch.arange(10))):
         method = drifted(mask_same_patient=masked)
         result = method.step(views, {"patient": patients}, State())
-        z, _ = halves(method, views)
-        want = (koleo(z[0], group) + koleo(z[1], group)) / 2
+        (z1, _), (_, k2) = halves(method, views)
+        want = (koleo(z1, group) + koleo(k2, group)) / 2
         assert result["koleo"].item() == pytest.approx(want, rel=1e-3)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from medcl_biosignals.encoders.parts import Stages, alive, conv, norm_layer
 
 
-class _Squeeze(nn.Module):
+class Squeeze(nn.Module):
     """Squeeze and excitation: channels are weighed by their means (Hu 2018, arXiv 1709.01507)."""
 
     def __init__(self, channels: int, reduced: int) -> None:
@@ -38,7 +38,7 @@ class _MBConv(nn.Module):
             conv(wide, wide, kernel, stride, groups=wide),
             norm_layer(norm, wide),
             nn.SiLU(),
-            _Squeeze(wide, max(inner // 4, 4)),
+            Squeeze(wide, max(inner // 4, 4)),
             conv(wide, outer, 1),
             norm_layer(norm, outer),
         )
@@ -61,9 +61,8 @@ def mbconv1d(
 ) -> nn.Module:
     """An EfficientNet-style 1D encoder (Tan & Le 2019, arXiv 1905.11946).
 
-    The family that the wearable foundation models use (Abbaspourazad 2024, arXiv 2312.05409: 16
-    blocks, a 256-d embedding); the published description leaves the widths open, these are ours.
-    Parameters: 1.83 M by default.
+    Widths and depths are ours; `medcl_biosignals.encoders.efficientnet` is the network of the
+    wearable foundation models. Parameters: 1.83 M by default.
 
     Args:
         channels: of the signal.

@@ -13,14 +13,14 @@ def conv(inner: int, outer: int, kernel: int, stride: int = 1, groups: int = 1) 
     return nn.Conv1d(inner, outer, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
 
 
-def norm_layer(kind: str, channels: int) -> nn.BatchNorm1d | nn.GroupNorm:
+def norm_layer(kind: str, channels: int, eps: float = 1e-5) -> nn.BatchNorm1d | nn.GroupNorm:
     """Batch norm, group norm with groups of about eight channels, or one group for all."""
     if kind == "batch":
-        return nn.BatchNorm1d(channels)
+        return nn.BatchNorm1d(channels, eps=eps)
     groups = (
         1 if kind == "layer" else max(g for g in range(1, channels // 8 + 2) if channels % g == 0)
     )
-    return nn.GroupNorm(groups, channels)
+    return nn.GroupNorm(groups, channels, eps=eps)
 
 
 def alive(module: nn.Module, gain: float = 2.0**0.5) -> nn.Module:
