@@ -146,8 +146,9 @@ def build(
     walked = walk(archive, skip=out)
     units, repeated = _group(plugin, walked.files)
     rejects = walked.rejects + repeated
+    nothing = f"No file in {archive} is for the plugin '{plugin.name}': none was taken."
     if not units and not rejects:
-        raise UsageError(f"No file in {archive} is for the plugin '{plugin.name}': none was taken.")
+        raise UsageError(nothing)
     given = pseudonym.given(key_file)  # before anything is made: it may be no key
     private = private_folder(out)
     busy = f"Another process is indexing into {out}. Wait for it, or choose another --out."
@@ -165,8 +166,11 @@ def build(
             rescan=rescan,
         )
         join = partial(joining.join, plugin.assemble, archive) if plugin.assemble else None
-        empty = {entry.key for entry in entries if not entry.records and not entry.rejects}
-        taken = {file.path for unit in units if unit.key not in empty for file in unit.files}
+        taken = {  # a unit of which nothing came is of no recording: a README, a licence
+            file.path for e in entries if e.records or e.rejects for file in e.stats
+        }
+        if not taken and not rejects:
+            raise UsageError(nothing)
         ignored = [file.path for file in walked.files if file.path not in taken]
         group = partial(copies.grouped, root=archive, cache=private / "copies.json")
         made = tables.build(

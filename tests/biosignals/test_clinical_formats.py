@@ -20,6 +20,8 @@ import written
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from medcl.archive.index import build
+from medcl.errors import UsageError
 from medcl.plugin import FileStat, Record, Reject
 from medcl_biosignals.naming import meant
 from medcl_biosignals.plugin import plugin
@@ -226,6 +228,12 @@ def test_other_files_without_a_suffix_are_left_alone(
     tmp_path: Path, name: str, content: bytes
 ) -> None:
     assert rows_of(put(tmp_path / "a", name, content)) == []
+    with pytest.raises(UsageError, match="none was taken"):
+        build(tmp_path / "a", tmp_path / "none", plugin)
+    put(tmp_path / "a", name, content)
+    (tmp_path / "a/a.ecg").write_bytes(written.ishne(walk_of(0, 1, 1000), ["V1"]))
+    summary = build(tmp_path / "a", tmp_path / "index", plugin)
+    assert (summary.items, summary.ignored) == (1, 1)
 
 
 # --- GE MUSE --------------------------------------------------------------------------------------
