@@ -37,14 +37,16 @@ class Annotated(NamedTuple):
     """What is annotated.
 
     Attributes:
-        beats: (K,) seconds of beats; None where nobody marked any.
+        beats: (K,) int64 positions of beats, counted at ``rate``; None where nobody marked any.
         classes: (K,) int8 indices into `medcl_biosignals.aami.CLASSES`, −1 where not known.
+        rate: in Hz.
         spans: with a class each.
         findings: what was not understood.
     """
 
     beats: np.ndarray | None
     classes: np.ndarray | None
+    rate: float
     spans: list[Span]
     findings: tuple[str, ...]
 
@@ -67,6 +69,7 @@ def annotated(root: Path, files: Sequence[str], seconds: float, counted: float) 
     spans: list[Span] = []
     findings = list(noticed)
     beats = classes = None
+    fs = counted
     if marks is not None:
         fs = marks.fs or counted
         named = [
@@ -74,7 +77,7 @@ def annotated(root: Path, files: Sequence[str], seconds: float, counted: float) 
         ]
         spans += until_next(named, seconds, RHYTHM)
         if len(marks.beats):
-            beats, classes = marks.beats / fs, marks.classes
+            beats, classes = marks.beats, marks.classes
     for file in files:
         lower = file.lower()
         try:
@@ -92,7 +95,7 @@ def annotated(root: Path, files: Sequence[str], seconds: float, counted: float) 
                 spans += _of_edf(notes, seconds, findings)
         except (NotUnderstood, BadSignal, OSError, ValueError):
             findings.append("unreadable-annotations")
-    return Annotated(beats, classes, spans, tuple(dict.fromkeys(findings)))
+    return Annotated(beats, classes, fs, spans, tuple(dict.fromkeys(findings)))
 
 
 def _of_edf(

@@ -93,9 +93,9 @@ def prepare(
         ``spans`` (S, 3) int64 and ``classes``, see `medcl_biosignals.spans`; ``likeness``
         (K, 6·C) float32, see `medcl_biosignals.likeness`; ``quality`` (C, blocks) float32 in 0–1
         and its ``parts`` (C, blocks, 3), see `medcl_biosignals.quality`; ``fs`` (1,); and, where
-        there are any, ``findings``: slots that nothing fits (``lacks:V6``) and, where the recipe
-        leaves it open, the kinds that were taken (``took:ECG+PPG``). Positions are in samples at
-        the new rate.
+        there are any, ``findings``: slots that nothing fits (``lacks:V6``), the kinds that were
+        taken where the recipe leaves it open (``took:ECG+PPG``), and annotations that were not
+        understood. Positions are in samples at the new rate.
 
     Raises:
         MedclError: if the signal cannot be decoded, or holds no sample.
@@ -131,7 +131,7 @@ def prepare(
     quality = worth(parts, x, fs, kinds)
     told = annotated(root, files, x.shape[1] / fs, counted)
     if told.beats is not None and told.classes is not None:
-        positions = np.rint(told.beats * fs).astype(np.int64)
+        positions = np.rint(told.beats * (fs / told.rate)).astype(np.int64)
         inside = (positions >= 0) & (positions < x.shape[1])
         positions, classes = positions[inside], told.classes[inside]
     else:
