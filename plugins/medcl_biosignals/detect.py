@@ -62,10 +62,10 @@ def r_peaks(
     step = max(int(fs / 10), 1)  # the running level needs no more than ten points a second
     for lead in x if length >= 2 * fs else ():  # one at a time, for memory
         band = _qrs_band(lead, fs, low)
+        if band.std() <= 1e-6 * np.abs(lead).max():  # what rounding leaves of a constant
+            continue
         slope = _slope_energy(band, fs)
         level, ground = _running(slope, step, _HIGH), _running(slope, step, _GROUND)
-        if not level.any():
-            continue
         level = np.maximum(level, _FAINT * np.median(level[level > 0]))
         clear = np.minimum(level / np.maximum(ground, level / _CLEAR), _CLEAR)
         weight = uniform_filter1d(np.maximum(clear - _NOISE, _LEAST) ** power, _LEVEL)

@@ -1,4 +1,4 @@
-"""A prepared recording as a strip that one can read: seconds, units, channels, gaps, quality, beats."""
+"""A prepared recording as strips to read: seconds, units, channels, gaps, quality and beats."""
 
 from __future__ import annotations
 
@@ -73,7 +73,9 @@ def names(arrays: Mapping[str, np.ndarray]) -> list[str]:
     kinds = [bytes(kind).decode() for kind in np.asarray(arrays["kinds"])]
     held = arrays.get("channels")
     own = ["" for _ in kinds] if held is None else [bytes(n).decode() for n in np.asarray(held)]
-    return [name or f"{kind} {n + 1}" for n, (name, kind) in enumerate(zip(own, kinds, strict=True))]
+    return [
+        name or f"{kind} {n + 1}" for n, (name, kind) in enumerate(zip(own, kinds, strict=True))
+    ]
 
 
 def _starts(quality: NDArray, seconds: float) -> dict[str, float]:

@@ -84,11 +84,12 @@ def prepare(
         level: at that). ``gain`` and ``offset`` (C,) float64: the gain is 1 but for int16, and for
         very large or small signals, whose squares would leave float32's range; the offset is 0 but
         for a level that is kept and so large that float32 would lose the signal. ``present`` (C,)
-        bool; ``kinds`` and ``channels`` (C,) bytes, the latter by name where medcl knows it; ``scale``
-        (C,) float64 robust standard deviation; ``gaps`` (G, 2) int64 stretches, half open, without
-        signal in any channel; ``lost`` (L, 4) int64 those of single channels: channel, first, last,
-        and why (`medcl_biosignals.gaps.WHY`); ``beats`` (K,) int64 positions of R peaks or pulses; ``aami`` (K,) int8 classes, −1 where detected rather
-        than annotated; ``rhythms`` (R, 2) int64, see `medcl_biosignals.annotations`; ``likeness``
+        bool; ``kinds`` and ``channels`` (C,) bytes, the latter by name where medcl knows it;
+        ``scale`` (C,) float64 robust standard deviation; ``gaps`` (G, 2) int64 stretches, half
+        open, without signal in any channel; ``lost`` (L, 4) int64 those of single channels:
+        channel, first, last, and why (`medcl_biosignals.gaps.WHY`); ``beats`` (K,) int64 positions
+        of R peaks or pulses; ``aami`` (K,) int8 classes, −1 where detected rather than annotated;
+        ``rhythms`` (R, 2) int64, see `medcl_biosignals.annotations`; ``likeness``
         (K, 6·C) float32, see `medcl_biosignals.likeness`; ``quality`` (C, blocks) float32 in 0–1
         and its ``parts`` (C, blocks, 3), see `medcl_biosignals.quality`; ``fs`` (1,); and, where
         there are any, ``findings``: slots that nothing fits (``lacks:V6``) and, where the recipe

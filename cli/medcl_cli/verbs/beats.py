@@ -81,7 +81,9 @@ def beats(
     ]
     show.table("Recordings", shown, rows)
     if measured.findings:
-        show.table("Noticed, and used", ("finding", "recordings"), sorted(measured.findings.items()))
+        show.table(
+            "Noticed, and used", ("finding", "recordings"), sorted(measured.findings.items())
+        )
     if measured.rejects:
         rejected = [[count, reason] for reason, count in measured.rejects.items()]
         show.table("Rejected", ("recordings", "why"), rejected)
