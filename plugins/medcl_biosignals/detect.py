@@ -17,8 +17,8 @@ _CLEAR, _NOISE = 8.0, 1.5  # level over background: no clearer than that counts;
 _LEAST = 0.02  # of a weight: noise is better than nothing where all leads are noise
 _FAINT = 1e-3  # of the usual level: what is fainter is no heart beat
 _REFRACTORY, _T_WAVE, _T_SHARE, _P_SHARE = 0.25, 0.36, 0.5, 0.4
-"""Seconds between two beats at least; and beside a beat, in which a peak of so small a share of it is
-its T wave, if after it, or its P wave."""
+"""Seconds between two beats at least; and beside a beat, in which a peak of so small a share of it
+is its T wave, if after it, or its P wave."""
 _WEAK, _TOO_LONG = 0.25, 1.6  # of the level: not noise; of the usual interval: a beat is missing
 _OFFSET = 0.02
 _REPEATING = 8.0
