@@ -30,6 +30,7 @@ import medcl.methods.supcon
 import medcl.methods.swav
 import medcl.methods.tip
 import medcl_biosignals.baselines
+import medcl_biosignals.beats
 import medcl_biosignals.dataset
 import medcl_biosignals.encoders.inception
 import medcl_biosignals.encoders.mbconv
@@ -39,6 +40,7 @@ import medcl_biosignals.encoders.tcn
 import medcl_biosignals.encoders.towers
 import medcl_biosignals.encoders.vit
 import medcl_biosignals.encoders.xresnet
+import medcl_biosignals.look
 import medcl_biosignals.methods.alike_beats
 import medcl_biosignals.methods.cross_modal
 import medcl_biosignals.methods.forecast
@@ -193,7 +195,11 @@ _classifier_factory: list[contract.ClassifierFactory] = [
     medcl_pathology.mil.ins.Ins,
 ]
 _look: list[contract.Look] = [
+    medcl_biosignals.look.look,
     medcl_pathology.look.look,
+]
+_measure: list[contract.Measure] = [
+    medcl_biosignals.beats.beats,
 ]
 _explain: list[contract.Explain] = [
     medcl_pathology.heatmap.explain,

@@ -40,8 +40,8 @@ def r_peaks(
     that level stands out of the lead's own background: a noisy lead is never as quiet as a good one
     is between two QRS complexes, so it counts for little where, and as long as, it is noisy. Peaks
     of the leads' weighted mean are compared with its running level. A far weaker peak soon after a
-    QRS complex is a T wave, one soon before it a P wave. Where an interval is far longer than those around it, the
-    strongest of the weaker peaks inside is taken.
+    QRS complex is a T wave, one soon before it a P wave. Where an interval is far longer than those
+    around it, the strongest of the weaker peaks inside is taken.
 
     The defaults are those that MIT-BIH DS1 chooses (`benchmarks/biosignals/r_peaks.py`).
 
