@@ -125,7 +125,8 @@ def _plugin(name: str, plugin: str | None) -> Plugin:
         known = plugins.get(plugin)
         if name not in known.measures:
             raise UsageError(
-                f"The plugin '{plugin}' has no measure '{name}'. {did_you_mean(name, known.measures)}"
+                f"The plugin '{plugin}' has no measure '{name}'. "
+                f"{did_you_mean(name, known.measures)}"
             )
         return known
     have = [p for p in plugins.discover().values() if isinstance(p, Plugin) and name in p.measures]

@@ -382,8 +382,8 @@ class Plugin:
             item's own, absolute; ``tile`` is the edge length of an instance in the unit of
             ``coords``, None if unknown; ``scores`` (I,) are in 0 … 1. A keyword parameter ``unit``
             receives the unit of the coordinates, from `Samples.facts`.
-        measures: name → ``(arrays of an item, *, ...)`` → tables of it, ``{table: {column: (N,)}}``,
-            with the same columns for every item: ``medcl beats`` writes those of "beats".
+        measures: name → ``(arrays of an item, *, ...)`` → tables of it, ``{table: {column:
+            (N,)}}``, with the same columns for every item: ``medcl beats`` writes those of "beats".
         preview: ``(x (B, ...), views) -> matplotlib Figure`` for the report; a keyword parameter
             ``encoder`` receives the trained encoder, or None.
         codes: ``(table, columns)`` → column → its labels: what a column of codes in a table of

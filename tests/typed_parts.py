@@ -30,6 +30,7 @@ import medcl.methods.supcon
 import medcl.methods.swav
 import medcl.methods.tip
 import medcl_biosignals.baselines
+import medcl_biosignals.beats
 import medcl_biosignals.dataset
 import medcl_biosignals.encoders.efficientnet
 import medcl_biosignals.encoders.hong
@@ -44,6 +45,7 @@ import medcl_biosignals.encoders.towers
 import medcl_biosignals.encoders.vit
 import medcl_biosignals.encoders.xresnet
 import medcl_biosignals.in_memory
+import medcl_biosignals.look
 import medcl_biosignals.methods.aim
 import medcl_biosignals.methods.alike_beats
 import medcl_biosignals.methods.cross_modal
@@ -214,7 +216,11 @@ _save: list[contract.Save] = [
     medcl_biosignals.in_memory.save,
 ]
 _look: list[contract.Look] = [
+    medcl_biosignals.look.look,
     medcl_pathology.look.look,
+]
+_measure: list[contract.Measure] = [
+    medcl_biosignals.beats.beats,
 ]
 _explain: list[contract.Explain] = [
     medcl_pathology.heatmap.explain,

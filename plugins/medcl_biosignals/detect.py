@@ -17,8 +17,8 @@ _CLEAR, _NOISE = 8.0, 1.5  # level over background: no clearer than that counts;
 _LEAST = 0.02  # of a weight: noise is better than nothing where all leads are noise
 _FAINT = 1e-3  # of the usual level: what is fainter is no heart beat
 _REFRACTORY, _T_WAVE, _T_SHARE, _P_SHARE = 0.25, 0.36, 0.5, 0.4
-"""Seconds between two beats at least; and beside a beat, in which a peak of so small a share of it is
-its T wave, if after it, or its P wave."""
+"""Seconds between two beats at least; and beside a beat, in which a peak of so small a share of it
+is its T wave, if after it, or its P wave."""
 _WEAK, _TOO_LONG = 0.25, 1.6  # of the level: not noise; of the usual interval: a beat is missing
 _OFFSET = 0.02
 _REPEATING = 8.0
@@ -40,8 +40,8 @@ def r_peaks(
     that level stands out of the lead's own background: a noisy lead is never as quiet as a good one
     is between two QRS complexes, so it counts for little where, and as long as, it is noisy. Peaks
     of the leads' weighted mean are compared with its running level. A far weaker peak soon after a
-    QRS complex is a T wave, one soon before it a P wave. Where an interval is far longer than those around it, the
-    strongest of the weaker peaks inside is taken.
+    QRS complex is a T wave, one soon before it a P wave. Where an interval is far longer than those
+    around it, the strongest of the weaker peaks inside is taken.
 
     The defaults are those that MIT-BIH DS1 chooses (`benchmarks/biosignals/r_peaks.py`).
 
@@ -62,10 +62,10 @@ def r_peaks(
     step = max(int(fs / 10), 1)  # the running level needs no more than ten points a second
     for lead in x if length >= 2 * fs else ():  # one at a time, for memory
         band = _qrs_band(lead, fs, low)
+        if band.std() <= 1e-6 * np.abs(lead).max():  # what rounding leaves of a constant
+            continue
         slope = _slope_energy(band, fs)
         level, ground = _running(slope, step, _HIGH), _running(slope, step, _GROUND)
-        if not level.any():
-            continue
         level = np.maximum(level, _FAINT * np.median(level[level > 0]))
         clear = np.minimum(level / np.maximum(ground, level / _CLEAR), _CLEAR)
         weight = uniform_filter1d(np.maximum(clear - _NOISE, _LEAST) ** power, _LEVEL)

@@ -48,7 +48,7 @@ def neurokit_pulses(x: np.ndarray, fs: float) -> NDArray[np.int64]:
 
 def _neurokit(function: str, key: str, x: np.ndarray, fs: float) -> NDArray[np.int64]:
     try:
-        import neurokit2
+        import neurokit2  # type: ignore[import-untyped]
     except ImportError as error:
         raise MedclError(
             "prepare.detector=neurokit needs NeuroKit2: pip install 'medcl[signals]'."

@@ -29,7 +29,7 @@ _ENVELOPE = 0.1  # seconds: a QRS complex
 _SHARPEST = 3.5  # of an index: more is an artefact's
 _HUM, _BEATS = 0.2, 0.5  # log of high over usual energy: of a hum at most, of heart beats at least
 _NOTHING, _ENOUGH = -5.8, -4.6  # log of the share of the power that beats have: 0.3 %, 1 %
-_ARTEFACT, _EVEN = -4.0, -2.5  # log of the third strongest beat's height over the strongest's
+_ARTEFACT, _EVEN = -3.0, -2.0  # log of the third strongest beat's height over the strongest's
 _CHUNK = 2048  # windows at a time, for memory
 
 

@@ -2,9 +2,9 @@
 
 Makowski 2021 (doi 10.3758/s13428-020-01516-y), after the Task Force 1996 (doi
 10.1161/01.CIR.93.5.1043). An interval is one of normal beats (NN) if neither beat is marked as
-ectopic, no gap lies between them, it lasts 0.3 to 2 s, and it differs by at most 20 % from the median
-of the eleven around it (as Malik 1989): what is early, late or missing is left out, not mended.
-Successive differences are those of intervals that follow one another.
+ectopic, no gap lies between them, it lasts 0.3 to 2 s, and it differs by at most 20 % from the
+median of the eleven around it (as Malik 1989): what is early, late or missing is left out, not
+mended. Successive differences are those of intervals that follow one another.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A prepared recording as a strip that one can read: seconds, units, channels, gaps, quality, beats."""
+"""A prepared recording as strips to read: seconds, units, channels, gaps, quality and beats."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from medcl.plugin import Views
@@ -23,7 +24,8 @@ def preview(x: Tensor, views: Views) -> Figure:
         views: the recipe's augmentations.
 
     Returns:
-        a figure: a row a sample, the original on the left, leads one above the other.
+        a figure: a row a sample, the original on the left, channels one above the other in
+        the order of the recipe's ``prepare.leads``.
     """
     from matplotlib.figure import Figure
 
@@ -38,7 +40,10 @@ def preview(x: Tensor, views: Views) -> Figure:
             axis = axes[i, j]
             for lead, line in enumerate(sample):
                 axis.plot(line - 6 * lead, linewidth=0.6)
-            axis.set_xticks([])
-            axis.set_yticks([])
+            named = [f"channel {lead + 1}" for lead in range(len(sample))] if j == 0 else []
+            axis.set_yticks(-6.0 * np.arange(len(named)), named, fontsize=6)
+            axis.tick_params(axis="x", labelsize=6)
             axis.margins(x=0)
+            if i == len(x) - 1:
+                axis.set_xlabel("samples", fontsize=7)
     return figure
