@@ -41,10 +41,12 @@ def scan_wfdb(root: Path, unit: Unit, settings: Settings) -> Iterator[Record | R
         for key, header in headers.items()
         for name, _ in header.segments
     }
-    shared = _sharing({key: h for key, h in headers.items() if key not in segments})
+    shared = _sharing(headers)
     for key, header in headers.items():
-        if key not in segments:
-            findings = ("shared-signal-file",) if key in shared else ()
+        # A segment belongs to its master, unless its samples are those of other headers too.
+        if key not in segments or key in shared:
+            parts = {str(PurePosixPath(key).parent / name) for name, _ in header.segments}
+            findings = ("shared-signal-file",) if shared & {key, *parts} else ()
             yield _record(root, key, header, settings.of(f"{key}{HEADER}"), findings)
     for path in _unnamed(files, headers):
         if not path.endswith(".mat"):
