@@ -97,19 +97,30 @@ def indexed(
 def _only(index: Index, named: set[str]) -> Index:
     """An index without the items of a group that none of the named files is part of.
 
-    ``named`` are the files that were given of groups; their folders may hold further recordings.
+    A file is part of the item of its own name, or else of those that are read from it.
+
+    Args:
+        index: of all files.
+        named: files that were given and are read with a group of others in their folders.
     """
     if not named:
         return index
+    stem_of = {path: str(PurePosixPath(path).with_suffix("")) for path in named}
     folders = {str(PurePosixPath(path).parent) for path in named}
-    stems = {str(PurePosixPath(path).with_suffix("")) for path in named}
-    dropped = []
+    files_of, called = {}, {}
     for item in [*index.items["id"], *index.rejects["id"]]:
-        files = {file_of(file) for file in index.files(item)}
+        files_of[item] = {file_of(file) for file in index.files(item)}
         key = index.locate(item).rpartition("#")[0] or index.locate(item)
-        near = {str(PurePosixPath(file).parent) for file in files or {key}} & folders
-        if near and not files & named and str(PurePosixPath(key).with_suffix("")) not in stems:
-            dropped.append(item)
+        called[item] = str(PurePosixPath(key).with_suffix(""))
+    own = set(called.values()) & set(stem_of.values())
+    without = {path for path, stem in stem_of.items() if stem not in own}
+    dropped = [
+        item
+        for item, files in files_of.items()
+        if called[item] not in own
+        and not files & without
+        and {str(PurePosixPath(file).parent) for file in files or {called[item]}} & folders
+    ]
     keep = ~pl.col("id").is_in(dropped)
     return replace(index, items=index.items.filter(keep), rejects=index.rejects.filter(keep))
 

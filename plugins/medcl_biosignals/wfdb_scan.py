@@ -41,11 +41,13 @@ def scan_wfdb(root: Path, unit: Unit, settings: Settings) -> Iterator[Record | R
         for key, header in headers.items()
         for name, _ in header.segments
     }
-    shared = _sharing({key: h for key, h in headers.items() if key not in segments})
+    shared = _sharing(headers)
     for key, header in headers.items():
-        if key not in segments:
+        # A segment belongs to its master, unless its samples are those of other headers too.
+        if key not in segments or key in shared:
             sides = [file for file in files if beside(file) == key]
-            findings = ("shared-signal-file",) if key in shared else ()
+            parts = {str(PurePosixPath(key).parent / name) for name, _ in header.segments}
+            findings = ("shared-signal-file",) if shared & {key, *parts} else ()
             own = settings.of(f"{key}{HEADER}")
             yield _record(root, key, header, sides, own, findings)
     for path in _unnamed(files, headers):

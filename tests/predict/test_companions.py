@@ -127,6 +127,25 @@ def test_a_master_header_takes_its_segments(run: Run, home: Path, tmp_path: Path
     assert set(alone["record"]) == {"other"}
 
 
+def test_segments_on_one_file_stand_for_themselves_too(tmp_path: Path, run: Run) -> None:
+    """Each header is its own recording, said to share its samples; of predict, only that."""
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    wave(1).tofile(archive / "m.dat")
+    for part in ("m_1", "m_2"):
+        header(archive / f"{part}.hea", "m.dat", FS * SECONDS)
+    rows = f"m_1 {FS * SECONDS}\nm_2 {FS * SECONDS}\n"
+    (archive / "m.hea").write_text(f"m/2 1 {FS} {2 * FS * SECONDS}\n{rows}")
+    build(archive, tmp_path / "idx", get("biosignals"), workers=1)
+    index = Index.open(tmp_path / "idx")
+    assert {index.locate(i) for i in index.items["id"]} == {"m", "m_1", "m_2"}
+    assert index.items["findings"].list.contains("shared-signal-file").all()
+    assert len(index.rejects) == 0
+    for name in ("m", "m_1", "m.hea"):
+        table = windows(run, archive / name, tmp_path, paths=True)
+        assert set(table["record"]) == {name.removesuffix(".hea")}
+
+
 def test_a_lacking_signal_file_is_one_reject(run: Run, tmp_path: Path) -> None:
     header(tmp_path / "lost.hea", "gone.dat", 100)
     with pytest.raises(MedclError, match="None of the recordings can be used"):

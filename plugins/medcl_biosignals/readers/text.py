@@ -74,7 +74,7 @@ def layout(head: bytes, settings: Settings, stem: str = "") -> Layout:
         BadSignal: if it is no table of numbers.
     """
     encoding, text = decoded(head)
-    lines = _LINES.split(text)
+    lines = _LINES.split(text) if "\r" in text else text.split("\n")
     if len(lines) > 1 and len(head) > 1 << 15:
         lines = lines[:-1]
     said = preamble(lines, stem)
