@@ -107,8 +107,8 @@ def test_deep_nesting_does_not_exhaust_the_stack() -> None:
 
 
 @pytest.mark.parametrize("implicit", [False, True])
-def test_numbers_of_eight_bytes_are_read_as_such(tmp_path: Path, implicit: bool) -> None:
-    """FD is binary: 30.0 as text would be nothing, and phases of a heart one volume."""
+def test_binary_numbers_are_read_as_such(tmp_path: Path, implicit: bool) -> None:
+    """FL and FD are binary: 30.0 as text would be nothing, and phases of a heart one volume."""
     syntax = {"TransferSyntaxUID": ImplicitVRLittleEndian} if implicit else {}
     own = {"NominalPercentageOfCardiacPhase": 30.0, "DiffusionBValue": 800.0, **syntax}
     path = ct_slice(tmp_path / "x", 0.0, **own)
