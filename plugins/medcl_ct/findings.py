@@ -156,7 +156,7 @@ FINDINGS: dict[str, Finding] = {
         "serious",
         "accept",
         ("accept", "reject"),
-        "lies in a frame of one value, as cropped or padded volumes do; the frame was made air",
+        "lies in a frame of one value, as cropped or padded volumes do; no frame passes for body",
     ),
     "patient-spellings": Finding(
         "serious",

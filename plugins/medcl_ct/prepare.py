@@ -108,7 +108,7 @@ def prepare(
         within = frame.inside(hu) if len(hu) > 1 else None
         if within is not None:
             noticed.append("black-frame")
-            hu = _outside_is_air(hu, within)
+            hu = _outside_is_air(hu, within, grey.BODY[modality])
         inside: tuple[slice, ...] = (slice(None),) * 3
         if crop == "body":
             inside = body.extent(hu, affine, grey.BODY[modality])
@@ -377,10 +377,15 @@ def _upright(values: NDArray[Any], plan: _Plan, part: _Part) -> tuple[NDArray[An
     return values, affine
 
 
-def _outside_is_air(hu: NDArray[Any], within: tuple[slice, ...]) -> NDArray[Any]:
+def _outside_is_air(hu: NDArray[Any], within: tuple[slice, ...], body: float) -> NDArray[Any]:
+    """A frame that would pass for body made air; one that is as dark as air stays as it is."""
+    outside = np.ones(hu.shape, dtype=bool)
+    outside[within] = False
+    if not (hu[outside] > body).any():
+        return hu
     out = _room(hu.shape)
-    out[:] = AIR
-    out[within] = hu[within]
+    out[:] = hu
+    out[outside] = AIR
     return out
 
 

@@ -23,7 +23,7 @@ Tags = dict[str, Any]
 Opener = Callable[[], BinaryIO]
 """Opens a file at its beginning."""
 
-TEXT, NUMBERS, SHORT, DOUBLE = "text", "numbers", "short", "double"
+TEXT, NUMBERS, SHORT, BINARY = "text", "numbers", "short", "binary"
 
 WANTED: dict[int, tuple[str, str]] = {
     0x00080005: ("SpecificCharacterSet", TEXT),
@@ -50,7 +50,7 @@ WANTED: dict[int, tuple[str, str]] = {
     0x00181060: ("TriggerTime", NUMBERS),
     0x00181120: ("GantryDetectorTilt", NUMBERS),
     0x00181210: ("ConvolutionKernel", TEXT),
-    0x00189087: ("DiffusionBValue", DOUBLE),
+    0x00189087: ("DiffusionBValue", BINARY),
     0x0020000D: ("StudyInstanceUID", TEXT),
     0x0020000E: ("SeriesInstanceUID", TEXT),
     0x00200012: ("AcquisitionNumber", NUMBERS),
@@ -60,7 +60,7 @@ WANTED: dict[int, tuple[str, str]] = {
     0x00200052: ("FrameOfReferenceUID", TEXT),
     0x00200100: ("TemporalPositionIdentifier", NUMBERS),
     0x00201041: ("SliceLocation", NUMBERS),
-    0x00209241: ("NominalPercentageOfCardiacPhase", DOUBLE),
+    0x00209241: ("NominalPercentageOfCardiacPhase", BINARY),
     0x00280002: ("SamplesPerPixel", SHORT),
     0x00280008: ("NumberOfFrames", NUMBERS),
     0x00280010: ("Rows", SHORT),
@@ -310,11 +310,11 @@ def _decoded(kind: str, raw: bytes) -> Any:
                 return None
             raise Odd
         return raw[0] | raw[1] << 8
-    if kind == DOUBLE:
-        if len(raw) % 8:
+    if kind == BINARY:  # one number: FL or FD
+        if len(raw) not in (0, 4, 8):
             raise Odd
-        numbers = struct.unpack(f"<{len(raw) // 8}d", raw)
-        return numbers if numbers and all(map(math.isfinite, numbers)) else None
+        numbers = struct.unpack({0: "", 4: "<f", 8: "<d"}[len(raw)], raw)
+        return numbers if numbers and math.isfinite(numbers[0]) else None
     if not raw.isascii():
         raise Odd  # pydicom knows the character sets
     return _number_list(raw.decode()) if kind == NUMBERS else _clean(raw.decode())
@@ -376,7 +376,7 @@ def _from_pydicom(value: Any, kind: str) -> Any:
         return int(value) & 0xFFFF  # as its bytes are, whatever sign they stand for
     many = isinstance(value, list | tuple) or type(value).__name__ == "MultiValue"
     text = "\\".join(str(part) for part in value) if many else str(value)
-    return _number_list(text) if kind in (NUMBERS, DOUBLE) else _clean(text)
+    return _number_list(text) if kind in (NUMBERS, BINARY) else _clean(text)
 
 
 def open_path(path: Path | str) -> Opener:

@@ -220,7 +220,7 @@ def test_contours_on_every_second_slice_are_a_finding(tmp_path: Path) -> None:
     regions = {"liver": [square(2.25, 20.25, z) for z in (2.0, 6.0, 10.0)]}
     rtstruct(tmp_path / "a" / "x.dcm", images, regions)
     made = prepare(index(tmp_path / "a", tmp_path / "idx"), plugin, AS_IT_IS)
-    assert made.findings == {"sparse-contours": 1}
+    assert made.findings["sparse-contours"] == 1
 
 
 def test_a_mask_without_its_image_is_told(tmp_path: Path) -> None:

@@ -7,9 +7,11 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
+from ct_synthetic import ct_slice
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.data import get_testdata_files
+from pydicom.uid import ImplicitVRLittleEndian
 
 from medcl_ct import tags
 
@@ -102,3 +104,18 @@ def test_deep_nesting_does_not_exhaust_the_stack() -> None:
     item = struct.pack("<HHI", 0xFFFE, 0xE000, 0xFFFFFFFF)
     with pytest.raises(tags.Odd):
         tags.walk(start + (sequence + item) * 5000, complete=True)
+
+
+@pytest.mark.parametrize("implicit", [False, True])
+def test_binary_numbers_are_read_as_such(tmp_path: Path, implicit: bool) -> None:
+    """FL and FD are binary: 30.0 as text would be nothing, and phases of a heart one volume."""
+    syntax = {"TransferSyntaxUID": ImplicitVRLittleEndian} if implicit else {}
+    own = {"NominalPercentageOfCardiacPhase": 30.0, "DiffusionBValue": 800.0, **syntax}
+    path = ct_slice(tmp_path / "x", 0.0, **own)
+    found, end = tags.read(tags.open_path(path), path.stat().st_size)
+    assert end, "pydicom was needed"
+    assert found["NominalPercentageOfCardiacPhase"] == (30.0,)
+    assert found["DiffusionBValue"] == (800.0,)
+    with path.open("rb") as handle:
+        by_pydicom = tags.by_pydicom(handle)
+    assert by_pydicom["NominalPercentageOfCardiacPhase"] == (30.0,)
