@@ -42,5 +42,7 @@ CLASSIFIERS: dict[str, Lazy] = {
     "contrast": "medcl.classifiers.contrast:Contrast",
     "semi-supervised": "medcl.classifiers.semi_supervised:SemiSupervised",
     "core-tuning": "medcl.classifiers.core_tuning:CoreTuning",
+    "unet": "medcl.classifiers.unet:UNet",
+    "voxel-linear": "medcl.classifiers.unet:VoxelLinear",
 }
 """Classifiers for any modality: heads on an encoder."""

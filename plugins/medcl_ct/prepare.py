@@ -28,6 +28,8 @@ from medcl_ct.stacking import Regularity, normal, places, regularity
 from medcl_ct.volumes import NOT_AIR
 
 AIR = -1024
+PLACES = 512
+"""Voxels of each structure to which crops can be drawn."""
 _IN_MEMORY = 256 * 1024 * 1024  # bytes of one array
 
 Floats = NDArray[np.float64]
@@ -61,7 +63,8 @@ def prepare(
     Returns:
         for each part n (one, unless a policy splits): ``hu{n}`` (Z, Y, X) int16, indices rising
         towards the head, the back and the left; ``affine{n}`` (4, 4), (z, y, x, 1) → LPS mm; and
-        ``mask{n}`` (Z, Y, X) uint8 where the item has a mask.
+        ``mask{n}`` (Z, Y, X) uint8 where the item has a mask, and ``drawn{n}`` (M, 4) int32: for
+        each of its values above 0, up to `PLACES` voxels that have it: value, z, y, x.
 
     Raises:
         UsageError: for a policy or spacing that makes no sense.
@@ -95,6 +98,7 @@ def prepare(
         arrays[f"affine{n}"] = _moved(affine, inside)
         if covered is not None:
             arrays[f"mask{n}"] = np.ascontiguousarray(covered[inside])
+            arrays[f"drawn{n}"] = _drawn(arrays[f"mask{n}"])
     return arrays
 
 
@@ -281,6 +285,17 @@ def _masks(
         labels[part.first : part.last][np.ix_(_nearest(part.source, part.target), rows, columns)]
         for part in plan.parts
     ]
+
+
+def _drawn(mask: NDArray[np.uint8]) -> NDArray[np.int32]:
+    """Voxels of each value above 0, evenly spread over all that have it: (M, 4) value, z, y, x."""
+    found = [np.empty((0, 4), dtype=np.int32)]
+    for value in np.flatnonzero(np.bincount(mask.ravel(), minlength=1)[1:]) + 1:
+        at = np.flatnonzero(mask == value)
+        at = at[np.linspace(0, len(at) - 1, min(PLACES, len(at))).round().astype(np.int64)]
+        where = np.stack(np.unravel_index(at, mask.shape), axis=1)
+        found.append(np.column_stack([np.full(len(at), value), where]).astype(np.int32))
+    return np.concatenate(found)
 
 
 def _mask(root: Path, file: str, image: str) -> NDArray[np.uint8]:
