@@ -1,7 +1,7 @@
 """medcl: contrastive representation learning for medical and sensor data.
 
-``medcl.pretrain``, ``embed``, ``embed_bags``, ``probe``, ``finetune``, ``predict`` and
-``load_encoder`` are functions of `medcl.api`, imported on first access.
+``medcl.pretrain``, ``embed``, ``embed_bags``, ``probe``, ``finetune``, ``predict``,
+``predict_masks`` and ``load_encoder`` are functions of `medcl.api`, imported on first access.
 """
 
 from __future__ import annotations
@@ -16,12 +16,22 @@ if TYPE_CHECKING:
     from medcl.api import finetune as finetune
     from medcl.api import load_encoder as load_encoder
     from medcl.api import predict as predict
+    from medcl.api import predict_masks as predict_masks
     from medcl.api import pretrain as pretrain
     from medcl.api import probe as probe
 
 from medcl.version import __version__ as __version__
 
-__all__ = ["embed", "embed_bags", "finetune", "load_encoder", "predict", "pretrain", "probe"]
+__all__ = [
+    "embed",
+    "embed_bags",
+    "finetune",
+    "load_encoder",
+    "predict",
+    "predict_masks",
+    "pretrain",
+    "probe",
+]
 
 
 class _Package(ModuleType):

@@ -18,12 +18,15 @@ from medcl.registry import lookup
 if TYPE_CHECKING:
     from torch import nn
 
+    from medcl.dense.opened import DenseStudy
+    from medcl.dense.result import DenseResult
     from medcl.embeddings.bags import Bags
     from medcl.embeddings.embeddings import Embeddings
     from medcl.engine.in_memory import Source
     from medcl.finetune.opened import Study
     from medcl.finetune.result import FinetuneResult
     from medcl.predict.batch import Predicted
+    from medcl.predict.masks import PredictedMasks
     from medcl.probe.result import ProbeResult
     from medcl.run import Run
 
@@ -282,8 +285,8 @@ def finetune(
     device: str = "auto",
     settings: Settings = (),
     command: str = "",
-) -> FinetuneResult:
-    """Train with labels, in folds, and evaluate on the test patients.
+) -> FinetuneResult | DenseResult:
+    """Train with labels or masks, in folds, and evaluate on the test patients.
 
     Args:
         source: an index, or a pretrained run.
@@ -314,8 +317,22 @@ def finetune(
         *([f"finetune.folds={folds}"] if folds is not None else []),
         *([f"finetune.repeats={repeats}"] if repeats is not None else []),
     ]
+    opened = tuning.opened(Path(source), recipe, settings)
+    if tuning.learns_masks(opened.recipe):
+        from medcl.dense.study import segment
+
+        if labels is not None or instances:
+            raise UsageError("Masks lie beside their images: leave out labels and instances.")
+        return segment(
+            opened,
+            Path(out),
+            split=None if split is None else Path(split),
+            workers=workers,
+            device=device,
+            command=command,
+        )
     return tuning.finetune(
-        tuning.opened(Path(source), recipe, settings),
+        opened,
         Path(out),
         labels=None if labels is None else Path(labels),
         split=None if split is None else Path(split),
@@ -381,6 +398,50 @@ def predict(
         key_file=None if key_file is None else Path(key_file),
         workers=workers or cores(),
         batch_size=batch_size,
+        device=device,
+    )
+
+
+def predict_masks(
+    study: Place | DenseStudy,
+    images: Place | Sequence[Place],
+    out: Place,
+    *,
+    to: str = "nifti",
+    paths: bool = False,
+    key_file: Place | None = None,
+    workers: int | None = None,
+    device: str = "auto",
+) -> PredictedMasks:
+    """Masks of new images by a study of `finetune` with masks, on the grids of their own files.
+
+    Args:
+        study: the study, or its folder.
+        images: files and folders; or one index.
+        out: the folder to write to.
+        to: a format of the plugin; of ct "nifti" or "dicom-seg".
+        paths: name masks after their images' paths, which may identify a patient.
+        key_file: secret for pseudonyms, if the study's index had one.
+        workers: processes; None for all cores.
+        device: "cpu", "cuda", ..., or "auto".
+
+    Raises:
+        UsageError: for paths that do not exist, or an unknown format.
+        MedclError: if no image can be used; gives the reason.
+    """
+    from medcl.dense.opened import DenseStudy
+    from medcl.doctor import cores
+    from medcl.predict.masks import predict as on_images
+
+    places = [images] if isinstance(images, str | Path) else list(images)
+    return on_images(
+        DenseStudy.open(Path(study)) if isinstance(study, str | Path) else study,
+        [Path(place) for place in places],
+        Path(out),
+        to=to,
+        paths=paths,
+        key_file=None if key_file is None else Path(key_file),
+        workers=workers or cores(),
         device=device,
     )
 

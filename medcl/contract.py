@@ -329,7 +329,12 @@ class Overlay(Protocol):
     """
 
     def __call__(
-        self, x: NDArray[Any], truth: NDArray[Any], predicted: NDArray[Any], classes: Sequence[str], /
+        self,
+        x: NDArray[Any],
+        truth: NDArray[Any],
+        predicted: NDArray[Any],
+        classes: Sequence[str],
+        /,
     ) -> tuple[Figure, str]: ...
 
 

@@ -14,6 +14,7 @@ from typing import Literal
 EXTRAS = {
     "ray": "maps over an archive on a cluster",
     "jpeg": "JPEG and JPEG-LS in DICOM",
+    "seg": "masks as DICOM SEG",
     "hf": "encoders of Hugging Face transformers",
     "onnx": "encoders as ONNX graphs",
 }

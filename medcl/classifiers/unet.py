@@ -13,7 +13,7 @@ from medcl.classifiers.contract import Declares
 from medcl.classifiers.dense_loss import dice_and_cross_entropy
 from medcl.errors import UsageError
 from medcl.labels.outputs import Outputs
-from medcl.methods.contract import State
+from medcl.methods.contract import State, View
 from medcl.nn.decoders import CONV
 from medcl.nn.encoders import Staged, Tokenised, is_staged, is_tokenised
 from medcl.nn.patches import grid_of
@@ -35,7 +35,7 @@ class UNet(nn.Module):
         UsageError: if the encoder gives neither stages nor tokens.
     """
 
-    declares = Declares(takes="masks")
+    declares = Declares(takes="masks", views=(View(),))
 
     def __init__(
         self,
@@ -100,9 +100,7 @@ class VoxelLinear(nn.Module):
 
     declares = Declares(takes="masks")
 
-    def __init__(
-        self, encoder: nn.Module, example: Mapping[str, Tensor], outputs: Outputs
-    ) -> None:
+    def __init__(self, encoder: nn.Module, example: Mapping[str, Tensor], outputs: Outputs) -> None:
         super().__init__()
         self.encoder = encoder.requires_grad_(False)
         conv, norm = CONV[example["x"].ndim - 3], _NORM[example["x"].ndim - 3]

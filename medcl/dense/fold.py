@@ -30,7 +30,8 @@ from torch import Tensor
 
 from medcl import manifest
 from medcl import plugin as plugins
-from medcl.classifiers.contract import Classifier
+from medcl import recipe as recipes
+from medcl.classifiers.contract import Classifier, declared
 from medcl.contract import MASK, SPACING, X
 from medcl.dense import inference, measure, train
 from medcl.finetune import build
@@ -112,7 +113,9 @@ def run_one(work: Work, job: tuple[Start, Part]) -> None:
             image = work.samples.read(np.array([row]))
             predicted = predict(trained.model, image, patch, recipe.finetune.overlap, device)
             rows += _cases(work, row, image, predicted)
-            if n < OVERLAYS and (caption := _draw(work, image, predicted, folder / f"overlay-{n}.png")):
+            if n < OVERLAYS and (
+                caption := _draw(work, image, predicted, folder / f"overlay-{n}.png")
+            ):
                 overlays.append({"file": f"overlay-{n}.png", "caption": caption})
         pl.DataFrame(rows).write_parquet(folder / CASES)
         split_table(work.samples, part).write_parquet(folder / SPLIT)
@@ -121,7 +124,7 @@ def run_one(work: Work, job: tuple[Start, Part]) -> None:
             "repeat": part.repeat,
             "fold": part.fold,
             "classes": list(work.samples.mask_classes),
-            "patch": list(patch),
+            "input": [image[X].shape[1], *patch],
             "epochs": len(trained.history),
             "best": trained.best,
             "history": trained.history,
@@ -161,7 +164,9 @@ def _build(work: Work, start: Start, seed: int, example: Mapping[str, Tensor]) -
 
 
 def _views(recipe: Recipe) -> Views | None:
-    """The recipe's augmentations; None for a plugin whose views move images alone."""
+    """The recipe's augmentations, if the network asks for a view."""
+    if not declared(recipes.classifier_factory(recipe)).views:
+        return None
     views: Views = resolve(plugins.get(recipe.plugin).views)(**recipe.views)
     return views
 

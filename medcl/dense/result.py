@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,6 @@ class DenseResult:
     created: str
     seconds: float
     made_from: str
-    captions: dict[str, str] = field(default_factory=dict)
 
     def save(self, folder: Path) -> None:
         """Write ``folder/dense.json``."""

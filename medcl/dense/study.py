@@ -86,7 +86,9 @@ def segment(
     notes = [note for note in (items.left_out(), items.noticed()) if note]
     if without:
         plural = "images have" if without > 1 else "image has"
-        notes.append(f"{without:,} {plural} no mask and {'were' if without > 1 else 'was'} left out.")
+        notes.append(
+            f"{without:,} {plural} no mask and {'were' if without > 1 else 'was'} left out."
+        )
     given = given_split(recipe, samples, index, split, run)
     if run is not None and saw(run, samples.patients, given):
         notes.append("Pretraining used the test patients too, without masks.")
@@ -178,7 +180,10 @@ def _result(
 ) -> DenseResult:
     recipe, samples = work.recipe, work.samples
     classes, settings = list(samples.mask_classes[1:]), recipe.finetune
-    over = {start: _resampled(cases, start, classes, settings.bootstraps, recipe.seed) for start in starts}
+    over = {
+        start: _resampled(cases, start, classes, settings.bootstraps, recipe.seed)
+        for start in starts
+    }
     facts = [
         read_json(work.folder(start, part) / FACTS, _REMEDY) for part in drawn for start in starts
     ]

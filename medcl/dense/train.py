@@ -181,9 +181,7 @@ def _batch(
     return tensors(drawn(samples, rows, seed, step))
 
 
-def drawn(
-    samples: Samples, rows: NDArray[np.int64], seed: int, step: int
-) -> dict[str, np.ndarray]:
+def drawn(samples: Samples, rows: NDArray[np.int64], seed: int, step: int) -> dict[str, np.ndarray]:
     """A patch of each image of ``rows``, a function of (seed, step)."""
     seeds = np.array([derive(seed, DRAW, step + 1, n) for n in range(len(rows))], np.uint64)
     assert samples.draw is not None

@@ -168,9 +168,9 @@ def finetune(
     given = None if given is None else [given[row] for row in rows]
     of_index = [of_index[row] for row in rows]
     unnamed = tables.without_patient(index, table) & set(samples.items)
-    notes += [unnamed_patients(len(unnamed), len(set(samples.items)), plugins.get(recipe.plugin).item)] * (
-        len(unnamed) > 0
-    )
+    notes += [
+        unnamed_patients(len(unnamed), len(set(samples.items)), plugins.get(recipe.plugin).item)
+    ] * (len(unnamed) > 0)
     auxiliary_labels, values = further(samples, recipe.finetune)
     auxiliary = tree_and_soft(samples, target, recipe.finetune) | values
     device = usable(device)

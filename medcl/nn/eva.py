@@ -46,9 +46,7 @@ class EvaBlock(nn.Module):
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.gate, self.up = nn.Linear(width, inner), nn.Linear(width, inner)
         self.inner_norm, self.down = nn.LayerNorm(inner), nn.Linear(inner, width)
-        self.scales = (
-            None if scale is None else nn.Parameter(torch.full((2, width), float(scale)))
-        )
+        self.scales = None if scale is None else nn.Parameter(torch.full((2, width), float(scale)))
 
     def forward(self, x: Tensor, turn: Tensor) -> Tensor:
         """(B, N, width) and angles (B or 1, 1, N, width // heads // 2) → (B, N, width)."""

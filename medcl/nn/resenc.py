@@ -24,12 +24,12 @@ class Residual(nn.Module):
         super().__init__()
         from monai.networks.blocks import Convolution
 
+        norm = ("INSTANCE", {"affine": True})
         self.first = block(axes, before, after, stride=stride)
-        norm = {"adn_ordering": "N", "norm": ("INSTANCE", {"affine": True})}
-        self.second = Convolution(axes, after, after, kernel_size=3, **norm)
+        self.second = Convolution(axes, after, after, adn_ordering="N", norm=norm)
         pool = [POOL[axes - 1](stride, stride)] if stride > 1 else []
         project = (
-            [Convolution(axes, before, after, kernel_size=1, bias=False, **norm)]
+            [Convolution(axes, before, after, 1, 1, adn_ordering="N", norm=norm, bias=False)]
             if before != after
             else []
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -114,9 +115,14 @@ class TokenUpsampler(nn.Module):
         strides = [[2 if side > 2**n else 1 for side in patch] for n in reversed(range(steps))]
         ratio = (width / (2 * out)) ** (1 / max(steps, 1))
         widths = [width, *(max(8, 8 * round(width / ratio**n / 8)) for n in range(1, steps)), out]
-        up, parts = CONV_UP[len(patch) - 1], list[nn.Module]()
+        up: Any = CONV_UP[len(patch) - 1]
+        parts = list[nn.Module]()
         for stride, (before, after) in zip(strides, pairwise(widths), strict=True):
-            parts += [up(before, after, tuple(stride), tuple(stride)), ChannelNorm(after), nn.GELU()]
+            parts += [
+                up(before, after, tuple(stride), tuple(stride)),
+                ChannelNorm(after),
+                nn.GELU(),
+            ]
         self.parts = nn.Sequential(*parts[:-2])  # the last gives scores
 
     def forward(self, tokens: Tensor, grid: Sequence[int]) -> Tensor:

@@ -224,9 +224,7 @@ class Finetune(Section):
     overlap: float = _is(
         0.5, "Of masks: overlap of the windows of a prediction, from 0 to below 1.", ge=0, lt=1
     )
-    tolerance: float = _is(
-        1.0, "Of masks: tolerance of the surface Dice in mm, 0 or more.", ge=0
-    )
+    tolerance: float = _is(1.0, "Of masks: tolerance of the surface Dice in mm, 0 or more.", ge=0)
     bootstraps: int = _is(1000, "Bootstrap resamples of patients, 100 or more.", ge=100)
 
 

@@ -136,7 +136,7 @@ def classes(items: Sequence[Drawn], wanted: Named | None) -> Classes:
         if len(values) != len(set(values)) or not all(0 <= value <= 255 for value in values):
             raise UsageError("dataset.classes: give each value from 0 to 255 to one class at most.")
         items = [Drawn(wanted, True)] * len(items)
-    first = {name: min(g) for item in items for name, g in reversed(item.values.items())}
+    first = {name: min(g) for item in items for name, g in item.values.items()}
     names = sorted(set(first) - {IGNORE, BACKGROUND}, key=lambda name: (first[name], name))
     _refuse_partial(items, names)
     tables = np.zeros((len(items), 256), dtype=np.int16)

@@ -71,14 +71,14 @@ def open_source(root: Path, files: Sequence[str]) -> Source:
         return _volume(nested.open_volume(root, files[0]))
     read: dict[str, tags.Tags] = {}
     small: dict[str, bytes] = {}
-    for file, opener, size in _each(root, files, small):
+    for file, opener, size in open_each(root, files, small):
         read[file] = tags.read(opener, size)[0]
     if len(files) == 1 and read[files[0]].get("SOPClassUID") in header.ENHANCED:
         return _frames(root, files[0])
     return _series(root, files, [read[file] for file in files], small)
 
 
-def _each(
+def open_each(
     root: Path, files: Sequence[str], small: dict[str, bytes]
 ) -> Iterator[tuple[str, tags.Opener, int]]:
     """Each file, a way to open it, and its size: from a folder, or in one pass over an archive.
@@ -143,7 +143,7 @@ def _series(
     place = {file: n for n, file in enumerate(files)}
 
     def each() -> Iterator[tuple[int, NDArray[np.float32]]]:
-        for file, opener, _ in _each(root, files, small):
+        for file, opener, _ in open_each(root, files, small):
             yield place[file], _decoded(opener, first.shape)
 
     return Source(
@@ -270,7 +270,7 @@ def _frames(root: Path, file: str) -> Source:
     import pydicom
 
     dataset: Any = None
-    for _, opener, _ in _each(root, [file], {}):
+    for _, opener, _ in open_each(root, [file], {}):
         with opener() as handle, quiet():
             dataset = pydicom.dcmread(BytesIO(handle.read()))
             found = enhanced.frames(dataset)

@@ -63,7 +63,8 @@ def dataset(
                 owners.append(row["patient"])
     if not found:
         raise MedclError("No volume is left: series of one slice cannot be segmented.")
-    names, tables = ("background",), np.zeros((1, 256), dtype=np.int16)
+    names: tuple[str, ...] = ("background",)
+    tables: NDArray[np.int16] = np.zeros((1, 256), dtype=np.int16)
     if drawn:
         known = mask_classes.classes(mask_classes.shared(drawn, owners), classes)
         names, tables = known.names, known.tables

@@ -16,7 +16,7 @@ ORGANS = {"liver": (60.0, (0.5, 0.5, 0.35), 0.28), "aorta": (250.0, (0.5, 0.62, 
 def phantom(
     seed: int, shape: tuple[int, int, int] = (24, 32, 40)
 ) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
-    """A body of soft tissue in air with an ellipsoid of each organ, and noise: (Z, Y, X) HU, labels.
+    """A body in air with an ellipsoid of each organ, and noise: HU and labels (Z, Y, X).
 
     Places and sizes vary from one phantom to the next.
     """
@@ -35,7 +35,9 @@ def phantom(
     return np.clip(hu, -1024, 3000).astype(np.int16), labels
 
 
-def save(path: Path, values: NDArray, spacing: tuple[float, float, float] = (2.0, 2.0, 2.0)) -> None:
+def save(
+    path: Path, values: NDArray, spacing: tuple[float, float, float] = (2.0, 2.0, 2.0)
+) -> None:
     """Write (Z, Y, X), indices rising towards head, back and left, as NIfTI in RAS."""
     path.parent.mkdir(parents=True, exist_ok=True)
     z, y, x = spacing

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from medcl.errors import UsageError
 from medcl_cli import show
 from medcl_cli.verbs.pretrain import Settings
+
+if TYPE_CHECKING:
+    from medcl.finetune.finetune import Source
 
 
 def finetune(
@@ -63,10 +66,10 @@ def finetune(
     settings: Settings = None,
     json: show.Json = False,
 ) -> None:
-    """Train with labels, in folds, and evaluate on the test patients.
+    """Train with labels or masks, in folds, and evaluate on the test patients.
 
     Examples: medcl finetune idx -r pathology/abmil --labels slides.csv --folds 5 --out study ·
-    medcl finetune run --labels l.csv --out study ·
+    medcl finetune run --labels l.csv --out study · medcl finetune run -r ct/segment --out study ·
     medcl finetune FEATURES -r pathology/abmil --labels slides.csv --out study
     """
     from medcl.finetune import archived
@@ -87,9 +90,25 @@ def finetune(
             "--patient-from and -s reader.… are for a folder of files; an index was read already: "
             "give them to medcl index."
         )
+    trained = tuning.opened(source, recipe, [*chosen, *asked])
+    if tuning.learns_masks(trained.recipe):
+        of_labels = {
+            "--labels": labels,
+            "--key-column": key_column,
+            "--patient-column": patient_column,
+            "--label-column": label_column,
+            "--imbalance": imbalance,
+            "--instances": instances,
+            "--explain": explain,
+        }
+        if needless := [option for option, value in of_labels.items() if value]:
+            raise UsageError(
+                f"{', '.join(needless)}: for labels; masks lie beside their images. Leave it out."
+            )
+        _segment(trained, out, split=split, workers=workers, device=device, json=json)
+        return
     if explain and imbalance is not None:
         raise UsageError("--imbalance makes several studies, and --explain draws of one: drop one.")
-    trained = tuning.opened(source, recipe, [*chosen, *asked])
     options: dict[str, Any] = {
         "labels": labels,
         "key_column": key_column,
@@ -118,4 +137,21 @@ def finetune(
         typer.echo(problem)
     if drawn:
         typer.echo(f"Explained: {len(drawn)} bags in {drawn[0].parent}")
+    typer.echo(f"Next: medcl report {out}")
+
+
+def _segment(
+    source: Source, out: Path, *, split: Path | None, workers: int, device: str, json: bool
+) -> None:
+    """Train with masks, and print the figures."""
+    from medcl.dense.study import segment
+
+    result = segment(
+        source, out, split=split, workers=workers, device=device, command=show.command()
+    )
+    if json:
+        show.as_json(result.as_dict())
+        return
+    show.table(result.title, *result.table())
+    typer.echo(result.verdict())
     typer.echo(f"Next: medcl report {out}")

@@ -43,16 +43,26 @@ def probe(
     Examples: medcl probe run · medcl probe fold0 fold1 fold2 fold3 fold4 · medcl probe run --places
     """
     import medcl
+    from medcl.dense.probe import probe as of_masks
+    from medcl.dense.result import DenseResult
     from medcl.probe.localisation import Places
     from medcl.probe.localisation import places as by_place
     from medcl.probe.result import ProbeResult
     from medcl.run import Run
 
-    result: ProbeResult | Places
-    if places:
+    result: ProbeResult | Places | DenseResult
+    run = Run.open(runs[0])
+    name = task or run.recipe.probe.task
+    if name in run.plugin.tasks and run.plugin.tasks[name].kind == "mask":
+        if data is not None or places or len(runs) > 1:
+            raise UsageError(
+                "A task of masks is probed on one run's own index: give the run alone."
+            )
+        result = of_masks(run, name, out=out, command=show.command())
+    elif places:
         if task is not None or out is not None or len(runs) > 1:
             raise UsageError("--places is about one run, and takes neither --task nor --out.")
-        result = by_place(Run.open(runs[0]), data=data)
+        result = by_place(run, data=data)
     else:
         result = medcl.probe(runs, data=data, task=task, out=out, command=show.command())
     if json:
