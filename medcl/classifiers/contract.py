@@ -34,8 +34,8 @@ class Declares:
             and ``scores`` are (B, size, *space). None: samples or bags.
         views: views of the sample in training batches, as ``view.0``, ``view.1``, …; with them it
             may also learn from samples without a label (``finetune.unlabelled``) and from
-            `medcl.labels.auxiliary`. Of masks: one view, in which patch and mask are moved alike, in
-            place of them; none to train on patches as they are.
+            `medcl.labels.auxiliary`. Of masks: one view, of patch and mask alike, in place of
+            them; none to train on patches as they are.
         auxiliary: True if it learns from `Outputs.auxiliary`.
         needs: further required keys of a batch, such as "table".
         head: its module that takes the embedding (B, width) or (B, C, width), as a dotted

@@ -31,6 +31,8 @@ POSITIONAL: Mapping[str, int] = {
     "stream": 2,
     "look": 3,
     "explain": 5,
+    "overlay": 4,
+    "write_masks": 6,
     "preview": 2,
 }
 """The number of positional arguments of each part; see `medcl.contract`."""

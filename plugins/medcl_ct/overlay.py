@@ -32,6 +32,7 @@ def overlay(
         the figure and its caption, with the window in HU.
     """
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
     low, high = SHOWN[0] - SHOWN[1] / 2, SHOWN[0] + SHOWN[1] / 2
     chosen = _chosen(truth, predicted)
@@ -48,10 +49,12 @@ def overlay(
         axis.set_title(f"slice {z + 1} of {len(truth)}", fontsize=8)
         axis.set_xticks([])
         axis.set_yticks([])
-    names = ", ".join(f"{classes[n]} ({_COLOURS[n - 1]})" for n in present) or "nothing is drawn"
+    lines = [Line2D([], [], color=_COLOURS[n - 1], label=classes[n]) for n in present]
+    if lines:
+        figure.legend(handles=lines, loc="outside lower center", ncols=len(lines), fontsize=8)
     caption = (
-        f"{names}; solid: the mask, dashed: the prediction. HU from {low:g} to {high:g} "
-        f"(level {SHOWN[0]:g}, width {SHOWN[1]:g})."
+        f"Solid: the mask, dashed: the prediction. Grey from {low:g} to {high:g} HU (level "
+        f"{SHOWN[0]:g}, width {SHOWN[1]:g})."
     )
     return figure, caption
 
