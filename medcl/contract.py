@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from medcl.classifiers.contract import Classifier as BuiltClassifier
     from medcl.labels.outputs import Outputs
     from medcl.methods.contract import Method as BuiltMethod
+    from medcl.run import Trained
 
 X, BAG, COORDS, OK, TABLE = "x", "bag", "coords", "ok", "table"
 MASK, SPACING = "mask", "spacing"
@@ -367,3 +368,13 @@ class WriteMasks(Protocol):
         to: str,
         /,
     ) -> Sequence[Path]: ...
+
+
+class Export(Protocol):
+    """A value of ``Plugin.exports``: writes a run or a study of masks for other software.
+
+    Raises:
+        UsageError: for an existing folder, or a network that the format does not have.
+    """
+
+    def __call__(self, trained: Trained, out: Path, /) -> Path: ...

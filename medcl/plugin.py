@@ -386,6 +386,8 @@ class Plugin:
             Figure and its caption: a mask and its prediction over the image, for the report.
         write_masks: ``(files, arrays, masks, classes, out, to)`` → the files written: predicted
             masks of an item on the grid of its own files, for ``medcl predict``.
+        exports: format → ``(run or study of masks, out)``: writes the folder ``out`` and returns
+            it, for ``medcl export --to FORMAT``.
         preview: ``(x (B, ...), views) -> matplotlib Figure`` for the report; a keyword parameter
             ``encoder`` receives the trained encoder, or None.
         recipes: a folder of further recipes, if they are not in medcl's own ``configs``.
@@ -420,6 +422,7 @@ class Plugin:
     explain: Lazy | None = None
     overlay: Lazy | None = None
     write_masks: Lazy | None = None
+    exports: Mapping[str, Lazy] = field(default_factory=dict)
     preview: Lazy | None = None
     augmentations: Mapping[str, Lazy] = field(default_factory=dict)
     compose: Lazy | None = None

@@ -33,6 +33,7 @@ POSITIONAL: Mapping[str, int] = {
     "explain": 5,
     "overlay": 4,
     "write_masks": 6,
+    "exports": 2,
     "preview": 2,
 }
 """The number of positional arguments of each part; see `medcl.contract`."""

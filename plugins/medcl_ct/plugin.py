@@ -101,6 +101,7 @@ plugin = Plugin(
     preview="medcl_ct.preview:preview",
     overlay="medcl_ct.overlay:overlay",
     write_masks="medcl_ct.write_masks:write_masks",
+    exports={"nnunet": "medcl_ct.nnunet:export"},
     preparation=3,
     sample=Path(__file__).parent / "sample",
     demo="ct/demo",
