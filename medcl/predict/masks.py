@@ -104,13 +104,16 @@ def predict(
         known = where is not None and where.knows(index)
         networks = _Networks(study, usable(device), known=known)
         rows: list[dict[str, Any]] = []
-        files = 0
+        files, targets = 0, set[Path]()
         parts = list(held.items.iter_slices(1))
         for item in track(parts, "predict", total=len(parts)):
             try:
                 samples = _samples(study, item, held.arrays)
                 masks, predicted = networks.masks(samples)
                 target = out / _name(names.get(samples.items[0], samples.items[0]))
+                if target in targets:  # a.nii and a.nrrd
+                    target = target.with_name(f"{target.name}-{samples.items[0]}")
+                targets.add(target)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 files += len(
                     write(

@@ -17,7 +17,8 @@ import torch
 torch.set_num_threads(1)
 for name in ("raw", "preprocessed", "results"):  # nnU-Net writes its logs there
     os.environ[f"nnUNet_{name}"] = tempfile.mkdtemp()
-os.environ["nnUNet_compile"] = "f"
+COMPILE, DATA = "nnUNet_compile", "nnUNet_preprocessed"
+os.environ[COMPILE] = "f"
 folder, x, scores = (Path(a) for a in sys.argv[1:4])
 
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor  # noqa: E402
@@ -31,7 +32,7 @@ plans = json.loads((folder / "plans.json").read_text())
 dataset = json.loads((folder / "dataset.json").read_text())
 checkpoint = str(folder / "fold_0" / "checkpoint_final.pth")
 
-data = Path(os.environ["nnUNet_preprocessed"], plans["dataset_name"], "nnUNetPlans_3d_fullres")
+data = Path(os.environ[DATA], plans["dataset_name"], "nnUNetPlans_3d_fullres")
 data.mkdir(parents=True)
 (data / "case.npz").touch()  # the trainer looks which kind of file lies there
 

@@ -1,4 +1,4 @@
-"""Images of bright squares on a dark ground with their masks, in memory: a dense task of two axes."""
+"""Images of bright squares on a dark ground with their masks: a dense task of two axes."""
 
 from __future__ import annotations
 
