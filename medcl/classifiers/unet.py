@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from medcl.classifiers.contract import Declares
-from medcl.classifiers.dense_loss import dice_and_cross_entropy
 from medcl.errors import UsageError
 from medcl.labels.outputs import Outputs
 from medcl.methods.contract import State, View
 from medcl.nn.decoders import CONV
+from medcl.nn.dense_loss import dice_and_cross_entropy
 from medcl.nn.encoders import Staged, Tokenised, is_staged, is_tokenised
 from medcl.nn.patches import grid_of
 from medcl.nn.unet import TokenUpsampler, UNetDecoder
@@ -23,7 +23,7 @@ from medcl.nn.unet import TokenUpsampler, UNetDecoder
 class UNet(nn.Module):
     """An encoder inside a U-Net (`Staged`), or with Primus's light decoder (`Tokenised`).
 
-    Trained with Dice and cross-entropy, see `medcl.classifiers.dense_loss`.
+    Trained with Dice and cross-entropy, see `medcl.nn.dense_loss`.
 
     Args:
         encoder: pretrained or new; of any number of axes.

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from medcl.classifiers.dense_loss import UNKNOWN
+from medcl.nn.dense_loss import UNKNOWN
 
 MEASURES = {"dice": "Dice", "surface_dice": "surface Dice"}
 Floats = NDArray[np.float64]

@@ -126,6 +126,19 @@ def axes_of(encoder: nn.Module) -> int:
     raise UsageError(f"Encoder {type(encoder).__name__} has no convolution.")
 
 
+def pooled_stages(encoder: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The output (B, width), and the mean over space of every stage (B, sum of stage widths).
+
+    For an encoder that is not `Staged` both are the output.
+    """
+    if not is_staged(encoder):
+        out = encoder(x)
+        return out, out
+    stages = cast(Staged, encoder).stages(x)
+    means = torch.cat([stage.flatten(2).mean(dim=2) for stage in stages], dim=1)
+    return cast(Staged, encoder).pool(stages[-1]), means
+
+
 def features(encoder: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
     """The pooled output (B, width) and the tokens (B, N, D) that it was pooled from.
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from medcl import recipe as recipes
-from medcl.classifiers.dense_loss import dice_and_cross_entropy
+from medcl.nn.dense_loss import dice_and_cross_entropy
 from medcl.classifiers.unet import UNet, VoxelLinear
 from medcl.dense import inference, measure, train
 from medcl.dense.fold import predict

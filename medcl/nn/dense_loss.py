@@ -12,15 +12,18 @@ UNKNOWN = -1
 """The class of positions that teach nothing: outside of the image, or labelled to be ignored."""
 
 
-def dice_and_cross_entropy(scores: Tensor, mask: Tensor) -> dict[str, Tensor]:
+def dice_and_cross_entropy(
+    scores: Tensor, mask: Tensor, *, background: bool = False
+) -> dict[str, Tensor]:
     """``loss``, the sum of ``dice`` and ``cross_entropy``, as nnU-Net (arXiv 1809.10486) has it.
 
-    Dice is MONAI's, of each sample and class but the background; cross-entropy a mean over
-    positions. Both leave out the positions whose class is `UNKNOWN`.
+    Dice is MONAI's, of each sample and class, the first only with ``background``; cross-entropy is a
+    mean over positions. Both leave out the positions whose class is `UNKNOWN`.
 
     Args:
         scores: (B, C, *space) logits, the background first.
         mask: (B, *space) int64 classes.
+        background: whether the first class is one like the others.
 
     Raises:
         MedclError: if a class is not below C.
@@ -37,7 +40,7 @@ def dice_and_cross_entropy(scores: Tensor, mask: Tensor) -> dict[str, Tensor]:
         mask.numel() * share
     )
     one_hot = F.one_hot(mask.clamp(min=0), size).movedim(-1, 1).float()
-    dice = MaskedDiceLoss(include_background=size == 1)(
+    dice = MaskedDiceLoss(include_background=background)(
         torch.softmax(scores, dim=1), one_hot, known[:, None].float()
     )
     return {"loss": dice + entropy, "dice": dice.detach(), "cross_entropy": entropy.detach()}
