@@ -17,8 +17,8 @@ def dice_and_cross_entropy(
 ) -> dict[str, Tensor]:
     """``loss``, the sum of ``dice`` and ``cross_entropy``, as nnU-Net (arXiv 1809.10486) has it.
 
-    Dice is MONAI's, of each sample and class, the first only with ``background``; cross-entropy is a
-    mean over positions. Both leave out the positions whose class is `UNKNOWN`.
+    Dice is MONAI's, of each sample and class, the first only with ``background``; cross-entropy
+    is a mean over positions. Both leave out the positions whose class is `UNKNOWN`.
 
     Args:
         scores: (B, C, *space) logits, the background first.

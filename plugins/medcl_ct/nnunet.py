@@ -1,4 +1,4 @@
-"""Export to nnU-Net: the folder of a trained model (``plans.json``, ``fold_0`` …), as nnU-Net 2 has it.
+"""Export to nnU-Net 2: the folder of a trained model (``plans.json``, ``fold_0`` …).
 
 nnU-Net's ResEnc U-Net is the network that ``resenc3d`` and the classifier ``unet`` make; names
 differ. The display window that the encoder begins with becomes the plans' intensity properties, so

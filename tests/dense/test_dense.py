@@ -11,12 +11,12 @@ import torch
 from torch import nn
 
 from medcl import recipe as recipes
-from medcl.nn.dense_loss import dice_and_cross_entropy
 from medcl.classifiers.unet import UNet, VoxelLinear
 from medcl.dense import inference, measure, train
 from medcl.dense.fold import predict
 from medcl.errors import MedclError, UsageError
 from medcl.labels.outputs import Outputs
+from medcl.nn.dense_loss import dice_and_cross_entropy
 from medcl.nn.eva import Primus, angles, rotate
 from medcl.nn.resenc import ResEnc
 from medcl.nn.unet import UNetDecoder

@@ -53,7 +53,7 @@ def probe(
     result: ProbeResult | Places | DenseResult
     run = Run.open(runs[0])
     name = task or run.recipe.probe.task
-    if name in run.plugin.tasks and run.plugin.tasks[name].kind == "mask":
+    if name and name in run.plugin.tasks and run.plugin.tasks[name].kind == "mask":
         if data is not None or places or len(runs) > 1:
             raise UsageError(
                 "A task of masks is probed on one run's own index: give the run alone."
