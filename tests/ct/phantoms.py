@@ -1,8 +1,12 @@
-"""Synthetic volumes with masks ("phantoms"), in the layouts of public data sets. Nobody's data."""
+"""Synthetic volumes with masks ("phantoms"), in the layouts of public data sets. Nobody's data.
+
+python phantoms.py totalsegmentator|decathlon FOLDER COUNT
+"""
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -66,3 +70,8 @@ def decathlon(root: Path, count: int, **options: tuple[int, int, int]) -> Path:
     names = {"0": "background", **{str(k): name for k, name in enumerate(ORGANS, start=1)}}
     (root / "dataset.json").write_text(json.dumps({"labels": names}))
     return root
+
+
+if __name__ == "__main__":
+    LAYOUTS = {"totalsegmentator": totalsegmentator, "decathlon": decathlon}
+    LAYOUTS[sys.argv[1]](Path(sys.argv[2]), int(sys.argv[3]))
