@@ -38,10 +38,10 @@ def medcl_dice(data: Path, out: Path, steps: int, seed: int) -> pl.DataFrame:
         "prepare={spacing: [2, 2, 2], crop: none}",
         f"dataset.size={list(PATCH)}",
         "dataset.foreground=0.5",
-        "views={crop: 0.0, rotate: 0.0, window: 0.0, gamma: 0.0, noise: 0.0, blur: 0.0, kernel: 0.0}",
+        *(f"views.{name}=0" for name in ("crop", "rotate", "gamma", "noise", "blur", "kernel")),
         f"encoder={{name: resenc3d, widths: {list(WIDTHS)}, blocks: [1, 1, 1]}}",
         f"optimizer={{lr: {LR}, warmup: 0.0, clip: null}}",
-        f"finetune={{epochs: 1, steps: {steps}, batch_size: {BATCH}, folds: {FOLDS}, validation: 0}}",
+        f"finetune={{epochs: 1, epoch_steps: {steps}, batch_size: {BATCH}, folds: {FOLDS}, validation: 0}}",
         "finetune.bootstraps=100",
         f"seed={seed}",
     ]
@@ -137,6 +137,7 @@ def compare(count: int, steps: int, seeds: int, folder: Path) -> dict[str, list[
         cases = medcl_dice(folder / "idx", out, steps, seed)
         for number, (train, test) in enumerate(folds_of(folder / "idx", out).values()):
             mine = cases.filter(pl.col("fold") == number)["dice"].fill_nan(None).mean()
+            assert isinstance(mine, float)
             means["medcl"].append(float(mine))
             plain = monai_dice(archive, train, test, steps, seed)
             means["monai"].append(float(np.nanmean(plain)))

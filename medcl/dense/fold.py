@@ -111,7 +111,7 @@ def run_one(work: Work, job: tuple[Start, Part]) -> None:
         overlays: list[dict[str, str]] = []
         for n, row in enumerate(part.test.tolist()):
             image = work.samples.read(np.array([row]))
-            predicted = predict(trained.model, image, patch, recipe.finetune.overlap, device)
+            predicted = predict(trained.model, image, patch, recipe.finetune.window_overlap, device)
             rows += _cases(work, row, image, predicted)
             if n < OVERLAYS and (
                 caption := _draw(work, image, predicted, folder / f"overlay-{n}.png")

@@ -68,7 +68,7 @@ def fit(
         build: a batch of patches → the network, initialised by torch's global generator.
         samples: with `Samples.draw` and masks.
         train, validation: positions of images.
-        settings: epochs, steps, batch size, patience.
+        settings: epochs, their steps, batch size, patience.
         optimization: of the network.
         seed: of everything random.
         device: of the network.
@@ -83,7 +83,7 @@ def fit(
     model = build(example)
     assert isinstance(model, nn.Module)
     model.to(device)
-    per_epoch = settings.steps or max(1, -(-len(train) // settings.batch_size))
+    per_epoch = settings.epoch_steps or max(1, -(-len(train) // settings.batch_size))
     steps = settings.epochs * per_epoch
     rate = model.rate if isinstance(model, Layerwise) else None
     optimizer, scheduler = optim.build(model, optimization, steps, rate=rate)

@@ -177,7 +177,7 @@ class _Networks:
             for model, judge in zip(self._models, judges, strict=True):
                 if judge:
                     part = probabilities(
-                        model, image, study.patch, study.recipe.finetune.overlap, self.device
+                        model, image, study.patch, study.recipe.finetune.window_overlap, self.device
                     )
                     total = part if total is None else total + part
             assert total is not None

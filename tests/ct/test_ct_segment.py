@@ -54,7 +54,7 @@ PRETRAIN = [
 ]
 FINETUNE = [
     "dataset.size=[16,16,16]",
-    "finetune={epochs: 2, steps: 2, batch_size: 2, folds: 2, bootstraps: 100, tolerance: 2}",
+    "finetune={epochs: 2, epoch_steps: 2, batch_size: 2, folds: 2, bootstraps: 100, tolerance: 2}",
 ]
 
 
@@ -176,7 +176,9 @@ def test_the_same_call_trains_nothing_again_and_another_one_is_refused(
 
 def test_dense_features_are_probed(study: Path, archive: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("medcl.dense.probe.SETTINGS", {"epochs": 1, "steps": 2, "validation": 0.0})
+        patch.setattr(
+            "medcl.dense.probe.SETTINGS", {"epochs": 1, "epoch_steps": 2, "validation": 0.0}
+        )
         done = CliRunner().invoke(app, ["probe", str(archive / "run"), "--task", "segment"])
     assert done.exit_code == 0, done.output
     result = DenseStudy.open(archive / "run" / "probe-masks").result
@@ -465,7 +467,7 @@ def test_one_real_mask_can_be_learnt_by_heart(shared_data: Path, tmp_path: Path)
     samples, _ = masked(samples_of(recipe, prepared(recipe, data)))
     assert samples.mask_classes == ("background", "label 1")
     rows = np.array([0])
-    settings = recipes.Finetune(epochs=1, steps=60, batch_size=2, validation=0.0)
+    settings = recipes.Finetune(epochs=1, epoch_steps=60, batch_size=2, validation=0.0)
     fitted = train.fit(
         lambda example: UNet(
             resenc3d(widths=(8, 16, 32), blocks=(1, 1, 1), window=(150.0, 700.0)),

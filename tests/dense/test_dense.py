@@ -145,7 +145,7 @@ def test_rotary_attention_depends_on_distances_alone() -> None:
 
 
 def _fit(tmp_path: Path, epochs: int, seed: int = 0) -> train.Trained:
-    settings = recipes.Finetune(epochs=epochs, steps=6, batch_size=4)
+    settings = recipes.Finetune(epochs=epochs, epoch_steps=6, batch_size=4)
     return train.fit(
         lambda example: UNet(encoder(), example, TWO),
         squares.samples(8),
