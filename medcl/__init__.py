@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from medcl.api import embed as embed
     from medcl.api import embed_bags as embed_bags
+    from medcl.api import export_as as export_as
     from medcl.api import export_classifier as export_classifier
     from medcl.api import export_encoder as export_encoder
     from medcl.api import finetune as finetune
@@ -20,8 +21,10 @@ if TYPE_CHECKING:
     from medcl.api import load_classifier as load_classifier
     from medcl.api import load_encoder as load_encoder
     from medcl.api import predict as predict
+    from medcl.api import predict_masks as predict_masks
     from medcl.api import pretrain as pretrain
     from medcl.api import probe as probe
+    from medcl.api import probe_masks as probe_masks
     from medcl.api import probe_places as probe_places
 
 from medcl.version import __version__ as __version__
@@ -29,6 +32,7 @@ from medcl.version import __version__ as __version__
 __all__ = [
     "embed",
     "embed_bags",
+    "export_as",
     "export_classifier",
     "export_encoder",
     "finetune",
@@ -36,8 +40,10 @@ __all__ = [
     "load_classifier",
     "load_encoder",
     "predict",
+    "predict_masks",
     "pretrain",
     "probe",
+    "probe_masks",
     "probe_places",
 ]
 

@@ -20,6 +20,8 @@ from medcl.registry import lookup
 if TYPE_CHECKING:
     from torch import nn
 
+    from medcl.dense.opened import DenseStudy
+    from medcl.dense.result import DenseResult
     from medcl.embeddings.bags import Bags
     from medcl.embeddings.embeddings import Embeddings
     from medcl.engine.in_memory import Source
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from medcl.finetune.result import FinetuneResult
     from medcl.metrics.metrics import Kind
     from medcl.predict.batch import Predicted
+    from medcl.predict.masks import PredictedMasks
     from medcl.probe.localisation import Places
     from medcl.probe.result import ProbeResult
     from medcl.run import Run
@@ -320,6 +323,32 @@ def probe(
     )
 
 
+def probe_masks(
+    run: Place | Run,
+    task: str,
+    *,
+    out: Place | None = None,
+    device: str = "auto",
+    command: str = "",
+) -> DenseResult:
+    """Compare frozen dense features, pretrained and untrained, on the masks of test patients.
+
+    Args:
+        run: a finished run.
+        task: of its plugin, of kind "mask".
+        out: the folder of the study; None for RUN/probe-masks.
+        device: "cpu", "cuda", ..., or "auto".
+        command: the command line, for the record.
+
+    Raises:
+        UsageError: if the task has no masks, or the encoder no features of positions.
+    """
+    from medcl.dense.probe import probe as compare
+
+    place = None if out is None else Path(out)
+    return compare(_run(run), task, out=place, device=device, command=command)
+
+
 def probe_places(run: Place | Run, *, data: Place | None = None, device: str = "auto") -> Places:
     """Without labels: how well the features find the same place in another scan or recording.
 
@@ -357,8 +386,8 @@ def finetune(
     device: str = "auto",
     settings: Settings = (),
     command: str = "",
-) -> FinetuneResult:
-    """Train with labels, in folds, and evaluate on the test patients.
+) -> FinetuneResult | DenseResult:
+    """Train with labels or masks, in folds, and evaluate on the test patients.
 
     Args:
         source: an index, a pretrained run, or a folder of files, which is indexed first.
@@ -413,6 +442,30 @@ def finetune(
     if label_column is not None:  # in place of the recipe's task too
         chosen += [f"finetune.label={label_column}", "finetune.task=null"]
     opened = tuning.opened(place, recipe, chosen)
+    if tuning.learns_masks(opened.recipe):
+        from medcl.dense.study import segment
+
+        of_labels = {
+            "labels": labels,
+            "label_column": label_column,
+            "key_column": key_column,
+            "patient_column": patient_column,
+            "imbalance": imbalance,
+            "instances": instances,
+            "explain": explain,
+        }
+        if needless := [name for name, value in of_labels.items() if value]:
+            raise UsageError(
+                f"{', '.join(needless)}: for labels; masks lie beside their images. Leave it out."
+            )
+        return segment(
+            opened,
+            Path(out),
+            split=None if split is None else Path(split),
+            workers=workers,
+            device=device,
+            command=command,
+        )
     result = tuning.finetune(
         opened,
         Path(out),
@@ -551,6 +604,50 @@ def follow(
     )
 
 
+def predict_masks(
+    study: Place | DenseStudy,
+    images: Place | Sequence[Place],
+    out: Place,
+    *,
+    to: str = "nifti",
+    paths: bool = False,
+    key_file: Place | None = None,
+    workers: int | None = None,
+    device: str = "auto",
+) -> PredictedMasks:
+    """Masks of new images by a study of `finetune` with masks, on the grids of their own files.
+
+    Args:
+        study: the study, or its folder.
+        images: files and folders; or one index.
+        out: the folder to write to.
+        to: a format of the plugin; of ct "nifti" or "dicom-seg".
+        paths: name masks after their images' paths, which may identify a patient.
+        key_file: secret for pseudonyms, if the study's index had one.
+        workers: processes; None for all cores.
+        device: "cpu", "cuda", ..., or "auto".
+
+    Raises:
+        UsageError: for paths that do not exist, or an unknown format.
+        MedclError: if no image can be used; gives the reason.
+    """
+    from medcl.dense.opened import DenseStudy
+    from medcl.doctor import cores
+    from medcl.predict.masks import predict as on_images
+
+    places = [images] if isinstance(images, str | Path) else list(images)
+    return on_images(
+        DenseStudy.open(Path(study)) if isinstance(study, str | Path) else study,
+        [Path(place) for place in places],
+        Path(out),
+        to=to,
+        paths=paths,
+        key_file=None if key_file is None else Path(key_file),
+        workers=workers or cores(),
+        device=device,
+    )
+
+
 def load_encoder(path: Place) -> nn.Module:
     """The trained encoder of a run or an exported folder, in evaluation mode: (B, ...) → (B, D).
 
@@ -601,6 +698,26 @@ def export_classifier(
 
     source = opened(Path(model)) if isinstance(model, str | Path) else model
     return write(source, Path(out), to=to, task=task)
+
+
+def export_as(model: Place | Run | DenseStudy, out: Place, *, to: str) -> Path:
+    """Write a run, or a study of masks, in a format of its plugin; return the folder.
+
+    Args:
+        model: a finished run, or a study of masks.
+        out: the folder to create.
+        to: the format, such as "nnunet" of the plugin ct.
+
+    Raises:
+        UsageError: if the plugin has no such format, or ``out`` exists.
+    """
+    from medcl.dense.opened import DenseStudy, is_dense
+
+    source = model
+    if isinstance(source, str | Path):
+        source = DenseStudy.open(Path(source)) if is_dense(Path(source)) else _run(source)
+    path: Path = lookup(source.plugin.exports, to, "format")(source, Path(out))
+    return path
 
 
 def load_classifier(path: Place) -> nn.Module:

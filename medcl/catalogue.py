@@ -26,6 +26,9 @@ METHODS: dict[str, Lazy] = {
     "dino": "medcl.methods.dino:DINO",
     "mae": "medcl.methods.mae:MAE",
     "spark": "medcl.methods.spark:SparK",
+    "mae-unet": "medcl.methods.mae_unet:UNetMAE",
+    "volume-fusion": "medcl.methods.volume_fusion:VolumeFusion",
+    "voco": "medcl.methods.voco:VoCo",
     "can": "medcl.methods.can:CAN",
     "clip": "medcl.methods.clip:TwoTower",
     "tip": "medcl.methods.tip:TIP",
@@ -42,5 +45,7 @@ CLASSIFIERS: dict[str, Lazy] = {
     "contrast": "medcl.classifiers.contrast:Contrast",
     "semi-supervised": "medcl.classifiers.semi_supervised:SemiSupervised",
     "core-tuning": "medcl.classifiers.core_tuning:CoreTuning",
+    "unet": "medcl.classifiers.unet:UNet",
+    "voxel-linear": "medcl.classifiers.unet:VoxelLinear",
 }
 """Classifiers for any modality: heads on an encoder."""

@@ -35,8 +35,10 @@ if TYPE_CHECKING:
     from medcl.classifiers.contract import Classifier as BuiltClassifier
     from medcl.labels.outputs import Outputs
     from medcl.methods.contract import Method as BuiltMethod
+    from medcl.run import Trained
 
 X, BAG, COORDS, OK, TABLE = "x", "bag", "coords", "ok", "table"
+MASK, SPACING = "mask", "spacing"
 """The keys of a batch that the core reads; see `Batch`."""
 
 
@@ -56,9 +58,14 @@ class Batch(TypedDict, total=False):
         ok: (B,) bool, False where a sample could not be read and another replaces it.
         table: (B, columns) float32, the columns of a clinical table (`medcl.archive.clinical`):
             the categorical ones first, −1 (categorical) or NaN (numeric) where missing.
+        mask: (B, *space) int64, with `Samples.mask_classes`: the class of each position of ``x``
+            (B, C, *space), −1 where it is unknown.
+        spacing: (B, axes) float32, beside ``mask``: distances of positions, in mm or their unit.
     """
 
     x: np.ndarray
+    mask: np.ndarray
+    spacing: np.ndarray
     bag: np.ndarray
     coords: np.ndarray
     ok: np.ndarray
@@ -340,3 +347,67 @@ class Preview(Protocol):
     """
 
     def __call__(self, x: Tensor, views: Views, /) -> Figure: ...
+
+
+class Overlay(Protocol):
+    """``Plugin.overlay``: draws a mask and its prediction over the image.
+
+    Args:
+        x: (C, *space) a sample as `Samples.read` gives it.
+        truth: (*space) int64, −1 where it is unknown.
+        predicted: (*space) int64.
+        classes: names, the background first.
+
+    Returns:
+        a figure, and its caption: what is shown, and on which scale.
+    """
+
+    def __call__(
+        self,
+        x: NDArray[Any],
+        truth: NDArray[Any],
+        predicted: NDArray[Any],
+        classes: Sequence[str],
+        /,
+    ) -> tuple[Figure, str]: ...
+
+
+class WriteMasks(Protocol):
+    """``Plugin.write_masks``: predicted masks of an item, on the grid of its own files.
+
+    Args:
+        files: the item's own, absolute, as in `Look`.
+        arrays: the prepared arrays of the item.
+        masks: sample id → (*space) uint8, of all samples of the item.
+        classes: names, the background first.
+        out: path of the result without a suffix.
+        to: the format; the plugin says which it knows.
+
+    Returns:
+        the files written.
+
+    Raises:
+        UsageError: for an unknown format, or a missing package.
+        MedclError: if this item cannot be written in that format; costs this item only.
+    """
+
+    def __call__(
+        self,
+        files: Sequence[Path],
+        arrays: Mapping[str, np.ndarray],
+        masks: Mapping[str, NDArray[Any]],
+        classes: Sequence[str],
+        out: Path,
+        to: str,
+        /,
+    ) -> Sequence[Path]: ...
+
+
+class Export(Protocol):
+    """A value of ``Plugin.exports``: writes a run or a study of masks for other software.
+
+    Raises:
+        UsageError: for an existing folder, or a network that the format does not have.
+    """
+
+    def __call__(self, trained: Trained, out: Path, /) -> Path: ...

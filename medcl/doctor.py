@@ -15,6 +15,7 @@ EXTRAS = {
     "ray": "maps over an archive on a cluster",
     "jpeg": "JPEG and JPEG-LS in DICOM",
     "signals": "Excel workbooks, Avro and FIT files of wearables",
+    "seg": "masks as DICOM SEG",
     "hf": "encoders of Hugging Face transformers",
     "onnx": "encoders as ONNX graphs",
 }

@@ -163,13 +163,14 @@ def read_once(
     """
     if _is_index(records):
         raise UsageError(f"{records[0]} is an index: give the recordings themselves.")
-    paths = _wanted(plugin, records)
+    paths, partial = _wanted(plugin, records)
+    base = _common(paths)
     with TemporaryDirectory(prefix="medcl-read-") as scratch:  # its owner's alone
         archive = Path(scratch) / "archive"
-        _link(paths, _common(paths), archive)
+        _link(paths, base, archive)
         out = Path(scratch) / "index"
         indexing.build(archive, out, plugin, workers=workers, reader=reader)
-        yield Index.open(out)
+        yield _only(Index.open(out), {path.relative_to(base).as_posix() for path in partial})
 
 
 def _link(paths: Sequence[Path], base: Path, archive: Path) -> None:

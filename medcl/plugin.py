@@ -152,6 +152,9 @@ class Samples:
         draw: ``(positions (B,), seeds (B,) uint64)`` → a batch as ``read`` gives it, in which what
             a sample shows of its item is drawn anew: a function of its seed. Pretraining uses it
             where neither labels nor partners hold for one part only; None: a sample is fixed.
+        mask_classes: names of the classes in the batch's ``mask``, the background first; empty
+            without masks. Then a sample is a whole image, which may differ in size from the next:
+            ``read`` takes one position, and ``draw`` cuts patches of one size.
 
     Raises:
         MedclError: if a sequence has not one entry per sample, or holds anything but strings.
@@ -171,6 +174,7 @@ class Samples:
     where: Callable[[np.ndarray], Mapping[str, np.ndarray]] | None = None
     instances: tuple[str, ...] = ("x", "coords")
     draw: Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]] | None = None
+    mask_classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         from medcl.strings import encoded, strings
@@ -226,6 +230,7 @@ class Samples:
             where=None if self.where is None else partial(_where_at, self.where, smallest(indices)),
             instances=self.instances,
             draw=None if self.draw is None else partial(_draw_at, self.draw, smallest(indices)),
+            mask_classes=self.mask_classes,
         )
 
 
@@ -278,10 +283,13 @@ class Views(Protocol):
 
 @dataclass(frozen=True)
 class Task:
-    """A labelled problem: its label column, its kind, and the dataset settings of its samples."""
+    """A labelled problem: its label column, its kind, and the dataset settings of its samples.
+
+    Of kind "mask" every position of an image has a class (`Samples.mask_classes`).
+    """
 
     label: str
-    kind: Literal["multiclass", "binary", "multilabel", "regression"]
+    kind: Literal["multiclass", "binary", "multilabel", "regression", "mask"]
     dataset: Mapping[str, object] = field(default_factory=dict)
     classes: tuple[str, ...] = ()
     about: str = ""
@@ -384,6 +392,12 @@ class Plugin:
             receives the unit of the coordinates, from `Samples.facts`.
         measures: name → ``(arrays of an item, *, ...)`` → tables of it, ``{table: {column:
             (N,)}}``, with the same columns for every item: ``medcl beats`` writes those of "beats".
+        overlay: ``(x (1, *space), truth (*space), predicted (*space), classes)`` → a matplotlib
+            Figure and its caption: a mask and its prediction over the image, for the report.
+        write_masks: ``(files, arrays, masks, classes, out, to)`` → the files written: predicted
+            masks of an item on the grid of its own files, for ``medcl predict``.
+        exports: format → ``(run or study of masks, out)``: writes the folder ``out`` and returns
+            it, for ``medcl export --to FORMAT``.
         preview: ``(x (B, ...), views) -> matplotlib Figure`` for the report; a keyword parameter
             ``encoder`` receives the trained encoder, or None.
         codes: ``(table, columns)`` → column → its labels: what a column of codes in a table of
@@ -422,6 +436,9 @@ class Plugin:
     findings: Lazy | None = None
     explain: Lazy | None = None
     measures: Mapping[str, Lazy] = field(default_factory=dict)
+    overlay: Lazy | None = None
+    write_masks: Lazy | None = None
+    exports: Mapping[str, Lazy] = field(default_factory=dict)
     preview: Lazy | None = None
     augmentations: Mapping[str, Lazy] = field(default_factory=dict)
     compose: Lazy | None = None

@@ -12,6 +12,7 @@ import medcl.classifiers.linear
 import medcl.classifiers.lora
 import medcl.classifiers.lp_ft
 import medcl.classifiers.semi_supervised
+import medcl.classifiers.unet
 import medcl.methods.byol
 import medcl.methods.can
 import medcl.methods.clip
@@ -19,6 +20,7 @@ import medcl.methods.deepcluster
 import medcl.methods.dino
 import medcl.methods.harmonised
 import medcl.methods.mae
+import medcl.methods.mae_unet
 import medcl.methods.moco
 import medcl.methods.participant
 import medcl.methods.redundancy
@@ -29,6 +31,8 @@ import medcl.methods.spark
 import medcl.methods.supcon
 import medcl.methods.swav
 import medcl.methods.tip
+import medcl.methods.voco
+import medcl.methods.volume_fusion
 import medcl_biosignals.baselines
 import medcl_biosignals.beats
 import medcl_biosignals.dataset
@@ -62,15 +66,20 @@ import medcl_biosignals.views
 import medcl_ct.dataset
 import medcl_ct.encoders.huggingface
 import medcl_ct.encoders.joint
+import medcl_ct.encoders.primus
+import medcl_ct.encoders.resenc
 import medcl_ct.encoders.resnet
 import medcl_ct.encoders.scattering
 import medcl_ct.encoders.swin
 import medcl_ct.encoders.vit
 import medcl_ct.joint
+import medcl_ct.nnunet
+import medcl_ct.overlay
 import medcl_ct.pictures
 import medcl_ct.prepare
 import medcl_ct.preview
 import medcl_ct.views
+import medcl_ct.write_masks
 import medcl_pathology.baselines
 import medcl_pathology.dataset
 import medcl_pathology.encoders.huggingface
@@ -123,6 +132,8 @@ _encoder_factory: list[contract.EncoderFactory] = [
     medcl_biosignals.encoders.released.ecg_cpc,
     medcl_ct.encoders.resnet.resnet2d,
     medcl_ct.encoders.resnet.resnet3d,
+    medcl_ct.encoders.resenc.resenc3d,
+    medcl_ct.encoders.primus.primus3d,
     medcl_ct.encoders.vit.vit2d,
     medcl_ct.encoders.vit.vit3d,
     medcl_ct.encoders.swin.swin_unetr3d,
@@ -185,6 +196,9 @@ _method_factory: list[contract.MethodFactory] = [
     medcl.methods.dino.DINO,
     medcl.methods.mae.MAE,
     medcl.methods.spark.SparK,
+    medcl.methods.mae_unet.UNetMAE,
+    medcl.methods.volume_fusion.VolumeFusion,
+    medcl.methods.voco.VoCo,
     medcl.methods.can.CAN,
     medcl.methods.clip.TwoTower,
     medcl.methods.tip.TIP,
@@ -222,6 +236,15 @@ _look: list[contract.Look] = [
 _measure: list[contract.Measure] = [
     medcl_biosignals.beats.beats,
 ]
+_overlay: list[contract.Overlay] = [
+    medcl_ct.overlay.overlay,
+]
+_write_masks: list[contract.WriteMasks] = [
+    medcl_ct.write_masks.write_masks,
+]
+_export: list[contract.Export] = [
+    medcl_ct.nnunet.export,
+]
 _explain: list[contract.Explain] = [
     medcl_pathology.heatmap.explain,
 ]
@@ -232,5 +255,7 @@ _encoder_classifier_factory: list[contract.EncoderClassifierFactory] = [
     medcl.classifiers.lora.LoRA,
     medcl.classifiers.contrast.Contrast,
     medcl.classifiers.semi_supervised.SemiSupervised,
+    medcl.classifiers.unet.UNet,
+    medcl.classifiers.unet.VoxelLinear,
     medcl.classifiers.core_tuning.CoreTuning,
 ]

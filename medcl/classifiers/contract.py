@@ -29,10 +29,13 @@ class Declares:
     Attributes:
         encoder: True if built as ``classifier(encoder, example, outputs, *, ...)``, False if as
             ``classifier(example, outputs, *, ...)``.
-        takes: "samples", whose ``x`` is (B, ...); or "bags", packed as above. None: either.
+        takes: "samples", whose ``x`` is (B, ...); "bags", packed as above; or "masks": patches with
+            the class of each position, trained by `medcl.dense`: ``batch["mask"]`` is the target,
+            and ``scores`` are (B, size, *space). None: samples or bags.
         views: views of the sample in training batches, as ``view.0``, ``view.1``, …; with them it
             may also learn from samples without a label (``finetune.unlabelled``) and from
-            `medcl.labels.auxiliary`.
+            `medcl.labels.auxiliary`. Of masks: one view, of patch and mask alike, in place of
+            them; none to train on patches as they are.
         auxiliary: True if it learns from `Outputs.auxiliary`.
         needs: further required keys of a batch, such as "table".
         head: its module that takes the embedding (B, width) or (B, C, width), as a dotted
@@ -40,7 +43,7 @@ class Declares:
     """
 
     encoder: bool = True
-    takes: Literal["samples", "bags"] | None = "samples"
+    takes: Literal["samples", "bags", "masks"] | None = "samples"
     views: tuple[View, ...] = ()
     auxiliary: bool = False
     needs: tuple[str, ...] = ()

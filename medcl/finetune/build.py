@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from medcl import recipe as recipes
 from medcl.classifiers.contract import Classifier, Declares, declared
-from medcl.contract import BAG
+from medcl.contract import BAG, MASK
 from medcl.errors import UsageError
 from medcl.labels.outputs import Outputs
 from medcl.recipe import Recipe
@@ -54,11 +54,12 @@ def build(
 
 def _fits(name: str, properties: Declares, example: Mapping[str, Tensor]) -> None:
     """Refuse samples that the classifier does not take."""
-    if properties.takes is not None and (BAG in example) != (properties.takes == "bags"):
-        given = "bags" if BAG in example else "no bags"
+    given = "bags" if BAG in example else "masks" if MASK in example else "samples"
+    takes = properties.takes
+    if (takes is not None and given != takes) or (takes is None and given == "masks"):
         raise UsageError(
-            f"The classifier '{name}' takes {properties.takes}, and these samples are {given}: set "
-            "another classifier.name, or other dataset settings."
+            f"The classifier '{name}' takes {takes or 'samples or bags'}, and these are {given}: "
+            "set another classifier.name, or other dataset settings."
         )
     lacking = [key for key in properties.needs if key not in example]
     if lacking:

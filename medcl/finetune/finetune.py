@@ -83,7 +83,16 @@ def opened(
                 f"'{raw['plugin']}'."
             )
         raw |= {name: other[name] for name in ("name", "classifier", "finetune", "optimizer")}
+        if other["classifier"] is not None and learns_masks(recipes.given(recipe)):
+            raw |= {name: other[name] for name in ("dataset", "views", "trainer")}
     return Source(recipes.parse(raw, settings, recorded=True), run.data, run)
+
+
+def learns_masks(recipe: Recipe) -> bool:
+    """True if the recipe's classifier learns a class for every position: see `medcl.dense`."""
+    if recipe.classifier is None:
+        return False
+    return declared(recipes.classifier_factory(recipe)).takes == "masks"
 
 
 def finetune(
@@ -144,7 +153,7 @@ def finetune(
         recipe = _with(recipe, task=name)
     elif recipe.finetune.label is None and recipe.finetune.kind != "multilabel":
         recipe = _with_label(recipe, [*table.columns] or own)
-    given = _given(recipe, samples, index, split, run)
+    given = given_split(recipe, samples, index, split, run)
     of_index = samples.patients  # as the run knows them
     samples = tables.with_patients(samples, table)
     others = recipe.finetune.unlabelled
@@ -161,14 +170,14 @@ def finetune(
     given = None if given is None else [given[row] for row in rows]
     of_index = [of_index[row] for row in rows]
     unnamed = tables.without_patient(index, table) & set(samples.items)
-    notes += [_unnamed(len(unnamed), len(set(samples.items)), plugins.get(recipe.plugin).item)] * (
-        len(unnamed) > 0
-    )
+    notes += [
+        unnamed_patients(len(unnamed), len(set(samples.items)), plugins.get(recipe.plugin).item)
+    ] * (len(unnamed) > 0)
     auxiliary_labels, values = further(samples, recipe.finetune)
     auxiliary = tree_and_soft(samples, target, recipe.finetune) | values
     device = usable(device)
     known = int(target.known.sum())
-    if run is not None and _saw(run, of_index[:known], given and given[:known]):
+    if run is not None and saw(run, of_index[:known], given and given[:known]):
         notes.append("Pretraining used the test patients too, without labels.")
     site_of = dict(index.items.select("id", "site").iter_rows())
     result = study(
@@ -224,7 +233,7 @@ def _refuse_unused_labels(recipe: Recipe) -> None:
         )
 
 
-def _unnamed(count: int, items: int, what: str) -> str:
+def unnamed_patients(count: int, items: int, what: str) -> str:
     """Note on items whose patients are unknown."""
     some = f"each {what}" if count == items else f"each of {count:,} of {items:,} {what}s"
     return (
@@ -257,7 +266,7 @@ def _with(recipe: Recipe, **settings: str | None) -> Recipe:
     return recipe.model_copy(update={"finetune": chosen})
 
 
-def _saw(run: Run, patients: Sequence[str], given: Sequence[str] | None) -> bool:
+def saw(run: Run, patients: Sequence[str], given: Sequence[str] | None) -> bool:
     """True if the encoder was pretrained on a test patient."""
     trained = run.pretrained_on()
     parts = (
@@ -269,7 +278,7 @@ def _saw(run: Run, patients: Sequence[str], given: Sequence[str] | None) -> bool
     )
 
 
-def _given(
+def given_split(
     recipe: Recipe, samples: Samples, index: Index, split: Path | None, run: Run | None
 ) -> list[str] | None:
     """A given split, by sample; None to draw one.

@@ -44,6 +44,7 @@ from medcl.plugin import Samples
 from medcl.private import read_recipe, write_recipe
 from medcl.provenance import commit, versions
 from medcl.reading import read_json, read_table
+from medcl.recipe import Recipe
 from medcl.run import Run
 
 STUDY = "study.json"
@@ -160,24 +161,33 @@ def _claim(work: Work, drawn: Sequence[Part]) -> str:
     """
     made_of: dict[str, str | None] = {
         "recipe": manifest.digest(recipes.dump(work.recipe)),
-        "samples": _hash(work.samples.ids, work.samples.patients),
-        "encoder": None if work.run is None else _of_file(work.run / ENCODER),
-        "labels": _hash(work.target.classes, work.target.y),
-        "folds": _hash(*([p.train, p.validation, p.test] for p in drawn)),
+        "samples": digest(work.samples.ids, work.samples.patients),
+        "encoder": None if work.run is None else of_encoder(work.run),
+        "labels": digest(work.target.classes, work.target.y),
+        "folds": digest(*([p.train, p.validation, p.test] for p in drawn)),
     }
     if any(len(p.unlabelled) for p in drawn):
-        made_of["unlabelled"] = _hash(*(p.unlabelled for p in drawn))
+        made_of["unlabelled"] = digest(*(p.unlabelled for p in drawn))
     if work.auxiliary:
-        made_of["labels beside"] = _hash(work.auxiliary)
-    if (recorded := _made_of(work.out)) is not None:
-        before = read_recipe(work.out)  # with today's defaults
-        old, new = ({"recipe": yaml.safe_load(recipes.dump(r))} for r in (before, work.recipe))
-        manifest.refuse_other(work.out, "a study", old, new)
+        made_of["labels beside"] = digest(work.auxiliary)
+    return claim(work.out, work.recipe, made_of)
+
+
+def claim(out: Path, recipe: Recipe, made_of: dict[str, str | None]) -> str:
+    """Bind a folder to a study of these inputs, and write its recipe; returns their hash.
+
+    Raises:
+        UsageError: if it holds another study; names what differs.
+    """
+    if (recorded := _made_of(out)) is not None:
+        before = read_recipe(out)  # with today's defaults
+        old, new = ({"recipe": yaml.safe_load(recipes.dump(r))} for r in (before, recipe))
+        manifest.refuse_other(out, "a study", old, new)
         made_of["recipe"] = recorded.get("recipe")  # its text may be an earlier one
-        manifest.refuse_other(work.out, "a study", recorded, made_of)
+        manifest.refuse_other(out, "a study", recorded, made_of)
     else:
-        write_recipe(work.out, work.recipe)
-    manifest.bind(work.out, "study", made_of)
+        write_recipe(out, recipe)
+    manifest.bind(out, "study", made_of)
     return manifest.digest(made_of, ordered=True)
 
 
@@ -189,15 +199,17 @@ def _made_of(out: Path) -> Mapping[str, Any] | None:
     return read_json(out / STUDY, _REMEDY) if (out / STUDY).is_file() else None
 
 
-def _of_file(path: Path) -> str | None:
+def of_encoder(run: Path) -> str | None:
     """Hash of a run's encoder; None if the file is missing."""
+    path = run / ENCODER
     if not path.is_file():
         return None
     manifest.check(path, Run.remedy)
     return manifest.of_file(path)
 
 
-def _hash(*values: Any) -> str:
+def digest(*values: Any) -> str:
+    """Hash of the inputs of a study, in their order."""
     return manifest.digest(list(values), ordered=True)  # as studies did before
 
 

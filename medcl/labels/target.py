@@ -112,6 +112,11 @@ def target(task: Task, samples: Samples) -> Target:
         MedclError: if a label is not among the task's classes, is a fraction, or has the wrong
             shape.
     """
+    if task.kind == "mask":
+        raise UsageError(
+            "This task has a class for each position, and no label of a sample: learn it with a "
+            "classifier of masks (classifier.name unet), or measure it with medcl probe."
+        )
     raw = column(samples, task.label)
     if task.kind == "regression":
         return Target("regression", (task.label,), numbers(samples, task.label))

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from medcl.methods.lejepa import LeJEPA as LeJEPA
     from medcl.methods.lejepa import VISReg as VISReg
     from medcl.methods.mae import MAE as MAE
+    from medcl.methods.mae_unet import UNetMAE as UNetMAE
     from medcl.methods.moco import MoCoV2 as MoCoV2
     from medcl.methods.moco import MoCoV3 as MoCoV3
     from medcl.methods.participant import Participant as Participant
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from medcl.methods.supcon import SupCon as SupCon
     from medcl.methods.swav import SwAV as SwAV
     from medcl.methods.tip import TIP as TIP
+    from medcl.methods.voco import VoCo as VoCo
+    from medcl.methods.volume_fusion import VolumeFusion as VolumeFusion
 
 
 def __getattr__(name: str) -> type:

@@ -31,7 +31,7 @@ class SwAV(nn.Module):
         epsilon: Sinkhorn's entropy weight.
         iterations: of Sinkhorn.
         local: number of small crops, in addition to the two global views (multi-crop).
-        frozen: steps during which prototypes do not move (paper: one epoch; Wolf 2023: 313).
+        frozen: steps during which prototypes do not move (paper: one epoch, 313 steps of ImageNet).
         queue: number of queued embeddings for the codes, for small batches; 0: none.
         queue_from: step at which the queue comes into use.
         hidden: width of the projector's hidden layer (paper: 2048).

@@ -63,8 +63,14 @@ STAGED = ("stages", "pool", "stage_widths", "strides", "channels", "width")
 TOKENISED = ("tokens", "patch", "channels", "width")
 
 
-def _has(encoder: nn.Module, names: Sequence[str]) -> bool:
-    return all(hasattr(encoder, name) for name in names)
+def is_staged(encoder: nn.Module) -> bool:
+    """Whether the encoder is `Staged`."""
+    return all(hasattr(encoder, name) for name in STAGED)
+
+
+def is_tokenised(encoder: nn.Module) -> bool:
+    """Whether the encoder is `Tokenised`."""
+    return all(hasattr(encoder, name) for name in TOKENISED)
 
 
 def staged(encoder: nn.Module, method: str) -> Staged:
@@ -120,16 +126,29 @@ def axes_of(encoder: nn.Module) -> int:
     raise UsageError(f"Encoder {type(encoder).__name__} has no convolution.")
 
 
+def pooled_stages(encoder: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The output (B, width), and the mean over space of every stage (B, sum of stage widths).
+
+    For an encoder that is not `Staged` both are the output.
+    """
+    if not is_staged(encoder):
+        out = encoder(x)
+        return out, out
+    stages = cast(Staged, encoder).stages(x)
+    means = torch.cat([stage.flatten(2).mean(dim=2) for stage in stages], dim=1)
+    return cast(Staged, encoder).pool(stages[-1]), means
+
+
 def features(encoder: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
     """The pooled output (B, width) and the tokens (B, N, D) that it was pooled from.
 
     Tokens are the patch tokens of a `Tokenised` encoder or the positions of the last stage of a
     `Staged` one. For other encoders, the pooled output is the only token.
     """
-    if _has(encoder, TOKENISED):
+    if is_tokenised(encoder):
         tokens = cast(Tokenised, encoder).tokens(x)[:, 1:]
         return tokens.mean(dim=1), tokens
-    if _has(encoder, STAGED):
+    if is_staged(encoder):
         last = cast(Staged, encoder).stages(x)[-1]
         return cast(Staged, encoder).pool(last), last.flatten(2).transpose(1, 2)
     pooled = encoder(x)
@@ -138,7 +157,7 @@ def features(encoder: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
 
 def token_width(encoder: nn.Module) -> int:
     """D of `features`."""
-    if _has(encoder, STAGED) and not _has(encoder, TOKENISED):
+    if is_staged(encoder) and not is_tokenised(encoder):
         return int(cast(Staged, encoder).stage_widths[-1])
     return width_of(encoder)
 

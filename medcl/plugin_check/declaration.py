@@ -33,6 +33,9 @@ POSITIONAL: Mapping[str, int] = {
     "look": 3,
     "explain": 5,
     "measures": 1,
+    "overlay": 4,
+    "write_masks": 6,
+    "exports": 2,
     "preview": 2,
 }
 """The number of positional arguments of each part; see `medcl.contract`."""

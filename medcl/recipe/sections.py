@@ -218,6 +218,13 @@ class Finetune(Section):
         None, "Folds of cross-validation over patients, 2 or more; null: one split.", ge=2
     )
     repeats: int = _is(1, "Repeats of the cross-validation, each with other folds.", gt=0)
+    epoch_steps: int | None = _is(
+        None, "Of masks: batches in an epoch; null: one patch of each training image.", gt=0
+    )
+    window_overlap: float = _is(
+        0.5, "Of masks: overlap of the windows of a prediction, from 0 to below 1.", ge=0, lt=1
+    )
+    tolerance: float = _is(1.0, "Of masks: tolerance of the surface Dice in mm, 0 or more.", ge=0)
     bootstraps: int = _is(1000, "Bootstrap resamples of patients, 100 or more.", ge=100)
 
 

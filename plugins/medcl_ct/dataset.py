@@ -15,8 +15,8 @@ from medcl.archive.scanning import LABEL
 from medcl.errors import MedclError, UsageError
 from medcl.plugin import Arrays, Samples
 from medcl.strings import Formatted, encoded, smallest
-from medcl_ct import placing
-from medcl_ct.placing import Kind
+from medcl_ct import placing, whole
+from medcl_ct.placing import Kind, paste, within
 
 AIR = -1024
 
@@ -35,6 +35,8 @@ def dataset(
     numbers: Mapping[str, tuple[float, float]] | None = None,
     positives: Literal["anatomy", "patient"] = "anatomy",
     reach: float = 10.0,
+    classes: Mapping[str, tuple[int, ...]] | None = None,
+    foreground: float = 0.33,
     seed: int = 0,
 ) -> Samples:
     """The samples of a set of volumes.
@@ -47,7 +49,8 @@ def dataset(
         kind: "slice": single slices. "crop": boxes at random places; pretraining draws them anew
             at every step, more often where the body is, unless positives or labels are of a box.
             "volume": the middle of each volume, at its own spacing. "stack": slices spread evenly
-            over each volume.
+            over each volume. "whole": each volume in full, with the class of each voxel where it
+            has a mask, for classifiers that segment; see `medcl_ct.whole`.
         size: of a sample: (Y, X) of slices, (Z, Y, X) of all else. What a volume lacks is air.
         every: of kind slice, take each n-th.
         neighbours: of kind slice, how many slices on each side come along as channels.
@@ -62,6 +65,10 @@ def dataset(
             sample of another item of the same group (two kernels of a scan, at the same height), or
             else of its own item. "patient": any other sample of the patient.
         reach: how far away a partner may lie, in mm: in height, or of kind crop in space.
+        classes: of kind whole, class → values of the masks; "ignore": values of unknown class.
+            None: all that the data set names (`medcl_ct.mask_classes`).
+        foreground: of kind whole, the share of patches that are drawn around a voxel of a class,
+            each class equally often.
         seed: of kind crop, of their places.
 
     Returns:
@@ -81,6 +88,8 @@ def dataset(
     if len(size) != (2 if flat else 3) or min(size) < 1 or min(every, crops) < 1 or neighbours < 0:
         axes = "(Y, X)" if flat else "(Z, Y, X)"
         raise UsageError(f"dataset.size of kind {kind} is {axes}; counts are at least 1.")
+    if kind == "whole":
+        return whole.dataset(items, arrays, size, classes, foreground)
     if images and kind != "stack":
         raise UsageError("dataset.images goes with dataset.kind stack alone.")
     random = np.random.default_rng(seed)
@@ -190,18 +199,10 @@ def _labels(
         found[str(row["task"])] = int(held["label"][at])
     mask = held.get(f"mask{part}")
     if mask is not None:
-        inside = (slice(first[0], first[0] + 1),) if flat else _within(first, size, shape)
+        inside = (slice(first[0], first[0] + 1),) if flat else within(first, size, shape)
         counts = np.bincount(np.asarray(mask[inside]).ravel(), minlength=1)
         found["region"] = int(counts[1:].argmax() + 1) if counts[1:].any() else 0
     return found
-
-
-def _within(
-    first: tuple[int, ...], size: tuple[int, ...], shape: tuple[int, ...]
-) -> tuple[slice, ...]:
-    return tuple(
-        slice(max(f, 0), min(f + s, n)) for f, s, n in zip(first, size, shape, strict=True)
-    )
 
 
 def _column(values: list[Any]) -> NDArray[Any]:
@@ -238,12 +239,12 @@ def _read(
         if kind == "slice":
             for channel, at in enumerate(range(z - neighbours, z + neighbours + 1)):
                 at = min(max(at, 0), len(volume) - 1)
-                _paste(x[row, channel], volume[at], (y, left))
+                paste(x[row, channel], volume[at], (y, left))
         elif kind == "stack":
             for n, at in enumerate(_spread(len(volume), size[0])):
-                _paste(x[row, 0, n], volume[at], (y, left))
+                paste(x[row, 0, n], volume[at], (y, left))
         else:
-            _paste(x[row, 0], volume, (z, y, left))
+            paste(x[row, 0], volume, (z, y, left))
     batch: dict[str, NDArray[Any]] = {"x": x}
     if depth is not None:
         batch["depth"] = depth[positions].astype(np.int64)
@@ -268,7 +269,7 @@ def _draw(
     for row in np.lexsort((part[positions], item[positions])):
         position = positions[row]
         volume = arrays(ids[item[position]])[f"hu{part[position]}"]
-        _paste(x[row, 0], volume, placing.drawn(volume, size, np.random.default_rng(seeds[row])))
+        paste(x[row, 0], volume, placing.drawn(volume, size, np.random.default_rng(seeds[row])))
     batch: dict[str, NDArray[Any]] = {"x": x}
     if clinical is not None:
         batch["table"] = clinical[item[positions]]
@@ -278,13 +279,3 @@ def _draw(
 def _spread(count: int, wanted: int) -> NDArray[np.int64]:
     """Evenly spread slices, each in the middle of its share; repeated where there are too few."""
     return ((np.arange(wanted) + 0.5) * count / wanted).astype(np.int64)
-
-
-def _paste(out: NDArray[np.float32], volume: NDArray[Any], first: tuple[int, ...]) -> None:
-    """Copy the box that starts at ``first`` into ``out``, as far as there is volume."""
-    inside = _within(first, out.shape, volume.shape)
-    there = tuple(
-        slice(part.start - f, part.stop - f) for part, f in zip(inside, first, strict=True)
-    )
-    if all(part.stop > part.start for part in inside):
-        out[there] = volume[inside]

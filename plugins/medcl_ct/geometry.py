@@ -131,6 +131,13 @@ def resample(x: Tensor, points: Tensor, size: Sequence[int]) -> Tensor:
     return F.grid_sample(x, grid, "bilinear", "border", align_corners=False)
 
 
+def nearest(labels: Tensor, points: Tensor, size: Sequence[int]) -> Tensor:
+    """Read labels (B, *space) int64 where the control points say, by the nearest voxel."""
+    grid = sampling_grid(points, size)
+    read = F.grid_sample(labels[:, None].to(grid), grid, "nearest", "border", align_corners=False)
+    return read[:, 0].round().long()
+
+
 def shrink(x: Tensor, size: Sequence[int], smallest: float) -> Tensor:
     """Average whole blocks of voxels first where the view would skip over some (anti-aliasing).
 

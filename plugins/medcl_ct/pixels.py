@@ -53,6 +53,7 @@ class Source:
         slices: yields (n, HU (rows, columns) float32) for every n, in any order, once; of MR and
             PET what the rescale of the header gives.
         suv: of PET, by what its values are multiplied to be SUVbw; None where that is not told.
+        volume: of a file that holds several, which one this is.
     """
 
     positions: NDArray[np.float64]
@@ -63,6 +64,7 @@ class Source:
     placed: bool
     slices: Callable[[], Iterator[tuple[int, NDArray[np.float32]]]]
     suv: float | None = None
+    volume: int = 0
 
 
 def open_source(root: Path, files: Sequence[str], volume: int = 0) -> Source:
@@ -76,7 +78,7 @@ def open_source(root: Path, files: Sequence[str], volume: int = 0) -> Source:
     read: dict[str, tags.Tags] = {}
     small: dict[str, bytes] = {}
     factor: float | None = None
-    for file, opener, size in _each(root, files, small):
+    for file, opener, size in open_each(root, files, small):
         read[file] = tags.read(
             opener, size, tags.PACKED_READ if MEMBER in file else tags.FIRST_READ
         )[0]
@@ -96,13 +98,13 @@ def drawings(root: Path, files: Sequence[str]) -> list[Any]:
     import pydicom
 
     found: dict[str, Any] = {}
-    for file, opener, _ in _each(root, files, {}):
+    for file, opener, _ in open_each(root, files, {}):
         with opener() as handle, quiet():
             found[file] = pydicom.dcmread(BytesIO(handle.read()), force=True)
     return [found[file] for file in files]
 
 
-def _each(
+def open_each(
     root: Path, files: Sequence[str], small: dict[str, bytes]
 ) -> Iterator[tuple[str, tags.Opener, int]]:
     """Each file, a way to open it, and its size: from a folder, or in one pass over an archive.
@@ -167,7 +169,7 @@ def _series(
     place = {file: n for n, file in enumerate(files)}
 
     def each() -> Iterator[tuple[int, NDArray[np.float32]]]:
-        for file, opener, _ in _each(root, files, small):
+        for file, opener, _ in open_each(root, files, small):
             yield place[file], _decoded(opener, first.shape)
 
     return Source(
@@ -294,7 +296,7 @@ def _frames(root: Path, file: str, volume: int) -> Source:
     import pydicom
 
     dataset: Any = None
-    for _, opener, _ in _each(root, [file], {}):
+    for _, opener, _ in open_each(root, [file], {}):
         with opener() as handle, quiet():
             dataset = pydicom.dcmread(BytesIO(handle.read()))
             every = enhanced.frames(dataset)
@@ -317,6 +319,7 @@ def _frames(root: Path, file: str, volume: int) -> Source:
         True,
         each,
         suv.factor(dataset),
+        volume,
     )
 
 

@@ -12,7 +12,7 @@ from medcl_ct.body import BODY
 
 TRIES = 4
 ENOUGH = 0.25
-Kind = Literal["slice", "crop", "volume", "stack"]
+Kind = Literal["slice", "crop", "volume", "stack", "whole"]
 
 
 def first(
@@ -115,3 +115,22 @@ def chosen(
     away = np.abs(where[None] - np.array(keep, dtype=np.float64).reshape(-1, 1))  # (K, Z)
     nearest = away.argmin(axis=1)[away.min(axis=1, initial=np.inf) <= reach]
     return np.unique(nearest)
+
+
+def within(
+    first: tuple[int, ...], size: tuple[int, ...], shape: tuple[int, ...]
+) -> tuple[slice, ...]:
+    """The part of a box that lies in the volume."""
+    return tuple(
+        slice(max(f, 0), min(f + s, n)) for f, s, n in zip(first, size, shape, strict=True)
+    )
+
+
+def paste(out: NDArray[Any], volume: NDArray[Any], first: tuple[int, ...]) -> None:
+    """Copy the box that starts at ``first`` into ``out``, as far as there is volume."""
+    inside = within(first, out.shape, volume.shape)
+    there = tuple(
+        slice(part.start - f, part.stop - f) for part, f in zip(inside, first, strict=True)
+    )
+    if all(part.stop > part.start for part in inside):
+        out[there] = volume[inside]

@@ -31,6 +31,12 @@ _TASKS = {
         kind="multiclass",
         about="The most frequent value of the mask beside a volume; 0 where there is none.",
     ),
+    "segment": Task(
+        label="mask",
+        kind="mask",
+        dataset={"kind": "whole"},
+        about="The class of each voxel, from the masks beside the volumes.",
+    ),
     "weak-region": Task(
         label="weak_region",
         kind="multiclass",
@@ -80,8 +86,10 @@ plugin = Plugin(
     encoders={
         "resnet2d": "medcl_ct.encoders.resnet:resnet2d",
         "resnet3d": "medcl_ct.encoders.resnet:resnet3d",
+        "resenc3d": "medcl_ct.encoders.resenc:resenc3d",
         "vit2d": "medcl_ct.encoders.vit:vit2d",
         "vit3d": "medcl_ct.encoders.vit:vit3d",
+        "primus3d": "medcl_ct.encoders.primus:primus3d",
         "swin_unetr3d": "medcl_ct.encoders.swin:swin_unetr3d",
         "huggingface2d": "medcl_ct.encoders.huggingface:huggingface2d",
         "scattering2d": "medcl_ct.encoders.scattering:scattering2d",
@@ -99,6 +107,9 @@ plugin = Plugin(
         **dict.fromkeys((".bval", ".bvec"), "of diffusion MRI: not needed"),
         **dict.fromkeys((".stl", ".obj", ".vtk"), "a surface: export the segmentation as NIfTI"),
     },
+    overlay="medcl_ct.overlay:overlay",
+    write_masks="medcl_ct.write_masks:write_masks",
+    exports={"nnunet": "medcl_ct.nnunet:export"},
     preparation=3,
     sample=Path(__file__).parent / "sample",
     demo="ct/demo",

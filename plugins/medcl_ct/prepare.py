@@ -29,6 +29,8 @@ from medcl_ct.stacking import Regularity, normal, places, regularity
 from medcl_ct.volumes import NOT_AIR
 
 AIR = -1024
+PLACES = 512
+"""Voxels of each structure to which crops can be drawn."""
 _IN_MEMORY = 256 * 1024 * 1024  # bytes of one array
 
 Floats = NDArray[np.float64]
@@ -66,8 +68,10 @@ def prepare(
     Returns:
         for each part n (one, unless a policy splits): ``hu{n}`` (Z, Y, X) int16, indices rising
         towards the head, the back and the left; ``affine{n}`` (4, 4), (z, y, x, 1) → LPS mm; and
-        ``mask{n}`` (Z, Y, X) uint8 where the item has a mask. ``findings`` are names of what was
-        noticed on the way.
+        ``mask{n}`` (Z, Y, X) uint8 where the item has a mask, and ``drawn{n}`` (M, 4) int32: for
+        each of its values above 0, up to `PLACES` voxels that have it: value, z, y, x.
+        ``findings`` are names of what was noticed on the way; ``volume`` (1,) which volume of a
+        file with several it is, but for the first.
 
     Raises:
         UsageError: for a policy or spacing that makes no sense.
@@ -83,7 +87,8 @@ def prepare(
     kinds.refuse(kind or modality, modality)
     refuse(known, rules, FINDINGS, "series")
     images = files[: len(files) - int(fields.get("drawn") or 0)]  # type: ignore[call-overload]
-    source = open_source(root, images, int(fields.get("volume") or 0))  # type: ignore[call-overload]
+    volume = int(fields.get("volume") or 0)  # type: ignore[call-overload]
+    source = open_source(root, images, volume)
     noticed = [] if kind else ["modality-assumed"]
     regular = regularity(source.positions, source.orientation, source.thickness)
     refuse([name for name in regular.findings if name not in known], rules, FINDINGS, "series")
@@ -118,10 +123,13 @@ def prepare(
         arrays[f"affine{n}"] = _moved(affine, inside)
         if covered is not None:
             arrays[f"mask{n}"] = np.ascontiguousarray(covered[inside])
+            arrays[f"drawn{n}"] = _drawn(arrays[f"mask{n}"])
     noticed = sorted(set(noticed))
     refuse(noticed, rules, FINDINGS, "series")
     if noticed:
         arrays["findings"] = np.array(noticed)
+    if volume:
+        arrays["volume"] = np.array([volume])
     return arrays
 
 
@@ -340,6 +348,17 @@ def _masks(labels: NDArray[np.uint8], source: Source, plan: _Plan) -> list[NDArr
         ]
         for part in plan.parts
     ]
+
+
+def _drawn(mask: NDArray[np.uint8]) -> NDArray[np.int32]:
+    """Voxels of each value above 0, evenly spread over all that have it: (M, 4) value, z, y, x."""
+    found = [np.empty((0, 4), dtype=np.int32)]
+    for value in np.flatnonzero(np.bincount(mask.ravel(), minlength=1)[1:]) + 1:
+        at = np.flatnonzero(mask == value)
+        at = at[np.linspace(0, len(at) - 1, min(PLACES, len(at))).round().astype(np.int64)]
+        where = np.stack(np.unravel_index(at, mask.shape), axis=1)
+        found.append(np.column_stack([np.full(len(at), value), where]).astype(np.int32))
+    return np.concatenate(found)
 
 
 def _mask(root: Path, file: str, image: str) -> NDArray[np.uint8]:

@@ -243,6 +243,26 @@ class CTViews(nn.Module):
         out = images.unflatten(0, (batch, depth)).transpose(1, 2)
         return self._drop(out, p), p
 
+    def together(
+        self, x: Tensor, mask: Tensor, generator: Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """A view (B, 1, *size) and the class of each of its voxels (B, *size), moved alike.
+
+        Args:
+            x: (B, 1, *space) in HU.
+            mask: (B, *space) int64, read at the nearest voxel.
+            generator: see `forward`.
+
+        Raises:
+            UsageError: if slices of a volume move by themselves.
+        """
+        if x.dim() == 5 and self.slices != "volume":
+            raise UsageError("views.slices must be 'volume' where volumes have masks.")
+        view, p = self.view(x, generator)
+        matrix = geometry.linear(p["angle"], p["side"], p["flip"], x.shape[2:])
+        points = geometry.lattice(matrix, p["centre"], p.get("shift"))
+        return view, geometry.nearest(mask, points, view.shape[2:])
+
     def _drop(self, x: Tensor, p: Parameters) -> Tensor:
         return op.drop_slices(x, p["dropped"]) if "dropped" in p else x
 

@@ -74,7 +74,7 @@ def records(
     ]
     patient, guessed = layouts.person(stem(key))
     findings += [guessed] if guessed else []
-    if len(drawn) > 1 and any(structures.code(_name(mask)) is None for mask in drawn):
+    if len(drawn) > 1 and any(structures.code(mask_name(mask)) is None for mask in drawn):
         findings.append("mask-names")
     fields: dict[str, Scalar] = {
         "source": kind(first),
@@ -110,14 +110,15 @@ def masks(files: Sequence[str]) -> list[tuple[str, int]]:
     found = _heads(files, mask=True)
     if len(found) == 1:
         return [(found[0], 0)]
-    codes = {file: structures.code(_name(file)) for file in found}
-    others = sorted((f for f, code in codes.items() if code is None), key=_name)
+    codes = {file: structures.code(mask_name(file)) for file in found}
+    others = sorted((f for f, code in codes.items() if code is None), key=mask_name)
     return [
-        (f, codes[f] or structures.LAST + 1 + others.index(f)) for f in sorted(found, key=_name)
+        (f, codes[f] or structures.LAST + 1 + others.index(f)) for f in sorted(found, key=mask_name)
     ]
 
 
-def _name(file: str) -> str:
+def mask_name(file: str) -> str:
+    """What a mask is called: its file's name without suffix."""
     return PurePosixPath(stem(shown(file))).name
 
 

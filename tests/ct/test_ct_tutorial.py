@@ -54,6 +54,23 @@ def test_every_command_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.slow
+def test_the_page_on_segmentation_runs_as_it_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("medcl.dense.probe.SETTINGS", {"epochs": 2, "validation": 0.0})
+    said = follow(REPO / "docs" / "ct-segmentation.md", tmp_path, monkeypatch)
+    steps = ["index", "pretrain", "finetune", "report", "probe", "predict", "predict", "export"]
+    assert verbs(said) == steps
+    assert "surface Dice at 2 mm" in of(said, "medcl finetune")
+    assert "Pretraining used the test patients too" in of(said, "medcl finetune")
+    assert "voxel-linear, pretrained: Dice" in of(said, "medcl probe")
+    assert len(list((tmp_path / "masks").glob("*.nii.gz"))) == 1
+    assert (tmp_path / "named" / "s0004" / "ct.nii.gz").is_file()
+    assert (tmp_path / "nnunet" / "fold_1" / "checkpoint_final.pth").is_file()
+    assert "Grey from -160 to 240 HU" in (tmp_path / "study" / "report.html").read_text()
+
+
+@pytest.mark.slow
 def test_the_demo_says_what_three_people_can_say(tmp_path: Path) -> None:
     tiny = ["trainer.steps=3", "monitor.samples=16", "encoder.base=4", "method.hidden=16"]
     command = ["demo", "--plugin", "ct", "--out", str(tmp_path / "demo")]

@@ -17,7 +17,10 @@ def export(
     out: Annotated[Path, typer.Option(help="The folder to create.")],
     to: Annotated[
         str,
-        typer.Option(help="safetensors, onnx or torchscript; of an encoder, huggingface-folder."),
+        typer.Option(
+            help="safetensors, onnx or torchscript; of an encoder, huggingface-folder; or a format "
+            "of the plugin (ct: nnunet)."
+        ),
     ] = "safetensors",
     task: Annotated[
         str | None,
@@ -33,12 +36,15 @@ def export(
     medcl export run --task aami-nsv --to torchscript --out probe
     """
     import medcl
+    from medcl.dense.opened import DenseStudy, is_dense
     from medcl.predict.study_predictor import opened
     from medcl.run import Run
 
-    source = opened(model)
+    source = DenseStudy.open(model) if is_dense(model) else opened(model)
     result: dict[str, Any]
-    if isinstance(source, Run) and task is None:
+    if isinstance(source, DenseStudy) or (isinstance(source, Run) and to in source.plugin.exports):
+        result = {"out": medcl.export_as(source, out, to=to), "format": to}
+    elif isinstance(source, Run) and task is None:
         exported = medcl.export_encoder(source, out, to=to)  # type: ignore[arg-type]
         result = {
             "out": exported.path,

@@ -65,16 +65,17 @@ def finetune(
     settings: Settings = None,
     json: show.Json = False,
 ) -> None:
-    """Train with labels, in folds, and evaluate on the test patients.
+    """Train with labels or masks, in folds, and evaluate on the test patients.
 
     Examples: medcl finetune idx -r pathology/abmil --labels slides.csv --folds 5 --out study ·
-    medcl finetune run --labels l.csv --out study ·
+    medcl finetune run --labels l.csv --out study · medcl finetune run -r ct/segment --out study ·
     medcl finetune FEATURES -r pathology/abmil --labels slides.csv --out study
     """
     import medcl
     from medcl.finetune.archived import INDEX, is_archive
     from medcl.finetune.explain import FOLDER
     from medcl.finetune.finetune import ratios
+    from medcl.finetune.result import FinetuneResult
 
     if explain and imbalance is not None:
         raise UsageError("--imbalance makes several studies, and --explain draws of one: drop one.")
@@ -108,10 +109,11 @@ def finetune(
     if json:
         show.as_json([r.as_dict() for r in results] if imbalance else results[0].as_dict())
         return
-    show.outcomes(results[0].outcomes or [])
+    if isinstance(results[0], FinetuneResult):
+        show.outcomes(results[0].outcomes or [])
     for result in results:
         show.table(result.title, *result.table())
-        if result.figures.classes:
+        if isinstance(result, FinetuneResult) and result.figures.classes:
             show.table("Class by class", *result.by_class())
         typer.echo(result.verdict())
     if explain and (out / FOLDER).is_dir():

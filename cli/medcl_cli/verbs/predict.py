@@ -17,7 +17,10 @@ def predict(
         typer.Argument(help="Recordings (files, or their names without suffix) and folders."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="The table, .parquet; of a stream .jsonl, or the terminal.")
+        Path | None,
+        typer.Option(
+            help="The table, .parquet; of masks a folder; of a stream .jsonl, or the terminal."
+        ),
     ] = None,
     task: Annotated[
         str | None, typer.Option(help="Predict this task's class probabilities for its samples.")
@@ -54,6 +57,12 @@ def predict(
             "values that the files lack, as in medcl index.",
         ),
     ] = None,
+    masks: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a study of masks: their format (ct: nifti, dicom-seg).", show_default="nifti"
+        ),
+    ] = None,
     embeddings: Annotated[bool, typer.Option(help="Store the embeddings too.")] = True,
     paths: Annotated[
         bool, typer.Option(help="Write the recordings' paths. A path may identify a patient.")
@@ -73,7 +82,10 @@ def predict(
     A study predicts the mean over its folds; for patients of the study, over the folds that did not
     train on them.
 
+    A study of masks writes one for each image, on the grid of its files.
+
     Examples: medcl predict run night.hea --out preds.parquet ·
+    medcl predict study new/ --out masks/ --masks nifti ·
     medcl predict study new/ --out p.parquet · cat ppg.csv | medcl predict run --follow - --fs 64
     """
     import medcl
@@ -117,6 +129,15 @@ def predict(
             f"{', '.join(needless)}: for a stream only (--follow), so leave it out. Give values "
             "that files lack as in medcl index: --set reader.columns.2=PPG."
         )
+    from medcl.dense.opened import is_dense
+
+    if is_dense(run):
+        if needless := [o for o, v in {"--task": task, "--set": settings, "--fs": fs}.items() if v]:
+            raise UsageError(f"{', '.join(needless)}: not for a study of masks, so leave it out.")
+        _masks(run, records, out, masks or "nifti", paths, key_file, workers, device, json)
+        return
+    if masks is not None:
+        raise UsageError(f"--masks is for a study of masks, and {run} is none.")
     predicted = medcl.predict(
         run,
         records,
@@ -145,3 +166,32 @@ def predict(
     if predicted.rejects:
         rows = sorted(predicted.rejects.items(), key=lambda row: -row[1])
         show.table("Rejected", ["recordings", "why"], [[n, reason] for reason, n in rows])
+
+
+def _masks(
+    study: Path,
+    images: list[Path],
+    out: Path,
+    to: str,
+    paths: bool,
+    key_file: Path | None,
+    workers: int | None,
+    device: str,
+    json: bool,
+) -> None:
+    """Predict masks, and print what became of the images."""
+    import medcl
+
+    predicted = medcl.predict_masks(
+        study, images, out, to=to, paths=paths, key_file=key_file, workers=workers, device=device
+    )
+    if json:
+        show.as_json(vars(predicted))
+        return
+    facts = {k: v for k, v in vars(predicted).items() if k not in ("rejects", "notes")}
+    show.facts("Masks", {**facts, "rejected": sum(predicted.rejects.values())})
+    for note in predicted.notes:
+        typer.echo(note)
+    if predicted.rejects:
+        rows = sorted(predicted.rejects.items(), key=lambda row: -row[1])
+        show.table("Rejected", ["images", "why"], [[n, reason] for reason, n in rows])

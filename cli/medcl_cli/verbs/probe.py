@@ -75,11 +75,21 @@ def probe(
     · medcl probe run --labels labels.csv --label-column AF
     """
     import medcl
+    from medcl.dense.result import DenseResult
     from medcl.probe.localisation import Places
     from medcl.probe.result import ProbeResult
+    from medcl.run import Run
 
-    result: ProbeResult | Places
-    if places:
+    result: ProbeResult | Places | DenseResult
+    run = Run.open(runs[0])
+    name = task or run.recipe.probe.task
+    if name and name in run.plugin.tasks and run.plugin.tasks[name].kind == "mask":
+        if data is not None or places or len(runs) > 1 or labels or label_column:
+            raise UsageError(
+                "A task of masks is probed on one run's own index: give the run alone."
+            )
+        result = medcl.probe_masks(run, name, out=out, device=device, command=show.command())
+    elif places:
         if task is not None or out is not None or len(runs) > 1 or labels or label_column:
             raise UsageError(
                 "--places is about one run, and takes neither --task nor --labels nor --out."

@@ -33,6 +33,10 @@ def report(
         from medcl.report import comparison_page
 
         path = comparison_page.write(runs, out or Path("report.html"))
+    elif (run / "dense.json").is_file():
+        from medcl.report import dense_page
+
+        path = dense_page.write(run, out or run / "report.html")
     elif (run / "finetune.json").is_file():
         from medcl.report import study_page
 
