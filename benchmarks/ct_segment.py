@@ -41,7 +41,8 @@ def medcl_dice(data: Path, out: Path, steps: int, seed: int) -> pl.DataFrame:
         *(f"views.{name}=0" for name in ("crop", "rotate", "gamma", "noise", "blur", "kernel")),
         f"encoder={{name: resenc3d, widths: {list(WIDTHS)}, blocks: [1, 1, 1]}}",
         f"optimizer={{lr: {LR}, warmup: 0.0, clip: null}}",
-        f"finetune={{epochs: 1, epoch_steps: {steps}, batch_size: {BATCH}, folds: {FOLDS}, validation: 0}}",
+        f"finetune={{epochs: 1, epoch_steps: {steps}, batch_size: {BATCH}}}",
+        f"finetune={{folds: {FOLDS}, validation: 0}}",
         "finetune.bootstraps=100",
         f"seed={seed}",
     ]
@@ -158,9 +159,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         means = compare(asked.phantoms, asked.steps, asked.seeds, Path(folder))
     for name, values in means.items():
-        print(
-            f"{name}: Dice {np.mean(values):.3f} ± {np.std(values):.3f} over {len(values)} trainings"
-        )
+        print(f"{name}: Dice {np.mean(values):.3f} ± {np.std(values):.3f}, {len(values)} trainings")
     difference = np.subtract(means["medcl"], means["monai"])
     print(f"difference: {difference.mean():+.3f} ± {difference.std():.3f}")
 
