@@ -496,3 +496,22 @@ def test_opened_takes_the_dataset_of_a_recipe_of_masks(archive: Path, study: Pat
     assert source.recipe.encoder is not None
     assert source.recipe.encoder.arguments["widths"] == (8, 16, 32), "of the run"
     assert source.recipe.prepare["spacing"] == (2.0, 2.0, 2.0), "of the run"
+
+
+@pytest.mark.slow
+def test_phantoms_are_segmented_as_by_a_plain_monai_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The short form of benchmarks/ct_segment.py: the same patients, patches, steps and network."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
+    import ct_segment
+
+    (tmp_path / "key").write_text("phantoms have no secrets: who is tested is always the same")
+    monkeypatch.setenv("MEDCL_KEY_FILE", str(tmp_path / "key"))
+    torch.manual_seed(0)
+    means = ct_segment.compare(12, 400, 1, tmp_path)
+    ours, plain = (np.array(means[name]) for name in ("medcl", "monai"))
+    print(ours, plain)
+    assert min(ours.mean(), plain.mean()) > 0.8
+    spread = max(ours.std(), plain.std(), 0.03)
+    assert abs(ours.mean() - plain.mean()) < 2 * spread, "within the spread over trainings"
