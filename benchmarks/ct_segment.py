@@ -124,7 +124,7 @@ def monai_dice(
 
 
 def _network() -> torch.nn.Module:
-    """The network of the study, for intensities from −1 to 1 as the plain loop's transforms give."""
+    """The network of the study, for intensities from −1 to 1, as the plain loop has them."""
     from medcl.classifiers.unet import UNet
     from medcl.labels.outputs import Outputs
     from medcl.nn.resenc import ResEnc
