@@ -13,7 +13,7 @@ from medcl.plugin import Samples
 from medcl.probe.external import joined
 
 N = 6
-WHOLE = {"reach", "unit", "instances"}  # hold for all samples alike
+WHOLE = {"reach", "unit", "instances", "mask_classes"}  # hold for all samples alike
 WHERE = np.array([4, 1, 4])
 
 
@@ -46,6 +46,7 @@ def made() -> Samples:
         where=partial(where, np.arange(N)),
         draw=partial(draw, np.arange(N)),
         instances=("x", "marks"),
+        mask_classes=("background", "liver"),
     )
 
 

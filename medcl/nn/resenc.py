@@ -8,7 +8,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from medcl.errors import UsageError
-from medcl.nn.unet import block
+from medcl.nn.unet import block, initialise
 
 POOL = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
 
@@ -81,6 +81,7 @@ class ResEnc(nn.Module):
                 nn.Sequential(first, *(Residual(axes, after, after, 1) for _ in range(count - 1)))
             )
         self.levels = nn.ModuleList(stages)
+        self.apply(initialise)
 
     def stages(self, x: Tensor) -> list[Tensor]:
         """(B, channels, *space) → for each stage (B, width, *space / stride)."""

@@ -35,6 +35,14 @@ def block(axes: int, before: int, after: int, *, kernel: int = 3, stride: int = 
     return built
 
 
+def initialise(part: nn.Module) -> None:
+    """nnU-Net's initial weights of convolutions: He's for a leaky ReLU of 0.01, no bias."""
+    if isinstance(part, (*CONV, *CONV_UP)):
+        nn.init.kaiming_normal_(part.weight, a=0.01)
+        if part.bias is not None:
+            nn.init.zeros_(part.bias)
+
+
 class UNetDecoder(nn.Module):
     """The decoder of nnU-Net's residual U-Net (Isensee 2024, arXiv 2404.09556).
 
@@ -78,6 +86,7 @@ class UNetDecoder(nn.Module):
         )
         self.blocks = nn.ModuleList(block(axes, 2 * width, width) for _, (_, width) in steps)
         self.head = CONV[axes - 1](levels[0][1], out, kernel_size=1)
+        self.apply(initialise)
 
     def forward(self, x: Tensor, stages: Sequence[Tensor]) -> Tensor:
         """The input (B, channels, *space) and the encoder's stages → (B, out, *space)."""

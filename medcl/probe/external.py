@@ -77,6 +77,7 @@ def joined(first: Samples, second: Samples) -> Samples:
         else partial(_where, first, second),
         instances=first.instances,
         draw=None if first.draw is None or second.draw is None else partial(_draw, first, second),
+        mask_classes=first.mask_classes if first.mask_classes == second.mask_classes else (),
     )
 
 

@@ -68,7 +68,7 @@ def dataset(
         classes: of kind whole, class → values of the masks; "ignore": values of unknown class.
             None: all that the data set names (`medcl_ct.mask_classes`).
         foreground: of kind whole, the share of patches that are drawn around a voxel of a class,
-            each class equally often.
+            each class equally often; the others lie around any voxel.
         seed: of kind crop, of their places.
 
     Returns:

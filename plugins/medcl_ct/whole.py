@@ -139,7 +139,7 @@ class _Source:
             held, volume, mask, spacings[row] = self._open(position)
             random = np.random.default_rng(seeds[row])
             around = random.random() < foreground
-            first = placing.drawn(volume, size, random)
+            first = _centred(random.integers(0, volume.shape), volume.shape, size)
             if mask is not None:
                 table = self.tables[self.table[position]]
                 drawn = np.asarray(held[f"drawn{self.part[position]}"])
@@ -167,10 +167,17 @@ def _around(
     if not len(present):
         return None
     rows = np.flatnonzero(of_class == random.choice(present))
-    centre = drawn[random.choice(rows), 1:]
+    return _centred(drawn[random.choice(rows), 1:], shape, size)
+
+
+def _centred(voxel: NDArray[Any], shape: tuple[int, ...], size: tuple[int, ...]) -> tuple[int, ...]:
+    """The first voxel of a box around a voxel, moved into the volume.
+
+    Boxes around all voxels reach the volume's edges and the air there as often as its middle.
+    Windows of a prediction do too, and a network that never saw air alone finds organs in it.
+    """
     return tuple(
-        int(np.clip(c - s // 2, *_bounds(n, s)))
-        for c, s, n in zip(centre, size, shape, strict=True)
+        int(np.clip(c - s // 2, *_bounds(n, s))) for c, s, n in zip(voxel, size, shape, strict=True)
     )
 
 

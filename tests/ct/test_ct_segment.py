@@ -131,10 +131,11 @@ def test_masks_are_predicted_on_the_grid_of_the_files(
 ) -> None:
     monkeypatch.setenv("MEDCL_KEY_FILE", str(archive / "key"))
     new = phantoms.totalsegmentator(tmp_path / "new", 1, shape=(20, 30, 34))
+    (new / "s0001").rename(new / "s0099")  # nobody of the study
     out = tmp_path / "masks"
     told = medcl.predict_masks(study, new, out, paths=True, workers=1)
     assert (told.images, told.files, dict(told.rejects)) == (1, 1, {})
-    image, mask = nib.load(new / "s0001" / "ct.nii.gz"), nib.load(out / "s0001" / "ct.nii.gz")
+    image, mask = nib.load(new / "s0099" / "ct.nii.gz"), nib.load(out / "s0099" / "ct.nii.gz")
     assert mask.shape == image.shape
     assert np.allclose(mask.affine, image.affine)
     table = pl.read_parquet(out / "volumes.parquet")
@@ -261,6 +262,16 @@ def test_patches_are_drawn_by_seed_around_each_class(archive: Path, tmp_path: Pa
     (place,) = [p for p in at if np.array_equal(views_of[tuple(p)], drawn["x"][0, 0])]
     box = tuple(slice(int(p), int(p) + 16) for p in place)
     assert np.array_equal(volume["mask"][0][box], drawn["mask"][0]), "mask and image fit"
+
+
+def test_other_patches_reach_the_air_at_the_edges(archive: Path, tmp_path: Path) -> None:
+    samples = whole(indexed(archive / "msd", tmp_path / "idx"), foreground=0.0)
+    assert samples.draw is not None
+    drawn = samples.draw(np.zeros(200, np.int64), np.arange(200, dtype=np.uint64))
+    volume = samples.read(np.array([0]))["x"][0, 0]
+    at_corner = (drawn["x"][:, 0, 0, 0, 0] == volume[0, 0, 0]).sum()
+    uniform = 200 / np.prod([n - 15 for n in volume.shape])
+    assert at_corner > 3 * uniform
 
 
 def test_a_patch_larger_than_the_volume_is_unknown_outside(archive: Path, tmp_path: Path) -> None:
@@ -496,3 +507,22 @@ def test_opened_takes_the_dataset_of_a_recipe_of_masks(archive: Path, study: Pat
     assert source.recipe.encoder is not None
     assert source.recipe.encoder.arguments["widths"] == (8, 16, 32), "of the run"
     assert source.recipe.prepare["spacing"] == (2.0, 2.0, 2.0), "of the run"
+
+
+@pytest.mark.slow
+def test_phantoms_are_segmented_as_by_a_plain_monai_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The short form of benchmarks/ct_segment.py: the same patients, patches, steps and network."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
+    import ct_segment
+
+    (tmp_path / "key").write_text("phantoms have no secrets: who is tested is always the same")
+    monkeypatch.setenv("MEDCL_KEY_FILE", str(tmp_path / "key"))
+    torch.manual_seed(0)
+    means = ct_segment.compare(12, 250, 1, tmp_path)
+    ours, plain = (np.array(means[name]) for name in ("medcl", "monai"))
+    print(ours, plain)
+    assert min(ours.mean(), plain.mean()) > 0.8
+    spread = max(ours.std(), plain.std(), 0.03)
+    assert abs(ours.mean() - plain.mean()) < 2 * spread, "within the spread over trainings"

@@ -66,10 +66,11 @@ CASES: dict[str, Case] = {
     "mae": Case(DECODER, digits.vit, margin=0.05),
     # Reconstruction moves the mean over space little: six seeds gained 0.02 to 0.05.
     "spark": Case({"width": 32, "normalise": False}, digits.pyramid, margin=0.02, rate=5e-3),
-    # Dense pretext tasks move the mean over space little, as SparK does: +0.026 and +0.016.
-    "mae-unet": Case({"block": 2, "mask": 0.5}, digits.pyramid, margin=0.01, rate=5e-3),
+    # Dense pretext tasks move the mean over space little, as SparK does; of 0.778, five seeds made
+    # 0.778 to 0.816 (mean 0.799) and 0.792 to 0.832 (mean 0.811).
+    "mae-unet": Case({"block": 2, "mask": 0.5}, digits.pyramid, margin=0.01),
     "volume-fusion": Case(
-        {"levels": 2, "boxes": (1, 3), "sides": (0.3, 0.7)}, digits.pyramid, margin=0.005, rate=5e-3
+        {"levels": 2, "boxes": (1, 3), "sides": (0.3, 0.7)}, digits.pyramid, margin=0.01
     ),
     "voco": Case({"grid": (2, 2), "hidden": 64, "out": 32}, digits.pyramid),
     "can": Case({**DECODER, **SMALL}, digits.vit),
