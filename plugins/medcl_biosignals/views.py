@@ -64,7 +64,7 @@ def views(
     """The augmentations of a recipe; a name alone is the probability that a sample gets it.
 
     Probabilities of cut-out, warps and noise are those that the wearable paper gives for ECG
-    (Abbaspourazad 2024, arXiv 2312.05409); its strengths are not published, ours are in the
+    (Abbaspourazad 2024, arXiv 2312.05409); their strengths are those of the authors' code, see the
     defaults. Flipping time is left out: it turns one arrhythmia into another.
 
     Args:

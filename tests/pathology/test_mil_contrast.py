@@ -219,7 +219,7 @@ def test_ins_moves_the_labels_of_all_instances_of_its_bags() -> None:
     x = torch.randn(17, 6, generator=torch.Generator().manual_seed(0))
     batch = {"x": x, "bag": bag, "y": torch.tensor([1, 0, -1]), "patient": torch.arange(3)}
     torch.manual_seed(0)
-    model = Ins(batch, TWO, layers=(8,), queue=32, warm_up=0.0, sample=6)
+    model = Ins(batch, TWO, layers=(8,), queue=32, warm_up=0.0, sample=6, update="all")
     model.step(batch, State(0, 10))
     assert len(model.soft) == 8  # of the positive bag; a label for 6 of 17 was trained with
     soft = model.soft.get(fingerprints(x[:8]), torch.full((8, 2), -1.0))

@@ -65,8 +65,10 @@ class Ins(nn.Module):
         warm_up: share of the training that is warm-up.
         balance: weigh classes of instances alike; see above.
         sample: instances of a batch that the instances' terms look at, at most, drawn anew.
-        update: whose pseudo-labels a step moves: those of "all" instances of its bags, once an
-            epoch each as in the authors' code, or only of the "sampled" ones.
+        update: whose pseudo-labels a step moves: only those of the "sampled" instances, or of
+            "all" instances of its bags, once an epoch each as in the authors' code. On bags of ten
+            to nineteen digits the former finds instances better (AUROC over 0.9 against 0.885, one
+            seed); ``benchmarks/mil_ins_update.py`` compares them on large bags.
         scores: a bag's scores: of its attention-pooled "head", or the "max" of its instances'
             log-odds against the negative class.
 
@@ -99,7 +101,7 @@ class Ins(nn.Module):
         warm_up: float = 0.1,
         balance: bool = True,
         sample: int = 4096,
-        update: Literal["all", "sampled"] = "all",
+        update: Literal["all", "sampled"] = "sampled",
         scores: Literal["head", "max"] = "head",
     ) -> None:
         super().__init__()
