@@ -6,6 +6,7 @@ import json
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -45,6 +46,16 @@ def outcomes(rows: Sequence[Mapping[str, object]]) -> None:
         names = ("done", "name", "count", "about")
         cells = [[row[name] for name in names] for row in rows]
         table("What became of the archive", ("done", "what", "count", "about"), cells)
+
+
+def indexed(path: Path, *, err: bool) -> None:
+    """What an index holds, in one line."""
+    from medcl import plugin as plugins
+    from medcl.archive.index import Index
+
+    index = Index.open(path)
+    items = f"{len(index.items):,} {plugins.get(index.plugin_name).item}s"
+    typer.echo(f"Index {path}: {items}, {len(index.rejects):,} rejected.", err=err)
 
 
 def command() -> str:

@@ -80,16 +80,15 @@ class VoCo(nn.Module):
         (x,) = views
         starts, side = cells(x.shape[2:], self.grid)
         bases = starts.to(x.device).expand(len(x), -1, -1)  # (B, bases, axes)
-        room = torch.tensor(x.shape[2:], device=x.device) - side.to(x.device)
+        sides = torch.tensor(side, device=x.device)
+        room = torch.tensor(x.shape[2:], device=x.device) - sides
         shares = torch.rand(len(x), self.targets, len(self.grid), device=x.device)
         targets = (shares * (room + 1)).long()
-        crops = cut(x, torch.cat([bases, targets], dim=1), side.tolist())
+        crops = cut(x, torch.cat([bases, targets], dim=1), side)
         pooled, means = pooled_stages(self.encoder, crops.flatten(0, 1))
         z = self.projector(means).unflatten(0, crops.shape[:2])
         base, target = z.split([bases.shape[1], self.targets], dim=1)
-        predicted, apart = volume_contrast(
-            base, target, overlaps(targets, bases, side.to(x.device))
-        )
+        predicted, apart = volume_contrast(base, target, overlaps(targets, bases, sides))
         loss = predicted + apart + touch(self.encoder)
         seen = pooled.detach().unflatten(0, crops.shape[:2])[:, : bases.shape[1]].mean(dim=1)
         return {
@@ -100,7 +99,7 @@ class VoCo(nn.Module):
         }
 
 
-def cells(space: Sequence[int], grid: Sequence[int]) -> tuple[Tensor, Tensor]:
+def cells(space: Sequence[int], grid: Sequence[int]) -> tuple[Tensor, list[int]]:
     """First positions (N, axes) of the cells of a grid, and their sides (axes,).
 
     Raises:
@@ -114,17 +113,17 @@ def cells(space: Sequence[int], grid: Sequence[int]) -> tuple[Tensor, Tensor]:
     side = [n // g for n, g in zip(space, grid, strict=True)]
     lines = [torch.arange(g) * s for g, s in zip(grid, side, strict=True)]
     starts = torch.stack(torch.meshgrid(*lines, indexing="ij"), dim=-1).flatten(0, -2)
-    return starts, torch.tensor(side)
+    return starts, side
 
 
 def cut(x: Tensor, starts: Tensor, side: Sequence[int]) -> Tensor:
     """Crops (B, N, C, *side) of (B, C, *space) at ``starts`` (B, N, axes)."""
-    crops = [
-        image[(slice(None), *(slice(f, f + s) for f, s in zip(first, side, strict=True)))]
-        for image, firsts in zip(x, starts.tolist(), strict=True)
-        for first in firsts
-    ]
-    return torch.stack(crops).unflatten(0, (len(x), -1))
+    axes = len(side)
+    at: list[Tensor] = [torch.arange(len(x), device=x.device).view(-1, *(1,) * (axes + 1))]
+    for axis, size in enumerate(side):
+        along = starts[..., axis, None] + torch.arange(size, device=x.device)  # (B, N, size)
+        at.append(along.view(*starts.shape[:2], *(size if a == axis else 1 for a in range(axes))))
+    return x.movedim(1, -1)[tuple(at)].movedim(-1, 2)
 
 
 def overlaps(targets: Tensor, bases: Tensor, side: Tensor) -> Tensor:

@@ -7,9 +7,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from medcl.errors import MedclError
+from medcl.nn.host import refuse
 
 UNKNOWN = -1
 """The class of positions that teach nothing: outside of the image, or labelled to be ignored."""
+
+
+_SMOOTH = 1e-5  # as in MONAI
 
 
 def dice_and_cross_entropy(
@@ -17,8 +21,9 @@ def dice_and_cross_entropy(
 ) -> dict[str, Tensor]:
     """``loss``, the sum of ``dice`` and ``cross_entropy``, as nnU-Net (arXiv 1809.10486) has it.
 
-    Dice is MONAI's, of each sample and class, the first only with ``background``; cross-entropy
-    is a mean over positions. Both leave out the positions whose class is `UNKNOWN`.
+    Dice is as MONAI's `DiceLoss`, which asks the device for values: of each sample and class, the
+    first only with ``background``; cross-entropy is a mean over positions. Both leave out the
+    positions whose class is `UNKNOWN`.
 
     Args:
         scores: (B, C, *space) logits, the background first.
@@ -28,19 +33,18 @@ def dice_and_cross_entropy(
     Raises:
         MedclError: if a class is not below C.
     """
-    from monai.losses import MaskedDiceLoss
-
     size = scores.shape[1]
-    if int(mask.max()) >= size:
-        raise MedclError(f"A mask holds class {int(mask.max())}, and there are {size} classes.")
+    refuse(mask >= size, MedclError(f"A mask holds a class above the {size} that there are."))
     known = mask != UNKNOWN
     share = known.float().mean().clamp(min=1e-12)
     scores = scores.float()
     entropy = F.cross_entropy(scores, mask, ignore_index=UNKNOWN, reduction="sum") / (
         mask.numel() * share
     )
-    one_hot = F.one_hot(mask.clamp(min=0), size).movedim(-1, 1).float()
-    dice = MaskedDiceLoss(include_background=background)(
-        torch.softmax(scores, dim=1), one_hot, known[:, None].float()
-    )
+    codes = torch.arange(size, device=mask.device).view(1, size, *(1,) * (mask.ndim - 1))
+    first = 0 if background else 1
+    truth = (mask[:, None] == codes)[:, first:].flatten(2)  # an unknown position has no class
+    shares = (torch.softmax(scores, dim=1) * known[:, None])[:, first:].flatten(2)
+    both, either = (shares * truth).sum(dim=2), shares.sum(dim=2) + truth.sum(dim=2)
+    dice = (1 - (2 * both + _SMOOTH) / (either + _SMOOTH)).mean()
     return {"loss": dice + entropy, "dice": dice.detach(), "cross_entropy": entropy.detach()}

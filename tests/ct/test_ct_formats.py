@@ -103,7 +103,7 @@ def test_volumes_in_archives_are_as_in_folders(volume: Path, tmp_path: Path, nam
     assert found.locate(found.items["id"][0]) == f"{name}/sub-01/aorta_ct.nii.gz"
     inside = arrays(tmp_path / "a", tmp_path / "idx")
     outside = arrays(volume.parent, tmp_path / "plain")
-    assert set(inside) == {"hu0", "affine0", "mask0"} == set(outside)
+    assert set(inside) == {"hu0", "affine0", "mask0", "drawn0"} == set(outside)
     for part, values in outside.items():
         assert np.array_equal(inside[part], values), part
     assert inside["mask0"].any()

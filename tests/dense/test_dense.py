@@ -57,7 +57,7 @@ def test_unknown_positions_teach_nothing() -> None:
 
 
 def test_a_class_that_the_network_lacks_is_an_error() -> None:
-    with pytest.raises(MedclError, match="class 3, and there are 3 classes"):
+    with pytest.raises(MedclError, match="a class above the 3 that there are"):
         dice_and_cross_entropy(torch.zeros(1, 3, 4, 4), torch.full((1, 4, 4), 3))
 
 

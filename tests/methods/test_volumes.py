@@ -93,9 +93,9 @@ def test_fusion_s_classes_are_learnt() -> None:
 def test_overlaps_are_shares_of_volume() -> None:
     starts, side = voco.cells((8, 12), (2, 3))
     assert starts.tolist() == [[0, 0], [0, 4], [0, 8], [4, 0], [4, 4], [4, 8]]
-    assert side.tolist() == [4, 4]
+    assert side == [4, 4]
     targets = torch.tensor([[[1, 2], [4, 8]]])
-    found = voco.overlaps(targets, starts[None], side)
+    found = voco.overlaps(targets, starts[None], torch.tensor(side))
     counted = torch.zeros(2, 6)
     for t, (z, y) in enumerate(targets[0].tolist()):
         for n, (bz, by) in enumerate(starts.tolist()):

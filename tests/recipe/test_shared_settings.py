@@ -179,6 +179,8 @@ def pairs(name: str) -> list[tuple[Shared, str]]:
 
 
 def another(value: Any) -> Any:
+    if isinstance(value, str):
+        return "mr" if value == "ct" else "ct"
     return [*value[:-1], value[-1] + 1] if isinstance(value, tuple) and value else (
         [3] if isinstance(value, tuple) else value + 1
     )  # fmt: skip

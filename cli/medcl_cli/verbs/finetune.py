@@ -106,6 +106,8 @@ def finetune(
         )
         for folder, ratio in studies.items()
     ]
+    if is_archive(source):
+        show.indexed(out / INDEX, err=json)
     if json:
         show.as_json([r.as_dict() for r in results] if imbalance else results[0].as_dict())
         return

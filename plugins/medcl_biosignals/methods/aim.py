@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from medcl.errors import UsageError
 from medcl.methods.contract import State, View
 from medcl.nn.decoders import TokenDecoder
+from medcl.nn.host import value
 from medcl.objectives.masked_reconstruction import masked_reconstruction
 from medcl_biosignals.encoders.parts import known
 from medcl_biosignals.encoders.sensors import SensorViT, mean_of
@@ -116,7 +117,8 @@ def _share(batch: int, count: int, share: float, device: torch.device) -> Tensor
 def visible_first(hidden: Tensor) -> Tensor:
     """Positions (B, K) of what is False in ``hidden`` (B, N), filled up by others in shorter rows.
 
-    K is the largest number in a row, and at least one.
+    K is the largest number in a row, and at least one; N where the host would have to wait for it.
     """
-    count = max(int((~hidden).sum(dim=1).max()), 1)
+    largest = value((~hidden).sum(dim=1).max())
+    count = hidden.shape[1] if largest is None else max(int(largest), 1)
     return hidden.byte().argsort(dim=1, stable=True)[:, :count]
