@@ -12,7 +12,7 @@ demo: $(VENV)/.ready
 test: check
 	$(BIN)/pytest -n 2 --dist loadfile
 
-# Without tests that take more than about five seconds: under three minutes on two cores.
+# Without tests that take more than about a second: under three minutes on two cores.
 test-fast: $(VENV)/.ready
 	$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
 

@@ -89,6 +89,7 @@ def same_frame(old: pl.DataFrame, new: pl.DataFrame, by: str) -> None:
             assert old[name].to_list() == new[name].to_list(), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["biosignals", "ct"])
 def test_a_run_opens_and_embeds_as_it_did(home: Path, tmp_path: Path, name: str) -> None:
     from medcl.run import Run
@@ -117,6 +118,7 @@ def test_an_encoder_loads_from_wherever_it_was_written(home: Path, folder: str) 
     assert all(np.array_equal(state[key], weights[key]) for key in weights)
 
 
+@pytest.mark.slow
 def test_a_probe_gives_the_figures_that_were_kept(home: Path, tmp_path: Path) -> None:
     source = home / "biosignals" / "run"
     text = (source / "probe" / "probe.json").read_text()
@@ -135,6 +137,7 @@ def test_locations_are_found_again_as_they_were(home: Path, tmp_path: Path) -> N
     close(old, new)
 
 
+@pytest.mark.slow
 def test_a_report_of_a_run_shows_its_probe(home: Path, tmp_path: Path) -> None:
     run("report", home / "biosignals" / "run", "--out", tmp_path / "run.html")
     page = (tmp_path / "run.html").read_text()
@@ -184,6 +187,7 @@ def test_a_run_that_was_broken_off_goes_on_to_the_end_it_would_have_had(
     assert steps == pl.read_csv(home / "biosignals/run/metrics.csv")["step"].to_list()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["biosignals", "pathology"])
 def test_a_study_opens_and_its_folds_are_not_trained_again(
     home: Path, tmp_path: Path, name: str
@@ -203,6 +207,7 @@ def test_a_study_opens_and_its_folds_are_not_trained_again(
     close(old["figures"], again["figures"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["biosignals", "pathology"])
 def test_a_study_is_reported_and_questioned(home: Path, tmp_path: Path, name: str) -> None:
     from medcl.finetune.opened import Study
@@ -215,6 +220,7 @@ def test_a_study_is_reported_and_questioned(home: Path, tmp_path: Path, name: st
     assert made["audit"]["passed"]
 
 
+@pytest.mark.slow
 def test_a_study_predicts_what_its_folds_predicted(home: Path, tmp_path: Path) -> None:
     """Each patient by the fold that did not see them, so that the two tables say the same."""
     folder = home / "pathology" / "study"

@@ -35,6 +35,7 @@ def waves(seed: int) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
     return x + 0.1 * torch.randn(128, 2, 150), patient, (patient % 2).numpy()
 
 
+@pytest.mark.slow
 def test_a_method_trains_in_a_loop_of_ones_own() -> None:
     module = example("own_loop")
     x, patient, fast = waves(0)

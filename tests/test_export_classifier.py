@@ -112,6 +112,7 @@ def run_it(folder: Path, to: str, x: torch.Tensor) -> np.ndarray:
         return medcl.load_classifier(folder)(x).numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("to", ["safetensors", "torchscript", "onnx"])
 @pytest.mark.parametrize("which", ["signals", "images", "bags"])
 def test_an_exported_study_says_what_predict_says(
@@ -178,6 +179,7 @@ class OneLength(nn.Module):
         return self.line(x.flatten(1))
 
 
+@pytest.mark.slow
 def test_a_probe_leaves_with_its_encoder(digits_run: Run, tmp_path: Path) -> None:
     """The head that medcl probe fitted; of a pooled label, on the mean of an item's samples."""
     medcl.probe(digits_run)

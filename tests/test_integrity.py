@@ -206,6 +206,7 @@ def forget() -> None:
     manifest._read.cache_clear()
 
 
+@pytest.mark.slow
 def test_all_that_is_read_back_is_noted(home: Path) -> None:
     names = {path.relative_to(home).as_posix() for path in artefacts(home)}
     for wanted in (
@@ -224,6 +225,7 @@ def test_all_that_is_read_back_is_noted(home: Path) -> None:
         assert wanted in names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", list(READERS))
 def test_a_flipped_byte_is_never_silent(home: Path, group: str, tmp_path: Path) -> None:
     names = [path.relative_to(home).as_posix() for path in artefacts(home)]

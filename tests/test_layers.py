@@ -26,6 +26,7 @@ def lint(root: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not LINT.is_file(), reason="needs import-linter, of the extra dev")
 @pytest.mark.parametrize(
     ("file", "planted", "said"),

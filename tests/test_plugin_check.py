@@ -76,6 +76,7 @@ def test_a_right_plugin_passes(checked: Check) -> None:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["biosignals", "ct"])
 def test_our_own_plugins_pass_on_their_samples(name: str) -> None:
     assert [str(f) for f in check(name).wrong] == []
@@ -347,6 +348,7 @@ def loose(channels: int = 16) -> nn.Module:
 HERE = __name__
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "part", "words"),
     [
@@ -423,6 +425,7 @@ def test_faults_of_the_value(checked: Check, change: dict[str, Any], words: str)
     assert any(words in f.text for f in found.wrong if f.part == "plugin"), found.wrong
 
 
+@pytest.mark.slow
 def test_an_import_that_is_heavy_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from medcl.plugin_check.declaration import _light
 

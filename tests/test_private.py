@@ -85,6 +85,7 @@ def readable(root: Path) -> Iterator[tuple[Path, str]]:
             yield path, text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["run", "study", "index"])
 def test_what_is_written_names_nobody(folder: Path, name: str) -> None:
     files = dict(readable(folder / name))
@@ -105,6 +106,7 @@ def test_what_must_stay_is_the_owner_s_alone(folder: Path, name: str) -> None:
     assert Study.open(folder / "study").run == Run.open(folder / "run")
 
 
+@pytest.mark.slow
 def test_what_is_handed_on_names_nobody(folder: Path, tmp_path: Path) -> None:
     run = Run.open(folder / "run")
     report.write(run, tmp_path / "run.html")

@@ -13,6 +13,7 @@ from medcl import recipe as recipes
 from medcl.errors import UsageError
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(recipes.available()))
 def test_every_shipped_recipe_is_valid(name: str) -> None:
     loaded = recipes.load(name)

@@ -75,6 +75,7 @@ def test_its_recipes_are_found(third_party: dict[str, str]) -> None:
     assert "toy/digits" in medcl(third_party, "recipes").stdout
 
 
+@pytest.mark.slow
 def test_it_keeps_the_contract(third_party: dict[str, str], archive: Path) -> None:
     done = medcl(third_party, "plugins", "check", "toy", "--archive", str(archive), "--json")
     found = json.loads(done.stdout)
@@ -87,6 +88,7 @@ def test_it_keeps_the_contract(third_party: dict[str, str], archive: Path) -> No
     assert "writer_" not in done.stdout
 
 
+@pytest.mark.slow
 def test_a_new_one_keeps_it_as_it_is(
     third_party: dict[str, str], tmp_path: Path, install: Callable[[Path, Path], None]
 ) -> None:
@@ -104,6 +106,7 @@ def test_a_new_one_keeps_it_as_it_is(
     assert "0 do not, on 3 items with skin-temp/demo" in done.stdout
 
 
+@pytest.mark.slow
 def test_from_archive_to_report(third_party: dict[str, str], archive: Path, tmp_path: Path) -> None:
     idx, run = str(tmp_path / "idx"), str(tmp_path / "run")
     done = medcl(third_party, "index", str(archive), "--plugin", "toy", "--out", idx, "--json")

@@ -34,6 +34,7 @@ def run(installed: Path, cwd: Path, *arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_every_package_is_importable(installed: Path, tmp_path: Path) -> None:
     names = "medcl, medcl_ct, medcl_pathology, medcl_biosignals, medcl_cli"
     where = run(installed, tmp_path, "-c", f"import {names}; print(medcl.__file__)")

@@ -94,6 +94,7 @@ SMALL = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [1, 8])
 def test_any_flipped_bit_of_a_small_file_is_an_error(tmp_path: Path, length: int) -> None:
     file = tmp_path / "x"

@@ -34,6 +34,7 @@ def ptbxl(rows: int) -> str:
     return "\n".join([HEADER, *lines]) + "\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "utf-16", "utf-16-le", "utf-16-be"])
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
 def test_the_table_of_a_whole_database_and_a_part_of_its_archive(

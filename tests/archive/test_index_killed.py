@@ -100,6 +100,7 @@ def test_while_scanning(
     assert calls <= UNITS + kills * (3 * int(workers) + 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", range(12))
 def test_while_writing(
     archive: Path, key: Path, undisturbed: dict[str, bytes], tmp_path: Path, moment: int

@@ -32,6 +32,7 @@ def frames(draw: st.DrawFn, least: int = 2) -> pl.DataFrame:
 stratified = st.sampled_from([None, "x", "label.x"])
 
 
+@pytest.mark.slow
 @given(frames(), st.floats(0.05, 0.95), stratified, st.integers(0, 99))
 def test_each_patient_is_on_one_side(
     items: pl.DataFrame, test: float, stratify: str | None, seed: int
@@ -43,6 +44,7 @@ def test_each_patient_is_on_one_side(
     assert abs(count - test * len(sides)) <= 1
 
 
+@pytest.mark.slow
 @given(frames(least=5), st.integers(2, 5), stratified, st.integers(0, 99))
 def test_each_patient_is_tested_once(
     items: pl.DataFrame, folds: int, stratify: str | None, seed: int
@@ -63,6 +65,7 @@ def test_each_patient_is_tested_once(
     assert max(sizes) - min(sizes) <= 1
 
 
+@pytest.mark.slow
 @given(frames(), st.randoms(), stratified, st.integers(0, 99), st.sampled_from(["patient", "site"]))
 def test_the_order_of_rows_does_not_matter(
     items: pl.DataFrame, random: object, stratify: str | None, seed: int, by: str
@@ -78,6 +81,7 @@ def test_the_order_of_rows_does_not_matter(
     assert results[0] == results[1]
 
 
+@pytest.mark.slow
 @given(frames(), stratified, st.integers(0, 99))
 def test_no_site_is_on_both_sides(items: pl.DataFrame, stratify: str | None, seed: int) -> None:
     patients_of = dict(items.group_by("site").agg("patient").iter_rows())

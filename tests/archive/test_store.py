@@ -318,6 +318,7 @@ def test_a_damaged_entry_is_prepared_again(archive: Path, calls: Path, how: str)
     assert len(values_of(index, prepared)) == 8
 
 
+@pytest.mark.slow
 def test_what_a_plugin_may_do_wrong(archive: Path) -> None:
     recording(archive, "objects", "p", numbers=["objects"])
     recording(archive, "exits", "p", numbers=["exit"])

@@ -91,6 +91,7 @@ def test_a_flipped_byte_of_a_small_entry_is_made_anew(index: Index, name: str) -
         assert values(index, quiet(index)) == right
 
 
+@pytest.mark.slow
 def test_a_flipped_byte_of_a_large_entry_is_an_error_and_then_made_anew(index: Index) -> None:
     right = values(index, quiet(index))
     file = entries(index)["long"]

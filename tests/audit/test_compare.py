@@ -39,6 +39,7 @@ def _changed(study: Path, to: Path, change: pl.Expr) -> Path:
     return to
 
 
+@pytest.mark.slow
 def test_a_study_does_not_differ_from_itself(study: Path, tmp_path: Path) -> None:
     copy = _changed(study, tmp_path / "copy", pl.col("id"))
     found = compare(study, copy)

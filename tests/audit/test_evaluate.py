@@ -33,6 +33,7 @@ def study(digits_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return _study(digits_run, tmp_path_factory.mktemp("evaluated") / "study", "finetune.folds=2")
 
 
+@pytest.mark.slow
 def test_a_clean_study_is_questioned(study: Path) -> None:
     made = evaluate(study, corruptions=("noise", "blur"), limit=200, resamples=100)
     assert made.audit.passed

@@ -145,6 +145,7 @@ def error(encoder: nn.Module) -> float:
     return float(miss / (truth[:120].mean() - truth[120:]).square().mean())
 
 
+@pytest.mark.slow
 def test_papagei_s_learns_the_shape_of_unseen_waves() -> None:
     method = built("papagei-s")
     before = error(method.encoder)
@@ -155,6 +156,7 @@ def test_papagei_s_learns_the_shape_of_unseen_waves() -> None:
     assert results[-1]["contrast"] < results[0]["contrast"]
 
 
+@pytest.mark.slow
 def test_aim_reconstructs_better_than_the_mean() -> None:
     method = built("aim")
     results = trained(method.train(), optimiser(method), 0, 120)

@@ -92,6 +92,7 @@ def archive(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_they_are_indexed_prepared_and_predicted(archive: Path, tmp_path: Path) -> None:
     out = tmp_path / "index"
     files = [name for _, _, names in os.walk(os.fsencode(archive)) for name in names]

@@ -122,6 +122,7 @@ def by_file(run: Run, ecg: np.ndarray, tmp_path_factory: pytest.TempPathFactory)
     return pl.read_parquet(root / "file.parquet")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("made", OBJECTS)
 def test_an_object_is_predicted_as_the_file_is(
     run: Run,

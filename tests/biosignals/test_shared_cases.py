@@ -177,6 +177,7 @@ def test_the_files(cases: Path, name: str) -> None:
     check(rows_of(cases), name, FILES[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TABLES)
 def test_the_tables(written: Path, name: str) -> None:
     rows = rows_of(written / "tab")

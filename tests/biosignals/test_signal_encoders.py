@@ -18,6 +18,7 @@ RELEASED = {name for name, where in plugin.encoders.items() if ".released:" in s
 ENCODERS = sorted(plugin.encoders.keys() - RELEASED)  # those: test_released_encoders.py
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ENCODERS)
 @pytest.mark.parametrize(("channels", "length"), [(1, 64), (2, 300), (12, 1001)])
 def test_any_length_and_number_of_channels(name: str, channels: int, length: int) -> None:
@@ -38,6 +39,7 @@ def test_any_length_and_number_of_channels(name: str, channels: int, length: int
             assert parameter.grad.isfinite().all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ENCODERS)
 @pytest.mark.parametrize("pool", ["mean", "max", "meanmax", "centre"])
 @pytest.mark.parametrize("norm", ["batch", "group", "layer"])
@@ -186,6 +188,7 @@ def test_comparing_carries_over_to_unseen_shapes_where_a_resnet_learns_by_heart(
     assert right["resnet1d"][1] < 0.65
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ENCODERS)
 def test_traced_it_gives_the_same(name: str) -> None:
     encoder = resolve(plugin.encoders[name])().eval()
@@ -245,6 +248,7 @@ def test_pooling_at_the_centre_sees_which_beat_is_meant(name: str) -> None:
         assert far > 2 * near
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ENCODERS)
 def test_untrained_it_tells_real_windows_apart(name: str, sample: Path) -> None:
     """Or "random weights" would be a baseline of rounding noise, and every run begin collapsed."""

@@ -63,6 +63,7 @@ def key(run: Run) -> Path:
     return run.path.parent / "public.key"
 
 
+@pytest.mark.slow
 def test_the_runs_own_recordings_give_the_runs_own_embeddings(
     run: Run, key: Path, tmp_path: Path
 ) -> None:
@@ -206,6 +207,7 @@ def causal(x: np.ndarray, names: list[str], fs: float, run: Run) -> np.ndarray:
     return whole / whole.std(axis=-1, keepdims=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cut", [1, 97, 4096, 10**6])
 def test_a_stream_equals_the_whole_signal_however_it_is_cut(
     run: Run, sample: Path, cut: int

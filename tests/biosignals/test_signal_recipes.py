@@ -292,6 +292,7 @@ def test_geometric_masks_are_those_of_the_chain_step_by_step(share: float, span:
         state = torch.where(state, draws[..., t] >= leave, draws[..., t] < enter)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*ECG, "cross-modal"])
 def test_no_step_waits_for_a_device(name: str) -> None:
     recipe = small(name)

@@ -274,6 +274,7 @@ def _long(x: np.ndarray) -> str:
     return text(rows, header="time,channel,value")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "written",
     [

@@ -25,6 +25,7 @@ def only(rows: list[Record | Reject]) -> Record:
     return row
 
 
+@pytest.mark.slow
 @pytest.mark.shared_data
 def test_samples_are_those_of_wfdb(ecg: Path) -> None:
     for header in sorted(ecg.rglob("*.hea")):

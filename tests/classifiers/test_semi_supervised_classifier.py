@@ -66,6 +66,7 @@ def split_of(folder: Path) -> dict[str, set[str]]:
     }
 
 
+@pytest.mark.slow
 def test_people_without_a_label_are_learnt_from_unless_the_run_left_them_out(
     run: Run, tmp_path: Path
 ) -> None:

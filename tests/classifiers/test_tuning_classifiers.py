@@ -71,6 +71,7 @@ def test_lora_starts_where_the_encoder_is() -> None:
     assert len(model.adapted) == 9  # the patches' embedding, and four layers in each block
 
 
+@pytest.mark.slow
 def test_lora_moves_within_its_rank_and_nothing_else() -> None:
     x, y = _digits(1300)
     model = LoRA(_vit(), {"x": x[:8]}, TEN, rank=2, layers=("qkv",))

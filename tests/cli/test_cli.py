@@ -65,6 +65,7 @@ def test_help_is_instant_and_imports_nothing_heavy() -> None:
     assert ratio < 5, f"medcl --help took {ratio:.1f} times as long as importing typer alone"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_verb_has_help_with_an_example(command: str) -> None:
     done = medcl(command, "--help")
@@ -72,6 +73,7 @@ def test_every_verb_has_help_with_an_example(command: str) -> None:
     assert f"medcl {command}" in done.stdout.split("Usage:")[1].split("\n", 1)[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
@@ -155,6 +157,7 @@ def test_doctor_survives_a_broken_package(package: str, tmp_path: Path) -> None:
     assert checks["python"]["status"] == "ok"
 
 
+@pytest.mark.slow
 def test_doctor_is_exit_code_1_where_torch_is_broken(tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text("raise OSError('libfake.so: cannot open')")
     done = medcl("doctor", PYTHONPATH=str(tmp_path))
@@ -173,6 +176,7 @@ def test_recipes_copy_writes_an_annotated_file_that_runs_as_it_is(tmp_path: Path
     assert json.loads(medcl("recipes", str(mine), "--json").stdout)["plugin"] == "biosignals"
 
 
+@pytest.mark.slow
 def test_a_file_that_cannot_be_used_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     binary = tmp_path / "binary.yaml"

@@ -117,6 +117,7 @@ def read(archive: Path, out: Path, workers: int = 1) -> tuple[Index, Prepared]:
     return index, prepare(index, plugin, SPEC, workers=workers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mixed", [False, True])
 @pytest.mark.parametrize("name", ["x.zip", "x.tar.gz", "x.tar.xz", "x.tar"])
 def test_an_archive_is_read_three_times_at_most(
@@ -131,6 +132,7 @@ def test_an_archive_is_read_three_times_at_most(
     assert not list((index.path / "private").glob(".scratch-*")), "what was unpacked is gone"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [130, 144, 256])
 @pytest.mark.parametrize("name", ["x.tar", "x.tar.gz", "x.zip"])
 def test_slices_too_large_to_keep_cost_no_more(
@@ -144,6 +146,7 @@ def test_slices_too_large_to_keep_cost_no_more(
     assert count[0] <= 3 * path.stat().st_size
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_what_comes_out_of_archives_is_what_comes_out_of_folders(
     folder: Path, tmp_path: Path, workers: int

@@ -119,6 +119,7 @@ EXPECTED: dict[str, Callable[[Volume], list[Volume]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", sorted(EXPECTED))
 def test_series(dicom: Path, chest: Volume, tmp_path: Path, case: str) -> None:
     """The right number of volumes, in the right order, voxel for voxel."""
@@ -181,6 +182,7 @@ WHOLE = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", WHOLE)
 def test_files(files: Path, abdomen: Volume, tmp_path: Path, case: str) -> None:
     _, made = read(files / case, tmp_path / "idx")

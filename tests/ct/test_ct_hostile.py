@@ -65,6 +65,7 @@ def identifying(root: Path) -> set[str]:
     return {s for s in secrets if len(s) >= 5 and not s.startswith("1.2.840.10008.")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_pydicoms_files(
     pydicom_files: Path,

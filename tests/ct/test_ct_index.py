@@ -55,6 +55,7 @@ def test_bundled_series_without_uids_is_one_volume(siemens: Path, tmp_path: Path
     assert (item["manufacturer"], item["kernel"], item["spacing_mm"]) == ("siemens", "Br38f", 2.0)
 
 
+@pytest.mark.slow
 def test_siemens_series_is_one_volume_of_20_in_order(indexed: Index) -> None:
     item = indexed.items.filter(pl.col("manufacturer") == "siemens", pl.col("slices") == 20)
     assert len(item) == 1
@@ -100,6 +101,7 @@ def test_every_file_is_accounted_for(indexed: Index) -> None:
     assert dicom <= used | rejected
 
 
+@pytest.mark.slow
 def test_archives_give_the_same_series(indexed: Index, shared_data: Path, tmp_path: Path) -> None:
     """From the tar files as they come, without unpacking."""
     packed = index(shared_data / "ct", tmp_path / "idx")
@@ -311,6 +313,7 @@ def test_zip_members_are_slices(tmp_path: Path) -> None:
     assert found.rejects.is_empty()
 
 
+@pytest.mark.slow
 def test_two_thousand_slices(tmp_path: Path) -> None:
     folder = tmp_path / "a"
     ct_slice(folder / "0", 0.0)

@@ -68,6 +68,7 @@ def told(rows: list[dict]) -> set[tuple[str, str, int]]:
     return {(row["done"], row["name"], row["count"]) for row in rows}
 
 
+@pytest.mark.slow
 def test_one_table_everywhere(archive: Path, tmp_path: Path) -> None:
     build(archive, tmp_path / "idx", plugin)
     recipe = recipes.load("ct/simclr-2d", SETTINGS)

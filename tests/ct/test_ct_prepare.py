@@ -104,6 +104,7 @@ def test_a_nifti_and_the_dicom_it_was_made_of(unpacked: Path, tmp_path: Path) ->
         assert np.allclose(file["affine0"], dicom["affine0"], atol=1e-3), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 2, 0), (2, 1, 0)])
 @pytest.mark.parametrize("flips", [(), (0,), (2,), (0, 1, 2)])
 def test_any_orientation_comes_upright(
@@ -213,6 +214,7 @@ def test_the_tilted_head_is_refused_by_name(head: Path, tmp_path: Path, name: st
     assert f"prepare.policy.{name}=" in reason
 
 
+@pytest.mark.slow
 def test_values_that_are_no_hu_are_refused(indexed: Index) -> None:
     made = prepare(indexed, plugin, {"spacing": (4.0, 4.0, 4.0)})
     (bad,) = made.rejects["id"]

@@ -64,6 +64,7 @@ def shortened(name: str) -> recipes.Recipe:
     return small(name, tuple(more))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in ELSEWHERE])
 def test_a_recipe_runs_on_real_volumes(bundled: Index, tmp_path: Path, name: str) -> None:
     run = pretrain(shortened(name), bundled.path, tmp_path / "run")

@@ -45,6 +45,7 @@ def small(name: str, more: tuple[str, ...] = ()) -> recipes.Recipe:
     return recipes.load(name, [*overrides, *more])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_its_parts_fit_together(name):
     threads = torch.get_num_threads()

@@ -95,6 +95,7 @@ def study(archive: Path) -> Path:
     return archive / "study"
 
 
+@pytest.mark.slow
 def test_the_study_compares_with_the_same_network_untrained(study: Path) -> None:
     opened_study = DenseStudy.open(study)
     result = opened_study.result

@@ -36,6 +36,7 @@ def test_agrees_with_pydicom_on_its_own_files() -> None:
     assert walked > 120  # the rest is big-endian, deflated, without meta header, or broken
 
 
+@pytest.mark.slow
 def test_agrees_with_pydicom_on_real_series(unpacked: Path, siemens: Path) -> None:
     files = [*unpacked.rglob("*.dcm"), *siemens.iterdir()]
     assert len(files) > 100

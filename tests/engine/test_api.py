@@ -42,6 +42,7 @@ def test_embeddings_are_those_of_the_verb(run, index, tmp_path):
         assert list(made.patients) == list(verb.patients)
 
 
+@pytest.mark.slow
 def test_a_probe_is_that_of_the_verb(run, tmp_path):
     verb = probe([run], out=tmp_path / "verb")
     for n, runs in enumerate((run, str(run.path), [run.path])):

@@ -323,6 +323,7 @@ def test_a_task_whose_label_is_absent_is_not_probed_on_another(index, tmp_path):
     assert float(rows(run)[0]["knn"]) > 0.3
 
 
+@pytest.mark.slow
 def test_a_plugin_that_crashes_costs_its_item_only(index, tmp_path):
     recipe = tiny_engine.recipe({"prepare": {"crash": "p07"}, "trainer": {"steps": 2}})
     run = pretrain(recipe, index, tmp_path)

@@ -133,6 +133,7 @@ def test_two_at_once_do_not_train_into_one_folder(index, tmp_path, monkeypatch):
     assert refused[0] is not None
 
 
+@pytest.mark.slow
 @BOTH
 @pytest.mark.parametrize("step", [1, 19, 20, 33, 49])
 def test_interrupted_run_ends_the_same(index, undisturbed, tmp_path, monkeypatch, partner, step):

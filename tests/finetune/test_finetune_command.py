@@ -47,6 +47,7 @@ def bags(index: Path) -> list[str]:
     return [str(key) for key in Index.open(index).paths["key"]]
 
 
+@pytest.mark.slow
 def test_the_published_recipe_runs_on_any_file_of_bags(index: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     words = [w for setting in SMALL for w in ("-s", setting)]
@@ -113,6 +114,7 @@ def test_a_table_decides_what_is_learnt_and_who_is_left_out(
     assert result.table()[1][-1][0] == "mean distance of classes"
 
 
+@pytest.mark.slow
 def test_a_hand_crafted_split_is_taken_or_refused(index: Path, tmp_path: Path, key: None) -> None:
     names = bags(index)
     people = {name: f"p{n // 2}" for n, name in enumerate(names)}  # two bags a patient
@@ -164,6 +166,7 @@ def test_a_recipe_that_only_classifies_cannot_be_pretrained(index: Path, tmp_pat
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_survival_of_bags_is_measured_by_concordance(
     index: Path, tmp_path: Path, key: None
 ) -> None:
@@ -209,6 +212,7 @@ def test_the_report_of_a_study_is_one_escaped_page(index: Path, tmp_path: Path, 
     assert str(tmp_path) not in page
 
 
+@pytest.mark.slow
 def test_python_takes_what_the_command_line_takes(index: Path, tmp_path: Path) -> None:
     """A folder of files, a label column, imbalance; and what became of the archive is recorded."""
     archive = tmp_path / "archive"

@@ -37,6 +37,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         yield pretrain(tiny_engine.recipe(), index, folder / "run")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classifier", ["linear", "lp-ft", "full"])
 def test_the_run_s_own_test_patients_are_tested(run: Run, tmp_path: Path, classifier: str) -> None:
     settings = [*SMALL, f"classifier={{name: {classifier}}}", "optimizer.lr=1e-2"]

@@ -81,6 +81,7 @@ def test_an_exception_costs_its_own_item(workers: int) -> None:
     assert "Permission denied" in failed[7].reason
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [25, 150])
 def test_a_dying_process_costs_its_own_item(count: int) -> None:
     done, failed = spread(pmap(deadly, range(count), workers=2))
@@ -110,6 +111,7 @@ def test_a_worker_started_as_the_pool_broke_is_ended_too() -> None:
     assert late.exitcode == -signal.SIGKILL
 
 
+@pytest.mark.slow
 def test_submitting_as_the_pool_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its start may fail in many ways then. Without a dead worker it is another matter."""
 

@@ -152,6 +152,7 @@ def test_training_raises_knn_accuracy(name):
     assert run.after >= run.before + CASES[name].margin
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_no_collapse(name):
     features, first = trained(name).features, digits.embed(build(name).encoder)
@@ -239,6 +240,7 @@ def test_no_step_waits_for_a_device(name):
         assert not stops
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_a_checkpoint_continues_bit_for_bit(name):
     """State dicts of method and optimiser and torch's own random state are all there is."""
@@ -264,6 +266,7 @@ def test_a_checkpoint_continues_bit_for_bit(name):
         assert torch.equal(value, again.state_dict()[key]), key
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_same_seed_same_run_and_a_copy_shares_nothing(name):
     method = build(name)

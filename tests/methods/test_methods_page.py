@@ -3,9 +3,12 @@
 import importlib.util
 from pathlib import Path
 
+import pytest
+
 REPO = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.slow
 def test_the_page_is_up_to_date():
     spec = importlib.util.spec_from_file_location("generate", REPO / "docs" / "generate.py")
     assert spec is not None

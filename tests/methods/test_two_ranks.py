@@ -139,6 +139,7 @@ def of_two_ranks() -> list[dict[str, dict[str, Tensor]]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_two_ranks_are_one_process_with_both_batches(
     name: str, of_two_ranks: list[dict[str, dict[str, Tensor]]]

@@ -81,6 +81,7 @@ def test_resamples_without_a_class_are_counted() -> None:
     assert (never.value, never.low, never.high, never.undefined) == (None, None, None, 10)
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_truth_and_those_over_samples_would_not() -> None:
     """60 patients with an effect of their own: intervals of a mean should cover it about 95%."""
     rng = np.random.default_rng(0)

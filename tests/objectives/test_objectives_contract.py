@@ -370,6 +370,7 @@ def test_examples_of_the_docstrings(module: str) -> None:
     assert doctest.testmod(loaded, extraglobs={"torch": torch}).failed == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "case"), EACH)
 def test_equals_the_naive_version(name: str, case: Case) -> None:
     want, wanted = called(getattr(naive, name), case.inputs, case.settings)
@@ -495,6 +496,7 @@ def of_two_ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "case"), EACH)
 def test_two_ranks_equal_one(
     name: str, case: Case, of_two_ranks: list[dict[str, Any]], request: pytest.FixtureRequest

@@ -165,6 +165,7 @@ class Overflowing(torch.nn.Module):
         return torch.full((len(x), 2), self.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("value", "words"), [(float("nan"), "NaN"), (1e6, "half precision")])
 def test_features_that_are_no_numbers_are_never_written(value, words, two, tmp_path, monkeypatch):
     monkeypatch.setattr(bags, "build_encoder", lambda recipe, seed: Overflowing(value=value))
@@ -234,6 +235,7 @@ def test_slides_without_a_bag_are_named_with_the_reason(tmp_path, key_file):
             load_samples(made, tmp_path / "idx")
 
 
+@pytest.mark.slow
 def test_the_command_line(two, tmp_path):
     sets = [part for setting in SMALL for part in ("-s", setting)]
     out = str(tmp_path / "bags")

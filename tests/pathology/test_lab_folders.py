@@ -159,6 +159,7 @@ def sides(out) -> pl.DataFrame:
     return pl.concat(parts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(LAYOUTS))
 def test_a_folder_goes_to_a_study_in_one_command(name, tmp_path):
     (tmp_path / name).mkdir()
@@ -174,6 +175,7 @@ def test_a_folder_goes_to_a_study_in_one_command(name, tmp_path):
     assert "No leak:" in judged.output, judged.output
 
 
+@pytest.mark.slow
 def test_without_patients_no_leak_is_never_said(tmp_path):
     (tmp_path / "clam").mkdir()
     clam(tmp_path / "clam")
@@ -210,6 +212,7 @@ HEADS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
 @pytest.mark.parametrize("head", sorted(HEADS))
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
@@ -251,6 +254,7 @@ def test_a_column_is_told_by_what_it_holds_or_by_name(tmp_path, key_file):
     assert "fall" not in named.columns
 
 
+@pytest.mark.slow
 def test_two_encoders_are_not_mixed(tmp_path):
     root = tmp_path / "trident"
     root.mkdir()

@@ -130,6 +130,7 @@ def test_the_same_bits_under_one_seed(name: str) -> None:
         assert torch.equal(one, two)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", AGGREGATORS)
 def test_a_bag_of_a_hundred_thousand(name: str) -> None:
     module, bags = built(name, 4), labelled(synthetic_bags([100_000, 1], features=4))

@@ -74,6 +74,7 @@ def test_attention_finds_bags_with_nines() -> None:
     assert instances > 0.75
 
 
+@pytest.mark.slow
 def test_sc_mil_finds_them_too() -> None:
     bags, _ = trained("sc-mil", layers=(128,))
     assert bags > 0.8

@@ -44,6 +44,7 @@ def test_they_are_all_there():
     }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_it_trains_on_tiles_of_a_real_slide(name, cmu_index):
     recipe = small(name)

@@ -38,6 +38,7 @@ def test_a_real_slide_says_what_it_is_and_names_nobody(cmu_index):
     assert b"cmu-1" not in public.lower()
 
 
+@pytest.mark.slow
 @pytest.mark.shared_data
 def test_a_slide_without_mpp_stops_with_the_sentence_that_says_what_to_give(
     shared_data, index, tmp_path

@@ -56,6 +56,7 @@ def rings(path) -> np.ndarray:
     return np.concatenate([np.array(f["geometry"]["coordinates"][0]) for f in found])
 
 
+@pytest.mark.slow
 def test_the_outline_of_tissue_lies_on_the_tissue(cropped, opened, tmp_path):
     _index, prepared = opened(cropped.parent)
     (item,) = prepared.items["id"]
@@ -69,6 +70,7 @@ def test_the_outline_of_tissue_lies_on_the_tissue(cropped, opened, tmp_path):
         assert points[:, axis].max() == pytest.approx(place.max() + 1, abs=48)
 
 
+@pytest.mark.slow
 def test_tiles_of_a_heat_map_lie_on_their_pixels(cropped, opened, tmp_path):
     _index, prepared = opened(cropped.parent)
     (item,) = prepared.items["id"]

@@ -340,6 +340,7 @@ def test_blocks_read_directly_are_what_openslide_draws(cmu):
         assert np.array_equal(np.asarray(slide.picture(*place)), theirs)
 
 
+@pytest.mark.slow
 def test_a_level_that_is_not_quite_half_is_read_exactly(shared_data):
     """JPEG 2000. OpenSlide begins up to a quarter of a pixel beside the place, and blends."""
     import tifffile

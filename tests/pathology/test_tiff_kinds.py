@@ -159,6 +159,7 @@ def shining(count: int, dtype, side: int = SIDE) -> np.ndarray:
     return out.astype(dtype)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
 def test_channels_are_a_kind_of_their_own(count, dtype, tmp_path, index):
@@ -260,6 +261,7 @@ def aperio(path, image, compression):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compression", ["zstd", "lzma", "webp", "jpegxl"])
 def test_a_slide_of_an_odd_compression_is_read_or_unsupported(compression, tmp_path):
     image = painted()

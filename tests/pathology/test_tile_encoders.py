@@ -207,6 +207,7 @@ def test_each_model_of_timm_comes_back_with_its_weights(name, tiny):
     assert encoder.width == tokens.shape[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*RELEASED, "timm", "huggingface", "resnet", "vit"])
 def test_every_name_is_tried_through_the_command_line(name, tiny, cmu_index, tmp_path):
     from typer.testing import CliRunner

@@ -32,6 +32,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     return Study.open(folder / "study")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["idx", "archive"])
 def test_bags_are_judged_by_who_tested_them(study: Study, tmp_path: Path, source: str) -> None:
     """Of two repeats by two models, each with its own temperature: the mean of what was tested."""

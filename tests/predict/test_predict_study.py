@@ -83,6 +83,7 @@ def placed(table: pl.DataFrame) -> pl.DataFrame:
     return table.with_columns(item=item, place=number.rank("ordinal").over(item).cast(pl.Int64))
 
 
+@pytest.mark.slow
 def test_a_stranger_is_judged_by_the_mean_of_all_folds(
     home: Path, stranger: Path, tmp_path: Path
 ) -> None:

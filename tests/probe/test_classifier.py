@@ -32,6 +32,7 @@ def judged(run: Run) -> tuple[list[str], np.ndarray]:
     return table["id"].to_list(), table.select(columns).to_numpy()
 
 
+@pytest.mark.slow
 def test_predict_gives_the_probabilities_that_were_judged(probed: Run, tmp_path: Path) -> None:
     task = probed.recipe.probe.task or next(iter(probed.plugin.tasks))
     ids, want = judged(probed)

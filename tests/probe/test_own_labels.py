@@ -291,6 +291,7 @@ def test_patients_of_ct(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert (result.train.samples, result.test.samples) == (4, 4)
 
 
+@pytest.mark.slow
 def test_items_of_pathology(tmp_path: Path) -> None:
     from pathology_synthetic import painted, tiff
 

@@ -52,6 +52,7 @@ def test_so_has_every_setting_of_every_part(plugin: str) -> None:
         assert not missing, target
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 def test_a_recipe_with_its_descriptions_is_still_that_recipe(name: str) -> None:
     recipe = recipes.load(name)

@@ -189,6 +189,7 @@ def another(value: Any) -> Any:
 ALL = [name for name in recipes.available() if name.partition("/")[0] in PLUGINS]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 def test_a_contradiction_is_refused_and_names_both(name: str) -> None:
     recipe = recipes.load(name)

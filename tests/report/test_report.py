@@ -115,6 +115,7 @@ def html(probed: Run, toy: Plugin) -> str:
     return path.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_all_sections_are_there_and_filled(html: str) -> None:
     page = Page(html)
     assert page.ids == list(SECTIONS)
@@ -220,6 +221,7 @@ def copied(probed: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     return Run.open(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pretrain", ["train", "all"])
 def test_whom_pretraining_saw_is_said(copied: Run, pretrain: Literal["train", "all"]) -> None:
     split = copied.recipe.split.model_copy(update={"pretrain": pretrain})
@@ -393,6 +395,7 @@ def test_intervals_in_words() -> None:
     assert direction(Interval(-0.1, -0.2, -0.05), "mae") == "gain"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [390, 1200])
 def test_a_browser_shows_it(html: str, tmp_path: Path, width: int) -> None:
     path = tmp_path / "report.html"

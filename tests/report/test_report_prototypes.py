@@ -40,6 +40,7 @@ def trained(method: str, index: Path, out: Path) -> Run:
     return pretrain(recipes.parse(raw), index, out)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_the_most_used_and_what_is_near_them(
     method: str, digits_index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

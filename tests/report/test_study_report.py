@@ -48,6 +48,7 @@ def page(hostile_study: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_everything_is_on_the_page(page: Path) -> None:
     html = page.read_text(encoding="utf-8")
     made = Page(html)
@@ -186,6 +187,7 @@ def test_a_leak_is_said_in_red(copied: Path) -> None:
     assert 'class="leak">LEAK: ' in html
 
 
+@pytest.mark.slow
 def test_several_stand_side_by_side(hostile_study: Path, digits_run: Run, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(hostile_study, other)
@@ -210,6 +212,7 @@ def test_several_stand_side_by_side(hostile_study: Path, digits_run: Run, tmp_pa
         comparison_page.write([hostile_study, tmp_path], out)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [390, 1200])
 def test_a_browser_shows_it_and_runs_nothing(page: Path, tmp_path: Path, width: int) -> None:
     seen = look(page, tmp_path / "profile", width=width)
