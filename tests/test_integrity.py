@@ -270,6 +270,7 @@ def _is_noticed(read: Callable[[Path], Any], home: Path, name: str, whole: str) 
     assert str(again) == whole, f"{name}: another result"
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_from_the_older_checkpoint_and_says_so(home: Path, tmp_path: Path) -> None:
     """It ends with the same weights and curves as one that nothing happened to."""
     whole = Run.open(home / "run")

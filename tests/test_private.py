@@ -93,6 +93,7 @@ def test_what_is_written_names_nobody(folder: Path, name: str) -> None:
     assert [str(p) for p, text in files.items() if PLANTED in text] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["run", "study"])
 def test_what_must_stay_is_the_owner_s_alone(folder: Path, name: str) -> None:
     private = folder / name / "private"

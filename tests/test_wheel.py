@@ -41,6 +41,7 @@ def test_every_package_is_importable(installed: Path, tmp_path: Path) -> None:
     assert Path(where.strip()).is_relative_to(installed)
 
 
+@pytest.mark.slow
 def test_recipes_come_from_inside_the_wheel(installed: Path, tmp_path: Path) -> None:
     listed = json.loads(run(installed, tmp_path, "-m", "medcl_cli.main", "recipes", "--json"))
     names = {recipe["name"] for recipe in listed}

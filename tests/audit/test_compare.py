@@ -51,6 +51,7 @@ def test_a_study_does_not_differ_from_itself(study: Path, tmp_path: Path) -> Non
     assert found.patients == 12
 
 
+@pytest.mark.slow
 def test_a_worse_one_is_found_and_the_sign_is_right(study: Path, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     frame = pl.read_parquet(study / "predictions.parquet")

@@ -97,6 +97,7 @@ def test_each_has_its_message_and_the_run_goes_on(archive: Path, tmp_path: Path)
         np.testing.assert_allclose(prepared.arrays(ids[name])["x"], one, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_no_output_names_anybody(archive: Path, tmp_path: Path) -> None:
     from typer.testing import CliRunner
 

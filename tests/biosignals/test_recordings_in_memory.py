@@ -140,6 +140,7 @@ def test_an_object_is_predicted_as_the_file_is(
     np.testing.assert_allclose(x, y, atol=2e-3 * np.abs(y).max())  # steps of the file's 16 bits
 
 
+@pytest.mark.slow
 def test_an_object_is_predicted_as_its_own_file_exactly(
     run: Run, ecg: np.ndarray, tmp_path: Path
 ) -> None:

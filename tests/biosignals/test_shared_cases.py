@@ -185,6 +185,7 @@ def test_the_tables(written: Path, name: str) -> None:
     check(rows, name, TABLES[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EDF)
 def test_the_edf_files(written: Path, name: str) -> None:
     rows = rows_of(written / "edfx")

@@ -93,6 +93,7 @@ def test_the_runs_own_recordings_give_the_runs_own_embeddings(
     assert first["anomaly"] == pytest.approx(mine["anomaly"].mean(), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_people_are_recognised_in_a_copy_of_the_archive(
     run: Run, key: Path, tmp_path: Path
 ) -> None:

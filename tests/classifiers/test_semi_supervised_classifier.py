@@ -90,6 +90,7 @@ def test_people_without_a_label_are_learnt_from_unless_the_run_left_them_out(
     assert json.loads(again.stdout)["made_from"] == told["made_from"], "a study is opened again"
 
 
+@pytest.mark.slow
 def test_of_folds_and_given_splits_nobody_is_on_two_sides(run: Run, tmp_path: Path) -> None:
     table = labels(tmp_path / "l.csv", parity(range(20)))
     settings = [*SMALL, "finetune.unlabelled=true", "finetune.folds=2"]

@@ -166,6 +166,7 @@ def test_what_comes_out_of_archives_is_what_comes_out_of_folders(
     assert len(hashes) == 1
 
 
+@pytest.mark.slow
 def test_a_tar_is_prepared_in_three_times_the_folders_time(folder: Path, tmp_path: Path) -> None:
     path = packed(folder, tmp_path / "a" / "x.tar.gz", mixed=True)
     seconds = []

@@ -129,6 +129,7 @@ def test_series(dicom: Path, chest: Volume, tmp_path: Path, case: str) -> None:
     same(volumes(made), EXPECTED[case](chest))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("case", "finding"),
     [

@@ -65,6 +65,7 @@ def test_siemens_series_is_one_volume_of_20_in_order(indexed: Index) -> None:
     assert np.allclose(np.diff(z), 2.0)
 
 
+@pytest.mark.slow
 def test_tilted_head_with_two_thicknesses_is_named(indexed: Index) -> None:
     item = indexed.items.filter(pl.col("model") == "HiSpeed Dual").to_dicts()[0]
     assert item["slices"] == 28

@@ -321,6 +321,7 @@ _TOLD: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(
     st.sampled_from(sorted(_TOLD)),

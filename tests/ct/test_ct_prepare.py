@@ -50,6 +50,7 @@ def by_reference(image: sitk.Image) -> tuple[np.ndarray, np.ndarray]:
 # --- against other readers ------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", ["b40f", "b70f"])
 def test_a_dicom_series_as_simpleitk_reads_it(unpacked: Path, tmp_path: Path, kernel: str) -> None:
     folder = unpacked / "lung_a0002" / kernel

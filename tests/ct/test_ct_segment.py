@@ -127,6 +127,7 @@ def _tested(network: Path) -> list[str]:
     )
 
 
+@pytest.mark.slow
 def test_masks_are_predicted_on_the_grid_of_the_files(
     study: Path, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

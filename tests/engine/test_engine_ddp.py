@@ -161,6 +161,7 @@ def test_two_processes_stopped_and_resumed_follow_one_with_the_whole_batch(
     torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_nan_on_one_rank_stops_both(index, tmp_path):
     settings = {
         "method": {"name": "tiny_momentum", "break_at": 3},

@@ -77,6 +77,7 @@ def grow(index):
     build(folder, index, tiny_engine.TINY)
 
 
+@pytest.mark.slow
 def test_a_grown_index_cannot_move_test_patients_into_training(growing, tmp_path, monkeypatch):
     out = broken(growing, tmp_path / "run", monkeypatch)
     before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}

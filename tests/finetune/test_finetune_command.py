@@ -92,6 +92,7 @@ def test_labels_join_by_item_by_patient_and_say_what_did_not_fit(
         tables.read(table, opened_index)
 
 
+@pytest.mark.slow
 def test_a_table_decides_what_is_learnt_and_who_is_left_out(
     index: Path, tmp_path: Path, key: None
 ) -> None:

@@ -57,6 +57,7 @@ def test_the_run_s_own_test_patients_are_tested(run: Run, tmp_path: Path, classi
     assert moved == (classifier != "linear")
 
 
+@pytest.mark.slow
 def test_labels_of_patients_reach_all_of_their_samples(run: Run, tmp_path: Path) -> None:
     table = tmp_path / "labels.csv"
     lines = [f"p{n:02},{'odd' if n % 2 else 'even'}" for n in range(0, 40) if n != 3]

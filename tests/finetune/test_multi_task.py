@@ -168,6 +168,7 @@ def table(tmp_path: Path) -> Path:
     return tmp_path / "l.csv"
 
 
+@pytest.mark.slow
 def test_it_is_asked_for_on_the_command_line_and_opened_again(
     run: Run, table: Path, tmp_path: Path
 ) -> None:

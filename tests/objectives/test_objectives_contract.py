@@ -411,6 +411,7 @@ def test_gradient_is_right_and_reaches_what_it_should(name: str, case: Case) -> 
     assert torch.autograd.gradcheck(of_leaves, leaves, fast_mode=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.float16, "autocast"])
 @pytest.mark.parametrize(("name", "case"), EACH)
 def test_finite_in_every_precision(name: str, case: Case, kind: Any) -> None:

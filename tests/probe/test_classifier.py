@@ -45,6 +45,7 @@ def test_predict_gives_the_probabilities_that_were_judged(probed: Run, tmp_path:
     np.testing.assert_allclose(got, want, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_without_a_probe_the_same_is_fitted(probed: Run, tmp_path: Path) -> None:
     run = Run.open(shutil.copytree(probed.path, tmp_path / "run"))
     shutil.rmtree(run.path / "probe")

@@ -33,6 +33,7 @@ def auroc(result: ProbeResult, rep: str, classifier: str = "linear") -> float:
     return found[0].metrics["auroc"].value
 
 
+@pytest.mark.slow
 def test_everything_is_compared(result: ProbeResult) -> None:
     assert {(s.representation, s.classifier) for s in result.scores} == {
         (rep, classifier)

@@ -156,6 +156,7 @@ def test_a_map_of_a_collapsed_encoder_is_drawn(kind: str) -> None:
     assert len(np.unique(xy, axis=0)) == distinct
 
 
+@pytest.mark.slow
 def test_columns_of_the_index_colour_the_map(probed: Run) -> None:
     """Two scanners, one of which the features know: by the nearest sample of another patient."""
     from medcl.plugin import Samples

@@ -74,6 +74,7 @@ def test_everything_is_on_the_page(page: Path) -> None:
     assert str(page.parent) not in html
 
 
+@pytest.mark.slow
 def test_labels_columns_and_values_that_are_html_are_shown_as_text(page: Path) -> None:
     html = page.read_text(encoding="utf-8")
     made = Page(html)
