@@ -130,6 +130,7 @@ def test_a_probe_gives_the_figures_that_were_kept(home: Path, tmp_path: Path) ->
     close(old["differences"], new["differences"])
 
 
+@pytest.mark.slow
 def test_locations_are_found_again_as_they_were(home: Path, tmp_path: Path) -> None:
     folder = copied(home / "ct" / "run", tmp_path / "run")
     old = json.loads((folder / "places.json").read_text())
@@ -145,6 +146,7 @@ def test_a_report_of_a_run_shows_its_probe(home: Path, tmp_path: Path) -> None:
     assert "0.839" in page, "the random encoder's macro AUROC"
 
 
+@pytest.mark.slow
 def test_new_recordings_are_predicted_as_they_were(home: Path, tmp_path: Path) -> None:
     folder = copied(home / "biosignals" / "run", tmp_path / "run")
     record = home / "biosignals" / "archive" / "106.hea"

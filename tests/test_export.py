@@ -27,6 +27,7 @@ def x(digits_run: Run) -> torch.Tensor:
     return torch.from_numpy(samples.read(np.arange(7))["x"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("to", ["safetensors", "huggingface-folder"])
 def test_weights_come_back_bit_for_bit(
     digits_run: Run, x: torch.Tensor, tmp_path: Path, to: exporting.Format

@@ -294,6 +294,7 @@ def test_a_run_goes_on_from_the_older_checkpoint_and_says_so(home: Path, tmp_pat
         pretrain(whole.recipe, home / "index", out)
 
 
+@pytest.mark.slow
 def test_what_was_made_before_opens_unverified(home: Path, tmp_path: Path) -> None:
     for name in ("run", "study", "embeddings", "exported"):
         folder = Path(shutil.copytree(home / name, tmp_path / name))

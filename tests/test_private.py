@@ -139,6 +139,7 @@ def written_earlier(folder: Path) -> None:
     manifest.write_text(path, yaml.safe_dump(raw, sort_keys=False))
 
 
+@pytest.mark.slow
 def test_earlier_runs_and_studies_still_open(folder: Path, tmp_path: Path) -> None:
     """They kept the index in run.json, or in where.json, and recipes had fewer settings."""
     for name in ("run", "study"):

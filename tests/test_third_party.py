@@ -64,6 +64,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_it_is_listed(third_party: dict[str, str]) -> None:
     done = medcl(third_party, "plugins", "--json")
     listed = {p["name"]: p for p in json.loads(done.stdout)}

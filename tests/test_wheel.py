@@ -51,6 +51,7 @@ def test_recipes_come_from_inside_the_wheel(installed: Path, tmp_path: Path) -> 
     assert (installed / "medcl" / "configs").is_dir()
 
 
+@pytest.mark.slow
 def test_data_files_are_there(installed: Path) -> None:
     assert list((installed / "medcl" / "report").glob("*.j2"))
     assert list((installed / "medcl_biosignals" / "sample").rglob("*.hea"))

@@ -176,6 +176,7 @@ def test_another_version_reads_everything_anew(
     assert Index.open(tmp_path / "idx").facts["medcl"] == "99"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_hostile_scans_cost_one_reject_each(tmp_path: Path, workers: int) -> None:
     archive = tmp_path / "a"

@@ -114,6 +114,7 @@ def test_while_writing(
     assert tables(out) == undisturbed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", [4, 7, 10])
 def test_while_writing_again(archive: Path, key: Path, tmp_path: Path, moment: int) -> None:
     """Killed between two tables of an update, it does not pass for an index of either state."""

@@ -78,6 +78,7 @@ def flip(file: Path, place: int) -> None:
         handle.write(bytes([byte ^ 0x10]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["r0", "r3"])
 def test_a_flipped_byte_of_a_small_entry_is_made_anew(index: Index, name: str) -> None:
     right = values(index, quiet(index))

@@ -87,6 +87,7 @@ def test_the_encoder_of_a_probe_against_its_untrained_self(digits_run: Run, tmp_
         compare(out, Path(f"{out}#nobody"))
 
 
+@pytest.mark.slow
 def test_only_what_both_predicted_is_compared(study: Path, tmp_path: Path) -> None:
     shutil.copytree(study, tmp_path / "half")
     path = tmp_path / "half" / "predictions.parquet"

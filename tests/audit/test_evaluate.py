@@ -67,6 +67,7 @@ def test_counts_among_the_labels_are_no_groups() -> None:
     assert grouping == ["label.sex", "label.rhythm", "label.age", "slices"]
 
 
+@pytest.mark.slow
 def test_groups_come_from_the_index(study: Path) -> None:
     made = evaluate(study, by=["digits"], corruptions=(), attack=False)
     assert not made.subgroups  # every writer has sixty digits: nothing to compare

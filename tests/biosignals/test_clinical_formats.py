@@ -411,6 +411,7 @@ def test_scp_leads_that_follow_each_other(tmp_path: Path) -> None:
     same(tmp_path / "a", row, truth)
 
 
+@pytest.mark.slow
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     fs=st.sampled_from([250, 500, 1000]),

@@ -292,6 +292,7 @@ FORMS = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @LENIENT
 @given(
     form=st.sampled_from(FORMS),
@@ -481,6 +482,7 @@ HEADERS = {
 }
 
 
+@pytest.mark.slow
 @LENIENT
 @given(form=st.sampled_from(sorted(HEADERS)), fs=st.sampled_from([100.0, 125.0, 250.0, 500.0]))
 def test_the_file_says_its_rate(tmp_path: Path, form: str, fs: float) -> None:

@@ -152,6 +152,7 @@ def test_an_object_is_predicted_as_its_own_file_exactly(
     assert kept[0].equals(kept[1])
 
 
+@pytest.mark.slow
 def test_objects_are_embedded_and_lie_in_no_folder_afterwards(
     run: Run, ecg: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -172,6 +172,7 @@ def check(rows: dict[str, Record | Reject], name: str, want: Want | str) -> None
     assert (Path(name).name in NAMED) == (not persons & set(row.findings))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_the_files(cases: Path, name: str) -> None:
     check(rows_of(cases), name, FILES[name])
@@ -193,6 +194,7 @@ def test_the_edf_files(written: Path, name: str) -> None:
     check(rows, name, EDF[name])
 
 
+@pytest.mark.slow
 def test_their_values(written: Path) -> None:
     """All tables of the one PPG hold the same samples; the EDF files' units are one scale."""
     tab = written / "tab"

@@ -106,6 +106,7 @@ def test_people_are_recognised_in_a_copy_of_the_archive(
     assert len(found) == len(TRAINED)
 
 
+@pytest.mark.slow
 def test_single_files_stems_and_paths(run: Run, key: Path, sample: Path, tmp_path: Path) -> None:
     out = tmp_path / "preds.parquet"
     one = predict(run, [sample / "223.hea", sample / "230"], out, key_file=key, embeddings=False)
@@ -128,6 +129,7 @@ def test_single_files_stems_and_paths(run: Run, key: Path, sample: Path, tmp_pat
         assert sorted(set(pl.read_parquet(out)["record"])) == records
 
 
+@pytest.mark.slow
 def test_a_task_gives_probabilities_of_the_probes_classifier(
     run: Run, key: Path, sample: Path, tmp_path: Path
 ) -> None:
@@ -374,6 +376,7 @@ def test_recordings_refuse_what_is_for_streams(
     assert str(done.exception).startswith(f"{named}: for a stream only")
 
 
+@pytest.mark.slow
 def test_recordings_that_do_not_say_their_rate_or_channel(
     run: Run, key: Path, sample: Path, tmp_path: Path
 ) -> None:
@@ -545,6 +548,7 @@ def told_by(study: Study, windows: np.ndarray) -> tuple[np.ndarray, float]:
     return np.mean(p, axis=0), float(np.mean([told["threshold"] for told in facts]))
 
 
+@pytest.mark.slow
 def test_a_study_judges_new_recordings(
     run: Run, study: Study, key: Path, sample: Path, tmp_path: Path
 ) -> None:

@@ -116,6 +116,7 @@ KINDS: dict[Kind, tuple[Outputs, np.ndarray]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_every_kind_is_learnt_and_the_same_seed_gives_the_same(kind: Kind) -> None:
     outputs, y = KINDS[kind]

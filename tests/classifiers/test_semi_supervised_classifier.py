@@ -119,6 +119,7 @@ def test_sites_that_are_held_out_give_nothing_to_learn() -> None:
     assert own.unlabelled.tolist() == [6, 7], "the same people, other samples of theirs"
 
 
+@pytest.mark.slow
 def test_what_a_classifier_would_not_look_at_is_refused(run: Run, tmp_path: Path) -> None:
     for setting in ("unlabelled=true", "tree=[a]", "soft=[a, b]"):
         asked = ["classifier.name=full", f"finetune.{setting}"]

@@ -115,6 +115,7 @@ def test_doctor_names_what_it_needs() -> None:
     assert done.returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("distribution", "module"),
     [("pyyaml", "yaml"), ("pynrrd", "nrrd"), ("scikit-learn", "sklearn"), ("pillow", "PIL")]

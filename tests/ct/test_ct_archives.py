@@ -179,6 +179,7 @@ def test_a_tar_is_prepared_in_three_times_the_folders_time(folder: Path, tmp_pat
     assert seconds[1] < 3 * seconds[0]
 
 
+@pytest.mark.slow
 def test_without_room_an_archive_is_still_read(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

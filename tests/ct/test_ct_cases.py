@@ -146,6 +146,7 @@ def test_series_that_are_refused_by_name(
     assert made.rejects["reason"][0].startswith(f"{finding}: ")
 
 
+@pytest.mark.slow
 def test_every_series_is_judged_here(dicom: Path) -> None:
     told = {"iodine_mgml", "no_slope", "signed_no_rescale", *EXPECTED}
     assert {path.name for path in dicom.iterdir()} <= told

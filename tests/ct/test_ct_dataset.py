@@ -109,6 +109,7 @@ def test_reading_is_picklable_and_in_any_order(ready: Prepared) -> None:
     assert np.array_equal(again(positions)["x"], read(found)[positions])
 
 
+@pytest.mark.slow
 def test_all_kinds_over_all_real_volumes(everything: Prepared) -> None:
     slices = samples(everything, size=(96, 96))
     assert len(slices) == sum(

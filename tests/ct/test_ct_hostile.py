@@ -146,6 +146,7 @@ def test_tar_links_that_climb_out(tmp_path: Path, good: bytes) -> None:
     assert codes(index(tmp_path / "a", tmp_path / "idx")) == ["unsafe-archive"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["zip", "tar.gz", "tar.bz2", "tar.xz"])
 def test_bombs(tmp_path: Path, good: bytes, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Some kilobytes that unpack to many megabytes (the bounds made small for the test)."""

@@ -73,6 +73,7 @@ def test_tilted_head_with_two_thicknesses_is_named(indexed: Index) -> None:
     assert all(FINDINGS[name].severity == "serious" for name in item["findings"])
 
 
+@pytest.mark.slow
 def test_two_kernels_of_one_scan_are_the_same_anatomy(indexed: Index) -> None:
     chest = indexed.items.filter(pl.col("slices") == 30)
     assert sorted(chest["kernel"]) == ["B40f", "B70f"]

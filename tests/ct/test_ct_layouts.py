@@ -213,6 +213,7 @@ def test_units_of_a_layout_do_not_depend_on_order(names: list[str], random: obje
 # --- formats -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     ["x.mha", "x.mhd", "x.nii", "x.nii.gz", "x.hdr", "x.hdr.gz", "packed.nii", "plain.nii.gz"],
@@ -313,6 +314,7 @@ def recoded(folder: Path, syntax: str, stored: np.ndarray, code: bytes) -> None:
         one.save_as(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits", [8, 12, 16])
 @pytest.mark.parametrize("predictor", [1, 2, 3, 4, 5, 6, 7])
 def test_jpeg_lossless_is_decoded_to_the_bit(tmp_path: Path, bits: int, predictor: int) -> None:

@@ -109,6 +109,7 @@ def test_one_pass_stays_one_whatever_its_numbers(count: int, kind: str, seed: in
     assert findings <= ({"ambiguous-passes"} if few else set())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("label", ["instance", "time", "acquisition", "phase"])
 def test_numbers_without_sense_are_rarely_taken_for_passes(label: str) -> None:
     """Never parted, whatever the number of slices; doubted in few cases out of a hundred."""
@@ -186,6 +187,7 @@ def test_two_thousand_slices_are_quick() -> None:
 # --- from files to arrays ------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "tag",
     ["AcquisitionNumber", "TemporalPositionIdentifier", "AcquisitionTime", "InstanceNumber"],

@@ -50,6 +50,7 @@ def everybody(items: pl.DataFrame) -> dict[str, str]:
 # --- positives ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_partner_is_the_other_kernel_at_the_same_height(
     ready: Prepared, chest: pl.DataFrame
 ) -> None:

@@ -90,6 +90,7 @@ def test_a_nifti_as_nibabel_reads_it(shared_data: Path, tmp_path: Path, name: st
         assert np.allclose(to_ras @ mine["affine0"] @ [*corner, 1], expected, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_nifti_and_the_dicom_it_was_made_of(unpacked: Path, tmp_path: Path) -> None:
     """SimpleITK writes the series as NIfTI and NRRD; all three give the same volume."""
     folder = unpacked / "lung_a0002" / "b40f"
@@ -332,6 +333,7 @@ def test_an_enhanced_ct_of_two_passes_is_two_items(tmp_path: Path) -> None:
     assert index.items["findings"].to_list() == [["multi-frame", "repeated-positions"]] * 2
 
 
+@pytest.mark.slow
 def test_archives_give_the_same_arrays(unpacked: Path, shared_data: Path, tmp_path: Path) -> None:
     """A series read from tar.xz and from plain files."""
     (tmp_path / "a").mkdir()
@@ -343,6 +345,7 @@ def test_archives_give_the_same_arrays(unpacked: Path, shared_data: Path, tmp_pa
     assert all(np.array_equal(one[name], two[name]) for name in one)
 
 
+@pytest.mark.slow
 def test_a_mask_lies_on_its_image(indexed: Index) -> None:
     made = prepare(indexed, plugin, {"spacing": (4.0, 4.0, 4.0), "policy": {"not-hu": "accept"}})
     item = made.items.filter(pl.col("mask"))["id"][0]

@@ -153,6 +153,7 @@ def test_masks_are_predicted_on_the_grid_of_the_files(
         medcl.predict_masks(study, new, tmp_path / "x", to="png", workers=1)
 
 
+@pytest.mark.slow
 def test_the_report_shows_overlays_with_the_window(study: Path) -> None:
     done = CliRunner().invoke(app, ["report", str(study)])
     assert done.exit_code == 0, done.output

@@ -85,6 +85,7 @@ def joined(unpacked: Path, tmp_path_factory: pytest.TempPathFactory) -> Index:
     return Index.open(folder / "idx")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("columns", "named"),
     [

@@ -42,6 +42,7 @@ def rows(run):
         return list(csv.DictReader(handle))
 
 
+@pytest.mark.slow
 def test_run_directory_is_complete(healthy, index):
     run = Run.open(healthy.path)
     assert run.recipe == healthy.recipe

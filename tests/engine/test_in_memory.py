@@ -72,6 +72,7 @@ def test_the_split_is_by_patient(run):
     assert run.facts["samples"] == trained
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "source",
     [

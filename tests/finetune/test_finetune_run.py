@@ -75,6 +75,7 @@ def test_labels_of_patients_reach_all_of_their_samples(run: Run, tmp_path: Path)
     assert facts["samples"]["test"] > 500, "all digits of twenty patients"
 
 
+@pytest.mark.slow
 def test_samples_that_are_no_bags_cannot_be_explained(run: Run, tmp_path: Path) -> None:
     source = opened(run.path, None, SMALL)
     finetune(source, tmp_path / "out", instances=True)

@@ -121,6 +121,7 @@ def test_what_a_further_label_is_goes_by_its_values() -> None:
     assert (said.outputs.kind, len(said.outputs.classes)) == ("ordinal", 12)
 
 
+@pytest.mark.slow
 def test_a_robust_loss_is_misled_less_by_wrong_labels() -> None:
     """Real digits, of which 40 % of the labels are replaced at random (synthetic noise)."""
     x, y = load_digits(return_X_y=True)
@@ -198,6 +199,7 @@ def test_it_is_asked_for_on_the_command_line_and_opened_again(
     assert scores.shape == (4, 2)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_learnt_is_said(run: Run, table: Path, tmp_path: Path) -> None:
     also = "finetune.also={sex: {}}"
     with pytest.raises(UsageError, match="'linear' learns one label"):

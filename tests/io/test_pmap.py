@@ -139,6 +139,7 @@ def test_workers_leave_no_core() -> None:
     assert done == {0: 0, 1: 0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [4, 100])  # sent one by one, and several at a time
 def test_a_result_that_cannot_travel_is_a_failure(count: int) -> None:
     done, failed = spread(pmap(unpicklable, range(count), workers=2))

@@ -75,6 +75,7 @@ def test_a_row_with_everything_hidden_is_minus_infinity_without_gradient() -> No
     assert not grad.any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tau", [0.01, 0.1])
 def test_many_tiles_in_float32_equal_plain_float64(tau: float) -> None:
     z1, z2 = draw(1300, 16).float(), draw(1300, 16, seed=1).float()  # 2,600 rows: 3 × 3 tiles

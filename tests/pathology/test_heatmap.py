@@ -29,6 +29,7 @@ def test_scores_are_averaged_where_tiles_overlap():
     assert (count[4:] == 0).all()
 
 
+@pytest.mark.slow
 def test_an_item_is_drawn_in_all_forms(cmu, tmp_path):
     slide = open_slide(cmu)
     x, y = np.meshgrid(np.arange(512, 1536, 128), np.arange(512, 2560, 128))

@@ -115,6 +115,7 @@ def test_an_encoder_gives_its_width(name):
     assert encoder(x).shape == (2, encoder.width)
 
 
+@pytest.mark.slow
 def test_the_report_shows_tiles_beside_their_views():
     draw = resolve(plugin.preview)
     x = torch.rand(5, 3, 64, 64, generator=torch.Generator().manual_seed(0))

@@ -127,6 +127,7 @@ def test_the_eight_symmetries_are_exact(tiles):
     assert len({made[n].numpy().tobytes() for n in range(8)}) == 8
 
 
+@pytest.mark.slow
 def test_a_crop_keeps_its_physical_scale(tiles):
     """Zoom 1 shows the tile's own pixels, 2 twice as large ones."""
     corner = torch.tensor([[0.5, 0.25]] * 6)
@@ -141,6 +142,7 @@ def test_a_crop_keeps_its_physical_scale(tiles):
     assert whole == pytest.approx(tiles, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_blur_is_a_gaussian_of_its_own_width(tiles):
     sigma = torch.tensor([0.5, 1.0, 1.5, 2.0, 0.7, 1.2])
     made = op.gaussian(tiles, sigma, float(sigma.max()))

@@ -110,6 +110,7 @@ def test_a_stranger_is_judged_by_the_mean_of_all_folds(
     assert pl.read_parquet(tmp_path / "p.patients.parquet")["folds"].to_list() == [3]
 
 
+@pytest.mark.slow
 def test_who_took_part_is_judged_by_the_fold_that_tested_them(home: Path, tmp_path: Path) -> None:
     study = Study.open(home / "study")
     out = tmp_path / "p.parquet"
@@ -257,6 +258,7 @@ def test_a_run_is_used_without_its_private_folder(
         predict(Run.open(tmp_path / "passed on"), [stranger], tmp_path / "r.parquet")
 
 
+@pytest.mark.slow
 def test_whom_pretraining_saw_is_said_though_the_run_is_gone(
     home: Path, stranger: Path, tmp_path: Path
 ) -> None:
@@ -285,6 +287,7 @@ def test_whom_pretraining_saw_is_said_though_the_run_is_gone(
     )
 
 
+@pytest.mark.slow
 def test_a_study_without_a_run_had_no_pretraining(home: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     raw = yaml.safe_load((home / "split" / "recipe.yaml").read_text()) | {"method": None}

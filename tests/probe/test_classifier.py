@@ -60,6 +60,7 @@ def test_without_a_probe_the_same_is_fitted(probed: Run, tmp_path: Path) -> None
     assert (run.path / "probe" / f"head.{task}.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_another_encoder_has_no_use_for_it(
     probed: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -191,6 +191,7 @@ def ecg(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return bare_run(raw, index, folder / "run")
 
 
+@pytest.mark.slow
 def test_spans_of_time_label_the_windows_that_they_cover(ecg: Run, tmp_path: Path) -> None:
     names = ("101", "106", "108", "109", "112", "114", "115", "116")
     rows = [f"{n},0,12,a\n{n},12.0,24.9,b" for n in names]

@@ -47,6 +47,7 @@ def test_everything_is_compared(result: ProbeResult) -> None:
     assert (result.train.samples, result.test.samples) == (480, 240)
 
 
+@pytest.mark.slow
 def test_differences_are_paired_and_told_in_words(result: ProbeResult) -> None:
     [gain] = [d for d in result.differences if (d.than, d.classifier) == ("random", "linear")]
     expected = auroc(result, "pretrained") - auroc(result, "random")

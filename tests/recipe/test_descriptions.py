@@ -31,6 +31,7 @@ def keys(recipe: Recipe) -> Iterator[str]:
             yield from (f"{section}.{name}" for name in dict(value))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 def test_every_setting_has_a_description(name: str) -> None:
     recipe = recipes.load(name)

@@ -210,6 +210,7 @@ def _yaml(value: Any) -> str:
     return yaml.safe_dump(plain, default_flow_style=True).removesuffix("...\n").strip()
 
 
+@pytest.mark.slow
 def test_every_declared_pair_is_met_in_a_recipe_or_a_test() -> None:
     """So that the test above does not pass by being empty."""
     met = {(name.partition("/")[0], key) for name in ALL for _, key in pairs(name)}
@@ -222,6 +223,7 @@ def test_every_declared_pair_is_met_in_a_recipe_or_a_test() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 def test_a_recipe_says_it_once(name: str) -> None:
     raw = yaml.safe_load(recipes.find(name).read_text(encoding="utf-8"))

@@ -180,6 +180,7 @@ def test_columns_of_the_index_colour_the_map(probed: Run) -> None:
     assert found.chance == pytest.approx(29 / 59)
 
 
+@pytest.mark.slow
 def test_a_curated_index_is_told_in_reproduce(probed: Run) -> None:
     facts = json.loads((probed.data / "index.json").read_text())
     facts["curated"] = {"strategy": "dhash", "distance": 6, "across": None}
@@ -191,6 +192,7 @@ def test_a_curated_index_is_told_in_reproduce(probed: Run) -> None:
     assert "--strategy dhash --distance 6" in found.commands[1][1]
 
 
+@pytest.mark.slow
 def test_nothing_is_loaded_from_anywhere(html: str) -> None:
     page = Page(html)
     assert "script" not in page.tags
@@ -360,6 +362,7 @@ def test_a_recipe_is_named_by_its_name_alone(monkeypatch: pytest.MonkeyPatch) ->
     assert command_without_paths("medcl 'pretrain") == command_without_paths("") == ""
 
 
+@pytest.mark.slow
 def test_a_missing_label_or_a_damaged_encoder_costs_one_section(
     copied: Run, toy: Plugin, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -87,6 +87,7 @@ def test_labels_columns_and_values_that_are_html_are_shown_as_text(page: Path) -
     assert all(source.startswith("data:image/") for source in made.loads)
 
 
+@pytest.mark.slow
 def test_the_right_and_the_wrong_are_what_they_are_called(hostile_study: Path) -> None:
     made = test_examples.opened(hostile_study)
     assert isinstance(made, test_examples.Opened)
@@ -231,6 +232,7 @@ def test_a_browser_shows_it_and_runs_nothing(page: Path, tmp_path: Path, width: 
     assert seen.measured["dots"] == 2 * 60
 
 
+@pytest.mark.slow
 def test_the_browser_would_have_noticed(page: Path, tmp_path: Path) -> None:
     """The same checks on a page as it must not be: unescaped, too wide, and asking elsewhere."""
     html = page.read_text(encoding="utf-8")
