@@ -167,7 +167,7 @@ def dataset(
         read=read,
         labels={name: _column(values) for name, values in labels.items()},
         groups=encoded([r.get("group") or r["id"] for r in rows], item) if near else None,
-        places=np.concatenate(centres) if near else None,
+        locations=np.concatenate(centres) if near else None,
         reach=reach,
         unit="mm",
         where=partial(
