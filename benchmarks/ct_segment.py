@@ -58,7 +58,9 @@ def folds_of(data: Path, out: Path) -> dict[str, list[list[str]]]:
     found = {}
     for path in sorted(out.glob("networks/untrained-r0f*/split.parquet")):
         split = pl.read_parquet(path).with_columns(pl.col("id").str.split(":").list.first())
-        sides = [split.filter(pl.col("side") == side)["id"].to_list() for side in ("train", "test")]
+        sides = [
+            split.filter(pl.col("split") == part)["id"].to_list() for part in ("train", "test")
+        ]
         found[path.parent.name] = [sorted(folder[i] for i in side) for side in sides]
     return found
 

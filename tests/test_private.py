@@ -124,7 +124,7 @@ def test_what_is_handed_on_names_nobody(folder: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("private"))
 
 
-LATER = {"split": ("pretrain",), "finetune": ("also", "unlabelled", "tree", "soft", "loss")}
+LATER = {"split": ("pretrain",), "finetune": ("auxiliary", "unlabelled", "tree", "soft", "loss")}
 """Settings that recipes did not always have."""
 
 

@@ -4,7 +4,7 @@
 
     OUT/networks/pretrained-r0f3/model.safetensors   weights of the best epoch
     OUT/networks/pretrained-r0f3/cases.parquet       a row for each test image and class
-    OUT/networks/pretrained-r0f3/split.parquet       id, patient, side: train, validation or test
+    OUT/networks/pretrained-r0f3/split.parquet       id, patient, split: train, validation or test
     OUT/networks/pretrained-r0f3/overlay-0.png       masks and predictions of some test images
     OUT/networks/pretrained-r0f3/fold.json           history, captions of the overlays
 

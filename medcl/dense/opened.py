@@ -7,7 +7,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-import polars as pl
 import torch
 from torch import nn
 
@@ -17,14 +16,13 @@ from medcl.dense.fold import FOLDER
 from medcl.dense.result import FILE, DenseResult
 from medcl.errors import MedclError, UsageError
 from medcl.finetune import build
-from medcl.finetune.fold_training import FACTS, MODEL, SPLIT
+from medcl.finetune.fold_training import FACTS, MODEL, learnt_from
 from medcl.finetune.opened import PRETRAINED
+from medcl.finetune.result import REMEDY
 from medcl.labels.outputs import Outputs
 from medcl.private import read_recipe
 from medcl.reading import read_json, read_table
 from medcl.run import Trained, dataset_settings, from_nothing
-
-_REMEDY = "Run the same medcl finetune again."
 
 
 def is_dense(path: Path) -> bool:
@@ -71,7 +69,7 @@ class DenseStudy(Trained):
 
     def facts(self, network: Path) -> dict[str, Any]:
         """What is known of a network: see `medcl.dense.fold`."""
-        return read_json(network / FACTS, _REMEDY)
+        return read_json(network / FACTS, REMEDY)
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
@@ -84,14 +82,13 @@ class DenseStudy(Trained):
         return tuple(self.facts(self.networks[0])["input"][1:])
 
     def learnt_from(self, network: Path) -> frozenset[str]:
-        """Patients of a network's training and of its validation, which chose the epoch."""
-        frame = read_table(network / SPLIT, _REMEDY)
-        return frozenset(frame.filter(pl.col("side") != "test")["patient"])
+        """See `medcl.finetune.fold_training.learnt_from`."""
+        return learnt_from(network)
 
     def pretrained_on(self) -> set[str]:
         """Patients that the encoder was pretrained on."""
         path = self.path / PRETRAINED
-        return set(read_table(path, _REMEDY)["patient"]) if path.is_file() else set()
+        return set(read_table(path, REMEDY)["patient"]) if path.is_file() else set()
 
     def model(self, network: Path) -> nn.Module:
         """A network in evaluation mode.

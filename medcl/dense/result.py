@@ -10,6 +10,7 @@ from typing import Any
 from medcl import manifest
 from medcl.dense.measure import MEASURES
 from medcl.errors import UsageError
+from medcl.finetune.result import REMEDY
 from medcl.metrics.bootstrap import Interval
 from medcl.metrics.table import direction, show
 from medcl.reading import read_json
@@ -79,7 +80,7 @@ class DenseResult:
         path = folder / FILE
         if not path.is_file():
             raise UsageError(f"{folder} holds no {FILE}. Make one: medcl finetune")
-        raw = read_json(path, "Run the same medcl finetune again.")
+        raw = read_json(path, REMEDY)
         try:
             figures = {start: _figures(part) for start, part in raw["figures"].items()}
             parts = {"figures": figures, "difference": _figures(raw["difference"])}

@@ -286,7 +286,7 @@ def _of_study(study: Study) -> _Source:
             "takes": "one bag" if bags else "samples",
             "bags": bags,
             "outputs": outputs,
-            "also": facts[0].get("also", []),
+            "auxiliary": facts[0].get("auxiliary", facts[0].get("also", [])),
             "loss": study.recipe.finetune.loss,
             "encoder": _section(study, "encoder") if study.recipe.encoder else None,
             "classifier": _section(study, "classifier"),

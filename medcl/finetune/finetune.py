@@ -147,7 +147,7 @@ def finetune(
             patient_column=patient_column,
         )
     own = list(samples.labels)
-    samples = tables.add(samples, table, index, recipe.finetune.also)
+    samples = tables.add(samples, table, index, recipe.finetune.auxiliary)
     task = None if name is None else plugins.get(recipe.plugin).tasks[name]
     if task is not None:  # the probe's, if the recipe names none: the study records it
         recipe = _with(recipe, task=name)
@@ -219,13 +219,13 @@ def _refuse_unused_labels(recipe: Recipe) -> None:
     """
     name, settings = recipe.part("classifier").name, recipe.finetune
     can = declared(recipes.classifier_factory(recipe))
-    if settings.also and not can.auxiliary:
+    if settings.auxiliary and not can.auxiliary:
         raise UsageError(
-            f"finetune.also: the classifier '{name}' learns one label. Set classifier.name to "
+            f"finetune.auxiliary: the classifier '{name}' learns one label. Set classifier.name to "
             "full, lp-ft, contrast or semi-supervised."
         )
     asked = [word for word in ("tree", "soft") if getattr(settings, word)]
-    asked += ["unlabelled"] if settings.unlabelled and not settings.also else []
+    asked += ["unlabelled"] if settings.unlabelled and not settings.auxiliary else []
     if asked and not can.views:
         raise UsageError(
             f"finetune.{asked[0]}: the classifier '{name}' learns from labels alone. Set "
@@ -255,7 +255,7 @@ def _task(recipe: Recipe, labels: Path | Sequence[Path] | None) -> str | None:
 def _with_label(recipe: Recipe, columns: Sequence[str]) -> Recipe:
     """If no label is set: the only label column, or the one named label."""
     asked = recipe.finetune
-    others = (SPLIT, str(recipe.split.given), *asked.tree, *asked.soft, *asked.also)
+    others = (SPLIT, str(recipe.split.given), *asked.tree, *asked.soft, *asked.auxiliary)
     column = tables.only(columns, others)
     return recipe if column is None else _with(recipe, label=column)
 

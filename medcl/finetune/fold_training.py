@@ -4,7 +4,7 @@
 
     OUT/folds/r0f3/model.safetensors     weights of the best epoch, with the standardisation
     OUT/folds/r0f3/predictions.parquet   id, patient, truth, scores; of the test samples
-    OUT/folds/r0f3/split.parquet         id, patient, side: train, validation or test
+    OUT/folds/r0f3/split.parquet         id, patient, split: train, validation or test
     OUT/folds/r0f3/instances.parquet     for bags, on request: each instance's contribution
     OUT/folds/r0f3/fold.json             outputs, temperature, threshold, history
 
@@ -33,6 +33,7 @@ from medcl import plugin as plugins
 from medcl.contract import BAG, COORDS
 from medcl.finetune import batches, build, loop
 from medcl.finetune.folds import PARTS, Part
+from medcl.finetune.result import REMEDY
 from medcl.io.atomic import new_folder
 from medcl.labels import target as targets
 from medcl.labels.activation import CALIBRATED, probabilities
@@ -41,6 +42,7 @@ from medcl.labels.outputs import ALSO, Auxiliary, Outputs
 from medcl.labels.target import Target
 from medcl.metrics import calibration
 from medcl.plugin import Samples, Views
+from medcl.reading import read_table
 from medcl.recipe import Recipe
 from medcl.registry import resolve
 from medcl.run import Run
@@ -138,7 +140,7 @@ def train(work: Work, part: Part) -> None:
         "repeat": part.repeat,
         "fold": part.fold,
         "outputs": _described(outputs),
-        "also": [
+        "auxiliary": [
             {"name": a.name, "weight": a.weight, **_described(a.outputs)}
             for a in work.auxiliary_labels
         ],
@@ -220,9 +222,24 @@ def split_table(samples: Samples, part: Part) -> pl.DataFrame:
         {
             "id": [samples.ids[r] for r in rows],
             "patient": [samples.patients[r] for r in rows],
-            "side": [name for name, rows in named for _ in rows],
+            "split": [name for name, rows in named for _ in rows],
         }
     )
+
+
+def read_split(folder: Path) -> pl.DataFrame:
+    """The table of `split_table` in the folder of a fold or network.
+
+    Raises:
+        MedclError: if it is missing or damaged.
+    """
+    frame = read_table(folder / SPLIT, REMEDY)
+    return frame.rename({"side": "split"}) if "side" in frame.columns else frame  # earlier name
+
+
+def learnt_from(folder: Path) -> frozenset[str]:
+    """Patients of training and of validation, which chose epoch and threshold."""
+    return frozenset(read_split(folder).filter(pl.col("split") != "test")["patient"])
 
 
 def table(samples: Samples, target: Target, rows: NDArray, scores: NDArray) -> pl.DataFrame:

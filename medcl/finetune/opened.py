@@ -18,7 +18,7 @@ from medcl.errors import MedclError, UsageError
 from medcl.finetune import build, fold_training
 from medcl.finetune.batches import size as size_of
 from medcl.finetune.loop import Model
-from medcl.finetune.result import FinetuneResult
+from medcl.finetune.result import REMEDY, FinetuneResult
 from medcl.labels.outputs import Auxiliary, Loss, Outputs
 from medcl.plugin import Samples
 from medcl.private import read_recipe
@@ -28,7 +28,6 @@ from medcl.run import Run, Trained, dataset_settings, from_nothing, load_samples
 from medcl.tensors import tensors
 
 PRETRAINED = "pretrained.parquet"
-_REMEDY = "Run the same medcl finetune again."
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ class Study(Trained):
         """Patients that the encoder was pretrained on; None if no longer known."""
         path = self.path / PRETRAINED
         if path.is_file():
-            return set(read_table(path, _REMEDY)["patient"])
+            return set(read_table(path, REMEDY)["patient"])
         try:  # earlier studies did not record it
             run = self.run
             return set() if run is None else run.pretrained_on()
@@ -100,20 +99,20 @@ class Study(Trained):
     def _patients(self, samples: Samples) -> list[str]:
         patient_of: dict[str, str] = {}
         for fold in self.folds:
-            frame = read_table(fold / fold_training.SPLIT, _REMEDY)
+            frame = fold_training.read_split(fold)
             patient_of |= dict(zip(frame["id"], frame["patient"], strict=True))
         pairs = zip(samples.ids, samples.patients, strict=True)
         return [patient_of.get(key, patient) for key, patient in pairs]
 
     def parts(self, fold: Path, ids: list[str]) -> NDArray[np.str_]:
         """(N,) part of samples in a fold: train, validation, test, or "" for none."""
-        frame = read_table(fold / fold_training.SPLIT, _REMEDY)
-        part = dict(zip(frame["id"], frame["side"], strict=True))
+        frame = fold_training.read_split(fold)
+        part = dict(zip(frame["id"], frame["split"], strict=True))
         return np.array([part.get(key, "") for key in ids])
 
     def tested(self, fold: Path) -> pl.DataFrame:
         """Test predictions of a fold: id, patient, truth.*, score.*."""
-        return read_table(fold / fold_training.PREDICTIONS, _REMEDY)
+        return read_table(fold / fold_training.PREDICTIONS, REMEDY)
 
     def model(self, fold: Path, example: Mapping[str, np.ndarray]) -> Model:
         """A fold's classifier in evaluation mode.
@@ -132,7 +131,7 @@ class Study(Trained):
         remedy = f"Remove {fold} and run the same medcl finetune: it trains this fold again."
         manifest.check(path, remedy)
         manifest.note(path, of=self.path)
-        facts = read_json(fold / fold_training.FACTS, _REMEDY)
+        facts = read_json(fold / fold_training.FACTS, REMEDY)
         try:
             state = load_file(path)
             recipe = from_nothing(self.recipe) if self.recipe.encoder else self.recipe
@@ -156,7 +155,7 @@ def blank(
 
     Args:
         recipe: its classifier and encoder.
-        facts: of the fold: ``outputs`` and ``also``.
+        facts: of the fold: ``outputs`` and ``auxiliary``.
         batch: an example; only its shapes matter.
         state: the weights it is built for, whose names begin with ``prefix``.
         prefix: see ``state``.
@@ -172,9 +171,8 @@ def blank(
 
 def _outputs(facts: Mapping[str, Any], recipe: Recipe) -> Outputs:
     outputs = _of(facts["outputs"], recipe.finetune.loss)
-    auxiliary = tuple(
-        Auxiliary(a["name"], _of(a, "ce"), a["weight"]) for a in facts.get("also", ())
-    )
+    described = facts.get("auxiliary", facts.get("also", ()))  # the second: its earlier name
+    auxiliary = tuple(Auxiliary(a["name"], _of(a, "ce"), a["weight"]) for a in described)
     return replace(outputs, auxiliary=auxiliary)
 
 

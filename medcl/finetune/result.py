@@ -16,6 +16,8 @@ from medcl.metrics.table import NAMES, Class, SplitCounts, called, headline, sho
 from medcl.reading import read_json
 
 FILE = "finetune.json"
+REMEDY = "Run the same medcl finetune again."
+"""Where a file of a study is missing or damaged."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class FinetuneResult:
         path = folder / FILE
         if not path.is_file():
             raise UsageError(f"{folder} holds no {FILE}. Make one: medcl finetune")
-        raw = read_json(path, "Run the same medcl finetune again.")
+        raw = read_json(path, REMEDY)
         try:
             parts = {name: SplitCounts(**raw[name]) for name in ("train", "test")}
             return cls(**raw | parts | {"figures": _figures(raw["figures"])})

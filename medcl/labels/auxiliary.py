@@ -50,14 +50,14 @@ def tree_and_soft(samples: Samples, target: Target, settings: Finetune) -> dict[
 def further(
     samples: Samples, settings: Finetune
 ) -> tuple[tuple[Auxiliary, ...], dict[str, NDArray]]:
-    """The labels of `Finetune.also`, and ``also.NAME`` → (N,) of all samples, see `Outputs`.
+    """The labels of `Finetune.auxiliary`, and ``also.NAME`` → (N,) of all samples, see `Outputs`.
 
     Raises:
         UsageError: if a column is missing.
         MedclError: if a column holds one class only, or values of another kind.
     """
     labels, values = [], {}
-    for name, asked in settings.also.items():
+    for name, asked in settings.auxiliary.items():
         loss = "robust" if asked.noisy else "ce"
         kind = asked.kind
         if kind == "auto" and _are_values(column(samples, name)):
@@ -65,7 +65,9 @@ def further(
         single = Finetune(label=name, kind=kind, loss=loss)
         target = finetune_target(samples, single)
         if target.kind == "multilabel":
-            raise UsageError(f"finetune.also: '{name}' is several labels; name single columns.")
+            raise UsageError(
+                f"finetune.auxiliary: '{name}' is several labels; name single columns."
+            )
         one = outputs(target, np.empty(0, np.int64), single)
         labels.append(Auxiliary(name, one, asked.weight))
         values[f"{ALSO}{name}"] = target.y

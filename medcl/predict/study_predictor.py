@@ -21,10 +21,11 @@ from medcl.finetune import fold_training
 from medcl.finetune.batches import size as size_of
 from medcl.finetune.loop import Model, on
 from medcl.finetune.opened import Study
+from medcl.finetune.result import REMEDY
 from medcl.labels.activation import probabilities
 from medcl.labels.target import ONE_CLASS, SURVIVAL
 from medcl.predict.predictor import Columns
-from medcl.reading import read_json, read_table
+from medcl.reading import read_json
 from medcl.run import Run
 from medcl.tensors import tensors
 
@@ -32,7 +33,6 @@ UNKNOWN_PRETRAINING = (
     "Whether pretraining used some of these patients cannot be checked: the study's run is "
     "missing, and this study, of an earlier version, did not record its patients."
 )
-_REMEDY = "Run the same medcl finetune again."
 
 
 def opened(path: Path) -> Run | Study:
@@ -73,7 +73,7 @@ class Folds:
         """
         study.dataset_settings(task)
         self.study, self.device, self.known = study, torch.device(device), known
-        facts = [read_json(fold / fold_training.FACTS, _REMEDY) for fold in study.folds]
+        facts = [read_json(fold / fold_training.FACTS, REMEDY) for fold in study.folds]
         self.kind = facts[0]["outputs"]["kind"]
         self.classes = tuple(facts[0]["outputs"]["classes"])
         if self.kind in SURVIVAL and len(facts) > 1:
@@ -83,7 +83,7 @@ class Folds:
             )
         self.temperature = [float(f["temperature"]) for f in facts]
         self.threshold = np.array([f["threshold"] for f in facts])
-        self.learnt_from = [_learnt_from(fold) for fold in study.folds]
+        self.learnt_from = [fold_training.learnt_from(fold) for fold in study.folds]
         self._models: list[Model] = []
 
     def __call__(
@@ -181,9 +181,3 @@ class Folds:
                 "without labels."
             )
         return notes
-
-
-def _learnt_from(fold: Path) -> frozenset[str]:
-    """Patients of a fold's training and of its validation, which chose epoch and threshold."""
-    frame = read_table(fold / fold_training.SPLIT, _REMEDY)
-    return frozenset(frame.filter(pl.col("side") != "test")["patient"])

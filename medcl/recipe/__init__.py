@@ -13,7 +13,7 @@ from medcl.recipe.files import Entry, available, describe, find, own_recipes, te
 from medcl.recipe.overrides import nested
 from medcl.recipe.parse import dump, given, load, overrides, parse
 from medcl.recipe.sections import (
-    Also,
+    AuxiliaryTarget,
     Finetune,
     Monitor,
     Named,
@@ -27,7 +27,7 @@ from medcl.recipe.sections import (
 
 __all__ = [
     "LEFT_OUT",
-    "Also",
+    "AuxiliaryTarget",
     "Entry",
     "Finetune",
     "Monitor",

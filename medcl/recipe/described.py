@@ -25,8 +25,8 @@ _WIDTH = 96
 def descriptions(recipe: Recipe) -> dict[str, str]:
     """Dotted key → description, for every setting and section of a recipe.
 
-    Keys inside a mapping with free names (``finetune.also.sex.weight``, ``probe.dataset.seconds``)
-    are included if the recipe sets them.
+    Keys inside a mapping with free names (``finetune.auxiliary.sex.weight``,
+    ``probe.dataset.seconds``) are included if the recipe sets them.
     """
     texts_by_key = dict(_fixed(Recipe, recipe, ""))
     opened = factories(recipe, plugins.get(recipe.plugin))

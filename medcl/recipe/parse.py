@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_origin
@@ -11,12 +12,15 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_jsonable_python
 
-from medcl.errors import UsageError
+from medcl.errors import MedclWarning, UsageError
 from medcl.recipe import files
 from medcl.recipe.check import filled_in
 from medcl.recipe.overrides import apply
 from medcl.recipe.sections import Recipe, Section
 from medcl.registry import did_you_mean, explain
+
+RENAMED = {"finetune.also": "finetune.auxiliary"}
+"""Earlier → present names of settings."""
 
 
 def load(name: str | Path, overrides: Sequence[str] = (), *, recorded: bool = False) -> Recipe:
@@ -44,6 +48,8 @@ def parse(raw: dict[str, Any], overrides: Sequence[str] = (), *, recorded: bool 
             must agree: a contradiction is a warning, and an error only if an override causes it.
     """
     raw = copy.deepcopy(raw)
+    _rename(raw)
+    overrides = [_renamed(override) for override in overrides]
     for override in overrides:
         apply(raw, override)
     raw = _sections(raw, Recipe, "")
@@ -53,6 +59,39 @@ def parse(raw: dict[str, Any], overrides: Sequence[str] = (), *, recorded: bool 
         raise UsageError(explain(error)) from None
     changed = {override.partition("=")[0] for override in overrides}
     return filled_in(recipe, recorded=recorded, changed=changed)
+
+
+def _rename(raw: dict[str, Any]) -> None:
+    """Give the settings of a mapping their present names.
+
+    Raises:
+        UsageError: if one is there under both.
+    """
+    for earlier, present in RENAMED.items():
+        section, name = earlier.split(".")
+        settings = raw.get(section)
+        if not isinstance(settings, dict) or name not in settings:
+            continue
+        if present.split(".")[1] in settings:
+            raise UsageError(f"{earlier} is the earlier name of {present}: give the latter alone.")
+        settings[present.split(".")[1]] = value = settings.pop(name)
+        if value:  # recipes of studies have it empty
+            _say_renamed(earlier)
+
+
+def _renamed(override: str) -> str:
+    """A ``section.key=value`` under the key's present name."""
+    key, separator, value = override.partition("=")
+    for earlier, present in RENAMED.items():
+        if f"{key}.".startswith(f"{earlier}."):
+            _say_renamed(earlier)
+            return f"{present}{key.removeprefix(earlier)}{separator}{value}"
+    return override
+
+
+def _say_renamed(earlier: str) -> None:
+    text = f"{earlier} is called {RENAMED[earlier]} now; the earlier name is still read."
+    warnings.warn(text, MedclWarning, stacklevel=4)
 
 
 def _sections(raw: dict[str, Any], model: type[BaseModel], prefix: str) -> dict[str, Any]:

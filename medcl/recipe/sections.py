@@ -155,7 +155,7 @@ class Probe(Section):
         return tuple("handcrafted" if name == "handmade" else name for name in names)
 
 
-class Also(Section):
+class AuxiliaryTarget(Section):
     """An auxiliary target, such as a value of the header; no metric is computed for it."""
 
     kind: Literal["auto", "binary", "multiclass", "ordinal", "regression"] = _is(
@@ -189,7 +189,7 @@ class Finetune(Section):
     loss: Literal["ce", "weighted", "focal", "robust"] = _is(
         "ce", "Cross-entropy: plain, weighted by class, focal, or robust to wrong labels."
     )
-    also: dict[str, Also] = Field(
+    auxiliary: dict[str, AuxiliaryTarget] = Field(
         default_factory=dict, description="Columns of auxiliary targets, each with its settings."
     )
     sampler: Literal["shuffled", "balanced"] = _is(

@@ -16,6 +16,7 @@ from medcl.audit.compare import Predictions
 from medcl.errors import MedclError
 from medcl.finetune import fold_training
 from medcl.finetune.opened import Study
+from medcl.finetune.result import REMEDY
 from medcl.labels.target import ONE_CLASS
 from medcl.plugin import Samples
 from medcl.reading import read_json
@@ -101,7 +102,7 @@ def _threshold(study: Study, predictions: Predictions) -> NDArray[np.float64] | 
     row_of = {key: n for n, key in enumerate(predictions.ids)}
     total, times = np.zeros(len(row_of)), np.zeros(len(row_of))
     for fold in study.folds:
-        facts = read_json(fold / fold_training.FACTS, "Run the same medcl finetune again.")
+        facts = read_json(fold / fold_training.FACTS, REMEDY)
         rows = [row_of[key] for key in study.tested(fold)["id"]]
         total[rows] += expit(logit(facts["threshold"]) * facts["temperature"])
         times[rows] += 1

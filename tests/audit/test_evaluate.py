@@ -110,10 +110,10 @@ def test_a_patient_on_both_sides_fails_the_command(study: Path, tmp_path: Path) 
     shutil.copytree(study, broken)
     path = broken / "folds" / "r0f0" / "split.parquet"
     frame = pl.read_parquet(path)
-    moved = frame.filter(pl.col("side") == "test")["id"][0]
-    side = pl.when(pl.col("id") == moved).then(pl.lit("train")).otherwise("side")
+    moved = frame.filter(pl.col("split") == "test")["id"][0]
+    side = pl.when(pl.col("id") == moved).then(pl.lit("train")).otherwise("split")
     with manifest.replacing(path) as temporary:
-        frame.with_columns(side.alias("side")).write_parquet(temporary)
+        frame.with_columns(side.alias("split")).write_parquet(temporary)
     result = CliRunner().invoke(app, ["evaluate", str(broken), "--fast"])
     assert result.exit_code != 0
     assert "1 patients" in str(result.exception)

@@ -26,7 +26,8 @@ TINY = [
     "dataset.quality=0", "probe.task=null", "monitor={every: 100, samples: 32}",
 ]  # fmt: skip
 TAUGHT = [
-    "classifier.name=full", "finetune.label=sex", "finetune.also={age: {weight: 0.1, noisy: true}}",
+    "classifier.name=full", "finetune.label=sex",
+    "finetune.auxiliary={age: {weight: 0.1, noisy: true}}",
     "finetune.epochs=1", "finetune.bootstraps=100", "finetune.validation=0",
 ]  # fmt: skip
 
@@ -63,7 +64,7 @@ def test_ages_of_headers_are_learnt_beside_the_label_and_the_study_is_questioned
     assert len(opened.folds) == 2
     for fold in opened.folds:
         facts = json.loads((fold / "fold.json").read_text())
-        (also,) = facts["also"]
+        (also,) = facts["auxiliary"]
         assert (also["name"], also["kind"], also["weight"]) == ("age", "regression", 0.1)
         model = opened.model(fold, opened.samples().read(np.arange(2)))
         assert any("also" in name for name in model.state_dict()), "nothing was there to learn it"

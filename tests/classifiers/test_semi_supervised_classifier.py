@@ -61,7 +61,7 @@ def parity(people: range) -> dict[int, str]:
 def split_of(folder: Path) -> dict[str, set[str]]:
     frame = pl.read_parquet(folder / "folds" / "r0f0" / "split.parquet")
     return {
-        side: set(frame.filter(pl.col("side") == side)["patient"])
+        side: set(frame.filter(pl.col("split") == side)["patient"])
         for side in ("train", "validation", "test")
     }
 

@@ -122,7 +122,7 @@ def test_the_study_compares_with_the_same_network_untrained(study: Path) -> None
 def _tested(network: Path) -> list[str]:
     return (
         pl.read_parquet(network / "split.parquet")
-        .filter(pl.col("side") == "test")["patient"]
+        .filter(pl.col("split") == "test")["patient"]
         .to_list()
     )
 

@@ -107,7 +107,7 @@ def test_what_a_further_label_is_goes_by_its_values() -> None:
         "ward": np.array([f"w{n % 7}" for n in range(24)]),
     }
     samples = Samples(ids, ids, ids, dict, labels)
-    made, values = further(samples, Finetune(also={name: {} for name in labels}))
+    made, values = further(samples, Finetune(auxiliary={name: {} for name in labels}))
     kinds = {one.name: one.outputs.kind for one in made}
     assert kinds == {
         "age": "regression",
@@ -117,7 +117,7 @@ def test_what_a_further_label_is_goes_by_its_values() -> None:
         "ward": "multiclass",
     }
     np.testing.assert_array_equal(values["also.age"], labels["age"])
-    (said,), _ = further(samples, Finetune(also={"age": {"kind": "ordinal"}}))
+    (said,), _ = further(samples, Finetune(auxiliary={"age": {"kind": "ordinal"}}))
     assert (said.outputs.kind, len(said.outputs.classes)) == ("ordinal", 12)
 
 
@@ -173,7 +173,7 @@ def table(tmp_path: Path) -> Path:
 def test_it_is_asked_for_on_the_command_line_and_opened_again(
     run: Run, table: Path, tmp_path: Path
 ) -> None:
-    also = "finetune.also={sex: {noisy: true}, age: {weight: 0.1, noisy: true}, size: {}}"
+    also = "finetune.auxiliary={sex: {noisy: true}, age: {weight: 0.1, noisy: true}, size: {}}"
     settings = [*SMALL, also, "finetune.unlabelled=true"]
     asked = [word for s in settings for word in ("-s", s)]
     command = ["finetune", str(run.path), "--labels", str(table), "--out", str(tmp_path / "out")]
@@ -186,7 +186,7 @@ def test_it_is_asked_for_on_the_command_line_and_opened_again(
     told = json.loads(done.stdout)
     assert told["label"] == "parity", "the only column that is not named otherwise"
     facts = json.loads((tmp_path / "out" / "folds" / "r0f0" / "fold.json").read_text())
-    assert [(a["name"], a["kind"], a["weight"]) for a in facts["also"]] == [
+    assert [(a["name"], a["kind"], a["weight"]) for a in facts["auxiliary"]] == [
         ("sex", "binary", 0.3),
         ("age", "regression", 0.1),
     ]
@@ -201,7 +201,7 @@ def test_it_is_asked_for_on_the_command_line_and_opened_again(
 
 @pytest.mark.slow
 def test_what_cannot_be_learnt_is_said(run: Run, table: Path, tmp_path: Path) -> None:
-    also = "finetune.also={sex: {}}"
+    also = "finetune.auxiliary={sex: {}}"
     with pytest.raises(UsageError, match="'linear' learns one label"):
         finetune(
             opened(run.path, None, ["classifier.name=linear", also]), tmp_path / "a", labels=table
@@ -211,10 +211,10 @@ def test_what_cannot_be_learnt_is_said(run: Run, table: Path, tmp_path: Path) ->
             opened(
                 run.path,
                 None,
-                [*SMALL, "finetune.label=parity", "finetune.also={sex: {kind: regression}}"],
+                [*SMALL, "finetune.label=parity", "finetune.auxiliary={sex: {kind: regression}}"],
             ),
             tmp_path / "b",
             labels=table,
         )
-    with pytest.raises(UsageError, match="finetune.also.sex.wait"):
-        opened(run.path, None, [*SMALL, "finetune.also={sex: {wait: 1}}"])
+    with pytest.raises(UsageError, match="finetune.auxiliary.sex.wait"):
+        opened(run.path, None, [*SMALL, "finetune.auxiliary={sex: {wait: 1}}"])

@@ -147,7 +147,7 @@ def patients_of(out) -> int:
 
 
 def sides(out) -> pl.DataFrame:
-    """case, fold and side of every slide, by the names that the index hides."""
+    """case, fold and split of every slide, by the names that the index hides."""
     index = Index.open(out / "index")
     case = {slide: case for case, slide, _ in SLIDES}
     parts = []
@@ -170,7 +170,7 @@ def test_a_folder_goes_to_a_study_in_one_command(name, tmp_path):
     assert "Patients are unknown" not in said
     found = sides(tmp_path / "study")
     for (_, _), part in found.group_by("fold", "case"):
-        assert part["side"].n_unique() == 1  # all slides of a case on one side
+        assert part["split"].n_unique() == 1  # all slides of a case on one side
     judged = CliRunner().invoke(app, ["evaluate", str(tmp_path / "study"), "--fast"])
     assert "No leak:" in judged.output, judged.output
 

@@ -154,7 +154,7 @@ def test_where_every_model_learnt_from_somebody_it_is_said(home: Path, tmp_path:
     people = pl.read_parquet(tmp_path / "p.patients.parquet")
     (fold,) = study.folds
     sides = pl.read_parquet(fold / "split.parquet")
-    learnt = set(sides.filter(pl.col("side") != "test")["patient"])
+    learnt = set(sides.filter(pl.col("split") != "test")["patient"])
     assert set(people.filter("seen")["patient"]) == learnt
     assert people["folds"].unique().to_list() == [1]
     assert f"{len(learnt)} of 40 patients are training patients of every model" in made.notes[0]

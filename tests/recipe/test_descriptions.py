@@ -77,8 +77,10 @@ def test_steps_and_further_labels_are_described() -> None:
     steps = recipes.load("simclr-ecg", ["views={steps: [{name: noise}]}"])
     assert "module:function" in recipes.descriptions(steps)["views.steps"]
     assert recipes.parse(yaml.safe_load(recipes.annotated(steps))) == steps
-    both = recipes.load("pathology/abmil", ["finetune.also={sex: {weight: 0.1}}"])
-    assert recipes.descriptions(both)["finetune.also.sex.weight"].startswith("Weight of its loss")
+    both = recipes.load("pathology/abmil", ["finetune.auxiliary={sex: {weight: 0.1}}"])
+    assert recipes.descriptions(both)["finetune.auxiliary.sex.weight"].startswith(
+        "Weight of its loss"
+    )
 
 
 def test_docstrings_are_read_as_they_are_written() -> None:

@@ -22,6 +22,7 @@ from medcl import recipe as recipes
 from medcl.catalogue import CLASSIFIERS, METHODS
 from medcl.errors import UsageError
 from medcl.plugin import Plugin, Shared
+from medcl.recipe.parse import RENAMED
 from medcl.recipe.sections import Named, Recipe
 from medcl.registry import parameters, resolve
 
@@ -281,7 +282,9 @@ def test_recipes_that_say_it_twice_still_open() -> None:
             opened = yaml.safe_load(recipes.dump(recipes.parse(before, recorded=True)))
             for section, values in before.items():
                 for key, value in values.items() if isinstance(values, dict) else ():
-                    assert opened[section][key] == value, f"{name}: {section}.{key}"
+                    where = f"{section}.{key}"
+                    present = RENAMED.get(where, where).split(".")[1]
+                    assert opened[section][present] == value, f"{name}: {where}"
 
 
 def test_a_run_that_was_made_with_a_contradiction_opens_and_says_so() -> None:

@@ -4,7 +4,7 @@ A header's comments may hold anything, names and dates among it. So nothing is p
 must begin with a key that is known here, and its value must be one that is known here, all of it;
 what follows a value that is not is left unread. Ages over 89 become 90, as the safe-harbour rule of
 HIPAA asks (45 CFR 164.514(b)(2)(i)(C)). Such labels are as reliable as whoever typed them:
-``finetune.also`` can take them as noisy.
+``finetune.auxiliary`` can take them as noisy.
 """
 
 from __future__ import annotations
