@@ -29,7 +29,8 @@ _SAYS_TURNED = re.compile(
 _MONITOR = re.compile(
     r"^(?:SNUADCM?|Solar8000M?|Primus|BIS|Orchestra|Vigilance|Vigileo|EV1000|CardioQ|Invos)/"
 )
-_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
+_KIND_THEN_MINUS = re.compile(r"(?:ecg|ekg|lead)\s+(-\s*[a-z]\w*)", re.IGNORECASE)
+_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z]{2})(?=[A-Z][a-z])")  # ABPSys
 _NOISE = frozenset(
     ("raw", "cal", "calibrated", "uncal", "uncalibrated", "filt", "filtered", "clean", "cleaned",
      "signal", "signals", "sig", "wave", "waveform", "sensor", "data", "value", "values", "val",
@@ -120,6 +121,13 @@ def _parsed(raw: str, known: Vocabulary) -> tuple[str, str, str]:
         base, shown, kind = _parsed(text[1:].strip(), known)
         if kind not in ("other", NUMERIC):
             return turned(base), turned(shown) if shown != "other" else shown, kind
+    if text.endswith("-"):  # of an electrode of the EEG that is its reference, left off
+        base, shown, kind = _parsed(text[:-1].strip(), known)
+        if kind == "ECG":
+            return turned(base), turned(shown) if shown != "other" else shown, kind
+    behind = _KIND_THEN_MINUS.fullmatch(text)
+    if behind is not None and _parsed(behind[1], known)[2] == "ECG":
+        return _parsed(behind[1], known)
     said = _SAYS_TURNED.fullmatch(text)
     if said is not None:
         base, shown, kind = _parsed((said[1] or said[2]).strip(), known)

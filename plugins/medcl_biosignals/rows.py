@@ -96,7 +96,8 @@ def row(
     patient = patient or heading.subject
     if patient is None:
         patient = recorded(folder, stem_of(path.name), fs, leads, heading.session)
-        if heading.part and heading.session is None:
+        several = heading.session is None and not heading.format.startswith(_NAMING)
+        if heading.part and several:  # those of a cart or a monitor are of one person
             patient += f"#{heading.part}"
         noticed.append(UNKNOWN)
     told = {**heading.labels, **(labels or {})}

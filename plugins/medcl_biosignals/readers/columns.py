@@ -19,13 +19,20 @@ _SIDE = re.compile(
 _TRAILING = re.compile(r"^(.*[^\W_])[\s_\-.,:/]+(?:in\s+)?([^\s_]+(?:/[^\s_]+)?)$")
 _DEVICE = re.compile(r"^shimmer[_\s-]*[0-9a-f]{2,4}[_\s-]+", re.IGNORECASE)
 _RATE_IN_NAME = re.compile(r"[\s_\-@(\[]*(?<![\d.])(\d+(?:\.\d+)?)\s*(k?)hz[)\]]*", re.IGNORECASE)
+_PASS_BAND = re.compile(
+    r"\d\s*(?:k?hz)?\s*(?:-|to|\u2013)\s*\d+(?:\.\d+)?\s*k?hz|filt|notch|pass|band|cut-?off|"
+    r"\b[hlb]pf?\b",
+    re.IGNORECASE,
+)
+"""``ECG (.5 - 35 Hz)``, ``EMG 50 Hz notch``: the frequencies of a filter, not of the sampling."""
 TIMES = frozenset(
     ("time", "times", "t", "ts", "timestamp", "timestamps", "tstamp", "datetime", "date", "timer",
      "sec", "secs", "seconds", "second", "elapsed", "elapsedtime", "ms", "msec", "milliseconds",
      "timems", "timesec", "timeus", "timens", "timestampms", "timestampus", "timestampns",
      "unixtime", "unix", "epoch", "utc", "datetimeutc", "localtime", "zeit", "temps", "tick",
      "ticks", "clock", "uhrzeit", "datum", "zeitstempel", "horodatage", "heure", "hora", "fecha",
-     "tiempo", "tempo", "czas", "tijd", "tid", "recordedat", "createdat", "timeofday", "tod")
+     "tiempo", "tempo", "czas", "tijd", "tid", "recordedat", "createdat", "timeofday", "tod",
+     "millis", "micros", "nanos", "microseconds", "nanoseconds")
 )  # fmt: skip
 _TIME_WORDS = frozenset(
     ("time", "times", "timestamp", "timestamps", "ts", "datetime", "epoch", "clock", "ticks",
@@ -134,10 +141,9 @@ def parted(name: str) -> tuple[str, str]:
     match = _TRAILING.match(name)
     if match is not None:
         unit = plain_unit(match[2])
-        if known_unit(unit) not in ("", "other") and unit.lower() not in _NOT_ALONE:
-            return match[1].strip(" _-.,:"), match[2]
-        if unit in ("V", "g") and known_unit(unit) == unit and len(match[1]) > 2:  # acc_x_g, ecg_V
-            return match[1].strip(" _-.,:"), match[2]
+        alone = known_unit(unit) not in ("", "other") and unit.lower() not in _NOT_ALONE
+        if alone or (unit in ("V", "g") and len(match[1]) > 2):  # acc_x_g, ecg_V
+            return match[1].lstrip(" _.,:").rstrip(" _-.,:"), match[2]  # a minus before is a sign
     return name, ""
 
 
@@ -335,7 +341,7 @@ def unit_of_time(name: str) -> str | None:
 def _rate_of(name: str) -> tuple[str, float | None]:
     """``"ECG_500Hz"`` → ``("ECG", 500.0)``."""
     match = _RATE_IN_NAME.search(name)
-    if match is None or match.start() == 0:
+    if match is None or match.start() == 0 or _PASS_BAND.search(name):
         return name, None
     return (
         (name[: match.start()] + name[match.end() :]).strip(" _-@"),

@@ -27,7 +27,7 @@ _UNITS: dict[str, tuple[str, float, tuple[str, ...]]] = {
     "mbar": ("pressure", 0.750062, ("hpa",)),
     "bar": ("pressure", 750.062, ()),
     "g": ("acceleration", 1.0, ("gn", "g-force", "gs")),
-    "mg": ("acceleration", 1e-3, ("milli-g", "millig", "mgal")),
+    "mg": ("acceleration", 1e-3, ("milli-g", "millig")),
     "g/64": ("acceleration", 1 / 64, ("1/64g", "1/64 g")),
     "m/s2": (
         "acceleration",

@@ -19,23 +19,25 @@ _CLOCK = (
     r"\s*(Z|z|[A-Z]{3,4}|(?:UTC|GMT)?\s*[+-]\d{1,2}:?\d{2}|(?:UTC|GMT)[+-]\d{1,2})?"
     r"(?:\s*\[[A-Za-z_/]+\])?\s*$"
 )
+_DAY_BEHIND = r"^(\d{1,3}:\d{1,2}(?::\d{1,2}(?:[.,]\d+)?)?)\s+(\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4})$"
+"""As PhysioNet's programs write moments: ``[10:00:00.000 31/01/2015]``."""
 _DATE = r"^\s*(.*?)\s*[T_,]?\s*(?:\d{1,3}:\d{1,2}|$)"
 _MONTHS = {
     name: n + 1
     for n, names in enumerate(
         (
-            ("jan", "january", "januar", "janvier", "enero"),
-            ("feb", "february", "februar", "février", "fevrier", "febrero"),
+            ("jan", "january", "januar", "janvier", "janv", "enero", "ene"),
+            ("feb", "february", "februar", "février", "fevrier", "févr", "fevr", "febrero"),
             ("mar", "march", "märz", "maerz", "mrz", "mär", "mars", "marzo"),
-            ("apr", "april", "avril", "abril"),
+            ("apr", "april", "avril", "avr", "abril", "abr"),
             ("may", "mai", "mayo"),
             ("jun", "june", "juni", "juin", "junio"),
-            ("jul", "july", "juli", "juillet", "julio"),
-            ("aug", "august", "août", "aout", "agosto"),
+            ("jul", "july", "juli", "juillet", "juil", "julio"),
+            ("aug", "august", "août", "aout", "agosto", "ago"),
             ("sep", "sept", "september", "septembre", "septiembre"),
             ("oct", "october", "okt", "oktober", "octobre", "octubre"),
             ("nov", "november", "novembre", "noviembre"),
-            ("dec", "december", "dez", "dezember", "décembre", "decembre", "diciembre"),
+            ("dec", "december", "dez", "dezember", "décembre", "decembre", "déc", "diciembre", "dic"),
         )
     )
     for name in names
@@ -162,8 +164,9 @@ def texts(column: pl.Series, days: pl.Series | None = None) -> tuple[np.ndarray,
 
 def _tidied(column: pl.Series) -> pl.Series:
     text = column.cast(pl.String).str.strip_chars(" \t'\"")
-    inner = text.str.extract(r"^\[(.*)\]$", 1)
-    return inner.fill_null(text)
+    inner = text.str.extract(r"^\[(.*)\]$", 1).fill_null(text)
+    some = next((cell for cell in inner.head(100) if cell), "")
+    return inner.str.replace(_DAY_BEHIND, "$2 $1") if re.match(_DAY_BEHIND, some) else inner
 
 
 def _days(dates: pl.Series) -> np.ndarray:

@@ -41,6 +41,7 @@ _E4 = {
     "TEMP": (("TEMP",), "degC"), "HR": (("HR",), "bpm"),
 }  # fmt: skip
 LABCHART = "LabChart text"
+_DECIMAL = re.compile(r"^\s*(-?\d+),(\d+)\s*$")
 E4_SIGNALS = tuple(_E4)
 E4_OTHERS = ("IBI", "tags", "info")
 _EPOCH = (9e8, 2.6e9)  # seconds since 1970, in the years of wearables
@@ -99,8 +100,14 @@ def _number(text: str) -> float | None:
         return None
 
 
+def _cells(line: str) -> list[str]:
+    """The cells of a line; a comma parts them only where nothing else does."""
+    mark = next((mark for mark in "\t;" if mark in line), ",")
+    return [cell.strip().strip('"') for cell in line.strip("\r\n").split(mark)]
+
+
 def _numbers(line: str) -> list[float] | None:
-    cells = [_number(cell) for cell in re.split(r"[,;\t]", line.strip())]
+    cells = [_number(cell) for cell in _cells(line)]
     return None if not cells or any(cell is None for cell in cells) else [c or 0.0 for c in cells]
 
 
@@ -120,14 +127,15 @@ def sensor(stem: str) -> tuple[str, str]:
 def _empatica(lines: Sequence[str], stem: str) -> Preamble | None:
     """The first row is when it starts (seconds since 1970), the second the rate, all columns
     alike."""
-    first = lines[0] if lines else ""
-    head, _, rest = first.partition(",")
+    # No sensor of it has two columns: 4,000 is a number with a decimal comma.
+    filled = [_DECIMAL.sub(r"\1.\2", line) for line in lines[:200] if line.strip()]
+    head, *rest = _cells(filled[0] if filled else "")
     began = _number(head)
     if began is None or not _EPOCH[0] < began < _EPOCH[1]:
         return None
-    if rest.strip().upper() == "IBI":
+    if [cell.upper() for cell in rest] == ["IBI"]:
         raise _IBI
-    rows = [_numbers(line) for line in lines[:200] if line.strip()]
+    rows = [_numbers(line) for line in filled]
     if rows[0] is None or len(set(rows[0])) > 1:
         return None
     single = [row for row in rows if row is not None and len(row) == 1]
@@ -177,8 +185,9 @@ def _opensignals(lines: Sequence[str], stem: str) -> Preamble | None:
 def _acqknowledge(lines: Sequence[str], stem: str) -> Preamble | None:
     """``1 msec/sample``, ``2 channels``, a name and a unit a channel, a header, a row of counts."""
     for n, line in enumerate(lines[:6]):
-        step, rate = _ACQ.fullmatch(line.strip(" ,;\t")), _ACQ_RATE.fullmatch(line.strip(" ,;\t"))
-        count = _ACQ_CHANNELS.fullmatch(lines[n + 1].strip(" ,;\t")) if n + 1 < len(lines) else None
+        said, below = (text.strip(' ,;\t\r"') for text in (line, *lines[n + 1 : n + 2], "")[:2])
+        step, rate = _ACQ.fullmatch(said), _ACQ_RATE.fullmatch(said)
+        count = _ACQ_CHANNELS.fullmatch(below)
         if (step or rate) and count:
             break
     else:
@@ -191,14 +200,14 @@ def _acqknowledge(lines: Sequence[str], stem: str) -> Preamble | None:
         fs = 1 / each if each else 0.0
     if not 0 < fs < 1e6:
         raise BadSignal("bad-sampling-rate", f"the file gives a sampling rate of {fs:g} Hz")
-    described = [line.strip(' ,;\t"') for line in lines[n + 2 : n + 2 + 2 * channels]]
+    described = [line.strip(' ,;\t\r"') for line in lines[n + 2 : n + 2 + 2 * channels]]
     if len(described) < 2 * channels:
         raise BadSignal("truncated", "the file ends within its header")
     names, units = described[::2], described[1::2]
     at = n + 2 + 2 * channels
     timed = headed = False
     while at < len(lines):  # the header of the columns, and the counts of samples below it
-        cells = [cell.strip().strip('"') for cell in re.split(r"[,;\t]", lines[at])]
+        cells = _cells(lines[at])
         while cells and not cells[-1]:
             cells.pop()
         if cells and _number(cells[0]) is not None and not (headed and _is_counts(cells, channels)):
