@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from medcl.api import predict_masks as predict_masks
     from medcl.api import pretrain as pretrain
     from medcl.api import probe as probe
+    from medcl.api import probe_localisation as probe_localisation
     from medcl.api import probe_masks as probe_masks
-    from medcl.api import probe_places as probe_places
 
 from medcl.version import __version__ as __version__
 
@@ -43,8 +43,8 @@ __all__ = [
     "predict_masks",
     "pretrain",
     "probe",
+    "probe_localisation",
     "probe_masks",
-    "probe_places",
 ]
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from medcl.metrics.metrics import Kind
     from medcl.predict.batch import Predicted
     from medcl.predict.masks import PredictedMasks
-    from medcl.probe.localisation import Places
+    from medcl.probe.localisation import Localisation
     from medcl.probe.result import ProbeResult
     from medcl.run import Run
 
@@ -349,7 +349,9 @@ def probe_masks(
     return compare(_run(run), task, out=place, device=device, command=command)
 
 
-def probe_places(run: Place | Run, *, data: Place | None = None, device: str = "auto") -> Places:
+def probe_localisation(
+    run: Place | Run, *, data: Place | None = None, device: str = "auto"
+) -> Localisation:
     """Without labels: how well the features find the same place in another scan or recording.
 
     Args:
@@ -358,11 +360,11 @@ def probe_places(run: Place | Run, *, data: Place | None = None, device: str = "
         device: "cpu", "cuda", ..., or "auto".
 
     Raises:
-        UsageError: if the samples have no places; see `medcl.probe.localisation.places`.
+        UsageError: if the samples have no locations; see `medcl.probe.localisation.localise`.
     """
-    from medcl.probe.localisation import places
+    from medcl.probe.localisation import localise
 
-    return places(_run(run), data=None if data is None else Path(data), device=device)
+    return localise(_run(run), data=None if data is None else Path(data), device=device)
 
 
 def finetune(

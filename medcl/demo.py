@@ -17,7 +17,7 @@ PUBLIC_KEY = "the bundled samples are public: this key hides nothing"
 """Fixed, so that pseudonyms, and with them split and metrics, are the same everywhere."""
 
 if TYPE_CHECKING:
-    from medcl.probe.localisation import Places
+    from medcl.probe.localisation import Localisation
     from medcl.probe.probe import ProbeResult
     from medcl.run import Run
 
@@ -27,7 +27,7 @@ class Demo:
     """The result of the demo. Without labels, ``probe`` is the localisation probe."""
 
     run: Run
-    probe: ProbeResult | Places
+    probe: ProbeResult | Localisation
     report: Path
     seconds: dict[str, float]
 
@@ -82,7 +82,7 @@ def demo(
     from medcl.embeddings.embeddings import embed_run
     from medcl.engine.pretrain import pretrain
     from medcl.io.atomic import write_text
-    from medcl.probe.localisation import places
+    from medcl.probe.localisation import localise
     from medcl.probe.probe import probe
     from medcl.report.report import write
     from medcl.run import Run
@@ -98,10 +98,10 @@ def demo(
         run = pretrain(recipe, out / "index", out / "run", command=command)
     with clock("embed", "every sample with the pretrained encoder"):
         embed_run(run, None, out / "embeddings")
-    result: ProbeResult | Places
+    result: ProbeResult | Localisation
     if recipe.probe.task is None:
         with clock("probe", "is the same place found again? No labels are needed"):
-            result = places(run)
+            result = localise(run)
     else:
         with clock("probe", "frozen features against a random encoder and hand-crafted features"):
             result = probe([run], command=f"medcl probe {run.path}")

@@ -134,14 +134,14 @@ class Samples:
     avoids building lists with `medcl.strings.Formatted` ids and `medcl.strings.Encoded` items and
     patients.
 
-    With ``places``, the positive partner of a sample is the nearest sample within ``reach`` in
+    With ``locations``, the positive partner of a sample is the nearest sample within ``reach`` in
     another item of its group, or else in its own item. Without, it is any other of its patient.
 
     Attributes:
         groups: samples of one group share one space (``Record.group``); None: each item its own.
-        places: (N, K) coordinates in that space, in the unit of ``reach``; NaN where unknown.
+        locations: (N, K) coordinates in that space, in the unit of ``reach``; NaN where unknown.
         reach: the greatest distance of a positive partner.
-        unit: of ``places`` and ``reach``, for display.
+        unit: of ``locations`` and ``reach``, for display.
         facts: item → properties of all its samples, such as their scale. They are stored with the
             features and must not identify a patient.
         weights: (N,) above zero: sampling weights of pretraining, relative to the other samples of
@@ -166,7 +166,7 @@ class Samples:
     read: Callable[[np.ndarray], dict[str, np.ndarray]]
     labels: Mapping[str, np.ndarray] = field(default_factory=dict)
     groups: Sequence[str] | None = None
-    places: np.ndarray | None = None
+    locations: np.ndarray | None = None
     reach: float = math.inf
     unit: str = ""
     facts: Mapping[str, Mapping[str, Scalar]] = field(default_factory=dict)
@@ -184,7 +184,7 @@ class Samples:
             if (values := getattr(self, name)) is not None:
                 object.__setattr__(self, name, encoded(values))
         columns = {f"labels['{name}']": values for name, values in self.labels.items()}
-        for name in ("items", "patients", "groups", "places"):
+        for name in ("items", "patients", "groups", "locations"):
             columns[name] = getattr(self, name)
         for name, values in columns.items():
             if values is not None and len(values) != len(self):
@@ -222,7 +222,7 @@ class Samples:
             read=partial(_read_at, self.read, smallest(indices)),
             labels={name: np.asarray(values)[indices] for name, values in self.labels.items()},
             groups=None if self.groups is None else encoded(self.groups).at(indices),
-            places=None if self.places is None else self.places[indices],
+            locations=None if self.locations is None else self.locations[indices],
             reach=self.reach,
             unit=self.unit,
             facts={item: facts for item, facts in self.facts.items() if item in kept_items},

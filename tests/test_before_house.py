@@ -134,8 +134,16 @@ def test_a_probe_gives_the_figures_that_were_kept(home: Path, tmp_path: Path) ->
 def test_locations_are_found_again_as_they_were(home: Path, tmp_path: Path) -> None:
     folder = copied(home / "ct" / "run", tmp_path / "run")
     old = json.loads((folder / "places.json").read_text())
-    new = as_json("probe", folder, "--places")
+    new = as_json("probe", folder, "--localisation")
     close(old, new)
+
+
+@pytest.mark.slow
+def test_the_report_shows_localisation_under_its_earlier_file_name(
+    home: Path, tmp_path: Path
+) -> None:
+    run("report", home / "ct" / "run", "--out", tmp_path / "run.html")
+    assert 'id="localisation"' in (tmp_path / "run.html").read_text()
 
 
 @pytest.mark.slow

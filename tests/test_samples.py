@@ -38,7 +38,7 @@ def made() -> Samples:
         read=partial(read, np.arange(N)),
         labels={"y": np.arange(N), "text": np.array(list("abcdef"))},
         groups=[f"group{n}" for n in range(N)],
-        places=np.arange(2.0 * N).reshape(N, 2),
+        locations=np.arange(2.0 * N).reshape(N, 2),
         reach=7.0,
         unit="mm",
         facts={f"item{n}": {"mpp": float(n)} for n in range(N)},
@@ -95,10 +95,10 @@ def test_absent_fields_stay_absent():
     names = ["a", "b"]
     samples = Samples(names, names, names, partial(read, np.arange(2)))
     for some in (samples.at(np.array([1])), joined(samples, samples)):
-        assert (some.groups, some.places, some.weights) == (None, None, None)
+        assert (some.groups, some.locations, some.weights) == (None, None, None)
         assert (some.labels, some.facts, some.unit, some.reach) == ({}, {}, "", np.inf)
     assert len(samples.at(np.array([], np.int64))) == 0
-    assert joined(made(), samples).places is None
+    assert joined(made(), samples).locations is None
 
 
 def test_a_mask_or_a_negative_position_is_no_choice():
@@ -108,7 +108,7 @@ def test_a_mask_or_a_negative_position_is_no_choice():
         made().at(np.array([-1]))
 
 
-@pytest.mark.parametrize("name", ["items", "patients", "groups", "places", "labels"])
+@pytest.mark.parametrize("name", ["items", "patients", "groups", "locations", "labels"])
 def test_fields_of_another_length_are_refused(name):
     value = {"y": np.arange(N - 1)} if name == "labels" else getattr(made(), name)[: N - 1]
     with pytest.raises(MedclError, match=rf"6 ids, but 5 entries in {name}"):

@@ -80,13 +80,13 @@ class Selection:
         no locations: then any other sample of the patient is a partner.
         """
         samples, rows = self.samples, self.rows
-        if samples.places is None:
+        if samples.locations is None:
             return None
         items = codes(encoded(samples.items).at(rows))
         groups = items if samples.groups is None else codes(encoded(samples.groups).at(rows))
         pairs = np.stack([self.patients, groups], axis=1)
         _, pair_codes = np.unique(pairs, axis=0, return_inverse=True)
-        return near(pair_codes.ravel(), items, samples.places[rows], samples.reach)
+        return near(pair_codes.ravel(), items, samples.locations[rows], samples.reach)
 
 
 def select(

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from medcl.errors import UsageError
 from medcl.methods.contract import State, View
+from medcl.nn.distributed import ALONE, Ranks
 from medcl.nn.encoders import is_staged, pooled_stages, touch, width_of
+from medcl.objectives.means import mean_where
 
 _EPS = 1e-6
 
@@ -28,7 +30,7 @@ class VoCo(nn.Module):
           + mean of max(0, cosine)                     pairs of bases of one sample
 
     The first two teach the targets alone. The embedding to compare is that of all stages, pooled,
-    behind a projector. The sums are over the batch of one process.
+    behind a projector. Sums and means are over the batches of all processes.
 
     Args:
         encoder: (B, ...) → (B, width); of a `Staged` one all stages are used.
@@ -88,7 +90,9 @@ class VoCo(nn.Module):
         pooled, means = pooled_stages(self.encoder, crops.flatten(0, 1))
         z = self.projector(means).unflatten(0, crops.shape[:2])
         base, target = z.split([bases.shape[1], self.targets], dim=1)
-        predicted, apart = volume_contrast(base, target, overlaps(targets, bases, sides))
+        predicted, apart = volume_contrast(
+            base, target, overlaps(targets, bases, sides), state.ranks
+        )
         loss = predicted + apart + touch(self.encoder)
         seen = pooled.detach().unflatten(0, crops.shape[:2])[:, : bases.shape[1]].mean(dim=1)
         return {
@@ -132,20 +136,22 @@ def overlaps(targets: Tensor, bases: Tensor, side: Tensor) -> Tensor:
     return (1 - apart / side).clamp(min=0).prod(dim=-1)
 
 
-def volume_contrast(base: Tensor, target: Tensor, overlap: Tensor) -> tuple[Tensor, Tensor]:
+def volume_contrast(
+    base: Tensor, target: Tensor, overlap: Tensor, ranks: Ranks = ALONE
+) -> tuple[Tensor, Tensor]:
     """The losses of predicted overlaps and of base crops that are alike: see `VoCo`.
 
     Args:
         base: (B, N, D).
         target: (B, T, D).
         overlap: (B, T, N) in 0 … 1.
+        ranks: the other processes (their crops overlap by other shares).
     """
     base, target = base.float(), target.float()
     alike = F.cosine_similarity(base.detach()[:, None], target[:, :, None], dim=-1).relu()
     near = -torch.log(1 - (overlap - alike).abs() + _EPS)
-    none = (overlap == 0).to(near)
-    predicted = (near * overlap).sum() / overlap.sum() + (alike.square() * none).sum() / (
-        none.sum() + _EPS
+    predicted = (near * overlap).sum() / ranks.mean(overlap.sum()) + mean_where(
+        alike.square(), overlap == 0, ranks
     )
     pairs = torch.triu_indices(base.shape[1], base.shape[1], offset=1, device=base.device)
     apart = F.cosine_similarity(base[:, pairs[0]], base[:, pairs[1]], dim=-1).relu().mean()

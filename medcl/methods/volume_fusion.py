@@ -16,9 +16,10 @@ from medcl.nn.unet import UNetDecoder
 class VolumeFusion(nn.Module):
     """Wang 2023, arXiv 2306.16925: pretraining by a segmentation that needs no masks.
 
-    Each sample F is fused with the next one B of the batch: α F + (1 − α) B, where α is 0 outside
-    of M boxes and a random multiple of 1 / K within each, later boxes over earlier ones. A U-Net
-    predicts the class of α, one of K + 1, at every position; L = Dice + cross-entropy.
+    Each sample F is fused with another one B, the one before it in the batch of all processes:
+    α F + (1 − α) B, where α is 0 outside of M boxes and a random multiple of 1 / K within each,
+    later boxes over earlier ones. A U-Net predicts the class of α, one of K + 1, at every position;
+    L = Dice + cross-entropy.
 
     The paper halves the batch for F and B; here each sample is F once and B once, so that a batch
     of as many samples gives twice as many fused ones.
@@ -63,7 +64,9 @@ class VolumeFusion(nn.Module):
         """See `medcl.methods.contract.Method.step`; ``embedding`` is of the fused samples."""
         (x,) = views
         level = fusion(x, self.levels, self.boxes, self.sides)
-        fused = fuse(x, x.roll(1, dims=0), level, self.levels)
+        last = state.ranks.gather(x[-1:])  # of each process: the first sample's partner is there
+        partners = torch.cat([last[state.ranks.rank - 1][None], x[:-1]])
+        fused = fuse(x, partners, level, self.levels)
         encoder = staged(self.encoder, "volume-fusion")
         stages = encoder.stages(fused)
         result = dice_and_cross_entropy(self.decoder(fused, stages), level, background=True)

@@ -122,7 +122,7 @@ def _columns(samples: Samples) -> Iterator[str]:
     count = len(samples)
     columns: dict[str, Any] = {"items": samples.items, "patients": samples.patients}
     columns |= {f"labels.{name}": values for name, values in samples.labels.items()}
-    for name in ("groups", "places", "weights"):
+    for name in ("groups", "locations", "weights"):
         if getattr(samples, name) is not None:
             columns[name] = getattr(samples, name)
     for name, values in columns.items():

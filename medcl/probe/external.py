@@ -52,9 +52,9 @@ def joined(first: Samples, second: Samples) -> Samples:
     """
     shared = first.labels.keys() & second.labels.keys()
     located = (
-        first.places is not None
-        and second.places is not None
-        and first.places.shape[1:] == second.places.shape[1:]
+        first.locations is not None
+        and second.locations is not None
+        and first.locations.shape[1:] == second.locations.shape[1:]
         and (first.unit, first.reach) == (second.unit, second.reach)
     )
     return Samples(
@@ -67,7 +67,7 @@ def joined(first: Samples, second: Samples) -> Samples:
             for name in sorted(shared)
         },
         groups=_both(first.groups, second.groups),
-        places=_stacked(first.places, second.places) if located else None,
+        locations=_stacked(first.locations, second.locations) if located else None,
         reach=first.reach if located else math.inf,
         unit=first.unit if located else "",
         facts={**first.facts, **second.facts},

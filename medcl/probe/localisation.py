@@ -34,7 +34,9 @@ DRAWS = 3
 """Number of views of each sample, and of untrained encoders; figures are means over them."""
 QUERIES = 2000
 """Maximum number of queries."""
-_PLACES = 0x9C1
+_LOCALISATION = 0x9C1
+FILE, EARLIER_FILE = "localisation.json", "places.json"
+"""Of a run; the second is the name under earlier versions."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Places:
+class Localisation:
     """Figures of localisation, and their basis.
 
     Attributes:
@@ -100,8 +102,8 @@ class Places:
         return asdict(self)
 
     @classmethod
-    def load(cls, path: Path) -> Places:
-        """Read the file of `places`.
+    def load(cls, path: Path) -> Localisation:
+        """Read the file of `localise`.
 
         Raises:
             MedclError: if it is damaged.
@@ -113,13 +115,13 @@ class Places:
 
 def can_say(samples: Samples) -> bool:
     """True if samples have locations."""
-    return samples.places is not None and bool(np.isfinite(samples.places).all(axis=1).any())
+    return samples.locations is not None and bool(np.isfinite(samples.locations).all(axis=1).any())
 
 
-def places(
+def localise(
     run: Run, *, data: Path | None = None, batch_size: int = 256, device: str = "auto"
-) -> Places:
-    """Localise the samples of the test patients, and write RUN/places.json.
+) -> Localisation:
+    """Localise the samples of the test patients, and write RUN/localisation.json.
 
     Args:
         run: a finished run.
@@ -171,7 +173,7 @@ def places(
         )
     )
     item = np.asarray(samples.items)
-    result = Places(
+    result = Localisation(
         queries=len(searches),
         patients=len(set(patients)),
         across=float(np.mean([item[query] != item[bank[0]] for query, bank in searches])),
@@ -179,14 +181,14 @@ def places(
         unit=samples.unit,
         findings=findings,
     )
-    manifest.write_text(run.path / "places.json", json.dumps(result.as_dict(), indent=2) + "\n")
+    manifest.write_text(run.path / FILE, json.dumps(result.as_dict(), indent=2) + "\n")
     return result
 
 
 def _searched(samples: Samples) -> Iterator[tuple[int, NDArray[np.int64]]]:
     """Evenly picked queries, each with the positions of its candidates."""
-    assert samples.places is not None
-    known = np.isfinite(samples.places).all(axis=1)
+    assert samples.locations is not None
+    known = np.isfinite(samples.locations).all(axis=1)
     item = np.asarray(samples.items)
     group = item if samples.groups is None else np.asarray(samples.groups)
     rows = np.flatnonzero(known)
@@ -209,7 +211,7 @@ def _viewed(
     batch_size: int,
 ) -> NDArray[np.float32]:
     """Embeddings (Q, D) of one view of each query; the same views for every encoder."""
-    random = generator(torch.device("cpu"), seed, _PLACES, draw)
+    random = generator(torch.device("cpu"), seed, _LOCALISATION, draw)
     encoder.eval().cpu()
     parts = []
     for start in range(0, len(queries), batch_size):
@@ -229,7 +231,7 @@ def _distances(
     Raises:
         MedclError: if a feature is not finite.
     """
-    assert samples.places is not None
+    assert samples.locations is not None
     if not (np.isfinite(query).all() and np.isfinite(bank).all()):
         raise MedclError("The encoder gives NaN or infinite features.")
     mean, scale = bank.mean(axis=0), bank.std(axis=0) + 1e-6
@@ -238,14 +240,14 @@ def _distances(
     out = []
     for row, (query_row, candidates) in enumerate(searches):
         retrieved = candidates[int(np.argmax(b[candidates] @ q[row]))]
-        out.append(np.linalg.norm(samples.places[retrieved] - samples.places[query_row]))
+        out.append(np.linalg.norm(samples.locations[retrieved] - samples.locations[query_row]))
     return np.array(out, dtype=np.float64)
 
 
 def _apart(samples: Samples, searches: Iterable[tuple[int, NDArray[np.int64]]], of: Any) -> Any:
     """The nearest, or the mean, distance from each query to its candidates."""
-    assert samples.places is not None
-    p = samples.places
+    assert samples.locations is not None
+    p = samples.locations
     return np.array(
         [of(np.linalg.norm(p[candidates] - p[query], axis=1)) for query, candidates in searches]
     )

@@ -19,7 +19,7 @@ from medcl.archive.index import Index
 from medcl.archive.outcomes import Outcome
 from medcl.errors import MedclError, UsageError
 from medcl.private import command_without_paths, recall, recipe_without_paths
-from medcl.probe.localisation import Places
+from medcl.probe.localisation import EARLIER_FILE, FILE, Localisation
 from medcl.probe.result import ProbeResult
 from medcl.run import Run
 
@@ -326,11 +326,12 @@ def probe_result(folder: Path) -> ProbeResult | Absent:
         return Absent("The probe's figures were written by another version.", "medcl probe RUN")
 
 
-def places(run: Run) -> Places | None:
+def localisation(run: Run) -> Localisation | None:
     """Results of localisation, if any: most samples have no locations."""
-    path = run.path / "places.json"
+    paths = (run.path / name for name in (FILE, EARLIER_FILE))
+    path = next((path for path in paths if path.is_file()), None)
     try:
-        return Places.load(path) if path.is_file() else None
+        return None if path is None else Localisation.load(path)
     except (MedclError, KeyError, TypeError, ValueError):
         return None
 

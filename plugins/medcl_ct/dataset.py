@@ -15,7 +15,7 @@ from medcl.archive.scanning import LABEL
 from medcl.errors import MedclError, UsageError
 from medcl.plugin import Arrays, Samples
 from medcl.strings import Formatted, encoded, smallest
-from medcl_ct import placing, whole
+from medcl_ct import grey, kinds, placing, whole
 from medcl_ct.placing import Kind, paste, within
 
 AIR = -1024
@@ -37,6 +37,7 @@ def dataset(
     reach: float = 10.0,
     classes: Mapping[str, tuple[int, ...]] | None = None,
     foreground: float = 0.33,
+    modality: kinds.Kind = "ct",
     seed: int = 0,
 ) -> Samples:
     """The samples of a set of volumes.
@@ -69,6 +70,8 @@ def dataset(
             None: all that the data set names (`medcl_ct.mask_classes`).
         foreground: of kind whole, the share of patches that are drawn around a voxel of a class,
             each class equally often; the others lie around any voxel.
+        modality: of kind crop, what the volumes are, from ``prepare.modality``: it says which values
+            are of the body.
         seed: of kind crop, of their places.
 
     Returns:
@@ -152,6 +155,7 @@ def dataset(
         item=item,
         part=parts,
         size=tuple(size),
+        body=grey.BODY[modality],
         clinical=clinical,
     )
     near = positives == "anatomy"
@@ -163,7 +167,7 @@ def dataset(
         read=read,
         labels={name: _column(values) for name, values in labels.items()},
         groups=encoded([r.get("group") or r["id"] for r in rows], item) if near else None,
-        places=np.concatenate(centres) if near else None,
+        locations=np.concatenate(centres) if near else None,
         reach=reach,
         unit="mm",
         where=partial(
@@ -267,6 +271,7 @@ def _draw(
     item: NDArray[np.int64],
     part: NDArray[np.int64],
     size: tuple[int, ...],
+    body: float,
     clinical: NDArray[np.float32] | None,
 ) -> dict[str, NDArray[Any]]:
     """A batch of boxes, each drawn from its own volume by its own seed."""
@@ -274,7 +279,8 @@ def _draw(
     for row in np.lexsort((part[positions], item[positions])):
         position = positions[row]
         volume = arrays(ids[item[position]])[f"hu{part[position]}"]
-        paste(x[row, 0], volume, placing.drawn(volume, size, np.random.default_rng(seeds[row])))
+        random = np.random.default_rng(seeds[row])
+        paste(x[row, 0], volume, placing.drawn(volume, size, body, random))
     batch: dict[str, NDArray[Any]] = {"x": x}
     if clinical is not None:
         batch["table"] = clinical[item[positions]]

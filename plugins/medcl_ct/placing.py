@@ -8,8 +8,6 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from medcl_ct.body import BODY
-
 TRIES = 4
 ENOUGH = 0.25
 Kind = Literal["slice", "crop", "volume", "stack", "whole"]
@@ -45,11 +43,11 @@ def first(
 
 
 def drawn(
-    volume: NDArray[Any], size: tuple[int, ...], random: np.random.Generator
+    volume: NDArray[Any], size: tuple[int, ...], body: float, random: np.random.Generator
 ) -> tuple[int, ...]:
     """The first voxel of a box at a random place, of those that hold enough of the body.
 
-    Of `TRIES` boxes the first of which a quarter is body, or else the one with most of it: what is
+    The body is what has values above ``body`` (`medcl_ct.grey.BODY`). Of `TRIES` boxes the first of which a quarter is body, or else the one with most of it: what is
     all air teaches nothing, and what is half air is not left out.
     """
     best: tuple[int, ...] = (0, 0, 0)
@@ -60,7 +58,7 @@ def drawn(
             slice(max(f, 0), max(f, 0) + min(s, n), max(1, s // 8))
             for f, s, n in zip(place, size, volume.shape, strict=True)
         )
-        share = float((volume[inside] > BODY).mean())
+        share = float((volume[inside] > body).mean())
         if share >= ENOUGH:
             return place
         if share > most:

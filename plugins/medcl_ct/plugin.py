@@ -73,7 +73,11 @@ plugin = Plugin(
     compose="medcl_ct.views_composed:composed",
     shared=(
         Shared("level and width in HU of what is seen", ("encoder.window",), ("views.shown",)),
-        Shared("kind of image: ct, mr or pet", ("prepare.modality",), ("views.modality",)),
+        Shared(
+            "kind of image: ct, mr or pet",
+            ("prepare.modality",),
+            ("dataset.modality", "views.modality"),
+        ),
         Shared(
             "number of neighbouring slices, the middle one included",
             ("dataset.kind", "dataset.neighbours"),

@@ -125,15 +125,15 @@ def _nearness(
     """Where the tiles lie, in µm; NaN for those that are of no slide."""
     if reach <= 0:
         return {}
-    places = []
+    locations = []
     for row, chosen in zip(rows, which, strict=True):
         held = arrays(row["id"])
         if "coords" in held:
             size, span_x, span_y, mpp = held["grid"].tolist()
-            places.append(held["coords"][chosen] * (size * mpp / np.array([span_x, span_y])))
+            locations.append(held["coords"][chosen] * (size * mpp / np.array([span_x, span_y])))
         else:
-            places.append(np.full((len(chosen), 2), np.nan))
-    return {"places": np.concatenate(places), "reach": reach}
+            locations.append(np.full((len(chosen), 2), np.nan))
+    return {"locations": np.concatenate(locations), "reach": reach}
 
 
 def labels(rows: list[dict[str, Any]]) -> dict[str, NDArray[Any]]:

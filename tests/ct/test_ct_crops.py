@@ -68,11 +68,35 @@ def test_boxes_hold_more_of_the_body_than_chance_gives_them() -> None:
     random = np.random.default_rng(0)
     body = {"drawn": 0.0, "chance": 0.0}
     for _ in range(300):
-        z, y, left = placing.drawn(volume, (8, 8, 8), random)
+        z, y, left = placing.drawn(volume, (8, 8, 8), -400, random)
         body["drawn"] += (volume[z : z + 8, y : y + 8, left : left + 8] > -400).mean() / 300
         z, y, left = (int(random.integers(0, n - 7)) for n in volume.shape)
         body["chance"] += (volume[z : z + 8, y : y + 8, left : left + 8] > -400).mean() / 300
     assert body["drawn"] > 1.5 * body["chance"]
+
+
+class Faint:
+    """Two volumes of PET at SUV 1 to 3, or of MR that dark: all of the body is below −400."""
+
+    def __call__(self, item_id: str) -> dict[str, np.ndarray]:
+        hu = np.full((40, 40, 40), -1000, np.int16)
+        hu[15:25, 15:25, 15:25] = np.random.default_rng(0).integers(-780, -500, (10, 10, 10))
+        return {"hu0": hu, "affine0": np.eye(4)}
+
+    def files(self, item_id: str) -> tuple:
+        return ()
+
+
+@pytest.mark.parametrize("modality", ["mr", "pet"])
+def test_the_body_of_mr_and_pet_is_told_on_their_own_scale(modality: str) -> None:
+    items = pl.DataFrame({"id": ["i0"], "patient": ["p0"], "group": ["g0"]})
+    positions, seeds = np.zeros(200, np.int64), np.arange(200, dtype=np.uint64)
+    shares = {}
+    for kind in ("ct", modality):
+        samples = dataset(items, Faint(), kind="crop", size=(8, 8, 8), modality=kind)
+        assert samples.draw is not None
+        shares[kind] = (samples.draw(positions, seeds)["x"] > -800).mean()
+    assert shares[modality] > 2 * shares["ct"], "taken for CT, there is no body to look for"
 
 
 def test_partners_keep_the_places_that_made_them_partners() -> None:

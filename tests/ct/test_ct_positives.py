@@ -57,8 +57,8 @@ def test_a_partner_is_the_other_kernel_at_the_same_height(
     samples = dataset(chest, ready.arrays, size=(48, 48))
     selection = select(samples, everybody(chest))
     batches = Batches(selection, batch_size=20, seed=0, pairs=True)
-    assert samples.places is not None
-    height, item = samples.places[:, 0], np.array(samples.items)
+    assert samples.locations is not None
+    height, item = samples.locations[:, 0], np.array(samples.items)
     drawn = 0
     for number in range(3 * batches.per_epoch):
         _, batch = batches[number]
@@ -75,8 +75,8 @@ def test_elsewhere_a_partner_is_the_slice_beside(ready: Prepared) -> None:
     selection = select(samples, everybody(ready.items))
     partners = selection.partners
     assert partners is not None
-    assert samples.places is not None
-    height, item = samples.places[:, 0], np.array(samples.items)
+    assert samples.locations is not None
+    height, item = samples.locations[:, 0], np.array(samples.items)
     for anchor, found in enumerate(partners):
         mine = found[found >= 0]
         assert (selection.patients[mine] == selection.patients[anchor]).all()
@@ -106,11 +106,11 @@ def test_crops_are_paired_by_where_they_lie_in_space(ready: Prepared, chest: pl.
     partners = select(samples, everybody(chest)).partners
     assert partners is not None
     assert (partners >= 0).any()
-    assert samples.places is not None
-    assert samples.places.shape == (12, 3)
+    assert samples.locations is not None
+    assert samples.locations.shape == (12, 3)
     for anchor, found in enumerate(partners):
         for other in found[found >= 0]:
-            assert np.linalg.norm(samples.places[anchor] - samples.places[other]) <= 60
+            assert np.linalg.norm(samples.locations[anchor] - samples.locations[other]) <= 60
 
 
 class Lookup(nn.Module):

@@ -21,7 +21,7 @@ def samples(**fields: object) -> Samples:
         "patients": ["p"] * 10 + ["q"] * 3,
         "read": lambda rows: {"x": rows},
         "groups": ["g"] * 10 + ["h"] * 3,
-        "places": np.array([*range(5), *(n + 0.4 for n in range(5)), 0, 1, 5], float)[:, None],
+        "locations": np.array([*range(5), *(n + 0.4 for n in range(5)), 0, 1, 5], float)[:, None],
         "reach": 1.5,
     }
     return Samples(**{**values, **fields})  # type: ignore[arg-type]
@@ -47,10 +47,10 @@ def test_both_neighbours_of_a_place_are_partners() -> None:
 
 
 def test_without_a_place_there_is_no_partner() -> None:
-    places = samples().places
-    assert places is not None
-    places[0] = np.nan
-    found = partners(samples(places=places))
+    locations = samples().locations
+    assert locations is not None
+    locations[0] = np.nan
+    found = partners(samples(locations=locations))
     assert found[0] == set()
     assert all(0 not in each for each in found)
 
@@ -63,7 +63,7 @@ def test_groups_of_two_patients_stay_apart() -> None:
 
 
 def test_without_places_any_other_of_the_patient_is_one() -> None:
-    assert select(samples(places=None), {"p": "train", "q": "train"}).partners is None
+    assert select(samples(locations=None), {"p": "train", "q": "train"}).partners is None
 
 
 def test_an_epoch_draws_from_the_partners_alone() -> None:

@@ -46,10 +46,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 ENCODERS: dict[str, Callable[[], nn.Module]] = {"harmonised": digits.vit}
 COMPARED: dict[str, tuple[str, ...]] = {"tip": ("loss_itc", "loss_mtr")}
-OF_A_RANK = {
-    "volume-fusion": "a rank fuses its images with others of its own batch",
-    "voco": "as the authors' code, it divides by the overlaps of the rank's batch",
-}
 UNORDERED = {"swav": "queue.store"}  # the same keys, rank by rank
 
 
@@ -144,8 +140,6 @@ def of_two_ranks() -> list[dict[str, dict[str, Tensor]]]:
 def test_two_ranks_are_one_process_with_both_batches(
     name: str, of_two_ranks: list[dict[str, dict[str, Tensor]]]
 ) -> None:
-    if name in OF_A_RANK:
-        pytest.skip(OF_A_RANK[name])
     alone, start = trained(name, ALONE), built(name).state_dict()
     assert any(not torch.equal(alone[key], start[key]) for key in start)
     assert all(math.isfinite(alone[f"loss {step}"]) for step in range(STEPS))

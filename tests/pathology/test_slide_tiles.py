@@ -258,7 +258,7 @@ def test_neighbours_are_near(cmu_prepared):
     samples = dataset(cmu_prepared.items, cmu_prepared.arrays, neighbours=70.0)
     assert samples.reach == 70.0
     corners = samples.read(np.arange(len(samples)))["coords"]
-    assert samples.places == pytest.approx(corners * 0.499, rel=1e-6)
+    assert samples.locations == pytest.approx(corners * 0.499, rel=1e-6)
     from medcl.engine.data import Batches, select
 
     split = dict.fromkeys(samples.patients, "train")

@@ -10,7 +10,15 @@ import pytest
 
 from medcl.errors import MedclError
 from medcl.plugin import Samples
-from medcl.probe.localisation import Finding, Places, _apart, _distances, _mean, _searched, can_say
+from medcl.probe.localisation import (
+    Finding,
+    Localisation,
+    _apart,
+    _distances,
+    _mean,
+    _searched,
+    can_say,
+)
 
 
 def samples(**fields: object) -> Samples:
@@ -21,7 +29,7 @@ def samples(**fields: object) -> Samples:
         "patients": [*"ppppppppqqq"],
         "read": lambda rows: {"x": rows},
         "groups": [*"gggggggghhh"],
-        "places": np.array([0, 8, 16, 24, 0, 8, 16, 24, 0, 5, 10], float)[:, None],
+        "locations": np.array([0, 8, 16, 24, 0, 8, 16, 24, 0, 5, 10], float)[:, None],
     }
     return Samples(**{**values, **fields})  # type: ignore[arg-type]
 
@@ -35,18 +43,18 @@ def test_a_place_is_looked_for_in_other_items_first() -> None:
 
 def test_samples_without_a_place_are_left_out() -> None:
     unknown = np.full((11, 1), np.nan)
-    unknown[8:] = samples().places[8:]  # type: ignore[index]
-    assert [query for query, _ in _searched(samples(places=unknown))] == [8, 9, 10]
+    unknown[8:] = samples().locations[8:]  # type: ignore[index]
+    assert [query for query, _ in _searched(samples(locations=unknown))] == [8, 9, 10]
     assert can_say(samples())
-    assert not can_say(samples(places=np.full((11, 1), np.nan)))
-    assert not can_say(samples(places=None))
+    assert not can_say(samples(locations=np.full((11, 1), np.nan)))
+    assert not can_say(samples(locations=None))
 
 
 def test_an_encoder_that_knows_the_place_is_never_wrong() -> None:
     found = samples()
     where = list(_searched(found))
-    assert found.places is not None
-    angle = found.places[:, 0] / 10
+    assert found.locations is not None
+    angle = found.locations[:, 0] / 10
     knows = np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
     assert (_distances(knows, knows, found, where) == 0).all()
     same = np.tile(knows[3], (11, 1))  # every query looks like the sample at 24 mm
@@ -68,10 +76,10 @@ def test_patients_count_alike() -> None:
 
 
 def test_few_patients_are_said_to_be_few_and_the_file_reads_back(tmp_path: Path) -> None:
-    few = Places(40, 1, 1.0, 20.0, "mm", [Finding("pretrained", 10.0, 0.5)])
+    few = Localisation(40, 1, 1.0, 20.0, "mm", [Finding("pretrained", 10.0, 0.5)])
     assert "1 patient that no model was trained on" in few.verdict()
     assert "do not generalise to other patients" in few.verdict()
-    assert "Too few" not in Places(40, 9, 1.0, 20.0, "mm").verdict()
+    assert "Too few" not in Localisation(40, 9, 1.0, 20.0, "mm").verdict()
     assert few.table()[1] == [["pretrained", "10.0", "50%"]]
-    (tmp_path / "places.json").write_text(json.dumps(few.as_dict()))
-    assert Places.load(tmp_path / "places.json") == few
+    (tmp_path / "localisation.json").write_text(json.dumps(few.as_dict()))
+    assert Localisation.load(tmp_path / "localisation.json") == few

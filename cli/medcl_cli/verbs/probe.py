@@ -59,9 +59,10 @@ def probe(
         Path | None,
         typer.Option(help="The folder; RUN/probe, or next to the runs if there are several."),
     ] = None,
-    places: Annotated[
+    localisation: Annotated[
         bool,
         typer.Option(
+            "--localisation",
             "--places",
             help="Without labels: localisation of the same position in the body or recording.",
         ),
@@ -71,30 +72,30 @@ def probe(
 ) -> None:
     """Compare frozen features on test patients: pretrained, random encoder, hand-crafted.
 
-    Examples: medcl probe run · medcl probe fold0 fold1 fold2 fold3 fold4 · medcl probe run --places
-    · medcl probe run --labels labels.csv --label-column AF
+    Examples: medcl probe run · medcl probe fold0 fold1 fold2 fold3 fold4 ·
+    medcl probe run --localisation · medcl probe run --labels labels.csv --label-column AF
     """
     import medcl
     from medcl.dense.result import DenseResult
-    from medcl.probe.localisation import Places
+    from medcl.probe.localisation import Localisation
     from medcl.probe.result import ProbeResult
     from medcl.run import Run
 
-    result: ProbeResult | Places | DenseResult
+    result: ProbeResult | Localisation | DenseResult
     run = Run.open(runs[0])
     name = task or run.recipe.probe.task
     if name and name in run.plugin.tasks and run.plugin.tasks[name].kind == "mask":
-        if data is not None or places or len(runs) > 1 or labels or label_column:
+        if data is not None or localisation or len(runs) > 1 or labels or label_column:
             raise UsageError(
                 "A task of masks is probed on one run's own index: give the run alone."
             )
         result = medcl.probe_masks(run, name, out=out, device=device, command=show.command())
-    elif places:
+    elif localisation:
         if task is not None or out is not None or len(runs) > 1 or labels or label_column:
             raise UsageError(
-                "--places is about one run, and takes neither --task nor --labels nor --out."
+                "--localisation is about one run, and takes neither --task nor --labels nor --out."
             )
-        result = medcl.probe_places(runs[0], data=data, device=device)
+        result = medcl.probe_localisation(runs[0], data=data, device=device)
     else:
         result = medcl.probe(
             runs,
