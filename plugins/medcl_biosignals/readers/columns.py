@@ -25,6 +25,9 @@ _PASS_BAND = re.compile(
     re.IGNORECASE,
 )
 """``ECG (.5 - 35 Hz)``, ``EMG 50 Hz notch``: the frequencies of a filter, not of the sampling."""
+_FREQUENCIES = re.compile(
+    r"[\s_@(\[]*(?:[\d.]+\s*(?:k?hz)?\s*(?:-|to|\u2013)\s*)?[\d.]+\s*k?hz[)\]]*", re.IGNORECASE
+)
 TIMES = frozenset(
     ("time", "times", "t", "ts", "timestamp", "timestamps", "tstamp", "datetime", "date", "timer",
      "sec", "secs", "seconds", "second", "elapsed", "elapsedtime", "ms", "msec", "milliseconds",
@@ -139,7 +142,7 @@ def parted(name: str) -> tuple[str, str]:
         if known_unit(name[match.start() :].strip()) not in ("", "other"):  # m/(s^2)
             return name[: match.start()].strip(), name[match.start() :].strip()
     match = _TRAILING.match(name)
-    if match is not None:
+    if match is not None and not _RATE_IN_NAME.fullmatch(f"{match[1][-1]}{match[2]}"):  # 500 Hz
         unit = plain_unit(match[2])
         alone = known_unit(unit) not in ("", "other") and unit.lower() not in _NOT_ALONE
         if alone or (unit in ("V", "g") and len(match[1]) > 2):  # acc_x_g, ecg_V
@@ -341,8 +344,10 @@ def unit_of_time(name: str) -> str | None:
 def _rate_of(name: str) -> tuple[str, float | None]:
     """``"ECG_500Hz"`` → ``("ECG", 500.0)``."""
     match = _RATE_IN_NAME.search(name)
-    if match is None or match.start() == 0 or _PASS_BAND.search(name):
+    if match is None or match.start() == 0:
         return name, None
+    if _PASS_BAND.search(name):
+        return " ".join(_FREQUENCIES.sub(" ", name).split()), None
     return (
         (name[: match.start()] + name[match.end() :]).strip(" _-@"),
         float(match[1]) * (1e3 if match[2] else 1.0),
