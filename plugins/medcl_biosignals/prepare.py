@@ -208,7 +208,7 @@ def _noticed(
 def _meant(recording: Recording, known: Vocabulary) -> list[Meant]:
     names = together([channel.name for channel in recording.channels])
     return [
-        meant(name, known, unit=known_unit(channel.units), fs=channel.fs)
+        meant(name, known, unit=known_unit(channel.units), fs=channel.pace)
         for name, channel in zip(names, recording.channels, strict=True)
     ]
 

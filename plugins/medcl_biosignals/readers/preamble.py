@@ -1,7 +1,8 @@
 """What recorders write above a text table, or in comments: its rate, its channels, their units.
 
-Known are Empatica E4, OpenSignals, AcqKnowledge's text export, LabChart's, BioSPPy's, and lines
-that name a sampling rate in words. See `medcl_biosignals.readers.text` for the table itself.
+Known are Empatica E4, OpenSignals, AcqKnowledge's text export, LabChart's, BioSPPy's, those of
+`medcl_biosignals.readers.loggers`, and lines that name a sampling rate in words. See
+`medcl_biosignals.readers.text` for the table itself.
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
+from medcl_biosignals.readers.above import Preamble, cells_of, number
 from medcl_biosignals.readers.contract import BadSignal
+from medcl_biosignals.readers.loggers import actigraph, geneactiv, openbci
 
 _RATE = re.compile(
     r"(?:sampl\w*[\s_\-]*(?:rate|freq\w*)|abtast(?:rate|frequenz)|\bfs\b|\bsfreq\b|\bsrate\b|"
@@ -53,29 +55,6 @@ _TAGS = BadSignal(
 )
 
 
-@dataclass(frozen=True)
-class Preamble:
-    """What a file says of its table outside of it.
-
-    Attributes:
-        fs: the rate in Hz.
-        names: of all columns; "" for one that is no signal. None: the table's header says it.
-        units: of the columns with names.
-        skip: lines before the table (its header line included if ``names`` are given).
-        form: as the index shows it; "" for a plain table.
-        session: see `medcl_biosignals.readers.contract.Heading`.
-        start: seconds since 1970, where that matters to align several files of a device.
-    """
-
-    fs: float | None = None
-    names: tuple[str, ...] | None = None
-    units: tuple[str, ...] | None = None
-    skip: int | None = None
-    form: str = ""
-    session: str | None = None
-    start: float | None = None
-
-
 def preamble(lines: Sequence[str], stem: str) -> Preamble:
     """Read what stands above a table.
 
@@ -86,28 +65,18 @@ def preamble(lines: Sequence[str], stem: str) -> Preamble:
     Raises:
         BadSignal: if the file is one of a device's that hold no waveform.
     """
-    for recognise in (_opensignals, _empatica, _acqknowledge, _labchart, _shimmer_capture):
+    for recognise in (
+        _opensignals, _empatica, _acqknowledge, _labchart, _shimmer_capture,
+        actigraph, geneactiv, openbci,
+    ):  # fmt: skip
         found = recognise(lines, stem)
         if found is not None:
             return found
     return _in_words(lines)
 
 
-def _number(text: str) -> float | None:
-    try:
-        return float(text.strip().strip("\"'").replace(",", ".") if text.count(",") == 1 else text)
-    except ValueError:
-        return None
-
-
-def _cells(line: str) -> list[str]:
-    """The cells of a line; a comma parts them only where nothing else does."""
-    mark = next((mark for mark in "\t;" if mark in line), ",")
-    return [cell.strip().strip('"') for cell in line.strip("\r\n").split(mark)]
-
-
 def _numbers(line: str) -> list[float] | None:
-    cells = [_number(cell) for cell in _cells(line)]
+    cells = [number(cell) for cell in cells_of(line)]
     return None if not cells or any(cell is None for cell in cells) else [c or 0.0 for c in cells]
 
 
@@ -129,8 +98,8 @@ def _empatica(lines: Sequence[str], stem: str) -> Preamble | None:
     alike."""
     # No sensor of it has two columns: 4,000 is a number with a decimal comma.
     filled = [_DECIMAL.sub(r"\1.\2", line) for line in lines[:200] if line.strip()]
-    head, *rest = _cells(filled[0] if filled else "")
-    began = _number(head)
+    head, *rest = cells_of(filled[0] if filled else "")
+    began = number(head)
     if began is None or not _EPOCH[0] < began < _EPOCH[1]:
         return None
     if [cell.upper() for cell in rest] == ["IBI"]:
@@ -207,10 +176,10 @@ def _acqknowledge(lines: Sequence[str], stem: str) -> Preamble | None:
     at = n + 2 + 2 * channels
     timed = headed = False
     while at < len(lines):  # the header of the columns, and the counts of samples below it
-        cells = _cells(lines[at])
+        cells = cells_of(lines[at])
         while cells and not cells[-1]:
             cells.pop()
-        if cells and _number(cells[0]) is not None and not (headed and _is_counts(cells, channels)):
+        if cells and number(cells[0]) is not None and not (headed and _is_counts(cells, channels)):
             timed = len(cells) == channels + 1
             break
         headed = bool(cells) and not cells[0].isdigit()

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
 
+from medcl_biosignals.readers.above import Preamble
 from medcl_biosignals.readers.contract import BadSignal, Settings
-from medcl_biosignals.readers.measures import known_unit
-from medcl_biosignals.readers.preamble import Preamble, preamble
+from medcl_biosignals.readers.measures import dimension, known_unit
+from medcl_biosignals.readers.preamble import preamble
 
 DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "space": " ", "pipe": "|"}
 MISSING = ("", "na", "n/a", "nan", "null", "none", "-", "--", "?", "inf", "-inf")
@@ -262,7 +263,8 @@ def is_recorders(path: Path) -> bool:
 def _are_units(row: list[str]) -> bool:
     """Whether most cells but the first, that of the times, are units."""
     rest = row[1:] or row
-    return sum(known_unit(cell) not in ("", "other") for cell in rest) > len(rest) / 2
+    known = sum(known_unit(cell) not in ("", "other") for cell in rest)
+    return known > len(rest) / 2 or (dimension(known_unit(row[0])) == "time" and known > 0)
 
 
 def cells(line: str, delimiter: str) -> list[str]:
