@@ -318,3 +318,33 @@ def test_events_that_cover_nothing_are_not_understood(tmp_path: Path, text: str)
     (tmp_path / "a_events.csv").write_text(text)
     with pytest.raises(NotUnderstood):
         table_spans(tmp_path / "a_events.csv", 60.0)
+
+
+# --- rates in words above a table -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("above", "fs"),
+    [
+        ("# Notch frequency: 50 Hz\n# Sampling rate: 250 Hz\n", 250),
+        ("# Notch frequency: 50 Hz\n", None),
+        ("Low pass frequency,40 Hz\nHigh pass frequency,0.5 Hz\n", None),
+        ("# Heart rate: 70 Hz\n", None),
+        ("# original sampling rate: 1000 Hz\n# sampling rate: 250 Hz\n", 250),
+        ("# ECG sampling rate: 1000 Hz\n# PPG sampling rate: 250 Hz\n", None),
+        ("# Sampling period: 4 ms\n", 250),
+        ("# data rate = 0.25 kHz\n", 250),
+        ("% fs=250\n", 250),
+        ('{"sampling_rate": 250}\n', 250),
+        ("Frequency: 250 Hz\n", 250),
+    ],
+)
+def test_only_a_rate_of_sampling_is_the_rate(tmp_path: Path, above: str, fs: int | None) -> None:
+    (tmp_path / "a.csv").write_text(above + "ECG\n" + "\n".join(map(str, X)))
+    (row,) = rows_of(tmp_path)
+    if fs is None:
+        assert isinstance(row, Reject)
+        assert row.code == "no-sampling-rate"
+    else:
+        assert isinstance(row, Record)
+        assert (row.fields["fs"], row.fields["leads"]) == (fs, "ECG")

@@ -25,6 +25,16 @@ _RATE = re.compile(
     re.IGNORECASE,
 )
 _SURE = re.compile(r"sampl|abtast|\bfs\b|sfreq|srate", re.IGNORECASE)
+_RATE_OF = re.compile(
+    r"[^\w]*(?:(?:the|data|frame|output|measurement|acquisition|recording|signal|adc|scan|scanning|"
+    r"digiti[sz]ation|channel|ecg|ekg|ppg|eeg|emg|eda|acc|device)[\s_\-]*)*",
+    re.IGNORECASE,
+)
+"""What may stand before a bare rate or frequency: not that of a notch filter, or of a heart."""
+_ASIDE = re.compile(
+    r"(?:original|native|source|before|hardware|max\w*|min\w*|effective|filter\w*)[\w\s\-]*$", re.I
+)
+"""A rate that the samples do not have any more, or need not have."""
 _STEP = re.compile(
     r"(?:interval|sampl\w*[\s_\-]*(?:period|interval)|\bdt\b)\s*(?::=|[:=,;\t])\s*"
     r"(?P<step>\d+(?:[.,]\d+)?(?:e-?\d+)?)\s*(?P<unit>s|sec|ms|msec|us|usec|µs)\b",
@@ -243,7 +253,7 @@ def _shimmer_capture(lines: Sequence[str], stem: str) -> Preamble | None:
 def _in_words(lines: Sequence[str]) -> Preamble:
     """A rate, labels and units in comments (BioSPPy's ``# Sampling Rate (Hz):= 1000.00``) or
     lines."""
-    fs: float | None = None
+    rates: set[float] = set()
     names: tuple[str, ...] | None = None
     units: tuple[str, ...] | None = None
     form = "BioSPPy" if lines and "Simple Text Format" in lines[0] else ""
@@ -252,8 +262,9 @@ def _in_words(lines: Sequence[str]) -> Preamble:
         comment = line.lstrip()[:1] in ("#", "%", ";")
         if not comment and len(cells) > 3:
             continue  # of the table
-        if fs is None:
-            fs = _rate(line)
+        rate = _rate(line)
+        if rate is not None:
+            rates.add(rate)
         if comment:
             bare = line.lstrip("#%; ")
             for pattern, which in ((_NAMES, "names"), (_UNITS, "units")):
@@ -261,15 +272,17 @@ def _in_words(lines: Sequence[str]) -> Preamble:
                 if match is not None:
                     parts = tuple(p.strip(" \"'[]") for p in re.split(r"[,;\t|]", match[1]))
                     names, units = (parts, units) if which == "names" else (names, parts)
+    fs = rates.pop() if len(rates) == 1 else None  # of several, none: which columns have which?
     return Preamble(fs, names, units, None, form)
 
 
 def _rate(line: str) -> float | None:
     """A sampling rate that a line names."""
     match = _RATE.search(line)
-    if match is not None:
+    if match is not None and not _ASIDE.search(line[: match.start()]):
         unit = (match["unit"] or match["after"] or "").lower()
-        if unit or _SURE.search(match[0]):
+        said = _SURE.search(match[0]) or (unit and _RATE_OF.fullmatch(line[: match.start()]))
+        if said:
             fs = float(match["rate"].replace(",", ".")) * (1e3 if unit == "khz" else 1.0)
             return fs if 0 < fs < 1e6 else None
     step = _STEP.search(line)
