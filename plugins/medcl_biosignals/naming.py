@@ -108,9 +108,9 @@ def meant(raw: str | None, known: Vocabulary, *, unit: str = "", fs: float | Non
         fs: its rate in Hz. A rate or unit that a waveform of its kind cannot have makes it numeric.
     """
     name, shown, kind = _parsed((raw or "").strip(), known)
-    if kind == "other":
-        kind = _UNIT_KINDS.get(unit, "other")
-    findings = []
+    findings: list[str] = []
+    if kind == "other" and unit in _UNIT_KINDS:
+        kind, findings = _UNIT_KINDS[unit], ["kind-by-unit"]
     if kind not in (NUMERIC, "other"):
         measured, fits = dimension(unit), known.measures.get(kind, ())
         if measured not in (None, "arbitrary") and fits and measured not in fits:

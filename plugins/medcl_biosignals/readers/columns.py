@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from medcl_biosignals.naming import meant
-from medcl_biosignals.readers.contract import BadSignal, Settings
+from medcl_biosignals.readers.contract import TICKS, BadSignal, Settings
 from medcl_biosignals.readers.measures import dimension, known_unit, plain_unit
-from medcl_biosignals.readers.ticks import TICKS
 from medcl_biosignals.vocabulary import Vocabulary, plain, vocabulary
 
 _BRACKETS = re.compile(r"[\s_]*[\[({<]\s*(?:in\s+|units?\s*[:=]?\s+)?([^\])}>]*?)\s*[\])}>]\s*$")

@@ -162,6 +162,8 @@ class Reader(Protocol):
     ) -> Recording: ...
 
 
+TICKS = "ticks"
+"""The unit of a clock that does not say what it counts in."""
 _LOSS = 1e-4
 """Of a signal's standard deviation: float32 may be as far off, and no further."""
 

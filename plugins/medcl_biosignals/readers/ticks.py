@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from medcl_biosignals.readers.contract import BadSignal
+from medcl_biosignals.readers.contract import TICKS, BadSignal
 
 UNITS: Mapping[str, float] = {
     "s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9, "min": 60.0,
@@ -29,8 +29,6 @@ _MOST_ELSE = 2500.0
 _LEAST: Mapping[str, float] = {"PPG": 10.0}
 """Rates that a bare number of time is taken for: a PPG of 6.4 Hz is ticks of another length."""
 _FASTEST = 1e6
-TICKS = "ticks"
-"""The unit of a clock that does not say what it counts in."""
 NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 
 
