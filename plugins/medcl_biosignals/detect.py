@@ -6,6 +6,7 @@ import numpy as np
 from scipy import signal as sp
 from scipy.ndimage import median_filter, percentile_filter, uniform_filter1d
 
+from medcl_biosignals.filters import butterworth
 from medcl_biosignals.pulses import period
 
 _PEAK, _BEAT, _AROUND = 0.111, 0.667, 30.0
@@ -89,8 +90,7 @@ def r_peaks(
 
 def _qrs_band(lead: np.ndarray, fs: float, low: float) -> np.ndarray:
     """(T,) through a zero-phase Butterworth of order 2, as far as ``fs`` has the band."""
-    high = min(_QRS_TOP, 0.45 * fs)
-    sos = sp.butter(2, (min(low, high / 2), high), "bandpass", fs=fs, output="sos")
+    sos = butterworth(2, min(low, 0.225 * fs), _QRS_TOP, fs)
     return sp.sosfiltfilt(sos, lead).astype(np.float32)
 
 
@@ -176,12 +176,7 @@ def pulse_peaks(x: np.ndarray, fs: float) -> np.ndarray:
 
 def _pulse_band(x: np.ndarray, fs: float) -> np.ndarray:
     """Zero-phase Butterworth of order 2; the upper edge is dropped where ``fs`` is too low."""
-    low, high = _PULSE_BAND
-    if high < 0.45 * fs:
-        sos = sp.butter(2, (low, high), "bandpass", fs=fs, output="sos")
-    else:
-        sos = sp.butter(2, low, "highpass", fs=fs, output="sos")
-    return sp.sosfiltfilt(sos, x).astype(np.float32)
+    return sp.sosfiltfilt(butterworth(2, *_PULSE_BAND, fs), x).astype(np.float32)
 
 
 def _repeats(x: np.ndarray, fs: float) -> float:

@@ -93,20 +93,22 @@ def bandpass(x: np.ndarray, fs: float, band: Band) -> np.ndarray:
         raise MedclError(f"prepare.band starts at {low} Hz but this recording has {fs} Hz only.")
     if low == 0 and high >= 0.45 * fs:
         return x
-    sos = _designed(low, high, fs)
+    sos = butterworth(3, low, high, fs)
     pad = min(int(3 * fs / max(low, 0.5)), x.shape[-1] - 1)
     return np.asarray(sp.sosfiltfilt(sos, x, axis=-1, padlen=pad), dtype=np.float32)
 
 
 @lru_cache(maxsize=64)
-def _designed(low: float, high: float, fs: float) -> np.ndarray:
+def butterworth(order: int, low: float, high: float, fs: float) -> Floats:
+    """Second-order sections (S, 6) of a pass-band in Hz; an edge is dropped where the signal is too
+    slow to have it, or where it is 0. Designed once for all recordings of a rate."""
+    if high >= 0.45 * fs:
+        return (
+            sp.butter(order, low, "highpass", fs=fs, output="sos") if low > 0 else np.zeros((0, 6))
+        )
     if low == 0:
-        sos = sp.butter(3, high, "lowpass", fs=fs, output="sos")
-    elif high >= 0.45 * fs:
-        sos = sp.butter(3, low, "highpass", fs=fs, output="sos")
-    else:
-        sos = sp.butter(3, (low, high), "bandpass", fs=fs, output="sos")
-    return np.asarray(sos)
+        return sp.butter(order, high, "lowpass", fs=fs, output="sos")
+    return sp.butter(order, (low, high), "bandpass", fs=fs, output="sos")
 
 
 def notched(x: np.ndarray, fs: float, mains: float | None) -> np.ndarray:
@@ -161,8 +163,4 @@ def band_pass(fs: float, band: tuple[float, float]) -> Floats:
     low, high = band
     if not 0 <= low < high or low >= fs / 2:
         raise MedclError(f"prepare.band = {band} is no pass-band of a signal at {fs:g} Hz.")
-    if high >= 0.45 * fs:
-        return sp.butter(3, low, "highpass", fs=fs, output="sos") if low > 0 else np.zeros((0, 6))
-    if low == 0:
-        return sp.butter(3, high, "lowpass", fs=fs, output="sos")
-    return sp.butter(3, (low, high), "bandpass", fs=fs, output="sos")
+    return butterworth(3, low, high, fs)

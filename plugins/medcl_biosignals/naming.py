@@ -29,7 +29,12 @@ _SAYS_TURNED = re.compile(
 _MONITOR = re.compile(
     r"^(?:SNUADCM?|Solar8000M?|Primus|BIS|Orchestra|Vigilance|Vigileo|EV1000|CardioQ|Invos)/"
 )
-_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
+_LEAD = r"(?:I{1,3}|aV[RLF]|V\d[RL]?|ML(?:I{1,3}|\d))"
+_TURNED_LEAD = re.compile(
+    rf"(?:(?:ecg|ekg|lead)\s+)*(?:-\s*({_LEAD})|({_LEAD})\s*-)", re.IGNORECASE
+)
+"""``ECG -aVR``, ``aVR-``; not ``ECG - ECG100C``, nor ``Fp1-``, whose reference is left off."""
+_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z]{2})(?=[A-Z][a-z])")  # ABPSys
 _NOISE = frozenset(
     ("raw", "cal", "calibrated", "uncal", "uncalibrated", "filt", "filtered", "clean", "cleaned",
      "signal", "signals", "sig", "wave", "waveform", "sensor", "data", "value", "values", "val",
@@ -38,18 +43,21 @@ _NOISE = frozenset(
      "16bit", "12bit", "10bit", "8bit", "bit", "adc", "output", "out", "input", "in", "analog",
      "analogue", "smoothed", "smooth", "resampled", "norm", "normalized",
      "normalised", "amp", "amplitude", "led", "photodiode", "pd", "optical", "reading", "readings",
+     "count", "counts",
      "a1", "a12", "a13", "int", "a14", "x1", "the", "of", "from", "at")
 )  # fmt: skip
 _PLACES = frozenset(
     ("wrist", "chest", "ankle", "hand", "arm", "forearm", "finger", "fingertip", "index", "ear",
      "earlobe", "forehead", "head", "leg", "hip", "waist", "left", "right", "l", "r", "e4", "watch",
-     "ring", "band", "phone", "respiban", "empatica", "bitalino", "polar", "max30102", "max30101",
+     "ring", "band", "phone", "880nm", "940nm", "660nm", "525nm", "530nm", "850nm", "905nm",
+     "respiban", "empatica", "bitalino", "polar", "max30102", "max30101",
      "max86141", "bangle", "oura", "garmin", "fitbit", "apple", "samsung", "thumb", "toe", "neck")
 )  # fmt: skip
 _DERIVED = frozenset(
-    ("rate", "quality", "sqi", "peak", "peaks", "rpeak", "rpeaks", "onset", "onsets", "offsets",
+    ("rate", "quality", "sqi", "st", "qt", "qtc", "pi", "pvi", "pvc", "pr", "spo2", "sao2",
+     "peak", "peaks", "rpeak", "rpeaks", "onset", "onsets", "offsets",
      "phase", "event", "events", "flag", "status", "valid", "validity", "interval", "intervals",
-     "ibi", "rri", "hrv", "confidence", "conf", "count", "trigger", "marker", "label", "mask",
+     "ibi", "rri", "hrv", "confidence", "conf", "trigger", "marker", "label", "mask",
      "hr", "bpm", "rr",
      "ratio", "coverage", "off", "leadoff", "loff", "snr", "contact", "error", "battery", "gain",
      "saturation", "impedances",
@@ -100,9 +108,9 @@ def meant(raw: str | None, known: Vocabulary, *, unit: str = "", fs: float | Non
         fs: its rate in Hz. A rate or unit that a waveform of its kind cannot have makes it numeric.
     """
     name, shown, kind = _parsed((raw or "").strip(), known)
-    if kind == "other":
-        kind = _UNIT_KINDS.get(unit, "other")
-    findings = []
+    findings: list[str] = []
+    if kind == "other" and unit in _UNIT_KINDS:
+        kind, findings = _UNIT_KINDS[unit], ["kind-by-unit"]
     if kind not in (NUMERIC, "other"):
         measured, fits = dimension(unit), known.measures.get(kind, ())
         if measured not in (None, "arbitrary") and fits and measured not in fits:
@@ -120,6 +128,10 @@ def _parsed(raw: str, known: Vocabulary) -> tuple[str, str, str]:
         base, shown, kind = _parsed(text[1:].strip(), known)
         if kind not in ("other", NUMERIC):
             return turned(base), turned(shown) if shown != "other" else shown, kind
+    lead = _TURNED_LEAD.fullmatch(text)
+    if lead is not None:
+        base, shown, kind = _parsed(lead[1] or lead[2], known)
+        return turned(base), turned(shown), kind
     said = _SAYS_TURNED.fullmatch(text)
     if said is not None:
         base, shown, kind = _parsed((said[1] or said[2]).strip(), known)
@@ -139,11 +151,11 @@ def _readings(text: str, known: Vocabulary) -> Iterator[tuple[str, str, bool]]:
     if paired is not None:
         yield paired
     words = [word for part in _WORDS.findall(text) for word in _CAMEL.split(part)]
-    lower = [word.lower() for word in words]
+    lower = [re.sub(r"(?<=\D)\d$", "", word.lower()) for word in words]
     of_kind = [n for n, word in enumerate(words) if _word_kind(word, known) is not None]
     if len(words) > 1 and _ABOUT.intersection(lower):
         return
-    if len(words) > 1 and _DERIVED.intersection(lower):
+    if len(words) > 1 and (_DERIVED.intersection(lower) or _measures(text)):
         if of_kind:
             yield text if _WORD.fullmatch(text) else "?", NUMERIC, False
         return
@@ -153,6 +165,12 @@ def _readings(text: str, known: Vocabulary) -> Iterator[tuple[str, str, bool]]:
             yield from _exact(" ".join(rest), known)
     if of_kind:
         yield from _kind_first(text, words[of_kind[0]], known)
+
+
+def _measures(text: str) -> bool:
+    """Whether the last part of a name is what was worked out of the signal: ``PPG_SpO2``."""
+    parts = [part.lower() for part in _WORDS.findall(text)]
+    return len(parts) > 1 and parts[-1] in _DERIVED
 
 
 def _kind_first(text: str, word: str, known: Vocabulary) -> Iterator[tuple[str, str, bool]]:
@@ -168,7 +186,7 @@ def _kind_first(text: str, word: str, known: Vocabulary) -> Iterator[tuple[str, 
     for name, other, safe in _exact(rest, known) if rest else ():
         if other == kind:
             yield name, kind, safe
-    number = re.search(r"(\d{1,2})\W*$", text)
+    number = re.search(r"(?<!\d)(\d{1,2})\W*$", text)
     yield base + (number[1] if number else ""), kind, True
 
 

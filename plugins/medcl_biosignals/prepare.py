@@ -110,6 +110,8 @@ def prepare(
     bridge = 0.0 if phase == "causal" else bridge
     name = files[0].partition("\0")[0]
     lines = _lines(recording, leads, channels, known, name, flat=flat, clip=clip, bridge=bridge)
+    counted = _counted(recording, fields)
+    del recording  # 90 MB for a day of four channels at 64 Hz, and no longer needed
 
     bands = [None if line is None else known.band(band, line.kind, line.fs) for line in lines]
     level, offset = _levels(lines, bands)
@@ -124,9 +126,7 @@ def prepare(
     unit = _unit(x)
     present = np.array([line is not None for line in lines])
     parts = _parts(lines, x, fs)
-    counted = _counted(recording, fields)
     lines = [None if line is None else replace(line, raw=line.raw[:0].copy()) for line in lines]
-    del recording  # 90 MB for a day of four channels at 64 Hz, and no longer needed
     kinds = ["" if line is None else line.kind for line in lines]
     quality = worth(parts, x, fs, kinds)
     told = annotated(root, files, x.shape[1] / fs, counted)
@@ -208,7 +208,7 @@ def _noticed(
 def _meant(recording: Recording, known: Vocabulary) -> list[Meant]:
     names = together([channel.name for channel in recording.channels])
     return [
-        meant(name, known, unit=known_unit(channel.units), fs=channel.fs)
+        meant(name, known, unit=known_unit(channel.units), fs=channel.pace)
         for name, channel in zip(names, recording.channels, strict=True)
     ]
 

@@ -11,7 +11,7 @@ from medcl.plugin import Record, Reject, Scalar, file_of
 from medcl_biosignals.naming import NUMERIC, meant
 from medcl_biosignals.persons import BY_FOLDER, UNKNOWN, person, recorded
 from medcl_biosignals.readers.contract import Heading, Settings
-from medcl_biosignals.readers.measures import dimension, known_unit
+from medcl_biosignals.readers.measures import dimension, factor, known_unit
 from medcl_biosignals.readers.preamble import stem_of
 from medcl_biosignals.sidecar import NotUnderstood, beside, table_spans
 from medcl_biosignals.vocabulary import Vocabulary, together, vocabulary
@@ -62,8 +62,8 @@ def row(
     names = together([channel.name for channel in heading.channels])
     units = [known_unit(channel.units) for channel in heading.channels]
     channels = [
-        meant(name, known, unit=unit, fs=rate)
-        for name, unit, rate in zip(names, units, rates, strict=True)
+        meant(name, known, unit=unit, fs=channel.pace)
+        for name, unit, channel in zip(names, units, heading.channels, strict=True)
     ]
     leads, kinds = [c.shown for c in channels], [c.kind for c in channels]
     noticed = [*heading.findings, *findings, *_scales(kinds, units, known)]
@@ -96,7 +96,8 @@ def row(
     patient = patient or heading.subject
     if patient is None:
         patient = recorded(folder, stem_of(path.name), fs, leads, heading.session)
-        if heading.part and heading.session is None:
+        several = heading.session is None and not heading.format.startswith(_NAMING)
+        if heading.part and several:  # those of a cart or a monitor are of one person
             patient += f"#{heading.part}"
         noticed.append(UNKNOWN)
     told = {**heading.labels, **(labels or {})}
@@ -117,7 +118,8 @@ def _unread(sides: Sides, seconds: float) -> int:
 
 
 def _scales(kinds: list[str], units: list[str], known: Vocabulary) -> list[str]:
-    """Whether channels of one kind differ in their unit, lack one, or have one not understood."""
+    """Whether channels of one kind differ in their unit, lack one, or have one that is not
+    understood, or that does not convert to that of the kind (skin resistance to conductance)."""
     found: dict[str, set[str]] = defaultdict(set)
     for kind, unit in zip(kinds, units, strict=True):
         if kind not in ("other", NUMERIC):
@@ -128,4 +130,12 @@ def _scales(kinds: list[str], units: list[str], known: Vocabulary) -> list[str]:
     bare = {"", *(unit for unit in units if dimension(unit) == "arbitrary")}
     if any(bare & units and known.units.get(kind) for kind, units in found.items()):
         noticed.append("no-unit")
+    if any(
+        unit not in (*bare, "other")
+        and known.units.get(kind)
+        and not factor(unit, known.units[kind])
+        for kind, units in found.items()
+        for unit in units
+    ):
+        noticed.append("unit-not-converted")
     return noticed

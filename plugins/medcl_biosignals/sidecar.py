@@ -101,9 +101,12 @@ def table_spans(path: Path, seconds: float) -> list[Span]:
             for first, last, pair in zip(starts, ends, meant, strict=True)
             if pair is not None and last > first
         ]
-    late = sum(span.first >= seconds for span in found)
-    if found and (late > 0.05 * len(found) or min(span.first for span in found) < -seconds):
-        raise NotUnderstood("times beyond the recording's end: are they in seconds?")
+        begun = [start for start, pair in zip(starts, meant, strict=True) if pair is not None]
+        late = sum(start >= seconds for start in begun)
+        if late > 0.05 * len(begun) or min(begun, default=0.0) < -seconds:
+            raise NotUnderstood("times beyond the recording's end: are they in seconds?")
+    if not found:
+        raise NotUnderstood("no class lasts: give a duration or an end in seconds")
     return found
 
 

@@ -17,6 +17,7 @@ _TOGETHER = (
     {"r": "PPG-red", "g": "PPG-green", "b": "PPG-blue"},  # of a camera
     {"ax": "ACC-x", "ay": "ACC-y", "az": "ACC-z"},
     {"gx": "GYR-x", "gy": "GYR-y", "gz": "GYR-z"},
+    {"vertical": "ACC-x", "lateral": "ACC-y", "sagittal": "ACC-z"},  # Zephyr BioHarness
     {"channel 0": "PPG0", "channel 1": "PPG1", "channel 2": "PPG2", "ambient": "ambient"},  # Polar
 )
 """Names that mean something where all of them are there, and anything by themselves."""

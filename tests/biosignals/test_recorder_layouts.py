@@ -39,6 +39,22 @@ LABCHART = (
     "Interval=\t{}\nExcelDateTime=\t4.4216e+04\t1/20/2021 12:00:00.0\nTimeFormat=\tStartOfBlock\n"
     "DateFormat=\t\nChannelTitle=\tECG\tFinger Pulse\nRange=\t10.000 mV\t5.000 V\n"
 )
+ACTIGRAPH = (
+    "------------ Data File Created By ActiGraph GT3X+ ActiLife v6.11.9 date format M/d/yyyy "
+    "at 30 Hz  Filter Normal -----------\nSerial Number: X1\nStart Time 12:00:00\n"
+    "Start Date 1/20/2021\nEpoch Period (hh:mm:ss) {}\nDownload Time 09:50:23\n"
+    "Download Date 1/28/2021\nCurrent Memory Address: 0\n"
+    "Current Battery Voltage: 4.07     Mode = 12\n" + "-" * 50 + "\n"
+)
+GENEACTIV = (
+    "Device Type,GENEActiv\nDevice Model,1.1\nCalibration Date,2012-10-15 12:00:00:000\n"
+    "Measurement Frequency,50.0 Hz\nStart Time,2012-10-22 10:00:00:000\n"
+    "Date of Birth,1900-1-1\n" + ",\n" * 94
+)
+OPENBCI = (
+    "%OpenBCI Raw EXG Data\n%Number of channels = 2\n%Sample Rate = 250 Hz\n"
+    "%Board = OpenBCI_GUI$BoardCytonSerial\n"
+)
 FILES: dict[str, tuple[str, str, float, str, str]] = {
     # name: file's name, text, rate, leads, units
     "ShimmerCapture": (
@@ -94,6 +110,47 @@ FILES: dict[str, tuple[str, str, float, str, str]] = {
         "timestamp,x,y,z\n" + lines([20 * n for n in range(N)], *X.T[:3], mark=","),
         50, "ACC-x,ACC-y,ACC-z", "unknown,unknown,unknown",
     ),
+    "ActiGraph": ("a.csv", ACTIGRAPH.format("00:00:00") + lines(*X.T[:3], mark=","),
+                  30, "ACC-x,ACC-y,ACC-z", "g,g,g"),
+    "ActiGraph with names": (
+        "a.csv",
+        ACTIGRAPH.format("00:00:00") + "Accelerometer X;Accelerometer Y;Accelerometer Z\n"
+        + lines(*X.T[:3], mark=";").replace(".", ","),
+        30, "ACC-x,ACC-y,ACC-z", "g,g,g",
+    ),
+    "ActiGraph, counts of an epoch": (
+        "a.csv", ACTIGRAPH.format("00:01:00") + lines(*X.T[:3], mark=","),
+        1 / 60, "other,other,other", "unknown,unknown,unknown",
+    ),
+    "GENEActiv": (
+        "a.csv",
+        GENEACTIV + lines([f"2021-01-20 12:00:{n / 50:06.3f}".replace(".", ":") for n in range(N)],
+                          *X.T[:3], [9] * N, [0] * N, X.T[3], mark=","),
+        50, "ACC-x,ACC-y,ACC-z,other,TEMP", "g,g,g,unknown,degC",
+    ),
+    "OpenBCI": (
+        "a.txt",
+        OPENBCI + "Sample Index, EXG Channel 0, EXG Channel 1, Accel Channel 0, Accel Channel 1, "
+        "Other, Timestamp, Timestamp (Formatted)\n"
+        + lines([n % 256 for n in range(N)], *X.T, [0] * N, [1.6e9 + n // 9 for n in range(N)],
+                clock(250), mark=", "),
+        250, "other,other,ACC-x,ACC-y", "uV,uV,g,g",
+    ),
+    "OpenBCI before version 5": (
+        "a.txt",
+        OPENBCI + lines([n % 256 for n in range(N)], *X.T, X[:, 0], ["12:00:00.000"] * N,
+                        mark=", "),
+        250, "other,other,ACC-x,ACC-y,ACC-z", "uV,uV,g,g,g",
+    ),
+    "Hexoskin": (
+        "ECG_I.csv", "time [s/256],ECG_I [mV](/api/datatype/4113/)\n"
+        + lines(range(N), X[:, 0], mark=","),
+        256, "I", "mV",
+    ),
+    "Zephyr": (
+        "a_Accel.csv", "Time,Vertical,Lateral,Sagittal\n" + lines(clock(100), *X.T[:3], mark=","),
+        100, "ACC-x,ACC-y,ACC-z", "unknown,unknown,unknown",
+    ),
     "Fitbit of Google Takeout": (
         "heart_rate_2024-01-20.csv",
         "timestamp,beats per minute,data source\n" + lines(
@@ -112,10 +169,10 @@ def test_a_layout(tmp_path: Path, name: str) -> None:
     assert isinstance(row, Record), row
     assert row.fields["fs"] == pytest.approx(fs, rel=1e-6)
     assert (row.fields["leads"], row.fields["units"], row.fields["samples"]) == (leads, units, N)
-    if name not in ("Polar ACC that counts", "Polar HR", "Fitbit of Google Takeout"):
+    if name not in ("Polar ACC that counts", "Polar HR", "Fitbit of Google Takeout", "GENEActiv"):
         held = read(tmp_path, file, Settings()).samples
-        for n, samples in enumerate(held):
-            np.testing.assert_allclose(samples, X[:, n], atol=1e-4)
+        for n, samples in enumerate(held):  # some repeat the first of the four
+            np.testing.assert_allclose(samples, X[:, n % 4], atol=1e-4)
 
 
 def test_blocks_of_labchart_are_no_one_recording(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def is_read(name: str) -> bool:
     lower = PurePosixPath(name.lower())
     if lower.suffix in (".gz", ".xz", ".bz2"):
         inner = PurePosixPath(lower.stem).suffix
-        return inner in SUFFIXES and inner not in (".hea", ".zip", *PICKLED)
+        return inner in (*SUFFIXES, TEXT, JSON) and inner not in (".hea", ".zip", *PICKLED)
     return lower.suffix in (*SUFFIXES, TEXT, JSON) or is_bare(name)
 
 

@@ -2,30 +2,52 @@
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from medcl_biosignals.naming import meant
-from medcl_biosignals.readers.contract import BadSignal, Settings
+from medcl_biosignals.readers.contract import TICKS, BadSignal, Settings
 from medcl_biosignals.readers.measures import dimension, known_unit, plain_unit
 from medcl_biosignals.vocabulary import Vocabulary, plain, vocabulary
 
-_BRACKETS = re.compile(r"\s*[\[({]\s*([^\])}]*?)\s*[\])}]\s*$")
+_BRACKETS = re.compile(r"[\s_]*[\[({<]\s*(?:in\s+|units?\s*[:=]?\s+)?([^\])}>]*?)\s*[\])}>]\s*$")
 _SIDE = re.compile(
     r"EEG[\s_]*\(?sec\)?|(?:EEG|EOG|EMG|ECG|EKG|LEG|CHIN)\s*\([lracf]\)", re.IGNORECASE
 )
 """``EEG(sec)``, the secondary channel, and ``EOG(L)``: what is in brackets is no unit."""
-_TRAILING = re.compile(r"^(.*[^\W_])[\s_\-.,:/]+(?:in\s+)?([^\s_]+(?:/[^\s_]+)?)$")
-_DEVICE = re.compile(r"^shimmer[_\s-]*[0-9a-f]{2,4}[_\s-]+", re.IGNORECASE)
+_TRAILING = (  # milli-V before V, m/s^2 before s^2
+    re.compile(
+        r"^(.*[^\W_])[\s_\-.,:;|=/]+((?:milli|micro|nano|[mun\u00b5\u03bc])[\s\-]+v(?:olts?)?)$",
+        re.IGNORECASE,
+    ),
+    re.compile(r"^(.*?[^\W_])[\s_\-.,:;|=]+(?:in\s+)?([^\s_:;|=]+/[^\s_]+)$"),
+    re.compile(r"^(.*[^\W_])[\s_\-.,:;|=/]+(?:in\s+)?([^\s_]+)$"),
+    re.compile(r"^(.*[a-zA-Z])((?<=[a-z])[MU][vV]|[\u00b5\u03bc]V|(?<=[A-Z])[um]V)$"),  # ecgUv
+)
+_DEVICE = re.compile(r"^shimmer[_\s-]*[0-9a-f]{2,4}[_\s-]+|\(/api/datatype/\d+/\)$", re.IGNORECASE)
+"""What Shimmer writes before a name, and Hexoskin behind its unit."""
+_TIMES_AS_MUCH = re.compile(r"[\s_]+[x\u00d7*]\s?(10+|1e\d+|10\^\d+)\b", re.IGNORECASE)
+"""``ECG x1000 mV``: the unit is another one, by a factor that may be meant either way."""
 _RATE_IN_NAME = re.compile(r"[\s_\-@(\[]*(?<![\d.])(\d+(?:\.\d+)?)\s*(k?)hz[)\]]*", re.IGNORECASE)
+_PASS_BAND = re.compile(
+    r"\d\s*(?:k?hz)?\s*(?:-|to|\u2013)\s*\d+(?:\.\d+)?\s*k?hz|filt|notch|pass|band|cut-?off|"
+    r"\b[hlb]pf?\b",
+    re.IGNORECASE,
+)
+"""``ECG (.5 - 35 Hz)``, ``EMG 50 Hz notch``: the frequencies of a filter, not of the sampling."""
+_FREQUENCIES = re.compile(
+    r"[\s_@(\[]*(?:[\d.]+\s*(?:k?hz)?\s*(?:-|to|\u2013)\s*)?[\d.]+\s*k?hz[)\]]*", re.IGNORECASE
+)
 TIMES = frozenset(
     ("time", "times", "t", "ts", "timestamp", "timestamps", "tstamp", "datetime", "date", "timer",
      "sec", "secs", "seconds", "second", "elapsed", "elapsedtime", "ms", "msec", "milliseconds",
      "timems", "timesec", "timeus", "timens", "timestampms", "timestampus", "timestampns",
      "unixtime", "unix", "epoch", "utc", "datetimeutc", "localtime", "zeit", "temps", "tick",
      "ticks", "clock", "uhrzeit", "datum", "zeitstempel", "horodatage", "heure", "hora", "fecha",
-     "tiempo", "tempo", "czas", "tijd", "tid", "recordedat", "createdat", "timeofday", "tod")
+     "tiempo", "tempo", "czas", "tijd", "tid", "recordedat", "createdat", "timeofday", "tod",
+     "millis", "micros", "nanos", "microseconds", "nanoseconds")
 )  # fmt: skip
 _TIME_WORDS = frozenset(
     ("time", "times", "timestamp", "timestamps", "ts", "datetime", "epoch", "clock", "ticks",
@@ -48,7 +70,8 @@ _NUMBERS = frozenset(
 )  # fmt: skip
 PERSONS = frozenset(
     ("subject", "subjectid", "patient", "patientid", "participant", "participantid", "person",
-     "personid", "user", "userid", "sid", "pid", "subj")
+     "personid", "user", "userid", "sid", "pid", "subj", "participantfullid", "subjectcode",
+     "subjid", "ptid", "patid", "patientcode", "participantcode", "patientnumber", "subjectnumber")
 )  # fmt: skip
 NO_SIGNALS = frozenset(
     ("id", "label", "labels", "class", "target", "y", "activity", "activityid", "age", "sex",
@@ -65,6 +88,7 @@ _SAYS_NOTHING = frozenset(
 )  # fmt: skip
 RATES = frozenset(("fs", "samplingrate", "samplerate", "samplingfrequency", "sfreq", "srate"))
 _UNIT_OF_TIME = {
+    "s/256": "s/256",
     "s": "s", "sec": "s", "secs": "s", "seconds": "s", "second": "s", "ms": "ms", "msec": "ms",
     "msecs": "ms", "millis": "ms", "milliseconds": "ms", "millisecond": "ms", "us": "us",
     "usec": "us", "micros": "us", "microseconds": "us", "microsecond": "us", "ns": "ns",
@@ -121,7 +145,7 @@ class Roles:
 
 def parted(name: str) -> tuple[str, str]:
     """``"II [mV]"`` → ``("II", "mV")``, ``"ecg_uV"`` → ``("ecg", "uV")``; without a unit, ""."""
-    name = _DEVICE.sub("", name.strip())
+    name = _DEVICE.sub("", html.unescape(name).strip())
     if _SIDE.fullmatch(name):
         return name, ""
     match = _BRACKETS.search(name)
@@ -131,13 +155,15 @@ def parted(name: str) -> tuple[str, str]:
             return name[: match.start()].strip(), inside
         if known_unit(name[match.start() :].strip()) not in ("", "other"):  # m/(s^2)
             return name[: match.start()].strip(), name[match.start() :].strip()
-    match = _TRAILING.match(name)
-    if match is not None:
+    for match in filter(None, (pattern.match(name) for pattern in _TRAILING)):
+        if _RATE_IN_NAME.fullmatch(f"{match[1][-1]}{match[2]}"):
+            continue  # 500 Hz
         unit = plain_unit(match[2])
-        if known_unit(unit) not in ("", "other") and unit.lower() not in _NOT_ALONE:
-            return match[1].strip(" _-.,:"), match[2]
-        if unit in ("V", "g") and known_unit(unit) == unit and len(match[1]) > 2:  # acc_x_g, ecg_V
-            return match[1].strip(" _-.,:"), match[2]
+        alone = known_unit(unit) not in ("", "other") and unit.lower() not in _NOT_ALONE
+        if alone or (unit in ("V", "g") and len(match[1]) > 2):  # acc_x_g, ecg_V
+            bare, times = _TIMES_AS_MUCH.subn("", match[1])
+            bare = bare.lstrip(" _.,:").rstrip(" _-.,:")  # a minus before is a sign
+            return bare, f"{match[2]} times 10" if times else match[2]
     return name, ""
 
 
@@ -192,6 +218,8 @@ def roles(
         subject = next((i for i, n in enumerate(shown) if plain(n) in PERSONS), None)
     for wanted in settings.columns:
         _named(wanted, shown, "reader.columns")
+    three = [name for name in shown if plain(parted(name)[0]) in ("x", "y", "z")]
+    axes = {parted(name)[0] for name in three} if len(three) == 3 else set()  # y: else a label
     found, rates = [], set()
     for at, name in enumerate(shown):
         if at in (*times, subject) or not looks[at].numeric:
@@ -204,8 +232,10 @@ def roles(
         bare, bracket = parted(name)
         bare, rate = _rate_of(bare) if names is not None else (bare, None)
         measured = dimension(known_unit(bracket)) not in (None, "arbitrary", "time")
-        if not measured and _no_signal(
-            bare, names is not None, looks[at], known, many=len(shown) > 1
+        if (
+            not measured
+            and _no_signal(bare, names is not None, looks[at], known, many=len(shown) > 1)
+            and bare not in axes
         ):
             continue
         rates.add(rate)
@@ -315,7 +345,8 @@ def is_time(name: str) -> bool:
 def time_unit(name: str) -> str | None:
     """The unit that a column's name gives for the times in it."""
     bare, bracket = parted(name)
-    return _UNIT_OF_TIME.get(bracket.lower()) or unit_of_time(bare)
+    found = _UNIT_OF_TIME.get(bracket.lower()) or unit_of_time(bare)
+    return found or (TICKS if _words(name) & {"tick", "ticks", "cycles"} else None)
 
 
 def unit_of_time(name: str) -> str | None:
@@ -337,6 +368,8 @@ def _rate_of(name: str) -> tuple[str, float | None]:
     match = _RATE_IN_NAME.search(name)
     if match is None or match.start() == 0:
         return name, None
+    if _PASS_BAND.search(name):
+        return " ".join(_FREQUENCIES.sub(" ", name).split()), None
     return (
         (name[: match.start()] + name[match.end() :]).strip(" _-@"),
         float(match[1]) * (1e3 if match[2] else 1.0),

@@ -82,11 +82,21 @@ class Settings:
 
 @dataclass(frozen=True)
 class Channel:
-    """One signal, named and in units as its file has them (units "" where it gives none)."""
+    """One signal, named and in units as its file has them (units "" where it gives none).
+
+    ``held``: rows over which its values stay the same, where a table repeats them.
+    """
 
     name: str
     units: str
     fs: float
+    held: float = 1.0
+
+    @property
+    def pace(self) -> float:
+        """At which rate its values change, in Hz: that of a heart rate in each row of an ECG is
+        1."""
+        return self.fs / self.held
 
 
 @dataclass(frozen=True)
@@ -152,6 +162,8 @@ class Reader(Protocol):
     ) -> Recording: ...
 
 
+TICKS = "ticks"
+"""The unit of a clock that does not say what it counts in."""
 _LOSS = 1e-4
 """Of a signal's standard deviation: float32 may be as far off, and no further."""
 
@@ -196,9 +208,16 @@ PLACEHOLDERS = frozenset(
      "birthdate", "patientname", "patientid", "subjectname", "last", "first", "lastname",
      "firstname",
      "surname", "forename", "your", "enter", "tbd", "new", "temp", "untitled", "the", "is", "was",
-     "hospital", "pat", "any", "nobody", "confidential", "private", "unnamed")
+     "hospital", "pat", "any", "nobody", "confidential", "private", "unnamed", "withheld",
+     "blinded",
+     "pseudonym", "guest", "noid", "to", "be", "edited", "keine", "angabe", "angaben", "nachname",
+     "vorname", "nom", "prenom", "apellido", "nombre")
 )  # fmt: skip
 """Words that stand in the place of a person; a text made of these alone names nobody."""
+_NO_ONE = re.compile(
+    r"(?<![^\W_])(?:[nk][/.]\s?a|n\.\s?n|john[\W_]+doe|jane[\W_]+doe|doe[\W_]+(?:john|jane))(?![^\W_])"
+)
+"""``n/a``, ``k.A.``, ``N.N.``, and the names that hospitals give to those without one."""
 _NO_BIRTHS = re.compile(r"0?1[-./](0?1|jan)[-./](1800|1900|1970|1985|2000|0+)", re.IGNORECASE)
 
 
@@ -214,7 +233,7 @@ def person(text: object) -> str | None:
     """
     named = " ".join(str(text).split()) if text is not None else ""
     bare = _NO_BIRTHS.sub(" ", named.replace("\0", " "))
-    words = re.findall(r"[^\W_]+", re.sub(r"(?<![^\W_])n[/.]a(?![^\W_])", "na", bare.lower()))
+    words = re.findall(r"[^\W_]+", _NO_ONE.sub(" ", bare.lower()))
     return None if all(_nobody(word) for word in words) else named
 
 
@@ -222,4 +241,5 @@ def _nobody(word: str) -> bool:
     """Whether a word is a placeholder: one that is known, or one character over and over."""
     if word in PLACEHOLDERS:
         return True
-    return word.strip("0x") == "" or (len(word) > 3 and len(set(word)) == 1 and not word.isdigit())
+    most = 5 if word.isdigit() else 3  # 111 may be the number of a person, 999999 is none
+    return word.strip("0x") == "" or (len(word) > most and len(set(word)) == 1)

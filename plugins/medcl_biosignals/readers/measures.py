@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import unicodedata
 from typing import NamedTuple
@@ -20,21 +21,21 @@ _UNITS: dict[str, tuple[str, float, tuple[str, ...]]] = {
     "uV": ("voltage", 1e-3, ("microvolt", "microvolts", "uvolt", "uvolts", "mcv", "mkv")),
     "nV": ("voltage", 1e-6, ("nanovolt", "nanovolts")),
     "V": ("voltage", 1e3, ("volt", "volts")),
-    "mmHg": ("pressure", 1.0, ("mm[hg]", "mm hg", "torr")),
-    "cmH2O": ("pressure", 0.735559, ("cm h2o", "cm[h2o]")),
+    "mmHg": ("pressure", 1.0, ("mm[hg]", "mm hg", "mm_hg", "mm-hg", "torr")),
+    "cmH2O": ("pressure", 0.735559, ("cm h2o", "cm[h2o]", "cm_h2o", "cmh20")),
     "Pa": ("pressure", 0.00750062, ("pascal",)),
     "kPa": ("pressure", 7.50062, ("kilopascal",)),
     "mbar": ("pressure", 0.750062, ("hpa",)),
     "bar": ("pressure", 750.062, ()),
     "g": ("acceleration", 1.0, ("gn", "g-force", "gs")),
-    "mg": ("acceleration", 1e-3, ("milli-g", "millig", "mgal")),
+    "mg": ("acceleration", 1e-3, ("milli-g", "millig")),
     "g/64": ("acceleration", 1 / 64, ("1/64g", "1/64 g")),
     "m/s2": (
         "acceleration",
         1 / 9.80665,
         ("m/s^2", "m/s/s", "m/(s^2)", "m/(s2)", "m/(sec^2)",
          "m/(sec2)", "m s-2", "m*s-2", "ms-2", "ms^-2", "m.s-2",
-         "m s^-2", "m/sec2", "m/sec^2", "meter/second^2"),
+         "m s^-2", "m·s-2", "mps2", "m/sec2", "m/sec^2", "meter/second^2"),
     ),
     "uS": (
         "conductance",
@@ -55,13 +56,16 @@ _UNITS: dict[str, tuple[str, float, tuple[str, ...]]] = {
     "W": ("power", 1e9, ("watt", "watts")),
     "deg/s": ("turning", 1.0, ("dps", "deg/sec", "degrees/s", "°/s", "degree/s", "deg.s-1")),
     "rad/s": ("turning", 57.29578, ("rad/sec", "rad.s-1")),
-    "degC": ("temperature", 1.0, ("°c", "cel", "celsius", "deg c", "c", "degree c", "degrees c")),
+    "degC": ("temperature", 1.0, ("°c", "cel", "celsius", "deg c", "c", "degree c", "degrees c",
+         "degrees celsius", "degree celsius", "ºc", "˚c", "º c", "° c",
+         "oc")),
     "degF": ("temperature", 1.0, ("°f", "fahrenheit", "deg f", "f")),
     "bpm": (
         "frequency",
         1.0,
         ("pm", "rpm", "1/min", "/min", "min-1", "beats/min", "beats per minute", "brpm", "br/min",
-         "breaths/min", "beat/min", "bts/min", "per min"),
+         "breaths/min", "beat/min", "bts/min", "per min",
+         "min^-1", "b/min", "beats/minute", "bpm.", "breaths per minute"),
     ),
     "Hz": ("frequency", 60.0, ("hertz", "1/s")),
     "%": ("share", 1.0, ("percent", "pct", "prozent")),
@@ -106,6 +110,11 @@ _SPELLINGS = (
     | {"nu": "NU", "nd": "nd", "adu": "adu", "pm": "pm", "rpm": "rpm", "au": "au", "pa": "Pa"}
     | {"us": "uS", "mohm": "MOhm", "ma": "mA", "a": "A"}
 )
+_PREFIXED = re.compile(
+    r"(u|m|n|k|micro|milli|nano|kilo)[\s_-]*(v|volts?|s|siemens|ohm|pa)", re.IGNORECASE
+)
+_PREFIXES = {"micro": "u", "milli": "m", "nano": "n", "kilo": "k"}
+_BASES = {"v": "V", "s": "S", "o": "Ohm", "p": "Pa"}
 _POWERS = str.maketrans("²³⁻¹", "23-1")
 
 
@@ -122,12 +131,20 @@ def known_unit(text: str) -> str:
     text = plain_unit(text)
     if not text:
         return ""
-    return _EXACT.get(text) or _SPELLINGS.get(text.lower(), "other")
+    found = _EXACT.get(text) or _SPELLINGS.get(text.lower())
+    parts = None if found else _PREFIXED.fullmatch(text)
+    if parts is None:
+        return found or "other"
+    prefix, base = parts[1].lower(), parts[2]
+    if base == "s" and prefix in _PREFIXES.values():
+        return "other"  # a second, or siemens
+    made = _PREFIXES.get(prefix, prefix) + _BASES[base[0].lower()]
+    return made if made in _EXACT else "other"
 
 
 def plain_unit(text: str) -> str:
     """A unit's text without brackets, and with one spelling of micro."""
-    text = repaired(text).translate(_POWERS)
+    text = html.unescape(repaired(text.replace("\0", " "))).translate(_POWERS)
     text = unicodedata.normalize("NFKC", text).replace("μ", "u").replace("Ω", "Ohm")
     text = " ".join(text.split())
     while len(text) > 2 and (text[0], text[-1]) in (("[", "]"), ("(", ")"), ("{", "}")):

@@ -17,25 +17,50 @@ _HOUR = 3600.0
 _CLOCK = (
     r"(?:^|[\sT_,])(\d{1,3}):(\d{1,2})(?::(\d{1,2}))?(?:[.,:](\d{1,9}))?\s*([AaPp]\.?\s?[Mm]\.?)?"
     r"\s*(Z|z|[A-Z]{3,4}|(?:UTC|GMT)?\s*[+-]\d{1,2}:?\d{2}|(?:UTC|GMT)[+-]\d{1,2})?"
-    r"(?:\s*\[[A-Za-z_/]+\])?\s*$"
+    r"(?:\s*\[?[A-Z][a-z]+/[A-Za-z_/]+\]?)?\s*$"
 )
+_REWRITTEN = (
+    # PhysioNet's programs: [10:00:00.000 31/01/2015]
+    (r"^(\d{1,3}:\d{1,2}(?::\d{1,2}(?:[.,]\d+)?)?)\s+(\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4})$", "$2 $1"),
+    # C and Java: Wed Jan 20 12:00:00 CET 2021
+    (r"^[A-Z][a-z]{2} ([A-Z][a-z]{2}) +(\d{1,2}) (\d\d:\d\d:\d\d\S*)((?: [A-Z]{3,4})?) (\d{4})$",
+     "$2 $1 $5 $3$4"),
+    # without marks: 20210120T120000.123, 20210120_120000_123, 20210120120000123
+    (r"^((?:19|20)\d\d)([01]\d)([0-3]\d)[T_ -]?([012]\d)([0-5]\d)([0-6]\d)[._]?(\d{1,9})(Z?)$",
+     "$1-$2-$3 $4:$5:$6.$7$8"),
+    (r"^((?:19|20)\d\d)([01]\d)([0-3]\d)[T_ -]?([012]\d)([0-5]\d)([0-6]\d)(Z?)$",
+     "$1-$2-$3 $4:$5:$6$7"),
+)  # fmt: skip
+"""Moments in other orders → in the usual one."""
+_SPANS = r"^(\d+) days?,? \+?"
+"""pandas: ``0 days 00:00:01.5``."""
 _DATE = r"^\s*(.*?)\s*[T_,]?\s*(?:\d{1,3}:\d{1,2}|$)"
 _MONTHS = {
     name: n + 1
     for n, names in enumerate(
         (
-            ("jan", "january", "januar", "janvier", "enero"),
-            ("feb", "february", "februar", "février", "fevrier", "febrero"),
+            ("jan", "january", "januar", "janvier", "janv", "enero", "ene"),
+            ("feb", "february", "februar", "février", "fevrier", "févr", "fevr", "febrero"),
             ("mar", "march", "märz", "maerz", "mrz", "mär", "mars", "marzo"),
-            ("apr", "april", "avril", "abril"),
+            ("apr", "april", "avril", "avr", "abril", "abr"),
             ("may", "mai", "mayo"),
             ("jun", "june", "juni", "juin", "junio"),
-            ("jul", "july", "juli", "juillet", "julio"),
-            ("aug", "august", "août", "aout", "agosto"),
+            ("jul", "july", "juli", "juillet", "juil", "julio"),
+            ("aug", "august", "août", "aout", "agosto", "ago"),
             ("sep", "sept", "september", "septembre", "septiembre"),
             ("oct", "october", "okt", "oktober", "octobre", "octubre"),
             ("nov", "november", "novembre", "noviembre"),
-            ("dec", "december", "dez", "dezember", "décembre", "decembre", "diciembre"),
+            (
+                "dec",
+                "december",
+                "dez",
+                "dezember",
+                "décembre",
+                "decembre",
+                "déc",
+                "diciembre",
+                "dic",
+            ),
         )
     )
     for name in names
@@ -63,6 +88,9 @@ def moments(
     if column.dtype.is_temporal():
         return _temporal(column)
     if column.dtype != pl.String:
+        written = digits(column)
+        if written is not None:
+            return texts(written)
         if column.dtype.is_integer():  # ns since 1970 have more digits than a float
             column = column.cast(pl.Int64, strict=False)
             low = column.min()
@@ -72,6 +100,21 @@ def moments(
         numbers = column.cast(pl.Float64).fill_null(float("nan")).to_numpy()
         return ticks.seconds(numbers, unit, told)
     return texts(column)
+
+
+def digits(column: pl.Series) -> pl.Series | None:
+    """Numbers that hold a date and a time of day in their digits, 20210120120000.123, as texts."""
+    least, most = column.min(), column.max()
+    if not isinstance(least, int | float) or not isinstance(most, int | float):
+        return None
+    for size in (1, 1000):  # of seconds, of milliseconds
+        if 19e12 * size <= least <= most < 21e12 * size:
+            whole = column.cast(pl.Int64, strict=False).cast(pl.String)
+            if column.dtype.is_float() and size == 1:
+                part = ((column - column.floor()) * 1e6).round().clip(0, 999_999).cast(pl.Int64)
+                whole = whole + "." + part.cast(pl.String).str.zfill(6)
+            return whole if is_moment(whole) else None
+    return None
 
 
 def is_moment(column: pl.Series) -> bool:
@@ -144,6 +187,9 @@ def texts(column: pl.Series, days: pl.Series | None = None) -> tuple[np.ndarray,
         if half.null_count() < len(half):
             hours = hours % 12 + 12 * (half == "p").fill_null(False).to_numpy()
         of_day = hours * _HOUR + minutes * 60 + np.nan_to_num(seconds) + fraction
+    spans = text.str.extract(_SPANS, 1)
+    if spans.null_count() < len(spans):
+        return _since(of_day + spans.cast(pl.Float64).to_numpy() * _DAY), ()
     legible = np.isfinite(of_day).mean()
     if legible < times.LEGIBLE:
         raise BadSignal(
@@ -162,8 +208,12 @@ def texts(column: pl.Series, days: pl.Series | None = None) -> tuple[np.ndarray,
 
 def _tidied(column: pl.Series) -> pl.Series:
     text = column.cast(pl.String).str.strip_chars(" \t'\"")
-    inner = text.str.extract(r"^\[(.*)\]$", 1)
-    return inner.fill_null(text)
+    inner = text.str.extract(r"^\[(.*)\]$", 1).fill_null(text)
+    some = next((cell for cell in inner.head(100) if cell), "")
+    for pattern, usual in _REWRITTEN:
+        if re.match(pattern, some):
+            return inner.str.replace(pattern, usual)
+    return inner
 
 
 def _days(dates: pl.Series) -> np.ndarray:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
 import lzma
 import posixpath
 import zipfile
@@ -36,12 +37,19 @@ from medcl_biosignals.readers.preamble import E4_SIGNALS, preamble, sensor
 SUFFIXES = (".gz", ".xz", ".bz2", ".zip")
 _MOST_BYTES = 8 << 30
 _BLOCK = 1 << 20
+_HEAD_BYTES = 1 << 14
 _INNER = "#"
 
 
 def headings(path: Path, settings: Settings) -> Iterator[Heading | Flaw]:
     """The recordings of every file in it that is one."""
+    from medcl_biosignals.readers.choose import JSON, TEXT, is_recorders
+
     if path.suffix.lower() != ".zip":
+        if PurePosixPath(path.stem.lower()).suffix in (TEXT, JSON):
+            with _alone(path, most=_HEAD_BYTES) as beginning:
+                if not is_recorders(beginning):
+                    return
         with _alone(path) as file:
             yield from _reader(file).headings(file, settings)
         return
@@ -121,8 +129,9 @@ def _reader(path: Path) -> Reader:
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[Path]:
-    """The file in a .gz, .xz or .bz2, under its name without that suffix."""
+def _alone(path: Path, *, most: int | None = None) -> Iterator[Path]:
+    """The file in a .gz, .xz or .bz2, or its first ``most`` bytes, under its name without that
+    suffix."""
     openers: dict[str, Any] = {
         ".gz": gzip.open,
         ".xz": lzma.open,
@@ -132,7 +141,7 @@ def _alone(path: Path) -> Iterator[Path]:
         file = Path(folder) / path.stem
         try:
             with openers[path.suffix.lower()](path, "rb") as packed, file.open("wb") as out:
-                _copied(packed, out)
+                _copied(packed if most is None else io.BytesIO(packed.read(most)), out)
         except (OSError, EOFError, lzma.LZMAError) as error:
             raise _damaged(error) from None
         yield file

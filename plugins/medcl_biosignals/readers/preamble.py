@@ -1,7 +1,8 @@
 """What recorders write above a text table, or in comments: its rate, its channels, their units.
 
-Known are Empatica E4, OpenSignals, AcqKnowledge's text export, LabChart's, BioSPPy's, and lines
-that name a sampling rate in words. See `medcl_biosignals.readers.text` for the table itself.
+Known are Empatica E4, OpenSignals, AcqKnowledge's text export, LabChart's, BioSPPy's, those of
+`medcl_biosignals.readers.loggers`, and lines that name a sampling rate in words. See
+`medcl_biosignals.readers.text` for the table itself.
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
+from medcl_biosignals.readers.above import Preamble, cells_of, number
 from medcl_biosignals.readers.contract import BadSignal
+from medcl_biosignals.readers.loggers import actigraph, geneactiv, openbci
 
 _RATE = re.compile(
     r"(?:sampl\w*[\s_\-]*(?:rate|freq\w*)|abtast(?:rate|frequenz)|\bfs\b|\bsfreq\b|\bsrate\b|"
@@ -23,6 +25,16 @@ _RATE = re.compile(
     re.IGNORECASE,
 )
 _SURE = re.compile(r"sampl|abtast|\bfs\b|sfreq|srate", re.IGNORECASE)
+_RATE_OF = re.compile(
+    r"[^\w]*(?:(?:the|data|frame|output|measurement|acquisition|recording|signal|adc|scan|scanning|"
+    r"digiti[sz]ation|channel|ecg|ekg|ppg|eeg|emg|eda|acc|device)[\s_\-]*)*",
+    re.IGNORECASE,
+)
+"""What may stand before a bare rate or frequency: not that of a notch filter, or of a heart."""
+_ASIDE = re.compile(
+    r"(?:original|native|source|before|hardware|max\w*|min\w*|effective|filter\w*)[\w\s\-]*$", re.I
+)
+"""A rate that the samples do not have any more, or need not have."""
 _STEP = re.compile(
     r"(?:interval|sampl\w*[\s_\-]*(?:period|interval)|\bdt\b)\s*(?::=|[:=,;\t])\s*"
     r"(?P<step>\d+(?:[.,]\d+)?(?:e-?\d+)?)\s*(?P<unit>s|sec|ms|msec|us|usec|µs)\b",
@@ -41,6 +53,7 @@ _E4 = {
     "TEMP": (("TEMP",), "degC"), "HR": (("HR",), "bpm"),
 }  # fmt: skip
 LABCHART = "LabChart text"
+_DECIMAL = re.compile(r"^\s*(-?\d+),(\d+)\s*$")
 E4_SIGNALS = tuple(_E4)
 E4_OTHERS = ("IBI", "tags", "info")
 _EPOCH = (9e8, 2.6e9)  # seconds since 1970, in the years of wearables
@@ -50,29 +63,6 @@ _IBI = BadSignal(
 _TAGS = BadSignal(
     "not-a-signal", "a list of moments, such as the presses of a button: no waveform to read"
 )
-
-
-@dataclass(frozen=True)
-class Preamble:
-    """What a file says of its table outside of it.
-
-    Attributes:
-        fs: the rate in Hz.
-        names: of all columns; "" for one that is no signal. None: the table's header says it.
-        units: of the columns with names.
-        skip: lines before the table (its header line included if ``names`` are given).
-        form: as the index shows it; "" for a plain table.
-        session: see `medcl_biosignals.readers.contract.Heading`.
-        start: seconds since 1970, where that matters to align several files of a device.
-    """
-
-    fs: float | None = None
-    names: tuple[str, ...] | None = None
-    units: tuple[str, ...] | None = None
-    skip: int | None = None
-    form: str = ""
-    session: str | None = None
-    start: float | None = None
 
 
 def preamble(lines: Sequence[str], stem: str) -> Preamble:
@@ -85,22 +75,18 @@ def preamble(lines: Sequence[str], stem: str) -> Preamble:
     Raises:
         BadSignal: if the file is one of a device's that hold no waveform.
     """
-    for recognise in (_opensignals, _empatica, _acqknowledge, _labchart, _shimmer_capture):
+    for recognise in (
+        _opensignals, _empatica, _acqknowledge, _labchart, _shimmer_capture,
+        actigraph, geneactiv, openbci,
+    ):  # fmt: skip
         found = recognise(lines, stem)
         if found is not None:
             return found
     return _in_words(lines)
 
 
-def _number(text: str) -> float | None:
-    try:
-        return float(text.strip().strip("\"'").replace(",", ".") if text.count(",") == 1 else text)
-    except ValueError:
-        return None
-
-
 def _numbers(line: str) -> list[float] | None:
-    cells = [_number(cell) for cell in re.split(r"[,;\t]", line.strip())]
+    cells = [number(cell) for cell in cells_of(line)]
     return None if not cells or any(cell is None for cell in cells) else [c or 0.0 for c in cells]
 
 
@@ -120,14 +106,15 @@ def sensor(stem: str) -> tuple[str, str]:
 def _empatica(lines: Sequence[str], stem: str) -> Preamble | None:
     """The first row is when it starts (seconds since 1970), the second the rate, all columns
     alike."""
-    first = lines[0] if lines else ""
-    head, _, rest = first.partition(",")
-    began = _number(head)
+    # No sensor of it has two columns: 4,000 is a number with a decimal comma.
+    filled = [_DECIMAL.sub(r"\1.\2", line) for line in lines[:200] if line.strip()]
+    head, *rest = cells_of(filled[0] if filled else "")
+    began = number(head)
     if began is None or not _EPOCH[0] < began < _EPOCH[1]:
         return None
-    if rest.strip().upper() == "IBI":
+    if [cell.upper() for cell in rest] == ["IBI"]:
         raise _IBI
-    rows = [_numbers(line) for line in lines[:200] if line.strip()]
+    rows = [_numbers(line) for line in filled]
     if rows[0] is None or len(set(rows[0])) > 1:
         return None
     single = [row for row in rows if row is not None and len(row) == 1]
@@ -177,8 +164,9 @@ def _opensignals(lines: Sequence[str], stem: str) -> Preamble | None:
 def _acqknowledge(lines: Sequence[str], stem: str) -> Preamble | None:
     """``1 msec/sample``, ``2 channels``, a name and a unit a channel, a header, a row of counts."""
     for n, line in enumerate(lines[:6]):
-        step, rate = _ACQ.fullmatch(line.strip(" ,;\t")), _ACQ_RATE.fullmatch(line.strip(" ,;\t"))
-        count = _ACQ_CHANNELS.fullmatch(lines[n + 1].strip(" ,;\t")) if n + 1 < len(lines) else None
+        said, below = (text.strip(' ,;\t\r"') for text in (line, *lines[n + 1 : n + 2], "")[:2])
+        step, rate = _ACQ.fullmatch(said), _ACQ_RATE.fullmatch(said)
+        count = _ACQ_CHANNELS.fullmatch(below)
         if (step or rate) and count:
             break
     else:
@@ -191,17 +179,17 @@ def _acqknowledge(lines: Sequence[str], stem: str) -> Preamble | None:
         fs = 1 / each if each else 0.0
     if not 0 < fs < 1e6:
         raise BadSignal("bad-sampling-rate", f"the file gives a sampling rate of {fs:g} Hz")
-    described = [line.strip(' ,;\t"') for line in lines[n + 2 : n + 2 + 2 * channels]]
+    described = [line.strip(' ,;\t\r"') for line in lines[n + 2 : n + 2 + 2 * channels]]
     if len(described) < 2 * channels:
         raise BadSignal("truncated", "the file ends within its header")
     names, units = described[::2], described[1::2]
     at = n + 2 + 2 * channels
     timed = headed = False
     while at < len(lines):  # the header of the columns, and the counts of samples below it
-        cells = [cell.strip().strip('"') for cell in re.split(r"[,;\t]", lines[at])]
+        cells = cells_of(lines[at])
         while cells and not cells[-1]:
             cells.pop()
-        if cells and _number(cells[0]) is not None and not (headed and _is_counts(cells, channels)):
+        if cells and number(cells[0]) is not None and not (headed and _is_counts(cells, channels)):
             timed = len(cells) == channels + 1
             break
         headed = bool(cells) and not cells[0].isdigit()
@@ -265,7 +253,7 @@ def _shimmer_capture(lines: Sequence[str], stem: str) -> Preamble | None:
 def _in_words(lines: Sequence[str]) -> Preamble:
     """A rate, labels and units in comments (BioSPPy's ``# Sampling Rate (Hz):= 1000.00``) or
     lines."""
-    fs: float | None = None
+    rates: set[float] = set()
     names: tuple[str, ...] | None = None
     units: tuple[str, ...] | None = None
     form = "BioSPPy" if lines and "Simple Text Format" in lines[0] else ""
@@ -274,8 +262,9 @@ def _in_words(lines: Sequence[str]) -> Preamble:
         comment = line.lstrip()[:1] in ("#", "%", ";")
         if not comment and len(cells) > 3:
             continue  # of the table
-        if fs is None:
-            fs = _rate(line)
+        rate = _rate(line)
+        if rate is not None:
+            rates.add(rate)
         if comment:
             bare = line.lstrip("#%; ")
             for pattern, which in ((_NAMES, "names"), (_UNITS, "units")):
@@ -283,15 +272,17 @@ def _in_words(lines: Sequence[str]) -> Preamble:
                 if match is not None:
                     parts = tuple(p.strip(" \"'[]") for p in re.split(r"[,;\t|]", match[1]))
                     names, units = (parts, units) if which == "names" else (names, parts)
+    fs = rates.pop() if len(rates) == 1 else None  # of several, none: which columns have which?
     return Preamble(fs, names, units, None, form)
 
 
 def _rate(line: str) -> float | None:
     """A sampling rate that a line names."""
     match = _RATE.search(line)
-    if match is not None:
+    if match is not None and not _ASIDE.search(line[: match.start()]):
         unit = (match["unit"] or match["after"] or "").lower()
-        if unit or _SURE.search(match[0]):
+        said = _SURE.search(match[0]) or (unit and _RATE_OF.fullmatch(line[: match.start()]))
+        if said:
             fs = float(match["rate"].replace(",", ".")) * (1e3 if unit == "khz" else 1.0)
             return fs if 0 < fs < 1e6 else None
     step = _STEP.search(line)

@@ -11,7 +11,7 @@ from pathlib import Path
 import polars as pl
 
 from medcl_biosignals.readers import long, tabular
-from medcl_biosignals.readers.columns import by_file, roles
+from medcl_biosignals.readers.columns import Look, by_file, roles
 from medcl_biosignals.readers.contract import (
     BadSignal,
     Flaw,
@@ -73,6 +73,9 @@ def _table(source: Path | bytes, name: str, settings: Settings) -> tabular.Table
             return as_long
     looks = tabular.looks(frame.head(_LINES_LEAST), numbers)
     rate = found.said.fs
+    if rate is not None and found.said.skip is not None and found.names is not None:
+        # A recorder's own rate is exact; a column that it leaves without a name is no clock.
+        looks = [look if name else Look() for look, name in zip(looks, found.names, strict=True)]
     if rate is None and found.names is not None:
         rate = tabular.constant_rate(frame, found.names)
     meant = roles(found.names, looks, settings, fs=rate)

@@ -70,6 +70,7 @@ def read(table: Table, part: str, settings: Settings, span: Span | None) -> Reco
     if rows is None:
         raise BadSignal("changed", "the part that was indexed is no longer in the file")
     fs, grid, _ = _grid(table, rows, settings)
+    channels = _channels(table, rows, fs, settings)
     first, last = bounds(span, fs, grid.length if grid else rows.height)
     samples = []
     for at, _, _ in table.roles.channels:
@@ -79,7 +80,7 @@ def read(table: Table, part: str, settings: Settings, span: Span | None) -> Reco
         if not np.isfinite(placed).all():
             placed = np.where(np.isfinite(placed), placed, np.nan).astype(placed.dtype)
         samples.append(placed[first:last])
-    return Recording(_channels(table.roles, fs, settings), samples)
+    return Recording(channels, samples)
 
 
 def _heading(
@@ -96,7 +97,7 @@ def _heading(
     return Heading(
         part=part,
         format=table.format,
-        channels=_channels(table.roles, fs, settings),
+        channels=_channels(table, rows, fs, settings),
         fs=fs,
         seconds=length / fs,
         subject=who,
@@ -105,10 +106,24 @@ def _heading(
     )
 
 
-def _channels(roles: Roles, fs: float, settings: Settings) -> tuple[Channel, ...]:
+def _channels(
+    table: Table, rows: pl.DataFrame, fs: float, settings: Settings
+) -> tuple[Channel, ...]:
     return tuple(
-        Channel(name, unit or settings.units or "", fs) for _, name, unit in roles.channels
+        Channel(name, unit or settings.units or "", fs, _held(rows[rows.columns[at]]))
+        for at, name, unit in table.roles.channels
     )
+
+
+def _held(column: pl.Series) -> float:
+    """Over how many rows the values usually stay the same; 1 where they hardly change at all."""
+    values = column.cast(pl.Float64, strict=False).to_numpy()
+    changed = values[1:] != values[:-1]
+    if changed.sum() > 0.5 * len(changed):  # most columns: quick
+        return 1.0
+    at = np.flatnonzero(np.isfinite(values))
+    changes = at[1:][np.diff(values[at]) != 0]
+    return float(np.median(np.diff(changes))) if len(changes) > 8 else 1.0
 
 
 def _all_nan(column: pl.Series) -> bool:
@@ -178,14 +193,29 @@ def _clocks(
 def _told(table: Table, settings: Settings) -> ticks.Told:
     """What the names, units and values of the channels tell of their rate."""
     known = vocabulary(settings.vocabulary)
-    kinds = []
+    kinds: list[str] = []
+    waves: list[bool] = []
     names = together([name for _, name, _ in table.roles.channels])
     for name, (at, _, unit) in zip(names, table.roles.channels, strict=True):
         kind = meant(name, known, unit=known_unit(unit or settings.units or "")).kind
-        if kind == NUMERIC and _no_numeric(name, table.frame[table.frame.columns[at]], known):
+        column = table.frame[table.frame.columns[at]]
+        if kind == NUMERIC and _no_numeric(name, column, known):
             kind = "other"
+        if kind not in (NUMERIC, "other"):
+            waves.append(_measured(name, column, known))
         kinds.append(kind)
-    return ticks.Told(tuple(kinds), known.rates)
+    measured = NUMERIC in kinds and bool(waves) and all(waves)
+    return ticks.Told(tuple(kinds), known.rates, measured)
+
+
+def _measured(name: str, column: pl.Series, known: Vocabulary) -> bool:
+    """Whether a column that is named as a wave may as well hold what is measured of it: PULSE and
+    RESP as rates, ABP as a mean."""
+    found = meant(name, known)
+    if found.name not in ("PULSE", "RESP") and found.kind != "pressure":
+        return False
+    values = column.cast(pl.Float64, strict=False).drop_nulls().drop_nans().to_numpy()
+    return bool(len(values) and (values == np.rint(values)).all() and np.abs(values).max() <= 300)
 
 
 def _no_numeric(name: str, column: pl.Series, known: Vocabulary) -> bool:
@@ -227,8 +257,9 @@ def looks(frame: pl.DataFrame, numeric: Sequence[bool] | None = None) -> list[Lo
         values = values[~np.isnan(values)]
         steps = np.diff(values)
         rising = bool((steps >= 0).all() and (steps > 0).any())
-        since = rising and any(
-            low <= values[0] <= high for low, high, scale in ticks.SINCE if scale < 86400
+        since = rising and (
+            any(low <= values[0] <= high for low, high, scale in ticks.SINCE if scale < 86400)
+            or moments.digits(column) is not None
         )
         ones = float((steps == 1).mean()) if len(steps) > 2 else 0.0
         wraps = bool((steps[steps != 1] < 0).all())

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
 
+from medcl_biosignals.readers.above import Preamble
 from medcl_biosignals.readers.contract import BadSignal, Settings
-from medcl_biosignals.readers.measures import known_unit
-from medcl_biosignals.readers.preamble import Preamble, preamble
+from medcl_biosignals.readers.measures import dimension, known_unit
+from medcl_biosignals.readers.preamble import preamble
 
 DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "space": " ", "pipe": "|"}
 MISSING = ("", "na", "n/a", "nan", "null", "none", "-", "--", "?", "inf", "-inf")
@@ -28,10 +29,11 @@ _OF_DAY = (
     r"\s*(?:Z|[A-Z]{3,4}|(?:UTC|GMT)?\s*[+-]\d{1,2}(?::?\d{2})?)?"
 )
 _DAY = (
-    r"(?:[^\W\d]{2,9},?\s+)?(?:\d{1,4}[-/. ](?:\d{1,2}|[^\W\d]{3,9}\.?)[-/. ]\d{1,4}|"
+    r"(?:[^\W\d]{2,9},?\s+)?(?:\d{1,4}(?:[-/.] ?| )(?:\d{1,2}|[^\W\d]{3,9}\.?)"
+    r"(?:[-/.] ?| )\d{1,4}|"
     r"[^\W\d]{3,9}\.? \d{1,2},? \d{4})"
 )
-_TIME = re.compile(rf"\[?(?:{_DAY}(?:[T ,_]+{_OF_DAY})?|{_OF_DAY})\]?")
+_TIME = re.compile(rf"\[?(?:{_DAY}(?:[T ,_]+{_OF_DAY})?|{_OF_DAY}(?: +{_DAY})?)\]?")
 _RECORDERS = ("phone timestamp;", "timestamp [ns];", "sensor timestamp")
 _SEPARATOR = re.compile(r"\s*\"?sep=.{1,2}\"?\s*$", re.IGNORECASE)  # a hint for Excel
 _LINES = re.compile(r"\r\n|\n|\r")
@@ -99,7 +101,7 @@ def layout(head: bytes, settings: Settings, stem: str = "") -> Layout:
     score, delimiter, comma = _best(body[:: max(1, len(body) // _SCORED)], options)
     if score <= 0:
         raise BadSignal("not-a-signal", "a text file that is no table of numbers")
-    if not comma and _meant(used, body, delimiter, settings):
+    if not comma and _meant(used, body, delimiter, settings, said):
         comma, delimiter = True, ";"  # one column: never found
     split = lru_cache(maxsize=None)(partial(cells, delimiter=delimiter))  # lines are asked again
     width = Counter(len(split(line)) for line in body).most_common(1)[0][0]
@@ -261,7 +263,8 @@ def is_recorders(path: Path) -> bool:
 def _are_units(row: list[str]) -> bool:
     """Whether most cells but the first, that of the times, are units."""
     rest = row[1:] or row
-    return sum(known_unit(cell) not in ("", "other") for cell in rest) > len(rest) / 2
+    known = sum(known_unit(cell) not in ("", "other") for cell in rest)
+    return known > len(rest) / 2 or (dimension(known_unit(row[0])) == "time" and known > 0)
 
 
 def cells(line: str, delimiter: str) -> list[str]:
@@ -284,10 +287,10 @@ def decoded(head: bytes) -> tuple[str, str]:
     """
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         return "utf-16", head[: len(head) // 2 * 2].decode("utf-16", "replace")
-    if len(head) > 8 and not head[1:64:2].strip(
-        b"\0"
-    ):  # without the mark that it should begin with
+    if len(head) > 8 and not head[1:64:2].strip(b"\0"):  # without its mark in front
         return "utf-16-le", head[: len(head) // 2 * 2].decode("utf-16-le", "replace")
+    if len(head) > 8 and not head[:64:2].strip(b"\0"):
+        return "utf-16-be", head[: len(head) // 2 * 2].decode("utf-16-be", "replace")
     if b"\0" in head:
         raise BadSignal("not-a-signal", "a binary file under the name of a text table")
     for encoding in ("utf-8-sig", "cp1252"):
@@ -338,7 +341,11 @@ def _score(rows: list[list[str]], comma: bool) -> float:
 
 
 def _meant(
-    used: list[tuple[int, str]], body: list[str], delimiter: str, settings: Settings
+    used: list[tuple[int, str]],
+    body: list[str],
+    delimiter: str,
+    settings: Settings,
+    said: Preamble,
 ) -> bool:
     """Whether 0,51 in a column of its own is one number: a header of one name, or 0,05."""
     if delimiter != "," or settings.delimiter or settings.decimal == "point":
@@ -349,6 +356,8 @@ def _meant(
         if len(row) != 2 or not all(cell.lstrip("+-").isdigit() for cell in row):
             return False
         rows.append(row)
+    if said.skip is not None and said.names is not None:
+        return len(said.names) == 1
     first = cells(used[0][1], ",")
     if len(first) == 1 and not _is_number(first[0], False):
         return True

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from medcl_biosignals.readers.contract import BadSignal
+from medcl_biosignals.readers.contract import TICKS, BadSignal
 
 UNITS: Mapping[str, float] = {
-    "s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9, "min": 60.0, "h": 3600.0, "d": 86400.0,
+    "s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9, "min": 60.0,
+    "s/256": 1 / 256,  # Hexoskin
+    "h": 3600.0, "d": 86400.0,
 }  # fmt: skip
 _COUNTED = ("s", "ms", "us", "ns")
 # Numbers of this size count these seconds since 1970, 1601, the year 1 (.NET), 1899 (Excel: days)
@@ -24,6 +26,8 @@ _DAYS = 86400.0
 _WRAPS = tuple(2.0**bits for bits in (8, 16, 24, 31, 32))
 _MOST: Mapping[str, float] = {"ECG": 2e4, "EEG": 2e4, "EMG": 5e4, "EOG": 2e4, "numeric": 10.0}
 _MOST_ELSE = 2500.0
+_LEAST: Mapping[str, float] = {"PPG": 10.0}
+"""Rates that a bare number of time is taken for: a PPG of 6.4 Hz is ticks of another length."""
 _FASTEST = 1e6
 NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 
@@ -35,10 +39,12 @@ class Told:
     Attributes:
         kinds: of the channels; "other" tells nothing.
         least: kind → the least rate in Hz of such a waveform.
+        measured: whether all may as well be measured values, as some of them are.
     """
 
     kinds: tuple[str, ...] = ()
     least: Mapping[str, float] = field(default_factory=dict)
+    measured: bool = False
 
 
 def seconds(
@@ -63,10 +69,15 @@ def seconds(
     if not len(known):
         raise BadSignal("no-times", "the column of times holds no number")
     told = told or Told()
+    if unit is None or unit == TICKS:
+        clock = _of_digits(values + size)
+        if clock is not None:
+            since, findings = unwrapped(clock)
+            return since - clock[np.isfinite(clock)][0], findings
     since, findings = unwrapped(np.asarray(values, dtype=np.float64), size)
     span = float(known.min()) + size, float(known.max()) + size
     since = since - known[0]
-    if unit is not None:
+    if unit is not None and unit != TICKS:
         return since * UNITS[unit], findings
     rate = _rate(since[np.isfinite(since)])  # samples a tick
     scales = _since_a_day(*span, rate, told)
@@ -74,10 +85,31 @@ def seconds(
         return since * scales[0], findings
     if len(scales) > 1:
         raise _ambiguous("numbers of this size may count from several days in several units")
+    if unit == TICKS:
+        raise _ambiguous("the ticks of a clock may be of any length")
     if rate is None:
         return since, (*findings, "assumed-seconds")
     found = _counted(since, rate, told)
     return since * UNITS[found], (*findings, f"assumed-{NAMES[found]}")
+
+
+def _of_digits(values: np.ndarray) -> np.ndarray | None:
+    """A time of day whose digits are hours, minutes and seconds (115959.5), in seconds; else None.
+
+    It shows where a minute ends: 115959 is followed by 120000, and no number ends in 60 to 99.
+    """
+    known = values[np.isfinite(values)]
+    for size in (1.0, 1e3, 1e6):
+        if not 0 <= known.min() <= known.max() < 240000 * size:
+            continue
+        minutes, within = np.divmod(values / size, 100)
+        hours, minute = np.divmod(minutes, 100)
+        if np.nanmax(within) >= 60 or np.nanmax(minute) >= 60:
+            continue
+        ends = np.flatnonzero(np.diff(minutes[np.isfinite(values)]) > 0)
+        if len(ends) and (np.diff(known)[ends] >= 40 * size).all():
+            return np.asarray(hours * 3600 + minute * 60 + within)
+    return None
 
 
 def unwrapped(values: np.ndarray, offset: float = 0.0) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -141,10 +173,13 @@ def _counted(since: np.ndarray, rate: float, told: Told) -> str:
     """The unit of numbers that count from anywhere."""
     step, kinds = 1 / rate, set(told.kinds) - {"other"}
     fits = [unit for unit in _COUNTED if plausible(rate / UNITS[unit], told)]
+    if told.measured:
+        numerics = Told(("numeric",))
+        fits += [u for u in _COUNTED if plausible(rate / UNITS[u], numerics) and u not in fits]
     if abs(step - 1) < 1e-9 and kinds != {"numeric"}:
         raise _ambiguous("the times count 1, 2, 3")
-    if step < 1 and (not kinds or "s" in fits):
-        return "s"
+    if step < 1 and (not kinds or "s" in fits or kinds == {"numeric"}):
+        return "s"  # of measured values too, which are often repeated: the slowest rate
     if kinds and len(fits) == 1:
         return fits[0]
     if not kinds and step > 1 and np.abs(since - np.rint(since)).max() > 1e-3:
@@ -164,7 +199,8 @@ def plausible(fs: float, told: Told) -> bool:
     waves = kinds - {"numeric"} or kinds  # numerics are often repeated beside waveforms
     if not waves:
         return 1.0 < fs < _MOST["ECG"]
-    return all(told.least.get(kind, 0.0) <= fs <= _MOST.get(kind, _MOST_ELSE) for kind in waves)
+    least = {**told.least, **_LEAST}
+    return all(least.get(kind, 0.0) <= fs <= _MOST.get(kind, _MOST_ELSE) for kind in waves)
 
 
 def _ambiguous(what: str) -> BadSignal:

@@ -183,7 +183,7 @@ def _tick(times: np.ndarray, repeated: float) -> float:
         return float(np.median(rises))
     for decimals in range(7):
         scaled = since * 10.0**decimals
-        if np.abs(scaled - np.rint(scaled)).max() < 1e-4:
+        if np.abs(scaled - np.rint(scaled)).max() < 0.01:  # since 1970 a float64 is 2e-7 s off
             return float(10.0**-decimals)
     return 0.0
 
