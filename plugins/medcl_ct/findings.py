@@ -170,6 +170,13 @@ FINDINGS: dict[str, Finding] = {
         ("accept", "reject"),
         "has its patient from the layout of a public data set: --patient-from or --table say other",
     ),
+    "patient-in-folders": Finding(
+        "serious",
+        "accept",
+        ("accept", "reject"),
+        "has a patient whose name is another folder's too; each folder's was taken for a person of "
+        "its own: --patient-from or --table say other",
+    ),
     "mask-names": Finding(
         "serious",
         "accept",

@@ -16,7 +16,9 @@ from medcl_ct.copies import copies
 from medcl_ct.drawn import Owner, joined
 from medcl_ct.header import Slice, Stack, from_json
 from medcl_ct.passes import passes
+from medcl_ct.people import people
 from medcl_ct.stacking import SAME_VIEW, clusters, places, regularity
+from medcl_ct.units import VOLUMES, stem
 
 _NO_SPACING = (0.0, 0.0)
 _COPY = "A copy of a slice that is there: same SOPInstanceUID, place and pixels, or a damaged one."
@@ -42,7 +44,7 @@ def assemble(records: Sequence[Record]) -> Iterator[Record | Reject]:
     owners: dict[str, Owner] = {}
     drawings: list[Record] = []
     series: dict[tuple[str, ...], dict[Stack, list[_Piece]]] = defaultdict(dict)
-    for record in records:
+    for record in _named(records):
         if "drawn" in record.private:
             drawings.append(record)
             continue
@@ -67,6 +69,18 @@ def assemble(records: Sequence[Record]) -> Iterator[Record | Reject]:
             found.append((record, box))
             owners[record.key] = owner
     yield from joined(list(grouped(found)), owners, drawings)
+
+
+def _named(records: Sequence[Record]) -> Iterator[Record]:
+    """Records, where those of volume files have the patients that all their paths together say."""
+    volumes = {r.key: stem(r.key) for r in records if r.key.lower().endswith(VOLUMES)}
+    known = people(list(volumes.values()))
+    for record in records:
+        if record.key in volumes:
+            patient, findings = known[volumes[record.key]]
+            yield replace(record, patient=patient, findings=(*record.findings, *findings))
+        else:
+            yield record
 
 
 def _series(

@@ -18,6 +18,10 @@ from medcl_ct.units import VOLUMES, is_mask, stem
 
 NOT_AIR = -200.0
 """HU: a volume without any lower value shows neither air nor lung, or is not in HU."""
+_SECOND = (
+    "Its image has other masks that say the same: masks of known structures are used, or else the "
+    "map that is named as the image is."
+)
 _RATIO = 2000  # a mask packs well; a volume that claims more than that is made up
 _FREE = 64 * 1024 * 1024
 
@@ -35,9 +39,7 @@ def records(
 ) -> Iterator[Record | Reject]:
     """The item that a volume and what goes with it are.
 
-    The patient is whom the layout of a public data set names (`medcl_ct.layouts.person`), with the
-    finding ``patient-from-layout``, or else the file or its folder, with ``no-patient-id``: two
-    files of one person would then be two patients.
+    Its patient is its path, until all files are known (`medcl_ct.people`).
 
     Args:
         files: the image, and its mask or data; may be members of an archive.
@@ -72,8 +74,11 @@ def records(
         *([] if volume.placed else ["no-affine"]),
         *(["not-hu"] if ct and volume.lowest > NOT_AIR else []),
     ]
-    patient, guessed = layouts.person(stem(key))
-    findings += [guessed] if guessed else []
+    by_stem = {stem(shown(mask)): mask for mask in drawn}
+    used = [by_stem[name] for name in layouts.of_item(stem(key), list(by_stem))]
+    for mask in set(drawn) - set(used):
+        yield Reject(shown(mask), "second-mask", _SECOND)
+    drawn, files = used, [file for file in files if file in used or file not in drawn]
     if len(drawn) > 1 and any(structures.code(mask_name(mask)) is None for mask in drawn):
         findings.append("mask-names")
     fields: dict[str, Scalar] = {
@@ -89,7 +94,7 @@ def records(
     yield Record(
         key,
         (first, *(f for f in files if f != first)),
-        patient,
+        stem(key),
         None,
         fields,
         {},
