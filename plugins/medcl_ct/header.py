@@ -72,7 +72,7 @@ class Slice:
         file: may name a member of an archive, see `medcl.plugin.MEMBER`.
         phase: TemporalPositionIdentifier, or else the percentage of the cardiac cycle, or the time
             since its trigger.
-        time: AcquisitionTime, as the number that it is written as.
+        time: AcquisitionTime, in seconds of the day.
         pixels: a checksum of some of its pixels; 0 if these are all alike.
         size: of its file in bytes.
     """
@@ -289,10 +289,17 @@ def _number(tags: Tags, name: str) -> float | None:
 
 
 def _time(tags: Tags) -> float | None:
-    """When a slice was scanned, as a number that rises within a day."""
-    text = tags.get("AcquisitionTime") or tags.get("AcquisitionDateTime", "")[8:]
-    match = re.match(r"\d{2,6}(\.\d+)?", text.replace(":", ""))
-    return float(match[0]) if match else None
+    """When a slice was scanned, in seconds of the day."""
+    return seconds(tags.get("AcquisitionTime") or tags.get("AcquisitionDateTime", "")[8:])
+
+
+def seconds(text: str) -> float | None:
+    """The seconds of a day that ``HHMMSS.FFFFFF`` says, or as much of it as there is."""
+    match = re.match(r"(\d\d)(?:(\d\d)(?:(\d\d(?:\.\d+)?))?)?", text.replace(":", "").strip())
+    if match is None:
+        return None
+    hours, minutes, rest = (float(part or 0) for part in match.groups())
+    return 3600 * hours + 60 * minutes + rest
 
 
 def _vector(tags: Tags, name: str, length: int) -> tuple[float, ...] | None:
