@@ -92,7 +92,10 @@ FINDINGS: dict[str, Finding] = {
         "serious", "reject", ("reject", "accept"), "does not say how its values become HU"
     ),
     "not-hu": Finding(
-        "serious", "reject", ("reject", "accept"), "is not in HU: no value is as low as air"
+        "serious",
+        "reject",
+        ("reject", "accept"),
+        "is not in HU: its header says so, or no value is as low as air",
     ),
     "like-hu": Finding(
         "serious",
@@ -152,6 +155,12 @@ FINDINGS: dict[str, Finding] = {
         "marks what was not scanned by a value that tissue has: only what meets the border is cut",
     ),
     "blank": Finding("serious", "reject", ("reject", "accept"), "is blank: all its values are one"),
+    "blank-slices": Finding(
+        "serious",
+        "accept",
+        ("accept", "reject"),
+        "has slices of one value only: they were padded, or their pixels were lost",
+    ),
     "black-frame": Finding(
         "serious",
         "accept",
@@ -163,6 +172,18 @@ FINDINGS: dict[str, Finding] = {
         "accept",
         ("accept", "reject"),
         "has a patient whose id is another patient's in another spelling: --merge-spellings",
+    ),
+    "two-sexes": Finding(
+        "serious",
+        "accept",
+        ("accept", "reject"),
+        "has a patient who is F in one series and M in another: two people may have one id",
+    ),
+    "shared-series": Finding(
+        "serious",
+        "accept",
+        ("accept", "reject"),
+        "has a SeriesInstanceUID that other patients have too; each patient's slices are an item",
     ),
     "patient-from-layout": Finding(
         "note",
