@@ -103,6 +103,12 @@ FINDINGS: dict[str, Finding] = {
         ("reject", "accept"),
         "has values as low as air in HU, as CT has and neither MR nor PET",
     ),
+    "like-mask": Finding(
+        "serious",
+        "reject",
+        ("reject", "accept"),
+        "has few values, all whole numbers, as a mask has; nothing in its name says that it is one",
+    ),
     "modality-from-name": Finding(
         "note",
         "accept",

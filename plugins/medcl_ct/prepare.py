@@ -30,6 +30,8 @@ from medcl_ct.volumes import NOT_AIR
 
 AIR = -1024
 _BLANK = 1e-3  # of the pixels, which differ from others of their slice: with fewer nothing is shown
+_CLASSES, _SKIPPED = 16, 4
+"""Values of a mask, at most, and pixels from one that is looked at to the next."""
 PLACES = 512
 """Voxels of each structure to which crops can be drawn."""
 _IN_MEMORY = 256 * 1024 * 1024  # bytes of one array
@@ -100,6 +102,8 @@ def prepare(
     staged, lowest, varied, blank = _stage(source, plan, clip, scale)
     if kind is None and modality != "ct" and (lowest - scale[1]) / scale[0] <= NOT_AIR:
         refuse(["like-hu"], rules, FINDINGS, "series")
+    if modality != "ct" and fields.get("source") != "dicom" and _like_mask(source):
+        refuse(["like-mask"], rules, FINDINGS, "series")
     if modality == "ct" and lowest > NOT_AIR:
         refuse(["not-hu"], rules, FINDINGS, "series")
     if varied < _BLANK:
@@ -134,6 +138,16 @@ def prepare(
     if volume:
         arrays["volume"] = np.array([volume])
     return arrays
+
+
+def _like_mask(source: Source) -> bool:
+    """Whether values are few whole numbers: looked for at some pixels of each slice."""
+    found: set[float] = set()
+    for _, values in source.slices():
+        found |= set(np.unique(values[::_SKIPPED, ::_SKIPPED]).tolist())
+        if len(found) > _CLASSES:
+            return False
+    return len(found) > 1 and all(value >= 0 and value == int(value) for value in found)
 
 
 def _kind(fields: Mapping[str, object]) -> Kind | None:

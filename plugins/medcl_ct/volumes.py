@@ -11,10 +11,10 @@ import numpy as np
 from medcl.errors import MedclError
 from medcl.plugin import MEMBER, Record, Reject, Scalar
 from medcl_ct import kinds, layouts, structures
-from medcl_ct.affine_files import Volume, kind, open_volume
+from medcl_ct.affine_files import Volume, data_file, kind, open_volume
 from medcl_ct.kinds import Kind
 from medcl_ct.stacking import regularity
-from medcl_ct.units import VOLUMES, is_mask, stem
+from medcl_ct.units import APART, DATA, VOLUMES, is_mask, stem
 
 NOT_AIR = -200.0
 """HU: a volume without any lower value shows neither air nor lung, or is not in HU."""
@@ -28,10 +28,20 @@ _FREE = 64 * 1024 * 1024
 
 def scan(root: Path, files: Sequence[str]) -> Iterator[Record | Reject]:
     """A volume with its mask or data beside it: one item."""
+    files = _with_named_data(root, files)
     images = _heads(files, mask=False)
     size = sum((root / file).stat().st_size for file in files)
     said = kinds.declared(root, images[0]) if images else None
     yield from records(files, partial(open_volume, root / (images or files)[0]), size, said)
+
+
+def _with_named_data(root: Path, files: Sequence[str]) -> list[str]:
+    """Files without the values of other headers than these: some name theirs otherwise."""
+    stems, named = {stem(file) for file in files if file.lower().endswith(APART)}, set()
+    for file in files:
+        if (data := data_file(root / file)) is not None:
+            named.add(str(PurePosixPath(file).parent / data))
+    return [f for f in files if not f.lower().endswith(DATA) or stem(f) in stems or f in named]
 
 
 def records(

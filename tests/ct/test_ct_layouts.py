@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
+import lzma
+from collections.abc import Callable
 from pathlib import Path
 
 import imagecodecs
@@ -20,6 +23,7 @@ from pydicom.encaps import encapsulate
 from pydicom.pixels import pixel_array
 from pydicom.uid import JPEGLosslessSV1, JPEGLSLossless
 
+from medcl import ingestion
 from medcl.archive.index import Index, build
 from medcl.archive.store import Prepared, prepare
 from medcl.plugin import FileStat
@@ -31,6 +35,10 @@ from medcl_ct.units import stem, units
 AS_IT_IS = {"spacing": (0.0, 0.0, 0.0), "crop": "none", "clip": None}
 AFFINE = np.diag([-1.0, -1.5, 2.0, 1.0])
 SHAPE = (9, 8, 7)
+
+
+def _twice(data: bytes) -> bytes:
+    return gzip.compress(gzip.compress(data))
 
 
 def values(seed: int = 0) -> np.ndarray:
@@ -406,6 +414,49 @@ def test_formats_hold_the_same(tmp_path: Path, name: str, kind: type) -> None:
     assert np.array_equal(np.array(arrays["hu0"]), array.transpose(2, 1, 0).astype(np.int16))
     steps = np.linalg.norm(arrays["affine0"][:3, :3], axis=0)
     assert np.allclose(steps, [2.0, 1.5, 1.0])
+
+
+def test_headers_that_name_data_of_another_stem(tmp_path: Path) -> None:
+    """Each goes with its own alone; so `medcl predict` finds it too."""
+    for seed, name in enumerate("xy"):
+        path = saved(tmp_path / "a" / f"{name}.mhd", values(seed))
+        path.with_suffix(".raw").rename(path.with_name(f"{name}_values.raw"))
+        path.write_text(path.read_text().replace(f"{name}.raw", f"{name}_values.raw"))
+    build(tmp_path / "a", tmp_path / "idx", plugin)
+    index = Index.open(tmp_path / "idx")
+    assert sorted(index.files(item) for item in index.items["id"]) == [
+        (f"{name}.mhd", f"{name}_values.raw") for name in "xy"
+    ]
+    assert index.rejects.is_empty()
+    with ingestion.read_once(plugin, [tmp_path / "a" / "y.mhd"]) as alone:
+        assert [alone.files(item) for item in alone.items["id"]] == [("y.mhd", "y_values.raw")]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "pack", "name"),
+    [(".bz2", bz2.compress, "bzip2"), (".xz", lzma.compress, "xz"), (".gz.gz", _twice, "gzip")],
+)
+def test_what_is_packed_in_another_way_says_so(
+    tmp_path: Path, suffix: str, pack: Callable[[bytes], bytes], name: str
+) -> None:
+    path = saved(tmp_path / "a" / "x.nii", values())
+    path.with_name(f"x.nii{suffix}").write_bytes(pack(path.read_bytes()))
+    path.unlink()
+    build(tmp_path / "a", tmp_path / "idx", plugin)
+    rejects = Index.open(tmp_path / "idx").rejects
+    assert rejects["code"].to_list() == ["compressed"]
+    assert name in rejects["reason"][0]
+
+
+def test_a_mask_that_nothing_names_is_no_mr(tmp_path: Path) -> None:
+    """Of CT it is told by its lack of air (``not-hu``)."""
+    saved(tmp_path / "a" / "p1_T1w.nii.gz", values() + 1000)
+    saved(tmp_path / "a" / "p1_T1w_lesion.nii.gz", mask())
+    build(tmp_path / "a", tmp_path / "idx", plugin)
+    index = Index.open(tmp_path / "idx")
+    made = prepare(index, plugin, {"spacing": (0.0, 0.0, 0.0), "modality": "mr"})
+    assert [index.locate(item) for item in made.items["id"]] == ["p1_T1w.nii.gz"]
+    assert made.rejects["reason"][0].startswith("like-mask: ")
 
 
 def test_a_metaimage_that_points_elsewhere_is_refused(tmp_path: Path) -> None:
