@@ -7,6 +7,7 @@ who are one, makes every figure wrong, and nothing else would show it.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,7 +15,7 @@ from dataclasses import replace
 from medcl.plugin import MEMBER, NO_PATIENT, Record
 
 SPELLINGS = "patient-spellings"
-"""Finding: the same id, but for case, spaces or leading zeros, is another patient's too."""
+"""Finding: the same id, but for its spelling (`normal`), is another patient's too."""
 
 _GENERIC = {
     *(
@@ -33,13 +34,22 @@ _GENERIC = {
     *("dicom", "unknown", "none", "anonymous", "anonymized", "anonymised", "anon", "phantom", "na"),
     *("default", "recording", "record", "slide", "sample", "export", "noname", "nn", "xxx", "temp"),
 }
+_NONE = ("Cc", "Cf")  # characters that control or format
 _MANY = 3
 _MERGE = "medcl index … --merge-spellings"
 
 
 def normal(patient: str) -> str:
-    """A patient's id without case, spaces, and leading zeros of its numbers."""
-    plain = re.sub(r"\s+", "", patient.casefold())
+    """A patient's id without case, spaces, punctuation, and leading zeros of its numbers.
+
+    Between two numbers there stays a dash. Forms of one letter or digit are one (accents as
+    characters of their own, digits of other widths or scripts); what has no form is left out.
+    """
+    text = unicodedata.normalize("NFKC", patient).casefold()
+    shown = (c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c) not in _NONE)
+    plain = "".join(str(unicodedata.decimal(c, c)) for c in shown)
+    plain = re.sub(r"(?<=\d)[\W_]+(?=\d)", "-", plain)
+    plain = re.sub(r"(?!(?<=\d)-(?=\d))[\W_]+", "", plain)
     return re.sub(r"(?<!\d)0+(?=\d)", "", plain) or patient
 
 
@@ -72,7 +82,7 @@ def _spellings(spelt: dict[str, set[str]]) -> list[str]:
         return []
     return [
         f"{sum(map(len, groups)):,} patients may be {len(groups):,}: their ids differ in case, "
-        f"spaces or leading zeros only. If they are the same people: {_MERGE}"
+        f"spaces, punctuation or leading zeros only. If they are the same people: {_MERGE}"
     ]
 
 

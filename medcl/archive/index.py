@@ -112,8 +112,8 @@ def build(
         key_column, patient_column: the table's, where they have none of the usual names.
         reader: what the files do not say, for the keyword-only parameters of the plugin's ``scan``;
             kept in the private folder for preparing and for indexing again. None: as before.
-        merge_spellings: patients whose ids differ in case, spaces or leading zeros only are one;
-            see `medcl.archive.identity`.
+        merge_spellings: patients whose ids differ in case, spaces, punctuation or leading zeros
+            only are one; see `medcl.archive.identity`.
         rescan: open every file again, for instance after access rights were mended.
 
     Raises:

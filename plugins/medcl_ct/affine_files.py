@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -93,6 +94,16 @@ def open_volume(path: Path) -> Volume:
         found = (*volume.findings, "odd-spacing")
         return replace(volume, findings=found)
     return volume
+
+
+def data_file(path: Path) -> str | None:
+    """The file beside a header that holds its values, by what the header says; None if not told."""
+    if path.name.lower().endswith((*META, ".nhdr")):
+        with path.open("rb") as handle:
+            head = handle.read(_META_HEAD)
+        match = re.search(rb"(?im)^(?:ElementDataFile *=|data ?file:) *(.+?) *\r?$", head)
+        return match[1].decode("utf-8", "replace") if match else None
+    return None
 
 
 def kind(name: str) -> Literal["nifti", "nrrd", "metaimage"]:
@@ -216,9 +227,9 @@ def _units(header: Any) -> list[str]:
 def _metaimage(path: Path) -> Volume:
     import SimpleITK as sitk
 
+    data = data_file(path) or ""
     with path.open("rb") as handle:
-        head = handle.read(_META_HEAD).partition(b"ElementDataFile")
-    data = head[2].split(b"\n")[0].strip(b" =\r").decode("utf-8", "replace")
+        head = handle.read(_META_HEAD).partition(b"ElementDataFile")[0]
     if data != "LOCAL" and (PurePosixPath(data).name != data or not (path.parent / data).is_file()):
         raise MedclError("missing-data: its data file is not beside its header.")
     reader = sitk.ImageFileReader()
@@ -237,7 +248,7 @@ def _metaimage(path: Path) -> Volume:
     directions = np.array(reader.GetDirection()).reshape(axes, axes)[:3, :3]
     affine[:3, :3] = directions * np.array(reader.GetSpacing()[:3])
     affine[:3, 3] = reader.GetOrigin()[:3]
-    placed = any(word in head[0] for word in (b"TransformMatrix", b"Rotation", b"Orientation"))
+    placed = any(word in head for word in (b"TransformMatrix", b"Rotation", b"Orientation"))
     return Volume(
         shape,
         affine,

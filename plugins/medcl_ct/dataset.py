@@ -70,8 +70,8 @@ def dataset(
             None: all that the data set names (`medcl_ct.mask_classes`).
         foreground: of kind whole, the share of patches that are drawn around a voxel of a class,
             each class equally often; the others lie around any voxel.
-        modality: of kind crop, what the volumes are, from ``prepare.modality``: it says which values
-            are of the body.
+        modality: of kind crop, what the volumes are, from ``prepare.modality``: it says which
+            values are of the body.
         seed: of kind crop, of their places.
 
     Returns:

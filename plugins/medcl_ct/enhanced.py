@@ -171,7 +171,7 @@ def _slices(groups: Groups, where: NDArray[np.float64]) -> list[Slice]:
             None,
             _float(thick[n]),
             phase=_float(phase[n]),
-            time=_float(str(times[n] or "")[8:].partition("+")[0].partition("-")[0]),
+            time=header.seconds(str(times[n] or "")[8:]),
         )
         for n in range(len(where))
     ]

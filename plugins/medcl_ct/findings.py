@@ -92,13 +92,22 @@ FINDINGS: dict[str, Finding] = {
         "serious", "reject", ("reject", "accept"), "does not say how its values become HU"
     ),
     "not-hu": Finding(
-        "serious", "reject", ("reject", "accept"), "is not in HU: no value is as low as air"
+        "serious",
+        "reject",
+        ("reject", "accept"),
+        "is not in HU: its header says so, or no value is as low as air",
     ),
     "like-hu": Finding(
         "serious",
         "reject",
         ("reject", "accept"),
         "has values as low as air in HU, as CT has and neither MR nor PET",
+    ),
+    "like-mask": Finding(
+        "serious",
+        "reject",
+        ("reject", "accept"),
+        "has few values, all whole numbers, as a mask has; nothing in its name says that it is one",
     ),
     "modality-from-name": Finding(
         "note",
@@ -152,6 +161,12 @@ FINDINGS: dict[str, Finding] = {
         "marks what was not scanned by a value that tissue has: only what meets the border is cut",
     ),
     "blank": Finding("serious", "reject", ("reject", "accept"), "is blank: all its values are one"),
+    "blank-slices": Finding(
+        "serious",
+        "accept",
+        ("accept", "reject"),
+        "has slices of one value only: they were padded, or their pixels were lost",
+    ),
     "black-frame": Finding(
         "serious",
         "accept",
@@ -164,11 +179,30 @@ FINDINGS: dict[str, Finding] = {
         ("accept", "reject"),
         "has a patient whose id is another patient's in another spelling: --merge-spellings",
     ),
+    "two-sexes": Finding(
+        "serious",
+        "accept",
+        ("accept", "reject"),
+        "has a patient who is F in one series and M in another: two people may have one id",
+    ),
+    "shared-series": Finding(
+        "serious",
+        "accept",
+        ("accept", "reject"),
+        "has a SeriesInstanceUID that other patients have too; each patient's slices are an item",
+    ),
     "patient-from-layout": Finding(
         "note",
         "accept",
         ("accept", "reject"),
         "has its patient from the layout of a public data set: --patient-from or --table say other",
+    ),
+    "patient-in-folders": Finding(
+        "serious",
+        "accept",
+        ("accept", "reject"),
+        "has a patient whose name is another folder's too; each folder's was taken for a person of "
+        "its own: --patient-from or --table say other",
     ),
     "mask-names": Finding(
         "serious",

@@ -7,23 +7,48 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from medcl.plugin import Reject, Scalar
 from medcl_ct import kinds, words
 from medcl_ct.kinds import ENHANCED, PLAIN, Kind
-from medcl_ct.stacking import is_frame
+from medcl_ct.stacking import is_frame, normal
 from medcl_ct.tags import COMPRESSED_FROM, RLE, Tags
 
 DIRECTORY = "1.2.840.10008.1.3.10"
 _CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 
-_LOCALISER = {"LOCALIZER", "SCOUT", "TOPOGRAM", "SURVIEW"}
+_LOCALISER = {"LOCALIZER", "SCOUT", "TOPOGRAM", "SURVIEW", "TOP"}
 _REFORMATTED = {"MPR", "REFORMATTED", "CSA MPR", "RESAMPLED", "CSA RESAMPLED", "CURVED", "CPR"}
 _PROJECTION = {
-    *("MIP", "MINIP", "MEAN_IP", "PROJECTION IMAGE", "CSAMANIPULATED", "VRT", "VOLUME_RENDERED"),
+    *("MIP", "MINIP", "MEAN IP", "PROJECTION IMAGE", "CSAMANIPULATED", "VRT", "VOLUME RENDERED"),
     *("SSD", "3D", "PASTED"),
 }
+_PICTURE = {
+    *("SCREEN SAVE", "SCREENSAVE", "SCREENSHOT", "SCREEN SHOT", "SCREEN CAPTURE", "CAPTURE"),
+    *("REPORT", "DOSE REPORT", "DOSE INFO", "DOSE", "PROTOCOL", "PATIENT PROTOCOL", "PROT"),
+}
+_MAP = {
+    *(
+        "PERFUSION",
+        "PERFUSION MAP",
+        "CBF",
+        "CBV",
+        "MTT",
+        "TTP",
+        "TTD",
+        "TMAX",
+        "PBV",
+        "PERMEABILITY",
+    ),
+    *("IODINE", "IODINE MAP", "IODINE CONC", "CALCIUM", "URIC ACID", "FAT MAP", "RHO Z", "Z EFF"),
+    *("EFFECTIVE Z", "ELECTRON DENSITY", "SEGMENTATION", "COLOR MAP"),
+}
+"""Of images of CT whose values are no HU."""
+_PLANNED = re.compile(r"scout|topogram|locali[sz]er|surview|scanogram|scano", re.IGNORECASE)
+_ENERGY = re.compile(r"\d+(?:\.\d+)? KEV")
 _PHASE = ("TemporalPositionIdentifier", "NominalPercentageOfCardiacPhase", "TriggerTime")
-_TOMOSYNTHESIS = {"TOMOSYNTHESIS", "TOMO", "TOMO_2D", "TOMO_PROJ", "GENERATED_2D", "DIGITAL TOMO"}
+_TOMOSYNTHESIS = {"TOMOSYNTHESIS", "TOMO", "TOMO 2D", "TOMO PROJ", "GENERATED 2D", "DIGITAL TOMO"}
 _COMPLEX = {"P", "PHASE", "PHASE MAP", "R", "REAL", "I", "IMAGINARY"}
 _OTHERS = """
     CR CT DX ECG EPS ES FUS GM HD IO IOL IVOCT IVUS KER KO LEN LP LS MG NM OAM OCT OP OPM OPT
@@ -34,6 +59,9 @@ _MODALITIES = frozenset(_OTHERS.split())
 LARGEST = 2048
 """Pixels along a side; above, and in a single image above a metre, nobody reconstructs slices."""
 _METRE = 1000.0
+_PIXEL = (0.02, 60.0)
+"""mm: pixels of a scan lie between; those of a header in another unit do not."""
+_AXIAL = 0.7  # of the normal along the body, at least
 LUNG, BONE = -900.0, 3000.0
 """HU between which tissue lies."""
 _HU = re.compile(r"HU|houn|US$", re.IGNORECASE)  # also as it is misspelt; US: unspecified
@@ -61,7 +89,7 @@ class Stack:
     shape: tuple[int, int]
     folder: str = ""
     modality: Kind = "ct"
-    contrast: str = ""  # of MR: echo time and diffusion weighting
+    contrast: str = ""  # of MR: echo time and diffusion weighting; of CT: energies
 
 
 @dataclass(frozen=True)
@@ -72,7 +100,7 @@ class Slice:
         file: may name a member of an archive, see `medcl.plugin.MEMBER`.
         phase: TemporalPositionIdentifier, or else the percentage of the cardiac cycle, or the time
             since its trigger.
-        time: AcquisitionTime, as the number that it is written as.
+        time: AcquisitionTime, in seconds of the day.
         pixels: a checksum of some of its pixels; 0 if these are all alike.
         size: of its file in bytes.
     """
@@ -129,10 +157,15 @@ def interpret(
     assert modality is not None  # or else it was refused
     ct = modality == "ct"
     scaled = multi or not ct or _has(tags, "RescaleSlope", "RescaleIntercept")
+    scaled = scaled and _number(tags, "RescaleSlope") != 0
     findings = [
         *(["multi-frame"] if multi else []),
         *([] if scaled else ["no-rescale"]),
-        *([] if not ct or _HU.match(tags.get("RescaleType", "HU")) else ["not-hu"]),
+        *(
+            ["not-hu"]
+            if ct and (parts & _MAP or not _HU.match(tags.get("RescaleType", "HU")))
+            else []
+        ),
         *(["not-magnitude"] if modality == "mr" and parts & _COMPLEX else []),
         *(["lossy"] if tags.get("LossyImageCompression") == "01" else []),
         *(["burned-in"] if tags.get("BurnedInAnnotation", "").upper() == "YES" else []),
@@ -154,6 +187,8 @@ def interpret(
     if not series:
         findings.append("no-series-uid")
     spacing = _vector(tags, "PixelSpacing", 2) or (0.0, 0.0)
+    if not multi and not all(_PIXEL[0] <= side <= _PIXEL[1] for side in spacing):
+        findings.append("odd-spacing")
     stack = Stack(
         patient,
         known,
@@ -167,7 +202,7 @@ def interpret(
         (tags["Rows"], tags["Columns"]),
         "" if series else folder,
         modality,
-        _contrast(tags) if modality == "mr" else "",
+        _contrast(tags, modality),
     )
     this = Slice(
         file,
@@ -205,7 +240,9 @@ def _refused(tags: Tags, left: int | None) -> tuple[str, str] | None:
         )
     if "MOSAIC" in _kinds(tags):
         return "mosaic", "A mosaic of slices in one picture: convert it to NIfTI (dcm2niix)."
-    if _kinds(tags) & _LOCALISER:
+    if _kinds(tags) & _PICTURE:
+        return "screenshot", "A screenshot or a report, by its ImageType: it is no slice."
+    if _kinds(tags) & _LOCALISER or _planned(tags):
         return "localiser", "A localiser: an overview to plan the scan on, not a slice."
     if _kinds(tags) & _TOMOSYNTHESIS:
         return "tomosynthesis", "Tomosynthesis by its ImageType: its values are no HU of a slice."
@@ -236,14 +273,16 @@ def _refused(tags: Tags, left: int | None) -> tuple[str, str] | None:
 
 
 def _padding_is_tissue(tags: Tags) -> bool:
-    """Whether the value that marks what was not scanned is one that tissue has too."""
+    """Whether a value that marks what was not scanned is one that tissue has too."""
     padding = tags.get("PixelPaddingValue")
     if padding is None:
         return False
-    if tags.get("PixelRepresentation") == 1 and padding >= 0x8000:
-        padding -= 0x10000
+    values = [padding, tags.get("PixelPaddingRangeLimit", padding)]
+    if tags.get("PixelRepresentation") == 1:
+        values = [value - 0x10000 if value >= 0x8000 else value for value in values]
     slope, intercept = _number(tags, "RescaleSlope"), _number(tags, "RescaleIntercept")
-    return LUNG < padding * (1.0 if slope is None else slope) + (intercept or 0.0) < BONE
+    ends = [value * (1.0 if slope is None else slope) + (intercept or 0.0) for value in values]
+    return max(ends) > LUNG and min(ends) < BONE
 
 
 def _packed(tags: Tags) -> bool:
@@ -263,7 +302,16 @@ def _extent(tags: Tags) -> float:
 
 
 def _kinds(tags: Tags) -> set[str]:
-    return {part.strip().upper() for part in tags.get("ImageType", "").split("\\")}
+    """The values of ImageType, in capitals and with spaces; of Siemens' ``CT_SOM5 TOP`` the end."""
+    parts = re.sub(r"[_-]", " ", tags.get("ImageType", "").upper()).split("\\")
+    return {re.sub(r"^CT SOM\d+ ", "", part.strip()) for part in parts}
+
+
+def _planned(tags: Tags) -> bool:
+    """Whether its description says that it is a localiser, and it lies as no axial slice does."""
+    orientation = _vector(tags, "ImageOrientationPatient", 6)
+    said = _PLANNED.search(tags.get("SeriesDescription", ""))
+    return bool(said and orientation and abs(normal(np.array(orientation))[2]) < _AXIAL)
 
 
 def _kind_findings(kinds: set[str]) -> list[str]:
@@ -274,9 +322,11 @@ def _kind_findings(kinds: set[str]) -> list[str]:
     return ["derived"] if "DERIVED" in kinds else []
 
 
-def _contrast(tags: Tags) -> str:
-    """What tells images of one MR series apart that show the same place in another way."""
-    return " ".join(f"{_number(tags, name)}" for name in ("EchoTime", "DiffusionBValue"))
+def _contrast(tags: Tags, modality: Kind) -> str:
+    """What tells images of one series apart that show the same place in another way."""
+    names = {"mr": ("EchoTime", "DiffusionBValue"), "ct": ("KVP",), "pet": ()}[modality]
+    energies = sorted(part for part in _kinds(tags) if _ENERGY.fullmatch(part))
+    return " ".join([*(f"{_number(tags, name)}" for name in names), *energies])
 
 
 def _has(tags: Tags, *names: str) -> bool:
@@ -289,10 +339,17 @@ def _number(tags: Tags, name: str) -> float | None:
 
 
 def _time(tags: Tags) -> float | None:
-    """When a slice was scanned, as a number that rises within a day."""
-    text = tags.get("AcquisitionTime") or tags.get("AcquisitionDateTime", "")[8:]
-    match = re.match(r"\d{2,6}(\.\d+)?", text.replace(":", ""))
-    return float(match[0]) if match else None
+    """When a slice was scanned, in seconds of the day."""
+    return seconds(tags.get("AcquisitionTime") or tags.get("AcquisitionDateTime", "")[8:])
+
+
+def seconds(text: str) -> float | None:
+    """The seconds of a day that ``HHMMSS.FFFFFF`` says, or as much of it as there is."""
+    match = re.match(r"(\d\d)(?:(\d\d)(?:(\d\d(?:\.\d+)?))?)?", text.replace(":", "").strip())
+    if match is None:
+        return None
+    hours, minutes, rest = (float(part or 0) for part in match.groups())
+    return 3600 * hours + 60 * minutes + rest
 
 
 def _vector(tags: Tags, name: str, length: int) -> tuple[float, ...] | None:

@@ -54,6 +54,8 @@ def named(path: str) -> Kind | None:
     """
     words = re.split(r"[_.\-\s]+", PurePosixPath(path).name)
     found = {kind for kind, word in _WORD.items() for part in words if word.fullmatch(part)}
+    if words[-1].lower() == "pt":  # elsewhere it may stand for a patient
+        found.add("pet")
     return found.pop() if len(found) == 1 else None
 
 

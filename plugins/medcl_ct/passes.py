@@ -10,7 +10,8 @@ and only if the parts are as regular as what they came from.
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from math import lgamma, log
 
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medcl_ct.header import Slice
-from medcl_ct.stacking import NON_UNIFORM, SAME_PLACE
+from medcl_ct.stacking import NON_UNIFORM, SAME_PLACE, clusters
 
 Rows = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -31,16 +32,9 @@ _FILLED = 0.6
 _SHREDS = 4  # slices in a stretch of even spacing, at least, for a series that lost some
 _BY_CHANCE = 1e-4
 """Numbers without sense look like passes this often, at most, where slices are parted by them."""
-_FEWEST = 3  # slices in a part, at least, for a doubt
+_FEWEST = 3  # slices in a part, at least, for a doubt, or for a stretch of time or phase
 
-_LABELS: tuple[Callable[[Slice], float | str | None], ...] = (
-    lambda s: s.phase,
-    lambda s: s.acquisition,
-    lambda s: s.instance,
-    lambda s: s.time,
-    lambda s: posixpath.dirname(s.file),
-)
-_SAID = 2  # the first labels, which nobody writes but to part slices
+_APART = 4.0  # times: gaps between passes are longer than those within, where a label has both
 
 
 def passes(
@@ -62,11 +56,7 @@ def passes(
     same = max(SAME_PLACE, _OF_THICKNESS * min(thick, default=0.0))
     order = np.argsort(where, kind="stable")
     counting = not by_turns or _repeats(where[order], same)
-    labels = [
-        label
-        for name in (_LABELS if counting else (_LABELS[0], _LABELS[-1]))
-        if (label := _values([name(s) for s in slices])) is not None
-    ]
+    labels = list(_labels(slices, counting=counting))
     findings: set[str] = set()
     parts: list[Rows] = []
     for rows in _parted(order, where, labels, same):
@@ -80,6 +70,40 @@ def passes(
     if len(parts) > 1:
         findings.add("repeated-positions")
     return [part.tolist() for part in parts], findings
+
+
+def _labels(slices: Sequence[Slice], *, counting: bool) -> Iterator[Rows]:
+    """What may tell passes apart, the surest first: a code for each slice (N,), rising."""
+    phase, time = [s.phase for s in slices], [s.time for s in slices]
+    phases, instance = _stretches(phase), [s.instance for s in slices]
+    counted = (
+        _values([s.acquisition for s in slices]),
+        _stretches(time),
+        None if _recurring(instance) else _values(instance),
+        _values(time),
+    )
+    told = (_values(phase) if phases is None else phases, *(counted if counting else ()))
+    for label in (*told, _values([posixpath.dirname(s.file) for s in slices])):
+        if label is not None:
+            yield label
+
+
+def _stretches(found: Sequence[float | None]) -> Rows | None:
+    """Numbers as the stretches (N,) that they lie in, where long gaps are between them.
+
+    So a trigger time that varies a little within a phase is one phase, and one breath-hold is one
+    stretch of time. None where no gaps stand out, or stretches are too short for a pass.
+    """
+    if None in found or len(set(found)) < 4:
+        return None
+    numbers = np.array(found, dtype=np.float64)
+    gaps = np.sort(np.diff(np.unique(numbers)))
+    ratio = gaps[1:] / gaps[:-1]
+    if ratio.max() < _APART:
+        return None
+    least = gaps[1 + int(ratio.argmax())]
+    codes = clusters(numbers[:, None], float(least) * (1 - 1e-9))
+    return codes if np.bincount(codes).min() >= _FEWEST else None
 
 
 def _values(found: Sequence[float | str | None]) -> NDArray[np.int64] | None:
@@ -144,18 +168,33 @@ def _by_chance(rows: Rows, where: Floats, label: NDArray[np.int64], same: float)
 
 def _runs(groups: Sequence[Rows], where: Floats, same: float) -> Iterator[Rows]:
     """Groups that follow each other in one direction."""
-    run, forward = [groups[0]], 0.0
+    runs, forward = [[groups[0]]], 0.0
     for before, group in pairwise(groups):
         up = where[group[0]] - where[before[-1]] > same
         down = where[before[0]] - where[group[-1]] > same
         way = float(up) - float(down)
         if way == 0.0 or way == -forward:
-            yield np.concatenate(run)
-            run, forward = [group], 0.0
+            runs.append([group])
+            forward = 0.0
         else:
-            run.append(group)
+            runs[-1].append(group)
             forward = way
-    yield np.concatenate(run)
+    for run, after in pairwise(runs):
+        if _turned_early(run, after, where):
+            after.insert(0, run.pop())
+    for run in runs:
+        yield np.concatenate(run)
+
+
+def _turned_early(run: Sequence[Rows], after: Sequence[Rows], where: Floats) -> bool:
+    """Whether the group at which the way turns begins the next run, by its step or its length."""
+    if len(run) < 3 or len(after) < 2:
+        return False
+    here = np.array([where[group[0]] for group in (*run[-3:], *after[:2])])
+    steps = np.abs(np.diff(here))
+    if steps.min() <= 0.0 or _differing(steps[3:], steps[2:3]):
+        return False
+    return bool(_differing(steps[1:2], steps[:1])) or len(run) == len(after) + 2
 
 
 def _disjoint(groups: Sequence[Rows], where: Floats, same: float) -> bool:
@@ -188,12 +227,22 @@ def _sensible(parts: Sequence[Rows], rows: Rows, where: Floats, same: float) -> 
     if 2 * len(parts) > len(rows):
         return False
     apart = [where[part] for part in parts]
+    if len(parts) > 2 * _stacked(apart):
+        return False
     bad, pairs = _irregular(apart, same)
     few = bad <= _IRREGULAR * pairs or _filled(apart, same) >= _FILLED
     if _repeats(where[rows], same):
         return few
     smallest = min(map(len, parts))
+    if 3 * len(parts) > len(rows):
+        return False
     return (smallest >= 2 and bad <= _irregular([where[rows]], same)[0]) or (smallest > 2 and few)
+
+
+def _stacked(parts: Sequence[Floats]) -> int:
+    """How many parts lie over one place, at most: passes do, and what numbers cut up does not."""
+    low, high = (np.sort([part[end] for part in parts]) for end in (0, -1))
+    return int((1 + np.arange(len(low)) - np.searchsorted(high, low)).max())
 
 
 def _irregular(parts: Sequence[Floats], same: float) -> tuple[int, int]:
@@ -234,8 +283,10 @@ def _turns(
     places = np.split(rows, 1 + np.flatnonzero(np.diff(where[rows]) > same))
     turns: list[list[int]] = [[] for _ in range(max(map(len, places)))]
     ordered = True
+    numbers = [slices[n].instance for n in rows]
+    counted = len(set(numbers)) == len(numbers)  # or else they begin anew, nobody knows where
     for place in places:
-        keys = [(*_time_of(slices[n]), n) for n in place.tolist()]
+        keys = [(*_time_of(slices[n], counted=counted), n) for n in place.tolist()]
         ordered &= len({key[:-1] for key in keys}) == len(keys)
         for turn, key in zip(
             turns, sorted(keys, key=lambda k: (k[:-1], slices[k[-1]].file)), strict=False
@@ -245,8 +296,8 @@ def _turns(
     return [np.array(turn) for turn in turns], ordered and even
 
 
-def _time_of(one: Slice) -> tuple[float, ...]:
-    values = (one.phase, one.acquisition, one.instance, one.time)
+def _time_of(one: Slice, *, counted: bool) -> tuple[float, ...]:
+    values = (one.phase, one.acquisition, one.instance if counted else None, one.time)
     return tuple(np.inf if value is None else value for value in values)
 
 
@@ -263,16 +314,36 @@ def _doubts(
         many = len(parts) > 1 and min(map(len, parts)) >= _FEWEST
         if many and _sensible(parts, rows, where, same):  # but for chance: see `_by_chance`
             return {"ambiguous-passes"}
+    if _begins_anew([slices[n].instance for n in rows]):
+        return {"ambiguous-passes"}
     if len(rows) < 2 * _SHREDS:
         return set()
     steps = np.diff(where[rows])
     if _SHREDS * _differing(steps[1:], steps[:-1]) > 2 * len(rows):  # two for each stretch
         return {"ambiguous-passes"}
-    for name in _LABELS[:_SAID]:
-        said = _values([name(one) for one in slices])
+    for numbers in ([one.phase for one in slices], [one.acquisition for one in slices]):
+        said = _values(numbers)  # nobody writes them but to part slices
         if said is None or len(set(said[rows].tolist())) == len(rows):
             continue  # a number for each slice counts slices
         sizes = sorted(len(part) for part in chained(rows, where, said, same))
         if 2 * len(sizes) <= len(rows) and len(sizes) > 1 and sizes[-2] > 2:
             return {"ambiguous-passes"}
     return set()
+
+
+def _recurring(numbers: Sequence[float | None]) -> bool:
+    """Whether most of several numbers occur again: they begin anew somewhere."""
+    counts = Counter(numbers)
+    return len(counts) >= _FEWEST and 2 * sum(n > 1 for n in counts.values()) >= len(counts)
+
+
+def _begins_anew(numbers: Sequence[float | None]) -> bool:
+    """Whether numbers of slices, in the order of their places, begin anew among each other.
+
+    They may do so with every block of a body: then they rise or fall along each block.
+    """
+    if None in numbers or not _recurring(numbers):
+        return False
+    ways = np.sign(np.diff(np.array(numbers, dtype=np.float64)))
+    turns = 2 * (max(Counter(numbers).values()) - 1)
+    return bool((ways == 0).any() or np.count_nonzero(np.diff(ways)) > turns)

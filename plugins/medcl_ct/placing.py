@@ -47,8 +47,9 @@ def drawn(
 ) -> tuple[int, ...]:
     """The first voxel of a box at a random place, of those that hold enough of the body.
 
-    The body is what has values above ``body`` (`medcl_ct.grey.BODY`). Of `TRIES` boxes the first of which a quarter is body, or else the one with most of it: what is
-    all air teaches nothing, and what is half air is not left out.
+    The body is what has values above ``body`` (`medcl_ct.grey.BODY`). Of `TRIES` boxes it is the
+    first of which a quarter is body, or else the one with most of it: what is all air teaches
+    nothing, and what is half air is not left out.
     """
     best: tuple[int, ...] = (0, 0, 0)
     most = -1.0

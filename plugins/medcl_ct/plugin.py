@@ -109,12 +109,13 @@ plugin = Plugin(
             (".raw", ".img"), "the data of a volume: its header (.mhd, .hdr) is missing"
         ),
         **dict.fromkeys((".bval", ".bvec"), "of diffusion MRI: not needed"),
+        **dict.fromkeys((".mgz", ".mgh", ".mnc"), "a volume of FreeSurfer or MINC: export NIfTI"),
         **dict.fromkeys((".stl", ".obj", ".vtk"), "a surface: export the segmentation as NIfTI"),
     },
     overlay="medcl_ct.overlay:overlay",
     write_masks="medcl_ct.write_masks:write_masks",
     exports={"nnunet": "medcl_ct.nnunet:export"},
-    preparation=3,
+    preparation=4,
     sample=Path(__file__).parent / "sample",
     demo="ct/demo",
 )

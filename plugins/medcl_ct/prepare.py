@@ -29,6 +29,9 @@ from medcl_ct.stacking import Regularity, normal, places, regularity
 from medcl_ct.volumes import NOT_AIR
 
 AIR = -1024
+_BLANK = 1e-3  # of the pixels, which differ from others of their slice: with fewer nothing is shown
+_CLASSES, _SKIPPED = 16, 4
+"""Values of a mask, at most, and pixels from one that is looked at to the next."""
 PLACES = 512
 """Voxels of each structure to which crops can be drawn."""
 _IN_MEMORY = 256 * 1024 * 1024  # bytes of one array
@@ -96,13 +99,17 @@ def prepare(
     if modality == "pet" and source.suv is None and "no-suv" not in known:
         noticed.append("no-suv")
     scale = grey.scale(modality, source)
-    staged, lowest, highest = _stage(source, plan, clip, scale)
+    staged, lowest, varied, blank = _stage(source, plan, clip, scale)
     if kind is None and modality != "ct" and (lowest - scale[1]) / scale[0] <= NOT_AIR:
         refuse(["like-hu"], rules, FINDINGS, "series")
+    if modality != "ct" and fields.get("source") != "dicom" and _like_mask(source):
+        refuse(["like-mask"], rules, FINDINGS, "series")
     if modality == "ct" and lowest > NOT_AIR:
         refuse(["not-hu"], rules, FINDINGS, "series")
-    if lowest >= highest:
+    if varied < _BLANK:
         refuse(["blank"], rules, FINDINGS, "series")
+    if blank:
+        noticed.append("blank-slices")
     labels, found = _labels(root, files, images, source)
     noticed += sorted(found)
     masks = None if labels is None else _masks(labels, source, plan)
@@ -131,6 +138,16 @@ def prepare(
     if volume:
         arrays["volume"] = np.array([volume])
     return arrays
+
+
+def _like_mask(source: Source) -> bool:
+    """Whether values are few whole numbers: looked for at some pixels of each slice."""
+    found: set[float] = set()
+    for _, values in source.slices():
+        found |= set(np.unique(values[::_SKIPPED, ::_SKIPPED]).tolist())
+        if len(found) > _CLASSES:
+            return False
+    return len(found) > 1 and all(value >= 0 and value == int(value) for value in found)
 
 
 def _kind(fields: Mapping[str, object]) -> Kind | None:
@@ -254,8 +271,8 @@ def _parts(
 
 def _stage(
     source: Source, plan: _Plan, clip: tuple[int, int] | None, scale: tuple[float, float]
-) -> tuple[Image, float, float]:
-    """All slices on the grid in the plane (N, R, C), and the lowest and highest of their values.
+) -> tuple[Image, float, float, bool]:
+    """All slices on the grid in the plane (N, R, C), and what their values are like.
 
     Args:
         source: the slices.
@@ -263,25 +280,29 @@ def _stage(
         clip: lowest and highest value of the result.
         scale: slope and intercept of the grey values.
 
-    The lowest is one that is no padding; padding beside values counts as a value above.
+    Returns:
+        the slices; the lowest value that is no padding; the share of pixels that differ from the
+        first; whether a slice has one value only.
     """
     low, high = clip or (-32768, 32767)
     out = _room((len(source.positions), plan.rows.count, plan.columns.count))
-    lowest, highest = np.inf, -np.inf
+    lowest, varied, blank, first = np.inf, np.zeros(len(source.positions)), False, 0.0
     made: tuple[Any, ...] = (None, None, None)
     for n, values in source.slices():
         padded = values == PADDING
+        first = first if n else values[0, 0]
+        varied[n] = (values != first).mean()
+        blank |= bool((values == values[0, 0]).all())
         if scale != (1.0, 0.0):
             values = values * np.float32(scale[0]) + np.float32(scale[1])
         if not padded.all():
             lowest = min(lowest, float(values.min(where=~padded, initial=np.inf)))
-            highest = np.inf if padded.any() else max(highest, float(values.max()))
         values[padded] = AIR
         at = tuple(plan.drift[n])
         if at != made[0]:
             made = (at, *_matrices(source, plan, at))
         out[n] = np.rint(np.clip(_in_plane(values, made[1], made[2]), low, high))
-    return out, lowest, highest
+    return out, lowest, float(varied.mean()), blank
 
 
 def _matrices(

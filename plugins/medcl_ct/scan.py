@@ -29,7 +29,16 @@ from medcl_ct.header import Read, Stack
 from medcl_ct.kinds import ENHANCED
 from medcl_ct.units import ARCHIVES, BENCHMARK, VOLUMES, foreign
 
-_GZIP = b"\x1f\x8b"
+_PACKED = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"\x04\x22\x4d\x18": "lz4",
+    b"PK\x03\x04": "zip",
+    b"7z\xbc\xaf": "7z",
+    b"Rar!": "rar",
+}
 
 
 def scan(root: Path, unit: Unit) -> Iterator[Record | Reject]:
@@ -126,9 +135,10 @@ def _one(
             pixels = crc
     except tags.NotDicom:
         with open_file() as handle:
-            packed = handle.read(2) == _GZIP
-        if packed:
-            yield Reject(key, "compressed", "A file packed by gzip: unpack it first.")
+            start = handle.read(8)
+        by = next((name for magic, name in _PACKED.items() if start.startswith(magic)), None)
+        if by is not None:
+            yield Reject(key, "compressed", f"A file packed by {by}: unpack it first.")
         else:
             yield Reject(key, "not-dicom", "It is no DICOM file, or has no tag of an image.")
         return

@@ -16,7 +16,9 @@ from medcl_ct.copies import copies
 from medcl_ct.drawn import Owner, joined
 from medcl_ct.header import Slice, Stack, from_json
 from medcl_ct.passes import passes
+from medcl_ct.people import people
 from medcl_ct.stacking import SAME_VIEW, clusters, places, regularity
+from medcl_ct.units import VOLUMES, stem
 
 _NO_SPACING = (0.0, 0.0)
 _COPY = "A copy of a slice that is there: same SOPInstanceUID, place and pixels, or a damaged one."
@@ -42,7 +44,7 @@ def assemble(records: Sequence[Record]) -> Iterator[Record | Reject]:
     owners: dict[str, Owner] = {}
     drawings: list[Record] = []
     series: dict[tuple[str, ...], dict[Stack, list[_Piece]]] = defaultdict(dict)
-    for record in records:
+    for record in _named(records):
         if "drawn" in record.private:
             drawings.append(record)
             continue
@@ -58,21 +60,51 @@ def assemble(records: Sequence[Record]) -> Iterator[Record | Reject]:
         name = (stack.patient, stack.study, stack.series, stack.folder)
         pieces = series[name].setdefault(stack, [])
         pieces += [_Piece(piece, record) for piece in slices]
-    for stacks in series.values():
-        for outcome in _series(stacks):
+    patients: dict[str, set[str]] = defaultdict(set)
+    for patient, _, uid, _ in series:
+        patients[uid].add(patient)
+    for (_, _, uid, _), stacks in series.items():
+        shared = bool(uid) and len(patients[uid]) > 1
+        for outcome in _series(stacks, {"shared-series"} if shared else set()):
             if isinstance(outcome, Reject):
                 yield outcome
                 continue
             record, box, owner = outcome
             found.append((record, box))
             owners[record.key] = owner
-    yield from joined(list(grouped(found)), owners, drawings)
+    yield from joined(_doubted(list(grouped(found))), owners, drawings)
+
+
+def _doubted(records: Sequence[Record]) -> list[Record]:
+    """Records, with a finding where their patient has one sex here and another there."""
+    sexes: dict[str, set[Scalar]] = defaultdict(set)
+    for record in records:
+        sexes[record.patient].add(record.labels.get("sex"))
+    several = {patient for patient, found in sexes.items() if {"F", "M"} <= found}
+    return [
+        replace(record, findings=tuple(sorted({*record.findings, "two-sexes"})))
+        if record.patient in several
+        else record
+        for record in records
+    ]
+
+
+def _named(records: Sequence[Record]) -> Iterator[Record]:
+    """Records, where those of volume files have the patients that all their paths together say."""
+    volumes = {r.key: stem(r.key) for r in records if r.key.lower().endswith(VOLUMES)}
+    known = people(list(volumes.values()))
+    for record in records:
+        if record.key in volumes:
+            patient, findings = known[volumes[record.key]]
+            yield replace(record, patient=patient, findings=(*record.findings, *findings))
+        else:
+            yield record
 
 
 def _series(
-    stacks: dict[Stack, list[_Piece]],
+    stacks: dict[Stack, list[_Piece]], known: set[str]
 ) -> Iterator[Reject | tuple[Record, Box | None, Owner]]:
-    """The items of one series."""
+    """The items of one series, of which some findings are known."""
     items: list[tuple[Stack, list[_Piece], set[str]]] = []
     stacks = _joined(stacks)
     for stack in sorted(stacks, key=repr):
@@ -80,11 +112,11 @@ def _series(
         out, extra = copies([piece.slice for piece in pieces])
         for n in sorted(out):
             yield Reject(_shown(pieces[n].slice.file), "duplicate-slice", _COPY)
-        extra |= {"mixed-series"} if len(stacks) > 1 else set()
+        extra |= known | ({"mixed-series"} if len(stacks) > 1 else set())
         found, noticed = _passes(stack, [p for n, p in enumerate(pieces) if n not in out])
         items += [(stack, one, extra | noticed) for one in found]
     for number, (stack, pieces, extra) in enumerate(items):
-        part = f"-{_digest(stack, number, items)}" if len(items) > 1 else ""
+        part = f"-{_digest(stack, number, items)}" if len(items) > 1 or known else ""
         uids = frozenset(piece.slice.uid for piece in pieces)
         owner = Owner(stack.patient, stack.series, stack.frame, uids)
         yield *_item(stack, pieces, extra, part), owner

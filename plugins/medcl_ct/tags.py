@@ -69,6 +69,7 @@ WANTED: dict[int, tuple[str, str]] = {
     0x00280100: ("BitsAllocated", SHORT),
     0x00280103: ("PixelRepresentation", SHORT),
     0x00280120: ("PixelPaddingValue", SHORT),
+    0x00280121: ("PixelPaddingRangeLimit", SHORT),
     0x00280301: ("BurnedInAnnotation", TEXT),
     0x00281052: ("RescaleIntercept", NUMBERS),
     0x00281053: ("RescaleSlope", NUMBERS),

@@ -26,7 +26,7 @@ BENCHMARK = ".npz"
 _OTHER = re.compile(
     r".*\.(txt|md|rst|csv|tsv|xlsx?|json|xml|ya?ml|toml|html?|pdf|docx?|pptx?|py|ipynb|sh|bat|exe|dll"
     r"|js|css|log|ini|cfg|inf|png|jpe?g|gif|bmp|tiff?|svg|mp4|avi|npy|mat|h5|parquet|pth?|bval|bvec"
-    r"|7z|rar|sqlite|db)",
+    r"|7z|rar|sqlite|db|mgz|mgh|mnc)",
     re.DOTALL,
 )
 _OTHER_NAMES = {"license", "licence", "readme", "makefile", "changelog", "checksums", "md5sums"}
@@ -45,14 +45,18 @@ def units(files: Sequence[FileStat]) -> Iterator[Unit]:
     for file in files:
         folders[str(PurePosixPath(file.path).parent)].append(file)
     apart = {stem(f.path) for f in files if f.path.lower().endswith(APART)}
+    own = {stem(f.path) for f in files if f.path.lower().endswith(DATA)}
+    lacking = {str(PurePosixPath(header).parent) for header in apart - own}
     volumes: list[FileStat] = []
-    for members in folders.values():
+    for folder, members in folders.items():
         slices = []
         for file in members:
             name = file.path.lower()
             if name.endswith((*ARCHIVES, BENCHMARK)):
                 yield Unit(file.path, (file,))
-            elif name.endswith(VOLUMES) or (name.endswith(DATA) and stem(file.path) in apart):
+            elif name.endswith(VOLUMES) or (
+                name.endswith(DATA) and (stem(file.path) in apart or folder in lacking)
+            ):
                 volumes.append(file)
             elif not foreign(name):
                 slices.append(file)
@@ -80,14 +84,23 @@ def is_mask(path: str) -> bool:
 
 
 def _volumes(files: Iterable[FileStat]) -> Iterator[Unit]:
-    """Each image with its masks and data; a mask whose image is not there stands alone."""
+    """Each image with its masks and data; a mask whose image is not there stands alone.
+
+    The data of a header that has none of its own name may be any of its folder that is no other's:
+    the header says which (`medcl_ct.volumes.scan`).
+    """
     heads = [file for file in files if not file.path.lower().endswith(DATA)]
-    data: dict[str, list[FileStat]] = defaultdict(list)
+    apart = {stem(file.path) for file in heads if file.path.lower().endswith(APART)}
+    data: dict[str, list[FileStat]] = defaultdict(list)  # by header, or by folder
     for file in files:
         if file.path.lower().endswith(DATA):
-            data[stem(file.path)].append(file)
+            own = stem(file.path)
+            data[own if own in apart else str(PurePosixPath(own).parent)].append(file)
     whole = {
-        f.path: [f, *(data[stem(f.path)] if f.path.lower().endswith(APART) else [])] for f in heads
+        f.path: [f, *(data[stem(f.path)] or data[str(PurePosixPath(f.path).parent)])]
+        if f.path.lower().endswith(APART)
+        else [f]
+        for f in heads
     }
     images = [file.path for file in heads if not is_mask(file.path)]
     masks = [file.path for file in heads if is_mask(file.path)]

@@ -11,23 +11,37 @@ import numpy as np
 from medcl.errors import MedclError
 from medcl.plugin import MEMBER, Record, Reject, Scalar
 from medcl_ct import kinds, layouts, structures
-from medcl_ct.affine_files import Volume, kind, open_volume
+from medcl_ct.affine_files import Volume, data_file, kind, open_volume
 from medcl_ct.kinds import Kind
 from medcl_ct.stacking import regularity
-from medcl_ct.units import VOLUMES, is_mask, stem
+from medcl_ct.units import APART, DATA, VOLUMES, is_mask, stem
 
 NOT_AIR = -200.0
 """HU: a volume without any lower value shows neither air nor lung, or is not in HU."""
+_SECOND = (
+    "Its image has other masks that say the same: masks of known structures are used, or else the "
+    "map that is named as the image is."
+)
 _RATIO = 2000  # a mask packs well; a volume that claims more than that is made up
 _FREE = 64 * 1024 * 1024
 
 
 def scan(root: Path, files: Sequence[str]) -> Iterator[Record | Reject]:
     """A volume with its mask or data beside it: one item."""
+    files = _with_named_data(root, files)
     images = _heads(files, mask=False)
     size = sum((root / file).stat().st_size for file in files)
     said = kinds.declared(root, images[0]) if images else None
     yield from records(files, partial(open_volume, root / (images or files)[0]), size, said)
+
+
+def _with_named_data(root: Path, files: Sequence[str]) -> list[str]:
+    """Files without the values of other headers than these: some name theirs otherwise."""
+    stems, named = {stem(file) for file in files if file.lower().endswith(APART)}, set()
+    for file in files:
+        if (data := data_file(root / file)) is not None:
+            named.add(str(PurePosixPath(file).parent / data))
+    return [f for f in files if not f.lower().endswith(DATA) or stem(f) in stems or f in named]
 
 
 def records(
@@ -35,9 +49,7 @@ def records(
 ) -> Iterator[Record | Reject]:
     """The item that a volume and what goes with it are.
 
-    The patient is whom the layout of a public data set names (`medcl_ct.layouts.person`), with the
-    finding ``patient-from-layout``, or else the file or its folder, with ``no-patient-id``: two
-    files of one person would then be two patients.
+    Its patient is its path, until all files are known (`medcl_ct.people`).
 
     Args:
         files: the image, and its mask or data; may be members of an archive.
@@ -72,8 +84,11 @@ def records(
         *([] if volume.placed else ["no-affine"]),
         *(["not-hu"] if ct and volume.lowest > NOT_AIR else []),
     ]
-    patient, guessed = layouts.person(stem(key))
-    findings += [guessed] if guessed else []
+    by_stem = {stem(shown(mask)): mask for mask in drawn}
+    used = [by_stem[name] for name in layouts.of_item(stem(key), list(by_stem))]
+    for mask in set(drawn) - set(used):
+        yield Reject(shown(mask), "second-mask", _SECOND)
+    drawn, files = used, [file for file in files if file in used or file not in drawn]
     if len(drawn) > 1 and any(structures.code(mask_name(mask)) is None for mask in drawn):
         findings.append("mask-names")
     fields: dict[str, Scalar] = {
@@ -89,7 +104,7 @@ def records(
     yield Record(
         key,
         (first, *(f for f in files if f != first)),
-        patient,
+        stem(key),
         None,
         fields,
         {},

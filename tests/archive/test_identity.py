@@ -32,7 +32,30 @@ def test_spellings_of_one_id_are_told(patient: str, zeros: int) -> None:
     assert len({r.patient for r in identity.merged(found)}) == 2
 
 
-@given(st.lists(st.from_regex(r"[a-z]{1,4}[-_.][1-9][0-9]{0,3}", fullmatch=True), unique=True))
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("P-001", "p_1"),
+        ("P001.", "P001"),
+        ("P 001", "P\u00a01"),
+        ("P1^", "P1"),
+        ("\uff11\uff12", "12"),  # digits of full width
+        ("M\u00fcller1", "Mu\u0308ller1"),  # an accent of its own
+        ("P\u200b1", "P1"),  # a space of no width
+        ("P1\x00", "P1"),
+        ("1.2", "1-2"),
+    ],
+)
+def test_punctuation_and_forms_of_letters_are_spelling(one: str, other: str) -> None:
+    assert identity.normal(one) == identity.normal(other)
+
+
+@pytest.mark.parametrize(("one", "other"), [("1-12", "11-2"), ("1 2", "12"), ("P01", "P10")])
+def test_numbers_are_never_joined(one: str, other: str) -> None:
+    assert identity.normal(one) != identity.normal(other)
+
+
+@given(st.lists(st.from_regex(r"[a-z]{1,4}[-][1-9][0-9]{0,3}", fullmatch=True), unique=True))
 def test_ids_that_differ_in_more_are_left_alone(patients: list[str]) -> None:
     found, notes = identity.noticed(records(*patients))
     assert all(not r.findings for r in found)

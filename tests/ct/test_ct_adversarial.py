@@ -340,3 +340,18 @@ def test_a_blank_volume_is_refused_by_name(tmp_path: Path, value: int, name: str
     ct_series(tmp_path / "a", HEIGHTS, PixelData=np.full((16, 16), value, np.uint16).tobytes())
     made = prepared(tmp_path / "a", tmp_path / "idx")
     assert made.rejects["reason"][0].startswith(f"{name}: ")
+
+
+def test_one_bright_pixel_is_blank_too(tmp_path: Path) -> None:
+    stored = np.zeros((40, 40), np.uint16)
+    stored[3, 4] = 2000
+    ct_series(tmp_path / "a", HEIGHTS, shape=(40, 40), PixelData=stored.tobytes())
+    assert prepared(tmp_path / "a", tmp_path / "idx").rejects["reason"][0].startswith("blank: ")
+
+
+def test_slices_whose_pixels_were_lost_are_noticed(tmp_path: Path) -> None:
+    ct_series(tmp_path / "a", HEIGHTS)
+    lost = np.zeros((16, 16), np.uint16).tobytes()
+    ct_slice(tmp_path / "a" / "lost", HEIGHTS[-1] + HEIGHTS[1] - HEIGHTS[0], PixelData=lost)
+    made = prepared(tmp_path / "a", tmp_path / "idx")
+    assert "blank-slices" in made.items["findings"][0]

@@ -167,7 +167,13 @@ def test_spacing(tmp_path: Path, places: list[float], name: str) -> None:
     ("tags", "name"),
     [
         ({"RescaleSlope": None}, "no-rescale"),
+        ({"RescaleSlope": 0}, "no-rescale"),
         ({"RescaleType": "OD"}, "not-hu"),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "IODINE"]}, "not-hu"),
+        ({"ImageType": ["ORIGINAL", "SECONDARY", "AXIAL", "Z_EFF"]}, "not-hu"),
+        ({"PixelPaddingValue": 0, "PixelPaddingRangeLimit": 1100}, "padding-like-tissue"),
+        ({"PixelSpacing": [0.0015, 0.0015]}, "odd-spacing"),
+        ({"PixelSpacing": [0.75e2, 0.75e2], "Rows": 8, "Columns": 8}, "odd-spacing"),
         ({"ImageType": ["DERIVED", "SECONDARY", "MPR"]}, "reformatted"),
         ({"ImageType": ["DERIVED", "SECONDARY", "MIP"]}, "projection"),
         ({"ImageType": ["DERIVED", "PRIMARY"]}, "derived"),
@@ -188,6 +194,17 @@ def test_each_problem_has_its_name(tmp_path: Path, tags: dict, name: str) -> Non
     ("tags", "code"),
     [
         ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "localiser"),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "AXIAL", "CT_SOM5 TOP"]}, "localiser"),
+        (
+            {
+                "SeriesDescription": "Scout a.p.",
+                "ImageOrientationPatient": [1, 0, 0, 0, 0, -1],
+            },
+            "localiser",
+        ),
+        ({"ImageType": ["DERIVED", "SECONDARY", "SCREEN SAVE"]}, "screenshot"),
+        ({"ImageType": ["DERIVED", "SECONDARY", "OTHER", "CT_SOM5 PROT"]}, "screenshot"),
+        ({"ImageType": ["DERIVED", "SECONDARY", "DOSE_INFO"]}, "screenshot"),
         ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}, "secondary-capture"),
         ({"Modality": "US", "SOPClassUID": "1.2.840.10008.5.1.4.1.1.6.1"}, "not-ct"),
         ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.88.67"}, "not-an-image"),
@@ -205,6 +222,40 @@ def test_each_reject_has_its_code(tmp_path: Path, tags: dict, code: str) -> None
     found = index(tmp_path / "a", tmp_path / "idx")
     assert only(found)["slices"] == 3
     assert found.rejects["code"].to_list() == [code]
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [{"KVP": 140}, {"ImageType": ["DERIVED", "PRIMARY", "AXIAL", "MONO", "50_KEV"]}],
+)
+def test_energies_are_told_apart(tmp_path: Path, tags: dict) -> None:
+    ct_series(tmp_path / "a" / "one", [0, 2, 4], KVP=80)
+    ct_series(tmp_path / "a" / "other", [1, 3, 5], **{"KVP": 80, **tags})
+    found = index(tmp_path / "a", tmp_path / "idx")
+    assert found.items["slices"].to_list() == [3, 3]
+    assert all("mixed-series" in findings for findings in found.items["findings"])
+
+
+def test_one_series_uid_of_two_patients_is_two_items(tmp_path: Path) -> None:
+    for patient in "AB":
+        ct_series(tmp_path / "a" / patient, [0, 2, 4, 6], PatientID=patient)
+        ct_slice(tmp_path / "a" / f"{patient}.dcm", 8.0, PatientID=patient)
+    found = index(tmp_path / "a", tmp_path / "idx")
+    assert found.items["slices"].to_list() == [5, 5]
+    assert found.items["patient"].n_unique() == 2
+    assert found.items["findings"].to_list() == [["shared-series"]] * 2
+    assert found.rejects.is_empty()
+
+
+def test_one_id_of_two_sexes_is_a_finding(tmp_path: Path) -> None:
+    for sex in ("F", "M", "O", None):
+        uid = generate_uid()
+        ct_series(tmp_path / "a" / str(sex), [0, 2], PatientSex=sex, SeriesInstanceUID=uid)
+    assert (
+        index(tmp_path / "a", tmp_path / "idx").items["findings"].to_list() == [["two-sexes"]] * 4
+    )
+    ct_series(tmp_path / "b", [0, 2], PatientSex="F")
+    assert only(index(tmp_path / "b", tmp_path / "one"))["findings"] == []
 
 
 def test_what_is_mixed_in_a_series_is_told_apart(tmp_path: Path) -> None:

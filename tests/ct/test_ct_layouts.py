@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
+import lzma
+from collections.abc import Callable
 from pathlib import Path
 
 import imagecodecs
@@ -20,16 +23,22 @@ from pydicom.encaps import encapsulate
 from pydicom.pixels import pixel_array
 from pydicom.uid import JPEGLosslessSV1, JPEGLSLossless
 
+from medcl import ingestion
 from medcl.archive.index import Index, build
 from medcl.archive.store import Prepared, prepare
 from medcl.plugin import FileStat
 from medcl_ct import codecs, layouts, structures
+from medcl_ct.people import people
 from medcl_ct.plugin import plugin
-from medcl_ct.units import units
+from medcl_ct.units import stem, units
 
 AS_IT_IS = {"spacing": (0.0, 0.0, 0.0), "crop": "none", "clip": None}
 AFFINE = np.diag([-1.0, -1.5, 2.0, 1.0])
 SHAPE = (9, 8, 7)
+
+
+def _twice(data: bytes) -> bytes:
+    return gzip.compress(gzip.compress(data))
 
 
 def values(seed: int = 0) -> np.ndarray:
@@ -106,6 +115,109 @@ LAYOUTS: dict[str, tuple[dict[str, tuple[str, ...]], set[str]]] = {
         {f"train_{p}/train_{p}_a/train_{p}_a_{r}.nii.gz": () for p in (1, 2) for r in (1, 2)},
         {"train_1", "train_2"},
     ),
+    "lits, in batches": (
+        {
+            "Batch 1/volume-0.nii": ("Batch 1/segmentation-0.nii",),
+            "Batch 2/volume-10.nii": ("Batch 2/segmentation-10.nii",),
+        },
+        {"volume-0", "volume-10"},
+    ),
+    "ct-org": (
+        {
+            f"OrganSegmentations/volume-{n}.nii.gz": (f"OrganSegmentations/labels-{n}.nii.gz",)
+            for n in (1, 11)
+        },
+        {"volume-1", "volume-11"},
+    ),
+    "btcv": (
+        {f"Training/img/img000{n}.nii.gz": (f"Training/label/label000{n}.nii.gz",) for n in (1, 2)},
+        {"img0001", "img0002"},
+    ),
+    "amos, whose cases are numbered like channels": (
+        {
+            "imagesTr/amos_0001.nii.gz": ("labelsTr/amos_0001.nii.gz",),
+            "imagesTr/amos_0004.nii.gz": ("labelsTr/amos_0004.nii.gz",),
+            "imagesTs/amos_0006.nii.gz": (),
+        },
+        {"amos_0001", "amos_0004", "amos_0006"},
+    ),
+    "nnunet, cases numbered from 0000": (
+        {f"imagesTr/lung_{n:04d}.nii.gz": (f"labelsTr/lung_{n:04d}.nii.gz",) for n in range(3)},
+        {f"lung_{n:04d}" for n in range(3)},
+    ),
+    "flare": (
+        {
+            f"TrainingImg/train_00{n}_0000.nii.gz": (f"TrainingMask/train_00{n}.nii.gz",)
+            for n in (0, 1)
+        },
+        {"train_000", "train_001"},
+    ),
+    "verse": (
+        {
+            f"rawdata/sub-verse5/sub-verse5_dir-{d}_ct.nii.gz": (
+                f"derivatives/sub-verse5/sub-verse5_dir-{d}_seg-vert_msk.nii.gz",
+            )
+            for d in ("ax", "sag")
+        },
+        {"sub-verse5"},
+    ),
+    "bids with derivatives": (
+        {
+            f"sub-01/ses-{n}/ct/sub-01_ses-{n}_ct.nii.gz": (
+                f"derivatives/by_hand/sub-01/ses-{n}/ct/sub-01_ses-{n}_desc-liver_mask.nii.gz",
+            )
+            for n in (1, 2)
+        },
+        {"sub-01"},
+    ),
+    "two sets of bids": (
+        {f"{name}/sub-01/ct/sub-01_ct.nii.gz": () for name in ("one", "other")},
+        {"one/sub-01", "other/sub-01"},
+    ),
+    "two sets of nnunet": (
+        {f"D{n}/imagesTr/C_001_0000.nii.gz": (f"D{n}/labelsTr/C_001.nii.gz",) for n in (1, 2)},
+        {"D1/C_001", "D2/C_001"},
+    ),
+    "autopet": (
+        {
+            f"PETCT_{who}/{when}/CTres.nii.gz": (f"PETCT_{who}/{when}/SEG.nii.gz",)
+            for who, when in [
+                ("0a1", "03-23-2003-NA"),
+                ("0b2", "08-13-2005-NA"),
+                ("0b2", "09-2006"),
+            ]
+        },
+        {"PETCT_0a1", "PETCT_0b2"},
+    ),
+    "nnunet, cases with dates": (
+        {
+            f"imagesTr/P_{who}_0000.nii.gz": (f"labelsTr/P_{who}.nii.gz",)
+            for who in ("a_2018-04-23", "a_2019-05-06", "b_2018-04-23")
+        },
+        {"P_a", "P_b"},
+    ),
+    "abdomenatlas": (
+        {f"BDMAP_000{n}/ct.nii.gz": (f"BDMAP_000{n}/combined_labels.nii.gz",) for n in (1, 2)},
+        {"BDMAP_0001", "BDMAP_0002"},
+    ),
+    "folders by what they hold": (
+        {
+            f"train-images/Rib{n}-image.nii.gz": (f"train-labels/Rib{n}-label.nii.gz",)
+            for n in (1, 2)
+        },
+        {"Rib1", "Rib2"},
+    ),
+    "images a level deeper than masks": (
+        {
+            f"studies/CT-{n}/study_025{n}.nii.gz": (f"masks/study_025{n}_mask.nii.gz",)
+            for n in (1, 2)
+        },
+        {"study_0251", "study_0252"},
+    ),
+    "one name in two folders": (
+        {"a/scan1.nii.gz": (), "b/scan1.nii.gz": (), "b/scan2.nii.gz": ()},
+        {"a/scan1", "b/scan1", "scan2"},
+    ),
     "side by side": (
         {"a.nii.gz": ("a_seg.nii.gz",), "b_ct.nii.gz": ("b_label.nii.gz",)},
         {"a", "b"},
@@ -138,9 +250,69 @@ def test_layouts_say_who_and_which_mask(tmp_path: Path, name: str) -> None:
         if images[key]:  # the mask lies on the voxels that it was drawn on
             drawn = np.sort(np.array(arrays["hu0"])[np.array(arrays["mask0"]) > 0])
             assert np.array_equal(drawn, np.sort(values(seed)[mask(seed) > 0]))
-    assert {
-        layouts.person(path.split(".nii")[0].removesuffix(".mhd"))[0] for path in images
-    } == patients
+    found = people([stem(path) for path in images])
+    assert {who for who, _ in found.values()} == patients
+
+
+@given(
+    st.sampled_from(["seg", "mask", "label", "labels", "segmentation", "GT", "msk", "roi"]),
+    st.sampled_from("_-."),
+    st.lists(st.from_regex(r"[A-Z][a-z]{2}[0-9]{1,4}", fullmatch=True), min_size=2, unique=True),
+    st.sampled_from(["", "ct", "image", "img"]),
+)
+@settings(max_examples=200, deadline=None)
+def test_words_for_masks_at_either_end(word: str, dash: str, cases: list[str], end: str) -> None:
+    images = [f"d/{case}{dash + end if end else ''}" for case in cases]
+    for masks in (
+        [f"d/{case}{dash}{word}" for case in cases],
+        [f"d/{word}{dash}{case}" for case in cases],
+        [f"d/labelsTr/{case}" for case in cases],
+        [f"d/{case}{dash}{word}{dash}1" for case in cases],
+    ):
+        assert all(map(layouts.is_mask, masks))
+        assert not any(map(layouts.is_mask, images))
+        owners = layouts.owners(images, masks)
+        assert [owners[mask] for mask in masks] == [[image] for image in images]
+    assert sorted(who for who, _ in people(images).values()) == sorted(cases)
+
+
+@pytest.mark.parametrize(
+    ("second", "left"),
+    [
+        ("s0007/instances/kidney_instance-1_annotation-1.nii.gz", "instances"),
+        ("s0007/segmentations/liver.nii.gz", "s0007/segmentation"),
+    ],
+)
+def test_a_map_of_labels_and_structures_are_not_mixed(
+    tmp_path: Path, second: str, left: str
+) -> None:
+    saved(tmp_path / "a" / "s0007" / "ct.nii.gz", values())
+    saved(tmp_path / "a" / "s0007" / "segmentation.nii.gz", mask(1) * 3)
+    saved(tmp_path / "a" / second, mask(2))
+    saved(tmp_path / "a" / second.replace("liver", "spleen"), mask(2, 0.0))
+    index, made = read(tmp_path / "a", tmp_path / "idx")
+    assert index.rejects["code"].to_list() == ["second-mask"]
+    assert left in index.locate(index.rejects["id"][0])
+    labels = set(np.unique(made.arrays(index.items["id"][0])["mask0"]))
+    assert labels == ({0, 3} if left == "instances" else {0, 5})
+
+
+def test_channels_of_one_case_share_its_mask_and_its_patient() -> None:
+    """nnU-Net's channels, and BraTS's, which are words."""
+    for end, mask_ in (("000{}", "labelsTr/C_00{}"), ("t{}", "imagesTr/C_00{}_seg")):
+        images = [f"imagesTr/C_00{n}_{end.format(c)}" for n in (1, 2) for c in (0, 1)]
+        images = [image.replace("_t0", "_flair") for image in images]
+        masks = [mask_.format(n) for n in (1, 2)]
+        owners = layouts.owners(images, masks)
+        assert [set(owners[mask]) for mask in masks] == [set(images[:2]), set(images[2:])]
+        assert [who for who, _ in people(images).values()] == ["C_001"] * 2 + ["C_002"] * 2
+
+
+def test_people_of_one_name_in_two_sets_are_noticed() -> None:
+    keys = ["one/sub-01/sub-01_ct", "other/sub-01/sub-01_ct", "other/sub-02/sub-02_ct"]
+    found = people(keys)
+    assert [found[key][1] for key in keys] == [("patient-in-folders",)] * 2 + [()]
+    assert len({who for who, _ in found.values()}) == 3
 
 
 def test_structures_of_one_patient_are_one_map_of_labels(tmp_path: Path) -> None:
@@ -242,6 +414,49 @@ def test_formats_hold_the_same(tmp_path: Path, name: str, kind: type) -> None:
     assert np.array_equal(np.array(arrays["hu0"]), array.transpose(2, 1, 0).astype(np.int16))
     steps = np.linalg.norm(arrays["affine0"][:3, :3], axis=0)
     assert np.allclose(steps, [2.0, 1.5, 1.0])
+
+
+def test_headers_that_name_data_of_another_stem(tmp_path: Path) -> None:
+    """Each goes with its own alone; so `medcl predict` finds it too."""
+    for seed, name in enumerate("xy"):
+        path = saved(tmp_path / "a" / f"{name}.mhd", values(seed))
+        path.with_suffix(".raw").rename(path.with_name(f"{name}_values.raw"))
+        path.write_text(path.read_text().replace(f"{name}.raw", f"{name}_values.raw"))
+    build(tmp_path / "a", tmp_path / "idx", plugin)
+    index = Index.open(tmp_path / "idx")
+    assert sorted(index.files(item) for item in index.items["id"]) == [
+        (f"{name}.mhd", f"{name}_values.raw") for name in "xy"
+    ]
+    assert index.rejects.is_empty()
+    with ingestion.read_once(plugin, [tmp_path / "a" / "y.mhd"]) as alone:
+        assert [alone.files(item) for item in alone.items["id"]] == [("y.mhd", "y_values.raw")]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "pack", "name"),
+    [(".bz2", bz2.compress, "bzip2"), (".xz", lzma.compress, "xz"), (".gz.gz", _twice, "gzip")],
+)
+def test_what_is_packed_in_another_way_says_so(
+    tmp_path: Path, suffix: str, pack: Callable[[bytes], bytes], name: str
+) -> None:
+    path = saved(tmp_path / "a" / "x.nii", values())
+    path.with_name(f"x.nii{suffix}").write_bytes(pack(path.read_bytes()))
+    path.unlink()
+    build(tmp_path / "a", tmp_path / "idx", plugin)
+    rejects = Index.open(tmp_path / "idx").rejects
+    assert rejects["code"].to_list() == ["compressed"]
+    assert name in rejects["reason"][0]
+
+
+def test_a_mask_that_nothing_names_is_no_mr(tmp_path: Path) -> None:
+    """Of CT it is told by its lack of air (``not-hu``)."""
+    saved(tmp_path / "a" / "p1_T1w.nii.gz", values() + 1000)
+    saved(tmp_path / "a" / "p1_T1w_lesion.nii.gz", mask())
+    build(tmp_path / "a", tmp_path / "idx", plugin)
+    index = Index.open(tmp_path / "idx")
+    made = prepare(index, plugin, {"spacing": (0.0, 0.0, 0.0), "modality": "mr"})
+    assert [index.locate(item) for item in made.items["id"]] == ["p1_T1w.nii.gz"]
+    assert made.rejects["reason"][0].startswith("like-mask: ")
 
 
 def test_a_metaimage_that_points_elsewhere_is_refused(tmp_path: Path) -> None:

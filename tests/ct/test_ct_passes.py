@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from medcl_ct.plugin import plugin
 STEP = 5.0
 
 
-def one(z: float, name: str = "x", **numbers: float | None) -> Slice:
+def one(z: float, name: str = "x", **numbers: Any) -> Slice:
     empty = {"instance": None, "acquisition": None, "location": None, "thickness": STEP}
     return Slice(name, "", (0.0, 0.0, z), **{**empty, **numbers})  # type: ignore[arg-type]
 
@@ -43,7 +44,13 @@ def scans(draw: st.DrawFn) -> tuple[list[Slice], set[frozenset[int]]]:
     """Slices of some passes, of which any may be lost, with one number that tells them apart."""
     count, several = draw(st.integers(8, 30)), draw(st.integers(1, 4))
     shift = draw(st.sampled_from([0.0, 0.5, 0.25, 0.1, 0.02, 1 / 3])) * STEP
-    told = draw(st.sampled_from(["phase", "acquisition", "each", "blocks", "instance", "time"]))
+    told = draw(
+        st.sampled_from(
+            ["phase", "trigger", "acquisition", "each", "blocks", "instance", "time", "by turns",
+             "begins anew, acquired", "begins anew, folders"]
+        )
+    )  # fmt: skip
+    told = "phase" if several == 1 and told == "trigger" else told  # which then is chance alone
     jitter = draw(st.sampled_from([0.0, 1e-6, 1e-3]))
     back = draw(st.booleans())
     noise = np.random.default_rng(draw(st.integers(0, 999)))
@@ -59,11 +66,15 @@ def scans(draw: st.DrawFn) -> tuple[list[Slice], set[frozenset[int]]]:
             number = p * count + i + 1
             numbers = {
                 "phase": {"phase": p * 10.0, "instance": float(number)},
+                "trigger": {"phase": 90.0 * p + float(noise.uniform(0, 9)), "instance": 0.0},
                 "acquisition": {"acquisition": p + 1.0, "instance": 7.0},
                 "each": {"acquisition": float(number)},
                 "blocks": {"acquisition": 1.0 + p * count + i // 4},
                 "instance": {"instance": 3.0 * number},
-                "time": {"time": 101500.0 + 0.4 * number},
+                "time": {"time": 36900.0 + 0.4 * number},
+                "by turns": {"acquisition": p + 1.0, "instance": float(i * several + p)},
+                "begins anew, acquired": {"instance": float(i), "time": 60.0 * p + 0.4 * i},
+                "begins anew, folders": {"instance": float(i), "name": f"{p}/x"},
             }[told]
             passes_[-1].add(len(slices))
             slices.append(one(z, **numbers))
@@ -170,6 +181,46 @@ def test_acquisitions_by_chance_are_ambiguous() -> None:
     dealt = np.random.default_rng(0).integers(1, 3, 40)
     slices = [one(STEP * i, acquisition=float(a)) for i, a in enumerate(dealt)]
     assert parted(slices) == ({frozenset(range(40))}, {"ambiguous-passes"})
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.5, 0.2, 1.0])
+@pytest.mark.parametrize("back", [False, True])
+def test_numbers_that_begin_anew_say_no_more_than_that(shift: float, back: bool) -> None:
+    """Each pass is numbered from 1, maybe from its other end: nobody knows which slice is whose."""
+    slices = [
+        one(STEP * ((19 - i if back and p else i) + p * shift), instance=i + 1.0)
+        for p in (0, 1)
+        for i in range(20)
+    ]
+    assert "ambiguous-passes" in parted(slices)[1]
+
+
+def test_numbers_that_begin_anew_with_every_block_are_one_pass() -> None:
+    slices = [one(STEP * (10 * b + i), instance=i + 1.0) for b in range(3) for i in range(10)]
+    assert parted(slices) == ({frozenset(range(30))}, set())
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.5, 0.3, 1.0])
+def test_the_table_goes_there_and_back(shift: float) -> None:
+    """The slice where it turns belongs to the way back."""
+    slices = [
+        one(STEP * ((19 - i if p else i) + p * shift), instance=20.0 * p + i)
+        for p in (0, 1)
+        for i in range(20)
+    ]
+    assert parted(slices)[0] == {frozenset(range(20)), frozenset(range(20, 40))}
+
+
+def test_slabs_each_in_many_phases_that_are_only_counted() -> None:
+    slices = [
+        one(STEP * (8 * slab + i), instance=float(80 * slab + 8 * t + i))
+        for slab in range(4) for t in range(10) for i in range(8)
+    ]  # fmt: skip
+    found, findings = parted(slices)
+    assert findings == {"repeated-positions"}
+    assert found == {
+        frozenset(80 * s + 8 * t + i for s in range(4) for i in range(8)) for t in range(10)
+    }
 
 
 def test_gates_in_folders() -> None:

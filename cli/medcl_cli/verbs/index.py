@@ -61,7 +61,8 @@ def index(
         bool,
         typer.Option(
             "--merge-spellings",
-            help="Patients whose ids differ in case, spaces or leading zeros only are one.",
+            help="Patients whose ids differ in case, spaces, punctuation or leading zeros only "
+            "are one.",
         ),
     ] = False,
     rescan: Annotated[bool, typer.Option(help="Open every file again, changed or not.")] = False,
