@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from medcl.errors import MedclError
@@ -52,6 +52,21 @@ DIED = Failure(
     detail="No message: the worker process ended.",
     died=True,
 )
+
+
+def hung(seconds: float) -> Failure:
+    """Of an item that was not done after ``seconds``; the process reading it was ended."""
+    return Failure(
+        f"It was not read within {seconds:g} s, and the process reading it was ended. "
+        "$MEDCL_ITEM_SECONDS sets the limit.",
+        detail="No message: the worker process was ended.",
+        error="TimeoutError",
+    )
+
+
+def died_within(seconds: float) -> Failure:
+    """Of an item whose process died, or was ended after ``seconds``: Ray does not tell which."""
+    return replace(DIED, reason=f"{DIED.reason[:-2]}, or not done within {seconds:g} s).")
 
 
 def guarded(fn: Callable[[T], R], item: T) -> R | Failure:
