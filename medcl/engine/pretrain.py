@@ -34,6 +34,7 @@ from medcl.engine.module import Pretraining
 from medcl.engine.online_evaluation import OnlineEvaluation
 from medcl.engine.show import Show, say, summary
 from medcl.errors import UsageError
+from medcl.io import stopping
 from medcl.methods.contract import Method
 from medcl.plugin import Samples
 from medcl.private import write_recipe
@@ -136,11 +137,13 @@ def _train(
         _check_partners(module.method)
         if run_manifest.is_first_process():
             say(NO_PATIENTS)
-    journal, saving = Journal(out), checkpointing.Checkpoints(out / "checkpoints")
+    journal = Journal(out)
     online = OnlineEvaluation(recipe.monitor, selection, _labelled(recipe, data, selection, parts))
-    with quiet_lightning():
-        trainer = _trainer(recipe, [checkpointing.Guard(), online, journal, Show(journal), saving])
-    with run_manifest.exclusive(run):
+    with run_manifest.exclusive(run), stopping.deferred() as notice:
+        saving = checkpointing.Checkpoints(out / "checkpoints", notice)
+        with quiet_lightning():
+            callbacks = [checkpointing.Guard(), online, journal, Show(journal), saving]
+            trainer = _trainer(recipe, callbacks)
         if run_manifest.is_first_process():
             run_manifest.check_same(run, data)  # another process may have started meanwhile
             run_manifest.check_same_samples(run, selection, parts)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from medcl.errors import MedclError
+from medcl.io.stopping import Stopped
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -73,7 +74,7 @@ def guarded(fn: Callable[[T], R], item: T) -> R | Failure:
     """Call ``fn``; an exception (``sys.exit`` too) becomes a `Failure` in the same process."""
     try:
         return fn(item)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Stopped):
         raise
     except BaseException as error:
         return Failure.of(error)
