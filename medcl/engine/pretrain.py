@@ -36,6 +36,7 @@ from medcl.engine.show import Show, say, summary
 from medcl.errors import UsageError
 from medcl.io import stopping
 from medcl.methods.contract import Method
+from medcl.nn.distributed import check_launched
 from medcl.plugin import Samples
 from medcl.private import write_recipe
 from medcl.recipe import Recipe
@@ -61,7 +62,8 @@ def pretrain(recipe: Recipe, data: Path, out: Path, *, command: str = "") -> Run
         UsageError: if ``out`` holds a run of another recipe or other data, or another process is
             training into it; if the index changed since the run began; if there are fewer
             training samples than a batch; if the machine does not support the settings of
-            ``trainer``; if training includes test patients and the clinical table holds labels.
+            ``trainer``, or a launcher started another number of processes; if training includes
+            test patients and the clinical table holds labels.
         MedclError: if the loss or the weights become NaN or infinite.
         SystemExit: in every process but the first of a distributed run, after training.
     """
@@ -103,6 +105,7 @@ def pretrain_on(recipe: Recipe, data: InMemory, out: Path, *, command: str = "")
 
 def _done(run: Run, data: Path | None) -> bool:
     """Whether the folder holds this run, finished."""
+    check_launched(run.recipe.trainer.devices, run.recipe.trainer.nodes)
     run.recipe.part("method")  # refuse a recipe without a method before writing anything
     run_manifest.check_same(run, data)
     if not run_manifest.finished(run):
