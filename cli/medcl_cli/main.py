@@ -134,4 +134,6 @@ def _fail(message: object, code: int) -> None:
 
 
 if __name__ == "__main__":
+    if not sys.flags.safe_path:
+        del sys.path[0]  # python -m puts the current folder first: a plugin there is data, not code
     main()

@@ -101,6 +101,6 @@ def check_launched(devices: int, nodes: int) -> None:
     here = os.environ.get("LOCAL_WORLD_SIZE", started)
     raise UsageError(
         f"The launcher started {started} processes for {devices} devices on {nodes} nodes: each "
-        f"would do all of the work. Start medcl without it, or pretrain with trainer.devices={here} "
-        f"and trainer.nodes={int(started) // max(int(here), 1)}."
+        "would do all of the work. Start medcl without it, or pretrain with "
+        f"trainer.devices={here} and trainer.nodes={int(started) // max(int(here), 1)}."
     )
