@@ -9,11 +9,11 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
 from medcl import plugin as plugins
 from medcl.errors import MedclWarning, UsageError
+from medcl.io import scratch
 from medcl.recipe import Recipe, given, overrides
 from medcl.registry import lookup
 
@@ -125,15 +125,15 @@ def embed(
 
     opened = _run(run)
     if data is not None and not isinstance(data, str | Path):
-        with TemporaryDirectory(prefix="medcl-recordings-") as folder:
-            paths = saved(opened.plugin, _listed(data), Path(folder))
+        with scratch.temporary() as folder:
+            paths = saved(opened.plugin, _listed(data), folder)
             if paths:
                 if out is not None or patients is not None or labels is not None:
                     raise UsageError("out, patients and labels do not go with recordings.")
-                with indexed(opened, paths) as scratch:
+                with indexed(opened, paths) as made:
                     return embeddings.embed(
                         opened.encoder(),
-                        load_samples(opened.recipe, scratch.path, task=task),
+                        load_samples(opened.recipe, made.path, task=task),
                         batch_size=batch_size,
                         device=device,
                         workers=readers,
@@ -537,8 +537,8 @@ def predict(
         assignments = [f"reader.fs={fs:g}", *assignments]
     trained = opened(Path(model)) if isinstance(model, str | Path) else model
     recordings = _listed(records)
-    with TemporaryDirectory(prefix="medcl-recordings-") as folder:
-        files = saved(trained.plugin, recordings, Path(folder))
+    with scratch.temporary() as folder:
+        files = saved(trained.plugin, recordings, folder)
         if files is None:
             raise UsageError(
                 f"The plugin '{trained.plugin.name}' knows no recording of this type: give files, "

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import polars as pl
@@ -18,6 +17,7 @@ from medcl.archive.claim import reader_settings
 from medcl.archive.index import Index
 from medcl.archive.scanning import scan_unit
 from medcl.errors import UsageError
+from medcl.io import scratch
 from medcl.plugin import FileStat, Plugin, Unit, file_of
 from medcl.private import recalled
 from medcl.reading import read_json
@@ -76,10 +76,10 @@ def indexed(
     data = _data(run)
     if key_file is None and data is not None and (data / "private" / "key").is_file():
         key_file = data / "private" / "key"
-    with TemporaryDirectory(prefix="medcl-predict-") as scratch:  # its owner's alone
-        archive = Path(scratch) / "archive"
+    with scratch.temporary() as folder:  # its owner's alone
+        archive = folder / "archive"
         _link(paths, base, archive)
-        out = Path(scratch) / "index"
+        out = folder / "index"
         indexing.build(
             archive,
             out,
@@ -165,10 +165,10 @@ def read_once(
         raise UsageError(f"{records[0]} is an index: give the recordings themselves.")
     paths, partial = _wanted(plugin, records)
     base = _common(paths)
-    with TemporaryDirectory(prefix="medcl-read-") as scratch:  # its owner's alone
-        archive = Path(scratch) / "archive"
+    with scratch.temporary() as folder:  # its owner's alone
+        archive = folder / "archive"
         _link(paths, base, archive)
-        out = Path(scratch) / "index"
+        out = folder / "index"
         indexing.build(archive, out, plugin, workers=workers, reader=reader)
         yield _only(Index.open(out), {path.relative_to(base).as_posix() for path in partial})
 
@@ -314,12 +314,12 @@ def _files(
 
 def _is_whole(plugin: Plugin, record: Path, files: Sequence[Path]) -> bool:
     """Whether a recording can be read from these files alone; nothing but headers is read."""
-    with TemporaryDirectory(prefix="medcl-predict-") as scratch:
+    with scratch.temporary() as folder:
         for path in files:
-            (Path(scratch) / path.name).symlink_to(path)
+            (folder / path.name).symlink_to(path)
         for unit in plugin.units([_stat(path, path.parent) for path in files]):
             if any(file.path == record.name for file in unit.files):
-                found = scan_unit(plugin.scan, Path(scratch), unit)
+                found = scan_unit(plugin.scan, folder, unit)
                 return bool(found.records)
     return False
 

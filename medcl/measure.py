@@ -18,7 +18,7 @@ from medcl.archive.stored import StoredArrays
 from medcl.errors import MedclError, UsageError
 from medcl.io.atomic import replacing
 from medcl.io.failure import Failure
-from medcl.io.pmap import pmap
+from medcl.io.pmap import item_seconds, pmap
 from medcl.plugin import Plugin
 from medcl.registry import Lazy, checked, did_you_mean, resolve
 
@@ -90,7 +90,9 @@ def measure(
         done = 0
         work = partial(_measured, target, prepared.arrays, given)
         ids = prepared.items["id"].to_list()
-        for item, tables in pmap(work, ids, workers=workers, label=name.capitalize()):
+        for item, tables in pmap(
+            work, ids, workers=workers, label=name.capitalize(), seconds=item_seconds()
+        ):
             if isinstance(tables, Failure):
                 rejects[f"{name}: {tables.reason}"] += 1
                 continue

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from medcl.errors import MedclError, MedclWarning, UsageError
+from medcl.io import stopping
 from medcl_cli.verbs import (
     anomaly,
     beats,
@@ -98,10 +99,14 @@ _show = warnings.showwarning
 
 
 def main() -> None:
-    """Run the command line: exit code 2 for wrong usage, 1 for failed work."""
+    """Run the command line.
+
+    Exit codes: 0; 1 for failed work; 2 for wrong usage; 130 after Ctrl-C, 143 after SIGTERM.
+    """
     warnings.showwarning = _say
     try:
-        app()
+        with stopping.handled():
+            app()
     except UsageError as error:
         _fail(_sentence(error), 2)
     except MedclError as error:
@@ -109,8 +114,10 @@ def main() -> None:
     except OSError as error:  # a full disk, a folder that may not be written
         file = f"{error.filename}: " if error.filename is not None else ""
         _fail(f"{file}{error.strerror or error}", 1)
-    except KeyboardInterrupt:
-        _fail("Interrupted. Run the same command again to go on from here.", 130)
+    except stopping.Stopped as stop:
+        queued = stopping.requeue(stop)
+        again = queued or "The same command again goes on from here."
+        _fail(f"Stopped. {again}", stop.code)
 
 
 def _sentence(error: MedclError) -> str:
@@ -127,4 +134,6 @@ def _fail(message: object, code: int) -> None:
 
 
 if __name__ == "__main__":
+    if not sys.flags.safe_path:
+        del sys.path[0]  # python -m puts the current folder first: a plugin there is data, not code
     main()

@@ -41,7 +41,7 @@ from medcl.archive.walk import walk
 from medcl.errors import MedclError, UsageError
 from medcl.io.atomic import locked
 from medcl.io.failure import Failure
-from medcl.io.pmap import Engine, pmap
+from medcl.io.pmap import Engine, item_seconds, pmap
 from medcl.plugin import FileStat, Plugin, Reject, Unit
 from medcl.reading import read_json, read_table
 from medcl.registry import checked
@@ -245,7 +245,9 @@ def _scan(
     todo = [unit for unit in units if unit.key not in kept]
     with journal.Appender(path) as appender:
         work = partial(scanning.scan_unit, scan, archive)
-        outcomes = pmap(work, todo, workers=workers, engine=engine, label="Indexing")
+        outcomes = pmap(
+            work, todo, workers=workers, engine=engine, label="Indexing", seconds=item_seconds()
+        )
         for unit, outcome in outcomes:
             if isinstance(outcome, Failure):
                 outcome = scanning.died(unit, outcome)

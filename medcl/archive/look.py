@@ -8,7 +8,7 @@ from pathlib import Path
 from medcl.archive.store import Prepared, StoredArrays
 from medcl.errors import UsageError
 from medcl.io.failure import Failure
-from medcl.io.pmap import pmap
+from medcl.io.pmap import item_seconds, pmap
 from medcl.plugin import Plugin
 from medcl.registry import Lazy, resolve
 
@@ -28,7 +28,13 @@ def look(
         raise UsageError(f"The plugin '{plugin.name}' has nothing to look at: leave --look out.")
     work = partial(_draw, plugin.look, prepared.arrays, out)
     written, failed = 0, {}
-    outcomes = pmap(work, prepared.items["id"].to_list(), workers=workers, label="Drawing")
+    outcomes = pmap(
+        work,
+        prepared.items["id"].to_list(),
+        workers=workers,
+        label="Drawing",
+        seconds=item_seconds(),
+    )
     for item, outcome in outcomes:
         if isinstance(outcome, Failure):
             failed[item] = outcome.reason

@@ -25,7 +25,7 @@ from medcl.archive.tables import REJECTS
 from medcl.errors import IntegrityWarning, MedclError, UsageError
 from medcl.io import scratch
 from medcl.io.failure import Failure
-from medcl.io.pmap import Engine, pmap
+from medcl.io.pmap import Engine, item_seconds, pmap
 from medcl.plugin import MEMBER, FileStat, Plugin, Unit, file_of
 from medcl.registry import Lazy, checked, resolve
 
@@ -153,7 +153,14 @@ def prepare(
             work = partial(
                 _prepare_item, index.archive, store, plugin.prepare, settings, about, shared
             )
-            for job, outcome in pmap(work, jobs, workers=workers, engine=engine, label="Preparing"):
+            for job, outcome in pmap(
+                work,
+                jobs,
+                workers=workers,
+                engine=engine,
+                label="Preparing",
+                seconds=item_seconds(),
+            ):
                 failed = _as_reject(outcome)
                 if failed is not None:
                     rejected[job.item] = failed

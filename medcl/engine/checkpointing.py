@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from medcl import manifest
 from medcl.checkpoints import saved
 from medcl.engine.module import Pretraining
 from medcl.errors import MedclError
+from medcl.io import stopping
 from medcl.nn.distributed import ranks
 
 MAX_CHECKPOINTS = 2
@@ -44,10 +46,15 @@ class AtomicIO(CheckpointIO):
 
 
 class Checkpoints(Callback):
-    """Saves every ``checkpoint_every`` steps and at the end; measures training time in seconds."""
+    """Saves every ``checkpoint_every`` steps, at the end and at a signal; measures training time.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    Args:
+        folder: of the checkpoints.
+        notice: of a signal: after the step that it came in, a checkpoint is saved and the run ends.
+    """
+
+    def __init__(self, folder: Path, notice: stopping.Notice) -> None:
+        self.folder, self.notice = folder, notice
         self.earlier = 0.0  # seconds before this process resumed the run
         self.started = time.monotonic()
 
@@ -67,6 +74,8 @@ class Checkpoints(Callback):
     def on_train_start(self, trainer: Trainer, module: Pretraining) -> None:  # type: ignore[override]
         """Start the clock; remove temporary files of a killed process."""
         self.started = time.monotonic()
+        if threading.current_thread() is threading.main_thread() and self.notice.wanted:
+            stopping.take()  # Lightning has its own handlers now, which would end the run at once
         if trainer.is_global_zero:
             for leftover in self.folder.glob(".*.tmp"):
                 leftover.unlink()
@@ -76,14 +85,29 @@ class Checkpoints(Callback):
     ) -> None:
         """Save if due, then delete the oldest."""
         settings, step = module.recipe.trainer, trainer.global_step
+        if (batch_idx + 1) % settings.accumulate:
+            return
+        stop = self._stop(module, step)
         due = step % settings.checkpoint_every == 0 or step == settings.steps
-        if (batch_idx + 1) % settings.accumulate or not due:
+        if not due and stop is None:
             return
         _check_weights(module, step)
         trainer.save_checkpoint(self.folder / f"step-{step:09d}.ckpt")
         if trainer.is_global_zero:
             for old in saved(self.folder)[:-MAX_CHECKPOINTS]:
                 old.unlink()
+        if stop is not None and step < settings.steps:
+            raise stopping.Stopped(stop)
+
+    def _stop(self, module: Pretraining, step: int) -> int | None:
+        """The signal to stop by. Several ranks agree on it when metrics are due: that is a wait."""
+        told = self.notice.number
+        if ranks().world == 1:
+            return told
+        if step % module.recipe.trainer.log_every:
+            return None
+        flag = torch.tensor(float(told or 0), device=module.device)
+        return int(ranks().gather(flag.reshape(1)).max()) or None
 
 
 class Guard(Callback):

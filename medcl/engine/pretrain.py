@@ -34,7 +34,9 @@ from medcl.engine.module import Pretraining
 from medcl.engine.online_evaluation import OnlineEvaluation
 from medcl.engine.show import Show, say, summary
 from medcl.errors import UsageError
+from medcl.io import stopping
 from medcl.methods.contract import Method
+from medcl.nn.distributed import check_launched
 from medcl.plugin import Samples
 from medcl.private import write_recipe
 from medcl.recipe import Recipe
@@ -60,7 +62,8 @@ def pretrain(recipe: Recipe, data: Path, out: Path, *, command: str = "") -> Run
         UsageError: if ``out`` holds a run of another recipe or other data, or another process is
             training into it; if the index changed since the run began; if there are fewer
             training samples than a batch; if the machine does not support the settings of
-            ``trainer``; if training includes test patients and the clinical table holds labels.
+            ``trainer``, or a launcher started another number of processes; if training includes
+            test patients and the clinical table holds labels.
         MedclError: if the loss or the weights become NaN or infinite.
         SystemExit: in every process but the first of a distributed run, after training.
     """
@@ -102,6 +105,7 @@ def pretrain_on(recipe: Recipe, data: InMemory, out: Path, *, command: str = "")
 
 def _done(run: Run, data: Path | None) -> bool:
     """Whether the folder holds this run, finished."""
+    check_launched(run.recipe.trainer.devices, run.recipe.trainer.nodes)
     run.recipe.part("method")  # refuse a recipe without a method before writing anything
     run_manifest.check_same(run, data)
     if not run_manifest.finished(run):
@@ -136,11 +140,13 @@ def _train(
         _check_partners(module.method)
         if run_manifest.is_first_process():
             say(NO_PATIENTS)
-    journal, saving = Journal(out), checkpointing.Checkpoints(out / "checkpoints")
+    journal = Journal(out)
     online = OnlineEvaluation(recipe.monitor, selection, _labelled(recipe, data, selection, parts))
-    with quiet_lightning():
-        trainer = _trainer(recipe, [checkpointing.Guard(), online, journal, Show(journal), saving])
-    with run_manifest.exclusive(run):
+    with run_manifest.exclusive(run), stopping.deferred() as notice:
+        saving = checkpointing.Checkpoints(out / "checkpoints", notice)
+        with quiet_lightning():
+            callbacks = [checkpointing.Guard(), online, journal, Show(journal), saving]
+            trainer = _trainer(recipe, callbacks)
         if run_manifest.is_first_process():
             run_manifest.check_same(run, data)  # another process may have started meanwhile
             run_manifest.check_same_samples(run, selection, parts)

@@ -27,6 +27,7 @@ from medcl.finetune.study import labelled, study
 from medcl.labels import table as tables
 from medcl.labels import target as targets
 from medcl.labels.auxiliary import further, tree_and_soft
+from medcl.nn.distributed import check_launched
 from medcl.plugin import Samples
 from medcl.private import command_without_paths, remember
 from medcl.recipe import Recipe
@@ -130,6 +131,7 @@ def finetune(
         MedclError: for labels of the wrong kind, a patient in two parts of a given split, or a
             failed training.
     """
+    check_launched(devices=1, nodes=1)
     recipe, data, run = source.recipe, source.data, source.run
     _refuse_unused_labels(recipe)
     index = Index.open(data)

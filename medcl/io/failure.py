@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from medcl.errors import MedclError
+from medcl.io.stopping import Stopped
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -54,11 +55,26 @@ DIED = Failure(
 )
 
 
+def hung(seconds: float) -> Failure:
+    """Of an item that was not done after ``seconds``; the process reading it was ended."""
+    return Failure(
+        f"It was not read within {seconds:g} s, and the process reading it was ended. "
+        "$MEDCL_ITEM_SECONDS sets the limit.",
+        detail="No message: the worker process was ended.",
+        error="TimeoutError",
+    )
+
+
+def died_within(seconds: float) -> Failure:
+    """Of an item whose process died, or was ended after ``seconds``: Ray does not tell which."""
+    return replace(DIED, reason=f"{DIED.reason[:-2]}, or not done within {seconds:g} s).")
+
+
 def guarded(fn: Callable[[T], R], item: T) -> R | Failure:
     """Call ``fn``; an exception (``sys.exit`` too) becomes a `Failure` in the same process."""
     try:
         return fn(item)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Stopped):
         raise
     except BaseException as error:
         return Failure.of(error)

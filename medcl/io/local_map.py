@@ -1,4 +1,4 @@
-"""`pmap` on processes of this machine; it survives their crashes."""
+"""`pmap` on processes of this machine; it survives their crashes, and ends those that hang."""
 
 from __future__ import annotations
 
@@ -9,53 +9,100 @@ import resource
 import signal
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import connection
 from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any, TypeVar
 
-from medcl.errors import MedclError
-from medcl.io.failure import DIED, Failure, guarded
+from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
-_LARGEST_CHUNK = 16  # items sent at a time: reading a header takes less time than sending it alone
+from medcl.errors import MedclError
+from medcl.io.failure import DIED, Failure, guarded, hung
+
+_LARGEST_CHUNK = 16
+_CHUNK_SECONDS = 0.1  # of work sent at a time: reading a header takes less than sending it alone
+_RESTARTS = 3  # of a pool that broke and did nothing in between
+_UNGUARDED = (
+    "Worker processes end as soon as they start. If {} has no 'if __name__ == \"__main__\":' "
+    "guard, add it, or use one worker."
+)
 T = TypeVar("T")
 R = TypeVar("R")
 
 
-def run(fn: Callable[[T], R], items: Sequence[T], workers: int) -> Iterator[tuple[T, R | Failure]]:
-    """Feed a pool. When it breaks, run the items in flight one by one to find the cause; go on."""
+def run(
+    fn: Callable[[T], R], items: Sequence[T], workers: int, seconds: float | None
+) -> Iterator[tuple[T, R | Failure]]:
+    """Feed a pool a few items at a time. What was with one that crashed or hung runs again, alone.
+
+    Args:
+        fn: to call.
+        items: its arguments.
+        workers: processes.
+        seconds: after which a worker is ended and its item is a `Failure`; None: never.
+    """
     packed: bytes | None = pack(fn)
     waiting = deque(items)
-    size = max(1, min(_LARGEST_CHUNK, len(items) // (16 * workers)))
-    while waiting:
-        suspects: list[T] = []
-        broken = False
-        in_flight: dict[Future[list[R | Failure]], list[T]] = {}
-        pool = _Pool(workers)
+    alone: deque[T] = deque()
+    size, broken = 1, 0
+    while waiting or alone:
+        in_flight: dict[ProcessFuture, list[T]] = {}
+        pool = ProcessPool(workers, context=_Context(), initializer=_start_worker)
         try:
             if packed is not None:
-                _try_out(pool, fn, packed)
+                _check_loads(pool, fn, packed)
                 packed = None
-            while in_flight or (waiting and not suspects):
-                while waiting and not suspects and len(in_flight) < 3 * workers:
-                    chunk = [waiting.popleft() for _ in range(min(size, len(waiting)))]
-                    in_flight[_submit(pool, fn, chunk)] = chunk
+            while waiting or alone or in_flight:
+                while (waiting or alone) and len(in_flight) < 3 * workers:
+                    chunk = _take(waiting, size) if waiting else _take(alone, 1)
+                    in_flight[_schedule(pool, seconds, _guarded_each, fn, chunk)] = chunk
                 for future in wait(in_flight, return_when=FIRST_COMPLETED).done:
+                    error = future.exception()
+                    if isinstance(error, BrokenProcessPool):
+                        raise error
                     chunk = in_flight.pop(future)
-                    if future.exception() is None:
-                        yield from zip(chunk, future.result(), strict=True)
-                    else:  # a worker died, or a result is stuck
-                        suspects += chunk
-                        broken |= isinstance(future.exception(), BrokenProcessPool)
-                if broken:  # all workers end; items submitted meanwhile may never return
-                    suspects += [item for chunk in in_flight.values() for item in chunk]
-                    in_flight.clear()
+                    if error is None:
+                        results, took = future.result()
+                        yield from zip(chunk, results, strict=True)
+                        most = int(_CHUNK_SECONDS * len(chunk) / max(took, 1e-6))
+                        size = max(1, min(most, _LARGEST_CHUNK, len(waiting) // (4 * workers)))
+                        broken = 0
+                    elif len(chunk) > 1:
+                        alone += chunk
+                    else:
+                        yield chunk[0], _failure(error, seconds)
+        except BrokenProcessPool:  # a worker died without an item, as when it starts
+            broken += 1
+            if broken > _RESTARTS:
+                raise MedclError(_UNGUARDED.format(_main())) from None
+            alone += [item for chunk in in_flight.values() for item in chunk]
         finally:
-            pool.close(broken)
-        yield from _alone(fn, suspects)
+            pool.stop()
+            pool.join()
+
+
+def _schedule(
+    pool: ProcessPool, seconds: float | None, fn: Callable[..., R], *args: Any
+) -> ProcessFuture:
+    try:
+        return pool.schedule(fn, args=args, timeout=seconds)
+    except RuntimeError as error:  # it has broken meanwhile
+        raise BrokenProcessPool(str(error)) from None
+
+
+def _take(queue: deque[T], size: int) -> list[T]:
+    return [queue.popleft() for _ in range(min(size, len(queue)))]
+
+
+def _failure(error: BaseException, seconds: float | None) -> Failure:
+    if isinstance(error, ProcessExpired):
+        return DIED
+    if isinstance(error, TimeoutError) and seconds is not None:
+        return hung(seconds)
+    return Failure.of(error)  # the result cannot be pickled
 
 
 def pack(fn: Callable[..., Any]) -> bytes:
@@ -95,80 +142,24 @@ def check_loads(fn: Callable[..., Any], error: str | None) -> None:
         )
 
 
-def _try_out(pool: _Pool, fn: Callable[..., Any], packed: bytes) -> None:
-    """Check that a worker starts and can load the function."""
-    future = pool.submit(load_error, packed)
-    if isinstance(future.exception(), BrokenProcessPool):
-        main = getattr(sys.modules.get("__main__"), "__file__", None) or "your script"
-        raise MedclError(
-            f"Worker processes end as soon as they start. If {main} has no "
-            "'if __name__ == \"__main__\":' guard, add it, or use one worker."
-        )
-    check_loads(fn, future.result())
+def _check_loads(pool: ProcessPool, fn: Callable[..., Any], packed: bytes) -> None:
+    check_loads(fn, _schedule(pool, None, load_error, packed).result())
 
 
-def _alone(fn: Callable[[T], R], suspects: Sequence[T]) -> Iterator[tuple[T, R | Failure]]:
-    """One item at a time, so that a crash identifies its item."""
-    pool: _Pool | None = None
-    try:
-        for item in suspects:
-            pool = pool or _Pool(1)
-            future = _submit(pool, fn, [item])
-            error = future.exception()
-            if isinstance(error, BrokenProcessPool):
-                pool.close(broken=True)
-                pool = None
-                yield item, DIED
-            else:  # any other error: the result cannot be pickled
-                yield item, future.result()[0] if error is None else Failure.of(error)
-    finally:
-        if pool is not None:
-            pool.close(broken=False)
+def _main() -> str:
+    return getattr(sys.modules.get("__main__"), "__file__", None) or "your script"
 
 
 class _Worker(SpawnProcess):
     def terminate(self) -> None:
-        """SIGKILL: a worker of a broken pool may ignore SIGTERM, or be writing its core."""
+        """SIGKILL: a worker may ignore SIGTERM, or be writing its core."""
         self.kill()
 
 
 class _Context(SpawnContext):
     """Spawned processes: forking is unsafe once torch or polars have started threads."""
 
-    def __init__(self) -> None:
-        self.workers: list[_Worker] = []
-
-    def Process(self, *args: Any, **kwargs: Any) -> _Worker:  # type: ignore[override]
-        self.workers.append(_Worker(*args, **kwargs))
-        return self.workers[-1]
-
-
-class _Pool(ProcessPoolExecutor):
-    """A pool that ends all its workers when it breaks.
-
-    Python's pool starts workers as work is submitted. When one dies, it ends and awaits the others,
-    but it awaits a worker that starts at that moment without ending it.
-    """
-
-    def __init__(self, workers: int) -> None:
-        self.context = _Context()
-        super().__init__(workers, mp_context=self.context, initializer=_start_worker)
-
-    def lost_one(self) -> bool:
-        """True if a worker has ended, or is about to.
-
-        The exit code cannot tell: it is unknown while another thread waits for the worker.
-        """
-        started = [worker.sentinel for worker in self.context.workers if worker.pid]
-        return bool(connection.wait(started, timeout=5))
-
-    def close(self, broken: bool) -> None:
-        """End the workers. A broken pool is not awaited: a worker may hang in the kernel."""
-        self.shutdown(wait=not broken, cancel_futures=True)
-        if broken:
-            for worker in self.context.workers:
-                if worker.pid:
-                    worker.kill()
+    Process = _Worker  # type: ignore[assignment]
 
 
 def _start_worker() -> None:
@@ -191,16 +182,7 @@ def _start_worker() -> None:
     threading.Thread(target=leave_with_parent, daemon=True).start()
 
 
-def _submit(pool: _Pool, fn: Callable[[T], R], chunk: list[T]) -> Future[list[R | Failure]]:
-    try:
-        return pool.submit(_guarded_each, fn, chunk)
-    except (RuntimeError, OSError) as error:
-        if not (isinstance(error, BrokenProcessPool) or pool.lost_one()):
-            raise
-        future: Future[list[R | Failure]] = Future()  # the pool has broken meanwhile
-        future.set_exception(BrokenProcessPool(str(error)))
-        return future
-
-
-def _guarded_each(fn: Callable[[T], R], chunk: list[T]) -> list[R | Failure]:
-    return [guarded(fn, item) for item in chunk]
+def _guarded_each(fn: Callable[[T], R], chunk: list[T]) -> tuple[list[R | Failure], float]:
+    """The results, and the seconds that they took."""
+    begin = time.perf_counter()
+    return [guarded(fn, item) for item in chunk], time.perf_counter() - begin

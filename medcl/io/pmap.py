@@ -1,11 +1,12 @@
 """Map a function over many items in processes; a failing item never affects the others.
 
-A worker may raise, run out of memory or crash in a C library: each costs its own item only.
+A worker may raise, run out of memory, crash in a C library or hang: each costs its own item only.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Literal, TypeVar
 
@@ -15,8 +16,25 @@ from medcl.io.failure import Failure, guarded
 from medcl.io.progress import track
 
 Engine = Literal["local", "ray"]
+ITEM_SECONDS = 900.0  # a file that takes longer to read hangs its reader
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+def item_seconds() -> float:
+    """The time that a reader may take for an item: ``$MEDCL_ITEM_SECONDS``, or `ITEM_SECONDS`.
+
+    Raises:
+        UsageError: if the variable is not a number above 0.
+    """
+    text = os.environ.get("MEDCL_ITEM_SECONDS", str(ITEM_SECONDS))
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not seconds > 0:
+        raise UsageError(f"$MEDCL_ITEM_SECONDS is '{text}': give a number of seconds above 0.")
+    return seconds
 
 
 def pmap(
@@ -26,6 +44,7 @@ def pmap(
     workers: int = 1,
     engine: Engine = "local",
     label: str = "Working",
+    seconds: float | None = None,
 ) -> Iterator[tuple[T, R | Failure]]:
     """Yield ``(item, fn(item))`` as each finishes, in no fixed order; a `Failure` if it failed.
 
@@ -35,6 +54,8 @@ def pmap(
         workers: processes; with one, the work runs in this process.
         engine: ``"ray"`` maps on the Ray cluster at ``$RAY_ADDRESS``, or on a Ray of this machine.
         label: of the progress bar.
+        seconds: after which an item is given up and its worker ended; None: never. One worker is
+            this process, which nothing ends.
 
     Raises:
         UsageError: if ``engine`` is "ray" and Ray is not installed.
@@ -44,9 +65,9 @@ def pmap(
     if engine == "ray":
         if importlib.util.find_spec("ray") is None:
             raise UsageError("Ray is not installed. Install it: pip install 'medcl[ray]'")
-        outcomes = ray_map.run(fn, items, workers)
+        outcomes = ray_map.run(fn, items, workers, seconds)
     elif workers <= 1 or len(items) <= 1:
         outcomes = ((item, guarded(fn, item)) for item in items)
     else:
-        outcomes = local_map.run(fn, items, min(workers, len(items)))
+        outcomes = local_map.run(fn, items, min(workers, len(items)), seconds)
     return track(outcomes, label, total=len(items))

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from medcl.errors import MedclError
-from medcl.io.failure import DIED, Failure, guarded
+from medcl.io.failure import DIED, Failure, died_within, guarded
 from medcl.io.local_map import check_loads, load_error, pack
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
-def run(fn: Callable[[T], R], items: Sequence[T], workers: int) -> Iterator[tuple[T, R | Failure]]:
-    """One task per item, few at a time; a task whose process dies is retried once."""
+def run(
+    fn: Callable[[T], R], items: Sequence[T], workers: int, seconds: float | None
+) -> Iterator[tuple[T, R | Failure]]:
+    """One task per item, few at a time; a task whose process dies is retried once.
+
+    One that runs for longer than ``seconds`` is ended, process and all; None: never.
+    """
     import ray
 
     started_here = not ray.is_initialized()
@@ -25,16 +31,16 @@ def run(fn: Callable[[T], R], items: Sequence[T], workers: int) -> Iterator[tupl
         _start(workers)
     try:
         _try_out(fn)
-        task, shared = ray.remote(max_retries=1)(guarded), ray.put(fn)
+        task, shared = ray.remote(max_retries=1)(_within), ray.put(fn)
         slots = 2 * int(ray.cluster_resources().get("CPU", workers))
         waiting = deque(items)
         in_flight: dict[Any, T] = {}
         while waiting or in_flight:
             while waiting and len(in_flight) < slots:
                 item = waiting.popleft()
-                in_flight[task.remote(shared, item)] = item
+                in_flight[task.remote(shared, item, seconds)] = item
             for reference in ray.wait(list(in_flight))[0]:
-                yield in_flight.pop(reference), _outcome(reference)
+                yield in_flight.pop(reference), _outcome(reference, seconds)
     finally:
         if started_here:
             ray.shutdown()
@@ -68,7 +74,20 @@ def _try_out(fn: Callable[..., Any]) -> None:
     check_loads(fn, error)
 
 
-def _outcome(reference: Any) -> Any:
+def _within(fn: Callable[[T], R], item: T, seconds: float | None) -> R | Failure:
+    """`guarded`, in a process that ends itself after ``seconds``."""
+    if seconds is None:
+        return guarded(fn, item)
+    limit = threading.Timer(seconds, os._exit, [1])
+    limit.daemon = True
+    limit.start()
+    try:
+        return guarded(fn, item)
+    finally:
+        limit.cancel()
+
+
+def _outcome(reference: Any, seconds: float | None) -> Any:
     import ray
     from ray import exceptions
 
@@ -80,6 +99,6 @@ def _outcome(reference: Any) -> Any:
     try:
         return ray.get(reference)
     except deaths:
-        return DIED
+        return DIED if seconds is None else died_within(seconds)
     except exceptions.RayError as error:
         return Failure.of(error)

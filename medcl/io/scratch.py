@@ -13,29 +13,76 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
-_PREFIX = ".scratch-"
+PREFIX = ".medcl-scratch-"
+_LOCK = ".lock"
+_VARIABLE = "MEDCL_SCRATCH"
 _ABANDONED_AFTER = 24 * 3600  # seconds
 _folder: Path | None = None
 
 
 @contextmanager
 def new(parent: Path) -> Iterator[Path]:
-    """A folder in ``parent`` that only its owner can open, removed at the end.
+    """A folder that only its owner can open, removed at the end: in ``$MEDCL_SCRATCH``, else here.
 
-    Old ones of killed processes are removed first.
+    What killed processes left there is removed first. Until the end, temporary folders of this
+    process and of those that it starts are made within.
     """
-    parent.mkdir(parents=True, exist_ok=True)
-    for old in parent.glob(f"{_PREFIX}*"):
-        if time.time() - old.stat().st_mtime > _ABANDONED_AFTER:
-            shutil.rmtree(old, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=parent) as path:
+    with _made(Path(os.environ.get(_VARIABLE) or parent)) as path:
+        before = os.environ.get(_VARIABLE)
+        os.environ[_VARIABLE] = str(path)
         try:
-            yield Path(path)
+            yield path
         finally:
             use(None)
+            if before is None:
+                del os.environ[_VARIABLE]
+            else:
+                os.environ[_VARIABLE] = before
+
+
+def home() -> Path:
+    """Where temporary folders are made: that of `new` or ``$MEDCL_SCRATCH``, else the system's."""
+    return Path(os.environ.get(_VARIABLE) or tempfile.gettempdir())
+
+
+@contextmanager
+def temporary() -> Iterator[Path]:
+    """A folder for as long as the context: within that of `new`, else in the system's."""
+    with _made(home()) as path:
+        yield path
+
+
+@contextmanager
+def _made(parent: Path) -> Iterator[Path]:
+    parent.mkdir(parents=True, exist_ok=True)
+    _sweep(parent)
+    with (
+        tempfile.TemporaryDirectory(prefix=PREFIX, dir=parent) as folder,
+        tempfile.NamedTemporaryFile(dir=folder, delete=False) as lock,
+    ):
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        Path(lock.name).rename(Path(folder) / _LOCK)  # whoever sees it finds it locked
+        yield Path(folder)
+
+
+@cache
+def _sweep(parent: Path) -> None:
+    """Once a process: remove the folders of those that are no more. Nobody holds their lock."""
+    for old in parent.glob(f"{PREFIX}*"):
+        try:
+            with (old / _LOCK).open("rb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(old, ignore_errors=True)
+        except FileNotFoundError:  # one being made, or from before there were locks
+            with suppress(OSError):
+                if time.time() - old.stat().st_mtime > _ABANDONED_AFTER:
+                    shutil.rmtree(old, ignore_errors=True)
+        except OSError:  # in use, or somebody else's
+            continue
 
 
 def use(path: Path | None) -> None:

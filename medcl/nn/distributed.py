@@ -9,12 +9,15 @@ Bolts issue 179: negatives of other ranks unused).
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from medcl.errors import UsageError
 
 
 class _Gather(torch.autograd.Function):
@@ -84,3 +87,20 @@ def ranks() -> Ranks:
     if dist.is_available() and dist.is_initialized():
         return Ranks(dist.get_rank(), dist.get_world_size())
     return ALONE
+
+
+def check_launched(devices: int, nodes: int) -> None:
+    """Compare the processes that a launcher such as torchrun started with those that are asked for.
+
+    Raises:
+        UsageError: if they differ: each process would train the whole run into one folder.
+    """
+    started = os.environ.get("WORLD_SIZE", "")
+    if not started.isdigit() or "RANK" not in os.environ or int(started) == devices * nodes:
+        return
+    here = os.environ.get("LOCAL_WORLD_SIZE", started)
+    raise UsageError(
+        f"The launcher started {started} processes for {devices} devices on {nodes} nodes: each "
+        "would do all of the work. Start medcl without it, or pretrain with "
+        f"trainer.devices={here} and trainer.nodes={int(started) // max(int(here), 1)}."
+    )

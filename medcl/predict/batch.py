@@ -27,6 +27,7 @@ from medcl.archive.index import Index
 from medcl.archive.store import Prepared, prepare
 from medcl.errors import MedclError, UsageError
 from medcl.ingestion import assigned, indexed
+from medcl.io import scratch
 from medcl.io.atomic import replacing
 from medcl.io.progress import track
 from medcl.plugin import Samples
@@ -123,7 +124,10 @@ def predict(
         raise UsageError("The name of --out is not UTF-8. Choose another.")
     model, reader = _with(model, settings)
     dataset_settings = model.dataset_settings(task)
-    with indexed(model, records, key_file=key_file, reader=reader, workers=workers) as index:
+    with (
+        scratch.new(out.parent),
+        indexed(model, records, key_file=key_file, reader=reader, workers=workers) as index,
+    ):
         prepared = prepare(index, model.plugin, model.recipe.prepare, workers=workers)
         names = _names(index) if paths else {}
         rejects = Counter(

@@ -27,6 +27,7 @@ from medcl.dense.opened import DenseStudy
 from medcl.embeddings.embeddings import usable
 from medcl.errors import MedclError, UsageError
 from medcl.ingestion import assigned, indexed
+from medcl.io import scratch
 from medcl.io.progress import track
 from medcl.plugin import Samples
 from medcl.predict.batch import ASSIGNED, NO_PRIVATE, OTHER_KEY
@@ -92,7 +93,10 @@ def predict(
     if out.suffix == ".parquet" or out.is_file():
         raise UsageError(f"--out {out}: masks are files in a folder: give the name of a folder.")
     write = resolve(study.plugin.write_masks)
-    with indexed(study, records, key_file=key_file, workers=workers) as index:
+    with (
+        scratch.new(out),
+        indexed(study, records, key_file=key_file, workers=workers) as index,
+    ):
         held = prepare(index, study.plugin, study.recipe.prepare, workers=workers)
         names = dict(index.paths.select("id", "key").iter_rows()) if paths else {}
         rejects = Counter(

@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from medcl.errors import MedclError
+from medcl.io import scratch
 from medcl.plugin import MEMBER, FileStat, Record, Reject
 from medcl_ct import archives, volumes
 from medcl_ct.affine_files import Volume
@@ -33,8 +34,8 @@ class Head:
 
         Its values cannot be read from what is returned.
         """
-        with TemporaryDirectory(prefix="medcl-") as folder:
-            copy = Path(folder) / f"head{_suffix(member.name)}"
+        with scratch.temporary() as folder:
+            copy = folder / f"head{_suffix(member.name)}"
             with member.open() as handle:
                 copy.write_bytes(handle.read(HEAD))
             try:
@@ -92,7 +93,7 @@ def open_volume(root: Path, file: str) -> Volume:
 
 
 def _unpacked(member: archives.Member) -> Volume:
-    folder = TemporaryDirectory(prefix="medcl-")
+    folder = TemporaryDirectory(prefix=scratch.PREFIX, dir=scratch.home())
     copy = Path(folder.name) / f"volume{_suffix(member.name)}"
     with member.open() as packed, copy.open("wb") as out:
         shutil.copyfileobj(packed, out)

@@ -422,3 +422,12 @@ def test_split_file_and_run_json_hold_keys_not_names(healthy, index):
     assert frame.columns == ["patient", "split"]
     text = json.dumps(healthy.facts) + frame.write_csv()
     assert "p07" not in text  # the raw patient of p07.npy
+
+
+def test_a_launcher_of_other_processes_is_refused(index, tmp_path, monkeypatch):
+    """Under torchrun without trainer.devices each process trained the whole run into one folder."""
+    for name, value in {"WORLD_SIZE": "4", "RANK": "1", "LOCAL_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match=r"trainer\.devices=2 and trainer\.nodes=2"):
+        pretrain(tiny_engine.recipe({"trainer": {"steps": 2}}), index, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

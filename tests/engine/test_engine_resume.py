@@ -25,6 +25,7 @@ from medcl.engine import checkpointing
 from medcl.engine.checkpointing import Checkpoints
 from medcl.engine.pretrain import pretrain
 from medcl.errors import UsageError
+from medcl.io import stopping
 from medcl.io.atomic import replacing
 from medcl.run import Run
 
@@ -152,6 +153,32 @@ def test_interrupted_run_ends_the_same(index, undisturbed, tmp_path, monkeypatch
     monkeypatch.setattr(Checkpoints, "on_train_batch_end", once)
     pretrain(broken_off(partner), index, tmp_path)
     same_outcome(undisturbed(partner), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", stopping.SIGNALS)
+def test_a_signal_saves_the_step_and_ends_the_run(
+    index, undisturbed, tmp_path, monkeypatch, number
+):
+    once = Checkpoints.on_train_batch_end
+
+    def told(self, trainer, module, outputs, batch, batch_idx):
+        if trainer.global_step == 33:
+            os.kill(os.getpid(), number)
+        once(self, trainer, module, outputs, batch, batch_idx)
+
+    monkeypatch.setattr(Checkpoints, "on_train_batch_end", told)
+    before = signal.getsignal(number)
+    run = stopping.handled()(pretrain)
+    with pytest.raises(stopping.Stopped) as stop:
+        run(broken_off(False), index, tmp_path)
+    assert stop.value.code == 128 + number
+    assert signal.getsignal(number) == before
+    assert [p.name for p in saved(tmp_path / "checkpoints")][-1] == "step-000000033.ckpt"
+    assert not (tmp_path / "encoder.safetensors").exists()
+    monkeypatch.setattr(Checkpoints, "on_train_batch_end", once)
+    pretrain(broken_off(False), index, tmp_path)
+    same_outcome(undisturbed(False), tmp_path)
 
 
 def test_kill_while_writing_a_checkpoint_leaves_the_older_one(

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,7 @@ import pytest
 from medcl.errors import MedclError, UsageError
 from medcl.io import local_map
 from medcl.io.failure import Failure
-from medcl.io.pmap import pmap
+from medcl.io.pmap import ITEM_SECONDS, item_seconds, pmap
 
 
 def work(n: int) -> int:
@@ -36,19 +35,6 @@ def deadly(n: int) -> int:
     if n == 11:
         ctypes.string_at(0)
     return work(n + 100)
-
-
-def stubborn(n: int) -> int:
-    if n == 0:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        first = not Path("up").exists()
-        Path("up").touch()
-        time.sleep(100_000 if first else 0)
-    if n == 1:
-        while not Path("up").exists():
-            time.sleep(0.01)
-        os._exit(9)
-    return n
 
 
 def core_size(n: int) -> int:
@@ -90,42 +76,52 @@ def test_a_dying_process_costs_its_own_item(count: int) -> None:
     assert done == {n: (n + 100) ** 2 for n in range(count) if n not in failed}
 
 
-def test_a_worker_that_ignores_sigterm_does_not_hold_the_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As one that writes its core does; the pool sends SIGTERM to all when one of them dies."""
-    monkeypatch.chdir(tmp_path)
-    done, failed = spread(pmap(stubborn, range(6), workers=2))
-    assert set(failed) == {1}
-    assert set(done) == {0, 2, 3, 4, 5}
-
-
-def test_a_worker_started_as_the_pool_broke_is_ended_too() -> None:
-    """Python's pool only ends those that it knew when it noticed; it joined this one for ever."""
-    pool = local_map._Pool(1)
-    assert pool.submit(work, 4).result() == 16
-    late = pool.context.Process(target=time.sleep, args=(100_000,))
-    late.start()
-    pool.close(broken=True)
-    late.join()
-    assert late.exitcode == -signal.SIGKILL
+def hanging(n: int) -> int:
+    if n == 1:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+        time.sleep(100_000)
+    return n
 
 
 @pytest.mark.slow
-def test_submitting_as_the_pool_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its start may fail in many ways then. Without a dead worker it is another matter."""
+def test_an_item_that_hangs_is_given_up() -> None:
+    """A decoder that never returns, and ignores signals; what was sent with it is not lost."""
+    done, failed = spread(pmap(hanging, range(40), workers=2, seconds=1.5))
+    assert set(failed) == {1}
+    assert "within 1.5 s" in failed[1].reason
+    assert failed[1].error == "TimeoutError"
+    assert done == {n: n for n in range(40) if n != 1}
 
-    def submit(*_: object) -> None:
-        raise OSError("handle is closed")
 
-    pool = local_map._Pool(1)
-    pool.submit(work, 4).result()
-    monkeypatch.setattr(pool, "submit", submit)
-    with pytest.raises(OSError, match="handle is closed"):
-        local_map._submit(pool, work, [4])
-    pool.close(broken=True)
-    future = local_map._submit(pool, work, [4])
-    assert isinstance(future.exception(), BrokenProcessPool)
+@pytest.mark.slow
+def test_a_worker_that_dies_as_it_starts_is_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel may kill one for memory before its first work."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(local_map, "_start_worker", start_worker)
+    done, failed = spread(pmap(work, range(100, 110), workers=2))
+    assert done == {n: n * n for n in range(100, 110)}
+    assert not failed
+    assert Path("died").exists()
+
+
+def start_worker() -> None:
+    try:
+        Path("died").touch(exist_ok=False)
+    except FileExistsError:
+        return
+    os._exit(9)
+
+
+def test_the_limit_of_an_item_is_a_number_of_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert item_seconds() == ITEM_SECONDS
+    monkeypatch.setenv("MEDCL_ITEM_SECONDS", "2.5")
+    assert item_seconds() == 2.5
+    for wrong in ("-1", "nan", "soon", "0"):
+        monkeypatch.setenv("MEDCL_ITEM_SECONDS", wrong)
+        with pytest.raises(UsageError, match="above 0"):
+            item_seconds()
 
 
 def test_workers_leave_no_core() -> None:
@@ -182,7 +178,7 @@ def test_stopping_early_leaves_no_worker() -> None:
 def test_a_script_without_guard_is_told_so(tmp_path: Path) -> None:
     script = tmp_path / "unguarded.py"
     script.write_text(
-        "import math\nfrom medcl.io.pmap import pmap\n"
+        "import math\nfrom medcl.io.pmap import ITEM_SECONDS, item_seconds, pmap\n"
         "print(list(pmap(math.sqrt, [1, 4, 9], workers=2)))\n"
     )
     done = subprocess.run([sys.executable, script], capture_output=True, text=True)

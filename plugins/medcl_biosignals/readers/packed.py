@@ -15,11 +15,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from tempfile import TemporaryDirectory
 from typing import IO, Any
 
 import numpy as np
 
+from medcl.io import scratch
 from medcl_biosignals.persons import person as person_by_folder
 from medcl_biosignals.readers.apple_export import FORMAT as APPLE
 from medcl_biosignals.readers.contract import (
@@ -137,8 +137,8 @@ def _alone(path: Path, *, most: int | None = None) -> Iterator[Path]:
         ".xz": lzma.open,
         ".bz2": bz2.open,
     }
-    with TemporaryDirectory(prefix="medcl-unpacked-") as folder:
-        file = Path(folder) / path.stem
+    with scratch.temporary() as folder:
+        file = folder / path.stem
         try:
             with openers[path.suffix.lower()](path, "rb") as packed, file.open("wb") as out:
                 _copied(packed if most is None else io.BytesIO(packed.read(most)), out)
@@ -160,8 +160,8 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
 def _unpacked(archive: zipfile.ZipFile, member: str) -> Iterator[Path]:
     """A member in the folders that it lies in there, within a temporary one."""
     parts = [part for part in PurePosixPath(member).parts if part not in ("/", "..")]
-    with TemporaryDirectory(prefix="medcl-unpacked-") as folder:
-        file = Path(folder, *parts)
+    with scratch.temporary() as folder:
+        file = folder.joinpath(*parts)
         file.parent.mkdir(parents=True, exist_ok=True)
         with archive.open(member) as packed, file.open("wb") as out:
             _copied(packed, out)

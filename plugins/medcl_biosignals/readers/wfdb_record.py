@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
+from medcl.io import scratch
 from medcl_biosignals.readers import contract
 from medcl_biosignals.readers.contract import BadSignal, Flaw, Heading, Recording, Settings, Span
 from medcl_biosignals.readers.wfdb_header import (
@@ -203,13 +203,13 @@ def _undated(path: Path, header: Header) -> Iterator[Path | None]:
     if not bad:
         yield None
         return
-    with TemporaryDirectory(prefix="medcl-header-") as folder:
+    with scratch.temporary() as folder:
         for file in path.parent.iterdir():
-            (Path(folder) / _plain(file.name)).symlink_to(file.absolute())
+            (folder / _plain(file.name)).symlink_to(file.absolute())
         for name, text in texts.items():
-            (Path(folder) / _plain(name)).unlink()
-            (Path(folder) / _plain(name)).write_text(undated(_plain(text)), encoding="utf-8")
-        yield Path(folder) / _plain(path.name)
+            (folder / _plain(name)).unlink()
+            (folder / _plain(name)).write_text(undated(_plain(text)), encoding="utf-8")
+        yield folder / _plain(path.name)
 
 
 def _plain(text: str) -> str:
