@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from medcl.api import benchmark as benchmark
     from medcl.api import embed as embed
     from medcl.api import embed_bags as embed_bags
     from medcl.api import export_as as export_as
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 from medcl.version import __version__ as __version__
 
 __all__ = [
+    "benchmark",
     "embed",
     "embed_bags",
     "export_as",

@@ -20,6 +20,7 @@ from medcl.registry import lookup
 if TYPE_CHECKING:
     from torch import nn
 
+    from medcl.benchmark.scoreboard import Scoreboard
     from medcl.dense.opened import DenseStudy
     from medcl.dense.result import DenseResult
     from medcl.embeddings.bags import Bags
@@ -647,6 +648,61 @@ def predict_masks(
         key_file=None if key_file is None else Path(key_file),
         workers=workers or cores(),
         device=device,
+    )
+
+
+def benchmark(
+    name: str,
+    data: Place,
+    out: Place,
+    encoders: Place | Run | Sequence[Place | Run] = (),
+    *,
+    problems: Sequence[str] = (),
+    fractions: Sequence[float] = (0.01, 0.1, 1.0),
+    fit: Sequence[int] = (),
+    judge: Sequence[int] = (),
+    resamples: int = 1000,
+    device: str = "auto",
+    workers: int = 1,
+    command: str = "",
+) -> Scoreboard:
+    """Measure encoders on a public set in its official folds, beside the features to beat.
+
+    Args:
+        name: of the set: "ptbxl", "cinc2017", …
+        data: the folder into which it was unpacked.
+        out: the scoreboard's folder; the same call resumes it.
+        encoders: finished runs; none: the set's own untrained encoder.
+        problems: of the set, such as "superclass"; none: its first.
+        fractions: of labelled training patients.
+        fit, judge: folds to fit and to test on, in place of the official ones.
+        resamples: of test patients, for intervals.
+        device: "cpu", "cuda", ..., or "auto".
+        workers: processes that read and prepare.
+        command: the command line, for the record.
+
+    Raises:
+        UsageError: for an unknown set, problem or fold, or a folder that does not hold the set.
+        MedclError: if recordings of the set cannot be read.
+    """
+    from medcl.benchmark.benchmark import benchmark as measure
+    from medcl.run import Run
+
+    several = [encoders] if isinstance(encoders, str | Path | Run) else list(encoders)
+    runs = [_run(run) for run in several]
+    return measure(
+        name,
+        Path(data),
+        Path(out),
+        {run.path.name: run for run in runs},
+        problems=problems,
+        fractions=fractions,
+        fit=fit,
+        judge=judge,
+        resamples=resamples,
+        device=device,
+        workers=workers,
+        command=command,
     )
 
 

@@ -15,6 +15,7 @@ from medcl.errors import MedclError, MedclWarning, UsageError
 from medcl_cli.verbs import (
     anomaly,
     beats,
+    benchmark,
     compare,
     curate,
     demo,
@@ -62,6 +63,7 @@ app.command()(probe.probe)
 app.command()(finetune.finetune)
 app.command()(evaluate.evaluate)
 app.command()(compare.compare)
+app.command()(benchmark.benchmark)
 app.command()(report.report)
 app.command()(predict.predict)
 app.command()(beats.beats)

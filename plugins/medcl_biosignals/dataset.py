@@ -37,6 +37,7 @@ def dataset(
     quality: float = 0.0,
     minimum: Mapping[str, float] | None = None,
     complete: bool = False,
+    pad: bool = False,
     paced: bool = False,
     unusual: float = 0.0,
     classes: tuple[str, ...] = CLASSES,
@@ -63,6 +64,8 @@ def dataset(
             `medcl_biosignals.indices`.
         complete: leave out windows in which any lead that is there has a gap, not only those in
             which all have one.
+        pad: keep a recording that is shorter than a window, as one window with what is missing
+            behind it.
         paced: keep recordings with paced beats. The AAMI standard leaves them out.
         unusual: beats only, 0 to below 1: the share of a patient's draws in pretraining that goes
             to beats by how early they come and how unlike their neighbours they are
@@ -132,7 +135,8 @@ def dataset(
         if kind == "beat":
             first = beats - length // 2
         else:
-            first = np.arange(0, total - length + 1, max(round(stride * fs), 1))
+            last = max(total - length, 0) if pad else total - length
+            first = np.arange(0, last + 1, max(round(stride * fs), 1))
         keep = _clear(first, length, np.asarray(record["gaps"]))
         if complete:
             keep &= _clear(first, length, _united(np.asarray(record["lost"])[:, 1:3]))

@@ -8,6 +8,8 @@ voltage and pericardial effusion are told by size.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter1d
@@ -101,7 +103,7 @@ def _measured(beats: NDArray, count: int) -> NDArray:
         near.max(axis=1),
     ]  # fmt: skip
     unlike = [residue[:, _within(*wave)].mean(axis=1) for wave in _WAVES]
-    shape = [part(low, high).mean(axis=1) for low, high in zip(SHAPE[:-1], SHAPE[1:], strict=True)]
+    shape = [part(low, high).mean(axis=1) for low, high in pairwise(SHAPE)]
     return np.concatenate(
         [
             _of_all(beats, median, count),
