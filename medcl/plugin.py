@@ -372,8 +372,8 @@ class Plugin:
             addition to those of `medcl.classifiers`: see `medcl.classifiers.contract.Classifier`.
         baselines: name → ``(batch) -> (B, F)`` hand-crafted features to beat, as arrays; ``batch``
             is what `Samples.read` returned.
-        benchmarks: name → ``(folder) -> medcl.benchmark.contract.Benchmark``: a public set as it was
-            unpacked, its official folds and problems, for ``medcl benchmark``.
+        benchmarks: name → ``(folder) -> medcl.benchmark.contract.Benchmark``: a public set, as
+            unpacked: its official folds and problems, for ``medcl benchmark``.
         pictures: ``(arrays of an item)`` → (locations (N,), pictures (N, S, S) uint8) of its parts,
             for near-duplicate search in curation; the column ``keep`` passes locations to
             ``dataset``.

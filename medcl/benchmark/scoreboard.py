@@ -31,7 +31,7 @@ class Figure:
         draws: of labelled patients, or of initial weights.
         own: the set's own metric: mean over the draws, interval over test patients.
         auroc: macro AUROC, likewise.
-        spread: standard deviation of the own metric over the draws.
+        spread: standard deviation of the own metric over the draws; None of one, or undefined.
         against: reference row → difference of the own metric, on the same resamples.
     """
 
@@ -42,7 +42,7 @@ class Figure:
     draws: int
     own: Interval
     auroc: Interval
-    spread: float
+    spread: float | None
     against: dict[str, Interval] = field(default_factory=dict)
 
 
@@ -94,7 +94,7 @@ def shown(figure: Figure) -> str:
     text = f"{own.value:.3f}"
     if own.low is not None:
         text += f" [{own.low:.3f}, {own.high:.3f}]"
-    return text + (f" ± {figure.spread:.3f}" if figure.draws > 1 else "")
+    return text + ("" if figure.spread is None else f" ± {figure.spread:.3f}")
 
 
 def difference(interval: Interval) -> str:
@@ -137,7 +137,8 @@ def figures(
             ]
             mean = _mean(each)
             resampled[row, fraction] = mean
-            values = [float(one.values[OWN]) for one in each]
+            values = np.array([float(one.values[OWN]) for one in each])
+            several = len(values) > 1 and np.isfinite(values).all()
             out.append(
                 Figure(
                     problem=of.problem.name,
@@ -147,7 +148,7 @@ def figures(
                     draws=len(drawn),
                     own=mean.interval(OWN),
                     auroc=mean.interval(AUROC),
-                    spread=float(np.std(values, ddof=1)) if len(values) > 1 else 0.0,
+                    spread=float(values.std(ddof=1)) if several else None,
                 )
             )
     for figure in out:

@@ -46,6 +46,8 @@ def ptbxl(folder: Path) -> Benchmark:
     problems = []
     for problem, groups in of.items():
         kept = {c: codes for c, codes in groups.items() if any(codes & row for row in said)}
+        if not kept:
+            continue
         asked = frozenset().union(*kept.values())  # recordings without any are left out, as there
         for name, codes in kept.items():
             columns[f"{problem}.{name}"] = [
@@ -55,7 +57,7 @@ def ptbxl(folder: Path) -> Benchmark:
         problems.append(
             Problem(problem, "multilabel", names, tuple(f"{problem}.{name}" for name in names))
         )
-    columns["AFIB"] = [int("AFIB" in row) for row in said]  # type: ignore[misc]
+    columns["AFIB"] = [int("AFIB" in row) for row in said]
     problems.append(Problem("AFIB", "binary", ("other", "AFIB"), ("AFIB",)))
     table = pl.DataFrame(
         {
