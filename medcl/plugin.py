@@ -406,6 +406,7 @@ class Plugin:
             labels means, name → values (rows,), which take its place. ``table`` is its path,
             ``columns`` its cells as text.
         hints: suffix (".mp4") → what to do with such files, where none of the units takes them.
+        released: a folder of encoders to be opened by name, see `medcl.released`.
         recipes: a folder of further recipes, if they are not in medcl's own ``configs``.
         findings: name → `medcl.archive.policies.Finding`, what ``prepare.policy`` may set; by them
             the table of what became of an archive says what was done about each.
@@ -448,6 +449,7 @@ class Plugin:
     shared: tuple[Shared, ...] = ()
     codes: Codes | None = None
     hints: Mapping[str, str] = field(default_factory=dict)
+    released: Path | None = None
     recipes: Path | None = None
     preparation: int = 1
     sample: Path | None = None

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from medcl import manifest
+from medcl import manifest, released
 from medcl import plugin as plugins
 from medcl.errors import MedclError, UsageError
 from medcl.plugin import Plugin, Samples
@@ -98,12 +98,13 @@ class Run(Trained):
 
     @classmethod
     def open(cls, path: Path) -> Run:
-        """Open an existing run.
+        """Open an existing run, or a released encoder by its name (`medcl.released`).
 
         Raises:
             UsageError: if the folder is not a run.
             MedclError: if its manifest or recipe is damaged.
         """
+        path = released.place(path)
         record = manifest.load(path)
         if (record is not None and record.kind == "study") or (path / "study.json").is_file():
             raise UsageError(
@@ -112,7 +113,8 @@ class Run(Trained):
             )
         if not (path / "recipe.yaml").is_file():
             raise UsageError(
-                f"{path} is not a run: it holds no recipe.yaml. Make one: medcl pretrain"
+                f"{path} is not a run: it holds no recipe.yaml. Make one: medcl pretrain. "
+                "Released encoders: medcl encoders"
             )
         return cls(path, read_recipe(path))
 
@@ -142,6 +144,11 @@ class Run(Trained):
             raise UsageError(
                 f"{self.path} was trained on arrays in memory, so there is no index to go back to: "
                 "give one (--data IDX), or the arrays (medcl.embed in Python)."
+            )
+        if released.is_released(self.path):
+            raise UsageError(
+                f"{self.path.name} is a released encoder, without the data it was trained on: give "
+                "your own, --data IDX."
             )
         return recall(self.path)
 

@@ -34,6 +34,8 @@ import medcl.methods.tip
 import medcl.methods.voco
 import medcl.methods.volume_fusion
 import medcl_biosignals.baselines
+import medcl_biosignals.benchmarks.cinc2017
+import medcl_biosignals.benchmarks.ptbxl
 import medcl_biosignals.beats
 import medcl_biosignals.dataset
 import medcl_biosignals.encoders.efficientnet
@@ -209,6 +211,10 @@ _baseline: list[contract.Baseline] = [
     medcl_biosignals.baselines.handcrafted,
     medcl_biosignals.baselines.raw,
     medcl_pathology.baselines.handcrafted,
+]
+_benchmark: list[contract.BenchmarkSet] = [
+    medcl_biosignals.benchmarks.cinc2017.cinc2017,
+    medcl_biosignals.benchmarks.ptbxl.ptbxl,
 ]
 _stream_factory: list[contract.StreamFactory] = [
     medcl_biosignals.streaming.stream,

@@ -21,6 +21,7 @@ from medcl_cli.verbs import (
     demo,
     doctor,
     embed,
+    encoders,
     evaluate,
     export,
     finetune,
@@ -58,6 +59,7 @@ app.command()(curate.curate)
 app.command()(prepare.prepare)
 app.command()(store.store)
 app.command()(pretrain.pretrain)
+app.command()(encoders.encoders)
 app.command()(embed.embed)
 app.command()(probe.probe)
 app.command()(finetune.finetune)

@@ -163,4 +163,5 @@ plugin = Plugin(
     preparation=5,
     sample=Path(__file__).parent / "sample",
     demo="biosignals/demo",
+    released=Path(__file__).parent / "released",
 )
