@@ -34,9 +34,9 @@ import medcl.methods.tip
 import medcl.methods.voco
 import medcl.methods.volume_fusion
 import medcl_biosignals.baselines
+import medcl_biosignals.beats
 import medcl_biosignals.benchmarks.cinc2017
 import medcl_biosignals.benchmarks.ptbxl
-import medcl_biosignals.beats
 import medcl_biosignals.dataset
 import medcl_biosignals.encoders.efficientnet
 import medcl_biosignals.encoders.hong
