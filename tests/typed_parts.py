@@ -9,6 +9,7 @@ import medcl.classifiers.contrast
 import medcl.classifiers.core_tuning
 import medcl.classifiers.full
 import medcl.classifiers.linear
+import medcl.classifiers.linear_handcrafted
 import medcl.classifiers.lora
 import medcl.classifiers.lp_ft
 import medcl.classifiers.semi_supervised
@@ -256,6 +257,7 @@ _explain: list[contract.Explain] = [
 ]
 _encoder_classifier_factory: list[contract.EncoderClassifierFactory] = [
     medcl.classifiers.linear.Linear,
+    medcl.classifiers.linear_handcrafted.LinearHandcrafted,
     medcl.classifiers.lp_ft.ProbeThenTune,
     medcl.classifiers.full.Full,
     medcl.classifiers.lora.LoRA,

@@ -9,22 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from public_sets import ptbxl_shaped
-from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 import medcl
-from medcl import recipe as recipes
 from medcl import released
 from medcl.embeddings.embeddings import Embeddings
 from medcl.errors import MedclError, UsageError
 from medcl.export import release
-from medcl.private import write_recipe
-from medcl.run import Run, build_encoder
+from medcl.run import Run
 from medcl_biosignals.plugin import plugin
 from medcl_cli.main import app
 
-LEADS = ("I|*", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 CARD = {
     "about": "A test's encoder.",
     "data": [
@@ -42,35 +37,6 @@ CARD = {
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run as `medcl.pretrain` leaves it, with random weights."""
-    out = tmp_path_factory.mktemp("runs") / "tiny"
-    recipe = recipes.parse(
-        {
-            "name": "tiny",
-            "plugin": "biosignals",
-            "prepare": {"fs": 100.0, "leads": list(LEADS)},
-            "dataset": {"seconds": 5.0, "stride": 5.0},
-            "encoder": {"name": "resnet1d", "widths": [8, 8], "blocks": 1, "kernel": 3},
-            "method": {"name": "simclr"},
-        }
-    )
-    out.mkdir()
-    write_recipe(out, recipe)
-    state = build_encoder(recipe, 3).state_dict()
-    save_file({k: v.contiguous() for k, v in state.items()}, out / "encoder.safetensors")
-    facts = {
-        "finished": True,
-        "recipe": "tiny",
-        "seed": 3,
-        "command": "medcl pretrain tiny --data /home/someone/idx --out /home/someone/run",
-        "outcomes": [{"name": "of an archive"}],
-    }
-    (out / "run.json").write_text(json.dumps(facts))
-    return Run.open(out)
-
-
-@pytest.fixture(scope="module")
 def folder(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("released")
     release(run, place / "ecg-test", CARD)
@@ -83,11 +49,6 @@ def known(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     shipped = replace(plugin, released=folder)
     monkeypatch.setattr("medcl.plugin.discover", lambda: {"biosignals": shipped})
-
-
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return ptbxl_shaped(tmp_path_factory.mktemp("ptbxl"), count=24)
 
 
 @pytest.mark.usefixtures("known")
