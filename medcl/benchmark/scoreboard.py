@@ -170,4 +170,5 @@ def _mean(each: Sequence[Resampled]) -> Resampled:
     return Resampled(
         {name: np.mean([one.values[name] for one in each], axis=0) for name in (OWN, AUROC)},
         {name: np.mean([one.draws[name] for one in each], axis=0) for name in (OWN, AUROC)},
+        each[0].patients,
     )
