@@ -11,8 +11,10 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from medcl.api import benchmark as benchmark
     from medcl.api import embed as embed
     from medcl.api import embed_bags as embed_bags
+    from medcl.api import encoders as encoders
     from medcl.api import export_as as export_as
     from medcl.api import export_classifier as export_classifier
     from medcl.api import export_encoder as export_encoder
@@ -26,12 +28,15 @@ if TYPE_CHECKING:
     from medcl.api import probe as probe
     from medcl.api import probe_localisation as probe_localisation
     from medcl.api import probe_masks as probe_masks
+    from medcl.api import release as release
 
 from medcl.version import __version__ as __version__
 
 __all__ = [
+    "benchmark",
     "embed",
     "embed_bags",
+    "encoders",
     "export_as",
     "export_classifier",
     "export_encoder",
@@ -45,6 +50,7 @@ __all__ = [
     "probe",
     "probe_localisation",
     "probe_masks",
+    "release",
 ]
 
 

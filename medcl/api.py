@@ -20,6 +20,7 @@ from medcl.registry import lookup
 if TYPE_CHECKING:
     from torch import nn
 
+    from medcl.benchmark.scoreboard import Scoreboard
     from medcl.dense.opened import DenseStudy
     from medcl.dense.result import DenseResult
     from medcl.embeddings.bags import Bags
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from medcl.predict.masks import PredictedMasks
     from medcl.probe.localisation import Localisation
     from medcl.probe.result import ProbeResult
+    from medcl.released import Card
     from medcl.run import Run
 
 Place = str | Path
@@ -99,13 +101,15 @@ def embed(
     batch_size: int = 512,
     device: str = "auto",
     readers: int = 0,
+    paths: bool = False,
 ) -> Embeddings:
     """Embed every sample with a run's encoder.
 
     Args:
-        run: a finished run.
-        data: an index; samples in memory as in `pretrain`; recordings in memory as in `predict`,
-            cut into samples as those of training were; None: the index of training.
+        run: a finished run, or the name of a released encoder.
+        data: an index; recordings (files, their names without suffix, folders, or in memory as in
+            `predict`), cut into samples as those of training were; samples in memory as in
+            `pretrain`; None: the index of training.
         out: the folder to store them in; up-to-date embeddings there are reused. None: in memory.
         task: of an index, embed the samples of this task (such as beats).
         patients: see `pretrain`.
@@ -113,6 +117,7 @@ def embed(
         batch_size: samples per forward pass.
         device: "cpu", "cuda", ..., or "auto".
         readers: processes that read ahead.
+        paths: of recordings, name them in the label ``record``; a path may identify a patient.
 
     Raises:
         UsageError: for an unknown task or device, or a run that has not finished.
@@ -120,24 +125,30 @@ def embed(
     """
     from medcl.embeddings import embeddings
     from medcl.engine import in_memory
-    from medcl.ingestion import indexed, saved
+    from medcl.ingestion import indexed, named, saved
     from medcl.run import load_samples
 
     opened = _run(run)
-    if data is not None and not isinstance(data, str | Path):
+    if data is not None and not _is_index(data):
         with scratch.temporary() as folder:
-            paths = saved(opened.plugin, _listed(data), folder)
-            if paths:
-                if out is not None or patients is not None or labels is not None:
-                    raise UsageError("out, patients and labels do not go with recordings.")
-                with indexed(opened, paths) as made:
-                    return embeddings.embed(
+            files = saved(opened.plugin, _listed(data), folder)
+            if files:
+                if patients is not None or labels is not None:
+                    raise UsageError("patients and labels do not go with recordings.")
+                with indexed(opened, [Path(file) for file in files]) as visited:
+                    samples = load_samples(opened.recipe, visited.path, task=task)
+                    made = embeddings.embed(
                         opened.encoder(),
-                        load_samples(opened.recipe, made.path, task=task),
+                        named(samples, visited) if paths else samples,
                         batch_size=batch_size,
                         device=device,
                         workers=readers,
                     )
+                if out is not None:
+                    made.save(Path(out))
+                return made
+    if paths:
+        raise UsageError("paths goes with recordings: an index has its own.")
     index = Path(data) if isinstance(data, str | Path) else None
     if (data is None or index is not None) and (patients is not None or labels is not None):
         raise UsageError("patients and labels go with samples in memory: an index has its own.")
@@ -371,6 +382,7 @@ def finetune(
     source: Place,
     out: Place,
     *,
+    data: Place | None = None,
     recipe: RecipeLike | None = None,
     labels: Place | Sequence[Place] | None = None,
     label_column: str | None = None,
@@ -392,8 +404,10 @@ def finetune(
     """Train with labels or masks, in folds, and evaluate on the test patients.
 
     Args:
-        source: an index, a pretrained run, or a folder of files, which is indexed first.
+        source: an index, a pretrained run, the name of a released encoder, or a folder of files,
+            which is indexed first.
         out: the study's folder. The same call again resumes it.
+        data: of a run or released encoder: another index than its own, or a folder of files.
         recipe: one with a classifier; None for a run: LP-FT.
         labels: CSV or Parquet, one or several, with a column ``key`` (an item's path, or a
             patient); None: the index's own.
@@ -425,7 +439,18 @@ def finetune(
         settings = overrides(settings)
     chosen, reader = archived.parted(settings)
     place = Path(source)
-    if archived.is_archive(place):
+    other = None if data is None else Path(data)
+    if other is not None and archived.is_archive(other):
+        run = _run(place)
+        other, _ = archived.indexed(
+            other,
+            Path(out) / archived.INDEX if index is None else Path(index),
+            run.recipe,
+            reader,
+            patient_from=patient_from,
+            workers=workers,
+        )
+    elif archived.is_archive(place):
         place, _ = archived.indexed(
             place,
             Path(out) / archived.INDEX if index is None else Path(index),
@@ -443,7 +468,7 @@ def finetune(
     chosen += [f"finetune.repeats={repeats}"] * (repeats is not None)
     if label_column is not None:  # in place of the recipe's task too
         chosen += [f"finetune.label={label_column}", "finetune.task=null"]
-    opened = tuning.opened(place, recipe, chosen)
+    opened = tuning.opened(place, recipe, chosen, data=other)
     if tuning.learns_masks(opened.recipe):
         from medcl.dense.study import segment
 
@@ -650,8 +675,98 @@ def predict_masks(
     )
 
 
+def benchmark(
+    name: str,
+    data: Place,
+    out: Place,
+    encoders: Place | Run | Sequence[Place | Run] = (),
+    *,
+    problems: Sequence[str] = (),
+    fractions: Sequence[float] = (0.01, 0.1, 1.0),
+    fit: Sequence[int] = (),
+    judge: Sequence[int] = (),
+    resamples: int = 1000,
+    device: str = "auto",
+    workers: int = 1,
+    command: str = "",
+) -> Scoreboard:
+    """Measure encoders on a public set in its official folds, beside the features to beat.
+
+    Args:
+        name: of the set: "ptbxl", "cinc2017", …
+        data: the folder into which it was unpacked.
+        out: the scoreboard's folder; the same call resumes it.
+        encoders: finished runs; none: the set's own untrained encoder.
+        problems: of the set, such as "superclass"; none: its first.
+        fractions: of labelled training patients.
+        fit, judge: folds to fit and to test on, in place of the official ones.
+        resamples: of test patients, for intervals.
+        device: "cpu", "cuda", ..., or "auto".
+        workers: processes that read and prepare.
+        command: the command line, for the record.
+
+    Raises:
+        UsageError: for an unknown set, problem or fold, or a folder that does not hold the set.
+        MedclError: if recordings of the set cannot be read.
+    """
+    from medcl.benchmark.benchmark import benchmark as measure
+    from medcl.run import Run
+
+    several = [encoders] if isinstance(encoders, str | Path | Run) else list(encoders)
+    runs = [_run(run) for run in several]
+    return measure(
+        name,
+        Path(data),
+        Path(out),
+        {run.path.name: run for run in runs},
+        problems=problems,
+        fractions=fractions,
+        fit=fit,
+        judge=judge,
+        resamples=resamples,
+        device=device,
+        workers=workers,
+        command=command,
+    )
+
+
+def encoders() -> list[Card]:
+    """The released encoders of all plugins: data, licences, sizes, figures and limits of each.
+
+    Raises:
+        MedclError: if one is damaged.
+    """
+    from medcl import released
+
+    return released.cards()
+
+
+def release(
+    run: Place | Run,
+    out: Place,
+    card: Place | Mapping[str, Any],
+    boards: Sequence[Place] = (),
+) -> Card:
+    """Write a run's encoder with its card into a new folder, to be shipped in a plugin.
+
+    Args:
+        run: a finished run.
+        out: the folder to create; its name is the encoder's.
+        card: ``about``, ``data``, ``licence`` and ``limits``; a mapping or a YAML file.
+        boards: folders of `benchmark` with this run among their rows.
+
+    Raises:
+        UsageError: for an existing folder, a card that lacks a field, or another board.
+    """
+    from medcl.export import release as write
+
+    told = Path(card) if isinstance(card, str | Path) else card
+    return write(_run(run), Path(out), told, [Path(board) for board in boards])
+
+
 def load_encoder(path: Place) -> nn.Module:
-    """The trained encoder of a run or an exported folder, in evaluation mode: (B, ...) → (B, D).
+    """The trained encoder of a run, an exported folder, or the name of a released one
+    (`encoders`), in evaluation mode: (B, ...) → (B, D).
 
     Raises:
         UsageError: if it is neither.
@@ -739,6 +854,12 @@ def _paths(places: Place | Sequence[Place] | None) -> tuple[Path, ...]:
         return ()
     several = [places] if isinstance(places, str | Path) else places
     return tuple(Path(place) for place in several)
+
+
+def _is_index(data: object) -> bool:
+    return isinstance(data, str | Path) and (
+        (Path(data) / "index.json").is_file() or (Path(data) / "private").is_dir()
+    )
 
 
 def _listed(records: object) -> list[object]:

@@ -39,6 +39,7 @@ METHODS: dict[str, Lazy] = {
 
 CLASSIFIERS: dict[str, Lazy] = {
     "linear": "medcl.classifiers.linear:Linear",
+    "linear-handcrafted": "medcl.classifiers.linear_handcrafted:LinearHandcrafted",
     "lp-ft": "medcl.classifiers.lp_ft:ProbeThenTune",
     "full": "medcl.classifiers.full:Full",
     "lora": "medcl.classifiers.lora:LoRA",

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
+    from medcl.benchmark.contract import Benchmark
     from medcl.classifiers.contract import Classifier as BuiltClassifier
     from medcl.labels.outputs import Outputs
     from medcl.methods.contract import Method as BuiltMethod
@@ -185,6 +186,12 @@ class EncoderClassifierFactory(Protocol):
         *no: Any,
         **settings: Any,
     ) -> BuiltClassifier: ...
+
+
+class BenchmarkSet(Protocol):
+    """A value of ``Plugin.benchmarks``: opens a public set in the folder where it was unpacked."""
+
+    def __call__(self, folder: Path, /) -> Benchmark: ...
 
 
 class Baseline(Protocol):

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from medcl import manifest
@@ -18,7 +19,7 @@ from medcl.archive.index import Index
 from medcl.archive.scanning import scan_unit
 from medcl.errors import UsageError
 from medcl.io import scratch
-from medcl.plugin import FileStat, Plugin, Unit, file_of
+from medcl.plugin import FileStat, Plugin, Samples, Unit, file_of
 from medcl.private import recalled
 from medcl.reading import read_json
 from medcl.registry import resolve
@@ -123,6 +124,13 @@ def _only(index: Index, named: set[str]) -> Index:
     ]
     keep = ~pl.col("id").is_in(dropped)
     return replace(index, items=index.items.filter(keep), rejects=index.rejects.filter(keep))
+
+
+def named(samples: Samples, index: Index) -> Samples:
+    """The samples with the label ``record``: the path of each one's recording."""
+    name_of = dict(index.paths.select("id", "key").iter_rows())
+    record = np.array([name_of[item] for item in samples.items])
+    return replace(samples, labels={**samples.labels, "record": record})
 
 
 def saved(plugin: Plugin, records: Sequence[object], folder: Path) -> list[Path] | None:

@@ -372,6 +372,8 @@ class Plugin:
             addition to those of `medcl.classifiers`: see `medcl.classifiers.contract.Classifier`.
         baselines: name → ``(batch) -> (B, F)`` hand-crafted features to beat, as arrays; ``batch``
             is what `Samples.read` returned.
+        benchmarks: name → ``(folder) -> medcl.benchmark.contract.Benchmark``: a public set, as
+            unpacked: its official folds and problems, for ``medcl benchmark``.
         pictures: ``(arrays of an item)`` → (locations (N,), pictures (N, S, S) uint8) of its parts,
             for near-duplicate search in curation; the column ``keep`` passes locations to
             ``dataset``.
@@ -404,6 +406,7 @@ class Plugin:
             labels means, name → values (rows,), which take its place. ``table`` is its path,
             ``columns`` its cells as text.
         hints: suffix (".mp4") → what to do with such files, where none of the units takes them.
+        released: a folder of encoders to be opened by name, see `medcl.released`.
         recipes: a folder of further recipes, if they are not in medcl's own ``configs``.
         findings: name → `medcl.archive.policies.Finding`, what ``prepare.policy`` may set; by them
             the table of what became of an archive says what was done about each.
@@ -428,6 +431,7 @@ class Plugin:
     methods: Mapping[str, Lazy] = field(default_factory=dict)
     classifiers: Mapping[str, Lazy] = field(default_factory=dict)
     baselines: Mapping[str, Lazy] = field(default_factory=dict)
+    benchmarks: Mapping[str, Lazy] = field(default_factory=dict)
     pictures: Lazy | None = None
     where: Lazy | None = None
     stream: Lazy | None = None
@@ -445,6 +449,7 @@ class Plugin:
     shared: tuple[Shared, ...] = ()
     codes: Codes | None = None
     hints: Mapping[str, str] = field(default_factory=dict)
+    released: Path | None = None
     recipes: Path | None = None
     preparation: int = 1
     sample: Path | None = None

@@ -16,17 +16,22 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from medcl import manifest
+import numpy as np
+import polars as pl
+
+from medcl import manifest, released
 from medcl import plugin as plugins
 from medcl.errors import MedclError, UsageError
-from medcl.plugin import Plugin, Samples
+from medcl.plugin import Arrays, Plugin, Samples
 from medcl.private import Where, read_recipe, recall
 from medcl.reading import read_json, read_table
-from medcl.recipe import Recipe
+from medcl.recipe import Recipe, classifier_factory
 from medcl.registry import did_you_mean, lookup, resolve
 
 if TYPE_CHECKING:
@@ -35,6 +40,9 @@ if TYPE_CHECKING:
     from medcl.archive.store import Prepared
 
 
+HANDCRAFTED = "handcrafted"
+"""The key of a batch that a classifier names in ``needs``, for the plugin's baseline of that name
+beside ``x``: (B, F) float32, zero where a feature is not defined."""
 TRANSDUCTIVE = (
     "Pretraining saw the test patients too, though without labels (split.pretrain: all): the "
     "metrics hold for this archive, not for patients of another one."
@@ -98,12 +106,13 @@ class Run(Trained):
 
     @classmethod
     def open(cls, path: Path) -> Run:
-        """Open an existing run.
+        """Open an existing run, or a released encoder by its name (`medcl.released`).
 
         Raises:
             UsageError: if the folder is not a run.
             MedclError: if its manifest or recipe is damaged.
         """
+        path = released.place(path)
         record = manifest.load(path)
         if (record is not None and record.kind == "study") or (path / "study.json").is_file():
             raise UsageError(
@@ -112,7 +121,8 @@ class Run(Trained):
             )
         if not (path / "recipe.yaml").is_file():
             raise UsageError(
-                f"{path} is not a run: it holds no recipe.yaml. Make one: medcl pretrain"
+                f"{path} is not a run: it holds no recipe.yaml. Make one: medcl pretrain. "
+                "Released encoders: medcl encoders"
             )
         return cls(path, read_recipe(path))
 
@@ -142,6 +152,11 @@ class Run(Trained):
             raise UsageError(
                 f"{self.path} was trained on arrays in memory, so there is no index to go back to: "
                 "give one (--data IDX), or the arrays (medcl.embed in Python)."
+            )
+        if released.is_released(self.path):
+            raise UsageError(
+                f"{self.path.name} is a released encoder, without the data it was trained on: give "
+                "your own, --data IDX."
             )
         return recall(self.path)
 
@@ -285,9 +300,42 @@ def samples_of(recipe: Recipe, items: Prepared, *, task: str | None = None) -> S
     Raises:
         UsageError: for an unknown task, or settings that the plugin does not take.
     """
-    dataset = resolve(plugins.get(recipe.plugin).dataset)
-    samples: Samples = dataset(items.items, items.arrays, **dataset_settings(recipe, task))
-    return samples
+    return samples_from(recipe, items.items, items.arrays, dataset_settings(recipe, task))
+
+
+def samples_from(
+    recipe: Recipe, items: pl.DataFrame, arrays: Arrays, settings: Mapping[str, Any]
+) -> Samples:
+    """Samples of some prepared items under dataset settings, with what the classifier needs.
+
+    Raises:
+        UsageError: for settings that the plugin does not take, or a classifier that needs
+            hand-crafted features of a plugin without any.
+    """
+    plugin = plugins.get(recipe.plugin)
+    samples: Samples = resolve(plugin.dataset)(items, arrays, **settings)
+    if HANDCRAFTED not in _needs(recipe):
+        return samples
+    baseline = lookup(plugin.baselines, HANDCRAFTED, "baseline")
+    return replace(samples, read=partial(_with_handcrafted, samples.read, baseline))
+
+
+def _needs(recipe: Recipe) -> tuple[str, ...]:
+    """What the recipe's classifier needs of a batch beside the sample itself."""
+    if recipe.classifier is None:
+        return ()
+    declares = getattr(classifier_factory(recipe), "declares", None)
+    return tuple(getattr(declares, "needs", ()))
+
+
+def _with_handcrafted(
+    read: Callable[[np.ndarray], dict[str, np.ndarray]],
+    baseline: Callable[[Mapping[str, np.ndarray]], np.ndarray],
+    positions: np.ndarray,
+) -> dict[str, np.ndarray]:
+    batch = read(positions)
+    features = np.asarray(baseline(batch), np.float32)
+    return {**batch, HANDCRAFTED: np.nan_to_num(features, posinf=0, neginf=0)}
 
 
 def dataset_settings(recipe: Recipe, task: str | None) -> dict[str, Any]:

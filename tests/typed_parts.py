@@ -9,6 +9,7 @@ import medcl.classifiers.contrast
 import medcl.classifiers.core_tuning
 import medcl.classifiers.full
 import medcl.classifiers.linear
+import medcl.classifiers.linear_handcrafted
 import medcl.classifiers.lora
 import medcl.classifiers.lp_ft
 import medcl.classifiers.semi_supervised
@@ -35,6 +36,8 @@ import medcl.methods.voco
 import medcl.methods.volume_fusion
 import medcl_biosignals.baselines
 import medcl_biosignals.beats
+import medcl_biosignals.benchmarks.cinc2017
+import medcl_biosignals.benchmarks.ptbxl
 import medcl_biosignals.dataset
 import medcl_biosignals.encoders.efficientnet
 import medcl_biosignals.encoders.hong
@@ -210,6 +213,10 @@ _baseline: list[contract.Baseline] = [
     medcl_biosignals.baselines.raw,
     medcl_pathology.baselines.handcrafted,
 ]
+_benchmark: list[contract.BenchmarkSet] = [
+    medcl_biosignals.benchmarks.cinc2017.cinc2017,
+    medcl_biosignals.benchmarks.ptbxl.ptbxl,
+]
 _stream_factory: list[contract.StreamFactory] = [
     medcl_biosignals.streaming.stream,
 ]
@@ -250,6 +257,7 @@ _explain: list[contract.Explain] = [
 ]
 _encoder_classifier_factory: list[contract.EncoderClassifierFactory] = [
     medcl.classifiers.linear.Linear,
+    medcl.classifiers.linear_handcrafted.LinearHandcrafted,
     medcl.classifiers.lp_ft.ProbeThenTune,
     medcl.classifiers.full.Full,
     medcl.classifiers.lora.LoRA,

@@ -16,11 +16,13 @@ from medcl.io import stopping
 from medcl_cli.verbs import (
     anomaly,
     beats,
+    benchmark,
     compare,
     curate,
     demo,
     doctor,
     embed,
+    encoders,
     evaluate,
     export,
     finetune,
@@ -58,11 +60,13 @@ app.command()(curate.curate)
 app.command()(prepare.prepare)
 app.command()(store.store)
 app.command()(pretrain.pretrain)
+app.command()(encoders.encoders)
 app.command()(embed.embed)
 app.command()(probe.probe)
 app.command()(finetune.finetune)
 app.command()(evaluate.evaluate)
 app.command()(compare.compare)
+app.command()(benchmark.benchmark)
 app.command()(report.report)
 app.command()(predict.predict)
 app.command()(beats.beats)

@@ -32,6 +32,7 @@ from medcl.audit.corruptions import CORRUPTIONS
 from medcl.audit.leakage import Audit, audit
 from medcl.audit.robustness import Attacked, Corrupted
 from medcl.audit.subgroups import FEW, MOST, Subgroup, subgroups
+from medcl.classifiers.contract import declared
 from medcl.embeddings.embeddings import evenly, usable
 from medcl.errors import UsageError
 from medcl.finetune.opened import Study
@@ -39,6 +40,7 @@ from medcl.finetune.result import FinetuneResult
 from medcl.labels.table import Labels, without_patient
 from medcl.metrics.table import show
 from medcl.plugin import Samples
+from medcl.recipe import classifier_factory
 from medcl.registry import did_you_mean
 
 FOLDER, FILE = "evaluation", "evaluation.json"
@@ -173,6 +175,11 @@ def evaluate(
     example = samples.read(np.arange(min(2, len(samples))))
     if "bag" in example or example["x"].ndim < 3:
         notes.append("Corruptions and attacks are for signals and images, and these are neither.")
+    elif (corruptions or attack) and declared(classifier_factory(study.recipe)).needs:
+        notes.append(
+            "Corruptions and attacks change the samples alone, and this classifier is given more "
+            "than them: it was not measured so."
+        )
     elif corruptions or attack:
         tested_samples, tested_predictions, classify = _judged(
             study, samples, predictions, limit, device

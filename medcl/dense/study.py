@@ -276,8 +276,10 @@ def _figures(over: Resampled, classes: Sequence[str]) -> Figures:
 
 def _difference(one: Resampled, other: Resampled, classes: Sequence[str]) -> Figures:
     """Paired differences: both starts are measured on the same resamples of patients."""
-    minus = Resampled(
-        {name: one.values[name] - other.values[name] for name in one.values},
-        {name: one.draws[name] - other.draws[name] for name in one.draws},
-    )
-    return _figures(minus, classes)
+    return {
+        measure: {
+            MEAN: one.minus(other, measure),
+            **{name: one.minus(other, f"class_{measure}", n) for n, name in enumerate(classes)},
+        }
+        for measure in MEASURES
+    }

@@ -12,3 +12,4 @@ from medcl.export.encoder import export as export
 from medcl.export.encoder import load_encoder as load_encoder
 from medcl.export.graphs import TOLERANCE as TOLERANCE
 from medcl.export.graphs import Format as Format
+from medcl.export.release import release as release

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
-from medcl import manifest, version
+from medcl import manifest, released, version
 from medcl.errors import MedclError, UsageError
 from medcl.export import graphs
 from medcl.export.graphs import TOLERANCE, Format
@@ -125,13 +125,14 @@ def load_encoder(path: str | Path) -> nn.Module:
     """A trained encoder in evaluation mode: (B, ...) → (B, width), with an int ``width``.
 
     Args:
-        path: a run, or a folder exported as safetensors or for Hugging Face.
+        path: a run, the name of a released encoder, or a folder exported as safetensors or for
+            Hugging Face.
 
     Raises:
         UsageError: if it is neither.
         MedclError: if the weights are damaged, or not those of the encoder.
     """
-    folder = Path(path)
+    folder = released.place(Path(path))
     if (folder / "recipe.yaml").is_file():
         return Run.open(folder).encoder()
     weights = next(
@@ -327,7 +328,7 @@ performance on other hospitals, devices or patient groups than those of training
 
 _USE = {
     "safetensors": """```python
-from medcl import version
+import medcl
 
 encoder = medcl.load_encoder("this/folder")
 embeddings = encoder(x)

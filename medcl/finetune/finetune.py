@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from medcl import manifest
+from medcl import manifest, released
 from medcl import plugin as plugins
 from medcl import recipe as recipes
 from medcl.archive import outcomes
@@ -52,8 +52,12 @@ def opened(
     path: Path,
     recipe: str | Path | Mapping[str, Any] | Recipe | None,
     settings: Sequence[str] = (),
+    *,
+    data: Path | None = None,
 ) -> Source:
     """Open an index with a recipe; or a run, with its data and encoder.
+
+    ``data`` is another index than the run's own, for its encoder.
 
     For a run, ``classifier``, ``finetune`` and ``optimizer`` come from ``recipe``; without one they
     are LP-FT and the defaults.
@@ -62,7 +66,10 @@ def opened(
         UsageError: if the folder is neither, an index has no recipe, or the recipe is for another
             plugin.
     """
+    path = released.place(path)
     if not (path / "recipe.yaml").is_file():
+        if data is not None:
+            raise UsageError(f"{path} is no run: --data goes with a run or a released encoder.")
         index = Index.open(path)
         if recipe is None:
             raise UsageError("Give a recipe for this index: -r RECIPE. See medcl recipes.")
@@ -76,6 +83,8 @@ def opened(
     run = Run.open(path)
     raw: dict[str, Any] = run.recipe.model_dump(mode="json")
     raw |= {"classifier": {"name": "lp-ft"}, "optimizer": {}}
+    if data is not None:  # a published split is a column of the run's own index
+        raw["split"] = {**raw["split"], "given": None}
     if recipe is not None:
         other = recipes.given(recipe).model_dump(mode="json")
         if other["plugin"] != raw["plugin"]:
@@ -86,7 +95,8 @@ def opened(
         raw |= {name: other[name] for name in ("name", "classifier", "finetune", "optimizer")}
         if other["classifier"] is not None and learns_masks(recipes.given(recipe)):
             raw |= {name: other[name] for name in ("dataset", "views", "trainer")}
-    return Source(recipes.parse(raw, settings, recorded=True), run.data, run)
+    chosen = recipes.parse(raw, settings, recorded=True)
+    return Source(chosen, run.data if data is None else data, run)
 
 
 def learns_masks(recipe: Recipe) -> bool:
@@ -304,7 +314,9 @@ def given_split(
         hint = did_you_mean(name, [*samples.labels, *index.items.columns])
         raise UsageError(f"split.given: neither the labels nor the index have '{name}'. {hint}")
     if run is not None and recipe.finetune.folds is None:
-        return of_run(samples.patients, run.split())
+        split_of = run.split()
+        if not split_of.keys().isdisjoint(samples.patients):  # else another index's
+            return of_run(samples.patients, split_of)
     return None
 
 

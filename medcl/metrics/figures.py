@@ -59,7 +59,4 @@ def few_patients(patients: int) -> list[str]:
     if patients >= FEW:
         return []
     subject = "Only 1 test patient" if patients == 1 else f"Only {patients} test patients"
-    return [
-        f"{subject}: intervals over so few are too narrow; take them as a lower bound of the "
-        "uncertainty."
-    ]
+    return [f"{subject}: the intervals are wide for that, and say nothing of people unlike these."]

@@ -26,6 +26,7 @@ POSITIONAL: Mapping[str, int] = {
     "methods": 1,
     "classifiers": 2,
     "baselines": 1,
+    "benchmarks": 1,
     "pictures": 1,
     "where": 1,
     "stream": 2,

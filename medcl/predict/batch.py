@@ -35,7 +35,7 @@ from medcl.predict.predictor import Columns, Predictor
 from medcl.predict.tables import Tables
 from medcl.private import other_key, recalled
 from medcl.registry import resolve
-from medcl.run import Trained
+from medcl.run import Trained, samples_from
 from medcl.strings import is_text
 
 PREDICTORS = {
@@ -213,16 +213,15 @@ def _samples(
     model: Trained, prepared: Prepared, settings: Mapping[str, Any], rejects: Counter[str]
 ) -> Iterator[Samples]:
     """The samples of a few items at a time; an item without samples counts as a reject."""
-    dataset = resolve(model.plugin.dataset)
     parts = list(prepared.items.iter_slices(ITEMS_AT_ONCE))
     for part in track(parts, "predict", total=len(parts)):
         try:
-            samples: Samples = dataset(part, prepared.arrays, **settings)
+            samples = samples_from(model.recipe, part, prepared.arrays, settings)
             items_with_samples = set(samples.items)
         except UsageError:
             raise
         except MedclError:  # none of these items has a sample
-            samples, items_with_samples = None, set()  # type: ignore[assignment]
+            samples, items_with_samples = None, set()
         lacking = len(part) - len(items_with_samples)
         if lacking:
             rejects["no-sample: too short, or nothing of it is good enough"] += lacking

@@ -21,6 +21,8 @@ from medcl_biosignals.quality import BLOCK_SECONDS
 from medcl_biosignals.rhythm import RATIOS, intervals, ratios
 from medcl_biosignals.spans import EVENT, RHYTHM, RHYTHMS, STAGE, STAGES, covering
 
+_PEAKS, _INTERVALS, _AROUND = 64, 96, 30.0
+"""The most beats of a window, the most intervals beside it, and within how many seconds of it."""
 _PLAIN = (np.mean, np.median, np.std)
 _STILL = 1e-6  # of a recording's deviation: a window that moves less is taken for still
 
@@ -35,6 +37,7 @@ def dataset(
     quality: float = 0.0,
     minimum: Mapping[str, float] | None = None,
     complete: bool = False,
+    pad: bool = False,
     paced: bool = False,
     unusual: float = 0.0,
     classes: tuple[str, ...] = CLASSES,
@@ -61,6 +64,8 @@ def dataset(
             `medcl_biosignals.indices`.
         complete: leave out windows in which any lead that is there has a gap, not only those in
             which all have one.
+        pad: keep a recording that is shorter than a window, as one window with what is missing
+            behind it.
         paced: keep recordings with paced beats. The AAMI standard leaves them out.
         unusual: beats only, 0 to below 1: the share of a patient's draws in pretraining that goes
             to beats by how early they come and how unlike their neighbours they are
@@ -87,7 +92,11 @@ def dataset(
     Returns:
         samples with ``x`` (B, C, T) float32 and ``fs`` (B,); for beats also the label ``aami``,
         ``rr`` (B, 4), how early the beat is (see `medcl_biosignals.rhythm`), and ``likeness``
-        (B, 6·C), how it compares with the beats beside it (see `medcl_biosignals.likeness`). With
+        (B, 6·C), how it compares with the beats beside it (see `medcl_biosignals.likeness`). For
+        windows ``unit`` (B, C), what one of ``x`` is in the channel's unit; ``peaks`` (B, 64)
+        int32, the positions of its beats, −1 behind the last; and ``intervals`` (B, 96) float32,
+        the seconds between the recording's beats from 30 s before its centre to 30 s after, 0
+        behind the last: what the hand-crafted features are measured by. With
         annotated rhythms, stages or events there are the labels ``rhythm``, ``stage`` and
         ``event``; with columns of a table ``table`` (B, columns), the categorical ones first, −1 or
         NaN where missing. `Samples.where` gives
@@ -126,7 +135,8 @@ def dataset(
         if kind == "beat":
             first = beats - length // 2
         else:
-            first = np.arange(0, total - length + 1, max(round(stride * fs), 1))
+            last = max(total - length, 0) if pad else total - length
+            first = np.arange(0, last + 1, max(round(stride * fs), 1))
         keep = _clear(first, length, np.asarray(record["gaps"]))
         if complete:
             keep &= _clear(first, length, _united(np.asarray(record["lost"])[:, 1:3]))
@@ -239,6 +249,9 @@ def read_windows(
     x: np.ndarray | None = None
     spread: np.ndarray | None = None
     near: np.ndarray | None = None
+    unit: np.ndarray | None = None
+    peaks = np.full((len(which), _PEAKS), -1, np.int32)
+    between = np.zeros((len(which), _INTERVALS), np.float32)
     owner = item[which]
     order = np.argsort(owner, kind="stable")
     for rows in np.split(order, np.flatnonzero(np.diff(owner[order])) + 1):
@@ -247,8 +260,12 @@ def read_windows(
         if x is None or spread is None:
             x = np.empty((len(which), len(record["x"]), length), dtype=np.float32)
             spread = np.empty((len(which), len(record["x"]), 1), dtype=np.float32)
+            unit = np.ones((len(which), len(record["x"])), dtype=np.float32)
         _cut(record["x"], start[which[rows]].astype(np.int64), x, rows)
         spread[rows] = _set_to_scale(x, rows, record, scale)
+        assert unit is not None
+        if scale in ("window", "robust"):
+            unit[rows] = np.asarray(record["gain"], dtype=np.float64)
         if missing == "nan":
             _mark_missing(x, rows, start[which[rows]].astype(np.int64), record)
         if beat is not None:
@@ -258,7 +275,13 @@ def read_windows(
             if near is None:
                 near = np.empty((len(which), mine.shape[1]), mine.dtype)
             near[rows] = mine
+        else:
+            at = start[which[rows]].astype(np.int64)
+            beats = np.asarray(record["beats"])
+            peaks[rows] = _inside(beats, at, length)
+            between[rows] = _between(beats / fs, at / fs + length / fs / 2)
     assert x is not None
+    assert unit is not None
     assert spread is not None
     least = _STILL * spread
     mean, median, std = (np.nanmean, np.nanmedian, np.nanstd) if missing == "nan" else _PLAIN
@@ -273,12 +296,32 @@ def read_windows(
             spread = std(x, axis=-1, keepdims=True)
         if scale != "none":
             np.divide(x, spread, out=x, where=spread > least)
+            unit *= np.where(spread > least, spread, 1)[..., 0]
     batch = {"x": x, "fs": np.full(len(x), fs, dtype=np.float32)}
+    if beat is None:
+        batch |= {"unit": unit, "peaks": peaks, "intervals": between}
     if near is not None:
         batch |= {"rr": near[:, : len(RATIOS)], "likeness": near[:, len(RATIOS) :]}
     if clinical is not None:
         batch["table"] = clinical[item[which]]
     return batch
+
+
+def _inside(beats: np.ndarray, start: np.ndarray, length: int) -> np.ndarray:
+    """The beats of windows that start at (B,), by their positions in them: (B, 64), −1 for none."""
+    first = np.searchsorted(beats, start)
+    at = first[:, None] + np.arange(_PEAKS)
+    inside = np.append(beats, np.iinfo(np.int64).max)[np.minimum(at, len(beats))]
+    return np.where(inside < start[:, None] + length, inside - start[:, None], -1)
+
+
+def _between(seconds: np.ndarray, centre: np.ndarray) -> np.ndarray:
+    """The intervals between beats at ``seconds`` around windows (B,): (B, 96), 0 for none."""
+    rr = np.append(np.diff(seconds), 0) if len(seconds) else np.zeros(1)
+    first = np.searchsorted(seconds, centre - _AROUND)
+    last = np.searchsorted(seconds, centre + _AROUND) - 1  # the interval ends inside too
+    at = first[:, None] + np.arange(_INTERVALS)
+    return np.where(at < last[:, None], rr[np.minimum(at, len(rr) - 1)], 0)
 
 
 def _set_to_scale(

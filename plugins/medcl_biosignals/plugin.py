@@ -150,6 +150,9 @@ plugin = Plugin(
         "handcrafted": "medcl_biosignals.baselines:handcrafted",
         "raw": "medcl_biosignals.baselines:raw",
     },
+    benchmarks={
+        name: f"medcl_biosignals.benchmarks.{name}:{name}" for name in ("ptbxl", "cinc2017")
+    },
     stream="medcl_biosignals.streaming:stream",
     look="medcl_biosignals.look:look",
     measures={"beats": "medcl_biosignals.beats:beats"},
@@ -160,4 +163,5 @@ plugin = Plugin(
     preparation=5,
     sample=Path(__file__).parent / "sample",
     demo="biosignals/demo",
+    released=Path(__file__).parent / "released",
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,8 +10,13 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from public_sets import ptbxl_shaped
+from safetensors.torch import save_file
 
+from medcl import recipe as recipes
 from medcl.plugin import FileStat, Record, Reject
+from medcl.private import write_recipe
+from medcl.run import Run, build_encoder
 from medcl_biosignals.plugin import plugin
 from medcl_biosignals.prepare import prepare
 
@@ -69,3 +75,43 @@ def prepared(sample: Path) -> tuple[pl.DataFrame, dict[str, dict[str, np.ndarray
             labels = {f"label.{name}": value for name, value in row.labels.items()}
             rows.append({"id": row.key, "patient": f"key-of-{row.patient}", **labels})
     return pl.DataFrame(rows), store
+
+
+TWELVE = ("I|*", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run as `medcl.pretrain` leaves it, with random weights."""
+    out = tmp_path_factory.mktemp("runs") / "tiny"
+    recipe = recipes.parse(
+        {
+            "name": "tiny",
+            "plugin": "biosignals",
+            "prepare": {"fs": 100.0, "leads": list(TWELVE)},
+            "dataset": {"seconds": 5.0, "stride": 5.0},
+            "encoder": {"name": "resnet1d", "widths": [8, 8], "blocks": 1, "kernel": 3},
+            "method": {"name": "simclr"},
+        }
+    )
+    out.mkdir()
+    write_recipe(out, recipe)
+    state = build_encoder(recipe, 3).state_dict()
+    save_file({k: v.contiguous() for k, v in state.items()}, out / "encoder.safetensors")
+    facts = {
+        "finished": True,
+        "recipe": "tiny",
+        "seed": 3,
+        "command": "medcl pretrain tiny --data /home/someone/idx --out /home/someone/run",
+        "outcomes": [{"name": "of an archive"}],
+    }
+    (out / "run.json").write_text(json.dumps(facts))
+    people = pl.DataFrame({"patient": ["p_0", "p_1"], "split": ["train", "test"]})
+    people.write_parquet(out / "split.parquet")
+    return Run.open(out)
+
+
+@pytest.fixture(scope="session")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Recordings of twelve leads; of patients of even number with an infarction."""
+    return ptbxl_shaped(tmp_path_factory.mktemp("ptbxl"), count=24)

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from medcl.errors import MedclError, UsageError
-from medcl_biosignals.baselines import handcrafted, raw
+from medcl_biosignals.baselines import handcrafted, names, raw
 from medcl_biosignals.dataset import dataset
 from medcl_biosignals.rhythm import intervals, ratios
 
@@ -202,6 +202,41 @@ def test_handcrafted_features_tell_ventricular_beats(prepared: Prepared) -> None
 def test_baselines_of_windows(prepared: Prepared) -> None:
     items, store = prepared
     batch = dataset(items, store.__getitem__, seconds=10.0).read(np.arange(8))
-    assert handcrafted(batch).shape == (8, 40)
+    assert handcrafted(batch).shape == (8, len(names(2)))
     assert raw(batch).shape == (8, 128)
     assert np.isfinite(handcrafted(batch)).all()
+
+
+@pytest.mark.parametrize("scale", ["window", "robust", "record"])
+def test_handcrafted_amplitudes_keep_their_unit_whatever_the_scale(
+    prepared: Prepared, scale: str
+) -> None:
+    items, store = prepared
+    which = np.arange(16)
+    plain = dataset(items, store.__getitem__, scale="none").read(which)
+    scaled = dataset(items, store.__getitem__, scale=scale).read(which)
+    level = plain["x"].mean(axis=-1, keepdims=True)
+    mine = scaled["x"] * scaled["unit"][..., None]
+    mine += level - mine.mean(axis=-1, keepdims=True)
+    np.testing.assert_allclose(mine, plain["x"], atol=1e-3)
+    columns = [n.startswith(("r.", "s.", "t.", "st.", "height.")) for n in names(2)]
+    one, other = handcrafted(plain)[:, columns], handcrafted(scaled)[:, columns]
+    np.testing.assert_allclose(one, other, atol=0.02)
+
+
+def test_windows_know_their_beats_and_the_intervals_around_them(prepared: Prepared) -> None:
+    items, store = prepared
+    samples = dataset(items, store.__getitem__, seconds=10.0, stride=5.0)
+    batch = samples.read(np.arange(len(samples)))
+    where = samples.where(np.arange(len(samples)))
+    for row in range(0, len(samples), 7):
+        record = store[samples.items[row]]
+        fs = float(record["fs"][0])
+        beats = np.asarray(record["beats"]) / fs
+        first = where["start"][row]
+        inside = beats[(beats >= first) & (beats < first + 10)]
+        peaks = batch["peaks"][row]
+        np.testing.assert_allclose(peaks[peaks >= 0] / fs + first, inside, atol=1e-6)
+        near = beats[(beats >= first + 5 - 30) & (beats < first + 5 + 30)]
+        intervals = batch["intervals"][row]
+        np.testing.assert_allclose(intervals[intervals > 0], np.diff(near)[:96], atol=1e-6)

@@ -42,7 +42,10 @@ def test_it_equals_a_naive_loop() -> None:
     np.testing.assert_allclose(found.draws["auroc"], naive, atol=1e-6)
     interval = found.interval("auroc")
     assert interval.value == pytest.approx(roc_auc_score(truth, score))
-    assert (interval.low, interval.high) == pytest.approx(np.quantile(naive, [0.025, 0.975]))
+    odds = np.log(interval.value / (1 - interval.value))
+    spread = np.std(naive, ddof=1) * np.sqrt(8 / 7) / (interval.value * (1 - interval.value))
+    ends = odds + np.array([-1, 1]) * 2.3646 * spread  # Student's t with 7 degrees of freedom
+    assert (interval.low, interval.high) == pytest.approx(1 / (1 + np.exp(-ends)), abs=1e-4)
 
 
 def test_the_parts_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,7 +80,7 @@ def test_resamples_without_a_class_are_counted() -> None:
     assert (found.value, found.low) == (1, 1)
     alone = bootstrap(measured, np.zeros(5), resamples=100).interval("auroc")
     assert (alone.low, alone.high, alone.undefined) == (1, 1, 0)
-    never = summarise(np.nan, np.full(10, np.nan))
+    never = summarise(np.nan, np.full(10, np.nan), 3)
     assert (never.value, never.low, never.high, never.undefined) == (None, None, None, 10)
 
 
@@ -95,6 +98,32 @@ def test_intervals_cover_the_truth_and_those_over_samples_would_not() -> None:
             covered[name] += found.low <= 0 <= found.high
     assert 0.88 <= covered["patients"] / 200 <= 0.99
     assert covered["samples"] / 200 < 0.75
+
+
+def test_a_share_stays_within_its_range_and_a_difference_need_not() -> None:
+    draws = np.array([0.9, 0.95, 1.0, 0.97, 0.99])
+    share, other = (summarise(0.98, draws, 5, share=s) for s in (True, False))
+    assert 0 < share.low < 0.98 < share.high < 1 < other.high
+    assert summarise(1.0, np.ones(5), 5, share=True).low == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("people", [5, 10, 22])
+def test_intervals_of_few_patients_cover_the_truth(people: int) -> None:
+    """Shares of beats that are told, with an ability of each patient's own: truth 0.808."""
+    rng = np.random.default_rng(people)
+    held = 0
+    for trial in range(250):
+        ability = 1 / (1 + np.exp(-(2.0 + 1.5 * rng.standard_normal(people))))
+        right = (rng.random((people, 20)) < ability[:, None]).astype(float).ravel()
+
+        def accuracy(weight: metrics.Counted, right: np.ndarray = right) -> dict[str, np.ndarray]:
+            return {"accuracy": weight.total(right) / weight.total(np.ones(len(right)))}
+
+        patients = np.repeat(np.arange(people), 20)
+        found = bootstrap(accuracy, patients, resamples=200, seed=trial).interval("accuracy")
+        held += found.low <= 0.808 <= found.high
+    assert 0.89 <= held / 250 <= 0.99
 
 
 def _mean(error: np.ndarray, weight: metrics.Counted) -> dict[str, np.ndarray]:

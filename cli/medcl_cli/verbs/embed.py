@@ -12,14 +12,26 @@ from medcl_cli.verbs.pretrain import Settings
 
 
 def embed(
-    what: Annotated[Path, typer.Argument(help="A finished run; or an index, with --encoder.")],
+    what: Annotated[
+        Path,
+        typer.Argument(
+            help="A finished run, or a released encoder's name; or an index, with --encoder."
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="The folder for the embeddings or bags.")],
+    records: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Of a run: recordings (files, names without suffix) and folders."),
+    ] = None,
     data: Annotated[
         Path | None, typer.Option(help="Of a run: another index than it was trained on.")
     ] = None,
     task: Annotated[
         str | None, typer.Option(help="Embed the samples of this task (beats, say).")
     ] = None,
+    paths: Annotated[
+        bool, typer.Option("--paths", help="Name the recordings, as label record.")
+    ] = False,
     bags: Annotated[
         bool, typer.Option("--bags", help="One file for each item, with all its samples.")
     ] = False,
@@ -50,6 +62,8 @@ def embed(
 
     Example: medcl embed run --out embeddings
 
+    Example: medcl embed ecg-small a.hea b.edf --out embeddings --paths
+
     Example: medcl embed idx --encoder uni -s encoder.folder=/models/UNI --out bags
     """
     import medcl
@@ -60,9 +74,18 @@ def embed(
     extra = [name for name, value in given.items() if value]
     if extra and not index:
         raise UsageError(f"{extra[0]} goes with an index; a run has its own recipe and encoder.")
+    if records and (data is not None or bags or index):
+        raise UsageError("Recordings go with a run alone: no --data, no --bags.")
     if not bags and not index:
         made = medcl.embed(
-            what, data, out=out, task=task, batch_size=batch_size, device=device, readers=readers
+            what,
+            records or data,
+            out=out,
+            task=task,
+            batch_size=batch_size,
+            device=device,
+            readers=readers,
+            paths=paths,
         )
         result = {
             "out": out,

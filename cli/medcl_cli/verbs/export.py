@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from medcl.errors import UsageError
 from medcl_cli import show
 
 
@@ -19,12 +20,20 @@ def export(
         str,
         typer.Option(
             help="safetensors, onnx or torchscript; of an encoder, huggingface-folder; or a format "
-            "of the plugin (ct: nnunet)."
+            "of the plugin (ct: nnunet); or released, with --card."
         ),
     ] = "safetensors",
     task: Annotated[
         str | None,
         typer.Option(help="Of a run: the encoder with the probe of this task or own label."),
+    ] = None,
+    card: Annotated[
+        Path | None,
+        typer.Option(help="Of released: YAML with about, data, licence and limits."),
+    ] = None,
+    board: Annotated[
+        list[Path] | None,
+        typer.Option(help="Of released: a folder of medcl benchmark, for the card's figures."),
     ] = None,
     json: show.Json = False,
 ) -> None:
@@ -33,13 +42,26 @@ def export(
     A study is one module: the mean of its folds' calibrated probabilities, and its threshold.
 
     Examples: medcl export run --to onnx --out encoder · medcl export study --to onnx --out af ·
-    medcl export run --task aami-nsv --to torchscript --out probe
+    medcl export run --task aami-nsv --to torchscript --out probe ·
+    medcl export run --to released --card card.yaml --board board --out released/ecg-small
     """
     import medcl
     from medcl.dense.opened import DenseStudy, is_dense
     from medcl.predict.study_predictor import opened
     from medcl.run import Run
 
+    if to == "released":
+        if card is None:
+            raise UsageError("An encoder is released with its card: --card CARD.yaml")
+        made = medcl.release(model, out, card, board or ()).as_dict()
+        if json:
+            show.as_json(made)
+        else:
+            shown = ("name", "input", "width", "parameters", "bytes", "sha256")
+            show.facts("Released", {"out": out, **{name: made[name] for name in shown}})
+        return
+    if card is not None or board:
+        raise UsageError("--card and --board go with --to released.")
     source = DenseStudy.open(model) if is_dense(model) else opened(model)
     result: dict[str, Any]
     if isinstance(source, DenseStudy) or (isinstance(source, Run) and to in source.plugin.exports):

@@ -14,9 +14,14 @@ from medcl_cli.verbs.pretrain import Settings
 
 def finetune(
     source: Annotated[
-        Path, typer.Argument(help="An index, a pretrained run, or a folder of files.")
+        Path,
+        typer.Argument(help="An index, a run, a released encoder's name, or a folder of files."),
     ],
     out: Annotated[Path, typer.Option(help="The study's folder. The same again resumes it.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Of a run or released encoder: another index, or a folder of files."),
+    ] = None,
     recipe: Annotated[
         str | None,
         typer.Option(
@@ -69,7 +74,8 @@ def finetune(
 
     Examples: medcl finetune idx -r pathology/abmil --labels slides.csv --folds 5 --out study ·
     medcl finetune run --labels l.csv --out study · medcl finetune run -r ct/segment --out study ·
-    medcl finetune FEATURES -r pathology/abmil --labels slides.csv --out study
+    medcl finetune FEATURES -r pathology/abmil --labels slides.csv --out study ·
+    medcl finetune ecg-small --data ecgs --labels l.csv --out study
     """
     import medcl
     from medcl.finetune.archived import INDEX, is_archive
@@ -86,13 +92,14 @@ def finetune(
         medcl.finetune(
             source,
             folder,
+            data=data,
             recipe=recipe,
             labels=labels,
             label_column=label_column,
             key_column=key_column,
             patient_column=patient_column,
             patient_from=patient_from,
-            index=out / INDEX if is_archive(source) else None,
+            index=out / INDEX if is_archive(data or source) else None,
             split=split,
             folds=folds,
             repeats=repeats,
@@ -106,7 +113,7 @@ def finetune(
         )
         for folder, ratio in studies.items()
     ]
-    if is_archive(source):
+    if is_archive(data or source):
         show.indexed(out / INDEX, err=json)
     if json:
         show.as_json([r.as_dict() for r in results] if imbalance else results[0].as_dict())

@@ -1,0 +1,1 @@
+"""The scoreboard: public sets with their official folds and measures, one command each."""

@@ -1,0 +1,260 @@
+"""``medcl benchmark``: a public set in its official folds, every row by the same code.
+
+::
+
+    OUT/index/            of the set's recordings
+    OUT/features/         of each encoder, and hand-crafted
+    OUT/scores/           predictions of the test recordings, for each row, fraction and draw
+    OUT/rows.csv          a line for each of them, as they come
+    OUT/benchmark.json    all figures (`Scoreboard`), with intervals
+    OUT/benchmark.html    the same as a page
+
+The same command again continues: what is there is not made again. Other fractions, problems or
+encoders are added.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medcl import manifest
+from medcl import plugin as plugins
+from medcl.archive import index as indexing
+from medcl.benchmark import fitting, page, scoreboard
+from medcl.benchmark.contract import KEY, Benchmark, Problem
+from medcl.benchmark.fitting import Asked
+from medcl.benchmark.scoreboard import Scoreboard
+from medcl.benchmark.sources import (
+    BESIDE,
+    HANDCRAFTED,
+    UNTRAINED,
+    Row,
+    Sources,
+    file_name,
+    rows,
+)
+from medcl.errors import MedclError, UsageError
+from medcl.metrics.measures import measure
+from medcl.metrics.metrics import once
+from medcl.private import command_without_paths
+from medcl.provenance import commit, versions
+from medcl.registry import did_you_mean, resolve
+from medcl.run import Run
+
+FRACTIONS = (0.01, 0.1, 1.0)
+ROWS, JSON, HTML = "rows.csv", "benchmark.json", "benchmark.html"
+_COLUMNS = ("problem", "row", "fraction", "draw", "patients", "auroc", "metric", "value")
+
+Drawn = dict[float, list[tuple[int, NDArray[np.float32]]]]
+
+
+def available() -> dict[str, tuple[str, str]]:
+    """Set → its plugin, and the function that opens it."""
+    found: dict[str, tuple[str, str]] = {}
+    for plugin in plugins.discover().values():
+        if isinstance(plugin, plugins.Plugin):
+            found |= {name: (plugin.name, lazy) for name, lazy in plugin.benchmarks.items()}
+    return dict(sorted(found.items()))
+
+
+def opened(name: str, data: Path) -> tuple[str, Benchmark]:
+    """A set in a folder: its plugin's name, and what it says.
+
+    Raises:
+        UsageError: for an unknown set, or a folder that does not hold it.
+    """
+    known = available()
+    if name not in known:
+        raise UsageError(f"Unknown benchmark '{name}'. {did_you_mean(name, known)}")
+    if not data.is_dir():
+        raise UsageError(f"{data} is no folder: give the one into which {name} was unpacked.")
+    plugin, lazy = known[name]
+    benchmark: Benchmark = resolve(lazy)(data)
+    return plugin, benchmark
+
+
+def benchmark(
+    name: str,
+    data: Path,
+    out: Path,
+    runs: Mapping[str, Run],
+    *,
+    problems: Sequence[str] = (),
+    fractions: Sequence[float] = FRACTIONS,
+    fit: Sequence[int] = (),
+    judge: Sequence[int] = (),
+    resamples: int = 1000,
+    device: str = "auto",
+    workers: int = 1,
+    command: str = "",
+) -> Scoreboard:
+    """Measure encoders on a public set, beside untrained and hand-crafted features.
+
+    Args:
+        name: of the set.
+        data: the folder into which it was unpacked.
+        out: the scoreboard's folder; the same call resumes it.
+        runs: encoders to measure, by the names that the rows get; none: the set's own untrained
+            one.
+        problems: of the set; none: the first.
+        fractions: of labelled training patients, above 0 to 1.
+        fit, judge: folds, in place of the official ones.
+        resamples: of test patients.
+        device: see `medcl.embeddings.embeddings.embed`.
+        workers: processes that read and prepare.
+        command: the command line, for the record.
+
+    Raises:
+        UsageError: for an unknown set, problem or fold, or a folder that does not hold the set.
+        MedclError: if recordings of the table cannot be read.
+    """
+    plugin_name, of_set = opened(name, data)
+    chosen = _problems(of_set, problems)
+    if bad := [f for f in fractions if not 0 < f <= 1]:
+        raise UsageError(f"A fraction of {bad[0]:g} of the patients: give shares above 0, to 1.")
+    plugin = plugins.get(plugin_name)
+    for named, run in runs.items():
+        if run.recipe.plugin != plugin_name:
+            raise UsageError(
+                f"{named} is an encoder of '{run.recipe.plugin}', not '{plugin_name}'."
+            )
+    index = out / "index"
+    indexing.build(of_set.archive, index, plugin, workers=workers, reader=of_set.reader or None)
+    _all_indexed(of_set, index)
+    sources = Sources(of_set, index, out, runs, device=device, workers=workers)
+    table = rows(list(runs), _untrained(runs))
+    figures = []
+    for problem in chosen:
+        asked = fitting.asked(of_set, problem, fit=fit, judge=judge)
+        predictions: dict[str, Drawn] = {}
+        for row in table:
+            found = predictions.setdefault(row.name, defaultdict(list))
+            for fraction, draw, people, scores in _fitted(row, asked, sources, out, fractions):
+                found[fraction].append((people, scores))
+                _note(out / ROWS, asked, row.name, fraction, draw, people, scores)
+        figures += scoreboard.figures(
+            asked, predictions, references=_references(table), resamples=resamples
+        )
+    result = Scoreboard(
+        benchmark=of_set.name,
+        about=of_set.about,
+        citation=of_set.citation,
+        licence=of_set.licence,
+        problems=[{"name": p.name, "metric": p.shown, "classes": list(p.classes)} for p in chosen],
+        figures=figures,
+        notes=list(of_set.notes),
+        versions=versions(plugin_name) | {"commit": commit() or ""},
+        command=command_without_paths(command),
+    )
+    text = json.dumps(result.as_dict(), indent=1, ensure_ascii=False, allow_nan=False)
+    manifest.write_text(out / JSON, text + "\n")
+    page.write(result, out / HTML)
+    return result
+
+
+def _problems(of_set: Benchmark, names: Sequence[str]) -> list[Problem]:
+    known = {problem.name: problem for problem in of_set.problems}
+    if unknown := [name for name in names if name not in known]:
+        raise UsageError(
+            f"{of_set.name} has no problem '{unknown[0]}'. {did_you_mean(unknown[0], known)}"
+        )
+    return [known[name] for name in names] or [of_set.problems[0]]
+
+
+def _all_indexed(of_set: Benchmark, index: Path) -> None:
+    """Check that every recording of the table is in the index.
+
+    Raises:
+        MedclError: if some are not, with the commonest reason.
+    """
+    opened = indexing.Index.open(index)
+    missing = set(of_set.table[KEY]) - set(opened.paths["key"])
+    rejected = opened.rejects["reason"].to_list()
+    if missing:
+        why = f" The first reject: {rejected[0]}" if rejected else ""
+        raise MedclError(
+            f"{len(missing):,} of {len(of_set.table):,} recordings of {of_set.name} are not in "
+            f"{of_set.archive.name}, or cannot be read.{why}"
+        )
+
+
+def _untrained(runs: Mapping[str, Run]) -> list[str]:
+    """A name for each architecture among the runs; of the set's own, without runs."""
+    seen: dict[str, str] = {}
+    for name, run in runs.items():
+        recipe = run.recipe
+        key = manifest.digest(
+            recipe.part("encoder").model_dump_json(), dict(recipe.prepare), dict(recipe.dataset)
+        )
+        seen.setdefault(key, name)
+    return list(seen.values()) or ["encoder"]
+
+
+def _fitted(
+    row: Row, asked: Asked, sources: Sources, out: Path, fractions: Sequence[float]
+) -> Iterator[tuple[float, int, int, NDArray[np.float32]]]:
+    used = [[sources.digest(source) for source in group] for group in row.variants]
+    parts = [(part.train, part.test) for part in asked.parts]
+    labels = np.nan_to_num(np.asarray(asked.target.y, np.float64), nan=-1)
+    digest = manifest.digest(used, parts, labels)[:12]
+    folder = out / "scores" / file_name(asked.problem.name) / f"{file_name(row.name)}.{digest}"
+    return fitting.predicted(
+        lambda draw: tuple(sources(source) for source in row.sources(draw)),
+        asked,
+        fractions,
+        folder,
+        initialisations=max(len(group) for group in row.variants),
+    )
+
+
+def _references(table: Sequence[Row]) -> dict[str, list[str]]:
+    """What each row is compared with: hand-crafted features, and its untrained encoder."""
+    untrained = [row.name for row in table if row.name.startswith(UNTRAINED)]
+    out: dict[str, list[str]] = {}
+    for row in table:
+        if row.name == HANDCRAFTED:
+            continue
+        same = [
+            name
+            for name in untrained
+            if name.endswith(BESIDE) == row.name.endswith(BESIDE) and name != row.name
+        ]
+        out[row.name] = [HANDCRAFTED, *([] if row.name in untrained else same)]
+    return out
+
+
+def _note(
+    path: Path,
+    asked: Asked,
+    row: str,
+    fraction: float,
+    draw: int,
+    people: int,
+    scores: NDArray[np.float32],
+) -> None:
+    """Append a line to rows.csv, unless it is there."""
+    problem = asked.problem
+    target = asked.target.at(asked.tested)
+    found = measure(problem.kind, target.y, scores, once(len(target)))
+    cells = [
+        problem.name,
+        row,
+        f"{fraction:g}",
+        str(draw),
+        str(people),
+        f"{float(found['auroc'][0]):.4f}",
+        problem.shown,
+        f"{float(problem.value(found)[0]):.4f}",
+    ]
+    there = list(csv.reader(path.open(encoding="utf-8"))) if path.is_file() else []
+    if cells in there:
+        return
+    with path.open("a", encoding="utf-8", newline="") as handle:
+        csv.writer(handle).writerows([cells] if there else [_COLUMNS, cells])

@@ -1,0 +1,132 @@
+"""Public sets of signals: folds, problems and labels as their authors define them; one board."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from public_sets import cinc2017_shaped, ptbxl_shaped
+
+import medcl
+from medcl import plugin as plugins
+from medcl.archive.index import build
+from medcl.benchmark import fitting
+from medcl.benchmark.contract import FOLD, KEY, PATIENT, Problem
+from medcl.benchmark.sources import Sources
+from medcl.errors import UsageError
+from medcl.metrics.measures import measure
+from medcl.metrics.metrics import once
+from medcl_biosignals.baselines import names
+from medcl_biosignals.benchmarks.cinc2017 import cinc2017
+from medcl_biosignals.benchmarks.ptbxl import ptbxl
+
+
+@pytest.fixture(scope="module")
+def ptb(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return ptbxl_shaped(tmp_path_factory.mktemp("ptbxl"))
+
+
+def test_ptbxl_is_asked_by_its_statements_and_folds(ptb: Path) -> None:
+    found = ptbxl(ptb)
+    assert found.table[KEY][0] == "00000/00001_lr"
+    assert (found.judged, found.fitted) == ((3,), (1, 2))
+    assert "subset, 36 of 21,799" in found.about
+    assert "Fold 10 is not here" in found.notes[0]
+    problems = {p.name: p for p in found.problems}
+    assert problems["superclass"].classes == ("MI", "NORM")
+    assert problems["subclass"].classes == ("IMI", "NORM")
+    assert problems["rhythm"].classes == ("AFIB", "SR")
+    assert "form" not in problems  # nothing of it in these recordings
+    y = problems["superclass"].target(found.table).y
+    np.testing.assert_array_equal(y[:4], [[0, 1], [0, 1], [1, 0], [1, 0]])
+    np.testing.assert_array_equal(problems["AFIB"].target(found.table).y[:6], [1, 1, 0, 0, 0, 0])
+
+
+def test_with_fold_ten_the_folds_are_the_published_ones(ptb: Path, tmp_path: Path) -> None:
+    for path in ptb.iterdir():
+        if path.suffix != ".csv" or path.stem == "scp_statements":
+            (tmp_path / path.name).symlink_to(path)
+    rows = pl.read_csv(ptb / "ptbxl_database.csv")
+    rows.with_columns(strat_fold=pl.Series([n % 10 + 1 for n in range(len(rows))])).write_csv(
+        tmp_path / "ptbxl_database.csv"
+    )
+    found = ptbxl(tmp_path)
+    assert (found.judged, found.fitted, found.notes) == ((10,), tuple(range(1, 9)), ())
+
+
+def test_recordings_of_equal_content_share_a_fold(tmp_path: Path) -> None:
+    found = cinc2017(cinc2017_shaped(tmp_path))
+    fold = dict(zip(found.table[KEY], found.table[FOLD], strict=True))
+    assert fold["A00001"] == fold["A00030"]
+    assert found.table[PATIENT].n_unique() == 29
+    assert "1 recordings repeat" in found.notes[1]
+    assert sorted(set(fold.values())) == [0, 1, 2, 3, 4]
+
+
+def test_the_own_metric_is_the_mean_over_the_named_classes() -> None:
+    problem = Problem("rhythm", "multiclass", ("N", "A", "~"), ("r",), "f1", ("N", "A"))
+    y = np.array([0, 0, 1, 1, 2])
+    scores = np.eye(3, dtype=np.float32)[[0, 1, 1, 1, 0]]
+    found = measure("multiclass", y, scores, once(5))
+    assert problem.value(found)[0] == pytest.approx((2 / 4 + 4 / 5) / 2)
+    assert problem.shown == "f1 of N, A"
+
+
+def test_no_patient_is_fitted_and_judged(ptb: Path) -> None:
+    found = ptbxl(ptb)
+    asked = fitting.asked(found, found.problems[0], fit=(1, 2), judge=(3,))
+    (part,) = asked.parts
+    assert not set(asked.patients[part.train]) & set(asked.patients[part.test])
+    few = fitting.labelled(part, asked, 0.2, 0)
+    whole = {p: (asked.patients[part.train] == p).sum() for p in asked.patients[few]}
+    assert all((asked.patients[few] == p).sum() == n for p, n in whole.items())
+    with pytest.raises(UsageError, match="no fold"):
+        fitting.asked(found, found.problems[0], judge=(7,))
+    with pytest.raises(UsageError, match="both fitted and judged"):
+        fitting.asked(found, found.problems[0], fit=(1, 3), judge=(3,))
+
+
+@pytest.mark.slow
+def test_a_board_tells_fibrillation_and_resumes(ptb: Path, tmp_path: Path) -> None:
+    asked = {"fractions": (1.0, 0.3), "resamples": 50, "problems": ("AFIB",)}
+    made = medcl.benchmark("ptbxl", ptb, tmp_path / "board", **asked)
+    by = {(f.row, f.fraction): f for f in made.figures}
+    assert by["handcrafted", 1.0].own.value == pytest.approx(1.0)
+    assert by["untrained encoder", 1.0].draws == 3
+    assert by["untrained encoder + handcrafted", 0.3].patients == 4
+    assert set(by["untrained encoder", 1.0].against) == {"handcrafted"}
+    page = (tmp_path / "board" / "benchmark.html").read_text()
+    assert "AFIB: macro auroc" in page
+    assert "Not for diagnosis" in page
+    lines = (tmp_path / "board" / "rows.csv").read_text().splitlines()
+    times = {p: p.stat().st_mtime_ns for p in (tmp_path / "board").rglob("*.npy")}
+    again = medcl.benchmark("ptbxl", ptb, tmp_path / "board", **asked)
+    assert again.figures == made.figures
+    assert (tmp_path / "board" / "rows.csv").read_text().splitlines() == lines
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "board").rglob("*.npy")} == times
+    stored = json.loads((tmp_path / "board" / "benchmark.json").read_text())
+    assert stored["figures"][0]["row"] == "handcrafted"
+
+
+@pytest.mark.slow
+def test_short_recordings_have_features_too(tmp_path: Path) -> None:
+    found = cinc2017(cinc2017_shaped(tmp_path / "set"))
+    build(found.archive, tmp_path / "index", plugins.get("biosignals"), reader=found.reader)
+    sources = Sources(found, tmp_path / "index", tmp_path, {})
+    x = sources("handcrafted")
+    assert x.shape == (30, len(names(1)))
+    r = x[:, names(1).index("r.0")]
+    clean = np.array([label != "~" for label in found.table["rhythm"]])
+    np.testing.assert_allclose(r[clean], 1.0, atol=0.15)  # 8 s among them, as lead I
+
+
+def test_an_unknown_set_or_problem_says_what_there_is(ptb: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="Did you mean 'ptbxl'"):
+        medcl.benchmark("ptb-xl", ptb, tmp_path)
+    with pytest.raises(UsageError, match="superclass"):
+        medcl.benchmark("ptbxl", ptb, tmp_path, problems=("superclas",))
+    with pytest.raises(UsageError, match="training2017"):
+        medcl.benchmark("cinc2017", ptb, tmp_path)
