@@ -46,8 +46,8 @@ def measured(x: Tensor, fs: float) -> Tensor:
 
 def _quantiles(x: Tensor, of: tuple[float, ...]) -> Tensor:
     """(B, C, T) → (B, C, Q), by one sorting; between samples the lower counts."""
-    at = [int(q * (x.shape[2] - 1)) for q in of]
-    return torch.stack([x.sort(dim=2).values[..., n] for n in at], dim=2)
+    ordered = x.sort(dim=2).values
+    return torch.stack([ordered[..., int(q * (x.shape[2] - 1))] for q in of], dim=2)
 
 
 def _powers(x: Tensor, fs: float) -> Tensor:
