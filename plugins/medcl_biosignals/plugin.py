@@ -136,6 +136,7 @@ plugin = Plugin(
         ),
     },
     methods={
+        "described": "medcl_biosignals.methods.described:Described",
         "alike-beats": "medcl_biosignals.methods.alike_beats:AlikeBeats",
         "order-aware": "medcl_biosignals.methods.order:OrderAware",
         "quantised": "medcl_biosignals.methods.quantised:Quantised",

@@ -9,6 +9,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from medcl.augmentations import BATCH, Step, beside_steps, build
+from medcl.errors import UsageError
 from medcl.seeds import host_uniform
 from medcl_biosignals import augment as op
 from medcl_biosignals import augmentations as named
@@ -19,6 +20,7 @@ def views(
     *,
     steps: Sequence[Mapping[str, Any]] | None = None,
     fs: float = 125.0,
+    piece: float = 1.0,
     crop: float = 0.0,
     crop_share: tuple[float, float] = (0.6, 1.0),
     local_share: tuple[float, float] = (0.2, 0.5),
@@ -71,6 +73,9 @@ def views(
         steps: named augmentations in the order in which they happen, instead of all that follows
             but ``fs`` and ``local_share``: see `composed`. None: the order of the names below.
         fs: sampling rate of what the views are given, in Hz.
+        piece: the part of the window that each view keeps, at another place each, not stretched;
+            1.0 keeps it all. That pieces of a recording are alike is CLOCS's idea (Kiyasseh 2021,
+            arXiv 2005.13249); half the length takes half the work.
         crop: cut out a part and stretch it to the window's length. It changes the heart rate.
         crop_share: how large a part.
         local_share: the part that a "local" view keeps; not stretched, so it is shorter.
@@ -124,7 +129,7 @@ def views(
     """
     if steps is not None:
         beside_steps(views, composed, locals())
-        return composed(steps, fs=fs, local_share=local_share)
+        return composed(steps, fs=fs, local_share=local_share, piece=piece)
     order: list[tuple[float, Callable[..., Tensor], dict[str, Any]]] = [
         (crop, named.crop, {"share": crop_share}),
         (shift, named.shift, {"share": shift_share}),
@@ -149,7 +154,7 @@ def views(
         (cutout, named.cutout, {"share": cutout_share}),
     ]
     chosen = [Step(f.__name__, p, f, settings) for p, f, settings in order if p > 0]
-    return SignalViews(tuple(chosen), local_share)
+    return SignalViews(tuple(chosen), local_share, piece)
 
 
 def composed(
@@ -157,6 +162,7 @@ def composed(
     *,
     fs: float = 125.0,
     local_share: tuple[float, float] = (0.2, 0.5),
+    piece: float = 1.0,
 ) -> nn.Module:
     """Views of named augmentations, in the order of the list.
 
@@ -166,6 +172,7 @@ def composed(
             `medcl.augmentations`. Every function is given the whole batch.
         fs: sampling rate of what the views are given, in Hz.
         local_share: bounds of the part that a "local" view keeps, as a share of the window, 0 to 1.
+        piece: the part that a "global" view keeps.
 
     Returns:
         see `views`.
@@ -176,15 +183,19 @@ def composed(
     from medcl_biosignals.plugin import plugin
 
     beside = {"fs": fs, "local_share": local_share}
-    return SignalViews(build(steps, plugin.augmentations, beside), local_share)
+    return SignalViews(build(steps, plugin.augmentations, beside), local_share, piece)
 
 
 class SignalViews(nn.Module):
     """Applies each step to the samples that a coin chooses. See `views`."""
 
-    def __init__(self, steps: tuple[Step, ...], local_share: tuple[float, float]) -> None:
+    def __init__(
+        self, steps: tuple[Step, ...], local_share: tuple[float, float], piece: float = 1.0
+    ) -> None:
         super().__init__()
-        self.steps = steps
+        if not 0 < piece <= 1:
+            raise UsageError(f"views.piece = {piece:g}: give a share above 0, up to 1.")
+        self.steps, self.piece = steps, piece
         self.local_share = local_share
 
     def forward(
@@ -194,6 +205,8 @@ class SignalViews(nn.Module):
             return x
         if kind == "local":
             x = _local(x, generator, self.local_share)
+        elif kind == "global" and self.piece < 1:
+            x = _local(x, generator, (self.piece, self.piece))
         elif kind != "global":
             raise ValueError(f"views of biosignals are global, local or none, not '{kind}'")
         at_once = len(self.steps) == 1 and self.steps[0].p >= 1  # it writes its result only once
