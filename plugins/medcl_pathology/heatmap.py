@@ -22,6 +22,7 @@ from PIL import Image
 from medcl.errors import MedclError
 from medcl.io.atomic import replacing, write_text
 from medcl.plugin import file_of
+from medcl_pathology.bag import spacing
 from medcl_pathology.findings import GIVE_MPP
 from medcl_pathology.layouts import ARRAYS
 from medcl_pathology.outlines import feature_collection
@@ -69,7 +70,7 @@ def explain(
         coords, side, unit = coords / scale, side / float(scale[0]), "px"
     out.mkdir(parents=True, exist_ok=True)
     made = [out / "heatmap.png", out / "heatmap.geojson"]
-    if slide is None or unit == "um":
+    if slide is None or unit != "px":
         width, height = (int(v) for v in np.ceil(coords.max(axis=0) + side))
         down = max(width, height) / _SIDE if max(width, height) > _SIDE else 1.0
         shape = (max(round(height / down), 1), max(round(width / down), 1))
@@ -80,11 +81,14 @@ def explain(
         width, height = slide.about.levels[0]
     scaled = (width / picture.shape[1], height / picture.shape[0])
     _save(made[0], overlay(picture, *heat(coords, side, scores, picture.shape[:2], scaled)))
-    if unit == "um":
-        raise MedclError(
-            "heatmap.png alone was made: the bag's coordinates are in µm, and how large the "
-            f"slide's pixels are is not known, so that QuPath's cannot be told. {GIVE_MPP}"
+    if unit != "px":
+        why = (
+            "are columns and rows of tiles: write corners in pixels of the full-size image"
+            if unit == "tiles"
+            else "are in µm, and how large the slide's pixels are is not known, so that QuPath's "
+            f"cannot be told. {GIVE_MPP}"
         )
+        raise MedclError(f"heatmap.png alone was made: the bag's coordinates {why}")
     origin = origin_of(slide)
     write_text(made[1], json.dumps(geojson(coords - origin, side, scores)))
     if slide is not None:
@@ -98,16 +102,6 @@ def origin_of(slide: Slide | None) -> NDArray[np.float64]:
     """Where QuPath's picture of a slide begins (x, y): it crops to what was scanned."""
     bounds = None if slide is None else slide.about.bounds
     return np.array((0.0, 0.0) if bounds is None else bounds[:2], dtype=np.float64)
-
-
-def spacing(coords: NDArray[np.float64]) -> float:
-    """The side of tiles that lie side by side: the most frequent step between corners."""
-    steps = np.concatenate([np.diff(np.unique(coords[:, axis])) for axis in (0, 1)])
-    steps = steps[steps > 0]
-    if not len(steps):
-        return 1.0
-    values, counts = np.unique(np.rint(steps), return_counts=True)
-    return float(values[counts.argmax()])
 
 
 def heat(

@@ -394,3 +394,18 @@ def test_a_patient_in_two_spellings_is_one(bags_index, tmp_path):
     found = label_tables.read(tmp_path / "t.csv", bags_index)
     assert len(set(found.patients.values())) == len(CASES)
     assert any("spelt in several ways" in note for note in found.notes)
+
+
+def test_features_of_a_copied_slide_are_of_its_group(tmp_path, cmu):
+    root = tmp_path / "slides"
+    root.mkdir()
+    for name in ("slide 1.svs", "patient_004_node_4.svs"):
+        (root / name).write_bytes(cmu.read_bytes())
+        x, coords = bag(name, True)
+        h5(root / "features" / name.replace(".svs", ".h5"), x, coords)
+    build(root, tmp_path / "idx", plugin)
+    items = Index.open(tmp_path / "idx").items
+    assert items.height == 4
+    assert items["patient"].n_unique() == 1
+    assert items["group"].n_unique() == 1
+    assert not any("no-patient-id" in found for found in items["findings"])
