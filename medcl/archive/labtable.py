@@ -37,9 +37,9 @@ _PATIENT = re.compile(
 )
 _PERSON = frozenset({"case", "donor", "pid", "person", "individual", "pat"})  # may be a class too
 _SITE = re.compile(
-    rf"(?:(?:tissue)?source|submitting|collecting|recruiting|acquisition|study|scanning)?"
-    rf"(?!hospitalid$)"  # of a patient as often as of a site
-    rf"(?:site|hospital|cent(?:er|re)|institution|institute|clinic)(?:id|no|nr|code|name)?|tss"
+    r"(?:(?:tissue)?source|submitting|collecting|recruiting|acquisition|study|scanning)?"
+    r"(?!hospitalid$)"  # of a patient as often as of a site
+    r"(?:site|hospital|cent(?:er|re)|institution|institute|clinic)(?:id|no|nr|code|name)?|tss"
 )
 # Names of patients or items in other columns than the chosen ones: never a label.
 _IDENTIFIERS = frozenset(
@@ -402,7 +402,7 @@ def _rows_alone(text: str) -> str:
         if len(lines) > 1 and lines[0].startswith("#") and not _comment(lines):
             break
         lines.pop(0)
-    while lines and not lines[-1].strip(" \r,;|\t\""):
+    while lines and not lines[-1].strip(' \r,;|\t"'):
         lines.pop()
     return "\n".join(lines) + "\n"
 
@@ -447,7 +447,9 @@ def _is_numbering(name: str, values: Sequence[str | None]) -> bool:
     if not _NAMELESS.fullmatch(name.strip()):
         return False
     filled = [value.strip() for value in values if value and value.strip()]
-    return not filled or filled in ([str(n + first) for n in range(len(values))] for first in (0, 1))
+    return not filled or filled in (
+        [str(n + first) for n in range(len(values))] for first in (0, 1)
+    )
 
 
 def _shape(cell: str) -> str:

@@ -31,11 +31,15 @@ from medcl.plugin import Samples, Task
 from medcl.recipe import Finetune
 from medcl.registry import did_you_mean
 
-MISSING = frozenset({"na", "n/a", "n.a.", "#n/a", "<na>", "nan", "null", "nat", "?", "-", "--", "."})
+MISSING = frozenset(
+    {"na", "n/a", "n.a.", "#n/a", "<na>", "nan", "null", "nat", "?", "-", "--", "."}
+)
 _WHOLE = re.compile(r"-?\d+\.0+")
 _BETWEEN = re.compile(r"(?<=\w)[\s_-]+(?=\w)")
 
 SURVIVAL = ("cox", "hazard")
+BY_COUNTS = ("class-balanced", "ldam", "ldam-drw", "logit-adjusted")
+"""Losses that are given how many training samples a class has."""
 ONE_CLASS = ("binary", "multiclass", "ordinal")
 MOST_CLASSES = 20
 """Whole numbers with more distinct values than this are a regression, unless ``kind`` is given."""
@@ -262,10 +266,17 @@ def outputs(target: Target, train: NDArray, settings: Finetune) -> Outputs:
             f"finetune.loss {settings.loss} does not suit {target.kind}: "
             f"set it to {' or '.join(fits)}."
         )
+    if settings.loss in BY_COUNTS and target.kind not in ("binary", "multiclass"):
+        raise UsageError(
+            f"finetune.loss {settings.loss} is for one of two or more classes, not {target.kind}: "
+            "set it to weighted or focal."
+        )
     classes = target.classes
     if target.kind == "hazard":
         classes = tuple(f"interval {n + 1}" for n in range(settings.intervals))
-    weights = None
+    weights, seen = None, None
+    if settings.loss in BY_COUNTS:
+        seen = tuple(int((target.y[train] == code).sum()) for code in range(len(classes)))
     if settings.loss == "weighted":
         y = target.y[train]
         if target.kind == "multilabel":
@@ -275,7 +286,7 @@ def outputs(target: Target, train: NDArray, settings: Finetune) -> Outputs:
             count = np.bincount(y[y >= 0], minlength=len(classes))
             weights = np.where(count > 0, count.sum() / (len(classes) * np.maximum(count, 1)), 0)
         weights = tuple(float(w) for w in weights)
-    return Outputs(target.kind, classes, settings.loss, weights)
+    return Outputs(target.kind, classes, settings.loss, weights, counts=seen)
 
 
 def counts(target: Target, rows: NDArray) -> dict[str, int]:

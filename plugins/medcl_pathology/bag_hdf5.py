@@ -49,7 +49,7 @@ def heading(path: Path) -> Heading:
 
 
 _UM = {"um": 1.0, "µm": 1.0, "μm": 1.0, "mm": 1e3, "cm": 1e4, "nm": 1e-3}
-_UM |= {name: 1.0 for name in ("micron", "micrometer", "micrometre")}
+_UM |= dict.fromkeys(("micron", "micrometer", "micrometre"), 1.0)
 _UM |= {"millimeter": 1e3, "millimetre": 1e3}
 _PIXELS = ("", "px", "pixel", "level0", "level0px", "level0pixel", "basepixel", "none")
 _HISTORIC = 224.0, 256.0  # STAMP's first coordinates: tiles of 256 µm lie 224 apart

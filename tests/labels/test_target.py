@@ -224,3 +224,15 @@ def test_spellings_that_differ_in_punctuation_are_said() -> None:
     assert len(target.notes) == 1
     assert "case or punctuation" in target.notes[0]
     assert "HER2" not in target.notes[0]
+
+
+def test_losses_for_rare_classes_are_given_the_counts_of_training() -> None:
+    samples = carrying(y=["no"] * 6 + ["yes"] * 2)
+    settings = Finetune(label="y", loss="ldam")
+    target = targets.finetune_target(samples, settings)
+    made = targets.outputs(target, np.array([0, 1, 2, 6]), settings)
+    assert made.counts == (3, 1)
+    assert made.weights is None
+    several = Target("ordinal", ("a", "b", "c"), np.array([0, 1, 2]))
+    with pytest.raises(UsageError, match="logit-adjusted is for one of two or more classes"):
+        targets.outputs(several, np.arange(3), Finetune(loss="logit-adjusted"))

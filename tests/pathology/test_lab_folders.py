@@ -363,8 +363,8 @@ def test_a_class_that_begins_the_names_is_no_patient(bags_index, tmp_path):
 
 @pytest.mark.parametrize(
     "how",
-    [dict(delimiter=";", before="sep=;\n"), dict(end="\r"), dict(before="# made by hand\n"),
-     dict(delimiter=";", after=";;;\n;;;\n"), dict(delimiter=";", end=";\n"), dict(end="\r\n")],
+    [{"delimiter": ";", "before": "sep=;\n"}, {"end": "\r"}, {"before": "# made by hand\n"},
+     {"delimiter": ";", "after": ";;;\n;;;\n"}, {"delimiter": ";", "end": ";\n"}, {"end": "\r\n"}],
 )  # fmt: skip
 def test_dialects_of_tables(how, bags_index, tmp_path):
     from medcl.labels import table as label_tables

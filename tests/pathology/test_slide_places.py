@@ -198,7 +198,7 @@ def test_what_says_no_place_is_not_put_into_pixels(opened, tmp_path):
             bagfiles.headings(bag_file(tmp_path / "a.h5", coords, **said))
     (tmp_path / "bags").mkdir()
     bag_file(tmp_path / "bags" / "a.h5", GRID)  # columns and rows
-    index, prepared = opened(tmp_path / "bags")
+    _index, prepared = opened(tmp_path / "bags")
     samples = dataset(prepared.items, prepared.arrays, kind="bag")
     (facts,) = samples.facts.values()
     assert facts["unit"] == "tiles"

@@ -128,7 +128,7 @@ class Ins(nn.Module):
         self.classifier = nn.Linear(layers[-1], len(outputs.classes))
         self.projector = mlp((layers[-1], layers[-1], out), norm=False)
         self.pool = ABMIL(layers[-1], outputs)
-        self.head = Head(layers[-1], outputs.size, classwise=False)
+        self.head = Head(layers[-1], outputs, classwise=False)
         self.target = Momentum(nn.Sequential(self.encoder, self.projector))
         self.queue = Queue(queue, out)
         self.register_buffer("prototypes", torch.zeros(len(outputs.classes), out))
@@ -145,7 +145,7 @@ class Ins(nn.Module):
         bags, y = Bags.of(batch, labelled=True), batch["y"]
         h = self.encoder(bags.x)
         pooled = self.pool(Bags(h, bags.bag, bags.count))
-        constraint = supervised(self.outputs, self.head(pooled.embedding), y)
+        constraint = supervised(self.outputs, self.head(pooled.embedding), y, state.progress)
 
         chosen = torch.randperm(len(bags.x), device=y.device)
         chosen = chosen[y[bags.bag[chosen]] >= 0][: self.sample]
