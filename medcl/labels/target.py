@@ -5,8 +5,8 @@ Every command reads labels here, so all use the same classes in the same order:
 - White space and quotes at the ends of a name, characters that do not show, and how many blanks
   lie within it never make a class. Names that differ only in case, blanks, _, - or a final dot are
   separate classes, and `Target.notes` reports it.
-- The numbers ``1`` and ``1.0`` and the texts ``"1"`` and ``"1.0"`` are one class. Names that are all numbers are
-  ordered as numbers (``1, 2, 10``), others alphabetically.
+- The numbers ``1`` and ``1.0`` and the texts ``"1"`` and ``"1.0"`` are one class. Names that are
+  all numbers are ordered as numbers (``1, 2, 10``), others alphabetically.
 - An empty value (``None``, NaN, ``""``) is an unknown label; so is a plugin's integer code −1, and
   what tables write for it (``NA``, ``n/a``, ``nan``, ``null``, ``?``, ``-``), unless the recipe
   lists it among its classes; `Target.notes` counts these.

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 class Cosine(nn.Module):
     """(..., width) → (..., size): scale · cos(x, each row of the weights).
 
-    The classifier of LDAM (Cao 2019, arXiv 1906.07413): margins make sense where logits are bounded.
+    The classifier of LDAM (Cao 2019, arXiv 1906.07413): a margin needs logits that are bounded.
     """
 
     def __init__(self, width: int, size: int, scale: float) -> None:

@@ -94,7 +94,7 @@ class Head(nn.Module):
         if self.classwise and isinstance(self.linear, Cosine):
             scores: Tensor = self.linear(embedding).diagonal(dim1=1, dim2=2)  # of (B, S, S)
             return scores
-        if self.classwise:
+        if self.classwise and isinstance(self.linear, nn.Linear):
             return (embedding * self.linear.weight).sum(2) + self.linear.bias
         scores = self.linear(embedding)
         return scores
