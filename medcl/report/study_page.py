@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from medcl import version
+from medcl.audit import compare
 from medcl.audit.compare import Predictions
 from medcl.finetune import fold_training
 from medcl.finetune.explain import FOLDER
+from medcl.finetune.opened import Study
 from medcl.finetune.result import FinetuneResult
 from medcl.io.atomic import write_text
 from medcl.labels.target import ONE_CLASS, SURVIVAL
@@ -66,9 +68,7 @@ def write(study: Path, out: Path) -> Path:
             table=result.table(),
             classes=result.by_class(),
             reliability=plots.reliability(result.figures.reliability),
-            curves=None
-            if isinstance(opened, Absent)
-            else plots.roc_and_pr(opened.predictions, opened.threshold),
+            curves=curves(study),
             validated=threshold_of(study),
             survival=None if isinstance(opened, Absent) else survival(opened.predictions),
             pictures=pictures(study, opened),
@@ -89,6 +89,12 @@ def write(study: Path, out: Path) -> Path:
     )
     write_text(out, page)
     return out
+
+
+def curves(study: Path) -> str | None:
+    """ROC and precision-recall curves; None for other kinds of problem. No sample is read."""
+    predictions = compare.read(study)
+    return plots.roc_and_pr(predictions, test_examples.thresholds(Study.open(study), predictions))
 
 
 def threshold_of(study: Path) -> str:

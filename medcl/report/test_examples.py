@@ -89,14 +89,14 @@ def opened(path: Path) -> Opened | Absent:
     try:
         study = Study.open(path)
         predictions = compare.read(path)
-        opened_study = Opened(study, study.samples(), predictions, _threshold(study, predictions))
+        opened_study = Opened(study, study.samples(), predictions, thresholds(study, predictions))
     except (MedclError, OSError, KeyError, ValueError):
         return absent
     known = set(opened_study.samples.ids)  # fewer than were tested, if the index was rebuilt
     return opened_study if known.issuperset(opened_study.predictions.ids) else absent
 
 
-def _threshold(study: Study, predictions: Predictions) -> NDArray[np.float64] | None:
+def thresholds(study: Study, predictions: Predictions) -> NDArray[np.float64] | None:
     """For two classes, each fold's threshold from validation patients; a mean over repeats.
 
     It was chosen for calibrated probabilities and is mapped to uncalibrated ones.

@@ -72,7 +72,7 @@ def test_everything_is_on_the_page(page: Path) -> None:
         "test samples of the first fold",
     ):
         assert words in made.text, words
-    assert made.tags.count("img") == 1 + 2 * SHOWN
+    assert made.tags.count("img") == 2 + 2 * SHOWN
     assert made.tags.count("circle") == 2 * 60
     assert str(page.parent) not in html
 
@@ -229,7 +229,7 @@ def test_a_browser_shows_it_and_runs_nothing(page: Path, tmp_path: Path, width: 
     assert seen.measured["scroll"] <= width
     assert seen.measured["over"] == []
     assert seen.measured["ids"] == SECTIONS
-    assert len(seen.measured["images"]) == 1 + 2 * SHOWN
+    assert len(seen.measured["images"]) == 2 + 2 * SHOWN
     assert min(seen.measured["images"]) > 50
     assert min(seen.measured["tables"]) > 0
     assert seen.measured["dots"] == 2 * 60

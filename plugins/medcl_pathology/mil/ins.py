@@ -66,9 +66,8 @@ class Ins(nn.Module):
         balance: weigh classes of instances alike; see above.
         sample: instances of a batch that the instances' terms look at, at most, drawn anew.
         update: whose pseudo-labels a step moves: only those of the "sampled" instances, or of
-            "all" instances of its bags, once an epoch each as in the authors' code. On bags of ten
-            to nineteen digits the former finds instances better (AUROC over 0.9 against 0.885, one
-            seed); ``benchmarks/mil_ins_update.py`` compares them on large bags.
+            "all" instances of its bags, once an epoch each as in the authors' code. On bags of 500
+            the two are level over three seeds (``benchmarks/mil_ins_update.py``, docs/results.md).
         scores: a bag's scores: of its attention-pooled "head", or the "max" of its instances'
             log-odds against the negative class.
 
