@@ -325,6 +325,9 @@ class Explain(Protocol):
         scores: (I,) in 0 … 1.
         out: the folder to draw into; create it.
 
+    Keyword parameters, if it has them: ``unit`` of the coordinates; ``raw`` (I,), of which
+    ``scores`` are then the ranks; ``named``, the class that they speak for.
+
     Returns:
         the files written.
 
@@ -341,6 +344,32 @@ class Explain(Protocol):
         out: Path,
         /,
     ) -> Sequence[Path]: ...
+
+
+class Thumbnail(Protocol):
+    """``Plugin.thumbnail``: an item at a glance, with its instances' scores over it.
+
+    Args:
+        files, coords, tile, scores: as in `Explain`.
+        unit: of the coordinates.
+
+    Returns:
+        (H, W, 3) uint8, of some hundred pixels.
+
+    Raises:
+        MedclError: if it cannot be drawn.
+    """
+
+    def __call__(
+        self,
+        files: Sequence[Path],
+        coords: NDArray[np.float64],
+        tile: float | None,
+        scores: NDArray[np.float64],
+        /,
+        *,
+        unit: str = "px",
+    ) -> NDArray[np.uint8]: ...
 
 
 class Preview(Protocol):

@@ -390,8 +390,11 @@ class Plugin:
         explain: ``(files, coords (I, 2), tile, scores, out)`` → the files written: draws the
             contribution of each instance of an item into the folder ``out``. ``files`` are the
             item's own, absolute; ``tile`` is the edge length of an instance in the unit of
-            ``coords``, None if unknown; ``scores`` (I,) are in 0 … 1. A keyword parameter ``unit``
-            receives the unit of the coordinates, from `Samples.facts`.
+            ``coords``, None if unknown; ``scores`` (I,) are in 0 … 1. Keyword parameters, if it has
+            them: ``unit`` of the coordinates, from `Samples.facts`; ``raw`` (I,), of which
+            ``scores`` are then the ranks; ``named``, the class.
+        thumbnail: ``(files, coords, tile, scores, *, unit)`` → (H, W, 3) uint8: the same at a
+            glance, for the report.
         measures: name → ``(arrays of an item, *, ...)`` → tables of it, ``{table: {column:
             (N,)}}``, with the same columns for every item: ``medcl beats`` writes those of "beats".
         overlay: ``(x (1, *space), truth (*space), predicted (*space), classes)`` → a matplotlib
@@ -439,6 +442,7 @@ class Plugin:
     look: Lazy | None = None
     findings: Lazy | None = None
     explain: Lazy | None = None
+    thumbnail: Lazy | None = None
     measures: Mapping[str, Lazy] = field(default_factory=dict)
     overlay: Lazy | None = None
     write_masks: Lazy | None = None

@@ -33,6 +33,6 @@ def test_every_command_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.Mon
         assert words in page, words
     assert "AUROC" in of(said, "medcl finetune musk-idx")
     both = Path("both.html").read_text(encoding="utf-8")
-    assert "sc-mil" in both
+    assert "nuclei" in both
     assert ">92<" in both
     assert "cannot be compared" in both

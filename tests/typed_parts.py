@@ -255,6 +255,9 @@ _export: list[contract.Export] = [
 _explain: list[contract.Explain] = [
     medcl_pathology.heatmap.explain,
 ]
+_thumbnail: list[contract.Thumbnail] = [
+    medcl_pathology.heatmap.thumbnail,
+]
 _encoder_classifier_factory: list[contract.EncoderClassifierFactory] = [
     medcl.classifiers.linear.Linear,
     medcl.classifiers.linear_handcrafted.LinearHandcrafted,

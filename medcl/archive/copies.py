@@ -68,7 +68,25 @@ def grouped(
     for members in clusters:
         for n, record in zip(members, _one_group(root, [out[n] for n in members]), strict=True):
             out[n] = record
-    return out
+    copied = {n for members in clusters for n in members}
+    of_file = {file: out[n] for n in sorted(copied) for file in out[n].files}
+    return [r if n in copied else _follows(r, of_file) for n, r in enumerate(out)]
+
+
+def _follows(record: Record, of_file: Mapping[str, Record]) -> Record:
+    """A record made of files of a copy too, as a slide's features are: of the same group."""
+    other = next((of_file[file] for file in record.files if file in of_file), None)
+    if other is None:
+        return record
+    nameless = NO_PATIENT in record.findings
+    known = nameless and NO_PATIENT not in other.findings
+    return replace(
+        record,
+        patient=other.patient if nameless else record.patient,
+        site=record.site or (other.site if nameless else None),
+        group=record.group or other.group,
+        findings=tuple(f for f in record.findings if not (known and f == NO_PATIENT)),
+    )
 
 
 def _of_one_size(records: Sequence[Record]) -> dict[int, list[str]]:

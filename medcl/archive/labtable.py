@@ -28,6 +28,19 @@ PATIENTS = (
     "participant", "casesubmitterid",
 )  # fmt: skip
 SITES = ("site", "siteid", "hospital", "center", "centre", "centerid", "centreid", "institution")
+# Other names of the same, of a word for it with what may stand before and behind.
+_NUMBER = r"(?:id|identifier|no|nr|num|number|code|key|name|barcode|uid)"
+_PATIENT = re.compile(
+    rf"(?:anon|anonymi[sz]ed|pseudo|deid|bcr|cases?|research|study|unique)?"
+    rf"(?:patient(?:en)?|pat|case|subject|subj|participant|donor|individual|person)"
+    rf"(?:submitter)?{_NUMBER}|mrn|medicalrecord{_NUMBER}|hospital(?:no|nr|number)|casessubmitterid"
+)
+_PERSON = frozenset({"case", "donor", "pid", "person", "individual", "pat"})  # may be a class too
+_SITE = re.compile(
+    r"(?:(?:tissue)?source|submitting|collecting|recruiting|acquisition|study|scanning)?"
+    r"(?!hospitalid$)"  # of a patient as often as of a site
+    r"(?:site|hospital|cent(?:er|re)|institution|institute|clinic)(?:id|no|nr|code|name)?|tss"
+)
 # Names of patients or items in other columns than the chosen ones: never a label.
 _IDENTIFIERS = frozenset(
     {*KEYS, *PATIENTS, "dirid", "mrn", "name", "birthdate", "studyid", "hadmid", "stayid", "cartid"}
@@ -44,6 +57,7 @@ _WHOLE = re.compile(r"[+-]?\d+")
 _DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([T ]\d{1,2}:\d{2}.*)?")
 _MOST_TEXTS = 50
 """Different values of a column of dates or sentences: beyond that it is no label."""
+_SEPARATOR = re.compile(r"\ufeff?\"?sep=.\"?", re.IGNORECASE)
 _LEAST_DIGITS = 5  # of a number that may name an item: shorter ones may be grades
 
 
@@ -79,6 +93,7 @@ class LabTable:
             for name in self.frame.columns
             if name not in (*roles, *self.also)
             and plain(name) not in _IDENTIFIERS
+            and not _PATIENT.fullmatch(plain(name))
             and not plain(name).startswith(_FILES)
             and not _is_prose(self.text.get(name, ()))
         )
@@ -131,10 +146,44 @@ def read(
         del text[column]
     key, patient = (_asked(path, frame, column) for column in (key, patient))
     key = key or _named(frame.columns, KEYS)
-    patient = patient or _named([c for c in frame.columns if c != key], PATIENTS)
-    site = _named([c for c in frame.columns if c not in (key, patient)], SITES)
+    others = [c for c in frame.columns if c != key]
+    patient = patient or _named(others, PATIENTS) or _person(others, text)
+    others = [c for c in others if c != patient]
+    site = _named(others, SITES) or next((c for c in others if _SITE.fullmatch(plain(c))), None)
     text |= {name: _whole(text[name]) for name in (key, patient, site) if name is not None}
-    return LabTable(path.name, text, frame, key, patient, site)
+    notes: tuple[str, ...] = ()
+    for role, name in (("patients", patient), ("sites", site)):
+        if name is not None:
+            text[name], changed = _spelt_once(text[name])
+            notes += (f"{path.name}: {changed} {role} are spelt in several ways, by upper and "
+                      "lower case alone: each counts once.",) * (changed > 0)  # fmt: skip
+    return LabTable(path.name, text, frame, key, patient, site, notes)
+
+
+def _person(columns: Sequence[str], text: Mapping[str, list[str | None]]) -> str | None:
+    """The column that is called as patients are in less usual ways (``bcr_patient_barcode``).
+
+    One of the name ``case`` may hold case and control: it has more than two values.
+    """
+    named = [c for c in columns if _PATIENT.fullmatch(plain(c))]
+    doubtful = [c for c in columns if plain(c) in _PERSON and len(set(text[c]) - {None, ""}) > 2]
+    return next(iter([*named, *doubtful]), None)
+
+
+def _spelt_once(values: list[str | None]) -> tuple[list[str | None], int]:
+    """Each value as it is first spelt, whatever its case; and how many values had two spellings."""
+    first: dict[str, str] = {}
+    twice: set[str] = set()
+    out: list[str | None] = []
+    for value in values:
+        if value is None:
+            out.append(None)
+            continue
+        spelling = value.strip()
+        known = first.setdefault(spelling.casefold(), spelling)
+        twice |= {known} if known != spelling else set()
+        out.append(known)
+    return out, len(twice)
 
 
 def _is_prose(values: Sequence[str | None]) -> bool:
@@ -184,9 +233,9 @@ def settled(
         given: True if the user named the column: then it stays.
     """
     if given:
-        return table
+        return _with_owners(table)
     if table.key is not None and _fits(table, table.key, names):
-        return _with_versions(table, names)
+        return _with_owners(_with_versions(table, names))
     candidates = [name for name in table.text if name not in (table.key, table.patient)]
     candidates = [name for name in candidates if _may_name(table.text[name])]
     counts = {name: _fits(table, name, names) for name in candidates}
@@ -197,7 +246,42 @@ def settled(
     note = f"{table.name}: column '{best}' names the items, judged by its values."
     site = None if table.site == best else table.site
     found = replace(table, key=best, site=site, notes=(*table.notes, note))
-    return _with_versions(found, names)
+    return _with_owners(_with_versions(found, names))
+
+
+_MOST_ITEMS = 8  # on average, of a patient that no column names
+
+
+def _with_owners(table: LabTable) -> LabTable:
+    """The table with its column of patients identified by content, if no name tells it.
+
+    Items are often named after their patient (``S17-0042_B2.svs`` of ``S17-0042``): a column whose
+    values begin the names of their rows' items, hold digits, and are many, is the patient's. Of
+    several, the one of the fewest values: blocks are of patients too.
+    """
+    if table.patient is not None or table.key is None:
+        return table
+    items = [PurePosixPath(cleaned(value)).name.casefold() for value in table.text[table.key]]
+    counts: dict[str, int] = {}
+    for name, values in table.text.items():
+        owners = [(value or "").strip().casefold() for value in values]
+        count = len(set(owners))
+        many = count >= max(4, len(owners) / _MOST_ITEMS) and name not in (table.key, table.site)
+        if many and count < len(owners) and all(map(_begins, items, owners)):
+            counts[name] = count
+    if not counts:
+        return table
+    best = min(counts, key=lambda name: counts[name])
+    note = f"{table.name}: column '{best}' names the patients, judged by its values."
+    text = {**table.text, best: _spelt_once(table.text[best])[0]}
+    return replace(table, text=text, patient=best, notes=(*table.notes, note))
+
+
+def _begins(item: str, owner: str) -> bool:
+    """Whether an item is named after an owner, and goes on with another kind of letter."""
+    rest = item.removeprefix(owner)
+    digits = any(map(str.isdigit, owner))
+    return digits and len(owner) > 2 and len(rest) < len(item) and not rest[:1].isalnum()
 
 
 def _with_versions(table: LabTable, names: Set[str]) -> LabTable:
@@ -267,6 +351,7 @@ def _delimited(path: Path) -> tuple[pl.DataFrame, dict[str, list[str | None]]]:
         raise _unreadable(path, error) from None
     if lines.startswith("PK\x03\x04"):
         raise UsageError(f"The table {path} is a workbook: save it as CSV.")
+    lines = _rows_alone(lines)
     delimiter = _delimiter(lines)
     source = lines.encode()
     named = _headless(lines, delimiter)
@@ -286,6 +371,8 @@ def _delimited(path: Path) -> tuple[pl.DataFrame, dict[str, list[str | None]]]:
     names = {name: name.strip() for name in text.columns}
     if len(set(names.values())) == len(names):
         text, frame = text.rename(names), frame.rename(names)
+    numbering = [name for name in text.columns if _is_numbering(name, text[name].to_list())]
+    text, frame = text.drop(numbering), frame.drop(numbering)
     as_text = [
         pl.col(name).cast(pl.String)
         for name, kind in frame.schema.items()
@@ -300,6 +387,30 @@ def _delimited(path: Path) -> tuple[pl.DataFrame, dict[str, list[str | None]]]:
             if _decimal_commas(values)
         )
     return frame, values_by_column
+
+
+def _rows_alone(text: str) -> str:
+    """The lines that are rows of a table.
+
+    Not Excel's first line ``sep=;``, comments before the head, and rows of delimiters alone, which
+    are left of emptied cells; old Macintosh's line ends become usual ones.
+    """
+    if "\n" not in text:
+        text = text.replace("\r", "\n")
+    lines = text.split("\n")
+    while lines and (_SEPARATOR.fullmatch(lines[0].strip()) or lines[0].startswith("#")):
+        if len(lines) > 1 and lines[0].startswith("#") and not _comment(lines):
+            break
+        lines.pop(0)
+    while lines and not lines[-1].strip(' \r,;|\t"'):
+        lines.pop()
+    return "\n".join(lines) + "\n"
+
+
+def _comment(lines: Sequence[str]) -> bool:
+    """Whether the first line is a remark: it has fewer cells than the next has."""
+    delimiter = _delimiter("\n".join(lines[1:]))
+    return lines[0].count(delimiter) < lines[1].count(delimiter)
 
 
 def _headless(lines: str, delimiter: str) -> list[str] | None:
@@ -326,6 +437,19 @@ def _headless(lines: str, delimiter: str) -> list[str] | None:
         "key" if n == key else "label" if len(others) == 1 else f"column_{n + 1}"
         for n in range(len(first))
     ]
+
+
+_NAMELESS = re.compile(r"(unnamed: ?\d+|_duplicated_\d+|)(_level_\d+)?", re.IGNORECASE)
+
+
+def _is_numbering(name: str, values: Sequence[str | None]) -> bool:
+    """Whether a column without a name is empty or numbers the rows, as pandas writes its index."""
+    if not _NAMELESS.fullmatch(name.strip()):
+        return False
+    filled = [value.strip() for value in values if value and value.strip()]
+    return not filled or filled in (
+        [str(n + first) for n in range(len(values))] for first in (0, 1)
+    )
 
 
 def _shape(cell: str) -> str:

@@ -59,7 +59,7 @@ class Contrast(nn.Module):
     def step(self, batch: Mapping[str, Tensor], state: State) -> dict[str, Tensor]:
         """See `Classifier.step`."""
         h = self.whole.encoder(batch["x"].float())
-        loss = self.whole.loss(h, batch)
+        loss = self.whole.loss(h, batch, state)
         pull = supcon(
             self.projector(h), batch["y"], temperature=self.temperature, ranks=state.ranks
         )

@@ -56,7 +56,7 @@ class CoreTuning(nn.Module):
         decay: float = 1.0,
     ) -> None:
         super().__init__()
-        if outputs.kind not in ("binary", "multiclass") or outputs.loss in ("focal", "robust"):
+        if outputs.kind not in ("binary", "multiclass") or outputs.loss not in ("ce", "weighted"):
             raise UsageError(
                 "core-tuning is for one class per sample, with finetune.loss ce or weighted; "
                 "otherwise set classifier.name to full."

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from medcl.classifiers.auxiliary import Heads
 from medcl.classifiers.contract import Declares
 from medcl.classifiers.encoding import rates, width
-from medcl.classifiers.losses import supervised
+from medcl.classifiers.losses import head, supervised
 from medcl.labels.outputs import Outputs
 from medcl.methods.contract import State
 
@@ -42,9 +42,7 @@ class Full(nn.Module):
     ) -> None:
         super().__init__()
         self.encoder, self.outputs = encoder, outputs
-        self.head = nn.Sequential(
-            nn.Dropout(dropout), nn.Linear(width(encoder, example["x"]), outputs.size)
-        )
+        self.head = nn.Sequential(nn.Dropout(dropout), head(width(encoder, example["x"]), outputs))
         self.also = Heads(width(encoder, example["x"]), outputs.auxiliary)
         self._rates = rates(encoder, decay)
 
@@ -55,11 +53,13 @@ class Full(nn.Module):
 
     def step(self, batch: Mapping[str, Tensor], state: State) -> dict[str, Tensor]:
         """See `Classifier.step`."""
-        return {"loss": self.loss(self.encoder(batch["x"].float()), batch)}
+        return {"loss": self.loss(self.encoder(batch["x"].float()), batch, state)}
 
-    def loss(self, h: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+    def loss(self, h: Tensor, batch: Mapping[str, Tensor], state: State) -> Tensor:
         """Loss of features (B, width): main label plus auxiliary labels."""
-        return supervised(self.outputs, self.head(h), batch["y"]) + self.also(h, batch)
+        scores = self.head(h)
+        main = supervised(self.outputs, scores, batch["y"], state.progress)
+        return main + self.also(h, batch)
 
     def predict(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See `Classifier.predict`."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from medcl.classifiers.contract import Declares
 from medcl.classifiers.encoding import width
-from medcl.classifiers.losses import supervised
+from medcl.classifiers.losses import head, supervised
 from medcl.labels.outputs import Outputs
 from medcl.methods.contract import State
 
@@ -40,7 +40,7 @@ class Linear(nn.Module):
         self.encoder, self.outputs = encoder.requires_grad_(False).eval(), outputs
         size = width(encoder, example["x"])
         self.norm = nn.BatchNorm1d(size, affine=False)
-        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(size, outputs.size))
+        self.head = nn.Sequential(nn.Dropout(dropout), head(size, outputs))
 
     def train(self, mode: bool = True) -> Linear:
         """The encoder stays in evaluation mode."""
@@ -59,7 +59,7 @@ class Linear(nn.Module):
 
     def step(self, batch: Mapping[str, Tensor], state: State) -> dict[str, Tensor]:
         """See `Classifier.step`."""
-        return {"loss": supervised(self.outputs, self(batch["x"]), batch["y"])}
+        return {"loss": supervised(self.outputs, self(batch["x"]), batch["y"], state.progress)}
 
     def predict(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See `Classifier.predict`."""

@@ -10,7 +10,7 @@ from torch.nn.utils import parametrize
 
 from medcl.classifiers.contract import Declares
 from medcl.classifiers.encoding import width
-from medcl.classifiers.losses import supervised
+from medcl.classifiers.losses import head, supervised
 from medcl.errors import UsageError
 from medcl.labels.outputs import Outputs
 from medcl.methods.contract import State
@@ -82,7 +82,7 @@ class LoRA(nn.Module):
             low = LowRank(module.weight, rank, alpha)
             parametrize.register_parametrization(module, "weight", low)
         self.adapted = tuple(name for name, _ in linears)
-        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(size, outputs.size))
+        self.head = nn.Sequential(nn.Dropout(dropout), head(size, outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, ...) → (B, size)."""
@@ -92,7 +92,8 @@ class LoRA(nn.Module):
 
     def step(self, batch: Mapping[str, Tensor], state: State) -> dict[str, Tensor]:
         """See `Classifier.step`."""
-        return {"loss": supervised(self.outputs, self(batch["x"]), batch["y"])}
+        scores = self(batch["x"])
+        return {"loss": supervised(self.outputs, scores, batch["y"], state.progress)}
 
     def predict(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See `Classifier.predict`."""

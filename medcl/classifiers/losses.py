@@ -3,17 +3,37 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medcl.labels.outputs import Loss, Outputs
+from medcl.nn.cosine import Cosine
+from medcl.objectives.class_balanced import class_balanced, effective_weights
 from medcl.objectives.generalised_cross_entropy import eased
+from medcl.objectives.ldam import SCALE, ldam
+from medcl.objectives.logit_adjusted import logit_adjusted
 
 FOCUS = 2.0
 """γ of the focal loss: its authors' choice (Lin 2017, arXiv 1708.02002)."""
+DEFERRED = 0.8
+"""Share of the training after which LDAM-DRW weighs classes: epoch 160 of 200 (Cao 2019)."""
+DEFERRED_BETA = 0.9999
+MARGINS = ("ldam", "ldam-drw")
 
 
-def supervised(outputs: Outputs, scores: Tensor, y: Tensor) -> Tensor:
+def head(width: int, outputs: Outputs) -> nn.Module:
+    """The last layer, (..., width) → (..., `Outputs.size`): linear, or cosines for LDAM."""
+    if outputs.loss in MARGINS:
+        return Cosine(width, outputs.size, SCALE)
+    return nn.Linear(width, outputs.size)
+
+
+def scheduled(outputs: Outputs) -> float:
+    """The share of the training up to which the loss changes; see `Classifier`."""
+    return DEFERRED if outputs.loss == "ldam-drw" else 0.0
+
+
+def supervised(outputs: Outputs, scores: Tensor, y: Tensor, progress: float = 1.0) -> Tensor:
     """The loss that ``outputs`` asks for, as a mean over the rows with a label.
 
     =============  ================================================================
@@ -38,10 +58,16 @@ def supervised(outputs: Outputs, scores: Tensor, y: Tensor) -> Tensor:
     `medcl.objectives.generalised_cross_entropy`), and the squared error by Huber's, which is linear
     beyond one deviation (Huber 1964, doi 10.1214/aoms/1177703732).
 
+    For rare classes there are also ``class-balanced``, ``ldam``, ``ldam-drw`` and
+    ``logit-adjusted``: `medcl.objectives` of these names, with the counts of the training samples.
+    ``ldam`` takes scores of `head`; ``ldam-drw`` weighs classes by effective numbers (β 0.9999)
+    once `DEFERRED` of the training is over; terms of an aggregator's own stay unweighted.
+
     Args:
-        outputs: kind, loss and weights.
+        outputs: kind, loss, weights and counts.
         scores: (B, `Outputs.size`) logits, or values.
         y: see `Outputs.kind`.
+        progress: how much of the training is over, 0 … 1.
 
     Returns:
         Scalar; 0, with a gradient of 0, where no label is known.
@@ -54,6 +80,8 @@ def supervised(outputs: Outputs, scores: Tensor, y: Tensor) -> Tensor:
     scores = scores if scores.dtype == torch.float64 else scores.float()
     match outputs.kind:
         case "binary" | "multiclass":
+            if outputs.counts is not None:
+                return _by_counts(outputs, scores, y, progress)
             return _classes(outputs, scores, y)
         case "multilabel":
             return _labels(outputs, scores, y)
@@ -113,6 +141,19 @@ def _classes(outputs: Outputs, scores: Tensor, y: Tensor) -> Tensor:
     losses = _shaped(losses, outputs.loss)
     weights = _weights(outputs, scores)
     return _mean(losses, None if weights is None else weights[y])
+
+
+def _by_counts(outputs: Outputs, scores: Tensor, y: Tensor, progress: float) -> Tensor:
+    counts = torch.tensor(outputs.counts, device=scores.device)
+    match outputs.loss:
+        case "class-balanced":
+            return class_balanced(scores, y, counts)
+        case "logit-adjusted":
+            return logit_adjusted(scores, y, counts)
+        case _:
+            deferred = outputs.loss == "ldam-drw" and progress >= DEFERRED
+            weights = effective_weights(counts, DEFERRED_BETA) if deferred else None
+            return ldam(scores / SCALE, y, counts, weights=weights)
 
 
 def _shaped(losses: Tensor, loss: Loss) -> Tensor:

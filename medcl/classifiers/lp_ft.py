@@ -56,7 +56,7 @@ class ProbeThenTune(nn.Module):
         else:
             self.whole.encoder.train()
             features = self.whole.encoder(batch["x"].float())
-        return {"loss": self.whole.loss(features, batch)}
+        return {"loss": self.whole.loss(features, batch, state)}
 
     def predict(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See `Classifier.predict`."""

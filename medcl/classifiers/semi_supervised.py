@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from medcl.classifiers.auxiliary import Heads
 from medcl.classifiers.contract import VIEW, Declares
 from medcl.classifiers.encoding import rates, width
-from medcl.classifiers.losses import soft, supervised
+from medcl.classifiers.losses import head, soft, supervised
 from medcl.errors import UsageError
 from medcl.labels.auxiliary import SOFT, TREE
 from medcl.labels.outputs import Outputs
@@ -100,7 +100,7 @@ class SemiSupervised(nn.Module):
             mask_same_patient=mask_same_patient,
         )
         size = width(encoder, example["x"])
-        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(size, outputs.size))
+        self.head = nn.Sequential(nn.Dropout(dropout), head(size, outputs))
         self.also = Heads(size, outputs.auxiliary)
         self.outputs, self.weight = outputs, weight
         self.scheduled = 1.0 if self_supervised[0] != self_supervised[1] else 0.0
@@ -114,18 +114,18 @@ class SemiSupervised(nn.Module):
             )
         h1, h2 = encode(self.contrast.encoder, [batch[f"{VIEW}{n}"] for n in range(2)])
         supervised_term, self_supervised = self.contrast.terms(h1, h2, batch, state)
-        classified = self._classified(torch.cat([h1, h2]), batch) + self.also(h1, batch)
+        classified = self._classified(torch.cat([h1, h2]), batch, state) + self.also(h1, batch)
         logs = {
             "supervised": supervised_term.detach(),
             "self_supervised": self_supervised.detach(),
         }
         return {"loss": classified + self.weight * (supervised_term + self_supervised), **logs}
 
-    def _classified(self, h: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+    def _classified(self, h: Tensor, batch: Mapping[str, Tensor], state: State) -> Tensor:
         """Cross-entropy on both views (2B, width), with soft labels where present."""
         scores, y = self.head(h), batch["y"].repeat(2, *[1] * (batch["y"].ndim - 1))
         if SOFT not in batch:
-            return supervised(self.outputs, scores, y)
+            return supervised(self.outputs, scores, y, state.progress)
         hard = F.one_hot(y.clamp_min(0), self.outputs.size).float()  # (2B, C)
         hard = torch.where((y >= 0).unsqueeze(1), hard, torch.nan)
         soft_labels = batch[SOFT].repeat(2, 1)

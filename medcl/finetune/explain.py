@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -57,31 +55,30 @@ def explain(source: Source, out: Path, count: int) -> tuple[list[Path], list[str
     index = Index.open(source.data)
     draw = plugins.get(source.recipe.plugin).explain
     folders, problems = [], []
-    for name, frame in chosen(out, count):
-        folder = out / FOLDER / name
+    for bag, frame in chosen(out, count):
+        folder = out / FOLDER / bag
         with replacing(folder / fold_training.INSTANCES) as temporary:
             frame.write_parquet(temporary)
         folders.append(folder)
         if draw is None or "x" not in frame.columns:
             continue
-        item = item_of[name]
+        item = item_of[bag]
         files = [index.archive / file for file in index.files(item)]
         facts = samples.facts.get(item, {})
-        extra = {"unit": facts["unit"]} if "unit" in facts and _takes_unit(resolve(draw)) else {}
+        takes = inspect.signature(resolve(draw)).parameters
         coords = frame.select("x", "y").to_numpy()
         for column in [c for c in frame.columns if c.startswith(SCORE)]:
-            where = folder / re.sub(r"[^\w-]", "_", column.removeprefix(SCORE))
+            name = column.removeprefix(SCORE)
+            where = folder / re.sub(r"[^\w-]", "_", name)
+            raw = frame[column].to_numpy().astype(np.float64)
+            given = {"unit": facts.get("unit"), "raw": raw, "named": "" if name == "0" else name}
+            extra = {k: v for k, v in given.items() if k in takes and v is not None}
             try:
-                scores = unit(frame[column].to_numpy())
-                resolve(draw)(files, coords, facts.get("tile"), scores, where, **extra)
+                resolve(draw)(files, coords, facts.get("tile"), unit(raw), where, **extra)
             except MedclError as error:
-                problems.append(f"{name} is not drawn: {error}")
+                problems.append(f"{bag} is not drawn: {error}")
                 break
     return folders, problems
-
-
-def _takes_unit(draw: Callable[..., Any]) -> bool:
-    return "unit" in inspect.signature(draw).parameters
 
 
 def chosen(out: Path, count: int) -> list[tuple[str, pl.DataFrame]]:

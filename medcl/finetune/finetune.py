@@ -210,6 +210,9 @@ def finetune(
         imbalance=imbalance,
         notes=notes,
         unknown_patients=len(unnamed),
+        sample=plugins.get(recipe.plugin).item
+        if len(set(samples.items)) == len(samples)
+        else "sample",
         outcomes=[outcome.row() for outcome in became],
         workers=workers,
         command=command_without_paths(command),

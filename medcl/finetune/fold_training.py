@@ -170,7 +170,12 @@ def _build(work: Work, seed: int, example: Mapping[str, Tensor], outputs: Output
 
 
 def _described(outputs: Outputs) -> dict[str, Any]:
-    return {"kind": outputs.kind, "classes": outputs.classes, "weights": outputs.weights}
+    return {
+        "kind": outputs.kind,
+        "classes": outputs.classes,
+        "weights": outputs.weights,
+        **({"counts": outputs.counts} if outputs.counts is not None else {}),
+    }
 
 
 def _scaled(name: str, values: NDArray, learnt: NDArray[np.int64]) -> NDArray:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from medcl import recipe as recipes
+from medcl.classifiers import losses
 from medcl.classifiers.contract import VIEW, Classifier, Layerwise, declared
 from medcl.classifiers.losses import supervised
 from medcl.classifiers.standardisation import Standard
@@ -135,7 +136,7 @@ def fit(
     y = learning.y
     if outputs.kind == "regression":
         y = model.values(y.unsqueeze(-1).to(device)).squeeze(-1).cpu()
-    scheduled = getattr(model.classifier, "scheduled", 0.0)
+    scheduled = max(getattr(model.classifier, "scheduled", 0.0), losses.scheduled(outputs))
     stopping = _EarlyStopping(settings, outputs, learning, scheduled)
     augment = views() if declared_views and views is not None else None
     if isinstance(augment, nn.Module):

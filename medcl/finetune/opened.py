@@ -177,12 +177,13 @@ def _outputs(facts: Mapping[str, Any], recipe: Recipe) -> Outputs:
 
 
 def _of(facts: Mapping[str, Any], loss: Loss) -> Outputs:
-    weights = facts["weights"]
+    weights, counts = facts["weights"], facts.get("counts")
     return Outputs(
         facts["kind"],
         tuple(facts["classes"]),
         loss,
         tuple(weights) if weights is not None else None,
+        counts=tuple(counts) if counts is not None else None,
     )
 
 

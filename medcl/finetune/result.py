@@ -40,6 +40,7 @@ class FinetuneResult:
         epochs: mean over trainings.
         best: the best epoch, mean over trainings.
         seconds: of all trainings together.
+        sample: what a sample is called, in the singular: "slide" where each item is one.
         outcomes: what became of the archive, see `medcl.archive.outcomes.Outcome`; None of a study
             that was written without.
     """
@@ -68,6 +69,7 @@ class FinetuneResult:
     seconds: float
     made_from: str
     unknown_patients: int | None = None
+    sample: str = "sample"
     outcomes: list[dict[str, Any]] | None = None
 
     def save(self, folder: Path) -> None:
@@ -117,18 +119,21 @@ class FinetuneResult:
         rare = f", 1 positive to {self.imbalance:g} in training" if self.imbalance else ""
         return (
             f"{self.label}: {self.classifier} on {self.test.patients} test patients, "
-            f"{self.test.samples:,} samples ({how}{again}{rare}); 95% intervals over patients"
+            f"{self.test.samples:,} {self.sample}s ({how}{again}{rare}); "
+            "95% intervals over patients"
         )
 
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Column heads and rows: one row per measure."""
-        spread = self.figures.folds
+        spread, at = self.figures.folds, self.figures.thresholded
         rows = []
         for name, title in self.metric_names.items():
+            if name in at:  # of two classes: one threshold in all tables
+                continue
             row = [title, show(self.figures.metrics[name])]
             row.append(deviation(spread[name]) if name in spread else "–")
             rows.append(row)
-        for name, interval in self.figures.thresholded.items():
+        for name, interval in at.items():
             title = {"ppv": "PPV", **NAMES}.get(name, name)
             rows.append([f"{title}, threshold of validation", show(interval), "–"])
         for name, title in (("ece", "calibration error"), ("ece_scaled", "… after scaling")):
@@ -143,7 +148,7 @@ class FinetuneResult:
             [c.name, str(c.samples), str(c.patients), *(show(c.metrics[n]) for n in names)]
             for c in self.figures.classes
         ]
-        return ["class", "samples", "patients", *names.values()], rows
+        return ["class", f"{self.sample}s", "patients", *names.values()], rows
 
     def verdict(self) -> str:
         """The headline as a sentence, with the notes."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -52,9 +52,9 @@ class Figures:
 
     Attributes:
         metrics: over all folds of a repeat pooled, a mean over repeats.
-        classes: per class.
-        confusion: rows are the target; summed over repeats.
-        thresholded: two classes only: metrics at the threshold chosen on validation patients.
+        classes: per class; of two classes, at the thresholds chosen on validation patients.
+        confusion: rows are the target; summed over repeats; at these thresholds too.
+        thresholded: two classes only: metrics at these thresholds.
         folds: each fold measured by itself, as in published tables.
         calibration: expected calibration error before (``ece``) and after temperature scaling
             (``ece_scaled``).
@@ -97,26 +97,30 @@ def scored(
 
     probability = np.concatenate([probabilities(target.kind, fold.scores) for fold in predictions])
     over = resampled(probability)
-    tested = np.unique(rows)
+    cut = over
+    predicted = probability
+    if target.kind == "binary":
+        predicted = np.concatenate([_cut(fold) for fold in predictions])
+        cut = resampled(predicted)
+    classes = figures.per_class(
+        target.kind, target.classes, target.y[tested := np.unique(rows)], patients[tested], over
+    )
+    for code, each in enumerate(classes):
+        each.metrics.update({n: cut.interval(f"class_{n}", code) for n in ("sensitivity", "ppv")})
     errors, bins = _calibration(target, patients, predictions, resamples, seed)
     return Figures(
         metrics=figures.macro(over),
-        classes=figures.per_class(
-            target.kind, target.classes, target.y[tested], patients[tested], over
-        ),
-        confusion=figures.confusion(target.kind, target.classes, target.y[rows], probability),
-        thresholded=_thresholded(resampled, predictions) if target.kind == "binary" else {},
+        classes=classes,
+        confusion=figures.confusion(target.kind, target.classes, target.y[rows], predicted),
+        thresholded=_thresholded(cut) if target.kind == "binary" else {},
         folds=_by_fold(target, predictions),
         calibration=errors,
         reliability=bins,
     )
 
 
-def _thresholded(
-    resampled: Callable[[NDArray], Resampled], predictions: Sequence[Predicted]
-) -> dict[str, Interval]:
+def _thresholded(over: Resampled) -> dict[str, Interval]:
     """Metrics of two classes at each fold's own threshold."""
-    over = resampled(np.concatenate([_cut(fold) for fold in predictions]))
     out = {name: over.interval(name) for name in ("accuracy", "balanced_accuracy", "f1")}
     for name in ("sensitivity", "ppv"):
         out[name] = over.interval(f"class_{name}", 1)

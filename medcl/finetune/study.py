@@ -62,6 +62,7 @@ def study(
     imbalance: float | None = None,
     notes: Sequence[str] = (),
     unknown_patients: int = 0,
+    sample: str = "sample",
     outcomes: Sequence[Mapping[str, Any]] = (),
     workers: int = 1,
     command: str = "",
@@ -76,6 +77,7 @@ def study(
         imbalance: negatives for each positive patient to keep in training; two classes only.
         notes: for the reader of the figures.
         unknown_patients: items without a known patient; each counts as one patient.
+        sample: what a sample is called, in the singular.
         outcomes: what became of the archive, see `medcl.archive.outcomes`.
         workers: processes, each training one fold.
         command: the command line, for the record.
@@ -134,6 +136,7 @@ def study(
         seconds=round(sum(f["seconds"] for f in facts), 1),
         made_from=made_from,
         unknown_patients=unknown_patients,
+        sample=sample,
         outcomes=[dict(row) for row in outcomes],
     )
     result.save(work.out)

@@ -7,7 +7,9 @@ from typing import Literal
 
 from medcl.metrics.metrics import Kind
 
-Loss = Literal["ce", "weighted", "focal", "robust"]
+Loss = Literal[
+    "ce", "weighted", "focal", "robust", "class-balanced", "ldam", "ldam-drw", "logit-adjusted"
+]
 ALSO = "also."
 """Prefix of an auxiliary label's name in the batch."""
 
@@ -26,6 +28,7 @@ class Outputs:
         loss: cross-entropy ("ce"), class-weighted, focal (Lin 2017, arXiv 1708.02002), or
             robust to wrong labels; see `medcl.classifiers.losses.supervised`.
         weights: one for each class, from training patients alone; None for equal weights.
+        counts: training samples of each class, for the losses that need them; else None.
         auxiliary: further labels to learn from, for classifiers that declare ``auxiliary``.
     """
 
@@ -34,6 +37,7 @@ class Outputs:
     loss: Loss = "ce"
     weights: tuple[float, ...] | None = None
     auxiliary: tuple[Auxiliary, ...] = ()
+    counts: tuple[int, ...] | None = None
 
     @property
     def size(self) -> int:

@@ -2,16 +2,21 @@
 
 Every command reads labels here, so all use the same classes in the same order:
 
-- White space at the ends of a name never makes a class. Names that differ only in case are
+- White space and quotes at the ends of a name, characters that do not show, and how many blanks
+  lie within it never make a class. Names that differ only in case, blanks, _, - or a final dot are
   separate classes, and `Target.notes` reports it.
-- The numbers ``1`` and ``1.0`` and the text ``"1"`` are one class. Names that are all numbers are
-  ordered as numbers (``1, 2, 10``), others alphabetically.
-- An empty value (``None``, NaN, ``""``) is an unknown label; so is a plugin's integer code −1.
+- The numbers ``1`` and ``1.0`` and the texts ``"1"`` and ``"1.0"`` are one class. Names that are
+  all numbers are ordered as numbers (``1, 2, 10``), others alphabetically.
+- An empty value (``None``, NaN, ``""``) is an unknown label; so is a plugin's integer code −1, and
+  what tables write for it (``NA``, ``n/a``, ``nan``, ``null``, ``?``, ``-``), unless the recipe
+  lists it among its classes; `Target.notes` counts these.
 - A fraction is never a class, unless the recipe lists it among its classes.
 """
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +31,15 @@ from medcl.plugin import Samples, Task
 from medcl.recipe import Finetune
 from medcl.registry import did_you_mean
 
+MISSING = frozenset(
+    {"na", "n/a", "n.a.", "#n/a", "<na>", "nan", "null", "nat", "?", "-", "--", "."}
+)
+_WHOLE = re.compile(r"-?\d+\.0+")
+_BETWEEN = re.compile(r"(?<=\w)[\s_-]+(?=\w)")
+
 SURVIVAL = ("cox", "hazard")
+BY_COUNTS = ("class-balanced", "ldam", "ldam-drw", "logit-adjusted")
+"""Losses that are given how many training samples a class has."""
 ONE_CLASS = ("binary", "multiclass", "ordinal")
 MOST_CLASSES = 20
 """Whole numbers with more distinct values than this are a regression, unless ``kind`` is given."""
@@ -160,7 +173,7 @@ def finetune_target(samples: Samples, settings: Finetune, task: Task | None = No
             + did_you_mean("", samples.labels)
         )
     raw = column(samples, label)
-    kind = guess(raw) if settings.kind == "auto" else settings.kind
+    kind = guess(raw, settings.classes) if settings.kind == "auto" else settings.kind
     if kind == "multilabel":  # the samples' own, one column a label
         return target(Task(label, "multilabel", classes=settings.classes), samples)
     if kind in SURVIVAL:
@@ -178,8 +191,10 @@ def finetune_target(samples: Samples, settings: Finetune, task: Task | None = No
             f"the lowest first. The grades are: {', '.join(_classes(raw))}."
         )
     # classes are names here, whatever the type: a recipe does not know a plugin's codes
-    named = np.array(_text(raw).tolist(), object)
+    named = np.array(_text(raw, settings.classes).tolist(), object)
     classified = _classified(label, kind, named, settings.classes)
+    notes = (*_counted_missing(label, raw, settings.classes), *classified.notes)
+    classified = replace(classified, notes=notes)
     if len(classified.classes) < 2:
         raise MedclError(f"Label '{label}' has one class only: nothing to classify.")
     if kind == "binary" and len(classified.classes) != 2:
@@ -209,11 +224,11 @@ def column(samples: Samples, name: str) -> NDArray:
     return np.asarray(samples.labels[name])
 
 
-def guess(raw: NDArray) -> Kind:
-    """The kind of problem, inferred from the values."""
+def guess(raw: NDArray, known: Sequence[str] = ()) -> Kind:
+    """The kind of problem, inferred from the values; ``known`` classes are never missing values."""
     if raw.ndim == 2:
         return "multilabel"
-    names = _classes(raw)
+    names = _classes(raw, known)
     numeric = raw.dtype.kind in "biuf"
     whole = numeric and np.array_equal(raw[np.isfinite(raw)], np.round(raw[np.isfinite(raw)]))
     if numeric and not whole:
@@ -251,10 +266,17 @@ def outputs(target: Target, train: NDArray, settings: Finetune) -> Outputs:
             f"finetune.loss {settings.loss} does not suit {target.kind}: "
             f"set it to {' or '.join(fits)}."
         )
+    if settings.loss in BY_COUNTS and target.kind not in ("binary", "multiclass"):
+        raise UsageError(
+            f"finetune.loss {settings.loss} is for one of two or more classes, not {target.kind}: "
+            "set it to weighted or focal."
+        )
     classes = target.classes
     if target.kind == "hazard":
         classes = tuple(f"interval {n + 1}" for n in range(settings.intervals))
-    weights = None
+    weights, seen = None, None
+    if settings.loss in BY_COUNTS:
+        seen = tuple(int((target.y[train] == code).sum()) for code in range(len(classes)))
     if settings.loss == "weighted":
         y = target.y[train]
         if target.kind == "multilabel":
@@ -264,7 +286,7 @@ def outputs(target: Target, train: NDArray, settings: Finetune) -> Outputs:
             count = np.bincount(y[y >= 0], minlength=len(classes))
             weights = np.where(count > 0, count.sum() / (len(classes) * np.maximum(count, 1)), 0)
         weights = tuple(float(w) for w in weights)
-    return Outputs(target.kind, classes, settings.loss, weights)
+    return Outputs(target.kind, classes, settings.loss, weights, counts=seen)
 
 
 def counts(target: Target, rows: NDArray) -> dict[str, int]:
@@ -305,14 +327,14 @@ def _classified(label: str, kind: Kind, raw: NDArray, known: Sequence[str]) -> T
     Raises:
         MedclError: for a label that is not among the known classes, or a fraction.
     """
-    text = _text(raw)
+    text = _text(raw, known)
     classes = tuple(_name(name) for name in known)
     if classes and raw.dtype.kind in "biuf" and not _are_of(text, classes, raw.dtype.kind):
         y = _codes_of_numbers(label, raw)
         if y.max(initial=-1) >= len(classes):
             raise MedclError(f"Label '{label}' holds code {y.max()}; classes are {list(classes)}.")
         return Target(kind, classes, y)
-    present = _classes(raw)
+    present = _classes(raw, known)
     fractions = [name for name in present if _is_fraction(name) and name not in classes]
     if fractions:
         raise MedclError(
@@ -366,13 +388,22 @@ def _several(samples: Samples, classes: tuple[str, ...]) -> Target:
 def _differing_in_case(label: str, classes: Iterable[str]) -> tuple[str, ...]:
     alike: defaultdict[str, list[str]] = defaultdict(list)
     for name in classes:
-        alike[name.casefold()].append(name)
+        alike[_BETWEEN.sub(" ", name.casefold()).rstrip(".,;: ")].append(name)
     return tuple(
-        f"Classes {' and '.join(repr(n) for n in names)} of '{label}' differ only in case and "
+        f"Classes {' and '.join(repr(n) for n in names)} of '{label}' differ only in {what} and "
         "stay separate: correct the table if they are one."
         for names in alike.values()
         if len(names) > 1
+        for what in ("case" if len({n.casefold() for n in names}) == 1 else "case or punctuation",)
     )
+
+
+def _counted_missing(label: str, raw: NDArray, known: Sequence[str]) -> tuple[str, ...]:
+    """How many labels are a word for "unknown"."""
+    count = sum(bool(_name(value)) for value in raw.tolist()) - sum(map(bool, _text(raw, known)))
+    some = f"{count:,} labels of '{label}' are" if count > 1 else f"1 label of '{label}' is"
+    note = f"{some} a word for a missing value (NA, nan, ?, …), and unknown."
+    return (note,) if count > 0 and raw.dtype.kind not in "biuf" else ()
 
 
 def _coded(text: NDArray, classes: Sequence[str]) -> NDArray[np.int64]:
@@ -380,11 +411,13 @@ def _coded(text: NDArray, classes: Sequence[str]) -> NDArray[np.int64]:
     return np.array([code.get(name, -1) for name in text.tolist()], np.int64)
 
 
-def _text(raw: NDArray) -> NDArray:
-    """Label names; empty values, and the integer code −1, are ""."""
+def _text(raw: NDArray, known: Sequence[str] = ()) -> NDArray:
+    """Label names; empty values, words for them, and the integer code −1, are ""."""
     coded = raw.dtype.kind == "i"  # a plugin's own; in a table −1 is a class like any other
     names = ["" if coded and value == -1 else _name(value) for value in raw.tolist()]
-    return np.array(names, dtype=str)
+    classes = {_name(name) for name in known}
+    missing = {name for name in names if name.casefold() in MISSING and name not in classes}
+    return np.array(["" if name in missing else name for name in names], dtype=str)
 
 
 def _name(value: object) -> str:
@@ -394,12 +427,16 @@ def _name(value: object) -> str:
         return str(int(value))
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    return str(value).strip()
+    shown = "".join(c for c in str(value) if unicodedata.category(c) != "Cf")
+    name = " ".join(unicodedata.normalize("NFC", shown).split())
+    quoted = len(name) > 2 and name[0] == name[-1] and name[0] in "\"'"
+    name = name[1:-1].strip() if quoted else name
+    return name.partition(".")[0] if _WHOLE.fullmatch(name) else name
 
 
-def _classes(raw: NDArray) -> tuple[str, ...]:
+def _classes(raw: NDArray, known: Sequence[str] = ()) -> tuple[str, ...]:
     """The names that occur, in numeric or alphabetical order."""
-    names = {name for name in _text(raw).tolist() if name}
+    names = {name for name in _text(raw, known).tolist() if name}
     return tuple(sorted(names, key=float if _are_numbers(names) else None))
 
 

@@ -32,6 +32,11 @@ class State:
     steps: int = 1
     ranks: Ranks = ALONE
 
+    @property
+    def progress(self) -> float:
+        """How much of the training is over, 0 … 1."""
+        return self.step / max(self.steps, 1)
+
 
 @runtime_checkable
 class Method(Protocol):

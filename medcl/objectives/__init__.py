@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from medcl.objectives.barlow_twins import barlow_twins
+from medcl.objectives.class_balanced import class_balanced
 from medcl.objectives.clip import clip
 from medcl.objectives.deepcluster import deepcluster
 from medcl.objectives.dino import dino
@@ -24,7 +25,9 @@ from medcl.objectives.generalised_cross_entropy import generalised_cross_entropy
 from medcl.objectives.graph_contrast import graph_contrast
 from medcl.objectives.info_nce import info_nce
 from medcl.objectives.koleo import koleo
+from medcl.objectives.ldam import ldam
 from medcl.objectives.listwise_wasserstein import listwise_wasserstein
+from medcl.objectives.logit_adjusted import logit_adjusted
 from medcl.objectives.masked_columns import masked_columns
 from medcl.objectives.masked_embedding import masked_embedding
 from medcl.objectives.masked_reconstruction import masked_reconstruction
@@ -53,6 +56,7 @@ __all__ = [
     "OBJECTIVES",
     "Objective",
     "barlow_twins",
+    "class_balanced",
     "clip",
     "codebook_diversity",
     "deepcluster",
@@ -63,7 +67,9 @@ __all__ = [
     "graph_contrast",
     "info_nce",
     "koleo",
+    "ldam",
     "listwise_wasserstein",
+    "logit_adjusted",
     "masked_columns",
     "masked_embedding",
     "masked_reconstruction",
@@ -233,5 +239,16 @@ OBJECTIVES: dict[str, Objective] = {
         "medcl.objectives.virtual_adversarial:virtual_adversarial",
         "nothing",
         "Miyato 2018, arXiv 1704.03976; Li 2024, arXiv 2402.11495",
+    ),
+    "class_balanced": Objective(
+        "medcl.objectives.class_balanced:class_balanced",
+        "statistics",
+        "Cui 2019, arXiv 1901.05555",
+    ),
+    "ldam": Objective("medcl.objectives.ldam:ldam", "statistics", "Cao 2019, arXiv 1906.07413"),
+    "logit_adjusted": Objective(
+        "medcl.objectives.logit_adjusted:logit_adjusted",
+        "statistics",
+        "Menon 2021, arXiv 2007.07314",
     ),
 }

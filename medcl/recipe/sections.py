@@ -186,8 +186,12 @@ class Finetune(Section):
     )
     epochs: int = _is(50, "Passes over the training samples.", gt=0)
     batch_size: int = _is(16, "Samples or bags per batch.", gt=0)
-    loss: Literal["ce", "weighted", "focal", "robust"] = _is(
-        "ce", "Cross-entropy: plain, weighted by class, focal, or robust to wrong labels."
+    loss: Literal[
+        "ce", "weighted", "focal", "robust", "class-balanced", "ldam", "ldam-drw", "logit-adjusted"
+    ] = _is(
+        "ce",
+        "Cross-entropy: plain, weighted by class, focal, robust to wrong labels; for rare classes "
+        "also class-balanced, ldam, ldam-drw or logit-adjusted.",
     )
     auxiliary: dict[str, AuxiliaryTarget] = Field(
         default_factory=dict, description="Columns of auxiliary targets, each with its settings."

@@ -54,14 +54,22 @@ class Selection:
     wrong_count: int
 
 
-def selected(predictions: Predictions, threshold: Floats | None = None) -> Selection:
-    """The predictions of a study or probe to show; ``threshold`` as in `predicted_classes`."""
+def selected(
+    predictions: Predictions, threshold: Floats | None = None, sample: str = "sample"
+) -> Selection:
+    """The predictions of a study or probe to show.
+
+    Args:
+        predictions: of test samples.
+        threshold: as in `predicted_classes`.
+        sample: what a sample is called, in the singular.
+    """
     kind = predictions.target.kind
     if kind in ONE_CLASS:
-        return _classes(predictions, threshold)
+        return _classes(predictions, threshold, sample)
     if kind == "multilabel":
-        return _labels(predictions)
-    return _risks(predictions) if kind in SURVIVAL else _values(predictions)
+        return _labels(predictions, sample)
+    return _risks(predictions, sample) if kind in SURVIVAL else _values(predictions, sample)
 
 
 CONFIDENT = ("Right, and sure", "Wrong, and sure")
@@ -76,7 +84,7 @@ def predicted_classes(
     return (predictions.probability[:, 1] >= threshold).astype(np.int64)
 
 
-def _classes(predictions: Predictions, threshold: Floats | None) -> Selection:
+def _classes(predictions: Predictions, threshold: Floats | None, sample: str) -> Selection:
     predicted = predicted_classes(predictions, threshold)
     probability = predictions.probability[np.arange(len(predicted)), predicted]
     confidence = probability
@@ -96,13 +104,13 @@ def _classes(predictions: Predictions, threshold: Floats | None) -> Selection:
         _first(predictions, np.flatnonzero(s), -confidence, prediction) for s in (correct, ~correct)
     )
     correct_count, wrong_count = int(correct.sum()), int((~correct).sum())
-    about = _counted("test samples", correct_count, wrong_count)
+    about = _counted(f"test {sample}s", correct_count, wrong_count)
     if threshold is not None:
         about += f" {names[1]} is predicted at or above the threshold of the validation patients."
     return Selection(about, CONFIDENT, best, worst, correct_count, wrong_count)
 
 
-def _labels(predictions: Predictions) -> Selection:
+def _labels(predictions: Predictions, sample: str) -> Selection:
     """Multilabel: each label of each sample is one prediction, yes or no."""
     y, p = predictions.target.y, predictions.probability
     yes, known = p >= 0.5, np.isfinite(y)
@@ -124,11 +132,11 @@ def _labels(predictions: Predictions) -> Selection:
         )
 
     correct_count, wrong_count = int(correct.sum()), int(wrong.sum())
-    about = _counted("labels of test samples", correct_count, wrong_count)
+    about = _counted(f"labels of test {sample}s", correct_count, wrong_count)
     return Selection(about, CONFIDENT, select(correct), select(wrong), correct_count, wrong_count)
 
 
-def _values(predictions: Predictions) -> Selection:
+def _values(predictions: Predictions, sample: str) -> Selection:
     predicted, y = predictions.probability[:, 0], np.asarray(predictions.target.y, np.float64)
     rows = np.flatnonzero(np.isfinite(y))
     error = np.abs(predicted - y)
@@ -151,7 +159,7 @@ def _values(predictions: Predictions) -> Selection:
     )
 
 
-def _risks(predictions: Predictions) -> Selection:
+def _risks(predictions: Predictions, sample: str) -> Selection:
     """Survival: the highest and the lowest risks among samples with an event, by model."""
     time, event = np.asarray(predictions.target.y, np.float64).T
     rank = _ranks(predictions.probability[:, 0], predictions.fold)
@@ -164,8 +172,8 @@ def _risks(predictions: Predictions) -> Selection:
 
     high, low = with_event[rank[with_event] >= 0.5], with_event[rank[with_event] < 0.5]
     about = (
-        f"Of {len(with_event):,} test samples with an event, {len(high):,} had a risk in the upper "
-        "half of the same model's risks. Shown are the highest and the lowest, of different "
+        f"Of {len(with_event):,} test {sample}s with an event, {len(high):,} had a risk in the "
+        "upper half of the same model's risks. Shown are the highest and the lowest, of different "
         "patients where there are enough."
     )
     titles = ("High risk, and it came", "Low risk, and yet it came")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -82,6 +84,15 @@ def explained(x: NDArray, gradients: NDArray, fall: NDArray) -> str:
             axes.imshow(heat, alpha=0.75 * strength, **_scaled(heat))
             axes.set_title(name, fontsize=7)
         return plots.png(figure, dpi=90)
+
+
+def image(pixels: NDArray[np.uint8]) -> str:
+    """Pixels (H, W, 3) as they are: a data URI."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "png")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def instances(weights: NDArray, coords: NDArray | None) -> str:

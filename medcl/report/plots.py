@@ -13,12 +13,15 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from medcl.labels.target import ONE_CLASS
 from medcl.metrics.kaplan_meier import KaplanMeier
 from medcl.probe.result import PRETRAINED, RANDOM, ProbeResult, figures
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from medcl.audit.compare import Predictions
 
 INK, GRID, ACCENT = "#1c2733", "#d8dee6", "#0b6e99"
 COLOURS = ("#d1495b", "#2e8b57", "#b07d2b", "#7b5ea7", "#4f6d7a", "#a8577e")
@@ -121,6 +124,53 @@ def reliability(bins: Sequence[tuple[float, float, int]]) -> str | None:
         axes.plot(confidence, right, color=ACCENT, linewidth=0.8)
         axes.scatter(confidence, right, s=size, color=ACCENT, linewidths=0, alpha=0.8)
         axes.set(xlabel="probability", ylabel="came true", xlim=(0, 1.03), ylim=(-0.03, 1.03))
+        return svg(figure)
+
+
+MOST_CURVES = 8
+
+
+def roc_and_pr(predictions: Predictions, threshold: NDArray | None = None) -> str | None:
+    """ROC and precision-recall curves of test samples, side by side; None without classes.
+
+    Of two classes the second, with a dot where the ``threshold`` (N,) lies; of more, each against
+    the others, the most frequent `MOST_CURVES`; of labels, each.
+    """
+    from sklearn.metrics import precision_recall_curve, roc_curve
+
+    kind, classes = predictions.target.kind, predictions.target.classes
+    if kind not in (*ONE_CLASS, "multilabel"):
+        return None
+    truth = predictions.target.columns()  # (N, C)
+    drawn = [1] if kind == "binary" else list(np.argsort(-np.nansum(truth, axis=0), kind="stable"))
+    drawn = [c for c in drawn if len(np.unique(truth[np.isfinite(truth[:, c]), c])) == 2]
+    if not drawn:
+        return None
+    with style():
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(7.4, 3.6), layout="constrained")
+        roc, pr = figure.subplots(1, 2)
+        roc.plot([0, 1], [0, 1], color=GRID, linewidth=1.2)
+        for n, c in enumerate(drawn[:MOST_CURVES]):
+            known = np.isfinite(truth[:, c])
+            y, p = truth[known, c] == 1, predictions.probability[known, c]
+            colour = (ACCENT, *COLOURS, INK)[n % MOST_CURVES]
+            false, true, _ = roc_curve(y, p)
+            precision, recall, _ = precision_recall_curve(y, p)
+            roc.plot(false, true, color=colour, linewidth=1.4, label=classes[c])
+            pr.plot(recall, precision, color=colour, linewidth=1.4, drawstyle="steps-post")
+            pr.axhline(float(y.mean()), color=colour, linewidth=0.7, linestyle=":")
+            if threshold is not None and kind == "binary":
+                said = p >= threshold[known]
+                sensitivity, share = said[y].mean(), said[~y].mean()
+                roc.plot(share, sensitivity, "o", color=colour, ms=6)
+                if said.any():
+                    pr.plot(sensitivity, y[said].mean(), "o", color=colour, ms=6)
+        box = {"xlim": (-0.02, 1.02), "ylim": (-0.02, 1.04)}
+        roc.set(xlabel="1 − specificity", ylabel="sensitivity", **box)
+        pr.set(xlabel="sensitivity (recall)", ylabel="PPV (precision)", **box)
+        figure.legend(loc="outside upper left", ncols=4, frameon=False, fontsize=8)
         return svg(figure)
 
 

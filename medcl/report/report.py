@@ -101,6 +101,9 @@ def write(run: Run, out: Path, *, probe: Path | None = None) -> Path:
             map=samples.embedding_map(run, task),
             examples=samples.examples(run),
             test_predictions=test_predictions,
+            curves=test_examples.curves_of_probe(folder)
+            if isinstance(result, ProbeResult)
+            else None,
             prototypes=prototypes.prototypes(run),
             reproduce=cards.reproduce(run, result),
             neighbours=knn.K,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -11,15 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 
+from medcl import plugin as plugins
+from medcl.archive.index import Index
 from medcl.audit import compare
 from medcl.audit.compare import Predictions
 from medcl.errors import MedclError
 from medcl.finetune import fold_training
+from medcl.finetune.explain import unit as ranks
 from medcl.finetune.opened import Study
 from medcl.finetune.result import REMEDY
 from medcl.labels.target import ONE_CLASS
 from medcl.plugin import Samples
 from medcl.reading import read_json
+from medcl.registry import resolve
 from medcl.report import pictures, plots
 from medcl.report.cards import Absent
 from medcl.report.example_selection import Prediction, Selection, predicted_classes, selected
@@ -85,14 +90,14 @@ def opened(path: Path) -> Opened | Absent:
     try:
         study = Study.open(path)
         predictions = compare.read(path)
-        opened_study = Opened(study, study.samples(), predictions, _threshold(study, predictions))
+        opened_study = Opened(study, study.samples(), predictions, thresholds(study, predictions))
     except (MedclError, OSError, KeyError, ValueError):
         return absent
     known = set(opened_study.samples.ids)  # fewer than were tested, if the index was rebuilt
     return opened_study if known.issuperset(opened_study.predictions.ids) else absent
 
 
-def _threshold(study: Study, predictions: Predictions) -> NDArray[np.float64] | None:
+def thresholds(study: Study, predictions: Predictions) -> NDArray[np.float64] | None:
     """For two classes, each fold's threshold from validation patients; a mean over repeats.
 
     It was chosen for calibrated probabilities and is mapped to uncalibrated ones.
@@ -125,12 +130,19 @@ def of_study(opened_study: Opened) -> Examples | Absent:
             if fold not in models:
                 models[fold] = opened_study.study.model(fold, batch)
             if "bag" in batch:
-                return _instances(models[fold], batch, predicted), "instances"
+                weights = _contributions(models[fold], batch, predicted)
+                return _of_bag(opened_study, key, weights, batch), "instances"
             return _explained(opened_study, models[fold], batch["x"], predicted), "evidence"
         except Exception:  # no explanation for this classifier or shape: show the sample alone
             return _plain(batch), "sample"
 
-    return examples(opened_study.predictions, opened_study.samples, draw, opened_study.threshold)
+    return examples(
+        opened_study.predictions,
+        opened_study.samples,
+        draw,
+        opened_study.threshold,
+        opened_study.study.result.sample,
+    )
 
 
 def of_probe(run: Run, folder: Path, task: str) -> Examples | Absent:
@@ -142,11 +154,20 @@ def of_probe(run: Run, folder: Path, task: str) -> Examples | Absent:
         return Absent("The probe's predictions and the run's samples do not fit together.")
 
 
+def curves_of_probe(folder: Path) -> str | None:
+    """ROC and precision-recall curves of a linear probe; None without predictions or classes."""
+    try:
+        return plots.roc_and_pr(compare.read(folder))
+    except (MedclError, OSError, KeyError, ValueError):
+        return None
+
+
 def examples(
     predictions: Predictions,
     samples: Samples,
     draw: Draw,
     threshold: NDArray[np.float64] | None = None,
+    sample: str = "sample",
 ) -> Examples:
     """The selected predictions, each with a picture of its sample."""
     row_of = {key: n for n, key in enumerate(samples.ids)}
@@ -156,7 +177,7 @@ def examples(
         image, shows = draw(key, samples.read(np.array([row_of[key]])), prediction.output)
         return Example(key, str(predictions.patients[prediction.row]), prediction, image, shows)
 
-    chosen = selected(predictions, threshold)
+    chosen = selected(predictions, threshold, sample)
     return Examples(chosen, [shown(p) for p in chosen.correct], [shown(p) for p in chosen.wrong])
 
 
@@ -176,16 +197,41 @@ def _explained(opened_study: Opened, model: Model, x: NDArray, target: int) -> s
     return pictures.explained(x[0], gradients[0].numpy(), fall[0].numpy())
 
 
-def _instances(model: Model, batch: Mapping[str, NDArray], target: int) -> str | None:
-    """Picture of each instance's contribution; None if the classifier gives none."""
+def _contributions(
+    model: Model, batch: Mapping[str, NDArray], target: int
+) -> NDArray[np.float32] | None:
+    """(I,) each instance's contribution; None if the classifier gives none."""
     from medcl.tensors import tensors
 
     weights = model.predict(tensors(batch)).get("instances")
     if weights is None:
         return None
-    each = weights.float().numpy()
-    each = each[:, min(target, each.shape[1] - 1)] if each.ndim > 1 else each
-    return pictures.instances(each, batch.get("coords"))
+    each: NDArray[np.float32] = weights.float().numpy()
+    return each[:, min(target, each.shape[1] - 1)] if each.ndim > 1 else each
+
+
+def _of_bag(
+    opened_study: Opened,
+    key: str,
+    weights: NDArray[np.float32] | None,
+    batch: Mapping[str, NDArray],
+) -> str | None:
+    """A thumbnail with the ranks of the contributions, by the plugin; without one, dots or bars."""
+    if weights is None:
+        return None
+    study, coords = opened_study.study, batch.get("coords")
+    draw = plugins.get(study.recipe.plugin).thumbnail
+    if draw is not None and coords is not None:
+        with suppress(MedclError, OSError, KeyError):  # no index, no archive: the bag is enough
+            index = Index.open(study.data)
+            item = opened_study.samples.items[opened_study.samples.ids.index(key)]
+            files = [index.archive / file for file in index.files(item)]
+            facts = opened_study.samples.facts.get(item, {})
+            place, unit = np.asarray(coords, np.float64), str(facts.get("unit") or "px")
+            return pictures.image(
+                resolve(draw)(files, place, facts.get("tile"), ranks(weights), unit=unit)
+            )
+    return pictures.instances(weights, coords)
 
 
 def _plain(batch: Mapping[str, NDArray]) -> str | None:

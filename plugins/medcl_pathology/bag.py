@@ -32,7 +32,8 @@ class Heading:
         part: which bag of the file; None where it holds one.
         instances, features: the shape.
         tile: side of a tile in the units of the coordinates, where the file says.
-        unit: of the coordinates: "px" of the full-size image, or "um".
+        unit: of the coordinates: "px" of the full-size image, "um", or "tiles": columns and rows of
+            a grid, whose place in the image nothing tells.
         mpp: µm per full-size pixel, where the file says.
         encoder: what made the features, where the file says.
     """
@@ -42,7 +43,7 @@ class Heading:
     features: int
     labels: Mapping[str, Scalar] = field(default_factory=dict)
     tile: float | None = None
-    unit: Literal["px", "um"] = "px"
+    unit: Literal["px", "um", "tiles"] = "px"
     mpp: float | None = None
     encoder: str | None = None
 
@@ -83,6 +84,22 @@ def bag_of(features: NDArray[Any], coords: NDArray[Any] | None) -> Bag:
     return Bag(features, None if coords is None else places_of(coords, len(features)))
 
 
+def spacing(coords: NDArray[Any]) -> float:
+    """The side of tiles that lie side by side: the most frequent step between corners."""
+    steps = np.concatenate([np.diff(np.unique(coords[:, axis])) for axis in (0, 1)])
+    steps = steps[steps > 0]
+    if not len(steps):
+        return 1.0
+    values, counts = np.unique(np.rint(steps), return_counts=True)
+    return float(values[counts.argmax()])
+
+
+def counts_tiles(coords: NDArray[Any]) -> bool:
+    """Whether coordinates are columns and rows of a grid: no tile is one pixel wide."""
+    whole = bool((coords == np.rint(coords)).all())
+    return whole and len(coords) > 1 and bool(np.ptp(coords, axis=0).any()) and spacing(coords) <= 1
+
+
 def places_of(coords: NDArray[Any], count: int) -> NDArray[np.float32]:
     """Coordinates of ``count`` instances, (count, 2), of an array of any kind.
 
@@ -92,9 +109,12 @@ def places_of(coords: NDArray[Any], count: int) -> NDArray[np.float32]:
     try:
         if coords.dtype.names:  # STAMP once wrote a table of x and y
             coords = np.stack([coords[name] for name in coords.dtype.names[:2]], axis=1)
-        return coords.reshape(count, 2).astype(np.float32)
+        places = coords.reshape(count, 2).astype(np.float32)
     except (ValueError, TypeError):
         raise NoBag("bad-coords", "Its coordinates do not fit its features.") from None
+    if not np.isfinite(places).all():
+        raise NoBag("bad-coords", "Some of its coordinates are NaN or infinite. Make it anew.")
+    return places
 
 
 def shape_of(shape: tuple[int, ...]) -> tuple[int, int]:

@@ -17,6 +17,7 @@ from medcl_pathology.bag import (
     Heading,
     NoBag,
     bag_of,
+    counts_tiles,
     named,
     places_of,
     shape_of,
@@ -34,18 +35,23 @@ def heading(path: Path) -> Heading:
         found = dict(file[where].attrs) if where else {}
         found |= dict(file.attrs)
         encoder = file[name].attrs.get("encoder", found.get("encoder", found.get("extractor")))
-        unit = _unit(name, found, places_of(file[where][()], shape[0]) if where else None)
+        places = places_of(file[where][()], shape[0]) if where else None
+        unit = _unit(name, found, places)
+    grid = places is not None and not unit and counts_tiles(places)
     return Heading(
         None,
         *shape,
-        tile=_tile(found, unit),
-        unit="um" if unit else "px",
+        tile=None if grid else _tile(found, unit),
+        unit="um" if unit else "tiles" if grid else "px",
         mpp=_positive(found.get("slide_mpp")),
         encoder=encoder if isinstance(encoder, str) else None,
     )
 
 
-_UM = {"um": 1.0, "µm": 1.0, "μm": 1.0, "micron": 1.0, "microns": 1.0, "mm": 1e3, "nm": 1e-3}
+_UM = {"um": 1.0, "µm": 1.0, "μm": 1.0, "mm": 1e3, "cm": 1e4, "nm": 1e-3}
+_UM |= dict.fromkeys(("micron", "micrometer", "micrometre"), 1.0)
+_UM |= {"millimeter": 1e3, "millimetre": 1e3}
+_PIXELS = ("", "px", "pixel", "level0", "level0px", "level0pixel", "basepixel", "none")
 _HISTORIC = 224.0, 256.0  # STAMP's first coordinates: tiles of 256 µm lie 224 apart
 
 
@@ -54,15 +60,22 @@ def _unit(name: str, found: Mapping[str, Any], coords: NDArray[np.float32] | Non
 
     STAMP alone writes µm, and says so. Its first versions said nothing and counted pixels of their
     own tiles of 224, each 256 µm wide.
+
+    Raises:
+        NoBag: for a unit that is not known.
     """
-    unit = str(found.get("unit", "")).strip().lower()
+    said = found.get("unit", "")
+    said = said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)
+    unit = said.strip().lower().replace(" ", "").replace("_", "")
+    unit = unit if unit in _UM else unit.removesuffix("s")
     if unit in _UM:
         return _UM[unit]
+    if unit not in _PIXELS:
+        raise NoBag("bad-coords", "Its coordinates are in a unit that is not known: give px or um.")
     stamp = name == "feats" or "stamp_version" in found
     if unit or not stamp or coords is None:
         return 0.0
-    steps = np.diff(np.unique(coords[:, 0]))
-    historic = len(steps) and round(float(steps.min())) == round(_HISTORIC[0])
+    historic = all((coords % side == 0).all() == (side == _HISTORIC[0]) for side in _HISTORIC)
     return _HISTORIC[1] / _HISTORIC[0] if historic else 1.0
 
 

@@ -14,13 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medcl.plugin import Scalar
-from medcl_pathology import bag_hdf5, bag_tables
+from medcl_pathology import bag_hdf5, bag_tables, layouts
 from medcl_pathology.bag import (
     COORDS,
     FEATURES,
@@ -29,11 +29,13 @@ from medcl_pathology.bag import (
     NoBag,
     bag_of,
     check_finite,
+    counts_tiles,
     named,
     shape_of,
+    spacing,
 )
 
-__all__ = ["Bag", "Heading", "NoBag", "check_finite", "headings", "label", "load"]
+__all__ = ["Bag", "Heading", "NoBag", "check_finite", "headings", "label", "load", "unit"]
 
 
 def headings(path: Path) -> list[Heading]:
@@ -103,14 +105,27 @@ def _npy(path: Path, numbers: str = "f") -> NDArray[Any]:
 
 
 def _places(path: Path) -> NDArray[Any]:
-    """Coordinates (I, 2) in a file of their own."""
+    """Coordinates (I, 2) of top left corners in a file of their own; slideflow's are of centres."""
     if path.suffix.lower() == ".npy":
-        return np.asarray(_npy(path, numbers="iuf"))
-    with np.load(path, allow_pickle=False) as held:
-        fitting = [held[name] for name in held.files if held[name].ndim == 2]
-    if len(fitting) != 1:
-        raise NoBag("bad-coords", "The file of its coordinates does not hold one array (I, 2).")
-    return np.asarray(fitting[0])
+        places = np.asarray(_npy(path, numbers="iuf"))
+    else:
+        with np.load(path, allow_pickle=False) as held:
+            fitting = [held[name] for name in held.files if held[name].ndim == 2]
+        if len(fitting) != 1:
+            raise NoBag("bad-coords", "The file of its coordinates does not hold one array (I, 2).")
+        places = np.asarray(fitting[0])
+    centres = path.name.endswith(layouts.INDEXES) and places.ndim == 2
+    return places - spacing(places) / 2 if centres else places
+
+
+def unit(path: Path) -> Literal["px", "tiles"]:
+    """Of coordinates in a file of their own: pixels, or columns and rows of a grid.
+
+    Raises:
+        NoBag: if they cannot be read.
+    """
+    places = _places(path)
+    return "tiles" if places.ndim == 2 and counts_tiles(places) else "px"
 
 
 def _pt(path: Path) -> Bag:

@@ -1,4 +1,8 @@
-"""What each tile of a slide counted for: as a picture, for QuPath, as a pyramid, and the top tiles.
+"""What each tile of a slide counted for: as pictures, for QuPath, as pyramids, and the top tiles.
+
+Ranks within the slide show where to look, and raw values how much it matters: attention may be
+nearly even, and ranks never look so. Each picture has a colour bar and says the class and which of
+the two it shows; so does the description of a pyramid, whose pixels are the slide's alone.
 
 Coordinates are top left corners x, y in full-size pixels, ``tile`` is the side of a tile in the
 same unit, and scores lie in 0 … 1. The functions are pure: they take arrays and a slide, and write
@@ -12,16 +16,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from medcl.errors import MedclError
 from medcl.io.atomic import replacing, write_text
 from medcl.plugin import file_of
+from medcl_pathology.bag import spacing
 from medcl_pathology.findings import GIVE_MPP
 from medcl_pathology.layouts import ARRAYS
 from medcl_pathology.outlines import feature_collection
@@ -47,12 +53,16 @@ def explain(
     out: Path,
     *,
     unit: str = "px",
+    raw: NDArray[np.float64] | None = None,
+    named: str = "",
 ) -> list[Path]:
     """All there is to see of an item's scores; see `medcl.plugin.Plugin.explain`.
 
     Of a slide, or a bag with its slide beside: ``heatmap.png``, ``heatmap.geojson``,
     ``heatmap.tif`` and ``top.png``. Of a bag alone: the first two, on white; of one whose
-    coordinates are in µm (``unit`` "um") and whose slide's scale is not known, the first.
+    coordinates are in µm (``unit`` "um") and whose slide's scale is not known, or are columns and
+    rows ("tiles"), the first. With ``raw`` (I,), of which ``scores`` are then the ranks, also
+    ``raw.png`` and ``raw.tif``, and both numbers are in the GeoJSON. ``named`` is the class.
 
     Raises:
         MedclError: if the scores do not fit the coordinates, the slide cannot be read, or pixels
@@ -68,8 +78,7 @@ def explain(
         scale = np.array(slide.about.mpp)
         coords, side, unit = coords / scale, side / float(scale[0]), "px"
     out.mkdir(parents=True, exist_ok=True)
-    made = [out / "heatmap.png", out / "heatmap.geojson"]
-    if slide is None or unit == "um":
+    if slide is None or unit != "px":
         width, height = (int(v) for v in np.ceil(coords.max(axis=0) + side))
         down = max(width, height) / _SIDE if max(width, height) > _SIDE else 1.0
         shape = (max(round(height / down), 1), max(round(width / down), 1))
@@ -79,35 +88,75 @@ def explain(
         picture = overview(slide, down)
         width, height = slide.about.levels[0]
     scaled = (width / picture.shape[1], height / picture.shape[0])
-    _save(made[0], overlay(picture, *heat(coords, side, scores, picture.shape[:2], scaled)))
-    if unit == "um":
-        raise MedclError(
-            "heatmap.png alone was made: the bag's coordinates are in µm, and how large the "
-            f"slide's pixels are is not known, so that QuPath's cannot be told. {GIVE_MPP}"
+    of = f"{named}: " if named else ""
+    first = Bar(f"{of}score", 0.0, 1.0, ("0", "1"))
+    if raw is not None:
+        first = Bar(f"{of}rank within the slide", 0.0, 1.0, ("lowest", "highest"))
+    maps = [("heatmap", scores, first)]
+    if raw is not None:
+        maps.append(("raw", raw, _raw_bar(raw, of)))
+    for name, values, bar in maps:
+        shown = heat(coords, side, bar.unit(values), picture.shape[:2], scaled)
+        _save(out / f"{name}.png", with_bar(overlay(picture, *shown), bar))
+    made = [out / "heatmap.png", *([out / "raw.png"] if raw is not None else [])]
+    if unit != "px":
+        why = (
+            "are columns and rows of tiles: write corners in pixels of the full-size image"
+            if unit == "tiles"
+            else "are in µm, and how large the slide's pixels are is not known, so that QuPath's "
+            f"cannot be told. {GIVE_MPP}"
         )
-    origin = origin_of(slide)
-    write_text(made[1], json.dumps(geojson(coords - origin, side, scores)))
+        raise MedclError(f"heatmap.png alone was made: the bag's coordinates {why}")
+    made.insert(1, out / "heatmap.geojson")
+    text = json.dumps(geojson(coords - origin_of(slide), side, scores, raw=raw, named=named))
+    write_text(made[1], text)
     if slide is not None:
-        made += [out / "heatmap.tif", out / "top.png"]
-        pyramid(made[2], slide, coords, side, scores)
-        _save(made[3], top(slide, coords, side, scores))
+        for name, values, bar in maps:
+            made.append(out / f"{name}.tif")
+            pyramid(made[-1], slide, coords, side, bar.unit(values), about=bar.title)
+        made.append(out / "top.png")
+        _save(made[-1], top(slide, coords, side, scores))
     return made
+
+
+def thumbnail(
+    files: Sequence[Path],
+    coords: NDArray[np.float64],
+    tile: float | None,
+    scores: NDArray[np.float64],
+    *,
+    unit: str = "px",
+    longest: int = 480,
+) -> Pixels:
+    """An item at a glance with its scores over it, (H, W, 3); see `Plugin.thumbnail`.
+
+    On white where the slide is not there. ``scores`` (I,) lie in 0 … 1.
+
+    Raises:
+        MedclError: if the slide cannot be read.
+    """
+    side = float(tile) if tile else spacing(coords)
+    slide = _slide(files)
+    if unit == "um" and slide is not None and slide.about.mpp is not None:
+        scale = np.array(slide.about.mpp)
+        coords, side, unit = coords / scale, side / float(scale[0]), "px"
+    if slide is None or unit != "px":
+        coords = coords - coords.min(axis=0)
+        width, height = (float(v) for v in coords.max(axis=0) + side)
+        down = max(width, height) / longest
+        shape = (max(round(height / down), 1), max(round(width / down), 1))
+        picture = np.full((*shape, 3), 255, dtype=np.uint8)
+    else:
+        width, height = slide.about.levels[0]
+        picture = overview(slide, max(max(width, height) / longest, 1.0))
+    scaled = (width / picture.shape[1], height / picture.shape[0])
+    return overlay(picture, *heat(coords, side, scores, picture.shape[:2], scaled))
 
 
 def origin_of(slide: Slide | None) -> NDArray[np.float64]:
     """Where QuPath's picture of a slide begins (x, y): it crops to what was scanned."""
     bounds = None if slide is None else slide.about.bounds
     return np.array((0.0, 0.0) if bounds is None else bounds[:2], dtype=np.float64)
-
-
-def spacing(coords: NDArray[np.float64]) -> float:
-    """The side of tiles that lie side by side: the most frequent step between corners."""
-    steps = np.concatenate([np.diff(np.unique(coords[:, axis])) for axis in (0, 1)])
-    steps = steps[steps > 0]
-    if not len(steps):
-        return 1.0
-    values, counts = np.unique(np.rint(steps), return_counts=True)
-    return float(values[counts.argmax()])
 
 
 def heat(
@@ -140,13 +189,72 @@ def overlay(picture: Pixels, mean: Floats, count: Floats, *, opacity: float = 0.
     return np.asarray(np.rint(out), dtype=np.uint8)
 
 
+@dataclass(frozen=True)
+class Bar:
+    """A colour bar: what it shows, and which values are its ends."""
+
+    title: str
+    low: float
+    high: float
+    ends: tuple[str, str]
+
+    def unit(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Values as 0 … 1 between the ends."""
+        span = self.high - self.low
+        return ((values - self.low) / span).clip(0, 1) if span > 0 else np.zeros_like(values)
+
+
+_SATURATED = 99.5  # per cent: a few tiles may have most of the attention
+
+
+def _raw_bar(raw: NDArray[np.float64], of: str) -> Bar:
+    """Of raw values: from 0, or the least, to nearly the most."""
+    low, high = min(float(raw.min()), 0.0), float(np.percentile(raw, _SATURATED))
+    high = high if high > low else float(raw.max())
+    above = "≥ " if raw.max() > high else ""
+    return Bar(f"{of}raw score of a tile", low, high, (f"{low:.3g}", f"{above}{high:.3g}"))
+
+
+def with_bar(picture: Pixels, bar: Bar) -> Pixels:
+    """A picture with its title and a colour bar below."""
+    width, strip, margin = max(picture.shape[1], 260), 12, 6
+    out = np.full((picture.shape[0] + 58, width, 3), 255, dtype=np.uint8)
+    out[: picture.shape[0], : picture.shape[1]] = picture
+    top_ = picture.shape[0] + 24
+    colours = _colours(np.linspace(0, 1, width - 2 * margin))
+    out[top_ : top_ + strip, margin : width - margin] = np.rint(colours).astype(np.uint8)
+    image = Image.fromarray(out)
+    draw = ImageDraw.Draw(image)
+    draw.text((margin, top_ - 18), _ascii(bar.title), fill=(20, 30, 40))
+    draw.text((margin, top_ + strip + 4), _ascii(bar.ends[0]), fill=(20, 30, 40))
+    right = _ascii(bar.ends[1])
+    start = width - margin - draw.textlength(right)
+    draw.text((start, top_ + strip + 4), right, fill=(20, 30, 40))
+    return np.asarray(image)
+
+
+def _ascii(text: str) -> str:
+    """What Pillow's own font can draw."""
+    return text.replace("≥", ">=").encode("latin-1", "replace").decode("latin-1")
+
+
 def geojson(
-    coords: NDArray[np.float64], side: float, scores: NDArray[np.float64]
+    coords: NDArray[np.float64],
+    side: float,
+    scores: NDArray[np.float64],
+    *,
+    raw: NDArray[np.float64] | None = None,
+    named: str = "",
 ) -> dict[str, object]:
-    """Tiles as QuPath objects: a score each, to be shown as a measurement map, and five classes."""
+    """Tiles as QuPath objects, with measurements to be shown as a map, and five classes.
+
+    The measurement is "Score", in 0 … 1; with ``raw`` it is called "Rank", and "Raw" is beside it.
+    """
     features: list[dict[str, object]] = []
     bands = np.minimum((scores * _BANDS).astype(int), _BANDS - 1)
     colours = _colours((np.arange(_BANDS) + 0.5) / _BANDS).astype(int).tolist()
+    what = "Score" if raw is None else "Rank"
+    of = f"{named}: {what.lower()}" if named else what
     for n in np.argsort(-scores, kind="stable")[:_MOST].tolist():
         x, y = (float(v) for v in coords[n])
         ring = [[x, y], [x + side, y], [x + side, y + side], [x, y + side], [x, y]]
@@ -157,10 +265,13 @@ def geojson(
                 "properties": {
                     "objectType": "tile",
                     "classification": {
-                        "name": f"Score {bands[n] / _BANDS:.1f}-{(bands[n] + 1) / _BANDS:.1f}",
+                        "name": f"{of} {bands[n] / _BANDS:.1f}-{(bands[n] + 1) / _BANDS:.1f}",
                         "color": colours[bands[n]],
                     },
-                    "measurements": {"Score": float(scores[n])},
+                    "measurements": {
+                        what: float(scores[n]),
+                        **({} if raw is None else {"Raw": float(raw[n])}),
+                    },
                 },
             }
         )
@@ -173,8 +284,13 @@ def pyramid(
     coords: NDArray[np.float64],
     side: float,
     scores: NDArray[np.float64],
+    *,
+    about: str = "",
 ) -> None:
-    """The overlay as a pyramidal, tiled TIFF with its scale, that slide viewers open."""
+    """The overlay as a pyramidal, tiled TIFF with its scale, that slide viewers open.
+
+    ``about`` is its description: what the colours show.
+    """
     import tifffile
 
     width, height = slide.about.levels[0]
@@ -192,9 +308,11 @@ def pyramid(
     ):
         for n, pixels in enumerate(levels):
             extra: dict[str, Any] = {}
+            if n == 0 and about:
+                extra["description"] = f"medcl: {about}".encode()  # tags hold ASCII, or bytes
             if slide.about.mpp is not None:
                 steps = [m * width / pixels.shape[1] for m in slide.about.mpp]
-                extra = {"resolution": (1e4 / steps[0], 1e4 / steps[1]), "resolutionunit": 3}
+                extra |= {"resolution": (1e4 / steps[0], 1e4 / steps[1]), "resolutionunit": 3}
             writer.write(
                 pixels,
                 photometric="rgb",

@@ -7,7 +7,7 @@ TRIDENT        ``…x_…px/features_ENCODER/X.h5``, ``…/patches/X_patches.h5`
                ``…/slide_features_ENCODER``, ``…/visualization``, ``thumbnails``, ``contours``
 torchmil       ``features/X.npy`` (or ``features/features_ENCODER/X.npy``), ``coords``, ``labels``,
                ``inst_labels``, ``patch_labels``, ``adj``
-slideflow      ``X.pt`` and ``X.index.npz``, the tiles' places
+slideflow      ``X.pt`` and ``X.index.npz`` (or ``.npy``), the centres of its tiles
 =============  =====================================================================================
 """
 
@@ -20,7 +20,7 @@ from pathlib import PurePosixPath
 
 HDF5 = (".h5", ".hdf5")
 ARRAYS = (*HDF5, ".pt", ".npy", ".npz")
-INDEX = ".index.npz"
+INDEXES = (".index.npz", ".index.npy")
 _PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
 # Folders of pictures that these tools draw beside features: what was found, not what is learnt of.
 _DRAWN = frozenset({"thumbnails", "contours", "visualization", "stitches", "masks", "heatmaps"})
@@ -85,7 +85,7 @@ def within(path: str, folder: str) -> bool:
 
 def coordinates(files: Iterable[str]) -> str | None:
     """Of the files that go with a bag, the one that says where the instances lie."""
-    return next((f for f in files if f.endswith(INDEX) or _parent_in(f, _COORDS)), None)
+    return next((f for f in files if f.endswith(INDEXES) or _parent_in(f, _COORDS)), None)
 
 
 def labels(files: Iterable[str]) -> str | None:
@@ -96,7 +96,7 @@ def labels(files: Iterable[str]) -> str | None:
 def stem(path: str) -> str:
     """A file's name without its suffix; of ``X.index.npz``, X."""
     name = PurePosixPath(path).name
-    return name[: -len(INDEX)] if name.endswith(INDEX) else PurePosixPath(name).stem
+    return name[: -len(INDEXES[0])] if name.endswith(INDEXES) else PurePosixPath(name).stem
 
 
 def _folders(path: str) -> list[str]:
@@ -124,8 +124,8 @@ def _again(path: str, features: set[str]) -> str | None:
 
 def _indexed(path: str, features: set[str]) -> str | None:
     """The tensors whose places slideflow wrote into this file."""
-    owner = f"{path[: -len(INDEX)]}.pt"
-    return owner if path.endswith(INDEX) and owner in features else None
+    owner = f"{path[: -len(INDEXES[0])]}.pt"
+    return owner if path.endswith(INDEXES) and owner in features else None
 
 
 def _parent_in(path: str, names: Iterable[str]) -> bool:

@@ -15,7 +15,7 @@ from medcl_pathology.heatmap import origin_of
 from medcl_pathology.outlines import polygons, tissue_geojson
 from medcl_pathology.overview import overview
 from medcl_pathology.reader import open_slide
-from medcl_pathology.tissue import DAB
+from medcl_pathology.tissue import ARTEFACTS, DAB
 
 _SIDE = 1024  # pixels: the longer side of the thumbnail
 
@@ -54,5 +54,8 @@ def _said(held: Mapping[str, NDArray[np.generic]]) -> str:
     share = (
         f"{float((np.asarray(held['mask']) > 0).mean()):.0%} tissue, {len(held['coords'])} tiles"
     )
+    shares = np.asarray(held["left_out"]).tolist() if "left_out" in held else []
+    gone = [f"{n} {s:.0%}" for n, s in zip(ARTEFACTS, shares, strict=False) if s >= 0.01]
+    share += f"; left out: {', '.join(gone)}" if gone else ""
     brown = float(np.asarray(held["dab"])) if "dab" in held else 0.0
     return f"{share}; DAB in {brown:.0%} of what is stained" if brown >= DAB else share

@@ -84,9 +84,10 @@ plugin = Plugin(
     tasks=_TASKS,
     baselines={"handcrafted": "medcl_pathology.baselines:handcrafted"},
     item="slide",
-    preparation=2,  # coordinates in pixels, stains of IHC, alpha on white
+    preparation=3,  # coordinates in pixels, stains of all kinds, alpha on white
     look="medcl_pathology.look:look",
     explain="medcl_pathology.heatmap:explain",
+    thumbnail="medcl_pathology.heatmap:thumbnail",
     preview="medcl_pathology.preview:preview",
     hints={
         **dict.fromkeys((".dat", ".ini"), "of a MIRAX slide: its .mrxs must lie beside its folder"),

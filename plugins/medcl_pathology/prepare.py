@@ -22,7 +22,7 @@ from medcl_pathology.findings import FINDINGS, GIVE_MPP
 from medcl_pathology.overview import overview
 from medcl_pathology.reader import BadSlide, Slide, open_slide
 from medcl_pathology.tiles import Grid, covered, read_tile
-from medcl_pathology.tissue import Artefact, Method, dab, segment
+from medcl_pathology.tissue import ARTEFACTS, Artefact, Method, dab, segment
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -71,7 +71,8 @@ def prepare(
         of a slide: ``coords`` (N, 2) the top left corners x, y in full-size pixels; ``tissue`` (N,)
         shares; ``grid`` (4,) size, span along x and y in full-size pixels, mpp; ``mask`` (H, W) and
         ``mask_scale`` (2,); ``dab`` the share of brown in what is stained; ``failed`` (K, 2)
-        corners of damaged tiles (verify, pixels); with ``pixels`` (N, size, size, 3). Of an image
+        corners of damaged tiles (verify, pixels); ``left_out`` (4,) shares of what is stained that
+        were left out as border, pen, blur and fold; with ``pixels`` (N, size, size, 3). Of an image
         of channels: see `medcl_pathology.multiplex.prepare`. Of a plain tile: ``pixels``
         (1, H, W, 3). Of a bag: ``features`` (I, F) and perhaps ``coords`` (I, 2), in full-size
         pixels where the scale is known.
@@ -180,6 +181,7 @@ def _slide(
         "mask": mask.astype(np.uint8),
         "mask_scale": np.array(scale),
         "dab": np.array(dab(small)),
+        "left_out": np.array([taken.get(name, 0.0) for name in ARTEFACTS]),
     }
     if pixels or verify:
         good, held = _read_all(path, corners, grid, keep=pixels, verify=verify)
@@ -234,7 +236,9 @@ def _picture(path: Path, source: tuple[float, float] | None, mpp: float) -> NDAr
             slide = open_slide(path)
             width, height = slide.about.levels[0]
             image = Image.fromarray(slide.region(0, 0, 0, width, height))
-        except BadSlide:
+        except BadSlide as error:
+            if error.code == "unsupported":
+                raise MedclError(f"unsupported: {error}") from None
             raise MedclError("damaged: its pixels cannot be decoded. Copy it again.") from None
     if source is not None:
         ratio = source[0] / mpp, source[1] / mpp
@@ -245,9 +249,18 @@ def _picture(path: Path, source: tuple[float, float] | None, mpp: float) -> NDAr
 
 
 def _on_white(image: Image) -> Image:
-    """RGB; what is transparent is white, as on slides."""
+    """RGB; what is transparent is white, as on slides.
+
+    Raises:
+        MedclError: for pixels of more than 8 bits, of which Pillow shows the lowest as white.
+    """
     from PIL.Image import new
 
+    if image.mode.startswith(("I", "F")):
+        raise MedclError(
+            "unsupported: its pixels have more than 8 bits, and how bright white is is not known. "
+            "Export it in 8 bits a colour."
+        )
     if "A" not in image.getbands() and "transparency" not in image.info:
         return image.convert("RGB")
     rgba = image.convert("RGBA")
@@ -272,7 +285,9 @@ def _bag(root: Path, files: Sequence[str], fields: Mapping[str, object]) -> dict
 
 def pixels_per_unit(fields: Mapping[str, object]) -> NDArray[np.float64] | None:
     """Full-size pixels for each unit of a bag's coordinates, along x and y; None: not known."""
-    if fields.get("unit") != "um":
+    if fields.get("unit") not in ("um", "tiles"):
         return np.ones(2)
+    if fields.get("unit") == "tiles":
+        return None
     x, y = fields.get("mpp_x"), fields.get("mpp_y")
     return 1 / np.array([x, y]) if isinstance(x, float) and isinstance(y, float) else None

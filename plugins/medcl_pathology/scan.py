@@ -251,6 +251,8 @@ def _bags(
         found = bagfiles.headings(root / path)
         if (file := layouts.labels(beside)) is not None and len(found) == 1:
             labels = {"y": bagfiles.label(root / file)}
+        if (places := layouts.coordinates(beside)) is not None:
+            found = [replace(bag, unit=bagfiles.unit(root / places)) for bag in found]
     except bagfiles.NoBag as error:
         return [Reject(path, error.code, str(error))]
     return [_bag(path, beside, bag, mpp, labels) for bag in found]

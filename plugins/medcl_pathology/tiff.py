@@ -99,11 +99,13 @@ class TiffSlide:
             return np.repeat(grey.clip(0, 255).astype(np.uint8)[..., None], 3, axis=-1)
         planes_ = self._levels[level]
         samples = len(planes_) if len(planes_) > 1 else _samples(planes_[0].page)
-        raw = np.full((height, width, max(samples, 3)), 255, dtype=np.uint8)
+        raw = np.full((height, width, samples), 255, dtype=np.uint8)
         for n, plane in enumerate(planes_):
             target = raw if len(planes_) == 1 else raw[..., n : n + 1]
             self._fill(target, level, n, plane, x, y)
-        return raw if not self._alpha else _on_white(raw, self._alpha, samples)
+        if self._alpha:
+            return _on_white(raw, self._alpha)
+        return raw.repeat(3, axis=-1) if samples == 1 else raw
 
     def channels(self, level: int, x: int, y: int, width: int, height: int) -> NDArray[Any]:
         """All channels of a place, (C, height, width) as stored; 0 outside.
@@ -167,8 +169,9 @@ class TiffSlide:
         if data is None:
             return empty
         block: NDArray[Any] = data[0]
-        if page.photometric == 0:  # white is zero
-            block = _largest(block.dtype) - block
+        if page.photometric == 0:  # white is zero; alpha, behind the grey, is as ever
+            grey = _largest(block.dtype) - block[..., :1]
+            block = np.concatenate((grey, block[..., 1:]), axis=-1)
         return block
 
 
@@ -203,13 +206,13 @@ def _alpha(page: Any) -> Literal["", "straight", "multiplied"]:
     return "straight" if kind == 2 else "multiplied"
 
 
-def _on_white(raw: Pixels, alpha: str, samples: int) -> Pixels:
-    """Colours (H, W, 3) of pixels (H, W, S ≥ 3), of which the sample before ``samples`` is alpha.
+def _on_white(raw: Pixels, alpha: str) -> Pixels:
+    """Colours (H, W, 3) of pixels (H, W, 2 or 4), grey or red, green and blue, and last alpha.
 
     One rule for all ways into a slide: what is transparent is white.
     """
-    share = raw[..., samples - 1 : samples].astype(np.float32) / 255
-    colours = raw[..., :1].repeat(3, axis=-1) if samples == 2 else raw[..., :3]
+    share = raw[..., -1:].astype(np.float32) / 255
+    colours = raw[..., :1].repeat(3, axis=-1) if raw.shape[-1] == 2 else raw[..., :3]
     shown = colours * share if alpha == "straight" else colours.astype(np.float32)
     return np.asarray(np.rint(shown + 255 * (1 - share)).clip(0, 255), dtype=np.uint8)
 
@@ -279,7 +282,8 @@ def check_whole(path: str) -> None:
 def only_here(path: str) -> bool:
     """Whether OpenSlide would take a TIFF for less than it is.
 
-    An OME-TIFF, one of channels, or one whose colours lie in pages of their own.
+    An OME-TIFF, one of channels, one whose colours lie in pages of their own, or grey with alpha,
+    whose transparency OpenSlide shows as grey.
     """
     import tifffile
 
@@ -287,7 +291,8 @@ def only_here(path: str) -> bool:
         if file.is_ome:
             return True
         pages = [_page(page) for page in file.series[0].levels[0].pages if page is not None]
-        return len(pages) > 1 or bool(channel_names(file, pages))
+        grey_alpha = _samples(pages[0]) == 2
+        return len(pages) > 1 or grey_alpha or bool(channel_names(file, pages))
 
 
 def _block_size(page: Any) -> tuple[int, int]:

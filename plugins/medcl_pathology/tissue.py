@@ -18,6 +18,7 @@ from scipy import ndimage
 Mask = NDArray[np.bool_]
 Floats = NDArray[np.float32]
 Artefact = Literal["border", "pen", "blur", "fold"]
+ARTEFACTS: tuple[Artefact, ...] = ("border", "pen", "blur", "fold")
 Method = Literal["auto", "saturation", "hed", "density"]
 
 _BROWN = (12.0, 50.0)  # degrees of hue: DAB; eosin and blood are below 12 or above 330
@@ -46,13 +47,16 @@ def segment(
         smallest: pieces of fewer pixels are dropped.
         holes: holes of fewer pixels are filled.
     """
-    marked = dab(rgb) >= DAB
+    brown = dab(rgb) >= DAB
     found = tissue(rgb, method=method)
-    if marked:  # what the marker darkens is no fold
-        reject = [name for name in reject if name != "fold"]
     total = max(int(found.sum()), 1)
     taken: dict[str, float] = {}
-    steps: dict[str, Any] = {"border": border, "pen": partial(pen, blue=0.55 if marked else 0.35)}
+    steps: dict[str, Any] = {"border": border, "pen": partial(pen, blue=0.55 if brown else 0.35)}
+    coloured = "pen" in reject and _is_stain(steps["pen"](rgb) & found, total)
+    if coloured:  # green, blue or red, and no ink
+        reject = [name for name in reject if name != "pen"]
+    if brown or coloured or _counterstain(saturation_smooth(rgb)) is not None:
+        reject = [name for name in reject if name != "fold"]  # what the marker darkens is no fold
     for name in ("border", "pen"):  # these may be dark or colourful enough to pass for tissue
         if name in reject:
             gone = steps[name](rgb)
@@ -83,7 +87,9 @@ def tissue(rgb: NDArray[np.uint8], *, method: Method = "auto") -> Mask:
     "saturation" or "hed": Otsu's threshold (1979) on saturation, or on haematoxylin and eosin;
     where it would fall within the noise of empty glass, nothing is tissue. "density": all that is
     darker than the glass by a little, whatever its colour. "auto": "density" where DAB is seen,
-    since its brown is so strong that Otsu parts it from the tissue around; else "saturation".
+    since its brown is so strong that Otsu parts it from the tissue around; else "saturation", where
+    of two groups below the threshold the higher is tissue too: what another strong stain (AEC, fast
+    red, PAS, teal, …) leaves.
     """
     if method == "density" or (method == "auto" and dab(rgb) >= DAB):
         values = density(rgb)
@@ -93,7 +99,50 @@ def tissue(rgb: NDArray[np.uint8], *, method: Method = "auto") -> Mask:
     else:
         values, least, most = saturation(rgb), 0.06, 0.25
     values = np.asarray(ndimage.median_filter(values, size=3), dtype=np.float32)
-    return np.asarray(values > np.clip(otsu(values), least, most))
+    threshold = float(np.clip(otsu(values), least, most))
+    lower = _counterstain(values) if method == "auto" else None
+    return np.asarray(values > (threshold if lower is None else min(lower, threshold)))
+
+
+_PARTED = 0.85  # share of the variance between two groups: 0.64 of a normal, 0.75 of a uniform one
+_LEAST_SHARE = 0.2  # of the tissue above the first threshold: less is pale tissue of H&E
+_LEAST_GAP = 8.0  # of the groups' means, in deviations of the lower
+
+
+def _counterstain(values: NDArray[Any]) -> float | None:
+    """A second threshold below Otsu's, where what lies below is two groups too; else None.
+
+    Then the upper group of all is a strong stain alone, and the middle one pale tissue.
+    """
+    below = values[values <= np.clip(otsu(values), 0.06, 0.25)]
+    if below.size < 2 or float(below.std()) == 0:
+        return None
+    threshold = otsu(below)
+    high, low = below[below > threshold], below[below <= threshold]
+    if len(high) < _LEAST_SHARE * (values.size - below.size) or not len(low):
+        return None
+    share, gap = len(high) / below.size, float(high.mean() - low.mean())
+    between = share * (1 - share) * gap**2 / float(below.var())
+    clear = between > _PARTED and gap > _LEAST_GAP * float(low.std()) and threshold >= 0.03
+    return threshold if clear else None
+
+
+_MANY_PIECES = 12
+
+
+def _is_stain(ink: Mask, total: int) -> bool:
+    """Whether what is coloured like ink is a stain: a third of the tissue, or many small pieces."""
+    count = int(ink.sum())
+    if count > 0.35 * total:
+        return True
+    label, pieces = ndimage.label(ink)
+    largest = int(np.bincount(label.ravel())[1:].max()) if pieces else 0
+    return pieces >= _MANY_PIECES and largest < 0.5 * count and count > 0.02 * total
+
+
+def saturation_smooth(rgb: NDArray[np.uint8]) -> Floats:
+    """`saturation` without single odd pixels."""
+    return np.asarray(ndimage.median_filter(saturation(rgb), size=3), dtype=np.float32)
 
 
 def density(rgb: NDArray[np.uint8]) -> Floats:

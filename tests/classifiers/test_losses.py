@@ -8,9 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from medcl.classifiers import losses
 from medcl.classifiers.losses import supervised
 from medcl.labels.outputs import Outputs
 from medcl.metrics.metrics import Kind
+from medcl.nn.cosine import Cosine
 
 C = ("a", "b", "c")
 WEIGHTS = (0.5, 1.0, 2.5)
@@ -157,3 +159,53 @@ def test_a_wrong_value_pulls_no_harder_the_farther_it_lies() -> None:
     near = torch.tensor([0.5])
     small = supervised(outputs, torch.zeros(1, 1), near)
     assert small == supervised(Outputs("regression", ("age",)), torch.zeros(1, 1), near)
+
+
+RARE = ("class-balanced", "ldam", "ldam-drw", "logit-adjusted")
+COUNTS = (81, 16, 1)
+
+
+def by_hand(loss: str, row: list[float], label: int, late: bool) -> tuple[float, float]:
+    """One term and its weight, of the papers' formulas; logits are 30 times cosines for LDAM."""
+    n, weight, z = COUNTS, 1.0, list(row)
+    if loss == "logit-adjusted":  # Menon 2021
+        z = [v + math.log(k / sum(n)) for v, k in zip(z, n, strict=True)]
+    elif loss == "class-balanced":  # Cui 2019
+        weights = [(1 - 0.999) / (1 - 0.999**k) for k in n]
+        weight = weights[label] * len(n) / sum(weights)
+    else:  # Cao 2019: margins of 1/3, 1/2 and 1 times the largest
+        z[label] -= 30 * 0.5 * (1 / 3, 1 / 2, 1.0)[label]
+        if loss == "ldam-drw" and late:
+            weight = (1 - 0.9999) / (1 - 0.9999 ** n[label])
+    return -(z[label] - math.log(sum(math.exp(v) for v in z))), weight
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("loss", RARE)
+def test_losses_for_rare_classes_match_their_formulas(loss: str, late: bool) -> None:
+    outputs = Outputs("multiclass", C, loss, counts=COUNTS)  # type: ignore[arg-type]
+    s, y = scores(7, 3), torch.tensor([0, 1, 2, -1, 2, 0, -1])
+    terms = [
+        by_hand(loss, row, label, late)
+        for row, label in zip(s.tolist(), y.tolist(), strict=True)
+        if label >= 0
+    ]
+    norm = len(terms) if loss == "class-balanced" else sum(w for _, w in terms)
+    want = sum(w * term for term, w in terms) / norm
+    found = supervised(outputs, s, y, 0.8 if late else 0.79)
+    assert found.item() == pytest.approx(want, rel=1e-9)
+    unknown = supervised(outputs, s, torch.full((7,), -1))
+    assert unknown.item() == 0
+    assert not torch.autograd.grad(unknown, s)[0].any()
+
+
+def test_ldam_has_a_head_of_cosines_and_only_its_drw_form_a_schedule() -> None:
+    for loss in RARE:
+        outputs = Outputs("multiclass", C, loss, counts=COUNTS)  # type: ignore[arg-type]
+        made = losses.head(4, outputs)
+        assert isinstance(made, Cosine) == loss.startswith("ldam")
+        assert losses.scheduled(outputs) == (0.8 if loss == "ldam-drw" else 0.0)
+    x = torch.randn(5, 4)
+    cosine = losses.head(4, Outputs("multiclass", C, "ldam", counts=COUNTS))
+    want = 30 * torch.nn.functional.cosine_similarity(x[:, None], cosine.weight[None], 2)
+    torch.testing.assert_close(cosine(x), want)

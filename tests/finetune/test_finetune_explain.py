@@ -61,7 +61,17 @@ def test_test_bags_are_tabled_drawn_and_shown(archive: Path, tmp_path: Path) -> 
     assert run(app, ["report", str(out)]).exit_code == 0
     page = (out / "report.html").read_text()
     assert "What instances counted for" in page
-    maps = len(list(out.glob("explained/*/*/heatmap.png")))
+    maps = len(list(out.glob("explained/*/*/*.png")))
+    assert maps == 2 * len(list(out.glob("explained/*/*/heatmap.png")))  # ranks and raw scores
+    assert page.count("raw scores, with their scale; predicted ") == maps  # caption and alt text
+    assert "ROC and precision-recall curves" in page
+    assert "20 slides (2-fold" in page
+    assert "of the test slides" in page
+    words = " ".join(page.split())
+    assert "at or above the threshold of each training's validation patients" in words.replace(
+        "&#39;", "'"
+    )
+    assert "test samples" not in words
     examples = page.count('alt="Sample that is')  # right and wrong, with what instances counted
     assert examples > 0
     assert page.count("data:image/png;base64") == maps + examples

@@ -186,3 +186,53 @@ def test_labels_of_a_task_in_all_the_ways_they_come() -> None:
     many = Samples(["a"], ["a"], ["a"], lambda p: {}, {"l": np.array([[1.0, 2.7]])})
     with pytest.raises(MedclError, match="values other than 1, 0"):
         targets.target(Task("l", "multilabel", classes=("a", "b")), many)
+
+
+@pytest.mark.parametrize(
+    "spelt",
+    ["tumor\u00a0", "tu\u200bmor", '"tumor"', " tumor\t", "\ufefftumor"],
+)
+def test_what_does_not_show_makes_no_class(spelt: str) -> None:
+    target = learnt(carrying(y=["tumor", spelt, "normal", "normal "]), label="y")
+    assert target.classes == ("normal", "tumor")
+    assert target.y.tolist() == [1, 1, 0, 0]
+
+
+def test_accents_blanks_and_zeros_are_written_in_several_ways() -> None:
+    target = learnt(carrying(y=["gr\u00fcn", "gru\u0308n", "rot  alt", "rot alt"]), label="y")
+    assert target.classes == ("gr\u00fcn", "rot alt")
+    assert learnt(carrying(y=["1", "1.0", "0", "x"]), label="y").classes == ("0", "1", "x")
+
+
+def test_words_for_a_missing_value_are_unknown_unless_they_are_a_class() -> None:
+    values = ["yes", "no", "NA", "n/a", "nan", "?", "-", "None", ""]
+    target = learnt(carrying(y=values), label="y")
+    assert target.classes == ("None", "no", "yes")  # "none" is a grade as often as a gap
+    assert target.known.sum() == 3
+    assert "5 labels of 'y' are a word for a missing value" in target.notes[0]
+    two = learnt(carrying(y=["yes", "no", "NA"]), label="y")
+    assert two.kind == "binary"
+    listed = learnt(carrying(y=["yes", "no", "NA"]), label="y", classes=("NA", "no", "yes"))
+    assert listed.known.all()
+    assert listed.kind == "multiclass"
+    assert not listed.notes
+
+
+def test_spellings_that_differ_in_punctuation_are_said() -> None:
+    names = ["high grade", "high_grade", "high-grade", "low grade", "HER2+", "HER2-"]
+    target = learnt(carrying(y=names), label="y")
+    assert len(target.notes) == 1
+    assert "case or punctuation" in target.notes[0]
+    assert "HER2" not in target.notes[0]
+
+
+def test_losses_for_rare_classes_are_given_the_counts_of_training() -> None:
+    samples = carrying(y=["no"] * 6 + ["yes"] * 2)
+    settings = Finetune(label="y", loss="ldam")
+    target = targets.finetune_target(samples, settings)
+    made = targets.outputs(target, np.array([0, 1, 2, 6]), settings)
+    assert made.counts == (3, 1)
+    assert made.weights is None
+    several = Target("ordinal", ("a", "b", "c"), np.array([0, 1, 2]))
+    with pytest.raises(UsageError, match="logit-adjusted is for one of two or more classes"):
+        targets.outputs(several, np.arange(3), Finetune(loss="logit-adjusted"))

@@ -474,6 +474,41 @@ def generalised_cross_entropy(logits, labels, *, q=0.7):
     return mean([(1 - log_softmax_at(list(row), y).exp() ** q) / q for row, y in kept])
 
 
+def class_balanced(logits, labels, counts, *, beta=0.999):
+    n = [max(int(c), 1) for c in counts]
+    weights = [(1 - beta) / (1 - beta**k) for k in n]
+    weights = [w * len(n) / sum(weights) for w in weights]
+    kept = [(row, int(y)) for row, y in zip(logits, labels, strict=True) if y >= 0]
+    return mean([-weights[y] * log_softmax_at(list(row), y) for row, y in kept])
+
+
+def ldam(cosines, labels, counts, *, margin=0.5, scale=30.0, weights=None):
+    n = [max(int(c), 1) for c in counts]
+    weights = [1.0] * len(n) if weights is None else weights.tolist()
+    deltas = [1 / k**0.25 for k in n]
+    deltas = [d * margin / max(deltas) for d in deltas]
+    total = weight = 0.0
+    for row, y in zip(cosines, labels.tolist(), strict=True):
+        if y >= 0:
+            z = [scale * (v - deltas[y] * (k == y)) for k, v in enumerate(row)]
+            total = total - weights[y] * log_softmax_at(z, y)
+            weight += weights[y]
+    return total / weight
+
+
+def logit_adjusted(logits, labels, counts, *, tau=1.0):
+    n = [max(int(c), 1) for c in counts]
+    kept = [(row, int(y)) for row, y in zip(logits, labels, strict=True) if y >= 0]
+    return mean(
+        [
+            -log_softmax_at(
+                [v + tau * math.log(k / sum(n)) for v, k in zip(row, n, strict=True)], y
+            )
+            for row, y in kept
+        ]
+    )
+
+
 def matching(matched, mismatched):
     return mean(
         [-log_softmax_at(list(row), 1) for row in matched]

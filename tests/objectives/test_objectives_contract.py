@@ -65,6 +65,7 @@ class Case:
 RNG = torch.Generator().manual_seed(0)
 LABELS = torch.tensor([0, 1, 0, 2, -1, 1, 0, 3])  # an unknown one, and two alone in their class
 HALF = torch.tensor([0, 1, 1, 0, -1, -1, -1, -1])  # a rank of two has no label at all
+COUNTS = torch.tensor([100, 7, 0, 31, 1])  # of classes in training; one that is not there
 GROUPS = torch.tensor([0, 0, 1, 2, 3, 3, 4, 0])
 TAU = {"temperature": 0.2}
 
@@ -289,6 +290,24 @@ def cases() -> dict[str, list[Case]]:
         "generalised_cross_entropy": [
             Case({"logits": draw(B, K), "labels": labels}, ("logits",), settings)
             for labels, settings in ((LABELS, {}), (HALF, {"q": 0.3}), (LABELS, {"q": 1.0}))
+        ],
+        "class_balanced": [
+            Case({"logits": draw(B, K), "labels": labels, "counts": COUNTS}, ("logits",), settings,
+                 {"counts": None})
+            for labels, settings in ((LABELS, {}), (HALF, {"beta": 0.9}), (LABELS, {"beta": 0.0}))
+        ],
+        "ldam": [
+            Case({"cosines": draw(B, K).tanh(), "labels": labels, "counts": COUNTS}, ("cosines",),
+                 settings, {"counts": None})
+            for labels, settings in (
+                (LABELS, {"scale": 2.0}), (HALF, {"margin": 0.3, "scale": 5.0}),
+                (LABELS, {"scale": 2.0, "weights": torch.tensor([0.2, 1.0, 2.0, 0.5, 1.3])}),
+            )
+        ],
+        "logit_adjusted": [
+            Case({"logits": draw(B, K), "labels": labels, "counts": COUNTS}, ("logits",), settings,
+                 {"counts": None})
+            for labels, settings in ((LABELS, {}), (HALF, {"tau": 0.5}), (LABELS, {"tau": 0.0}))
         ],
         "matching": [
             Case({"matched": draw(B, 2), "mismatched": draw(2 * B, 2)}, ("matched", "mismatched"))

@@ -20,6 +20,8 @@ from medcl_pathology.dataset import dataset
 from medcl_pathology.plugin import plugin
 from medcl_pathology.reader import open_slide
 
+BAR = 58  # pixels of the colour bar below a picture
+
 
 def test_scores_are_averaged_where_tiles_overlap():
     coords = np.array([[0.0, 0.0], [8.0, 0.0]])
@@ -39,7 +41,7 @@ def test_an_item_is_drawn_in_all_forms(cmu, tmp_path):
     assert [path.name for path in made] == [
         "heatmap.png", "heatmap.geojson", "heatmap.tif", "top.png"
     ]  # fmt: skip
-    shown = np.asarray(Image.open(made[0])).astype(int)
+    shown = np.asarray(Image.open(made[0])).astype(int)[:-BAR]
     plain = heatmap.overview(slide, 2967 / 1600).astype(int)
     assert shown.shape == plain.shape
     changed = np.abs(shown - plain).sum(axis=-1) > 0
@@ -83,8 +85,8 @@ def test_a_bag_without_its_slide_is_drawn_on_white(tmp_path):
     made = heatmap.explain([tmp_path / "b.h5"], coords, None, np.array([0, 0.5, 1]), tmp_path / "o")
     assert [path.name for path in made] == ["heatmap.png", "heatmap.geojson"]
     shown = np.asarray(Image.open(made[0]))
-    assert shown.shape[:2] == (512, 512)
-    assert (shown[300:, 300:] == 255).all()
+    assert shown.shape[:2] == (512 + BAR, 512)
+    assert (shown[300:-BAR, 300:] == 255).all()
     assert not (shown[:200, :200] == 255).all()
 
 
@@ -123,3 +125,54 @@ def test_both_slides_give_bags_and_heat_maps(shared_data, tmp_path, key_file):
         files = prepared.arrays.files(item)
         made = heatmap.explain(files, batch["coords"].astype(float), tile, scores, tmp_path / item)
         assert all(path.stat().st_size > 0 for path in made)
+
+
+def test_raw_scores_have_their_scale_and_class_beside_ranks(cmu, tmp_path):
+    coords = np.array([[512.0, 512.0], [640.0, 512.0], [512.0, 640.0], [640.0, 640.0]])
+    raw = np.array([0.001, 0.002, 0.007, 0.99])
+    ranks = np.array([0, 1 / 3, 2 / 3, 1])
+    made = heatmap.explain([cmu], coords, 128.0, ranks, tmp_path, raw=raw, named="tumor")
+    assert [path.name for path in made] == [
+        "heatmap.png", "heatmap.geojson", "raw.png", "heatmap.tif", "raw.tif", "top.png"
+    ]  # fmt: skip
+    pictures = {path.name: np.asarray(Image.open(path)) for path in made if path.suffix == ".png"}
+    heat, even = pictures["heatmap.png"], pictures["raw.png"]
+    assert heat.shape == even.shape
+    scale = 2967 / 1600
+
+    def colour(picture, corner):
+        x, y = ((corner + 64) / scale).astype(int)
+        return picture[y - 2 : y + 3, x - 2 : x + 3].mean(axis=(0, 1))
+
+    # the third tile ranks high and has hardly any of the attention: only its rank is red
+    assert np.abs(colour(even, coords[2]) - colour(even, coords[0])).max() < 40
+    assert np.abs(colour(heat, coords[2]) - colour(heat, coords[0])).max() > 60
+    bar = heat[-BAR + 26, 10:-10].astype(int)
+    assert bar[0, 2] > bar[0, 0]  # from blue
+    assert bar[-1, 0] > bar[-1, 2]  # to red
+    found = json.loads(made[1].read_text())["features"][0]["properties"]
+    assert found["measurements"] == {"Rank": 1.0, "Raw": 0.99}
+    assert found["classification"]["name"] == "tumor: rank 0.8-1.0"
+    for name, words in (("heatmap.tif", "rank within the slide"), ("raw.tif", "raw score")):
+        with tifffile.TiffFile(tmp_path / name) as file:
+            assert file.pages[0].description.startswith("medcl: tumor: ")
+            assert words in file.pages[0].description
+
+
+def test_even_attention_does_not_look_like_a_find(tmp_path):
+    coords = np.array([[0.0, 0], [256, 0], [512, 0]])
+    heatmap.explain([tmp_path / "b.h5"], coords, 256.0, np.array([0, 0.5, 1]), tmp_path / "o",
+                    raw=np.array([0.3333, 0.3333, 0.3334]))  # fmt: skip
+    shown = np.asarray(Image.open(tmp_path / "o" / "raw.png"))[100].astype(int)
+    assert np.abs(shown[100] - shown[700]).max() < 10
+
+
+@pytest.mark.parametrize("slide", [True, False])
+def test_a_thumbnail_shows_the_item_at_a_glance(slide, cmu, tmp_path):
+    coords = np.array([[512.0, 512.0], [1024.0, 1024.0]])
+    files = [cmu] if slide else [tmp_path / "b.h5"]
+    shown = heatmap.thumbnail(files, coords, 256.0, np.array([0.0, 1.0]))
+    assert shown.dtype == np.uint8
+    assert max(shown.shape) == 480
+    white = (shown == 255).all(axis=2).mean()
+    assert white < 0.1 if slide else white > 0.4

@@ -306,3 +306,106 @@ def test_copies_are_one_group_before_training(tmp_path, cmu):
         assert sum("copy" in row["findings"] for row in same) == 3
         assert rows["other.svs"]["patient"] != same[0]["patient"]
         assert rows["other.svs"]["group"] is None
+
+
+@pytest.fixture(scope="module")
+def bags_index(tmp_path_factory):
+    root = tmp_path_factory.mktemp("bags")
+    torchmil(root)
+    build(root, root.parent / "bags_idx", plugin)
+    return Index.open(root.parent / "bags_idx")
+
+
+ROWS = [(c, s, "tumor" if y else "normal", f"S{n % 3}") for n, (c, s, y) in enumerate(SLIDES)]
+
+
+def text_of(patient, *, site="hospital", delimiter=",", end="\n", before="", after=""):
+    head = delimiter.join((patient, "slide_id", "label", site))
+    return before + end.join([head, *map(delimiter.join, ROWS)]) + end + after
+
+
+@pytest.mark.parametrize(
+    "column",
+    ["case", "Case Number", "bcr_patient_barcode", "Donor", "PatID", "Pat. Nr.", "PatientenID",
+     "Medical Record Number", "cases.submitter_id", "patient_code", "AnonPatientID", "mrn",
+     "fall", "accession"],
+)  # fmt: skip
+def test_patients_by_less_usual_names_and_by_what_a_column_holds(column, bags_index, tmp_path):
+    from medcl.labels import table as label_tables
+
+    (tmp_path / "t.csv").write_text(text_of(column))
+    found = label_tables.read(tmp_path / "t.csv", bags_index)
+    assert len(set(found.patients.values())) == len(CASES)
+    assert found.columns == ("label",)
+    judged = any("judged by its values" in note for note in found.notes)
+    assert judged == (column in ("fall", "accession"))
+
+
+@pytest.mark.parametrize("site", ["source_site", "tissue_source_site", "TSS", "Centre Name"])
+def test_sites_by_less_usual_names(site, bags_index, tmp_path):
+    from medcl.labels import table as label_tables
+
+    (tmp_path / "t.csv").write_text(text_of("case_id", site=site))
+    found = label_tables.read(tmp_path / "t.csv", bags_index)
+    assert len(set(found.sites.values())) == 3
+    assert found.columns == ("label",)
+
+
+def test_a_class_that_begins_the_names_is_no_patient(bags_index, tmp_path):
+    from medcl.labels import table as label_tables
+
+    rows = [f"{s},CASE,{y:d}" for _, s, y in SLIDES]  # a project: one value, without digits
+    (tmp_path / "t.csv").write_text("\n".join(["slide_id,project,case", *rows]))
+    found = label_tables.read(tmp_path / "t.csv", bags_index)
+    assert not found.patients
+    assert found.columns == ("project", "case")  # case and control
+
+
+@pytest.mark.parametrize(
+    "how",
+    [{"delimiter": ";", "before": "sep=;\n"}, {"end": "\r"}, {"before": "# made by hand\n"},
+     {"delimiter": ";", "after": ";;;\n;;;\n"}, {"delimiter": ";", "end": ";\n"}, {"end": "\r\n"}],
+)  # fmt: skip
+def test_dialects_of_tables(how, bags_index, tmp_path):
+    from medcl.labels import table as label_tables
+
+    (tmp_path / "t.csv").write_bytes(text_of("case_id", **how).encode())
+    found = label_tables.read(tmp_path / "t.csv", bags_index)
+    assert len(set(found.patients.values())) == len(CASES)
+    assert len(found.rows) == len(SLIDES)
+    assert {row["label"] for row in found.rows.values()} == {"tumor", "normal"}
+    assert found.columns == ("label",)
+
+
+def test_the_numbers_of_rows_are_no_label(bags_index, tmp_path):
+    from medcl.labels import table as label_tables
+
+    text = text_of("case_id").splitlines()
+    numbered = [f"{'' if n == 0 else n - 1},{line}" for n, line in enumerate(text)]
+    (tmp_path / "t.csv").write_text("\n".join(numbered))
+    assert label_tables.read(tmp_path / "t.csv", bags_index).columns == ("label",)
+
+
+def test_a_patient_in_two_spellings_is_one(bags_index, tmp_path):
+    from medcl.labels import table as label_tables
+
+    rows = [f"{c if n % 2 else c.lower() + ' '},{s},{y}" for n, (c, s, y, _) in enumerate(ROWS)]
+    (tmp_path / "t.csv").write_text("\n".join(["case_id,slide_id,label", *rows]))
+    found = label_tables.read(tmp_path / "t.csv", bags_index)
+    assert len(set(found.patients.values())) == len(CASES)
+    assert any("spelt in several ways" in note for note in found.notes)
+
+
+def test_features_of_a_copied_slide_are_of_its_group(tmp_path, cmu):
+    root = tmp_path / "slides"
+    root.mkdir()
+    for name in ("slide 1.svs", "patient_004_node_4.svs"):
+        (root / name).write_bytes(cmu.read_bytes())
+        x, coords = bag(name, True)
+        h5(root / "features" / name.replace(".svs", ".h5"), x, coords)
+    build(root, tmp_path / "idx", plugin)
+    items = Index.open(tmp_path / "idx").items
+    assert items.height == 4
+    assert items["patient"].n_unique() == 1
+    assert items["group"].n_unique() == 1
+    assert not any("no-patient-id" in found for found in items["findings"])

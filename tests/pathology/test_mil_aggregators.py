@@ -20,11 +20,13 @@ OUTPUTS = Outputs("multiclass", ("a", "b", "c"))
 SMALL: dict[str, dict[str, Any]] = {
     "transmil": {"width": 16, "heads": 4, "landmarks": 4},
     "graph": {"width": 16, "neighbours": 3, "masked": 1.0, "community": 1.0},
+    "camil": {"width": 16, "heads": 4, "landmarks": 4, "neighbours": 3},
+    "patch-gcn": {"width": 16, "neighbours": 3},
     "clam-sb": {"k": 2, "subtyping": True},
     "clam-mb": {"k": 2, "subtyping": True},
 }
-ORDERED = ("transmil",)
-"""Read a bag as a sequence: no invariance to its order is claimed."""
+ORDERED = ("transmil", "camil", "dtfd")
+"""Read a bag as a sequence, or part it: no invariance to its order is claimed."""
 
 
 def built(name: str, features: int = 6) -> nn.Module:

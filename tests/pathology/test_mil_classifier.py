@@ -67,3 +67,20 @@ def test_settings_of_another_aggregator_are_said_to_be_that() -> None:
     batch = synthetic_batch(KINDS["binary"][1])
     with pytest.raises(UsageError, match=r"aggregator transmil; .* -s classifier.settings=\{\}"):
         Mil(batch, KINDS["binary"][0], aggregator="transmil", settings={"hidden": 3})
+
+
+@pytest.mark.parametrize("loss", ["class-balanced", "ldam", "ldam-drw", "logit-adjusted"])
+@pytest.mark.parametrize("aggregator", ["abmil", "clam-mb", "dsmil", "acmil"])
+def test_losses_for_rare_classes_train_every_kind_of_head(loss: str, aggregator: str) -> None:
+    outputs = Outputs("multiclass", ("a", "b", "c"), loss, counts=(50, 20, 2))  # type: ignore[arg-type]
+    batch = synthetic_batch(torch.tensor([2, 0, 1]))
+    model = Mil(batch, outputs, aggregator=aggregator, layers=(5,))
+    first = model.step(batch, State(0, 10))["loss"]
+    first.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.head.parameters())
+    late = model.step(batch, State(9, 10))["bag"]
+    early = model.step(batch, State(0, 10))["bag"]
+    assert (late != early) == (loss == "ldam-drw") or aggregator == "acmil"  # it hides at random
+    if loss.startswith("ldam"):
+        shown = model.eval().predict({k: v for k, v in batch.items() if k != "y"})["scores"]
+        assert shown.abs().max() <= 30.001  # cosines

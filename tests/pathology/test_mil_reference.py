@@ -17,11 +17,15 @@ from torch.nn import functional as F
 from medcl.labels.outputs import Outputs
 from medcl_pathology.mil.aggregators.abmil import ABMIL, GatedABMIL
 from medcl_pathology.mil.aggregators.acmil import ACMIL
+from medcl_pathology.mil.aggregators.camil import CAMIL
 from medcl_pathology.mil.aggregators.clam import ClamMB, ClamSB, smooth_svm
 from medcl_pathology.mil.aggregators.dsmil import DSMIL
+from medcl_pathology.mil.aggregators.dtfd import DTFD
 from medcl_pathology.mil.aggregators.maximum import Maximum
 from medcl_pathology.mil.aggregators.mean import Mean
+from medcl_pathology.mil.aggregators.patch_gcn import PatchGCN
 from medcl_pathology.mil.aggregators.transmil import TransMIL
+from medcl_pathology.mil.attention import Attention
 from medcl_pathology.mil.bags import Bags, Pooled
 from medcl_pathology.mil.nystrom import NystromAttention, pseudo_inverse
 
@@ -375,4 +379,135 @@ def test_transmil_is_torchmils(torchmil: Any, counts: list[int]) -> None:
         score, attention = theirs(x[None], return_att=True)
         close(theirs.classifier(out.embedding[b]), score)
         close(out.weights[start : start + len(x)], attention[0, : len(x)])
+        start += len(x)
+
+
+@pytest.mark.parametrize("counts", [[1], [3], [30, 5, 17]])
+@pytest.mark.parametrize("distill", ["afs", "max", "maxmin"])
+def test_dtfd_is_torchmils(
+    torchmil: Any, distill: str, counts: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Theirs keeps all instances of a part, twice for "maxmin", where the authors keep one each:
+    only the pooled feature goes on as published, so only "afs" is compared whole."""
+    import numpy as np
+
+    torch.manual_seed(0)
+    theirs = torchmil.DTFDMIL((WIDTH,), att_dim=10, n_groups=4, distill_mode="afs")
+    ours = DTFD(WIDTH, ONE, groups=4, hidden=10, distill=distill).eval()  # type: ignore[arg-type]
+    ours.attention, ours.second = (Attention(WIDTH, 10) for _ in range(2))
+    tiers = ((ours.attention, theirs.attention_pool), (ours.second, theirs.u_attention_pool))
+    for mine, other in tiers:
+        take(mine.hidden, other.fc1)
+        take(mine.out, other.fc2)
+    take(ours.first, theirs.classifier)
+
+    def by_part(index: Any) -> None:  # as ours parts a bag in evaluation
+        index[:] = sorted(index, key=lambda i: i % min(4, len(index)))
+
+    monkeypatch.setattr(np.random, "shuffle", by_part)
+    bags = synthetic_bags(counts)
+    y = torch.arange(len(counts)) % 2
+    out = ours(Bags(bags.x, bags.bag, bags.count, y=y[:, None].float()))
+    for b, x in enumerate(each(bags)):
+        score, _, cam = theirs(x[None], return_pseudo_pred=True, return_inst_cam=True)
+        if distill == "afs":
+            close(theirs.u_classifier(out.embedding[b]), score)
+        else:  # a part's tokens are its instances of the highest (and lowest) activation
+            groups = [torch.arange(len(x))[p :: min(4, len(x))] for p in range(min(4, len(x)))]
+            ends = [int(g[cam[0, g].argmax()]) for g in groups]
+            if distill == "maxmin":
+                lows = [int(g[cam[0, g].argmin()]) for g in groups]
+                ends = [i for pair in zip(ends, lows, strict=True) for i in pair]
+            close(theirs.u_attention_pool(x[None, ends])[0], out.embedding[b])
+    assert out.weights.shape == (len(bags.x),)
+    close(torch.zeros(len(counts)).index_add(0, bags.bag, out.weights), torch.ones(len(counts)))
+
+
+def test_dtfd_trains_its_first_tier_by_the_labels_of_bags() -> None:
+    torch.manual_seed(0)
+    ours = DTFD(WIDTH, TWO, groups=3).eval()
+    bags = synthetic_bags([9, 4])
+    out = ours(Bags(bags.x, bags.bag, 2, y=torch.tensor([1, 0])))
+    want = []
+    for x, y in zip(each(bags), (1, 0), strict=True):
+        terms = []
+        for p in range(3):
+            part = x[p::3]
+            z = ours.attention(part).softmax(0).T @ part
+            terms.append(nn.functional.cross_entropy(ours.first(z), torch.tensor([y])))
+        want.append(torch.stack(terms).mean())
+    close(out.losses["parts"], torch.stack(want).mean())
+    unknown = ours(Bags(bags.x, bags.bag, 2, y=torch.tensor([1, -1])))
+    close(unknown.losses["parts"], want[0])
+
+
+def adjacency(bags: Bags, k: int) -> Tensor:
+    """(I, I): 1 where a tile is among another's nearest."""
+    from medcl_pathology.mil.graph import neighbours
+
+    out = torch.zeros(len(bags.x), len(bags.x))
+    out.scatter_(1, neighbours(bags, k), 1.0)
+    return out
+
+
+def placed(counts: list[int]) -> Bags:
+    bags = synthetic_bags(counts)
+    return Bags(bags.x, bags.bag, bags.count, coords=torch.rand(len(bags.x), 2))
+
+
+@pytest.mark.parametrize("counts", [[6], [30, 12]])
+def test_camil_is_torchmils(torchmil: Any, counts: list[int]) -> None:
+    """Theirs has no convolution on the values and no last linear layer in the attention."""
+    torch.manual_seed(0)
+    theirs = torchmil.CAMIL(
+        (WIDTH,), nystrom_att_dim=16, pool_att_dim=10, gated_pool=True, n_heads=4, n_landmarks=4
+    ).eval()
+    ours = CAMIL(WIDTH, ONE, width=16, heads=4, landmarks=4, kernel=0, hidden=10, neighbours=3)
+    ours = ours.eval()
+    take(ours.enter, theirs.fc1)
+    layer, local, pool = (
+        theirs.nystrom_transformer_layer, theirs.camil_self_attention, theirs.camil_att_pool
+    )  # fmt: skip
+    ours.norm.load_state_dict(layer.norm1.state_dict())
+    take(ours.everywhere.qkv, layer.att_module.qkv_nn)
+    ours.everywhere.out = nn.Identity()
+    with torch.no_grad():
+        for mine, half in zip((ours.query, ours.key), local.qk_nn.weight.chunk(2), strict=True):
+            mine.weight.copy_(half)
+    take(ours.value, local.v_nn)
+    take(ours.attention.hidden, pool.fc1, pool.fc_gated)
+    take(ours.attention.out, pool.fc2)
+    bags = placed(counts)
+    out = ours(bags)
+    near = adjacency(bags, 3)
+    likeness = (-(bags.x[:, None] - bags.x[None]).square().mean(2)).exp()
+    start = 0
+    for b, x in enumerate(each(bags)):
+        mine = slice(start, start + len(x))
+        score, raw = theirs(x[None], (near * likeness)[mine, mine][None], return_att=True)
+        close(theirs.classifier(out.embedding[b]), score)
+        close(out.weights[mine], raw[0].softmax(0))
+        start += len(x)
+
+
+@pytest.mark.parametrize("counts", [[6], [30, 12]])
+def test_patch_gcn_is_torchmils(torchmil: Any, counts: list[int]) -> None:
+    torch.manual_seed(0)
+    theirs = torchmil.PatchGCN((WIDTH,), n_gcn_layers=2, hidden_dim=8, att_dim=10).eval()
+    ours = PatchGCN(WIDTH, ONE, width=8, layers=2, neighbours=3, hidden=10, gated=False).eval()
+    for mine, norm, other in zip(ours.convs, ours.norms, theirs.gcn_layers, strict=True):
+        take(mine, other.conv.fc)
+        norm.load_state_dict(other.norm.state_dict())
+    take(ours.join[0], theirs.mlp[0][0])
+    take(ours.attention.hidden, theirs.pool.fc1)
+    take(ours.attention.out, theirs.pool.fc2)
+    bags = placed(counts)
+    out = ours(bags)
+    near = adjacency(bags, 3) / 3
+    start = 0
+    for b, x in enumerate(each(bags)):
+        mine = slice(start, start + len(x))
+        mask = torch.ones(1, len(x), dtype=torch.bool)
+        score = theirs(x[None], near[mine, mine][None], mask)
+        close(theirs.classifier.module(out.embedding[b]), score.view(1))
         start += len(x)

@@ -160,3 +160,69 @@ def test_the_first_coordinates_of_stamp_counted_pixels_of_its_own(opened, tmp_pa
     _index, prepared = opened(tmp_path / "bags", mpp=0.5)
     samples = dataset(prepared.items, prepared.arrays, kind="bag")
     assert np.allclose(samples.read(np.array([0]))["coords"], UM / 0.5, atol=1e-3)
+
+
+def bag_file(path, coords, name="features", **said):
+    with h5py.File(path, "w") as file:
+        file[name] = np.ones((len(coords), 4), np.float32)
+        file["coords"] = coords
+        file.attrs.update(said)
+    return path
+
+
+GRID = np.stack(np.meshgrid(np.arange(5), np.arange(4)), -1).reshape(-1, 2)
+
+
+@pytest.mark.parametrize(
+    ("unit", "factor"),
+    [(np.bytes_("um"), 1), ("Micrometers", 1), ("micron", 1), ("millimetre", 1e3), ("px", 0),
+     ("pixels", 0), ("level 0", 0)],
+)  # fmt: skip
+def test_units_however_they_are_written(unit, factor, tmp_path):
+    from medcl_pathology import bagfiles
+
+    path = bag_file(tmp_path / "a.h5", GRID * 256.0, unit=unit)
+    (found,) = bagfiles.headings(path)
+    assert found.unit == ("um" if factor else "px")
+    assert np.allclose(bagfiles.load(path, None).coords, GRID * 256.0 * (factor or 1))
+
+
+def test_what_says_no_place_is_not_put_into_pixels(opened, tmp_path):
+    from medcl_pathology import bagfiles
+
+    for coords, said, words in [
+        (GRID * 0.01, {"unit": "inch"}, "unit that is not known"),
+        (np.where(GRID == 0, np.nan, GRID * 256.0), {}, "NaN or infinite"),
+    ]:
+        with pytest.raises(MedclError, match=words):
+            bagfiles.headings(bag_file(tmp_path / "a.h5", coords, **said))
+    (tmp_path / "bags").mkdir()
+    bag_file(tmp_path / "bags" / "a.h5", GRID)  # columns and rows
+    _index, prepared = opened(tmp_path / "bags")
+    samples = dataset(prepared.items, prepared.arrays, kind="bag")
+    (facts,) = samples.facts.values()
+    assert facts["unit"] == "tiles"
+    with pytest.raises(MedclError, match=r"heatmap.png alone .* columns and rows"):
+        heatmap.explain([], GRID.astype(float), None, np.linspace(0, 1, 20), tmp_path / "out",
+                        unit="tiles")  # fmt: skip
+
+
+def test_sparse_tiles_of_the_first_stamp(tmp_path):
+    from medcl_pathology import bagfiles
+
+    path = bag_file(tmp_path / "a.h5", GRID * 448, "feats")  # every second tile
+    assert np.allclose(bagfiles.load(path, None).coords, GRID * 512)
+
+
+@pytest.mark.parametrize("suffix", ["npz", "npy"])
+def test_slideflow_counts_from_the_middle_of_a_tile(suffix, tmp_path):
+    import torch
+
+    from medcl_pathology import bagfiles
+
+    torch.save(torch.ones(20, 4), tmp_path / "a.pt")
+    getattr(np, "savez" if suffix == "npz" else "save")(
+        tmp_path / f"a.index.{suffix}", GRID * 512 + 256
+    )
+    found = bagfiles.load(tmp_path / "a.pt", None, tmp_path / f"a.index.{suffix}")
+    assert np.array_equal(found.coords, GRID * 512)

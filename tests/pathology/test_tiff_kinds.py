@@ -12,7 +12,7 @@ from PIL import Image
 
 from medcl.archive.index import Index, build
 from medcl.archive.store import prepare
-from medcl.errors import UsageError
+from medcl.errors import MedclError, UsageError
 from medcl_pathology.dataset import dataset
 from medcl_pathology.encoders.resnet import resnet
 from medcl_pathology.multiplex import read_tile
@@ -84,6 +84,34 @@ def test_the_same_pixels_tiled_and_in_strips(shared_data):
     tiled, strips = (whole(root / f"alpha_{name}.tif") for name in ("tiled", "strips"))
     assert np.array_equal(tiled, strips)
     assert (strips == 255).all(axis=2).any()
+
+
+@pytest.mark.parametrize("white", [False, True])
+@pytest.mark.parametrize("how", [{"tile": (64, 64)}, {"rowsperstrip": 16}])
+def test_grey_with_alpha_is_on_white(how, white, tmp_path):
+    random = np.random.default_rng(0)
+    grey, share = random.integers(0, 256, (2, 150, 170), dtype=np.uint8)
+    tifffile.imwrite(
+        tmp_path / "a.tif",
+        np.dstack([255 - grey if white else grey, share]),
+        photometric="miniswhite" if white else "minisblack",
+        planarconfig="contig",
+        extrasamples=["unassalpha"],
+        compression="deflate",
+        metadata=None,
+        **how,
+    )
+    wanted = on_white(np.dstack([grey, grey, grey, share]))
+    assert np.abs(whole(tmp_path / "a.tif") - wanted).max() <= 1
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I", "F"])
+def test_a_picture_of_more_than_8_bits_is_not_shown_white(mode, tmp_path):
+    values = np.arange(1024, dtype=np.uint16).reshape(32, 32) * 64
+    kind = {"I;16": np.uint16, "I": np.int32, "F": np.float32}[mode]
+    Image.fromarray(values.astype(kind)).save(tmp_path / "a.tif")
+    with pytest.raises(MedclError, match="unsupported: .* more than 8 bits"):
+        _picture(tmp_path / "a.tif", None, 0.5)
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "PA", "P"])

@@ -198,3 +198,34 @@ def test_brown_is_seen_in_ihc_and_not_in_other_stains(cmu):
     assert tissue.dab(overview(real, 16.0)) < tissue.DAB / 10
     he = tissue.tissue(overview(real, 16.0))
     assert np.array_equal(he, tissue.tissue(overview(real, 16.0), method="saturation"))
+
+
+STAINS = {  # how they absorb red, green and blue
+    "AEC": (0.27, 0.68, 0.68),
+    "fast red": (0.21, 0.85, 0.48),
+    "PAS": (0.175, 0.972, 0.155),
+    "teal": (0.80, 0.53, 0.27),
+    "emerald": (0.75, 0.35, 0.56),
+    "fast blue": (0.74, 0.61, 0.28),
+    "alcian blue": (0.87, 0.46, 0.16),
+    "silver": (0.57, 0.58, 0.58),
+    "yellow": (0.05, 0.25, 0.97),
+}
+
+
+@pytest.mark.parametrize("name", sorted(STAINS))
+def test_what_a_stain_of_another_colour_leaves_is_tissue(name):
+    """Pale tissue with a marker in small patches (synthetic), from little of it to nearly all."""
+    random = np.random.default_rng(0)
+    rows, columns = np.mgrid[:200, :200]
+    inside = ((rows - 100) / 70) ** 2 + ((columns - 100) / 80) ** 2 < 1
+    patches = ndimage.gaussian_filter(random.random((200, 200)), 3)
+    for share in (0.05, 0.3, 0.6, 0.95):
+        marked = inside & (patches > np.quantile(patches[inside], 1 - share))
+        density = np.full((200, 200, 3), 0.02)
+        density[inside] += random.uniform(0.06, 0.18, (inside.sum(), 1)) * (0.65, 0.70, 0.29)
+        density[marked] += random.uniform(0.3, 0.9, (marked.sum(), 1)) * STAINS[name]
+        image = 255 * 10**-density + random.normal(0, 2, density.shape)
+        found, taken = tissue.segment(image.clip(0, 255).astype(np.uint8))
+        assert (found & inside).sum() > 0.9 * inside.sum(), (share, taken)
+        assert (found & ~inside).sum() < 0.05 * inside.sum(), (share, taken)

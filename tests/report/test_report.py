@@ -43,7 +43,7 @@ SECTIONS = (
     "model",
     "reproduce",
 )
-PICTURES = 5 + 1 + 1 + 2 * SHOWN
+PICTURES = 5 + 1 + 1 + 1 + 2 * SHOWN  # curves of training, label efficiency, ROC, preview
 HOSTILE = "<script>alert('\"1\"')</script>&amp;$x^$"
 
 

@@ -15,11 +15,13 @@ from test_report import Page
 from typer.testing import CliRunner
 
 from medcl import manifest
+from medcl.audit.compare import Predictions
 from medcl.errors import UsageError
 from medcl.finetune.opened import Study
 from medcl.finetune.result import FinetuneResult
 from medcl.labels.activation import probabilities
-from medcl.report import audit_section, comparison_page, study_page, test_examples
+from medcl.labels.target import Target
+from medcl.report import audit_section, comparison_page, plots, study_page, test_examples
 from medcl.report.cards import Absent
 from medcl.report.example_selection import SHOWN, predicted_classes
 from medcl.run import Run
@@ -28,6 +30,7 @@ from medcl_cli.main import app
 SECTIONS = [
     "figures",
     "classes",
+    "curves",
     "calibration",
     "examples",
     "map",
@@ -69,7 +72,7 @@ def test_everything_is_on_the_page(page: Path) -> None:
         "test samples of the first fold",
     ):
         assert words in made.text, words
-    assert made.tags.count("img") == 1 + 2 * SHOWN
+    assert made.tags.count("img") == 2 + 2 * SHOWN
     assert made.tags.count("circle") == 2 * 60
     assert str(page.parent) not in html
 
@@ -226,7 +229,7 @@ def test_a_browser_shows_it_and_runs_nothing(page: Path, tmp_path: Path, width: 
     assert seen.measured["scroll"] <= width
     assert seen.measured["over"] == []
     assert seen.measured["ids"] == SECTIONS
-    assert len(seen.measured["images"]) == 1 + 2 * SHOWN
+    assert len(seen.measured["images"]) == 2 + 2 * SHOWN
     assert min(seen.measured["images"]) > 50
     assert min(seen.measured["tables"]) > 0
     assert seen.measured["dots"] == 2 * 60
@@ -248,3 +251,24 @@ def test_the_browser_would_have_noticed(page: Path, tmp_path: Path) -> None:
     assert seen.problems
     assert "http://127.0.0.1:9/x.png" in seen.requests
     assert seen.measured["over"]
+
+
+def test_curves_are_those_of_scikit_learn_and_have_the_threshold() -> None:
+    from base64 import b64decode
+
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 200)
+    p = np.clip(0.4 * y + 0.6 * rng.random(200), 0, 1)
+    names = np.array([f"s{n}" for n in range(200)])
+    target = Target("binary", ("no", "yes"), y)
+    predictions = Predictions("x", names, names, target, np.stack([1 - p, p], 1))
+    drawn = plots.roc_and_pr(predictions, np.full(200, 0.5))
+    assert drawn is not None
+    assert drawn == plots.roc_and_pr(predictions, np.full(200, 0.5))
+    assert drawn != plots.roc_and_pr(predictions, np.full(200, 0.7))  # another dot
+    assert b"<svg" in b64decode(drawn.partition(",")[2])
+    several = Target("multilabel", ("a", "b"), np.stack([y, np.full(200, np.nan)], 1).astype(float))
+    labels = Predictions("x", names, names, several, np.stack([p, p], 1))
+    assert plots.roc_and_pr(labels) is not None  # of the one that is known
+    value = Target("regression", ("age",), y.astype(float))
+    assert plots.roc_and_pr(Predictions("x", names, names, value, p[:, None])) is None

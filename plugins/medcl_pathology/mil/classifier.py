@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from medcl.classifiers.contract import Declares
-from medcl.classifiers.losses import supervised
+from medcl.classifiers.losses import head, supervised
 from medcl.errors import UsageError
 from medcl.labels.outputs import Outputs
 from medcl.methods.contract import State
+from medcl.nn.cosine import Cosine
 from medcl.registry import checked, lookup
 from medcl_pathology.mil.bags import Aggregator, Bags, Pooled
 from medcl_pathology.mil.registry import AGGREGATORS
@@ -83,16 +84,19 @@ class BagEncoder(nn.Module):
 class Head(nn.Module):
     """Embeddings to scores: (B, width) → (B, S), or (B, S, width) → (B, S), each its own row."""
 
-    def __init__(self, width: int, size: int, classwise: bool) -> None:
+    def __init__(self, width: int, outputs: Outputs, classwise: bool) -> None:
         super().__init__()
         self.classwise = classwise
-        self.linear = nn.Linear(width, size)
+        self.linear = head(width, outputs)
 
     def forward(self, embedding: Tensor) -> Tensor:
         """See the class."""
-        if self.classwise:
+        if self.classwise and isinstance(self.linear, Cosine):
+            scores: Tensor = self.linear(embedding).diagonal(dim1=1, dim2=2)  # of (B, S, S)
+            return scores
+        if self.classwise and isinstance(self.linear, nn.Linear):
             return (embedding * self.linear.weight).sum(2) + self.linear.bias
-        scores: Tensor = self.linear(embedding)
+        scores = self.linear(embedding)
         return scores
 
 
@@ -105,7 +109,7 @@ class Mil(nn.Module):
         example: one batch, for the width of the instances.
         outputs: what is to be predicted, of any kind.
         aggregator: "mean", "max", "abmil", "gated-abmil", "clam-sb", "clam-mb", "dsmil",
-            "transmil", "acmil" or "graph".
+            "transmil", "acmil", "dtfd", "camil", "patch-gcn" or "graph".
         settings: keyword parameters of that aggregator.
         layers: widths of a perceptron on the instances before it.
         dropout: in that perceptron; without layers, of the features.
@@ -130,12 +134,12 @@ class Mil(nn.Module):
         features = Bags.of(example, labelled=False).x.shape[1]
         self.outputs = outputs
         self.encoder = BagEncoder(features, outputs, aggregator, settings, layers, dropout)
-        self.head = Head(self.encoder.width, outputs.size, self.encoder.aggregator.classwise)
+        self.head = Head(self.encoder.width, outputs, self.encoder.aggregator.classwise)
 
     def step(self, batch: Mapping[str, Tensor], state: State) -> dict[str, Tensor]:
         """See `medcl.classifiers.contract.Classifier.step`."""
         pooled = self.encoder(Bags.of(batch, labelled=True))
-        loss = supervised(self.outputs, self.head(pooled.embedding), batch["y"])
+        loss = supervised(self.outputs, self.head(pooled.embedding), batch["y"], state.progress)
         terms = {name: term.detach() for name, term in pooled.losses.items()}
         return {"loss": total(loss, pooled), "bag": loss.detach(), **terms}
 

@@ -66,9 +66,8 @@ class Ins(nn.Module):
         balance: weigh classes of instances alike; see above.
         sample: instances of a batch that the instances' terms look at, at most, drawn anew.
         update: whose pseudo-labels a step moves: only those of the "sampled" instances, or of
-            "all" instances of its bags, once an epoch each as in the authors' code. On bags of ten
-            to nineteen digits the former finds instances better (AUROC over 0.9 against 0.885, one
-            seed); ``benchmarks/mil_ins_update.py`` compares them on large bags.
+            "all" instances of its bags, once an epoch each as in the authors' code. On bags of 500
+            the two are level over three seeds (``benchmarks/mil_ins_update.py``, docs/results.md).
         scores: a bag's scores: of its attention-pooled "head", or the "max" of its instances'
             log-odds against the negative class.
 
@@ -128,7 +127,7 @@ class Ins(nn.Module):
         self.classifier = nn.Linear(layers[-1], len(outputs.classes))
         self.projector = mlp((layers[-1], layers[-1], out), norm=False)
         self.pool = ABMIL(layers[-1], outputs)
-        self.head = Head(layers[-1], outputs.size, classwise=False)
+        self.head = Head(layers[-1], outputs, classwise=False)
         self.target = Momentum(nn.Sequential(self.encoder, self.projector))
         self.queue = Queue(queue, out)
         self.register_buffer("prototypes", torch.zeros(len(outputs.classes), out))
@@ -145,7 +144,7 @@ class Ins(nn.Module):
         bags, y = Bags.of(batch, labelled=True), batch["y"]
         h = self.encoder(bags.x)
         pooled = self.pool(Bags(h, bags.bag, bags.count))
-        constraint = supervised(self.outputs, self.head(pooled.embedding), y)
+        constraint = supervised(self.outputs, self.head(pooled.embedding), y, state.progress)
 
         chosen = torch.randperm(len(bags.x), device=y.device)
         chosen = chosen[y[bags.bag[chosen]] >= 0][: self.sample]

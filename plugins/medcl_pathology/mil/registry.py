@@ -18,6 +18,9 @@ AGGREGATORS: Mapping[str, Lazy] = {
     "dsmil": f"{_HERE}.aggregators.dsmil:DSMIL",
     "transmil": f"{_HERE}.aggregators.transmil:TransMIL",
     "acmil": f"{_HERE}.aggregators.acmil:ACMIL",
+    "dtfd": f"{_HERE}.aggregators.dtfd:DTFD",
+    "camil": f"{_HERE}.aggregators.camil:CAMIL",
+    "patch-gcn": f"{_HERE}.aggregators.patch_gcn:PatchGCN",
     "graph": f"{_HERE}.aggregators.graph:Graph",
 }
 

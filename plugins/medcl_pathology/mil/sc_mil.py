@@ -77,7 +77,7 @@ class ScMil(nn.Module):
         self.temperature, self.momentum = temperature, momentum
         encoder = BagEncoder(features, outputs, aggregator, settings, layers, dropout)
         classwise = encoder.aggregator.classwise
-        self.head = Head(encoder.width, outputs.size, classwise)
+        self.head = Head(encoder.width, outputs, classwise)
         width = encoder.width * (outputs.size if classwise else 1)
         self.online = Projected(encoder, mlp((width, hidden, out), norm=False))
         share = queue // len(outputs.classes)
@@ -96,8 +96,8 @@ class ScMil(nn.Module):
         contrast = queued_supcon(
             z, y, keys, key_labels, temperature=self.temperature, ranks=state.ranks
         )
-        loss = supervised(self.outputs, self.head(pooled.embedding), y)
-        w = contrast_weight(self.curriculum, state.step / max(state.steps, 1))
+        loss = supervised(self.outputs, self.head(pooled.embedding), y, state.progress)
+        w = contrast_weight(self.curriculum, state.progress)
         self._remember(bags, y, state)
         return {
             "loss": w * contrast + (1 - w) * total(loss, pooled),

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medcl.classifiers.losses import supervised
+from medcl.classifiers.losses import head, supervised
 from medcl.labels.outputs import Outputs
 from medcl_pathology.mil.attention import Attention
 from medcl_pathology.mil.bags import Bags, Pooled
@@ -49,7 +49,7 @@ class ACMIL(nn.Module):
         super().__init__()
         self.width, self.outputs, self.masked, self.drop = features, outputs, masked, drop
         self.attention = Attention(features, hidden, branches, gated=True, dropout=dropout)
-        self.heads = nn.ModuleList(nn.Linear(features, outputs.size) for _ in range(branches))
+        self.heads = nn.ModuleList(head(features, outputs) for _ in range(branches))
 
     def forward(self, bags: Bags) -> Pooled:
         """See the class."""
@@ -61,7 +61,8 @@ class ACMIL(nn.Module):
         losses: dict[str, Tensor] = {}
         if bags.y is not None:
             each = [
-                supervised(self.outputs, head(z[:, k]), bags.y) for k, head in enumerate(self.heads)
+                supervised(self.outputs, branch(z[:, k]), bags.y, progress=0.0)
+                for k, branch in enumerate(self.heads)
             ]
             losses = {"branches": torch.stack(each).mean(), "alike": self._alike(weights, bags)}
         return Pooled(z.mean(1), weights.mean(1), losses=losses)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from medcl.classifiers.losses import supervised
+from medcl.classifiers.losses import head, supervised
 from medcl.labels.outputs import Outputs
 from medcl_pathology.mil.bags import Bags, Pooled
 from medcl_pathology.mil.segments import segment_max, segment_softmax, weighted_sum
@@ -44,7 +44,7 @@ class DSMIL(nn.Module):
     ) -> None:
         super().__init__()
         self.outputs, self.instance, self.width = outputs, instance, features * outputs.size
-        self.score = nn.Linear(features, outputs.size)
+        self.score = head(features, outputs)
         deeper = (nn.ReLU(), nn.Linear(hidden, hidden), nn.Tanh()) if nonlinear else ()
         self.query = nn.Sequential(nn.Linear(features, hidden), *deeper)
         wide = (nn.Dropout(dropout), nn.Linear(features, features), nn.ReLU()) if values else ()
@@ -60,5 +60,6 @@ class DSMIL(nn.Module):
         z = weighted_sum(weights, self.value(bags.x), bags.bag, bags.count)  # (B, C, F)
         losses = {}
         if bags.y is not None:
-            losses["instances"] = self.instance * supervised(self.outputs, best, bags.y)
+            term = supervised(self.outputs, best, bags.y, progress=0.0)
+            losses["instances"] = self.instance * term
         return Pooled(z.flatten(1), weights, scores=best, losses=losses)
