@@ -24,6 +24,7 @@ METHODS: dict[str, Lazy] = {
     "lejepa": "medcl.methods.lejepa:LeJEPA",
     "visreg": "medcl.methods.lejepa:VISReg",
     "dino": "medcl.methods.dino:DINO",
+    "cpc": "medcl.methods.cpc:CPC",
     "mae": "medcl.methods.mae:MAE",
     "spark": "medcl.methods.spark:SparK",
     "mae-unet": "medcl.methods.mae_unet:UNetMAE",

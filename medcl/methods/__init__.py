@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from medcl.methods.byol import SimSiam as SimSiam
     from medcl.methods.can import CAN as CAN
     from medcl.methods.clip import TwoTower as TwoTower
+    from medcl.methods.cpc import CPC as CPC
     from medcl.methods.deepcluster import DeepClusterV2 as DeepClusterV2
     from medcl.methods.dino import DINO as DINO
     from medcl.methods.harmonised import Harmonised as Harmonised

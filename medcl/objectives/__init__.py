@@ -20,6 +20,7 @@ from medcl.objectives.deepcluster import deepcluster
 from medcl.objectives.dino import dino
 from medcl.objectives.domain_contrast import domain_contrast
 from medcl.objectives.focal_contrast import focal_contrast
+from medcl.objectives.future_contrast import future_contrast
 from medcl.objectives.generalised_cross_entropy import generalised_cross_entropy
 from medcl.objectives.graph_contrast import graph_contrast
 from medcl.objectives.info_nce import info_nce
@@ -59,6 +60,7 @@ __all__ = [
     "dino",
     "domain_contrast",
     "focal_contrast",
+    "future_contrast",
     "generalised_cross_entropy",
     "graph_contrast",
     "info_nce",
@@ -205,6 +207,11 @@ OBJECTIVES: dict[str, Objective] = {
         "medcl.objectives.similarity_reconstruction:similarity_reconstruction",
         "negatives",
         "Dong 2023, arXiv 2302.00861; Arunan 2025, arXiv 2510.05172",
+    ),
+    "future_contrast": Objective(
+        "medcl.objectives.future_contrast:future_contrast",
+        "nothing",
+        "Oord 2018, arXiv 1807.03748; Mehari 2022, arXiv 2103.12676",
     ),
     "quantised_contrast": Objective(
         "medcl.objectives.quantised_contrast:quantised_contrast",

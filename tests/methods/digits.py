@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from medcl.methods.contract import Method, State, View, after_step
+from medcl.nn.s4d import S4DStack
 from medcl.nn.vit import ViT
 
 RATE = 2e-3  # falls to zero over the last quarter
@@ -59,6 +60,30 @@ def pyramid() -> Convolutions:
 
 def vit() -> nn.Module:
     return ViT(channels=1, patch=(2, 2), width=32, depth=2, heads=2)
+
+
+class Rows(nn.Module):
+    """A picture as a sequence of its rows: (B, 1, 8, 8) → (B, 32), each row after those above."""
+
+    width = local_width = context_width = 32
+    causal = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.row = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 32))
+        self.stack = S4DStack(32, 2, 4, causal=True)
+
+    def local(self, x: Tensor) -> Tensor:
+        return self.row(x.flatten(1, 2))
+
+    def context(self, local: Tensor) -> Tensor:
+        return self.stack(local.transpose(1, 2)).transpose(1, 2)
+
+    def pool(self, context: Tensor) -> Tensor:
+        return context.mean(dim=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pool(self.context(self.local(x)))
 
 
 @cache

@@ -63,6 +63,7 @@ CASES: dict[str, Case] = {
         {"hidden": 64, "bottleneck": 32, "out": 64, "frozen": 20, "momentum": 0.98, "norm": True}
         | {"teacher_temperature": 0.04}
     ),
+    "cpc": Case({"ahead": (1, 2)}, digits.Rows),
     "mae": Case(DECODER, digits.vit, margin=0.05),
     # Reconstruction moves the mean over space little: six seeds gained 0.02 to 0.05.
     "spark": Case({"width": 32, "normalise": False}, digits.pyramid, margin=0.02, rate=5e-3),

@@ -343,6 +343,16 @@ def negative_cosine(prediction, target):
     return -mean([cos(p, t.detach()) for p, t in zip(prediction, target, strict=True)])
 
 
+def future_contrast(prediction, target, *, ahead, temperature, normalise):
+    alike = cos if normalise else torch.dot
+    losses = []
+    for p, z in zip(prediction, target, strict=True):
+        for t in range(len(z) - ahead):
+            s = [alike(p[t], each) / temperature for each in z]
+            losses.append(-log_softmax_at(s, t + ahead))
+    return mean(losses)
+
+
 def vicreg(z1, z2, *, invariance, variance, covariance, eps=1e-4, form="code"):
     n, d = z1.shape
     apart = mean([(a - b).square().sum() for a, b in zip(z1, z2, strict=True)])

@@ -270,6 +270,12 @@ def cases() -> dict[str, list[Case]]:
                 ("z", "decoded"), TAU,
             )
         ],
+        "future_contrast": [
+            Case(
+                {"prediction": draw(B, 6, D), "target": draw(B, 6, D)}, ("prediction", "target"),
+                {"ahead": ahead, "temperature": 0.7, "normalise": normalise},
+            ) for ahead, normalise in ((1, False), (4, True))
+        ],
         "quantised_contrast": [
             Case(speech, ("context", "quantised"), TAU),
             Case(speech | {"codes": codes}, ("context", "quantised"), TAU),
