@@ -25,6 +25,7 @@ METHODS: dict[str, Lazy] = {
     "visreg": "medcl.methods.lejepa:VISReg",
     "dino": "medcl.methods.dino:DINO",
     "cpc": "medcl.methods.cpc:CPC",
+    "i-jepa": "medcl.methods.i_jepa:IJEPA",
     "mae": "medcl.methods.mae:MAE",
     "spark": "medcl.methods.spark:SparK",
     "mae-unet": "medcl.methods.mae_unet:UNetMAE",

@@ -20,6 +20,7 @@ import medcl.methods.cpc
 import medcl.methods.deepcluster
 import medcl.methods.dino
 import medcl.methods.harmonised
+import medcl.methods.i_jepa
 import medcl.methods.lejepa
 import medcl.methods.mae
 import medcl.methods.mae_unet
@@ -186,6 +187,7 @@ _method_factory: list[contract.MethodFactory] = [
     medcl.methods.lejepa.LeJEPA,
     medcl.methods.lejepa.VISReg,
     medcl.methods.cpc.CPC,
+    medcl.methods.i_jepa.IJEPA,
     medcl.methods.simclr.SimCLR,
     medcl.methods.moco.MoCoV2,
     medcl.methods.moco.MoCoV3,

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from medcl.methods.deepcluster import DeepClusterV2 as DeepClusterV2
     from medcl.methods.dino import DINO as DINO
     from medcl.methods.harmonised import Harmonised as Harmonised
+    from medcl.methods.i_jepa import IJEPA as IJEPA
     from medcl.methods.lejepa import LeJEPA as LeJEPA
     from medcl.methods.lejepa import VISReg as VISReg
     from medcl.methods.mae import MAE as MAE

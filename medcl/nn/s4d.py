@@ -16,8 +16,9 @@ class S4D(nn.Module):
 
     x' = Ax + u, y = 2·Re(Cx) + Du with A_n = −1/2 + iπn (S4D-Lin), one step Δ a feature, held
     constant between steps (ZOH): the convolution with
-    K_l = 2·Re Σ_n C_n·(e^{ΔA_n} − 1)/A_n·e^{ΔA_n·l}, which is computed by FFT. As in the network of ECG-CPC, A and Δ are drawn and fixed, C and D are
-    learned. Bidirectional layers add a second convolution that runs backwards.
+    K_l = 2·Re Σ_n C_n·(e^{ΔA_n} − 1)/A_n·e^{ΔA_n·l}, which is computed by FFT. As in the network of
+    ECG-CPC, A and Δ are drawn and fixed, C and D are learned. Bidirectional layers add a second
+    convolution that runs backwards.
 
     Args:
         width: H features.
@@ -135,7 +136,7 @@ class S4DStack(nn.Module):
 
 
 def _convolved(x: Tensor, kernel: Tensor) -> Tensor:
-    """Causal convolution of (B, H, L) with each way of ``kernel`` (ways, H, L), the second one back.
+    """Causal convolution of (B, H, L) with each way of ``kernel`` (ways, H, L), the second back.
 
     A graph that is exported has no FFT that every runtime knows: there it is a plain convolution.
     """

@@ -201,7 +201,7 @@ OBJECTIVES: dict[str, Objective] = {
     "masked_embedding": Objective(
         "medcl.objectives.masked_embedding:masked_embedding",
         "statistics",
-        "Nguyen 2023, arXiv 2212.01893",
+        "Nguyen 2023, arXiv 2212.01893; Assran 2023, arXiv 2301.08243",
     ),
     "similarity_reconstruction": Objective(
         "medcl.objectives.similarity_reconstruction:similarity_reconstruction",

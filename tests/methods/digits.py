@@ -62,6 +62,17 @@ def vit() -> nn.Module:
     return ViT(channels=1, patch=(2, 2), width=32, depth=2, heads=2)
 
 
+class Ink(ViT):
+    """`vit` of ink in black and white: so that patches differ by more than their positions."""
+
+    def tokens(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
+        return super().tokens(8 * (x - 0.3), keep)
+
+
+def ink() -> nn.Module:
+    return Ink(channels=1, patch=(2, 2), width=32, depth=2, heads=2)
+
+
 class Rows(nn.Module):
     """A picture as a sequence of its rows: (B, 1, 8, 8) → (B, 32), each row after those above."""
 

@@ -423,7 +423,10 @@ def masked_embedding(prediction, target, mask, *, distance="mse"):
     losses = []
     for b, n in mask.nonzero().tolist():
         p, t = prediction[b, n], target[b, n].detach()
-        losses.append((p - t).square().mean() if distance == "mse" else 1 - cos(p, t))
+        apart = (p - t).abs()
+        huber = mean([0.5 * a**2 if a < 1 else a - 0.5 for a in apart])
+        found = {"mse": apart.square().mean(), "cosine": 1 - cos(p, t), "smooth_l1": huber}
+        losses.append(found[distance])
     return mean(losses)
 
 

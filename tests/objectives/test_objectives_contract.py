@@ -262,7 +262,7 @@ def cases() -> dict[str, list[Case]]:
             )
         ],
         "masked_embedding": [
-            Case(tokens, ("prediction",), {"distance": distance}) for distance in ("mse", "cosine")
+            Case(tokens, ("prediction",), {"distance": distance}) for distance in ("mse", "cosine", "smooth_l1")
         ],
         "similarity_reconstruction": [
             Case(
