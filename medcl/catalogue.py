@@ -24,6 +24,7 @@ METHODS: dict[str, Lazy] = {
     "lejepa": "medcl.methods.lejepa:LeJEPA",
     "visreg": "medcl.methods.lejepa:VISReg",
     "dino": "medcl.methods.dino:DINO",
+    "dinov2": "medcl.methods.dinov2:DINOv2",
     "cpc": "medcl.methods.cpc:CPC",
     "i-jepa": "medcl.methods.i_jepa:IJEPA",
     "mae": "medcl.methods.mae:MAE",

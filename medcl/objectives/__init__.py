@@ -26,6 +26,7 @@ from medcl.objectives.graph_contrast import graph_contrast
 from medcl.objectives.info_nce import info_nce
 from medcl.objectives.koleo import koleo
 from medcl.objectives.listwise_wasserstein import listwise_wasserstein
+from medcl.objectives.masked_codes import masked_codes
 from medcl.objectives.masked_columns import masked_columns
 from medcl.objectives.masked_embedding import masked_embedding
 from medcl.objectives.masked_reconstruction import masked_reconstruction
@@ -66,6 +67,7 @@ __all__ = [
     "info_nce",
     "koleo",
     "listwise_wasserstein",
+    "masked_codes",
     "masked_columns",
     "masked_embedding",
     "masked_reconstruction",
@@ -192,6 +194,11 @@ OBJECTIVES: dict[str, Objective] = {
         "medcl.objectives.masked_reconstruction:masked_reconstruction",
         "statistics",
         "He 2022, arXiv 2111.06377; Tian 2023, arXiv 2301.03580",
+    ),
+    "masked_codes": Objective(
+        "medcl.objectives.masked_codes:masked_codes",
+        "nothing",
+        "Zhou 2022, arXiv 2111.07832; Oquab 2023, arXiv 2304.07193",
     ),
     "masked_columns": Objective(
         "medcl.objectives.masked_columns:masked_columns",

@@ -27,8 +27,8 @@ def masked_embedding(
     Nguyen 2023 (joint 2D/3D self-supervision, arXiv 2212.01893) masks slice embeddings of a
     volume and predicts them from the rest; Baevski 2022 (data2vec, arXiv 2202.03555) does so with
     a momentum teacher's; so does Assran 2023 (I-JEPA, arXiv 2301.08243), with "smooth_l1", the
-    mean over dimensions of Huber's distance with β = 1. The first paper's exact distance was not at hand: "mse" is the mean over
-    dimensions of squared differences, "cosine" is 1 − cos.
+    mean over dimensions of Huber's distance with β = 1. Nguyen's exact distance was not at hand:
+    "mse" is the mean over dimensions of squared differences, "cosine" is 1 − cos.
 
     Args:
         prediction: (B, N, d).

@@ -65,8 +65,8 @@ def vit() -> nn.Module:
 class Ink(ViT):
     """`vit` of ink in black and white: so that patches differ by more than their positions."""
 
-    def tokens(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
-        return super().tokens(8 * (x - 0.3), keep)
+    def prepared(self, x: Tensor) -> Tensor:
+        return 8 * (x - 0.3)
 
 
 def ink() -> nn.Module:

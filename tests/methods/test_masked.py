@@ -142,9 +142,8 @@ def test_i_jepa_foretells_the_copys_normalised_tokens_of_hidden_blocks() -> None
     keep, blocks = block_masks(6, (4, 4), np.random.default_rng(3))
     context = method.encoder.tokens(x, keep)[:, 1:]
     goal = method.target.module.tokens(x)[:, 1:]
-    goal = (goal - goal.mean(2, keepdim=True)) / (
-        goal.var(2, correction=0, keepdim=True) + 1e-5
-    ).sqrt()
+    spread = goal.var(2, correction=0, keepdim=True) + 1e-5
+    goal = (goal - goal.mean(2, keepdim=True)) / spread.sqrt()
     found = []
     for block in range(blocks.shape[1]):  # each by itself
         made = method.predictor(context, keep, blocks[:, block : block + 1], (4, 4))[:, 0]

@@ -40,6 +40,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "swav": {"queue": 24, "prototypes": 5, "frozen": 1},
     "deepcluster-v2": {"clusters": (5, 3), "memory": 24, "every": 2},
     "dino": {"frozen": 1},
+    "dinov2": {"frozen": 1},
     "tip": {"corruption": 0.0},
     "participant": {"dropout": 0.0},
     "harmonised": {"method": "can", "settings": contract.CASES["can"].settings},

@@ -419,6 +419,20 @@ def masked_columns(logits, numbers, codes, values, mask):
     return (mean(categories) + mean(squares)) / 2
 
 
+def masked_codes(student, codes, mask, *, temperature):
+    total = []
+    for b in range(len(student)):
+        losses = []
+        for n in range(mask.shape[1]):
+            if mask[b, n]:
+                s = list(student[b, n] / temperature)
+                losses.append(
+                    -sum(codes[b, n, k].detach() * log_softmax_at(s, k) for k in range(len(s)))
+                )
+        total.append(mean(losses) if losses else 0 * student[b].sum())
+    return mean(total)
+
+
 def masked_embedding(prediction, target, mask, *, distance="mse"):
     losses = []
     for b, n in mask.nonzero().tolist():

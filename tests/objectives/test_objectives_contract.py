@@ -251,6 +251,15 @@ def cases() -> dict[str, list[Case]]:
         "masked_reconstruction": [
             Case(tokens, ("prediction",), {"normalise": normalise}) for normalise in (True, False)
         ],
+        "masked_codes": [
+            Case(
+                {
+                    "student": draw(B, 4, K), "codes": draw(B, 4, K).softmax(2),
+                    "mask": some(B, 4) & (LABELS[:, None] != 1),  # some without any
+                },
+                ("student",), TAU,
+            )
+        ],
         "masked_columns": [
             Case(
                 {
@@ -262,7 +271,8 @@ def cases() -> dict[str, list[Case]]:
             )
         ],
         "masked_embedding": [
-            Case(tokens, ("prediction",), {"distance": distance}) for distance in ("mse", "cosine", "smooth_l1")
+            Case(tokens, ("prediction",), {"distance": distance})
+            for distance in ("mse", "cosine", "smooth_l1")
         ],
         "similarity_reconstruction": [
             Case(
