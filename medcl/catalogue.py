@@ -27,6 +27,7 @@ METHODS: dict[str, Lazy] = {
     "dinov2": "medcl.methods.dinov2:DINOv2",
     "cpc": "medcl.methods.cpc:CPC",
     "i-jepa": "medcl.methods.i_jepa:IJEPA",
+    "distil": "medcl.methods.distil:Distil",
     "mae": "medcl.methods.mae:MAE",
     "spark": "medcl.methods.spark:SparK",
     "mae-unet": "medcl.methods.mae_unet:UNetMAE",

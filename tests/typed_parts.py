@@ -20,6 +20,7 @@ import medcl.methods.cpc
 import medcl.methods.deepcluster
 import medcl.methods.dino
 import medcl.methods.dinov2
+import medcl.methods.distil
 import medcl.methods.harmonised
 import medcl.methods.i_jepa
 import medcl.methods.lejepa
@@ -189,6 +190,7 @@ _method_factory: list[contract.MethodFactory] = [
     medcl.methods.lejepa.VISReg,
     medcl.methods.cpc.CPC,
     medcl.methods.dinov2.DINOv2,
+    medcl.methods.distil.Distil,
     medcl.methods.i_jepa.IJEPA,
     medcl.methods.simclr.SimCLR,
     medcl.methods.moco.MoCoV2,

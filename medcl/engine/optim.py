@@ -95,6 +95,10 @@ class Schedule(LambdaLR):
         factors = [staying if group["constant"] else falling for group in optimizer.param_groups]
         super().__init__(optimizer, factors)
 
+    def state_dict(self) -> dict[str, Any]:
+        """As of any scheduler, which has no functions in it: they come from the recipe."""
+        return {k: v for k, v in super().state_dict().items() if k != "decay"}
+
     def get_lr(self) -> list[float]:  # type: ignore[override]
         """The rates of this step; sets the weight decay of those that have one."""
         for group in self.optimizer.param_groups:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from medcl.methods.deepcluster import DeepClusterV2 as DeepClusterV2
     from medcl.methods.dino import DINO as DINO
     from medcl.methods.dinov2 import DINOv2 as DINOv2
+    from medcl.methods.distil import Distil as Distil
     from medcl.methods.harmonised import Harmonised as Harmonised
     from medcl.methods.i_jepa import IJEPA as IJEPA
     from medcl.methods.lejepa import LeJEPA as LeJEPA

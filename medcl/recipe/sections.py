@@ -93,6 +93,11 @@ class Trainer(Section):
         True, "Compute batch normalisation over the batches of all devices, if there are several."
     )
     workers: int = _is(0, "Processes that load data; 0: the training process loads it.", ge=0)
+    weights: str | None = _is(
+        None,
+        "Weights of the encoder to continue from: a run's folder, one of Hugging Face, timm or "
+        "MONAI, or a file; null: new ones, or those of encoder.",
+    )
     checkpoint_every: int = _is(200, "Steps between two checkpoints.", gt=0)
     log_every: int = _is(10, "Steps between two rows of metrics.", gt=0)
 

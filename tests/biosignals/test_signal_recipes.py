@@ -37,8 +37,9 @@ SMALL = {  # networks that a test can afford
     "vit1d": {"width": 32, "depth": 2, "heads": 2, "patch": 16},
     "two-towers": {"widths": [8, 16, 32], "width": 64},
 }
-ECG = ("cpc-ecg", "forecast", "hybrid-ecg", "i-jepa-ecg", "lsm2", "mae-1d", "order-aware",
-       "quantised-1d", "simclr-ecg", "snippets", "spark-1d", "unicon", "wearable-ecg")  # fmt: skip
+ECG = ("cpc-ecg", "forecast", "hybrid-ecg", "i-jepa-ecg", "lejepa-ecg", "lsm2", "mae-1d",
+       "order-aware", "quantised-1d", "simclr-ecg", "snippets", "spark-1d", "unicon", "visreg-ecg",
+       "wearable-ecg")  # fmt: skip
 STEPS, BATCH = 16, 16
 
 

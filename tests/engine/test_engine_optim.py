@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import math
 
 import numpy as np
@@ -140,8 +141,12 @@ def test_what_is_saved_of_a_schedule_continues_it():
     for _ in range(3):
         optimizer.step()
         scheduler.step()
-    again.load_state_dict(optimizer.state_dict())
-    resumed.load_state_dict(scheduler.state_dict())
+    file = io.BytesIO()
+    torch.save([optimizer.state_dict(), scheduler.state_dict()], file)
+    file.seek(0)
+    moments, position = torch.load(file, weights_only=True)
+    again.load_state_dict(moments)
+    resumed.load_state_dict(position)
     for moving, following in built:
         moving.step()
         following.step()

@@ -72,6 +72,7 @@ CASES: dict[str, Case] = {
         digits.vit,
         margin=0.05,
     ),
+    "distil": Case({"out": 64}),
     "mae": Case(DECODER, digits.vit, margin=0.05),
     # Reconstruction moves the mean over space little: six seeds gained 0.02 to 0.05.
     "spark": Case({"width": 32, "normalise": False}, digits.pyramid, margin=0.02, rate=5e-3),

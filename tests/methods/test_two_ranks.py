@@ -95,7 +95,7 @@ def whole_batch(method: Any) -> tuple[list[Tensor], dict[str, Tensor]]:
     x, batch = digits.draw(B)
     batch["patient"] = torch.arange(B) // 2
     views = [digits.augment(x, view).double() for view in method.views]
-    return views, {**batch, "table": batch["table"].double()}
+    return views, batch | {key: batch[key].double() for key in ("table", "teacher")}
 
 
 def trained(name: str, world: Ranks) -> dict[str, Tensor]:
