@@ -17,9 +17,14 @@ import medcl.classifiers.unet
 import medcl.methods.byol
 import medcl.methods.can
 import medcl.methods.clip
+import medcl.methods.cpc
 import medcl.methods.deepcluster
 import medcl.methods.dino
+import medcl.methods.dinov2
+import medcl.methods.distil
 import medcl.methods.harmonised
+import medcl.methods.i_jepa
+import medcl.methods.lejepa
 import medcl.methods.mae
 import medcl.methods.mae_unet
 import medcl.methods.moco
@@ -45,6 +50,7 @@ import medcl_biosignals.encoders.inception
 import medcl_biosignals.encoders.mbconv
 import medcl_biosignals.encoders.released
 import medcl_biosignals.encoders.resnet
+import medcl_biosignals.encoders.s4d
 import medcl_biosignals.encoders.selfsimilar
 import medcl_biosignals.encoders.sensors
 import medcl_biosignals.encoders.tcn
@@ -122,6 +128,7 @@ _encoder_factory: list[contract.EncoderFactory] = [
     medcl_biosignals.encoders.selfsimilar.selfsimilar1d,
     medcl_biosignals.encoders.inception.inceptiontime,
     medcl_biosignals.encoders.tcn.tcn,
+    medcl_biosignals.encoders.s4d.s4d1d,
     medcl_biosignals.encoders.vit.vit1d,
     medcl_biosignals.encoders.vit.patchtst,
     medcl_biosignals.encoders.towers.two_towers,
@@ -184,6 +191,10 @@ _method_factory: list[contract.MethodFactory] = [
     medcl_ct.joint.Joint2D3D,
     medcl.methods.lejepa.LeJEPA,
     medcl.methods.lejepa.VISReg,
+    medcl.methods.cpc.CPC,
+    medcl.methods.dinov2.DINOv2,
+    medcl.methods.distil.Distil,
+    medcl.methods.i_jepa.IJEPA,
     medcl.methods.simclr.SimCLR,
     medcl.methods.moco.MoCoV2,
     medcl.methods.moco.MoCoV3,

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.utils.data import DataLoader
 
+from medcl.classifiers.encoding import rates
 from medcl.engine import optim
 from medcl.engine.batchnorm import SyncLayers
 from medcl.engine.data import PARTNER, Batches, Selection, loader
-from medcl.methods.contract import Method, State, View, after_step
+from medcl.methods.contract import ConstantRate, Method, State, View, after_step
 from medcl.nn.distributed import ranks
 from medcl.plugin import Views
 from medcl.recipe import Recipe
@@ -70,7 +71,16 @@ class Pretraining(LightningModule):
     def configure_optimizers(self) -> Any:
         """The recipe's optimiser, its learning rate set at every step."""
         settings, steps = self.recipe.optimizer, self.recipe.trainer.steps
-        optimizer, scheduler = optim.build(self.method, settings, steps)
+        by_layer = rates(self.method.encoder, settings.layer_decay)
+        optimizer, scheduler = optim.build(
+            self.method,
+            settings,
+            steps,
+            rate=None
+            if settings.layer_decay == 1
+            else lambda name: by_layer.get(name.removeprefix("encoder."), 1.0),
+            constant=self.method.constant_rate if isinstance(self.method, ConstantRate) else (),
+        )
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},

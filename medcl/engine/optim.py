@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -20,17 +20,31 @@ def build(
     steps: int,
     *,
     rate: Callable[[str], float] | None = None,
+    constant: Sequence[str] = (),
 ) -> tuple[Optimizer, LambdaLR]:
     """The optimiser of ``model`` and its schedule over ``steps`` optimiser steps.
 
-    ``rate`` gives a factor on the learning rate by the name of a parameter.
+    Args:
+        model: whose parameters are trained.
+        settings: of the recipe.
+        steps: optimiser steps.
+        rate: a factor on the learning rate by the name of a parameter.
+        constant: how the names of parameters begin whose learning rate stays after the warm-up.
     """
-    parameters = groups(model, settings.weight_decay)
+    held = [p for n, p in model.named_parameters() if n.startswith(tuple(constant))]
+    parameters = [
+        {**group, "constant": stays}
+        for group in groups(model, settings.weight_decay)
+        for stays in ((False, True) if held else (False,))
+    ]
+    if held:
+        chosen = set(held)
+        for group in parameters:
+            group["params"] = [p for p in group["params"] if (p in chosen) == group["constant"]]
     if rate is not None:
         parameters = _by_rate(model, parameters, settings.lr, rate)
     optimizer = _optimizer(parameters, settings)
-    factor = schedule(settings, steps)
-    return optimizer, LambdaLR(optimizer, factor)
+    return optimizer, Schedule(optimizer, settings, steps)
 
 
 def groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -55,7 +69,7 @@ def _by_rate(
     return [
         {**group, "params": [p for p in group["params"] if factor[p] == f], "lr": lr * f}
         for group in parameters
-        for f in sorted({factor[p] for p in group["params"]})
+        for f in sorted({factor[p] for p in group["params"]}, reverse=True)
     ]
 
 
@@ -69,6 +83,44 @@ def _optimizer(parameters: list[dict[str, Any]], settings: recipes.Optimizer) ->
             return SGD(parameters, lr=settings.lr, momentum=settings.momentum)
         case "lars":
             return LARS(parameters, lr=settings.lr, momentum=settings.momentum)
+
+
+class Schedule(LambdaLR):
+    """`schedule` of each group's learning rate, and `decay_schedule` of its weight decay."""
+
+    def __init__(self, optimizer: Optimizer, settings: recipes.Optimizer, steps: int) -> None:
+        self.decay = decay_schedule(settings, steps)
+        falling = schedule(settings, steps)
+        staying = schedule(settings.model_copy(update={"schedule": "constant"}), steps)
+        factors = [staying if group["constant"] else falling for group in optimizer.param_groups]
+        super().__init__(optimizer, factors)
+
+    def state_dict(self) -> dict[str, Any]:
+        """As of any scheduler, which has no functions in it: they come from the recipe."""
+        return {k: v for k, v in super().state_dict().items() if k != "decay"}
+
+    def get_lr(self) -> list[float]:  # type: ignore[override]
+        """The rates of this step; sets the weight decay of those that have one."""
+        for group in self.optimizer.param_groups:
+            if group["adapt"]:
+                group["weight_decay"] = self.decay(self.last_epoch)
+        return [float(rate) for rate in super().get_lr()]
+
+
+def decay_schedule(settings: recipes.Optimizer, steps: int) -> Callable[[int], float]:
+    """The weight decay at optimiser step t = 0 … steps − 1: a half cosine between its two ends.
+
+    DINO (Caron 2021, arXiv 2104.14294) lets it rise from 0.04 to 0.4.
+    """
+    first, last = settings.weight_decay, settings.final_weight_decay
+    if last is None:
+        return lambda t: first
+
+    def decay(t: int) -> float:
+        done = min(1.0, t / max(1, steps - 1))
+        return last + (first - last) * 0.5 * (1 + math.cos(math.pi * done))
+
+    return decay
 
 
 def schedule(settings: recipes.Optimizer, steps: int) -> Callable[[int], float]:

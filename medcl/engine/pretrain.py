@@ -36,6 +36,7 @@ from medcl.engine.show import Show, say, summary
 from medcl.errors import UsageError
 from medcl.io import stopping
 from medcl.methods.contract import Method
+from medcl.nn import weights
 from medcl.nn.distributed import check_launched
 from medcl.plugin import Samples
 from medcl.private import write_recipe
@@ -217,6 +218,8 @@ def _preparing(recipe: Recipe) -> int:
 def build(recipe: Recipe, selection: Selection) -> Pretraining:
     """The method around the recipe's encoder, initialised with its seed."""
     encoder = build_encoder(recipe, recipe.seed)
+    if recipe.trainer.weights is not None:
+        weights.load(encoder, weights.of_folder(Path(recipe.trainer.weights)))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(recipe.seed, MODEL))
         factory = recipes.method_factory(recipe)

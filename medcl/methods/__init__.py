@@ -16,9 +16,13 @@ if TYPE_CHECKING:
     from medcl.methods.byol import SimSiam as SimSiam
     from medcl.methods.can import CAN as CAN
     from medcl.methods.clip import TwoTower as TwoTower
+    from medcl.methods.cpc import CPC as CPC
     from medcl.methods.deepcluster import DeepClusterV2 as DeepClusterV2
     from medcl.methods.dino import DINO as DINO
+    from medcl.methods.dinov2 import DINOv2 as DINOv2
+    from medcl.methods.distil import Distil as Distil
     from medcl.methods.harmonised import Harmonised as Harmonised
+    from medcl.methods.i_jepa import IJEPA as IJEPA
     from medcl.methods.lejepa import LeJEPA as LeJEPA
     from medcl.methods.lejepa import VISReg as VISReg
     from medcl.methods.mae import MAE as MAE

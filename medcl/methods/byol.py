@@ -85,7 +85,8 @@ class BYOL(nn.Module):
 class SimSiam(nn.Module):
     """Chen 2021, arXiv 2011.10566: BYOL without the momentum copy.
 
-    L = ½(D(p1, sg(z2)) + D(p2, sg(z1))), D the negative cosine.
+    L = ½(D(p1, sg(z2)) + D(p2, sg(z1))), D the negative cosine. The predictor's learning rate stays
+    after the warm-up, as the paper found better (section 4.1; ``fix_pred_lr`` of its code).
 
     Args:
         encoder: (B, ...) → (B, width).
@@ -97,6 +98,7 @@ class SimSiam(nn.Module):
     """
 
     needs: tuple[str, ...] = ()
+    constant_rate = ("predictor.",)
 
     def __init__(
         self,

@@ -81,6 +81,16 @@ class Method(Protocol):
 
 
 @runtime_checkable
+class ConstantRate(Protocol):
+    """A method that keeps the learning rate of some parameters after the warm-up."""
+
+    @property
+    def constant_rate(self) -> Sequence[str]:
+        """How their names begin ("predictor.")."""
+        ...
+
+
+@runtime_checkable
 class Following(Protocol):
     """A method or classifier with an update after each optimiser step."""
 

@@ -15,6 +15,13 @@ from medcl.nn.encoders import width_of
 from medcl.objectives.dino import dino, move_center
 
 
+def warmed(ends: tuple[float, float], warmup: float, state: State) -> float:
+    """A value that goes linearly from one end to the other in the first ``warmup`` of training."""
+    first, last = ends
+    progress = min(state.step / max(warmup * state.steps, 1.0), 1.0)
+    return first + progress * (last - first)
+
+
 class DINOHead(nn.Module):
     """(B, width) → (B, out): three GELU layers, a unit bottleneck, a layer of unit rows.
 
@@ -112,18 +119,13 @@ class DINO(nn.Module):
             teachers,
             self.centre.clone(),  # updated below, before the backward pass
             student_temperature=self.student_temperature,
-            teacher_temperature=self._teacher_temperature(state),
+            teacher_temperature=warmed(self.temperatures, self.warmup, state),
         )
         centre = move_center(
             self.centre, teachers, momentum=self.centre_momentum, ranks=state.ranks
         )
         self.centre.copy_(centre)
         return {"loss": loss, "embedding": h[0].detach()}
-
-    def _teacher_temperature(self, state: State) -> float:
-        first, last = self.temperatures
-        progress = min(state.step / max(self.warmup * state.steps, 1.0), 1.0)
-        return first + progress * (last - first)
 
     def after_step(self, state: State) -> None:
         """Update the teacher."""

@@ -10,11 +10,8 @@ from medcl.objectives.direct_pred import direct_predictor, move_correlation
 
 
 class DirectPredictor(nn.Module):
-    """Tian 2021, arXiv 2102.06810: W = U diag(√s_j + ε·max s) Uᵀ, with U and s the eigenvectors and
-    eigenvalues of F, the moving average of E[z zᵀ].
-
-    (The authors' code divides s by its maximum first. A cosine loss ignores the scale, so only the
-    meaning of ε differs.)
+    """Tian 2021, arXiv 2102.06810: W = U diag(√(s_j/max s) + ε) Uᵀ, with U and s the eigenvectors
+    and eigenvalues of F, the moving average of E[z zᵀ]. See `direct_predictor`.
 
     Args:
         width: of z.

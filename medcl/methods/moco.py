@@ -12,6 +12,7 @@ from medcl.nn.ema import Momentum, cosine_momentum
 from medcl.nn.encoders import width_of
 from medcl.nn.heads import mlp
 from medcl.nn.queue import Queue
+from medcl.nn.vit import ViT
 from medcl.objectives.info_nce import info_nce
 
 
@@ -99,6 +100,8 @@ class MoCoV3(nn.Module):
         momentum: m of the copy at the start.
         hidden: width of hidden layers (paper: 4096).
         out: width of the projections (paper: 256).
+        freeze_patches: keep a Transformer's first projection, of patches, as it was drawn, which
+            makes training stable (paper, section 4.2). Other encoders have none.
         mask_same_patient: keep keys of the query's patient out of its negatives.
     """
 
@@ -113,10 +116,13 @@ class MoCoV3(nn.Module):
         momentum: float = 0.99,
         hidden: int = 1024,
         out: int = 256,
+        freeze_patches: bool = True,
         mask_same_patient: bool = True,
     ) -> None:
         super().__init__()
         self.encoder = encoder
+        if freeze_patches and isinstance(encoder, ViT):
+            encoder.embed.requires_grad_(False)
         self.views = pair(positives)
         self.projector = mlp((width_of(encoder), hidden, hidden, out), last_norm=True)
         self.predictor = mlp((out, hidden, out), last_norm=True)

@@ -8,6 +8,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from medcl.nn.vit import Block
+
 
 class Momentum(nn.Module):
     """A frozen copy of ``online`` that follows it: θ′ ← m·θ′ + (1 − m)·θ (He 2020, 1911.05722).
@@ -20,6 +22,9 @@ class Momentum(nn.Module):
     def __init__(self, online: nn.Module) -> None:
         super().__init__()
         self.module = copy.deepcopy(online).requires_grad_(False)
+        for part in self.module.modules():
+            if isinstance(part, Block):
+                part.drop_path = 0.0  # a teacher uses all of itself
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:

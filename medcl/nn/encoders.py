@@ -59,8 +59,39 @@ class Tokenised(Protocol):
         ...
 
 
+class Predictive(Protocol):
+    """An encoder of sequences in two parts, for CPC: steps, and what is known at each of them.
+
+    Calling the encoder is ``pool(context(local(x)))``.
+
+    Attributes:
+        width: of the pooled output.
+        local_width: of a step.
+        context_width: of the context at a step.
+        causal: whether the context at a step depends on no later one.
+    """
+
+    width: int
+    local_width: int
+    context_width: int
+    causal: bool
+
+    def local(self, x: Tensor) -> Tensor:
+        """(B, ...) → (B, N, local_width), each step of a short stretch of the input."""
+        ...
+
+    def context(self, local: Tensor) -> Tensor:
+        """(B, N, local_width) → (B, N, context_width)."""
+        ...
+
+    def pool(self, context: Tensor) -> Tensor:
+        """(B, N, context_width) → (B, width)."""
+        ...
+
+
 STAGED = ("stages", "pool", "stage_widths", "strides", "channels", "width")
 TOKENISED = ("tokens", "patch", "channels", "width")
+PREDICTIVE = ("local", "context", "pool", "local_width", "context_width", "causal", "width")
 
 
 def is_staged(encoder: nn.Module) -> bool:
@@ -91,6 +122,22 @@ def tokenised(encoder: nn.Module, method: str) -> Tokenised:
     """
     _need(encoder, Tokenised, TOKENISED, method)
     return cast(Tokenised, encoder)
+
+
+def predictive(encoder: nn.Module, method: str) -> Predictive:
+    """``encoder``, checked to be `Predictive` and causal.
+
+    Raises:
+        UsageError: if it is not; names the missing attributes.
+    """
+    _need(encoder, Predictive, PREDICTIVE, method)
+    found = cast(Predictive, encoder)
+    if not found.causal:
+        raise UsageError(
+            f"Method '{method}' foretells later steps from earlier ones, and this encoder sees "
+            "both: set encoder.causal to true."
+        )
+    return found
 
 
 def _need(encoder: nn.Module, protocol: type, names: Sequence[str], method: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -11,13 +12,19 @@ from torch import Tensor, nn
 
 from medcl.nn.patches import grid_of, patchify, positions, take
 
+Pooling = Literal["mean", "cls"]
+
 
 class Block(nn.Module):
-    """Pre-norm self-attention and MLP: (B, N, width) → (B, N, width)."""
+    """Pre-norm self-attention and MLP: (B, N, width) → (B, N, width).
 
-    def __init__(self, width: int, heads: int, expand: int = 4) -> None:
+    In training each of the two is left out for a share ``drop_path`` of the samples, and weighs
+    more in the others (stochastic depth: Huang 2016, arXiv 1603.09382).
+    """
+
+    def __init__(self, width: int, heads: int, expand: int = 4, *, drop_path: float = 0.0) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.drop_path = heads, drop_path
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
@@ -37,9 +44,14 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
         """Attention, then MLP, each added to its input."""
-        x = x + self.attend(self.norm1(x), keep)
-        out: Tensor = x + self.mlp(self.norm2(x))
-        return out
+        x = x + self._dropped(self.attend(self.norm1(x), keep))
+        return x + self._dropped(self.mlp(self.norm2(x)))
+
+    def _dropped(self, added: Tensor) -> Tensor:
+        if not self.training or self.drop_path == 0:
+            return added
+        stays = torch.rand(len(added), 1, 1, device=added.device) >= self.drop_path
+        return added * (stays.to(added.dtype) / (1 - self.drop_path))
 
 
 class ViT(nn.Module):
@@ -53,31 +65,73 @@ class ViT(nn.Module):
         width: of a token and of the output (B, width), the mean over patch tokens.
         depth: number of blocks.
         heads: attention heads; must divide ``width``.
+        registers: learned tokens that attend and are thrown away (Darcet 2023, arXiv 2309.16588).
+        drop_path: of the blocks.
+        pool: the output: "mean" over patch tokens, or "cls", the class token.
     """
 
     def __init__(
-        self, *, channels: int, patch: Sequence[int], width: int = 192, depth: int = 12, heads: int
+        self,
+        *,
+        channels: int,
+        patch: Sequence[int],
+        width: int = 192,
+        depth: int = 12,
+        heads: int,
+        registers: int = 0,
+        drop_path: float = 0.0,
+        pool: Pooling = "mean",
     ) -> None:
         super().__init__()
+        self.pool = pool
         self.channels, self.patch, self.width = channels, tuple(patch), width
         self.embed = nn.Linear(channels * math.prod(patch), width)
         self.cls = nn.Parameter(torch.zeros(1, 1, width))
         nn.init.normal_(self.cls, std=0.02)
-        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
+        self.registers = nn.Parameter(torch.zeros(1, registers, width)) if registers else None
+        if self.registers is not None:
+            nn.init.normal_(self.registers, std=0.02)
+        self.blocks = nn.ModuleList(Block(width, heads, drop_path=drop_path) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
 
-    def tokens(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
-        """(B, channels, *space) → (B, 1 + K, width): a class token and the patches in ``keep``."""
+    def prepared(self, x: Tensor) -> Tensor:
+        """The input as its patches are embedded; what a modality does to its values goes here."""
+        return x
+
+    def tokens(
+        self,
+        x: Tensor,
+        keep: Tensor | None = None,
+        *,
+        hidden: Tensor | None = None,
+        blank: Tensor | None = None,
+    ) -> Tensor:
+        """(B, channels, *space) → (B, 1 + K, width): a class token and the patches in ``keep``.
+
+        With ``hidden`` (B, N) the patches that are True in it are ``blank`` (width,), at their
+        places.
+        """
+        x = self.prepared(x)
         grid = grid_of(x.shape[2:], self.patch)
-        h = self.embed(patchify(x, self.patch)) + positions(grid, self.width, x.device)
+        h = self.embed(patchify(x, self.patch))
+        if hidden is not None and blank is not None:
+            h = torch.where(hidden[..., None], blank.to(h.dtype), h)
+        h = h + positions(grid, self.width, x.device)
         if keep is not None:  # (B, K)
             h = take(h, keep)
-        h = torch.cat([self.cls.expand(h.shape[0], -1, -1), h], dim=1)
+        first = [self.cls] if self.registers is None else [self.cls, self.registers]
+        h = torch.cat([*(each.expand(h.shape[0], -1, -1) for each in first), h], dim=1)
         for block in self.blocks:
             h = block(h)
+        if self.registers is not None:
+            h = torch.cat([h[:, :1], h[:, 1 + self.registers.shape[1] :]], dim=1)
         out: Tensor = self.norm(h)
         return out
 
+    def pooled(self, tokens: Tensor) -> Tensor:
+        """The output of `tokens`: (B, 1 + K, width) → (B, width)."""
+        return tokens[:, 0] if self.pool == "cls" else tokens[:, 1:].mean(dim=1)
+
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, *space) → (B, width)."""
-        return self.tokens(x)[:, 1:].mean(dim=1)
+        return self.pooled(self.tokens(x))

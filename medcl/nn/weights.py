@@ -16,6 +16,16 @@ WRAPPERS = ("state_dict", "model", "net", "teacher", "student", "model_state", "
 """Keys under which published checkpoints store their weights."""
 
 
+IN_FOLDER = (
+    "encoder.safetensors",  # a run of medcl
+    "model.safetensors",  # Hugging Face, timm
+    "pytorch_model.bin",
+    "models/model.pt",  # a bundle of MONAI
+    "model.pt",
+)
+"""Files of weights, by which a folder is known."""
+
+
 @dataclass(frozen=True)
 class Fit:
     """How the weights in a file match an encoder.
@@ -83,6 +93,20 @@ def read(path: Path) -> dict[str, Tensor]:
     if not tensors:
         raise UsageError(f"{path} holds no tensors by name; is it a checkpoint of weights?")
     return tensors
+
+
+def of_folder(path: Path) -> Path:
+    """The file of weights in a folder, or ``path`` itself if it is no folder.
+
+    Raises:
+        UsageError: if the folder has none.
+    """
+    if not path.is_dir():
+        return path
+    for name in IN_FOLDER:
+        if (path / name).is_file():
+            return path / name
+    raise UsageError(f"{path} holds none of {', '.join(IN_FOLDER)}: name the file of weights.")
 
 
 def fit(

@@ -21,6 +21,7 @@ from medcl.objectives.deepcluster import deepcluster
 from medcl.objectives.dino import dino
 from medcl.objectives.domain_contrast import domain_contrast
 from medcl.objectives.focal_contrast import focal_contrast
+from medcl.objectives.future_contrast import future_contrast
 from medcl.objectives.generalised_cross_entropy import generalised_cross_entropy
 from medcl.objectives.graph_contrast import graph_contrast
 from medcl.objectives.info_nce import info_nce
@@ -28,6 +29,7 @@ from medcl.objectives.koleo import koleo
 from medcl.objectives.ldam import ldam
 from medcl.objectives.listwise_wasserstein import listwise_wasserstein
 from medcl.objectives.logit_adjusted import logit_adjusted
+from medcl.objectives.masked_codes import masked_codes
 from medcl.objectives.masked_columns import masked_columns
 from medcl.objectives.masked_embedding import masked_embedding
 from medcl.objectives.masked_reconstruction import masked_reconstruction
@@ -63,6 +65,7 @@ __all__ = [
     "dino",
     "domain_contrast",
     "focal_contrast",
+    "future_contrast",
     "generalised_cross_entropy",
     "graph_contrast",
     "info_nce",
@@ -70,6 +73,7 @@ __all__ = [
     "ldam",
     "listwise_wasserstein",
     "logit_adjusted",
+    "masked_codes",
     "masked_columns",
     "masked_embedding",
     "masked_reconstruction",
@@ -197,6 +201,11 @@ OBJECTIVES: dict[str, Objective] = {
         "statistics",
         "He 2022, arXiv 2111.06377; Tian 2023, arXiv 2301.03580",
     ),
+    "masked_codes": Objective(
+        "medcl.objectives.masked_codes:masked_codes",
+        "nothing",
+        "Zhou 2022, arXiv 2111.07832; Oquab 2023, arXiv 2304.07193",
+    ),
     "masked_columns": Objective(
         "medcl.objectives.masked_columns:masked_columns",
         "statistics",
@@ -205,12 +214,17 @@ OBJECTIVES: dict[str, Objective] = {
     "masked_embedding": Objective(
         "medcl.objectives.masked_embedding:masked_embedding",
         "statistics",
-        "Nguyen 2023, arXiv 2212.01893",
+        "Nguyen 2023, arXiv 2212.01893; Assran 2023, arXiv 2301.08243",
     ),
     "similarity_reconstruction": Objective(
         "medcl.objectives.similarity_reconstruction:similarity_reconstruction",
         "negatives",
         "Dong 2023, arXiv 2302.00861; Arunan 2025, arXiv 2510.05172",
+    ),
+    "future_contrast": Objective(
+        "medcl.objectives.future_contrast:future_contrast",
+        "nothing",
+        "Oord 2018, arXiv 1807.03748; Mehari 2022, arXiv 2103.12676",
     ),
     "quantised_contrast": Objective(
         "medcl.objectives.quantised_contrast:quantised_contrast",

@@ -34,10 +34,12 @@ def move_correlation(
 
 @torch.no_grad()
 def direct_predictor(correlation: Tensor, *, epsilon: float = 0.1) -> Tensor:
-    """W = U diag(√s_j + ε·max_j s_j) Uᵀ of F = U diag(s) Uᵀ.
+    """W = U diag(√(s_j/max s) + ε) Uᵀ of F = U diag(s) Uᵀ.
 
-    Tian 2021 (arXiv 2102.06810, eq. 18 and section 4; ε 0.1 and ρ 0.3 are its defaults): the
-    predictor shares its eigenvectors with the correlation of its input. Set it every few steps.
+    Tian 2021 (arXiv 2102.06810, section 4; ε 0.1 and ρ 0.3 are its defaults): the predictor shares
+    its eigenvectors with the correlation of its input. The paper's eq. 18 has √s_j + ε·max s; the
+    authors' code divides s by its maximum first. That is done here: so whatever the size of z, the
+    smallest of W's eigenvalues is at least ε/(1 + ε) of the largest.
 
     Args:
         correlation: (d, d) F, symmetric.
@@ -48,10 +50,11 @@ def direct_predictor(correlation: Tensor, *, epsilon: float = 0.1) -> Tensor:
 
     Example:
         >>> direct_predictor(torch.diag(torch.tensor([4.0, 1.0])), epsilon=0.0)
-        tensor([[2., 0.],
-                [0., 1.]])
+        tensor([[1.0000, 0.0000],
+                [0.0000, 0.5000]])
     """
-    s, u = torch.linalg.eigh(correlation.double())
+    s, u = torch.linalg.eigh(widened(correlation))
     s = s.clamp_min(0)
+    share = s / s.amax().clamp_min(torch.finfo(s.dtype).tiny)
     with full(s):
-        return ((u * (s.sqrt() + epsilon * s.amax())) @ u.T).to(correlation.dtype)
+        return ((u * (share.sqrt() + epsilon)) @ u.T).to(correlation.dtype)

@@ -60,7 +60,7 @@ def graph_contrast(
     sums = row_sums(
         z,
         others,
-        hide=Hidden(columns=own.unsqueeze(1)),
+        hide=Hidden(columns=own.unsqueeze(1), all_exist=True),
         weights=_edges(positives.detach(), own, ranks.world * len(z), exact(z)),
         bound=1 / temperature,
     )

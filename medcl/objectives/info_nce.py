@@ -95,7 +95,7 @@ def in_batch_negatives(
     """Log-sum over in-batch negatives of each query and, if symmetric, of each key: (B,) each."""
     own = own_columns(len(q), ranks, q.device)
     groups = None if group is None else ranks.gather(group)
-    hidden = Hidden(own.unsqueeze(1), group, groups)
+    hidden = Hidden(own.unsqueeze(1), group, groups, all_exist=True)
     if symmetric and ranks.world == 1:
         return [sums.lse for sums in two_sided_sums(q, k, hide=hidden, bound=bound)]
     pairs = [(q, k), (k, q)] if symmetric else [(q, k)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from torch import Tensor
+from torch.nn.functional import smooth_l1_loss
 
 from medcl.nn.distributed import ALONE, Ranks
 from medcl.objectives.checks import same_length, same_shape
@@ -18,21 +19,22 @@ def masked_embedding(
     target: Tensor,
     mask: Tensor,
     *,
-    distance: Literal["mse", "cosine"] = "mse",
+    distance: Literal["mse", "cosine", "smooth_l1"] = "mse",
     ranks: Ranks = ALONE,
 ) -> Tensor:
     """Mean over masked positions of the distance between predicted and true embedding.
 
     Nguyen 2023 (joint 2D/3D self-supervision, arXiv 2212.01893) masks slice embeddings of a
     volume and predicts them from the rest; Baevski 2022 (data2vec, arXiv 2202.03555) does so with
-    a momentum teacher's. The first paper's exact distance was not at hand: "mse" is the mean over
-    dimensions of squared differences, "cosine" is 1 − cos.
+    a momentum teacher's; so does Assran 2023 (I-JEPA, arXiv 2301.08243), with "smooth_l1", the
+    mean over dimensions of Huber's distance with β = 1. Nguyen's exact distance was not at hand:
+    "mse" is the mean over dimensions of squared differences, "cosine" is 1 − cos.
 
     Args:
         prediction: (B, N, d).
         target: (B, N, d); a constant.
         mask: (B, N) True where the position was hidden.
-        distance: "mse" or "cosine".
+        distance: "mse", "cosine" or "smooth_l1".
         ranks: the other processes (they may have hidden other numbers of positions).
 
     Returns:
@@ -52,6 +54,8 @@ def masked_embedding(
     target = target.detach()
     if distance == "mse":
         losses = (widened(prediction) - widened(target)).square().mean(2)
+    elif distance == "smooth_l1":
+        losses = smooth_l1_loss(widened(prediction), widened(target), reduction="none").mean(2)
     else:
         losses = 1 - (unit(prediction) * unit(target)).sum(2)
     return mean_where(losses, mask, ranks)

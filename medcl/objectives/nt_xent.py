@@ -60,6 +60,7 @@ def nt_xent(
         columns=torch.stack([mine, mine.roll(n)], dim=1),
         row_group=None if group is None else group.repeat(2),
         col_group=None if group is None else ranks.gather(group.repeat(2)),
+        all_exist=True,
     )
     others = None if ranks.world == 1 else ranks.gather(z)
     negative = row_sums(z, others, hide=hidden, bound=1 / temperature).lse

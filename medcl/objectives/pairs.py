@@ -20,11 +20,13 @@ class Hidden:
         row_group: (B,) integers; pairs with equal group are hidden (two windows of one patient
             are not negatives). None: no groups.
         col_group: (N,) integers.
+        all_exist: no column is −1: then those of a whole matrix are hidden in one write.
     """
 
     columns: Tensor | None = None
     row_group: Tensor | None = None
     col_group: Tensor | None = None
+    all_exist: bool = False
 
     def __call__(self, s: Tensor, i: slice, j: slice) -> None:
         """Set the hidden entries of tile ``s`` = (rows i, cols j) to −inf, in place."""
@@ -39,6 +41,15 @@ class Hidden:
             # Rows whose column is in another tile write back what they read: a branch would make
             # the CPU wait for the GPU.
             s.scatter_(1, at, s.gather(1, at).masked_fill(in_tile.unsqueeze(1), -torch.inf))
+
+    def whole(self, s: Tensor) -> None:
+        """As a call, of the whole matrix."""
+        if self.columns is None or not self.all_exist:
+            self(s, slice(0, s.shape[0]), slice(0, s.shape[1]))
+            return
+        if self.row_group is not None and self.col_group is not None:
+            s.masked_fill_(self.row_group[:, None] == self.col_group[None, :], -torch.inf)
+        s.scatter_(1, self.columns, -torch.inf)
 
 
 def own_columns(n: int, ranks: Ranks, device: torch.device) -> Tensor:

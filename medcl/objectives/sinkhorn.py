@@ -13,18 +13,24 @@ from medcl.objectives.precision import widened
 
 @torch.no_grad()
 def sinkhorn(
-    scores: Tensor, *, epsilon: float = 0.05, iterations: int = 3, ranks: Ranks = ALONE
+    scores: Tensor,
+    *,
+    epsilon: float = 0.05,
+    iterations: int = 3,
+    kept: Tensor | None = None,
+    ranks: Ranks = ALONE,
 ) -> Tensor:
     """Soft assignment of samples to prototypes in which each prototype gets an equal share.
 
     Cuturi 2013 (arXiv 1306.0895) as SwAV uses it (Caron 2020, arXiv 2006.09882): start from
-    exp(scores/ε), then make by turns each prototype's total over all samples of all ranks 1/K and
-    each sample's 1/N. In logarithms, so that a small ε does not overflow.
+    exp(scores/ε), then make by turns each prototype's total over all samples of all ranks alike and
+    each sample's 1. In logarithms, so that a small ε does not overflow.
 
     Args:
         scores: (B, K) this rank's samples.
         epsilon: ε > 0; smaller is harder.
         iterations: how often.
+        kept: (B,) False for rows that only fill up a batch: they weigh nothing and get zeros.
         ranks: the other processes, whose samples are part of the balance.
 
     Returns:
@@ -35,9 +41,13 @@ def sinkhorn(
         tensor([1., 1.])
     """
     log_q = widened(scores) / epsilon
-    samples, prototypes = len(scores) * ranks.world, scores.shape[1]
+    if kept is not None:
+        log_q = log_q.masked_fill(~kept[:, None], -torch.inf)
+    prototypes = scores.shape[1]
     for _ in range(iterations):
         share = ranks.gather(log_q.logsumexp(0, keepdim=True)).logsumexp(0)  # (K,)
         log_q = log_q - share - math.log(prototypes)
-        log_q = log_q - log_q.logsumexp(1, keepdim=True) - math.log(samples)
-    return (log_q + math.log(samples)).exp()
+        log_q = log_q.log_softmax(1)
+        if kept is not None:
+            log_q = log_q.masked_fill(~kept[:, None], -torch.inf)
+    return log_q.exp()

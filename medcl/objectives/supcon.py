@@ -55,7 +55,7 @@ def supcon(z: Tensor, labels: Tensor, *, temperature: float = 0.1, ranks: Ranks 
     cols, col_labels, rows = labelled(unit(z, temperature**-0.5), labels, known, ranks)
     alone = ranks.world == 1
     anchors, others = (cols, None) if alone else (cols[rows], cols)
-    hidden = Hidden(columns=rows.unsqueeze(1))
+    hidden = Hidden(columns=rows.unsqueeze(1), all_exist=True)
     weights = (
         Overlap(col_labels[rows].to(cols.dtype), col_labels.to(cols.dtype))
         if labels.ndim == 2

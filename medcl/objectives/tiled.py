@@ -37,6 +37,10 @@ SMALL = 25.0
 """|s| up to here needs no running maximum: exp(s), and sums of it, stay in float32's range."""
 
 
+HELD = 2**20
+"""Entries of s up to which it is kept between the passes: 4 MiB of float32."""
+
+
 class Sums(NamedTuple):
     """Sums of each row of s (or each column)."""
 
@@ -151,6 +155,51 @@ class _Tiled(torch.autograd.Function):
             if (i != j) if plan.mirrored else want_cols:
                 d_cols[j].addmm_(g.T, rows[i])
         return d_rows, None if plan.mirrored else d_cols, None
+
+
+class _Held(torch.autograd.Function):
+    """`_Tiled` of one tile of small |s|, which is kept: small batches cost steps, not memory."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, cols: Tensor, plan: _Plan) -> tuple[Tensor, ...]:
+        s, whole = rows @ cols.T, (slice(0, len(rows)), slice(0, len(cols)))
+        if isinstance(plan.hide, Hidden):
+            plan.hide.whole(s)
+        elif plan.hide is not None:
+            plan.hide(s, *whole)
+        kind, ways = exact(rows), (1, 0) if plan.both else (1,)
+        w, ws = (None, None) if plan.weights is None else plan.weigh(s, *whole)
+        e = s.exp_()
+        out = []
+        for dim in ways:
+            total = e.sum(dim, dtype=kind)
+            zeros = torch.zeros_like(total)
+            dot = zeros if ws is None else ws.sum(dim, dtype=kind)
+            mass = zeros if w is None else w.sum(dim, dtype=kind)
+            out += [total.log(), dot, mass]
+        ctx.plan = plan
+        ctx.mark_non_differentiable(*out[2::3])
+        ctx.save_for_backward(rows, cols, e, w, *out[::3])
+        return tuple(out)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        rows, cols, e, w, *lse = ctx.saved_tensors
+        factor, weight = None, None
+        for k, x in enumerate(lse):
+            d_lse = grads[3 * k] * (-x).exp().masked_fill(x == -torch.inf, 0.0)
+            scale = d_lse.to(e.dtype).unsqueeze(1 - k)
+            factor = scale if factor is None else factor + scale
+            if w is not None:
+                d_dot = grads[3 * k + 1].to(e.dtype).unsqueeze(1 - k)
+                weight = d_dot if weight is None else weight + d_dot
+        g = e * factor
+        if w is not None:
+            g = g.addcmul_(w, weight)
+        if ctx.plan.mirrored:
+            return torch.addmm(g @ cols, g.T, rows), None, None
+        return g @ cols, g.T @ rows if ctx.needs_input_grad[1] else None, None
 
 
 def _scaled(plan: _Plan, lse: Tensor, d_lse: Tensor, d_dot: Tensor) -> tuple[Tensor, ...]:
@@ -282,8 +331,10 @@ def _sums(
     tile: int,
 ) -> tuple[Tensor, ...]:
     plan = _Plan(hide, weights, bound <= SMALL, cols is None, both, tile)
+    size = len(rows) * len(rows if cols is None else cols)
+    kind = _Held if plan.small and size <= min(HELD, tile**2) else _Tiled
     out: tuple[Tensor, ...]
     with full(rows):
         rows = widened(rows)
-        out = _Tiled.apply(rows, rows if cols is None else widened(cols), plan)
+        out = kind.apply(rows, rows if cols is None else widened(cols), plan)
     return out

@@ -64,7 +64,7 @@ def tree_contrast(
     sample = own_columns(n, ranks, z.device).repeat(2)
     paths = paths.repeat(2, 1)
     weights = SharedPath(paths, ranks.gather(paths), sample, ranks.gather(sample), z.dtype)
-    hidden = Hidden(columns=own_columns(2 * n, ranks, z.device).unsqueeze(1))
+    hidden = Hidden(columns=own_columns(2 * n, ranks, z.device).unsqueeze(1), all_exist=True)
     others = None if ranks.world == 1 else ranks.gather(z)
     sums = row_sums(z, others, hide=hidden, weights=weights, bound=1 / temperature)
     losses, counts = sums.cross_entropy()

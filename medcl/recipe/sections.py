@@ -60,6 +60,16 @@ class Optimizer(Section):
     name: Literal["adamw", "adam", "sgd", "lars"] = _is("adamw", "The optimizer.")
     lr: float = _is(1e-3, "Learning rate after the warm-up, above 0.", gt=0)
     weight_decay: float = _is(1e-4, "Weight decay, 0 or more.", ge=0)
+    final_weight_decay: float | None = _is(
+        None, "Weight decay at the end, on a cosine from weight_decay; null: constant.", ge=0
+    )
+    layer_decay: float = _is(
+        1.0,
+        "Pretraining: factor on the learning rate from each block of the encoder to the one below, "
+        "above 0 to 1.",
+        gt=0,
+        le=1,
+    )
     momentum: float = _is(0.9, "Momentum of sgd and lars, from 0 to below 1.", ge=0, lt=1)
     betas: tuple[Beta, Beta] = _is((0.9, 0.999), "β₁ and β₂ of adam and adamw, from 0 to below 1.")
     warmup: float = _is(0.05, "Linear warm-up, as a share of all steps, 0 to 1.", ge=0, le=1)
@@ -83,6 +93,11 @@ class Trainer(Section):
         True, "Compute batch normalisation over the batches of all devices, if there are several."
     )
     workers: int = _is(0, "Processes that load data; 0: the training process loads it.", ge=0)
+    weights: str | None = _is(
+        None,
+        "Weights of the encoder to continue from: a run's folder, one of Hugging Face, timm or "
+        "MONAI, or a file; null: new ones, or those of encoder.",
+    )
     checkpoint_every: int = _is(200, "Steps between two checkpoints.", gt=0)
     log_every: int = _is(10, "Steps between two rows of metrics.", gt=0)
 

@@ -56,9 +56,7 @@ def _powers(x: Tensor, fs: float) -> Tensor:
     window = torch.hann_window(length, device=x.device, dtype=x.dtype)
     power = torch.fft.rfft(x * window, dim=2).abs().square()
     edges = [min(round(hertz * length / fs), power.shape[2] - 1) for hertz in _HERTZ]
-    bands = [
-        power[:, :, a : max(b, a + 1)].sum(dim=2) for a, b in pairwise(edges)
-    ]
+    bands = [power[:, :, a : max(b, a + 1)].sum(dim=2) for a, b in pairwise(edges)]
     return (torch.stack(bands, dim=2) + _FLAT).log()
 
 

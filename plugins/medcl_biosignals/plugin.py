@@ -95,6 +95,7 @@ plugin = Plugin(
         "selfsimilar1d": "medcl_biosignals.encoders.selfsimilar:selfsimilar1d",
         "inceptiontime": "medcl_biosignals.encoders.inception:inceptiontime",
         "tcn": "medcl_biosignals.encoders.tcn:tcn",
+        "s4d1d": "medcl_biosignals.encoders.s4d:s4d1d",
         "vit1d": "medcl_biosignals.encoders.vit:vit1d",
         "patchtst": "medcl_biosignals.encoders.vit:patchtst",
         "two-towers": "medcl_biosignals.encoders.towers:two_towers",

@@ -103,6 +103,37 @@ def test_a_causal_tcn_sees_no_future_and_says_how_far_back() -> None:
     assert moved.any()
 
 
+@pytest.mark.parametrize("channels", [1, 12])
+def test_s4d1d_streams_what_it_gives_for_a_whole_recording(channels: int) -> None:
+    encoder = resolve(plugin.encoders["s4d1d"])(
+        channels=channels, features=16, kernels=(5, 3, 1), strides=(2, 2, 1), depth=2
+    )
+    x = torch.randn(2, channels, 400, generator=torch.Generator().manual_seed(0))
+    encoder(x)  # running statistics
+    with pytest.raises(UsageError, match="evaluation mode"):
+        encoder.stream(x)
+    with torch.inference_mode():
+        whole = encoder.eval().context(encoder.local(x))
+        before, found = None, []
+        for chunk in x.split([4, 4, 200, 12, 180], dim=-1):
+            made, before = encoder.stream(chunk, before)
+            found.append(made)
+        torch.testing.assert_close(torch.cat(found, dim=1), whole, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(encoder.pool(torch.cat(found, dim=1)), encoder(x))
+        later = x.clone()
+        later[..., 200:] += 1
+        moved = encoder.context(encoder.local(later))
+        torch.testing.assert_close(moved[:, :50], whole[:, :50])
+        assert (moved[:, 50] != whole[:, 50]).any()
+    with pytest.raises(UsageError, match="multiple of 4 samples"):
+        encoder.stream(x[..., :6])
+    both = resolve(plugin.encoders["s4d1d"])(channels=channels, causal=False).eval()
+    with pytest.raises(UsageError, match="encoder.causal"):
+        both.stream(x)
+    with pytest.raises(UsageError, match="none shorter than its stride"):
+        resolve(plugin.encoders["s4d1d"])(kernels=(1, 1), strides=(2, 1))
+
+
 def test_patchtst_takes_channels_in_any_number_and_order() -> None:
     encoder = resolve(plugin.encoders["patchtst"])().eval()
     x = torch.randn(2, 5, 200, generator=torch.Generator().manual_seed(0))

@@ -33,11 +33,13 @@ SMALL = {  # networks that a test can afford
     "tcn": {"widths": [8, 8, 16, 16]},
     "preact-resnet1d": {"base": 8, "blocks": 6, "width": 32, "dropout": 0.0},
     "sensor-vit": {"width": 32, "depth": 2, "heads": 2, "patch": 32},
+    "s4d1d": {"features": 32, "depth": 2},
     "vit1d": {"width": 32, "depth": 2, "heads": 2, "patch": 16},
     "two-towers": {"widths": [8, 16, 32], "width": 64},
 }
-ECG = ("forecast", "hybrid-ecg", "lsm2", "mae-1d", "order-aware", "quantised-1d", "simclr-ecg",
-       "snippets", "spark-1d", "unicon", "wearable-ecg")  # fmt: skip
+ECG = ("cpc-ecg", "forecast", "hybrid-ecg", "i-jepa-ecg", "lejepa-ecg", "lsm2", "mae-1d",
+       "order-aware", "quantised-1d", "simclr-ecg", "snippets", "spark-1d", "unicon", "visreg-ecg",
+       "wearable-ecg")  # fmt: skip
 STEPS, BATCH = 16, 16
 
 

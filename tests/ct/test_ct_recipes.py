@@ -19,10 +19,12 @@ ENCODER = {
     "resnet3d": {"depth": 10, "base": 4},
     "resenc3d": {"widths": [4, 8], "blocks": [1, 1]},
     "vit3d": {"width": 48, "depth": 1, "heads": 4},
+    "vit2d": {"width": 48, "depth": 1, "heads": 4},
     "joint": {"depth": 10, "base": 4, "width": 32, "layers": 1, "heads": 4, "hidden": 32},
 }
 METHOD = {"hidden": 32, "out": 16, "prototypes": 8, "volume_prototypes": 4, "queue": 32}
 METHOD |= {"inner": 16, "volume_queue": 8, "frozen": 0, "slices_first": 0.0, "depth": 1, "heads": 4}
+METHOD |= {"bottleneck": 16}
 
 SIZES = {  # of networks that begin at full resolution: dataset.size, views.size
     "ct/mae-unet-3d": ([48, 48, 48], [32]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import math
 
 import numpy as np
@@ -99,3 +100,55 @@ def test_constant_schedule_and_a_single_step():
     factor = schedule(recipes.Optimizer(schedule="constant", warmup=0.5), 10)
     assert [factor(t) for t in range(10)] == [0.2, 0.4, 0.6, 0.8, 1.0, 1, 1, 1, 1, 1]
     assert schedule(recipes.Optimizer(warmup=0), 1)(0) == 1.0
+
+
+def test_weight_decay_moves_on_a_cosine_and_only_where_there_is_one():
+    net = model()
+    settings = recipes.Optimizer(weight_decay=0.04, final_weight_decay=0.4, warmup=0)
+    optimizer, scheduler = build(net, settings, steps=9)
+    found = []
+    for _ in range(9):
+        found.append([group["weight_decay"] for group in optimizer.param_groups])
+        optimizer.step()
+        scheduler.step()
+    for t, (weights, others) in enumerate(found):
+        expected = 0.4 - 0.36 * 0.5 * (1 + math.cos(math.pi * t / 8))
+        assert weights == pytest.approx(expected, rel=1e-12)
+        assert others == 0.0
+
+
+def test_a_predictor_keeps_its_rate_after_the_warm_up():
+    net = model()
+    settings = recipes.Optimizer(lr=0.1, warmup=0.2)
+    optimizer, scheduler = build(net, settings, steps=10, constant=("3.",))
+    kept = {id(p) for p in net[3].parameters()}
+    for t in range(10):
+        for group in optimizer.param_groups:
+            stays = {id(p) in kept for p in group["params"]}
+            assert len(stays) == 1
+            cosine = 0.5 * (1 + math.cos(math.pi * (t - 2) / 7))
+            factor = (t + 1) / 2 if t < 2 else 1.0 if True in stays else cosine
+            assert group["lr"] == pytest.approx(0.1 * factor, abs=1e-12)
+        optimizer.step()
+        scheduler.step()
+
+
+def test_what_is_saved_of_a_schedule_continues_it():
+    net = model()
+    settings = recipes.Optimizer(weight_decay=0.1, final_weight_decay=0.3)
+    built = [build(net, settings, steps=8, constant=("3.",)) for _ in range(2)]
+    (optimizer, scheduler), (again, resumed) = built
+    for _ in range(3):
+        optimizer.step()
+        scheduler.step()
+    file = io.BytesIO()
+    torch.save([optimizer.state_dict(), scheduler.state_dict()], file)
+    file.seek(0)
+    moments, position = torch.load(file, weights_only=True)
+    again.load_state_dict(moments)
+    resumed.load_state_dict(position)
+    for moving, following in built:
+        moving.step()
+        following.step()
+    for one, two in zip(optimizer.param_groups, again.param_groups, strict=True):
+        assert (one["lr"], one["weight_decay"]) == (two["lr"], two["weight_decay"])

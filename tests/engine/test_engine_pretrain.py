@@ -16,6 +16,7 @@ import polars as pl
 import pytest
 import tiny_engine
 import torch
+from safetensors.torch import load_file
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -431,3 +432,17 @@ def test_a_launcher_of_other_processes_is_refused(index, tmp_path, monkeypatch):
     with pytest.raises(UsageError, match=r"trainer\.devices=2 and trainer\.nodes=2"):
         pretrain(tiny_engine.recipe({"trainer": {"steps": 2}}), index, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_it_continues_from_the_weights_of_a_run_or_a_file(healthy, index, tmp_path):
+    selection = select(load_samples(healthy.recipe, index), healthy.split())
+    weights = load_file(healthy.path / "encoder.safetensors")
+    for path in (healthy.path, healthy.path / "encoder.safetensors"):
+        changed = tiny_engine.recipe({**HEALTHY, "seed": 3, "trainer": {"weights": str(path)}})
+        module = build(changed, selection)
+        for name, value in module.method.encoder.state_dict().items():
+            assert not value.is_floating_point() or torch.equal(value, weights[name]), name
+    wrong = tiny_engine.recipe({**HEALTHY, "trainer": {"weights": str(tmp_path)}})
+    with pytest.raises(UsageError, match="name the file of weights"):
+        build(wrong, selection)

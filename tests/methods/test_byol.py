@@ -55,7 +55,7 @@ def test_simsiam_stops_the_gradient_at_the_target():
 
 
 def test_directpred_weights_follow_the_paper():
-    """W shares F's eigenvectors; its eigenvalues are √s + ε·max s (arXiv 2102.06810)."""
+    """W shares F's eigenvectors; its eigenvalues are √(s/max s) + ε (arXiv 2102.06810)."""
     torch.manual_seed(0)
     head, moments = DirectPredictor(6, rho=0.3, eps=0.1), torch.zeros(6, 6)
     for _ in range(4):
@@ -65,10 +65,20 @@ def test_directpred_weights_follow_the_paper():
     torch.testing.assert_close(head.correlation, moments, rtol=1e-4, atol=1e-4)
     values, vectors = torch.linalg.eigh(moments)
     inside = vectors.T @ head.weight @ vectors  # diagonal in the basis of F
-    expected = torch.diag(values.sqrt() + 0.1 * values.max())
+    expected = torch.diag((values / values.max()).sqrt() + 0.1)
     torch.testing.assert_close(inside, expected, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(head(z), z @ head.weight.T)
     assert not list(head.parameters())
+
+
+@pytest.mark.parametrize("size", [1e-3, 1.0, 1e3])
+def test_directpred_boosts_small_directions_alike_whatever_the_size_of_projections(size):
+    """In the authors' code the ratio of the smallest eigenvalue to the largest stays near 0.1."""
+    torch.manual_seed(0)
+    head = DirectPredictor(6, eps=0.1)
+    head.observe(size * torch.randn(64, 6) * torch.tensor([1.0, 1, 1, 1, 1e-2, 1e-3]))
+    values = torch.linalg.eigvalsh(head.weight)
+    assert (values[0] / values[-1]).item() == pytest.approx(0.1 / 1.1, abs=0.01)
 
 
 @pytest.mark.parametrize("kind", [BYOL, SimSiam])

@@ -1,14 +1,17 @@
 """MAE and SparK: what the encoder may not see, and what the loss may not ask."""
 
 import digits
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from medcl.errors import UsageError
 from medcl.methods.contract import State
+from medcl.methods.i_jepa import IJEPA
 from medcl.methods.mae import MAE
 from medcl.methods.spark import SparK
+from medcl.nn.block_masks import block_masks
 from medcl.nn.patches import patchify, unpatchify
 from medcl.nn.vit import ViT
 
@@ -126,3 +129,42 @@ def test_an_encoder_that_cannot_is_refused_by_name():
     uneven.strides = (2, 6)
     with pytest.raises(UsageError, match="powers of two"):
         SparK(uneven)
+
+
+def test_i_jepa_foretells_the_copys_normalised_tokens_of_hidden_blocks() -> None:
+    torch.manual_seed(0)
+    method = IJEPA(digits.vit(), width=16, depth=1, heads=2)
+    with torch.no_grad():
+        for parameter in method.encoder.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    x, batch = digits.draw(6)
+    loss = method.step([x], batch, State(3, 10))["loss"]
+    keep, blocks = block_masks(6, (4, 4), np.random.default_rng(3))
+    context = method.encoder.tokens(x, keep)[:, 1:]
+    goal = method.target.module.tokens(x)[:, 1:]
+    spread = goal.var(2, correction=0, keepdim=True) + 1e-5
+    goal = (goal - goal.mean(2, keepdim=True)) / spread.sqrt()
+    found = []
+    for block in range(blocks.shape[1]):  # each by itself
+        made = method.predictor(context, keep, blocks[:, block : block + 1], (4, 4))[:, 0]
+        for row in range(6):
+            apart = (made[row] - goal[row, blocks[row, block]]).abs()
+            found.append(torch.where(apart < 1, apart**2 / 2, apart - 0.5).mean())
+    torch.testing.assert_close(loss, torch.stack(found).mean())
+    loss.backward()
+    assert all(p.grad is None for p in method.target.parameters())
+
+
+def test_i_jepas_copy_follows_on_a_line() -> None:
+    torch.manual_seed(0)
+    method = IJEPA(digits.vit(), width=16, depth=1, heads=2, momentum=0.5)
+    start = [p.clone() for p in method.target.parameters()]
+    with torch.no_grad():
+        for parameter in method.encoder.parameters():
+            parameter.add_(1.0)
+    left = 1.0
+    for n in range(4):
+        method.after_step(State(n, 4))
+        left *= 0.5 + 0.5 * n / 4
+    for kept, first in zip(method.target.parameters(), start, strict=True):
+        torch.testing.assert_close(kept, first + 1 - left)

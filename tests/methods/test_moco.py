@@ -85,3 +85,13 @@ def test_v3_goes_both_ways_and_its_momentum_rises_to_one():
     method.after_step(State(50, 100))
     m = 1 - 0.01 * (math.cos(math.pi / 2) + 1) / 2
     torch.testing.assert_close(kept, m * (0.99 * before + 0.01 * goal) + (1 - m) * goal)
+
+
+def test_v3_does_not_train_a_transformers_projection_of_patches():
+    for freeze in (True, False):
+        torch.manual_seed(0)
+        method = MoCoV3(digits.vit(), hidden=16, out=8, freeze_patches=freeze)
+        x, batch = digits.draw(16)
+        method.step([x, x.flip(3)], batch, State())["loss"].backward()
+        assert (method.encoder.embed.weight.grad is None) == freeze
+        assert method.encoder.blocks[0].qkv.weight.grad is not None

@@ -40,6 +40,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "swav": {"queue": 24, "prototypes": 5, "frozen": 1},
     "deepcluster-v2": {"clusters": (5, 3), "memory": 24, "every": 2},
     "dino": {"frozen": 1},
+    "dinov2": {"frozen": 1},
     "tip": {"corruption": 0.0},
     "participant": {"dropout": 0.0},
     "harmonised": {"method": "can", "settings": contract.CASES["can"].settings},
@@ -94,7 +95,7 @@ def whole_batch(method: Any) -> tuple[list[Tensor], dict[str, Tensor]]:
     x, batch = digits.draw(B)
     batch["patient"] = torch.arange(B) // 2
     views = [digits.augment(x, view).double() for view in method.views]
-    return views, {**batch, "table": batch["table"].double()}
+    return views, batch | {key: batch[key].double() for key in ("table", "teacher")}
 
 
 def trained(name: str, world: Ranks) -> dict[str, Tensor]:

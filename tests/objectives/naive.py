@@ -343,6 +343,16 @@ def negative_cosine(prediction, target):
     return -mean([cos(p, t.detach()) for p, t in zip(prediction, target, strict=True)])
 
 
+def future_contrast(prediction, target, *, ahead, temperature, normalise):
+    alike = cos if normalise else torch.dot
+    losses = []
+    for p, z in zip(prediction, target, strict=True):
+        for t in range(len(z) - ahead):
+            s = [alike(p[t], each) / temperature for each in z]
+            losses.append(-log_softmax_at(s, t + ahead))
+    return mean(losses)
+
+
 def vicreg(z1, z2, *, invariance, variance, covariance, eps=1e-4, form="code"):
     n, d = z1.shape
     apart = mean([(a - b).square().sum() for a, b in zip(z1, z2, strict=True)])
@@ -409,11 +419,28 @@ def masked_columns(logits, numbers, codes, values, mask):
     return (mean(categories) + mean(squares)) / 2
 
 
+def masked_codes(student, codes, mask, *, temperature):
+    total = []
+    for b in range(len(student)):
+        losses = []
+        for n in range(mask.shape[1]):
+            if mask[b, n]:
+                s = list(student[b, n] / temperature)
+                losses.append(
+                    -sum(codes[b, n, k].detach() * log_softmax_at(s, k) for k in range(len(s)))
+                )
+        total.append(mean(losses) if losses else 0 * student[b].sum())
+    return mean(total)
+
+
 def masked_embedding(prediction, target, mask, *, distance="mse"):
     losses = []
     for b, n in mask.nonzero().tolist():
         p, t = prediction[b, n], target[b, n].detach()
-        losses.append((p - t).square().mean() if distance == "mse" else 1 - cos(p, t))
+        apart = (p - t).abs()
+        huber = mean([0.5 * a**2 if a < 1 else a - 0.5 for a in apart])
+        found = {"mse": apart.square().mean(), "cosine": 1 - cos(p, t), "smooth_l1": huber}
+        losses.append(found[distance])
     return mean(losses)
 
 

@@ -252,6 +252,15 @@ def cases() -> dict[str, list[Case]]:
         "masked_reconstruction": [
             Case(tokens, ("prediction",), {"normalise": normalise}) for normalise in (True, False)
         ],
+        "masked_codes": [
+            Case(
+                {
+                    "student": draw(B, 4, K), "codes": draw(B, 4, K).softmax(2),
+                    "mask": some(B, 4) & (LABELS[:, None] != 1),  # some without any
+                },
+                ("student",), TAU,
+            )
+        ],
         "masked_columns": [
             Case(
                 {
@@ -263,13 +272,20 @@ def cases() -> dict[str, list[Case]]:
             )
         ],
         "masked_embedding": [
-            Case(tokens, ("prediction",), {"distance": distance}) for distance in ("mse", "cosine")
+            Case(tokens, ("prediction",), {"distance": distance})
+            for distance in ("mse", "cosine", "smooth_l1")
         ],
         "similarity_reconstruction": [
             Case(
                 {"z": draw(B, D), "decoded": draw(B, 3, 4), "target": draw(B, 3, 4)},
                 ("z", "decoded"), TAU,
             )
+        ],
+        "future_contrast": [
+            Case(
+                {"prediction": draw(B, 6, D), "target": draw(B, 6, D)}, ("prediction", "target"),
+                {"ahead": ahead, "temperature": 0.7, "normalise": normalise},
+            ) for ahead, normalise in ((1, False), (4, True))
         ],
         "quantised_contrast": [
             Case(speech, ("context", "quantised"), TAU),

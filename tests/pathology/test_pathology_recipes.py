@@ -40,7 +40,8 @@ def small(name: str, *more: str) -> recipes.Recipe:
 def test_they_are_all_there():
     found = {name.removeprefix("pathology/").removesuffix("-tiles") for name in NAMES}
     assert found == {
-        "simclr", "moco", "swav", "dino", "vicreg", "neighbours", "songci", "kather"
+        "simclr", "moco", "swav", "dino", "dinov2", "ibot", "i-jepa", "moco-v3", "can",
+        "vicreg", "neighbours", "songci", "kather"
     }  # fmt: skip
 
 

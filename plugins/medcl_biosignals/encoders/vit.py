@@ -12,14 +12,14 @@ from medcl_biosignals.encoders.parts import known
 class ViT1d(vit.ViT):
     """See `vit1d`. Shows its tokens, as MAE, CAN and the like need (`Tokenised`)."""
 
-    def tokens(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
-        """See `medcl.nn.encoders.Tokenised`: (B, channels, T) → (B, 1 + K, width)."""
-        return super().tokens(known(x), keep)
+    def prepared(self, x: Tensor) -> Tensor:
+        """(B, channels, T), missing samples as zeros."""
+        return known(x)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, T) → (B, width); what does not fill a patch is filled up with zeros."""
         short = -x.shape[-1] % self.patch[0]
-        return self.tokens(F.pad(x, (0, short)))[:, 1:].mean(dim=1)
+        return super().forward(F.pad(x, (0, short)))
 
 
 class PatchTST(nn.Module):
@@ -39,7 +39,15 @@ class PatchTST(nn.Module):
 
 
 def vit1d(
-    *, channels: int = 2, patch: int = 20, width: int = 192, depth: int = 6, heads: int = 4
+    *,
+    channels: int = 2,
+    patch: int = 20,
+    width: int = 192,
+    depth: int = 6,
+    heads: int = 4,
+    registers: int = 0,
+    drop_path: float = 0.0,
+    pool: vit.Pooling = "mean",
 ) -> nn.Module:
     """A Vision Transformer on signals (Dosovitskiy 2021, arXiv 2010.11929), fixed sine positions.
 
@@ -51,11 +59,23 @@ def vit1d(
         width: of tokens and of the embedding, the mean over patch tokens.
         depth: blocks.
         heads: attention heads; must divide ``width``.
+        registers: learned tokens that attend and are thrown away (DINOv2 with registers: 4).
+        drop_path: share of the samples that leave out a block's parts in training.
+        pool: "mean" over patch tokens, or "cls": the class token, as DINOv2.
 
     Returns:
         a module (B, channels, T) → (B, width), for any T.
     """
-    return ViT1d(channels=channels, patch=(patch,), width=width, depth=depth, heads=heads)
+    return ViT1d(
+        channels=channels,
+        patch=(patch,),
+        width=width,
+        depth=depth,
+        heads=heads,
+        registers=registers,
+        drop_path=drop_path,
+        pool=pool,
+    )
 
 
 def patchtst(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from medcl.nn.vit import ViT
+from medcl.nn.vit import Pooling, ViT
 from medcl_ct.encoders.parts import Scale, Window, planes
 
 
@@ -19,13 +19,26 @@ class CTViT(ViT):
         heads: int,
         window: tuple[float, float],
         scale: Scale,
+        registers: int,
+        drop_path: float,
+        pool: Pooling,
     ) -> None:
-        super().__init__(channels=1, patch=patch, width=width, depth=depth, heads=heads)
+        super().__init__(
+            channels=1,
+            patch=patch,
+            width=width,
+            depth=depth,
+            heads=heads,
+            registers=registers,
+            drop_path=drop_path,
+            pool=pool,
+        )
         self.window = Window(window, scale)
 
-    def tokens(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
-        """(B, 1, *space) in HU → (B, 1 + K, width). See `medcl.nn.vit.ViT.tokens`."""
-        return super().tokens(self.window(planes(x, 1) if len(self.patch) == 2 else x), keep)
+    def prepared(self, x: Tensor) -> Tensor:
+        """(B, 1, *space) in HU, in the display window."""
+        out: Tensor = self.window(planes(x, 1) if len(self.patch) == 2 else x)
+        return out
 
 
 def vit2d(
@@ -36,6 +49,9 @@ def vit2d(
     heads: int = 6,
     window: tuple[float, float] = (0.0, 2000.0),
     scale: Scale = "water",
+    registers: int = 0,
+    drop_path: float = 0.0,
+    pool: Pooling = "mean",
 ) -> nn.Module:
     """A Vision Transformer for slices (Dosovitskiy 2021, arXiv 2010.11929); ViT-S by default.
 
@@ -46,11 +62,14 @@ def vit2d(
         heads: attention heads; must divide ``width``.
         window: level and width in HU of what the network sees.
         scale: "water" (0 HU is 0) or "unit" (0 to 1).
+        registers: learned tokens that attend and are thrown away (DINOv2 with registers: 4).
+        drop_path: share of the samples that leave out a block's parts in training.
+        pool: "mean" over patch tokens, or "cls": the class token, as DINOv2.
 
     Returns:
         a module (B, 1, H, W) in HU → (B, width).
     """
-    return CTViT((patch, patch), width, depth, heads, window, scale)
+    return CTViT((patch, patch), width, depth, heads, window, scale, registers, drop_path, pool)
 
 
 def vit3d(
@@ -61,6 +80,9 @@ def vit3d(
     heads: int = 6,
     window: tuple[float, float] = (0.0, 2000.0),
     scale: Scale = "water",
+    registers: int = 0,
+    drop_path: float = 0.0,
+    pool: Pooling = "mean",
 ) -> nn.Module:
     """A Vision Transformer for volumes; settings as in `vit2d`.
 
@@ -71,8 +93,11 @@ def vit3d(
         heads: attention heads; must divide ``width``.
         window: level and width in HU of what the network sees.
         scale: "water" (0 HU is 0) or "unit" (0 to 1).
+        registers: learned tokens that attend and are thrown away (DINOv2 with registers: 4).
+        drop_path: share of the samples that leave out a block's parts in training.
+        pool: "mean" over patch tokens, or "cls": the class token, as DINOv2.
 
     Returns:
         a module (B, 1, D, H, W) in HU → (B, width).
     """
-    return CTViT(patch, width, depth, heads, window, scale)
+    return CTViT(patch, width, depth, heads, window, scale, registers, drop_path, pool)
