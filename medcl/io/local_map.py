@@ -12,12 +12,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any, TypeVar
 
-from pebble import ProcessExpired, ProcessFuture, ProcessPool
+from pebble import ProcessExpired, ProcessPool
 
 from medcl.errors import MedclError
 from medcl.io.failure import DIED, Failure, guarded, hung
@@ -49,7 +49,7 @@ def run(
     alone: deque[T] = deque()
     size, broken = 1, 0
     while waiting or alone:
-        in_flight: dict[ProcessFuture, list[T]] = {}
+        in_flight: dict[Future[Any], list[T]] = {}
         pool = ProcessPool(workers, context=_Context(), initializer=_start_worker)
         try:
             if packed is not None:
@@ -86,7 +86,7 @@ def run(
 
 def _schedule(
     pool: ProcessPool, seconds: float | None, fn: Callable[..., R], *args: Any
-) -> ProcessFuture:
+) -> Future[Any]:
     try:
         return pool.schedule(fn, args=args, timeout=seconds)
     except RuntimeError as error:  # it has broken meanwhile
@@ -159,7 +159,7 @@ class _Worker(SpawnProcess):
 class _Context(SpawnContext):
     """Spawned processes: forking is unsafe once torch or polars have started threads."""
 
-    Process = _Worker  # type: ignore[assignment]
+    Process = _Worker
 
 
 def _start_worker() -> None:
