@@ -80,6 +80,8 @@ EXCEPTED: dict[str, tuple[set[str], str]] = {
     "batch_size": ({"trainer", "finetune"}, "Pretraining and training with labels differ."),
     "bootstraps": ({"probe", "finetune"}, "Of the probe; of a study."),
     "folds": ({"split", "finetune"}, "Of pretraining; of a study, which may be on other data."),
+    "weights": ({"encoder", "method", "trainer"},
+                "Released weights in their own format; a teacher's; those that training begins from."),
     "task": ({"probe", "finetune"}, "What is probed; what is trained, which may be another."),
 }  # fmt: skip
 ALIKE: dict[frozenset[str], str] = {
