@@ -9,11 +9,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from medcl.errors import UsageError
+from medcl import manifest
+from medcl.errors import MedclError, UsageError
 from medcl.plugin import FileStat, Reject
 
 _TEMPORARY = (".tmp", ".temp", ".part", ".partial", ".crdownload", "~")
 _SYSTEM = {"thumbs.db", "desktop.ini"}
+_OUTPUT = (
+    "The folder is an index, a run or a study of medcl; its files are left out. Keep it outside of "
+    "the archive."
+)
 
 
 @dataclass
@@ -53,7 +58,11 @@ def walk(root: Path, skip: Path | None = None) -> Walked:
             if identity in visited:
                 continue
             visited.add(identity)
-            for entry in sorted(_visible(root / folder), key=lambda e: e.name):
+            entries = sorted(_visible(root / folder), key=lambda e: e.name)
+            if folder and _is_output(root / folder, entries):
+                walked.rejects.append(Reject(folder, "medcl-output", _OUTPUT))
+                continue
+            for entry in entries:
                 _file_or_folder(entry, f"{folder}{entry.name}", walked, folders, links)
         except OSError as error:
             reason = f"The folder could not be listed ({error.strerror}); its files are missing."
@@ -62,6 +71,18 @@ def walk(root: Path, skip: Path | None = None) -> Walked:
     if not walked.files and not walked.rejects:
         raise UsageError(f"The archive {root} holds no file. Give the folder with the recordings.")
     return walked
+
+
+def _is_output(folder: Path, entries: list[os.DirEntry[str]]) -> bool:
+    """Whether a folder is an index, a run or a study: its private tables are no recordings."""
+    if not {manifest.FILE, "private"} <= {entry.name for entry in entries}:
+        return False
+    try:
+        return manifest.load(folder) is not None
+    except manifest.DamagedError:  # another program's
+        return False
+    except MedclError:  # of a later version
+        return True
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from medcl import manifest
 from medcl.archive.walk import walk
 from medcl.errors import UsageError
 
@@ -113,3 +114,15 @@ def test_deep_folders(tmp_path: Path) -> None:
     touch(folder / "1.dat")
     assert names(tmp_path) == ["d/" * 300 + "1.dat"]
     shutil.rmtree(tmp_path / "d")
+
+
+def test_what_medcl_wrote_into_an_archive_is_no_data(tmp_path: Path) -> None:
+    """Its private tables name patients, and were scanned as signals."""
+    touch(tmp_path / "1.dat")
+    touch(tmp_path / "idx/private/paths.csv")
+    manifest.write_text(tmp_path / "idx/index.json", "{}")
+    touch(tmp_path / "site/private/2.dat")
+    touch(tmp_path / "site/manifest.json", '{"name": "of a web site"}')
+    found = walk(tmp_path)
+    assert [f.path for f in found.files] == ["1.dat", "site/manifest.json", "site/private/2.dat"]
+    assert [(r.key, r.code) for r in found.rejects] == [("idx/", "medcl-output")]
