@@ -14,6 +14,7 @@ from typing import Literal
 EXTRAS = {
     "ray": "maps over an archive on a cluster",
     "jpeg": "JPEG and JPEG-LS in DICOM",
+    "czi": "Zeiss CZI slides that OpenSlide does not read",
     "signals": "Excel workbooks, Avro and FIT files of wearables",
     "seg": "masks as DICOM SEG",
     "hf": "encoders of Hugging Face transformers",

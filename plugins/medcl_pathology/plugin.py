@@ -93,6 +93,10 @@ plugin = Plugin(
         **dict.fromkeys((".dat", ".ini"), "of a MIRAX slide: its .mrxs must lie beside its folder"),
         **dict.fromkeys((".geojson", ".xml", ".json"), "regions or notes on slides: not read"),
         **dict.fromkeys((".jpg", ".jpeg", ".png"), "an overview, or too small for a tile"),
+        **dict.fromkeys(
+            (".isyntax", ".kfb", ".sdpc", ".tmap", ".mds", ".lif", ".nd2", ".jp2"),
+            "a slide format that is not read: convert it to a pyramidal OME-TIFF",
+        ),
         ".pkl": "a pickle may run any code: save the bag as .npy, .h5 or .safetensors",
     },
 )

@@ -134,13 +134,30 @@ def _opened(path: str, careful: bool) -> Slide:
             slide = TiffSlide(path)
             slide.region(0, 0, 0, 1, 1)
             return slide
+        if kind == "zeiss" and (found := _by_zeiss(path)) is not None:
+            return found
         if _BROKEN.search(words):
             raise BadSlide(f"It is damaged or cut short: OpenSlide says “{words}”. Copy it again.")
         raise BadSlide(
-            f"OpenSlide does not read it: “{words}”. Export it as a tiled TIFF or OME-TIFF.",
+            f"OpenSlide does not read it: “{words}”. Export it as a tiled TIFF or OME-TIFF"
+            + (", or pip install 'medcl[czi]'." if kind == "zeiss" else "."),
             "unsupported",
         )
     return TiffSlide(path)
+
+
+def _by_zeiss(path: str) -> Slide | None:
+    """A CZI by Zeiss's own library, where it is installed and reads it."""
+    from medcl_pathology.czi import CziSlide, installed
+
+    if not installed():
+        return None
+    try:
+        return CziSlide(path)
+    except BadSlide as error:
+        if error.code == "unsupported":
+            raise
+        return None
 
 
 # A handle that two processes share reads at the other's position.

@@ -389,3 +389,14 @@ def test_a_slide_with_blocks_left_out_is_openslides(cmu, tmp_path):
     for _ in range(20):
         slide.region(0, 1000, 1000, 64, 64)
     assert slide._direct == {0: None}
+
+
+@pytest.mark.parametrize("factor", [2, 3, 4])
+def test_whole_steps_are_shrunk_as_by_pillow(factor, cmu):
+    slide = open_slide(cmu)
+    side = 128 * factor
+    shown = read_tile(slide, 256, 512, Grid(128, (side, side))).astype(int)
+    region = Image.fromarray(slide.region(0, 256, 512, side, side))
+    wanted = np.asarray(region.resize((128, 128), Image.Resampling.BICUBIC)).astype(int)
+    assert np.abs(shown - wanted).max() <= 1
+    assert np.abs(shown - wanted).mean() < 0.001

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pathology_synthetic import SIDE, painted
 from PIL import Image
+from scipy import ndimage
 
 from medcl.archive.index import Index, build
 from medcl.archive.store import prepare
@@ -340,3 +341,78 @@ def test_scale_is_compared_with_the_magnification(mpp, objective, said):
     from medcl_pathology.scan import doubtful
 
     assert doubtful(mpp, objective) == said
+
+
+# -- Zeiss and Hamamatsu: synthetic files of their structure --------------------------------------
+
+
+def written_czi(path, image, kind="uncompressed:"):
+    """A CZI by Zeiss's library (synthetic): it has more dimensions than OpenSlide knows."""
+    czi = pytest.importorskip("pylibCZIrw.czi")
+    with czi.create_czi(str(path), exist_ok=True, compression_options=kind) as file:
+        file.write(np.ascontiguousarray(image[..., ::-1]), plane={"C": 0}, location=(100, 50))
+        file.write_metadata(scale_x=0.5e-6, scale_y=0.5e-6)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["uncompressed:", "zstd1:"])
+def test_a_czi_that_openslide_does_not_read_is_read_by_zeiss(kind, tmp_path, index):
+    image = painted()
+    (tmp_path / "slides").mkdir()
+    path = written_czi(tmp_path / "slides" / "slide7.czi", image, kind)
+    slide = open_slide(path)
+    assert slide.about.levels == ((SIDE, SIDE),)
+    assert slide.about.mpp == pytest.approx((0.5, 0.5))
+    assert np.array_equal(slide.region(0, 600, 700, 300, 200), image[700:900, 600:900])
+    edge = slide.region(0, SIDE - 10, SIDE - 10, 20, 20)  # white behind the end
+    assert np.array_equal(edge[:10, :10], image[-10:, -10:])
+    assert (edge[10:] == 255).all()
+    row = index(tmp_path / "slides").items.to_dicts()[0]
+    assert row["kind"] == "slide"
+    assert row["vendor"] == "zeiss"
+
+
+def test_a_czi_of_channels_or_damaged_is_said_so(tmp_path, index, monkeypatch):
+    czi = pytest.importorskip("pylibCZIrw.czi")
+    (tmp_path / "slides").mkdir()
+    with czi.create_czi(str(tmp_path / "slides" / "deep.czi"), exist_ok=True) as file:
+        file.write(np.zeros((64, 64, 1), np.uint16), plane={"C": 0})
+    whole = written_czi(tmp_path / "slides" / "whole.czi", painted())
+    (tmp_path / "slides" / "torn.czi").write_bytes(whole.read_bytes()[:3000])
+    made = index(tmp_path / "slides")
+    codes = {row["code"]: row["reason"] for row in made.rejects.to_dicts()}
+    assert "Gray16" in codes["unsupported"]
+    assert set(codes) <= {"unsupported", "unreadable"}
+    assert made.rejects.height == 2
+    assert made.items.height == 1
+    monkeypatch.setattr("medcl_pathology.czi.installed", lambda: False)
+    with pytest.raises(BadSlide, match=r"OpenSlide does not read it.*medcl\[czi\]"):
+        open_slide(written_czi(tmp_path / "other.czi", painted()))
+
+
+def test_a_synthetic_ndpi_is_read(tmp_path):
+    """TIFF with Hamamatsu's tags: one JPEG a level, magnification as a number."""
+    imagecodecs = pytest.importorskip("imagecodecs")
+    smooth = ndimage.gaussian_filter(painted().astype(float), (6, 6, 0)).astype(np.uint8)
+    tags = [(65420, 4, 1, 1, False), *[(n, 9, 1, 0, False) for n in (65422, 65423, 65424)]]
+    packed = imagecodecs.jpeg8_encode(smooth, level=95)
+    with tifffile.TiffWriter(tmp_path / "a.ndpi") as writer:
+        writer.write(
+            iter([packed]),
+            shape=smooth.shape,
+            dtype=np.uint8,
+            photometric="ycbcr",
+            compression="jpeg",
+            rowsperstrip=SIDE,
+            metadata=None,
+            resolution=(20000, 20000),
+            resolutionunit=3,
+            software="synthetic",
+            extratags=[*tags, (65421, 11, 1, 20.0, False)],
+        )
+    slide = open_slide(tmp_path / "a.ndpi")
+    assert slide.about.vendor == "hamamatsu"
+    assert slide.about.mpp == pytest.approx((0.5, 0.5))
+    assert slide.about.objective == 20
+    found = slide.region(0, 700, 800, 256, 256).astype(int)
+    assert np.abs(found - smooth[800:1056, 700:956]).mean() < 3
