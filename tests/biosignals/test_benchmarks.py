@@ -22,6 +22,7 @@ from medcl.metrics.measures import measure
 from medcl.metrics.metrics import once
 from medcl.recipe import given
 from medcl_biosignals.baselines import names
+from medcl_biosignals.benchmarks.cinc2011 import cinc2011
 from medcl_biosignals.benchmarks.cinc2017 import cinc2017
 from medcl_biosignals.benchmarks.ptbxl import ptbxl
 
@@ -101,7 +102,7 @@ def test_a_board_tells_fibrillation_and_resumes(ptb: Path, tmp_path: Path) -> No
     assert by["untrained encoder + handcrafted", 0.3].patients == 4
     assert set(by["untrained encoder", 1.0].against) == {"handcrafted"}
     page = (tmp_path / "board" / "benchmark.html").read_text()
-    assert "AFIB: macro auroc" in page
+    assert "AFIB: auroc" in page
     assert "Not for diagnosis" in page
     lines = (tmp_path / "board" / "rows.csv").read_text().splitlines()
     times = {p: p.stat().st_mtime_ns for p in (tmp_path / "board").rglob("*.npy")}
@@ -159,3 +160,28 @@ def test_an_unknown_set_or_problem_says_what_there_is(ptb: Path, tmp_path: Path)
         medcl.benchmark("ptbxl", ptb, tmp_path, problems=("superclas",))
     with pytest.raises(UsageError, match="training2017"):
         medcl.benchmark("cinc2017", ptb, tmp_path)
+
+
+@pytest.mark.parametrize("lists", [True, False])
+def test_quality_is_asked_by_the_lists_or_the_table(tmp_path: Path, lists: bool) -> None:
+    place = tmp_path / "set-a"
+    place.mkdir()
+    names = [f"{1000 + n}" for n in range(20)]
+    for name in names:
+        (place / f"{name}.hea").write_text("")
+    good, bad = names[:15], names[15:]
+    if lists:
+        (place / "RECORDS-acceptable").write_text("\n".join(good))
+        (place / "RECORDS-unacceptable").write_text("\n".join(bad))
+    else:
+        rows = [f"{n},{'acceptable' if n in good else 'unacceptable'}" for n in names]
+        (tmp_path / "labels.csv").write_text("record,quality\n" + "\n".join(rows))
+    found = cinc2011(tmp_path)
+    (problem,) = found.problems
+    assert found.archive == place
+    assert problem.target(found.table).y.tolist() == [0] * 15 + [1] * 5
+    assert problem.shown == "accuracy"
+    folds = found.table.filter(pl.col("quality") == "unacceptable")["fold"].to_list()
+    assert sorted(folds) == [0, 1, 2, 3, 4]
+    with pytest.raises(UsageError, match="does not hold set A"):
+        cinc2011(tmp_path / "set-a" / "nothing")
