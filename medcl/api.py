@@ -685,6 +685,7 @@ def benchmark(
     fractions: Sequence[float] = (0.01, 0.1, 1.0),
     fit: Sequence[int] = (),
     judge: Sequence[int] = (),
+    supervised: bool = False,
     resamples: int = 1000,
     device: str = "auto",
     workers: int = 1,
@@ -700,6 +701,7 @@ def benchmark(
         problems: of the set, such as "superclass"; none: its first.
         fractions: of labelled training patients.
         fit, judge: folds to fit and to test on, in place of the official ones.
+        supervised: also train each network with labels alone, which takes minutes each time.
         resamples: of test patients, for intervals.
         device: "cpu", "cuda", ..., or "auto".
         workers: processes that read and prepare.
@@ -723,6 +725,7 @@ def benchmark(
         fractions=fractions,
         fit=fit,
         judge=judge,
+        supervised=supervised,
         resamples=resamples,
         device=device,
         workers=workers,

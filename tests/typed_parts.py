@@ -41,6 +41,7 @@ import medcl.methods.voco
 import medcl.methods.volume_fusion
 import medcl_biosignals.baselines
 import medcl_biosignals.beats
+import medcl_biosignals.benchmarks.cinc2011
 import medcl_biosignals.benchmarks.cinc2017
 import medcl_biosignals.benchmarks.ptbxl
 import medcl_biosignals.dataset
@@ -225,6 +226,7 @@ _baseline: list[contract.Baseline] = [
     medcl_pathology.baselines.handcrafted,
 ]
 _benchmark: list[contract.BenchmarkSet] = [
+    medcl_biosignals.benchmarks.cinc2011.cinc2011,
     medcl_biosignals.benchmarks.cinc2017.cinc2017,
     medcl_biosignals.benchmarks.ptbxl.ptbxl,
 ]

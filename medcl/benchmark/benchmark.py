@@ -28,6 +28,7 @@ from medcl import manifest
 from medcl import plugin as plugins
 from medcl.archive import index as indexing
 from medcl.benchmark import fitting, page, scoreboard
+from medcl.benchmark import supervised as supervised_row
 from medcl.benchmark.contract import KEY, Benchmark, Problem
 from medcl.benchmark.fitting import Asked
 from medcl.benchmark.scoreboard import Scoreboard
@@ -52,6 +53,7 @@ FRACTIONS = (0.01, 0.1, 1.0)
 ROWS, JSON, HTML = "rows.csv", "benchmark.json", "benchmark.html"
 _COLUMNS = ("problem", "row", "fraction", "draw", "patients", "auroc", "metric", "value")
 
+SUPERVISED = "supervised"
 Drawn = dict[float, list[tuple[int, NDArray[np.float32]]]]
 
 
@@ -90,6 +92,7 @@ def benchmark(
     fractions: Sequence[float] = FRACTIONS,
     fit: Sequence[int] = (),
     judge: Sequence[int] = (),
+    supervised: bool = False,
     resamples: int = 1000,
     device: str = "auto",
     workers: int = 1,
@@ -106,6 +109,7 @@ def benchmark(
         problems: of the set; none: the first.
         fractions: of labelled training patients, above 0 to 1.
         fit, judge: folds, in place of the official ones.
+        supervised: also train each network with labels alone; takes minutes each time.
         resamples: of test patients.
         device: see `medcl.embeddings.embeddings.embed`.
         workers: processes that read and prepare.
@@ -139,8 +143,16 @@ def benchmark(
             for fraction, draw, people, scores in _fitted(row, asked, sources, out, fractions):
                 found[fraction].append((people, scores))
                 _note(out / ROWS, asked, row.name, fraction, draw, people, scores)
+        for network in _untrained(runs) if supervised else ():
+            row_name = f"{SUPERVISED} {network}"
+            found = predictions.setdefault(row_name, defaultdict(list))
+            for fraction, draw, people, scores in _trained(
+                network, asked, sources, out, fractions, device
+            ):
+                found[fraction].append((people, scores))
+                _note(out / ROWS, asked, row_name, fraction, draw, people, scores)
         figures += scoreboard.figures(
-            asked, predictions, references=_references(table), resamples=resamples
+            asked, predictions, references=references(list(predictions)), resamples=resamples
         )
     result = Scoreboard(
         benchmark=of_set.name,
@@ -201,9 +213,7 @@ def _fitted(
     row: Row, asked: Asked, sources: Sources, out: Path, fractions: Sequence[float]
 ) -> Iterator[tuple[float, int, int, NDArray[np.float32]]]:
     used = [[sources.digest(source) for source in group] for group in row.variants]
-    parts = [(part.train, part.test) for part in asked.parts]
-    labels = np.nan_to_num(np.asarray(asked.target.y, np.float64), nan=-1)
-    digest = manifest.digest(used, parts, labels)[:12]
+    digest = _digest(asked, used)
     folder = out / "scores" / file_name(asked.problem.name) / f"{file_name(row.name)}.{digest}"
     return fitting.predicted(
         lambda draw: tuple(sources(source) for source in row.sources(draw)),
@@ -214,19 +224,49 @@ def _fitted(
     )
 
 
-def _references(table: Sequence[Row]) -> dict[str, list[str]]:
-    """What each row is compared with: hand-crafted features, and its untrained encoder."""
-    untrained = [row.name for row in table if row.name.startswith(UNTRAINED)]
+def _trained(
+    network: str,
+    asked: Asked,
+    sources: Sources,
+    out: Path,
+    fractions: Sequence[float],
+    device: str,
+) -> Iterator[tuple[float, int, int, NDArray[np.float32]]]:
+    recipe = sources.recipe(network)
+    digest = _digest(asked, supervised_row.digest(recipe))
+    place = out / "scores" / file_name(asked.problem.name)
+    return supervised_row.predicted(
+        asked,
+        sources.benchmark,
+        recipe,
+        sources.index,
+        fractions,
+        place / f"{file_name(f'{SUPERVISED} {network}')}.{digest}",
+        device=device,
+    )
+
+
+def _digest(asked: Asked, used: object) -> str:
+    """A hash of what determines predictions: features or recipe, labels and parts."""
+    parts = [(part.train, part.test) for part in asked.parts]
+    labels = np.nan_to_num(np.asarray(asked.target.y, np.float64), nan=-1)
+    return manifest.digest(used, parts, labels)[:12]
+
+
+def references(names: Sequence[str]) -> dict[str, list[str]]:
+    """What each row is compared with: hand-crafted features, untrained encoders (beside
+    hand-crafted features, where the row is), and supervised networks."""
+    base = [name for name in names if name.startswith((UNTRAINED, SUPERVISED))]
     out: dict[str, list[str]] = {}
-    for row in table:
-        if row.name == HANDCRAFTED:
+    for row in names:
+        if row == HANDCRAFTED:
             continue
-        same = [
+        beaten = [
             name
-            for name in untrained
-            if name.endswith(BESIDE) == row.name.endswith(BESIDE) and name != row.name
+            for name in base
+            if name.startswith(SUPERVISED) or name.endswith(BESIDE) == row.endswith(BESIDE)
         ]
-        out[row.name] = [HANDCRAFTED, *([] if row.name in untrained else same)]
+        out[row] = [HANDCRAFTED, *([] if row in base else beaten)]
     return out
 
 

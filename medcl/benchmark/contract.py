@@ -45,7 +45,10 @@ class Problem:
     @property
     def shown(self) -> str:
         """The own metric's name."""
-        return f"{self.metric} of {', '.join(self.over)}" if self.over else f"macro {self.metric}"
+        if self.over:
+            return f"{self.metric} of {', '.join(self.over)}"
+        whole = self.metric == "accuracy" or (self.kind == "binary" and self.metric != "f1")
+        return self.metric if whole else f"macro {self.metric}"
 
     def value(self, measures: Measures) -> np.ndarray:
         """The own metric (R,) of what `medcl.metrics.measures.measure` gave."""

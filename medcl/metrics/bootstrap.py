@@ -7,7 +7,7 @@ deviation of the resampled figures, which is enlarged by sqrt(P / (P − 1)), as
 by P (Hesterberg 2015, doi 10.1080/00031305.2015.1089789). Shares, such as AUROC and F1, have it on
 the logit scale (Pepe 2003, The Statistical Evaluation of Medical Tests, chapter 5), so it stays
 within 0 and 1. Percentiles and BCa are too narrow with few patients: of nominally 95 %, percentiles
-hold the truth in 82–86 % with 5 patients, these in 94–97 % (`benchmarks/interval_coverage.py`).
+hold the truth in 74–89 % with 5 patients, these in 92–98 % (`benchmarks/interval_coverage.py`).
 
 A resample in which a figure is undefined (a class without a sample) is left out of that figure's
 interval and counted in `Interval.undefined`: the interval is then conditional on all classes being

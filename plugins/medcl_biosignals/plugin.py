@@ -153,7 +153,8 @@ plugin = Plugin(
         "raw": "medcl_biosignals.baselines:raw",
     },
     benchmarks={
-        name: f"medcl_biosignals.benchmarks.{name}:{name}" for name in ("ptbxl", "cinc2017")
+        name: f"medcl_biosignals.benchmarks.{name}:{name}"
+        for name in ("ptbxl", "cinc2017", "cinc2011")
     },
     stream="medcl_biosignals.streaming:stream",
     look="medcl_biosignals.look:look",

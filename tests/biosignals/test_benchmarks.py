@@ -13,13 +13,16 @@ from public_sets import cinc2017_shaped, ptbxl_shaped
 import medcl
 from medcl import plugin as plugins
 from medcl.archive.index import build
-from medcl.benchmark import fitting
+from medcl.benchmark import fitting, supervised
+from medcl.benchmark.benchmark import references
 from medcl.benchmark.contract import FOLD, KEY, PATIENT, Problem
 from medcl.benchmark.sources import Sources
 from medcl.errors import UsageError
 from medcl.metrics.measures import measure
 from medcl.metrics.metrics import once
+from medcl.recipe import given
 from medcl_biosignals.baselines import names
+from medcl_biosignals.benchmarks.cinc2011 import cinc2011
 from medcl_biosignals.benchmarks.cinc2017 import cinc2017
 from medcl_biosignals.benchmarks.ptbxl import ptbxl
 
@@ -99,7 +102,7 @@ def test_a_board_tells_fibrillation_and_resumes(ptb: Path, tmp_path: Path) -> No
     assert by["untrained encoder + handcrafted", 0.3].patients == 4
     assert set(by["untrained encoder", 1.0].against) == {"handcrafted"}
     page = (tmp_path / "board" / "benchmark.html").read_text()
-    assert "AFIB: macro auroc" in page
+    assert "AFIB: auroc" in page
     assert "Not for diagnosis" in page
     lines = (tmp_path / "board" / "rows.csv").read_text().splitlines()
     times = {p: p.stat().st_mtime_ns for p in (tmp_path / "board").rglob("*.npy")}
@@ -109,6 +112,33 @@ def test_a_board_tells_fibrillation_and_resumes(ptb: Path, tmp_path: Path) -> No
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "board").rglob("*.npy")} == times
     stored = json.loads((tmp_path / "board" / "benchmark.json").read_text())
     assert stored["figures"][0]["row"] == "handcrafted"
+
+
+@pytest.mark.slow
+def test_the_same_network_is_trained_with_labels_alone(ptb: Path, tmp_path: Path) -> None:
+    found = ptbxl(ptb)
+    build(found.archive, tmp_path / "index", plugins.get("biosignals"))
+    problem = next(p for p in found.problems if p.name == "AFIB")
+    asked = fitting.asked(found, problem)
+    recipe = given(found.recipe, [*found.settings, "encoder.widths=[8,8]"])
+    place = tmp_path / "scores"
+    ((fraction, draw, people, scores),) = supervised.predicted(
+        asked, found, recipe, tmp_path / "index", (1.0,), place
+    )
+    assert (fraction, draw, people) == (1.0, 0, 12)
+    assert scores.shape == (12, 2)
+    np.testing.assert_allclose(scores.sum(axis=1), 1, atol=1e-5)
+    (again,) = supervised.predicted(asked, found, recipe, tmp_path / "no index", (1.0,), place)
+    np.testing.assert_array_equal(again[3], scores)  # taken from the folder
+
+
+def test_encoders_are_compared_with_what_they_have_to_beat() -> None:
+    rows = ["handcrafted", "untrained a", "untrained a + handcrafted", "a", "a + handcrafted"]
+    found = references([*rows, "supervised a"])
+    assert found["a"] == ["handcrafted", "untrained a", "supervised a"]
+    assert found["a + handcrafted"] == ["handcrafted", "untrained a + handcrafted", "supervised a"]
+    assert found["untrained a"] == found["supervised a"] == ["handcrafted"]
+    assert "handcrafted" not in found
 
 
 @pytest.mark.slow
@@ -130,3 +160,28 @@ def test_an_unknown_set_or_problem_says_what_there_is(ptb: Path, tmp_path: Path)
         medcl.benchmark("ptbxl", ptb, tmp_path, problems=("superclas",))
     with pytest.raises(UsageError, match="training2017"):
         medcl.benchmark("cinc2017", ptb, tmp_path)
+
+
+@pytest.mark.parametrize("lists", [True, False])
+def test_quality_is_asked_by_the_lists_or_the_table(tmp_path: Path, lists: bool) -> None:
+    place = tmp_path / "set-a"
+    place.mkdir()
+    names = [f"{1000 + n}" for n in range(20)]
+    for name in names:
+        (place / f"{name}.hea").write_text("")
+    good, bad = names[:15], names[15:]
+    if lists:
+        (place / "RECORDS-acceptable").write_text("\n".join(good))
+        (place / "RECORDS-unacceptable").write_text("\n".join(bad))
+    else:
+        rows = [f"{n},{'acceptable' if n in good else 'unacceptable'}" for n in names]
+        (tmp_path / "labels.csv").write_text("record,quality\n" + "\n".join(rows))
+    found = cinc2011(tmp_path)
+    (problem,) = found.problems
+    assert found.archive == place
+    assert problem.target(found.table).y.tolist() == [0] * 15 + [1] * 5
+    assert problem.shown == "accuracy"
+    folds = found.table.filter(pl.col("quality") == "unacceptable")["fold"].to_list()
+    assert sorted(folds) == [0, 1, 2, 3, 4]
+    with pytest.raises(UsageError, match="does not hold set A"):
+        cinc2011(tmp_path / "set-a" / "nothing")

@@ -30,6 +30,10 @@ def benchmark(
     judge: Annotated[
         str | None, typer.Option(help="Folds to test on, not the official ones: 7.")
     ] = None,
+    supervised: Annotated[
+        bool,
+        typer.Option("--supervised", help="Also train the networks with labels alone: slow."),
+    ] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
     workers: Annotated[int, typer.Option(min=1, help="Processes that read and prepare.")] = 1,
     json: show.Json = False,
@@ -60,6 +64,7 @@ def benchmark(
         fractions=_numbers(fractions),
         fit=_folds(fit),
         judge=_folds(judge),
+        supervised=supervised,
         device=device,
         workers=workers,
         command=show.command(),
