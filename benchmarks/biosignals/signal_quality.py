@@ -1,7 +1,7 @@
 """The quality of signals: fits the model of `medcl_biosignals.heartlike`, and compares it.
 
     python benchmarks/biosignals/signal_quality.py --cinc2011 DEVELOP --cinc2017 DEVELOP --ppg PPG
-        [--liu2022 DEVELOP] [--neurokit] [--ecg-quality PYTHON] [--write]
+        [--liu2022 DEVELOP] [--neurokit [METHOD …]] [--ecg-quality PYTHON] [--write]
 
 Folders as they are unpacked: of PhysioNet/CinC 2011 (``labels.csv``, ``records/``: twelve leads,
 acceptable or not), of CinC 2017 (``REFERENCE-v3.csv``, ``training2017/``: one lead, ``~`` is too
@@ -15,9 +15,9 @@ recordings are positives, the same with noise at 0 and -6 dB, and noise alone, n
 SYNTHETIC, and the figure says no more than that. Figures are by tenfold cross-validation over
 records, of PPG by leaving recordings out. ``--write`` stores the fit on all.
 
-``--neurokit`` adds NeuroKit2's methods on the same records (minutes); ``--ecg-quality`` is a Python
-with the package ``ecg-quality`` (it needs TensorFlow). Each is given the better of two readings of
-twelve leads, their mean and their worst.
+``--neurokit`` adds NeuroKit2's methods, or those named, on the same records (minutes);
+``--ecg-quality`` is a Python with the package ``ecg-quality`` (it needs TensorFlow). Each is given
+the better of two readings of twelve leads, their mean and their worst.
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ METHODS = ("averageQRS", "templatematch", "dissimilarity", "zhao2018", "ho2025")
 GRADES = {"Unacceptable": 0.0, "Barely acceptable": 0.5, "Excellent": 1.0}
 
 ECG_QUALITY = """
-import sys, numpy as np, neurokit2 as nk
+import sys, numpy as np, neurokit2 as nk, tensorflow as tf
+tf.config.threading.set_intra_op_parallelism_threads(1)
+tf.config.threading.set_inter_op_parallelism_threads(1)
 from scipy.signal import resample_poly
 from ecg_quality.ECGQualityChecker import ECGQualityChecker
 x = np.load(sys.argv[1])  # (N, C, T) at 500 Hz
@@ -65,7 +67,10 @@ clean = np.concatenate([nk.ecg_clean(row, sampling_rate=250) for row in rows])
 for name, seconds in (("cnn2s", 2), ("cnn5s", 5), ("lstm2s", 2), ("oscnn2s", 2)):
     checker = ECGQualityChecker(name, stride=seconds, return_mode="score",
                                 return_type="intervals", clean_data=False)
-    score = 1 - np.array(checker.process_signal(clean), float)
+    parts = clean.reshape(-1, checker.input_length)  # as process_signal cuts, all at once
+    score = checker.model.model.predict(parts, batch_size=512, verbose=0).reshape(len(parts), -1)
+    small = np.ptp(parts, axis=1) < checker.min_window
+    score = np.where(small, 0, 1 - score.mean(axis=1))
     score = score.reshape(*x.shape[:2], -1).mean(-1)
     np.save(sys.argv[2] + name + ".npy", np.where(flat, 0, score))
 """
@@ -222,7 +227,7 @@ def ecg(asked: argparse.Namespace) -> dict[str, object]:
     for label, what in {"N": "sinus", "A": "AF", "O": "other rhythm", "~": "noisy"}.items():
         values = np.percentile(final[kind == label], [25, 50, 75])
         print(f"CinC 2017 {what}: quality {values[1]:.2f} ({values[0]:.2f} to {values[2]:.2f})")
-    if asked.neurokit or asked.ecg_quality:
+    if asked.neurokit is not None or asked.ecg_quality:
         others(asked, twelve.y, names, one_y)
     return entry("ECG", model, roc_auc_score(twelve.y, out11), roc_auc_score(one_y, out17))
 
@@ -245,8 +250,6 @@ def others(
     root = asked.cinc2011 / "records"
     x = np.stack([wfdb.rdrecord(str(root / name)).p_signal.T for name in names])  # (N, 12, T)
     grades: dict[str, np.ndarray] = {}
-    if asked.neurokit:
-        grades |= {f"NeuroKit2 {m}": neurokit(x, m) for m in METHODS}
     if asked.ecg_quality:
         with tempfile.TemporaryDirectory() as folder:
             np.save(f"{folder}/x.npy", x.astype(np.float32))
@@ -254,6 +257,8 @@ def others(
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
             for file in sorted(Path(folder).glob("out-*.npy")):
                 grades[f"ecg-quality {file.stem[4:]}"] = np.load(file)
+    if asked.neurokit is not None:
+        grades |= {f"NeuroKit2 {m}": neurokit(x, m) for m in asked.neurokit or METHODS}
     for name, grade in grades.items():
         readings = {"mean": grade.mean(axis=1), "worst": grade.min(axis=1)}
         best = max(readings, key=lambda how: roc_auc_score(y, readings[how]))
@@ -345,7 +350,7 @@ def main() -> None:
     parser.add_argument("--cinc2017", type=Path, required=True)
     parser.add_argument("--ppg", type=Path, required=True)
     parser.add_argument("--liu2022", type=Path)
-    parser.add_argument("--neurokit", action="store_true")
+    parser.add_argument("--neurokit", nargs="*", metavar="METHOD", help=f"of {METHODS}")
     parser.add_argument("--ecg-quality", metavar="PYTHON")
     parser.add_argument("--write", action="store_true")
     asked = parser.parse_args()
