@@ -81,7 +81,7 @@ EXCEPTED: dict[str, tuple[set[str], str]] = {
     "bootstraps": ({"probe", "finetune"}, "Of the probe; of a study."),
     "folds": ({"split", "finetune"}, "Of pretraining; of a study, which may be on other data."),
     "weights": ({"encoder", "method", "trainer"},
-                "Released weights in their own format; a teacher's; those that training begins from."),
+                "In a format of others; of a teacher; those that training begins from."),
     "task": ({"probe", "finetune"}, "What is probed; what is trained, which may be another."),
 }  # fmt: skip
 ALIKE: dict[frozenset[str], str] = {
