@@ -275,14 +275,17 @@ def reproduce(run: Run, result: ProbeResult | Absent) -> Reproduce:
     """Commands, versions and seed of the training and of the probe."""
     facts = read_facts(run)
     versions = {str(k): str(v) for k, v in facts.get("versions", {}).items()}
+    curation = _curation(run)
+    pretrain = (
+        command_without_paths(str(facts.get("command") or ""))
+        or "medcl pretrain RUN/recipe.yaml --data IDX --out RUN"
+    )
+    if curation:
+        pretrain = pretrain.replace("--data IDX", "--data CURATED")
     commands = [
         ("index", f"medcl index ARCHIVE --plugin {run.recipe.plugin} --out IDX"),
-        *_curation(run),
-        (
-            "pretrain",
-            command_without_paths(str(facts.get("command") or ""))
-            or "medcl pretrain RUN/recipe.yaml --data IDX --out RUN",
-        ),
+        *curation,
+        ("pretrain", pretrain),
     ]
     if isinstance(result, ProbeResult):
         commands.append(
@@ -292,6 +295,8 @@ def reproduce(run: Run, result: ProbeResult | Absent) -> Reproduce:
             )
         )
         versions |= result.versions
+    if localisation(run) is not None:
+        commands.append(("probe", "medcl probe RUN --localisation"))
     commands.append(("report", "medcl report RUN"))
     return Reproduce(
         commands=commands,

@@ -46,7 +46,12 @@ def _located(samples: Samples, position: int) -> dict[str, str]:
     if samples.where is None:
         return {}
     columns = samples.where(np.array([position]))
-    return {name: f"{np.asarray(values)[0]:.6g}" for name, values in columns.items()}
+    return {n: _shown(np.asarray(v)[0]) for n, v in columns.items() if n != "sample"}
+
+
+def _shown(value: object) -> str:
+    """A number in six digits; a word, such as a unit, as it is."""
+    return f"{value:.6g}" if isinstance(value, np.number) else str(value)
 
 
 def _picture(samples: Samples, position: int) -> str | None:

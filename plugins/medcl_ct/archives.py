@@ -35,7 +35,8 @@ _PACKED: tuple[tuple[bytes, Callable[..., Any]], ...] = (
 )
 _BROKEN = (
     *(tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error),
-    *(EOFError, OSError, ValueError, RuntimeError, NotImplementedError),
+    *(EOFError, OSError, ValueError),
+    *(RuntimeError, NotImplementedError),  # zipfile's, of a password and of a way to pack
 )
 
 

@@ -53,5 +53,5 @@ def missing(syntax: str) -> bool:
     register()
     try:
         return not get_decoder(uid.UID(syntax)).is_available
-    except NotImplementedError:
+    except NotImplementedError:  # pydicom's word for a syntax that it has no decoder for
         return True

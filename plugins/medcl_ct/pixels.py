@@ -250,7 +250,7 @@ def decoded(dataset: Any, frame: int | None = None) -> NDArray[Any]:
     syntax = _transfer_syntax(dataset)
     try:
         decoder: Any = get_decoder(syntax)
-    except NotImplementedError:
+    except NotImplementedError:  # pydicom's, of a syntax that is none of pixels
         raise MedclError(f"undecodable: {_syntax(syntax)} is no way to store pixels.") from None
     if syntax.is_encapsulated and not decoder.is_available:
         package = next((p for start, p in _PACKAGES.items() if str(syntax).startswith(start)), None)

@@ -1,6 +1,6 @@
 """Synthetic volumes with masks ("phantoms"), in the layouts of public data sets. Nobody's data.
 
-python phantoms.py totalsegmentator|decathlon FOLDER COUNT
+python phantoms.py totalsegmentator|decathlon|nnunet|luna16 FOLDER COUNT
 """
 
 from __future__ import annotations
@@ -72,6 +72,34 @@ def decathlon(root: Path, count: int, **options: tuple[int, int, int]) -> Path:
     return root
 
 
+def nnunet(root: Path, count: int, **options: tuple[int, int, int]) -> Path:
+    """``imagesTr/CASE_0000``, ``labelsTr/CASE`` and the ``dataset.json`` of nnU-Net, version 2."""
+    for n in range(count):
+        hu, labels = phantom(n, **options)
+        save(root / "imagesTr" / f"organ_{n + 1:03d}_0000.nii.gz", hu)
+        save(root / "labelsTr" / f"organ_{n + 1:03d}.nii.gz", labels)
+    names = {"background": 0, **{name: k for k, name in enumerate(ORGANS, start=1)}}
+    said = {"channel_names": {"0": "CT"}, "labels": names, "file_ending": ".nii.gz"}
+    (root / "dataset.json").write_text(json.dumps(said | {"numTraining": count}))
+    return root
+
+
+def luna16(root: Path, count: int, **options: tuple[int, int, int]) -> Path:
+    """``subset0/UID.mhd`` and ``seg-lungs-LUNA16/UID.mhd``, values apart in ``.raw``."""
+    import SimpleITK as sitk
+
+    for n in range(count):
+        uid = f"1.3.6.1.4.1.14519.5.2.1.6279.6001.{n + 1}"
+        for folder, values in zip(
+            ("subset0", "seg-lungs-LUNA16"), phantom(n, **options), strict=True
+        ):
+            image = sitk.GetImageFromArray(values)
+            image.SetSpacing([2.0, 2.0, 2.0])
+            (root / folder).mkdir(parents=True, exist_ok=True)
+            sitk.WriteImage(image, str(root / folder / f"{uid}.mhd"))
+    return root
+
+
 if __name__ == "__main__":
-    LAYOUTS = {"totalsegmentator": totalsegmentator, "decathlon": decathlon}
+    LAYOUTS = {f.__name__: f for f in (totalsegmentator, decathlon, nnunet, luna16)}
     LAYOUTS[sys.argv[1]](Path(sys.argv[2]), int(sys.argv[3]))

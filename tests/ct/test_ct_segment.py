@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,42 @@ def test_masks_are_predicted_on_the_grid_of_the_files(
     assert "s0002" not in "".join(str(p) for p in again.out.rglob("*")), "named by its hash"
     with pytest.raises(UsageError, match="nifti or dicom-seg, not as 'png'"):
         medcl.predict_masks(study, new, tmp_path / "x", to="png", workers=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("layout", "classes", "image"),
+    [
+        (phantoms.nnunet, ["liver", "aorta"], "imagesTr/organ_003_0000.nii.gz"),
+        (
+            phantoms.luna16,
+            ["label 1", "label 2"],
+            "subset0/1.3.6.1.4.1.14519.5.2.1.6279.6001.3.mhd",
+        ),
+    ],
+)
+def test_other_layouts_run_from_files_to_masks(
+    tmp_path: Path, layout: Callable[..., Path], classes: list[str], image: str
+) -> None:
+    """By MAE this time: index, pretrain, fine-tune, predict; no option says who or which mask."""
+    data = indexed(layout(tmp_path / "data", 4), tmp_path / "idx")
+    index = Index.open(data)
+    assert index.items["patient"].n_unique() == len(index.items) == 4
+    assert index.items["mask"].all()
+    assert index.rejects.is_empty()
+    settings = [part for part in PRETRAIN if not part.startswith("method")]
+    medcl.pretrain("ct/mae-unet-3d", data, tmp_path / "run", settings=settings)
+    result = medcl.finetune(
+        tmp_path / "run", tmp_path / "study", recipe="ct/segment", settings=FINETUNE
+    )
+    assert result.classes == classes
+    assert result.test_patients == 4
+    told = medcl.predict_masks(
+        tmp_path / "study", tmp_path / "data" / image, tmp_path / "out", paths=True, workers=1
+    )
+    assert (told.images, dict(told.rejects)) == (1, {})
+    (made,) = tmp_path.glob("out/**/*.nii.gz")
+    assert nib.load(made).shape == (40, 32, 24)
 
 
 @pytest.mark.slow

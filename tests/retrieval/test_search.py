@@ -1,5 +1,6 @@
 """Similar cases, on real digits of invented writers (synthetic persons)."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -167,3 +168,20 @@ def test_the_page_shows_pictures_and_escapes(digits_run: Run, index: Index, tmp_
     assert "<script>alert" not in page
     assert "&lt;script&gt;" in page
     assert str(index.archive) not in page
+
+
+def test_the_page_says_where_a_match_lies_in_words_too(digits_run: Run, tmp_path: Path) -> None:
+    samples = load_samples(digits_run.recipe, digits_run.data)
+    found = search(digits_run, samples.ids[5], k=1)
+    placed = replace(
+        samples,
+        where=lambda at: {
+            "sample": np.array(["own id"]),
+            "z_mm": 1.5 * at,
+            "side": np.array(["L"]),
+        },
+    )
+    page = write(found, placed, tmp_path / "cases.html").read_text()
+    assert f"{1.5 * found.hits[0].position:.6g}" in page
+    assert ">L<" in page
+    assert "own id" not in page, "it is above"
