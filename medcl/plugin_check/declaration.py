@@ -33,6 +33,7 @@ POSITIONAL: Mapping[str, int] = {
     "save": 3,
     "look": 3,
     "explain": 5,
+    "thumbnail": 4,
     "measures": 1,
     "overlay": 4,
     "write_masks": 6,
