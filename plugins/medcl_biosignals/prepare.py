@@ -96,7 +96,8 @@ def prepare(
         ``clock`` (1,) seconds since midnight at the first sample, where EDF or WFDB says so (no
         date is kept); and, where there are any, ``findings``: slots that nothing fits
         (``lacks:V6``), the kinds that were taken where the recipe leaves it open
-        (``took:ECG+PPG``), and annotations that were not understood. Positions are in samples at the new rate.
+        (``took:ECG+PPG``), and annotations that were not understood.
+        Positions are in samples at the new rate.
 
     Raises:
         MedclError: if the signal cannot be decoded, or holds no sample.
