@@ -92,10 +92,12 @@ def prepare(
         of R peaks or pulses; ``aami`` (K,) int8 classes, −1 where detected rather than annotated;
         ``spans`` (S, 3) int64 and ``classes``, see `medcl_biosignals.spans`; ``likeness``
         (K, 6·C) float32, see `medcl_biosignals.likeness`; ``quality`` (C, blocks) float32 in 0–1
-        and its ``parts`` (C, blocks, 3), see `medcl_biosignals.quality`; ``fs`` (1,); and, where
-        there are any, ``findings``: slots that nothing fits (``lacks:V6``), the kinds that were
-        taken where the recipe leaves it open (``took:ECG+PPG``), and annotations that were not
-        understood. Positions are in samples at the new rate.
+        and its ``parts`` (C, blocks, 3), see `medcl_biosignals.quality`; ``fs`` (1,);
+        ``clock`` (1,) seconds since midnight at the first sample, where EDF or WFDB says so (no
+        date is kept); and, where there are any, ``findings``: slots that nothing fits
+        (``lacks:V6``), the kinds that were taken where the recipe leaves it open
+        (``took:ECG+PPG``), and annotations that were not understood.
+        Positions are in samples at the new rate.
 
     Raises:
         MedclError: if the signal cannot be decoded, or holds no sample.
@@ -110,7 +112,7 @@ def prepare(
     bridge = 0.0 if phase == "causal" else bridge
     name = files[0].partition("\0")[0]
     lines = _lines(recording, leads, channels, known, name, flat=flat, clip=clip, bridge=bridge)
-    counted = _counted(recording, fields)
+    counted, clock = _counted(recording, fields), recording.clock
     del recording  # 90 MB for a day of four channels at 64 Hz, and no longer needed
 
     bands = [None if line is None else known.band(band, line.kind, line.fs) for line in lines]
@@ -139,26 +141,32 @@ def prepare(
     scale = np.median(np.abs(x), axis=1).astype(np.float64) * 1.4826
     stored, gain = _stored(x, dtype)
     noticed = np.concatenate([_noticed(lines, leads, known), np.array(told.findings, dtype="U")])
-    return ({"findings": noticed} if len(noticed) else {}) | {
-        "x": stored,
-        "gain": gain * unit,
-        "offset": offset,
-        "present": present,
-        "kinds": np.array(kinds, dtype="S16"),
-        "channels": np.array(
-            ["" if line is None else line.name.encode("ascii", "replace") for line in lines], "S16"
-        ),
-        "scale": scale * unit,
-        "gaps": runs(gone[present].all(axis=0)),
-        "lost": _lost(lines, fs),
-        "beats": positions,
-        "aami": classes,
-        **spans.arrays(told.spans, fs, x.shape[1]),
-        "likeness": likeness(x, positions, fs),
-        "quality": quality,
-        "parts": parts.astype(np.float32),
-        "fs": np.array([fs]),
-    }
+    told_by_it = {} if clock is None else {"clock": np.array([clock])}
+    return (
+        told_by_it
+        | ({"findings": noticed} if len(noticed) else {})
+        | {
+            "x": stored,
+            "gain": gain * unit,
+            "offset": offset,
+            "present": present,
+            "kinds": np.array(kinds, dtype="S16"),
+            "channels": np.array(
+                ["" if line is None else line.name.encode("ascii", "replace") for line in lines],
+                "S16",
+            ),
+            "scale": scale * unit,
+            "gaps": runs(gone[present].all(axis=0)),
+            "lost": _lost(lines, fs),
+            "beats": positions,
+            "aami": classes,
+            **spans.arrays(told.spans, fs, x.shape[1]),
+            "likeness": likeness(x, positions, fs),
+            "quality": quality,
+            "parts": parts.astype(np.float32),
+            "fs": np.array([fs]),
+        }
+    )
 
 
 def read_signal(path: Path) -> tuple[np.ndarray, list[str], float]:

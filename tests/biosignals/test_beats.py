@@ -14,6 +14,7 @@ from medcl.errors import MedclError, UsageError
 from medcl.measure import measure
 from medcl_biosignals.beats import beats
 from medcl_biosignals.hrv import frequency_domain, normal, time_domain
+from medcl_biosignals.prepare import prepare
 from medcl_cli.main import app
 
 FS = 125.0
@@ -83,6 +84,45 @@ def test_windows_share_the_beats_out() -> None:
     np.testing.assert_allclose(windows["HR"], 75, atol=1.5)
     with pytest.raises(UsageError, match="window"):
         beats(record(at, 330.0), window=0)
+
+
+@pytest.mark.parametrize(
+    ("clock", "spans"),
+    [
+        (
+            23.0,
+            [(0.0, 7 * 3600.0), (23 * 3600.0, 31 * 3600.0)],
+        ),
+        (12.0, [(10 * 3600.0, 18 * 3600.0), (34 * 3600.0, 35 * 3600.0)]),
+        (5.5, [(0.0, 1800.0), (16.5 * 3600, 24.5 * 3600)]),
+    ],
+)
+def test_nights_are_those_of_the_clock(clock: float, spans: list[tuple[float, float]]) -> None:
+    at = np.arange(1, round(35 * 3600 / 0.8), dtype=np.int64) * 100  # every 0.8 s
+    held = record(at, 35 * 3600.0) | {"clock": np.array([clock * 3600])}
+    nights = beats(held)["nights"]
+    np.testing.assert_allclose(nights["start"], [a for a, _ in spans])
+    np.testing.assert_allclose(nights["seconds"], [b - a for a, b in spans])
+    np.testing.assert_allclose(nights["HR"], 75, rtol=1e-6)
+    assert "nights" not in beats(record(at[:900], 720.0) | {"clock": np.array([43200.0])})
+    with pytest.raises(UsageError, match="night"):
+        beats(held, night=(22.0, 25.0))
+
+
+@pytest.mark.parametrize(
+    ("line", "clock"),
+    [("22:30:05 1/3/2000", 81005.0), ("9:00:00.5", 32400.5), ("", None), ("25:61:61 1/1/1", None)],
+)
+def test_a_header_says_when_it_begins(tmp_path: Path, line: str, clock: float | None) -> None:
+    import wfdb
+
+    wave = np.sin(np.arange(2500) / 20)[:, None]
+    wfdb.wrsamp("a", fs=125, units=["mV"], sig_name=["ECG"], p_signal=wave, fmt=["16"],
+                write_dir=str(tmp_path))  # fmt: skip
+    head, _, rest = (tmp_path / "a.hea").read_text().partition("\n")
+    (tmp_path / "a.hea").write_text(f"{head} {line}\n{rest}")
+    made = prepare(tmp_path, ["a.hea", "a.dat"], {})
+    assert (float(made["clock"][0]) if "clock" in made else None) == clock
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])

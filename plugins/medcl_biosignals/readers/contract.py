@@ -145,11 +145,13 @@ class Flaw:
 class Recording:
     """Samples in the file's units: one array a channel, at its own rate; NaN is missing.
 
-    They are float32, and float64 where that would lose them: see `kept`.
+    They are float32, and float64 where that would lose them: see `kept`. ``clock``: seconds since
+    midnight at which the file begins, where it says so; the date is not kept.
     """
 
     channels: tuple[Channel, ...]
     samples: list[np.ndarray]
+    clock: float | None = None
 
 
 class Reader(Protocol):

@@ -106,7 +106,7 @@ def read(path: Path, part: str, settings: Settings, span: Span | None = None) ->
             inside = (place >= 0) & (place < len(out))
             out[place[inside]] = physical.ravel()[inside]
         samples.append(kept(out))
-    return Recording(_channels(header), samples)
+    return Recording(_channels(header), samples, _clock(path))
 
 
 def _channels(header: _Header) -> tuple[Channel, ...]:
@@ -167,6 +167,14 @@ def notes(path: Path, since: Path | None = None) -> list[tuple[float, float | No
         first, other = _started(since), _started(path)
         shift = (first - other).total_seconds() if first and other else 0.0
     return [(onset - shift, length, text) for onset, length, text in found]
+
+
+def _clock(path: Path) -> float | None:
+    """Seconds since midnight at which a file begins; None by the placeholder for no moment."""
+    began = _started(path)
+    if began is None or (began.date() == _NO_DAY and began.hour == began.minute == 0):
+        return None
+    return began.hour * 3600.0 + began.minute * 60 + began.second
 
 
 def _started(path: Path) -> datetime | None:

@@ -72,6 +72,7 @@ class Header:
     channels: tuple[Channel, ...]
     segments: tuple[tuple[str, int], ...] = ()
     labels: Mapping[str, Scalar] = field(default_factory=dict)
+    clock: float | None = None
 
 
 def read_header(path: Path) -> Header:
@@ -113,8 +114,15 @@ def read_header(path: Path) -> Header:
         )
     if n_channels == 0:
         raise BadSignal("no-signals", "the header describes no signal")
+    clock = _clock(lines[0][first.end() :])
     given = bool(first["fs"])
-    return Header(first["record_name"], fs, given, frames, channels, segments, labels)
+    return Header(first["record_name"], fs, given, frames, channels, segments, labels, clock)
+
+
+def _clock(rest: str) -> float | None:
+    """Seconds since midnight of the time in a record line, 22:30:00.5; None for what is none."""
+    found = re.match(r"\s*([01]?\d|2[0-3]):([0-5]\d):([0-5]\d(?:\.\d+)?)(?=\s|$)", rest)
+    return int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3]) if found else None
 
 
 def undated(text: str) -> str:

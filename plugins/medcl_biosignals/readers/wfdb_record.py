@@ -6,7 +6,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +123,12 @@ def read(path: Path, part: str, settings: Settings, span: Span | None = None) ->
         BadSignal: if wfdb cannot decode the record.
     """
     header = read_header(path)
+    return replace(_read(path, part, header, settings, span), clock=header.clock)
+
+
+def _read(
+    path: Path, part: str, header: Header, settings: Settings, span: Span | None
+) -> Recording:
     if span is not None and any(line.format == "8" for line in _lines(path, header)):
         return _cut(read(path, part, settings), span)  # differences: they count from the start
     if header.segments and _fixed(header) and any(name == "~" for name, _ in header.segments):
