@@ -5,6 +5,7 @@ only its owner can read and that medcl never copies::
 
     RUN/private/where.json    the index, its key's check, a study's run, the command
     RUN/private/recipe.yaml   the recipe, where it names files or folders
+    STUDY/private/sites.json  the sites' names, for ``medcl report --private``
 
 The public recipe, commands, reports, cards and exports show ``IDX``, ``RUN`` or ``PATH`` instead.
 In a recipe this applies to settings whose signature declares a `pathlib.Path`, and to those that
@@ -18,6 +19,7 @@ import json
 import os
 import re
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,7 @@ from medcl.errors import MedclError
 from medcl.reading import read_json
 from medcl.recipe import LEFT_OUT, Recipe
 
-FOLDER, FILE, RECIPE = "private", "where.json", "recipe.yaml"
+FOLDER, FILE, RECIPE, SITES = "private", "where.json", "recipe.yaml", "sites.json"
 _EARLIER = ("where.json", "run.json")
 """The files of earlier versions."""
 
@@ -80,6 +82,17 @@ def remember(folder: Path, *, data: Path, run: Path | None = None, command: str 
         "command": command,
     }
     _keep(folder, FILE, json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+
+
+def keep_sites(folder: Path, names: Mapping[str, str]) -> None:
+    """Write ``folder/private/sites.json``: a site's key → its own name."""
+    _keep(folder, SITES, json.dumps(dict(names), indent=1, ensure_ascii=False) + "\n")
+
+
+def site_names(folder: Path) -> dict[str, str]:
+    """What `keep_sites` wrote; empty without it."""
+    path = folder / FOLDER / SITES
+    return dict(read_json(path, "Run the same command again.")) if os.path.isfile(path) else {}
 
 
 def _keep(folder: Path, name: str, text: str) -> None:

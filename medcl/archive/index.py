@@ -263,6 +263,7 @@ def _write(out: Path, made: tables.Tables, facts: dict[str, Any], summary: Summa
         (made.items, out / "items.parquet"),
         (made.rejects, out / "rejects.parquet"),
         (made.paths, out / "private" / "paths.parquet"),
+        (made.sites, out / "private" / "sites.parquet"),
     ):
         with manifest.replacing(path) as temporary:
             frame.write_parquet(temporary)
@@ -374,6 +375,11 @@ class Index:
     def locate(self, item_id: str) -> str:
         """The readable key of an item or reject. Private."""
         return str(self._path(item_id, "key"))
+
+    def site_names(self) -> dict[str, str]:
+        """A site's key → its own name; empty for an index of an earlier version. Private."""
+        path = self.path / "private" / "sites.parquet"
+        return dict(read_table(path, _REMAKE).iter_rows()) if path.is_file() else {}
 
     def detail(self, item_id: str) -> str | None:
         """The traceback of a reject, if reading it raised. Private."""

@@ -19,6 +19,7 @@ from medcl.plugin import FileStat, Record, Reject, Scalar
 from medcl.strings import storable
 
 REJECTS = pl.Schema([("id", pl.String), ("code", pl.String), ("reason", pl.String)])
+SITES = pl.Schema([("site", pl.String), ("name", pl.String)])
 PATHS = pl.Schema(
     [
         ("id", pl.String),
@@ -41,6 +42,7 @@ class Tables(NamedTuple):
     rejects: pl.DataFrame
     paths: pl.DataFrame
     notes: tuple[str, ...] = ()
+    sites: pl.DataFrame = pl.DataFrame(schema=SITES)
 
 
 def build(
@@ -103,7 +105,14 @@ def build(
         _rejects(refused, pseudonyms),
         _paths(keys, stats, details, pseudonyms),
         tuple(notes),
+        _sites(usable, pseudonyms),
     )
+
+
+def _sites(records: Sequence[Record], pseudonyms: Pseudonyms) -> pl.DataFrame:
+    """A site's key and its own name: for the private folder."""
+    names = {pseudonyms.site(r.site): r.site.strip() for r in records if r.site}
+    return pl.DataFrame({"site": list(names), "name": list(names.values())}, SITES)
 
 
 def _items(

@@ -29,7 +29,7 @@ from medcl.labels import target as targets
 from medcl.labels.auxiliary import further, tree_and_soft
 from medcl.nn.distributed import check_launched
 from medcl.plugin import Samples
-from medcl.private import command_without_paths, remember
+from medcl.private import command_without_paths, keep_sites, remember
 from medcl.recipe import Recipe
 from medcl.registry import did_you_mean
 from medcl.run import Run, prepared, samples_of
@@ -222,6 +222,7 @@ def finetune(
             seen = sorted(run.pretrained_on())
             pl.DataFrame({"patient": seen}, {"patient": pl.String}).write_parquet(temporary)
     remember(out, data=data, run=run.path if run else None, command=command)
+    keep_sites(out, {**index.site_names(), **table.site_names})
     return result
 
 

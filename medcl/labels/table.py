@@ -28,6 +28,7 @@ class Labels:
         columns: their names.
         patients: item id → the key of its patient, where the table names the patient.
         sites: item id → the key of its site, likewise.
+        site_names: the key of a site → its name. Private.
         notes: counts of rows that did not match, and decisions made.
         of_patients: True if every row names a patient, not an item.
     """
@@ -38,6 +39,7 @@ class Labels:
     sites: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     of_patients: bool = False
+    site_names: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,11 @@ def read(
         site_of,
         (*table.notes, *found.notes),
         of_patients=found.by_patient == found.rows.keys(),
+        site_names={
+            site_of[item]: str(row["site"]).strip()
+            for item, row in found.rows.items()
+            if item in site_of
+        },
     )
 
 

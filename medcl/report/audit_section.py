@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,15 @@ def evaluation(study: Path, result: FinetuneResult) -> Evaluation | Absent:
         return Absent("What medcl evaluate wrote is damaged: its SHA-256 differs.", _REMEDY)
     except (MedclError, KeyError, TypeError, ValueError):
         return Absent("What medcl evaluate wrote cannot be read, or is another version's.", _REMEDY)
+
+
+def with_site_names(evaluated: Evaluation, names: Mapping[str, str]) -> Evaluation:
+    """The evaluation with groups of sites by their own names, where these are known."""
+    groups = [
+        replace(g, value=names.get(g.value, g.value)) if g.column == "site" else g
+        for g in evaluated.subgroups
+    ]
+    return replace(evaluated, subgroups=groups)
 
 
 def _parsed(raw: dict[str, Any], result: FinetuneResult) -> Evaluation:

@@ -19,7 +19,7 @@ from medcl.finetune.result import FinetuneResult
 from medcl.io.atomic import write_text
 from medcl.labels.target import ONE_CLASS, SURVIVAL
 from medcl.metrics.kaplan_meier import kaplan_meier
-from medcl.private import command_without_paths, read_recipe, recipe_without_paths
+from medcl.private import command_without_paths, read_recipe, recipe_without_paths, site_names
 from medcl.reading import read_json
 from medcl.report import audit_section, cards, model_card, plots, test_examples
 from medcl.report.cards import Absent
@@ -47,8 +47,10 @@ class Picture:
     image: str
 
 
-def write(study: Path, out: Path) -> Path:
+def write(study: Path, out: Path, *, private: bool = False) -> Path:
     """Write the report of a study; returns ``out``.
+
+    With ``private``, sites have their own names: such a page is not for others.
 
     Raises:
         UsageError: if the folder holds no finished study.
@@ -57,6 +59,8 @@ def write(study: Path, out: Path) -> Path:
     recipe = read_recipe(study)
     opened = test_examples.opened(study)
     evaluated = audit_section.evaluation(study, result)
+    if private and not isinstance(evaluated, Absent):
+        evaluated = audit_section.with_site_names(evaluated, site_names(study))
     data = cards.data_card(
         cards.place(study), recipe.plugin, {}, prepare=recipe.prepare, became=result.outcomes
     )
@@ -70,6 +74,7 @@ def write(study: Path, out: Path) -> Path:
             reliability=plots.reliability(result.figures.reliability),
             curves=curves(study),
             validated=threshold_of(study),
+            private=private,
             survival=None if isinstance(opened, Absent) else survival(opened.predictions),
             pictures=pictures(study, opened),
             examples=opened if isinstance(opened, Absent) else test_examples.of_study(opened),

@@ -409,3 +409,30 @@ def test_features_of_a_copied_slide_are_of_its_group(tmp_path, cmu):
     assert items["patient"].n_unique() == 1
     assert items["group"].n_unique() == 1
     assert not any("no-patient-id" in found for found in items["findings"])
+
+
+@pytest.mark.slow
+def test_the_labs_own_report_names_its_sites_and_nothing_else_does(tmp_path):
+    (tmp_path / "clam").mkdir()
+    clam(tmp_path / "clam")
+    sites = ("St Elsewhere", "Old Mill Hospital")
+    rows = [(c, s, "tumor" if y else "normal", sites[int(c[-3:]) // 2 % 2]) for c, s, y in SLIDES]
+    head = ["case_id", "slide_id", "label", "hospital"]
+    labels = table(tmp_path / "l.csv", head, rows)
+    out = tmp_path / "study"
+    index = [str(tmp_path / "clam"), "--plugin", "pathology", "--out", str(tmp_path / "idx")]
+    run = CliRunner().invoke
+    assert run(app, ["index", *index, "--table", str(labels)]).exit_code == 0
+    study(tmp_path / "idx", out, "-s", "finetune.label=label")
+    assert run(app, ["evaluate", str(out), "--fast"]).exit_code == 0
+    for options in ([], ["--private"]):
+        made = run(app, ["report", str(out), *options])
+        assert made.exit_code == 0, made.output
+    private = (out / "private" / "report.html").read_text(encoding="utf-8")
+    assert "This page names sites" in private
+    for name in sites:
+        assert name in private
+        for path in [p for p in out.rglob("*") if p.is_file() and "private" not in p.parts]:
+            assert name.encode() not in path.read_bytes(), path
+    refused = run(app, ["report", str(tmp_path / "idx"), "--private"])
+    assert refused.exit_code != 0

@@ -22,13 +22,23 @@ def report(
     probe: Annotated[
         Path | None, typer.Option(help="Another probe's folder, such as that of all folds.")
     ] = None,
+    private: Annotated[
+        bool,
+        typer.Option(
+            "--private", help="Of a study: name sites; STUDY/private/report.html by default."
+        ),
+    ] = False,
     json: show.Json = False,
 ) -> None:
     """Write one self-contained HTML page about a run, a training with labels, or several.
 
     Examples: medcl report run · medcl report study other --out both.html
     """
+    from medcl.errors import UsageError
+
     run = runs[0]
+    if private and (len(runs) > 1 or not (run / "finetune.json").is_file()):
+        raise UsageError("--private is for the report of one study (medcl finetune).")
     if len(runs) > 1:
         from medcl.report import comparison_page
 
@@ -40,7 +50,8 @@ def report(
     elif (run / "finetune.json").is_file():
         from medcl.report import study_page
 
-        path = study_page.write(run, out or run / "report.html")
+        usual = run / "private" / "report.html" if private else run / "report.html"
+        path = study_page.write(run, out or usual, private=private)
     else:
         from medcl.report.report import write
         from medcl.run import Run
