@@ -1,4 +1,4 @@
-"""Losses over batch sizes, beside lightly, solo-learn, pytorch-metric-learning, faiss and plain torch.
+"""Losses over batch sizes, beside lightly, solo-learn, pytorch-metric-learning, faiss and torch.
 
     python benchmarks/losses_curve.py                          # the whole table, one thread
     python benchmarks/losses_curve.py --threads 2
@@ -76,7 +76,7 @@ def nt_xent(n: int) -> Contenders:
     if 4 * n * n <= LIMIT:
         found["lightly"] = lambda: their(a, b)
         found["plain"] = lambda: plain_nt_xent(a, b)
-    if n <= 256:  # each of 2n positives against all (2n)² negatives
+    if n <= 64:  # each of 2n positives against all (2n)² negatives
         found["pytorch-metric-learning"] = lambda: metric(torch.cat([a, b]), pairs)
     return found
 

@@ -55,6 +55,9 @@ def neighbours(
             if own is not None:
                 cosine[own[0][rows, None] == own[1][columns]] = -torch.inf
             similarity, column = cosine.topk(min(k, len(columns)), dim=1)
+            if len(columns) == len(b):  # nothing to merge
+                best, at = similarity, column
+                break
             best, pick = torch.cat([best, similarity], dim=1).topk(k, dim=1)
             at = torch.cat([at, columns[column]], dim=1).gather(1, pick)
         near[rows], where[rows] = best, at

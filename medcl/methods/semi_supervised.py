@@ -18,11 +18,22 @@ from medcl.nn.encoders import width_of
 from medcl.nn.heads import projector
 from medcl.objectives import OBJECTIVES
 from medcl.objectives.nt_xent import nt_xent
+from medcl.objectives.unit import unit
 from medcl.registry import checked, resolve
 
-Supervised = Literal["supcon", "tree_contrast", "soft_contrast", "ot_contrast", "rank_n_contrast"]
+Supervised = Literal[
+    "supcon",
+    "tree_contrast",
+    "soft_contrast",
+    "ot_contrast",
+    "rank_n_contrast",
+    "listwise_wasserstein",
+]
 CODES = ("supcon", "tree_contrast")
 """Objectives with codes as labels, −1 where missing; the others take numbers, NaN where missing."""
+
+NOWHERE = -1e4
+"""Score and relevance of a candidate that no list may hold: its share of the softmax is zero."""
 
 PAIRED = ("tree_contrast", "soft_contrast")
 """Objectives that take the two views separately, with a label per pair; the others one per view."""
@@ -39,6 +50,8 @@ class SemiSupervised(nn.Module):
     - "soft_contrast": (B, e) an embedding of each label.
     - "ot_contrast": (B, e) the embedding of each sample by an encoder trained with labels.
     - "rank_n_contrast": (B,) or (B, T) numbers: ages, grades, ejection fractions.
+    - "listwise_wasserstein": (B,) numbers: each sample ranks all others, whose relevance falls with
+      the difference of their numbers (grades one apart: 1).
 
     −1 or NaN is missing (NaN only for floating-point labels). The first term ignores such samples,
     except "tree_contrast", where only their second view is a positive; the second term uses all.
@@ -123,8 +136,32 @@ class SemiSupervised(nn.Module):
         if self.objective == "tree_contrast" and label.ndim == 1:
             label = label.unsqueeze(1)  # a tree of one level
         settings = self.settings | {"ranks": ranks}
+        if self.objective == "listwise_wasserstein":
+            scores, relevance = lists(torch.cat([z1, z2]), torch.cat([label, label]), ranks)
+            graded: Tensor = self.fn(scores, relevance, **settings)
+            return graded
         if self.objective in PAIRED:
             loss: Tensor = self.fn(z1, z2, label, **settings)
         else:
             loss = self.fn(torch.cat([z1, z2]), torch.cat([label, label]), **settings)
         return loss
+
+
+def lists(z: Tensor, label: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor]:
+    """Every sample as a query to the samples of all ranks, for `listwise_wasserstein`.
+
+    Args:
+        z: (B, d) embeddings.
+        label: (B,) numbers, NaN where unknown: no list, and a candidate of no weight in others.
+        ranks: the other processes.
+
+    Returns:
+        cosines (B, W·B), and relevance: minus the difference of the numbers.
+    """
+    z = unit(z)
+    candidates, grades = ranks.gather(z), ranks.gather(label.to(z.dtype))
+    unknown = grades.isnan()
+    scores = (z @ candidates.T).masked_fill(unknown, NOWHERE)
+    relevance = -(label.to(z.dtype)[:, None] - grades.nan_to_num()).abs()
+    relevance = relevance.masked_fill(unknown & ~label.isnan()[:, None], NOWHERE)
+    return scores, relevance

@@ -12,6 +12,7 @@ from medcl.methods.views import Positives, encode, pair
 from medcl.nn.encoders import width_of
 from medcl.nn.heads import projector
 from medcl.objectives.nt_xent import nt_xent
+from medcl.objectives.virtual_adversarial import adversarial_view, virtual_adversarial
 
 
 class SimCLR(nn.Module):
@@ -28,6 +29,10 @@ class SimCLR(nn.Module):
         out: width of the projections.
         mask_same_patient: keep samples of one patient out of each other's negatives.
         decoupled: leave the positive out of the denominator (DCL: Yeh 2022, arXiv 2110.06848).
+        adversarial: weight of the virtual adversarial view (URLBERT: Li 2024, arXiv 2402.11495), 0
+            or more: what changes the projection most within ``radius`` must not change it. Costs
+            three more passes.
+        radius: length of that change of a sample, in the input's units.
     """
 
     needs: tuple[str, ...] = ()
@@ -42,6 +47,8 @@ class SimCLR(nn.Module):
         out: int = 128,
         mask_same_patient: bool = True,
         decoupled: bool = False,
+        adversarial: float = 0.0,
+        radius: float = 1.0,
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -49,6 +56,7 @@ class SimCLR(nn.Module):
         self.projector = projector(width_of(encoder), hidden, out)
         self.temperature, self.decoupled = temperature, decoupled
         self.mask_same_patient = mask_same_patient
+        self.adversarial, self.radius = adversarial, radius
 
     def step(
         self, views: Sequence[Tensor], batch: Mapping[str, Tensor], state: State
@@ -64,4 +72,24 @@ class SimCLR(nn.Module):
             decoupled=self.decoupled,
             ranks=state.ranks,
         )
-        return {"loss": loss, "embedding": h1.detach()}
+        result = {"loss": loss, "embedding": h1.detach()}
+        if self.adversarial:
+            changed = self._adversarial(views[0])
+            result |= {"loss": loss + self.adversarial * changed, "adversarial": changed.detach()}
+        return result
+
+    def _adversarial(self, x: Tensor) -> Tensor:
+        """KL of the projections, as logits, of ``x`` and of its virtual adversarial view."""
+
+        def logits(x: Tensor) -> Tensor:
+            return self.projector(self.encoder(x)) / self.temperature
+
+        training = self.training
+        self.eval()  # lest batch statistics move, or tell the view apart
+        clean = logits(x).detach()
+        view = adversarial_view(
+            lambda x: virtual_adversarial(clean, logits(x)), x, radius=self.radius
+        )
+        loss = virtual_adversarial(clean, logits(view))
+        self.train(training)
+        return loss

@@ -38,7 +38,6 @@ from medcl.objectives.mmd import mmd
 from medcl.objectives.negative_cosine import negative_cosine
 from medcl.objectives.nt_xent import nt_xent
 from medcl.objectives.ot_contrast import ot_contrast
-from medcl.objectives.prototype_contrast import prototype_contrast
 from medcl.objectives.quantised_contrast import codebook_diversity, quantised_contrast
 from medcl.objectives.rank_n_contrast import rank_n_contrast
 from medcl.objectives.sigreg import sigreg
@@ -82,7 +81,6 @@ __all__ = [
     "negative_cosine",
     "nt_xent",
     "ot_contrast",
-    "prototype_contrast",
     "quantised_contrast",
     "rank_n_contrast",
     "sigreg",
@@ -174,11 +172,6 @@ OBJECTIVES: dict[str, Objective] = {
     "swav": Objective("medcl.objectives.swav:swav", "statistics", "Caron 2020, arXiv 2006.09882"),
     "deepcluster": Objective(
         "medcl.objectives.deepcluster:deepcluster", "statistics", "Caron 2018, arXiv 1807.05520"
-    ),
-    "prototype_contrast": Objective(
-        "medcl.objectives.prototype_contrast:prototype_contrast",
-        "statistics",
-        "Li 2020, arXiv 2005.04966",
     ),
     "negative_cosine": Objective(
         "medcl.objectives.negative_cosine:negative_cosine",

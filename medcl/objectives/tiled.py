@@ -172,10 +172,10 @@ class _Held(torch.autograd.Function):
         e = s.exp_()
         out = []
         for dim in ways:
-            total = e.sum(dim, dtype=kind)
+            total = e.sum(dim).to(kind)
             zeros = torch.zeros_like(total)
-            dot = zeros if ws is None else ws.sum(dim, dtype=kind)
-            mass = zeros if w is None else w.sum(dim, dtype=kind)
+            dot = zeros if ws is None else ws.sum(dim).to(kind)
+            mass = zeros if w is None else w.sum(dim).to(kind)
             out += [total.log(), dot, mass]
         ctx.plan = plan
         ctx.mark_non_differentiable(*out[2::3])
@@ -194,11 +194,14 @@ class _Held(torch.autograd.Function):
             if w is not None:
                 d_dot = grads[3 * k + 1].to(e.dtype).unsqueeze(1 - k)
                 weight = d_dot if weight is None else weight + d_dot
+        if ctx.plan.mirrored:  # e and w are symmetric: (g + gᵀ) · rows is one product
+            factor = factor + factor.T
+            weight = None if weight is None else weight + weight.T
         g = e * factor
         if w is not None:
             g = g.addcmul_(w, weight)
         if ctx.plan.mirrored:
-            return torch.addmm(g @ cols, g.T, rows), None, None
+            return g @ rows, None, None
         return g @ cols, g.T @ rows if ctx.needs_input_grad[1] else None, None
 
 

@@ -6,11 +6,13 @@ import digits
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from medcl.errors import UsageError
 from medcl.methods.contract import State
 from medcl.methods.harmonised import Harmonised
 from medcl.methods.semi_supervised import SemiSupervised
+from medcl.objectives.listwise_wasserstein import listwise_wasserstein
 from medcl.objectives.ot_contrast import ot_contrast
 from medcl.objectives.rank_n_contrast import rank_n_contrast
 from medcl.objectives.soft_contrast import soft_contrast
@@ -28,6 +30,7 @@ LABELS: dict[str, Tensor] = {
     "soft_contrast": MEANING,
     "ot_contrast": MEANING,
     "rank_n_contrast": torch.arange(B) % 7,
+    "listwise_wasserstein": torch.arange(B) % 7,
 }
 
 
@@ -51,6 +54,9 @@ def expected(objective: str, z1: Tensor, z2: Tensor, label: Tensor) -> Tensor:
         return soft_contrast(z1, z2, label)
     if objective == "ot_contrast":
         return ot_contrast(both, label.repeat(2, 1))
+    if objective == "listwise_wasserstein":
+        u, grades = normalize(both, dim=1), label.float().repeat(2)
+        return listwise_wasserstein(u @ u.T, -(grades[:, None] - grades).abs())
     return rank_n_contrast(both, label.float().repeat(2))
 
 

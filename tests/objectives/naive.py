@@ -328,17 +328,6 @@ def deepcluster(scores, assignment, *, temperature):
     )
 
 
-def prototype_contrast(z, targets, prototypes, *, temperature):
-    losses = []
-    for i in range(len(z)):
-        s = [cos(z[i], p.detach()) / temperature for p in prototypes]
-        if targets.ndim == 2 and targets[i].any():
-            losses.append(-sum(t.item() * log_softmax_at(s, k) for k, t in enumerate(targets[i])))
-        elif targets.ndim == 1 and targets[i] >= 0:
-            losses.append(-log_softmax_at(s, int(targets[i])))
-    return mean(losses)
-
-
 def negative_cosine(prediction, target):
     return -mean([cos(p, t.detach()) for p, t in zip(prediction, target, strict=True)])
 

@@ -213,12 +213,6 @@ def cases() -> dict[str, list[Case]]:
         "deepcluster": [
             Case({"scores": draw(2, B, K), "assignment": LABELS}, ("scores",), TAU, {"scores": 1})
         ],
-        "prototype_contrast": [
-            Case(
-                {"z": draw(B, D), "targets": targets, "prototypes": draw(K, D)}, ("z",),
-                TAU, {"prototypes": None},
-            ) for targets in (LABELS, draw(B, K).softmax(1))
-        ],
         "negative_cosine": [
             Case({"prediction": draw(B, D), "target": draw(B, D)}, ("prediction",))
         ],

@@ -17,16 +17,20 @@ from medcl.objectives.dino import dino, move_center
 from medcl.objectives.direct_pred import direct_predictor, move_correlation
 from medcl.objectives.domain_contrast import domain_contrast
 from medcl.objectives.focal_contrast import focal_contrast, mix_hard_pairs
+from medcl.objectives.future_contrast import future_contrast
+from medcl.objectives.generalised_cross_entropy import generalised_cross_entropy
 from medcl.objectives.info_nce import info_nce
 from medcl.objectives.koleo import koleo
 from medcl.objectives.listwise_wasserstein import listwise_wasserstein
+from medcl.objectives.masked_codes import masked_codes
+from medcl.objectives.masked_columns import masked_columns
 from medcl.objectives.masked_embedding import masked_embedding
 from medcl.objectives.masked_reconstruction import masked_reconstruction
-from medcl.objectives.matching import hard_negatives
+from medcl.objectives.matching import hard_negatives, matching
 from medcl.objectives.mmd import mmd
+from medcl.objectives.negative_cosine import negative_cosine
 from medcl.objectives.nt_xent import nt_xent
 from medcl.objectives.ot_contrast import ot_contrast
-from medcl.objectives.prototype_contrast import move_prototypes, prototype_contrast
 from medcl.objectives.quantised_contrast import codebook_diversity, quantised_contrast
 from medcl.objectives.rank_n_contrast import rank_n_contrast
 from medcl.objectives.sigreg import sigreg
@@ -38,10 +42,11 @@ from medcl.objectives.sinkhorn import sinkhorn
 from medcl.objectives.soft_contrast import soft_contrast
 from medcl.objectives.supcon import supcon
 from medcl.objectives.swav import swav
+from medcl.objectives.token_relation import token_relation
 from medcl.objectives.tree_contrast import tree_contrast
 from medcl.objectives.unilateral_contrast import unilateral_contrast
 from medcl.objectives.vicreg import vicreg
-from medcl.objectives.virtual_adversarial import adversarial_view
+from medcl.objectives.virtual_adversarial import adversarial_view, virtual_adversarial
 from medcl.objectives.visreg import visreg
 
 
@@ -292,30 +297,8 @@ def test_swav_of_a_collapsed_network_is_log_of_prototypes() -> None:
     assert loss.item() == pytest.approx(math.log(3))
 
 
-def test_deepcluster_and_prototypes_without_any_target_are_zero() -> None:
-    scores = draw(2, 3, 4).requires_grad_()
-    none = torch.full((3,), -1)
-    assert deepcluster(scores, none).item() == 0
-    z = draw(3, 4).requires_grad_()
-    loss = prototype_contrast(z, none, draw(5, 4))
-    assert loss.item() == 0
-    assert not slope(loss, z)[0].any()
-
-
-def test_one_hot_targets_are_classes() -> None:
-    z, prototypes, targets = draw(3, 4), draw(5, 4, seed=1), torch.tensor([2, 0, 4])
-    hard = prototype_contrast(z, targets, prototypes)
-    assert prototype_contrast(z, one_hot(targets, 5), prototypes).item() == pytest.approx(
-        hard.item()
-    )
-
-
-def test_prototypes_move_by_the_class_mean_and_absent_ones_stay() -> None:
-    z = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, -5.0]])
-    old = torch.tensor([[-1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])
-    new = move_prototypes(old, z, torch.tensor([0, 0, -1]), momentum=0.5)
-    torch.testing.assert_close(new[0], normalize(torch.tensor([-0.25, 0.25]), dim=0))
-    torch.testing.assert_close(new[1:], old[1:])
+def test_deepcluster_without_any_target_is_zero() -> None:
+    assert deepcluster(draw(2, 3, 4), torch.full((3,), -1)).item() == 0
 
 
 # --- without negatives --------------------------------------------------------------------------
@@ -514,3 +497,70 @@ def test_visreg_pulls_a_collapsed_batch_apart_where_sigreg_lets_go() -> None:
             size[objective, spread] = grad.norm().item()
     assert size[sigreg, 1e-4] < 0.02 * size[sigreg, 1e-2]
     assert size[visreg, 1e-4] > 0.9 * size[visreg, 1e-2]
+
+
+# --- closed forms of the rest -------------------------------------------------------------------
+
+
+def test_negative_cosine_is_minus_one_for_parallel_and_zero_for_orthogonal() -> None:
+    z = torch.eye(4)
+    assert negative_cosine(3 * z, z).item() == pytest.approx(-1.0)
+    assert negative_cosine(z, z.roll(1, 0)).item() == pytest.approx(0.0)
+
+
+def test_matching_of_certain_logits_is_zero_and_of_wrong_ones_their_margin() -> None:
+    sure = torch.tensor([[-50.0, 50.0]])
+    assert matching(sure, -sure).item() == pytest.approx(0.0)
+    assert matching(-sure, sure).item() == pytest.approx(100.0)
+
+
+def test_masked_columns_is_the_mean_of_both_kinds_over_what_was_hidden() -> None:
+    logits, codes = torch.zeros(2, 1, 3), torch.tensor([[0], [2]])
+    numbers, values = torch.tensor([[1.0], [5.0]]), torch.tensor([[4.0], [torch.nan]])
+    mask = torch.tensor([[True, True], [False, False]])
+    found = masked_columns(logits, numbers, codes, values, mask)
+    assert found.item() == pytest.approx((math.log(3) + 9.0) / 2)
+
+
+@pytest.mark.parametrize("q", [0.3, 1.0])
+def test_generalised_cross_entropy_lies_between_cross_entropy_and_absolute_error(q: float) -> None:
+    logits, labels = torch.tensor([[0.0, math.log(3.0)]]), torch.tensor([1])  # p = 3/4
+    found = generalised_cross_entropy(logits, labels, q=q).item()
+    assert found == pytest.approx((1 - 0.75**q) / q)
+    assert 1 - 0.75 <= found + 1e-6 <= -math.log(0.75)
+
+
+def test_token_relation_ignores_rotations_and_sees_permutations() -> None:
+    tokens = draw(2, 1, 5, 4)
+    turn, _ = torch.linalg.qr(draw(4, 4))
+    turned = tokens @ turn.to(tokens.dtype)
+    assert token_relation(turned, turned, tokens, tokens).item() == pytest.approx(0.0, abs=1e-6)
+    other = tokens.roll(1, 2)
+    assert token_relation(other, other, tokens, tokens).item() > 0.01
+
+
+def test_virtual_adversarial_is_kl_between_the_two_softmaxes() -> None:
+    clean, moved = torch.tensor([[0.0, 0.0]]), torch.tensor([[math.log(3.0), 0.0]])
+    kl = 0.5 * math.log(0.5 / 0.75) + 0.5 * math.log(0.5 / 0.25)
+    assert virtual_adversarial(clean, moved).item() == pytest.approx(kl)
+
+
+def test_future_contrast_of_equal_steps_is_log_of_their_number() -> None:
+    z = torch.ones(2, 7, 3)
+    assert future_contrast(z, z, ahead=3).item() == pytest.approx(math.log(7))
+    told = 50 * torch.eye(7)[None]  # each step says exactly which is next
+    assert future_contrast(told.roll(-2, 1), told, ahead=2).item() == pytest.approx(0.0, abs=1e-6)
+
+
+def test_masked_codes_count_samples_alike_whatever_is_masked() -> None:
+    scores, codes = torch.zeros(2, 4, 3), torch.eye(3)[torch.tensor([[0, 1, 2, 0], [1, 1, 1, 1]])]
+    one = torch.tensor([[True, False, False, False], [True, True, True, False]])
+    assert masked_codes(scores, codes, one).item() == pytest.approx(math.log(3))
+    assert masked_codes(scores, codes, one & one[:1]).item() == pytest.approx(math.log(3))
+    assert masked_codes(scores, codes, one & False).item() == 0
+
+
+def test_masked_embedding_by_smooth_l1_is_quadratic_then_linear() -> None:
+    goal, mask = torch.zeros(1, 1, 2), torch.ones(1, 1, dtype=torch.bool)
+    found = masked_embedding(torch.tensor([[[0.5, 3.0]]]), goal, mask, distance="smooth_l1")
+    assert found.item() == pytest.approx((0.125 + 2.5) / 2)
