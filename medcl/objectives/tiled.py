@@ -194,6 +194,7 @@ class _Held(torch.autograd.Function):
             if w is not None:
                 d_dot = grads[3 * k + 1].to(e.dtype).unsqueeze(1 - k)
                 weight = d_dot if weight is None else weight + d_dot
+        assert factor is not None
         if ctx.plan.mirrored:  # e and w are symmetric: (g + gᵀ) · rows is one product
             factor = factor + factor.T
             weight = None if weight is None else weight + weight.T
