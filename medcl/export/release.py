@@ -189,8 +189,7 @@ def _figures(board: Path, name: str, as_name: str) -> list[dict[str, Any]]:
             "high": f["own"]["high"],
         }
         for f in found["figures"]
-        if None not in (f["own"]["value"], f["own"]["low"])
-        and f["row"] in shown
+        if None not in (f["own"]["value"], f["own"]["low"]) and f["row"] in shown
     ]
 
 
