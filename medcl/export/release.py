@@ -92,6 +92,7 @@ def readme(card: Card) -> str:
         f"{f['value']:.3f} [{f['low']:.3f}, {f['high']:.3f}] |"
         for f in card.figures
     )
+    made_by = card.input.replace("|", "\\|")  # alternatives of a lead, in a table's cell
     limits = "\n".join(f"- {limit}" for limit in card.limits)
     return f"""# {card.name}
 
@@ -103,7 +104,7 @@ encoder = medcl.load_encoder("{card.name}")  # (B, ...) → (B, {card.width})
 
 | | |
 |---|---|
-| input | {card.input} |
+| input | {made_by} |
 | weights | {card.parameters:,}, {card.bytes / 1e6:.1f} MB, licence {card.licence} |
 | SHA-256 | `{card.sha256}` |
 | recipe | `{card.recipe}`, as `recipe.yaml` here |
