@@ -4,9 +4,10 @@
     python benchmarks/mil_benchmarks.py ../shared/data/mil --out /tmp/mil --only musk1 --cells abmil
 
 Recipe ``pathology/musk`` for all of them, with the rate and the weight decay that are published
-for a set; run again, it goes on where it stopped. Printed are mean accuracy over all folds, its
-deviation over folds and over the repeats' means, and the published figures of Ilse 2018 (arXiv
-1802.04712), table 1. Folds depend on the patients' keys, so the key is fixed here.
+for a set; run again, it goes on where it stopped. ``--rows FILE.csv`` gets a row as each cell is
+done, and a cell that has one is not trained again, on any machine. Printed are mean accuracy over
+all folds, its deviation over folds and over the repeats' means, and the published figures of Ilse
+2018 (arXiv 1802.04712), table 1. Folds depend on the patients' keys, so the key is fixed here.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
+
+import polars as pl
 
 from medcl.archive.index import build
 from medcl.finetune.finetune import finetune, opened
@@ -34,7 +37,7 @@ CELLS = {
     "gated-abmil": ["classifier.aggregator=gated-abmil"],
     **{
         name: [f"classifier={{name: mil, aggregator: {name}, {NET}}}"]
-        for name in ("mean", "max", "clam-sb", "clam-mb", "dsmil", "acmil")
+        for name in ("mean", "max", "clam-sb", "clam-mb", "dsmil", "acmil", "dtfd")
     },
     "transmil": [f"classifier={{name: mil, aggregator: transmil, settings: {SMALL}, {NET}}}"],
     "sc-mil": [
@@ -72,6 +75,21 @@ def row(data: str, cell: str, result: FinetuneResult) -> str:
     return f"| {data} | {cell} | {figures} | {PUBLISHED.get((data, cell), '–')} |"
 
 
+def numbers(data: str, cell: str, repeats: int, result: FinetuneResult) -> dict[str, object]:
+    """The same as a row of the CSV."""
+    accuracy, auroc = (result.figures.folds[name] for name in ("accuracy", "auroc"))
+    return {
+        "data": data,
+        "cell": cell,
+        "repeats": repeats,
+        "accuracy": accuracy.mean,
+        "accuracy_sd_folds": accuracy.folds,
+        "accuracy_sd_repeats": accuracy.repeats,
+        "auroc": auroc.mean,
+        "cpu_s": result.seconds,
+    }
+
+
 def main() -> None:
     """Train what is not there yet, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -81,22 +99,29 @@ def main() -> None:
     parser.add_argument("--cells", nargs="+", default=list(CELLS), choices=list(CELLS))
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--rows", type=Path, help="a CSV of the cells that are done")
     asked = parser.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
     (asked.out / "key").write_text(KEY)
     os.environ["MEDCL_KEY_FILE"] = str(asked.out / "key")
+    rows = pl.read_csv(asked.rows).to_dicts() if asked.rows and asked.rows.exists() else []
+    done = {(r["data"], r["cell"], r["repeats"]) for r in rows}
     files = sorted(f for f in asked.data.iterdir() if f.suffix in (".data", ".npz"))
     lines = ["| data | cell | accuracy, mean ± SD of folds | SD of repeats | AUROC | published |"]
     lines.append("|---|---|---|---|---|---|")
     for file in [f for f in files if not asked.only or f.stem in asked.only]:
         index = indexed(file, asked.out)
-        for cell in asked.cells:
+        for cell in [c for c in asked.cells if (file.stem, c, asked.repeats) not in done]:
             settings = [*SETTINGS.get(file.stem, []), *CELLS[cell]]
             settings.append(f"finetune.repeats={asked.repeats}")
             out = asked.out / f"{asked.repeats}x10" / f"{file.stem}-{cell}"
             source = opened(index, "pathology/musk", settings)
-            lines.append(row(file.stem, cell, finetune(source, out, workers=asked.workers)))
+            result = finetune(source, out, workers=asked.workers)
+            lines.append(row(file.stem, cell, result))
             print(lines[-1], flush=True)
+            if asked.rows:
+                rows.append(numbers(file.stem, cell, asked.repeats, result))
+                pl.DataFrame(rows, infer_schema_length=None).write_csv(asked.rows)
     print("\n" + "\n".join(lines))
 
 

@@ -222,7 +222,8 @@ def finetune(
             seen = sorted(run.pretrained_on())
             pl.DataFrame({"patient": seen}, {"patient": pl.String}).write_parquet(temporary)
     remember(out, data=data, run=run.path if run else None, command=command)
-    keep_sites(out, {**index.site_names(), **table.site_names})
+    if names := {**index.site_names(), **table.site_names}:
+        keep_sites(out, names)
     return result
 
 
