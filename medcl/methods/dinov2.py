@@ -132,8 +132,9 @@ class DINOv2(nn.Module):
             ranks=state.ranks,
         )
         group = batch["patient"]
-        first, second = (koleo(h, group=group, ranks=state.ranks) for h in pooled.chunk(2))
-        spread = first + second
+        spread = torch.stack(
+            [koleo(each, group=group, ranks=state.ranks) for each in pooled.chunk(2)]
+        ).sum()
         w_patch, w_koleo = self.weights
         loss = self_distillation + w_patch * patches + w_koleo * spread
         return {
@@ -164,8 +165,8 @@ class DINOv2(nn.Module):
         self, whole: Tensor, at: Tensor, here: Tensor, state: State
     ) -> tuple[Tensor, Tensor]:
         """The teacher's codes of pooled tokens (2B, out) and of hidden patches (2B, K, out)."""
-        encoder: Any
-        encoder, head, patch_head = tuple(self.teacher.module.children())
+        followed: Any = self.teacher.module
+        encoder, head, patch_head = followed
         tokens = encoder.tokens(whole)
         temperature = warmed(self.temperatures, self.warmup, state)
         codes = sinkhorn(head(encoder.pooled(tokens)), epsilon=temperature, ranks=state.ranks)

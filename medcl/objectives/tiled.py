@@ -186,7 +186,8 @@ class _Held(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         rows, cols, e, w, *lse = ctx.saved_tensors
-        factor, weight = None, None
+        factor: Any = None
+        weight: Any = None
         for k, x in enumerate(lse):
             d_lse = grads[3 * k] * (-x).exp().masked_fill(x == -torch.inf, 0.0)
             scale = d_lse.to(e.dtype).unsqueeze(1 - k)
