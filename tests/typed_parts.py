@@ -63,6 +63,7 @@ import medcl_biosignals.look
 import medcl_biosignals.methods.aim
 import medcl_biosignals.methods.alike_beats
 import medcl_biosignals.methods.cross_modal
+import medcl_biosignals.methods.described
 import medcl_biosignals.methods.forecast
 import medcl_biosignals.methods.order
 import medcl_biosignals.methods.papagei
@@ -181,6 +182,7 @@ _encoder_factory: list[contract.EncoderFactory] = [
 ]
 _method_factory: list[contract.MethodFactory] = [
     medcl_biosignals.methods.alike_beats.AlikeBeats,
+    medcl_biosignals.methods.described.Described,
     medcl_biosignals.methods.order.OrderAware,
     medcl_biosignals.methods.quantised.Quantised,
     medcl_biosignals.methods.similar_snippets.SimilarSnippets,

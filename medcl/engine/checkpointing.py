@@ -48,13 +48,14 @@ class AtomicIO(CheckpointIO):
 class Checkpoints(Callback):
     """Saves every ``checkpoint_every`` steps, at the end and at a signal; measures training time.
 
-    Args:
+    Attributes:
         folder: of the checkpoints.
         notice: of a signal: after the step that it came in, a checkpoint is saved and the run ends.
     """
 
-    def __init__(self, folder: Path, notice: stopping.Notice) -> None:
-        self.folder, self.notice = folder, notice
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.notice = stopping.Notice(wanted=False)
         self.earlier = 0.0  # seconds before this process resumed the run
         self.started = time.monotonic()
 

@@ -141,13 +141,11 @@ def _train(
         _check_partners(module.method)
         if run_manifest.is_first_process():
             say(NO_PATIENTS)
-    journal = Journal(out)
+    journal, saving = Journal(out), checkpointing.Checkpoints(out / "checkpoints")
     online = OnlineEvaluation(recipe.monitor, selection, _labelled(recipe, data, selection, parts))
-    with run_manifest.exclusive(run), stopping.deferred() as notice:
-        saving = checkpointing.Checkpoints(out / "checkpoints", notice)
-        with quiet_lightning():
-            callbacks = [checkpointing.Guard(), online, journal, Show(journal), saving]
-            trainer = _trainer(recipe, callbacks)
+    with quiet_lightning():
+        trainer = _trainer(recipe, [checkpointing.Guard(), online, journal, Show(journal), saving])
+    with run_manifest.exclusive(run), stopping.deferred() as saving.notice:
         if run_manifest.is_first_process():
             run_manifest.check_same(run, data)  # another process may have started meanwhile
             run_manifest.check_same_samples(run, selection, parts)
