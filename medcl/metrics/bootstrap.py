@@ -29,7 +29,7 @@ CELLS = 2**22
 
 SHARES = frozenset(
     ("auroc", "auprc", "balanced_accuracy", "f1", "accuracy", "sensitivity", "specificity", "ppv")
-    + ("c_index", "dice", "surface_dice", "success", "rate", "own")
+    + ("c_index", "dice", "surface_dice", "success", "rate", "own", "ece")
 )
 """Measures within 0 and 1, by name; of a class with ``class_`` before it."""
 
