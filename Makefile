@@ -4,13 +4,17 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 OUT    ?= demo
 
-.PHONY: demo test test-fast check setup docs clean
+.PHONY: demo test test-fast test-long check setup docs clean
 
 demo: $(VENV)/.ready
 	$(BIN)/medcl demo --out $(OUT)
 
 test: check
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile -m "not long"
+
+# What compares trainings or measures memory: minutes, when methods, encoders or their engine change.
+test-long: $(VENV)/.ready
+	$(BIN)/pytest -n 2 --dist loadfile -m long
 
 # Without tests that take more than about a second: under three minutes on two cores.
 test-fast: $(VENV)/.ready

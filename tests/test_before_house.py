@@ -55,11 +55,24 @@ def copied(source: Path, folder: Path) -> Path:
     return Path(shutil.copytree(source, folder))
 
 
+INTERVAL = ("low", "high")
+"""They were percentiles of resamples, too narrow with few patients."""
+
+
+def without_intervals(tree: Any) -> Any:
+    """A tree of JSON without the ends of intervals."""
+    if isinstance(tree, dict):
+        return {k: without_intervals(v) for k, v in tree.items() if k not in INTERVAL}
+    return [without_intervals(v) for v in tree] if isinstance(tree, list) else tree
+
+
 def close(old: Any, new: Any, where: str = "") -> None:
     """Assert that two trees of JSON are equal but for rounding; other keys may have been added."""
     if isinstance(old, dict):
         assert isinstance(new, dict), where
         for name, value in old.items():
+            if name in INTERVAL:
+                continue
             assert name in new, f"{where}.{name}"
             close(value, new[name], f"{where}.{name}")
     elif isinstance(old, list):
@@ -210,7 +223,7 @@ def test_a_study_opens_and_its_folds_are_not_trained_again(
     if name == "pathology":
         source += ["-s", "prepare.method=saturation"]  # the default of then
     new = as_json(*source, "--out", folder, *before.TUNED[name])
-    assert old["figures"] == new["figures"]
+    assert without_intervals(old["figures"]) == without_intervals(new["figures"])
     assert times == [p.stat().st_mtime_ns for p in models]
     shutil.rmtree(folder / "folds" / "r0f1")
     again = as_json(*source, "--out", folder, *before.TUNED[name])

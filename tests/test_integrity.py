@@ -83,7 +83,8 @@ def weights(module: torch.nn.Module) -> str:
 def index_of(home: Path) -> Any:
     index = Index.open(home / "index")
     parts = index.items, index.rejects, index.paths
-    return [part.rows() for part in parts], str(index.archive), index.reader, index.key_check
+    tables = [part.rows() for part in parts], index.site_names()
+    return tables, str(index.archive), index.reader, index.key_check
 
 
 def run_of(home: Path) -> Any:

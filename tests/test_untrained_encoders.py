@@ -35,7 +35,7 @@ def test_of_ct(name: str) -> None:
     volume = nibabel.Nifti1Image.from_filename(ROOT / "plugins/medcl_ct/sample/abdomen_ct.nii.gz")
     hu = torch.from_numpy(np.asarray(volume.dataobj, dtype=np.float32))
     if name.endswith("3d"):
-        x = torch.stack([hu[a : a + 64, b : b + 64, 32:96] for a in (10, 58) for b in (2, 37)])
+        x = torch.stack([hu[a : a + 64, b : b + 64, 32:96] for a in (10, 58) for b in (2,)])
     else:
         x = torch.stack([hu[:96, :96, z] for z in (10, 40, 70, 100)])
     assert told_apart(ct.encoders[name], x[:, None]) > 0.01

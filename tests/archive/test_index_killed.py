@@ -101,7 +101,7 @@ def test_while_scanning(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("moment", range(12))
+@pytest.mark.parametrize("moment", range(14))
 def test_while_writing(
     archive: Path, key: Path, undisturbed: dict[str, bytes], tmp_path: Path, moment: int
 ) -> None:
@@ -132,6 +132,6 @@ def test_while_writing_again(archive: Path, key: Path, tmp_path: Path, moment: i
     assert tables(out) == tables(tmp_path / "fresh")
 
 
-def test_the_last_moment_is_the_twelfth(archive: Path, key: Path, tmp_path: Path) -> None:
+def test_the_last_moment_is_the_fourteenth(archive: Path, key: Path, tmp_path: Path) -> None:
     """So that `test_while_writing` covers them all."""
-    assert start(archive, tmp_path / "idx", key, "1", "12").wait() == 0
+    assert start(archive, tmp_path / "idx", key, "1", "14").wait() == 0

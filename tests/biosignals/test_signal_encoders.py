@@ -186,6 +186,7 @@ def synthetic_beats(people: int, windows: int, g: torch.Generator) -> tuple[Tens
     return x[:, None], odd.float()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_comparing_carries_over_to_unseen_shapes_where_a_resnet_learns_by_heart() -> None:
     """What RepNet's bottleneck is for (Dwibedi 2020): 60 people to learn from, 200 others."""

@@ -179,6 +179,7 @@ def test_wearable_ppg_trains_on_real_ppg(ppg: Path) -> None:
     falls(losses(recipe, load_samples(recipe, ppg))[0])
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_papagei_s_sorts_real_ppg_by_its_shape(ppg: Path) -> None:
     """Batches of 16 windows are too few for the bins, so it trains on all of them at once."""

@@ -139,7 +139,7 @@ def test_doctor_looks_at_every_requirement() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("package", ["torch", "pydantic", "scipy"])
+@pytest.mark.parametrize("package", ["pydantic"])  # torch: below
 def test_doctor_survives_a_broken_package(package: str, tmp_path: Path) -> None:
     (tmp_path / f"{package}.py").write_text("raise OSError('libfake.so: cannot open')")
     code = (

@@ -88,8 +88,8 @@ def test_pydicoms_files(
     other = {name for name in every if name.endswith((".txt", ".json")) or "README" in name}
     assert every == used | refused | other
     assert all(found.rejects["reason"])
-    assert found.items["modality"].value_counts().sort("modality")["count"].to_list() == [5, 19]
-    assert len(prepared.items) + len(prepared.rejects) == 24
+    assert found.items["modality"].value_counts().sort("modality")["count"].to_list() == [5, 15]
+    assert len(prepared.items) + len(prepared.rejects) == 20
     others = set(found.items.filter(pl.col("modality") == "mr")["id"])
     assert others <= set(prepared.rejects["id"]), "a recipe of CT takes no MR"
 

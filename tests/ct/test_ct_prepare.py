@@ -386,6 +386,7 @@ print(made["hu0"].shape[0], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
 """
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_two_thousand_slices_in_little_memory(tmp_path: Path) -> None:
     """2,000 slices of 512 × 512 (1 GB as int16): what the process itself holds stays small."""

@@ -549,6 +549,7 @@ def test_opened_takes_the_dataset_of_a_recipe_of_masks(archive: Path, study: Pat
     assert source.recipe.prepare["spacing"] == (2.0, 2.0, 2.0), "of the run"
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_phantoms_are_segmented_as_by_a_plain_monai_loop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -55,6 +55,7 @@ def test_the_other_objectives(name: str) -> None:
     equals_itself_compiled(name, contract.CASES[name][0])
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")
 def test_a_network_and_its_loss_through_inductor() -> None:

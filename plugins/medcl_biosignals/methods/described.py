@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import smooth_l1_loss
 
+from medcl.errors import UsageError
 from medcl.methods.contract import State
 from medcl.methods.views import encode, pair
 from medcl.nn.distributed import ALONE, Ranks
@@ -69,12 +70,21 @@ class Described(nn.Module):
             nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, size(channels))
         )
         self.temperature, self.weight, self.subsets = temperature, describe, subsets
-        self.mask_same_patient, self.fs = mask_same_patient, fs
+        self.mask_same_patient, self.channels, self.fs = mask_same_patient, channels, fs
 
     def step(
         self, views: Sequence[Tensor], batch: Mapping[str, Tensor], state: State
     ) -> dict[str, Tensor]:
-        """See `medcl.methods.contract.Method.step`."""
+        """See `medcl.methods.contract.Method.step`.
+
+        Raises:
+            UsageError: if the windows have another number of leads.
+        """
+        if views[0].shape[1] != self.channels:
+            raise UsageError(
+                f"Method 'described' was made for {self.channels} leads, and the windows have "
+                f"{views[0].shape[1]}: leave method.channels out, it follows prepare.leads."
+            )
         kept = some_leads(views[0], self.subsets)  # (C,)
         h1, h2 = encode(self.encoder, [view * kept[:, None] for view in views])  # (B, width) each
         h = torch.cat([h1, h2])
