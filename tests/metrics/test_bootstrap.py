@@ -77,7 +77,7 @@ def test_resamples_without_a_class_are_counted() -> None:
     measured = partial(measure, "binary", truth, score)
     found = bootstrap(measured, patients, resamples=2000).interval("auroc")
     assert found.undefined / 2000 == pytest.approx((2 / 3) ** 3 + (1 / 3) ** 3, abs=0.04)
-    assert (found.value, found.low) == (1, 1)
+    assert (found.value, found.low, found.high) == (1, pytest.approx(0.025 ** (1 / 3)), 1)
     alone = bootstrap(measured, np.zeros(5), resamples=100).interval("auroc")
     assert (alone.low, alone.high, alone.undefined) == (1, 1, 0)
     never = summarise(np.nan, np.full(10, np.nan), 3)
@@ -104,7 +104,9 @@ def test_a_share_stays_within_its_range_and_a_difference_need_not() -> None:
     draws = np.array([0.9, 0.95, 1.0, 0.97, 0.99])
     share, other = (summarise(0.98, draws, 5, share=s) for s in (True, False))
     assert 0 < share.low < 0.98 < share.high < 1 < other.high
-    assert summarise(1.0, np.ones(5), 5, share=True).low == 1
+    perfect, never = (summarise(v, np.full(5, v), 5, share=True) for v in (1.0, 0.0))
+    assert perfect.low == pytest.approx(0.478, abs=1e-3)  # Clopper–Pearson for 5 of 5
+    assert never.high == pytest.approx(0.522, abs=1e-3)
 
 
 @pytest.mark.slow
