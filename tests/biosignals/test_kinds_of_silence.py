@@ -214,6 +214,7 @@ def test_people_are_somebody(name: str, number: int) -> None:
 def test_no_sample_is_lost_to_a_coarse_clock(
     fs: float, tick: float, phase: float, rounded: bool, gap: int
 ) -> None:
+    assume(not 0.98 < fs * tick < 1)  # one tick in fifty or more is skipped: as by a lost sample
     n = max(round(fs * max(12.0, 12 * tick)), 200)
     true = phase * tick + np.arange(n) / fs
     true[n // 2 :] += gap
