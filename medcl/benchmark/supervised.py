@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from medcl.benchmark.fitting import SEVERAL, Asked, draws, labelled
 from medcl.errors import MedclError
 from medcl.finetune import finetune as tuning
 from medcl.finetune import fold_training
+from medcl.io import scratch
 from medcl.io.atomic import replacing
 from medcl.labels.activation import probabilities
 from medcl.reading import read_table
@@ -129,11 +129,11 @@ def _trained(
     )
     table = table.filter(pl.col(_PART) != "")
     seeded = recipe.model_copy(update={"seed": draw})
-    with TemporaryDirectory(prefix="medcl-supervised-") as scratch:
-        labels, split = Path(scratch) / "labels.csv", Path(scratch) / "split.csv"
+    with scratch.temporary() as folder:
+        labels, split = folder / "labels.csv", folder / "split.csv"
         table.drop(_PART).write_csv(labels)
         table.select(KEY, PATIENT, pl.col(_PART).alias(tuning.SPLIT)).write_csv(split)
-        out = Path(scratch) / "study"
+        out = folder / "study"
         tuning.finetune(
             tuning.Source(seeded, index), out, labels=labels, split=split, device=device
         )

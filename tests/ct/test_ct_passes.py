@@ -88,8 +88,9 @@ def test_passes_are_told_apart_by_what_says_so(
 ) -> None:
     slices, expected = scan
     found, findings = parted(slices, seed)
-    if "ambiguous-passes" in findings and all(s.phase is not None for s in slices):
-        return  # trigger times that vary may by chance look otherwise: that is said
+    vary = len({s.phase for s in slices}) > len(expected)
+    if vary and "ambiguous-passes" in findings:
+        return  # trigger times that differ within a pass may by chance look otherwise: that is said
     assert found == expected
     assert findings == ({"repeated-positions"} if len(expected) > 1 else set())
 

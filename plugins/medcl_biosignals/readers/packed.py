@@ -152,6 +152,7 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive
+    # zipfile's: NotImplementedError for a way to pack that it lacks, RuntimeError for a password
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
         raise _damaged(error) from None
 
