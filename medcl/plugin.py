@@ -296,6 +296,25 @@ class Task:
 
 
 @dataclass(frozen=True)
+class Showcase:
+    """A released encoder on a small public set that the plugin brings, for ``medcl demo``.
+
+    Attributes:
+        encoder: its name, see `medcl.released`.
+        benchmark: the set, one of `Plugin.benchmarks`.
+        data: the folder that holds it.
+        about: whose recordings they are: "298 people of PTB-XL whom it has not seen".
+        fractions: of labelled patients.
+    """
+
+    encoder: str
+    benchmark: str
+    data: Path
+    about: str
+    fractions: tuple[float, ...] = (0.1,)
+
+
+@dataclass(frozen=True)
 class Shared:
     """Settings of a recipe with one meaning: a recipe sets it once, and all must agree.
 
@@ -417,6 +436,7 @@ class Plugin:
             then makes them anew.
         sample: a folder with a small real archive, for ``medcl demo``.
         demo: the recipe that ``medcl demo`` runs on the sample.
+        showcase: what ``medcl demo`` shows of a released encoder afterwards.
         item: what an item is called, in the singular: "slide".
     """
 
@@ -458,6 +478,7 @@ class Plugin:
     preparation: int = 1
     sample: Path | None = None
     demo: str | None = None
+    showcase: Showcase | None = None
     item: str = "item"
 
 
