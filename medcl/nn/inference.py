@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from itertools import pairwise
 from typing import TypeVar
 
 import torch
@@ -43,9 +44,10 @@ def for_inference(module: Network) -> Network:
 
 def _fold(layers: nn.Sequential) -> None:
     names = list(layers._modules)
-    for name, after in zip(names, names[1:], strict=False):
+    for name, after in pairwise(names):
         layer, following = layers._modules[name], layers._modules[after]
-        assert layer is not None and following is not None
+        assert layer is not None
+        assert following is not None
         if _watched(layer) or _watched(following):
             continue
         norm = NORM_OF.get(type(layer))  # type: ignore[arg-type]

@@ -122,14 +122,16 @@ def test_the_input_is_not_overwritten_and_hooks_still_see_their_layer() -> None:
     with torch.no_grad():
         torch.testing.assert_close(faster(x), module(x))
     assert torch.equal(x, kept)
-    assert len(seen) == 2 and torch.equal(seen[0], seen[1])
+    assert len(seen) == 2
+    assert torch.equal(seen[0], seen[1])
 
 
 def test_weights_that_are_not_folded_are_shared() -> None:
     module = nn.Sequential(nn.Conv1d(2, 2, 1), nn.BatchNorm1d(2), nn.Flatten(), nn.Linear(18, 3))
     faster = inference.for_inference(module)
     assert faster[3].weight is module[3].weight
-    assert module.training and not faster.training
+    assert module.training
+    assert not faster.training
 
 
 @pytest.mark.parametrize("samples", [0, 1, 3, 4, 5, 9])
@@ -144,4 +146,5 @@ def test_samples_go_through_in_parts(samples: int, monkeypatch: pytest.MonkeyPat
 
     x = torch.randn(samples, 2, 40)
     assert torch.equal(inference.forward(Mean(), x), x.mean(-1))
-    assert sum(sizes) == samples and max(sizes) <= inference.AT_LEAST * torch.get_num_threads()
+    assert sum(sizes) == samples
+    assert max(sizes) <= inference.AT_LEAST * torch.get_num_threads()
