@@ -33,27 +33,20 @@ def nearest(
     """
     if backend not in get_args(Backend):
         raise UsageError(f"Unknown backend '{backend}': take {', '.join(get_args(Backend))}.")
-    if backend == "auto":
-        backend = "faiss" if importlib.util.find_spec("faiss") else "exact"
     if backend in PACKAGES and importlib.util.find_spec(backend) is None:
         raise UsageError(
             f"{backend} is not installed: pip install {PACKAGES[backend]}, or --backend exact."
         )
-    q, b, k = unit(query), unit(bank), min(k, len(bank))
-    if backend == "faiss":
-        import faiss
-
-        flat = faiss.IndexFlatIP(b.shape[1])
-        flat.add(b)
-        near, where = flat.search(q, k)
-        return near, where
+    k = min(k, len(bank))
     if backend == "hnswlib":
         import hnswlib
 
+        q, b = unit(query), unit(bank)
         graph = hnswlib.Index(space="ip", dim=b.shape[1])
         graph.init_index(max_elements=len(b), ef_construction=200, M=32, random_seed=0)
         graph.add_items(b, num_threads=1)
         graph.set_ef(max(200, 2 * k))
         where, distance = graph.knn_query(q, k=k)
         return 1 - distance, where.astype(np.int64)
-    return neighbours(q, b, k=k)
+    by_faiss = None if backend == "auto" else backend == "faiss"
+    return neighbours(query, bank, k=k, by_faiss=by_faiss)
