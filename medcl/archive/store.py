@@ -26,6 +26,7 @@ from medcl.errors import IntegrityWarning, MedclError, UsageError
 from medcl.io import scratch
 from medcl.io.failure import Failure
 from medcl.io.pmap import Engine, item_seconds, pmap
+from medcl.io.room import NoRoomError, is_full
 from medcl.plugin import MEMBER, FileStat, Plugin, Unit, file_of
 from medcl.registry import Lazy, checked, resolve
 
@@ -256,6 +257,8 @@ def _prepare_item(
     except UsageError:  # the settings are wrong, not this item
         raise
     except (Exception, SystemExit) as error:
+        if is_full(error):
+            raise
         failure = Failure.of(error)
         code = "out-of-memory" if isinstance(error, MemoryError) else "unprepared"
         return _Rejected(code, public(failure.reason, root, unit), failure.detail)
@@ -269,6 +272,8 @@ def _prepare_item(
     }
     try:
         return store.put(job.key, arrays, meta)
+    except NoRoomError:
+        raise
     except MedclError as error:
         return _Rejected("bad-arrays", f"The plugin broke its contract: {error}")
     except OSError as error:
