@@ -52,7 +52,8 @@ class Appender:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._handle: BinaryIO = open(path, "ab", buffering=0, opener=opener)
+        descriptor = opener(str(path), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        self._handle: BinaryIO = os.fdopen(descriptor, "ab", buffering=0)
         self._synced = time.monotonic()
 
     def add(self, entry: Scanned) -> None:
