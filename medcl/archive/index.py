@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -24,7 +25,16 @@ from typing import Any
 import polars as pl
 
 from medcl import manifest
-from medcl.archive import assign, copies, joining, journal, pseudonym, scanning, tables
+from medcl.archive import (
+    assign,
+    copies,
+    joining,
+    journal,
+    presence,
+    pseudonym,
+    scanning,
+    tables,
+)
 from medcl.archive.claim import (
     FORMAT,
     RESTORE,
@@ -39,6 +49,7 @@ from medcl.archive.ignored import counted
 from medcl.archive.scanning import Scanned
 from medcl.archive.walk import walk
 from medcl.errors import MedclError, UsageError
+from medcl.io import roots
 from medcl.io.atomic import locked
 from medcl.io.failure import Failure
 from medcl.io.pmap import Engine, item_seconds, pmap
@@ -95,6 +106,7 @@ def build(
     reader: Mapping[str, Any] | None = None,
     merge_spellings: bool = False,
     rescan: bool = False,
+    follow_links: bool = False,
 ) -> Summary:
     """Index an archive. Run again, it opens only new or changed files.
 
@@ -115,11 +127,13 @@ def build(
         merge_spellings: patients whose ids differ in case, spaces, punctuation or leading zeros
             only are one; see `medcl.archive.identity`.
         rescan: open every file again, for instance after access rights were mended.
+        follow_links: take what links lead to outside of the archive too.
 
     Raises:
         UsageError: for a missing or empty archive, one without a file of this modality, an index of
             another archive, plugin or key, one that another process is writing, or settings that
             the plugin does not know.
+        MedclError: if the archive of an existing index is not there, or a large part of it.
     """
     started = time.monotonic()
     archive, out = archive.resolve(), out.resolve()
@@ -143,7 +157,9 @@ def build(
         patient_column=patient_column,
         codes=plugin.codes,
     )
-    walked = walk(archive, skip=out)
+    presence.check_index(archive, out)
+    walked = walk(archive, skip=out, follow=follow_links)
+    fewer = presence.check_walked(out, walked.files)
     units, repeated = _group(plugin, walked.files)
     rejects = walked.rejects + repeated
     nothing = f"No file in {archive} is for the plugin '{plugin.name}': none was taken."
@@ -192,7 +208,7 @@ def build(
             scanned=scanned,
             reused=len(units) - scanned,
             unmatched=assignment.unused,
-            notes=(*assignment.notes, *made.notes),
+            notes=(*assignment.notes, *made.notes, *([fewer] if fewer else [])),
             seconds=time.monotonic() - started,
         )
         options: dict[str, Any] = {"patient_from": patient_from, "table": assignment.table_hash}
@@ -338,13 +354,16 @@ class Index:
 
     @cached_property
     def archive(self) -> Path:
-        """The archive's folder, as last indexed."""
-        return Path(read_json(self._private("archive.json"), RESTORE)["archive"])
+        """The archive's folder, where it lies now (`medcl.io.roots`)."""
+        bound = read_json(self._private("archive.json"), RESTORE)
+        beside = bound.get("beside")
+        near = Path(os.path.normpath(self.path.resolve() / beside)) if beside else None
+        return roots.found(Path(bound["archive"]), roots.ARCHIVE, near)
 
     @cached_property
     def reader(self) -> dict[str, Any]:
         """The reader settings of its files. Private: they may name columns."""
-        return reader_settings(self._private("archive.json").parent)
+        return reader_settings(self._private("archive.json").parent, moved=True)
 
     @cached_property
     def reader_mark(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ patient ids and paths: it is in the index's private folder.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -14,7 +15,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from medcl.archive.scanning import Scanned
-from medcl.io.atomic import replacing
+from medcl.io import room
+from medcl.io.atomic import opener, replacing
 
 _SYNC_EVERY = 2.0  # seconds; a kill loses no written line, a power cut at most this
 
@@ -49,12 +51,17 @@ class Appender:
     """An open journal. Each entry is written at once, and flushed to disk every 2 s."""
 
     def __init__(self, path: Path) -> None:
-        self._handle: BinaryIO = path.open("ab", buffering=0)
+        self._path = path
+        descriptor = opener(str(path), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        self._handle: BinaryIO = os.fdopen(descriptor, "ab", buffering=0)
         self._synced = time.monotonic()
 
     def add(self, entry: Scanned) -> None:
         """Append one finished unit."""
-        self._handle.write(entry.to_json().encode() + b"\n")
+        line = entry.to_json().encode() + b"\n"
+        with room.told(self._path, needs=len(line)):
+            if self._handle.write(line) != len(line):  # the rest of the line did not fit
+                raise OSError(errno.ENOSPC, "No space left on device")
         if time.monotonic() - self._synced > _SYNC_EVERY:
             self._sync()
 

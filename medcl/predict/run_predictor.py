@@ -23,7 +23,7 @@ class Embedded:
 
         Raises:
             UsageError: if the task is unknown, or the run not finished.
-            MedclError: if no reference is saved and the run's index is missing.
+            MedclError: if no classifier is saved and the run's index is missing.
         """
         encoder = run.encoder().to(device)
         self.reference = reference(run, encoder, task, device=device)
@@ -45,7 +45,8 @@ class Embedded:
                 columns["value"] = scores[:, 0]
             else:
                 columns |= {f"p.{c}": scores[:, i] for i, c in enumerate(head.classes)}
-        return columns | self.reference.anomaly_scorer.score(z)._asdict(), z
+        scorer = self.reference.anomaly_scorer
+        return columns | ({} if scorer is None else scorer.score(z)._asdict()), z
 
     def conclude(self, columns: Mapping[str, Any]) -> Columns:
         """No further columns: the probe has no threshold."""
@@ -54,6 +55,11 @@ class Embedded:
     def notes(self, patients: set[str]) -> list[str]:
         """Notes for the reader on these patients."""
         notes = []
+        if self.reference.anomaly_scorer is None:
+            notes.append(
+                "No anomaly scores: they compare with the run's training patients, and its index "
+                "is not here (--data IDX)."
+            )
         trained_on = len(self.learnt_from & patients)
         if trained_on:
             notes.append(

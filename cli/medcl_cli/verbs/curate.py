@@ -33,6 +33,7 @@ def curate(
         Path | None, typer.Option(help="For strategy embedding: the output of medcl embed.")
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    archive: show.Archive = None,
     json: show.Json = False,
 ) -> None:
     """Write an index without near-duplicates, and a report of the dropped parts.

@@ -24,7 +24,10 @@ def embed(
         typer.Argument(help="Of a run: recordings (files, names without suffix) and folders."),
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Of a run: another index than it was trained on.")
+        Path | None,
+        typer.Option(
+            callback=show.lies_data, help="Of a run: another index than it was trained on."
+        ),
     ] = None,
     task: Annotated[
         str | None, typer.Option(help="Embed the samples of this task (beats, say).")
@@ -54,6 +57,7 @@ def embed(
     engine: Annotated[
         Literal["local", "ray"], typer.Option(help="Of bags: where they run.")
     ] = "local",
+    archive: show.Archive = None,
     json: show.Json = False,
 ) -> None:
     """Embed every sample of an index with a run's encoder, or with a given one.

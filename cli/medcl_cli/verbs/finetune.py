@@ -20,7 +20,10 @@ def finetune(
     out: Annotated[Path, typer.Option(help="The study's folder. The same again resumes it.")],
     data: Annotated[
         Path | None,
-        typer.Option(help="Of a run or released encoder: another index, or a folder of files."),
+        typer.Option(
+            callback=show.lies_data,
+            help="Of a run or released encoder: another index, or a folder of files.",
+        ),
     ] = None,
     recipe: Annotated[
         str | None,
@@ -68,6 +71,7 @@ def finetune(
     workers: Annotated[int, typer.Option(help="Folds trained in parallel.")] = 1,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
     settings: Settings = None,
+    archive: show.Archive = None,
     json: show.Json = False,
 ) -> None:
     """Train with labels or masks, in folds, and evaluate on the test patients.

@@ -66,6 +66,10 @@ def index(
         ),
     ] = False,
     rescan: Annotated[bool, typer.Option(help="Open every file again, changed or not.")] = False,
+    follow_links: Annotated[
+        bool,
+        typer.Option("--follow-links", help="Also take what links lead to outside of the archive."),
+    ] = False,
     paths: Annotated[
         bool, typer.Option(help="Show the rejected files. A path may identify a patient.")
     ] = False,
@@ -96,6 +100,7 @@ def index(
         reader=_reader(settings) if settings else None,
         merge_spellings=merge_spellings,
         rescan=rescan,
+        follow_links=follow_links,
     )
     built = Index.open(out)
     rejects = built.rejects.to_dicts()

@@ -75,6 +75,7 @@ def predict(
     ] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, show_default="32")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
+    data: show.Data = None,
     json: show.Json = False,
 ) -> None:
     """Class probabilities of new recordings; by a run also embeddings and anomaly scores.

@@ -26,6 +26,7 @@ def prepare(
     look: Annotated[
         Path | None, typer.Option(help="Draw what was found in each item into this folder.")
     ] = None,
+    archive: show.Archive = None,
     json: show.Json = False,
 ) -> None:
     """Decode and clean every item of an index into its store, with the recipe's settings.

@@ -21,6 +21,7 @@ def pretrain(
     data: Annotated[Path, typer.Option(help="The index: see medcl index.")],
     out: Annotated[Path, typer.Option(help="The run's folder. The same command resumes it.")],
     settings: Settings = None,
+    archive: show.Archive = None,
     json: show.Json = False,
 ) -> None:
     """Pretrain an encoder without labels, on the training patients alone.

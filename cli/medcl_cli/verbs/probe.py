@@ -18,9 +18,10 @@ def probe(
     data: Annotated[
         Path | None,
         typer.Option(
+            callback=show.lies_data,
             help="Another index. With other patients: external validation on all of them; with "
             "--labels, fitted and tested on them. With the same patients: it replaces the run's "
-            "own."
+            "own.",
         ),
     ] = None,
     task: Annotated[
@@ -68,6 +69,7 @@ def probe(
         ),
     ] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
+    archive: show.Archive = None,
     json: show.Json = False,
 ) -> None:
     """Compare frozen features on test patients: pretrained, random encoder, hand-crafted.

@@ -28,6 +28,8 @@ def report(
             "--private", help="Of a study: name sites; STUDY/private/report.html by default."
         ),
     ] = False,
+    data: show.Data = None,
+    archive: show.Archive = None,
     json: show.Json = False,
 ) -> None:
     """Write one self-contained HTML page about a run, a training with labels, or several.
