@@ -831,7 +831,8 @@ def export_as(model: Place | Run | DenseStudy, out: Place, *, to: str) -> Path:
     Raises:
         UsageError: if the plugin has no such format, or ``out`` exists.
     """
-    from medcl.dense.opened import DenseStudy, is_dense
+    from medcl.dense.opened import DenseStudy
+    from medcl.dense.result import is_dense
 
     source = model
     if isinstance(source, str | Path):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from medcl.plugin import CONTRACT, Plugin, Shared, Task
 from medcl_pathology.mil.registry import CLASSIFIERS
 from medcl_pathology.scan import assemble, scan
+from medcl_pathology.suggest import suggest
 from medcl_pathology.units import units
 
 _CRC = ("TUMOR", "STROMA", "COMPLEX", "LYMPHO", "DEBRIS", "MUCOSA", "ADIPOSE", "EMPTY")
@@ -89,6 +90,7 @@ plugin = Plugin(
     explain="medcl_pathology.heatmap:explain",
     thumbnail="medcl_pathology.heatmap:thumbnail",
     preview="medcl_pathology.preview:preview",
+    suggest=suggest,
     hints={
         **dict.fromkeys((".dat", ".ini"), "of a MIRAX slide: its .mrxs must lie beside its folder"),
         **dict.fromkeys((".geojson", ".xml", ".json"), "regions or notes on slides: not read"),
