@@ -16,6 +16,14 @@ from typing import Any
 from mkdocs.structure.files import File, Files
 
 REPO = Path(__file__).resolve().parent.parent
+NOTEBOOKS = REPO / "docs" / "notebooks"
+GENERATED = {
+    *(f"reference/{name}.md" for name in ("cli", "recipes", "settings", "api", "losses")),
+    "changelog.md",
+    *(f"notebooks/{path.stem}.md" for path in NOTEBOOKS.glob("*.ipynb")),
+}
+"""The pages that exist on the site alone."""
+SHIM = "https://unpkg.com/iframe-worker/shim"
 OUTSIDE = re.compile(r"\[([^\]]+)\]\(((?:\.\./)+(?!docs/)[^)#\s]+|examples/[^)#\s]+)[^)]*\)")
 
 
@@ -39,9 +47,19 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     return OUTSIDE.sub(named, markdown)
 
 
+def on_post_page(output: str, page: Any, **_: Any) -> str:
+    """Take the theme's one script from elsewhere, which the search needs, from the site itself."""
+    up = "../" * page.file.dest_uri.count("/")
+    return output.replace(SHIM, f"{up}assets/iframe-worker.js")
+
+
+def on_post_template(output_content: str, template_name: str, **_: Any) -> str:
+    """The same in pages that are no document, such as 404.html."""
+    return output_content.replace(SHIM, "assets/iframe-worker.js")
+
+
 def pages() -> dict[str, str]:
     """Path below docs/ → the text of each generated page."""
-    notebooks = sorted((REPO / "docs" / "notebooks").glob("*.ipynb"))
     return {
         "reference/cli.md": commands(),
         "reference/recipes.md": recipes(),
@@ -49,7 +67,7 @@ def pages() -> dict[str, str]:
         "reference/api.md": api(),
         "reference/losses.md": losses(),
         "changelog.md": (REPO / "CHANGELOG.md").read_text(encoding="utf-8").replace("docs/", ""),
-        **{f"notebooks/{path.stem}.md": notebook(path) for path in notebooks},
+        **{f"notebooks/{path.stem}.md": notebook(path) for path in sorted(NOTEBOOKS.glob("*.ipynb"))},
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from medcl.plugin import CONTRACT, Plugin, Shared, Task
 from medcl_pathology.mil.registry import CLASSIFIERS
@@ -84,6 +85,8 @@ plugin = Plugin(
     classifiers=CLASSIFIERS,
     tasks=_TASKS,
     baselines={"handcrafted": "medcl_pathology.baselines:handcrafted"},
+    sample=Path(__file__).parent / "sample",
+    demo="pathology/demo",
     item="slide",
     preparation=3,  # coordinates in pixels, stains of all kinds, alpha on white
     look="medcl_pathology.look:look",
