@@ -78,7 +78,7 @@ def demo(
         UsageError: if the plugin has no sample, or an archive comes without a recipe.
     """
     if (archive is None) != (recipe_name is None):
-        raise UsageError("An own archive and its recipe go together: give --archive and --recipe.")
+        raise UsageError("An own archive and its recipe go together: give --data and --recipe.")
     if archive is None or recipe_name is None:
         plugin = plugins.get(name)
         if plugin.sample is None or plugin.demo is None:

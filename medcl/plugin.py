@@ -29,6 +29,7 @@ from medcl.registry import Lazy, did_you_mean
 
 if TYPE_CHECKING:
     import numpy as np
+    import polars as pl
     import torch
 
 CONTRACT = 1
@@ -427,6 +428,8 @@ class Plugin:
         codes: ``(table, columns)`` → column → its labels: what a column of codes in a table of
             labels means, name → values (rows,), which take its place. ``table`` is its path,
             ``columns`` its cells as text.
+        suggest: ``(items)`` → the recipe to begin with, by what an index holds; ``items`` is its
+            polars frame, of one row or more.
         hints: suffix (".mp4") → what to do with such files, where none of the units takes them.
         released: a folder of encoders to be opened by name, see `medcl.released`.
         recipes: a folder of further recipes, if they are not in medcl's own ``configs``.
@@ -472,6 +475,7 @@ class Plugin:
     compose: Lazy | None = None
     shared: tuple[Shared, ...] = ()
     codes: Codes | None = None
+    suggest: Callable[[pl.DataFrame], str] | None = None
     hints: Mapping[str, str] = field(default_factory=dict)
     released: Path | None = None
     recipes: Path | None = None

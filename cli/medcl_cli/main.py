@@ -46,7 +46,7 @@ app = typer.Typer(
     help="From an archive of medical or sensor data to an evaluated, pretrained encoder.",
     epilog="Start with: medcl demo",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,  # its dump of local variables could show patient data
 )

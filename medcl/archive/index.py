@@ -59,6 +59,10 @@ from medcl.registry import checked
 from medcl.strings import is_text, original
 
 
+class NothingTaken(UsageError):
+    """No file of the archive is for the plugin."""
+
+
 @dataclass(frozen=True)
 class Summary:
     """The counts of an indexing run.
@@ -164,7 +168,7 @@ def build(
     rejects = walked.rejects + repeated
     nothing = f"No file in {archive} is for the plugin '{plugin.name}': none was taken."
     if not units and not rejects:
-        raise UsageError(nothing)
+        raise NothingTaken(nothing)
     given = pseudonym.given(key_file)  # before anything is made: it may be no key
     private = private_folder(out)
     busy = f"Another process is indexing into {out}. Wait for it, or choose another --out."
@@ -186,7 +190,7 @@ def build(
             file.path for e in entries if e.records or e.rejects for file in e.stats
         }
         if not taken and not rejects:
-            raise UsageError(nothing)
+            raise NothingTaken(nothing)
         ignored = [file.path for file in walked.files if file.path not in taken]
         group = partial(copies.grouped, root=archive, cache=private / "copies.json")
         made = tables.build(

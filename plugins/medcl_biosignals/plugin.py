@@ -10,6 +10,7 @@ from medcl_biosignals.aami import CLASSES
 from medcl_biosignals.scan import scan
 from medcl_biosignals.scp import codes
 from medcl_biosignals.spans import STAGES
+from medcl_biosignals.suggest import suggest
 from medcl_biosignals.units import units
 
 _BEAT = {"kind": "beat", "stride": 0.0, "quality": 0.0}
@@ -162,6 +163,7 @@ plugin = Plugin(
     save="medcl_biosignals.in_memory:save",
     preview="medcl_biosignals.preview:preview",
     codes=codes,
+    suggest=suggest,
     hints=_HINTS,
     preparation=5,
     sample=Path(__file__).parent / "sample",

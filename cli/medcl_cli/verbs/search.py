@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from medcl_cli import show
+from medcl_cli import options, show
 
 
 def search(
@@ -51,7 +51,7 @@ def search(
     key_file: Annotated[
         Path | None, typer.Option(help="Secret for pseudonyms, if the run's index had one.")
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
+    device: options.Device = "auto",
     archive: show.Archive = None,
     json: show.Json = False,
 ) -> None:
