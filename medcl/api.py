@@ -578,7 +578,8 @@ def predict(
             recordings in memory that the plugin knows (biosignals: ``mne.io.Raw``, tables of pandas
             and polars, arrays of xarray), see `medcl.plugin.Plugin`.
         out: the table, ending in ``.parquet``.
-        task: of a run, predict this task's class probabilities for its samples.
+        task: of a run, predict this task's class probabilities for its samples; or a label of your
+            own that `probe` was given a table of.
         fs: sampling rate in Hz, for recordings without one.
         settings: ``dataset.key=value`` overrides the recipe; ``reader.key=value`` gives what the
             files lack.

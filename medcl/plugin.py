@@ -123,6 +123,21 @@ class Arrays(Protocol):
 
 
 @dataclass(frozen=True)
+class Axes:
+    """What the axes of a sample of curves (C, T) are, for pictures of it.
+
+    Attributes:
+        channels: (C,) names.
+        units: (C,) of their values, as shown.
+        fs: samples per second.
+    """
+
+    channels: tuple[str, ...]
+    units: tuple[str, ...]
+    fs: float
+
+
+@dataclass(frozen=True)
 class Samples:
     """The samples to train on and embed: windows, slices, crops, tiles or bags, each with its keys.
 
@@ -153,6 +168,7 @@ class Samples:
         draw: ``(positions (B,), seeds (B,) uint64)`` → a batch as ``read`` gives it, in which what
             a sample shows of its item is drawn anew: a function of its seed. Pretraining uses it
             where neither labels nor partners hold for one part only; None: a sample is fixed.
+        axes: position of a sample of curves (C, T) → its `Axes`; None for other samples.
         mask_classes: names of the classes in the batch's ``mask``, the background first; empty
             without masks. Then a sample is a whole image, which may differ in size from the next:
             ``read`` takes one position, and ``draw`` cuts patches of one size.
@@ -176,6 +192,7 @@ class Samples:
     instances: tuple[str, ...] = ("x", "coords")
     draw: Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]] | None = None
     mask_classes: tuple[str, ...] = ()
+    axes: Callable[[int], Axes] | None = None
 
     def __post_init__(self) -> None:
         from medcl.strings import encoded, strings
@@ -232,7 +249,12 @@ class Samples:
             instances=self.instances,
             draw=None if self.draw is None else partial(_draw_at, self.draw, smallest(indices)),
             mask_classes=self.mask_classes,
+            axes=None if self.axes is None else partial(_axes_at, self.axes, smallest(indices)),
         )
+
+
+def _axes_at(axes: Callable[[int], Axes], indices: np.ndarray, position: int) -> Axes:
+    return axes(int(indices[position]))
 
 
 def _read_at(
@@ -424,7 +446,8 @@ class Plugin:
         exports: format → ``(run or study of masks, out)``: writes the folder ``out`` and returns
             it, for ``medcl export --to FORMAT``.
         preview: ``(x (B, ...), views) -> matplotlib Figure`` for the report; a keyword parameter
-            ``encoder`` receives the trained encoder, or None.
+            ``encoder`` receives the trained encoder, or None, and ``axes`` the `Axes` of each
+            sample, or None.
         codes: ``(table, columns)`` → column → its labels: what a column of codes in a table of
             labels means, name → values (rows,), which take its place. ``table`` is its path,
             ``columns`` its cells as text.

@@ -16,7 +16,6 @@ NORM_OF = {
     nn.Conv2d: nn.BatchNorm2d,
     nn.Conv3d: nn.BatchNorm3d,
 }
-IN_PLACE = (nn.ReLU, nn.SiLU)
 VALUES_AT_ONCE = 2**17
 """Of the input, for each thread of a processor. A 1D network widens them about a hundredfold: more
 do not stay in the caches, and their memory is asked for anew, page by page, in every layer."""
@@ -50,14 +49,13 @@ def _fold(layers: nn.Sequential) -> None:
         assert following is not None
         if _watched(layer) or _watched(following):
             continue
-        norm = NORM_OF.get(type(layer))  # type: ignore[arg-type]
-        if norm is not None and type(following) is norm and following.running_mean is not None:
+        if not isinstance(layer, tuple(NORM_OF)) or type(layer) not in NORM_OF:
+            continue
+        if type(following) is NORM_OF[type(layer)] and following.running_mean is not None:
             layers._modules[after] = fuse_conv_bn_eval(layer, following)
             layers._modules[name] = nn.Identity()
-        elif type(layer) in NORM_OF and type(following) in IN_PLACE:
-            inplace = copy.copy(following)
-            inplace.inplace = True
-            layers._modules[after] = inplace
+        elif isinstance(following, nn.ReLU | nn.SiLU):
+            layers._modules[after] = type(following)(inplace=True)
 
 
 def _watched(module: nn.Module) -> bool:

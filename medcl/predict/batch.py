@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -34,6 +34,7 @@ from medcl.plugin import Samples
 from medcl.predict.predictor import Columns, Predictor
 from medcl.predict.tables import Tables
 from medcl.private import other_key, recalled
+from medcl.probe.own_classifier import task_of
 from medcl.registry import resolve
 from medcl.run import Trained, samples_from
 from medcl.strings import is_text
@@ -43,6 +44,11 @@ PREDICTORS = {
     "study": "medcl.predict.study_predictor:Folds",
 }
 """Predictor by kind of trained model."""
+SUMMARIES: tuple[tuple[Literal["item", "patient"], str], ...] = (
+    ("item", "records"),
+    ("patient", "patients"),
+)
+"""The tables beside that of windows: what a row is, and the part of the name."""
 ITEMS_AT_ONCE = 32
 OTHER_KEY = other_key(
     "These recordings and the index that was trained on",
@@ -101,7 +107,8 @@ def predict(
         records: files, stems of files, folders; or one index.
         out: the table of windows; an existing one is replaced.
         task: for a run, predict class probabilities of this task; the classifier is fitted on the
-            run's labelled training patients and saved in the run. None: the samples of
+            run's labelled training patients and saved in the run. Or a label of one's own that
+            the run was probed for: `medcl.probe.own_classifier`. None: the samples of
             pretraining, without probabilities.
         settings: ``dataset.key=value`` over the recipe's, such as where new bags lie; and
             ``reader.key=value``, facts that these files lack, over those of the run's index.
@@ -123,7 +130,7 @@ def predict(
     if not is_text(out.absolute()):
         raise UsageError("The name of --out is not UTF-8. Choose another.")
     model, reader = _with(model, settings)
-    dataset_settings = model.dataset_settings(task)
+    dataset_settings = model.dataset_settings(task_of(model, task))
     with (
         scratch.new(out.parent),
         indexed(model, records, key_file=key_file, reader=reader, workers=workers) as index,
@@ -161,7 +168,7 @@ def predict(
             if not seen:
                 raise MedclError(_nothing(rejects))
             tables.close()
-        for by, suffix in (("item", "records"), ("patient", "patients")):
+        for by, suffix in SUMMARIES:
             with replacing(out.with_suffix(f".{suffix}.parquet")) as temporary:
                 table = tables.summary(out, by, predictor)
                 if by == "item":

@@ -25,7 +25,11 @@ def predict(
         ),
     ] = None,
     task: Annotated[
-        str | None, typer.Option(help="Predict this task's class probabilities for its samples.")
+        str | None,
+        typer.Option(
+            help="Predict the class probabilities of this task; or of a label of your own, after "
+            "medcl probe RUN --labels."
+        ),
     ] = None,
     follow: Annotated[
         Path | None,
