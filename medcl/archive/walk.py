@@ -121,9 +121,14 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
 def _visible(folder: Path) -> Iterator[os.DirEntry[str]]:
     with os.scandir(folder) as entries:
         for entry in entries:
-            name = entry.name.lower()
-            if not (name.startswith((".", "~$")) or name.endswith(_TEMPORARY) or name in _SYSTEM):
+            if not hidden(entry.name):
                 yield entry
+
+
+def hidden(name: str) -> bool:
+    """Whether a file or folder of this name is hidden, temporary or the system's: not looked at."""
+    low = name.lower()
+    return low.startswith((".", "~$")) or low.endswith(_TEMPORARY) or low in _SYSTEM
 
 
 def _file_or_folder(

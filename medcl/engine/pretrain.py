@@ -79,7 +79,7 @@ def pretrain(recipe: Recipe, data: Path, out: Path, *, command: str = "") -> Run
         if note and run_manifest.is_first_process():
             say(note)
     index = Index.open(data)
-    became = outcomes.table(index, run.plugin, recipe.prepare, items.rejects)
+    became = outcomes.table(index, run.plugin, recipe.prepare, items)
     return _train(run, samples_of(recipe, items), index.items, data, command, became=became)
 
 

@@ -29,7 +29,7 @@ def stored(kind: str, seed: int) -> np.ndarray:
     if kind == "mr":  # every scanner has its own scale
         return ((hu.clip(-200) + 200.0) * (1 + 2 * seed) + 40).astype(np.uint16)
     noise = np.random.default_rng(seed).poisson(20, hu.shape)
-    return (noise + 900 * labels).astype(np.uint16)
+    return (noise + 900 * labels.astype(np.int64)).astype(np.uint16)
 
 
 def dicom(root: Path, kind: str) -> None:

@@ -51,7 +51,7 @@ def prepare(
         engine=engine,
         retry=retry,
     )
-    rows = [row.row() for row in outcomes.table(index, plugin, loaded.prepare, prepared.rejects)]
+    rows = [row.row() for row in outcomes.table(index, plugin, loaded.prepare, prepared)]
     result: dict[str, Any] = {
         "prepared": prepared.items.height,
         "rejected": prepared.rejects.to_dicts(),
@@ -70,9 +70,6 @@ def prepare(
     shown = {name: value for name, value in result.items() if name != "findings"}
     show.facts(f"Store of {data}", {**shown, "rejected": prepared.rejects.height})
     show.outcomes(rows)
-    if prepared.findings:
-        found = list(prepared.findings.items())
-        show.table("Noticed while preparing, and kept", ("finding", "items"), found)
     if prepared.rejects.height:
         each = prepared.rejects.select("id", "code", "reason").rows()
         show.table("Could not be prepared", ("id", "code", "reason"), each)
