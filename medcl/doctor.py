@@ -19,6 +19,7 @@ EXTRAS = {
     "seg": "masks as DICOM SEG",
     "hf": "encoders of Hugging Face transformers",
     "onnx": "encoders as ONNX graphs",
+    "audit": "medcl audit-phi, which searches outputs for identifying values",
 }
 """The purpose of medcl's extras; those for its development are not checked."""
 

@@ -17,6 +17,7 @@ from medcl.errors import MedclError, MedclWarning, UsageError
 from medcl.io import room, stopping
 from medcl_cli.verbs import (
     anomaly,
+    audit_phi,
     beats,
     benchmark,
     compare,
@@ -68,6 +69,7 @@ app.command()(probe.probe)
 app.command()(finetune.finetune)
 app.command()(evaluate.evaluate)
 app.command()(compare.compare)
+app.command()(audit_phi.audit_phi)
 app.command()(benchmark.benchmark)
 app.command()(report.report)
 app.command()(predict.predict)

@@ -19,7 +19,6 @@ import math
 import os
 import re
 import shutil
-import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +31,7 @@ from medcl.archive.checked import AGAIN, ASIDE, Damaged
 from medcl.archive.container import Entry, OtherFormat
 from medcl.errors import MedclError, UsageError
 from medcl.io import room
-from medcl.io.atomic import locked
+from medcl.io.atomic import locked, temporary_name
 
 SUFFIX = ".safetensors"
 State = Literal["whole", "absent", "damaged", "other format"]
@@ -140,7 +139,7 @@ class Store:
                     "name and numbers."
                 )
         file = Path(self.file(key))
-        temporary = file.with_name(f".{key}.{uuid.uuid4().hex[:8]}.tmp")
+        temporary = temporary_name(file)
         converted = {name: np.asarray(array) for name, array in arrays.items()}
         try:
             with room.told(file, temporary, sum(array.nbytes for array in converted.values())):

@@ -2,22 +2,33 @@
 
 One rule for access: files in a folder named ``private``, or in a folder of it, are for their owner
 alone (folders 0700, files 0600); all others follow the umask.
+
+What a killed process left under a temporary name is removed by the next that writes into its
+folder. A temporary name names the machine and the process, so that those in use stay.
 """
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
+import re
 import shutil
+import socket
+import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 from medcl.errors import UsageError
 from medcl.io import room
 
 PRIVATE = "private"
+_HERE = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
+_NAME = re.compile(r"\..+\.(?:([0-9a-f]{6})-(\d+)-)?[0-9a-f]{8}\.(?:tmp|new|old)")
+_ABANDONED_AFTER = 24 * 3600  # seconds, for those of other machines
 
 
 @contextmanager
@@ -27,7 +38,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         NoRoomError: if the disk is full.
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    temporary = temporary_name(path)
     try:
         with room.told(path, temporary):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,6 +50,38 @@ def replacing(path: Path) -> Iterator[Path]:
             _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def temporary_name(path: Path, suffix: str = "tmp") -> Path:
+    """A name in the folder of ``path`` that no other process takes."""
+    _sweep(path.parent)
+    token = uuid.uuid4().hex[:8]
+    return path.with_name(f".{path.name}.{_HERE}-{os.getpid()}-{token}.{suffix}")
+
+
+@cache
+def _sweep(folder: Path) -> None:
+    """Once a process: remove what processes that are no more left in a folder."""
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            match = _NAME.fullmatch(entry.name) if entry.name.startswith(".") else None
+            if match is not None and _left(entry, *match.groups()):
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                else:
+                    os.unlink(entry.path)
+
+
+def _left(entry: os.DirEntry[str], machine: str | None, process: str | None) -> bool:
+    if machine == _HERE and process is not None:
+        try:
+            os.kill(int(process), 0)
+        except ProcessLookupError:
+            return True
+        except OSError:  # another user's: it lives
+            return False
+        return False
+    return time.time() - entry.stat(follow_symlinks=False).st_mtime > _ABANDONED_AFTER
 
 
 def is_private(path: Path) -> bool:
@@ -82,7 +125,7 @@ def new_folder(path: Path, *, durable: bool = True) -> Iterator[Path]:
     Without ``durable`` nothing is flushed to disk: many times faster for small files, but after a
     power cut (not a kill) the newest ones may be truncated. Use it for files verified on read.
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    temporary = temporary_name(path)
     try:
         with room.told(path, temporary):
             path.parent.mkdir(parents=True, exist_ok=True)
