@@ -59,7 +59,11 @@ def slices(archive: Path, count: int) -> None:
 
     data = Dataset()
     data.SOPClassUID = CTImageStorage
-    data.SOPInstanceUID, data.SeriesInstanceUID, data.StudyInstanceUID = "1.2.1111111", "1.2.2222222", "1.2.3333333"
+    data.SOPInstanceUID, data.SeriesInstanceUID, data.StudyInstanceUID = (
+        "1.2.1111111",
+        "1.2.2222222",
+        "1.2.3333333",
+    )
     data.PatientID, data.Modality, data.Manufacturer = "P4444444", "CT", "SIEMENS"
     data.FrameOfReferenceUID, data.InstanceNumber = "1.2.5555555", "6666666"
     data.ImagePositionPatient, data.ImageOrientationPatient = ["0", "0", "7777777"], list("100010")
@@ -67,7 +71,11 @@ def slices(archive: Path, count: int) -> None:
     data.Rows = data.Columns = 512
     data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 16, 16, 15, 1
     data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
-    data.RescaleIntercept, data.RescaleSlope, data.ImageType = "-1024", "1", ["ORIGINAL", "PRIMARY", "AXIAL"]
+    data.RescaleIntercept, data.RescaleSlope, data.ImageType = (
+        "-1024",
+        "1",
+        ["ORIGINAL", "PRIMARY", "AXIAL"],
+    )
     data.PixelData = b"\0" * (512 * 512 * 2)
     data.file_meta = FileMetaDataset()
     data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -79,7 +87,13 @@ def slices(archive: Path, count: int) -> None:
     head = whole[: len(whole) - 512 * 512 * 2]
     for n in range(count):
         series = n // SLICES
-        values = {"1" * 7: n, "2" * 7: series, "3" * 7: series, "4" * 7: series // 2, "5" * 7: series}
+        values = {
+            "1" * 7: n,
+            "2" * 7: series,
+            "3" * 7: series,
+            "4" * 7: series // 2,
+            "5" * 7: series,
+        }
         values |= {"6" * 7: n % SLICES + 1, "7" * 7: n % SLICES}
         own = head
         for mark, value in values.items():

@@ -7,11 +7,41 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+if TYPE_CHECKING:
+    import polars as pl
+
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]
+
+
+Rejects = Annotated[
+    Path | None,
+    typer.Option("--rejects", help="List every reject with its reason in this CSV or Parquet."),
+]
+
+
+def rejects(rows: pl.DataFrame, path: Path) -> None:
+    """Write rejects to a table; its suffix says of which kind.
+
+    Raises:
+        UsageError: if it says neither.
+    """
+    import polars as pl
+
+    from medcl.errors import UsageError
+    from medcl.io.atomic import replacing
+
+    if path.suffix not in (".csv", ".parquet"):
+        raise UsageError(f"--rejects {path}: give the file the suffix .csv or .parquet.")
+    with replacing(path) as temporary:
+        if path.suffix == ".parquet":
+            rows.write_parquet(temporary)
+        else:  # a spreadsheet would run a cell that begins like a formula
+            shown = pl.col(pl.String).str.replace("^([=+@-])", "'${1}")
+            rows.with_columns(shown).write_csv(temporary)
 
 
 def as_json(value: object) -> None:

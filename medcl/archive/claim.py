@@ -12,6 +12,7 @@ from medcl import manifest, version
 from medcl.archive import pseudonym
 from medcl.archive.pseudonym import Pseudonyms
 from medcl.errors import UsageError
+from medcl.io import storage
 from medcl.plugin import GROUP, Plugin
 from medcl.reading import read_json
 
@@ -71,7 +72,8 @@ def claim(
             f"{index} is an index of plugin '{bound['plugin']}', not '{plugin.name}'. "
             "Choose another --out."
         )
-    if bound and bound["archive"] != str(archive) and Path(bound["archive"]).is_dir():
+    there = bound and (storage.address(bound["archive"]) or Path(bound["archive"]).is_dir())
+    if there and bound["archive"] != str(archive):
         raise UsageError(
             f"{index} is the index of {bound['archive']}, not of {archive}. Choose another --out."
         )

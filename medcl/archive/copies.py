@@ -125,9 +125,7 @@ def _of_one_size(
 
     every = pl.Series([sizes(n) for n in range(len(records))], dtype=pl.String)
     positions = (every.is_duplicated() & every.is_not_null()).arg_true()
-    marks = [
-        fingerprint(records[n].key, stats[records[n].key])[:_MARK_DIGITS] for n in positions
-    ]
+    marks = [fingerprint(records[n].key, stats[records[n].key])[:_MARK_DIGITS] for n in positions]
     return pl.DataFrame({"n": positions.cast(pl.Int64), "mark": pl.Series(marks, dtype=pl.String)})
 
 
@@ -143,7 +141,7 @@ def _digest(root: Path, files: Sequence[str], whole: bool) -> str:
     digest = hashlib.blake2b(digest_size=16)
     try:
         for file in files if whole else files[:_LOOKED_AT]:
-            with open(root / file, "rb") as handle:
+            with (root / file).open("rb") as handle:
                 if whole:
                     while chunk := handle.read(_CHUNK):
                         digest.update(chunk)

@@ -85,8 +85,9 @@ def _spellings(spelt: dict[str, set[str]]) -> list[str]:
     if not spelt:
         return []
     return [
-        f"{sum(map(len, spelt.values())):,} patients may be {len(spelt):,}: their ids differ in case, "
-        f"spaces, punctuation or leading zeros only. If they are the same people: {_MERGE}"
+        f"{sum(map(len, spelt.values())):,} patients may be {len(spelt):,}: their ids differ in "
+        "case, spaces, punctuation or leading zeros only. If they are the same people: "
+        f"{_MERGE}"
     ]
 
 

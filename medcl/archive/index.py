@@ -40,6 +40,7 @@ from medcl.archive.ignored import counted
 from medcl.archive.journal import Journal
 from medcl.archive.walk import walk
 from medcl.errors import MedclError, UsageError
+from medcl.io import storage
 from medcl.io.atomic import locked
 from medcl.io.failure import Failure
 from medcl.io.pmap import Engine, item_seconds, pmap
@@ -102,7 +103,7 @@ def build(
     Killed at any moment and run again, it writes the same tables, byte for byte, as uninterrupted.
 
     Args:
-        archive: the folder of the recordings; it is only read.
+        archive: the folder of the recordings, or an address of object storage; it is only read.
         out: the index; inside the archive, it is skipped by the walk.
         plugin: the modality.
         workers: processes.
@@ -123,7 +124,7 @@ def build(
             the plugin does not know.
     """
     started = time.monotonic()
-    archive, out = archive.resolve(), out.resolve()
+    archive, out = storage.absolute(archive), out.resolve()
     if out == archive:
         raise UsageError(f"The index cannot be the archive itself ({out}). Choose another --out.")
     if not is_text(out):
@@ -146,6 +147,9 @@ def build(
     )
     walked = walk(archive, skip=out)
     nothing = f"No file in {archive} is for the plugin '{plugin.name}': none was taken."
+    grouped = None if (out / "index.json").is_file() else _group(plugin, walked.files)
+    if grouped is not None and not grouped[0] and not grouped[1] and not walked.rejects:
+        raise UsageError(nothing)
     given = pseudonym.given(key_file)  # before anything is made: it may be no key
     private = private_folder(out)
     busy = f"Another process is indexing into {out}. Wait for it, or choose another --out."
@@ -163,23 +167,26 @@ def build(
         )
         if not rescan and (known := snapshot.known(out)) is not None:
             return replace(Summary(**known), seconds=time.monotonic() - started)
-        units, repeated = _group(plugin, walked.files)
+        units, repeated = grouped or _group(plugin, walked.files)
         rejects, paths = walked.rejects + repeated, [file.path for file in walked.files]
-        del walked
+        del walked, grouped
         if not units and not rejects:
             raise UsageError(nothing)
-        with _scanned(
-            private / "scan" / "units.jsonl",
-            {**versions, "reader": settings} if settings else versions,
-            archive,
-            partial(plugin.scan, **values),
-            units,
-            workers=workers,
-            engine=engine,
-            rescan=rescan,
-        ) as (entries, scanned):
-            join = partial(joining.join, plugin.assemble, archive) if plugin.assemble else None
-            group = partial(copies.grouped, root=archive, cache=private / "copies.parquet")
+        with (
+            storage.opened(archive, private) as root,
+            _scanned(
+                private / "scan" / "units.jsonl",
+                {**versions, "reader": settings} if settings else versions,
+                root,
+                partial(plugin.scan, **values),
+                units,
+                workers=workers,
+                engine=engine,
+                rescan=rescan,
+            ) as (entries, scanned),
+        ):
+            join = partial(joining.join, plugin.assemble, root) if plugin.assemble else None
+            group = partial(copies.grouped, root=root, cache=private / "copies.parquet")
             made = tables.build(
                 entries,
                 rejects,
@@ -254,6 +261,8 @@ def _scanned(
         )
         for unit, outcome in outcomes:
             if isinstance(outcome, Failure):
+                if outcome.error == UsageError.__name__:  # object storage cannot be read
+                    raise UsageError(outcome.reason)
                 outcome = scanning.died(unit, outcome)
             entries.add(outcome)
         yield entries, len(todo)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from medcl.io import storage
 from medcl.io.failure import Failure
 from medcl.plugin import MEMBER, FileStat, Record, Reject, Scalar, Unit, file_of
 
@@ -123,9 +125,7 @@ def _plainly(part: Any) -> dict[str, Any]:
     return {name: getattr(part, name) for name in _NAMES[type(part)]}
 
 
-_NAMES = {
-    kind: tuple(each.name for each in fields(kind)) for kind in (FileStat, Record, Reject)
-}
+_NAMES = {kind: tuple(each.name for each in fields(kind)) for kind in (FileStat, Record, Reject)}
 
 
 def fingerprint(key: str, files: Iterable[FileStat]) -> str:
@@ -137,8 +137,29 @@ def fingerprint(key: str, files: Iterable[FileStat]) -> str:
 def scan_unit(scan: Scan, root: Path, unit: Unit) -> Scanned:
     """Run a plugin's scan on a unit. Errors of the plugin or the files never propagate.
 
-    A scan that raises is incomplete: its records are dropped, and the unit is a reject.
+    A scan that raises is incomplete: its records are dropped, and the unit is a reject. On object
+    storage a unit of which nothing but rejects came is downloaded and scanned again: its reader may
+    need a file of this machine.
+
+    Raises:
+        UsageError: if the storage cannot be read: that is no property of the unit.
     """
+    scanned = _scan_unit(scan, root, unit)
+    if not isinstance(root, storage.RemotePath):
+        return scanned
+    paths = [file.path for file in unit.files]
+    try:
+        storage.check()
+        if scanned.records or not scanned.rejects:
+            return scanned
+        for path in paths:
+            os.fspath(root / path)
+        return _scan_unit(scan, Path(str(root)), unit)
+    finally:
+        storage.release(root, paths)
+
+
+def _scan_unit(scan: Scan, root: Path, unit: Unit) -> Scanned:
     records: list[Record] = []
     rejects: list[Reject] = []
     details: dict[str, str] = {}

@@ -23,7 +23,7 @@ from medcl.archive.scanning import READER, public
 from medcl.archive.stored import StoredArrays
 from medcl.archive.tables import REJECTS
 from medcl.errors import IntegrityWarning, MedclError, UsageError
-from medcl.io import scratch
+from medcl.io import scratch, storage
 from medcl.io.failure import Failure
 from medcl.io.pmap import Engine, item_seconds, pmap
 from medcl.plugin import MEMBER, FileStat, Plugin, Unit, file_of
@@ -243,7 +243,21 @@ def _prepare_item(
 ) -> _Rejected | int:
     """In a worker: decode, hash the sources, store. Only a store that cannot be written raises."""
     scratch.use(shared)
-    unit, sources = Unit(job.item, job.files), _sources(job.files)
+    sources = _sources(job.files)
+    with storage.local(root, (file.path for file in sources)) as here:
+        return _prepare_local(here, sources, store, target, settings, about, job)
+
+
+def _prepare_local(
+    root: Path,
+    sources: Sequence[FileStat],
+    store: Store,
+    target: Lazy,
+    settings: dict[str, Any],
+    about: Mapping[str, Any],
+    job: _Job,
+) -> _Rejected | int:
+    unit = Unit(job.item, job.files)
     if _changed(root, sources):
         return _stale()
     try:

@@ -142,9 +142,7 @@ def _items(
         "site": _text("site", (r.site and pseudonyms.site(r.site) for r in records)),
         "group": _text("group", (r.group and pseudonyms.group(r.group) for r in records)),
         "fingerprint": _text("fingerprint", marks),
-        "findings": _series(
-            "findings", (list(r.findings) for r in records), pl.List(pl.String())
-        ),
+        "findings": _series("findings", (list(r.findings) for r in records), pl.List(pl.String())),
     }
     for name in sorted({name for r in records for name in r.fields}):
         columns[name] = _column(name, [r.fields.get(name) for r in records])

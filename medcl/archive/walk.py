@@ -11,6 +11,7 @@ from pathlib import Path
 
 from medcl import manifest
 from medcl.errors import MedclError, UsageError
+from medcl.io import storage
 from medcl.plugin import FileStat, Reject
 
 _TEMPORARY = (".tmp", ".temp", ".part", ".partial", ".crdownload", "~")
@@ -36,12 +37,14 @@ def walk(root: Path, skip: Path | None = None) -> Walked:
     its real path if that is in the archive.
 
     Args:
-        root: the archive.
+        root: the archive; an address of object storage is listed instead.
         skip: a folder to leave out, such as the index when it lies inside the archive.
 
     Raises:
         UsageError: if the archive is missing, not a folder, unreadable or without a file.
     """
+    if storage.address(root) is not None:
+        return _listed(root)
     if not root.is_dir():
         what = "is not a folder" if root.exists() else "does not exist"
         raise UsageError(f"The archive {root} {what}. Give the folder that holds the recordings.")
@@ -73,6 +76,15 @@ def walk(root: Path, skip: Path | None = None) -> Walked:
     return walked
 
 
+def _listed(root: Path) -> Walked:
+    """The files of an archive on object storage."""
+    files = [FileStat(*each) for each in storage.listed(root)]
+    shown = [file for file in files if all(map(_is_visible, file.path.split("/")))]
+    if not shown:
+        raise UsageError(f"The archive {storage.address(root)} holds no file. Check the address.")
+    return Walked(shown)
+
+
 def _is_output(folder: Path, entries: list[os.DirEntry[str]]) -> bool:
     """Whether a folder is an index, a run or a study: its private tables are no recordings."""
     if not {manifest.FILE, "private"} <= {entry.name for entry in entries}:
@@ -92,9 +104,13 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
 def _visible(folder: Path) -> Iterator[os.DirEntry[str]]:
     with os.scandir(folder) as entries:
         for entry in entries:
-            name = entry.name.lower()
-            if not (name.startswith((".", "~$")) or name.endswith(_TEMPORARY) or name in _SYSTEM):
+            if _is_visible(entry.name):
                 yield entry
+
+
+def _is_visible(name: str) -> bool:
+    name = name.lower()
+    return not (name.startswith((".", "~$")) or name.endswith(_TEMPORARY) or name in _SYSTEM)
 
 
 def _file_or_folder(

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from medcl_cli import show
-from medcl_cli.verbs.index import ALL_CORES
+from medcl_cli.verbs.index import ALL_CORES, MANY
 from medcl_cli.verbs.pretrain import Settings
 
 
@@ -26,6 +26,7 @@ def prepare(
     look: Annotated[
         Path | None, typer.Option(help="Draw what was found in each item into this folder.")
     ] = None,
+    rejects: show.Rejects = None,
     json: show.Json = False,
 ) -> None:
     """Decode and clean every item of an index into its store, with the recipe's settings.
@@ -50,9 +51,13 @@ def prepare(
         retry=retry,
     )
     rows = [row.row() for row in outcomes.table(index, plugin, loaded.prepare, prepared.rejects)]
+    each = prepared.rejects.select("id", "code", "reason")
+    if rejects is not None:
+        show.rejects(each, rejects)
+    counts = each.group_by("code").len().sort("code")
     result: dict[str, Any] = {
         "prepared": prepared.items.height,
-        "rejected": prepared.rejects.to_dicts(),
+        "rejected": dict(counts.iter_rows()),
     }
     if prepared.anew:
         result |= {f"made anew: {why}": count for why, count in prepared.anew.items()}
@@ -71,6 +76,9 @@ def prepare(
     if prepared.findings:
         found = list(prepared.findings.items())
         show.table("Noticed while preparing, and kept", ("finding", "items"), found)
-    if prepared.rejects.height:
-        each = prepared.rejects.select("id", "code", "reason").rows()
-        show.table("Could not be prepared", ("id", "code", "reason"), each)
+    if prepared.rejects.height > MANY:
+        show.table(
+            "Could not be prepared; --rejects FILE lists them", ("code", "items"), counts.rows()
+        )
+    elif prepared.rejects.height:
+        show.table("Could not be prepared", each.columns, each.rows())
