@@ -19,6 +19,7 @@ import json
 import math
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -120,3 +121,225 @@ def embeddings(count: int) -> np.ndarray:
 
 
 # --- steps ----------------------------------------------------------------------------------------
+
+
+def index(count: int, folder: Path, kind: str = "records") -> dict[str, Callable[[], None]]:
+    """Index first, again, and after one file was touched; then the splits."""
+    from medcl import plugin as plugins
+    from medcl.archive.index import Index, build
+    from medcl.archive.splits import split
+
+    plugin = plugins.get("biosignals" if kind == "records" else "ct")
+    archive, out = folder / "archive", folder / "index"
+    if not archive.is_dir():
+        (recordings if kind == "records" else slices)(archive, count)
+
+    def first() -> None:
+        shutil.rmtree(out, ignore_errors=True)
+        build(archive, out, plugin)
+
+    def touched() -> None:
+        os.utime(next(path for path in archive.rglob("*") if path.is_file()))
+        build(archive, out, plugin)
+
+    return {
+        "index": first,
+        "index, unchanged": lambda: build(archive, out, plugin) and None,
+        "index, one touched": touched,
+        "splits": lambda: split(Index.open(out).items) and None,
+    }
+
+
+def dicom(count: int, folder: Path) -> dict[str, Callable[[], None]]:
+    """The same of DICOM headers."""
+    return {f"{name} (DICOM)": step for name, step in index(count, folder, "dicom").items()}
+
+
+def train(count: int, folder: Path) -> dict[str, Callable[[], None]]:
+    """Prepare a tenth of the recordings, and pretrain for one step on what is prepared."""
+    import medcl
+    from medcl import recipe as recipes
+    from medcl.archive.index import Index, build
+    from medcl.archive.store import prepare
+    from medcl_biosignals.plugin import plugin
+
+    settings = ["prepare.fs=100", "trainer.steps=1", "trainer.batch_size=16", "dataset.seconds=5"]
+    recipe = recipes.load("biosignals/simclr-ecg", settings)
+    archive, out = folder / "tenth", folder / "index-tenth"
+    if not archive.is_dir():
+        recordings(archive, count // 10)
+        build(archive, out, plugin)
+
+    def start() -> None:
+        shutil.rmtree(folder / "run", ignore_errors=True)
+        medcl.pretrain("biosignals/simclr-ecg", out, folder / "run", settings=settings)
+
+    return {
+        "prepare a tenth": lambda: prepare(Index.open(out), plugin, recipe.prepare) and None,
+        "pretrain to the first step": start,
+        "embed a tenth": lambda: medcl.embed(folder / "run", out) and None,
+        "report": lambda: medcl.report(folder / "run") and None,
+    }
+
+
+def curate(count: int, folder: Path) -> dict[str, Callable[[], None]]:
+    """Near-duplicates across items: of embeddings, and of codes of which a third are air."""
+    import polars as pl
+
+    from medcl.curate.across import across
+    from medcl.curate.within import Reduced
+
+    zeros = np.zeros(1, np.uint64)
+    names = [f"i{n:08d}" for n in range(count)]
+    frame = pl.DataFrame({"id": names})
+
+    def by_embeddings() -> None:
+        x = embeddings(count)
+        reduced = [Reduced(name, np.zeros(1), zeros, [0], []) for name in names]
+        features = {name: x[n : n + 1] for n, name in enumerate(names)}
+        dropped = sum(1 for _ in across(reduced, frame, NEAR, "embedding", features=features))
+        print(f"  {dropped:,} of {count:,} dropped", file=sys.stderr)
+
+    def by_codes() -> None:
+        codes = np.random.default_rng(0).integers(0, 2**63, count).astype(np.uint64)
+        codes[::3] = 7
+        reduced = [
+            Reduced(name, np.zeros(1), codes[n : n + 1], [0], []) for n, name in enumerate(names)
+        ]
+        for _ in across(reduced, frame, 6, "dhash"):
+            pass
+
+    return {"curate embeddings": by_embeddings, "curate codes": by_codes}
+
+
+def search(count: int, folder: Path) -> dict[str, Callable[[], None]]:
+    """The first query builds what is searched; the second opens it and answers."""
+    import polars as pl
+
+    from medcl.archive.index import Index
+    from medcl.embeddings.embeddings import Embeddings
+    from medcl.retrieval.bank import Bank
+
+    place = folder / "embeddings"
+    if not place.is_dir():
+        ids = [f"s{n}" for n in range(count)]
+        patients = [f"p{n // EACH}" for n in range(count)]
+        Embeddings(ids, ids, patients, embeddings(count)).save(place)
+    facts = {"plugin": "biosignals"}
+    tables = Index(folder, facts, pl.DataFrame({"id": ["s0"]}), pl.DataFrame())
+
+    def query() -> None:
+        bank = Bank(tables, Embeddings.load(place), place)
+        groups = bank.by_sample
+        rng = np.random.default_rng(1)
+        groups.similar(groups.directions(np.array([0]))[0], 40, np.ones(count, bool))
+        times = []
+        for row in rng.integers(0, count, 20):
+            asked = groups.directions(np.array([row]))[0]
+            begin = time.perf_counter()
+            groups.similar(asked, 40, groups.owners != groups.owners[row])
+            times.append(time.perf_counter() - begin)
+        print(f"  a query: {1000 * sorted(times)[10]:.1f} ms", file=sys.stderr)
+
+    return {"search, first": query, "search, second": query}
+
+
+def knn(count: int, folder: Path) -> dict[str, Callable[[], None]]:
+    """The probe's neighbours of a tenth, and an interval where each sample is its own patient."""
+    from medcl.embeddings.embeddings import evenly
+    from medcl.embeddings.knn import LARGEST_BANK, neighbours
+    from medcl.metrics.bootstrap import bootstrap
+
+    def near() -> None:
+        x = embeddings(count)
+        bank = evenly(np.arange(count), LARGEST_BANK, 0)
+        neighbours(x[: count // 10], x[bank])
+
+    def interval() -> None:
+        score = np.random.default_rng(0).standard_normal(count)
+        total = np.ones(count)
+        bootstrap(
+            lambda weight: {"mean": weight.total(score) / weight.total(total)},
+            np.arange(count),
+            resamples=200,
+        )
+
+    return {"kNN of a tenth": near, "bootstrap, 200 resamples": interval}
+
+
+PARTS = {
+    "index": index,
+    "dicom": dicom,
+    "train": train,
+    "curate": curate,
+    "search": search,
+    "knn": knn,
+}
+
+
+# --- measuring ------------------------------------------------------------------------------------
+
+
+def measured(part: str, step: str, count: int, folder: Path) -> tuple[float, float]:
+    """CPU seconds and MiB of a step in a process of its own."""
+    command = [sys.executable, __file__, part, "--step", step, "--sizes", str(count)]
+    done = subprocess.run([*command, "--keep", str(folder)], check=True, stdout=subprocess.PIPE)
+    seconds, mebibytes = json.loads(done.stdout.splitlines()[-1])
+    return float(seconds), float(mebibytes)
+
+
+def here(part: str, step: str, count: int, folder: Path) -> None:
+    """Run a step; its CPU seconds, and the largest memory, of which what came before is a part."""
+    steps = PARTS[part](count, folder / f"{part}-{count}")
+    before = spent()
+    steps[step]()
+    peak = max(resource.getrusage(who).ru_maxrss for who in _WHO) / 1024
+    print(json.dumps([spent() - before, peak]))
+
+
+_WHO = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+
+
+def spent() -> float:
+    used = [resource.getrusage(who) for who in _WHO]
+    return sum(each.ru_utime + each.ru_stime for each in used)
+
+
+def exponent(sizes: list[int], seconds: list[float]) -> float:
+    """The slope over the two largest sizes, less what the smallest size takes."""
+    if len(sizes) < 3:
+        return math.nan
+    two = [max(value - seconds[0], 1e-3) for value in seconds[-2:]]
+    return math.log(two[1] / two[0]) / math.log(sizes[-1] / sizes[-2])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], default=list(PARTS))
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
+    parser.add_argument("--keep", type=Path, help="a folder to work in, which stays")
+    parser.add_argument("--step", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = options.keep or Path(scratch)
+        if options.step:
+            here(options.parts[0], options.step, options.sizes[0], folder)
+            return
+        print("| step | " + " | ".join(f"{size:,}" for size in options.sizes) + " | exponent |")
+        print("|---" * (len(options.sizes) + 2) + "|")
+        for part in options.parts:
+            (folder / f"{part}-{options.sizes[0]}").mkdir(parents=True, exist_ok=True)
+            for step in PARTS[part](options.sizes[0], folder / f"{part}-{options.sizes[0]}"):
+                found = []
+                for size in options.sizes:
+                    (folder / f"{part}-{size}").mkdir(parents=True, exist_ok=True)
+                    found.append(measured(part, step, size, folder))
+                cells = [f"{seconds:.2f} s, {mib:,.0f} MiB" for seconds, mib in found]
+                slope = exponent(options.sizes, [seconds for seconds, _ in found])
+                print(f"| {step} | {' | '.join(cells)} | {slope:.2f} |", flush=True)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    sys.path.insert(0, str(HERE))
+    main()

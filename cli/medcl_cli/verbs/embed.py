@@ -52,7 +52,7 @@ def embed(
     readers: Annotated[int, typer.Option(min=0, help="Processes that read ahead.")] = 0,
     workers: Annotated[int, typer.Option(min=1, help="Of bags: processes that embed.")] = 1,
     engine: Annotated[
-        Literal["local", "ray"], typer.Option(help="Of bags: where they run.")
+        Literal["local", "ray"], typer.Option(help="Where it runs: here, or on a Ray cluster.")
     ] = "local",
     json: show.Json = False,
 ) -> None:
@@ -85,6 +85,7 @@ def embed(
             batch_size=batch_size,
             device=device,
             readers=readers,
+            engine=engine,
             paths=paths,
         )
         result = {

@@ -73,6 +73,9 @@ def predict(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes.", show_default="all cores")
     ] = None,
+    engine: Annotated[
+        Literal["local", "ray"], typer.Option(help="Where recordings are read and prepared.")
+    ] = "local",
     batch_size: Annotated[int | None, typer.Option(min=1, show_default="32")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
     json: show.Json = False,
@@ -149,6 +152,7 @@ def predict(
         paths=paths,
         key_file=key_file,
         workers=workers,
+        engine=engine,
         batch_size=batch_size or 32,
         device=device,
     )
