@@ -67,7 +67,11 @@ class _Ranges(http.server.SimpleHTTPRequestHandler):
     ranges = True
 
     def do_GET(self) -> None:
-        data = (Path(self.directory) / self.path.lstrip("/")).read_bytes()
+        file = Path(self.directory) / self.path.lstrip("/")
+        if not file.is_file():
+            self.send_error(404)
+            return
+        data = file.read_bytes()
         found = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
         part = data[int(found[1]) : int(found[2]) + 1] if found and self.ranges else data
         type(self).given += len(part)
@@ -76,7 +80,7 @@ class _Ranges(http.server.SimpleHTTPRequestHandler):
             end = int(found[1]) + len(part) - 1
             self.send_header("Content-Range", f"bytes {found[1]}-{end}/{len(data)}")
         self.send_header("Content-Length", str(len(part)))
-        self.send_header("Last-Modified", self.date_time_string(1_700_000_000))
+        self.send_header("Last-Modified", self.date_time_string(file.stat().st_mtime))
         self.end_headers()
         self.wfile.write(part)
 

@@ -126,6 +126,7 @@ def test_a_damaged_index_is_said(
     made_up(6000, 2, tmp_path, index)[0].by_item.similar(query, 3, everyone)
     path = tmp_path / "neighbours-item.faiss"
     whole = path.read_bytes()
+    path.unlink()  # it is mapped into memory: another file takes its place
     path.write_bytes(whole[:-9] + b"x" * 9)
     with pytest.raises(MedclError, match="Remove it and search again"):
         made_up(6000, 2, tmp_path, index)[0].by_item.similar(query, 3, everyone)
