@@ -20,6 +20,7 @@ from medcl.registry import lookup
 if TYPE_CHECKING:
     from torch import nn
 
+    from medcl.archive.index import Index
     from medcl.benchmark.scoreboard import Scoreboard
     from medcl.dense.opened import DenseStudy
     from medcl.dense.result import DenseResult
@@ -44,6 +45,47 @@ RecipeLike = str | Path | Mapping[str, Any] | Recipe
 """A recipe's name, its YAML file, its sections as a mapping, or a loaded recipe."""
 Settings = Sequence[str] | Mapping[str, Any]
 """``["optimizer.lr=1e-3"]`` as on the command line, or ``{"optimizer.lr": 1e-3}``."""
+
+
+def index(
+    archive: Place,
+    out: Place,
+    *,
+    plugin: str,
+    table: Place | Sequence[Place] | None = None,
+    patient_from: str | None = None,
+    key_file: Place | None = None,
+    reader: Mapping[str, Any] | None = None,
+    workers: int = 1,
+) -> Index:
+    """Index an archive: one row per item, one row per reject with its reason.
+
+    Args:
+        archive: the folder of the recordings; it is only read.
+        out: the index. The same call again opens only new or changed files.
+        plugin: the modality.
+        table: patients, sites and labels by file, CSV or Parquet.
+        patient_from: a pattern over the path with a group ``patient``.
+        key_file: the secret for pseudonyms; a new one is made without it.
+        reader: what the files do not say, e.g. ``{"fs": 100}``.
+        workers: processes that read headers.
+
+    Raises:
+        UsageError: see `medcl.archive.index.build`.
+    """
+    from medcl.archive.index import Index, build
+
+    build(
+        Path(archive),
+        Path(out),
+        plugins.get(plugin),
+        table=_paths(table) or None,
+        patient_from=patient_from,
+        key_file=None if key_file is None else Path(key_file),
+        reader=reader,
+        workers=workers,
+    )
+    return Index.open(Path(out))
 
 
 def pretrain(
@@ -842,7 +884,8 @@ def export_as(model: Place | Run | DenseStudy, out: Place, *, to: str) -> Path:
     Raises:
         UsageError: if the plugin has no such format, or ``out`` exists.
     """
-    from medcl.dense.opened import DenseStudy, is_dense
+    from medcl.dense.opened import DenseStudy
+    from medcl.dense.result import is_dense
 
     source = model
     if isinstance(source, str | Path):

@@ -29,6 +29,7 @@ from medcl.registry import Lazy, did_you_mean
 
 if TYPE_CHECKING:
     import numpy as np
+    import polars as pl
     import torch
 
 CONTRACT = 1
@@ -296,6 +297,25 @@ class Task:
 
 
 @dataclass(frozen=True)
+class Showcase:
+    """A released encoder on a small public set that the plugin brings, for ``medcl demo``.
+
+    Attributes:
+        encoder: its name, see `medcl.released`.
+        benchmark: the set, one of `Plugin.benchmarks`.
+        data: the folder that holds it.
+        about: whose recordings they are: "298 people of PTB-XL whom it has not seen".
+        fractions: of labelled patients.
+    """
+
+    encoder: str
+    benchmark: str
+    data: Path
+    about: str
+    fractions: tuple[float, ...] = (0.1,)
+
+
+@dataclass(frozen=True)
 class Shared:
     """Settings of a recipe with one meaning: a recipe sets it once, and all must agree.
 
@@ -408,6 +428,8 @@ class Plugin:
         codes: ``(table, columns)`` → column → its labels: what a column of codes in a table of
             labels means, name → values (rows,), which take its place. ``table`` is its path,
             ``columns`` its cells as text.
+        suggest: ``(items)`` → the recipe to begin with, by what an index holds; ``items`` is its
+            polars frame, of one row or more.
         hints: suffix (".mp4") → what to do with such files, where none of the units takes them.
         released: a folder of encoders to be opened by name, see `medcl.released`.
         recipes: a folder of further recipes, if they are not in medcl's own ``configs``.
@@ -417,6 +439,7 @@ class Plugin:
             then makes them anew.
         sample: a folder with a small real archive, for ``medcl demo``.
         demo: the recipe that ``medcl demo`` runs on the sample.
+        showcase: what ``medcl demo`` shows of a released encoder afterwards.
         item: what an item is called, in the singular: "slide".
     """
 
@@ -452,12 +475,14 @@ class Plugin:
     compose: Lazy | None = None
     shared: tuple[Shared, ...] = ()
     codes: Codes | None = None
+    suggest: Callable[[pl.DataFrame], str] | None = None
     hints: Mapping[str, str] = field(default_factory=dict)
     released: Path | None = None
     recipes: Path | None = None
     preparation: int = 1
     sample: Path | None = None
     demo: str | None = None
+    showcase: Showcase | None = None
     item: str = "item"
 
 

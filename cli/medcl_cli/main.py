@@ -6,13 +6,15 @@ Nothing here imports torch, lightning or monai; each verb imports what it needs 
 from __future__ import annotations
 
 import sys
+import tempfile
 import warnings
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from medcl.errors import MedclError, MedclWarning, UsageError
-from medcl.io import stopping
+from medcl.io import room, stopping
 from medcl_cli.verbs import (
     anomaly,
     beats,
@@ -44,7 +46,7 @@ app = typer.Typer(
     help="From an archive of medical or sensor data to an evaluated, pretrained encoder.",
     epilog="Start with: medcl demo",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,  # its dump of local variables could show patient data
 )
@@ -115,7 +117,9 @@ def main() -> None:
         _fail(_sentence(error), 2)
     except MedclError as error:
         _fail(_sentence(error), 1)
-    except OSError as error:  # a full disk, a folder that may not be written
+    except OSError as error:  # a folder that may not be written, a full disk
+        if room.is_full(error):
+            _fail(room.sentence(Path(error.filename or tempfile.gettempdir())), 1)
         file = f"{error.filename}: " if error.filename is not None else ""
         _fail(f"{file}{error.strerror or error}", 1)
     except stopping.Stopped as stop:

@@ -3,17 +3,42 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from medcl.io import roots, storage
+
 if TYPE_CHECKING:
     import polars as pl
 
+
+def _lies(variable: str) -> Callable[[Path | None], Path | None]:
+    def remember(path: Path | None) -> Path | None:
+        if path is not None:  # worker processes see it too
+            os.environ[variable] = storage.address(path) or str(path.absolute())
+        return path
+
+    return remember
+
+
+lies_data = _lies(roots.DATA)
+Archive = Annotated[
+    Path | None,
+    typer.Option(
+        callback=_lies(roots.ARCHIVE),
+        help="The recordings' folder, if it is not where it was when indexed.",
+    ),
+]
+Data = Annotated[
+    Path | None,
+    typer.Option(callback=lies_data, help="Its index, if it is not where it was in training."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]
 
 

@@ -31,6 +31,7 @@ from medcl.archive import container
 from medcl.archive.checked import AGAIN, ASIDE, Damaged
 from medcl.archive.container import Entry, OtherFormat
 from medcl.errors import MedclError, UsageError
+from medcl.io import room
 from medcl.io.atomic import locked
 
 SUFFIX = ".safetensors"
@@ -131,6 +132,7 @@ class Store:
 
         Raises:
             MedclError: for no array, an array of Python objects, or an invalid name.
+            NoRoomError: if the disk is full.
         """
         if not arrays:
             raise MedclError("Preparation gave no array.")
@@ -142,12 +144,13 @@ class Store:
                     "name and numbers."
                 )
         file = Path(self.file(key))
-        file.parent.mkdir(parents=True, exist_ok=True)
         temporary = file.with_name(f".{key}.{uuid.uuid4().hex[:8]}.tmp")
         converted = {name: np.asarray(array) for name, array in arrays.items()}
         try:
-            total = container.write(temporary, converted, {**meta, "key": key})
-            os.replace(temporary, file)
+            with room.told(file, temporary, sum(array.nbytes for array in converted.values())):
+                file.parent.mkdir(parents=True, exist_ok=True)
+                total = container.write(temporary, converted, {**meta, "key": key})
+                os.replace(temporary, file)
         finally:
             temporary.unlink(missing_ok=True)
         with contextlib.suppress(FileNotFoundError):

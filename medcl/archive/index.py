@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +26,16 @@ from typing import Any
 import polars as pl
 
 from medcl import manifest
-from medcl.archive import assign, copies, joining, pseudonym, scanning, tables, unchanged
+from medcl.archive import (
+    assign,
+    copies,
+    joining,
+    presence,
+    pseudonym,
+    scanning,
+    tables,
+    unchanged,
+)
 from medcl.archive.claim import (
     FORMAT,
     RESTORE,
@@ -40,7 +50,7 @@ from medcl.archive.ignored import counted
 from medcl.archive.journal import Journal
 from medcl.archive.walk import walk
 from medcl.errors import MedclError, UsageError
-from medcl.io import storage
+from medcl.io import roots, storage
 from medcl.io.atomic import locked
 from medcl.io.failure import Failure
 from medcl.io.pmap import Engine, item_seconds, pmap
@@ -48,6 +58,10 @@ from medcl.plugin import FileStat, Plugin, Reject, Unit
 from medcl.reading import read_json, read_table
 from medcl.registry import checked
 from medcl.strings import is_text, original
+
+
+class NothingTaken(UsageError):
+    """No file of the archive is for the plugin."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +111,7 @@ def build(
     reader: Mapping[str, Any] | None = None,
     merge_spellings: bool = False,
     rescan: bool = False,
+    follow_links: bool = False,
 ) -> Summary:
     """Index an archive. Run again, it opens only new or changed files.
 
@@ -117,11 +132,13 @@ def build(
         merge_spellings: patients whose ids differ in case, spaces, punctuation or leading zeros
             only are one; see `medcl.archive.identity`.
         rescan: open every file again, for instance after access rights were mended.
+        follow_links: take what links lead to outside of the archive too.
 
     Raises:
         UsageError: for a missing or empty archive, one without a file of this modality, an index of
             another archive, plugin or key, one that another process is writing, or settings that
             the plugin does not know.
+        MedclError: if the archive of an existing index is not there, or a large part of it.
     """
     started = time.monotonic()
     archive, out = storage.absolute(archive), out.resolve()
@@ -145,11 +162,13 @@ def build(
         patient_column=patient_column,
         codes=plugin.codes,
     )
-    walked = walk(archive, skip=out)
+    presence.check_index(archive, out)
+    walked = walk(archive, skip=out, follow=follow_links)
+    fewer = presence.check_walked(out, walked.files)
     nothing = f"No file in {archive} is for the plugin '{plugin.name}': none was taken."
     grouped = None if (out / "index.json").is_file() else _group(plugin, walked.files)
     if grouped is not None and not grouped[0] and not grouped[1] and not walked.rejects:
-        raise UsageError(nothing)
+        raise NothingTaken(nothing)
     given = pseudonym.given(key_file)  # before anything is made: it may be no key
     private = private_folder(out)
     busy = f"Another process is indexing into {out}. Wait for it, or choose another --out."
@@ -171,7 +190,7 @@ def build(
         rejects, paths = walked.rejects + repeated, [file.path for file in walked.files]
         del walked, grouped
         if not units and not rejects:
-            raise UsageError(nothing)
+            raise NothingTaken(nothing)
         with (
             storage.opened(archive, private) as root,
             _scanned(
@@ -197,7 +216,7 @@ def build(
                 merge_spellings=merge_spellings,
             )
         if not made.taken and not rejects:
-            raise UsageError(nothing)
+            raise NothingTaken(nothing)
         ignored = [path for path in paths if path not in made.taken]
         summary = Summary(
             items=len(made.items),
@@ -209,11 +228,13 @@ def build(
             scanned=scanned,
             reused=len(units) - scanned,
             unmatched=assignment.unused,
-            notes=(*assignment.notes, *made.notes),
+            notes=(*assignment.notes, *made.notes, *([fewer] if fewer else [])),
             seconds=time.monotonic() - started,
         )
         _write(out, made, facts, summary)
-        snapshot.write(out, asdict(replace(summary, scanned=0, reused=len(units))))
+        told = (*assignment.notes, *made.notes)
+        again = replace(summary, scanned=0, reused=len(units), notes=told)
+        snapshot.write(out, asdict(again))
     return summary
 
 
@@ -350,13 +371,16 @@ class Index:
 
     @cached_property
     def archive(self) -> Path:
-        """The archive's folder, as last indexed."""
-        return Path(read_json(self._private("archive.json"), RESTORE)["archive"])
+        """The archive's folder, where it lies now (`medcl.io.roots`)."""
+        bound = read_json(self._private("archive.json"), RESTORE)
+        beside = bound.get("beside")
+        near = Path(os.path.normpath(self.path.resolve() / beside)) if beside else None
+        return roots.found(Path(bound["archive"]), roots.ARCHIVE, near)
 
     @cached_property
     def reader(self) -> dict[str, Any]:
         """The reader settings of its files. Private: they may name columns."""
-        return reader_settings(self._private("archive.json").parent)
+        return reader_settings(self._private("archive.json").parent, moved=True)
 
     @cached_property
     def reader_mark(self) -> dict[str, Any]:

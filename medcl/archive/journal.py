@@ -6,6 +6,7 @@ patient ids and paths: it is in the index's private folder.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -14,7 +15,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from medcl.archive.scanning import Scanned, fingerprint
-from medcl.io.atomic import replacing
+from medcl.io import room
+from medcl.io.atomic import opener, replacing
 from medcl.plugin import Unit
 
 _SYNC_EVERY = 2.0  # seconds; a kill loses no written line, a power cut at most this
@@ -35,7 +37,8 @@ class Journal:
         self._places: dict[str, int] = {}
         if not self._read(made_by):
             self._rewrite(made_by)
-        self._handle: BinaryIO = path.open("ab", buffering=0)
+        descriptor = opener(str(path), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        self._handle: BinaryIO = os.fdopen(descriptor, "ab", buffering=0)
         self._end = self._handle.seek(0, os.SEEK_END)
         self._synced = time.monotonic()
 
@@ -53,7 +56,9 @@ class Journal:
     def add(self, entry: Scanned) -> None:
         """Append one finished unit. It is written at once, and flushed to disk every 2 s."""
         line = entry.to_json().encode() + b"\n"
-        self._handle.write(line)
+        with room.told(self._path, needs=len(line)):
+            if self._handle.write(line) != len(line):  # the rest of the line did not fit
+                raise OSError(errno.ENOSPC, "No space left on device")
         self._places[entry.key] = self._end
         self._end += len(line)
         if time.monotonic() - self._synced > _SYNC_EVERY:

@@ -13,6 +13,7 @@ from typing import Any
 
 from medcl.io import storage
 from medcl.io.failure import Failure
+from medcl.io.room import is_full
 from medcl.plugin import MEMBER, FileStat, Record, Reject, Scalar, Unit, file_of
 
 CORE = ("id", "patient", "site", "group", "fingerprint", "findings")
@@ -168,6 +169,8 @@ def _scan_unit(scan: Scan, root: Path, unit: Unit) -> Scanned:
             valid = checked(outcome, root, unit)
             (records if isinstance(valid, Record) else rejects).append(valid)  # type: ignore[arg-type]
     except (Exception, SystemExit) as error:
+        if is_full(error):  # of the disk that archives are unpacked to: not this unit's fault
+            raise
         failure = Failure.of(error)
         code = "out-of-memory" if isinstance(error, MemoryError) else "unreadable"
         records = []

@@ -16,21 +16,23 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from medcl.archive import refused
+from medcl.archive import presence, refused
 from medcl.archive.entries import State, Store, canonical, entry_keys
 from medcl.archive.index import Index
 from medcl.archive.scanning import READER, public
 from medcl.archive.stored import StoredArrays
 from medcl.archive.tables import REJECTS
 from medcl.errors import IntegrityWarning, MedclError, UsageError
-from medcl.io import scratch, storage
+from medcl.io import roots, scratch, storage
 from medcl.io.failure import Failure
 from medcl.io.pmap import Engine, item_seconds, pmap
+from medcl.io.room import NoRoomError, is_full
 from medcl.plugin import MEMBER, FileStat, Plugin, Unit, file_of
 from medcl.registry import Lazy, checked, resolve
 
 __all__ = ["Prepared", "Store", "StoredArrays", "prepare"]
 
+AWAY = "away"
 _FINDINGS = "findings"
 
 
@@ -151,6 +153,10 @@ def prepare(
             "preparation": plugin.preparation,
             "spec": canonical(settings),
         }
+        wanted = {item: index.stats(item) for item in missing}
+        for item, reason in presence.away(index.archive, index.path, wanted, len(items)).items():
+            rejected[item] = _Rejected(AWAY, reason)
+            missing.discard(item)
         jobs = list(_jobs(index, keys, missing))
         with store.used(), scratch.new(index.path / "private") as shared:
             work = partial(
@@ -264,7 +270,7 @@ def _prepare_local(
 ) -> _Rejected | int:
     unit = Unit(job.item, job.files)
     if _changed(root, sources):
-        return _stale()
+        return _stale(root, store)
     try:
         made = resolve(target)(root, tuple(file.path for file in job.files), job.fields, **settings)
         arrays = {str(name): np.asarray(values) for name, values in made.items()}
@@ -275,11 +281,15 @@ def _prepare_local(
     except UsageError:  # the settings are wrong, not this item
         raise
     except (Exception, SystemExit) as error:
+        if is_full(error):
+            raise
+        if _changed(root, sources):  # away meanwhile, or written to
+            return _stale(root, store)
         failure = Failure.of(error)
         code = "out-of-memory" if isinstance(error, MemoryError) else "unprepared"
         return _Rejected(code, public(failure.reason, root, unit), failure.detail)
     if _changed(root, sources):  # while it was read
-        return _stale()
+        return _stale(root, store)
     meta = {
         **about,
         "fingerprint": job.fingerprint,
@@ -288,6 +298,8 @@ def _prepare_local(
     }
     try:
         return store.put(job.key, arrays, meta)
+    except NoRoomError:
+        raise
     except MedclError as error:
         return _Rejected("bad-arrays", f"The plugin broke its contract: {error}")
     except OSError as error:
@@ -305,7 +317,14 @@ def _sources(files: Sequence[FileStat]) -> list[FileStat]:
     )
 
 
-def _stale() -> _Rejected:
+def _stale(root: Path, store: Store) -> _Rejected:
+    """Of files that are not as they were indexed.
+
+    Raises:
+        MedclError: if the whole archive is no more there: unmounted since preparing began.
+    """
+    if not roots.is_there(root):
+        raise MedclError(presence.gone(root, store.path.parent))
     return _Rejected("changed", "Its files changed after indexing; run medcl index again.")
 
 

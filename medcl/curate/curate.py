@@ -192,8 +192,9 @@ def _write(
             with manifest.replacing(private / name) as temporary:
                 shutil.copy2(index.path / "private" / name, temporary)
     bound = read_json(index.path / "private" / "archive.json", RESTORE)
+    place = {"archive": str(index.archive), "beside": os.path.relpath(index.archive, out.resolve())}
     manifest.write_text(
-        private / "archive.json", json.dumps({**bound, "curated": True}, indent=2) + "\n"
+        private / "archive.json", json.dumps({**bound, **place, "curated": True}, indent=2) + "\n"
     )
     link = out / "store"
     if not link.is_symlink():

@@ -129,7 +129,8 @@ def embed(
     """Run an encoder in evaluation mode over all samples.
 
     Args:
-        encoder: (B, ...) → (B, D). It stays on ``device`` and in evaluation mode.
+        encoder: (B, ...) → (B, D). It stays on ``device`` and in evaluation mode; a copy does the
+            work, see `medcl.nn.inference`.
         samples: to embed; ``read`` must return an "x".
         batch_size: samples per forward pass.
         device: "cpu", "cuda", ..., or "auto" for CUDA if available.
@@ -142,15 +143,16 @@ def embed(
     """
     import torch
 
+    from medcl.nn.inference import for_inference, forward
+
     device = usable(device)
-    encoder = encoder.to(device).eval()
+    faster = for_inference(encoder.to(device).eval())
 
-    def forward(batch: Mapping[str, np.ndarray]) -> np.ndarray:
-        with torch.inference_mode():
-            x = torch.as_tensor(np.ascontiguousarray(batch["x"])).to(device).float()
-            return encoder(x).float().cpu().numpy()
+    def embedded(batch: Mapping[str, np.ndarray]) -> np.ndarray:
+        x = torch.as_tensor(np.ascontiguousarray(batch["x"])).to(device).float()
+        return forward(faster, x).float().cpu().numpy()
 
-    x = features(forward, samples, batch_size=batch_size, workers=workers, label=label)
+    x = features(embedded, samples, batch_size=batch_size, workers=workers, label=label)
     return Embeddings(samples.ids, samples.items, samples.patients, x, dict(samples.labels))
 
 

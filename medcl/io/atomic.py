@@ -1,4 +1,8 @@
-"""Atomic outputs: written to a temporary name in the same folder, then renamed."""
+"""Atomic outputs: written to a temporary name in the same folder, then renamed.
+
+One rule for access: files in a folder named ``private``, or in a folder of it, are for their owner
+alone (folders 0700, files 0600); all others follow the umask.
+"""
 
 from __future__ import annotations
 
@@ -11,20 +15,40 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from medcl.errors import UsageError
+from medcl.io import room
+
+PRIVATE = "private"
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary file name; on success it becomes ``path``, on an error it is removed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Yield a temporary file name; on success it becomes ``path``, on an error it is removed.
+
+    Raises:
+        NoRoomError: if the disk is full.
+    """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
-        yield temporary
-        _sync(temporary)
-        os.replace(temporary, path)
-        _sync(path.parent)
+        with room.told(path, temporary):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            if is_private(path):
+                temporary.chmod(0o600)
+            _sync(temporary)
+            os.replace(temporary, path)
+            _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_private(path: Path) -> bool:
+    """Whether a file is for its owner alone: see the module's docstring."""
+    return PRIVATE in (path.parent.name, path.parent.parent.name)
+
+
+def opener(path: str, flags: int) -> int:
+    """For ``open(…, opener=…)``: a new file has the access rights of its place."""
+    return os.open(path, flags | os.O_CLOEXEC, 0o600 if is_private(Path(path)) else 0o666)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -43,7 +67,7 @@ def locked(path: Path, message: str, *, shared: bool = False) -> Iterator[None]:
         UsageError: with this message, if another process holds it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as handle:
+    with open(path, "w", opener=opener) as handle:
         try:
             fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -58,22 +82,23 @@ def new_folder(path: Path, *, durable: bool = True) -> Iterator[Path]:
     Without ``durable`` nothing is flushed to disk: many times faster for small files, but after a
     power cut (not a kill) the newest ones may be truncated. Use it for files verified on read.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    temporary.mkdir()
     try:
-        yield temporary
-        if durable:
-            for file in temporary.iterdir():
-                _sync(file)
-            _sync(temporary)
-        try:
-            os.rename(temporary, path)
-        except OSError:
-            if not path.is_dir():
-                raise
-        if durable:
-            _sync(path.parent)
+        with room.told(path, temporary):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.mkdir()
+            yield temporary
+            if durable:
+                for file in temporary.iterdir():
+                    _sync(file)
+                _sync(temporary)
+            try:
+                os.rename(temporary, path)
+            except OSError:
+                if not path.is_dir():
+                    raise
+            if durable:
+                _sync(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

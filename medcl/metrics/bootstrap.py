@@ -109,7 +109,8 @@ def summarise(
         return Interval(number, low, high, undefined)
     if patients < 2 or spread == 0 or (share and not 0 < number < 1):
         # one patient, or all resamples alike: nothing to measure the uncertainty by
-        return Interval(number, float(defined.min()), float(defined.max()), undefined)
+        ends = float(defined.min()), float(defined.max())
+        return Interval(number, min(number, ends[0]), max(number, ends[1]), undefined)
     reach = spread * (patients / (patients - 1)) ** 0.5 * float(t.ppf(0.975, patients - 1))
     if not share:
         return Interval(number, number - reach, number + reach, undefined)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from medcl.nn.inference import for_inference, forward
 from medcl.predict.predictor import Columns
 from medcl.predict.reference_set import reference
 from medcl.run import Run
@@ -22,10 +23,11 @@ class Embedded:
 
         Raises:
             UsageError: if the task is unknown, or the run not finished.
-            MedclError: if no reference is saved and the run's index is missing.
+            MedclError: if no classifier is saved and the run's index is missing.
         """
-        self.encoder, self.device = run.encoder().to(device), device
-        self.reference = reference(run, self.encoder, task, device=device)
+        encoder = run.encoder().to(device)
+        self.reference = reference(run, encoder, task, device=device)
+        self.encoder, self.device = for_inference(encoder), device
         self.learnt_from = {p for p, s in run.split().items() if s == "train"} if known else set()
         self.pretrained_on = run.pretrained_on() if known else set()
 
@@ -33,9 +35,8 @@ class Embedded:
         self, batch: Mapping[str, np.ndarray], patients: Sequence[str] | None
     ) -> tuple[Columns, NDArray[np.float32]]:
         """The columns of a batch, and the embeddings (N, D)."""
-        with torch.inference_mode():
-            x = torch.as_tensor(np.ascontiguousarray(batch["x"])).to(self.device).float()
-            z: NDArray[np.float32] = self.encoder(x).float().cpu().numpy()
+        x = torch.as_tensor(np.ascontiguousarray(batch["x"])).to(self.device).float()
+        z: NDArray[np.float32] = forward(self.encoder, x).float().cpu().numpy()
         columns: Columns = {}
         head = self.reference.head
         if head is not None:
@@ -44,7 +45,8 @@ class Embedded:
                 columns["value"] = scores[:, 0]
             else:
                 columns |= {f"p.{c}": scores[:, i] for i, c in enumerate(head.classes)}
-        return columns | self.reference.anomaly_scorer.score(z)._asdict(), z
+        scorer = self.reference.anomaly_scorer
+        return columns | ({} if scorer is None else scorer.score(z)._asdict()), z
 
     def conclude(self, columns: Mapping[str, Any]) -> Columns:
         """No further columns: the probe has no threshold."""
@@ -53,6 +55,11 @@ class Embedded:
     def notes(self, patients: set[str]) -> list[str]:
         """Notes for the reader on these patients."""
         notes = []
+        if self.reference.anomaly_scorer is None:
+            notes.append(
+                "No anomaly scores: they compare with the run's training patients, and its index "
+                "is not here (--data IDX)."
+            )
         trained_on = len(self.learnt_from & patients)
         if trained_on:
             notes.append(

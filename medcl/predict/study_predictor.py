@@ -24,6 +24,7 @@ from medcl.finetune.opened import Study
 from medcl.finetune.result import REMEDY
 from medcl.labels.activation import probabilities
 from medcl.labels.target import ONE_CLASS, SURVIVAL
+from medcl.nn.inference import for_inference
 from medcl.predict.predictor import Columns
 from medcl.reading import read_json
 from medcl.run import Run
@@ -97,7 +98,8 @@ class Folds:
         """
         if not self._models:
             self._models = [
-                self.study.model(fold, batch).to(self.device) for fold in self.study.folds
+                for_inference(self.study.model(fold, batch).to(self.device))
+                for fold in self.study.folds
             ]
         size = size_of(batch)
         judges, seen = self.judges(patients, size)

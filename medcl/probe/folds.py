@@ -16,6 +16,7 @@ from medcl.embeddings.knn import LARGEST_BANK, knn
 from medcl.errors import UsageError
 from medcl.labels.target import Target
 from medcl.metrics.metrics import Floats
+from medcl.nn.feature_groups import group_weights
 from medcl.plugin import Samples
 from medcl.probe import label_efficiency
 from medcl.probe.result import PRETRAINED, RANDOM
@@ -162,7 +163,8 @@ def predict(
     would only see the largest.
 
     Args:
-        parts: (N, D) features of all samples; several are concatenated, with equal weight.
+        parts: (N, D) features of all samples; several are concatenated, see
+            `medcl.nn.feature_groups`.
         target: of all samples.
         patients: (N,).
         fold: training and test positions.
@@ -175,7 +177,7 @@ def predict(
     model = linear.fit(fitting, y, groups, blocks=blocks, seed=seed)
     mean, std = fitting.mean(0), fitting.std(0)
     std[std == 0] = 1
-    std /= linear.block_weights(blocks)
+    std /= group_weights(blocks)
     bank = np.arange(len(fitting))
     if len(bank) > LARGEST_BANK:  # `scoring.notes` says so
         bank = evenly(groups, LARGEST_BANK, seed)

@@ -48,7 +48,7 @@ def write(path: Path, out: Path) -> Path:
             encoder=recipe.encoder.name if recipe.encoder else "",
             recipe=recipe_without_paths(recipe),
             command=command_without_paths(study.result.command)
-            or "medcl finetune IDX -r RECIPE.yaml --out OUT",
+            or "medcl finetune RECIPE.yaml --data IDX --out OUT",
             version=version.__version__,
             written=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         )

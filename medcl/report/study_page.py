@@ -87,7 +87,7 @@ def write(study: Path, out: Path, *, private: bool = False) -> Path:
             encoder=recipe.encoder.name if recipe.encoder else "",
             recipe=recipe_without_paths(recipe),
             command=command_without_paths(result.command)
-            or "medcl finetune IDX -r RECIPE.yaml --out OUT",
+            or "medcl finetune RECIPE.yaml --data IDX --out OUT",
             version=version.__version__,
             written=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         )

@@ -7,18 +7,15 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from medcl_cli import show
-from medcl_cli.verbs.index import ALL_CORES, MANY
-from medcl_cli.verbs.pretrain import Settings
+from medcl_cli import options, show
+from medcl_cli.verbs.index import MANY
 
 
 def prepare(
     recipe: Annotated[str, typer.Argument(help="A recipe's name, or a YAML file.")],
     data: Annotated[Path, typer.Option(help="The index.")],
-    settings: Settings = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes that decode.", show_default=ALL_CORES)
-    ] = None,
+    settings: options.Settings = None,
+    workers: options.Workers = None,
     engine: Annotated[
         Literal["local", "ray"], typer.Option(help="Where they run: here, or on a Ray cluster.")
     ] = "local",
@@ -27,6 +24,8 @@ def prepare(
         Path | None, typer.Option(help="Draw what was found in each item into this folder.")
     ] = None,
     rejects: show.Rejects = None,
+    archive: show.Archive = None,
+    dry_run: options.DryRun = False,
     json: show.Json = False,
 ) -> None:
     """Decode and clean every item of an index into its store, with the recipe's settings.
@@ -42,6 +41,10 @@ def prepare(
 
     loaded = recipes.load(recipe, settings or ())
     index, plugin = Index.open(data), plugins.get(loaded.plugin)
+    if dry_run:
+        items = f"{len(index.items):,} {plugin.item}s"
+        options.dry({"recipe": recipe, "data": f"{data}, {items}"}, index.path / "store", json=json)
+        return
     prepared = store.prepare(
         index,
         plugin,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from medcl_cli import show
+from medcl_cli import options, show
 
 
 def search(
@@ -18,7 +18,10 @@ def search(
             help="An item's or sample's id, a path in the archive, or a file elsewhere."
         ),
     ],
-    data: Annotated[Path | None, typer.Option(help="Another index than that of training.")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(callback=show.lies_data, help="Another index than that of training."),
+    ] = None,
     k: Annotated[int, typer.Option("--k", min=1, help="Number of cases.")] = 10,
     where: Annotated[
         list[str] | None,
@@ -47,7 +50,8 @@ def search(
     key_file: Annotated[
         Path | None, typer.Option(help="Secret for pseudonyms, if the run's index had one.")
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
+    device: options.Device = "auto",
+    archive: show.Archive = None,
     json: show.Json = False,
 ) -> None:
     """Find the cases most similar to a query, at most one per patient.
