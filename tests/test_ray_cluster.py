@@ -5,7 +5,9 @@ Each node is a raylet with processes of its own, as on two machines that share a
 
 from __future__ import annotations
 
+import os
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,13 +32,16 @@ def cluster() -> Iterator[str]:
     pytest.importorskip("ray", reason="needs Ray: pip install 'medcl[ray]'")
     from ray.cluster_utils import Cluster
 
-    started = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-    started.add_node(num_cpus=1)
-    started.wait_for_nodes()
     with pytest.MonkeyPatch.context() as patch:
+        # What is installed on the machines of a cluster; here also this file.
+        path = [str(Path(__file__).parent), *filter(None, sys.path)]
+        patch.setenv("PYTHONPATH", os.pathsep.join(path))
+        started = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+        started.add_node(num_cpus=1)
+        started.wait_for_nodes()
         patch.setenv("RAY_ADDRESS", started.address)
         yield started.address
-    started.shutdown()
+        started.shutdown()
 
 
 def node(number: int) -> str:
