@@ -50,7 +50,7 @@ Codes = Callable[
 """See `Plugin.codes`."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FileStat:
     """A file as listed by the archive walk, unopened. ``path`` is relative, posix."""
 
@@ -59,7 +59,7 @@ class FileStat:
     mtime_ns: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Unit:
     """Files that are read together (header and signal, a folder of slices)."""
 
@@ -67,7 +67,7 @@ class Unit:
     files: tuple[FileStat, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Record:
     """One usable item. ``patient`` and ``site`` are raw here; the index writes only keyed hashes.
 
@@ -96,7 +96,7 @@ def file_of(path: str) -> str:
     return path.partition(MEMBER)[0]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Reject:
     """One item that cannot be used: a short ``code`` to count by, a ``reason`` to act on."""
 

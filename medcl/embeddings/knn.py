@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 K = 20
 """Default number of neighbours."""
+LARGEST_BANK = 50_000
+"""Of more training samples the probe takes so many as neighbours, an even share of each patient's:
+all of them would take a time that grows with the square of their number."""
 TILE = 1024, 16384
 """Queries × bank rows compared at once: 64 MiB of similarities."""
 MANY = 1024

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from medcl.archive.splits import assert_disjoint
 from medcl.embeddings import linear
-from medcl.embeddings.embeddings import embed, features
+from medcl.embeddings.embeddings import embed, evenly, features
 from medcl.embeddings.head import Head
-from medcl.embeddings.knn import knn
+from medcl.embeddings.knn import LARGEST_BANK, knn
 from medcl.errors import UsageError
 from medcl.labels.target import Target
 from medcl.metrics.metrics import Floats
@@ -178,7 +178,10 @@ def predict(
     mean, std = fitting.mean(0), fitting.std(0)
     std[std == 0] = 1
     std /= group_weights(blocks)
-    votes = knn((testing - mean) / std, (fitting - mean) / std, y.columns())
+    bank = np.arange(len(fitting))
+    if len(bank) > LARGEST_BANK:  # `scoring.notes` says so
+        bank = evenly(groups, LARGEST_BANK, seed)
+    votes = knn((testing - mean) / std, (fitting[bank] - mean) / std, y.at(bank).columns())
     scores = {LINEAR: model.predict(testing), KNN: votes}
     labelled: dict[tuple[float, int], FewLabels] = {}
     for draw in range(label_efficiency.DRAWS):

@@ -58,7 +58,7 @@ def embed(
         int, typer.Option("--parallel", "--workers", min=1, help="Of bags: how many at once.")
     ] = 1,
     engine: Annotated[
-        Literal["local", "ray"], typer.Option(help="Of bags: where they run.")
+        Literal["local", "ray"], typer.Option(help="Where it runs: here, or on a Ray cluster.")
     ] = "local",
     archive: show.Archive = None,
     dry_run: options.DryRun = False,
@@ -101,6 +101,7 @@ def embed(
             batch_size=batch_size,
             device=device,
             readers=readers,
+            engine=engine,
             paths=paths,
         )
         result = {

@@ -77,6 +77,9 @@ def predict(
         Path | None, typer.Option(help="Secret for pseudonyms, if the run's index had one.")
     ] = None,
     workers: options.Workers = None,
+    engine: Annotated[
+        Literal["local", "ray"], typer.Option(help="Where recordings are read and prepared.")
+    ] = "local",
     batch_size: Annotated[int | None, typer.Option(min=1, show_default="32")] = None,
     device: options.Device = "auto",
     data: show.Data = None,
@@ -158,6 +161,7 @@ def predict(
         paths=paths,
         key_file=key_file,
         workers=workers,
+        engine=engine,
         batch_size=batch_size or 32,
         device=device,
     )

@@ -46,7 +46,6 @@ def search(
         str | None,
         typer.Option("--to", help="Modality of the cases; by default the other one."),
     ] = None,
-    backend: Annotated[str, typer.Option(help="auto, exact, faiss or hnswlib.")] = "auto",
     html: Annotated[Path | None, typer.Option(help="A page with the cases' pictures.")] = None,
     key_file: Annotated[
         Path | None, typer.Option(help="Secret for pseudonyms, if the run's index had one.")
@@ -77,7 +76,6 @@ def search(
         pull=pull,
         source=source,
         target=target,
-        backend=backend,  # type: ignore[arg-type]  # checked there
         key_file=key_file,
         device=device,
     )
