@@ -34,9 +34,12 @@ from medcl_cli.verbs import (
     probe,
     recipes,
     report,
+    runs,
+    schema,
     search,
     store,
     views,
+    watch,
 )
 
 app = typer.Typer(
@@ -60,6 +63,7 @@ app.command()(curate.curate)
 app.command()(prepare.prepare)
 app.command()(store.store)
 app.command()(pretrain.pretrain)
+app.command()(watch.watch)
 app.command()(encoders.encoders)
 app.command()(embed.embed)
 app.command()(probe.probe)
@@ -68,11 +72,13 @@ app.command()(evaluate.evaluate)
 app.command()(compare.compare)
 app.command()(benchmark.benchmark)
 app.command()(report.report)
+app.command()(runs.runs)
 app.command()(predict.predict)
 app.command()(beats.beats)
 app.command()(search.search)
 app.command()(anomaly.anomaly)
 app.command()(export.export)
+app.command()(schema.schema)
 
 
 def _version(requested: bool) -> None:
