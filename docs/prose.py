@@ -37,7 +37,7 @@ LONGEST = 45
 
 
 def paragraphs(text: str) -> Iterator[tuple[int, str]]:
-    """(line, text) of each paragraph of prose: without code, tables, headings and links' targets."""
+    """(line, text) of each paragraph of prose: no code, tables, headings or targets of links."""
     fenced, lines, start = False, [], 1
     for number, line in enumerate([*text.splitlines(), ""], 1):
         if line.lstrip().startswith("```"):

@@ -67,7 +67,10 @@ def pages() -> dict[str, str]:
         "reference/api.md": api(),
         "reference/losses.md": losses(),
         "changelog.md": (REPO / "CHANGELOG.md").read_text(encoding="utf-8").replace("docs/", ""),
-        **{f"notebooks/{path.stem}.md": notebook(path) for path in sorted(NOTEBOOKS.glob("*.ipynb"))},
+        **{
+            f"notebooks/{path.stem}.md": notebook(path)
+            for path in sorted(NOTEBOOKS.glob("*.ipynb"))
+        },
     }
 
 

@@ -37,9 +37,12 @@ from medcl_cli.verbs import (
     probe,
     recipes,
     report,
+    runs,
+    schema,
     search,
     store,
     views,
+    watch,
 )
 
 app = typer.Typer(
@@ -63,6 +66,7 @@ app.command()(curate.curate)
 app.command()(prepare.prepare)
 app.command()(store.store)
 app.command()(pretrain.pretrain)
+app.command()(watch.watch)
 app.command()(encoders.encoders)
 app.command()(embed.embed)
 app.command()(probe.probe)
@@ -72,11 +76,13 @@ app.command()(compare.compare)
 app.command()(audit_phi.audit_phi)
 app.command()(benchmark.benchmark)
 app.command()(report.report)
+app.command()(runs.runs)
 app.command()(predict.predict)
 app.command()(beats.beats)
 app.command()(search.search)
 app.command()(anomaly.anomaly)
 app.command()(export.export)
+app.command()(schema.schema)
 
 
 def _version(requested: bool) -> None:

@@ -12,6 +12,7 @@ from medcl.dense.opened import DenseStudy
 from medcl.io.atomic import write_text
 from medcl.private import command_without_paths, recipe_without_paths
 from medcl.report import cards
+from medcl.report.finish import finished
 from medcl.report.report import environment
 
 PICTURES = 12
@@ -53,7 +54,7 @@ def write(path: Path, out: Path) -> Path:
             written=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         )
     )
-    write_text(out, page)
+    write_text(out, finished(page))
     return out
 
 

@@ -24,6 +24,7 @@ from medcl.reading import read_json
 from medcl.report import audit_section, cards, model_card, plots, test_examples
 from medcl.report.cards import Absent
 from medcl.report.example_selection import predicted_classes
+from medcl.report.finish import finished
 from medcl.report.report import environment
 
 PICTURES = 18
@@ -92,7 +93,7 @@ def write(study: Path, out: Path, *, private: bool = False) -> Path:
             written=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         )
     )
-    write_text(out, page)
+    write_text(out, finished(page))
     return out
 
 
