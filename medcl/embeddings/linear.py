@@ -24,7 +24,7 @@ from medcl.embeddings.head import LINK, Head, side_by_side
 from medcl.labels.target import Target
 from medcl.metrics.measures import measure
 from medcl.metrics.metrics import Floats, once
-from medcl.nn.feature_groups import group_weights
+from medcl.nn.feature_groups import LEARNED, group_weights
 
 GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """Inverse regularisation strengths to choose from; a ridge regression's alpha is 1/C."""
@@ -45,11 +45,13 @@ class Linear:
         head: its parameters, used for export and prediction.
         c: the inverse regularisation strength (multilabel: one per label).
         chosen: True if cross-validation chose C, False if it is `FIXED`.
+        learned: the weight of an encoder's features, likewise; 1 of one group.
     """
 
     head: Head
     c: tuple[float, ...]
     chosen: bool
+    learned: tuple[float, ...] = (1.0,)
 
     def predict(self, features: Floats) -> NDArray[np.float32]:
         """Features (N, D) → scores (N, C): probabilities, or values."""
@@ -64,9 +66,10 @@ def concatenated(groups: Sequence[Floats]) -> tuple[Floats, tuple[int, ...]]:
 def fit(
     x: Floats, target: Target, patients: NDArray, *, blocks: Sequence[int] = (), seed: int = 0
 ) -> Linear:
-    """Fit on training samples; C is chosen among `GRID` by cross-validation over their patients.
+    """Fit on training samples; C is chosen among `GRID` by cross-validation over their patients,
+    and so is the weight of an encoder's features beside others, among `feature_groups.LEARNED`.
 
-    C maximises macro AUROC (R² for values) of the pooled held-out predictions; ties go to the
+    They maximise macro AUROC (R² for values) of the pooled held-out predictions; ties go to the
     smallest. Classes without training samples get the score 0.
 
     Args:
@@ -85,11 +88,16 @@ def fit(
         return _fit_each_label(x, target, patients, blocks, seed)
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-    weights = group_weights(blocks) if len(blocks) > 1 else None
+    several = len(blocks) > 1
     with threadpool_limits(limits=1 if x.size < ONE_THREAD else None):
-        c, chosen = _choose(x, target, patients, weights, seed)
+        tried = [
+            (learned, weights, *_choose(x, target, patients, weights, seed))
+            for learned in (LEARNED if several else (1.0,))
+            for weights in (group_weights(blocks, learned=learned) if several else None,)
+        ]
+        learned, weights, c, figure = max(tried, key=lambda one: round(one[-1] or 0, 4))
         head = _fitted(_model(target, c), _scaled(x, weights), target)
-    return Linear(head, (c,), chosen)
+    return Linear(head, (c,), figure is not None, (learned,))
 
 
 def _fit_each_label(
@@ -102,7 +110,12 @@ def _fit_each_label(
         parts.append(fit(x[known], one, patients[known], blocks=blocks, seed=seed))
 
     head = side_by_side(tuple(part.head for part in parts))
-    return Linear(head, tuple(p.c[0] for p in parts), all(p.chosen for p in parts))
+    return Linear(
+        head,
+        tuple(p.c[0] for p in parts),
+        all(p.chosen for p in parts),
+        tuple(p.learned[0] for p in parts),
+    )
 
 
 def _model(target: Target, c: float) -> Any:
@@ -166,13 +179,13 @@ def _fitted(model: Any, x: _Scaled, target: Target) -> Head:
 
 def _choose(
     x: Floats, target: Target, patients: NDArray, weights: NDArray[np.float32] | None, seed: int
-) -> tuple[float, bool]:
-    """The best C of `GRID`, and True; or `FIXED` and False if there are no folds of patients."""
+) -> tuple[float, float | None]:
+    """The best C of `GRID` and its figure; `FIXED` and None if there are no folds of patients."""
     some = _thinned(target, seed)
     x_some, y_some, groups = x[some], target.at(some), patients[some]
     folds = list(_folds(y_some, groups, seed))
     if not folds:
-        return FIXED, False
+        return FIXED, None
     # C multiplies a sum over samples: fewer samples need a larger C for the same strength.
     scale = len(target) / len(some)
     held_out = np.zeros((len(GRID), len(some), len(target.classes)), np.float32)
@@ -188,8 +201,9 @@ def _choose(
     weight = once(len(some))
     figures = [measure(target.kind, y_some.y, s, weight)[name][0] for s in held_out]
     if not np.isfinite(figures).all():
-        return FIXED, False
-    return GRID[int(np.argmax(np.round(figures, 6)))], True
+        return FIXED, None
+    best = int(np.argmax(np.round(figures, 6)))
+    return GRID[best], float(figures[best])
 
 
 def _folds(target: Target, groups: NDArray, seed: int) -> Iterator[tuple[NDArray, NDArray]]:
