@@ -49,6 +49,7 @@ class Settings:
         delimiter: between the columns of a text file.
         decimal: what stands before the decimals.
         subject: column or variable that names the person.
+        rows: what the rows of an array with two axes are, or the first axis of one with three.
         vocabulary: further names of channels; see `medcl_biosignals.vocabulary`.
         files: pattern on a path, such as ``"watch/*.csv"`` → settings of those files alone.
     """
@@ -61,6 +62,7 @@ class Settings:
     delimiter: Literal["comma", "semicolon", "tab", "space", "pipe"] | None = None
     decimal: Literal["point", "comma"] | None = None
     subject: str | None = None
+    rows: Literal["channels", "windows"] | None = None
     vocabulary: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 

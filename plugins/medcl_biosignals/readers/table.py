@@ -10,7 +10,7 @@ from pathlib import Path
 
 import polars as pl
 
-from medcl_biosignals.readers import long, tabular
+from medcl_biosignals.readers import last, long, tabular, windows
 from medcl_biosignals.readers.columns import Look, by_file, roles
 from medcl_biosignals.readers.contract import (
     BadSignal,
@@ -34,15 +34,18 @@ def headings(path: Path, settings: Settings) -> Iterator[Heading | Flaw]:
 
 def read(path: Path, part: str, settings: Settings, span: Span | None = None) -> Recording:
     """The samples of one of them, on the grid that their times make."""
-    return tabular.read_of(_table(path, path.name, settings), part, settings, span)
+    if not part:
+        return tabular.read_of(_table(path, path.name, settings), part, settings, span)
+    held = last.opened(path, settings, lambda: _table(path, path.name, settings))
+    return tabular.read_of(held, part, settings, span)
 
 
-def table(data: bytes, name: str, settings: Settings) -> tabular.Table | long.Long:
+def table(data: bytes, name: str, settings: Settings) -> tabular.Tabular:
     """A table out of an archive: its bytes, and the name that they have there."""
     return _table(data, name, settings)
 
 
-def _table(source: Path | bytes, name: str, settings: Settings) -> tabular.Table | long.Long:
+def _table(source: Path | bytes, name: str, settings: Settings) -> tabular.Tabular:
     if isinstance(source, bytes):
         head = source[:_HEAD]
     else:
@@ -65,6 +68,9 @@ def _table(source: Path | bytes, name: str, settings: Settings) -> tabular.Table
     kinds: list[type[pl.DataType]] = [pl.Float64 if number else pl.String for number in numbers]
     frame = _frame(source, found, kinds)
     form = found.said.form or ("TSV" if found.delimiter == "\t" and found.width > 1 else "CSV")
+    held = windows.wide(frame, found.names, numbers, settings)
+    if held is not None:
+        return tabular.Windows(held, form, stem_of(name))
     if found.names is not None and len(set(found.names)) == found.width:
         as_long = long.found(
             frame.rename(dict(zip(frame.columns, found.names, strict=True))), settings, form
