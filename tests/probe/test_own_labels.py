@@ -340,8 +340,7 @@ def test_predict_with_labels_of_items_is_by_recording(digits_run: Run, tmp_path:
 @pytest.mark.slow
 def test_predict_with_labels_of_patients_and_of_samples(digits_run: Run, tmp_path: Path) -> None:
     samples = load_samples(digits_run.recipe, digits_run.data)
-    who = dict.fromkeys(samples.patients)
-    rows = [f"{patient},{n % 3}.5" for n, patient in enumerate(who)]
+    rows = [f"writer_{n:02d},{n % 3}.5" for n in range(12)]
     medcl.probe(digits_run, labels=table(tmp_path / "p.csv", "patient,score2", *rows))
     _, (windows, records, patients) = predicted(digits_run, tmp_path, "score2")
     assert "value" not in {*windows.columns, *records.columns}
