@@ -116,6 +116,7 @@ def prepare(
     name = files[0].partition("\0")[0]
     lines = _lines(recording, leads, channels, known, name, flat=flat, clip=clip, bridge=bridge)
     counted, clock = _counted(recording, fields), recording.clock
+    scored = [spans.Span(first, last, spans.STAGE, name) for first, last, name in recording.stages]
     del recording  # 90 MB for a day of four channels at 64 Hz, and no longer needed
 
     bands = [None if line is None else known.band(band, line.kind, line.fs) for line in lines]
@@ -164,7 +165,7 @@ def prepare(
             "lost": _lost(lines, fs),
             "beats": positions,
             "aami": classes,
-            **spans.arrays(told.spans, fs, x.shape[1]),
+            **spans.arrays([*told.spans, *scored], fs, x.shape[1]),
             "likeness": likeness(x, positions, fs),
             "quality": quality,
             "parts": parts.astype(np.float32),
