@@ -29,6 +29,7 @@ from medcl.registry import Lazy, did_you_mean
 
 if TYPE_CHECKING:
     import numpy as np
+    import polars as pl
     import torch
 
 CONTRACT = 1
@@ -49,7 +50,7 @@ Codes = Callable[
 """See `Plugin.codes`."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FileStat:
     """A file as listed by the archive walk, unopened. ``path`` is relative, posix."""
 
@@ -58,7 +59,7 @@ class FileStat:
     mtime_ns: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Unit:
     """Files that are read together (header and signal, a folder of slices)."""
 
@@ -66,7 +67,7 @@ class Unit:
     files: tuple[FileStat, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Record:
     """One usable item. ``patient`` and ``site`` are raw here; the index writes only keyed hashes.
 
@@ -95,7 +96,7 @@ def file_of(path: str) -> str:
     return path.partition(MEMBER)[0]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Reject:
     """One item that cannot be used: a short ``code`` to count by, a ``reason`` to act on."""
 
@@ -318,6 +319,25 @@ class Task:
 
 
 @dataclass(frozen=True)
+class Showcase:
+    """A released encoder on a small public set that the plugin brings, for ``medcl demo``.
+
+    Attributes:
+        encoder: its name, see `medcl.released`.
+        benchmark: the set, one of `Plugin.benchmarks`.
+        data: the folder that holds it.
+        about: whose recordings they are: "298 people of PTB-XL whom it has not seen".
+        fractions: of labelled patients.
+    """
+
+    encoder: str
+    benchmark: str
+    data: Path
+    about: str
+    fractions: tuple[float, ...] = (0.1,)
+
+
+@dataclass(frozen=True)
 class Shared:
     """Settings of a recipe with one meaning: a recipe sets it once, and all must agree.
 
@@ -431,6 +451,8 @@ class Plugin:
         codes: ``(table, columns)`` → column → its labels: what a column of codes in a table of
             labels means, name → values (rows,), which take its place. ``table`` is its path,
             ``columns`` its cells as text.
+        suggest: ``(items)`` → the recipe to begin with, by what an index holds; ``items`` is its
+            polars frame, of one row or more.
         hints: suffix (".mp4") → what to do with such files, where none of the units takes them.
         released: a folder of encoders to be opened by name, see `medcl.released`.
         recipes: a folder of further recipes, if they are not in medcl's own ``configs``.
@@ -440,6 +462,7 @@ class Plugin:
             then makes them anew.
         sample: a folder with a small real archive, for ``medcl demo``.
         demo: the recipe that ``medcl demo`` runs on the sample.
+        showcase: what ``medcl demo`` shows of a released encoder afterwards.
         item: what an item is called, in the singular: "slide".
     """
 
@@ -475,12 +498,14 @@ class Plugin:
     compose: Lazy | None = None
     shared: tuple[Shared, ...] = ()
     codes: Codes | None = None
+    suggest: Callable[[pl.DataFrame], str] | None = None
     hints: Mapping[str, str] = field(default_factory=dict)
     released: Path | None = None
     recipes: Path | None = None
     preparation: int = 1
     sample: Path | None = None
     demo: str | None = None
+    showcase: Showcase | None = None
     item: str = "item"
 
 

@@ -29,6 +29,7 @@ from medcl.errors import MedclError, UsageError
 from medcl.ingestion import assigned, indexed
 from medcl.io import scratch
 from medcl.io.atomic import replacing
+from medcl.io.pmap import Engine
 from medcl.io.progress import track
 from medcl.plugin import Samples
 from medcl.predict.predictor import Columns, Predictor
@@ -96,6 +97,7 @@ def predict(
     paths: bool = False,
     key_file: Path | None = None,
     workers: int = 1,
+    engine: Engine = "local",
     batch_size: int = 32,
     device: str = "auto",
 ) -> Predicted:
@@ -117,6 +119,7 @@ def predict(
             a patient.
         key_file: see `medcl.ingestion.indexed`.
         workers: processes that read and prepare.
+        engine: where they run: "local", or "ray" for a cluster that shares the folder of ``out``.
         batch_size: samples per forward pass. Small to save memory: more are not faster on a CPU.
         device: see `medcl.embeddings.embeddings.embed`.
 
@@ -133,9 +136,13 @@ def predict(
     dataset_settings = model.dataset_settings(task_of(model, task))
     with (
         scratch.new(out.parent),
-        indexed(model, records, key_file=key_file, reader=reader, workers=workers) as index,
+        indexed(
+            model, records, key_file=key_file, reader=reader, workers=workers, engine=engine
+        ) as index,
     ):
-        prepared = prepare(index, model.plugin, model.recipe.prepare, workers=workers)
+        prepared = prepare(
+            index, model.plugin, model.recipe.prepare, workers=workers, engine=engine
+        )
         names = _names(index) if paths else {}
         rejects = Counter(
             f"{names[i]}: {code}: {reason}" if paths else f"{code}: {reason}"

@@ -43,9 +43,11 @@ class Reference:
     """Anomaly scorer and classifier from training patients.
 
     ``head`` is None without a task; ``own`` is what it is of a label of the user's.
+
+    The scorer is None if none was saved and the run's index is not here to learn it from.
     """
 
-    anomaly_scorer: AnomalyScorer
+    anomaly_scorer: AnomalyScorer | None
     head: Head | None
     own: OwnClassifier | None = None
 
@@ -55,7 +57,7 @@ def reference(run: Run, encoder: nn.Module, task: str | None, *, device: str = "
 
     Raises:
         UsageError: if the task is unknown, or its samples carry no label.
-        MedclError: if nothing is saved and the run's index is missing.
+        MedclError: if no classifier is saved and the run's index is missing.
     """
     own = None if task is None else own_classifier(run, task)
     task = task_of(run, task)
@@ -67,7 +69,7 @@ def reference(run: Run, encoder: nn.Module, task: str | None, *, device: str = "
         "seed": run.recipe.seed,
     }
     scorer = _saved(folder, made_of) or _earlier(run, task)
-    if scorer is None:
+    if scorer is None and (run.data / "index.json").is_file():
         scorer = _learn(run, encoder, task, device)
         with manifest.new_folder(folder, "anomaly scorer", made_of) as fresh:
             _save(fresh / NAME, scorer)
@@ -101,11 +103,6 @@ def _earlier(run: Run, task: str | None) -> AnomalyScorer | None:
 
 
 def _learn(run: Run, encoder: nn.Module, task: str | None, device: str) -> AnomalyScorer:
-    if not run.data.is_dir():
-        raise MedclError(
-            f"The index that {run.path} was trained on is missing ({run.data}): restore it, so "
-            "that its training patients can be the reference."
-        )
     samples = load_samples(run.recipe, run.data, task=task)
     part = run.split()
     positions = np.flatnonzero([part.get(p) == "train" for p in samples.patients])

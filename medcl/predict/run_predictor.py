@@ -25,7 +25,7 @@ class Embedded:
 
         Raises:
             UsageError: if the task is unknown, or the run not finished.
-            MedclError: if no reference is saved and the run's index is missing.
+            MedclError: if no classifier is saved and the run's index is missing.
         """
         encoder = run.encoder().to(device)
         self.reference = reference(run, encoder, task, device=device)
@@ -39,7 +39,9 @@ class Embedded:
         """The columns of a batch, and the embeddings (N, D)."""
         x = torch.as_tensor(np.ascontiguousarray(batch["x"])).to(self.device).float()
         z: NDArray[np.float32] = forward(self.encoder, x).float().cpu().numpy()
-        return self.pooled("sample", z) | self.reference.anomaly_scorer.score(z)._asdict(), z
+        scorer = self.reference.anomaly_scorer
+        columns = self.pooled("sample", z)
+        return columns | ({} if scorer is None else scorer.score(z)._asdict()), z
 
     def pooled(self, by: Level, z: NDArray[np.float32]) -> Columns:
         """Probabilities or values of samples, items or patients, if the classifier is of these."""
@@ -58,6 +60,11 @@ class Embedded:
     def notes(self, patients: set[str]) -> list[str]:
         """Notes for the reader on these patients."""
         notes = _of_own(self.reference.own)
+        if self.reference.anomaly_scorer is None:
+            notes.append(
+                "No anomaly scores: they compare with the run's training patients, and its index "
+                "is not here (--data IDX)."
+            )
         trained_on = len(self.learnt_from & patients)
         if trained_on:
             notes.append(

@@ -8,6 +8,7 @@ import numpy as np
 
 from medcl.io.atomic import write_text
 from medcl.plugin import Samples
+from medcl.report.finish import finished
 from medcl.report.pictures import of_sample
 from medcl.retrieval.search import Found
 
@@ -37,7 +38,7 @@ def write(found: Found, samples: Samples, out: Path) -> Path:
             for hit in found.hits
         ],
     )
-    write_text(out, page)
+    write_text(out, finished(page))
     return out
 
 
