@@ -148,12 +148,15 @@ class Recording:
     """Samples in the file's units: one array a channel, at its own rate; NaN is missing.
 
     They are float32, and float64 where that would lose them: see `kept`. ``clock``: seconds since
-    midnight at which the file begins, where it says so; the date is not kept.
+    midnight at which the file begins, where it says so; the date is not kept. ``stages``: of sleep,
+    where the file itself scores it: (first, last) in seconds from its beginning, and the name as in
+    `medcl_biosignals.spans`; of the whole recording alone.
     """
 
     channels: tuple[Channel, ...]
     samples: list[np.ndarray]
     clock: float | None = None
+    stages: tuple[tuple[float, float, str], ...] = ()
 
 
 class Reader(Protocol):

@@ -94,12 +94,17 @@ def _frame(
     found: Layout,
     kinds: list[type[pl.DataType]] | None,
     rows: int | None = None,
+    *,
+    padded: bool = False,
 ) -> pl.DataFrame:
-    """The table with columns 1, 2, …; all text where ``kinds`` is None."""
+    """The table with columns 1, 2, …; all text where ``kinds`` is None.
+
+    ``padded``: numbers have blanks behind them, with which the table library reads none.
+    """
     names = [f"column_{n + 1}" for n in range(found.width)]
     types = kinds or [pl.String] * found.width
     quoted = found.decimal_comma and found.delimiter == ","  # "0,5","0,7": text until it is parted
-    as_text = quoted or bool(found.thousands)
+    as_text = quoted or padded or bool(found.thousands)
     opened: Path | io.BytesIO = (
         io.BytesIO(source) if isinstance(source, bytes) else tabular.openable(source)
     )
@@ -139,7 +144,22 @@ def _frame(
             for n, (name, kind) in enumerate(zip(names, types, strict=True))
             if kind == pl.Float64
         )
+    if kinds is not None and _lacks(frame) and _ends_in_blanks(source, found.delimiter):
+        return _frame(source, found, kinds, rows, padded=True)
     return frame
+
+
+def _lacks(frame: pl.DataFrame) -> bool:
+    """Whether a column of numbers has a cell without one."""
+    return any(column.null_count() for column in frame if column.dtype == pl.Float64)
+
+
+def _ends_in_blanks(source: Path | bytes, delimiter: str) -> bool:
+    """Whether a cell ends in blanks: ``1.5  ,2.25 ,``."""
+    data = source if isinstance(source, bytes) else source.read_bytes()
+    blank = rb"[ \t]" if delimiter != "\t" else rb" "
+    ends = rb"(?:" + re.escape(delimiter.encode()) + rb"|\r|\n|$)"
+    return re.search(rb"[\d.]" + blank + rb"+" + ends, data) is not None
 
 
 def _blocks(source: Path | bytes) -> int:
