@@ -19,6 +19,8 @@ EXTRAS = {
     "seg": "masks as DICOM SEG",
     "hf": "encoders of Hugging Face transformers",
     "onnx": "encoders as ONNX graphs",
+    "wandb": "metrics of pretraining in Weights & Biases",
+    "mlflow": "metrics of pretraining in MLflow",
 }
 """The purpose of medcl's extras; those for its development are not checked."""
 

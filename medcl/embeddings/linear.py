@@ -46,7 +46,7 @@ class Linear:
     Attributes:
         head: its parameters, used for export and prediction.
         c: the inverse regularisation strength (multilabel: one per label).
-        chosen: True if cross-validation chose C, False if it is `FIXED`.
+        chosen: True if cross-validation chose C, False if it is `FIXED` or was given.
     """
 
     head: Head
@@ -70,12 +70,18 @@ def block_weights(widths: Sequence[int]) -> NDArray[np.float32]:
 
 
 def fit(
-    x: Floats, target: Target, patients: NDArray, *, blocks: Sequence[int] = (), seed: int = 0
+    x: Floats,
+    target: Target,
+    patients: NDArray,
+    *,
+    blocks: Sequence[int] = (),
+    seed: int = 0,
+    c: float | None = None,
 ) -> Linear:
-    """Fit on training samples; C is chosen among `GRID` by cross-validation over their patients.
+    """Fit on training samples; C is given, or chosen among `GRID` by folds over their patients.
 
-    C maximises macro AUROC (R² for values) of the pooled held-out predictions; ties go to the
-    smallest. Classes without training samples get the score 0.
+    The chosen C maximises macro AUROC (R² for values) of the pooled held-out predictions; ties go
+    to the smallest. Classes without training samples get the score 0.
 
     Args:
         x: (N, D).
@@ -83,6 +89,7 @@ def fit(
         patients: (N,): no patient is both fitted and scored on while C is chosen.
         blocks: widths of the groups of columns that x consists of, of equal weight; () for one.
         seed: of the folds.
+        c: the inverse regularisation strength.
 
     Raises:
         ValueError: if the blocks are not D columns in all.
@@ -90,24 +97,29 @@ def fit(
     if blocks and sum(blocks) != x.shape[1]:
         raise ValueError(f"blocks of {list(blocks)} columns, but {x.shape[1]} features")
     if target.kind == "multilabel":
-        return _fit_each_label(x, target, patients, blocks, seed)
+        return _fit_each_label(x, target, patients, blocks, seed, c)
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     weights = block_weights(blocks) if len(blocks) > 1 else None
     with threadpool_limits(limits=1 if x.size < ONE_THREAD else None):
-        c, chosen = _choose(x, target, patients, weights, seed)
-        head = _fitted(_model(target, c, weights), x, target)
-    return Linear(head, (c,), chosen)
+        strength, chosen = _choose(x, target, patients, weights, seed) if c is None else (c, False)
+        head = _fitted(_model(target, strength, weights), x, target)
+    return Linear(head, (strength,), chosen)
 
 
 def _fit_each_label(
-    x: Floats, target: Target, patients: NDArray, blocks: Sequence[int], seed: int
+    x: Floats,
+    target: Target,
+    patients: NDArray,
+    blocks: Sequence[int],
+    seed: int,
+    c: float | None,
 ) -> Linear:
     parts = []
     for label, name in enumerate(target.classes):
         known = target.y[:, label] >= 0
         one = Target("binary", (f"not {name}", name), target.y[known, label].astype(np.int64))
-        parts.append(fit(x[known], one, patients[known], blocks=blocks, seed=seed))
+        parts.append(fit(x[known], one, patients[known], blocks=blocks, seed=seed, c=c))
 
     head = side_by_side(tuple(part.head for part in parts))
     return Linear(head, tuple(p.c[0] for p in parts), all(p.chosen for p in parts))

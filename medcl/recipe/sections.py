@@ -144,11 +144,16 @@ class Split(Section):
 
 
 class Monitor(Section):
-    """Online evaluation: a kNN probe, and collapse indicators."""
+    """Online evaluation: probes and collapse indicators, and where they are shown."""
 
     every: int = _is(100, "Steps between two evaluations.", gt=0)
     samples: int = _is(1024, "Samples to embed each time, 16 or more.", gt=15)
     neighbours: int = _is(20, "Neighbours of the kNN probe.", gt=0)
+    loggers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = _is(
+        ("tensorboard",),
+        "Where to send metrics beside metrics.csv: tensorboard, wandb, mlflow. Only numbers, their "
+        "names and the recipe's name are sent.",
+    )
 
 
 class Probe(Section):
