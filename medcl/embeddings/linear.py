@@ -44,7 +44,7 @@ class Linear:
     Attributes:
         head: its parameters, used for export and prediction.
         c: the inverse regularisation strength (multilabel: one per label).
-        chosen: True if cross-validation chose C, False if it is `FIXED`.
+        chosen: True if cross-validation chose C, False if it is `FIXED` or was given.
         learned: the weight of an encoder's features, likewise; 1 of one group.
     """
 
@@ -64,10 +64,16 @@ def concatenated(groups: Sequence[Floats]) -> tuple[Floats, tuple[int, ...]]:
 
 
 def fit(
-    x: Floats, target: Target, patients: NDArray, *, blocks: Sequence[int] = (), seed: int = 0
+    x: Floats,
+    target: Target,
+    patients: NDArray,
+    *,
+    blocks: Sequence[int] = (),
+    seed: int = 0,
+    c: float | None = None,
 ) -> Linear:
-    """Fit on training samples; C is chosen among `GRID` by cross-validation over their patients,
-    and so is the weight of an encoder's features beside others, among `feature_groups.LEARNED`.
+    """Fit on training samples; C is given, or chosen among `GRID` by folds over their patients, and
+    so is then the weight of an encoder's features beside others, among `feature_groups.LEARNED`.
 
     They maximise macro AUROC (R² for values) of the pooled held-out predictions; ties go to the
     smallest. Classes without training samples get the score 0.
@@ -78,6 +84,7 @@ def fit(
         patients: (N,): no patient is both fitted and scored on while C is chosen.
         blocks: widths of the groups of columns that x consists of, an encoder's first; () for one.
         seed: of the folds.
+        c: the inverse regularisation strength.
 
     Raises:
         ValueError: if the blocks are not D columns in all.
@@ -85,29 +92,41 @@ def fit(
     if blocks and sum(blocks) != x.shape[1]:
         raise ValueError(f"blocks of {list(blocks)} columns, but {x.shape[1]} features")
     if target.kind == "multilabel":
-        return _fit_each_label(x, target, patients, blocks, seed)
+        return _fit_each_label(x, target, patients, blocks, seed, c)
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     several = len(blocks) > 1
     with threadpool_limits(limits=1 if x.size < ONE_THREAD else None):
-        tried = [
-            (learned, weights, *_choose(x, target, patients, weights, seed))
-            for learned in (LEARNED if several else (1.0,))
-            for weights in (group_weights(blocks, learned=learned) if several else None,)
-        ]
-        learned, weights, c, figure = max(tried, key=lambda one: round(one[-1] or 0, 4))
-        head = _fitted(_model(target, c), _scaled(x, weights), target)
-    return Linear(head, (c,), figure is not None, (learned,))
+        if c is not None:
+            learned, strength, figure = LEARNED[0] if several else 1.0, c, None
+        else:
+            tried = [
+                (learned, *_choose(x, target, patients, _weights(blocks, learned), seed))
+                for learned in (LEARNED if several else (1.0,))
+            ]
+            learned, strength, figure = max(tried, key=lambda one: round(one[-1] or 0, 4))
+        seen = _scaled(x, _weights(blocks, learned))
+        head = _fitted(_model(target, strength), seen, target)
+    return Linear(head, (strength,), figure is not None, (learned,))
+
+
+def _weights(blocks: Sequence[int], learned: float) -> NDArray[np.float32] | None:
+    return group_weights(blocks, learned=learned) if len(blocks) > 1 else None
 
 
 def _fit_each_label(
-    x: Floats, target: Target, patients: NDArray, blocks: Sequence[int], seed: int
+    x: Floats,
+    target: Target,
+    patients: NDArray,
+    blocks: Sequence[int],
+    seed: int,
+    c: float | None,
 ) -> Linear:
     parts = []
     for label, name in enumerate(target.classes):
         known = target.y[:, label] >= 0
         one = Target("binary", (f"not {name}", name), target.y[known, label].astype(np.int64))
-        parts.append(fit(x[known], one, patients[known], blocks=blocks, seed=seed))
+        parts.append(fit(x[known], one, patients[known], blocks=blocks, seed=seed, c=c))
 
     head = side_by_side(tuple(part.head for part in parts))
     return Linear(

@@ -25,7 +25,7 @@ from medcl.archive.clinical import labels_among
 from medcl.archive.index import Index
 from medcl.archive.outcomes import Outcome
 from medcl.archive.splits import split
-from medcl.engine import checkpointing, run_manifest
+from medcl.engine import checkpointing, loggers, run_manifest
 from medcl.engine.batchnorm import SyncLayers
 from medcl.engine.data import Selection, check_fills, select
 from medcl.engine.in_memory import InMemory
@@ -137,6 +137,7 @@ def _train(
     if alone and run_manifest.is_first_process():
         warnings.warn(alone, stacklevel=2)
     check_fills(selection, recipe.trainer.batch_size, recipe.trainer.devices * recipe.trainer.nodes)
+    loggers.check(recipe.monitor.loggers)
     module = build(recipe, selection)
     if not patients_known:
         _check_partners(module.method)
