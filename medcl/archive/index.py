@@ -322,6 +322,7 @@ class Index:
                 how = f"medcl index ARCHIVE --plugin NAME --out {path}"
             raise UsageError(f"{path} is not an index. Make one: {how}")
         facts = read_json(facts_file, _REMAKE)
+        manifest.refuse_newer(path, "index", facts.get("format"), FORMAT)
         if facts.get("format") != FORMAT:
             raise UsageError(
                 f"{path} is an index of format {facts.get('format')}; this medcl reads {FORMAT}. "

@@ -42,6 +42,7 @@ from medcl.benchmark.sources import (
     rows,
 )
 from medcl.errors import MedclError, UsageError
+from medcl.io.cells import safe
 from medcl.metrics.measures import measure
 from medcl.metrics.metrics import once
 from medcl.private import command_without_paths
@@ -284,8 +285,8 @@ def _note(
     target = asked.target.at(asked.tested)
     found = measure(problem.kind, target.y, scores, once(len(target)))
     cells = [
-        problem.name,
-        row,
+        safe(problem.name),
+        safe(row),
         f"{fraction:g}",
         str(draw),
         str(people),

@@ -102,7 +102,7 @@ VERBS: dict[str, Verb] = {
 
 @dataclass
 class Ended:
-    """What became of a verb: its exit code (negative: the signal), what it said, what it touched."""
+    """What became of a verb: exit code (negative: the signal), what it said, what it touched."""
 
     code: int
     said: str
@@ -364,6 +364,7 @@ def whole(folder: Path, verbs: Mapping[str, Verb] = VERBS) -> Whole:
         ended = run(home, verb.words)
         assert ended.code == 0, f"{name}: {ended.said}"
         results[name], touches[name] = result(verb, home, ended), ended.touched
+    home.rename(folder / "made")  # its copies are homes that moved
     return Whole(before, results, touches)
 
 
