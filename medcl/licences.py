@@ -90,8 +90,8 @@ def _requires(found: Distribution, *, extras: bool) -> Iterator[tuple[str, str]]
 def licence(found: Distribution) -> str:
     """The licence of a distribution: its expression, its classifiers, or what it writes itself."""
     about = found.metadata
-    if expression := about.get("License-Expression"):
-        return str(expression)
+    if "License-Expression" in about:
+        return about["License-Expression"]
     classified = [
         line.removeprefix(_CLASSIFIER)
         for line in about.get_all("Classifier") or []
@@ -99,7 +99,7 @@ def licence(found: Distribution) -> str:
     ]
     if classified:
         return "; ".join(classified)
-    own = str(about.get("License") or "").strip()
+    own = about["License"].strip() if "License" in about else ""
     first = own.partition("\n")[0].strip()
     return first[:80] if first and first.upper() != "UNKNOWN" else "unknown"
 

@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from medcl.archive.scanning import fingerprint
+from medcl.io.atomic import write_text
 from medcl.plugin import MEMBER, NO_PATIENT, FileStat, Record, file_of
 
 COPY = "copy"
@@ -63,7 +64,7 @@ def grouped(
     clusters = _same(digested([n for members in parts for n in members], whole=True))
     kept = {f"{kind} {mark}" for kind in ("part", "whole") for mark in marks.values()}
     text = json.dumps({key: known[key] for key in sorted(known.keys() & kept)})
-    cache.write_text(text, encoding="utf-8")  # torn, it is read as empty
+    write_text(cache, text)
     out = list(records)
     for members in clusters:
         for n, record in zip(members, _one_group(root, [out[n] for n in members]), strict=True):
