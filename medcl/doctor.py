@@ -13,6 +13,7 @@ from typing import Literal
 
 EXTRAS = {
     "ray": "maps over an archive on a cluster",
+    "object-storage": "archives at s3://, gs://, az:// and http(s)://",
     "jpeg": "JPEG and JPEG-LS in DICOM",
     "czi": "Zeiss CZI slides that OpenSlide does not read",
     "signals": "Excel workbooks, Avro and FIT files of wearables",
@@ -60,7 +61,7 @@ def _packages() -> list[Check]:
     for line in required:
         requirement, _, condition = line.partition(";")
         name = re.split(r"[^\w.-]", requirement.strip(), maxsplit=1)[0]
-        extra = re.search(r"extra == ['\"](\w+)['\"]", condition)
+        extra = re.search(r"extra == ['\"]([\w-]+)['\"]", condition)
         if extra is None:
             needed.append(_package(name, f"pip install '{requirement.strip()}'"))
         elif extra[1] in EXTRAS:

@@ -200,7 +200,7 @@ def test_a_probe_leaves_with_its_encoder(digits_run: Run, tmp_path: Path) -> Non
     facts = json.loads((pooled.path / "classifier.json").read_text())
     assert facts["takes"] == "all samples of one item or patient"
     assert run_it(pooled.path, "safetensors", x).shape == (1, 2)
-    with pytest.raises(UsageError, match="has no probe of 'z'"):
+    with pytest.raises(UsageError, match="Unknown task 'z'"):
         medcl.export_classifier(digits_run, tmp_path / "r", task="z")
 
 

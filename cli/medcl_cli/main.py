@@ -38,9 +38,12 @@ from medcl_cli.verbs import (
     probe,
     recipes,
     report,
+    runs,
+    schema,
     search,
     store,
     views,
+    watch,
 )
 
 app = typer.Typer(
@@ -48,7 +51,7 @@ app = typer.Typer(
     help="From an archive of medical or sensor data to an evaluated, pretrained encoder.",
     epilog="Start with: medcl demo",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,  # its dump of local variables could show patient data
 )
@@ -64,6 +67,7 @@ app.command()(curate.curate)
 app.command()(prepare.prepare)
 app.command()(store.store)
 app.command()(pretrain.pretrain)
+app.command()(watch.watch)
 app.command()(encoders.encoders)
 app.command()(embed.embed)
 app.command()(probe.probe)
@@ -73,11 +77,13 @@ app.command()(compare.compare)
 app.command()(audit_phi.audit_phi)
 app.command()(benchmark.benchmark)
 app.command()(report.report)
+app.command()(runs.runs)
 app.command()(predict.predict)
 app.command()(beats.beats)
 app.command()(search.search)
 app.command()(anomaly.anomaly)
 app.command()(export.export)
+app.command()(schema.schema)
 
 
 def _version(requested: bool) -> None:

@@ -13,7 +13,7 @@ from medcl import manifest, version
 from medcl.archive import pseudonym
 from medcl.archive.pseudonym import Pseudonyms
 from medcl.errors import UsageError
-from medcl.io import roots
+from medcl.io import roots, storage
 from medcl.plugin import GROUP, Plugin
 from medcl.reading import read_json
 
@@ -73,7 +73,8 @@ def claim(
             f"{index} is an index of plugin '{bound['plugin']}', not '{plugin.name}'. "
             "Choose another --out."
         )
-    if bound and archive != (before := roots.moved(Path(bound["archive"]))) and before.is_dir():
+    before = roots.moved(Path(bound["archive"])) if bound else archive
+    if archive != before and (storage.address(before) or before.is_dir()):
         raise UsageError(
             f"{index} is the index of {bound['archive']}, not of {archive}. Choose another --out."
         )

@@ -81,22 +81,26 @@ class Store:
     path: Path
 
     def state(self, key: str) -> State:
-        """The state of an entry, after verifying a small one as a whole, a large one's header.
+        """The state of an entry: see `examined`."""
+        return self.examined(key)[0]
 
-        A large one is also damaged if an earlier read of its arrays failed.
+    def examined(self, key: str) -> tuple[State, Mapping[str, Any]]:
+        """The state of an entry, and if it is whole its metadata.
+
+        A small one is verified as a whole, a large one's header. A large one is also damaged if an
+        earlier read of its arrays failed.
         """
         try:
-            self.arrays(key)
+            return "whole", self.meta(key)
         except FileNotFoundError:
             file = self.file(key)
             if os.path.exists(file + ASIDE):
-                return "damaged"
-            return "other format" if os.path.isdir(file.removesuffix(SUFFIX)) else "absent"
+                return "damaged", {}
+            return ("other format" if os.path.isdir(file.removesuffix(SUFFIX)) else "absent"), {}
         except OtherFormat:
-            return "other format"
+            return "other format", {}
         except (Damaged, OSError):
-            return "damaged"
-        return "whole"
+            return "damaged", {}
 
     def has(self, key: str) -> bool:
         """True if the entry is present and intact: see `state`."""

@@ -23,7 +23,7 @@ from medcl.archive.scanning import READER, public
 from medcl.archive.stored import StoredArrays
 from medcl.archive.tables import REJECTS
 from medcl.errors import IntegrityWarning, MedclError, UsageError
-from medcl.io import roots, scratch
+from medcl.io import roots, scratch, storage
 from medcl.io.failure import Failure
 from medcl.io.pmap import Engine, item_seconds, pmap
 from medcl.io.room import NoRoomError, is_full
@@ -134,8 +134,11 @@ def prepare(
     rejected: dict[str, _Rejected] = {}
     missing: set[str] = set()
     anew: Counter[State] = Counter()
+    noticed: dict[str, list[str]] = {}
     for item, key in keys.items():
-        state = store.state(key)
+        state, meta = store.examined(key)
+        if found := meta.get(_FINDINGS):
+            noticed[item] = found
         if state == "absent" and key in reasons and not retry:
             rejected[item] = _Rejected(*reasons[key])
         elif state != "whole":
@@ -171,10 +174,13 @@ def prepare(
                 if failed is not None:
                     rejected[job.item] = failed
                     _record(index, store, job, failed)
-                elif job.key in reasons:
+                    continue
+                if job.key in reasons:
                     refused.add(store.refused, job.key, None, "")
+                if found := store.meta(job.key).get(_FINDINGS):
+                    noticed[job.item] = found
     used = items.filter(~pl.col("id").is_in(list(rejected)))
-    used, findings = _with_findings(used, store, keys)
+    used, findings = _with_findings(used, noticed)
     return Prepared(
         used,
         StoredArrays.of(
@@ -194,14 +200,13 @@ def prepare(
 
 
 def _with_findings(
-    items: pl.DataFrame, store: Store, keys: Mapping[str, str]
+    items: pl.DataFrame, noticed: Mapping[str, Sequence[str]]
 ) -> tuple[pl.DataFrame, dict[str, int]]:
     """Items with what their preparation noticed among their findings, and how often each was."""
-    made = {item: store.meta(keys[item]).get("findings", []) for item in items["id"]}
-    counts = Counter(name for names in made.values() for name in names)
+    counts = Counter(name for item in items["id"] for name in noticed.get(item, ()))
     if counts:
         both = [
-            [*(own or []), *made[item]]
+            [*(own or []), *noticed.get(item, ())]
             for item, own in zip(items["id"], items["findings"].to_list(), strict=True)
         ]
         items = items.with_columns(pl.Series("findings", both, dtype=pl.List(pl.String)))
@@ -249,7 +254,21 @@ def _prepare_item(
 ) -> _Rejected | int:
     """In a worker: decode, hash the sources, store. Only a store that cannot be written raises."""
     scratch.use(shared)
-    unit, sources = Unit(job.item, job.files), _sources(job.files)
+    sources = _sources(job.files)
+    with storage.local(root, (file.path for file in sources)) as here:
+        return _prepare_local(here, sources, store, target, settings, about, job)
+
+
+def _prepare_local(
+    root: Path,
+    sources: Sequence[FileStat],
+    store: Store,
+    target: Lazy,
+    settings: dict[str, Any],
+    about: Mapping[str, Any],
+    job: _Job,
+) -> _Rejected | int:
+    unit = Unit(job.item, job.files)
     if _changed(root, sources):
         return _stale(root, store)
     try:

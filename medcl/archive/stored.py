@@ -21,6 +21,7 @@ from medcl.archive.container import Entry, OtherFormat
 from medcl.archive.entries import SUFFIX, Store
 from medcl.archive.index import Index
 from medcl.errors import MedclError
+from medcl.io import storage
 from medcl.io.atomic import temporary_name
 
 TABLES = "tables"
@@ -105,9 +106,11 @@ class StoredArrays:
         """The item's own files, absolute. Only this reads the index's private table.
 
         Raises:
-            MedclError: if the index or its private folder is missing.
+            MedclError: if the index or its private folder is missing, or the archive is on object
+                storage.
         """
         index = self._index
+        storage.refuse(index.archive)
         return tuple(index.archive / file for file in index.files(item_id))
 
     def __len__(self) -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from medcl import manifest
 from medcl.errors import MedclError, UsageError
+from medcl.io import storage
 from medcl.plugin import FileStat, Reject
 
 _TEMPORARY = (".tmp", ".temp", ".part", ".partial", ".crdownload", "~")
@@ -42,13 +43,15 @@ def walk(root: Path, skip: Path | None = None, *, follow: bool = False) -> Walke
     what it leads to may be another's, or change without the archive.
 
     Args:
-        root: the archive.
+        root: the archive; an address of object storage is listed instead.
         skip: a folder to leave out, such as the index when it lies inside the archive.
         follow: also take what links outside of the archive lead to, except the system's folders.
 
     Raises:
         UsageError: if the archive is missing, not a folder, unreadable or without a file.
     """
+    if storage.address(root) is not None:
+        return _listed(root)
     if not root.is_dir():
         what = "is not a folder" if root.exists() else "does not exist"
         raise UsageError(f"The archive {root} {what}. Give the folder that holds the recordings.")
@@ -83,6 +86,15 @@ def walk(root: Path, skip: Path | None = None, *, follow: bool = False) -> Walke
     if not walked.files and not walked.rejects:
         raise UsageError(f"The archive {root} holds no file. Give the folder with the recordings.")
     return walked
+
+
+def _listed(root: Path) -> Walked:
+    """The files of an archive on object storage."""
+    files = [FileStat(*each) for each in storage.listed(root)]
+    shown = [file for file in files if not any(map(hidden, file.path.split("/")))]
+    if not shown:
+        raise UsageError(f"The archive {storage.address(root)} holds no file. Check the address.")
+    return Walked(shown)
 
 
 @dataclass(frozen=True)
@@ -121,9 +133,14 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
 def _visible(folder: Path) -> Iterator[os.DirEntry[str]]:
     with os.scandir(folder) as entries:
         for entry in entries:
-            name = entry.name.lower()
-            if not (name.startswith((".", "~$")) or name.endswith(_TEMPORARY) or name in _SYSTEM):
+            if not hidden(entry.name):
                 yield entry
+
+
+def hidden(name: str) -> bool:
+    """Whether a file or folder of this name is hidden, temporary or the system's: not looked at."""
+    low = name.lower()
+    return low.startswith((".", "~$")) or low.endswith(_TEMPORARY) or low in _SYSTEM
 
 
 def _file_or_folder(

@@ -13,6 +13,7 @@ import os
 from pathlib import Path
 
 from medcl.errors import UsageError
+from medcl.io import storage
 
 ROOTS = "MEDCL_ROOTS"
 ARCHIVE, DATA, RUN = "MEDCL_ARCHIVE", "MEDCL_DATA", "MEDCL_RUN"
@@ -49,12 +50,17 @@ def found(recorded: Path, variable: str, beside: Path | None = None) -> Path:
         return path
     given = os.environ.get(variable)
     if given:
-        return Path(given).absolute()
+        return Path(given) if storage.address(given) else Path(given).absolute()
     return beside if beside is not None and is_there(beside) else path
 
 
 def is_there(folder: Path) -> bool:
-    """Whether a folder exists and holds anything: where a disk is not mounted it is empty."""
+    """Whether a folder exists and holds anything: where a disk is not mounted it is empty.
+
+    Of an address of object storage it is known once it is read.
+    """
+    if storage.address(folder) is not None:
+        return True
     try:
         with os.scandir(folder) as entries:
             return next(entries, None) is not None

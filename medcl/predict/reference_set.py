@@ -5,6 +5,7 @@
     RUN/predict/<task>/novelty.safetensors     see `medcl.retrieval.anomaly_score`
     RUN/predict/<task>/manifest.json           see `medcl.manifest`
     RUN/probe/head.<task>.safetensors          see `medcl.probe.classifier`
+    RUN/probe/<label>/head.safetensors         see `medcl.probe.own_classifier`
 
 Without a task, the folder is called ``pretraining``.
 """
@@ -24,6 +25,7 @@ from medcl.embeddings.head import Head
 from medcl.embeddings.sources import earlier_version, settings, weights
 from medcl.errors import MedclError
 from medcl.probe.classifier import classifier
+from medcl.probe.own_classifier import OwnClassifier, own_classifier, task_of
 from medcl.retrieval import anomaly_score
 from medcl.retrieval.anomaly_score import AnomalyScorer
 from medcl.run import Run, load_samples
@@ -38,13 +40,16 @@ AT_MOST = 16384
 
 @dataclass(frozen=True)
 class Reference:
-    """Anomaly scorer and classifier from training patients. ``head`` is None without a task.
+    """Anomaly scorer and classifier from training patients.
+
+    ``head`` is None without a task; ``own`` is what it is of a label of the user's.
 
     The scorer is None if none was saved and the run's index is not here to learn it from.
     """
 
     anomaly_scorer: AnomalyScorer | None
     head: Head | None
+    own: OwnClassifier | None = None
 
 
 def reference(run: Run, encoder: nn.Module, task: str | None, *, device: str = "auto") -> Reference:
@@ -54,6 +59,8 @@ def reference(run: Run, encoder: nn.Module, task: str | None, *, device: str = "
         UsageError: if the task is unknown, or its samples carry no label.
         MedclError: if no classifier is saved and the run's index is missing.
     """
+    own = None if task is None else own_classifier(run, task)
+    task = task_of(run, task)
     folder = run.path / "predict" / (task or PRETRAINING)
     made_of = {
         "encoder": weights(run),
@@ -66,6 +73,8 @@ def reference(run: Run, encoder: nn.Module, task: str | None, *, device: str = "
         scorer = _learn(run, encoder, task, device)
         with manifest.new_folder(folder, "anomaly scorer", made_of) as fresh:
             _save(fresh / NAME, scorer)
+    if own is not None:
+        return Reference(scorer, own.head, own)
     head = None if task is None else classifier(run, encoder, task, device=device)
     return Reference(scorer, head)
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from medcl_cli import show
+from medcl_cli import options, show
 
 
 def search(
@@ -46,12 +46,11 @@ def search(
         str | None,
         typer.Option("--to", help="Modality of the cases; by default the other one."),
     ] = None,
-    backend: Annotated[str, typer.Option(help="auto, exact, faiss or hnswlib.")] = "auto",
     html: Annotated[Path | None, typer.Option(help="A page with the cases' pictures.")] = None,
     key_file: Annotated[
         Path | None, typer.Option(help="Secret for pseudonyms, if the run's index had one.")
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
+    device: options.Device = "auto",
     archive: show.Archive = None,
     json: show.Json = False,
 ) -> None:
@@ -77,7 +76,6 @@ def search(
         pull=pull,
         source=source,
         target=target,
-        backend=backend,  # type: ignore[arg-type]  # checked there
         key_file=key_file,
         device=device,
     )
