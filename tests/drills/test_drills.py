@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import shutil
 from pathlib import Path
 
 import drill
@@ -57,3 +58,17 @@ def test_a_flipped_bit_is_never_silent(whole: Whole, verb: str, tmp_path: Path) 
 @pytest.mark.parametrize("verb", ["prepare", "embed"])
 def test_an_archive_that_is_not_mounted(whole: Whole, verb: str, tmp_path: Path) -> None:
     check(drill.unmounted(whole, verb, "empty", tmp_path))
+
+
+def test_moved_apart_they_are_found_where_the_options_say(whole: Whole, tmp_path: Path) -> None:
+    home = drill.copy(whole.before["embed"], tmp_path / "home")
+    (home / "archive").rename(home / "recordings")
+    (home / "idx").rename(home / "index")
+    shutil.rmtree(home / "index" / "store")  # so that the recordings are read
+    verb = drill.VERBS["embed"]
+    ended = drill.run(home, f"{verb.words} --data index --archive recordings")
+    assert (ended.code, ended.said) == (0, "")
+    assert drill.result(verb, home, ended) == whole.results["embed"]
+    refused = drill.run(home, f"{verb.words} --archive nowhere")
+    assert refused.code == 2
+    assert "is not an index" in refused.said
