@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 Terms = Literal["permissive", "weak copyleft", "copyleft", "unknown"]
 
+_ORDER: tuple[Terms, ...] = ("permissive", "weak copyleft", "copyleft", "unknown")
 _CLASSIFIER = "License :: OSI Approved :: "
 _COPYLEFT = re.compile(r"\b(A?GPL|GNU (Affero )?General Public)", re.IGNORECASE)
 _WEAK = re.compile(r"\b(LGPL|GNU Lesser|MPL|Mozilla|EPL|Eclipse|CDDL|EUPL)", re.IGNORECASE)
@@ -31,8 +32,7 @@ class Part:
     Attributes:
         name, version: as installed.
         licence: as its metadata gives it, shortened; "unknown" if they give none.
-        terms: what that asks of those who pass the software on. Of a choice ("MIT OR GPL") and of
-            several at once the strictest: look at the licence itself.
+        terms: what that asks of those who pass the software on, as far as its name tells.
         needed_by: the parts that require it.
         extra: of medcl, by which it comes; empty if medcl always needs it.
     """
@@ -105,7 +105,24 @@ def licence(found: Distribution) -> str:
 
 
 def terms(text: str) -> Terms:
-    """What a licence asks for, by its name."""
+    """What a licence asks for, by its name or SPDX expression.
+
+    Of several at once the strictest counts, of a choice the mildest.
+    """
+    if re.search(r"\b(AND|OR)\b", text):
+        while (group := re.search(r"\(([^()]*)\)", text)) is not None:
+            text = text.replace(group[0], terms(group[1]))
+        every = [[_named(one) for one in part.split(" OR ")] for part in text.split(" AND ")]
+        known = [min(choice, key=_ORDER.index) for choice in every]
+        told = [name for name in known if name != "unknown"]
+        return max(told, key=_ORDER.index, default="unknown")
+    return _named(text)
+
+
+def _named(text: str) -> Terms:
+    for name in _ORDER:
+        if text.strip() == name:
+            return name
     if _COPYLEFT.search(re.sub(r"LGPL|Lesser General Public", "", text, flags=re.IGNORECASE)):
         return "copyleft"
     if _WEAK.search(text):
