@@ -26,7 +26,17 @@ from medcl.errors import UsageError
 from medcl.io import room
 
 PRIVATE = "private"
-_HERE = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
+
+
+def _here() -> str:
+    """This machine and its numbering of processes: containers on one machine count from 1 each."""
+    numbering = ""
+    with suppress(OSError):
+        numbering = os.readlink("/proc/self/ns/pid")
+    return hashlib.sha256(f"{socket.gethostname()} {numbering}".encode()).hexdigest()[:6]
+
+
+_HERE = _here()
 _NAME = re.compile(r"\..+\.(?:([0-9a-f]{6})-(\d+)-)?[0-9a-f]{8}\.(?:tmp|new|old)")
 _UMASK = os.umask(0o077)  # it can only be read by setting it
 os.umask(_UMASK)
@@ -87,7 +97,8 @@ def _left(entry: os.DirEntry[str], machine: str | None, process: str | None) -> 
 
 def _set_mode(file: Path, place: Path) -> None:
     """The access rights of a place: some libraries make files for their owner alone."""
-    file.chmod(0o600 if is_private(place) else 0o666 & ~_UMASK)
+    with suppress(OSError):  # a file system without access rights
+        file.chmod(0o600 if is_private(place) else 0o666 & ~_UMASK)
 
 
 def is_private(path: Path) -> bool:

@@ -17,8 +17,7 @@ from medcl.errors import MedclError
 
 _NUMBERS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _TEXT = re.compile(
-    r"no space left on device|disk quota exceeded|file too large|\d+ requested and \d+ written",
-    re.I,
+    r"no space left on device|disk quota exceeded|os error 27\b|\d+ requested and \d+ written", re.I
 )
 """Of libraries that keep no error number: HDF5, safetensors, polars, NumPy."""
 
