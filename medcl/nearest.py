@@ -67,14 +67,15 @@ def alike(codes: NDArray[np.uint64], others: NDArray[np.uint64], bits: int) -> N
 class Embeddings:
     """Unit embeddings by cosine: `Known`."""
 
-    def __init__(self, limit: float, expected: int, sample: Floats) -> None:
-        """Of ``expected`` rows to come, ``sample`` (M, D) are some, for an index to learn from."""
+    def __init__(self, limit: float, rows: Floats) -> None:
+        """Rows whose 1 − cosine is at most ``limit`` are near; ``rows`` (N, D) are all to come."""
         import faiss
 
         self._limit = limit
-        dim = sample.shape[1]
-        large = expected > EXACT
-        self._index = inverted(expected, sample) if large else faiss.IndexFlatIP(dim)
+        if len(rows) > EXACT:
+            self._index = inverted(len(rows), rows[sampled(len(rows))])
+        else:
+            self._index = faiss.IndexFlatIP(rows.shape[1])
 
     def add(self, rows: Floats) -> None:
         """Add unit rows (M, D)."""

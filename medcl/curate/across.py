@@ -101,8 +101,7 @@ def across(
         return
     if features is not None:
         x = _rows(reduced, features)
-        sample = x[nearest.sampled(len(x))]
-        known: nearest.Known = nearest.Embeddings(limit, len(x), sample)
+        known: nearest.Known = nearest.Embeddings(limit, x)
         found = _drop(parts, x, known, lambda rows: nearest.close(rows, rows, limit), None)
     else:
         codes = np.concatenate([r.bits[r.kept] for r in reduced])
