@@ -72,10 +72,9 @@ class Embeddings:
         import faiss
 
         self._limit = limit
+        self._index: Any = faiss.IndexFlatIP(rows.shape[1])
         if len(rows) > EXACT:
             self._index = inverted(len(rows), rows[sampled(len(rows))])
-        else:
-            self._index = faiss.IndexFlatIP(rows.shape[1])
 
     def add(self, rows: Floats) -> None:
         """Add unit rows (M, D)."""
@@ -99,11 +98,10 @@ class Codes:
         import faiss
 
         self._bits, flips = bits, bits // 4
+        self._index: Any = faiss.IndexBinaryFlat(64)
         if flips <= _MOST_FLIPS:
             self._index = faiss.IndexBinaryMultiHash(64, 4, 16)
             self._index.nflip = flips
-        else:
-            self._index = faiss.IndexBinaryFlat(64)
 
     def add(self, rows: NDArray[np.uint64]) -> None:
         """Add codes (M,)."""
@@ -121,7 +119,8 @@ _NOTHING = Near(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
 
 def _near(starts: NDArray[Any], distance: NDArray[Any], row: NDArray[Any]) -> Near:
     """What faiss's search within a radius returned."""
-    query = np.repeat(np.arange(len(starts) - 1), np.diff(starts.astype(np.int64)))
+    counts: NDArray[np.int64] = np.diff(starts).astype(np.int64)
+    query = np.repeat(np.arange(len(counts)), counts)
     return Near(query, row.astype(np.int64), distance.astype(np.float64))
 
 
@@ -145,11 +144,10 @@ def inverted(rows: int, sample: Floats, *, half: bool = False) -> Any:
     dim = sample.shape[1]
     clusters = max(1, min(int(4 * rows**0.5), len(sample) // _TRAINED_ON))
     coarse, metric = faiss.IndexFlatIP(dim), faiss.METRIC_INNER_PRODUCT
+    index: Any = faiss.IndexIVFFlat(coarse, dim, clusters, metric)
     if half:
         fp16 = faiss.ScalarQuantizer.QT_fp16
         index = faiss.IndexIVFScalarQuantizer(coarse, dim, clusters, fp16, metric)
-    else:
-        index = faiss.IndexIVFFlat(coarse, dim, clusters, metric)
     index.cp.niter, index.cp.seed = _ROUNDS, 0
     index.cp.min_points_per_centroid = 1
     index.train(np.ascontiguousarray(sample, np.float32))

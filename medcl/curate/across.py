@@ -171,7 +171,8 @@ def _drop(
     for start in range(0, len(parts), _BLOCK):
         block = rows[start : start + _BLOCK]
         earlier, own = known.near(block), within(block)
-        own = Near(*(values[own.row < own.query] for values in own))
+        before = own.row < own.query
+        own = Near(own.query[before], own.row[before], own.distance[before])
         query = np.concatenate([earlier.query, own.query])
         other = np.concatenate([kept[earlier.row], own.row + start])
         distance = np.concatenate([earlier.distance, own.distance])
