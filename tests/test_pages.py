@@ -51,8 +51,8 @@ def ecgs(folder: Path) -> None:
         source = str(biosignals.sample / name)  # type: ignore[operator]
         record = wfdb.rdrecord(source, sampto=360 * 120)
         beats = wfdb.rdann(source, "atr", sampto=360 * 120 - 1)
-        leads = {"sig_name": record.sig_name, "fmt": ["16", "16"], "write_dir": str(folder)}
-        wfdb.wrsamp(name, 360, ["mV", "mV"], record.p_signal, **leads)
+        written = {"p_signal": record.p_signal, "fmt": ["16", "16"], "write_dir": str(folder)}
+        wfdb.wrsamp(name, 360, ["mV", "mV"], record.sig_name, **written)
         wfdb.wrann(name, "atr", beats.sample, beats.symbol, write_dir=str(folder))
     rows = [(name, "yes" if n % 2 else "no") for n, name in enumerate(PATIENTS)]
     table(folder.parent / "labels.csv", ("filename", "many"), rows)
