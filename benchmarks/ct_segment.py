@@ -1,6 +1,7 @@
 """Segmentation of phantoms: medcl's ``ct/segment`` beside a plain MONAI training loop.
 
     python benchmarks/ct_segment.py [--phantoms 12] [--steps 600] [--seeds 1]
+    python benchmarks/ct_segment.py --widths 8 16 32 64 --deep-supervision   # medcl's alone has it
 
 The phantoms are synthetic (tests/ct/phantoms.py): a body with two ellipsoids, in the layout of
 TotalSegmentator. Both loops see the same patients in the same folds, for as many steps of as many
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +30,9 @@ PATCH, WIDTHS, BATCH, LR = (16, 16, 16), (8, 16, 32), 2, 5e-3
 FOLDS = 3
 
 
-def medcl_dice(data: Path, out: Path, steps: int, seed: int) -> pl.DataFrame:
+def medcl_dice(
+    data: Path, out: Path, steps: int, seed: int, widths: Sequence[int], *, deep: bool
+) -> pl.DataFrame:
     """Dice of each phantom and organ by `medcl.dense`: id, class, dice, fold."""
     from medcl.dense.study import segment
     from medcl.finetune.finetune import opened
@@ -38,7 +42,8 @@ def medcl_dice(data: Path, out: Path, steps: int, seed: int) -> pl.DataFrame:
         f"dataset.size={list(PATCH)}",
         "dataset.foreground=0.5",
         *(f"views.{name}=0" for name in ("crop", "rotate", "gamma", "noise", "blur", "kernel")),
-        f"encoder={{name: resenc3d, widths: {list(WIDTHS)}, blocks: [1, 1, 1]}}",
+        f"encoder={{name: resenc3d, widths: {list(widths)}, blocks: {[1] * len(widths)}}}",
+        f"classifier.deep_supervision={deep}",
         f"optimizer={{lr: {LR}, warmup: 0.0, clip: null}}",
         f"finetune={{epochs: 1, epoch_steps: {steps}, batch_size: {BATCH}, folds: {FOLDS}}}",
         "finetune.validation=0",
@@ -66,7 +71,7 @@ def folds_of(data: Path, out: Path) -> dict[str, list[list[str]]]:
 
 
 def monai_dice(
-    archive: Path, train: list[str], test: list[str], steps: int, seed: int
+    archive: Path, train: list[str], test: list[str], steps: int, seed: int, widths: Sequence[int]
 ) -> list[float]:
     """Dice of each test phantom and organ by a loop of MONAI's parts."""
     import monai.transforms as mt
@@ -98,7 +103,7 @@ def monai_dice(
     crop = mt.RandCropByLabelClassesd(
         ["x", "y"], "y", size, ratios=[2, 1, 1], num_classes=3, num_samples=1
     )
-    network = _network()
+    network = _network(widths)
     loss_of = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True)
     optimizer = torch.optim.AdamW(network.parameters(), lr=LR, weight_decay=3e-5)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
@@ -125,18 +130,26 @@ def monai_dice(
     return found
 
 
-def _network() -> torch.nn.Module:
+def _network(widths: Sequence[int]) -> torch.nn.Module:
     """The network of the study, for intensities from −1 to 1, as the plain loop has them."""
     from medcl.classifiers.unet import UNet
     from medcl.labels.outputs import Outputs
     from medcl.nn.resenc import ResEnc
 
     classes = Outputs("multiclass", ("background", *phantoms.ORGANS))
-    encoder = ResEnc(axes=3, channels=1, widths=WIDTHS, blocks=(1, 1, 1))
+    encoder = ResEnc(axes=3, channels=1, widths=tuple(widths), blocks=(1,) * len(widths))
     return UNet(encoder, {"x": torch.zeros(1, 1, *PATCH)}, classes)
 
 
-def compare(count: int, steps: int, seeds: int, folder: Path) -> dict[str, list[float]]:
+def compare(
+    count: int,
+    steps: int,
+    seeds: int,
+    folder: Path,
+    widths: Sequence[int] = WIDTHS,
+    *,
+    deep: bool = False,
+) -> dict[str, list[float]]:
     """Mean Dice of each training by either: name → (folds × seeds)."""
     from medcl.archive.index import build
     from medcl_ct.plugin import plugin
@@ -146,12 +159,12 @@ def compare(count: int, steps: int, seeds: int, folder: Path) -> dict[str, list[
     means: dict[str, list[float]] = {"medcl": [], "monai": []}
     for seed in range(seeds):
         out = folder / f"study{seed}"
-        cases = medcl_dice(folder / "idx", out, steps, seed)
+        cases = medcl_dice(folder / "idx", out, steps, seed, widths, deep=deep)
         for number, (train, test) in enumerate(folds_of(folder / "idx", out).values()):
             mine = cases.filter(pl.col("fold") == number)["dice"].fill_nan(None).mean()
             assert isinstance(mine, float)
             means["medcl"].append(float(mine))
-            plain = monai_dice(archive, train, test, steps, seed)
+            plain = monai_dice(archive, train, test, steps, seed, widths)
             means["monai"].append(float(np.nanmean(plain)))
             print(
                 f"seed {seed} fold {number}: medcl {mine:.3f}, monai {means['monai'][-1]:.3f}",
@@ -165,10 +178,19 @@ def main() -> None:
     parser.add_argument("--phantoms", type=int, default=12)
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--widths", type=int, nargs="+", default=WIDTHS)
+    parser.add_argument("--deep-supervision", action="store_true")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        means = compare(asked.phantoms, asked.steps, asked.seeds, Path(folder))
+        means = compare(
+            asked.phantoms,
+            asked.steps,
+            asked.seeds,
+            Path(folder),
+            asked.widths,
+            deep=asked.deep_supervision,
+        )
     for name, values in means.items():
         spread = f"{np.mean(values):.3f} ± {np.std(values):.3f}"
         print(f"{name}: Dice {spread} over {len(values)} trainings")

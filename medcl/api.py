@@ -143,6 +143,7 @@ def embed(
     batch_size: int = 512,
     device: str = "auto",
     readers: int = 0,
+    engine: Literal["local", "ray"] = "local",
     paths: bool = False,
 ) -> Embeddings:
     """Embed every sample with a run's encoder.
@@ -159,6 +160,7 @@ def embed(
         batch_size: samples per forward pass.
         device: "cpu", "cuda", ..., or "auto".
         readers: processes that read ahead.
+        engine: of an index, with ``out``: "ray" embeds on a cluster that shares the folders.
         paths: of recordings, name them in the label ``record``; a path may identify a patient.
 
     Raises:
@@ -172,6 +174,8 @@ def embed(
 
     opened = _run(run)
     if data is not None and not _is_index(data):
+        if engine == "ray":
+            raise UsageError("engine='ray' goes with an index: index the recordings first.")
         with scratch.temporary() as folder:
             files = saved(opened.plugin, _listed(data), folder)
             if files:
@@ -191,6 +195,8 @@ def embed(
                 return made
     if paths:
         raise UsageError("paths goes with recordings: an index has its own.")
+    if engine == "ray" and out is None:
+        raise UsageError("engine='ray' goes with an index and out, a folder that its workers see.")
     index = Path(data) if isinstance(data, str | Path) else None
     if (data is None or index is not None) and (patients is not None or labels is not None):
         raise UsageError("patients and labels go with samples in memory: an index has its own.")
@@ -207,6 +213,7 @@ def embed(
             batch_size=batch_size,
             device=device,
             workers=readers,
+            engine=engine,
         )
     else:
         samples = load_samples(opened.recipe, index or opened.data, task=task)
@@ -567,6 +574,7 @@ def predict(
     paths: bool = False,
     key_file: Place | None = None,
     workers: int | None = None,
+    engine: Literal["local", "ray"] = "local",
     batch_size: int = 32,
     device: str = "auto",
 ) -> Predicted:
@@ -578,7 +586,8 @@ def predict(
             recordings in memory that the plugin knows (biosignals: ``mne.io.Raw``, tables of pandas
             and polars, arrays of xarray), see `medcl.plugin.Plugin`.
         out: the table, ending in ``.parquet``.
-        task: of a run, predict this task's class probabilities for its samples.
+        task: of a run, predict this task's class probabilities for its samples; or a label of your
+            own that `probe` was given a table of.
         fs: sampling rate in Hz, for recordings without one.
         settings: ``dataset.key=value`` overrides the recipe; ``reader.key=value`` gives what the
             files lack.
@@ -586,6 +595,8 @@ def predict(
         paths: write the recordings' paths. A path may identify a patient.
         key_file: secret for pseudonyms, if the run's index had one.
         workers: processes; None for all cores.
+        engine: where recordings are read and prepared: "local", or "ray" for a cluster that shares
+            the folder of ``out``.
         batch_size: samples per forward pass.
         device: "cpu", "cuda", ..., or "auto".
 
@@ -621,6 +632,7 @@ def predict(
             paths=paths,
             key_file=None if key_file is None else Path(key_file),
             workers=workers or cores(),
+            engine=engine,
             batch_size=batch_size,
             device=device,
         )

@@ -30,7 +30,6 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from medcl.errors import IntegrityWarning, MedclError, UsageError
 from medcl.io import atomic
@@ -185,7 +184,7 @@ def new_folder(path: Path, kind: str, made_of: Mapping[str, Any]) -> Iterator[Pa
 
     An existing folder is replaced.
     """
-    fresh, old = (path.with_name(f".{path.name}.{uuid4().hex[:8]}.{s}") for s in ("new", "old"))
+    fresh, old = (atomic.temporary_name(path, suffix) for suffix in ("new", "old"))
     with atomic.new_folder(fresh) as folder:
         yield folder
         seal(folder, kind, made_of)

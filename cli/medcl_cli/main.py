@@ -6,15 +6,18 @@ Nothing here imports torch, lightning or monai; each verb imports what it needs 
 from __future__ import annotations
 
 import sys
+import tempfile
 import warnings
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from medcl.errors import MedclError, MedclWarning, UsageError
-from medcl.io import stopping
+from medcl.io import room, stopping
 from medcl_cli.verbs import (
     anomaly,
+    audit_phi,
     beats,
     benchmark,
     compare,
@@ -70,6 +73,7 @@ app.command()(probe.probe)
 app.command()(finetune.finetune)
 app.command()(evaluate.evaluate)
 app.command()(compare.compare)
+app.command()(audit_phi.audit_phi)
 app.command()(benchmark.benchmark)
 app.command()(report.report)
 app.command()(runs.runs)
@@ -121,7 +125,9 @@ def main() -> None:
         _fail(_sentence(error), 2)
     except MedclError as error:
         _fail(_sentence(error), 1)
-    except OSError as error:  # a full disk, a folder that may not be written
+    except OSError as error:  # a folder that may not be written, a full disk
+        if room.is_full(error):
+            _fail(room.sentence(Path(error.filename or tempfile.gettempdir())), 1)
         file = f"{error.filename}: " if error.filename is not None else ""
         _fail(f"{file}{error.strerror or error}", 1)
     except stopping.Stopped as stop:

@@ -49,7 +49,7 @@ class Outcome:
 
 
 def table(
-    index: Index, plugin: Plugin, spec: Mapping[str, Any], rejects: pl.DataFrame | None = None
+    index: Index, plugin: Plugin, spec: Mapping[str, Any], prepared: store.Prepared | None = None
 ) -> list[Outcome]:
     """Every outcome, the rejected first and of each kind the most frequent first.
 
@@ -57,25 +57,35 @@ def table(
         index: the archive.
         plugin: its modality.
         spec: the recipe's section ``prepare``.
-        rejects: what could not be prepared, with columns ``id``, ``code`` and ``reason``; None for
-            what the store knows of these settings.
+        prepared: the items; None for what the store knows of them in these settings.
     """
-    if rejects is None:
-        known = refused.read(store.Store(index.path / "store").refused)
-        keys = store.keys_of(index, plugin, spec)
-        found = [(item, *known[key]) for item, key in keys.items() if key in known]
+    if prepared is None:
+        found, noticed = _stored(index, plugin, spec)
     else:
-        found = list(rejects.select("id", "code", "reason").iter_rows())
+        found, noticed = list(prepared.rejects.rows()), Counter(prepared.findings)
+    used = index.items.filter(~pl.col("id").is_in([item for item, _, _ in found]))
+    noticed.update(used["findings"].explode().drop_nulls())
     rows = [
         *_counted((code, reason) for code, reason in index.rejects.select("code", "reason").rows()),
         *_counted(_named(code, reason) for _, code, reason in found),
-        *_noticed(index, plugin, spec, {item for item, _, _ in found}),
+        *_noticed(noticed, plugin, spec),
         *(
             Outcome("ignored", suffix, count, advice(suffix, plugin.hints))
             for suffix, count in index.facts.get("ignored_suffixes", {}).items()
         ),
     ]
     return sorted(rows, key=lambda row: (ORDER.index(row.done), -row.count, row.name))
+
+
+def _stored(
+    index: Index, plugin: Plugin, spec: Mapping[str, Any]
+) -> tuple[list[tuple[str, str, str]], Counter[str]]:
+    """Id, code and reason of what was refused, and how often what was noticed in preparing."""
+    keys, held = store.keys_of(index, plugin, spec), store.Store(index.path / "store")
+    known = refused.read(held.refused)
+    found = [(item, *known[key]) for item, key in keys.items() if key in known]
+    whole = [key for key in keys.values() if key not in known and held.state(key) == "whole"]
+    return found, Counter(name for key in whole for name in held.meta(key).get("findings", []))
 
 
 def _counted(found: Iterable[tuple[str, str]]) -> list[Outcome]:
@@ -93,14 +103,10 @@ def _named(code: str, reason: str) -> tuple[str, str]:
     return (match[1], match[2]) if match and code == "unprepared" else (code, reason)
 
 
-def _noticed(
-    index: Index, plugin: Plugin, spec: Mapping[str, Any], left_out: set[str]
-) -> list[Outcome]:
+def _noticed(counted: Mapping[str, int], plugin: Plugin, spec: Mapping[str, Any]) -> list[Outcome]:
     """The findings of items that are used, with what is done about each."""
     known: Mapping[str, Finding] = {} if plugin.findings is None else resolve(plugin.findings)
     rules = policies(spec.get("policy") or {}, known)
-    used = index.items.filter(~pl.col("id").is_in(list(left_out)))
-    counted = used["findings"].explode().drop_nulls().value_counts()
     return [
         Outcome(
             _DONE.get(rules.get(name, "accept"), "accepted"),
@@ -108,5 +114,5 @@ def _noticed(
             count,
             known[name].about if name in known else "",
         )
-        for name, count in counted.iter_rows()
+        for name, count in counted.items()
     ]

@@ -12,6 +12,7 @@ from medcl.classifiers.encoding import width
 from medcl.classifiers.losses import supervised
 from medcl.labels.outputs import Outputs
 from medcl.methods.contract import State
+from medcl.nn.feature_groups import group_weights
 from medcl.run import HANDCRAFTED
 
 
@@ -44,8 +45,8 @@ class LinearHandcrafted(nn.Module):
         self.encoder, self.outputs = encoder.requires_grad_(False).eval(), outputs
         groups = width(encoder, example["x"]), example[HANDCRAFTED].shape[1]
         self.norm = nn.BatchNorm1d(sum(groups), affine=False)
-        each = [torch.full((size,), (max(groups) / size) ** 0.5) for size in groups]
-        self.register_buffer("weights", torch.cat(each), persistent=False)
+        weights = torch.from_numpy(group_weights(groups))
+        self.register_buffer("weights", weights)
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(sum(groups), outputs.size))
 
     def train(self, mode: bool = True) -> LinearHandcrafted:

@@ -14,7 +14,7 @@ from medcl.errors import UsageError
 from medcl.labels.outputs import Outputs
 from medcl.methods.contract import State, View
 from medcl.nn.decoders import CONV
-from medcl.nn.dense_loss import dice_and_cross_entropy
+from medcl.nn.dense_loss import dice_and_cross_entropy, over_resolutions
 from medcl.nn.encoders import Staged, Tokenised, is_staged, is_tokenised
 from medcl.nn.patches import grid_of
 from medcl.nn.unet import TokenUpsampler, UNetDecoder
@@ -30,9 +30,10 @@ class UNet(nn.Module):
         example: a batch of patches.
         outputs: the classes, the background first.
         rate: factor on the learning rate of the encoder.
+        deep_supervision: whether coarser resolutions of the decoder learn too, as in nnU-Net.
 
     Raises:
-        UsageError: if the encoder gives neither stages nor tokens.
+        UsageError: if the encoder gives neither stages nor tokens, or tokens with deep supervision.
     """
 
     declares = Declares(takes="masks", views=(View(),))
@@ -44,14 +45,20 @@ class UNet(nn.Module):
         outputs: Outputs,
         *,
         rate: float = 1.0,
+        deep_supervision: bool = False,
     ) -> None:
         super().__init__()
-        self.encoder, self._rate = encoder, rate
+        self.encoder, self._rate, self._deep = encoder, rate, deep_supervision
         axes = example["x"].ndim - 2
         if is_staged(encoder):
             pyramid = cast(Staged, encoder)
             self.decoder: nn.Module = UNetDecoder(
-                pyramid.stage_widths, pyramid.strides, axes, pyramid.channels, outputs.size
+                pyramid.stage_widths,
+                pyramid.strides,
+                axes,
+                pyramid.channels,
+                outputs.size,
+                deep=deep_supervision,
             )
         elif is_tokenised(encoder):
             self.decoder = TokenUpsampler(
@@ -59,6 +66,11 @@ class UNet(nn.Module):
             )
         else:
             raise _no_positions(encoder)
+        if deep_supervision and not is_staged(encoder):
+            raise UsageError(
+                f"The decoder of {type(encoder).__name__} makes one resolution: set "
+                "classifier.deep_supervision=false."
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, *space) → scores (B, size, *space)."""
@@ -72,7 +84,11 @@ class UNet(nn.Module):
 
     def step(self, batch: Mapping[str, Tensor], state: State) -> dict[str, Tensor]:
         """See `medcl.classifiers.contract.Classifier.step`."""
-        return dice_and_cross_entropy(self(batch["x"]), batch["mask"])
+        if not self._deep:
+            return dice_and_cross_entropy(self(batch["x"]), batch["mask"])
+        stages = cast(Staged, self.encoder).stages(batch["x"])
+        scores = cast(UNetDecoder, self.decoder).resolutions(batch["x"], stages)
+        return over_resolutions(scores, batch["mask"])
 
     def predict(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """``scores`` (B, size, *space)."""

@@ -10,14 +10,16 @@
 
 The datasets have the names that CLAM and TRIDENT read. The user block of a file, which HDF5 readers
 skip, holds the SHA-256 of the rest. Files are written atomically. A second call computes only
-missing or outdated bags. Several processes, on several machines that share the folder, divide the
-items among themselves.
+missing or outdated bags, and goes on within the one that the first was making. Several processes,
+on several machines that share the folder, divide the items among themselves.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -28,7 +30,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medcl import manifest, version
+from medcl.embeddings import parts
 from medcl.embeddings.embeddings import batches, usable
+from medcl.embeddings.parts import Batch
 from medcl.errors import MedclError, UsageError
 from medcl.io.atomic import locked, new_folder, replacing, write_text
 from medcl.io.failure import Failure
@@ -45,7 +49,9 @@ META = "bags.json"
 OK = "ok"
 """Key of a batch of `Samples.read`: (B,) False where a sample could not be read; its placeholder
 gets no feature."""
-_LOCKS = ".locks"
+_LOCKS, _PARTS = ".locks", ".parts"
+SAVED_EVERY = 20.0
+"""Seconds of work on a bag that an interruption costs at most: see `medcl.embeddings.parts`."""
 
 
 @dataclass(frozen=True)
@@ -237,8 +243,10 @@ def _made_of(about: Mapping[str, Scalar]) -> dict[str, Scalar]:
 def _load(work: _Work, samples: Samples | None = None, encoder: nn.Module | None = None) -> _Loaded:
     """The samples and the encoder in this process, loaded once."""
     if work.key not in _loaded:
+        from medcl.nn.inference import for_inference
+
         samples = samples or work.samples()
-        encoder = (encoder or work.encoder()).to(work.device).eval()
+        encoder = for_inference((encoder or work.encoder()).to(work.device))
         items, first, code = np.unique(
             np.asarray(samples.items), return_index=True, return_inverse=True
         )
@@ -273,6 +281,7 @@ def _make(work: _Work, item: str) -> _Outcome:
             if _made_from(path) == made_from:  # written while we waited for the lock
                 return _Outcome("there")
             outcome = _write(work, loaded, item, path, made_from)
+            shutil.rmtree(work.out / _PARTS / item, ignore_errors=True)
             lock.unlink(missing_ok=True)  # the next process finds the bag
             return outcome
     except UsageError as error:
@@ -306,7 +315,7 @@ def _fill(work: _Work, loaded: _Loaded, item: str, file: Any, made_from: str) ->
     """Write features, coordinates and attributes; return samples left out, and the width."""
     positions = loaded.positions[item]
     rows, left_out = 0, 0
-    for features, coords, bad in _features(work, loaded, item, positions):
+    for features, coords, bad in _resumed(work, loaded, item, made_from):
         left_out += bad
         _append(file, "features", features)
         if coords is not None:
@@ -331,25 +340,42 @@ def _fill(work: _Work, loaded: _Loaded, item: str, file: Any, made_from: str) ->
     return left_out, width
 
 
-def _features(
-    work: _Work, loaded: _Loaded, item: str, positions: NDArray[np.int64]
-) -> Iterator[tuple[NDArray[Any], NDArray[Any] | None, int]]:
-    """Batch by batch: features (B, F), coords (B, K) or None, and samples left out.
+def _resumed(work: _Work, loaded: _Loaded, item: str, made_from: str) -> Iterator[Batch]:
+    """All batches of an item: those that an interrupted call kept, then the others, kept too."""
+    folder, done = work.out / _PARTS / item, 0
+    for batch in parts.stored(folder, made_from):
+        done += parts.samples([batch])
+        yield batch
+    new, since = list[Batch](), time.monotonic()
+    for batch in _features(work, loaded, loaded.positions[item][done:]):
+        yield batch
+        new.append(batch)
+        if time.monotonic() - since >= SAVED_EVERY:
+            parts.save(folder, made_from, done, new)
+            done += parts.samples(new)
+            new, since = [], time.monotonic()
+
+
+def _features(work: _Work, loaded: _Loaded, positions: NDArray[np.int64]) -> Iterator[Batch]:
+    """Batch by batch, of samples at these positions.
 
     Raises:
         MedclError: if a feature is not finite, or does not fit half precision.
     """
     import torch
 
-    parts = np.array_split(positions, range(work.batch_size, len(positions), work.batch_size))
-    for batch in batches(loaded.samples, parts, work.readers):
+    from medcl.nn.inference import forward
+
+    if not len(positions):
+        return
+    chunks = np.array_split(positions, range(work.batch_size, len(positions), work.batch_size))
+    for batch in batches(loaded.samples, chunks, work.readers):
         readable = np.asarray(batch.get(OK, np.ones(len(batch["x"]), dtype=bool)))
         if not readable.any():
             yield np.empty((0, 0)), None, len(readable)
             continue
-        with torch.inference_mode():
-            x = torch.as_tensor(np.ascontiguousarray(batch["x"][readable])).to(work.device).float()
-            outputs = loaded.encoder(x).float().cpu().numpy()
+        x = torch.as_tensor(np.ascontiguousarray(batch["x"][readable])).to(work.device).float()
+        outputs = forward(loaded.encoder, x).float().cpu().numpy()
         finite = np.isfinite(outputs).all(axis=1)
         if not finite.all():
             raise MedclError(

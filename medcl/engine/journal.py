@@ -13,6 +13,7 @@ from lightning.pytorch import Callback, Trainer
 
 from medcl.engine import monitors
 from medcl.engine.module import Pretraining
+from medcl.io import room
 from medcl.io.atomic import write_text
 from medcl.nn.distributed import ranks
 
@@ -52,7 +53,10 @@ class Table:
             self.columns += new
             self._rewrite()
         else:
-            with self.path.open("a", newline="", encoding="utf-8") as handle:
+            with (
+                room.told(self.path),
+                self.path.open("a", newline="", encoding="utf-8") as handle,
+            ):
                 handle.write(self._lines([text]))
 
     def _rewrite(self) -> None:
@@ -116,13 +120,15 @@ class Journal(Callback):
             return
         self.last |= values
         self.table.add({"step": trainer.global_step, **values})
-        for key, value in values.items():
-            self.board.add_scalar(key, value, trainer.global_step)
+        with room.told(self.folder / "tensorboard"):
+            for key, value in values.items():
+                self.board.add_scalar(key, value, trainer.global_step)
 
     def on_fit_end(self, trainer: Trainer, module: Pretraining) -> None:  # type: ignore[override]
         """Flush TensorBoard's file."""
         if trainer.is_global_zero and hasattr(self, "board"):
-            self.board.close()
+            with room.told(self.folder / "tensorboard"):
+                self.board.close()
 
 
 def measure(module: Pretraining) -> dict[str, float]:

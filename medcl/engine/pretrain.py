@@ -38,6 +38,7 @@ from medcl.io import stopping
 from medcl.methods.contract import Method
 from medcl.nn import weights
 from medcl.nn.distributed import check_launched
+from medcl.nn.micro_batches import in_micro_batches
 from medcl.plugin import Samples
 from medcl.private import write_recipe
 from medcl.recipe import Recipe
@@ -78,7 +79,7 @@ def pretrain(recipe: Recipe, data: Path, out: Path, *, command: str = "") -> Run
         if note and run_manifest.is_first_process():
             say(note)
     index = Index.open(data)
-    became = outcomes.table(index, run.plugin, recipe.prepare, items.rejects)
+    became = outcomes.table(index, run.plugin, recipe.prepare, items)
     return _train(run, samples_of(recipe, items), index.items, data, command, became=became)
 
 
@@ -224,7 +225,11 @@ def build(recipe: Recipe, selection: Selection) -> Pretraining:
         method: Method = factory(encoder, **recipe.part("method").arguments)
     _check_needs(method, selection)
     views = resolve(plugins.get(recipe.plugin).views)(**recipe.views)
-    return Pretraining(method, views, selection, recipe)
+    micro = recipe.trainer.micro_batch
+    if micro is not None and recipe.trainer.strategy == "fsdp":
+        raise UsageError("trainer.micro_batch does not go with strategy fsdp: take ddp.")
+    parts = None if micro is None else in_micro_batches(method.encoder, micro)
+    return Pretraining(method, views, selection, recipe, parts)
 
 
 def _trainer(recipe: Recipe, callbacks: list[Callback]) -> Trainer:

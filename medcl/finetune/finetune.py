@@ -148,7 +148,7 @@ def finetune(
     name = _task(recipe, labels)
     items = prepared(recipe, data, workers=max(2, workers))
     samples = samples_of(recipe, items, task=name)
-    became = outcomes.table(index, plugins.get(recipe.plugin), recipe.prepare, items.rejects)
+    became = outcomes.table(index, plugins.get(recipe.plugin), recipe.prepare, items)
     table = tables.Labels()
     if labels:
         table = tables.read(

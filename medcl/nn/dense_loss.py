@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -48,3 +50,25 @@ def dice_and_cross_entropy(
     both, either = (shares * truth).sum(dim=2), shares.sum(dim=2) + truth.sum(dim=2)
     dice = (1 - (2 * both + _SMOOTH) / (either + _SMOOTH)).mean()
     return {"loss": dice + entropy, "dice": dice.detach(), "cross_entropy": entropy.detach()}
+
+
+def over_resolutions(scores: Sequence[Tensor], mask: Tensor) -> dict[str, Tensor]:
+    """`dice_and_cross_entropy` at several resolutions, weighted 1, ½, ¼ … over their sum (nnU-Net).
+
+    The mask of a coarser resolution has the classes of the nearest voxels. ``dice`` and
+    ``cross_entropy`` are those of the finest.
+
+    Args:
+        scores: (B, C, *space) of each resolution, fine to coarse.
+        mask: (B, *space) int64 classes at the finest.
+
+    Raises:
+        MedclError: if a class is not below C.
+    """
+    finest = dice_and_cross_entropy(scores[0], mask)
+    total = finest["loss"]
+    for n, coarse in enumerate(scores[1:], start=1):
+        # float32, which `interpolate` takes, holds classes exactly
+        near = F.interpolate(mask[:, None].float(), coarse.shape[2:], mode="nearest-exact")
+        total = total + dice_and_cross_entropy(coarse, near[:, 0].long())["loss"] / 2**n
+    return {**finest, "loss": total / sum(0.5**n for n in range(len(scores)))}

@@ -48,7 +48,8 @@ class UNetDecoder(nn.Module):
 
     From coarse to fine: a transposed convolution, the encoder's stage beside it, one convolution;
     then the scores. Stages that a network with a strided stem lacks (a ResNet's first has stride 4)
-    are convolutions of the input.
+    are convolutions of the input. ``deep`` adds scores of coarser resolutions for deep supervision,
+    as nnU-Net has them: of all that the decoder makes but the coarsest, whose weight is 0 there.
 
     Args:
         stage_widths: channels of the encoder's stages, fine to coarse.
@@ -56,6 +57,7 @@ class UNetDecoder(nn.Module):
         axes: number of spatial axes, 1 to 3.
         channels: of the input.
         out: channels of the scores.
+        deep: whether `resolutions` gives more than the finest.
 
     Raises:
         UsageError: if a stride is not a multiple of the one before.
@@ -68,6 +70,8 @@ class UNetDecoder(nn.Module):
         axes: int,
         channels: int,
         out: int,
+        *,
+        deep: bool = False,
     ) -> None:
         super().__init__()
         if any(coarse % fine for fine, coarse in pairwise((1, *strides))):
@@ -86,20 +90,34 @@ class UNetDecoder(nn.Module):
         )
         self.blocks = nn.ModuleList(block(axes, 2 * width, width) for _, (_, width) in steps)
         self.head = CONV[axes - 1](levels[0][1], out, kernel_size=1)
+        self.coarse = nn.ModuleList(
+            CONV[axes - 1](width, out, kernel_size=1)
+            for _, width in (levels[1 : len(steps) - 1] if deep else ())
+        )
+        """Of resolutions below the finest, fine to coarse."""
         self.apply(initialise)
 
     def forward(self, x: Tensor, stages: Sequence[Tensor]) -> Tensor:
         """The input (B, channels, *space) and the encoder's stages → (B, out, *space)."""
+        scores: Tensor = self.head(self._features(x, stages)[0])
+        return scores
+
+    def resolutions(self, x: Tensor, stages: Sequence[Tensor]) -> list[Tensor]:
+        """As `forward`, the scores of each resolution that is supervised, fine to coarse."""
+        features = self._features(x, stages)
+        return [head(h) for head, h in zip((self.head, *self.coarse), features, strict=False)]
+
+    def _features(self, x: Tensor, stages: Sequence[Tensor]) -> list[Tensor]:
+        """What the decoder makes at each resolution, fine to coarse."""
         skips = []
         for part in self.stem:
             x = part(x)
             skips.append(x)
         skips += stages
-        h = skips.pop()
+        made = [skips.pop()]
         for up, join in zip(self.ups, self.blocks, strict=True):
-            h = join(torch.cat([up(h), skips.pop()], dim=1))
-        scores: Tensor = self.head(h)
-        return scores
+            made.append(join(torch.cat([up(made[-1]), skips.pop()], dim=1)))
+        return made[::-1]
 
 
 class TokenUpsampler(nn.Module):

@@ -83,6 +83,12 @@ class Trainer(Section):
 
     steps: int = _is(1000, "Optimizer steps, above 0.", gt=0)
     batch_size: int = _is(256, "Samples per process and forward pass, 2 or more.", gt=1)
+    micro_batch: int | None = _is(
+        None,
+        "Samples that the encoder sees at a time (GradCache): the loss is over the whole batch, in "
+        "the memory of so many samples, for one more forward pass; null: the whole batch.",
+        gt=0,
+    )
     accumulate: int = _is(1, "Batches whose gradients are summed for one step.", gt=0)
     precision: Precision = _is("32", "Floating-point format: 32, bf16 or 16 bits.")
     devices: int = _is(1, "Devices on each node.", gt=0)

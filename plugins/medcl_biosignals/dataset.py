@@ -15,6 +15,7 @@ from medcl.errors import MedclError, UsageError
 from medcl.plugin import Arrays, Samples
 from medcl.strings import Formatted, codes, encoded, smallest
 from medcl_biosignals.aami import CLASSES
+from medcl_biosignals.axes import axes
 from medcl_biosignals.indices import INDICES, index
 from medcl_biosignals.likeness import unlikeness
 from medcl_biosignals.quality import BLOCK_SECONDS
@@ -191,6 +192,7 @@ def dataset(
         labels=found,
         weights=weights,
         where=partial(_where, start=start, fs=fs, seconds=seconds),
+        axes=partial(axes, arrays=arrays, items=tuple(items["id"]), item=item, scale=scale),
     )
 
 

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medcl.io.atomic import replacing
+from medcl_biosignals.axes import names, units
 from medcl_biosignals.gaps import WHY
 from medcl_biosignals.quality import BLOCK_SECONDS
-from medcl_biosignals.vocabulary import vocabulary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -68,16 +68,6 @@ def drawn(arrays: Mapping[str, np.ndarray]) -> Figure:
     return figure
 
 
-def names(arrays: Mapping[str, np.ndarray]) -> list[str]:
-    """Of each channel: its own, where known, else its kind and number."""
-    kinds = [bytes(kind).decode() for kind in np.asarray(arrays["kinds"])]
-    held = arrays.get("channels")
-    own = ["" for _ in kinds] if held is None else [bytes(n).decode() for n in np.asarray(held)]
-    return [
-        name or f"{kind} {n + 1}" for n, (name, kind) in enumerate(zip(own, kinds, strict=True))
-    ]
-
-
 def _starts(quality: NDArray, seconds: float) -> dict[str, float]:
     """Where strips begin, in seconds; one where the recording is no longer than that."""
     last = max(seconds - STRIP, 0.0)
@@ -124,18 +114,16 @@ def _strip(
     first = round(start * fs)
     last = min(first + round(STRIP * fs), arrays["x"].shape[1])
     t = np.arange(first, last) / fs
-    labels, lost = names(arrays), np.asarray(arrays["lost"])
+    labels, unit_of, lost = names(arrays), units(arrays), np.asarray(arrays["lost"])
     beats = np.asarray(arrays["beats"])
     beats = beats[(beats >= first) & (beats < last)]
-    units = vocabulary().units
     ticks = []
     for place, row in enumerate(rows):
         line = np.asarray(arrays["x"][row, first:last], dtype=np.float64)
         line = line * float(arrays["gain"][row])
         middle, span = float(np.median(line)), float(np.ptp(line)) or 1.0
         axis.plot(t, (line - middle) / (1.1 * span) - place, linewidth=0.7, color="black")
-        unit = units.get(bytes(arrays["kinds"][row]).decode()) or "a.u."
-        ticks.append(f"{labels[row]}\n{span:.3g} {unit} high")
+        ticks.append(f"{labels[row]}\n{span:.3g} {unit_of[row]} high")
         for channel, low, high, why in lost:
             if channel == row and low < last and high > first:
                 edges = max(low, first) / fs, min(high, last) / fs

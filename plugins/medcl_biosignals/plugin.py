@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from medcl.plugin import CLINICAL, Plugin, Shared, Task
+from medcl.plugin import CLINICAL, Plugin, Shared, Showcase, Task
 from medcl_biosignals.aami import CLASSES
 from medcl_biosignals.scan import scan
 from medcl_biosignals.scp import codes
@@ -168,5 +168,11 @@ plugin = Plugin(
     preparation=5,
     sample=Path(__file__).parent / "sample",
     demo="biosignals/demo",
+    showcase=Showcase(
+        encoder="ecg-small",
+        benchmark="ptbxl",
+        data=Path(__file__).parent / "sample_ptbxl",
+        about="the ECGs of 298 people whom it has not seen, a tenth of them labelled",
+    ),
     released=Path(__file__).parent / "released",
 )

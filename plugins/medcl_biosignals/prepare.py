@@ -21,6 +21,7 @@ from medcl_biosignals.naming import NUMERIC, Meant, meant
 from medcl_biosignals.quality import block_parts, worth
 from medcl_biosignals.readers.choose import read
 from medcl_biosignals.readers.contract import BadSignal, Recording, Settings
+from medcl_biosignals.readers.fill_values import FINDING, without_fill
 from medcl_biosignals.readers.measures import factor, known_unit
 from medcl_biosignals.scan import settings_of
 from medcl_biosignals.vocabulary import Band, Vocabulary, together, vocabulary
@@ -96,7 +97,8 @@ def prepare(
         ``clock`` (1,) seconds since midnight at the first sample, where EDF or WFDB says so (no
         date is kept); and, where there are any, ``findings``: slots that nothing fits
         (``lacks:V6``), the kinds that were taken where the recipe leaves it open
-        (``took:ECG+PPG``), and annotations that were not understood.
+        (``took:ECG+PPG``), ``fill-values`` (`medcl_biosignals.readers.fill_values`), and
+        annotations that were not understood.
         Positions are in samples at the new rate.
 
     Raises:
@@ -198,18 +200,22 @@ class _Line:
     kind: str
     level: float
     name: str  # medcl's; empty for one that is not in the vocabulary, which may be anything
+    filled: bool  # whether numbers that stand for missing samples were taken out
 
 
 def _noticed(
     lines: Sequence[_Line | None], leads: Sequence[str] | None, known: Vocabulary
 ) -> np.ndarray:
-    """What a recording lacks of the recipe's leads; the kinds it gave where any would do."""
+    """What a recording lacks of the recipe's leads; the kinds it gave where any would do; and
+    whether numbers stood for missing samples."""
     slots = leads if leads is not None else ("*",) * len(lines)
     found = [f"lacks:{slot}" for slot, line in zip(slots, lines, strict=True) if line is None]
     free = [kinds for kinds in bound(slots, known) if not kinds]
     if free:
         kinds = dict.fromkeys(line.kind for line in lines if line is not None)
         found.append(f"took:{'+'.join(kinds)}")
+    if any(line is not None and line.filled for line in lines):
+        found.append(FINDING)
     return np.array(list(dict.fromkeys(found)), dtype="U")
 
 
@@ -276,7 +282,8 @@ def _line(
     clip: float | None,
     bridge: float,
 ) -> _Line:
-    channel, raw = recording.channels[pick.channel], recording.samples[pick.channel]
+    channel, recorded = recording.channels[pick.channel], recording.samples[pick.channel]
+    raw = without_fill(recorded)
     kind = found[pick.channel].kind
     by = (factor(known_unit(channel.units), known.units.get(kind)) or 1.0) * pick.sign
     finite = np.isfinite(raw)
@@ -287,7 +294,8 @@ def _line(
     limit = clip if kind != NUMERIC else None
     why = lost(moved, channel.fs, flat=quiet, clip=limit, bridge=bridge)
     name = known.find(found[pick.channel].name)
-    return _Line(moved, why, channel.fs, kind, level * by, name or "")
+    filled = raw is not recorded
+    return _Line(moved, why, channel.fs, kind, level * by, name or "", filled)
 
 
 def _stacked(

@@ -15,7 +15,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from errno import EDQUOT, ENOSPC
 from functools import lru_cache, partial
 from io import SEEK_CUR, SEEK_END, SEEK_SET, BufferedReader, BytesIO, RawIOBase
@@ -88,6 +88,12 @@ def fetch(path: Path, wanted: Collection[str]) -> Iterator[Member]:
     Raises:
         Refused: as in `members`.
     """
+    asked = {_plain_name(name): name for name in wanted}  # older indexes have names as packed
+    for member in _fetched(path, set(asked)):
+        yield replace(member, name=asked[member.name])
+
+
+def _fetched(path: Path, wanted: set[str]) -> Iterator[Member]:
     with _told():
         if _is_zip(path):
             yield from _zip(path, wanted)
@@ -96,12 +102,11 @@ def fetch(path: Path, wanted: Collection[str]) -> Iterator[Member]:
         if plain is not None:
             yield from _at(plain, wanted)
             return
-    left = set(wanted)
     for member in members(path):
-        if member.name in left:
+        if member.name in wanted:
             yield member
-            left.remove(member.name)
-        if not left:
+            wanted.remove(member.name)
+        if not wanted:
             return
 
 
@@ -165,17 +170,16 @@ def _plain(path: Path) -> Iterator[Member]:
     """The members of a plain tar, each read where it lies: of a slice's header that alone."""
     with path.open("rb", buffering=0) as raw, tarfile.open(fileobj=raw, mode="r:") as archive:
         for info in archive:
-            _check(info)
+            name = _check(info)
             if info.isreg():
-                yield Member(
-                    info.name, info.size, partial(_part, path, info.offset_data, info.size)
-                )
+                yield Member(name, info.size, partial(_part, path, info.offset_data, info.size))
 
 
-def _check(info: tarfile.TarInfo) -> None:
-    _check_name(info.name)
+def _check(info: tarfile.TarInfo) -> str:
+    """The name of a tar's member, see `_plain_name`; its link must not climb out either."""
     if info.issym() or info.islnk():
-        _check_name(info.linkname)
+        _plain_name(info.linkname)
+    return _plain_name(info.name)
 
 
 @lru_cache(maxsize=2)
@@ -186,7 +190,7 @@ def _table(path: Path, size: int, mtime_ns: int) -> dict[str, tuple[int, int]]:
     with path.open("rb", buffering=0) as raw, tarfile.open(fileobj=raw, mode="r:") as archive:
         for info in archive:
             if info.isreg():
-                found.setdefault(info.name, (info.offset_data, info.size))
+                found.setdefault(_plain_name(info.name), (info.offset_data, info.size))
     return found
 
 
@@ -197,10 +201,16 @@ def _directory(path: Path, size: int, mtime_ns: int) -> zipfile.ZipFile:
     return zipfile.ZipFile(path.open("rb", buffering=0))
 
 
-def _check_name(name: str) -> None:
-    parts = PurePosixPath(name.replace("\\", "/"))
-    if parts.is_absolute() or ".." in parts.parts or ":" in name[:2] or "\0" in name:
+def _plain_name(name: str) -> str:
+    """A member's name as a path: ``./a`` of a tar and ``a\\b`` of a zip of Windows are none.
+
+    Raises:
+        Refused: if it climbs out.
+    """
+    path = PurePosixPath(name.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts or ":" in name[:2] or "\0" in name:
         raise Refused("unsafe-archive", "A name in it leads out of its own folder: refused whole.")
+    return str(path)
 
 
 def _bomb() -> Refused:
@@ -214,20 +224,19 @@ def _zip(path: Path, wanted: Collection[str] | None = None) -> Iterator[Member]:
     status = path.stat()
     archive = _directory(path, status.st_size, status.st_mtime_ns)
     infos = [info for info in archive.infolist() if not info.is_dir()]
-    for info in infos:
-        _check_name(info.filename)
+    names = [_plain_name(info.filename) for info in infos]
     if sum(info.file_size for info in infos) > _RATIO * status.st_size + _FREE:
         raise _bomb()
     if any(info.flag_bits & 1 for info in infos):
         raise Refused("encrypted", "It is encrypted: unpack it with its password first.")
-    for info in infos:
-        if wanted is not None and info.filename not in wanted:
+    for name, info in zip(names, infos, strict=True):
+        if wanted is not None and name not in wanted:
             continue
 
         def open_member(info: zipfile.ZipInfo = info) -> BinaryIO:
             return cast(BinaryIO, archive.open(info))
 
-        yield Member(info.filename, info.file_size, open_member, info.CRC)
+        yield Member(name, info.file_size, open_member, info.CRC)
 
 
 def _opener_of(path: Path) -> Callable[..., BinaryIO] | None:
@@ -251,12 +260,12 @@ def _tar(path: Path, limit: int | None) -> Iterator[Member]:
         counted = _Counted(raw, allowed)
         with tarfile.open(fileobj=cast(BinaryIO, counted), mode="r|") as archive:
             for info in archive:
-                _check(info)
+                name = _check(info)
                 if not info.isreg():
                     continue
                 content = archive.extractfile(info)
                 data = b"" if content is None else content.read(-1 if limit is None else limit)
-                yield Member(info.name, info.size, _opener(data))
+                yield Member(name, info.size, _opener(data))
 
 
 def _opener(data: bytes) -> Callable[[], BinaryIO]:

@@ -102,8 +102,9 @@ def _networks(trained: Trained) -> tuple[list[UNet], tuple[str, ...], tuple[int,
 def renamed(network: UNet) -> dict[str, Tensor]:
     """The weights by the names of nnU-Net's ``ResidualEncoderUNet``.
 
-    It registers each layer twice, and the encoder once more within the decoder. The scores of the
-    coarser resolutions, which only its training uses, are new.
+    It registers each layer twice, and the encoder once more within the decoder. The scores of
+    coarser resolutions, which only its training uses, are those of deep supervision; without it,
+    and at the coarsest, new.
     """
     encoder: dict[str, Tensor] = {}
     weights: dict[str, Tensor] = {}
@@ -117,13 +118,18 @@ def renamed(network: UNet) -> dict[str, Tensor]:
         target = encoder if name.startswith("encoder.") else weights
         for spelled in _twice(name):
             target[spelled] = value
-    head = {part: weights.pop(f"decoder.head.{part}") for part in ("weight", "bias")}
-    ups = [up for up in network.decoder.ups if isinstance(up, nn.ConvTranspose3d)]  # type: ignore[union-attr]
-    for number, up in enumerate(ups, start=1):
-        layer = nn.Conv3d(up.out_channels, len(head["bias"]), 1)
-        last = number == len(ups)
-        for part, value in (head if last else layer.state_dict()).items():
-            weights[f"decoder.seg_layers.{number - 1}.{part}"] = value.detach()
+    decoder = network.decoder
+    assert isinstance(decoder, UNetDecoder)
+    weights = {
+        k: v for k, v in weights.items() if not k.startswith(("decoder.head", "decoder.coarse"))
+    }
+    heads = [decoder.head, *decoder.coarse]  # fine to coarse; nnU-Net counts from the coarsest
+    ups = [up for up in decoder.ups if isinstance(up, nn.ConvTranspose3d)]
+    new = [nn.Conv3d(up.out_channels, decoder.head.out_channels, 1) for up in ups]
+    layers = [*new[: len(ups) - len(heads)], *reversed(heads)]
+    for number, layer in enumerate(layers):
+        for part, value in layer.state_dict().items():
+            weights[f"decoder.seg_layers.{number}.{part}"] = value.detach()
     return {**encoder, **{f"decoder.{name}": value for name, value in encoder.items()}, **weights}
 
 

@@ -92,18 +92,21 @@ def _stretches(found: Sequence[float | None]) -> Rows | None:
     """Numbers as the stretches (N,) that they lie in, where long gaps are between them.
 
     So a trigger time that varies a little within a phase is one phase, and one breath-hold is one
-    stretch of time. None where no gaps stand out, or stretches are too short for a pass.
+    stretch of time. Of all gaps that leave no stretch too short for a pass these stand out most;
+    None where there are none.
     """
     if None in found or len(set(found)) < 4:
         return None
     numbers = np.array(found, dtype=np.float64)
     gaps = np.sort(np.diff(np.unique(numbers)))
     ratio = gaps[1:] / gaps[:-1]
-    if ratio.max() < _APART:
-        return None
-    least = gaps[1 + int(ratio.argmax())]
-    codes = clusters(numbers[:, None], float(least) * (1 - 1e-9))
-    return codes if np.bincount(codes).min() >= _FEWEST else None
+    for n in np.argsort(-ratio, kind="stable"):  # two numbers may by chance be very near
+        if ratio[n] < _APART:
+            return None
+        codes = clusters(numbers[:, None], float(gaps[1 + n]) * (1 - 1e-9))
+        if np.bincount(codes).min() >= _FEWEST:
+            return codes
+    return None
 
 
 def _values(found: Sequence[float | str | None]) -> NDArray[np.int64] | None:

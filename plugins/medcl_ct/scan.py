@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
+from medcl.archive.walk import hidden
 from medcl.plugin import MEMBER, Record, Reject, Unit
 from medcl_ct import (
     archives,
@@ -85,7 +86,7 @@ def _files(root: Path, unit: Unit) -> Iterator[Read | Record | Reject]:
         elif posixpath.basename(file.path).upper().startswith("DICOMDIR"):
             yield directory.check(root, file.path)
         else:
-            yield from _one(file.path, folder, tags.open_path(f"{root}/{file.path}"), file.size)
+            yield from _one(file.path, folder, tags.open_path(root / file.path), file.size)
 
 
 def _archive(root: Path, path: str) -> Iterator[Read | Record | Reject]:
@@ -96,6 +97,8 @@ def _archive(root: Path, path: str) -> Iterator[Read | Record | Reject]:
         for member in archives.members(root / path, limit=tags.HEADER_LIMIT):
             name = member.name.lower()
             place = PurePosixPath(path, member.name)
+            if any(map(hidden, PurePosixPath(member.name).parts)):
+                continue  # as in a folder: macOS packs a fork ``._x.nii.gz`` beside every file
             if name.endswith(VOLUMES):
                 heads[member.name] = nested.Head.of(member)
             elif name.endswith((*ARCHIVES, BENCHMARK)):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,11 +24,13 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.pixels import pixel_array
 from pydicom.uid import JPEGLosslessSV1, JPEGLSLossless
+from typer.testing import CliRunner
 
 from medcl import ingestion
 from medcl.archive.index import Index, build
 from medcl.archive.store import Prepared, prepare
 from medcl.plugin import FileStat
+from medcl_cli.main import app
 from medcl_ct import codecs, layouts, structures
 from medcl_ct.people import people
 from medcl_ct.plugin import plugin
@@ -252,6 +256,56 @@ def test_layouts_say_who_and_which_mask(tmp_path: Path, name: str) -> None:
             assert np.array_equal(drawn, np.sort(values(seed)[mask(seed) > 0]))
     found = people([stem(path) for path in images])
     assert {who for who, _ in found.values()} == patients
+
+
+@pytest.mark.parametrize("name", ["totalsegmentator", "decathlon", "nnunet", "bids"])
+@pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz", "windows"])
+def test_layouts_in_an_archive_as_macos_packs_it(tmp_path: Path, name: str, kind: str) -> None:
+    """The Decathlon's tars hold a fork of each file, which is neither an image nor a mask.
+
+    Names may begin with ``./`` (tar's of a folder) or have backslashes (zip's of Windows).
+    """
+    images, patients = LAYOUTS[name]
+    for seed, (image, masks) in enumerate(images.items()):
+        for path, array in ((image, values(seed)), *((m, mask(seed)) for m in masks)):
+            file = saved(tmp_path / "set" / path, array)
+            (file.parent / f"._{file.name}").write_bytes(b"\0\5\x16\7" + bytes(200))
+            (tmp_path / "set" / "__MACOSX").mkdir(exist_ok=True)
+            (tmp_path / "set" / "__MACOSX" / f"._{file.name}").write_bytes(
+                b"\0\5\x16\7" + bytes(200)
+            )
+    (tmp_path / "a").mkdir()
+    if kind == "windows":
+        with zipfile.ZipFile(tmp_path / "a" / "set.zip", "w") as packed:
+            for file in (f for f in (tmp_path / "set").rglob("*") if f.is_file()):
+                name = str(file.relative_to(tmp_path / "set")).replace("/", "\\")
+                packed.writestr(zipfile.ZipInfo(name), file.read_bytes())
+    else:
+        form = {"zip": "zip", "tar": "tar", "tar.gz": "gztar"}[kind]
+        shutil.make_archive(str(tmp_path / "a" / "set"), form, tmp_path / "set")
+    index, made = read(tmp_path / "a", tmp_path / "idx")
+    assert index.rejects.is_empty()
+    assert made.rejects.is_empty()
+    assert index.items["mask"].sum() == sum(bool(masks) for masks in images.values())
+    assert len(index.items) == len(images)
+    assert index.items["patient"].n_unique() == len(patients)
+
+
+@pytest.mark.parametrize("name", ["totalsegmentator", "decathlon", "nnunet", "bids", "luna16"])
+def test_the_command_needs_no_option_for_a_layout(tmp_path: Path, name: str) -> None:
+    images, patients = LAYOUTS[name]
+    for seed, (image, masks) in enumerate(images.items()):
+        saved(tmp_path / "a" / image, values(seed))
+        for path in masks:
+            saved(tmp_path / "a" / path, mask(seed))
+    command = ["index", str(tmp_path / "a"), "--plugin", "ct", "--out", str(tmp_path / "idx")]
+    done = CliRunner().invoke(app, [*command, "--workers", "1"])
+    assert done.exit_code == 0, done.output
+    index = Index.open(tmp_path / "idx")
+    assert index.rejects.is_empty()
+    masked = {index.locate(item): mask for item, mask in index.items.select("id", "mask").rows()}
+    assert masked == {image: bool(masks) for image, masks in images.items()}
+    assert index.items["patient"].n_unique() == len(patients)
 
 
 @given(

@@ -34,7 +34,7 @@ SETTINGS = [
 
 @pytest.fixture
 def archive(tmp_path: Path) -> Path:
-    """Four good series, one with a gap, one that is not in HU, a localiser, notes."""
+    """Four good series, one with a gap, one not in HU, one in a black frame, a localiser, notes."""
     root = tmp_path / "a"
     random = np.random.default_rng(0)
     for n in range(4):
@@ -49,6 +49,9 @@ def archive(tmp_path: Path) -> Path:
     ct_series(root / "scout", [0], **scout)
     values = np.random.default_rng(0).uniform(0, 1, (16, 16, 8)).astype(np.float32)
     nib.save(nib.Nifti1Image(values, np.eye(4)), root / "scaled.nii.gz")
+    framed = np.full((40, 40, 8), -1024, np.int16)
+    framed[8:32, 8:32] = random.normal(0, 50, (24, 24, 8))
+    nib.save(nib.Nifti1Image(framed, np.diag([2, 2, 2, 1])), root / "framed.nii.gz")
     (root / "notes.txt").write_text("not CT")
     (root / "Jane.Doe").mkdir()
     (root / "Jane.Doe" / "list.csv").write_text("not CT")
@@ -59,6 +62,7 @@ EXPECTED = {
     ("rejected", "localiser", 1),
     ("rejected", "not-hu", 1),
     ("split", "missing-slices", 1),
+    ("accepted", "black-frame", 1),  # noticed when it was prepared
     ("ignored", ".txt", 1),
     ("ignored", ".csv", 1),
 }
@@ -97,7 +101,7 @@ def test_what_is_done_follows_the_policy(archive: Path, tmp_path: Path) -> None:
     for policy, done in (("resample", "mended"), ("accept", "accepted"), ("reject", "rejected")):
         spec = {"policy": {"missing-slices": policy}}
         made = prepare(index, plugin, spec)
-        rows = outcomes.table(index, plugin, spec, made.rejects)
+        rows = outcomes.table(index, plugin, spec, made)
         assert rows == outcomes.table(index, plugin, spec), "as the store knows it later"
         assert (done, "missing-slices", 1) in told([row.row() for row in rows])
 

@@ -123,6 +123,20 @@ def test_one_pass_stays_one_whatever_its_numbers(count: int, kind: str, seed: in
     assert findings <= ({"ambiguous-passes"} if few else set())
 
 
+@pytest.mark.parametrize("shift", [0.0, 0.5])
+def test_trigger_times_of_which_two_are_nearly_equal_still_tell_phases_apart(shift: float) -> None:
+    """The gap between them is no gap between phases, however much smaller than the others it is."""
+    noise = np.random.default_rng(0).uniform(0, 9, 12)
+    noise[1], noise[7] = noise[0] + 1e-6, noise[6] + 1e-9
+    slices = [
+        one(STEP * (i + shift * p), phase=90.0 * p + float(noise[i]))
+        for p in (0, 1)
+        for i in range(12)
+    ]
+    expected = {frozenset(range(12)), frozenset(range(12, 24))}
+    assert parted(slices) == (expected, {"repeated-positions"})
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("label", ["instance", "time", "acquisition", "phase"])
 def test_numbers_without_sense_are_rarely_taken_for_passes(label: str) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -42,7 +43,7 @@ from medcl_ct.prepare import prepare
 from medcl_ct.views import views
 from medcl_ct.write_masks import write_masks
 
-ENCODER: dict[str, Any] = {"name": "resenc3d", "widths": [8, 16, 32], "blocks": [1, 1, 1]}
+ENCODER: dict[str, Any] = {"name": "resenc3d", "widths": [8, 8, 16, 16], "blocks": [1, 1, 1, 1]}
 SIZES = ["prepare.spacing=[2,2,2]", "dataset.size=[16,16,16]"]
 PRETRAIN = [
     *SIZES,
@@ -55,6 +56,7 @@ PRETRAIN = [
 ]
 FINETUNE = [
     "dataset.size=[16,16,16]",
+    "classifier.deep_supervision=true",
     "finetune={epochs: 2, epoch_steps: 2, batch_size: 2, folds: 2, bootstraps: 100, tolerance: 2}",
 ]
 
@@ -240,6 +242,11 @@ def test_nnunet_loads_the_export(study: Path, tmp_path: Path) -> None:
     assert (
         "decoder.encoder.stages.2.blocks.0.conv2.all_modules.1.weight" in state["network_weights"]
     )
+    weights = DenseStudy.open(study).model(DenseStudy.open(study).networks[1]).state_dict()
+    for ours, theirs in (("head", 2), ("coarse.0", 1)):  # it counts from the coarsest
+        exported = state["network_weights"][f"decoder.seg_layers.{theirs}.weight"]
+        assert torch.equal(exported, weights[f"decoder.{ours}.weight"])
+    assert "decoder.seg_layers.0.weight" in state["network_weights"], "whose weight is 0: new"
     python = os.environ.get("MEDCL_NNUNET_PYTHON")
     if python is None:
         pytest.skip("MEDCL_NNUNET_PYTHON names no Python with nnunetv2")
@@ -510,7 +517,7 @@ def test_one_real_mask_can_be_learnt_by_heart(shared_data: Path, tmp_path: Path)
     """The aorta of one patient, trained and measured on itself: an over-fit check, no result."""
     (tmp_path / "archive").mkdir()
     for name in ("aorta_ct.nii.gz", "aorta_seg.nii.gz"):
-        (tmp_path / "archive" / name).symlink_to(shared_data / "ct" / name)
+        shutil.copy(shared_data / "ct" / name, tmp_path / "archive" / name)
     data = indexed(tmp_path / "archive", tmp_path / "idx")
     recipe = recipes.load(
         "ct/segment", ["prepare.spacing=[6,6,6]", "dataset.size=[16,32,32]", "dataset.foreground=1"]
@@ -545,7 +552,7 @@ def test_opened_takes_the_dataset_of_a_recipe_of_masks(archive: Path, study: Pat
     source = opened(archive / "run", "ct/segment", FINETUNE)
     assert source.recipe.dataset["kind"] == "whole"
     assert source.recipe.encoder is not None
-    assert source.recipe.encoder.arguments["widths"] == (8, 16, 32), "of the run"
+    assert source.recipe.encoder.arguments["widths"] == (8, 8, 16, 16), "of the run"
     assert source.recipe.prepare["spacing"] == (2.0, 2.0, 2.0), "of the run"
 
 

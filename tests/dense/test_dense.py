@@ -16,7 +16,8 @@ from medcl.dense import inference, measure, train
 from medcl.dense.fold import predict
 from medcl.errors import MedclError, UsageError
 from medcl.labels.outputs import Outputs
-from medcl.nn.dense_loss import dice_and_cross_entropy
+from medcl.methods.contract import State
+from medcl.nn.dense_loss import dice_and_cross_entropy, over_resolutions
 from medcl.nn.eva import Primus, angles, rotate
 from medcl.nn.resenc import ResEnc
 from medcl.nn.unet import UNetDecoder
@@ -54,6 +55,64 @@ def test_unknown_positions_teach_nothing() -> None:
     assert torch.allclose(dice_and_cross_entropy(scores, mask)["loss"], known)
     nothing = dice_and_cross_entropy(scores, torch.full_like(mask, -1))["cross_entropy"]
     assert nothing == 0
+
+
+def test_deep_supervision_has_nnunet_s_weights_and_monai_s_value() -> None:
+    """Of five decoder levels nnU-Net's weights are 1, ½, ¼, ⅛, 0 over their sum: four scores."""
+    from monai.losses import DeepSupervisionLoss, DiceCELoss
+
+    torch.manual_seed(0)
+    scores = [torch.randn(2, 3, *[16 // 2**n] * 3) for n in range(4)]
+    mask = torch.randint(0, 3, (2, 2, 2, 2))
+    for axis in (1, 2, 3):
+        mask = mask.repeat_interleave(8, dim=axis)  # every choice of a nearest voxel is the same
+    one = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True)
+    monai = DeepSupervisionLoss(one, weight_mode="exp")(scores, mask[:, None].float())
+    ours = over_resolutions(scores, mask)
+    assert torch.allclose(ours["loss"], monai / (1 + 1 / 2 + 1 / 4 + 1 / 8))
+    assert ours["dice"] == dice_and_cross_entropy(scores[0], mask)["dice"]
+    alone = over_resolutions(scores[:1], mask)["loss"]
+    assert alone == dice_and_cross_entropy(scores[0], mask)["loss"]
+    with pytest.raises(MedclError, match="a class above the 3 that there are"):
+        over_resolutions(scores, mask + 3)
+
+
+def test_unknown_positions_teach_no_resolution() -> None:
+    scores = [torch.randn(1, 3, n, n, requires_grad=True) for n in (8, 4, 2)]
+    mask = torch.ones(1, 8, 8, dtype=torch.int64)
+    mask[..., 4:] = -1
+    over_resolutions(scores, mask)["loss"].backward()
+    for score in scores:
+        assert score.grad is not None
+        half = score.shape[-1] // 2
+        assert score.grad[..., half:].abs().max() == 0
+        assert score.grad[..., :half].abs().max() > 0
+
+
+def test_a_deeply_supervised_network_scores_every_level_but_the_coarsest() -> None:
+    x = torch.randn(2, 1, 32, 32)
+    pyramid = ResEnc(axes=2, channels=1, widths=(4, 6, 8, 10), blocks=(1, 1, 1, 1))
+    network = UNet(pyramid, {"x": x}, TWO, deep_supervision=True)
+    scores = network.decoder.resolutions(x, pyramid.stages(x))
+    assert [s.shape[-1] for s in scores] == [32, 16], "of 32, 16, 8: nnU-Net's weight of 8 is 0"
+    assert torch.equal(scores[0], network(x))
+    batch = {"x": x, "mask": torch.ones(2, 32, 32, dtype=torch.int64)}
+    losses = [
+        dice_and_cross_entropy(s, batch["mask"][:, :: 32 // s.shape[-1], :: 32 // s.shape[-1]])
+        for s in scores
+    ]
+    expected = (losses[0]["loss"] + losses[1]["loss"] / 2) / 1.5
+    assert torch.allclose(network.step(batch, State())["loss"], expected)
+    network.step(batch, State())["loss"].backward()
+    assert all(p.grad is not None for p in network.parameters()), "each weight learns"
+    plain = UNet(pyramid, {"x": x}, TWO)
+    assert set(network.state_dict()) - set(plain.state_dict()) == {
+        "decoder.coarse.0.weight",
+        "decoder.coarse.0.bias",
+    }
+    tokens = Primus(channels=1, patch=(8, 4), width=24, depth=1, heads=2)
+    with pytest.raises(UsageError, match=r"classifier\.deep_supervision=false"):
+        UNet(tokens, {"x": torch.randn(2, 1, 16, 16)}, TWO, deep_supervision=True)
 
 
 def test_a_class_that_the_network_lacks_is_an_error() -> None:

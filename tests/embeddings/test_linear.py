@@ -80,7 +80,10 @@ def test_many_samples_are_thinned_for_the_choice_only(
 def test_blocks_weigh_as_if_narrow_ones_were_repeated(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Under an L2 penalty, k equal columns are one column times the root of k."""
+    """Under an L2 penalty, k equal columns are one column times the root of k.
+
+    Six columns of an encoder weigh half: two others count as 4 · 6 / 2 of them, at a quarter of C.
+    """
     monkeypatch.setattr(linear, "GRID", (3e-3,))  # strong enough to tell
     rng = np.random.default_rng(0)
     wide, narrow = rng.normal(size=(300, 6)), rng.normal(size=(300, 2)) * 40 + 7
@@ -95,8 +98,10 @@ def test_blocks_weigh_as_if_narrow_ones_were_repeated(
         truth = Target("multilabel", ("positive", "large"), y)
     x = np.concatenate([wide, narrow], axis=1)
     model = linear.fit(x, truth, patients, blocks=(6, 2))
-    repeated = np.concatenate([wide, narrow, narrow, narrow], axis=1)
+    repeated = np.concatenate([wide, *[narrow] * 12], axis=1)
+    monkeypatch.setattr(linear, "GRID", (3e-3 / 4,))
     same = linear.fit(repeated, truth, patients)
+    monkeypatch.setattr(linear, "GRID", (3e-3,))
     np.testing.assert_allclose(model.predict(x), same.predict(repeated), atol=5e-3)
     plain = linear.fit(x, truth, patients, blocks=(8,))
     assert np.abs(plain.predict(x) - model.predict(x)).max() > 0.02

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from functools import partial
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -19,7 +22,7 @@ from medcl import manifest
 from medcl import recipe as recipes
 from medcl.archive.index import Index, build
 from medcl.archive.store import prepare
-from medcl.embeddings import bags
+from medcl.embeddings import bags, parts
 from medcl.errors import MedclError, UsageError
 from medcl.run import build_encoder, load_samples
 from medcl_cli.main import app
@@ -91,6 +94,90 @@ def test_what_is_there_is_kept_and_what_is_missing_is_made(two, tmp_path):
         bags.embed_bags(recipe("seed=1"), two, out)
     with pytest.raises(UsageError, match="holds no bags"):
         bags.embed_bags(recipe(), two, two)
+
+
+class Counting(torch.nn.Module):
+    """The encoder of a recipe, that counts its batches and ends the process at one of them."""
+
+    width = 32
+
+    def __init__(
+        self, recipe: recipes.Recipe, seed: int, *, end_at: int | None = None, kill: bool = False
+    ) -> None:
+        super().__init__()
+        self.inner = build_encoder(recipe, seed)
+        self.end_at, self.kill, self.batches = end_at, kill, 0
+
+    def forward(self, x):
+        if self.batches == self.end_at and self.kill:
+            os.kill(os.getpid(), signal.SIGKILL)  # no handler runs, nothing is cleaned up
+        if self.batches == self.end_at:
+            raise KeyboardInterrupt
+        self.batches += 1
+        return self.inner(x)
+
+
+def embed_and_be_killed(data, out):
+    """In a process of its own: killed as it embeds its fifth batch."""
+    bags.SAVED_EVERY = 0.0
+    bags.build_encoder = partial(Counting, end_at=4, kill=True)
+    bags.embed_bags(recipe(), Path(data), Path(out), batch_size=2)
+
+
+@pytest.mark.parametrize("how", ["Ctrl-C", pytest.param("kill -9", marks=pytest.mark.slow)])
+def test_a_bag_whose_making_was_broken_off_goes_on_within_the_slide(
+    two, tmp_path, monkeypatch, how
+):
+    """Batches that were kept are not computed again, and the files are equal to the last byte."""
+    monkeypatch.setattr(bags, "SAVED_EVERY", 0.0)
+    made: list[Counting] = []
+
+    def counting(*settings, **more):
+        made.append(Counting(*settings, **more))
+        return made[-1]
+
+    monkeypatch.setattr(bags, "build_encoder", counting)
+    bags.embed_bags(recipe(), two, tmp_path / "whole", batch_size=2)
+    wanted = {path.name: path.read_bytes() for path in (tmp_path / "whole").glob("*.h5")}
+    every = sum(encoder.batches for encoder in made)
+    out = tmp_path / "bags"
+    if how == "kill -9":
+        code = "import sys, test_embedded_bags as t; t.embed_and_be_killed(*sys.argv[1:])"
+        ended = subprocess.run(
+            [sys.executable, "-c", code, two, out], cwd=Path(__file__).parent, check=False
+        )
+        assert ended.returncode == -signal.SIGKILL
+    else:
+        monkeypatch.setattr(bags, "build_encoder", partial(counting, end_at=4))
+        with pytest.raises(KeyboardInterrupt):
+            bags.embed_bags(recipe(), two, out, batch_size=2)
+    assert not list(out.glob("*.h5")), "the first slide has more batches than that"
+    (item,) = (out / ".parts").iterdir()
+    kept = sorted(item.iterdir(), key=lambda path: int(path.stem))
+    assert len(kept) == 4
+    kept[-1].write_bytes(kept[-1].read_bytes()[:-30])  # the last one is damaged: made again
+
+    made.clear()
+    monkeypatch.setattr(bags, "build_encoder", counting)
+    done = bags.embed_bags(recipe(), two, out, batch_size=2)
+    assert done.written == 2
+    assert sum(encoder.batches for encoder in made) == every - 3
+    assert {path.name: path.read_bytes() for path in out.glob("*.h5")} == wanted
+    assert not list((out / ".parts").iterdir())
+
+
+def test_parts_of_another_encoder_or_of_other_samples_are_not_taken(tmp_path):
+    features = np.arange(6, dtype=np.float16).reshape(3, 2)
+    batches = [(features, features[:, :1], 1), (np.empty((0, 0)), None, 4)]
+    parts.save(tmp_path / "p", "this", 0, batches)
+    parts.save(tmp_path / "p", "this", 8, [(features, features[:, :1], 0)])
+    found = list(parts.stored(tmp_path / "p", "this"))
+    assert [(len(x), bad) for x, _, bad in found] == [(3, 1), (0, 4), (3, 0)]
+    assert np.array_equal(found[0][0], features)
+    assert np.array_equal(found[2][1], features[:, :1])
+    assert list(parts.stored(tmp_path / "p", "other")) == []
+    parts.save(tmp_path / "p", "other", 0, batches)  # what follows is of the other one still
+    assert len(list(parts.stored(tmp_path / "p", "other"))) == 2
 
 
 def read_bytes(folder, data):

@@ -311,3 +311,52 @@ def test_items_of_pathology(tmp_path: Path) -> None:
     result = medcl.probe(run, labels=table(tmp_path / "l.csv", "slide_id,tumour", *rows))
     assert (result.by, result.positive) == ("item", "1")
     assert (result.train.samples, result.test.samples) == (4, 4)
+
+
+def predicted(run: Run, place: Path, task: str) -> tuple[medcl.Predicted, list[pl.DataFrame]]:
+    out = place / "p.parquet"
+    result = medcl.predict(run, run.data, out, task=task, workers=1, embeddings=False)
+    names = ("p.parquet", "p.records.parquet", "p.patients.parquet")
+    return result, [pl.read_parquet(place / name) for name in names]
+
+
+@pytest.mark.slow
+def test_predict_with_labels_of_items_is_by_recording(digits_run: Run, tmp_path: Path) -> None:
+    """The probe's own predictions of its test items, and nothing for a single window."""
+    rows = [f"writer_{n:02d}.csv,{'old' if n % 2 else 'young'}" for n in range(12)]
+    medcl.probe(digits_run, labels=table(tmp_path / "l.csv", "key,age2", *rows))
+    result, (windows, records, patients) = predicted(digits_run, tmp_path, "age2")
+    assert not {"p.old", "p.young"} & {*windows.columns, *patients.columns}
+    assert "embedding" not in records.columns
+    probed = predictions(digits_run, "age2").join(records, left_on="id", right_on="item")
+    assert len(probed) == 6
+    np.testing.assert_allclose(probed["p.young"], probed["pretrained.linear.young"], atol=1e-5)
+    notes = " ".join(result.notes)
+    assert "'age2' was probed by item" in notes
+    assert "OUT.records.parquet" in notes
+    assert "positive class is 'young': p.young" in notes
+
+
+@pytest.mark.slow
+def test_predict_with_labels_of_patients_and_of_samples(digits_run: Run, tmp_path: Path) -> None:
+    samples = load_samples(digits_run.recipe, digits_run.data)
+    who = dict.fromkeys(samples.patients)
+    rows = [f"{patient},{n % 3}.5" for n, patient in enumerate(who)]
+    medcl.probe(digits_run, labels=table(tmp_path / "p.csv", "patient,score2", *rows))
+    _, (windows, records, patients) = predicted(digits_run, tmp_path, "score2")
+    assert "value" not in {*windows.columns, *records.columns}
+    probed = predictions(digits_run, "score2").join(patients, left_on="id", right_on="patient")
+    np.testing.assert_allclose(probed["value"], probed["pretrained.linear.score2"], atol=1e-4)
+
+    rows = [f"{name},{'ab'[n % 2]}" for n, name in enumerate(samples.ids)]
+    medcl.probe(digits_run, labels=table(tmp_path / "s.csv", "sample,letter", *rows))
+    _, (windows, records, _) = predicted(digits_run, tmp_path, "letter")
+    assert len(windows) == len(samples)
+    np.testing.assert_allclose(windows["p.a"] + windows["p.b"], 1, atol=1e-5)
+    by_record = windows.group_by("item").agg(pl.col("p.b").mean()).sort("item")
+    np.testing.assert_allclose(records["p.b"], by_record["p.b"], atol=1e-6)
+
+
+def test_predict_refuses_a_label_that_was_not_probed(digits_run: Run, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"Unknown task 'wings'.*medcl probe RUN --labels"):
+        medcl.predict(digits_run, digits_run.data, tmp_path / "p.parquet", task="wings")

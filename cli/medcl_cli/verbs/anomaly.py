@@ -13,12 +13,16 @@ from medcl_cli import options, show
 def anomaly(
     run: Annotated[Path, typer.Argument(help="A finished run.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder to create.")],
-    data: Annotated[Path | None, typer.Option(help="Another index than that of training.")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(callback=show.lies_data, help="Another index than that of training."),
+    ] = None,
     score: Annotated[str, typer.Option(help="knn or mahalanobis.")] = "knn",
     k: Annotated[int, typer.Option("--k", min=1, help="Neighbours, for knn.")] = 5,
     rate: Annotated[float, typer.Option(help="False-alarm rate on normal samples.")] = 0.05,
     task: Annotated[str | None, typer.Option(help="Score the samples of this task.")] = None,
     device: options.Device = "auto",
+    archive: show.Archive = None,
     dry_run: options.DryRun = False,
     json: show.Json = False,
 ) -> None:

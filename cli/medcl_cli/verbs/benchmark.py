@@ -83,6 +83,8 @@ def benchmark(
         columns, gains = result.gains(asked["name"])
         if gains:
             show.table("Differences, paired", columns, gains)
+        for sentence in result.verdict(asked["name"]):
+            typer.echo(sentence)
     for note in result.notes:
         typer.echo(f"Note: {note}")
     typer.echo(f"Page: {out / 'benchmark.html'}")

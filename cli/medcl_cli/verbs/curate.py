@@ -37,6 +37,7 @@ def curate(
         Path | None, typer.Option(help="For strategy embedding: the output of medcl embed.")
     ] = None,
     workers: options.Workers = None,
+    archive: show.Archive = None,
     dry_run: options.DryRun = False,
     json: show.Json = False,
 ) -> None:

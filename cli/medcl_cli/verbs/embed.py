@@ -25,7 +25,10 @@ def embed(
         typer.Argument(help="Of a run: recordings (files, names without suffix) and folders."),
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="The index; of a run, another than it was trained on.")
+        Path | None,
+        typer.Option(
+            callback=show.lies_data, help="The index; of a run, another than it was trained on."
+        ),
     ] = None,
     task: Annotated[
         str | None, typer.Option(help="Embed the samples of this task (beats, say).")
@@ -55,8 +58,9 @@ def embed(
         int, typer.Option("--parallel", "--workers", min=1, help="Of bags: how many at once.")
     ] = 1,
     engine: Annotated[
-        Literal["local", "ray"], typer.Option(help="Of bags: where they run.")
+        Literal["local", "ray"], typer.Option(help="Where it runs: here, or on a Ray cluster.")
     ] = "local",
+    archive: show.Archive = None,
     dry_run: options.DryRun = False,
     json: show.Json = False,
 ) -> None:
@@ -97,6 +101,7 @@ def embed(
             batch_size=batch_size,
             device=device,
             readers=readers,
+            engine=engine,
             paths=paths,
         )
         result = {

@@ -27,6 +27,8 @@ def evaluate(
         int, typer.Option(min=1, help="Largest number of test samples to corrupt and attack.")
     ] = 2000,
     device: options.Device = "auto",
+    data: show.Data = None,
+    archive: show.Archive = None,
     json: show.Json = False,
 ) -> None:
     """Audit a study: leaks, subgroups, corruptions, attacks. A leak fails the command.

@@ -35,6 +35,8 @@ def export(
         list[Path] | None,
         typer.Option(help="Of released: a folder of medcl benchmark, for the card's figures."),
     ] = None,
+    data: show.Data = None,
+    archive: show.Archive = None,
     dry_run: options.DryRun = False,
     json: show.Json = False,
 ) -> None:

@@ -21,7 +21,10 @@ def finetune(
     ],
     data: Annotated[
         Path | None,
-        typer.Option(help="An index or a folder of files; of a run, its own by default."),
+        typer.Option(
+            callback=show.lies_data,
+            help="An index or a folder of files; of a run, its own by default.",
+        ),
     ] = None,
     recipe: Annotated[
         str | None,
@@ -69,6 +72,7 @@ def finetune(
     ] = 1,
     device: options.Device = "auto",
     settings: options.Settings = None,
+    archive: show.Archive = None,
     dry_run: options.DryRun = False,
     json: show.Json = False,
 ) -> None:

@@ -63,9 +63,14 @@ def index(
         ),
     ] = False,
     rescan: Annotated[bool, typer.Option(help="Open every file again, changed or not.")] = False,
+    follow_links: Annotated[
+        bool,
+        typer.Option("--follow-links", help="Also take what links lead to outside of the archive."),
+    ] = False,
     paths: Annotated[
         bool, typer.Option(help="Show the rejected files. A path may identify a patient.")
     ] = False,
+    rejects: show.Rejects = None,
     dry_run: options.DryRun = False,
     json: show.Json = False,
 ) -> None:
@@ -100,20 +105,23 @@ def index(
             reader=_reader(settings) if settings else None,
             merge_spellings=merge_spellings,
             rescan=rescan,
+            follow_links=follow_links,
         )
     except NothingTaken as error:
         if other := _other(archive, plugin, out):
             raise MedclError(f"{error} {other}") from None
         raise
     built = Index.open(out)
-    rejects = built.rejects.to_dicts()
+    rows = built.rejects
     if paths:
-        rejects = [{**row, "file": built.locate(row["id"])} for row in rejects]
+        rows = rows.join(built.paths.select("id", file="key"), on="id", how="left")
+    if rejects is not None:
+        show.rejects(rows, rejects)
     counted = built.items["findings"].explode().drop_nulls().value_counts().sort("findings")
     findings = dict(counted.iter_rows())
     if json:
         facts = {**asdict(summary), "rejected": summary.rejected, "findings": findings}
-        show.as_json({**facts, "reject_rows": rejects})
+        show.as_json(facts if rejects is None else {**facts, "rejects_file": rejects})
         return
     tables = ("rejects", "ignored_suffixes", "notes")
     counts = {name: value for name, value in asdict(summary).items() if name not in tables}
@@ -122,17 +130,17 @@ def index(
     for note in summary.notes:
         typer.echo(f"Note: {note}")
     if summary.ignored_suffixes:
-        rows = sorted(summary.ignored_suffixes.items(), key=lambda row: (-row[1], row[0]))
-        ignored = [(suffix, count, advice(suffix, modality.hints)) for suffix, count in rows]
+        suffixes = sorted(summary.ignored_suffixes.items(), key=lambda row: (-row[1], row[0]))
+        ignored = [(suffix, count, advice(suffix, modality.hints)) for suffix, count in suffixes]
         show.table("Ignored: not of this modality", ("suffix", "files", "what to do"), ignored)
     if findings:
         show.table("Noticed, and kept", ("finding", "items"), list(findings.items()))
-    if len(rejects) > MANY and not paths:
+    if len(rows) > MANY and not paths:
         by_code = built.rejects.group_by("code").len("items").sort("items", "code", descending=True)
         title = f"Rejected; each with its reason in {out / 'rejects.parquet'}"
         show.table(title, by_code.columns, by_code.rows())
-    elif rejects:
-        show.table("Rejected", list(rejects[0]), [list(row.values()) for row in rejects])
+    elif len(rows):
+        show.table("Rejected", rows.columns, rows.rows())
     if not summary.items and (other := _other(archive, plugin, out)):
         raise MedclError(f"The plugin '{plugin}' reads nothing in {archive}. {other}")
     if following := next_steps.after_index(built):

@@ -25,7 +25,11 @@ def predict(
         ),
     ] = None,
     task: Annotated[
-        str | None, typer.Option(help="Predict this task's class probabilities for its samples.")
+        str | None,
+        typer.Option(
+            help="Predict the class probabilities of this task; or of a label of your own, after "
+            "medcl probe RUN --labels."
+        ),
     ] = None,
     follow: Annotated[
         Path | None,
@@ -73,8 +77,12 @@ def predict(
         Path | None, typer.Option(help="Secret for pseudonyms, if the run's index had one.")
     ] = None,
     workers: options.Workers = None,
+    engine: Annotated[
+        Literal["local", "ray"], typer.Option(help="Where recordings are read and prepared.")
+    ] = "local",
     batch_size: Annotated[int | None, typer.Option(min=1, show_default="32")] = None,
     device: options.Device = "auto",
+    data: show.Data = None,
     dry_run: options.DryRun = False,
     json: show.Json = False,
 ) -> None:
@@ -153,6 +161,7 @@ def predict(
         paths=paths,
         key_file=key_file,
         workers=workers,
+        engine=engine,
         batch_size=batch_size or 32,
         device=device,
     )

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from medcl_cli import options, show
+from medcl_cli.verbs.index import MANY
 
 
 def prepare(
@@ -22,6 +23,8 @@ def prepare(
     look: Annotated[
         Path | None, typer.Option(help="Draw what was found in each item into this folder.")
     ] = None,
+    rejects: show.Rejects = None,
+    archive: show.Archive = None,
     dry_run: options.DryRun = False,
     json: show.Json = False,
 ) -> None:
@@ -50,10 +53,14 @@ def prepare(
         engine=engine,
         retry=retry,
     )
-    rows = [row.row() for row in outcomes.table(index, plugin, loaded.prepare, prepared.rejects)]
+    rows = [row.row() for row in outcomes.table(index, plugin, loaded.prepare, prepared)]
+    each = prepared.rejects.select("id", "code", "reason")
+    if rejects is not None:
+        show.rejects(each, rejects)
+    counts = each.group_by("code").len().sort("code")
     result: dict[str, Any] = {
         "prepared": prepared.items.height,
-        "rejected": prepared.rejects.to_dicts(),
+        "rejected": dict(counts.iter_rows()),
     }
     if prepared.anew:
         result |= {f"made anew: {why}": count for why, count in prepared.anew.items()}
@@ -69,9 +76,9 @@ def prepare(
     shown = {name: value for name, value in result.items() if name != "findings"}
     show.facts(f"Store of {data}", {**shown, "rejected": prepared.rejects.height})
     show.outcomes(rows)
-    if prepared.findings:
-        found = list(prepared.findings.items())
-        show.table("Noticed while preparing, and kept", ("finding", "items"), found)
-    if prepared.rejects.height:
-        each = prepared.rejects.select("id", "code", "reason").rows()
-        show.table("Could not be prepared", ("id", "code", "reason"), each)
+    if prepared.rejects.height > MANY:
+        show.table(
+            "Could not be prepared; --rejects FILE lists them", ("code", "items"), counts.rows()
+        )
+    elif prepared.rejects.height:
+        show.table("Could not be prepared", each.columns, each.rows())

@@ -19,6 +19,7 @@ def pretrain(
     ],
     settings: options.Settings = None,
     device: options.Device = "auto",
+    archive: show.Archive = None,
     dry_run: options.DryRun = False,
     json: show.Json = False,
 ) -> None:

@@ -18,9 +18,10 @@ def probe(
     data: Annotated[
         Path | None,
         typer.Option(
+            callback=show.lies_data,
             help="Another index. With other patients: external validation on all of them; with "
             "--labels, fitted and tested on them. With the same patients: it replaces the run's "
-            "own."
+            "own.",
         ),
     ] = None,
     task: Annotated[
@@ -70,6 +71,7 @@ def probe(
         ),
     ] = False,
     device: options.Device = "auto",
+    archive: show.Archive = None,
     dry_run: options.DryRun = False,
     json: show.Json = False,
 ) -> None:

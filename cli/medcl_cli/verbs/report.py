@@ -32,6 +32,8 @@ def report(
             "--private", help="Of a study: name sites; STUDY/private/report.html by default."
         ),
     ] = False,
+    data: show.Data = None,
+    archive: show.Archive = None,
     dry_run: options.DryRun = False,
     json: show.Json = False,
 ) -> None:

@@ -25,6 +25,7 @@ from medcl_biosignals.readers.contract import (
     kept,
     person,
 )
+from medcl_biosignals.readers.fill_values import FINDING, without_fill
 from medcl_biosignals.readers.measures import known_unit
 from medcl_biosignals.vocabulary import Vocabulary, plain, together, vocabulary
 
@@ -74,8 +75,7 @@ def read(table: Table, part: str, settings: Settings, span: Span | None) -> Reco
     first, last = bounds(span, fs, grid.length if grid else rows.height)
     samples = []
     for at, _, _ in table.roles.channels:
-        values = rows[rows.columns[at]].cast(pl.Float64, strict=False)
-        dense = values.fill_null(float("nan")).to_numpy()
+        dense = without_fill(_dense(rows[rows.columns[at]]))
         placed = grid.place(dense) if grid else kept(dense)
         if not np.isfinite(placed).all():
             placed = np.where(np.isfinite(placed), placed, np.nan).astype(placed.dtype)
@@ -94,6 +94,8 @@ def _heading(
         raise BadSignal("no-samples", "the columns of its channels hold no number")
     if any(empty):
         findings = (*findings, "empty-channel")
+    if any(without_fill(values) is not values for values in map(_dense, columns)):
+        findings = (*findings, FINDING)
     return Heading(
         part=part,
         format=table.format,
@@ -104,6 +106,11 @@ def _heading(
         findings=findings,
         session=table.session,
     )
+
+
+def _dense(column: pl.Series) -> np.ndarray:
+    """(N,) float64, NaN where there is no number."""
+    return column.cast(pl.Float64, strict=False).fill_null(float("nan")).to_numpy()
 
 
 def _channels(
