@@ -32,7 +32,7 @@ def watch(
     if not run.is_dir():
         raise UsageError(f"{run} is no run: give the folder of medcl pretrain --out.")
     if json:
-        show.as_json(dict(curves(run)))
+        show.as_json(curves(run))
         return
     drawn = 0
     while True:
