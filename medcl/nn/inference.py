@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-NORM_OF = {
+NORM_OF: dict[type[nn.Module], type[nn.Module]] = {
     nn.Conv1d: nn.BatchNorm1d,
     nn.Conv2d: nn.BatchNorm2d,
     nn.Conv3d: nn.BatchNorm3d,
@@ -49,12 +49,12 @@ def _fold(layers: nn.Sequential) -> None:
         assert following is not None
         if _watched(layer) or _watched(following):
             continue
-        if not isinstance(layer, tuple(NORM_OF)) or type(layer) not in NORM_OF:
+        if not isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d) or type(layer) not in NORM_OF:
             continue
         if type(following) is NORM_OF[type(layer)] and following.running_mean is not None:
             layers._modules[after] = fuse_conv_bn_eval(layer, following)
             layers._modules[name] = nn.Identity()
-        elif isinstance(following, nn.ReLU | nn.SiLU):
+        elif type(following) is nn.ReLU or type(following) is nn.SiLU:
             layers._modules[after] = type(following)(inplace=True)
 
 
