@@ -142,7 +142,7 @@ def prepare(
         positions, classes = positions[inside], told.classes[inside]
     else:
         positions, classes = _detected(detector, kinds, x, fs, quality)
-    scale = np.median(np.abs(x), axis=1).astype(np.float64) * 1.4826
+    scale = np.array([np.median(np.abs(row)) for row in x], dtype=np.float64) * 1.4826
     stored, gain = _stored(x, dtype)
     noticed = np.concatenate([_noticed(lines, leads, known), np.array(told.findings, dtype="U")])
     told_by_it = {} if clock is None else {"clock": np.array([clock])}
@@ -391,7 +391,7 @@ def _unit(x: np.ndarray) -> np.ndarray:
     Returns:
         (C,) what one of them stands for now.
     """
-    spread = x.std(axis=1, dtype=np.float64)
+    spread = np.array([row.std(dtype=np.float64) for row in x])  # row by row, to save memory
     far = (spread > 0) & ((spread < 1e-3) | (spread > 1e3))
     unit = np.where(far, 2.0 ** np.round(np.log2(np.where(far, spread, 1.0))), 1.0)
     for row, by in zip(x, unit, strict=True):

@@ -155,9 +155,9 @@ def parted(name: str) -> tuple[str, str]:
         return name, ""
     bare, treated = _TREATED.subn("", name)
     if treated and bare:
-        untreated = parted(bare)
-        if untreated[1]:  # the unit stands before it
-            return untreated
+        before = parted(bare)
+        if before[1]:  # the unit stands before it
+            return before
     match = _BRACKETS.search(name)
     if match is not None:
         inside = match[1].strip()
