@@ -80,7 +80,7 @@ def main() -> None:
             held = np.zeros(3)
             for trial in range(trials):
                 figure = make(people, random)
-                counts = resample(people, RESAMPLES, seed=trial).astype(float)
+                counts = next(resample(people, RESAMPLES, seed=trial)).astype(float)
                 value = float(figure(np.ones((people, 1)))[0])
                 draws = figure(counts)
                 draws = draws[np.isfinite(draws)]

@@ -70,7 +70,7 @@ def _wfdb(path: Path, ecg: np.ndarray) -> None:
     )
 
 
-def _edf(path: Path, ecg: np.ndarray) -> None:
+def edf(path: Path, ecg: np.ndarray) -> None:
     counts = np.round(ecg * 1000).astype("<i2")
     header = "".join(
         text.ljust(width)
@@ -84,7 +84,7 @@ def _edf(path: Path, ecg: np.ndarray) -> None:
     path.with_suffix(".edf").write_bytes(header.encode("ascii") + counts.tobytes())
 
 
-_WRITERS = {"csv": _csv, "wfdb": _wfdb, "edf": _edf}
+_WRITERS = {"csv": _csv, "wfdb": _wfdb, "edf": edf}
 
 
 def _run(folder: Path) -> Path:

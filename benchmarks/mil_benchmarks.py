@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 from pathlib import Path
 
 import polars as pl
@@ -64,7 +65,7 @@ def indexed(file: Path, out: Path) -> Path:
     archive, index = out / "archives" / file.stem, out / "indexes" / file.stem
     archive.mkdir(parents=True, exist_ok=True)
     if not (archive / file.name).exists():
-        (archive / file.name).symlink_to(file.resolve())
+        shutil.copy(file, archive / file.name)
     if not (index / "index.json").exists():
         build(archive, index, get("pathology"))
     return index

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from medcl.api import export_encoder as export_encoder
     from medcl.api import finetune as finetune
     from medcl.api import follow as follow
+    from medcl.api import index as index
     from medcl.api import load_classifier as load_classifier
     from medcl.api import load_encoder as load_encoder
     from medcl.api import predict as predict
@@ -42,6 +43,7 @@ __all__ = [
     "export_encoder",
     "finetune",
     "follow",
+    "index",
     "load_classifier",
     "load_encoder",
     "predict",

@@ -20,6 +20,7 @@ from medcl.registry import lookup
 if TYPE_CHECKING:
     from torch import nn
 
+    from medcl.archive.index import Index
     from medcl.benchmark.scoreboard import Scoreboard
     from medcl.dense.opened import DenseStudy
     from medcl.dense.result import DenseResult
@@ -44,6 +45,47 @@ RecipeLike = str | Path | Mapping[str, Any] | Recipe
 """A recipe's name, its YAML file, its sections as a mapping, or a loaded recipe."""
 Settings = Sequence[str] | Mapping[str, Any]
 """``["optimizer.lr=1e-3"]`` as on the command line, or ``{"optimizer.lr": 1e-3}``."""
+
+
+def index(
+    archive: Place,
+    out: Place,
+    *,
+    plugin: str,
+    table: Place | Sequence[Place] | None = None,
+    patient_from: str | None = None,
+    key_file: Place | None = None,
+    reader: Mapping[str, Any] | None = None,
+    workers: int = 1,
+) -> Index:
+    """Index an archive: one row per item, one row per reject with its reason.
+
+    Args:
+        archive: the folder of the recordings; it is only read.
+        out: the index. The same call again opens only new or changed files.
+        plugin: the modality.
+        table: patients, sites and labels by file, CSV or Parquet.
+        patient_from: a pattern over the path with a group ``patient``.
+        key_file: the secret for pseudonyms; a new one is made without it.
+        reader: what the files do not say, e.g. ``{"fs": 100}``.
+        workers: processes that read headers.
+
+    Raises:
+        UsageError: see `medcl.archive.index.build`.
+    """
+    from medcl.archive.index import Index, build
+
+    build(
+        Path(archive),
+        Path(out),
+        plugins.get(plugin),
+        table=_paths(table) or None,
+        patient_from=patient_from,
+        key_file=None if key_file is None else Path(key_file),
+        reader=reader,
+        workers=workers,
+    )
+    return Index.open(Path(out))
 
 
 def pretrain(
@@ -101,6 +143,7 @@ def embed(
     batch_size: int = 512,
     device: str = "auto",
     readers: int = 0,
+    engine: Literal["local", "ray"] = "local",
     paths: bool = False,
 ) -> Embeddings:
     """Embed every sample with a run's encoder.
@@ -117,6 +160,7 @@ def embed(
         batch_size: samples per forward pass.
         device: "cpu", "cuda", ..., or "auto".
         readers: processes that read ahead.
+        engine: of an index, with ``out``: "ray" embeds on a cluster that shares the folders.
         paths: of recordings, name them in the label ``record``; a path may identify a patient.
 
     Raises:
@@ -130,6 +174,8 @@ def embed(
 
     opened = _run(run)
     if data is not None and not _is_index(data):
+        if engine == "ray":
+            raise UsageError("engine='ray' goes with an index: index the recordings first.")
         with scratch.temporary() as folder:
             files = saved(opened.plugin, _listed(data), folder)
             if files:
@@ -149,6 +195,8 @@ def embed(
                 return made
     if paths:
         raise UsageError("paths goes with recordings: an index has its own.")
+    if engine == "ray" and out is None:
+        raise UsageError("engine='ray' goes with an index and out, a folder that its workers see.")
     index = Path(data) if isinstance(data, str | Path) else None
     if (data is None or index is not None) and (patients is not None or labels is not None):
         raise UsageError("patients and labels go with samples in memory: an index has its own.")
@@ -165,6 +213,7 @@ def embed(
             batch_size=batch_size,
             device=device,
             workers=readers,
+            engine=engine,
         )
     else:
         samples = load_samples(opened.recipe, index or opened.data, task=task)
@@ -525,6 +574,7 @@ def predict(
     paths: bool = False,
     key_file: Place | None = None,
     workers: int | None = None,
+    engine: Literal["local", "ray"] = "local",
     batch_size: int = 32,
     device: str = "auto",
 ) -> Predicted:
@@ -536,7 +586,8 @@ def predict(
             recordings in memory that the plugin knows (biosignals: ``mne.io.Raw``, tables of pandas
             and polars, arrays of xarray), see `medcl.plugin.Plugin`.
         out: the table, ending in ``.parquet``.
-        task: of a run, predict this task's class probabilities for its samples.
+        task: of a run, predict this task's class probabilities for its samples; or a label of your
+            own that `probe` was given a table of.
         fs: sampling rate in Hz, for recordings without one.
         settings: ``dataset.key=value`` overrides the recipe; ``reader.key=value`` gives what the
             files lack.
@@ -544,6 +595,8 @@ def predict(
         paths: write the recordings' paths. A path may identify a patient.
         key_file: secret for pseudonyms, if the run's index had one.
         workers: processes; None for all cores.
+        engine: where recordings are read and prepared: "local", or "ray" for a cluster that shares
+            the folder of ``out``.
         batch_size: samples per forward pass.
         device: "cpu", "cuda", ..., or "auto".
 
@@ -579,6 +632,7 @@ def predict(
             paths=paths,
             key_file=None if key_file is None else Path(key_file),
             workers=workers or cores(),
+            engine=engine,
             batch_size=batch_size,
             device=device,
         )
@@ -831,7 +885,8 @@ def export_as(model: Place | Run | DenseStudy, out: Place, *, to: str) -> Path:
     Raises:
         UsageError: if the plugin has no such format, or ``out`` exists.
     """
-    from medcl.dense.opened import DenseStudy, is_dense
+    from medcl.dense.opened import DenseStudy
+    from medcl.dense.result import is_dense
 
     source = model
     if isinstance(source, str | Path):

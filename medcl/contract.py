@@ -375,7 +375,8 @@ class Thumbnail(Protocol):
 class Preview(Protocol):
     """``Plugin.preview``: samples next to their views, for the report.
 
-    A keyword parameter ``encoder`` receives the trained encoder, or None.
+    A keyword parameter ``encoder`` receives the trained encoder, or None; a keyword parameter
+    ``axes`` the `medcl.plugin.Axes` of each sample, or None where the samples are no curves.
 
     Args:
         x: (B, ...) samples as `Samples.read` gives them.

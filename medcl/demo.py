@@ -17,6 +17,7 @@ PUBLIC_KEY = "the bundled samples are public: this key hides nothing"
 """Fixed, so that pseudonyms, and with them split and metrics, are the same everywhere."""
 
 if TYPE_CHECKING:
+    from medcl.benchmark.scoreboard import Scoreboard
     from medcl.probe.localisation import Localisation
     from medcl.probe.probe import ProbeResult
     from medcl.run import Run
@@ -24,12 +25,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Demo:
-    """The result of the demo. Without labels, ``probe`` is the localisation probe."""
+    """The result of the demo. Without labels, ``probe`` is the localisation probe.
+
+    ``board`` holds a released encoder's figures on people whom it has not seen, if the plugin
+    brings one with them.
+    """
 
     run: Run
     probe: ProbeResult | Localisation
     report: Path
     seconds: dict[str, float]
+    board: Scoreboard | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -38,6 +44,7 @@ class Demo:
             "report": str(self.report),
             "seconds": self.seconds,
             "probe": self.probe.as_dict(),
+            "released": None if self.board is None else self.board.as_dict(),
         }
 
 
@@ -48,10 +55,12 @@ def demo(
     *,
     archive: Path | None = None,
     recipe_name: str | None = None,
+    released: bool = True,
     command: str = "",
     quiet: bool = False,
 ) -> Demo:
-    """Index, pretrain, embed, probe and report on the sample of plugin ``name``.
+    """Index, pretrain, embed, probe and report on the sample of plugin ``name``; then measure its
+    released encoder on people whom that has not seen.
 
     Run again in the same folder, it skips finished steps.
 
@@ -61,6 +70,7 @@ def demo(
         overrides: ``section.key=value``.
         archive: a folder to use instead of the sample, such as one with a benchmark's file.
         recipe_name: the recipe for it.
+        released: measure the released encoder too.
         command: the command line, for the record.
         quiet: print no progress.
 
@@ -68,7 +78,7 @@ def demo(
         UsageError: if the plugin has no sample, or an archive comes without a recipe.
     """
     if (archive is None) != (recipe_name is None):
-        raise UsageError("An own archive and its recipe go together: give --archive and --recipe.")
+        raise UsageError("An own archive and its recipe go together: give --data and --recipe.")
     if archive is None or recipe_name is None:
         plugin = plugins.get(name)
         if plugin.sample is None or plugin.demo is None:
@@ -107,7 +117,20 @@ def demo(
             result = probe([run], command=f"medcl probe {run.path}")
     with clock("report", "one HTML page"):
         page = write(Run.open(run.path), out / "report.html")
-    return Demo(run, result, page, clock.seconds)
+    board = None
+    if released and public and (shown := plugin.showcase) is not None:
+        from medcl.benchmark.benchmark import benchmark
+
+        with clock("released", f"{shown.encoder} on {shown.about}"):
+            board = benchmark(
+                shown.benchmark,
+                shown.data,
+                out / "released",
+                {shown.encoder: Run.open(Path(shown.encoder))},
+                fractions=shown.fractions,
+                command=command,
+            )
+    return Demo(run, result, page, clock.seconds, board)
 
 
 class _Clock:

@@ -13,12 +13,16 @@ from typing import Literal
 
 EXTRAS = {
     "ray": "maps over an archive on a cluster",
+    "object-storage": "archives at s3://, gs://, az:// and http(s)://",
     "jpeg": "JPEG and JPEG-LS in DICOM",
     "czi": "Zeiss CZI slides that OpenSlide does not read",
     "signals": "Excel workbooks, Avro and FIT files of wearables",
     "seg": "masks as DICOM SEG",
     "hf": "encoders of Hugging Face transformers",
     "onnx": "encoders as ONNX graphs",
+    "audit": "medcl audit-phi, which searches outputs for identifying values",
+    "wandb": "metrics of pretraining in Weights & Biases",
+    "mlflow": "metrics of pretraining in MLflow",
 }
 """The purpose of medcl's extras; those for its development are not checked."""
 
@@ -59,7 +63,7 @@ def _packages() -> list[Check]:
     for line in required:
         requirement, _, condition = line.partition(";")
         name = re.split(r"[^\w.-]", requirement.strip(), maxsplit=1)[0]
-        extra = re.search(r"extra == ['\"](\w+)['\"]", condition)
+        extra = re.search(r"extra == ['\"]([\w-]+)['\"]", condition)
         if extra is None:
             needed.append(_package(name, f"pip install '{requirement.strip()}'"))
         elif extra[1] in EXTRAS:

@@ -61,17 +61,18 @@ class MedclEmbedder(TransformerMixin, BaseEstimator):
         """(N, ...) → (N, width) float32."""
         import torch
 
+        from medcl.nn.inference import for_inference, forward
+
         check_is_fitted(self)
         x = self._checked(X, reset=False)
         if self.shape is not None:
             x = x.reshape(len(x), *self.shape)
         device = usable(self.device)
-        encoder = self.encoder_.to(device)
-        with torch.inference_mode():
-            parts = [
-                encoder(torch.as_tensor(x[start : start + self.batch_size]).to(device)).cpu()
-                for start in range(0, len(x), self.batch_size)
-            ]
+        encoder = for_inference(self.encoder_.to(device))
+        parts = [
+            forward(encoder, torch.as_tensor(x[start : start + self.batch_size]).to(device)).cpu()
+            for start in range(0, len(x), self.batch_size)
+        ]
         return torch.cat(parts).numpy()
 
     def _checked(self, X: ArrayLike, *, reset: bool) -> NDArray[np.float32]:

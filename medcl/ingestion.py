@@ -18,7 +18,8 @@ from medcl.archive.claim import reader_settings
 from medcl.archive.index import Index
 from medcl.archive.scanning import scan_unit
 from medcl.errors import UsageError
-from medcl.io import scratch
+from medcl.io import roots, scratch
+from medcl.io.pmap import Engine
 from medcl.plugin import FileStat, Plugin, Samples, Unit, file_of
 from medcl.private import recalled
 from medcl.reading import read_json
@@ -36,6 +37,7 @@ def indexed(
     key_file: Path | None = None,
     reader: Mapping[str, Any] | None = None,
     workers: int = 1,
+    engine: Engine = "local",
 ) -> Iterator[Index]:
     """Index files and folders for the duration of the context; the data folders stay untouched.
 
@@ -52,6 +54,7 @@ def indexed(
         key_file: the secret of the pseudonyms, if the run's index was made with a key file.
         reader: settings that these files lack; they override those of the run's index.
         workers: processes that read headers.
+        engine: "local", or "ray" for a cluster that shares the folder of temporary files.
 
     Raises:
         UsageError: if a path does not exist, or holds nothing for this plugin; if ``reader`` comes
@@ -86,9 +89,11 @@ def indexed(
             out,
             run.plugin,
             workers=workers,
+            engine=engine,
             key_file=key_file,
             patient_from=_facts(run).get("patient_from") if inside else None,
             reader=_over(recorded_reader(run), reader),
+            follow_links=True,  # the archive is made of links
         )
         if data is not None:
             _add_columns(out / ITEMS, data / ITEMS)
@@ -177,7 +182,7 @@ def read_once(
         archive = folder / "archive"
         _link(paths, base, archive)
         out = folder / "index"
-        indexing.build(archive, out, plugin, workers=workers, reader=reader)
+        indexing.build(archive, out, plugin, workers=workers, reader=reader, follow_links=True)
         yield _only(Index.open(out), {path.relative_to(base).as_posix() for path in partial})
 
 
@@ -362,4 +367,4 @@ def _archive(run: Trained) -> Path | None:
     facts = None if data is None else data / "private" / "archive.json"
     bound = {} if facts is None or not facts.is_file() else read_json(facts, "Index it again.")
     archive = Path(str(bound.get("archive", "")))
-    return archive if archive.is_absolute() else None
+    return roots.moved(archive) if archive.is_absolute() else None

@@ -5,6 +5,7 @@
     FOLDER/manifest.json
         format    of this file
         kind      "run", "study", "fold", "embeddings", …
+        content   the number of the kind's own format; see `CONTENT`
         made_of   the inputs of the content, by name: hashes, settings, versions; free of PHI
         files     name → SHA-256 of each file of this folder that is read back
         sha256    of all of the above
@@ -30,13 +31,16 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from medcl.errors import IntegrityWarning, MedclError, UsageError
 from medcl.io import atomic
 
 FORMAT = 1
 FILE = "manifest.json"
+CONTENT: dict[str, int] = {}
+"""Kind → the number of its format now, where it is not 1. The rule: whoever changes what a kind's
+files mean raises its number here, and its reader goes on reading the older ones, or refuses them in
+one sentence that says how to make it anew. A newer one than this is refused when it is opened."""
 UNVERIFIED = "unverified: written before checksums were kept"
 VERIFIED = "verified by SHA-256"
 _HASH = re.compile(r"[0-9a-f]{16,}")
@@ -85,12 +89,30 @@ def _read(path: Path, inode: int, size: int, time: int) -> Manifest:
             )
         seal = raw.pop("sha256")
         files = {name: tuple(hashes) for name, hashes in raw["files"].items()}
+        refuse_newer(path.parent, raw["kind"], raw.get("content", 1), CONTENT.get(raw["kind"], 1))
         manifest = Manifest(raw["kind"], raw["made_of"], files)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise DamagedError(f"{path} is damaged. {_REMEDY}") from None
     if seal != digest(raw):
         raise DamagedError(f"{path} is damaged. {_REMEDY}")
     return manifest
+
+
+def refuse_newer(place: Path | str, kind: str, number: object, known: int) -> None:
+    """Refuse what a newer medcl wrote, in one sentence.
+
+    Raises:
+        MedclError: if ``number`` is above ``known``.
+    """
+    if isinstance(number, int) and number > known:
+        raise MedclError(
+            f"{place} is {_an(kind)} of format {number}, and this medcl knows formats up to "
+            f"{known}: update medcl."
+        )
+
+
+def _an(kind: str) -> str:
+    return f"{'an' if kind[:1] in 'aeiou' else 'a'} {kind}" if kind else "a folder"
 
 
 _checked: set[tuple[Any, ...]] = set()
@@ -185,7 +207,7 @@ def new_folder(path: Path, kind: str, made_of: Mapping[str, Any]) -> Iterator[Pa
 
     An existing folder is replaced.
     """
-    fresh, old = (path.with_name(f".{path.name}.{uuid4().hex[:8]}.{s}") for s in ("new", "old"))
+    fresh, old = (atomic.temporary_name(path, suffix) for suffix in ("new", "old"))
     with atomic.new_folder(fresh) as folder:
         yield folder
         seal(folder, kind, made_of)
@@ -266,6 +288,7 @@ def _write(folder: Path, manifest: Manifest, files: Mapping[str, tuple[str, ...]
     raw = {
         "format": FORMAT,
         "kind": manifest.kind,
+        "content": CONTENT.get(manifest.kind, 1),
         "made_of": manifest.made_of,
         "files": {name: list(hashes) for name, hashes in sorted({**present, **files}.items())},
     }

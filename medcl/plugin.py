@@ -29,6 +29,7 @@ from medcl.registry import Lazy, did_you_mean
 
 if TYPE_CHECKING:
     import numpy as np
+    import polars as pl
     import torch
 
 CONTRACT = 1
@@ -49,7 +50,7 @@ Codes = Callable[
 """See `Plugin.codes`."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FileStat:
     """A file as listed by the archive walk, unopened. ``path`` is relative, posix."""
 
@@ -58,7 +59,7 @@ class FileStat:
     mtime_ns: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Unit:
     """Files that are read together (header and signal, a folder of slices)."""
 
@@ -66,7 +67,7 @@ class Unit:
     files: tuple[FileStat, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Record:
     """One usable item. ``patient`` and ``site`` are raw here; the index writes only keyed hashes.
 
@@ -95,7 +96,7 @@ def file_of(path: str) -> str:
     return path.partition(MEMBER)[0]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Reject:
     """One item that cannot be used: a short ``code`` to count by, a ``reason`` to act on."""
 
@@ -119,6 +120,21 @@ class Arrays(Protocol):
         Their paths may identify patients: show them in no message, id or output.
         """
         ...
+
+
+@dataclass(frozen=True)
+class Axes:
+    """What the axes of a sample of curves (C, T) are, for pictures of it.
+
+    Attributes:
+        channels: (C,) names.
+        units: (C,) of their values, as shown.
+        fs: samples per second.
+    """
+
+    channels: tuple[str, ...]
+    units: tuple[str, ...]
+    fs: float
 
 
 @dataclass(frozen=True)
@@ -152,6 +168,7 @@ class Samples:
         draw: ``(positions (B,), seeds (B,) uint64)`` → a batch as ``read`` gives it, in which what
             a sample shows of its item is drawn anew: a function of its seed. Pretraining uses it
             where neither labels nor partners hold for one part only; None: a sample is fixed.
+        axes: position of a sample of curves (C, T) → its `Axes`; None for other samples.
         mask_classes: names of the classes in the batch's ``mask``, the background first; empty
             without masks. Then a sample is a whole image, which may differ in size from the next:
             ``read`` takes one position, and ``draw`` cuts patches of one size.
@@ -175,6 +192,7 @@ class Samples:
     instances: tuple[str, ...] = ("x", "coords")
     draw: Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]] | None = None
     mask_classes: tuple[str, ...] = ()
+    axes: Callable[[int], Axes] | None = None
 
     def __post_init__(self) -> None:
         from medcl.strings import encoded, strings
@@ -231,7 +249,12 @@ class Samples:
             instances=self.instances,
             draw=None if self.draw is None else partial(_draw_at, self.draw, smallest(indices)),
             mask_classes=self.mask_classes,
+            axes=None if self.axes is None else partial(_axes_at, self.axes, smallest(indices)),
         )
+
+
+def _axes_at(axes: Callable[[int], Axes], indices: np.ndarray, position: int) -> Axes:
+    return axes(int(indices[position]))
 
 
 def _read_at(
@@ -293,6 +316,25 @@ class Task:
     dataset: Mapping[str, object] = field(default_factory=dict)
     classes: tuple[str, ...] = ()
     about: str = ""
+
+
+@dataclass(frozen=True)
+class Showcase:
+    """A released encoder on a small public set that the plugin brings, for ``medcl demo``.
+
+    Attributes:
+        encoder: its name, see `medcl.released`.
+        benchmark: the set, one of `Plugin.benchmarks`.
+        data: the folder that holds it.
+        about: whose recordings they are: "298 people of PTB-XL whom it has not seen".
+        fractions: of labelled patients.
+    """
+
+    encoder: str
+    benchmark: str
+    data: Path
+    about: str
+    fractions: tuple[float, ...] = (0.1,)
 
 
 @dataclass(frozen=True)
@@ -404,10 +446,13 @@ class Plugin:
         exports: format → ``(run or study of masks, out)``: writes the folder ``out`` and returns
             it, for ``medcl export --to FORMAT``.
         preview: ``(x (B, ...), views) -> matplotlib Figure`` for the report; a keyword parameter
-            ``encoder`` receives the trained encoder, or None.
+            ``encoder`` receives the trained encoder, or None, and ``axes`` the `Axes` of each
+            sample, or None.
         codes: ``(table, columns)`` → column → its labels: what a column of codes in a table of
             labels means, name → values (rows,), which take its place. ``table`` is its path,
             ``columns`` its cells as text.
+        suggest: ``(items)`` → the recipe to begin with, by what an index holds; ``items`` is its
+            polars frame, of one row or more.
         hints: suffix (".mp4") → what to do with such files, where none of the units takes them.
         released: a folder of encoders to be opened by name, see `medcl.released`.
         recipes: a folder of further recipes, if they are not in medcl's own ``configs``.
@@ -417,6 +462,7 @@ class Plugin:
             then makes them anew.
         sample: a folder with a small real archive, for ``medcl demo``.
         demo: the recipe that ``medcl demo`` runs on the sample.
+        showcase: what ``medcl demo`` shows of a released encoder afterwards.
         item: what an item is called, in the singular: "slide".
     """
 
@@ -452,12 +498,14 @@ class Plugin:
     compose: Lazy | None = None
     shared: tuple[Shared, ...] = ()
     codes: Codes | None = None
+    suggest: Callable[[pl.DataFrame], str] | None = None
     hints: Mapping[str, str] = field(default_factory=dict)
     released: Path | None = None
     recipes: Path | None = None
     preparation: int = 1
     sample: Path | None = None
     demo: str | None = None
+    showcase: Showcase | None = None
     item: str = "item"
 
 

@@ -28,6 +28,7 @@ from medcl import manifest
 from medcl import recipe as recipes
 from medcl.archive.index import Index
 from medcl.errors import MedclError
+from medcl.io import roots
 from medcl.reading import read_json
 from medcl.recipe import LEFT_OUT, Recipe
 
@@ -75,9 +76,15 @@ def other_key(two: str, consequence: str) -> str:
 
 def remember(folder: Path, *, data: Path, run: Path | None = None, command: str = "") -> None:
     """Write ``folder/private/where.json``, readable by the owner only."""
+    home = folder.resolve()
     facts = {
         "data": str(data.resolve()),
         "run": str(run.resolve()) if run is not None else None,
+        "beside": {
+            name: os.path.relpath(path.resolve(), home)
+            for name, path in (("data", data), ("run", run))
+            if path is not None
+        },
         "key": Index.open(data).key_check,
         "command": command,
     }
@@ -149,8 +156,14 @@ def recalled(folder: Path) -> Where | None:
     for path in (folder / FOLDER / FILE, *(folder / name for name in _EARLIER)):
         record = read_json(path, "Restore it from a copy.") if os.path.isfile(path) else {}
         if "data" in record:
-            data, run = Path(record["data"]), record.get("run")
-            return Where(data, Path(run) if run else None, record.get("key") or _key(data))
+            near = {
+                name: Path(os.path.normpath(folder.resolve() / place))
+                for name, place in record.get("beside", {}).items()
+            }
+            data = roots.found(Path(record["data"]), roots.DATA, near.get("data"))
+            run = record.get("run")
+            origin = None if not run else roots.found(Path(run), roots.RUN, near.get("run"))
+            return Where(data, origin, record.get("key") or _key(data))
     return None
 
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from medcl_cli.main import app
 
 SHORT = ["-s", "trainer.steps=6", "-s", "trainer.batch_size=64", "-s", "monitor.samples=128"]
-SHORT += ["-s", "probe.bootstraps=100", "-s", "probe.fractions=[1.0]"]
+SHORT += ["-s", "probe.bootstraps=100", "-s", "probe.fractions=[1.0]", "--no-released"]
 
 
 def demo(folder: Path) -> subprocess.CompletedProcess[str]:
@@ -49,3 +49,18 @@ def test_the_demo_ends_with_the_comparison_and_the_report(
     again = json.loads(done_again.stdout)
     assert again["seconds"]["pretrain"] < 20, "done work is skipped"
     assert again["probe"]["test"]["patients"] == 7
+
+
+@pytest.mark.long
+def test_the_released_encoder_is_a_gain_on_people_it_has_not_seen(tmp_path: Path) -> None:
+    done = CliRunner().invoke(
+        app, ["demo", "--out", str(tmp_path), *SHORT[:-1], "--released", "--json"]
+    )
+    assert done.exit_code == 0, done.output
+    (figure,) = (
+        f
+        for f in json.loads(done.stdout)["released"]["figures"]
+        if f["row"] == "ecg-small + handcrafted"
+    )
+    assert figure["patients"] == 24
+    assert figure["against"]["handcrafted"]["low"] > 0

@@ -55,6 +55,7 @@ def test_recipes_come_from_inside_the_wheel(installed: Path, tmp_path: Path) -> 
 def test_data_files_are_there(installed: Path) -> None:
     assert list((installed / "medcl" / "report").glob("*.j2"))
     assert list((installed / "medcl_biosignals" / "sample").rglob("*.hea"))
+    assert len(list((installed / "medcl_biosignals" / "sample_ptbxl").rglob("*.hea"))) == 309
     here = {p.parent.name for p in (REPO / "plugins").glob("*/released/*/card.json")}
     assert {p.parent.name for p in installed.glob("*/released/*/encoder.safetensors")} == here
     assert list((installed / "medcl" / "templates").rglob("plugin.py.template"))

@@ -5,16 +5,20 @@ Nothing here imports torch, lightning or monai; each verb imports what it needs 
 
 from __future__ import annotations
 
+import os
 import sys
+import tempfile
 import warnings
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import typer
 
 from medcl.errors import MedclError, MedclWarning, UsageError
-from medcl.io import stopping
+from medcl.io import log, room, stopping
 from medcl_cli.verbs import (
     anomaly,
+    audit_phi,
     beats,
     benchmark,
     compare,
@@ -34,9 +38,12 @@ from medcl_cli.verbs import (
     probe,
     recipes,
     report,
+    runs,
+    schema,
     search,
     store,
     views,
+    watch,
 )
 
 app = typer.Typer(
@@ -44,7 +51,7 @@ app = typer.Typer(
     help="From an archive of medical or sensor data to an evaluated, pretrained encoder.",
     epilog="Start with: medcl demo",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,  # its dump of local variables could show patient data
 )
@@ -60,19 +67,23 @@ app.command()(curate.curate)
 app.command()(prepare.prepare)
 app.command()(store.store)
 app.command()(pretrain.pretrain)
+app.command()(watch.watch)
 app.command()(encoders.encoders)
 app.command()(embed.embed)
 app.command()(probe.probe)
 app.command()(finetune.finetune)
 app.command()(evaluate.evaluate)
 app.command()(compare.compare)
+app.command()(audit_phi.audit_phi)
 app.command()(benchmark.benchmark)
 app.command()(report.report)
+app.command()(runs.runs)
 app.command()(predict.predict)
 app.command()(beats.beats)
 app.command()(search.search)
 app.command()(anomaly.anomaly)
 app.command()(export.export)
+app.command()(schema.schema)
 
 
 def _version(requested: bool) -> None:
@@ -88,13 +99,18 @@ def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
-) -> None: ...
+    log_format: Annotated[
+        Literal["text", "json"],
+        typer.Option(envvar=log.FORMAT, help="Of warnings, errors and progress on standard error."),
+    ] = "text",
+) -> None:
+    os.environ[log.FORMAT] = log_format  # worker processes see it too
 
 
 def _say(message: Warning | str, category: type[Warning], *location: Any, **more: Any) -> None:
     """Print medcl's own warnings as one line."""
     if issubclass(category, MedclWarning):
-        print(f"medcl: {message}", file=sys.stderr)
+        log.say("warning", str(message))
     else:
         _show(message, category, *location, **more)
 
@@ -115,13 +131,16 @@ def main() -> None:
         _fail(_sentence(error), 2)
     except MedclError as error:
         _fail(_sentence(error), 1)
-    except OSError as error:  # a full disk, a folder that may not be written
+    except OSError as error:  # a folder that may not be written, a full disk
+        if room.is_full(error):
+            _fail(room.sentence(Path(error.filename or tempfile.gettempdir())), 1)
         file = f"{error.filename}: " if error.filename is not None else ""
         _fail(f"{file}{error.strerror or error}", 1)
     except stopping.Stopped as stop:
         queued = stopping.requeue(stop)
         again = queued or "The same command again goes on from here."
-        _fail(f"Stopped. {again}", stop.code)
+        log.say("stopped", f"Stopped. {again}", exit_code=stop.code)
+        sys.exit(stop.code)
 
 
 def _sentence(error: MedclError) -> str:
@@ -133,7 +152,7 @@ def _sentence(error: MedclError) -> str:
 
 
 def _fail(message: object, code: int) -> None:
-    print(f"medcl: {message}", file=sys.stderr)
+    log.say("error", str(message), exit_code=code)
     sys.exit(code)
 
 

@@ -3,15 +3,70 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from medcl.io import roots, storage
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+def _lies(variable: str) -> Callable[[Path | None], Path | None]:
+    def remember(path: Path | None) -> Path | None:
+        if path is not None:  # worker processes see it too
+            os.environ[variable] = storage.address(path) or str(path.absolute())
+        return path
+
+    return remember
+
+
+lies_data = _lies(roots.DATA)
+Archive = Annotated[
+    Path | None,
+    typer.Option(
+        callback=_lies(roots.ARCHIVE),
+        help="The recordings' folder, if it is not where it was when indexed.",
+    ),
+]
+Data = Annotated[
+    Path | None,
+    typer.Option(callback=lies_data, help="Its index, if it is not where it was in training."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]
+
+
+Rejects = Annotated[
+    Path | None,
+    typer.Option("--rejects", help="List every reject with its reason in this CSV or Parquet."),
+]
+
+
+def rejects(rows: pl.DataFrame, path: Path) -> None:
+    """Write rejects to a table; its suffix says of which kind.
+
+    Raises:
+        UsageError: if it says neither.
+    """
+    import polars as pl
+
+    from medcl.errors import UsageError
+    from medcl.io.atomic import replacing
+
+    if path.suffix not in (".csv", ".parquet"):
+        raise UsageError(f"--rejects {path}: give the file the suffix .csv or .parquet.")
+    with replacing(path) as temporary:
+        if path.suffix == ".parquet":
+            rows.write_parquet(temporary)
+        else:  # a spreadsheet would run a cell that begins like a formula
+            shown = pl.col(pl.String).str.replace("^([=+@-])", "'${1}")
+            rows.with_columns(shown).write_csv(temporary)
 
 
 def as_json(value: object) -> None:

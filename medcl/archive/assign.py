@@ -45,6 +45,17 @@ class Assignment:
     spelled: dict[str, list[str]] = field(default_factory=dict)
 
     @property
+    def contents(self) -> list[Any]:
+        """What the tables say, codes resolved, and which columns say it: equal if they are."""
+        return [
+            [
+                hashlib.sha256(table.frame.write_ipc(None).getvalue()).hexdigest(),
+                *(table.key, table.patient, table.site, table.also, list(table.labels)),
+            ]
+            for table in self.tables
+        ]
+
+    @property
     def unused(self) -> int:
         """Rows of the table that no record has used so far."""
         rows = {id(row) for row in self.rows.values()}  # one may have several keys
@@ -72,6 +83,8 @@ class Assignment:
 
     def apply(self, records: list[Record]) -> list[Record | Reject]:
         """Each record with its patient, site and labels, or the reason why it cannot be used."""
+        if not self.tables and not self.rows:
+            return [self._apply(record, Counter()) for record in records]
         files = {_file(record) for record in records}
         self.settle({name for file in files for name in _names(file)}, len(files))
         fits = Counter(row for file in files for row in self._row(file))

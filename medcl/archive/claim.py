@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -12,6 +13,7 @@ from medcl import manifest, version
 from medcl.archive import pseudonym
 from medcl.archive.pseudonym import Pseudonyms
 from medcl.errors import UsageError
+from medcl.io import roots, storage
 from medcl.plugin import GROUP, Plugin
 from medcl.reading import read_json
 
@@ -37,7 +39,7 @@ def private_folder(out: Path) -> Path:
         )
     private.mkdir(parents=True, exist_ok=True)
     private.chmod(0o700)
-    (private / "scan").mkdir(exist_ok=True)
+    (private / "scan").mkdir(mode=0o700, exist_ok=True)
     return private
 
 
@@ -71,7 +73,8 @@ def claim(
             f"{index} is an index of plugin '{bound['plugin']}', not '{plugin.name}'. "
             "Choose another --out."
         )
-    if bound and bound["archive"] != str(archive) and Path(bound["archive"]).is_dir():
+    before = roots.moved(Path(bound["archive"])) if bound else archive
+    if archive != before and (storage.address(before) or before.is_dir()):
         raise UsageError(
             f"{index} is the index of {bound['archive']}, not of {archive}. Choose another --out."
         )
@@ -89,6 +92,7 @@ def claim(
         )
     binding = {
         "archive": str(archive),
+        "beside": os.path.relpath(archive, index),
         "plugin": plugin.name,
         "key_check": pseudonyms.check,
         "own_key": (private / "key").exists(),
@@ -99,10 +103,20 @@ def claim(
     return pseudonyms
 
 
-def reader_settings(private: Path) -> dict[str, Any]:
-    """The reader settings of an index. Private: they may name columns."""
+def reader_settings(private: Path, *, moved: bool = False) -> dict[str, Any]:
+    """The reader settings of an index. Private: they may name columns.
+
+    ``moved``: with the paths of files where they lie now (`medcl.io.roots`).
+    """
     settings: dict[str, Any] = read_json(private / "archive.json", RESTORE).get("reader", {})
-    return settings
+    if not moved:
+        return settings
+    return {
+        name: str(roots.moved(Path(value)))
+        if isinstance(value, str) and os.path.isabs(value)
+        else value
+        for name, value in settings.items()
+    }
 
 
 def reader_mark(private: Path) -> dict[str, Any]:

@@ -7,15 +7,17 @@ Only files of the same sizes are opened: a few blocks of each, and whole where t
 from __future__ import annotations
 
 import hashlib
-import json
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
+import polars as pl
+
 from medcl.archive.scanning import fingerprint
+from medcl.io.atomic import replacing
 from medcl.plugin import MEMBER, NO_PATIENT, FileStat, Record, file_of
 
 COPY = "copy"
@@ -23,7 +25,8 @@ COPY = "copy"
 OTHERS_COPY = "copy-of-another-patient"
 """The same, where another patient is said of each: one of the two is wrong."""
 
-_BLOCK, _READERS, _LOOKED_AT = 4096, 8, 8
+_BLOCK, _READERS, _LOOKED_AT, _QUEUED = 4096, 8, 8, 4096
+_MARK_DIGITS = 32  # of a file's hash of name, size and time
 _CHUNK = 1 << 20
 
 
@@ -36,41 +39,37 @@ def grouped(
         records: with the patients that are known from outside.
         stats: record key → its files.
         root: the archive.
-        cache: a JSON of what earlier runs read, by the files' sizes and times.
+        cache: a table of what earlier runs read, by the files' sizes and times.
     """
-    candidates = _of_one_size(records)
-    sizes = defaultdict(list)
-    for n, files in candidates.items():
-        own = {stat.path: stat.size for stat in stats[records[n].key]}
-        total = tuple(sorted(own.get(file, 0) for file in files))
-        if sum(total):
-            sizes[total].append(n)
-    alike = [n for members in sizes.values() if len(members) > 1 for n in members]
-    if not alike:
+    own_files = _own_files(records)
+    alike = _of_one_size(records, stats, own_files)
+    if alike.is_empty():
         return list(records)
     known = _read_cache(cache)
-    marks = {n: fingerprint(records[n].key, stats[records[n].key]) for n in alike}
 
-    def digested(members: Sequence[int], *, whole: bool) -> dict[int, str]:
-        kind = "whole" if whole else "part"
-        todo = [n for n in members if f"{kind} {marks[n]}" not in known]
-        with ThreadPoolExecutor(_READERS) as pool:
-            made = pool.map(lambda n: _digest(root, candidates[n], whole), todo)
-            known.update({f"{kind} {marks[n]}": d for n, d in zip(todo, made, strict=True)})
-        return {n: known[f"{kind} {marks[n]}"] for n in members}
+    def same(members: pl.DataFrame, *, whole: bool) -> pl.DataFrame:
+        """Those that share their digest with another; "" is none."""
+        of_kind = known.filter(whole=whole).drop("whole")
+        found = members.join(of_kind, on="mark", how="left", maintain_order="left")
+        todo = found.filter(pl.col("digest").is_null())
+        made = _digests(root, (own_files(n) for n in todo["n"]), whole)
+        todo = todo.with_columns(pl.Series("digest", made, pl.String))
+        read.append(todo.select("mark", "digest", whole=pl.lit(whole)))
+        found = pl.concat([found.drop_nulls("digest"), todo]).sort("n")
+        return found.filter(pl.col("digest").ne("") & pl.col("digest").is_duplicated())
 
-    parts = _same(digested(alike, whole=False))
-    clusters = _same(digested([n for members in parts for n in members], whole=True))
-    kept = {f"{kind} {mark}" for kind in ("part", "whole") for mark in marks.values()}
-    text = json.dumps({key: known[key] for key in sorted(known.keys() & kept)})
-    cache.write_text(text, encoding="utf-8")  # torn, it is read as empty
+    read = [known.join(alike, on="mark", how="semi")]
+    copied = same(same(alike, whole=False).drop("digest"), whole=True)
+    if not all(made.is_empty() for made in read[1:]):
+        with replacing(cache) as temporary:
+            pl.concat(read).unique().sort("whole", "mark").write_parquet(temporary)
     out = list(records)
-    for members in clusters:
+    for (members,) in copied.group_by("digest", maintain_order=True).agg("n").select("n").rows():
         for n, record in zip(members, _one_group(root, [out[n] for n in members]), strict=True):
             out[n] = record
-    copied = {n for members in clusters for n in members}
-    of_file = {file: out[n] for n in sorted(copied) for file in out[n].files}
-    return [r if n in copied else _follows(r, of_file) for n, r in enumerate(out)]
+    whole = set(copied["n"])
+    of_file = {file: out[n] for n in sorted(whole) for file in out[n].files}
+    return [r if n in whole else _follows(r, of_file) for n, r in enumerate(out)]
 
 
 def _follows(record: Record, of_file: Mapping[str, Record]) -> Record:
@@ -89,23 +88,52 @@ def _follows(record: Record, of_file: Mapping[str, Record]) -> Record:
     )
 
 
-def _of_one_size(records: Sequence[Record]) -> dict[int, list[str]]:
-    """Position → its own files, of the records that are whole files."""
-    used = Counter(file for record in records for file in {file_of(f) for f in record.files})
-    first = Counter(file_of(record.files[0]) for record in records)
-    return {
-        n: [file for file in record.files if used[file] == 1] or [record.files[0]]
-        for n, record in enumerate(records)
-        if first[file_of(record.files[0])] == 1 and not any(MEMBER in f for f in record.files)
-    }
+def _own_files(records: Sequence[Record]) -> Callable[[int], list[str]]:
+    """Position → the files that are this record's alone; none of one that is part of a file."""
+    shared = _repeated(file for record in records for file in set(map(file_of, record.files)))
+    several = _repeated(file_of(record.files[0]) for record in records)
+
+    def own(n: int) -> list[str]:
+        files = records[n].files
+        if file_of(files[0]) in several or any(MEMBER in file for file in files):
+            return []
+        return [file for file in files if file not in shared] or [files[0]]
+
+    return own
 
 
-def _same(digests: Mapping[int, str]) -> list[list[int]]:
-    """Positions of the same digest, where there are several; "" is none."""
-    held: defaultdict[str, list[int]] = defaultdict(list)
-    for n, digest in digests.items():
-        held[digest].append(n)
-    return [members for digest, members in held.items() if digest and len(members) > 1]
+def _repeated(values: Iterable[str]) -> set[str]:
+    """The values that occur more than once."""
+    seen: set[str] = set()
+    again: set[str] = set()
+    for value in values:
+        (again if value in seen else seen).add(value)
+    return again
+
+
+def _of_one_size(
+    records: Sequence[Record],
+    stats: Mapping[str, tuple[FileStat, ...]],
+    own_files: Callable[[int], list[str]],
+) -> pl.DataFrame:
+    """Position ``n`` and ``mark`` of the records whose files have the sizes of another's."""
+
+    def sizes(n: int) -> str | None:
+        own = {stat.path: stat.size for stat in stats[records[n].key]}
+        found = sorted(own.get(file, 0) for file in own_files(n))
+        return " ".join(map(str, found)) if sum(found) else None
+
+    every = pl.Series([sizes(n) for n in range(len(records))], dtype=pl.String)
+    positions = (every.is_duplicated() & every.is_not_null()).arg_true()
+    marks = [fingerprint(records[n].key, stats[records[n].key])[:_MARK_DIGITS] for n in positions]
+    return pl.DataFrame({"n": positions.cast(pl.Int64), "mark": pl.Series(marks, dtype=pl.String)})
+
+
+def _digests(root: Path, files: Iterable[Sequence[str]], whole: bool) -> Iterator[str]:
+    with ThreadPoolExecutor(_READERS) as pool:
+        waiting = iter(files)
+        while some := list(islice(waiting, _QUEUED)):
+            yield from pool.map(lambda own: _digest(root, own, whole), some)
 
 
 def _digest(root: Path, files: Sequence[str], whole: bool) -> str:
@@ -113,7 +141,7 @@ def _digest(root: Path, files: Sequence[str], whole: bool) -> str:
     digest = hashlib.blake2b(digest_size=16)
     try:
         for file in files if whole else files[:_LOOKED_AT]:
-            with open(root / file, "rb") as handle:
+            with (root / file).open("rb") as handle:
                 if whole:
                     while chunk := handle.read(_CHUNK):
                         digest.update(chunk)
@@ -157,9 +185,12 @@ def _one_group(root: Path, members: Sequence[Record]) -> list[Record]:
     return out
 
 
-def _read_cache(path: Path) -> dict[str, str]:
-    with suppress(OSError, ValueError):
-        held = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(held, dict):
+_CACHE = pl.Schema([("mark", pl.String), ("digest", pl.String), ("whole", pl.Boolean)])
+
+
+def _read_cache(path: Path) -> pl.DataFrame:
+    with suppress(OSError, pl.exceptions.PolarsError):
+        held = pl.read_parquet(path)
+        if held.schema == _CACHE:
             return held
-    return {}
+    return pl.DataFrame(schema=_CACHE)

@@ -19,7 +19,6 @@ import math
 import os
 import re
 import shutil
-import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +30,8 @@ from medcl.archive import container
 from medcl.archive.checked import AGAIN, ASIDE, Damaged
 from medcl.archive.container import Entry, OtherFormat
 from medcl.errors import MedclError, UsageError
-from medcl.io.atomic import locked
+from medcl.io import room
+from medcl.io.atomic import locked, temporary_name
 
 SUFFIX = ".safetensors"
 State = Literal["whole", "absent", "damaged", "other format"]
@@ -81,22 +81,26 @@ class Store:
     path: Path
 
     def state(self, key: str) -> State:
-        """The state of an entry, after verifying a small one as a whole, a large one's header.
+        """The state of an entry: see `examined`."""
+        return self.examined(key)[0]
 
-        A large one is also damaged if an earlier read of its arrays failed.
+    def examined(self, key: str) -> tuple[State, Mapping[str, Any]]:
+        """The state of an entry, and if it is whole its metadata.
+
+        A small one is verified as a whole, a large one's header. A large one is also damaged if an
+        earlier read of its arrays failed.
         """
         try:
-            self.arrays(key)
+            return "whole", self.meta(key)
         except FileNotFoundError:
             file = self.file(key)
             if os.path.exists(file + ASIDE):
-                return "damaged"
-            return "other format" if os.path.isdir(file.removesuffix(SUFFIX)) else "absent"
+                return "damaged", {}
+            return ("other format" if os.path.isdir(file.removesuffix(SUFFIX)) else "absent"), {}
         except OtherFormat:
-            return "other format"
+            return "other format", {}
         except (Damaged, OSError):
-            return "damaged"
-        return "whole"
+            return "damaged", {}
 
     def has(self, key: str) -> bool:
         """True if the entry is present and intact: see `state`."""
@@ -127,6 +131,7 @@ class Store:
 
         Raises:
             MedclError: for no array, an array of Python objects, or an invalid name.
+            NoRoomError: if the disk is full.
         """
         if not arrays:
             raise MedclError("Preparation gave no array.")
@@ -138,12 +143,13 @@ class Store:
                     "name and numbers."
                 )
         file = Path(self.file(key))
-        file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_name(f".{key}.{uuid.uuid4().hex[:8]}.tmp")
+        temporary = temporary_name(file)
         converted = {name: np.asarray(array) for name, array in arrays.items()}
         try:
-            total = container.write(temporary, converted, {**meta, "key": key})
-            os.replace(temporary, file)
+            with room.told(file, temporary, sum(array.nbytes for array in converted.values())):
+                file.parent.mkdir(parents=True, exist_ok=True)
+                total = container.write(temporary, converted, {**meta, "key": key})
+                os.replace(temporary, file)
         finally:
             temporary.unlink(missing_ok=True)
         with contextlib.suppress(FileNotFoundError):

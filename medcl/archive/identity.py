@@ -63,10 +63,14 @@ def noticed(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
 
     The sentences hold counts and commands, and no id.
     """
+    first: dict[str, str] = {}
     spelt: dict[str, set[str]] = defaultdict(set)
-    for record in records:
-        spelt[normal(record.patient)].add(record.patient)
-    several = {ids for name in spelt if len(spelt[name]) > 1 for ids in spelt[name]}
+    for patient in dict.fromkeys(record.patient for record in records):
+        name = normal(patient)
+        if first.setdefault(name, patient) != patient:
+            spelt[name] |= {first[name], patient}
+    del first
+    several = {patient for ids in spelt.values() for patient in ids}
     found = [
         replace(record, findings=(*record.findings, SPELLINGS))
         if record.patient in several
@@ -77,17 +81,19 @@ def noticed(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
 
 
 def _spellings(spelt: dict[str, set[str]]) -> list[str]:
-    groups = [ids for ids in spelt.values() if len(ids) > 1]
-    if not groups:
+    """Of each id that is spelt in several ways, the ways."""
+    if not spelt:
         return []
     return [
-        f"{sum(map(len, groups)):,} patients may be {len(groups):,}: their ids differ in case, "
-        f"spaces, punctuation or leading zeros only. If they are the same people: {_MERGE}"
+        f"{sum(map(len, spelt.values())):,} patients may be {len(spelt):,}: their ids differ in "
+        "case, spaces, punctuation or leading zeros only. If they are the same people: "
+        f"{_MERGE}"
     ]
 
 
 def _generic(records: Sequence[Record]) -> list[str]:
-    of_word = [r for r in records if normal(r.patient) in _GENERIC]
+    words = {p for p in {r.patient for r in records} if normal(p) in _GENERIC}
+    of_word = [r for r in records if r.patient in words]
     if len(of_word) < _MANY:
         return []
     return [

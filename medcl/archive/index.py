@@ -13,10 +13,12 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,16 @@ from typing import Any
 import polars as pl
 
 from medcl import manifest
-from medcl.archive import assign, copies, joining, journal, pseudonym, scanning, tables
+from medcl.archive import (
+    assign,
+    copies,
+    joining,
+    presence,
+    pseudonym,
+    scanning,
+    tables,
+    unchanged,
+)
 from medcl.archive.claim import (
     FORMAT,
     RESTORE,
@@ -36,9 +47,10 @@ from medcl.archive.claim import (
     reader_settings,
 )
 from medcl.archive.ignored import counted
-from medcl.archive.scanning import Scanned
+from medcl.archive.journal import Journal
 from medcl.archive.walk import walk
 from medcl.errors import MedclError, UsageError
+from medcl.io import roots, storage
 from medcl.io.atomic import locked
 from medcl.io.failure import Failure
 from medcl.io.pmap import Engine, item_seconds, pmap
@@ -46,6 +58,10 @@ from medcl.plugin import FileStat, Plugin, Reject, Unit
 from medcl.reading import read_json, read_table
 from medcl.registry import checked
 from medcl.strings import is_text, original
+
+
+class NothingTaken(UsageError):
+    """No file of the archive is for the plugin."""
 
 
 @dataclass(frozen=True)
@@ -95,13 +111,14 @@ def build(
     reader: Mapping[str, Any] | None = None,
     merge_spellings: bool = False,
     rescan: bool = False,
+    follow_links: bool = False,
 ) -> Summary:
     """Index an archive. Run again, it opens only new or changed files.
 
     Killed at any moment and run again, it writes the same tables, byte for byte, as uninterrupted.
 
     Args:
-        archive: the folder of the recordings; it is only read.
+        archive: the folder of the recordings, or an address of object storage; it is only read.
         out: the index; inside the archive, it is skipped by the walk.
         plugin: the modality.
         workers: processes.
@@ -115,14 +132,16 @@ def build(
         merge_spellings: patients whose ids differ in case, spaces, punctuation or leading zeros
             only are one; see `medcl.archive.identity`.
         rescan: open every file again, for instance after access rights were mended.
+        follow_links: take what links lead to outside of the archive too.
 
     Raises:
         UsageError: for a missing or empty archive, one without a file of this modality, an index of
             another archive, plugin or key, one that another process is writing, or settings that
             the plugin does not know.
+        MedclError: if the archive of an existing index is not there, or a large part of it.
     """
     started = time.monotonic()
-    archive, out = archive.resolve(), out.resolve()
+    archive, out = storage.absolute(archive), out.resolve()
     if out == archive:
         raise UsageError(f"The index cannot be the archive itself ({out}). Choose another --out.")
     if not is_text(out):
@@ -143,45 +162,62 @@ def build(
         patient_column=patient_column,
         codes=plugin.codes,
     )
-    walked = walk(archive, skip=out)
-    units, repeated = _group(plugin, walked.files)
-    rejects = walked.rejects + repeated
+    presence.check_index(archive, out)
+    walked = walk(archive, skip=out, follow=follow_links)
     nothing = f"No file in {archive} is for the plugin '{plugin.name}': none was taken."
-    if not units and not rejects:
-        raise UsageError(nothing)
+    grouped = None if (out / "index.json").is_file() else _group(plugin, walked.files)
+    if grouped is not None and not grouped[0] and not grouped[1] and not walked.rejects:
+        raise NothingTaken(nothing)
     given = pseudonym.given(key_file)  # before anything is made: it may be no key
     private = private_folder(out)
     busy = f"Another process is indexing into {out}. Wait for it, or choose another --out."
     with locked(private / "lock", busy):
         pseudonyms = claim(private, archive, plugin, given, reader, contents)
         versions, settings = made_by(plugin), reader_mark(private)
-        entries, scanned = _scan(
-            private / "scan" / "units.jsonl",
-            {**versions, "reader": settings} if settings else versions,
-            archive,
-            partial(plugin.scan, **values),
-            units,
-            workers=workers,
-            engine=engine,
-            rescan=rescan,
+        options: dict[str, Any] = {"patient_from": patient_from, "table": assignment.table_hash}
+        if merge_spellings:
+            options["merge_spellings"] = True
+        facts = {**versions, **options}
+        snapshot = unchanged.Snapshot(
+            private / "scan",
+            walked,
+            {**facts, "reader": settings, "tables": assignment.contents},
         )
-        join = partial(joining.join, plugin.assemble, archive) if plugin.assemble else None
-        taken = {  # a unit of which nothing came is of no recording: a README, a licence
-            file.path for e in entries if e.records or e.rejects for file in e.stats
-        }
-        if not taken and not rejects:
-            raise UsageError(nothing)
-        ignored = [file.path for file in walked.files if file.path not in taken]
-        group = partial(copies.grouped, root=archive, cache=private / "copies.json")
-        made = tables.build(
-            entries,
-            rejects,
-            assignment,
-            pseudonyms,
-            join,
-            group,
-            merge_spellings=merge_spellings,
-        )
+        if not rescan and (known := snapshot.known(out)) is not None:
+            return replace(Summary(**known), seconds=time.monotonic() - started)
+        fewer = presence.check_walked(out, walked.files)
+        units, repeated = grouped or _group(plugin, walked.files)
+        rejects, paths = walked.rejects + repeated, [file.path for file in walked.files]
+        del walked, grouped
+        if not units and not rejects:
+            raise NothingTaken(nothing)
+        with (
+            storage.opened(archive, private) as root,
+            _scanned(
+                private / "scan" / "units.jsonl",
+                {**versions, "reader": settings} if settings else versions,
+                root,
+                partial(plugin.scan, **values),
+                units,
+                workers=workers,
+                engine=engine,
+                rescan=rescan,
+            ) as (entries, scanned),
+        ):
+            join = partial(joining.join, plugin.assemble, root) if plugin.assemble else None
+            group = partial(copies.grouped, root=root, cache=private / "copies.parquet")
+            made = tables.build(
+                entries,
+                rejects,
+                assignment,
+                pseudonyms,
+                join,
+                group,
+                merge_spellings=merge_spellings,
+            )
+        if not made.taken and not rejects:
+            raise NothingTaken(nothing)
+        ignored = [path for path in paths if path not in made.taken]
         summary = Summary(
             items=len(made.items),
             patients=made.items["patient"].n_unique(),
@@ -192,13 +228,13 @@ def build(
             scanned=scanned,
             reused=len(units) - scanned,
             unmatched=assignment.unused,
-            notes=(*assignment.notes, *made.notes),
+            notes=(*assignment.notes, *made.notes, *([fewer] if fewer else [])),
             seconds=time.monotonic() - started,
         )
-        options: dict[str, Any] = {"patient_from": patient_from, "table": assignment.table_hash}
-        if merge_spellings:
-            options["merge_spellings"] = True
-        _write(out, made, {**versions, **options}, summary)
+        _write(out, made, facts, summary)
+        told = (*assignment.notes, *made.notes)
+        again = replace(summary, scanned=0, reused=len(units), notes=told)
+        snapshot.write(out, asdict(again))
     return summary
 
 
@@ -210,8 +246,8 @@ def _settings(out: Path, plugin: Plugin) -> dict[str, Any]:
     return reader_settings(bound.parent)
 
 
-def _group(plugin: Plugin, files: Sequence[FileStat]) -> tuple[list[Unit], list[Reject]]:
-    """The plugin's units by key; of two with one key, the second is rejected."""
+def _group(plugin: Plugin, files: Sequence[FileStat]) -> tuple[dict[str, Unit], list[Reject]]:
+    """The plugin's units by key, sorted; of two with one key, the second is rejected."""
     units: dict[str, Unit] = {}
     refused = []
     for unit in plugin.units(files):
@@ -220,40 +256,37 @@ def _group(plugin: Plugin, files: Sequence[FileStat]) -> tuple[list[Unit], list[
             refused.append(Reject(unit.key, "duplicate", reason))
         else:
             units[unit.key] = unit
-    return [units[key] for key in sorted(units)], refused
+    return {key: units[key] for key in sorted(units)}, refused
 
 
-def _scan(
+@contextmanager
+def _scanned(
     path: Path,
     versions: dict[str, Any],
     archive: Path,
     scan: scanning.Scan,
-    units: Sequence[Unit],
+    units: Mapping[str, Unit],
     *,
     workers: int,
     engine: Engine,
     rescan: bool,
-) -> tuple[list[Scanned], int]:
+) -> Iterator[tuple[Journal, int]]:
     """The outcome of every unit, from the journal if unchanged; and the number of units opened."""
     if rescan:
         path.unlink(missing_ok=True)
-    known = journal.read(path, versions)
-    current = {unit.key: scanning.fingerprint(unit.key, unit.files) for unit in units}
-    kept = {key: entry for key, entry in known.items() if current.get(key) == entry.fingerprint}
-    if len(kept) < len(known) or not known:
-        journal.rewrite(path, versions, kept.values())
-    todo = [unit for unit in units if unit.key not in kept]
-    with journal.Appender(path) as appender:
+    with Journal(path, versions, units) as entries:
+        todo = [unit for key, unit in units.items() if key not in entries]
         work = partial(scanning.scan_unit, scan, archive)
         outcomes = pmap(
             work, todo, workers=workers, engine=engine, label="Indexing", seconds=item_seconds()
         )
         for unit, outcome in outcomes:
             if isinstance(outcome, Failure):
+                if outcome.error == UsageError.__name__:  # object storage cannot be read
+                    raise UsageError(outcome.reason)
                 outcome = scanning.died(unit, outcome)
-            appender.add(outcome)
-            kept[unit.key] = outcome
-    return list(kept.values()), len(todo)
+            entries.add(outcome)
+        yield entries, len(todo)
 
 
 def _write(out: Path, made: tables.Tables, facts: dict[str, Any], summary: Summary) -> None:
@@ -306,6 +339,7 @@ class Index:
                 how = f"medcl index ARCHIVE --plugin NAME --out {path}"
             raise UsageError(f"{path} is not an index. Make one: {how}")
         facts = read_json(facts_file, _REMAKE)
+        manifest.refuse_newer(path, "index", facts.get("format"), FORMAT)
         if facts.get("format") != FORMAT:
             raise UsageError(
                 f"{path} is an index of format {facts.get('format')}; this medcl reads {FORMAT}. "
@@ -338,13 +372,16 @@ class Index:
 
     @cached_property
     def archive(self) -> Path:
-        """The archive's folder, as last indexed."""
-        return Path(read_json(self._private("archive.json"), RESTORE)["archive"])
+        """The archive's folder, where it lies now (`medcl.io.roots`)."""
+        bound = read_json(self._private("archive.json"), RESTORE)
+        beside = bound.get("beside")
+        near = Path(os.path.normpath(self.path.resolve() / beside)) if beside else None
+        return roots.found(Path(bound["archive"]), roots.ARCHIVE, near)
 
     @cached_property
     def reader(self) -> dict[str, Any]:
         """The reader settings of its files. Private: they may name columns."""
-        return reader_settings(self._private("archive.json").parent)
+        return reader_settings(self._private("archive.json").parent, moved=True)
 
     @cached_property
     def reader_mark(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from medcl.archive.scanning import checked
 from medcl.errors import MedclError
 from medcl.io.failure import Failure
-from medcl.plugin import FileStat, Record, Reject, Unit, file_of
+from medcl.plugin import MEMBER, FileStat, Record, Reject, Unit, file_of
 
 Assemble = Callable[[Sequence[Record]], Iterable[Record | Reject]]
 
@@ -46,4 +46,7 @@ def _checked(outcome: object, root: Path, stats: Mapping[str, FileStat]) -> Reco
 
 def located(record: Record, stats: Mapping[str, FileStat]) -> tuple[FileStat, ...]:
     """A record's files in its own order, each under the record's name (and member) for it."""
-    return tuple(replace(stats[file_of(path)], path=path) for path in record.files)
+    return tuple(
+        replace(stats[file_of(path)], path=path) if MEMBER in path else stats[path]
+        for path in record.files
+    )

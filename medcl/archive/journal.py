@@ -6,55 +6,61 @@ patient ids and paths: it is in the index's private folder.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from medcl.archive.scanning import Scanned
-from medcl.io.atomic import replacing
+from medcl.archive.scanning import Scanned, fingerprint
+from medcl.io import room
+from medcl.io.atomic import opener, replacing
+from medcl.plugin import Unit
 
 _SYNC_EVERY = 2.0  # seconds; a kill loses no written line, a power cut at most this
 
 
-def read(path: Path, made_by: dict[str, object]) -> dict[str, Scanned]:
-    """Unit key → its newest entry; empty if there is none, or another plugin version made it."""
-    if not path.exists():
-        return {}
-    _drop_torn_tail(path)
-    finished: dict[str, Scanned] = {}
-    with path.open("rb") as lines:
-        if next(lines, b"") != _header(made_by).encode():
-            return {}
-        for line in lines:
-            try:
-                entry = Scanned.from_json(line)
-            except (ValueError, KeyError, TypeError):  # a damaged line: its unit is scanned again
-                continue
-            finished[entry.key] = entry
-    return finished
+class Journal:
+    """The finished scans of some units. They stay on disk: in memory is where each line begins."""
 
+    def __init__(self, path: Path, made_by: dict[str, Any], units: Mapping[str, Unit]) -> None:
+        """Open it; lines of other units, of changed ones and of other versions are removed.
 
-def rewrite(path: Path, made_by: dict[str, object], entries: Iterable[Scanned]) -> None:
-    """Replace the journal by these entries."""
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as handle:
-        handle.write(_header(made_by))
-        for entry in entries:
-            handle.write(entry.to_json() + "\n")
-
-
-class Appender:
-    """An open journal. Each entry is written at once, and flushed to disk every 2 s."""
-
-    def __init__(self, path: Path) -> None:
-        self._handle: BinaryIO = path.open("ab", buffering=0)
+        Args:
+            path: the file; made if there is none.
+            made_by: what determines how units are read.
+            units: key → unit, as the archive is now.
+        """
+        self._path, self._units = path, units
+        self._places: dict[str, int] = {}
+        if not self._read(made_by):
+            self._rewrite(made_by)
+        descriptor = opener(str(path), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        self._handle: BinaryIO = os.fdopen(descriptor, "ab", buffering=0)
+        self._end = self._handle.seek(0, os.SEEK_END)
         self._synced = time.monotonic()
 
+    def __contains__(self, key: str) -> bool:
+        return key in self._places
+
+    def __iter__(self) -> Iterator[Scanned]:
+        """The entries, in the order of the units."""
+        with self._path.open("rb") as lines:
+            for key, unit in self._units.items():
+                if key in self._places:
+                    lines.seek(self._places[key])
+                    yield Scanned.from_json(lines.readline(), unit)
+
     def add(self, entry: Scanned) -> None:
-        """Append one finished unit."""
-        self._handle.write(entry.to_json().encode() + b"\n")
+        """Append one finished unit. It is written at once, and flushed to disk every 2 s."""
+        line = entry.to_json().encode() + b"\n"
+        with room.told(self._path, needs=len(line)):
+            if self._handle.write(line) != len(line):  # the rest of the line did not fit
+                raise OSError(errno.ENOSPC, "No space left on device")
+        self._places[entry.key] = self._end
+        self._end += len(line)
         if time.monotonic() - self._synced > _SYNC_EVERY:
             self._sync()
 
@@ -63,19 +69,60 @@ class Appender:
         self._sync()
         self._handle.close()
 
-    def _sync(self) -> None:
-        os.fsync(self._handle.fileno())
-        self._synced = time.monotonic()
-
-    def __enter__(self) -> Appender:
+    def __enter__(self) -> Journal:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _read(self, made_by: dict[str, Any]) -> bool:
+        """Find the lines of the units. False if there are others too, or no journal."""
+        if not self._path.exists():
+            return False
+        _drop_torn_tail(self._path)
+        with self._path.open("rb") as lines:
+            header = next(lines, b"")
+            if header != _header(made_by):
+                return False
+            place, clean = len(header), True
+            for line in lines:
+                key = self._key(line)
+                clean &= key is not None and key not in self._places
+                if key is not None:
+                    self._places[key] = place  # the newest line of a unit counts
+                place += len(line)
+        return clean and bool(self._places)
 
-def _header(made_by: dict[str, object]) -> str:
-    return json.dumps(made_by, sort_keys=True) + "\n"
+    def _key(self, line: bytes) -> str | None:
+        """The unit of a line, if it is as it was; a damaged line is of none."""
+        try:
+            entry = Scanned.from_json(line)
+        except (ValueError, KeyError, TypeError):
+            return None
+        unit = self._units.get(entry.key)
+        same = unit is not None and entry.fingerprint == fingerprint(unit.key, unit.files)
+        return entry.key if same else None
+
+    def _rewrite(self, made_by: dict[str, Any]) -> None:
+        """Keep the lines that were found."""
+        places, self._places = self._places, {}
+        with replacing(self._path) as temporary, temporary.open("wb") as out:
+            out.write(_header(made_by))
+            if not places:
+                return
+            with self._path.open("rb") as lines:
+                for key, place in places.items():
+                    lines.seek(place)
+                    self._places[key] = out.tell()
+                    out.write(lines.readline())
+
+    def _sync(self) -> None:
+        os.fsync(self._handle.fileno())
+        self._synced = time.monotonic()
+
+
+def _header(made_by: dict[str, Any]) -> bytes:
+    return json.dumps(made_by, sort_keys=True).encode() + b"\n"
 
 
 def _drop_torn_tail(path: Path) -> None:

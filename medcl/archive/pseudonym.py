@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medcl.errors import UsageError
+from medcl.io.atomic import temporary_name
 
 KEY_VARIABLE = "MEDCL_KEY_FILE"
 _SHORTEST_KEY = 16  # bytes
@@ -104,7 +105,7 @@ def _read(path: Path) -> bytes:
 
 def _create(path: Path) -> None:
     """Write a new key atomically, and never over an existing one."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary = temporary_name(path)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(descriptor, "w") as handle:

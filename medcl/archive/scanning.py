@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from medcl.io import storage
 from medcl.io.failure import Failure
+from medcl.io.room import is_full
 from medcl.plugin import MEMBER, FileStat, Record, Reject, Scalar, Unit, file_of
 
 CORE = ("id", "patient", "site", "group", "fingerprint", "findings")
@@ -36,27 +39,94 @@ class Scanned:
     def to_json(self) -> str:
         """One line."""
         plain = vars(self) | {  # dataclasses.asdict copies all values, one by one
-            name: [vars(part) for part in getattr(self, name)]
+            name: [_plainly(part) for part in getattr(self, name)]
             for name in ("stats", "records", "rejects")
         }
-        return json.dumps(plain, separators=(",", ":"))
+        return json.dumps(plain, separators=(",", ":"), default=dict)
 
     @classmethod
-    def from_json(cls, line: str | bytes) -> Scanned:
-        """The inverse of `to_json`."""
+    def from_json(cls, line: str | bytes, unit: Unit | None = None) -> Scanned:
+        """The inverse of `to_json`. Equal strings are one object, those of ``unit`` if given."""
         raw = json.loads(line)
+        stats = tuple(FileStat(**stat) for stat in raw["stats"])
+        if unit is not None and unit.files == stats:
+            stats = unit.files
+        share = _share(() if unit is None else (unit.key, *(file.path for file in stats)))
         return cls(
-            raw["key"],
+            share(raw["key"]),
             raw["fingerprint"],
-            tuple(FileStat(**stat) for stat in raw["stats"]),
-            tuple(_record(record) for record in raw["records"]),
+            stats,
+            tuple(_record(record, share) for record in raw["records"]),
             tuple(Reject(**reject) for reject in raw["rejects"]),
             raw["details"],
         )
 
 
-def _record(raw: dict[str, Any]) -> Record:
-    return Record(**raw | {"files": tuple(raw["files"]), "findings": tuple(raw["findings"])})
+class Values(Mapping[str, Scalar]):
+    """A record's fields or labels: records with the same names share these, so it is small."""
+
+    __slots__ = ("_names", "_values")
+
+    def __init__(self, names: tuple[str, ...], values: tuple[Scalar, ...]) -> None:
+        self._names, self._values = names, values
+
+    def __getitem__(self, name: str) -> Scalar:
+        try:
+            return self._values[self._names.index(name)]
+        except ValueError:
+            raise KeyError(name) from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __reduce__(self) -> Any:
+        return Values, (self._names, self._values)
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
+
+
+_SHARED_AT_ONCE = 100_000
+_shared: dict[Any, Any] = {}
+"""Strings, and tuples of strings, of entries read lately: those of one folder are much alike."""
+
+
+def _share(own: tuple[str, ...]) -> Callable[[Any], Any]:
+    """A function that returns, of equal strings or tuples of strings, the object first seen."""
+    if len(_shared) > _SHARED_AT_ONCE:
+        _shared.clear()
+    unit = {text: text for text in own}
+    of_unit = {own[1:]: own[1:]} if len(own) > 1 else {}
+
+    def shared(value: Any) -> Any:
+        if isinstance(value, str):
+            return unit[value] if value in unit else _shared.setdefault(value, value)
+        if isinstance(value, tuple):
+            return of_unit[value] if value in of_unit else _shared.setdefault(value, value)
+        return value
+
+    return shared
+
+
+def _record(raw: dict[str, Any], share: Callable[[Any], Any]) -> Record:
+    for name in ("files", "findings"):
+        raw[name] = share(tuple(map(share, raw[name])))
+    for name in ("key", "patient", "site", "group"):
+        raw[name] = share(raw[name])
+    for name in ("fields", "labels", "private"):
+        values = raw[name]
+        raw[name] = Values(share(tuple(values)), tuple(map(share, values.values())))
+    return Record(**raw)
+
+
+def _plainly(part: Any) -> dict[str, Any]:
+    return {name: getattr(part, name) for name in _NAMES[type(part)]}
+
+
+_NAMES = {kind: tuple(each.name for each in fields(kind)) for kind in (FileStat, Record, Reject)}
 
 
 def fingerprint(key: str, files: Iterable[FileStat]) -> str:
@@ -68,8 +138,29 @@ def fingerprint(key: str, files: Iterable[FileStat]) -> str:
 def scan_unit(scan: Scan, root: Path, unit: Unit) -> Scanned:
     """Run a plugin's scan on a unit. Errors of the plugin or the files never propagate.
 
-    A scan that raises is incomplete: its records are dropped, and the unit is a reject.
+    A scan that raises is incomplete: its records are dropped, and the unit is a reject. On object
+    storage a unit of which nothing but rejects came is downloaded and scanned again: its reader may
+    need a file of this machine.
+
+    Raises:
+        UsageError: if the storage cannot be read: that is no property of the unit.
     """
+    scanned = _scan_unit(scan, root, unit)
+    if not isinstance(root, storage.RemotePath):
+        return scanned
+    paths = [file.path for file in unit.files]
+    try:
+        storage.check()
+        if scanned.records or not scanned.rejects:
+            return scanned
+        for path in paths:
+            os.fspath(root / path)
+        return _scan_unit(scan, Path(str(root)), unit)
+    finally:
+        storage.release(root, paths)
+
+
+def _scan_unit(scan: Scan, root: Path, unit: Unit) -> Scanned:
     records: list[Record] = []
     rejects: list[Reject] = []
     details: dict[str, str] = {}
@@ -78,6 +169,8 @@ def scan_unit(scan: Scan, root: Path, unit: Unit) -> Scanned:
             valid = checked(outcome, root, unit)
             (records if isinstance(valid, Record) else rejects).append(valid)  # type: ignore[arg-type]
     except (Exception, SystemExit) as error:
+        if is_full(error):  # of the disk that archives are unpacked to: not this unit's fault
+            raise
         failure = Failure.of(error)
         code = "out-of-memory" if isinstance(error, MemoryError) else "unreadable"
         records = []

@@ -16,21 +16,23 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from medcl.archive import refused
+from medcl.archive import presence, refused
 from medcl.archive.entries import State, Store, canonical, entry_keys
 from medcl.archive.index import Index
 from medcl.archive.scanning import READER, public
 from medcl.archive.stored import StoredArrays
 from medcl.archive.tables import REJECTS
 from medcl.errors import IntegrityWarning, MedclError, UsageError
-from medcl.io import scratch
+from medcl.io import roots, scratch, storage
 from medcl.io.failure import Failure
 from medcl.io.pmap import Engine, item_seconds, pmap
+from medcl.io.room import NoRoomError, is_full
 from medcl.plugin import MEMBER, FileStat, Plugin, Unit, file_of
 from medcl.registry import Lazy, checked, resolve
 
 __all__ = ["Prepared", "Store", "StoredArrays", "prepare"]
 
+AWAY = "away"
 _FINDINGS = "findings"
 
 
@@ -132,8 +134,11 @@ def prepare(
     rejected: dict[str, _Rejected] = {}
     missing: set[str] = set()
     anew: Counter[State] = Counter()
+    noticed: dict[str, list[str]] = {}
     for item, key in keys.items():
-        state = store.state(key)
+        state, meta = store.examined(key)
+        if found := meta.get(_FINDINGS):
+            noticed[item] = found
         if state == "absent" and key in reasons and not retry:
             rejected[item] = _Rejected(*reasons[key])
         elif state != "whole":
@@ -148,6 +153,10 @@ def prepare(
             "preparation": plugin.preparation,
             "spec": canonical(settings),
         }
+        wanted = {item: index.stats(item) for item in missing}
+        for item, reason in presence.away(index.archive, index.path, wanted, len(items)).items():
+            rejected[item] = _Rejected(AWAY, reason)
+            missing.discard(item)
         jobs = list(_jobs(index, keys, missing))
         with store.used(), scratch.new(index.path / "private") as shared:
             work = partial(
@@ -165,10 +174,13 @@ def prepare(
                 if failed is not None:
                     rejected[job.item] = failed
                     _record(index, store, job, failed)
-                elif job.key in reasons:
+                    continue
+                if job.key in reasons:
                     refused.add(store.refused, job.key, None, "")
+                if found := store.meta(job.key).get(_FINDINGS):
+                    noticed[job.item] = found
     used = items.filter(~pl.col("id").is_in(list(rejected)))
-    used, findings = _with_findings(used, store, keys)
+    used, findings = _with_findings(used, noticed)
     return Prepared(
         used,
         StoredArrays.of(
@@ -188,14 +200,13 @@ def prepare(
 
 
 def _with_findings(
-    items: pl.DataFrame, store: Store, keys: Mapping[str, str]
+    items: pl.DataFrame, noticed: Mapping[str, Sequence[str]]
 ) -> tuple[pl.DataFrame, dict[str, int]]:
     """Items with what their preparation noticed among their findings, and how often each was."""
-    made = {item: store.meta(keys[item]).get("findings", []) for item in items["id"]}
-    counts = Counter(name for names in made.values() for name in names)
+    counts = Counter(name for item in items["id"] for name in noticed.get(item, ()))
     if counts:
         both = [
-            [*(own or []), *made[item]]
+            [*(own or []), *noticed.get(item, ())]
             for item, own in zip(items["id"], items["findings"].to_list(), strict=True)
         ]
         items = items.with_columns(pl.Series("findings", both, dtype=pl.List(pl.String)))
@@ -243,9 +254,23 @@ def _prepare_item(
 ) -> _Rejected | int:
     """In a worker: decode, hash the sources, store. Only a store that cannot be written raises."""
     scratch.use(shared)
-    unit, sources = Unit(job.item, job.files), _sources(job.files)
+    sources = _sources(job.files)
+    with storage.local(root, (file.path for file in sources)) as here:
+        return _prepare_local(here, sources, store, target, settings, about, job)
+
+
+def _prepare_local(
+    root: Path,
+    sources: Sequence[FileStat],
+    store: Store,
+    target: Lazy,
+    settings: dict[str, Any],
+    about: Mapping[str, Any],
+    job: _Job,
+) -> _Rejected | int:
+    unit = Unit(job.item, job.files)
     if _changed(root, sources):
-        return _stale()
+        return _stale(root, store)
     try:
         made = resolve(target)(root, tuple(file.path for file in job.files), job.fields, **settings)
         arrays = {str(name): np.asarray(values) for name, values in made.items()}
@@ -256,11 +281,15 @@ def _prepare_item(
     except UsageError:  # the settings are wrong, not this item
         raise
     except (Exception, SystemExit) as error:
+        if is_full(error):
+            raise
+        if _changed(root, sources):  # away meanwhile, or written to
+            return _stale(root, store)
         failure = Failure.of(error)
         code = "out-of-memory" if isinstance(error, MemoryError) else "unprepared"
         return _Rejected(code, public(failure.reason, root, unit), failure.detail)
     if _changed(root, sources):  # while it was read
-        return _stale()
+        return _stale(root, store)
     meta = {
         **about,
         "fingerprint": job.fingerprint,
@@ -269,6 +298,8 @@ def _prepare_item(
     }
     try:
         return store.put(job.key, arrays, meta)
+    except NoRoomError:
+        raise
     except MedclError as error:
         return _Rejected("bad-arrays", f"The plugin broke its contract: {error}")
     except OSError as error:
@@ -286,7 +317,14 @@ def _sources(files: Sequence[FileStat]) -> list[FileStat]:
     )
 
 
-def _stale() -> _Rejected:
+def _stale(root: Path, store: Store) -> _Rejected:
+    """Of files that are not as they were indexed.
+
+    Raises:
+        MedclError: if the whole archive is no more there: unmounted since preparing began.
+    """
+    if not roots.is_there(root):
+        raise MedclError(presence.gone(root, store.path.parent))
     return _Rejected("changed", "Its files changed after indexing; run medcl index again.")
 
 

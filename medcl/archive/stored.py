@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import uuid
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -22,6 +21,8 @@ from medcl.archive.container import Entry, OtherFormat
 from medcl.archive.entries import SUFFIX, Store
 from medcl.archive.index import Index
 from medcl.errors import MedclError
+from medcl.io import storage
+from medcl.io.atomic import temporary_name
 
 TABLES = "tables"
 """The store's folder of files that map items to entries for other processes."""
@@ -105,9 +106,11 @@ class StoredArrays:
         """The item's own files, absolute. Only this reads the index's private table.
 
         Raises:
-            MedclError: if the index or its private folder is missing.
+            MedclError: if the index or its private folder is missing, or the archive is on object
+                storage.
         """
         index = self._index
+        storage.refuse(index.archive)
         return tuple(index.archive / file for file in index.files(item_id))
 
     def __len__(self) -> int:
@@ -174,7 +177,7 @@ class StoredArrays:
         path = self._store.path / TABLES / f"{name}{SUFFIX}"
         if not (path.exists() if self._tabled else _is_whole(path)):
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f".{name}.{uuid.uuid4().hex[:8]}.tmp")
+            temporary = temporary_name(path)
             try:
                 container.write(temporary, {"ids": self._ids, "keys": self._keys}, {"key": name})
                 os.replace(temporary, path)

@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from itertools import islice
 from typing import Any, NamedTuple
 
 import polars as pl
@@ -43,6 +44,8 @@ class Tables(NamedTuple):
     paths: pl.DataFrame
     notes: tuple[str, ...] = ()
     sites: pl.DataFrame = pl.DataFrame(schema=SITES)
+    taken: Set[str] = frozenset()
+    """The files of the units of which something came; others are a README, a licence."""
 
 
 def build(
@@ -58,7 +61,7 @@ def build(
     """Sort, assign patients and labels, reject duplicates, and replace every raw id.
 
     Args:
-        scanned: the archive's units.
+        scanned: the archive's units, sorted by key. They are read once, one by one.
         rejects: of before scanning (folders and files that could not be listed).
         assignment: patients, sites and labels from outside the files.
         pseudonyms: the keyed hashes.
@@ -67,45 +70,56 @@ def build(
         merge_spellings: patients whose ids differ in spelling only are one.
     """
     refused = list(rejects)
-    outcomes: list[Record | Reject] = []
+    pieces: list[Record] = []
     files: dict[str, FileStat] = {}
     stats: dict[str, tuple[FileStat, ...]] = {}
     details: dict[str, str] = {}
-    for entry in sorted(scanned, key=lambda e: e.key):
+    taken: set[str] = set()
+    for entry in scanned:
         refused += entry.rejects
         details |= entry.details
-        files |= {file.path: file for file in entry.stats}
         for reject in entry.rejects:
             stats.setdefault(reject.key, entry.stats)
-        outcomes += entry.records
-    if join is not None:
-        outcomes = join([record for record in outcomes if isinstance(record, Record)], files)
-    records: dict[str, Record] = {}
+        if entry.records or entry.rejects:
+            taken.update(file.path for file in entry.stats)
+        files |= {file.path: file for file in entry.stats}
+        pieces += entry.records
+    outcomes: Sequence[Record | Reject] = pieces if join is None else join(pieces, files)
+    del pieces
+    records: list[Record] = []
+    keys: set[str] = set()
     for outcome in outcomes:
         if isinstance(outcome, Reject):
             refused.append(outcome)
-        elif outcome.key in records:
+        elif outcome.key in keys:
             reason = "An item of the same key was found before; the first is kept."
             refused.append(Reject(outcome.key, "duplicate", reason))
         else:
-            records[outcome.key] = outcome
+            keys.add(outcome.key)
+            records.append(outcome)
             stats[outcome.key] = located(outcome, files)
+    del outcomes, files
     usable: list[Record] = []
-    for outcome in assignment.apply(list(records.values())):
+    for outcome in assignment.apply(records):
         if isinstance(outcome, Reject):
             refused.append(outcome)
         else:
             usable.append(outcome)
+    del records
     usable, notes = identity.noticed(identity.merged(usable) if merge_spellings else usable)
     if group is not None:
         usable = group(usable, stats)
     keys = {record.key for record in usable} | {reject.key for reject in refused}
+    sites = _sites(usable, pseudonyms)
+    items = _items(usable, stats, pseudonyms)
+    del usable
     return Tables(
-        _items(usable, stats, pseudonyms),
+        items,
         _rejects(refused, pseudonyms),
         _paths(keys, stats, details, pseudonyms),
         tuple(notes),
-        _sites(usable, pseudonyms),
+        sites,
+        taken,
     )
 
 
@@ -118,24 +132,23 @@ def _sites(records: Sequence[Record], pseudonyms: Pseudonyms) -> pl.DataFrame:
 def _items(
     records: Sequence[Record], stats: Mapping[str, tuple[FileStat, ...]], pseudonyms: Pseudonyms
 ) -> pl.DataFrame:
+    ids = [pseudonyms.item(r.key) for r in records]
+    order = sorted(range(len(records)), key=ids.__getitem__)
+    records = [records[n] for n in order]
+    marks = (pseudonyms.fingerprint(scanning.fingerprint(r.key, stats[r.key])) for r in records)
     columns: dict[str, pl.Series] = {
-        "id": _text("id", [pseudonyms.item(r.key) for r in records]),
-        "patient": _text("patient", [pseudonyms.patient(r.patient) for r in records]),
-        "site": _text("site", [r.site and pseudonyms.site(r.site) for r in records]),
-        "group": _text("group", [r.group and pseudonyms.group(r.group) for r in records]),
-        "fingerprint": _text(
-            "fingerprint",
-            [pseudonyms.fingerprint(scanning.fingerprint(r.key, stats[r.key])) for r in records],
-        ),
-        "findings": pl.Series(
-            "findings", [list(r.findings) for r in records], dtype=pl.List(pl.String)
-        ),
+        "id": _text("id", (ids[n] for n in order)),
+        "patient": _text("patient", (pseudonyms.patient(r.patient) for r in records)),
+        "site": _text("site", (r.site and pseudonyms.site(r.site) for r in records)),
+        "group": _text("group", (r.group and pseudonyms.group(r.group) for r in records)),
+        "fingerprint": _text("fingerprint", marks),
+        "findings": _series("findings", (list(r.findings) for r in records), pl.List(pl.String())),
     }
     for name in sorted({name for r in records for name in r.fields}):
         columns[name] = _column(name, [r.fields.get(name) for r in records])
     for name in sorted({name for r in records for name in r.labels}):
         columns[LABEL + name] = _column(LABEL + name, [r.labels.get(name) for r in records])
-    return pl.DataFrame(columns).sort("id")
+    return pl.DataFrame(columns)
 
 
 def _rejects(rejects: Sequence[Reject], pseudonyms: Pseudonyms) -> pl.DataFrame:
@@ -149,22 +162,35 @@ def _paths(
     details: Mapping[str, str],
     pseudonyms: Pseudonyms,
 ) -> pl.DataFrame:
-    rows = [
-        (
-            pseudonyms.item(key),
-            storable(key),
-            [storable(file.path) for file in stats.get(key, ())],
-            [file.size for file in stats.get(key, ())],
-            [file.mtime_ns for file in stats.get(key, ())],
-            None if key not in details else storable(details[key]),
-        )
-        for key in keys
-    ]
-    return pl.DataFrame(rows, schema=PATHS, orient="row").sort("id")
+    ids = {pseudonyms.item(key): key for key in keys}
+    names = [ids[item] for item in sorted(ids)]
+    of = [stats.get(key, ()) for key in names]
+    columns = (
+        sorted(ids),
+        map(storable, names),
+        ([storable(file.path) for file in files] for files in of),
+        ([file.size for file in files] for files in of),
+        ([file.mtime_ns for file in files] for files in of),
+        (storable(details[key]) if key in details else None for key in names),
+    )
+    return pl.DataFrame(
+        [_series(*each) for each in zip(PATHS.names(), columns, PATHS.dtypes(), strict=True)]
+    )
 
 
-def _text(name: str, values: Sequence[Any]) -> pl.Series:
-    return pl.Series(name, values, dtype=pl.String)
+_CHUNK = 65_536  # rows that are Python objects at a time
+
+
+def _series(name: str, values: Iterable[Any], dtype: pl.DataType) -> pl.Series:
+    """A column of values that need not be in memory together."""
+    column, rest = pl.Series(name, [], dtype), iter(values)
+    while chunk := list(islice(rest, _CHUNK)):
+        column.append(pl.Series(name, chunk, dtype))
+    return column
+
+
+def _text(name: str, values: Iterable[Any]) -> pl.Series:
+    return _series(name, values, pl.String())
 
 
 def _column(name: str, values: Sequence[Scalar]) -> pl.Series:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from medcl import manifest
 from medcl.errors import MedclError, UsageError
+from medcl.io import storage
 from medcl.plugin import FileStat, Reject
 
 _TEMPORARY = (".tmp", ".temp", ".part", ".partial", ".crdownload", "~")
@@ -19,6 +20,11 @@ _OUTPUT = (
     "The folder is an index, a run or a study of medcl; its files are left out. Keep it outside of "
     "the archive."
 )
+_OUTSIDE = (
+    "The link leads out of the archive and is not followed. Index the folder that it leads to, "
+    "copy it here, or follow such links: --follow-links."
+)
+_NOT_DATA = ("/proc", "/sys", "/dev", "/run")
 
 
 @dataclass
@@ -29,19 +35,23 @@ class Walked:
     rejects: list[Reject] = field(default_factory=list)
 
 
-def walk(root: Path, skip: Path | None = None) -> Walked:
+def walk(root: Path, skip: Path | None = None, *, follow: bool = False) -> Walked:
     """List the regular files below ``root``, without hidden and temporary ones.
 
     A folder reached twice (a link to its own parent, two links to one folder) is listed once, under
-    its real path if that is in the archive.
+    its real path if that is in the archive. A link that leads out of the archive is a reject:
+    what it leads to may be another's, or change without the archive.
 
     Args:
-        root: the archive.
+        root: the archive; an address of object storage is listed instead.
         skip: a folder to leave out, such as the index when it lies inside the archive.
+        follow: also take what links outside of the archive lead to, except the system's folders.
 
     Raises:
         UsageError: if the archive is missing, not a folder, unreadable or without a file.
     """
+    if storage.address(root) is not None:
+        return _listed(root)
     if not root.is_dir():
         what = "is not a folder" if root.exists() else "does not exist"
         raise UsageError(f"The archive {root} {what}. Give the folder that holds the recordings.")
@@ -50,6 +60,7 @@ def walk(root: Path, skip: Path | None = None) -> Walked:
     walked = Walked()
     visited = {_identity(os.stat(skip))} if skip is not None and skip.is_dir() else set()
     visited.discard(_identity(os.stat(root)))
+    inside = _Inside(root, follow)
     folders, links = deque([""]), deque[str]()  # links come last: real paths have precedence
     while folders or links:
         folder = folders.popleft() if folders else links.popleft()
@@ -63,7 +74,11 @@ def walk(root: Path, skip: Path | None = None) -> Walked:
                 walked.rejects.append(Reject(folder, "medcl-output", _OUTPUT))
                 continue
             for entry in entries:
-                _file_or_folder(entry, f"{folder}{entry.name}", walked, folders, links)
+                path = f"{folder}{entry.name}"
+                if entry.is_symlink() and not inside.leads_in(entry.path):
+                    walked.rejects.append(Reject(path, "link-outside", _OUTSIDE))
+                    continue
+                _file_or_folder(entry, path, walked, folders, links)
         except OSError as error:
             reason = f"The folder could not be listed ({error.strerror}); its files are missing."
             walked.rejects.append(Reject(folder, "unreadable-folder", reason))
@@ -71,6 +86,32 @@ def walk(root: Path, skip: Path | None = None) -> Walked:
     if not walked.files and not walked.rejects:
         raise UsageError(f"The archive {root} holds no file. Give the folder with the recordings.")
     return walked
+
+
+def _listed(root: Path) -> Walked:
+    """The files of an archive on object storage."""
+    files = [FileStat(*each) for each in storage.listed(root)]
+    shown = [file for file in files if not any(map(hidden, file.path.split("/")))]
+    if not shown:
+        raise UsageError(f"The archive {storage.address(root)} holds no file. Check the address.")
+    return Walked(shown)
+
+
+@dataclass(frozen=True)
+class _Inside:
+    """Which links are followed."""
+
+    root: Path
+    follow: bool
+
+    def leads_in(self, link: str) -> bool:
+        """Whether a link leads to a place that may be read, or nowhere."""
+        target = Path(os.path.realpath(link))
+        if target.is_relative_to(os.path.realpath(self.root)):
+            return True
+        if any(target.is_relative_to(system) for system in _NOT_DATA):
+            return False
+        return self.follow or not target.exists()  # one that leads nowhere has its own reject
 
 
 def _is_output(folder: Path, entries: list[os.DirEntry[str]]) -> bool:

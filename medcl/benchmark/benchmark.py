@@ -29,21 +29,23 @@ from medcl import plugin as plugins
 from medcl.archive import index as indexing
 from medcl.benchmark import fitting, page, scoreboard
 from medcl.benchmark import supervised as supervised_row
-from medcl.benchmark.contract import KEY, Benchmark, Problem
-from medcl.benchmark.fitting import Asked
-from medcl.benchmark.scoreboard import Scoreboard
-from medcl.benchmark.sources import (
+from medcl.benchmark.contract import (
     BESIDE,
     HANDCRAFTED,
+    KEY,
+    SUPERVISED,
     UNTRAINED,
-    Row,
-    Sources,
-    file_name,
-    rows,
+    Benchmark,
+    Problem,
 )
+from medcl.benchmark.fitting import Asked
+from medcl.benchmark.scoreboard import Scoreboard
+from medcl.benchmark.sources import Row, Sources, file_name, rows
 from medcl.errors import MedclError, UsageError
+from medcl.io.cells import safe
 from medcl.metrics.measures import measure
 from medcl.metrics.metrics import once
+from medcl.nn.feature_groups import LEARNED
 from medcl.private import command_without_paths
 from medcl.provenance import commit, versions
 from medcl.registry import did_you_mean, resolve
@@ -53,7 +55,6 @@ FRACTIONS = (0.01, 0.1, 1.0)
 ROWS, JSON, HTML = "rows.csv", "benchmark.json", "benchmark.html"
 _COLUMNS = ("problem", "row", "fraction", "draw", "patients", "auroc", "metric", "value")
 
-SUPERVISED = "supervised"
 Drawn = dict[float, list[tuple[int, NDArray[np.float32]]]]
 
 
@@ -212,7 +213,9 @@ def _untrained(runs: Mapping[str, Run]) -> list[str]:
 def _fitted(
     row: Row, asked: Asked, sources: Sources, out: Path, fractions: Sequence[float]
 ) -> Iterator[tuple[float, int, int, NDArray[np.float32]]]:
-    used = [[sources.digest(source) for source in group] for group in row.variants]
+    used: list[object] = [[sources.digest(source) for source in g] for g in row.variants]
+    if len(used) > 1:
+        used.append(LEARNED)  # how they are weighted
     digest = _digest(asked, used)
     folder = out / "scores" / file_name(asked.problem.name) / f"{file_name(row.name)}.{digest}"
     return fitting.predicted(
@@ -284,8 +287,8 @@ def _note(
     target = asked.target.at(asked.tested)
     found = measure(problem.kind, target.y, scores, once(len(target)))
     cells = [
-        problem.name,
-        row,
+        safe(problem.name),
+        safe(row),
         f"{fraction:g}",
         str(draw),
         str(people),

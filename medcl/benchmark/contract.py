@@ -20,6 +20,14 @@ from medcl.metrics.metrics import Kind, Measures
 
 KEY, PATIENT, FOLD = "key", "patient", "fold"
 
+HANDCRAFTED, UNTRAINED, SUPERVISED, BESIDE = (
+    "handcrafted",
+    "untrained",
+    "supervised",
+    " + handcrafted",
+)
+"""Rows of every scoreboard, or how their names begin and end; others are runs."""
+
 
 @dataclass(frozen=True)
 class Problem:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medcl.benchmark.contract import Problem
+from medcl.benchmark.contract import HANDCRAFTED, SUPERVISED, UNTRAINED, Problem
 from medcl.benchmark.fitting import Asked
 from medcl.metrics.bootstrap import Interval, Resampled, bootstrap
 from medcl.metrics.measures import measure
@@ -85,6 +85,26 @@ class Scoreboard:
         ]
         return ["features", "than", "of patients", "difference"], rows
 
+    def verdict(self, problem: str) -> list[str]:
+        """A sentence for each pretrained encoder and fraction: is it better than what is free?"""
+        (asked,) = (p for p in self.problems if p["name"] == problem)
+        mine = [f for f in self.figures if f.problem == problem]
+        by = {(f.row, f.fraction): f for f in mine}
+        said = []
+        for figure in mine:
+            if figure.row.startswith((HANDCRAFTED, UNTRAINED, SUPERVISED)):
+                continue
+            compared = [
+                f"{than} {by[than, figure.fraction].own.value:.3f}: {judged(gain)}"
+                for than, gain in figure.against.items()
+                if gain.value is not None and gain.low is not None
+            ]
+            said.append(
+                f"From {figure.patients:,} labelled patients, {figure.row} has {asked['metric']} "
+                f"{shown(figure)}; {'; '.join(compared)}."
+            )
+        return said
+
 
 def shown(figure: Figure) -> str:
     """A figure with its interval, and the spread of several draws."""
@@ -102,6 +122,13 @@ def difference(interval: Interval) -> str:
     if interval.value is None or interval.low is None:
         return "undefined"
     return f"{interval.value:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"
+
+
+def judged(interval: Interval) -> str:
+    """A difference in words, with its interval."""
+    low, high = interval.low or 0, interval.high or 0
+    word = "a gain" if low > 0 else "a loss" if high < 0 else "no measurable gain"
+    return f"{word}, {difference(interval)}"
 
 
 def figures(

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from medcl import manifest
 from medcl import plugin as plugins
 from medcl.archive.index import Index
-from medcl.benchmark.contract import KEY, Benchmark
+from medcl.benchmark.contract import BESIDE, HANDCRAFTED, KEY, UNTRAINED, Benchmark
 from medcl.embeddings.embeddings import embed, features
 from medcl.errors import MedclError
 from medcl.io.atomic import replacing
@@ -30,14 +30,13 @@ from medcl.recipe import Recipe, given
 from medcl.registry import lookup
 from medcl.run import Run, build_encoder, prepared, samples_of
 
-HANDCRAFTED, UNTRAINED, BESIDE = "handcrafted", "untrained", " + handcrafted"
 INITIALISATIONS = 3
 """Untrained encoders of each architecture."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the scoreboard: groups of features that are concatenated with equal weight.
+    """A row of the scoreboard: groups of features side by side, see `medcl.nn.feature_groups`.
 
     Attributes:
         name: as shown.

@@ -34,7 +34,7 @@ from medcl.archive.scanning import KEEP
 from medcl.archive.store import prepare
 from medcl.archive.tables import REJECTS
 from medcl.curate import curation_report
-from medcl.curate.across import Dropped, Pairs, Pictures
+from medcl.curate.across import Dropped, Pictures
 from medcl.curate.across import across as curate_across
 from medcl.curate.within import Reduced, Strategy, within
 from medcl.errors import UsageError
@@ -104,8 +104,9 @@ def curate(
             content. "ssim", "mi": 1 − structural similarity or normalised mutual information of
             pictures. "embedding": 1 − cosine.
         distance: parts at most this far apart are near; for "every-n", n. None: see `DISTANCE`.
-        across: the same between items, by locality-sensitive hashing; None: no comparison between
-            items. For "every-n" it is in bits of the difference hash.
+        across: the same between items; None: no comparison between items. For "every-n" it is in
+            bits of the difference hash. Above `medcl.nearest.EXACT` embeddings an index finds the
+            near ones, and misses less than one in a hundred.
         spec: the plugin's preparation settings; None for its defaults.
         embedded: for "embedding", the item of each sample and (N, D) features; samples in the order
             of the item's parts.
@@ -131,9 +132,11 @@ def curate(
     features = None if embedded is None else _by_item(*embedded)
     reduced = within(prepared, plugin.pictures, strategy, limit, features, workers)
     dropped = [Dropped(r.item, i, r.item, j, d, "within") for r in reduced for i, j, d in r.dropped]
+    show = None if plugin.pictures is None else Pictures(prepared.arrays, plugin.pictures)
     if across is not None:
-        pairs = Pairs(prepared.arrays, plugin.pictures, strategy, features)
-        dropped += curate_across(reduced, prepared.items, across, pairs)
+        dropped += curate_across(
+            reduced, prepared.items, across, strategy, features=features, pictures=show
+        )
     by_item = {r.item: r for r in reduced}
     dropped_parts = {(d.item, d.part) for d in dropped}
     keep = {r.item: [p for p in r.kept if (r.item, p) not in dropped_parts] for r in reduced}
@@ -150,7 +153,6 @@ def curate(
         len(index.items) - len(reduced),
     )
     _write(index, out, by_item, keep, dropped, summary)
-    show = None if plugin.pictures is None else Pictures(prepared.arrays, plugin.pictures)
     curation_report.write(out / "curation" / "report.html", asdict(summary), dropped, by_item, show)
     return summary
 
@@ -190,8 +192,9 @@ def _write(
             with manifest.replacing(private / name) as temporary:
                 shutil.copy2(index.path / "private" / name, temporary)
     bound = read_json(index.path / "private" / "archive.json", RESTORE)
+    place = {"archive": str(index.archive), "beside": os.path.relpath(index.archive, out.resolve())}
     manifest.write_text(
-        private / "archive.json", json.dumps({**bound, "curated": True}, indent=2) + "\n"
+        private / "archive.json", json.dumps({**bound, **place, "curated": True}, indent=2) + "\n"
     )
     link = out / "store"
     if not link.is_symlink():

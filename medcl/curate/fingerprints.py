@@ -46,14 +46,6 @@ def dhash(pictures: NDArray[np.uint8]) -> Bits:
     return np.ascontiguousarray(packed).view(">u8").reshape(-1).astype(np.uint64)
 
 
-def hyperplanes(x: NDArray[np.float32], seed: int = 0) -> Bits:
-    """64 signs of random projections (Charikar 2002): (N, D) → (N,). Similar angles share bits."""
-    random = np.random.default_rng(seed)
-    signs = (x @ random.standard_normal((x.shape[1], 64)).astype(np.float32)) > 0
-    packed = np.packbits(signs, axis=1)
-    return np.ascontiguousarray(packed).view(">u8").reshape(-1).astype(np.uint64)
-
-
 def hamming(bits: Bits) -> Distance:
     """The number of bits that differ."""
     return lambda i, others: np.bitwise_count(bits[others] ^ bits[i]).astype(np.float64)

@@ -27,7 +27,7 @@ class Reduced:
     Attributes:
         item: its id.
         locations: (N,) of all its parts.
-        bits: (N,) the 64-bit codes of all its parts.
+        bits: (N,) the 64-bit codes of all its parts; zeros where embeddings are compared.
         kept: the kept parts.
         dropped: (dropped part, part kept instead, distance).
     """
@@ -74,8 +74,8 @@ def _reduce(
     item, x = job
     if target is None:
         assert x is not None
-        x = x.mean(axis=0, keepdims=True)  # an item without parts is kept or dropped as a whole
-        return Reduced(item, np.zeros(1), compare.hyperplanes(x), [0], [])
+        # an item without parts is kept or dropped as a whole
+        return Reduced(item, np.zeros(1), np.zeros(1, np.uint64), [0], [])
     locations, pictures = resolve(target)(arrays(item))
     count = len(locations)
     if x is not None and len(x) != count:
@@ -83,7 +83,7 @@ def _reduce(
             f"The embeddings have {len(x)} rows for an item of {count} parts. Embed every part "
             "once, in order, with the same preparation."
         )
-    bits = compare.dhash(pictures) if x is None else compare.hyperplanes(x)
+    bits = compare.dhash(pictures) if x is None else np.zeros(count, np.uint64)
     if strategy == "every-n":
         step = int(limit)
         kept = list(range(0, count, step))

@@ -13,7 +13,7 @@ from torch import nn
 from medcl import manifest
 from medcl.contract import MASK, X
 from medcl.dense.fold import FOLDER
-from medcl.dense.result import FILE, DenseResult
+from medcl.dense.result import DenseResult
 from medcl.errors import MedclError, UsageError
 from medcl.finetune import build
 from medcl.finetune.fold_training import FACTS, MODEL, learnt_from
@@ -23,11 +23,6 @@ from medcl.labels.outputs import Outputs
 from medcl.private import read_recipe
 from medcl.reading import read_json, read_table
 from medcl.run import Trained, dataset_settings, from_nothing
-
-
-def is_dense(path: Path) -> bool:
-    """Whether a folder is a finished study of masks."""
-    return (path / FILE).is_file()
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,11 @@ Figures = dict[str, dict[str, Interval]]
 MEAN = ""
 
 
+def is_dense(path: Path) -> bool:
+    """Whether a folder is a finished study of masks."""
+    return (path / FILE).is_file()
+
+
 @dataclass(frozen=True)
 class DenseResult:
     """All figures of a study of masks, and what is needed to reproduce them.

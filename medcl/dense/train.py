@@ -124,7 +124,7 @@ def fit(
             trained.history[-1]["validation"] = loss_now
             if trained.best == 0 or loss_now < trained.history[trained.best - 1]["validation"]:
                 trained.best, kept = epoch, copy.deepcopy(_weights(model))
-        with replacing(checkpoint) as temporary:
+        with replacing(checkpoint) as temporary, temporary.open("wb") as file:
             state = {
                 "model": _weights(model),
                 "optimizer": optimizer.state_dict(),
@@ -133,7 +133,7 @@ def fit(
                 "history": trained.history,
                 "best": trained.best,
             }
-            torch.save(state, temporary)
+            torch.save(state, file)
     if kept:
         model.load_state_dict(kept)
     trained.best = trained.best or len(trained.history)

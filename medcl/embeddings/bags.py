@@ -249,8 +249,10 @@ def _made_of(about: Mapping[str, Scalar]) -> dict[str, Scalar]:
 def _load(work: _Work, samples: Samples | None = None, encoder: nn.Module | None = None) -> _Loaded:
     """The samples and the encoder in this process, loaded once."""
     if work.key not in _loaded:
+        from medcl.nn.inference import for_inference
+
         samples = samples or work.samples()
-        encoder = (encoder or work.encoder()).to(work.device).eval()
+        encoder = for_inference((encoder or work.encoder()).to(work.device))
         items, first, code = np.unique(
             np.asarray(samples.items), return_index=True, return_inverse=True
         )
@@ -368,6 +370,8 @@ def _features(work: _Work, loaded: _Loaded, positions: NDArray[np.int64]) -> Ite
     """
     import torch
 
+    from medcl.nn.inference import forward
+
     if not len(positions):
         return
     chunks = np.array_split(positions, range(work.batch_size, len(positions), work.batch_size))
@@ -376,9 +380,8 @@ def _features(work: _Work, loaded: _Loaded, positions: NDArray[np.int64]) -> Ite
         if not readable.any():
             yield np.empty((0, 0)), None, len(readable)
             continue
-        with torch.inference_mode():
-            x = torch.as_tensor(np.ascontiguousarray(batch["x"][readable])).to(work.device).float()
-            outputs = loaded.encoder(x).float().cpu().numpy()
+        x = torch.as_tensor(np.ascontiguousarray(batch["x"][readable])).to(work.device).float()
+        outputs = forward(loaded.encoder, x).float().cpu().numpy()
         finite = np.isfinite(outputs).all(axis=1)
         if not finite.all():
             raise MedclError(

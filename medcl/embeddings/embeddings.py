@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +24,12 @@ from numpy.typing import NDArray
 from medcl import manifest
 from medcl.embeddings.sources import LEFT_OUT, left_out, sources, still
 from medcl.errors import MedclError, UsageError
+from medcl.io.failure import Failure
+from medcl.io.pmap import Engine, pmap
 from medcl.io.progress import track
 from medcl.plugin import Samples
 from medcl.reading import read_json, read_table
-from medcl.run import Run, prepared, samples_of
+from medcl.run import Run, load_samples, prepared, samples_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -126,7 +129,8 @@ def embed(
     """Run an encoder in evaluation mode over all samples.
 
     Args:
-        encoder: (B, ...) → (B, D). It stays on ``device`` and in evaluation mode.
+        encoder: (B, ...) → (B, D). It stays on ``device`` and in evaluation mode; a copy does the
+            work, see `medcl.nn.inference`.
         samples: to embed; ``read`` must return an "x".
         batch_size: samples per forward pass.
         device: "cpu", "cuda", ..., or "auto" for CUDA if available.
@@ -139,15 +143,16 @@ def embed(
     """
     import torch
 
+    from medcl.nn.inference import for_inference, forward
+
     device = usable(device)
-    encoder = encoder.to(device).eval()
+    faster = for_inference(encoder.to(device).eval())
 
-    def forward(batch: Mapping[str, np.ndarray]) -> np.ndarray:
-        with torch.inference_mode():
-            x = torch.as_tensor(np.ascontiguousarray(batch["x"])).to(device).float()
-            return encoder(x).float().cpu().numpy()
+    def embedded(batch: Mapping[str, np.ndarray]) -> np.ndarray:
+        x = torch.as_tensor(np.ascontiguousarray(batch["x"])).to(device).float()
+        return forward(faster, x).float().cpu().numpy()
 
-    x = features(forward, samples, batch_size=batch_size, workers=workers, label=label)
+    x = features(embedded, samples, batch_size=batch_size, workers=workers, label=label)
     return Embeddings(samples.ids, samples.items, samples.patients, x, dict(samples.labels))
 
 
@@ -269,6 +274,7 @@ def embed_run(
     batch_size: int = 512,
     device: str = "auto",
     workers: int = 0,
+    engine: Engine = "local",
 ) -> Embeddings:
     """Embed all samples of an index with a run's encoder, into a folder.
 
@@ -282,14 +288,53 @@ def embed_run(
         batch_size: samples per forward pass.
         device: see `embed`.
         workers: processes that read ahead.
+        engine: "local": in this process. "ray": on a cluster that shares the folders; a task embeds
+            some batches.
     """
     device = usable(device)
+    index = data or run.data
 
     def make(samples: Samples) -> Embeddings:
+        if engine == "ray":
+            part = partial(_embed_part, run.path, index, task, batch_size, device)
+            return _on_cluster(part, samples, batch_size)
         encoder = run.encoder()
         return embed(encoder, samples, batch_size=batch_size, device=device, workers=workers)
 
-    return cached(run, data or run.data, out, make, task=task)
+    return cached(run, index, out, make, task=task)
+
+
+_BATCHES = 8  # of a task
+
+
+def _on_cluster(
+    part: Callable[[tuple[int, int]], NDArray[np.float32]], samples: Samples, batch_size: int
+) -> Embeddings:
+    """All samples, by tasks of whole batches: each sample is in the batch that it always is in."""
+    step = _BATCHES * batch_size
+    jobs = [(start, min(start + step, len(samples))) for start in range(0, len(samples), step)]
+    found: dict[int, NDArray[np.float32]] = {}
+    for (start, _), outcome in pmap(part, jobs, engine="ray", label="embed"):
+        if isinstance(outcome, Failure):
+            raise MedclError(f"Samples could not be embedded on the cluster. {outcome.reason}")
+        found[start] = outcome
+    x = np.concatenate([found[start] for start, _ in jobs])
+    return Embeddings(samples.ids, samples.items, samples.patients, x, dict(samples.labels))
+
+
+def _embed_part(
+    run: Path, data: Path, task: str | None, batch_size: int, device: str, rows: tuple[int, int]
+) -> NDArray[np.float32]:
+    """In a worker: the samples from … to …, by a run's encoder."""
+    encoder, samples = _opened(run, data, task)
+    some = samples.at(np.arange(*rows))
+    return embed(encoder, some, batch_size=batch_size, device=device).x
+
+
+@lru_cache(maxsize=1)
+def _opened(run: Path, data: Path, task: str | None) -> tuple[nn.Module, Samples]:
+    opened = Run.open(run)
+    return opened.encoder(), load_samples(opened.recipe, data, task=task)
 
 
 EXACT = ("encoder", "settings", "side", "samples", "labels")

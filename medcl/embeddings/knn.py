@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,8 +15,13 @@ if TYPE_CHECKING:
 
 K = 20
 """Default number of neighbours."""
+LARGEST_BANK = 50_000
+"""Of more training samples the probe takes so many as neighbours, an even share of each patient's:
+all of them would take a time that grows with the square of their number."""
 TILE = 1024, 16384
 """Queries × bank rows compared at once: 64 MiB of similarities."""
+MANY = 1024
+"""Bank rows from which on faiss selects faster than torch."""
 
 
 def neighbours(
@@ -25,8 +31,12 @@ def neighbours(
     k: int = K,
     query_groups: NDArray | None = None,
     bank_groups: NDArray | None = None,
+    by_faiss: bool | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """The k most similar bank rows of every query.
+
+    Equally similar rows come in any order; all else is the same with and without faiss, but for
+    rounding.
 
     Args:
         query: (M, D).
@@ -34,18 +44,25 @@ def neighbours(
         k: number of neighbours, at most N.
         query_groups: (M,) and
         bank_groups: (N,): rows of the query's own group (its patient) are not neighbours.
+        by_faiss: compare with faiss, which knows no groups; None: where it is installed, there are
+            no groups, and the bank is large enough for it to be faster.
 
     Returns:
         cosine similarity (M, k), best first, −inf if fewer than k rows are of other
         groups; and the rows' positions (M, k).
     """
     import torch
-    from torch.nn.functional import normalize
 
-    q = normalize(torch.as_tensor(np.asarray(query, np.float32)), dim=1)
-    b = normalize(torch.as_tensor(np.asarray(bank, np.float32)), dim=1)
     own = _same_group(query_groups, bank_groups)
+    if by_faiss is None:
+        by_faiss = own is None and len(bank) >= MANY and find_spec("faiss") is not None
+    q, b = _unit(query), _unit(bank)
     k = min(k, len(b))
+    if by_faiss:
+        return _faiss(q.numpy(), b.numpy(), k)
+    if own is None and len(q) <= TILE[0] and len(b) <= TILE[1]:  # one tile
+        near, where = (q @ b.T).topk(k, dim=1)
+        return near.numpy(), where.numpy()
     near = torch.full((len(q), k), -torch.inf)
     where = torch.zeros((len(q), k), dtype=torch.int64)
     for rows in torch.arange(len(q)).split(TILE[0]):
@@ -62,6 +79,25 @@ def neighbours(
             at = torch.cat([at, columns[column]], dim=1).gather(1, pick)
         near[rows], where[rows] = best, at
     return near.numpy(), where.numpy()
+
+
+def _unit(x: Floats) -> torch.Tensor:
+    """Rows of length 1; a row of zeros stays zero."""
+    import torch
+
+    rows = torch.as_tensor(np.asarray(x, np.float32))
+    return rows / torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp_min_(1e-12)
+
+
+def _faiss(
+    q: NDArray[np.float32], b: NDArray[np.float32], k: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    import faiss
+
+    flat = faiss.IndexFlatIP(b.shape[1])
+    flat.add(b)
+    near, where = flat.search(q, k)
+    return near, where
 
 
 def _same_group(

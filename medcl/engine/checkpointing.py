@@ -30,8 +30,8 @@ class AtomicIO(CheckpointIO):
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
     ) -> None:
         """Write a temporary file, then rename it; record its hash in the folder's manifest."""
-        with manifest.replacing(Path(path)) as temporary:
-            torch.save(checkpoint, temporary)
+        with manifest.replacing(Path(path)) as temporary, temporary.open("wb") as file:
+            torch.save(checkpoint, file)  # into an open file: a full disk has its error number
 
     def load_checkpoint(
         self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True

@@ -15,8 +15,10 @@ from medcl.classifiers.encoding import rates
 from medcl.engine import optim
 from medcl.engine.batchnorm import SyncLayers
 from medcl.engine.data import PARTNER, Batches, Selection, loader
+from medcl.errors import UsageError
 from medcl.methods.contract import ConstantRate, Method, State, View, after_step
 from medcl.nn.distributed import ranks
+from medcl.nn.micro_batches import MicroBatches
 from medcl.plugin import Views
 from medcl.recipe import Recipe
 from medcl.seeds import STEP, VIEW, generator, reseed
@@ -35,11 +37,17 @@ class Pretraining(LightningModule):
     """
 
     def __init__(
-        self, method: Method, augment: Views, selection: Selection, recipe: Recipe
+        self,
+        method: Method,
+        augment: Views,
+        selection: Selection,
+        recipe: Recipe,
+        micro_batches: MicroBatches | None = None,
     ) -> None:
         super().__init__()
         assert isinstance(method, nn.Module)
         self.method = method
+        self.micro_batches = micro_batches
         self.augment = augment
         self.selection = selection
         self.recipe = recipe
@@ -103,6 +111,12 @@ class Pretraining(LightningModule):
         reseed(self.device, self.recipe.seed, STEP, number, self.global_rank)  # dropout
         views = [self._view(view, batch, number, v) for v, view in enumerate(self.method.views)]
         result = self.method.step(views, batch, self._state(step))
+        if self.micro_batches is not None and not self.micro_batches.used:
+            raise UsageError(
+                f"{type(self.method).__name__} does not call its encoder as a whole, so "
+                "trainer.micro_batch would change nothing: leave it out, and lower "
+                "trainer.batch_size."
+            )
         if micro == 0:
             self.scalars = []
         self.scalars.append({k: v.detach() for k, v in result.items() if v.ndim == 0})

@@ -25,7 +25,7 @@ from medcl.archive.clinical import labels_among
 from medcl.archive.index import Index
 from medcl.archive.outcomes import Outcome
 from medcl.archive.splits import split
-from medcl.engine import checkpointing, run_manifest
+from medcl.engine import checkpointing, loggers, run_manifest
 from medcl.engine.batchnorm import SyncLayers
 from medcl.engine.data import Selection, check_fills, select
 from medcl.engine.in_memory import InMemory
@@ -38,6 +38,7 @@ from medcl.io import stopping
 from medcl.methods.contract import Method
 from medcl.nn import weights
 from medcl.nn.distributed import check_launched
+from medcl.nn.micro_batches import in_micro_batches
 from medcl.plugin import Samples
 from medcl.private import write_recipe
 from medcl.recipe import Recipe
@@ -136,6 +137,7 @@ def _train(
     if alone and run_manifest.is_first_process():
         warnings.warn(alone, stacklevel=2)
     check_fills(selection, recipe.trainer.batch_size, recipe.trainer.devices * recipe.trainer.nodes)
+    loggers.check(recipe.monitor.loggers)
     module = build(recipe, selection)
     if not patients_known:
         _check_partners(module.method)
@@ -224,7 +226,11 @@ def build(recipe: Recipe, selection: Selection) -> Pretraining:
         method: Method = factory(encoder, **recipe.part("method").arguments)
     _check_needs(method, selection)
     views = resolve(plugins.get(recipe.plugin).views)(**recipe.views)
-    return Pretraining(method, views, selection, recipe)
+    micro = recipe.trainer.micro_batch
+    if micro is not None and recipe.trainer.strategy == "fsdp":
+        raise UsageError("trainer.micro_batch does not go with strategy fsdp: take ddp.")
+    parts = None if micro is None else in_micro_batches(method.encoder, micro)
+    return Pretraining(method, views, selection, recipe, parts)
 
 
 def _trainer(recipe: Recipe, callbacks: list[Callback]) -> Trainer:

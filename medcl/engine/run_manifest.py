@@ -54,11 +54,18 @@ def check_same(run: Run, data: Path | None) -> None:
     if not (run.path / "run.json").is_file():
         return
     old_data, new_data = None if run.in_memory else run.data, data.resolve() if data else None
-    if old_data != new_data:
+    if old_data != new_data and not _same_index(run, new_data):
         raise UsageError(
             f"{run.path} holds a run on other data: {old_data or 'arrays in memory'}, not "
             f"{new_data or 'arrays in memory'}. Take another --out, or remove that folder."
         )
+
+
+def _same_index(run: Run, data: Path | None) -> bool:
+    """Whether an index elsewhere is the one that a run began with, moved or copied."""
+    recorded = getattr(manifest.load(run.path), "made_of", {}).get("index")
+    items = None if data is None else data / "items.parquet"
+    return bool(recorded and items and items.is_file() and manifest.of_file(items) == recorded)
 
 
 def trained_on(selection: Selection, parts: Mapping[str, str]) -> str:

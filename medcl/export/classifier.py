@@ -43,6 +43,7 @@ from medcl.labels.target import SURVIVAL
 from medcl.predict.study_predictor import Folds
 from medcl.private import without_paths
 from medcl.probe.classifier import classifier as head_of
+from medcl.probe.own_classifier import own_classifier, task_of
 from medcl.reading import read_json
 from medcl.registry import checked, resolve
 from medcl.run import Run, load_samples
@@ -298,20 +299,10 @@ def _of_run(run: Run, task: str | None) -> _Source:
     if task is None:
         raise UsageError("Of a run, name the task or label whose probe is exported: --task NAME.")
     encoder = run.encoder()
-    own = run.path / "probe" / task
-    pooled = False
-    if task in run.plugin.tasks:
-        head = head_of(run, encoder, task, device="cpu")
-        samples = load_samples(run.recipe, run.data, task=task)
-    else:
-        found = heads.load(own / "head.safetensors") if own.is_dir() else None
-        if found is None:
-            raise UsageError(
-                f"{run.path} has no probe of '{task}'. Probe it: medcl probe RUN --labels TABLE"
-            )
-        head = found
-        pooled = read_json(own / "probe.json", REMEDY).get("by", "sample") != "sample"
-        samples = load_samples(run.recipe, run.data)
+    own, of = own_classifier(run, task), task_of(run, task)
+    pooled = own is not None and own.by != "sample"
+    head = head_of(run, encoder, task, device="cpu") if own is None else own.head
+    samples = load_samples(run.recipe, run.data, task=of)
     x = tensors(samples.read(np.arange(min(AT_ONCE, len(samples)))))[X].float()
 
     def expected(given: dict[str, Tensor]) -> Tensor:
@@ -327,7 +318,7 @@ def _of_run(run: Run, task: str | None) -> _Source:
         expected,
         {X: _lengths(X, x, False)},
         {
-            **_about(run, samples, task if task in run.plugin.tasks else None),
+            **_about(run, samples, of),
             "kind": kind,
             "classes": list(head.classes),
             "label": task,

@@ -118,8 +118,8 @@ class FinetuneResult:
         again = f", {self.repeats} times" if self.repeats > 1 else ""
         rare = f", 1 positive to {self.imbalance:g} in training" if self.imbalance else ""
         return (
-            f"{self.label}: {self.classifier} on {self.test.patients} test patients, "
-            f"{self.test.samples:,} {self.sample}s ({how}{again}{rare}); "
+            f"Label '{self.label}', classifier '{self.classifier}': {self.test.patients} test "
+            f"patients, {self.test.samples:,} {self.sample}s ({how}{again}{rare}); "
             "95% intervals over patients"
         )
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import tempfile
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TypeVar
 
 from medcl.errors import MedclError
+from medcl.io import room
 from medcl.io.stopping import Stopped
 
 T = TypeVar("T")
@@ -37,6 +40,9 @@ class Failure:
         name = type(error).__name__
         if isinstance(error, MedclError):
             return cls(str(error), detail, error=name)
+        if room.is_full(error):
+            where = Path(getattr(error, "filename", None) or tempfile.gettempdir())
+            return cls(room.sentence(where), detail, error=room.NoRoomError.__name__)
         system_error = (
             f": {error.strerror}" if isinstance(error, OSError) and error.strerror else ""
         )

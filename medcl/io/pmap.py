@@ -14,6 +14,7 @@ from medcl.errors import UsageError
 from medcl.io import local_map, ray_map
 from medcl.io.failure import Failure, guarded
 from medcl.io.progress import track
+from medcl.io.room import NoRoomError
 
 Engine = Literal["local", "ray"]
 ITEM_SECONDS = 900.0  # a file that takes longer to read hangs its reader
@@ -60,6 +61,7 @@ def pmap(
     Raises:
         UsageError: if ``engine`` is "ray" and Ray is not installed.
         MedclError: if worker processes cannot start, or cannot load ``fn``.
+        NoRoomError: if a disk is full.
     """
     items = list(items)
     if engine == "ray":
@@ -70,4 +72,12 @@ def pmap(
         outcomes = ((item, guarded(fn, item)) for item in items)
     else:
         outcomes = local_map.run(fn, items, min(workers, len(items)), seconds)
-    return track(outcomes, label, total=len(items))
+    return track(map(_with_room, outcomes), label, total=len(items))
+
+
+def _with_room(outcome: tuple[T, R | Failure]) -> tuple[T, R | Failure]:
+    """A full disk is no fault of the item: it ends the work."""
+    _, result = outcome
+    if isinstance(result, Failure) and result.error == NoRoomError.__name__:
+        raise NoRoomError(result.reason)
+    return outcome

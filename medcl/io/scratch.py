@@ -17,6 +17,8 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
+from medcl.io import room
+
 PREFIX = ".medcl-scratch-"
 _LOCK = ".lock"
 _VARIABLE = "MEDCL_SCRATCH"
@@ -116,7 +118,8 @@ def once(name: str, make: Callable[[Path], None]) -> Path | None:
         if not path.exists():
             part = path.with_suffix(f".{os.getpid()}")
             try:
-                make(part)
+                with room.told(path, part):
+                    make(part)
                 part.replace(path)
             finally:
                 part.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -160,7 +161,8 @@ def matched(
         raise UsageError(
             f"None of the {len(table):,} rows of {name} matches an item or a "
             f"patient of {index.path}: its column 'key' (slide_id, filename, …) should hold paths "
-            "in the archive, or patients. Name the column: --key-column NAME."
+            f"in the archive, or patients. {_one_of_each(table, named)}Name the column: "
+            "--key-column NAME."
         )
     notes = []
     if absent:
@@ -170,6 +172,24 @@ def matched(
     if ambiguous:
         notes.append(f"{ambiguous:,} labels match several items and were left out: give paths.")
     return Matched(rows, of_patient, tuple(notes))
+
+
+def _one_of_each(table: Mapping[str, object], named: Mapping[str, object]) -> str:
+    """The form of a key of the table and of an item's name, for a message.
+
+    Letters become a and digits 0, for both may identify a patient.
+    """
+    if not table or not named:
+        return ""
+    ours, theirs = _shape(next(iter(table))), _shape(min(named, key=len))
+    return (
+        f"The table has keys such as '{ours}', the index names such as '{theirs}' (a stands for a "
+        "letter, 0 for a digit). "
+    )
+
+
+def _shape(key: str) -> str:
+    return re.sub(r"[^\W\d_]", "a", re.sub(r"\d", "0", key))
 
 
 def _patients_and_sites(

@@ -20,7 +20,7 @@ present.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -109,7 +109,8 @@ def summarise(
         return Interval(number, low, high, undefined)
     if patients < 2 or spread == 0 or (share and not 0 < number < 1):
         # one patient, or all resamples alike: nothing to measure the uncertainty by
-        return Interval(number, float(defined.min()), float(defined.max()), undefined)
+        ends = float(defined.min()), float(defined.max())
+        return Interval(number, min(number, ends[0]), max(number, ends[1]), undefined)
     reach = spread * (patients / (patients - 1)) ** 0.5 * float(t.ppf(0.975, patients - 1))
     if not share:
         return Interval(number, number - reach, number + reach, undefined)
@@ -118,11 +119,26 @@ def summarise(
     return Interval(number, float(low), float(high), undefined)
 
 
-def resample(clusters: int, resamples: int, seed: int) -> NDArray[np.float32]:
-    """How often each of P clusters is drawn in each of R resamples: (P, R); columns sum to P."""
+def resample(
+    clusters: int, resamples: int, seed: int, step: int | None = None
+) -> Iterator[NDArray[np.float32]]:
+    """How often each of P clusters is drawn in each of R resamples; columns sum to P.
+
+    Args:
+        clusters: P.
+        resamples: R.
+        seed: of the draws.
+        step: resamples at a time, which changes nothing but the memory; None: all.
+
+    Yields:
+        (P, R) in blocks (P, ``step``).
+    """
     rng = np.random.default_rng(seed)
-    counts = rng.multinomial(clusters, np.full(clusters, 1 / clusters), size=resamples)
-    return np.ascontiguousarray(counts.T, np.float32)
+    even = np.full(clusters, 1 / clusters)
+    step = step or resamples
+    for start in range(0, resamples, step):
+        counts = rng.multinomial(clusters, even, size=min(step, resamples - start))
+        yield np.ascontiguousarray(counts.T, np.float32)
 
 
 def bootstrap(
@@ -145,14 +161,12 @@ def bootstrap(
         seed: of the draws.
     """
     _, code = np.unique(np.asarray(patients), return_inverse=True)
-    counts = resample(int(code.max()) + 1, resamples, seed)
+    patients_drawn = int(code.max()) + 1
     step = max(1, CELLS // len(code))
-    parts = [
-        measures(Counted(code, counts[:, start : start + step]))
-        for start in range(0, resamples, step)
-    ]
+    draws = resample(patients_drawn, resamples, seed, step)
+    parts = [measures(Counted(code, counts)) for counts in draws]
     return Resampled(
         values={name: v[..., 0] for name, v in measures(once(len(code))).items()},
         draws={name: np.concatenate([p[name] for p in parts], axis=-1) for name in parts[0]},
-        patients=len(counts),
+        patients=patients_drawn,
     )

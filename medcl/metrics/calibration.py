@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 from scipy.special import log_expit, log_softmax
 
 from medcl.metrics.metrics import Counted, Floats
@@ -75,6 +74,7 @@ def temperature(scores: Floats, target: NDArray, *, low: float = 0.05, high: flo
         low: lower bound of T: for few samples, all correct, the best T is 0.
         high: upper bound.
     """
+    from scipy.optimize import minimize_scalar  # 0.6 s of import, for training alone
 
     def loss(log_t: float) -> float:
         z = scores / np.exp(log_t)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from medcl.nn.distributed import ALONE, Ranks
 from medcl.objectives.checks import positive, same_length
+from medcl.objectives.eager import eager
 from medcl.objectives.means import mean_where
 from medcl.objectives.pairs import labelled
 from medcl.objectives.precision import exact
@@ -70,7 +71,7 @@ def ot_contrast(
     return mean_where(losses, counts, ranks).to(cols.dtype)
 
 
-@torch.compiler.disable  # its passes are graph breaks anyway
+@eager  # its passes are graph breaks anyway
 @torch.no_grad()
 def _potentials(r: Tensor, known: Tensor, bound: float, iterations: int, ranks: Ranks) -> Tensor:
     """Symmetric Sinkhorn: f ← (f − log Σ_j exp(r_i·r_j + f_j)) / 2; −∞ where unknown: (B,)."""

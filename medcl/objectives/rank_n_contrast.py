@@ -11,6 +11,7 @@ from torch.autograd.function import once_differentiable
 from medcl.nn.distributed import ALONE, Ranks
 from medcl.objectives.checks import positive, same_length
 from medcl.objectives.distances import distances
+from medcl.objectives.eager import eager
 from medcl.objectives.pairs import labelled
 from medcl.objectives.precision import exact, full, widened
 from medcl.objectives.rows import blocks
@@ -98,7 +99,7 @@ class _Total(torch.autograd.Function):
         return (grad * d_a).to(d_a.dtype), (grad * d_c).to(d_c.dtype), None, None, None
 
 
-@torch.compiler.disable
+@eager
 def _total(
     anchors: Tensor, cols: Tensor, targets: Tensor, rows: Tensor, temperature: float
 ) -> Tensor:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from medcl.objectives.eager import eager
+
 ELEMENTS = 2**21
 """Maximum number of matrix entries in memory at once."""
 
@@ -19,7 +21,7 @@ def blocks(rows: int, width: int) -> Iterator[slice]:
         yield slice(start, min(start + step, rows))
 
 
-@torch.compiler.disable
+@eager
 def by_rows(fn: Callable[[slice], Tensor], rows: int, width: int) -> Tensor:
     """Concatenate ``fn(slice)`` over slices of the rows, each computed again in the backward pass.
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from medcl.nn.distributed import ALONE, Ranks
 from medcl.objectives.checks import positive, same_length
+from medcl.objectives.held import holds, in_one_pass, lengthened, through_length
 from medcl.objectives.means import mean_where
 from medcl.objectives.pairs import Hidden, labelled, numbered
 from medcl.objectives.precision import exact
@@ -49,6 +51,8 @@ def supcon(z: Tensor, labels: Tensor, *, temperature: float = 0.1, ranks: Ranks 
     """
     same_length("supcon", z=z, labels=labels)
     positive("supcon", temperature=temperature)
+    if labels.ndim == 1 and holds(len(z), z, 1 / temperature, ranks):
+        return in_one_pass(partial(_closed, labels=labels, length=temperature**-0.5), z)
     known = labels >= 0  # neither −1 nor NaN
     if labels.ndim == 2:
         known = known.all(1) & labels.any(1)
@@ -72,6 +76,28 @@ def supcon(z: Tensor, labels: Tensor, *, temperature: float = 0.1, ranks: Ranks 
     positives = size[group[rows]] - 1
     pull = (anchors * (total[group[rows]] - anchors)).sum(1, dtype=exact(cols))
     return mean_where(sums.lse - pull / positives.clamp_min(1), positives > 0, ranks).to(cols.dtype)
+
+
+def _closed(z: Tensor, *, labels: Tensor, length: float) -> tuple[Tensor, tuple[Tensor]]:
+    """The loss of one rank and one label a sample and its gradient, of the whole matrix."""
+    u, factor = lengthened(z, length)
+    s = u @ u.T
+    known = labels >= 0  # neither −1 nor NaN
+    same = ((labels.unsqueeze(1) == labels) & known).to(s.dtype).fill_diagonal_(0)  # (B, B)
+    counts = same.sum(1)
+    some = counts > 0
+    pull = torch.linalg.vecdot(s, same) / counts.clamp_min(1)
+    nobody = ~known
+    s.masked_fill_(nobody | nobody.unsqueeze(1), -torch.inf).fill_diagonal_(-torch.inf)
+    e = s.exp_()
+    total = e.sum(1)
+    weight = some.to(s.dtype) / some.sum().clamp_min(1)  # of each anchor in the mean
+    loss = (weight * torch.where(some, total.log() - pull, 0.0)).sum()
+    # e and same are symmetric, so row i and column i of the gradient by s are one row of (g + gᵀ).
+    push = torch.where(some, weight / total, 0.0)
+    towards = weight / counts.clamp_min(1)
+    g = e.mul_(push.unsqueeze(1) + push).addcmul_(same, towards.unsqueeze(1) + towards, value=-1)
+    return loss, (through_length(g @ u, u, factor, length),)
 
 
 @dataclass(frozen=True)

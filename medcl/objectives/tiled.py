@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from medcl.objectives.eager import eager
 from medcl.objectives.pairs import Hidden
 from medcl.objectives.precision import exact, full, widened
 
@@ -237,7 +238,7 @@ def _tile_gradient(
     return s
 
 
-@torch.compiler.disable
+@eager
 def row_sums(
     rows: Tensor,
     cols: Tensor | None = None,
@@ -304,7 +305,7 @@ def _sparse(rows: Tensor, cols: Tensor, weights: Tensor) -> tuple[Tensor, Tensor
         return dot, torch.sparse.sum(weights, dim=1).to_dense()
 
 
-@torch.compiler.disable
+@eager
 def two_sided_sums(
     rows: Tensor,
     cols: Tensor,

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from medcl.objectives.eager import eager
 from medcl.objectives.precision import exact, full, widened
 
 
@@ -36,7 +37,7 @@ class _Unit(torch.autograd.Function):
         return d_x, (along.sum() / length).to(length.dtype) if rest else None
 
 
-@torch.compiler.disable
+@eager
 def unit(x: Tensor, length: Tensor | float = 1.0) -> Tensor:
     """``x`` scaled to ``length`` along its last axis: (..., d) → (..., d), in float32 or float64.
 

@@ -44,7 +44,7 @@ POSITIONAL: Mapping[str, int] = {
 FROM_CORE: Mapping[str, tuple[str, ...]] = {
     "where": ("prepare", "dataset"),
     "stream": ("prepare", "dataset", "reader"),
-    "preview": ("encoder",),
+    "preview": ("encoder", "axes"),
 }
 """Keyword arguments that the core passes; they are not settings."""
 HEAVY = ("torch", "lightning", "monai", "sklearn", "matplotlib", "transformers")

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -29,11 +29,13 @@ from medcl.errors import MedclError, UsageError
 from medcl.ingestion import assigned, indexed
 from medcl.io import scratch
 from medcl.io.atomic import replacing
+from medcl.io.pmap import Engine
 from medcl.io.progress import track
 from medcl.plugin import Samples
 from medcl.predict.predictor import Columns, Predictor
-from medcl.predict.tables import Tables
+from medcl.predict.tables import WRITTEN, Tables
 from medcl.private import other_key, recalled
+from medcl.probe.own_classifier import task_of
 from medcl.registry import resolve
 from medcl.run import Trained, samples_from
 from medcl.strings import is_text
@@ -43,6 +45,11 @@ PREDICTORS = {
     "study": "medcl.predict.study_predictor:Folds",
 }
 """Predictor by kind of trained model."""
+SUMMARIES: tuple[tuple[Literal["item", "patient"], str], ...] = (
+    ("item", "records"),
+    ("patient", "patients"),
+)
+"""The tables beside that of windows: what a row is, and the part of the name."""
 ITEMS_AT_ONCE = 32
 OTHER_KEY = other_key(
     "These recordings and the index that was trained on",
@@ -90,6 +97,7 @@ def predict(
     paths: bool = False,
     key_file: Path | None = None,
     workers: int = 1,
+    engine: Engine = "local",
     batch_size: int = 32,
     device: str = "auto",
 ) -> Predicted:
@@ -101,7 +109,8 @@ def predict(
         records: files, stems of files, folders; or one index.
         out: the table of windows; an existing one is replaced.
         task: for a run, predict class probabilities of this task; the classifier is fitted on the
-            run's labelled training patients and saved in the run. None: the samples of
+            run's labelled training patients and saved in the run. Or a label of one's own that
+            the run was probed for: `medcl.probe.own_classifier`. None: the samples of
             pretraining, without probabilities.
         settings: ``dataset.key=value`` over the recipe's, such as where new bags lie; and
             ``reader.key=value``, facts that these files lack, over those of the run's index.
@@ -110,6 +119,7 @@ def predict(
             a patient.
         key_file: see `medcl.ingestion.indexed`.
         workers: processes that read and prepare.
+        engine: where they run: "local", or "ray" for a cluster that shares the folder of ``out``.
         batch_size: samples per forward pass. Small to save memory: more are not faster on a CPU.
         device: see `medcl.embeddings.embeddings.embed`.
 
@@ -123,12 +133,16 @@ def predict(
     if not is_text(out.absolute()):
         raise UsageError("The name of --out is not UTF-8. Choose another.")
     model, reader = _with(model, settings)
-    dataset_settings = model.dataset_settings(task)
+    dataset_settings = model.dataset_settings(task_of(model, task))
     with (
         scratch.new(out.parent),
-        indexed(model, records, key_file=key_file, reader=reader, workers=workers) as index,
+        indexed(
+            model, records, key_file=key_file, reader=reader, workers=workers, engine=engine
+        ) as index,
     ):
-        prepared = prepare(index, model.plugin, model.recipe.prepare, workers=workers)
+        prepared = prepare(
+            index, model.plugin, model.recipe.prepare, workers=workers, engine=engine
+        )
         names = _names(index) if paths else {}
         rejects = Counter(
             f"{names[i]}: {code}: {reason}" if paths else f"{code}: {reason}"
@@ -161,13 +175,13 @@ def predict(
             if not seen:
                 raise MedclError(_nothing(rejects))
             tables.close()
-        for by, suffix in (("item", "records"), ("patient", "patients")):
+        for by, suffix in SUMMARIES:
             with replacing(out.with_suffix(f".{suffix}.parquet")) as temporary:
                 table = tables.summary(out, by, predictor)
                 if by == "item":
                     findings_of = prepared.items.select("id", "findings")
                     table = table.join(findings_of, left_on=by, right_on="id", how="left")
-                table.write_parquet(temporary)
+                table.write_parquet(temporary, metadata=WRITTEN)
     used = prepared.items.filter(pl.col("id").is_in(list(seen)))
     patients = set(used["patient"])
     findings = Counter(used["findings"].explode().drop_nulls())

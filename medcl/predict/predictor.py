@@ -8,6 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from medcl.probe.own_labels import Level
+
 Columns = dict[str, Any]
 
 
@@ -18,6 +20,10 @@ class Predictor(Protocol):
         self, batch: Mapping[str, np.ndarray], patients: Sequence[str] | None
     ) -> tuple[Columns, NDArray[np.float32] | None]:
         """A batch as `Samples.read` returned it → columns (N,), and embeddings (N, D) if any."""
+        ...
+
+    def pooled(self, by: Level, z: NDArray[np.float32]) -> Columns:
+        """Columns of items or patients that follow from the means of their embeddings (N, D)."""
         ...
 
     def conclude(self, columns: Mapping[str, Any]) -> Columns:

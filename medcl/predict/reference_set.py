@@ -5,6 +5,7 @@
     RUN/predict/<task>/novelty.safetensors     see `medcl.retrieval.anomaly_score`
     RUN/predict/<task>/manifest.json           see `medcl.manifest`
     RUN/probe/head.<task>.safetensors          see `medcl.probe.classifier`
+    RUN/probe/<label>/head.safetensors         see `medcl.probe.own_classifier`
 
 Without a task, the folder is called ``pretraining``.
 """
@@ -24,6 +25,7 @@ from medcl.embeddings.head import Head
 from medcl.embeddings.sources import earlier_version, settings, weights
 from medcl.errors import MedclError
 from medcl.probe.classifier import classifier
+from medcl.probe.own_classifier import OwnClassifier, own_classifier, task_of
 from medcl.retrieval import anomaly_score
 from medcl.retrieval.anomaly_score import AnomalyScorer
 from medcl.run import Run, load_samples
@@ -38,10 +40,16 @@ AT_MOST = 16384
 
 @dataclass(frozen=True)
 class Reference:
-    """Anomaly scorer and classifier from training patients. ``head`` is None without a task."""
+    """Anomaly scorer and classifier from training patients.
 
-    anomaly_scorer: AnomalyScorer
+    ``head`` is None without a task; ``own`` is what it is of a label of the user's.
+
+    The scorer is None if none was saved and the run's index is not here to learn it from.
+    """
+
+    anomaly_scorer: AnomalyScorer | None
     head: Head | None
+    own: OwnClassifier | None = None
 
 
 def reference(run: Run, encoder: nn.Module, task: str | None, *, device: str = "auto") -> Reference:
@@ -49,8 +57,10 @@ def reference(run: Run, encoder: nn.Module, task: str | None, *, device: str = "
 
     Raises:
         UsageError: if the task is unknown, or its samples carry no label.
-        MedclError: if nothing is saved and the run's index is missing.
+        MedclError: if no classifier is saved and the run's index is missing.
     """
+    own = None if task is None else own_classifier(run, task)
+    task = task_of(run, task)
     folder = run.path / "predict" / (task or PRETRAINING)
     made_of = {
         "encoder": weights(run),
@@ -59,10 +69,12 @@ def reference(run: Run, encoder: nn.Module, task: str | None, *, device: str = "
         "seed": run.recipe.seed,
     }
     scorer = _saved(folder, made_of) or _earlier(run, task)
-    if scorer is None:
+    if scorer is None and (run.data / "index.json").is_file():
         scorer = _learn(run, encoder, task, device)
         with manifest.new_folder(folder, "anomaly scorer", made_of) as fresh:
             _save(fresh / NAME, scorer)
+    if own is not None:
+        return Reference(scorer, own.head, own)
     head = None if task is None else classifier(run, encoder, task, device=device)
     return Reference(scorer, head)
 
@@ -91,11 +103,6 @@ def _earlier(run: Run, task: str | None) -> AnomalyScorer | None:
 
 
 def _learn(run: Run, encoder: nn.Module, task: str | None, device: str) -> AnomalyScorer:
-    if not run.data.is_dir():
-        raise MedclError(
-            f"The index that {run.path} was trained on is missing ({run.data}): restore it, so "
-            "that its training patients can be the reference."
-        )
     samples = load_samples(run.recipe, run.data, task=task)
     part = run.split()
     positions = np.flatnonzero([part.get(p) == "train" for p in samples.patients])

@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 from medcl.errors import UsageError
 from medcl.ingestion import recorded_reader
 from medcl.predict.batch import predictor_of
+from medcl.probe.own_classifier import own_classifier, task_of
 from medcl.registry import resolve
-from medcl.run import Trained
+from medcl.run import Run, Trained
 
 Format = Literal["csv", "f32"]
 BYTES = 2**16
@@ -71,7 +72,12 @@ def follow(
         raise UsageError(f"Plugin '{plugin.name}' cannot predict streams: give recordings.")
     if fs is None or not fs > 0:
         raise UsageError("A stream does not say its sampling rate: give --fs.")
-    settings = model.dataset_settings(task)
+    settings = model.dataset_settings(task_of(model, task))
+    own = own_classifier(model, task) if isinstance(model, Run) and task else None
+    if own is not None and own.by != "sample":
+        raise UsageError(
+            f"'{task}' was probed by {own.by}, and a stream has windows alone: predict the file."
+        )
     predictor = predictor_of(model, task, device, known=False)
     written = 0
     with ExitStack() as stack:

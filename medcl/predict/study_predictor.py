@@ -24,7 +24,9 @@ from medcl.finetune.opened import Study
 from medcl.finetune.result import REMEDY
 from medcl.labels.activation import probabilities
 from medcl.labels.target import ONE_CLASS, SURVIVAL
+from medcl.nn.inference import for_inference
 from medcl.predict.predictor import Columns
+from medcl.probe.own_labels import Level
 from medcl.reading import read_json
 from medcl.run import Run
 from medcl.tensors import tensors
@@ -97,7 +99,8 @@ class Folds:
         """
         if not self._models:
             self._models = [
-                self.study.model(fold, batch).to(self.device) for fold in self.study.folds
+                for_inference(self.study.model(fold, batch).to(self.device))
+                for fold in self.study.folds
             ]
         size = size_of(batch)
         judges, seen = self.judges(patients, size)
@@ -132,6 +135,10 @@ class Folds:
         seen = np.asarray(~judges.any(axis=0))
         judges[:, seen] = True
         return judges, seen
+
+    def pooled(self, by: Level, z: NDArray[np.float32]) -> Columns:
+        """None: a study has no embeddings, and each of its models its own classifier."""
+        return {}
 
     def conclude(self, columns: Mapping[str, Any]) -> Columns:
         """``said``: the class above the threshold, or the likeliest; if samples have one class."""

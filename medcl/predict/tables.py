@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from medcl import version
 from medcl.predict.predictor import Columns, Predictor
 
 ROW_GROUP = 4096
@@ -16,6 +17,9 @@ STRANGE = 0.99
 """Tables by recording and patient count anomaly scores above this."""
 MEANS = ("value", "risk", "threshold", "knn", "mahalanobis", "anomaly")
 """Columns, besides probabilities, that are averaged by recording and patient."""
+FORMAT = 1
+"""Of predictions: raised when the meaning of a column changes. It is in the file's metadata."""
+WRITTEN = {"medcl": version.__version__, "medcl.predictions": str(FORMAT)}
 OF_PATIENT = ("folds", "seen")
 """Columns that are the same in all rows of a patient."""
 
@@ -33,8 +37,8 @@ class Tables:
         """Append rows."""
         frame = pl.DataFrame(columns)
         self.embeddings &= x is not None
-        if self.embeddings and x is not None:
-            frame = frame.with_columns(_vectors(x))
+        if x is not None:
+            frame = frame.with_columns(_vectors(x)) if self.embeddings else frame
             for by in ("item", "patient"):
                 keys, code = np.unique(np.asarray(columns[by]), return_inverse=True)
                 for n, key in enumerate(keys):
@@ -57,12 +61,15 @@ class Tables:
         if not self._waiting:
             return
         group = pl.concat(self._waiting).to_arrow(compat_level=pl.CompatLevel.oldest())
+        group = group.replace_schema_metadata(WRITTEN)
         self._waiting.clear()
         if self._writer is None:
             self._writer = pq.ParquetWriter(self.path, group.schema, compression="zstd")
         self._writer.write_table(group)
 
-    def summary(self, windows: Path, by: str, predictor: Predictor) -> pl.DataFrame:
+    def summary(
+        self, windows: Path, by: Literal["item", "patient"], predictor: Predictor
+    ) -> pl.DataFrame:
         """One row for each ``item`` or ``patient``, from the written windows."""
         frame = pl.scan_parquet(windows, glob=False).drop("embedding", strict=False)
         names = frame.collect_schema().names()
@@ -85,10 +92,12 @@ class Tables:
             .collect(engine="streaming")
         )
         table = table.with_columns(**predictor.conclude(table.to_dict()))
-        if not self.embeddings:
+        if not self._sums:
             return table
-        means = [total / count for count, total in (self._sums[by, key] for key in table[by])]
-        return table.with_columns(_vectors(np.stack(means).astype(np.float32)))
+        sums = (self._sums[by, key] for key in table[by])
+        means = np.stack([total / count for count, total in sums]).astype(np.float32)
+        table = table.with_columns(**predictor.pooled(by, means))
+        return table.with_columns(_vectors(means)) if self.embeddings else table
 
 
 def _vectors(x: NDArray[np.float32]) -> pl.Series:

@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 
 from medcl.archive.splits import assert_disjoint
 from medcl.embeddings import linear
-from medcl.embeddings.embeddings import embed, features
+from medcl.embeddings.embeddings import embed, evenly, features
 from medcl.embeddings.head import Head
-from medcl.embeddings.knn import knn
+from medcl.embeddings.knn import LARGEST_BANK, knn
 from medcl.errors import UsageError
 from medcl.labels.target import Target
 from medcl.metrics.metrics import Floats
+from medcl.nn.feature_groups import group_weights
 from medcl.plugin import Samples
 from medcl.probe import label_efficiency
 from medcl.probe.result import PRETRAINED, RANDOM
@@ -162,7 +163,8 @@ def predict(
     would only see the largest.
 
     Args:
-        parts: (N, D) features of all samples; several are concatenated, with equal weight.
+        parts: (N, D) features of all samples; several are concatenated, see
+            `medcl.nn.feature_groups`.
         target: of all samples.
         patients: (N,).
         fold: training and test positions.
@@ -175,8 +177,11 @@ def predict(
     model = linear.fit(fitting, y, groups, blocks=blocks, seed=seed)
     mean, std = fitting.mean(0), fitting.std(0)
     std[std == 0] = 1
-    std /= linear.block_weights(blocks)
-    votes = knn((testing - mean) / std, (fitting - mean) / std, y.columns())
+    std /= group_weights(blocks)
+    bank = np.arange(len(fitting))
+    if len(bank) > LARGEST_BANK:  # `scoring.notes` says so
+        bank = evenly(groups, LARGEST_BANK, seed)
+    votes = knn((testing - mean) / std, (fitting[bank] - mean) / std, y.at(bank).columns())
     scores = {LINEAR: model.predict(testing), KNN: votes}
     labelled: dict[tuple[float, int], FewLabels] = {}
     for draw in range(label_efficiency.DRAWS):

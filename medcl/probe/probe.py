@@ -105,7 +105,7 @@ def probe(
     given = None if labels is None else own_labels.labelled(run, where[0], task, labels)
     if out is None:
         out = run.path / "probe" if len(runs) == 1 else run.path.parent / "probe"
-        out = out if given is None else out / _file_name(given.label)
+        out = out if given is None else out / file_name(given.label)
     made_of = _made_of(runs, where, name or task, seed)
     if labels is not None:
         made_of["labels"] = labels.made_of()
@@ -240,7 +240,7 @@ def _disjoint(parts: Sequence[Fold], patients: NDArray) -> tuple[list[Fold], lis
     return out, [note] if dropped else []
 
 
-def _file_name(label: str) -> str:
+def file_name(label: str) -> str:
     """A label as the name of a folder."""
     return re.sub(r"[^\w.+-]+", "_", label).strip(".") or "label"
 

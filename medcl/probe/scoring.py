@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from medcl.embeddings.knn import LARGEST_BANK
 from medcl.io.progress import track
 from medcl.labels.target import Target
 from medcl.metrics import figures
@@ -141,6 +142,12 @@ def notes(
                 f"of {fold.run.path.name}: it cannot be predicted there."
                 for c in sorted(missing)
             ]
+    most = max(len(fold.train) for fold in parts)
+    if most > LARGEST_BANK:
+        caveats.append(
+            f"kNN: neighbours are sought among {LARGEST_BANK:,} of {most:,} training samples, an "
+            "even share of each patient's."
+        )
     undefined = max((i.undefined for s in scores for i in s.metrics.values()), default=0)
     if undefined:
         caveats.append(

@@ -318,7 +318,7 @@ def _curation(run: Run) -> list[tuple[str, str]]:
     across = done.get("across")
     options = f"--strategy {done.get('strategy')} --distance {done.get('distance')}"
     options += "" if across is None else f" --across {across}"
-    return [("curate", f"medcl curate IDX --out CURATED {options}")]
+    return [("curate", f"medcl curate --data IDX --out CURATED {options}")]
 
 
 def probe_result(folder: Path) -> ProbeResult | Absent:

@@ -19,6 +19,7 @@ from medcl.metrics.table import show
 from medcl.probe.result import PRETRAINED, ProbeResult
 from medcl.report import audit_section, cards, plots
 from medcl.report.cards import Absent
+from medcl.report.finish import finished
 from medcl.report.report import environment
 from medcl.run import Run
 
@@ -74,7 +75,7 @@ def write(paths: Sequence[Path], out: Path) -> Path:
             written=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         )
     )
-    write_text(out, page)
+    write_text(out, finished(page))
     return out
 
 

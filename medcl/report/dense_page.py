@@ -12,6 +12,7 @@ from medcl.dense.opened import DenseStudy
 from medcl.io.atomic import write_text
 from medcl.private import command_without_paths, recipe_without_paths
 from medcl.report import cards
+from medcl.report.finish import finished
 from medcl.report.report import environment
 
 PICTURES = 12
@@ -48,12 +49,12 @@ def write(path: Path, out: Path) -> Path:
             encoder=recipe.encoder.name if recipe.encoder else "",
             recipe=recipe_without_paths(recipe),
             command=command_without_paths(study.result.command)
-            or "medcl finetune IDX -r RECIPE.yaml --out OUT",
+            or "medcl finetune RECIPE.yaml --data IDX --out OUT",
             version=version.__version__,
             written=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         )
     )
-    write_text(out, page)
+    write_text(out, finished(page))
     return out
 
 

@@ -12,13 +12,19 @@ from numpy.typing import NDArray
 from medcl.report import plots
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    from matplotlib.axes import Axes as PlotAxes
+
+    from medcl.plugin import Axes, Samples
 
 METHODS = ("integrated gradients", "occlusion")
 
 
-def picture(x: NDArray) -> str:
+def picture(x: NDArray, axes: Axes | None = None) -> str:
     """A sample as a data URI: (C, L) as curves, (C, H, W) as an image, (C, D, H, W) as its middle.
+
+    Args:
+        x: the sample.
+        axes: of curves: their channels and units are named then, and time is in seconds.
 
     Raises:
         ValueError: for any other shape.
@@ -28,29 +34,36 @@ def picture(x: NDArray) -> str:
     x = np.asarray(x, np.float32)
     with plots.style():
         if x.ndim in (1, 2):
-            figure = Figure(figsize=(3.2, 1.5), layout="constrained")
-            axes = figure.subplots()
-            for row in np.atleast_2d(x)[:3]:
-                axes.plot(row, linewidth=0.9)
-            axes.set(xticks=[], yticks=[])
-            axes.margins(x=0)
+            rows = np.atleast_2d(x)
+            figure = Figure(figsize=(3.2, 1.0 + 0.3 * len(rows)), layout="constrained")
+            _curves(figure.subplots(), rows, axes)
             return plots.png(figure, dpi=80)
         if x.ndim not in (3, 4):
             raise ValueError(f"no picture of a sample of shape {x.shape}")
         image = x[:, x.shape[1] // 2] if x.ndim == 4 else x  # (C, H, W)
         figure = Figure(figsize=(1.6, 1.6))
-        axes = figure.add_axes((0, 0, 1, 1))
-        _image(axes, image)
+        _image(figure.add_axes((0, 0, 1, 1)), image)
         return plots.png(figure, dpi=80)
 
 
-def explained(x: NDArray, gradients: NDArray, fall: NDArray) -> str:
+def of_sample(samples: Samples, position: int) -> str:
+    """The `picture` of a sample, with its axes where they are known.
+
+    Raises:
+        ValueError: for samples without a picture, such as bags.
+    """
+    axes = None if samples.axes is None else samples.axes(position)
+    return picture(samples.read(np.array([position]))["x"][0], axes)
+
+
+def explained(x: NDArray, gradients: NDArray, fall: NDArray, axes: Axes | None = None) -> str:
     """A sample with evidence for a class in red, and against it in blue: a data URI.
 
     Args:
         x: (C, L), (C, H, W), or (C, D, H, W), drawn by its most salient slice.
         gradients: integrated gradients, of the same shape; drawn on the left (signals: above).
         fall: of occlusion, (L,), (H, W) or (D, H, W); drawn on the right (signals: below).
+        axes: see `picture`.
 
     Raises:
         ValueError: for any other shape.
@@ -65,24 +78,24 @@ def explained(x: NDArray, gradients: NDArray, fall: NDArray) -> str:
         x, parts, fall = x[:, most], parts[most], fall[most]
     with plots.style():
         if x.ndim == 2:
-            figure = Figure(figsize=(3.2, 2.2), layout="constrained")
-            for axes, heat, name in zip(
+            figure = Figure(figsize=(3.2, 1.8 + 0.5 * len(x)), layout="constrained")
+            for place, heat, name in zip(
                 figure.subplots(2, 1, sharex=True), (parts, fall), METHODS, strict=True
             ):
-                low, high = float(np.nanmin(x)), float(np.nanmax(x))
-                strip = (-0.5, len(heat) - 0.5, low, high)
-                axes.imshow(heat[None], extent=strip, aspect="auto", **_scaled(heat))
-                axes.plot(x[0], color=plots.INK, linewidth=0.9)
-                axes.set(xticks=[], yticks=[])
-                axes.set_ylabel(name, fontsize=6)
-                axes.grid(visible=False)
+                _curves(place, x, axes, colour=plots.INK)
+                low, high = place.get_ylim()
+                step = 1.0 if axes is None else 1 / axes.fs
+                strip = (-0.5 * step, (len(heat) - 0.5) * step, low, high)
+                place.imshow(heat[None], extent=strip, aspect="auto", zorder=0, **_scaled(heat))
+                place.set_title(name, fontsize=7)
+                place.grid(visible=False)
             return plots.png(figure, dpi=90)
         figure = Figure(figsize=(3.2, 1.8), layout="constrained")
-        for axes, heat, name in zip(figure.subplots(1, 2), (parts, fall), METHODS, strict=True):
-            _image(axes, x)
+        for place, heat, name in zip(figure.subplots(1, 2), (parts, fall), METHODS, strict=True):
+            _image(place, x)
             strength = np.abs(heat) / max(float(np.abs(heat).max()), 1e-12)
-            axes.imshow(heat, alpha=0.75 * strength, **_scaled(heat))
-            axes.set_title(name, fontsize=7)
+            place.imshow(heat, alpha=0.75 * strength, **_scaled(heat))
+            place.set_title(name, fontsize=7)
         return plots.png(figure, dpi=90)
 
 
@@ -123,13 +136,42 @@ def instances(weights: NDArray, coords: NDArray | None) -> str:
         return plots.png(figure, dpi=90)
 
 
+def _curves(
+    place: PlotAxes, rows: NDArray, axes: Axes | None, *, colour: str | None = None
+) -> None:
+    """Channels (C, L) one above the other, the first on top, each as high as its own range.
+
+    With ``axes`` it is labelled with its name and that range in its unit, over seconds.
+    """
+    t = np.arange(rows.shape[1]) / (1.0 if axes is None else axes.fs)
+    ranges = []
+    for n, row in enumerate(rows):
+        known = row[np.isfinite(row)]
+        low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 0.0)
+        middle, span = (low + high) / 2, (high - low) or 1.0
+        place.plot(t, 0.9 * (row - middle) / span - n, linewidth=0.8, color=colour)
+        ranges.append(high - low)
+    place.set_ylim(0.5 - len(rows), 0.5)
+    place.margins(x=0)
+    if axes is None:
+        place.set(xticks=[], yticks=[])
+        return
+    labels = [
+        f"{name}\n{high:.3g} {unit}"
+        for name, high, unit in zip(axes.channels, ranges, axes.units, strict=True)
+    ]
+    place.set_yticks(-np.arange(len(rows)), labels, fontsize=5)
+    place.tick_params(axis="x", labelsize=5)
+    place.set_xlabel("seconds", fontsize=6)
+
+
 def _scaled(heat: NDArray) -> dict[str, Any]:
     """White at zero, symmetric around it; the few strongest points saturate."""
     most = max(float(np.nanquantile(np.abs(heat), 0.99)), 1e-12)
     return {"cmap": "bwr", "vmin": -most, "vmax": most, "interpolation": "nearest"}
 
 
-def _image(axes: Axes, image: NDArray) -> None:
+def _image(axes: PlotAxes, image: NDArray) -> None:
     """(C, H, W) in grey, or in colour for three channels."""
     colour = len(image) == 3
     low, high = np.nanquantile(image, (0.005, 0.995))

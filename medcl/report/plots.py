@@ -85,6 +85,7 @@ def line(table: pl.DataFrame, column: str) -> str:
             defined["step"], defined[column], color=ACCENT, linewidth=1.4, marker=marker, ms=3
         )
         axes.set_xlabel("step")
+        axes.set_ylabel(column.rpartition("/")[2].replace("_", " "))
         axes.margins(x=0.02)
         return svg(figure)
 

@@ -16,7 +16,7 @@ from medcl.nn.encoders import width_of
 from medcl.nn.heads import projector
 from medcl.report import cards
 from medcl.report.cards import Absent
-from medcl.report.pictures import picture
+from medcl.report.pictures import of_sample
 from medcl.report.samples import by_turns
 from medcl.run import Run, load_samples
 
@@ -90,7 +90,7 @@ def _shown(run: Run) -> Shown | Absent:
             Prototype(
                 samples=len(members),
                 patients=len(np.unique(patients[members])),
-                images=[picture(samples.read(np.array([row]))["x"][0]) for row in rows],
+                images=[of_sample(samples, int(row)) for row in rows],
                 similar=[float(similar[row, k]) for row in rows],
             )
         )

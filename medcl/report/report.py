@@ -19,6 +19,7 @@ from medcl.metrics.table import direction, show
 from medcl.probe.result import PRETRAINED, ProbeResult, Score
 from medcl.report import cards, model_card, plots, prototypes, samples, test_examples
 from medcl.report.cards import Absent
+from medcl.report.finish import csv_uri, finished
 from medcl.run import Run
 
 if TYPE_CHECKING:
@@ -27,8 +28,11 @@ if TYPE_CHECKING:
 MONITORS = {
     "loss": "Training loss.",
     "knn": "Nearest neighbours between two halves of the training patients: balanced accuracy.",
+    "linear": "Logistic regression between two halves of the training patients: balanced accuracy.",
     "spread": "Spread of the embeddings: 1 is healthy, 0 collapsed.",
     "effective_rank": "Dimensions that the embeddings really use.",
+    "rankme": "Dimensions of the embeddings as they are (RankMe).",
+    "lidar": "Dimensions that tell samples apart, and not their views (LiDAR).",
     "alignment": "Distance of positive pairs: lower is closer.",
     "uniformity": "Uniformity on the sphere: lower is more uniform, 0 collapsed.",
     "embedding_std": "Standard deviation of a training batch's unit embeddings: 0 collapsed.",
@@ -44,6 +48,7 @@ class Panel:
     name: str
     about: str
     image: str
+    csv: str
 
 
 @dataclass(frozen=True)
@@ -111,7 +116,7 @@ def write(run: Run, out: Path, *, probe: Path | None = None) -> Path:
             written=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         )
     )
-    write_text(out, page)
+    write_text(out, finished(page))
     return out
 
 
@@ -156,7 +161,15 @@ def panels(run: Run) -> list[Panel] | Absent:
     known = [name for name in MONITORS if name in table.columns]
     others = sorted(set(table.columns) - set(MONITORS) - {"step"})
     drawn = [n for n in known + others if table[n].drop_nulls().drop_nans().len()]
-    return [Panel(name, MONITORS.get(name, ""), plots.line(table, name)) for name in drawn]
+    return [
+        Panel(
+            name,
+            MONITORS.get(name, ""),
+            plots.line(table, name),
+            csv_uri(table.select("step", name).drop_nulls().write_csv()),
+        )
+        for name in drawn
+    ]
 
 
 def figure(interval: Interval, signed: bool = False) -> tuple[str, str]:

@@ -8,7 +8,8 @@ import numpy as np
 
 from medcl.io.atomic import write_text
 from medcl.plugin import Samples
-from medcl.report.pictures import picture
+from medcl.report.finish import finished
+from medcl.report.pictures import of_sample
 from medcl.retrieval.search import Found
 
 
@@ -37,7 +38,7 @@ def write(found: Found, samples: Samples, out: Path) -> Path:
             for hit in found.hits
         ],
     )
-    write_text(out, page)
+    write_text(out, finished(page))
     return out
 
 
@@ -57,6 +58,6 @@ def _shown(value: object) -> str:
 def _picture(samples: Samples, position: int) -> str | None:
     """None for samples without a picture, such as bags."""
     try:
-        return picture(samples.read(np.array([position]))["x"][0])
+        return of_sample(samples, position)
     except ValueError:
         return None

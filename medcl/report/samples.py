@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from inspect import signature
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,13 +86,17 @@ def _samples(run: Run, task: str | None) -> Samples | Absent:
 def _draw(run: Run, samples: Samples, positions: NDArray[np.int64]) -> str | Absent:
     """Call the plugin's preview; an error skips this picture only.
 
-    A preview with a parameter ``encoder`` gets the trained one, if it can be read.
+    A preview with a parameter ``encoder`` gets the trained one, if it can be read; one with
+    ``axes``, what the samples say of theirs.
     """
     import torch
 
     assert run.plugin.preview is not None
     preview = resolve(run.plugin.preview)
-    more = {"encoder": _encoder(run)} if "encoder" in signature(preview).parameters else {}
+    takes = signature(preview).parameters
+    more: dict[str, Any] = {"encoder": _encoder(run)} if "encoder" in takes else {}
+    if "axes" in takes and samples.axes is not None:
+        more["axes"] = [samples.axes(int(position)) for position in positions]
     views = resolve(run.plugin.views)(**run.recipe.views)
     x = torch.as_tensor(np.ascontiguousarray(samples.read(positions)["x"])).float()
     try:

@@ -24,6 +24,7 @@ from medcl.reading import read_json
 from medcl.report import audit_section, cards, model_card, plots, test_examples
 from medcl.report.cards import Absent
 from medcl.report.example_selection import predicted_classes
+from medcl.report.finish import finished
 from medcl.report.report import environment
 
 PICTURES = 18
@@ -87,12 +88,12 @@ def write(study: Path, out: Path, *, private: bool = False) -> Path:
             encoder=recipe.encoder.name if recipe.encoder else "",
             recipe=recipe_without_paths(recipe),
             command=command_without_paths(result.command)
-            or "medcl finetune IDX -r RECIPE.yaml --out OUT",
+            or "medcl finetune RECIPE.yaml --data IDX --out OUT",
             version=version.__version__,
             written=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         )
     )
-    write_text(out, page)
+    write_text(out, finished(page))
     return out
 
 

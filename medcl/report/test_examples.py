@@ -22,7 +22,7 @@ from medcl.finetune.explain import unit as ranks
 from medcl.finetune.opened import Study
 from medcl.finetune.result import REMEDY
 from medcl.labels.target import ONE_CLASS
-from medcl.plugin import Samples
+from medcl.plugin import Axes, Samples
 from medcl.reading import read_json
 from medcl.registry import resolve
 from medcl.report import pictures, plots
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
 Shows = Literal["sample", "evidence", "instances"]
 """A picture of the sample alone; of the evidence for the prediction; of instances."""
-Draw = Callable[[str, Mapping[str, NDArray], int], tuple[str | None, Shows]]
-"""A sample's id, its batch of one, the predicted class → a picture, and what it shows."""
+Draw = Callable[[str, Mapping[str, NDArray], int, Axes | None], tuple[str | None, Shows]]
+"""A sample's id, its batch of one, the predicted class, its axes → a picture, and what it shows."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,9 @@ def of_study(opened_study: Opened) -> Examples | Absent:
     }
     models: dict[Path, Model] = {}
 
-    def draw(key: str, batch: Mapping[str, NDArray], predicted: int) -> tuple[str | None, Shows]:
+    def draw(
+        key: str, batch: Mapping[str, NDArray], predicted: int, axes: Axes | None
+    ) -> tuple[str | None, Shows]:
         try:
             fold = fold_of[key]
             if fold not in models:
@@ -132,9 +134,9 @@ def of_study(opened_study: Opened) -> Examples | Absent:
             if "bag" in batch:
                 weights = _contributions(models[fold], batch, predicted)
                 return _of_bag(opened_study, key, weights, batch), "instances"
-            return _explained(opened_study, models[fold], batch["x"], predicted), "evidence"
+            return _explained(opened_study, models[fold], batch["x"], predicted, axes), "evidence"
         except Exception:  # no explanation for this classifier or shape: show the sample alone
-            return _plain(batch), "sample"
+            return _plain(batch, axes), "sample"
 
     return examples(
         opened_study.predictions,
@@ -149,7 +151,9 @@ def of_probe(run: Run, folder: Path, task: str) -> Examples | Absent:
     """The most confident test predictions of a run's linear probe."""
     try:
         predictions, samples = compare.read(folder), load_samples(run.recipe, run.data, task=task)
-        return examples(predictions, samples, lambda _, batch, __: (_plain(batch), "sample"))
+        return examples(
+            predictions, samples, lambda _, batch, __, axes: (_plain(batch, axes), "sample")
+        )
     except (MedclError, OSError, KeyError, ValueError):
         return Absent("The probe's predictions and the run's samples do not fit together.")
 
@@ -174,14 +178,18 @@ def examples(
 
     def shown(prediction: Prediction) -> Example:
         key = str(predictions.ids[prediction.row])
-        image, shows = draw(key, samples.read(np.array([row_of[key]])), prediction.output)
+        row = row_of[key]
+        axes = None if samples.axes is None else samples.axes(row)
+        image, shows = draw(key, samples.read(np.array([row])), prediction.output, axes)
         return Example(key, str(predictions.patients[prediction.row]), prediction, image, shows)
 
     chosen = selected(predictions, threshold, sample)
     return Examples(chosen, [shown(p) for p in chosen.correct], [shown(p) for p in chosen.wrong])
 
 
-def _explained(opened_study: Opened, model: Model, x: NDArray, target: int) -> str:
+def _explained(
+    opened_study: Opened, model: Model, x: NDArray, target: int, axes: Axes | None
+) -> str:
     import torch
 
     from medcl.audit.saliency import evidence, integrated_gradients, occlusion
@@ -194,7 +202,7 @@ def _explained(opened_study: Opened, model: Model, x: NDArray, target: int) -> s
         return evidence(kind, scores, torch.full((len(v),), target))
 
     gradients, fall = integrated_gradients(score, batch), occlusion(score, batch)
-    return pictures.explained(x[0], gradients[0].numpy(), fall[0].numpy())
+    return pictures.explained(x[0], gradients[0].numpy(), fall[0].numpy(), axes)
 
 
 def _contributions(
@@ -234,9 +242,9 @@ def _of_bag(
     return pictures.instances(weights, coords)
 
 
-def _plain(batch: Mapping[str, NDArray]) -> str | None:
+def _plain(batch: Mapping[str, NDArray], axes: Axes | None) -> str | None:
     try:
-        return None if "bag" in batch else pictures.picture(batch["x"][0])
+        return None if "bag" in batch else pictures.picture(batch["x"][0], axes)
     except ValueError:
         return None
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -13,16 +12,15 @@ from numpy.typing import NDArray
 
 from medcl.archive import clinical
 from medcl.archive.index import Index
-from medcl.embeddings.embeddings import Embeddings, unit
+from medcl.embeddings.embeddings import unit
 from medcl.embeddings.modalities import embed_modality
 from medcl.errors import MedclError, UsageError
 from medcl.ingestion import indexed
 from medcl.plugin import Samples
 from medcl.registry import did_you_mean
+from medcl.retrieval.bank import Bank, Level
 from medcl.run import Run, load_samples
 from medcl.strings import storable
-
-Level = Literal["item", "sample"]
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ class Query:
 def asked_for(
     run: Run,
     index: Index,
-    bank: Embeddings,
+    bank: Bank,
     query: str,
     embed: Callable[[NDArray[np.int64]], NDArray[np.float32]],
     *,
@@ -76,17 +74,17 @@ def asked_for(
     Raises:
         UsageError: if it is not found, gives no samples, or lacks this modality.
     """
-    position_of = {sample: p for p, sample in enumerate(bank.ids)}
-    items = np.asarray(bank.items)
-    if query in position_of:
-        rows = np.array([position_of[query]])
-        return Query(query, _mean(embed(rows), query, modality), [bank.patients[rows[0]]], "sample")
-    item = query if query in set(bank.items) else _by_path(index, query)
+    rows = (bank.ids == query).arg_true().to_numpy()[:1].astype(np.int64)
+    if len(rows):
+        patient = bank.embeddings.patients[int(rows[0])]
+        return Query(query, _mean(embed(rows), query, modality), [patient], "sample")
+    item = query if (bank.items == query).any() else _by_path(index, query)
     if item is not None:
-        rows = np.flatnonzero(items == item)
+        rows = (bank.items == item).arg_true().to_numpy().astype(np.int64)
         if not len(rows):
             raise UsageError(f"{query} is in the index, but gives no samples to compare.")
-        return Query(item, _mean(embed(rows), query, modality), [bank.patients[rows[0]]], "item")
+        patient = bank.embeddings.patients[int(rows[0])]
+        return Query(item, _mean(embed(rows), query, modality), [patient], "item")
     if not Path(query).exists():
         if modality is not None and "=" in query:
             return _described(run, query, modality, device)

@@ -7,6 +7,8 @@ Interpolation at query time follows Stewart 2024 (arXiv 2412.05831), who train a
 
 If the run's method sees two modalities of a sample (`medcl.embeddings.modalities`), the query can
 be embedded in one and the cases in the other: an ECG finds PPGs, an image finds clinical tables.
+
+Of more than 100,000 cases an index lies beside the embeddings, see `medcl.retrieval.bank`.
 """
 
 from __future__ import annotations
@@ -21,20 +23,19 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from medcl import nearest
 from medcl.archive.conditions import meeting
 from medcl.archive.index import Index
 from medcl.embeddings.embeddings import Embeddings, unit
 from medcl.embeddings.modalities import bank_of, embed_modality, query_and_result
-from medcl.embeddings.nearest import Backend, nearest
 from medcl.errors import UsageError
 from medcl.private import other_key
-from medcl.retrieval.query import Level, asked_for
+from medcl.retrieval.bank import Bank, Groups, Level, random_pairs
+from medcl.retrieval.query import asked_for
 from medcl.run import Run, load_samples
 
 FOLDER = "search"
 """In the run: the embeddings that are searched, computed once."""
-PAIRS = 4000
-"""Drawn to see what similarity random pairs have."""
 OTHER_KEY = other_key(
     "The query and the searched index", "the query's own patient may be among the cases."
 )
@@ -111,7 +112,6 @@ def search(
     pull: float = 0.0,
     source: str | None = None,
     target: str | None = None,
-    backend: Backend = "auto",
     key_file: Path | None = None,
     batch_size: int = 512,
     device: str = "auto",
@@ -134,29 +134,28 @@ def search(
         source: modality of the query, such as "ecg" or "table".
         target: modality of the cases. If one is given, the other follows; if both are None, the
             run's encoder embeds query and cases.
-        backend: see `medcl.embeddings.nearest.nearest`.
         key_file: for a query outside the archive, see `medcl.ingestion.indexed`.
         batch_size: samples a forward pass.
         device: see `medcl.embeddings.embeddings.embed`.
 
     Raises:
         UsageError: if the query is not found, a condition cannot be read or leaves nothing,
-            ``pull`` lacks a task, the run has no such modalities, or the backend is not installed.
+            ``pull`` lacks a task, or the run has no such modalities.
         MedclError: if the run's method cannot be restored.
     """
     if not 0 <= pull <= 1 or k < 1:
         raise UsageError("pull must lie between 0 and 1, and k be at least 1.")
     if pull and task is None:
         raise UsageError("Say which labels to pull towards: --task.")
-    index = Index.open(data or run.data)
     modalities = query_and_result(run, source, target)
     query_modality, bank_modality = modalities or (None, None)
     how: _How = {"task": task, "batch_size": batch_size, "device": device}
-    bank = _bank(run, index, bank_modality, how)
+    bank = _bank(run, data or run.data, bank_modality, how)
+    index = bank.index
 
     def embed(rows: NDArray[np.int64]) -> NDArray[np.float32]:
         if query_modality == bank_modality:
-            return bank.x[rows]
+            return bank.embeddings.x[rows]
         samples = load_samples(run.recipe, index.path, task=task).at(rows)
         return embed_modality(
             run, samples, query_modality, batch_size=batch_size, device=device, label="query"
@@ -166,49 +165,43 @@ def search(
         run, index, bank, query, embed, modality=query_modality, key_file=key_file, **how
     )
     level = level or asked.level
-    allowed = _allowed(bank, index, where, bank_modality, () if own_patient else asked.patients)
-    groups = _groups(bank, allowed, level)
-    owners = [bank.patients[members[0]] for members in groups]
-    means = _means(bank, groups)
+    if level not in get_args(Level):
+        raise UsageError(f"Unknown level '{level}': take {' or '.join(get_args(Level))}.")
+    groups = bank.groups(level)
+    meets = _meeting(groups, where)
+    allowed = meets if own_patient else meets & ~groups.of_patients(asked.patients)
+    if not allowed.any():
+        raise UsageError("No sample is left to search: loosen --where.")
     if pull:
         assert task is not None
-        theirs = ours = _probabilities(run, bank, task, bank_modality)
+        theirs = ours = _probabilities(run, bank.embeddings, task, bank_modality)
         if query_modality != bank_modality:
-            ours = _probabilities(run, _bank(run, index, query_modality, how), task, query_modality)
-        classes = np.stack([theirs(bank.x[members]).mean(0) for members in groups])  # (G, C)
-        near = _pulled(means, asked.x, classes, ours(asked.x[None])[0], pull)
-        ranked = [(int(g), float(near[g])) for g in np.argsort(-near, kind="stable")]
-        chosen = _first(ranked, owners, k, per_patient)
+            other = _bank(run, index.path, query_modality, how)
+            ours = _probabilities(run, other.embeddings, task, query_modality)
+        some = np.flatnonzero(allowed)
+        classes = np.stack([theirs(bank.embeddings.x[groups.members(g)]).mean(0) for g in some])
+        near = _pulled(groups.directions(some), asked.x, classes, ours(asked.x[None])[0], pull)
+        ranked = [(int(some[g]), float(near[g])) for g in np.argsort(-near, kind="stable")]
+        chosen = _first(ranked, groups.owners, k, per_patient)
     else:
-        chosen = _nearest(means, asked.x, owners, k, per_patient, backend)
+        chosen = _nearest(groups, unit(asked.x[None])[0], allowed, k, per_patient)
     return Found(
         query=asked.name,
-        hits=[
-            _hit(index, bank, asked.x, groups[group], rank, similarity)
-            for rank, (group, similarity) in enumerate(chosen, 1)
-        ],
-        searched=len(allowed),
-        patients=len(set(owners)),
+        hits=_hits(groups, asked.x, chosen),
+        searched=int(groups.sizes()[allowed].sum()),
+        patients=int(np.count_nonzero(np.bincount(groups.owners[allowed]))),
         level=level,
         pull=pull,
         sides=modalities,
         notes=() if asked.matched or own_patient else (OTHER_KEY,),
-        random=None if pull else _random_pairs(means, owners),
+        random=None if pull else _random(groups, where, meets),
     )
 
 
-def _random_pairs(
-    means: NDArray[np.float32], owners: Sequence[str]
+def _random(
+    groups: Groups, where: Sequence[str], meets: NDArray[np.bool_]
 ) -> tuple[float, float, float] | None:
-    """Percentiles of the similarity of random pairs of groups (G, D) of different patients."""
-    draw = np.random.default_rng(0).integers(0, len(means), (2, PAIRS))
-    patients = np.unique(np.asarray(owners), return_inverse=True)[1]
-    one, other = draw[:, patients[draw[0]] != patients[draw[1]]]
-    if not len(one):
-        return None
-    unit_means = unit(means)
-    low, middle, high = np.percentile((unit_means[one] * unit_means[other]).sum(1), (5, 50, 95))
-    return round(float(low), 4), round(float(middle), 4), round(float(high), 4)
+    return random_pairs(groups, np.flatnonzero(meets)) if where else groups.random_pairs
 
 
 class _How(TypedDict):
@@ -217,33 +210,42 @@ class _How(TypedDict):
     device: str
 
 
-def _bank(run: Run, index: Index, modality: str | None, how: _How) -> Embeddings:
+_banks: dict[tuple[Any, ...], Bank] = {}
+"""The bank that was searched last, for the next query of this process."""
+
+
+def _bank(run: Run, data: Path, modality: str | None, how: _How) -> Bank:
     """All samples of an index in one modality, cached in the run."""
-    out = _cache(run, index, how["task"], modality)
-    return bank_of(run, index.path, out, modality, **how)
+    tables = (data / name for name in ("index.json", "items.parquet", "store/rejects.jsonl"))
+    files = (run.encoder_file(), run.path / FOLDER, *tables)
+    key = (*(_stamp(file) for file in files), modality, *how.values())
+    if key not in _banks:
+        index = Index.open(data)
+        out = _cache(run, index, how["task"], modality)
+        embeddings = bank_of(run, index.path, out, modality, **how)
+        if len(embeddings) > nearest.EXACT and not isinstance(embeddings.x, np.memmap):
+            embeddings = Embeddings.load(out)  # not in memory
+        _banks.clear()
+        key = (*(_stamp(file) for file in files), modality, *how.values())
+        _banks[key] = Bank(index, embeddings, out, modality is not None)
+    return _banks[key]
 
 
-def _allowed(
-    bank: Embeddings,
-    index: Index,
-    where: Sequence[str],
-    modality: str | None,
-    without: Sequence[str],
-) -> NDArray[np.int64]:
-    """Positions of the samples that are searched.
+def _stamp(path: Path) -> tuple[str, int, int, int] | str:
+    """Changes when a file is replaced."""
+    try:
+        status = path.stat()
+    except OSError:
+        return str(path)
+    return str(path.resolve()), status.st_ino, status.st_size, status.st_mtime_ns
 
-    Raises:
-        UsageError: if there are none.
-    """
-    matching = set(meeting(index.items, where)["id"])
-    fits = np.array([item in matching for item in bank.items], bool)
-    if modality is not None:
-        fits &= bank.x.any(axis=1)  # the others lack this modality
-    fits &= ~np.isin(np.asarray(bank.patients), without)
-    allowed = np.flatnonzero(fits)
-    if not len(allowed):
-        raise UsageError("No sample is left to search: loosen --where.")
-    return allowed
+
+def _meeting(groups: Groups, where: Sequence[str]) -> NDArray[np.bool_]:
+    """(G,) whether a group's item meets all conditions."""
+    if not where:
+        return np.ones(len(groups), bool)
+    items = meeting(groups.bank.index.items, where)["id"]
+    return groups.items.is_in(items.implode()).to_numpy()
 
 
 def _pulled(
@@ -253,44 +255,42 @@ def _pulled(
     ours: NDArray[np.float32],
     pull: float,
 ) -> NDArray[np.float32]:
-    """Similarity of each group (G, D), of probabilities (G, C), to the query (D,), (C,): (G,)."""
-    cosine = unit(means) @ unit(asked[None])[0]
+    """Similarity of unit groups (G, D), of probabilities (G, C), to the query (D,), (C,): (G,)."""
+    cosine = means @ unit(asked[None])[0]
     overlap = np.sqrt(np.clip(ours * classes, 0, None)).sum(1)
     near: NDArray[np.float32] = (1 - pull) * cosine + pull * overlap
     return near
 
 
 def _nearest(
-    means: NDArray[np.float32],
+    groups: Groups,
     asked: NDArray[np.float32],
-    owners: Sequence[str],
+    allowed: NDArray[np.bool_],
     k: int,
     per_patient: bool,
-    backend: Backend,
 ) -> list[tuple[int, float]]:
     """(group, similarity) of the k nearest; the search widens until it holds k patients."""
     wanted = 4 * k if per_patient else k
     while True:
-        near, where = nearest(asked[None], means, wanted, backend=backend)
-        ranked = [(int(g), float(s)) for g, s in zip(where[0], near[0], strict=True)]
-        chosen = _first(ranked, owners, k, per_patient)
-        if len(chosen) == k or wanted >= len(means):
+        ranked, all_of_them = groups.similar(asked, wanted, allowed)
+        chosen = _first(ranked, groups.owners, k, per_patient)
+        if len(chosen) == k or all_of_them:
             return chosen
         wanted *= 4
 
 
 def _first(
-    ranked: Sequence[tuple[int, float]], owners: Sequence[str], k: int, per_patient: bool
+    ranked: Sequence[tuple[int, float]], owners: NDArray[np.int64], k: int, per_patient: bool
 ) -> list[tuple[int, float]]:
     """The first k, at most one per patient."""
     chosen: list[tuple[int, float]] = []
-    seen: set[str] = set()
+    seen: set[int] = set()
     for group, similarity in ranked:
         if len(chosen) == k:
             break
-        if per_patient and owners[group] in seen:
+        if per_patient and int(owners[group]) in seen:
             continue
-        seen.add(owners[group])
+        seen.add(int(owners[group]))
         chosen.append((group, similarity))
     return chosen
 
@@ -299,22 +299,6 @@ def _cache(run: Run, index: Index, task: str | None, modality: str | None) -> Pa
     what = f"{index.path.resolve()}\0{task}" + (f"\0{modality}" if modality is not None else "")
     name = hashlib.sha256(what.encode()).hexdigest()[:12]
     return run.path / FOLDER / name
-
-
-def _groups(bank: Embeddings, allowed: NDArray[np.int64], level: Level) -> list[NDArray[np.int64]]:
-    """Positions of the samples of each group that is compared as one."""
-    if level not in get_args(Level):
-        raise UsageError(f"Unknown level '{level}': take {' or '.join(get_args(Level))}.")
-    if level == "sample":
-        return [np.array([p]) for p in allowed]
-    items = np.asarray(bank.items)[allowed]
-    order = np.argsort(items, kind="stable")
-    _, starts = np.unique(items[order], return_index=True)
-    return np.split(allowed[order], starts[1:])
-
-
-def _means(bank: Embeddings, groups: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
-    return np.stack([unit(bank.x[members]).mean(0) for members in groups])
 
 
 def _probabilities(
@@ -353,25 +337,30 @@ def _known(value: Any) -> Any:
     return None if missing and not isinstance(plain, bool) else plain
 
 
-def _hit(
-    index: Index,
-    bank: Embeddings,
-    asked: NDArray[np.float32],
-    members: NDArray[np.int64],
-    rank: int,
-    similarity: float,
-) -> Hit:
-    """A group, represented by its sample nearest to the query."""
-    best = int(members[np.argmax(unit(bank.x[members]) @ asked)])
-    item = bank.items[best]
-    row = index.items.filter(pl.col("id") == item).select(index.fields)
-    return Hit(
-        rank=rank,
-        similarity=round(similarity, 4),
-        item=item,
-        sample=bank.ids[best],
-        patient=bank.patients[best],
-        labels={n: _known(np.asarray(v)[best]) for n, v in bank.labels.items()},
-        fields=row.row(0, named=True) if len(row) else {},
-        position=best,
-    )
+def _hits(
+    groups: Groups, asked: NDArray[np.float32], chosen: Sequence[tuple[int, float]]
+) -> list[Hit]:
+    """The groups, each represented by its sample nearest to the query."""
+    embeddings, index = groups.bank.embeddings, groups.bank.index
+    best = [
+        int(members[np.argmax(unit(embeddings.x[members]) @ asked)])
+        for members in (groups.members(group) for group, _ in chosen)
+    ]
+    items = [str(embeddings.items[position]) for position in best]
+    rows = index.items.filter(pl.col("id").is_in(items)).select("id", *index.fields)
+    fields = {row.pop("id"): row for row in rows.to_dicts()}
+    return [
+        Hit(
+            rank=rank,
+            similarity=round(similarity, 4),
+            item=item,
+            sample=embeddings.ids[position],
+            patient=embeddings.patients[position],
+            labels={n: _known(np.asarray(v)[position]) for n, v in embeddings.labels.items()},
+            fields=fields.get(item, {}),
+            position=position,
+        )
+        for rank, (position, item, (_, similarity)) in enumerate(
+            zip(best, items, chosen, strict=True), 1
+        )
+    ]

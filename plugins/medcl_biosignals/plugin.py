@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from medcl.plugin import CLINICAL, Plugin, Shared, Task
+from medcl.plugin import CLINICAL, Plugin, Shared, Showcase, Task
 from medcl_biosignals.aami import CLASSES
 from medcl_biosignals.scan import scan
 from medcl_biosignals.scp import codes
 from medcl_biosignals.spans import STAGES
+from medcl_biosignals.suggest import suggest
 from medcl_biosignals.units import units
 
 _BEAT = {"kind": "beat", "stride": 0.0, "quality": 0.0}
@@ -154,7 +155,7 @@ plugin = Plugin(
     },
     benchmarks={
         name: f"medcl_biosignals.benchmarks.{name}:{name}"
-        for name in ("ptbxl", "cinc2017", "cinc2011")
+        for name in ("ptbxl", "cinc2017", "cinc2011", "liu2022")
     },
     stream="medcl_biosignals.streaming:stream",
     look="medcl_biosignals.look:look",
@@ -162,9 +163,16 @@ plugin = Plugin(
     save="medcl_biosignals.in_memory:save",
     preview="medcl_biosignals.preview:preview",
     codes=codes,
+    suggest=suggest,
     hints=_HINTS,
-    preparation=5,
+    preparation=6,
     sample=Path(__file__).parent / "sample",
     demo="biosignals/demo",
+    showcase=Showcase(
+        encoder="ecg-small",
+        benchmark="ptbxl",
+        data=Path(__file__).parent / "sample_ptbxl",
+        about="the ECGs of 298 people whom it has not seen, a tenth of them labelled",
+    ),
     released=Path(__file__).parent / "released",
 )

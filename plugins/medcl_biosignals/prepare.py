@@ -21,7 +21,8 @@ from medcl_biosignals.naming import NUMERIC, Meant, meant
 from medcl_biosignals.quality import block_parts, worth
 from medcl_biosignals.readers.choose import read
 from medcl_biosignals.readers.contract import BadSignal, Recording, Settings
-from medcl_biosignals.readers.measures import factor, known_unit
+from medcl_biosignals.readers.fill_values import FINDING, without_fill
+from medcl_biosignals.readers.measures import dimension, factor, known_unit
 from medcl_biosignals.scan import settings_of
 from medcl_biosignals.vocabulary import Band, Vocabulary, together, vocabulary
 
@@ -85,7 +86,8 @@ def prepare(
         level: at that). ``gain`` and ``offset`` (C,) float64: the gain is 1 but for int16, and for
         very large or small signals, whose squares would leave float32's range; the offset is 0 but
         for a level that is kept and so large that float32 would lose the signal. ``present`` (C,)
-        bool; ``kinds`` and ``channels`` (C,) bytes, the latter by name where medcl knows it;
+        bool; ``kinds``, ``units`` and ``channels`` (C,) bytes, the last by name where medcl knows
+        it; a unit that is not understood is "a.u.";
         ``scale`` (C,) float64 robust standard deviation; ``gaps`` (G, 2) int64 stretches, half
         open, without signal in any channel; ``lost`` (L, 4) int64 those of single channels:
         channel, first, last, and why (`medcl_biosignals.gaps.WHY`); ``beats`` (K,) int64 positions
@@ -96,7 +98,8 @@ def prepare(
         ``clock`` (1,) seconds since midnight at the first sample, where EDF or WFDB says so (no
         date is kept); and, where there are any, ``findings``: slots that nothing fits
         (``lacks:V6``), the kinds that were taken where the recipe leaves it open
-        (``took:ECG+PPG``), and annotations that were not understood.
+        (``took:ECG+PPG``), ``fill-values`` (`medcl_biosignals.readers.fill_values`), and
+        annotations that were not understood.
         Positions are in samples at the new rate.
 
     Raises:
@@ -113,6 +116,7 @@ def prepare(
     name = files[0].partition("\0")[0]
     lines = _lines(recording, leads, channels, known, name, flat=flat, clip=clip, bridge=bridge)
     counted, clock = _counted(recording, fields), recording.clock
+    scored = [spans.Span(first, last, spans.STAGE, name) for first, last, name in recording.stages]
     del recording  # 90 MB for a day of four channels at 64 Hz, and no longer needed
 
     bands = [None if line is None else known.band(band, line.kind, line.fs) for line in lines]
@@ -151,6 +155,7 @@ def prepare(
             "offset": offset,
             "present": present,
             "kinds": np.array(kinds, dtype="S16"),
+            "units": np.array(["" if line is None else line.unit for line in lines], "S16"),
             "channels": np.array(
                 ["" if line is None else line.name.encode("ascii", "replace") for line in lines],
                 "S16",
@@ -160,7 +165,7 @@ def prepare(
             "lost": _lost(lines, fs),
             "beats": positions,
             "aami": classes,
-            **spans.arrays(told.spans, fs, x.shape[1]),
+            **spans.arrays([*told.spans, *scored], fs, x.shape[1]),
             "likeness": likeness(x, positions, fs),
             "quality": quality,
             "parts": parts.astype(np.float32),
@@ -196,20 +201,25 @@ class _Line:
     why: np.ndarray  # (N,)
     fs: float
     kind: str
+    unit: str  # of its kind, where its own converts
     level: float
     name: str  # medcl's; empty for one that is not in the vocabulary, which may be anything
+    filled: bool  # whether numbers that stand for missing samples were taken out
 
 
 def _noticed(
     lines: Sequence[_Line | None], leads: Sequence[str] | None, known: Vocabulary
 ) -> np.ndarray:
-    """What a recording lacks of the recipe's leads; the kinds it gave where any would do."""
+    """What a recording lacks of the recipe's leads; the kinds it gave where any would do; and
+    whether numbers stood for missing samples."""
     slots = leads if leads is not None else ("*",) * len(lines)
     found = [f"lacks:{slot}" for slot, line in zip(slots, lines, strict=True) if line is None]
     free = [kinds for kinds in bound(slots, known) if not kinds]
     if free:
         kinds = dict.fromkeys(line.kind for line in lines if line is not None)
         found.append(f"took:{'+'.join(kinds)}")
+    if any(line is not None and line.filled for line in lines):
+        found.append(FINDING)
     return np.array(list(dict.fromkeys(found)), dtype="U")
 
 
@@ -276,9 +286,13 @@ def _line(
     clip: float | None,
     bridge: float,
 ) -> _Line:
-    channel, raw = recording.channels[pick.channel], recording.samples[pick.channel]
+    channel, recorded = recording.channels[pick.channel], recording.samples[pick.channel]
+    raw = without_fill(recorded)
     kind = found[pick.channel].kind
-    by = (factor(known_unit(channel.units), known.units.get(kind)) or 1.0) * pick.sign
+    own, wanted = known_unit(channel.units), known.units.get(kind)
+    converts = factor(own, wanted)
+    unit = wanted if converts else own if dimension(own) else None
+    by = (converts or 1.0) * pick.sign
     finite = np.isfinite(raw)
     level = float(np.median(raw[finite][:: max(len(raw) // 100_000, 1)])) if finite.any() else 0.0
     # Less its level, for float32 has 24 bits: of 1e9 ± 1 nothing would be left but the level.
@@ -287,7 +301,8 @@ def _line(
     limit = clip if kind != NUMERIC else None
     why = lost(moved, channel.fs, flat=quiet, clip=limit, bridge=bridge)
     name = known.find(found[pick.channel].name)
-    return _Line(moved, why, channel.fs, kind, level * by, name or "")
+    filled = raw is not recorded
+    return _Line(moved, why, channel.fs, kind, unit or "a.u.", level * by, name or "", filled)
 
 
 def _stacked(

@@ -12,6 +12,7 @@ from pathlib import Path
 from medcl.plugin import CLINICAL, CONTRACT, Plugin, Shared, Task
 from medcl_ct.scan import scan
 from medcl_ct.series import assemble
+from medcl_ct.suggest import suggest
 from medcl_ct.units import units
 
 _TASKS = {
@@ -104,6 +105,7 @@ plugin = Plugin(
     pictures="medcl_ct.pictures:pictures",
     findings="medcl_ct.findings:FINDINGS",
     preview="medcl_ct.preview:preview",
+    suggest=suggest,
     hints={
         **dict.fromkeys(
             (".raw", ".img"), "the data of a volume: its header (.mhd, .hdr) is missing"

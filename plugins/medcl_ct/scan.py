@@ -86,7 +86,7 @@ def _files(root: Path, unit: Unit) -> Iterator[Read | Record | Reject]:
         elif _is_dicomdir(posixpath.basename(file.path)):
             yield directory.check(root, file.path)
         else:
-            yield from _one(file.path, folder, tags.open_path(f"{root}/{file.path}"), file.size)
+            yield from _one(file.path, folder, tags.open_path(root / file.path), file.size)
 
 
 def _archive(root: Path, path: str) -> Iterator[Read | Record | Reject]:

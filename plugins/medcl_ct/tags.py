@@ -382,4 +382,5 @@ def _from_pydicom(value: Any, kind: str) -> Any:
 
 def open_path(path: Path | str) -> Opener:
     """A way to open a file for `read`, unbuffered: its front is read in one go."""
-    return lambda: open(path, "rb", buffering=0)
+    place = path if isinstance(path, Path) else Path(path)  # it may be one on object storage
+    return lambda: place.open("rb", buffering=0)

@@ -55,7 +55,7 @@ def bags(
         rows = [row for row in rows if row.get("kind") == "bag"]
     if not rows:
         raise MedclError(
-            "There is no bag. Make bags of slides with medcl embed IDX --encoder … --out BAGS, "
+            "There is no bag. Make bags of slides with medcl embed … --data IDX --out BAGS, "
             "and give them with -s dataset.bags=BAGS."
         )
     found = [_heading(row, arrays, folder) for row in rows]

@@ -133,7 +133,7 @@ def _nearness(
             locations.append(held["coords"][chosen] * (size * mpp / np.array([span_x, span_y])))
         else:
             locations.append(np.full((len(chosen), 2), np.nan))
-    return {"locations": np.concatenate(locations), "reach": reach}
+    return {"locations": np.concatenate(locations), "reach": reach, "unit": "µm"}
 
 
 def labels(rows: list[dict[str, Any]]) -> dict[str, NDArray[Any]]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from medcl.plugin import CONTRACT, Plugin, Shared, Task
 from medcl_pathology.mil.registry import CLASSIFIERS
 from medcl_pathology.scan import assemble, scan
+from medcl_pathology.suggest import suggest
 from medcl_pathology.units import units
 
 _CRC = ("TUMOR", "STROMA", "COMPLEX", "LYMPHO", "DEBRIS", "MUCOSA", "ADIPOSE", "EMPTY")
@@ -83,12 +85,15 @@ plugin = Plugin(
     classifiers=CLASSIFIERS,
     tasks=_TASKS,
     baselines={"handcrafted": "medcl_pathology.baselines:handcrafted"},
+    sample=Path(__file__).parent / "sample",
+    demo="pathology/demo",
     item="slide",
     preparation=3,  # coordinates in pixels, stains of all kinds, alpha on white
     look="medcl_pathology.look:look",
     explain="medcl_pathology.heatmap:explain",
     thumbnail="medcl_pathology.heatmap:thumbnail",
     preview="medcl_pathology.preview:preview",
+    suggest=suggest,
     hints={
         **dict.fromkeys((".dat", ".ini"), "of a MIRAX slide: its .mrxs must lie beside its folder"),
         **dict.fromkeys((".geojson", ".xml", ".json"), "regions or notes on slides: not read"),

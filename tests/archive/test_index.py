@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import stat as modes
 import sys
 from dataclasses import replace
@@ -12,10 +13,12 @@ import pytest
 import synthetic_plugin
 from synthetic_plugin import archive_of, plugin, recording
 
-from medcl.archive import journal, pseudonym
+from medcl.archive import pseudonym
 from medcl.archive.index import Index, Summary, build
-from medcl.archive.scanning import CORE
+from medcl.archive.journal import Journal
+from medcl.archive.scanning import CORE, Scanned, Values, fingerprint
 from medcl.errors import MedclError, UsageError
+from medcl.plugin import Record, Unit
 
 TABLES = ("items.parquet", "rejects.parquet", "index.json", "private/paths.parquet")
 
@@ -125,6 +128,58 @@ def test_an_unchanged_archive_is_not_opened(archive: Path, tmp_path: Path, calls
     assert not [path for path in _opened if path.startswith(str(archive))]
     assert [path for path in _opened if path.startswith(str(tmp_path))]  # the hook does see
     assert tables(tmp_path / "idx") == before
+
+
+def test_of_an_unchanged_archive_nothing_is_written_and_the_counts_are_told_again(
+    archive: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "idx"
+    first = build(archive, out, plugin)
+    written = {path: path.stat().st_ino for path in out.rglob("*.parquet")}
+    again = build(archive, out, plugin)
+    assert replace(again, scanned=44, reused=0, seconds=first.seconds) == first
+    assert {path: path.stat().st_ino for path in out.rglob("*.parquet")} == written
+
+
+@pytest.mark.parametrize("what", ["table", "pattern", "spellings", "damage", "gone", "finished"])
+def test_whatever_determines_the_tables_makes_them_anew(
+    archive: Path, tmp_path: Path, what: str
+) -> None:
+    out, table = tmp_path / "idx", tmp_path / "table.csv"
+    names = [str(p.relative_to(archive)) for p in archive.rglob("*.rec")]
+    table.write_text("key,grade\n" + "".join(f"{name},1\n" for name in names))
+    how: dict[str, object] = {"table": table}
+    build(archive, out, plugin, **how)  # type: ignore[arg-type]
+    before = (out / "items.parquet").stat().st_ino
+    if what == "table":
+        table.write_text(table.read_text().replace(",1", ",2"))
+    elif what == "pattern":
+        how["patient_from"] = "(?P<patient>person_[0-9]+)"
+    elif what == "spellings":
+        how["merge_spellings"] = True
+    elif what == "damage":
+        (out / "items.parquet").write_bytes(b"no table")
+    else:
+        (out / ("index.json" if what == "finished" else "rejects.parquet")).unlink()
+    assert build(archive, out, plugin, **how).scanned == 0  # type: ignore[arg-type]
+    assert (out / "items.parquet").stat().st_ino != before
+    grades = Index.open(out).items["label.grade"].drop_nulls().unique().to_list()
+    assert grades == [2 if what == "table" else 1]
+
+
+def test_what_the_journal_gives_back_is_what_was_scanned() -> None:
+    fields = {"a": 1, "b": 1.0, "c": True, "d": None, "e": "x"}
+    record = Record("a.rec", ("a.rec",), "p", "s", fields, {"y": 1}, ("odd",), {"q": 1.0}, "g")
+    entry = Scanned("a.rec", "f", (), (record, replace(record, fields={"a": True})))
+    back = Scanned.from_json(entry.to_json())
+    assert [dict(r.fields) for r in back.records] == [fields, {"a": True}]
+    kinds = [[type(value) for value in r.fields.values()] for r in back.records]
+    assert kinds == [[int, float, bool, type(None), str], [bool]], "1, 1.0 and True stay apart"
+    assert Scanned.from_json(back.to_json()) == back
+    assert back.records[0].files is back.records[1].files
+    values = pickle.loads(pickle.dumps(Values(("a", "b"), (1, None))))
+    assert dict(values) == {"a": 1, "b": None}
+    assert "c" not in values
 
 
 def test_changed_new_and_deleted_files(
@@ -255,6 +310,7 @@ def test_columns_of_mixed_types(tmp_path: Path) -> None:
         return [synthetic_plugin.Record(unit.key, (unit.key,), "p", fields=values[name])]  # type: ignore[arg-type]
 
     for _ in range(2):  # fresh, and from the journal
+        (tmp_path / "idx/private/scan/result.json").unlink(missing_ok=True)
         build(tmp_path / "a", tmp_path / "idx", replace(plugin, scan=scan))
         index = Index.open(tmp_path / "idx")
         rows = {index.locate(r["id"])[0]: r for r in index.items.to_dicts()}
@@ -432,21 +488,21 @@ def test_a_torn_or_damaged_journal_costs_only_those_units(
     lines = path.read_bytes().splitlines(keepends=True)
     assert len(lines) == 45
     lines[10] = b"\xff\xfe" + lines[10][20:]
-    path.write_bytes(b"".join(lines)[:-25])
-    assert build(archive, out, plugin, key_file=key).scanned == 2
-    assert tables(out) == before
-    path.write_bytes(b"")
-    assert build(archive, out, plugin, key_file=key).scanned == 44
-    path.write_bytes(b'{"torn head')
-    assert build(archive, out, plugin, key_file=key).scanned == 44
-    assert tables(out) == before
+    torn = b"".join(lines)[:-25]
+    for damaged, scanned in ((torn, 2), (b"", 44), (b'{"torn head', 44)):
+        path.write_bytes(damaged)
+        (out / "private/scan/result.json").unlink()  # else nothing needs the journal
+        assert build(archive, out, plugin, key_file=key).scanned == scanned
+        assert tables(out) == before
 
 
 def test_the_torn_tail_is_cut_before_more_is_written(tmp_path: Path) -> None:
-    path = tmp_path / "units.jsonl"
-    journal.rewrite(path, {}, [journal.Scanned("a", "1")])
+    path, unit = tmp_path / "units.jsonl", Unit("a", ())
+    with Journal(path, {}, {"a": unit}) as new:
+        new.add(Scanned("a", fingerprint("a", ())))
     whole = path.read_bytes()
     for tail in (b"", b"x", b"y" * 200_000):
         path.write_bytes(whole + tail)
-        assert set(journal.read(path, {})) == {"a"}
+        with Journal(path, {}, {"a": unit}) as opened:
+            assert [entry.key for entry in opened] == ["a"]
         assert path.read_bytes() == whole

@@ -343,7 +343,7 @@ def test_a_full_disk_ends_the_run_and_rejects_nobody(
 
     with monkeypatch.context() as patch:
         patch.setattr(container, "write", full)
-        with pytest.raises(MedclError, match="store could not be written: No space left") as caught:
+        with pytest.raises(MedclError, match="No room to write .*it needs .* are free") as caught:
             prepare(index, plugin, {})
     assert "could not be read" not in str(caught.value)
     assert len(prepare(index, plugin, {}).items) == 8

@@ -48,12 +48,23 @@ def test_links(tmp_path: Path) -> None:
     (archive / "file.dat").symlink_to(elsewhere / "far.dat")
     (archive / "gone.dat").symlink_to(tmp_path / "nothing")
     (archive / "self.dat").symlink_to("self.dat")
+    (archive / "procs").symlink_to("/proc")
     found = walk(archive)
-    assert [f.path for f in found.files] == ["far/far.dat", "file.dat", "z/real.dat"]
-    assert [(r.key, r.code) for r in found.rejects] == [
+    assert [f.path for f in found.files] == ["z/real.dat"]
+    assert {(r.key, r.code) for r in found.rejects} == {
+        ("far", "link-outside"),
+        ("file.dat", "link-outside"),
+        ("procs", "link-outside"),
         ("gone.dat", "broken-link"),
         ("self.dat", "unreadable"),
-    ]
+    }
+    found = walk(archive, follow=True)
+    assert [f.path for f in found.files] == ["far/far.dat", "file.dat", "z/real.dat"]
+    assert {(r.key, r.code) for r in found.rejects} == {
+        ("procs", "link-outside"),  # of the system, never
+        ("gone.dat", "broken-link"),
+        ("self.dat", "unreadable"),
+    }
 
 
 def test_an_unreadable_folder_is_a_reject(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

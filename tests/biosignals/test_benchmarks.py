@@ -12,18 +12,21 @@ from public_sets import cinc2017_shaped, ptbxl_shaped
 
 import medcl
 from medcl import plugin as plugins
-from medcl.archive.index import build
+from medcl.archive.index import Index, build
 from medcl.benchmark import fitting, supervised
 from medcl.benchmark.benchmark import references
 from medcl.benchmark.contract import FOLD, KEY, PATIENT, Problem
+from medcl.benchmark.scoreboard import Figure, Scoreboard
 from medcl.benchmark.sources import Sources
 from medcl.errors import UsageError
+from medcl.metrics.bootstrap import Interval
 from medcl.metrics.measures import measure
 from medcl.metrics.metrics import once
 from medcl.recipe import given
 from medcl_biosignals.baselines import names
 from medcl_biosignals.benchmarks.cinc2011 import cinc2011
 from medcl_biosignals.benchmarks.cinc2017 import cinc2017
+from medcl_biosignals.benchmarks.liu2022 import liu2022
 from medcl_biosignals.benchmarks.ptbxl import ptbxl
 
 
@@ -58,6 +61,48 @@ def test_with_fold_ten_the_folds_are_the_published_ones(ptb: Path, tmp_path: Pat
     )
     found = ptbxl(tmp_path)
     assert (found.judged, found.fitted, found.notes) == ((10,), tuple(range(1, 9)), ())
+
+
+def test_of_one_fold_alone_the_patients_are_judged_in_five() -> None:
+    plugin = plugins.get("biosignals")
+    assert isinstance(plugin, plugins.Plugin)
+    assert plugin.showcase is not None
+    found = ptbxl(plugin.showcase.data)
+    assert found.table[PATIENT].n_unique() == 298
+    assert plugin.showcase.about.startswith("the ECGs of 298 people")
+    assert (found.judged, found.fitted) == ((), ())
+    assert "All recordings are of fold 8" in found.notes[0]
+    asked = fitting.asked(found, found.problems[0])
+    assert len(asked.parts) == 5
+    assert sorted(asked.tested) == list(range(len(found.table)))
+    for part in asked.parts:
+        assert not set(asked.patients[part.train]) & set(asked.patients[part.test])
+
+
+def test_a_board_says_what_is_a_gain() -> None:
+    def interval(low: float, value: float, high: float) -> Interval:
+        return Interval(value, low, high, 0)
+
+    def figure(row: str, against: dict[str, Interval]) -> Figure:
+        own = interval(0.6, 0.7, 0.8)
+        return Figure("p", row, 0.1, 24, 1, own, own, None, against)
+
+    better, level = interval(0.01, 0.02, 0.03), interval(-0.01, 0.02, 0.03)
+    worse = interval(-0.03, -0.02, -0.01)
+    figures = [
+        figure("handcrafted", {}),
+        figure("untrained a", {"handcrafted": worse}),
+        figure("a", {"handcrafted": level, "untrained a": better}),
+        figure("b", {"handcrafted": worse, "untrained a": level}),
+    ]
+    board = Scoreboard("s", "", "", "", [{"name": "p", "metric": "auroc"}], figures, [], {})
+    assert board.verdict("p") == [
+        "From 24 labelled patients, a has auroc 0.700 [0.600, 0.800]; handcrafted 0.700: no "
+        "measurable gain, +0.020 [-0.010, +0.030]; untrained a 0.700: a gain, +0.020 [+0.010, "
+        "+0.030].",
+        "From 24 labelled patients, b has auroc 0.700 [0.600, 0.800]; handcrafted 0.700: a loss, "
+        "-0.020 [-0.030, -0.010]; untrained a 0.700: no measurable gain, +0.020 [-0.010, +0.030].",
+    ]
 
 
 def test_recordings_of_equal_content_share_a_fold(tmp_path: Path) -> None:
@@ -185,3 +230,21 @@ def test_quality_is_asked_by_the_lists_or_the_table(tmp_path: Path, lists: bool)
     assert sorted(folds) == [0, 1, 2, 3, 4]
     with pytest.raises(UsageError, match="does not hold set A"):
         cinc2011(tmp_path / "set-a" / "nothing")
+
+
+def test_segments_of_ppg_are_judged_by_patient(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for who in range(6):
+        segments = (rng.random((7, 1000)) * 32767).astype(np.int16)
+        labels = np.array([0, 1, 2, 3, 4, 5, who % 6], np.uint8)
+        np.savez(tmp_path / f"p{who}.npz", ppg=segments, labels=labels, fs=100)
+    found = liu2022(tmp_path)
+    assert "subset, 6 of 91 public patients, 42 segments" in found.about
+    assert found.problems[0].target(found.table).y.tolist()[:7] == [0, 1, 2, 3, 4, 5, 0]
+    assert found.table.group_by(PATIENT).agg(pl.col(FOLD).n_unique())[FOLD].max() == 1
+    summary = build(tmp_path, tmp_path.parent / "liu-index", plugins.get("biosignals"))
+    assert summary.items == 42
+    assert set(Index.open(tmp_path.parent / "liu-index").paths["key"]) == set(found.table[KEY])
+    (tmp_path / "none").mkdir()
+    with pytest.raises(UsageError, match="no file of segments"):
+        liu2022(tmp_path / "none")

@@ -9,9 +9,10 @@ import pytest
 
 from medcl.errors import UsageError
 from medcl.registry import checked
+from medcl_biosignals.axes import names
 from medcl_biosignals.detect import r_peaks
 from medcl_biosignals.detectors import DETECTORS
-from medcl_biosignals.look import look, names
+from medcl_biosignals.look import look
 from medcl_biosignals.prepare import prepare
 
 FS = 125.0

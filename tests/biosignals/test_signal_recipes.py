@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +62,7 @@ def index(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     archive.mkdir()
     for name in ("101", "106", "114", "118", "207", "208"):
         for file in sample.glob(f"{name}.*"):
-            (archive / file.name).symlink_to(file)
+            shutil.copy(file, archive / file.name)
     build(archive, out / "index", plugin, key_file=out / "key")
     return out / "index"
 
@@ -73,10 +74,10 @@ def pulses(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (out / "key").write_text("recipes in tests: hides nothing")
     archive = out / "archive"
     archive.mkdir()
-    (archive / "bidmc_01_Signals.csv").symlink_to(shared_data / "ppg/bidmc_01_Signals.csv")
+    shutil.copy(shared_data / "ppg/bidmc_01_Signals.csv", archive / "bidmc_01_Signals.csv")
     for stem in ("a103l", "03700181"):
         for file in (shared_data / "ecg/other").glob(f"{stem}.*"):
-            (archive / file.name).symlink_to(file)
+            shutil.copy(file, archive / file.name)
     build(archive, out / "index", plugin, key_file=out / "key")
     return out / "index"
 
@@ -144,7 +145,7 @@ def test_ecg_with_a_clinical_table(sample: Path, tmp_path: Path) -> None:
     archive.mkdir()
     for line in synthetic[1:]:
         for file in sample.glob(f"{line.split(',')[0]}.*"):
-            (archive / file.name).symlink_to(file)
+            shutil.copy(file, archive / file.name)
     key, table = tmp_path / "key", tmp_path / "synthetic.csv"
     build(archive, tmp_path / "index", plugin, key_file=key, table=table)
     recipe = small("tip-ecg")
@@ -165,7 +166,7 @@ def ppg(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     archive.mkdir()
     (out / "key").write_text("recipes in tests: hides nothing")
     for name in ("bidmc_01_Signals.csv", "heartpy_data2.csv", "heartpy_data3.csv"):
-        (archive / name).symlink_to(shared_data / "ppg" / name)
+        shutil.copy(shared_data / "ppg" / name, archive / name)
     said = {"files": {"heartpy*": {"columns": {"hr": "PPG"}}}}
     build(archive, out / "index", plugin, key_file=out / "key", reader=said)
     return out / "index"

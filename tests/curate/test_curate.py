@@ -18,11 +18,13 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import normalized_mutual_info_score
 from synthetic_plugin import plugin, recording
 
+from medcl import nearest
 from medcl.archive.index import Index, build
 from medcl.curate import fingerprints as compare
+from medcl.curate.across import across
 from medcl.curate.curate import curate
 from medcl.curate.curation_report import png
-from medcl.curate.lsh import Codes
+from medcl.curate.within import Reduced
 from medcl.errors import UsageError
 
 DIGITS = np.kron((load_digits().images * 15).astype(np.uint8), np.ones((1, 8, 8), np.uint8))
@@ -82,47 +84,111 @@ def test_greedy_by_hand() -> None:
     assert [(i, j) for i, j, _ in dropped] == [(1, 0), (2, 0), (4, 3)]
 
 
-# --- hashing --------------------------------------------------------------------------------------
+# --- between items --------------------------------------------------------------------------------
 
 
-@settings(max_examples=60)
-@given(st.integers(0, 2**32), st.integers(0, 13))
-def test_hashing_finds_exactly_what_all_pairs_find(seed: int, radius: int) -> None:
-    random = np.random.default_rng(seed)
-    centres = random.integers(0, 2**63, 6).tolist()
-    codes = []
-    for _ in range(60):
-        flips = random.choice(64, random.integers(0, 16), replace=False).tolist()
-        codes.append(centres[random.integers(6)] ^ sum(1 << bit for bit in flips))
-    known = Codes(radius)
-    for code in codes:
-        expected = sorted(
-            ((i, (c ^ code).bit_count()) for i, c in enumerate(codes[: len(known)])),
-            key=lambda pair: (pair[1], pair[0]),
+def one_by_one(distance: np.ndarray, group: list[int], limit: float) -> list[tuple[int, int]]:
+    """The rule, by a plain loop over all pairs: (dropped, kept instead)."""
+    kept: list[int] = []
+    dropped = []
+    for n in range(len(distance)):
+        near = [(distance[n, m], m) for m in kept if group[m] != group[n]]
+        near = [pair for pair in near if pair[0] <= limit]
+        if near:
+            dropped.append((n, min(near)[1]))
+        else:
+            kept.append(n)
+    return dropped
+
+
+def items_of(counts: list[int], codes: np.ndarray | None = None) -> list[Reduced]:
+    ends = np.cumsum(counts)
+    return [
+        Reduced(
+            f"i{n:03d}",
+            np.arange(count, dtype=float),
+            np.zeros(count, np.uint64) if codes is None else codes[end - count : end],
+            list(range(count)),
+            [],
         )
-        assert known.near(code) == [(i, d) for i, d in expected if d <= radius]
-        known.add(code)
+        for n, (count, end) in enumerate(zip(counts, ends, strict=True))
+    ]
 
 
-def test_hashing_compares_few() -> None:
-    """Of 20,000 random codes, a query looks at a small part."""
+def dropped_of(found: Any, counts: list[int]) -> list[tuple[int, int]]:
+    starts = np.cumsum([0, *counts])
+    place = {f"i{n:03d}": int(starts[n]) for n in range(len(counts))}
+    return [(place[d.item] + d.part, place[d.kept_item] + d.kept_part) for d in found]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32), st.integers(0, 20), st.sampled_from([3, 64]))
+def test_between_items_as_all_pairs_one_by_one(seed: int, bits: int, block: int) -> None:
+    random = np.random.default_rng(seed)
+    counts = random.integers(1, 6, 12).tolist()
+    total = sum(counts)
+    codes = random.integers(0, 2**63, 6).astype(np.uint64)[random.integers(0, 6, total)]
+    for n in range(total):
+        for bit in random.choice(64, random.integers(0, 12), replace=False).tolist():
+            codes[n] ^= np.uint64(1) << np.uint64(bit)
+    x = random.standard_normal((5, 8)).astype(np.float32)[random.integers(0, 5, total)] + 3
+    x += 0.3 * random.standard_normal(x.shape).astype(np.float32)
+    names = [f"i{n:03d}" for n in range(len(counts))]
+    groups = random.integers(0, 5, len(counts)).tolist()
+    frame = pl.DataFrame({"id": names, "group": [f"g{g}" if g else None for g in groups]})
+    of_item = [g if g else 10 + n for n, g in enumerate(groups)]
+    own = np.repeat(of_item, counts).tolist()
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    hamming = np.bitwise_count(codes[:, None] ^ codes)
+    features = {
+        r.item: x[end - len(r.kept) : end]
+        for r, end in zip(items_of(counts), np.cumsum(counts), strict=True)
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("medcl.curate.across._BLOCK", block)
+        found = across(items_of(counts, codes), frame, bits, "dhash")
+        assert dropped_of(found, counts) == one_by_one(hamming, own, bits)
+        limit = 0.001 + bits / 800  # no pair lies within rounding of it
+        near = across(items_of(counts), frame, limit, "embedding", features=features)
+        assert dropped_of(near, counts) == one_by_one(1 - unit @ unit.T, own, limit)
+
+
+def test_an_index_finds_at_least_99_of_100_near_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of rows without clusters, and of rows around a common mean, which signs cannot tell apart."""
     random = np.random.default_rng(0)
-    known = Codes(6)
-    for code in random.integers(0, 2**63, 20_000).tolist():
-        known.add(code)
-    code = 12345678901234567
-    tables = zip(known._tables, (code >> s & 0xFFFF for s in (0, 16, 32, 48)), strict=True)
-    seen = sum(len(t.get(part ^ mask, [])) for t, part in tables for mask in known._masks)
-    assert seen < 200
+    for mean in (0, 3):
+        x = random.standard_normal((4000, 32)).astype(np.float32) + mean
+        copies = np.arange(1, 4000, 2)
+        x[copies] = x[copies - 1] + 0.1 * random.standard_normal((2000, 32)).astype(np.float32)
+        counts = [1] * 4000
+        features = {r.item: x[[n]] for n, r in enumerate(items_of_many(4000))}
+        frame = pl.DataFrame({"id": list(features)})
+        found = {}
+        for exact in (10**6, 1000):
+            monkeypatch.setattr(nearest, "EXACT", exact)
+            dropped = across(items_of_many(4000), frame, 0.01, "embedding", features=features)
+            found[exact] = {d.item for d in dropped}
+        assert len(found[10**6]) >= len(copies) * 0.9, counts[0]
+        assert len(found[1000] & found[10**6]) >= 0.99 * len(found[10**6])
+        assert found[1000] <= found[10**6]
 
 
-def test_close_in_angle_is_close_in_bits() -> None:
-    random = np.random.default_rng(0)
-    x = random.standard_normal((200, 32)).astype(np.float32)
-    near = x + 0.1 * random.standard_normal(x.shape).astype(np.float32)
-    bits, other = compare.hyperplanes(x), compare.hyperplanes(near)
-    assert np.bitwise_count(bits ^ other).mean() < 6
-    assert np.bitwise_count(bits[:-1] ^ bits[1:]).mean() > 25
+def items_of_many(count: int) -> list[Reduced]:
+    zeros = np.zeros(1, np.uint64)
+    return [Reduced(f"i{n:05d}", np.zeros(1), zeros, [0], []) for n in range(count)]
+
+
+def test_what_is_there_many_times_costs_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A third is air: the same code. All but one are dropped, and looked up as one."""
+    codes = np.random.default_rng(0).integers(0, 2**63, 6000).astype(np.uint64)
+    codes[::3] = 7
+    reduced = [
+        Reduced(f"i{n:05d}", np.zeros(1), codes[n : n + 1], [0], []) for n in range(len(codes))
+    ]
+    found = list(across(reduced, pl.DataFrame({"id": [r.item for r in reduced]}), 6, "dhash"))
+    air = [d for d in found if int(d.item[1:]) % 3 == 0]
+    assert len(air) == 1999
+    assert {d.kept_item for d in air} == {"i00000"}
 
 
 # --- the new index --------------------------------------------------------------------------------

@@ -80,7 +80,11 @@ def test_many_samples_are_thinned_for_the_choice_only(
 def test_blocks_weigh_as_if_narrow_ones_were_repeated(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Under an L2 penalty, k equal columns are one column times the root of k."""
+    """Under an L2 penalty, k equal columns are one column times the root of k.
+
+    Six columns of an encoder weigh half: two others count as 4 · 6 / 2 of them, at a quarter of C.
+    """
+    monkeypatch.setattr(linear, "LEARNED", (0.5,))
     monkeypatch.setattr(linear, "GRID", (3e-3,))  # strong enough to tell
     rng = np.random.default_rng(0)
     wide, narrow = rng.normal(size=(300, 6)), rng.normal(size=(300, 2)) * 40 + 7
@@ -95,10 +99,13 @@ def test_blocks_weigh_as_if_narrow_ones_were_repeated(
         truth = Target("multilabel", ("positive", "large"), y)
     x = np.concatenate([wide, narrow], axis=1)
     model = linear.fit(x, truth, patients, blocks=(6, 2))
-    repeated = np.concatenate([wide, narrow, narrow, narrow], axis=1)
+    repeated = np.concatenate([wide, *[narrow] * 12], axis=1)
+    monkeypatch.setattr(linear, "GRID", (3e-3 / 4,))
     same = linear.fit(repeated, truth, patients)
+    monkeypatch.setattr(linear, "GRID", (3e-3,))
     np.testing.assert_allclose(model.predict(x), same.predict(repeated), atol=5e-3)
     plain = linear.fit(x, truth, patients, blocks=(8,))
+    assert (set(model.learned), plain.learned[0]) == ({0.5}, 1.0)
     assert np.abs(plain.predict(x) - model.predict(x)).max() > 0.02
     with pytest.raises(ValueError, match=r"blocks of \[6, 3\] columns, but 8 features"):
         linear.fit(x, truth, patients, blocks=(6, 3))
@@ -176,3 +183,16 @@ def test_a_fraction_grows_until_it_holds_two_classes() -> None:
         assert set(truth.y[part.positions]) == {0, 1}
     values = Target("regression", ("v",), np.arange(60.0))
     assert subsets(values, patients, (0.01,), seed=0)[0].patients == 2
+
+
+def test_how_much_an_encoder_weighs_is_chosen_by_cross_validation() -> None:
+    rng = np.random.default_rng(0)
+    patients, y = np.arange(240) // 2, rng.integers(0, 2, 240)
+    noise = rng.normal(size=(240, 60))
+    telling = rng.normal(size=(240, 20)) + 0.4 * y[:, None]
+    truth = Target("binary", ("a", "b"), y)
+    useless = linear.fit(np.concatenate([noise, telling], 1), truth, patients, blocks=(60, 20))
+    useful = linear.fit(np.concatenate([telling, noise], 1), truth, patients, blocks=(20, 60))
+    assert (useless.learned, useful.learned) == ((0.5,), (1.0,))
+    one_patient = linear.fit(noise, truth, np.zeros(240), blocks=(40, 20))
+    assert (one_patient.learned, one_patient.chosen) == ((0.5,), False)

@@ -446,3 +446,32 @@ def test_it_continues_from_the_weights_of_a_run_or_a_file(healthy, index, tmp_pa
     wrong = tiny_engine.recipe({**HEALTHY, "trainer": {"weights": str(tmp_path)}})
     with pytest.raises(UsageError, match="name the file of weights"):
         build(wrong, selection)
+
+
+def test_micro_batches_of_a_run_change_nothing_but_memory(index, tmp_path):
+    plain = {
+        "method": {"name": "tiny_contrast"},
+        "encoder": {"name": "mlp", "norm": False, "dropout": 0.0},
+        "trainer": {"steps": 5, "batch_size": 64, "log_every": 1},
+    }
+    cut = {**plain, "trainer": {**plain["trainer"], "micro_batch": 10}}
+    one = pretrain(tiny_engine.recipe(plain), index, tmp_path / "one")
+    other = pretrain(tiny_engine.recipe(cut), index, tmp_path / "other")
+    for ours, theirs in zip(rows(one), rows(other), strict=True):
+        assert float(ours["loss"] or 0) == pytest.approx(float(theirs["loss"] or 0), rel=1e-5)
+    weights = other.encoder().state_dict()
+    for name, value in one.encoder().state_dict().items():
+        torch.testing.assert_close(weights[name], value, rtol=1e-3, atol=1e-5)
+
+
+def test_micro_batches_that_would_change_nothing_are_refused(index, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        tiny_engine.Contrast,
+        "step",
+        lambda self, views, batch, state: {"loss": self.encoder.body(views[0]).sum()},
+    )
+    recipe = tiny_engine.recipe(
+        {"method": {"name": "tiny_contrast"}, "trainer": {"micro_batch": 8}}
+    )
+    with pytest.raises(UsageError, match=r"trainer\.micro_batch would change nothing"):
+        pretrain(recipe, index, tmp_path / "run")

@@ -38,6 +38,13 @@ def predictions(run: Run, label: str) -> pl.DataFrame:
     return pl.read_parquet(run.path / "probe" / label / "predictions.parquet")
 
 
+def predicted(run: Run, place: Path, task: str) -> tuple[medcl.Predicted, list[pl.DataFrame]]:
+    out = place / "p.parquet"
+    result = medcl.predict(run, run.data, out, task=task, workers=1, embeddings=False)
+    names = ("p.parquet", "p.records.parquet", "p.patients.parquet")
+    return result, [pl.read_parquet(place / name) for name in names]
+
+
 # digits: writer_00 … writer_11, each an item and a patient of 60 samples
 
 
@@ -288,8 +295,14 @@ def test_patients_of_ct(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     with monkeypatch.context() as patch:
         patch.setenv("MEDCL_KEY_FILE", str(tmp_path / "key"))
         result = medcl.probe(run, labels=labels)
+        made, (windows, records, patients) = predicted(run, tmp_path, "state")
     assert (result.by, result.positive, result.test.patients) == ("patient", "well", 4)
     assert (result.train.samples, result.test.samples) == (4, 4)
+    assert not {"p.ill", "p.well"} & {*windows.columns, *records.columns}
+    probed = predictions(run, "state").join(patients, left_on="id", right_on="patient")
+    assert len(probed) == 4
+    np.testing.assert_allclose(probed["p.well"], probed["pretrained.linear.well"], atol=1e-4)
+    assert "OUT.patients.parquet" in " ".join(made.notes)
 
 
 @pytest.mark.slow
@@ -311,3 +324,37 @@ def test_items_of_pathology(tmp_path: Path) -> None:
     result = medcl.probe(run, labels=table(tmp_path / "l.csv", "slide_id,tumour", *rows))
     assert (result.by, result.positive) == ("item", "1")
     assert (result.train.samples, result.test.samples) == (4, 4)
+
+
+@pytest.mark.slow
+def test_predict_with_labels_of_items_is_by_recording(digits_run: Run, tmp_path: Path) -> None:
+    """The probe's own predictions of its test items, and nothing for a single window."""
+    rows = [f"writer_{n:02d}.csv,{'old' if n % 2 else 'young'}" for n in range(12)]
+    medcl.probe(digits_run, labels=table(tmp_path / "l.csv", "key,age2", *rows))
+    result, (windows, records, patients) = predicted(digits_run, tmp_path, "age2")
+    assert not {"p.old", "p.young"} & {*windows.columns, *patients.columns}
+    assert "embedding" not in records.columns
+    probed = predictions(digits_run, "age2").join(records, left_on="id", right_on="item")
+    assert len(probed) == 6
+    np.testing.assert_allclose(probed["p.young"], probed["pretrained.linear.young"], atol=1e-5)
+    notes = " ".join(result.notes)
+    assert "'age2' was probed by item" in notes
+    assert "OUT.records.parquet" in notes
+    assert "positive class is 'young': p.young" in notes
+
+
+@pytest.mark.slow
+def test_predict_with_labels_of_samples_is_by_window(digits_run: Run, tmp_path: Path) -> None:
+    samples = load_samples(digits_run.recipe, digits_run.data)
+    rows = [f"{name},{'ab'[n % 2]}" for n, name in enumerate(samples.ids)]
+    medcl.probe(digits_run, labels=table(tmp_path / "s.csv", "sample,letter", *rows))
+    _, (windows, records, _) = predicted(digits_run, tmp_path, "letter")
+    assert len(windows) == len(samples)
+    np.testing.assert_allclose(windows["p.a"] + windows["p.b"], 1, atol=1e-5)
+    by_record = windows.group_by("item").agg(pl.col("p.b").mean()).sort("item")
+    np.testing.assert_allclose(records["p.b"], by_record["p.b"], atol=1e-6)
+
+
+def test_predict_refuses_a_label_that_was_not_probed(digits_run: Run, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"Unknown task 'wings'.*medcl probe RUN --labels"):
+        medcl.predict(digits_run, digits_run.data, tmp_path / "p.parquet", task="wings")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import shutil
@@ -193,11 +194,28 @@ def test_a_curated_index_is_told_in_reproduce(probed: Run) -> None:
 
 
 @pytest.mark.slow
+def test_contents_lead_to_sections_and_figures_can_be_saved(html: str) -> None:
+    page = Page(html)
+    targets = [load.removeprefix("#") for load in page.loads if load.startswith("#")]
+    assert len(targets) > 5
+    assert set(targets) <= set(page.ids)
+    tables = re.findall(r'download="([\w-]+)\.csv" href="data:text/csv;base64,([^"]+)"', html)
+    texts = {name: base64.b64decode(data).decode() for name, data in tables}
+    assert texts["loss"].splitlines() == ["step,loss", "10,3.5", "20,2.5"]
+    assert "pretrained" in next(text for text in texts.values() if text.startswith("features,"))
+    svg = re.findall(r'download="[\w-]+\.svg" href="(data:image/svg[^"]+)"', html)
+    assert svg
+    assert all(html.count(uri) == 2 for uri in svg)
+    assert "prefers-color-scheme: dark" in html
+
+
+@pytest.mark.slow
 def test_nothing_is_loaded_from_anywhere(html: str) -> None:
     page = Page(html)
     assert "script" not in page.tags
     assert "link" not in page.tags
-    assert all(source.startswith("data:image/") for source in page.loads)
+    own = ("data:image/", "data:text/csv;base64,", "#")
+    assert all(source.startswith(own) for source in page.loads)
     assert "http:" not in html
     assert "https:" not in html
     assert "url(" not in html

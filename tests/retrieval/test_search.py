@@ -2,14 +2,17 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from medcl import nearest
 from medcl.archive.index import Index
-from medcl.embeddings.nearest import nearest
-from medcl.errors import UsageError
+from medcl.embeddings.embeddings import Embeddings
+from medcl.errors import MedclError, UsageError
 from medcl.report.retrieval_page import write
+from medcl.retrieval.bank import Bank
 from medcl.retrieval.search import search
 from medcl.run import Run, load_samples
 
@@ -57,35 +60,85 @@ def test_a_missing_label_is_missing() -> None:
     assert [_known(value) for value in given] == [None, None, None, 0, "a", False]
 
 
-def test_exact_search_agrees_with_a_plain_loop() -> None:
+def made_up(count: int, each: int, folder: Path, tables: Index) -> tuple[Bank, np.ndarray]:
+    """Samples of invented items and patients, in clusters; and the unit mean of each item."""
     rng = np.random.default_rng(0)
-    bank = rng.normal(size=(300, 16)).astype(np.float32)
-    query = rng.normal(size=(4, 16)).astype(np.float32)
-    near, where = nearest(query, bank, 7, backend="exact")
-    for row, q in enumerate(query):
-        cosine = [float(q @ b / np.linalg.norm(q) / np.linalg.norm(b)) for b in bank]
-        best = np.argsort(cosine)[::-1][:7]
-        np.testing.assert_array_equal(where[row], best)
-        np.testing.assert_allclose(near[row], np.array(cosine)[best], rtol=1e-5)
+    x = 2 * rng.normal(size=(40, 16))[rng.integers(0, 40, count)] + rng.normal(size=(count, 16)) + 1
+    items = [f"i{n // each:05d}" for n in range(count)]
+    patients = [f"p{n // each // 3:05d}" for n in range(count)]
+    x = x.astype(np.float32)
+    ids = [f"s{n}" for n in range(count)]
+    bank = Bank(tables, Embeddings(ids, items, patients, x), folder)
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    means = unit.reshape(-1, each, 16).mean(1)
+    return bank, means / np.linalg.norm(means, axis=1, keepdims=True)
 
 
-@pytest.mark.parametrize("backend", ["faiss", "hnswlib"])
-def test_libraries_find_the_same(backend: str) -> None:
-    pytest.importorskip(backend, reason=f"{backend} is not installed")
-    rng = np.random.default_rng(0)
-    bank = rng.normal(size=(500, 16)).astype(np.float32)
-    query = rng.normal(size=(20, 16)).astype(np.float32)
-    _, want = nearest(query, bank, 5, backend="exact")
-    _, got = nearest(query, bank, 5, backend=backend)  # type: ignore[arg-type]
-    shared = [len(set(a) & set(b)) for a, b in zip(want, got, strict=True)]
-    assert sum(shared) >= 95, "fewer than 95 of 100 true neighbours"
+@pytest.mark.parametrize("level", ["item", "sample"])
+def test_exact_search_agrees_with_a_plain_loop(index: Index, tmp_path: Path, level: Any) -> None:
+    bank, means = made_up(600, 3, tmp_path, index)
+    groups = bank.groups(level)
+    rows = means if level == "item" else bank.embeddings.x
+    rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    allowed = np.arange(len(rows)) % 7 != 0
+    for query in rows[::50]:
+        found, last = groups.similar(query, 9, allowed)
+        order = [g for g in np.argsort(-(rows @ query), kind="stable") if allowed[g]]
+        assert [g for g, _ in found] == order[:9]
+        np.testing.assert_allclose([s for _, s in found], rows[order[:9]] @ query, rtol=1e-5)
+        assert not last
+    few, last = groups.similar(rows[0], 10, np.arange(len(rows)) < 4)
+    assert (len(few), last) == (4, True)
 
 
-def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    x = np.eye(3, dtype=np.float32)
-    with pytest.raises(UsageError, match="pip install faiss-cpu"):
-        nearest(x, x, 1, backend="faiss")
+def test_an_index_of_many_finds_what_all_pairs_find(
+    index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bank, means = made_up(6000, 2, tmp_path, index)
+    monkeypatch.setattr(nearest, "EXACT", 500)
+    monkeypatch.setattr(nearest, "PROBED", 16)
+    groups, everyone = bank.by_item, np.ones(3000, bool)
+    right = 0
+    for query in means[::60]:
+        found, _ = groups.similar(query, 10, everyone)
+        order = np.argsort(-(means @ query))[:10]
+        right += len({g for g, _ in found} & set(order.tolist()))
+        np.testing.assert_allclose(
+            [s for _, s in found], means[[g for g, _ in found]] @ query, rtol=1e-5
+        )
+    assert right >= 0.99 * 500
+    built = (tmp_path / "neighbours-item.faiss").stat()
+    again = made_up(6000, 2, tmp_path, index)[0].by_item
+    few = np.arange(3000) < 700  # more than are compared one by one
+    found, _ = again.similar(means[5], 300, few)
+    assert len(found) == 300
+    assert all(few[g] for g, _ in found)
+    assert (tmp_path / "neighbours-item.faiss").stat().st_mtime_ns == built.st_mtime_ns
+    assert built.st_size < 0.75 * 4 * means.size + 40 * 3000, "half precision"
+
+
+def test_a_damaged_index_is_said(
+    index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nearest, "EXACT", 500)
+    query = made_up(6000, 2, tmp_path, index)[1][0]
+    everyone = np.ones(3000, bool)
+    made_up(6000, 2, tmp_path, index)[0].by_item.similar(query, 3, everyone)
+    path = tmp_path / "neighbours-item.faiss"
+    whole = path.read_bytes()
+    path.unlink()  # it is mapped into memory: another file takes its place
+    path.write_bytes(whole[:-9] + b"x" * 9)
+    with pytest.raises(MedclError, match="Remove it and search again"):
+        made_up(6000, 2, tmp_path, index)[0].by_item.similar(query, 3, everyone)
+
+
+def test_a_second_query_of_one_process_opens_nothing(
+    digits_run: Run, index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = search(digits_run, index.items["id"][0], k=3)
+    monkeypatch.setattr("medcl.retrieval.search.bank_of", None)
+    monkeypatch.setattr("medcl.retrieval.search.Index", None)
+    assert search(digits_run, index.items["id"][0], k=3) == first
 
 
 def test_conditions_narrow_the_search(digits_run: Run, index: Index) -> None:

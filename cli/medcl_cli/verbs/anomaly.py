@@ -7,18 +7,23 @@ from typing import Annotated
 
 import typer
 
-from medcl_cli import show
+from medcl_cli import options, show
 
 
 def anomaly(
     run: Annotated[Path, typer.Argument(help="A finished run.")],
-    out: Annotated[Path, typer.Option(help="The folder to create.")],
-    data: Annotated[Path | None, typer.Option(help="Another index than that of training.")] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder to create.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(callback=show.lies_data, help="Another index than that of training."),
+    ] = None,
     score: Annotated[str, typer.Option(help="knn or mahalanobis.")] = "knn",
     k: Annotated[int, typer.Option("--k", min=1, help="Neighbours, for knn.")] = 5,
     rate: Annotated[float, typer.Option(help="False-alarm rate on normal samples.")] = 0.05,
     task: Annotated[str | None, typer.Option(help="Score the samples of this task.")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
+    device: options.Device = "auto",
+    archive: show.Archive = None,
+    dry_run: options.DryRun = False,
     json: show.Json = False,
 ) -> None:
     """Compute an anomaly score for each sample, with a threshold at a given false-alarm rate.
@@ -28,8 +33,12 @@ def anomaly(
     from medcl.retrieval.anomaly import anomaly as find
     from medcl.run import Run
 
+    opened = Run.open(run)
+    if dry_run:
+        options.dry({"run": run, "data": data or opened.data}, out, json=json)
+        return
     result = find(
-        Run.open(run),
+        opened,
         out,
         data=data,
         how=score,  # type: ignore[arg-type]  # checked there

@@ -7,8 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from medcl_cli import show
-from medcl_cli.verbs.index import ALL_CORES
+from medcl_cli import options, show
 
 
 def beats(
@@ -33,9 +32,8 @@ def beats(
     paths: Annotated[
         bool, typer.Option(help="Write the recordings' paths. A path may identify a patient.")
     ] = False,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes.", show_default=ALL_CORES)
-    ] = None,
+    workers: options.Workers = None,
+    dry_run: options.DryRun = False,
     json: show.Json = False,
 ) -> None:
     """Beats, heart rate and its variability, and signal quality, of recordings, as tables.
@@ -51,6 +49,9 @@ def beats(
     given = nested(settings or [])
     if other := given.keys() - {"beats", "prepare", "reader"}:
         raise UsageError(f"--set {min(other)}: give beats.…, prepare.… or reader.… .")
+    if dry_run:
+        options.dry({"recordings": ", ".join(map(str, records))}, out, json=json)
+        return
     measured = measure(
         "beats",
         records,

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from medcl.errors import UsageError
-from medcl_cli import show
+from medcl_cli import options, show
 
 
 def benchmark(
@@ -16,7 +16,8 @@ def benchmark(
     encoders: Annotated[list[Path] | None, typer.Argument(help="Runs to measure.")] = None,
     data: Annotated[Path | None, typer.Option(help="The folder into which it unpacked.")] = None,
     out: Annotated[
-        Path | None, typer.Option(help="The scoreboard's folder. The same again resumes it.")
+        Path | None,
+        typer.Option("--out", "-o", help="The scoreboard's folder. The same again resumes it."),
     ] = None,
     problem: Annotated[
         list[str] | None, typer.Option(help="Of the set, by default its first. May be repeated.")
@@ -34,8 +35,9 @@ def benchmark(
         bool,
         typer.Option("--supervised", help="Also train the networks with labels alone: slow."),
     ] = False,
-    device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
-    workers: Annotated[int, typer.Option(min=1, help="Processes that read and prepare.")] = 1,
+    device: options.Device = "auto",
+    workers: options.Workers = None,
+    dry_run: options.DryRun = False,
     json: show.Json = False,
 ) -> None:
     """Measure encoders on a public set in its official folds, beside the features to beat.
@@ -45,6 +47,7 @@ def benchmark(
     """
     import medcl
     from medcl.benchmark.benchmark import available
+    from medcl.doctor import cores
 
     if name is None:
         rows = [(known, plugin) for known, (plugin, _) in available().items()]
@@ -55,6 +58,9 @@ def benchmark(
         return
     if data is None or out is None:
         raise UsageError(f"Give the set and a folder: medcl benchmark {name} --data SET --out DIR")
+    if dry_run:
+        options.dry({"set": name, "data": data, "encoders": encoders}, out, json=json)
+        return
     result = medcl.benchmark(
         name,
         data,
@@ -66,7 +72,7 @@ def benchmark(
         judge=_folds(judge),
         supervised=supervised,
         device=device,
-        workers=workers,
+        workers=workers or cores(),
         command=show.command(),
     )
     if json:
@@ -77,6 +83,8 @@ def benchmark(
         columns, gains = result.gains(asked["name"])
         if gains:
             show.table("Differences, paired", columns, gains)
+        for sentence in result.verdict(asked["name"]):
+            typer.echo(sentence)
     for note in result.notes:
         typer.echo(f"Note: {note}")
     typer.echo(f"Page: {out / 'benchmark.html'}")

@@ -14,7 +14,7 @@ def compare(
     a: Annotated[Path, typer.Argument(help="A study of medcl finetune, or a run that was probed.")],
     b: Annotated[Path, typer.Argument(help="Another; run#random is its untrained encoder.")],
     classifier: Annotated[str, typer.Option(help="Of a probe: linear or knn.")] = "linear",
-    out: Annotated[Path | None, typer.Option(help="A JSON file to write.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="A JSON file to write.")] = None,
     json: show.Json = False,
 ) -> None:
     """Compare two sets of predictions of the same samples, paired by patient.

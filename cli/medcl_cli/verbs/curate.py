@@ -8,12 +8,15 @@ from typing import Annotated, Literal
 
 import typer
 
-from medcl_cli import show
+from medcl_cli import options, show
 
 
 def curate(
-    data: Annotated[Path, typer.Argument(help="The index.")],
-    out: Annotated[Path, typer.Option(help="The folder of the curated index.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder of the curated index.")],
+    index: Annotated[
+        Path | None, typer.Argument(metavar="[IDX]", help="The index: or as --data.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="The index.")] = None,
     strategy: Annotated[
         Literal["dhash", "every-n", "ssim", "mi", "embedding"],
         typer.Option(help="The measure of similarity."),
@@ -27,12 +30,15 @@ def curate(
         typer.Option(help="The same between items of the archive; without it, within items only."),
     ] = None,
     recipe: Annotated[
-        str | None, typer.Option(help="Prepare with the settings of this recipe.")
+        str | None,
+        typer.Option("--recipe", "-r", help="Prepare with the settings of this recipe."),
     ] = None,
     embeddings: Annotated[
         Path | None, typer.Option(help="For strategy embedding: the output of medcl embed.")
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    workers: options.Workers = None,
+    archive: show.Archive = None,
+    dry_run: options.DryRun = False,
     json: show.Json = False,
 ) -> None:
     """Write an index without near-duplicates, and a report of the dropped parts.
@@ -40,14 +46,20 @@ def curate(
     It compares parts within each item, and with --across between items too. Use the new index like
     any other.
 
-    Example: medcl curate idx --strategy dhash --distance 6 --out idx2
+    Example: medcl curate --data idx --strategy dhash --distance 6 --out idx2
     """
     from medcl import plugin as plugins
     from medcl import recipe as recipes
     from medcl.archive.index import Index
     from medcl.curate import curate as curation
+    from medcl.doctor import cores
 
-    index = Index.open(data)
+    source = options.index(index, data)
+    opened = Index.open(source)
+    spec = None if recipe is None else recipes.load(recipe).prepare
+    if dry_run:
+        options.dry({"data": source, "recipe": recipe, "embeddings": embeddings}, out, json=json)
+        return
     embedded = None
     if embeddings is not None:
         from medcl.embeddings.embeddings import Embeddings
@@ -55,15 +67,15 @@ def curate(
         loaded = Embeddings.load(embeddings)
         embedded = (loaded.items, loaded.x)
     summary = curation.curate(
-        index,
-        plugins.get(index.plugin_name),
+        opened,
+        plugins.get(opened.plugin_name),
         out,
         strategy=strategy,
         distance=distance,
         across=across,
-        spec=None if recipe is None else recipes.load(recipe).prepare,
+        spec=spec,
         embedded=embedded,
-        workers=workers,
+        workers=workers or cores(),
     )
     if json:
         show.as_json(asdict(summary))

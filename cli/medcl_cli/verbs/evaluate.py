@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from medcl.errors import MedclError
-from medcl_cli import show
+from medcl_cli import options, show
 
 
 def evaluate(
@@ -26,7 +26,9 @@ def evaluate(
     limit: Annotated[
         int, typer.Option(min=1, help="Largest number of test samples to corrupt and attack.")
     ] = 2000,
-    device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
+    device: options.Device = "auto",
+    data: show.Data = None,
+    archive: show.Archive = None,
     json: show.Json = False,
 ) -> None:
     """Audit a study: leaks, subgroups, corruptions, attacks. A leak fails the command.

@@ -8,14 +8,14 @@ from typing import Annotated, Any
 import typer
 
 from medcl.errors import UsageError
-from medcl_cli import show
+from medcl_cli import options, show
 
 
 def export(
     model: Annotated[
         Path, typer.Argument(help="A finished run; or a study of finetune, or one of its folds.")
     ],
-    out: Annotated[Path, typer.Option(help="The folder to create.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder to create.")],
     to: Annotated[
         str,
         typer.Option(
@@ -35,6 +35,9 @@ def export(
         list[Path] | None,
         typer.Option(help="Of released: a folder of medcl benchmark, for the card's figures."),
     ] = None,
+    data: show.Data = None,
+    archive: show.Archive = None,
+    dry_run: options.DryRun = False,
     json: show.Json = False,
 ) -> None:
     """Export an encoder, or what classifies, verified by loading it back.
@@ -46,10 +49,14 @@ def export(
     medcl export run --to released --card card.yaml --board board --out released/ecg-small
     """
     import medcl
-    from medcl.dense.opened import DenseStudy, is_dense
+    from medcl.dense.opened import DenseStudy
+    from medcl.dense.result import is_dense
     from medcl.predict.study_predictor import opened
     from medcl.run import Run
 
+    if dry_run:
+        options.dry({"run or study": model, "card": card, "format": to}, out, json=json)
+        return
     if to == "released":
         if card is None:
             raise UsageError("An encoder is released with its card: --card CARD.yaml")

@@ -8,25 +8,27 @@ from typing import Annotated
 import typer
 
 from medcl.errors import UsageError
-from medcl_cli import show
-from medcl_cli.verbs.pretrain import Settings
+from medcl_cli import options, show
 
 
 def finetune(
     source: Annotated[
         Path,
-        typer.Argument(help="An index, a run, a released encoder's name, or a folder of files."),
+        typer.Argument(help="A recipe; or a run or a released encoder's name, to go on from."),
     ],
-    out: Annotated[Path, typer.Option(help="The study's folder. The same again resumes it.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="The study's folder. The same again resumes it.")
+    ],
     data: Annotated[
         Path | None,
-        typer.Option(help="Of a run or released encoder: another index, or a folder of files."),
+        typer.Option(
+            callback=show.lies_data,
+            help="An index or a folder of files; of a run, its own by default.",
+        ),
     ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option(
-            "--recipe", "-r", help="A recipe with a classifier; LP-FT for a run by default."
-        ),
+        typer.Option("--recipe", "-r", help="Of a run or encoder: how to train; LP-FT by default."),
     ] = None,
     labels: Annotated[
         list[Path] | None,
@@ -65,16 +67,20 @@ def finetune(
     explain: Annotated[
         int, typer.Option(help="Draw this many test bags of each class (implies --instances).")
     ] = 0,
-    workers: Annotated[int, typer.Option(help="Folds trained in parallel.")] = 1,
-    device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
-    settings: Settings = None,
+    parallel: Annotated[
+        int, typer.Option("--parallel", "--workers", min=1, help="Folds trained at once.")
+    ] = 1,
+    device: options.Device = "auto",
+    settings: options.Settings = None,
+    archive: show.Archive = None,
+    dry_run: options.DryRun = False,
     json: show.Json = False,
 ) -> None:
     """Train with labels or masks, in folds, and evaluate on the test patients.
 
-    Examples: medcl finetune idx -r pathology/abmil --labels slides.csv --folds 5 --out study ·
+    Examples: medcl finetune pathology/abmil --data idx --labels slides.csv --out study ·
     medcl finetune run --labels l.csv --out study · medcl finetune run -r ct/segment --out study ·
-    medcl finetune FEATURES -r pathology/abmil --labels slides.csv --out study ·
+    medcl finetune pathology/abmil --data FEATURES --labels slides.csv --out study ·
     medcl finetune ecg-small --data ecgs --labels l.csv --out study
     """
     import medcl
@@ -83,6 +89,14 @@ def finetune(
     from medcl.finetune.finetune import ratios
     from medcl.finetune.result import FinetuneResult
 
+    if data is not None and recipe is None and _is_recipe(source):
+        source, data, recipe = data, None, str(source)
+    elif recipe is not None and data is None and not (source / "recipe.yaml").is_file():
+        options.old(f"finetune {source} -r {recipe}", f"medcl finetune {recipe} --data {source}")
+    if dry_run:
+        reads = {"recipe": recipe, "source": source, "data": data, "labels": labels}
+        options.dry(reads, out, json=json)
+        return
     if explain and imbalance is not None:
         raise UsageError("--imbalance makes several studies, and --explain draws of one: drop one.")
     studies: dict[Path, float | None] = {out: None}
@@ -106,7 +120,7 @@ def finetune(
             imbalance=ratio,
             instances=instances,
             explain=explain,
-            workers=workers,
+            workers=parallel,
             device=device,
             settings=settings or (),
             command=show.command(),
@@ -129,3 +143,14 @@ def finetune(
         drawn = sum(1 for _ in (out / FOLDER).iterdir())
         typer.echo(f"Explained: {drawn} bags in {out / FOLDER}")
     typer.echo(f"Next: medcl report {out}")
+
+
+def _is_recipe(source: Path) -> bool:
+    """Whether it names a recipe, and neither a folder nor a released encoder."""
+    from medcl import recipe as recipes
+    from medcl.released import folders
+
+    if source.is_dir() or str(source) in folders():
+        return False
+    recipes.find(str(source))  # an unknown name is an error that suggests the nearest
+    return True

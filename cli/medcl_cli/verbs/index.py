@@ -8,9 +8,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from medcl_cli import show
+from medcl_cli import next_steps, options, show
 
-ALL_CORES = "all cores"
 MANY = 50
 """Rejects that are listed one by one; with more, only their number by code."""
 
@@ -18,10 +17,8 @@ MANY = 50
 def index(
     archive: Annotated[Path, typer.Argument(help="The folder that holds the recordings.")],
     plugin: Annotated[str, typer.Option(help="The modality: see medcl plugins.")],
-    out: Annotated[Path, typer.Option(help="The folder of the index.")],
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes that read headers.", show_default=ALL_CORES)
-    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder of the index.")],
+    workers: options.Workers = None,
     engine: Annotated[
         Literal["local", "ray"], typer.Option(help="Where they run: here, or on a Ray cluster.")
     ] = "local",
@@ -66,9 +63,15 @@ def index(
         ),
     ] = False,
     rescan: Annotated[bool, typer.Option(help="Open every file again, changed or not.")] = False,
+    follow_links: Annotated[
+        bool,
+        typer.Option("--follow-links", help="Also take what links lead to outside of the archive."),
+    ] = False,
     paths: Annotated[
         bool, typer.Option(help="Show the rejected files. A path may identify a patient.")
     ] = False,
+    rejects: show.Rejects = None,
+    dry_run: options.DryRun = False,
     json: show.Json = False,
 ) -> None:
     """Index an archive: one row per recording, one row per reject with its reason.
@@ -77,35 +80,48 @@ def index(
     read twice. Example: medcl index mitdb/ --plugin biosignals --out idx
     """
     from medcl.archive.ignored import advice
-    from medcl.archive.index import Index, build
+    from medcl.archive.index import Index, NothingTaken, build
     from medcl.doctor import cores
+    from medcl.errors import MedclError
     from medcl.plugin import get
 
     modality = get(plugin)
-    summary = build(
-        archive,
-        out,
-        modality,
-        workers=workers or cores(),
-        engine=engine,
-        key_file=key_file,
-        patient_from=patient_from,
-        table=table or None,
-        key_column=key_column,
-        patient_column=patient_column,
-        reader=_reader(settings) if settings else None,
-        merge_spellings=merge_spellings,
-        rescan=rescan,
-    )
+    if dry_run:
+        reads = {"archive": archive, "plugin": plugin, "table": ", ".join(map(str, table or ()))}
+        options.dry(reads, out, json=json)
+        return
+    try:
+        summary = build(
+            archive,
+            out,
+            modality,
+            workers=workers or cores(),
+            engine=engine,
+            key_file=key_file,
+            patient_from=patient_from,
+            table=table or None,
+            key_column=key_column,
+            patient_column=patient_column,
+            reader=_reader(settings) if settings else None,
+            merge_spellings=merge_spellings,
+            rescan=rescan,
+            follow_links=follow_links,
+        )
+    except NothingTaken as error:
+        if other := _other(archive, plugin, out):
+            raise MedclError(f"{error} {other}") from None
+        raise
     built = Index.open(out)
-    rejects = built.rejects.to_dicts()
+    rows = built.rejects
     if paths:
-        rejects = [{**row, "file": built.locate(row["id"])} for row in rejects]
+        rows = rows.join(built.paths.select("id", file="key"), on="id", how="left")
+    if rejects is not None:
+        show.rejects(rows, rejects)
     counted = built.items["findings"].explode().drop_nulls().value_counts().sort("findings")
     findings = dict(counted.iter_rows())
     if json:
         facts = {**asdict(summary), "rejected": summary.rejected, "findings": findings}
-        show.as_json({**facts, "reject_rows": rejects})
+        show.as_json(facts if rejects is None else {**facts, "rejects_file": rejects})
         return
     tables = ("rejects", "ignored_suffixes", "notes")
     counts = {name: value for name, value in asdict(summary).items() if name not in tables}
@@ -114,17 +130,34 @@ def index(
     for note in summary.notes:
         typer.echo(f"Note: {note}")
     if summary.ignored_suffixes:
-        rows = sorted(summary.ignored_suffixes.items(), key=lambda row: (-row[1], row[0]))
-        ignored = [(suffix, count, advice(suffix, modality.hints)) for suffix, count in rows]
+        suffixes = sorted(summary.ignored_suffixes.items(), key=lambda row: (-row[1], row[0]))
+        ignored = [(suffix, count, advice(suffix, modality.hints)) for suffix, count in suffixes]
         show.table("Ignored: not of this modality", ("suffix", "files", "what to do"), ignored)
     if findings:
         show.table("Noticed, and kept", ("finding", "items"), list(findings.items()))
-    if len(rejects) > MANY and not paths:
+    if len(rows) > MANY and not paths:
         by_code = built.rejects.group_by("code").len("items").sort("items", "code", descending=True)
         title = f"Rejected; each with its reason in {out / 'rejects.parquet'}"
         show.table(title, by_code.columns, by_code.rows())
-    elif rejects:
-        show.table("Rejected", list(rejects[0]), [list(row.values()) for row in rejects])
+    elif len(rows):
+        show.table("Rejected", rows.columns, rows.rows())
+    if not summary.items and (other := _other(archive, plugin, out)):
+        raise MedclError(f"The plugin '{plugin}' reads nothing in {archive}. {other}")
+    if following := next_steps.after_index(built):
+        typer.echo(f"Next: {following}")
+
+
+def _other(archive: Path, plugin: str, out: Path) -> str:
+    """A sentence with the plugin that reads this archive; empty if none does."""
+    from medcl.archive.fits import fitting
+
+    fits = fitting(archive, but=plugin)
+    if not fits:
+        return ""
+    best = next(iter(fits))
+    if out.exists():  # it is an index of the other plugin now
+        out = out.with_name(f"{out.name}-{best}")
+    return f"Its files fit the plugin '{best}': medcl index {archive} --plugin {best} --out {out}"
 
 
 def _reader(settings: list[str]) -> dict[str, Any]:

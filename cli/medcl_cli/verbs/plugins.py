@@ -83,7 +83,8 @@ def check(
 def new(
     name: Annotated[str, typer.Argument(help="Of the plugin: lower-case, such as 'thermo'.")],
     out: Annotated[
-        Path | None, typer.Option(help="The folder to create; medcl-NAME by default.")
+        Path | None,
+        typer.Option("--out", "-o", help="The folder to create; medcl-NAME by default."),
     ] = None,
 ) -> None:
     """Write a working plugin skeleton: a package that reads CSV signals.

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from medcl_cli import show
+from medcl_cli import options, show
 
 
 def predict(
@@ -19,11 +19,17 @@ def predict(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="The table, .parquet; of masks a folder; of a stream .jsonl, or the terminal."
+            "--out",
+            "-o",
+            help="The table, .parquet; of masks a folder; of a stream .jsonl, or the terminal.",
         ),
     ] = None,
     task: Annotated[
-        str | None, typer.Option(help="Predict this task's class probabilities for its samples.")
+        str | None,
+        typer.Option(
+            help="Predict the class probabilities of this task; or of a label of your own, after "
+            "medcl probe RUN --labels."
+        ),
     ] = None,
     follow: Annotated[
         Path | None,
@@ -70,11 +76,14 @@ def predict(
     key_file: Annotated[
         Path | None, typer.Option(help="Secret for pseudonyms, if the run's index had one.")
     ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes.", show_default="all cores")
-    ] = None,
+    workers: options.Workers = None,
+    engine: Annotated[
+        Literal["local", "ray"], typer.Option(help="Where recordings are read and prepared.")
+    ] = "local",
     batch_size: Annotated[int | None, typer.Option(min=1, show_default="32")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
+    device: options.Device = "auto",
+    data: show.Data = None,
+    dry_run: options.DryRun = False,
     json: show.Json = False,
 ) -> None:
     """Class probabilities of new recordings; by a run also embeddings and anomaly scores.
@@ -123,13 +132,16 @@ def predict(
 
     if not records or out is None:
         raise UsageError("Give recordings and --out TABLE.parquet, or --follow FILE.")
+    if dry_run:
+        options.dry({"run": run, "recordings": ", ".join(map(str, records))}, out, json=json)
+        return
     of_streams = {"--columns": columns, "--format": format, "--wait": wait}
     if needless := [option for option, value in of_streams.items() if value is not None]:
         raise UsageError(
             f"{', '.join(needless)}: for a stream only (--follow), so leave it out. Give values "
             "that files lack as in medcl index: --set reader.columns.2=PPG."
         )
-    from medcl.dense.opened import is_dense
+    from medcl.dense.result import is_dense
 
     if is_dense(run):
         if needless := [o for o, v in {"--task": task, "--set": settings, "--fs": fs}.items() if v]:
@@ -149,6 +161,7 @@ def predict(
         paths=paths,
         key_file=key_file,
         workers=workers,
+        engine=engine,
         batch_size=batch_size or 32,
         device=device,
     )

@@ -7,18 +7,15 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from medcl_cli import show
-from medcl_cli.verbs.index import ALL_CORES
-from medcl_cli.verbs.pretrain import Settings
+from medcl_cli import options, show
+from medcl_cli.verbs.index import MANY
 
 
 def prepare(
     recipe: Annotated[str, typer.Argument(help="A recipe's name, or a YAML file.")],
     data: Annotated[Path, typer.Option(help="The index.")],
-    settings: Settings = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes that decode.", show_default=ALL_CORES)
-    ] = None,
+    settings: options.Settings = None,
+    workers: options.Workers = None,
     engine: Annotated[
         Literal["local", "ray"], typer.Option(help="Where they run: here, or on a Ray cluster.")
     ] = "local",
@@ -26,6 +23,9 @@ def prepare(
     look: Annotated[
         Path | None, typer.Option(help="Draw what was found in each item into this folder.")
     ] = None,
+    rejects: show.Rejects = None,
+    archive: show.Archive = None,
+    dry_run: options.DryRun = False,
     json: show.Json = False,
 ) -> None:
     """Decode and clean every item of an index into its store, with the recipe's settings.
@@ -41,6 +41,10 @@ def prepare(
 
     loaded = recipes.load(recipe, settings or ())
     index, plugin = Index.open(data), plugins.get(loaded.plugin)
+    if dry_run:
+        items = f"{len(index.items):,} {plugin.item}s"
+        options.dry({"recipe": recipe, "data": f"{data}, {items}"}, index.path / "store", json=json)
+        return
     prepared = store.prepare(
         index,
         plugin,
@@ -50,9 +54,13 @@ def prepare(
         retry=retry,
     )
     rows = [row.row() for row in outcomes.table(index, plugin, loaded.prepare, prepared)]
+    each = prepared.rejects.select("id", "code", "reason")
+    if rejects is not None:
+        show.rejects(each, rejects)
+    counts = each.group_by("code").len().sort("code")
     result: dict[str, Any] = {
         "prepared": prepared.items.height,
-        "rejected": prepared.rejects.to_dicts(),
+        "rejected": dict(counts.iter_rows()),
     }
     if prepared.anew:
         result |= {f"made anew: {why}": count for why, count in prepared.anew.items()}
@@ -68,6 +76,9 @@ def prepare(
     shown = {name: value for name, value in result.items() if name != "findings"}
     show.facts(f"Store of {data}", {**shown, "rejected": prepared.rejects.height})
     show.outcomes(rows)
-    if prepared.rejects.height:
-        each = prepared.rejects.select("id", "code", "reason").rows()
-        show.table("Could not be prepared", ("id", "code", "reason"), each)
+    if prepared.rejects.height > MANY:
+        show.table(
+            "Could not be prepared; --rejects FILE lists them", ("code", "items"), counts.rows()
+        )
+    elif prepared.rejects.height:
+        show.table("Could not be prepared", each.columns, each.rows())

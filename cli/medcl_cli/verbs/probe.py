@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from medcl.errors import UsageError
-from medcl_cli import show
+from medcl_cli import options, show
 
 
 def probe(
@@ -18,9 +18,10 @@ def probe(
     data: Annotated[
         Path | None,
         typer.Option(
+            callback=show.lies_data,
             help="Another index. With other patients: external validation on all of them; with "
             "--labels, fitted and tested on them. With the same patients: it replaces the run's "
-            "own."
+            "own.",
         ),
     ] = None,
     task: Annotated[
@@ -57,7 +58,9 @@ def probe(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="The folder; RUN/probe, or next to the runs if there are several."),
+        typer.Option(
+            "--out", "-o", help="The folder; RUN/probe, or next to the runs if there are several."
+        ),
     ] = None,
     localisation: Annotated[
         bool,
@@ -67,7 +70,9 @@ def probe(
             help="Without labels: localisation of the same position in the body or recording.",
         ),
     ] = False,
-    device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
+    device: options.Device = "auto",
+    archive: show.Archive = None,
+    dry_run: options.DryRun = False,
     json: show.Json = False,
 ) -> None:
     """Compare frozen features on test patients: pretrained, random encoder, hand-crafted.
@@ -83,6 +88,10 @@ def probe(
 
     result: ProbeResult | Localisation | DenseResult
     run = Run.open(runs[0])
+    if dry_run:
+        reads = {"runs": ", ".join(map(str, runs)), "data": data or run.data, "labels": labels}
+        options.dry(reads, out or run.path / "probe", json=json)
+        return
     name = task or run.recipe.probe.task
     if name and name in run.plugin.tasks and run.plugin.tasks[name].kind == "mask":
         if data is not None or localisation or len(runs) > 1 or labels or label_column:

@@ -11,7 +11,10 @@ from medcl_cli import show
 
 
 def recipes(
-    name: Annotated[str | None, typer.Argument(help="A recipe to show.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="A recipe to show; or a word, such as ct or simclr, to list by."),
+    ] = None,
     copy: Annotated[
         Path | None, typer.Option(help="Write its annotated YAML here, to edit.")
     ] = None,
@@ -23,18 +26,24 @@ def recipes(
 ) -> None:
     """List the recipes, show one, or copy one out to edit.
 
-    Examples: medcl recipes · medcl recipes biosignals/demo · medcl recipes demo --copy mine.yaml
+    Examples: medcl recipes · medcl recipes ct · medcl recipes biosignals/demo ·
+    medcl recipes biosignals/demo --copy mine.yaml
     """
     from medcl import recipe as library
     from medcl.errors import UsageError
     from medcl.io.atomic import write_text
 
-    if name is None:
+    described = library.describe()
+    word = "" if name is None else name.lower()
+    alike = [key for key in described if word in key.lower()]
+    exact = [key for key in described if name in (key, key.split("/")[-1])]
+    listing = name is None or (alike and not exact and not Path(name).is_file())
+    if name is None or listing:
         if copy is not None:
             raise UsageError("Say which recipe to copy: medcl recipes NAME --copy FILE.")
         listed = [
-            {"name": key, "about": loaded.about, "paper": loaded.paper}
-            for key, loaded in library.describe().items()
+            {"name": key, "about": described[key].about, "paper": described[key].paper}
+            for key in alike
         ]
         if json:
             show.as_json(listed)

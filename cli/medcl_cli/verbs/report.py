@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from medcl_cli import show
+from medcl_cli import options, show
 
 
 def report(
@@ -17,7 +17,11 @@ def report(
     ],
     out: Annotated[
         Path | None,
-        typer.Option(help="The HTML file; RUN/report.html by default, of several ./report.html."),
+        typer.Option(
+            "--out",
+            "-o",
+            help="The HTML file; RUN/report.html by default, of several ./report.html.",
+        ),
     ] = None,
     probe: Annotated[
         Path | None, typer.Option(help="Another probe's folder, such as that of all folds.")
@@ -28,6 +32,9 @@ def report(
             "--private", help="Of a study: name sites; STUDY/private/report.html by default."
         ),
     ] = False,
+    data: show.Data = None,
+    archive: show.Archive = None,
+    dry_run: options.DryRun = False,
     json: show.Json = False,
 ) -> None:
     """Write one self-contained HTML page about a run, a training with labels, or several.
@@ -39,6 +46,10 @@ def report(
     run = runs[0]
     if private and (len(runs) > 1 or not (run / "finetune.json").is_file()):
         raise UsageError("--private is for the report of one study (medcl finetune).")
+    if dry_run:
+        page = Path("report.html") if len(runs) > 1 else run / "report.html"
+        options.dry({"runs": ", ".join(map(str, runs))}, out or page, json=json)
+        return
     if len(runs) > 1:
         from medcl.report import comparison_page
 

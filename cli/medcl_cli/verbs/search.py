@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from medcl_cli import show
+from medcl_cli import options, show
 
 
 def search(
@@ -18,7 +18,10 @@ def search(
             help="An item's or sample's id, a path in the archive, or a file elsewhere."
         ),
     ],
-    data: Annotated[Path | None, typer.Option(help="Another index than that of training.")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(callback=show.lies_data, help="Another index than that of training."),
+    ] = None,
     k: Annotated[int, typer.Option("--k", min=1, help="Number of cases.")] = 10,
     where: Annotated[
         list[str] | None,
@@ -43,12 +46,12 @@ def search(
         str | None,
         typer.Option("--to", help="Modality of the cases; by default the other one."),
     ] = None,
-    backend: Annotated[str, typer.Option(help="auto, exact, faiss or hnswlib.")] = "auto",
     html: Annotated[Path | None, typer.Option(help="A page with the cases' pictures.")] = None,
     key_file: Annotated[
         Path | None, typer.Option(help="Secret for pseudonyms, if the run's index had one.")
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
+    device: options.Device = "auto",
+    archive: show.Archive = None,
     json: show.Json = False,
 ) -> None:
     """Find the cases most similar to a query, at most one per patient.
@@ -73,7 +76,6 @@ def search(
         pull=pull,
         source=source,
         target=target,
-        backend=backend,  # type: ignore[arg-type]  # checked there
         key_file=key_file,
         device=device,
     )

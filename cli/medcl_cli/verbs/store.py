@@ -7,11 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from medcl_cli import show
+from medcl_cli import options, show
 
 
 def store(
-    data: Annotated[Path, typer.Argument(metavar="IDX", help="The index.")],
+    index: Annotated[
+        Path | None, typer.Argument(metavar="[IDX]", help="The index: or as --data.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="The index.")] = None,
     keep: Annotated[
         list[str] | None,
         typer.Option(help="A recipe, run or study whose entries stay, and no others. Repeatable."),
@@ -25,17 +28,19 @@ def store(
 
     Without `--keep`, all entries of present items with valid settings stay. A curated index shares
     the store of its source index.
-    Examples: medcl store idx · medcl store idx --keep biosignals/mitbih --keep runs/first --reclaim
+    Examples: medcl store --data idx ·
+    medcl store --data idx --keep biosignals/mitbih --keep runs/first --reclaim
     """
     from medcl import plugin as plugins
     from medcl.archive import reclaim as room
     from medcl.archive.index import Index
 
-    index = room.owner(Index.open(data))
-    plugin = plugins.get(index.plugin_name)
+    source = options.index(index, data)
+    owner = room.owner(Index.open(source))
+    plugin = plugins.get(owner.plugin_name)
     work = room.reclaim if reclaim else room.survey
     kept_settings = None if not keep else [_settings(name, plugin.name) for name in keep]
-    lots = work(index, plugin, keep=kept_settings, recipes=_recipes(plugin.name))
+    lots = work(owner, plugin, keep=kept_settings, recipes=_recipes(plugin.name))
     unused = [lot for lot in lots if lot.state != "used"]
     freed = sum(lot.bytes for lot in unused)
     if json:
@@ -54,7 +59,7 @@ def store(
         show.as_json({"lots": rows, "unused_bytes": freed, "removed": reclaim})
         return
     show.table(
-        f"Store of {data}",
+        f"Store of {source}",
         ("state", "prepared with", "recipes", "entries", "rejects", "MB"),
         [
             (

@@ -14,7 +14,7 @@ import polars as pl
 
 from medcl.benchmark.contract import FOLD, KEY, PATIENT, Benchmark, Problem
 from medcl.errors import UsageError
-from medcl_biosignals.benchmarks.cinc2017 import folds
+from medcl_biosignals.benchmarks.folds import folds
 from medcl_biosignals.benchmarks.ptbxl import LEADS
 
 CLASSES = ("acceptable", "unacceptable")

@@ -12,16 +12,15 @@ import csv
 import hashlib
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 
 from medcl.benchmark.contract import FOLD, KEY, PATIENT, Benchmark, Problem
 from medcl.errors import UsageError
 from medcl_biosignals.benchmarks.folder import inside
+from medcl_biosignals.benchmarks.folds import FOLDS, folds
 
 CLASSES = ("N", "A", "O", "~")
 WHOLE = 8528
-FOLDS = 5
 _TABLES = ("REFERENCE-v3.csv", "REFERENCE.csv")
 
 
@@ -78,14 +77,3 @@ def cinc2017(folder: Path) -> Benchmark:
             f"{repeated} recordings repeat the content of another, and share its fold.",
         ),
     )
-
-
-def folds(labels: list[str], groups: list[str], seed: int = 0) -> list[int]:
-    """Five folds, each with its share of every class; recordings of one group share one."""
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    fold = np.zeros(len(labels), np.int64)
-    split = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
-    for number, (_, test) in enumerate(split.split(labels, labels, groups)):
-        fold[test] = number
-    return fold.tolist()

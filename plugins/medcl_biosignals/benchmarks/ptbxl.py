@@ -13,6 +13,7 @@ import polars as pl
 from medcl.benchmark.contract import FOLD, KEY, PATIENT, Benchmark, Problem
 from medcl.errors import UsageError
 from medcl_biosignals.benchmarks.folder import inside
+from medcl_biosignals.benchmarks.folds import FOLDS, folds
 from medcl_biosignals.scp import STATEMENTS, statements
 
 LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
@@ -25,7 +26,8 @@ _RATES = {"records100": "filename_lr", "records500": "filename_hr"}
 def ptbxl(folder: Path) -> Benchmark:
     """PTB-XL in a folder with ``ptbxl_database.csv``, ``scp_statements.csv`` and records.
 
-    Without fold 10, as a subset for development has it, the last fold is judged.
+    Without fold 10, as a subset for development has it, the last fold is judged. Of a single fold,
+    as the plugin's sample has it, the patients are judged in five.
 
     Raises:
         UsageError: if one of them is missing.
@@ -67,10 +69,11 @@ def ptbxl(folder: Path) -> Benchmark:
             **columns,
         }
     ).filter(pl.Series(there))
-    folds = sorted(set(table[FOLD]))
-    official = _TEST in folds
-    judged = _TEST if official else folds[-1]
-    fitted = _TRAIN if official else tuple(f for f in folds if f != judged)
+    official = sorted(set(table[FOLD]))
+    judged, fitted, note = _parts(official)
+    if not judged:
+        patients = table[PATIENT].to_list()
+        table = table.with_columns(pl.Series(FOLD, folds([""] * len(table), patients)))
     part = "all" if len(table) >= WHOLE else f"a subset, {len(table):,} of {WHOLE:,} recordings,"
     return Benchmark(
         name="ptbxl",
@@ -89,17 +92,29 @@ def ptbxl(folder: Path) -> Benchmark:
             "encoder.widths=[16,32,64,128]",
             "encoder.blocks=1",
         ),
-        judged=(judged,),
+        judged=judged,
         fitted=fitted,
         dataset={"pad": True, "quality": 0.0},
-        notes=(
-            ()
-            if official
-            else (
-                f"Fold 10 is not here: judged on fold {judged}. The published 0.93 of superclasses "
-                "(Strodthoff 2021) is that of 17,000 training recordings, judged on fold 10.",
-            )
-        ),
+        notes=note,
+    )
+
+
+def _parts(official: list[int]) -> tuple[tuple[int, ...], tuple[int, ...], tuple[str, ...]]:
+    """Folds to judge and to fit on, none for folds of our own, and what is to be said of that."""
+    published = (
+        "The published 0.93 of superclasses (Strodthoff 2021) is that of 17,000 training "
+        "recordings, judged on fold 10."
+    )
+    if len(official) == 1:
+        own = f"All recordings are of fold {official[0]}: judged in {FOLDS} folds of its patients."
+        return (), (), (f"{own} {published}",)
+    if _TEST in official:
+        return (_TEST,), _TRAIN, ()
+    last = official[-1]
+    return (
+        (last,),
+        tuple(official[:-1]),
+        (f"Fold {_TEST} is not here: judged on fold {last}. {published}",),
     )
 
 

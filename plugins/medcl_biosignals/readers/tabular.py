@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from medcl_biosignals.naming import NUMERIC, meant
-from medcl_biosignals.readers import long, moments, ticks, times
+from medcl_biosignals.readers import long, moments, ticks, times, windows
 from medcl_biosignals.readers.columns import RATES, Look, Roles, parted
 from medcl_biosignals.readers.contract import (
     BadSignal,
@@ -25,7 +25,9 @@ from medcl_biosignals.readers.contract import (
     kept,
     person,
 )
+from medcl_biosignals.readers.fill_values import FINDING, without_fill
 from medcl_biosignals.readers.measures import known_unit
+from medcl_biosignals.readers.variables import Variables
 from medcl_biosignals.vocabulary import Vocabulary, plain, together, vocabulary
 
 
@@ -55,6 +57,18 @@ class Table:
             yield ("" if len(people) == 1 else str(name)), person(name), rows
 
 
+@dataclass(frozen=True)
+class Windows:
+    """A table with a window in each row. ``name``: of the file, without suffix."""
+
+    held: Variables
+    form: str
+    name: str
+
+
+Tabular = Table | long.Long | Windows
+
+
 def headings(table: Table, settings: Settings) -> Iterator[Heading | Flaw]:
     """A heading for each person in a table; one who cannot be read does not cost the others."""
     for part, who, rows in table.parts():
@@ -74,8 +88,7 @@ def read(table: Table, part: str, settings: Settings, span: Span | None) -> Reco
     first, last = bounds(span, fs, grid.length if grid else rows.height)
     samples = []
     for at, _, _ in table.roles.channels:
-        values = rows[rows.columns[at]].cast(pl.Float64, strict=False)
-        dense = values.fill_null(float("nan")).to_numpy()
+        dense = without_fill(_dense(rows[rows.columns[at]]))
         placed = grid.place(dense) if grid else kept(dense)
         if not np.isfinite(placed).all():
             placed = np.where(np.isfinite(placed), placed, np.nan).astype(placed.dtype)
@@ -94,6 +107,8 @@ def _heading(
         raise BadSignal("no-samples", "the columns of its channels hold no number")
     if any(empty):
         findings = (*findings, "empty-channel")
+    if any(without_fill(values) is not values for values in map(_dense, columns)):
+        findings = (*findings, FINDING)
     return Heading(
         part=part,
         format=table.format,
@@ -104,6 +119,11 @@ def _heading(
         findings=findings,
         session=table.session,
     )
+
+
+def _dense(column: pl.Series) -> np.ndarray:
+    """(N,) float64, NaN where there is no number."""
+    return column.cast(pl.Float64, strict=False).fill_null(float("nan")).to_numpy()
 
 
 def _channels(
@@ -268,18 +288,20 @@ def looks(frame: pl.DataFrame, numeric: Sequence[bool] | None = None) -> list[Lo
     return found
 
 
-def headings_of(table: Table | long.Long, settings: Settings) -> Iterator[Heading | Flaw]:
-    """The recordings of a wide or a long table."""
+def headings_of(table: Table | long.Long | Windows, settings: Settings) -> Iterator[Heading | Flaw]:
+    """The recordings of a wide or a long table, or one of windows."""
     if isinstance(table, long.Long):
         yield from long.headings(table, settings)
+    elif isinstance(table, Windows):
+        yield from windows.headings(table.form, table.held, settings, table.name)
     else:
         yield from headings(table, settings)
 
 
-def read_of(
-    table: Table | long.Long, part: str, settings: Settings, span: Span | None
-) -> Recording:
+def read_of(table: Tabular, part: str, settings: Settings, span: Span | None) -> Recording:
     """The samples of one of them."""
     if isinstance(table, long.Long):
         return long.read(table, part, settings, span)
+    if isinstance(table, Windows):
+        return windows.read(table.held, settings, span, part)
     return read(table, part, settings, span)

@@ -1,0 +1,47 @@
+"""What a verb suggests to type next. Every line works as it is printed."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from medcl.archive.index import Index
+    from medcl.run import Run
+
+
+def after_index(index: Index) -> str | None:
+    """The command with the recipe for what was found; None if nothing was, or nobody knows."""
+    from medcl import plugin as plugins
+    from medcl import recipe as recipes
+
+    plugin = plugins.get(index.plugin_name)
+    if plugin.suggest is None or not len(index.items):
+        return None
+    recipe, data = plugin.suggest(index.items), shlex.quote(str(index.path))
+    if recipes.load(recipe).method is None:  # a classifier of bags
+        labels = [name for name in index.items.columns if name.startswith("label.")]
+        known = f" -s finetune.label={labels[0].removeprefix('label.')}" if labels else ""
+        if not known:
+            return None
+        return f"medcl finetune {recipe} --data {data} --out study{known}"
+    return f"medcl pretrain {recipe} --data {data} --out run"
+
+
+def after_pretrain(run: Run) -> str:
+    """A probe where the index has the recipe's labels or places, and the report."""
+    from medcl.errors import MedclError
+    from medcl.run import load_samples
+
+    path, task = shlex.quote(str(run.path)), run.recipe.probe.task
+    probe = ""
+    try:
+        samples = load_samples(run.recipe, run.data, task=task)
+        label = run.plugin.tasks[task].label if task in run.plugin.tasks else None
+        if label in samples.labels:
+            probe = f"medcl probe {path} && "
+        elif task is None and samples.locations is not None:
+            probe = f"medcl probe {path} --localisation && "
+    except MedclError:  # the labels of the task are not there
+        pass
+    return f"{probe}medcl report {path}"

@@ -1,0 +1,25 @@
+"""Which recipe to begin with, by the kinds of channels in an index."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+def suggest(items: pl.DataFrame) -> str:
+    """The recipe for most recordings: beats where they are annotated, else ECG, PPG or both."""
+    kinds = [set(str(text).split(",")) for text in items["kinds"].drop_nulls()]
+    ecg = sum("ECG" in kind for kind in kinds)
+    ppg = sum("PPG" in kind for kind in kinds)
+    both = sum({"ECG", "PPG"} <= kind for kind in kinds)
+    if 2 * both > len(kinds):
+        return "biosignals/cross-modal"
+    if ecg >= ppg and ecg:
+        beats = [name for name in items.columns if name.startswith("label.beats_")]
+        marked = items.select(beats).sum_horizontal().fill_null(0) > 0 if beats else None
+        if marked is not None and 2 * int(marked.sum()) > items.height:
+            return "biosignals/mitbih"
+        return "biosignals/ecg-small"
+    return "biosignals/wearable-ppg" if ppg else "biosignals/lsm2"

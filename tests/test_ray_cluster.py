@@ -1,0 +1,108 @@
+"""A Ray cluster of two nodes on this machine: the same results as without it.
+
+Each node is a raylet with processes of its own, as on two machines that share a file system.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+import medcl
+from medcl import recipe as recipes
+from medcl.archive.index import Index, build
+from medcl.archive.store import prepare
+from medcl.io.pmap import pmap
+from medcl_biosignals.plugin import plugin
+
+RECORDS = ("101", "106")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """The address of a cluster of two nodes with a processor each."""
+    pytest.importorskip("ray", reason="needs Ray: pip install 'medcl[ray]'")
+    from ray.cluster_utils import Cluster
+
+    with pytest.MonkeyPatch.context() as patch:
+        # What is installed on the machines of a cluster; here also this file.
+        path = [str(Path(__file__).parent), *filter(None, sys.path)]
+        patch.setenv("PYTHONPATH", os.pathsep.join(path))
+        started = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+        started.add_node(num_cpus=1)
+        started.wait_for_nodes()
+        patch.setenv("RAY_ADDRESS", started.address)
+        yield started.address
+        started.shutdown()
+
+
+def node(number: int) -> str:
+    import ray
+
+    time.sleep(0.2)
+    return str(ray.get_runtime_context().get_node_id())
+
+
+@pytest.mark.long
+def test_both_nodes_work(cluster: str) -> None:
+    assert len({found for _, found in pmap(node, range(12), engine="ray")}) == 2
+
+
+@pytest.mark.long
+def test_every_verb_gives_the_same_on_two_nodes(cluster: str, tmp_path: Path) -> None:
+    assert plugin.sample is not None
+    archive, key = tmp_path / "archive", tmp_path / "key"
+    archive.mkdir()
+    for path in plugin.sample.iterdir():
+        if path.name.split(".")[0] in RECORDS:
+            shutil.copy2(path, archive / path.name)
+    key.write_text("0123456789abcdef" * 4)
+    recipe = recipes.load("biosignals/simclr-ecg", ["prepare.fs=100"])
+    indexes, arrays = {}, {}
+    for engine in ("local", "ray"):
+        out = tmp_path / f"index-{engine}"
+        build(archive, out, plugin, key_file=key, engine=engine)  # type: ignore[arg-type]
+        indexes[engine] = Index.open(out)
+        made = prepare(indexes[engine], plugin, recipe.prepare, engine=engine)  # type: ignore[arg-type]
+        arrays[engine] = made.arrays
+    assert indexes["ray"].items.equals(indexes["local"].items)
+    assert len(indexes["ray"].items) == len(RECORDS)
+    for item in indexes["local"].items["id"]:
+        one, other = (held(item) for held in arrays.values())
+        assert one.keys() == other.keys()
+        assert all(np.asarray(one[n]).tobytes() == np.asarray(other[n]).tobytes() for n in one)
+
+    data = indexes["local"].path
+    x = {}
+    for engine in ("local", "ray"):
+        out = tmp_path / f"embeddings-{engine}"
+        x[engine] = medcl.embed("ecg-small", data, out=out, batch_size=16, engine=engine).x  # type: ignore[arg-type]
+    np.testing.assert_array_equal(x["ray"], x["local"])
+
+    bags = {}
+    for engine in ("local", "ray"):
+        out = tmp_path / f"bags-{engine}"
+        medcl.embed_bags("ecg-small", out, data=data, engine=engine)  # type: ignore[arg-type]
+        bags[engine] = {path.name: path for path in sorted(out.glob("*.h5"))}
+    assert len(bags["local"]) == len(RECORDS)
+    assert bags["ray"].keys() == bags["local"].keys()
+    import h5py
+
+    for name, path in bags["local"].items():
+        with h5py.File(path) as one, h5py.File(bags["ray"][name]) as other:
+            np.testing.assert_array_equal(one["features"][:], other["features"][:])
+
+    tables = {}
+    for engine in ("local", "ray"):
+        out = tmp_path / f"predictions-{engine}.parquet"
+        medcl.predict("ecg-small", archive, out, key_file=key, engine=engine)  # type: ignore[arg-type]
+        tables[engine] = pl.read_parquet(out)
+    assert tables["ray"].equals(tables["local"])
