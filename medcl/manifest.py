@@ -89,12 +89,13 @@ def _read(path: Path, inode: int, size: int, time: int) -> Manifest:
             )
         seal = raw.pop("sha256")
         files = {name: tuple(hashes) for name, hashes in raw["files"].items()}
-        refuse_newer(path.parent, raw["kind"], raw.get("content", 1), CONTENT.get(raw["kind"], 1))
         manifest = Manifest(raw["kind"], raw["made_of"], files)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise DamagedError(f"{path} is damaged. {_REMEDY}") from None
     if seal != digest(raw):
         raise DamagedError(f"{path} is damaged. {_REMEDY}")
+    known = CONTENT.get(manifest.kind, 1)
+    refuse_newer(path.parent, manifest.kind, raw.get("content", 1), known)
     return manifest
 
 
