@@ -30,7 +30,7 @@ from medcl_pathology.plugin import plugin as pathology
 DOCS = Path(__file__).parent.parent / "docs"
 TRAIN = (
     "-s trainer.steps=2 -s trainer.batch_size=8 -s trainer.workers=0 -s trainer.precision=32 "
-    "-s monitor.samples=8"
+    "-s monitor.samples=16"
 )
 QUICK = {
     "pretrain": f"{TRAIN} -s probe.bootstraps=100",

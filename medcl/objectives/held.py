@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from medcl.nn.distributed import Ranks
+from medcl.objectives.eager import eager
 from medcl.objectives.precision import full, widened
 from medcl.objectives.tiled import HELD, SMALL, by_triton
 
@@ -41,7 +42,7 @@ class _Closed(torch.autograd.Function):
         return None, *(grad * gradient for gradient in ctx.saved_tensors)
 
 
-@torch.compiler.disable
+@eager
 def in_one_pass(closed: Closed, *inputs: Tensor) -> Tensor:
     """The value of ``closed``, whose gradient flows back to ``inputs``; second ones are refused.
 
