@@ -31,6 +31,7 @@ import numpy as np
 
 Fault = Literal["kill", "term", "stop"]
 SIGNALS = {"kill": signal.SIGKILL, "term": signal.SIGTERM, "stop": signal.SIGSTOP}
+GRACE = 20.0  # seconds for processes to end with the one that started them, on such a machine
 SECONDS = 600.0  # for a verb, on a machine with much else to do
 RECIPE = """
 name: digits
@@ -143,7 +144,7 @@ def run(
         _let_go_on(process)
     process.join(SECONDS)
     hangs = process.is_alive()
-    left = [pid for pid in _group(process.pid) if pid != process.pid]
+    left = _left_of(process.pid)
     if hangs:
         process.kill()
         process.join()
@@ -172,6 +173,16 @@ def _let_go_on(process: BaseProcess) -> None:
             os.kill(process.pid or 0, signal.SIGCONT)
             return
         time.sleep(0.01)
+
+
+def _left_of(leader: int) -> list[int]:
+    """The processes that a verb left. Trackers of shared resources end themselves a moment later."""
+    deadline = time.monotonic() + GRACE
+    while left := [pid for pid in _group(leader) if pid != leader]:
+        if time.monotonic() > deadline:
+            return left
+        time.sleep(0.2)
+    return []
 
 
 def _group(leader: int) -> list[int]:
