@@ -5,6 +5,7 @@
     FOLDER/manifest.json
         format    of this file
         kind      "run", "study", "fold", "embeddings", …
+        content   the number of the kind's own format; see `CONTENT`
         made_of   the inputs of the content, by name: hashes, settings, versions; free of PHI
         files     name → SHA-256 of each file of this folder that is read back
         sha256    of all of the above
@@ -36,6 +37,10 @@ from medcl.io import atomic
 
 FORMAT = 1
 FILE = "manifest.json"
+CONTENT: dict[str, int] = {}
+"""Kind → the number of its format now, where it is not 1. The rule: whoever changes what a kind's
+files mean raises its number here, and its reader goes on reading the older ones, or refuses them in
+one sentence that says how to make it anew. A newer one than this is refused when it is opened."""
 UNVERIFIED = "unverified: written before checksums were kept"
 VERIFIED = "verified by SHA-256"
 _HASH = re.compile(r"[0-9a-f]{16,}")
@@ -89,7 +94,26 @@ def _read(path: Path, inode: int, size: int, time: int) -> Manifest:
         raise DamagedError(f"{path} is damaged. {_REMEDY}") from None
     if seal != digest(raw):
         raise DamagedError(f"{path} is damaged. {_REMEDY}")
+    known = CONTENT.get(manifest.kind, 1)
+    refuse_newer(path.parent, manifest.kind, raw.get("content", 1), known)
     return manifest
+
+
+def refuse_newer(place: Path | str, kind: str, number: object, known: int) -> None:
+    """Refuse what a newer medcl wrote, in one sentence.
+
+    Raises:
+        MedclError: if ``number`` is above ``known``.
+    """
+    if isinstance(number, int) and number > known:
+        raise MedclError(
+            f"{place} is {_an(kind)} of format {number}, and this medcl knows formats up to "
+            f"{known}: update medcl."
+        )
+
+
+def _an(kind: str) -> str:
+    return f"{'an' if kind[:1] in 'aeiou' else 'a'} {kind}" if kind else "a folder"
 
 
 _checked: set[tuple[Any, ...]] = set()
@@ -265,6 +289,7 @@ def _write(folder: Path, manifest: Manifest, files: Mapping[str, tuple[str, ...]
     raw = {
         "format": FORMAT,
         "kind": manifest.kind,
+        "content": CONTENT.get(manifest.kind, 1),
         "made_of": manifest.made_of,
         "files": {name: list(hashes) for name, hashes in sorted({**present, **files}.items())},
     }

@@ -17,6 +17,7 @@ from medcl.archive import store
 from medcl.archive.stored import StoredArrays
 from medcl.errors import MedclError, UsageError
 from medcl.io.atomic import replacing
+from medcl.io.cells import safe_frame
 from medcl.io.failure import Failure
 from medcl.io.pmap import item_seconds, pmap
 from medcl.plugin import Plugin
@@ -108,7 +109,7 @@ def measure(
     for table, frame in written.items():
         with replacing(out / f"{table}.{format}") as temporary:
             if format == "csv":
-                frame.write_csv(temporary)
+                safe_frame(frame).write_csv(temporary)
             else:
                 frame.write_parquet(temporary)
     return Measured(written, done, dict(rejects), prepared.findings)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 
@@ -319,6 +320,49 @@ def test_what_was_made_before_opens_unverified(home: Path, tmp_path: Path) -> No
     card = dict(cards.method_card(Run.open(home / "run")).facts)
     assert card["files"] == manifest.VERIFIED
     ProbeResult.load(tmp_path / "run" / "probe")
+
+
+def renumbered(folder: Path, change: dict[str, Any]) -> None:
+    """The folder's manifest with another number of its kind's format, sealed as whole."""
+    raw = json.loads((folder / manifest.FILE).read_text()) | change
+    raw = {name: value for name, value in raw.items() if name != "sha256" and value is not None}
+    (folder / manifest.FILE).write_text(json.dumps(raw | {"sha256": manifest.digest(raw)}))
+
+
+FORMATS: dict[str, Callable[[Path], Any]] = {
+    "index": index_of,
+    "run": lambda home: Run.open(home / "run"),
+    "embeddings": lambda home: Embeddings.load(home / "embeddings"),
+    "study": lambda home: Study.open(home / "study"),
+    "exported": exported_of,
+}
+
+
+@pytest.mark.parametrize("name", list(FORMATS))
+def test_a_newer_format_is_one_sentence_and_an_older_one_is_read(home: Path, name: str) -> None:
+    path = home / name / manifest.FILE
+    before = path.read_text()
+    kind = json.loads(before)["kind"]
+    try:
+        renumbered(home / name, {"content": 7})
+        forget()
+        with pytest.raises(MedclError, match=rf"{kind} of format 7, .* up to 1: update medcl"):
+            FORMATS[name](home)
+        renumbered(home / name, {"content": None})  # of before they were numbered
+        forget()
+        FORMATS[name](home)
+    finally:
+        path.write_text(before)
+        forget()
+
+
+def test_predictions_carry_a_number(home: Path, tmp_path: Path) -> None:
+    from medcl import predict
+
+    predict(home / "run", home / "archive" / "p00.npy", tmp_path / "p.parquet", device="cpu")
+    for name in ("p.parquet", "p.records.parquet", "p.patients.parquet"):
+        noted = pl.read_parquet_metadata(tmp_path / name)
+        assert (noted["medcl.predictions"], noted["medcl"]) == ("1", medcl.__version__)
 
 
 def test_a_newer_manifest_is_one_sentence(home: Path, tmp_path: Path) -> None:

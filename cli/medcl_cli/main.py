@@ -5,16 +5,17 @@ Nothing here imports torch, lightning or monai; each verb imports what it needs 
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 import warnings
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from medcl.errors import MedclError, MedclWarning, UsageError
-from medcl.io import room, stopping
+from medcl.io import log, room, stopping
 from medcl_cli.verbs import (
     anomaly,
     audit_phi,
@@ -98,13 +99,18 @@ def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
-) -> None: ...
+    log_format: Annotated[
+        Literal["text", "json"],
+        typer.Option(envvar=log.FORMAT, help="Of warnings, errors and progress on standard error."),
+    ] = "text",
+) -> None:
+    os.environ[log.FORMAT] = log_format  # worker processes see it too
 
 
 def _say(message: Warning | str, category: type[Warning], *location: Any, **more: Any) -> None:
     """Print medcl's own warnings as one line."""
     if issubclass(category, MedclWarning):
-        print(f"medcl: {message}", file=sys.stderr)
+        log.say("warning", str(message))
     else:
         _show(message, category, *location, **more)
 
@@ -133,7 +139,8 @@ def main() -> None:
     except stopping.Stopped as stop:
         queued = stopping.requeue(stop)
         again = queued or "The same command again goes on from here."
-        _fail(f"Stopped. {again}", stop.code)
+        log.say("stopped", f"Stopped. {again}", exit_code=stop.code)
+        sys.exit(stop.code)
 
 
 def _sentence(error: MedclError) -> str:
@@ -145,7 +152,7 @@ def _sentence(error: MedclError) -> str:
 
 
 def _fail(message: object, code: int) -> None:
-    print(f"medcl: {message}", file=sys.stderr)
+    log.say("error", str(message), exit_code=code)
     sys.exit(code)
 
 

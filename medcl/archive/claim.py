@@ -39,7 +39,7 @@ def private_folder(out: Path) -> Path:
         )
     private.mkdir(parents=True, exist_ok=True)
     private.chmod(0o700)
-    (private / "scan").mkdir(exist_ok=True)
+    (private / "scan").mkdir(mode=0o700, exist_ok=True)
     return private
 
 

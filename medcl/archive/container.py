@@ -145,6 +145,11 @@ class Entry(Mapping[str, NDArray[Any]]):
         self._tensors, self.digest = _header(path, buffer)
         metadata = self._tensors.pop("__metadata__")
         self.meta: dict[str, Any] = json.loads(metadata["medcl"])
+        if self.meta["format"] > FORMAT:  # not to be written over by an older medcl
+            raise MedclError(
+                f"{path} is an entry of format {self.meta['format']}, and this medcl knows formats "
+                f"up to {FORMAT}: update medcl."
+            )
         if self.meta["format"] != FORMAT:
             raise OtherFormat(f"{path} is of format {self.meta['format']}. {AGAIN}")
         self._start = len(buffer) - self.meta["bytes"]

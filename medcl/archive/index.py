@@ -164,7 +164,6 @@ def build(
     )
     presence.check_index(archive, out)
     walked = walk(archive, skip=out, follow=follow_links)
-    fewer = presence.check_walked(out, walked.files)
     nothing = f"No file in {archive} is for the plugin '{plugin.name}': none was taken."
     grouped = None if (out / "index.json").is_file() else _group(plugin, walked.files)
     if grouped is not None and not grouped[0] and not grouped[1] and not walked.rejects:
@@ -186,6 +185,7 @@ def build(
         )
         if not rescan and (known := snapshot.known(out)) is not None:
             return replace(Summary(**known), seconds=time.monotonic() - started)
+        fewer = presence.check_walked(out, walked.files)
         units, repeated = grouped or _group(plugin, walked.files)
         rejects, paths = walked.rejects + repeated, [file.path for file in walked.files]
         del walked, grouped
@@ -339,6 +339,7 @@ class Index:
                 how = f"medcl index ARCHIVE --plugin NAME --out {path}"
             raise UsageError(f"{path} is not an index. Make one: {how}")
         facts = read_json(facts_file, _REMAKE)
+        manifest.refuse_newer(path, "index", facts.get("format"), FORMAT)
         if facts.get("format") != FORMAT:
             raise UsageError(
                 f"{path} is an index of format {facts.get('format')}; this medcl reads {FORMAT}. "

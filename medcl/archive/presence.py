@@ -96,11 +96,9 @@ def check_walked(index: Path, files: Iterable[FileStat]) -> str | None:
         return None
     paths = read_table(table, "Remove index.json and run the same medcl index again.")
     names = paths["files"].explode().drop_nulls().str.splitn(MEMBER, 2).struct.field("field_0")
-    known, there = (
-        names.unique(),
-        pl.Series([storable(file.path) for file in files], dtype=pl.String),
-    )
-    gone_now = len(known) - int(known.is_in(there.implode()).sum())
+    known = names.unique()
+    there = pl.Series([storable(file.path) for file in files], dtype=pl.String)
+    gone_now = int((~known.is_in(there.implode())).sum())
     share = gone_now / max(len(known), 1)
     _check(share, gone_now, f"of the files that {index} knows", None)
     return None if not gone_now else f"{gone_now:,} files ({share:.1%}) are no more in the archive."

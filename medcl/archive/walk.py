@@ -106,12 +106,12 @@ class _Inside:
 
     def leads_in(self, link: str) -> bool:
         """Whether a link leads to a place that may be read, or nowhere."""
-        target = os.path.realpath(link)
-        if any(target == system or target.startswith(system + "/") for system in _NOT_DATA):
-            return False
-        if self.follow or not os.path.exists(target):  # one that leads nowhere has its own reject
+        target = Path(os.path.realpath(link))
+        if target.is_relative_to(os.path.realpath(self.root)):
             return True
-        return Path(target).is_relative_to(os.path.realpath(self.root))
+        if any(target.is_relative_to(system) for system in _NOT_DATA):
+            return False
+        return self.follow or not target.exists()  # one that leads nowhere has its own reject
 
 
 def _is_output(folder: Path, entries: list[os.DirEntry[str]]) -> bool:

@@ -145,7 +145,7 @@ def _tiff(file: BinaryIO) -> Iterator[tuple[str, str]]:
     with tifffile.TiffFile(file) as tiff:
         for page in tiff.pages[:8]:
             for tag in ("ImageDescription", "DateTime", "Artist", "HostComputer", "DocumentName"):
-                found = page.tags.get(tag)
+                found = page.aspage().tags.get(tag)
                 if found is not None and isinstance(found.value, str):
                     if tag != "ImageDescription":
                         yield tag, found.value

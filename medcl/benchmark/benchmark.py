@@ -42,6 +42,7 @@ from medcl.benchmark.fitting import Asked
 from medcl.benchmark.scoreboard import Scoreboard
 from medcl.benchmark.sources import Row, Sources, file_name, rows
 from medcl.errors import MedclError, UsageError
+from medcl.io.cells import safe
 from medcl.metrics.measures import measure
 from medcl.metrics.metrics import once
 from medcl.nn.feature_groups import LEARNED
@@ -286,8 +287,8 @@ def _note(
     target = asked.target.at(asked.tested)
     found = measure(problem.kind, target.y, scores, once(len(target)))
     cells = [
-        problem.name,
-        row,
+        safe(problem.name),
+        safe(row),
         f"{fraction:g}",
         str(draw),
         str(people),

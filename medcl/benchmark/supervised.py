@@ -130,9 +130,9 @@ def _trained(
     table = table.filter(pl.col(_PART) != "")
     seeded = recipe.model_copy(update={"seed": draw})
     with scratch.temporary() as folder:
-        labels, split = folder / "labels.csv", folder / "split.csv"
-        table.drop(_PART).write_csv(labels)
-        table.select(KEY, PATIENT, pl.col(_PART).alias(tuning.SPLIT)).write_csv(split)
+        labels, split = folder / "labels.parquet", folder / "split.parquet"
+        table.drop(_PART).write_parquet(labels)
+        table.select(KEY, PATIENT, pl.col(_PART).alias(tuning.SPLIT)).write_parquet(split)
         out = folder / "study"
         tuning.finetune(
             tuning.Source(seeded, index), out, labels=labels, split=split, device=device

@@ -160,10 +160,17 @@ def curate(
 def _check_out(index: Index, out: Path) -> None:
     if out.resolve() == index.path.resolve():
         raise UsageError("A curated index needs a folder of its own: choose another --out.")
-    facts = out / "index.json"
-    is_curated = facts.is_file() and "curated" in json.loads(facts.read_text(encoding="utf-8"))
-    if out.exists() and any(out.iterdir()) and not is_curated:
+    if out.exists() and any(out.iterdir()) and not _is_curated(out):
         raise UsageError(f"{out} exists and is no curated index: choose another --out.")
+
+
+def _is_curated(out: Path) -> bool:
+    """Whether a folder is a curated index, or the beginning of one that was broken off."""
+    for facts in (out / "index.json", out / "private" / "archive.json"):
+        if facts.is_file():
+            return bool(read_json(facts, "Choose another --out.").get("curated"))
+    began = ("private", "scan", manifest.FILE)  # see `private_folder`
+    return all(path.name in began or path.name.startswith(".") for path in out.rglob("*"))
 
 
 def _by_item(items: Sequence[str], x: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
@@ -187,15 +194,15 @@ def _write(
 ) -> None:
     (out / "index.json").unlink(missing_ok=True)
     private = private_folder(out)
-    for name in ("key", "paths.parquet"):
-        if (index.path / "private" / name).exists():
-            with manifest.replacing(private / name) as temporary:
-                shutil.copy2(index.path / "private" / name, temporary)
     bound = read_json(index.path / "private" / "archive.json", RESTORE)
     place = {"archive": str(index.archive), "beside": os.path.relpath(index.archive, out.resolve())}
     manifest.write_text(
         private / "archive.json", json.dumps({**bound, **place, "curated": True}, indent=2) + "\n"
     )
+    for name in ("key", "paths.parquet"):
+        if (index.path / "private" / name).exists():
+            with manifest.replacing(private / name) as temporary:
+                shutil.copy2(index.path / "private" / name, temporary)
     link = out / "store"
     if not link.is_symlink():
         link.symlink_to(os.path.relpath(index.path.resolve() / "store", out.resolve()))

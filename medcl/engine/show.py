@@ -1,4 +1,4 @@
-"""Progress of pretraining on an interactive terminal; nothing elsewhere."""
+"""Progress of pretraining: a bar on a terminal, elsewhere a line now and then."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from rich.table import Table
 
 from medcl.engine.journal import Journal
 from medcl.engine.module import Pretraining
+from medcl.io.progress import Lines
 
 
 def say(text: str) -> None:
@@ -26,10 +27,15 @@ class Show(Callback):
     def __init__(self, journal: Journal) -> None:
         self.journal = journal
         self.bar: Progress | None = None
+        self.lines: Lines | None = None
 
     def on_train_start(self, trainer: Trainer, module: Pretraining) -> None:  # type: ignore[override]
         """Start the bar."""
-        if not (trainer.is_global_zero and sys.stderr.isatty()):
+        if not trainer.is_global_zero:
+            return
+        if not sys.stderr.isatty():
+            steps = module.recipe.trainer.steps
+            self.lines = Lines("Pretraining", steps, trainer.global_step)
             return
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
         text = TextColumn("{task.fields[values]}")
@@ -44,9 +50,11 @@ class Show(Callback):
         self, trainer: Trainer, module: Pretraining, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Update the bar."""
+        values = [f"{k} {v:.3g}" for k, v in self.journal.last.items() if k in SHOWN]
+        step = trainer.global_step
+        if self.lines is not None and step > self.lines.done:
+            self.lines.one_more(", ".join(values))
         if self.bar is not None:
-            values = [f"{k} {v:.3g}" for k, v in self.journal.last.items() if k in SHOWN]
-            step = trainer.global_step
             self.bar.update(self.task, completed=step, values="  ".join(values))
 
     def on_fit_end(self, trainer: Trainer, module: Pretraining) -> None:  # type: ignore[override]

@@ -26,8 +26,20 @@ from medcl.errors import UsageError
 from medcl.io import room
 
 PRIVATE = "private"
-_HERE = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
+
+
+def _here() -> str:
+    """This machine and its numbering of processes: containers on one machine count from 1 each."""
+    numbering = ""
+    with suppress(OSError):
+        numbering = os.readlink("/proc/self/ns/pid")
+    return hashlib.sha256(f"{socket.gethostname()} {numbering}".encode()).hexdigest()[:6]
+
+
+_HERE = _here()
 _NAME = re.compile(r"\..+\.(?:([0-9a-f]{6})-(\d+)-)?[0-9a-f]{8}\.(?:tmp|new|old)")
+_UMASK = os.umask(0o077)  # it can only be read by setting it
+os.umask(_UMASK)
 _ABANDONED_AFTER = 24 * 3600  # seconds, for those of other machines
 
 
@@ -43,8 +55,7 @@ def replacing(path: Path) -> Iterator[Path]:
         with room.told(path, temporary):
             path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
-            if is_private(path):
-                temporary.chmod(0o600)
+            _set_mode(temporary, path)
             _sync(temporary)
             os.replace(temporary, path)
             _sync(path.parent)
@@ -82,6 +93,12 @@ def _left(entry: os.DirEntry[str], machine: str | None, process: str | None) -> 
             return False
         return False
     return time.time() - entry.stat(follow_symlinks=False).st_mtime > _ABANDONED_AFTER
+
+
+def _set_mode(file: Path, place: Path) -> None:
+    """The access rights of a place: some libraries make files for their owner alone."""
+    with suppress(OSError):  # a file system without access rights
+        file.chmod(0o600 if is_private(place) else 0o666 & ~_UMASK)
 
 
 def is_private(path: Path) -> bool:
@@ -131,9 +148,12 @@ def new_folder(path: Path, *, durable: bool = True) -> Iterator[Path]:
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary.mkdir()
             yield temporary
-            if durable:
-                for file in temporary.iterdir():
+            for file in temporary.iterdir():
+                if file.is_file():
+                    _set_mode(file, path / file.name)
+                if durable:
                     _sync(file)
+            if durable:
                 _sync(temporary)
             try:
                 os.rename(temporary, path)

@@ -1,18 +1,28 @@
-"""A rich progress bar on a terminal, nothing elsewhere."""
+"""Progress: a bar on a terminal, elsewhere a line now and then."""
 
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
+from medcl.io import log
+
+EVERY = 30.0  # seconds between two lines
 T = TypeVar("T")
 
 
 def track(items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
-    """Pass ``items`` through, with a progress bar if standard error is a terminal."""
+    """Pass ``items`` through, with a progress bar if standard error is a terminal.
+
+    Elsewhere a line every `EVERY` seconds says how many are done, and how long the rest may take.
+    """
     if not sys.stderr.isatty():
-        yield from items
+        lines = Lines(label, total)
+        for item in items:
+            yield item
+            lines.one_more()
         return
     from rich.console import Console
     from rich.progress import (
@@ -26,3 +36,39 @@ def track(items: Iterable[T], label: str, total: int | None = None) -> Iterator[
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
         yield from bar.track(items, total=total, description=label)
+
+
+class Lines:
+    """A line of progress every `EVERY` seconds, the first after as long."""
+
+    def __init__(self, label: str, total: int | None, done: int = 0) -> None:
+        self.label, self.total, self.done, self.before = label, total, done, done
+        self.started = self.said = time.monotonic()
+
+    def one_more(self, more: str = "") -> None:
+        """Count one, and say so if it is time; ``more`` goes behind it."""
+        self.done += 1
+        now = time.monotonic()
+        if now - self.said < EVERY:
+            return
+        self.said = now
+        rate = (self.done - self.before) / (now - self.started)
+        of = "" if self.total is None else f" of {self.total:,} ({self.done / self.total:.0%})"
+        left = None if self.total is None else (self.total - self.done) / rate
+        rest = "" if left is None else f", about {_time(left)} left"
+        text = f"{self.label}: {self.done:,}{of}, {rate:.3g}/s{rest}{', ' if more else ''}{more}"
+        log.say(
+            "progress",
+            text,
+            label=self.label,
+            done=self.done,
+            total=self.total,
+            rate=round(rate, 4),
+        )
+
+
+def _time(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"

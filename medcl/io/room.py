@@ -7,6 +7,7 @@ rejected for want of room, and the verb ends with exit code 1. What was finished
 from __future__ import annotations
 
 import errno
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,8 +16,10 @@ from pathlib import Path
 from medcl.errors import MedclError
 
 _NUMBERS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_TEXTS = ("no space left on device", "disk quota exceeded", "file too large")
-"""Of libraries that keep no error number: HDF5, safetensors, polars."""
+_TEXT = re.compile(
+    r"no space left on device|disk quota exceeded|os error 27\b|\d+ requested and \d+ written", re.I
+)
+"""Of libraries that keep no error number: HDF5, safetensors, polars, NumPy."""
 
 
 class NoRoomError(MedclError):
@@ -28,7 +31,7 @@ def is_full(error: BaseException | None) -> bool:
     while error is not None:
         if isinstance(error, NoRoomError) or getattr(error, "errno", None) in _NUMBERS:
             return True
-        if any(text in str(error).lower() for text in _TEXTS):
+        if _TEXT.search(str(error)):
             return True
         error = error.__cause__ or error.__context__
     return False

@@ -31,9 +31,9 @@ def moved(path: Path) -> Path:
         if not (equals and old and new):
             raise UsageError(f"${ROOTS} holds '{pair}': give /old=/new, several with ':' between.")
         known[Path(old)] = Path(new)
-    for old in sorted(known, key=lambda folder: -len(folder.parts)):
-        if path.is_relative_to(old):
-            return known[old] / path.relative_to(old)
+    for root in sorted(known, key=lambda folder: -len(folder.parts)):
+        if path.is_relative_to(root):
+            return known[root] / path.relative_to(root)
     return path
 
 

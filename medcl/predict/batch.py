@@ -33,7 +33,7 @@ from medcl.io.pmap import Engine
 from medcl.io.progress import track
 from medcl.plugin import Samples
 from medcl.predict.predictor import Columns, Predictor
-from medcl.predict.tables import Tables
+from medcl.predict.tables import WRITTEN, Tables
 from medcl.private import other_key, recalled
 from medcl.probe.own_classifier import task_of
 from medcl.registry import resolve
@@ -181,7 +181,7 @@ def predict(
                 if by == "item":
                     findings_of = prepared.items.select("id", "findings")
                     table = table.join(findings_of, left_on=by, right_on="id", how="left")
-                table.write_parquet(temporary)
+                table.write_parquet(temporary, metadata=WRITTEN)
     used = prepared.items.filter(pl.col("id").is_in(list(seen)))
     patients = set(used["patient"])
     findings = Counter(used["findings"].explode().drop_nulls())

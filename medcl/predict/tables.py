@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from medcl import version
 from medcl.predict.predictor import Columns, Predictor
 
 ROW_GROUP = 4096
@@ -16,6 +17,9 @@ STRANGE = 0.99
 """Tables by recording and patient count anomaly scores above this."""
 MEANS = ("value", "risk", "threshold", "knn", "mahalanobis", "anomaly")
 """Columns, besides probabilities, that are averaged by recording and patient."""
+FORMAT = 1
+"""Of predictions: raised when the meaning of a column changes. It is in the file's metadata."""
+WRITTEN = {"medcl": version.__version__, "medcl.predictions": str(FORMAT)}
 OF_PATIENT = ("folds", "seen")
 """Columns that are the same in all rows of a patient."""
 
@@ -57,6 +61,7 @@ class Tables:
         if not self._waiting:
             return
         group = pl.concat(self._waiting).to_arrow(compat_level=pl.CompatLevel.oldest())
+        group = group.replace_schema_metadata(WRITTEN)
         self._waiting.clear()
         if self._writer is None:
             self._writer = pq.ParquetWriter(self.path, group.schema, compression="zstd")

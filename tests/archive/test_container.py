@@ -16,6 +16,7 @@ from safetensors import safe_open
 from medcl.archive import container
 from medcl.archive.checked import CheckedArray, Damaged
 from medcl.archive.container import OtherFormat, read, write
+from medcl.errors import MedclError
 
 quick = settings(
     deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -77,11 +78,14 @@ def test_the_same_arrays_give_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_another_format_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(container, "FORMAT", 99)
-        write(tmp_path / "x", {"x": np.zeros(2)}, {})
-    with pytest.raises(OtherFormat, match="format 99.*prepared anew"):
-        read(str(tmp_path / "x"))
+    for number in (1, 99):
+        with monkeypatch.context() as patch:
+            patch.setattr(container, "FORMAT", number)
+            write(tmp_path / f"{number}", {"x": np.zeros(2)}, {})
+    with pytest.raises(OtherFormat, match=r"format 1\..*prepared anew"):
+        read(str(tmp_path / "1"))
+    with pytest.raises(MedclError, match="format 99.* up to 2: update medcl"):
+        read(str(tmp_path / "99"))
 
 
 # --- flipped bytes -------------------------------------------------------------------------------

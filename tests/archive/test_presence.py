@@ -78,7 +78,7 @@ def test_some_that_are_away_are_counted(index: Index) -> None:
     made = prepare(index, plugin, {})
     assert (made.items.height, set(made.rejects["code"])) == (PATIENTS - 3, {"away"})
     assert "10.0%" in made.rejects["reason"][0]
-    (row,) = [r for r in outcomes.table(index, plugin, {}, made.rejects) if r.name == "away"]
+    (row,) = [r for r in outcomes.table(index, plugin, {}, made) if r.name == "away"]
     assert (row.done, row.count) == ("rejected", 3)  # as it goes into run.json
 
 

@@ -1,15 +1,19 @@
 """The long form of the drills: many moments of every verb. ``make drills`` prints its table.
 
-``--each N``: so many moments of each drill and verb; ``--verb`` and ``--drill``: these alone.
+``--each N``: so many moments of each drill and verb; ``--verb`` and ``--drill``: these alone;
+``--at-once``: so many at once.
 """
 
 from __future__ import annotations
 
 import argparse
 import multiprocessing
+import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import drill
@@ -47,21 +51,29 @@ def main() -> int:
     asked.add_argument("--each", type=int, default=8)
     asked.add_argument("--verb", choices=list(drill.VERBS), action="append")
     asked.add_argument("--drill", choices=DRILLS, action="append")
+    asked.add_argument("--at-once", type=int, default=os.cpu_count())
     given = asked.parse_args()
-    counts: dict[tuple[str, str], Count] = {}
-    with tempfile.TemporaryDirectory(prefix="medcl-drills-") as place:
+    pairs = [(v, d) for v in given.verb or drill.VERBS for d in given.drill or DRILLS]
+    with (
+        tempfile.TemporaryDirectory(prefix="medcl-drills-") as place,
+        ThreadPoolExecutor(given.at_once) as pool,
+    ):
         of = drill.whole(Path(place))
-        for name in given.verb or drill.VERBS:
-            for kind in given.drill or DRILLS:
-                total = counts.setdefault((name, kind), Count())
-                for one in drills(of, name, kind, given.each, Path(place)):
-                    total += one
-                print(name, kind, f"{total.right} of {total.n} right", file=sys.stderr, flush=True)
-                for wrong in total.wrong + total.residue:
-                    print("   ", wrong, file=sys.stderr, flush=True)
+        print("every verb was run undisturbed", file=sys.stderr, flush=True)
+        work = partial(total, of, each=given.each, folder=Path(place))
+        counts = dict(zip(pairs, pool.map(work, pairs), strict=True))
     print("n / right / wrong / residue\n")
     print(drill.table(counts))
     return int(any(count.wrong or count.residue for count in counts.values()))
+
+
+def total(of: Whole, pair: tuple[str, str], *, each: int, folder: Path) -> Count:
+    """All of one drill with one verb."""
+    count = sum(drills(of, *pair, each, folder), Count())
+    print(*pair, f"{count.right} of {count.n} right", file=sys.stderr, flush=True)
+    for wrong in count.wrong + count.residue:
+        print("   ", wrong, file=sys.stderr, flush=True)
+    return count
 
 
 if __name__ == "__main__":
