@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, settings
 
 from medcl import plugin as plugins
 from medcl import recipe as recipes
+from medcl.io import roots
 from medcl.plugin import Samples
 from medcl.recipe import Recipe
 from medcl.run import Run
@@ -33,6 +34,14 @@ multiprocessing.set_forkserver_preload(["medcl.engine.pretrain", "sklearn.datase
 
 REPO = Path(__file__).parent.parent
 SHARED = REPO.parent / "shared" / "data"
+
+
+@pytest.fixture(autouse=True)
+def _places() -> Iterator[None]:
+    """A command in a test's own process leaves what --archive and --data said to no other test."""
+    yield
+    for variable in (roots.ARCHIVE, roots.DATA, roots.RUN):
+        os.environ.pop(variable, None)
 
 
 @pytest.fixture(scope="session")

@@ -77,14 +77,16 @@ def test_a_right_plugin_passes(checked: Check) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["biosignals", "ct"])
+@pytest.mark.parametrize("name", ["biosignals", "ct", "pathology"])
 def test_our_own_plugins_pass_on_their_samples(name: str) -> None:
     assert [str(f) for f in check(name).wrong] == []
 
 
-def test_one_without_a_sample_asks_for_an_archive() -> None:
+def test_one_without_a_sample_asks_for_an_archive(monkeypatch: pytest.MonkeyPatch) -> None:
+    bare = dataclasses.replace(toy, sample=None)
+    monkeypatch.setattr(plugins, "discover", lambda: {"toy": bare})
     with pytest.raises(UsageError, match="--archive"):
-        check("pathology")
+        check("toy")
 
 
 # ---------------------------------------------------------------- planted faults: reading

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from medcl.errors import MedclError
-from medcl.plugin import Samples
+from medcl.plugin import Axes, Samples
 from medcl.probe.external import joined
 
 N = 6
@@ -27,6 +27,10 @@ def where(start, positions):
 
 def draw(x, positions, seeds):
     return {"x": x[positions]}
+
+
+def axes(fs, position):
+    return Axes(("I",), ("mV",), float(fs[position]))
 
 
 def made() -> Samples:
@@ -47,6 +51,7 @@ def made() -> Samples:
         draw=partial(draw, np.arange(N)),
         instances=("x", "marks"),
         mask_classes=("background", "liver"),
+        axes=partial(axes, np.arange(N)),
     )
 
 
@@ -59,6 +64,8 @@ def of_field(samples: Samples, name: str):
         return value(np.arange(len(samples)), np.zeros(len(samples), np.uint64))["x"].tolist()
     if name == "where":
         return value(np.arange(len(samples)))["start"].tolist()
+    if name == "axes":
+        return [value(position).fs for position in range(len(samples))]
     if name == "labels":
         return {key: np.asarray(column).tolist() for key, column in value.items()}
     return value if name in ("facts", *WHOLE) else np.asarray(value).tolist()

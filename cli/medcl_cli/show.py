@@ -54,19 +54,17 @@ def rejects(rows: pl.DataFrame, path: Path) -> None:
     Raises:
         UsageError: if it says neither.
     """
-    import polars as pl
-
     from medcl.errors import UsageError
     from medcl.io.atomic import replacing
+    from medcl.io.cells import safe_frame
 
     if path.suffix not in (".csv", ".parquet"):
         raise UsageError(f"--rejects {path}: give the file the suffix .csv or .parquet.")
     with replacing(path) as temporary:
         if path.suffix == ".parquet":
             rows.write_parquet(temporary)
-        else:  # a spreadsheet would run a cell that begins like a formula
-            shown = pl.col(pl.String).str.replace("^([=+@-])", "'${1}")
-            rows.with_columns(shown).write_csv(temporary)
+        else:
+            safe_frame(rows).write_csv(temporary)
 
 
 def as_json(value: object) -> None:

@@ -365,8 +365,7 @@ def _told(url: str) -> Iterator[None]:
         FileNotFoundError: if there is no such object.
         UsageError: if access is denied, or the storage does not answer.
     """
-    from obstore import exceptions
-
+    exceptions = _obstore().exceptions
     try:
         yield
     except FileNotFoundError:

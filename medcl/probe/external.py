@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from medcl.errors import UsageError
-from medcl.plugin import Samples
+from medcl.plugin import Axes, Samples
 from medcl.run import Run, load_samples
 
 NOTE = (
@@ -78,7 +78,16 @@ def joined(first: Samples, second: Samples) -> Samples:
         instances=first.instances,
         draw=None if first.draw is None or second.draw is None else partial(_draw, first, second),
         mask_classes=first.mask_classes if first.mask_classes == second.mask_classes else (),
+        axes=None if first.axes is None or second.axes is None else partial(_axes, first, second),
     )
+
+
+def _axes(first: Samples, second: Samples, position: int) -> Axes:
+    """`Samples.axes` of both."""
+    assert first.axes is not None
+    assert second.axes is not None
+    inside = position - len(first)
+    return first.axes(position) if inside < 0 else second.axes(inside)
 
 
 def _draw(

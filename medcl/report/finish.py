@@ -12,6 +12,8 @@ import io
 import re
 from html.parser import HTMLParser
 
+from medcl.io.cells import safe
+
 _SECTION = re.compile(r'<section id="([\w-]+)">\s*<h2>(.*?)</h2>', re.DOTALL)
 _SVG = re.compile(r'<img src="(data:image/svg\+xml;base64,[^"]+)" alt="([^"]*)">')
 _TABLE = re.compile(r"<table>.*?</table>", re.DOTALL)
@@ -42,7 +44,7 @@ def _csv_link(table: str) -> str:
     if len(rows) < 2:
         return ""
     buffer = io.StringIO()
-    csv.writer(buffer).writerows(rows)
+    csv.writer(buffer).writerows([safe(text) for text in row] for row in rows)
     name = _file("-".join(rows[0][:2])) or "table"
     return _link(csv_uri(buffer.getvalue()), f"{name}.csv", "CSV", "Save the table")
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from medcl import version
 from medcl.embeddings import knn
 from medcl.io.atomic import write_text
+from medcl.io.cells import safe_frame
 from medcl.metrics.bootstrap import Interval
 from medcl.metrics.table import direction, show
 from medcl.probe.result import PRETRAINED, ProbeResult, Score
@@ -166,7 +167,7 @@ def panels(run: Run) -> list[Panel] | Absent:
             name,
             MONITORS.get(name, ""),
             plots.line(table, name),
-            csv_uri(table.select("step", name).drop_nulls().write_csv()),
+            csv_uri(safe_frame(table.select("step", name).drop_nulls()).write_csv()),
         )
         for name in drawn
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from dataclasses import replace
 from functools import partial
@@ -17,6 +18,7 @@ from medcl import manifest
 from medcl.embeddings import embeddings as module
 from medcl.embeddings.embeddings import Embeddings, embed, embed_run, features
 from medcl.errors import MedclError, UsageError
+from medcl.io.room import NoRoomError
 from medcl.plugin import Samples
 from medcl.run import Run, load_samples
 
@@ -95,11 +97,11 @@ def test_what_is_replaced_stays_until_the_new_one_is_whole(
     made.save(tmp_path / "emb")
 
     def full(*args: object) -> None:
-        raise OSError("No space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
         patch.setattr(np, "save", full)
-        with pytest.raises(OSError, match="No space"):
+        with pytest.raises(NoRoomError, match="No room to write"):
             made.save(tmp_path / "emb")
     np.testing.assert_array_equal(Embeddings.load(tmp_path / "emb").x, made.x)
     replace(made, x=made.x + 1).save(tmp_path / "emb")

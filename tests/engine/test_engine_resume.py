@@ -186,10 +186,11 @@ def test_kill_while_writing_a_checkpoint_leaves_the_older_one(
 ):
     whole = torch.save
 
-    def half(value, path, *args, **kwargs):
-        whole(value, path, *args, **kwargs)
-        if Path(path).name.startswith(".step-000000040"):
-            os.truncate(path, Path(path).stat().st_size // 2)
+    def half(value, file, *args, **kwargs):
+        whole(value, file, *args, **kwargs)
+        if Path(file.name).name.startswith(".step-000000040"):
+            file.flush()
+            os.truncate(file.name, Path(file.name).stat().st_size // 2)
             raise Stopped
 
     monkeypatch.setattr(torch, "save", half)

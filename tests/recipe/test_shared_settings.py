@@ -40,6 +40,7 @@ EXCEPTED: dict[str, tuple[set[str], str]] = {
     "norm": ({"encoder", "method"}, OWN),
     "hidden": ({"encoder", "method", "classifier"}, OWN),
     "out": ({"method", "classifier"}, OWN),
+    "blocks": ({"encoder", "method"}, "Residual blocks of a stage; hidden blocks of patches."),
     "layers": ({"encoder", "classifier"}, "A number of layers; which layers LoRA adapts."),
     "dropout": ({"encoder", "method", "classifier"}, OWN),
     "settings": ({"method", "classifier"}, "Of what the part wraps."),
