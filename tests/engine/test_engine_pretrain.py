@@ -348,9 +348,9 @@ def test_knn_banks_and_queries_are_of_different_patients(index, healthy, monkeyp
         embedded.append((bank, query))
         return 0.5
 
-    monkeypatch.setattr(online_evaluation.knn, "balanced_accuracy", spy)
+    monkeypatch.setattr(online_evaluation.online_probes, "knn", spy)
     module.method.encoder = nn.Identity()  # the embedding is the sample
-    online_evaluation._Evaluation(module, nullcontext, recipe.monitor).knn_accuracy(chosen)
+    online_evaluation._Evaluation(module, nullcontext, recipe.monitor).probes(chosen)
     [(bank, query)] = embedded
     table = chosen.samples.read(np.arange(len(chosen.samples)))["x"]
     owner = {row.tobytes(): p for row, p in zip(table, chosen.samples.patients, strict=True)}

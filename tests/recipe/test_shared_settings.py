@@ -42,6 +42,7 @@ EXCEPTED: dict[str, tuple[set[str], str]] = {
     "out": ({"method", "classifier"}, OWN),
     "layers": ({"encoder", "classifier"}, "A number of layers; which layers LoRA adapts."),
     "dropout": ({"encoder", "method", "classifier"}, OWN),
+    "precision": ({"trainer", "finetune"}, "Of pretraining; of training with labels."),
     "settings": ({"method", "classifier"}, "Of what the part wraps."),
     "objective": ({"method", "classifier"}, LOSS),
     "curve": ({"method", "classifier"}, LOSS),
