@@ -49,7 +49,7 @@ class DINOv2(nn.Module):
         koleo: w_koleo.
         masked: share of global views of which patches are hidden.
         mask: smallest and largest share of their patches that is hidden.
-        blocks: hide blocks of patches; else single ones.
+        mask_blocks: hide blocks of patches; else single ones.
         student_temperature: τ_s.
         teacher_temperature: τ_t at the end of the warm-up.
         first_temperature: τ_t at the start.
@@ -77,7 +77,7 @@ class DINOv2(nn.Module):
         koleo: float = 0.1,
         masked: float = 0.5,
         mask: tuple[float, float] = (0.1, 0.5),
-        blocks: bool = True,
+        mask_blocks: bool = True,
         student_temperature: float = 0.1,
         teacher_temperature: float = 0.07,
         first_temperature: float = 0.04,
@@ -100,7 +100,7 @@ class DINOv2(nn.Module):
         self.patch_head = DINOHead(*sizes, norm=False) if untied else self.head
         self.teacher = Momentum(self._followed())
         self.weights = (patches, koleo)
-        self.masked, self.mask, self.blocks = masked, mask, blocks
+        self.masked, self.mask, self.mask_blocks = masked, mask, mask_blocks
         self.student_temperature = student_temperature
         self.temperatures, self.warmup = (first_temperature, teacher_temperature), warmup
         self.momentum, self.frozen = momentum, frozen
@@ -160,7 +160,7 @@ class DINOv2(nn.Module):
         chance, share = torch.rand(rows, 2, device=device).unbind(1)
         share = torch.where(chance < self.masked, low + (high - low) * share, 0.0)
         first = torch.rand(rows, count, device=device)
-        if self.blocks:
+        if self.mask_blocks:
             first = first + block_numbers(rows, grid, high, device)
         order = first.argsort(dim=1)  # of places
         most = max(1, min(round(high * count), count))

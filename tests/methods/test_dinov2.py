@@ -66,7 +66,7 @@ def test_the_loss_is_the_papers() -> None:
 @pytest.mark.parametrize("blocks", [True, False])
 def test_half_of_the_views_lack_between_a_tenth_and_half_of_their_patches(blocks: bool) -> None:
     torch.manual_seed(0)
-    hidden, at, here = built(blocks=blocks)._hidden(4000, (10, 10), torch.device("cpu"))
+    hidden, at, here = built(mask_blocks=blocks)._hidden(4000, (10, 10), torch.device("cpu"))
     counts = hidden.sum(1)
     assert (counts > 0).float().mean().item() == pytest.approx(0.5, abs=0.03)
     assert counts[counts > 0].min() >= 10

@@ -43,6 +43,7 @@ EXCEPTED: dict[str, tuple[set[str], str]] = {
     "blocks": ({"encoder", "method"}, "Residual blocks of a stage; hidden blocks of patches."),
     "layers": ({"encoder", "classifier"}, "A number of layers; which layers LoRA adapts."),
     "dropout": ({"encoder", "method", "classifier"}, OWN),
+    "precision": ({"trainer", "finetune"}, "Of pretraining; of training with labels."),
     "settings": ({"method", "classifier"}, "Of what the part wraps."),
     "objective": ({"method", "classifier"}, LOSS),
     "curve": ({"method", "classifier"}, LOSS),
