@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 OUT    ?= demo
 
-.PHONY: demo test test-fast test-long drills check setup docs clean
+.PHONY: demo test test-fast test-long drills check setup docs notebooks clean
 
 demo: $(VENV)/.ready
 	$(BIN)/medcl demo --out $(OUT)
@@ -29,9 +29,17 @@ check: $(VENV)/.ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	PYTHONPATH=.:plugins:cli $(BIN)/lint-imports
+	$(BIN)/python docs/prose.py
+	PYTHONPATH=.:plugins:cli $(BIN)/pytest -n 0 tests/test_docs.py
 
+# The generated pages, then the site: site/index.html opens from the folder, without a network.
 docs: $(VENV)/.ready
 	$(BIN)/python docs/generate.py
+	PYTHONPATH=.:plugins:cli NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+# The notebooks with their outputs, into site-notebooks/, from where `make docs` shows them.
+notebooks: $(VENV)/.ready
+	$(BIN)/python docs/run_notebooks.py
 
 setup: $(VENV)/.ready
 
@@ -44,4 +52,4 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(OUT) dist build .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(OUT) dist build site site-notebooks .pytest_cache .mypy_cache .ruff_cache

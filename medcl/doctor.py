@@ -21,6 +21,8 @@ EXTRAS = {
     "hf": "encoders of Hugging Face transformers",
     "onnx": "encoders as ONNX graphs",
     "audit": "medcl audit-phi, which searches outputs for identifying values",
+    "wandb": "metrics of pretraining in Weights & Biases",
+    "mlflow": "metrics of pretraining in MLflow",
 }
 """The purpose of medcl's extras; those for its development are not checked."""
 

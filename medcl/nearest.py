@@ -67,14 +67,14 @@ def alike(codes: NDArray[np.uint64], others: NDArray[np.uint64], bits: int) -> N
 class Embeddings:
     """Unit embeddings by cosine: `Known`."""
 
-    def __init__(self, limit: float, expected: int, sample: Floats) -> None:
-        """Of ``expected`` rows to come, ``sample`` (M, D) are some, for an index to learn from."""
+    def __init__(self, limit: float, rows: Floats) -> None:
+        """Rows whose 1 − cosine is at most ``limit`` are near; ``rows`` (N, D) are all to come."""
         import faiss
 
         self._limit = limit
-        dim = sample.shape[1]
-        large = expected > EXACT
-        self._index = inverted(expected, sample) if large else faiss.IndexFlatIP(dim)
+        self._index: Any = faiss.IndexFlatIP(rows.shape[1])
+        if len(rows) > EXACT:
+            self._index = inverted(len(rows), rows[sampled(len(rows))])
 
     def add(self, rows: Floats) -> None:
         """Add unit rows (M, D)."""
@@ -98,11 +98,10 @@ class Codes:
         import faiss
 
         self._bits, flips = bits, bits // 4
+        self._index: Any = faiss.IndexBinaryFlat(64)
         if flips <= _MOST_FLIPS:
             self._index = faiss.IndexBinaryMultiHash(64, 4, 16)
             self._index.nflip = flips
-        else:
-            self._index = faiss.IndexBinaryFlat(64)
 
     def add(self, rows: NDArray[np.uint64]) -> None:
         """Add codes (M,)."""
@@ -120,7 +119,8 @@ _NOTHING = Near(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
 
 def _near(starts: NDArray[Any], distance: NDArray[Any], row: NDArray[Any]) -> Near:
     """What faiss's search within a radius returned."""
-    query = np.repeat(np.arange(len(starts) - 1), np.diff(starts.astype(np.int64)))
+    counts: NDArray[np.int64] = np.diff(starts).astype(np.int64)
+    query = np.repeat(np.arange(len(counts)), counts)
     return Near(query, row.astype(np.int64), distance.astype(np.float64))
 
 
@@ -144,11 +144,10 @@ def inverted(rows: int, sample: Floats, *, half: bool = False) -> Any:
     dim = sample.shape[1]
     clusters = max(1, min(int(4 * rows**0.5), len(sample) // _TRAINED_ON))
     coarse, metric = faiss.IndexFlatIP(dim), faiss.METRIC_INNER_PRODUCT
+    index: Any = faiss.IndexIVFFlat(coarse, dim, clusters, metric)
     if half:
         fp16 = faiss.ScalarQuantizer.QT_fp16
         index = faiss.IndexIVFScalarQuantizer(coarse, dim, clusters, fp16, metric)
-    else:
-        index = faiss.IndexIVFFlat(coarse, dim, clusters, metric)
     index.cp.niter, index.cp.seed = _ROUNDS, 0
     index.cp.min_points_per_centroid = 1
     index.train(np.ascontiguousarray(sample, np.float32))

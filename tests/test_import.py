@@ -150,3 +150,15 @@ def test_methods_are_found_by_type_checkers_and_loaded_one_by_one():
     assert run("import sys, medcl.methods; print('torch' in sys.modules)") == "False"
     with pytest.raises(AttributeError, match="no attribute 'SimCLRR'"):
         _ = package.SimCLRR
+
+
+def test_a_verb_starts_without_torchs_compiler() -> None:
+    """`torch.compiler.disable` imports it all; `medcl.objectives.eager` waits for the call."""
+    code = (
+        "import sys, medcl.objectives, medcl.finetune.loop, medcl.predict.batch\n"
+        "import medcl.dense.result, medcl.predict.study_predictor, medcl.metrics.calibration\n"
+        "heavy = ('torch._dynamo', 'scipy.optimize', 'scipy.stats', 'sklearn', 'lightning')\n"
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from medcl.engine.monitors import spread
+from medcl.nn.inference import for_inference
 from medcl.registry import resolve
 from medcl_ct.plugin import plugin as ct
 from medcl_pathology.encoders.models import RELEASED
@@ -24,7 +25,10 @@ def told_apart(place: str, x: Tensor) -> float:
     torch.manual_seed(0)
     encoder = resolve(place)().eval()
     with torch.inference_mode():
-        return float(spread(torch.nn.functional.normalize(encoder(x), dim=1)))
+        z = encoder(x)
+        ready = for_inference(encoder)(x)  # what embeds and predicts
+        torch.testing.assert_close(ready, z, rtol=1e-3, atol=1e-4 * float(z.abs().max()))
+        return float(spread(torch.nn.functional.normalize(z, dim=1)))
 
 
 @pytest.mark.slow

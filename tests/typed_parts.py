@@ -43,6 +43,7 @@ import medcl_biosignals.baselines
 import medcl_biosignals.beats
 import medcl_biosignals.benchmarks.cinc2011
 import medcl_biosignals.benchmarks.cinc2017
+import medcl_biosignals.benchmarks.liu2022
 import medcl_biosignals.benchmarks.ptbxl
 import medcl_biosignals.dataset
 import medcl_biosignals.encoders.efficientnet
@@ -230,6 +231,7 @@ _baseline: list[contract.Baseline] = [
 _benchmark: list[contract.BenchmarkSet] = [
     medcl_biosignals.benchmarks.cinc2011.cinc2011,
     medcl_biosignals.benchmarks.cinc2017.cinc2017,
+    medcl_biosignals.benchmarks.liu2022.liu2022,
     medcl_biosignals.benchmarks.ptbxl.ptbxl,
 ]
 _stream_factory: list[contract.StreamFactory] = [

@@ -4,7 +4,7 @@
         [--neurokit /path/to/a/python/with/neurokit2] [--work FOLDER]
 
 The day is SYNTHETIC in its length: real PPG (BIDMC subject 1, eight minutes) repeated, the other
-three channels scaled and shifted copies of it. The encoder is that of `wearable-ppg` (1.83 M
+three channels scaled and shifted copies of it. The encoder is that of `wearable-ppg` (3.15 M
 parameters, windows of 60 s every 30 s), trained for a step: speed does not depend on its weights.
 medcl reads the file, cleans and resamples it, embeds every window, scores it and writes the tables;
 NeuroKit2 cleans each channel, finds its peaks and rate, and computes the features of every five

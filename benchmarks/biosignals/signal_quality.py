@@ -13,7 +13,8 @@ taken by the model of the round before (multiple instances, as mi-SVM); in CinC 
 mean of its stretches. White, pink and brown noise are negatives too. PPG has no public grades:
 recordings are positives, the same with noise at 0 and -6 dB, and noise alone, negatives; both are
 SYNTHETIC, and the figure says no more than that. Figures are by tenfold cross-validation over
-records, of PPG by leaving recordings out. ``--write`` stores the fit on all.
+records, of PPG by leaving recordings out; intervals are 95% over records. ``--write`` stores the
+fit on all.
 
 ``--neurokit`` adds NeuroKit2's methods, or those named, on the same records (minutes);
 ``--ecg-quality`` is a Python with the package ``ecg-quality`` (it needs TensorFlow). Each is given
@@ -30,6 +31,7 @@ import tempfile
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +41,9 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupKFold, StratifiedKFold
 
 from medcl.errors import MedclError
+from medcl.metrics.bootstrap import Resampled, bootstrap
+from medcl.metrics.metrics import ranking
+from medcl.metrics.table import show
 from medcl_biosignals import heartlike
 from medcl_biosignals.filters import bandpass
 from medcl_biosignals.prepare import prepare
@@ -219,16 +224,18 @@ def ecg(asked: argparse.Namespace) -> dict[str, object]:
         out11[test] = lead.min(axis=1)
         mine = np.isin(owner, test17)
         out17[test17] = by_record(chance(x, model) * gate * mine, owner)[test17]
-    print("| ECG, AUROC of acceptable against not | CinC 2011 | CinC 2017 (`~`) |\n|---|---|---|")
-    scores = f"{roc_auc_score(twelve.y, out11):.3f} | {roc_auc_score(one_y, out17):.3f}"
-    print(f"| medcl quality, cross-validated | {scores} |")
+    print("| ECG, AUROC of acceptable against not | CinC 2011 | medcl − it | CinC 2017 (`~`) |")
+    print("|---|---|---|---|")
+    ours = resampled(twelve.y, out11)
+    scores = f"{shown(ours)} | – | {shown(resampled(one_y, out17))}"
+    print(f"| medcl quality, cross-validated | {scores} |", flush=True)
     model = fit_ecg(twelve, one, one_y, hiss)
     final = by_record(chance(x, model) * gate, owner)
     for label, what in {"N": "sinus", "A": "AF", "O": "other rhythm", "~": "noisy"}.items():
         values = np.percentile(final[kind == label], [25, 50, 75])
         print(f"CinC 2017 {what}: quality {values[1]:.2f} ({values[0]:.2f} to {values[2]:.2f})")
     if asked.neurokit is not None or asked.ecg_quality:
-        others(asked, twelve.y, names, one_y)
+        others(asked, twelve.y, names, ours)
     return entry("ECG", model, roc_auc_score(twelve.y, out11), roc_auc_score(one_y, out17))
 
 
@@ -241,9 +248,17 @@ def entry(kind: str, model: tuple[float, np.ndarray], *auroc: float) -> dict[str
     }
 
 
-def others(
-    asked: argparse.Namespace, y: np.ndarray, names: Sequence[str], one_y: np.ndarray
-) -> None:
+def resampled(y: np.ndarray, score: np.ndarray) -> Resampled:
+    """The AUROC of records, which are as good as people here, and its resamples."""
+    target = y.astype(bool)
+    return bootstrap(lambda w: {"auroc": ranking(target, score, w)[0]}, np.arange(len(y)))
+
+
+def shown(of: Resampled) -> str:
+    return show(of.interval("auroc"))
+
+
+def others(asked: argparse.Namespace, y: np.ndarray, names: Sequence[str], ours: Resampled) -> None:
     """NeuroKit2's and ecg-quality's grades of CinC 2011."""
     import wfdb
 
@@ -257,12 +272,14 @@ def others(
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
             for file in sorted(Path(folder).glob("out-*.npy")):
                 grades[f"ecg-quality {file.stem[4:]}"] = np.load(file)
-    if asked.neurokit is not None:
-        grades |= {f"NeuroKit2 {m}": neurokit(x, m) for m in asked.neurokit or METHODS}
-    for name, grade in grades.items():
+    methods = [] if asked.neurokit is None else asked.neurokit or METHODS
+    graded = chain(grades.items(), ((f"NeuroKit2 {m}", neurokit(x, m)) for m in methods))
+    for name, grade in graded:
         readings = {"mean": grade.mean(axis=1), "worst": grade.min(axis=1)}
         best = max(readings, key=lambda how: roc_auc_score(y, readings[how]))
-        print(f"| {name}, {best} of the leads | {roc_auc_score(y, readings[best]):.3f} | – |")
+        theirs = resampled(y, readings[best])
+        gain = show(ours.minus(theirs, "auroc"), signed=True)
+        print(f"| {name}, {best} of the leads | {shown(theirs)} | {gain} | – |", flush=True)
 
 
 def neurokit(x: np.ndarray, method: str) -> np.ndarray:

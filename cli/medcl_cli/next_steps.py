@@ -37,8 +37,8 @@ def after_pretrain(run: Run) -> str:
     probe = ""
     try:
         samples = load_samples(run.recipe, run.data, task=task)
-        label = run.plugin.tasks[task].label if task in run.plugin.tasks else None
-        if label in samples.labels:
+        known = run.plugin.tasks.get(task) if task is not None else None
+        if known is not None and known.label in samples.labels:
             probe = f"medcl probe {path} && "
         elif task is None and samples.locations is not None:
             probe = f"medcl probe {path} --localisation && "

@@ -89,6 +89,7 @@ class Values(Mapping[str, Scalar]):
         return repr(dict(self))
 
 
+_EMPTY = Values((), ())
 _SHARED_AT_ONCE = 100_000
 _shared: dict[Any, Any] = {}
 """Strings, and tuples of strings, of entries read lately: those of one folder are much alike."""
@@ -118,7 +119,8 @@ def _record(raw: dict[str, Any], share: Callable[[Any], Any]) -> Record:
         raw[name] = share(raw[name])
     for name in ("fields", "labels", "private"):
         values = raw[name]
-        raw[name] = Values(share(tuple(values)), tuple(map(share, values.values())))
+        named = Values(share(tuple(values)), tuple(map(share, values.values())))
+        raw[name] = named if values else _EMPTY
     return Record(**raw)
 
 

@@ -178,7 +178,7 @@ def _paths(
     )
 
 
-_CHUNK = 65_536  # rows that are Python objects at a time
+_CHUNK = 4_096  # rows that are Python objects at a time: a list takes polars kilobytes meanwhile
 
 
 def _series(name: str, values: Iterable[Any], dtype: pl.DataType) -> pl.Series:
@@ -186,7 +186,7 @@ def _series(name: str, values: Iterable[Any], dtype: pl.DataType) -> pl.Series:
     column, rest = pl.Series(name, [], dtype), iter(values)
     while chunk := list(islice(rest, _CHUNK)):
         column.append(pl.Series(name, chunk, dtype))
-    return column
+    return column.rechunk()
 
 
 def _text(name: str, values: Iterable[Any]) -> pl.Series:

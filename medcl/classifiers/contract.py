@@ -37,6 +37,7 @@ class Declares:
             `medcl.labels.auxiliary`. Of masks: one view, of patch and mask alike, in place of
             them; none to train on patches as they are.
         auxiliary: True if it learns from `Outputs.auxiliary`.
+        mixup: True if its loss is `losses.of_batch`, so that samples may be mixed.
         needs: further required keys of a batch, such as "table".
         head: its module that takes the embedding (B, width) or (B, C, width), as a dotted
             name ("whole.head"); None where it has none.
@@ -46,6 +47,7 @@ class Declares:
     takes: Literal["samples", "bags", "masks"] | None = "samples"
     views: tuple[View, ...] = ()
     auxiliary: bool = False
+    mixup: bool = False
     needs: tuple[str, ...] = ()
     head: str | None = None
 

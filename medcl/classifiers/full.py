@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from medcl.classifiers.auxiliary import Heads
 from medcl.classifiers.contract import Declares
 from medcl.classifiers.encoding import rates, width
-from medcl.classifiers.losses import head, supervised
+from medcl.classifiers.losses import head, of_batch
 from medcl.labels.outputs import Outputs
 from medcl.methods.contract import State
 
@@ -29,7 +29,7 @@ class Full(nn.Module):
         dropout: of features, before the head.
     """
 
-    declares = Declares(auxiliary=True, head="head")
+    declares = Declares(auxiliary=True, mixup=True, head="head")
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class Full(nn.Module):
     def loss(self, h: Tensor, batch: Mapping[str, Tensor], state: State) -> Tensor:
         """Loss of features (B, width): main label plus auxiliary labels."""
         scores = self.head(h)
-        main = supervised(self.outputs, scores, batch["y"], state.progress)
+        main = of_batch(self.outputs, scores, batch, state.progress)
         return main + self.also(h, batch)
 
     def predict(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:

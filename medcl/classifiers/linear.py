@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from medcl.classifiers.contract import Declares
 from medcl.classifiers.encoding import width
-from medcl.classifiers.losses import head, supervised
+from medcl.classifiers.losses import head, of_batch
 from medcl.labels.outputs import Outputs
 from medcl.methods.contract import State
 
@@ -26,7 +26,7 @@ class Linear(nn.Module):
         dropout: of features.
     """
 
-    declares = Declares(head="head")
+    declares = Declares(mixup=True, head="head")
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class Linear(nn.Module):
 
     def step(self, batch: Mapping[str, Tensor], state: State) -> dict[str, Tensor]:
         """See `Classifier.step`."""
-        return {"loss": supervised(self.outputs, self(batch["x"]), batch["y"], state.progress)}
+        return {"loss": of_batch(self.outputs, self(batch["x"]), batch, state.progress)}
 
     def predict(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See `Classifier.predict`."""

@@ -12,7 +12,7 @@ from medcl.classifiers.encoding import width
 from medcl.classifiers.losses import supervised
 from medcl.labels.outputs import Outputs
 from medcl.methods.contract import State
-from medcl.nn.feature_groups import group_weights
+from medcl.nn.feature_groups import LEARNED, group_weights
 from medcl.run import HANDCRAFTED
 
 
@@ -28,6 +28,7 @@ class LinearHandcrafted(nn.Module):
         example: a batch, with ``handcrafted`` (B, F).
         outputs: what the classifier predicts.
         dropout: of features.
+        weight: of the encoder's features where hand-crafted ones weigh 1.
     """
 
     declares = Declares(needs=(HANDCRAFTED,), head="head")
@@ -40,12 +41,13 @@ class LinearHandcrafted(nn.Module):
         outputs: Outputs,
         *,
         dropout: float = 0.2,
+        weight: float = LEARNED[0],
     ) -> None:
         super().__init__()
         self.encoder, self.outputs = encoder.requires_grad_(False).eval(), outputs
         groups = width(encoder, example["x"]), example[HANDCRAFTED].shape[1]
         self.norm = nn.BatchNorm1d(sum(groups), affine=False)
-        weights = torch.from_numpy(group_weights(groups))
+        weights = torch.from_numpy(group_weights(groups, learned=weight))
         self.register_buffer("weights", weights)
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(sum(groups), outputs.size))
 

@@ -10,7 +10,7 @@ from torch.nn.utils import parametrize
 
 from medcl.classifiers.contract import Declares
 from medcl.classifiers.encoding import width
-from medcl.classifiers.losses import head, supervised
+from medcl.classifiers.losses import head, of_batch
 from medcl.errors import UsageError
 from medcl.labels.outputs import Outputs
 from medcl.methods.contract import State
@@ -50,7 +50,7 @@ class LoRA(nn.Module):
         UsageError: if the encoder has no such layer.
     """
 
-    declares = Declares(head="head")
+    declares = Declares(mixup=True, head="head")
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class LoRA(nn.Module):
     def step(self, batch: Mapping[str, Tensor], state: State) -> dict[str, Tensor]:
         """See `Classifier.step`."""
         scores = self(batch["x"])
-        return {"loss": supervised(self.outputs, scores, batch["y"], state.progress)}
+        return {"loss": of_batch(self.outputs, scores, batch, state.progress)}
 
     def predict(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See `Classifier.predict`."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -19,6 +21,8 @@ DEFERRED = 0.8
 """Share of the training after which LDAM-DRW weighs classes: epoch 160 of 200 (Cao 2019)."""
 DEFERRED_BETA = 0.9999
 MARGINS = ("ldam", "ldam-drw")
+MIXED, PARTNER = "mixed.share", "mixed.partner"
+"""Batch keys of mixed samples: λ, and the position of the other sample of each (B,)."""
 
 
 def head(width: int, outputs: Outputs) -> nn.Module:
@@ -93,6 +97,17 @@ def supervised(outputs: Outputs, scores: Tensor, y: Tensor, progress: float = 1.
             return _cox(scores, y)
         case "hazard":
             return _hazard(scores, y)
+
+
+def of_batch(
+    outputs: Outputs, scores: Tensor, batch: Mapping[str, Tensor], progress: float = 1.0
+) -> Tensor:
+    """`supervised` on ``batch["y"]``; of mixed samples λ of it, and 1 − λ on the others' labels."""
+    loss = supervised(outputs, scores, batch["y"], progress)
+    if MIXED not in batch:
+        return loss
+    other = supervised(outputs, scores, batch["y"][batch[PARTNER]], progress)
+    return torch.lerp(other, loss, batch[MIXED])
 
 
 def soft(outputs: Outputs, scores: Tensor, labels: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ class ProbeThenTune(nn.Module):
         dropout: of features, before the head.
     """
 
-    declares = Declares(auxiliary=True, head="whole.head")
+    declares = Declares(auxiliary=True, mixup=True, head="whole.head")
 
     def __init__(
         self,

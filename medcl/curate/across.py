@@ -101,8 +101,7 @@ def across(
         return
     if features is not None:
         x = _rows(reduced, features)
-        sample = x[nearest.sampled(len(x))]
-        known: nearest.Known = nearest.Embeddings(limit, len(x), sample)
+        known: nearest.Known = nearest.Embeddings(limit, x)
         found = _drop(parts, x, known, lambda rows: nearest.close(rows, rows, limit), None)
     else:
         codes = np.concatenate([r.bits[r.kept] for r in reduced])
@@ -172,7 +171,8 @@ def _drop(
     for start in range(0, len(parts), _BLOCK):
         block = rows[start : start + _BLOCK]
         earlier, own = known.near(block), within(block)
-        own = Near(*(values[own.row < own.query] for values in own))
+        before = own.row < own.query
+        own = Near(own.query[before], own.row[before], own.distance[before])
         query = np.concatenate([earlier.query, own.query])
         other = np.concatenate([kept[earlier.row], own.row + start])
         distance = np.concatenate([earlier.distance, own.distance])

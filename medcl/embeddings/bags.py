@@ -181,17 +181,23 @@ def embed_bags(
     counts = {"written": 0, "there": 0, "elsewhere": 0}
     failed = dict(items.rejects.select("id", "reason").iter_rows())
     left_out, width = 0, None
-    outcomes = pmap(
-        partial(_make, work), list(loaded.positions), workers=workers, engine=engine, label="Bags"
-    )
-    for item, outcome in outcomes:
-        if isinstance(outcome, Failure):
-            failed[item] = outcome.reason
-            continue
-        counts[outcome.state] += 1
-        left_out += outcome.left_out
-        width = outcome.width or width
-    _loaded.pop(work.key, None)
+    try:
+        outcomes = pmap(
+            partial(_make, work),
+            list(loaded.positions),
+            workers=workers,
+            engine=engine,
+            label="Bags",
+        )
+        for item, outcome in outcomes:
+            if isinstance(outcome, Failure):
+                failed[item] = outcome.reason
+                continue
+            counts[outcome.state] += 1
+            left_out += outcome.left_out
+            width = outcome.width or width
+    finally:
+        _loaded.pop(work.key, None)
     if not any(counts.values()):
         first = next(iter(failed.values()), "the index has no sample.")
         raise MedclError(f"No bag was written: {first}")

@@ -24,7 +24,7 @@ from medcl.embeddings.head import LINK, Head, side_by_side
 from medcl.labels.target import Target
 from medcl.metrics.measures import measure
 from medcl.metrics.metrics import Floats, once
-from medcl.nn.feature_groups import group_weights
+from medcl.nn.feature_groups import LEARNED, group_weights
 
 GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """Inverse regularisation strengths to choose from; a ridge regression's alpha is 1/C."""
@@ -44,12 +44,14 @@ class Linear:
     Attributes:
         head: its parameters, used for export and prediction.
         c: the inverse regularisation strength (multilabel: one per label).
-        chosen: True if cross-validation chose C, False if it is `FIXED`.
+        chosen: True if cross-validation chose C, False if it is `FIXED` or was given.
+        learned: the weight of an encoder's features, likewise; 1 of one group.
     """
 
     head: Head
     c: tuple[float, ...]
     chosen: bool
+    learned: tuple[float, ...] = (1.0,)
 
     def predict(self, features: Floats) -> NDArray[np.float32]:
         """Features (N, D) → scores (N, C): probabilities, or values."""
@@ -62,11 +64,18 @@ def concatenated(groups: Sequence[Floats]) -> tuple[Floats, tuple[int, ...]]:
 
 
 def fit(
-    x: Floats, target: Target, patients: NDArray, *, blocks: Sequence[int] = (), seed: int = 0
+    x: Floats,
+    target: Target,
+    patients: NDArray,
+    *,
+    blocks: Sequence[int] = (),
+    seed: int = 0,
+    c: float | None = None,
 ) -> Linear:
-    """Fit on training samples; C is chosen among `GRID` by cross-validation over their patients.
+    """Fit on training samples; C is given, or chosen among `GRID` by folds over their patients, and
+    so is then the weight of an encoder's features beside others, among `feature_groups.LEARNED`.
 
-    C maximises macro AUROC (R² for values) of the pooled held-out predictions; ties go to the
+    They maximise macro AUROC (R² for values) of the pooled held-out predictions; ties go to the
     smallest. Classes without training samples get the score 0.
 
     Args:
@@ -75,6 +84,7 @@ def fit(
         patients: (N,): no patient is both fitted and scored on while C is chosen.
         blocks: widths of the groups of columns that x consists of, an encoder's first; () for one.
         seed: of the folds.
+        c: the inverse regularisation strength.
 
     Raises:
         ValueError: if the blocks are not D columns in all.
@@ -82,27 +92,49 @@ def fit(
     if blocks and sum(blocks) != x.shape[1]:
         raise ValueError(f"blocks of {list(blocks)} columns, but {x.shape[1]} features")
     if target.kind == "multilabel":
-        return _fit_each_label(x, target, patients, blocks, seed)
+        return _fit_each_label(x, target, patients, blocks, seed, c)
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-    weights = group_weights(blocks) if len(blocks) > 1 else None
+    several = len(blocks) > 1
     with threadpool_limits(limits=1 if x.size < ONE_THREAD else None):
-        c, chosen = _choose(x, target, patients, weights, seed)
-        head = _fitted(_model(target, c), _scaled(x, weights), target)
-    return Linear(head, (c,), chosen)
+        if c is not None:
+            learned, strength, figure = LEARNED[0] if several else 1.0, c, None
+        else:
+            tried = [
+                (learned, *_choose(x, target, patients, _weights(blocks, learned), seed))
+                for learned in (LEARNED if several else (1.0,))
+            ]
+            learned, strength, figure = max(tried, key=lambda one: round(one[-1] or 0, 4))
+        seen = _scaled(x, _weights(blocks, learned))
+        head = _fitted(_model(target, strength), seen, target)
+    return Linear(head, (strength,), figure is not None, (learned,))
+
+
+def _weights(blocks: Sequence[int], learned: float) -> NDArray[np.float32] | None:
+    return group_weights(blocks, learned=learned) if len(blocks) > 1 else None
 
 
 def _fit_each_label(
-    x: Floats, target: Target, patients: NDArray, blocks: Sequence[int], seed: int
+    x: Floats,
+    target: Target,
+    patients: NDArray,
+    blocks: Sequence[int],
+    seed: int,
+    c: float | None,
 ) -> Linear:
     parts = []
     for label, name in enumerate(target.classes):
         known = target.y[:, label] >= 0
         one = Target("binary", (f"not {name}", name), target.y[known, label].astype(np.int64))
-        parts.append(fit(x[known], one, patients[known], blocks=blocks, seed=seed))
+        parts.append(fit(x[known], one, patients[known], blocks=blocks, seed=seed, c=c))
 
     head = side_by_side(tuple(part.head for part in parts))
-    return Linear(head, tuple(p.c[0] for p in parts), all(p.chosen for p in parts))
+    return Linear(
+        head,
+        tuple(p.c[0] for p in parts),
+        all(p.chosen for p in parts),
+        tuple(p.learned[0] for p in parts),
+    )
 
 
 def _model(target: Target, c: float) -> Any:
@@ -166,13 +198,13 @@ def _fitted(model: Any, x: _Scaled, target: Target) -> Head:
 
 def _choose(
     x: Floats, target: Target, patients: NDArray, weights: NDArray[np.float32] | None, seed: int
-) -> tuple[float, bool]:
-    """The best C of `GRID`, and True; or `FIXED` and False if there are no folds of patients."""
+) -> tuple[float, float | None]:
+    """The best C of `GRID` and its figure; `FIXED` and None if there are no folds of patients."""
     some = _thinned(target, seed)
     x_some, y_some, groups = x[some], target.at(some), patients[some]
     folds = list(_folds(y_some, groups, seed))
     if not folds:
-        return FIXED, False
+        return FIXED, None
     # C multiplies a sum over samples: fewer samples need a larger C for the same strength.
     scale = len(target) / len(some)
     held_out = np.zeros((len(GRID), len(some), len(target.classes)), np.float32)
@@ -188,8 +220,9 @@ def _choose(
     weight = once(len(some))
     figures = [measure(target.kind, y_some.y, s, weight)[name][0] for s in held_out]
     if not np.isfinite(figures).all():
-        return FIXED, False
-    return GRID[int(np.argmax(np.round(figures, 6)))], True
+        return FIXED, None
+    best = int(np.argmax(np.round(figures, 6)))
+    return GRID[best], float(figures[best])
 
 
 def _folds(target: Target, groups: NDArray, seed: int) -> Iterator[tuple[NDArray, NDArray]]:

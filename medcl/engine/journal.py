@@ -1,9 +1,10 @@
-"""metrics.csv and TensorBoard: loss, learning rate and monitors by step."""
+"""metrics.csv and loggers: loss, learning rate and monitors by step."""
 
 from __future__ import annotations
 
 import csv
 import io
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 
 from medcl.engine import monitors
+from medcl.engine.loggers import Logger, opened
 from medcl.engine.module import Pretraining
 from medcl.io import room
 from medcl.io.atomic import write_text
@@ -82,24 +84,26 @@ class Journal(Callback):
         self.last: dict[str, float] = {}  # the newest value of each column
         self.table: Table | None = None
         self.restored: dict[str, Any] | None = None
+        self.name = uuid.uuid4().hex[:16]  # of this run for loggers, also where it is resumed
+        self.loggers: list[Logger] = []
 
     def state_dict(self) -> dict[str, Any]:
         """Goes into the checkpoint."""
-        return {} if self.table is None else self.table.state()
+        return {} if self.table is None else {**self.table.state(), "name": self.name}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Comes from the checkpoint."""
         self.restored = state if "rows" in state else None
+        self.name = state.get("name", self.name)
 
     def on_train_start(self, trainer: Trainer, module: Pretraining) -> None:  # type: ignore[override]
         """Continue the files from where the checkpoint was written."""
         if trainer.is_global_zero:
-            from torch.utils.tensorboard import SummaryWriter
-
-            step = trainer.global_step
+            step, recipe = trainer.global_step, module.recipe
             self.table = Table(self.folder / "metrics.csv", step if step else -1, self.restored)
-            board = self.folder / "tensorboard"
-            self.board = SummaryWriter(str(board), purge_step=step + 1 if step else None)
+            self.loggers = opened(
+                recipe.monitor.loggers, self.folder, self.name, recipe.name, after=step
+            )
         self._write(trainer, module, {})
 
     def on_train_batch_end(  # type: ignore[override]
@@ -120,15 +124,25 @@ class Journal(Callback):
             return
         self.last |= values
         self.table.add({"step": trainer.global_step, **values})
-        with room.told(self.folder / "tensorboard"):
-            for key, value in values.items():
-                self.board.add_scalar(key, value, trainer.global_step)
+        with room.told(self.folder):
+            for logger in self.loggers:
+                logger.log(trainer.global_step, values)
 
     def on_fit_end(self, trainer: Trainer, module: Pretraining) -> None:  # type: ignore[override]
-        """Flush TensorBoard's file."""
-        if trainer.is_global_zero and hasattr(self, "board"):
-            with room.told(self.folder / "tensorboard"):
-                self.board.close()
+        """End what is open."""
+        self._close()
+
+    def on_exception(  # type: ignore[override]
+        self, trainer: Trainer, module: Pretraining, exception: BaseException
+    ) -> None:
+        """End what is open when training fails."""
+        self._close()
+
+    def _close(self) -> None:
+        loggers, self.loggers = self.loggers, []
+        with room.told(self.folder):
+            for logger in loggers:
+                logger.close()
 
 
 def measure(module: Pretraining) -> dict[str, float]:

@@ -109,7 +109,9 @@ class Pretraining(LightningModule):
         number, batch = numbered
         step, micro = divmod(number, self.recipe.trainer.accumulate)
         reseed(self.device, self.recipe.seed, STEP, number, self.global_rank)  # dropout
-        views = [self._view(view, batch, number, v) for v, view in enumerate(self.method.views)]
+        views = [
+            self.drawn_view(view, batch, number, v) for v, view in enumerate(self.method.views)
+        ]
         result = self.method.step(views, batch, self._state(step))
         if self.micro_batches is not None and not self.micro_batches.used:
             raise UsageError(
@@ -138,7 +140,10 @@ class Pretraining(LightningModule):
         with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
             return self.augment(x, random, view.kind)
 
-    def _view(self, view: View, batch: Mapping[str, Tensor], number: int, index: int) -> Tensor:
+    def drawn_view(
+        self, view: View, batch: Mapping[str, Tensor], number: int, index: int
+    ) -> Tensor:
+        """`view` number ``index`` of micro-batch ``number``, with its own random numbers."""
         key = (VIEW, number, self.global_rank, index)
         return self.view(view, batch, generator(self.device, self.recipe.seed, *key))
 

@@ -35,6 +35,42 @@ def effective_rank(x: Tensor) -> Tensor:
     return torch.special.entr(share).sum().exp()
 
 
+def rankme(x: Tensor, *, eps: float = 1e-7) -> Tensor:
+    """RankMe: exp(entropy(σ/Σσ + ε)) of the embeddings (N, D) as they are, neither centred nor
+    scaled; from 1 to min(N, D).
+
+    Garrido 2023, arXiv 2210.02885, eq. 3. Higher went with better linear probes, among runs of one
+    method on one set.
+    """
+    sigma = torch.linalg.svdvals(x.detach().float())
+    share = sigma / sigma.sum().clamp_min(eps) + eps
+    return torch.special.entr(share).sum().exp()
+
+
+def lidar(views: Tensor, *, delta: float = 1e-4, eps: float = 1e-7) -> Tensor:
+    """LiDAR: the effective rank of the directions that tell samples apart, and not their views.
+
+    With V views of each of N samples, (V, N, D), and each sample a class: exp(entropy(λ/Σλ + ε)) of
+    the eigenvalues λ of S_w^−½ S_b S_w^−½, S_b the covariance of the samples' means, S_w that of
+    views around them plus δ (Thilak 2024, arXiv 2312.04000, eqs. 1 to 5). The paper takes V = 50;
+    with two views S_w is rougher, so compare values only between runs with equal settings.
+    """
+    z = views.detach().double()
+    mean = z.mean(0)  # (N, D)
+    centred = mean - mean.mean(0)
+    within = (z - mean).flatten(0, 1)
+    between = centred.T @ centred / len(centred)
+    noise = within.T @ within / len(within)
+    noise.diagonal().add_(delta)
+    # λ of S_w^−½ S_b S_w^−½ are those of L⁻¹ S_b L⁻ᵀ, S_w = L Lᵀ.
+    lower = torch.linalg.cholesky(noise)
+    half = torch.linalg.solve_triangular(lower, between, upper=False)
+    whitened = torch.linalg.solve_triangular(lower, half.T, upper=False)
+    eigen = torch.linalg.eigvalsh((whitened + whitened.T) / 2).clamp_min(0)
+    share = eigen / eigen.sum().clamp_min(eps) + eps
+    return torch.special.entr(share).sum().exp().float()
+
+
 def alignment(x: Tensor, y: Tensor, *, alpha: float = 2.0) -> Tensor:
     """Mean distance ‖x − y‖^α of positive pairs (N, D): 0 is best.
 

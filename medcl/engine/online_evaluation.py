@@ -1,4 +1,4 @@
-"""Online evaluation of the encoder during training: collapse monitors and a kNN probe."""
+"""Online evaluation of the encoder during training: collapse monitors, kNN and linear probe."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, Trainer
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
-from medcl.engine import knn, monitors
+from medcl.engine import monitors, online_probes
 from medcl.engine.data import PARTNER, Selection, some_pairs, tensor
 from medcl.engine.module import Pretraining
 from medcl.methods.contract import View
@@ -28,8 +28,9 @@ class OnlineEvaluation(Callback):
 
     The encoder is in evaluation mode and has no projector, as it will be saved. The state and the
     random numbers of training do not change. Columns: ``spread`` (1 healthy, 0 collapsed),
-    ``effective_rank``, ``alignment`` of two positives, ``uniformity``, and ``knn`` (balanced
-    accuracy between two halves of the training patients, where there are class labels).
+    ``effective_rank``, ``rankme``, ``uniformity``, ``lidar`` and ``alignment`` of two positives;
+    where there are class labels ``knn`` and ``linear``, the balanced accuracy of nearest neighbours
+    and of a logistic regression between two halves of the training patients.
     """
 
     def __init__(self, monitor: Monitor, selection: Selection, labelled: Selection | None) -> None:
@@ -67,7 +68,7 @@ class OnlineEvaluation(Callback):
         with evaluating(module.method.encoder), gathered(module.method):
             metrics = evaluation.collapse_metrics(self.selection)
             if self.labelled is not None:
-                metrics |= evaluation.knn_accuracy(self.labelled)
+                metrics |= evaluation.probes(self.labelled)
         if self.initial_spread is None:
             self.initial_spread = metrics["spread"]
         module.online_metrics = metrics
@@ -93,7 +94,7 @@ class _Evaluation:
         self.module, self.precision, self.monitor = module, precision, monitor
 
     def collapse_metrics(self, selection: Selection) -> dict[str, float]:
-        """Spread, rank, alignment and uniformity."""
+        """Spread, ranks, alignment and uniformity."""
         candidates = selection.partners if any(v.source for v in self.positives()) else None
         random = np.random.default_rng(derive(self.seed, ONLINE))
         anchors, partners = some_pairs(selection.patients, self.monitor.samples, random, candidates)
@@ -104,6 +105,8 @@ class _Evaluation:
         return {
             "spread": float(monitors.spread(embedding)),
             "effective_rank": float(monitors.effective_rank(embedding)),
+            "rankme": float(monitors.rankme(embedding)),
+            "lidar": float(monitors.lidar(torch.stack([x, y]))),
             "alignment": float(monitors.alignment(x, y)),
             "uniformity": float(monitors.uniformity(embedding)),
         }
@@ -114,8 +117,8 @@ class _Evaluation:
         same_kind = [view for view in others if view.kind == first.kind]
         return first, same_kind[0] if same_kind else first
 
-    def knn_accuracy(self, labelled: Selection) -> dict[str, float]:
-        """kNN between two halves of the patients; empty where it cannot be computed."""
+    def probes(self, labelled: Selection) -> dict[str, float]:
+        """Both between two halves of the patients; empty where they cannot be computed."""
         assert labelled.label is not None
         random = np.random.default_rng(derive(self.seed, ONLINE, 1))
         known = random.permutation(np.flatnonzero(labelled.label >= 0))[: self.monitor.samples]
@@ -126,10 +129,11 @@ class _Evaluation:
         if len(np.unique(label[bank])) < 2 or not query.any():
             return {}
         x, y = self.embed(labelled, known), torch.from_numpy(label)
-        score = knn.balanced_accuracy(
-            x[bank], y[bank], x[query], y[query], neighbours=self.monitor.neighbours
-        )
-        return {"knn": score}
+        halves = x[bank], y[bank], x[query], y[query]
+        return {
+            "knn": online_probes.knn(*halves, neighbours=self.monitor.neighbours),
+            "linear": online_probes.linear(*halves),
+        }
 
     @torch.no_grad()
     def embed(

@@ -25,7 +25,7 @@ from medcl.archive.clinical import labels_among
 from medcl.archive.index import Index
 from medcl.archive.outcomes import Outcome
 from medcl.archive.splits import split
-from medcl.engine import checkpointing, run_manifest
+from medcl.engine import checkpointing, dry_step, loggers, run_manifest
 from medcl.engine.batchnorm import SyncLayers
 from medcl.engine.data import Selection, check_fills, select
 from medcl.engine.in_memory import InMemory
@@ -137,11 +137,13 @@ def _train(
     if alone and run_manifest.is_first_process():
         warnings.warn(alone, stacklevel=2)
     check_fills(selection, recipe.trainer.batch_size, recipe.trainer.devices * recipe.trainer.nodes)
+    loggers.check(recipe.monitor.loggers)
     module = build(recipe, selection)
     if not patients_known:
         _check_partners(module.method)
         if run_manifest.is_first_process():
             say(NO_PATIENTS)
+    _say_cost(module)
     journal, saving = Journal(out), checkpointing.Checkpoints(out / "checkpoints")
     online = OnlineEvaluation(recipe.monitor, selection, _labelled(recipe, data, selection, parts))
     with quiet_lightning():
@@ -172,6 +174,22 @@ def _train(
         facts = run_manifest.finish(run, module.device, saving.seconds, notes)
     summary(facts, journal.last, str(out))
     return run
+
+
+def _say_cost(module: Pretraining) -> None:
+    """Where training is on processors: say what the run will take, or refuse what cannot fit.
+
+    Raises:
+        UsageError: see `dry_step.told`.
+    """
+    settings = module.recipe.trainer
+    on_gpu = settings.accelerator != "cpu" and torch.accelerator.is_available()
+    if on_gpu or not run_manifest.is_first_process():
+        return
+    memory = dry_step.free()
+    each = None if memory is None else memory // settings.devices
+    if (cost := dry_step.measured(module)) is not None:
+        say(dry_step.told(cost, module.recipe, len(module.selection), each))
 
 
 def _alone(selection: Selection, parts: Mapping[str, str]) -> str | None:

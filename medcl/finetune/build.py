@@ -10,6 +10,7 @@ from medcl import recipe as recipes
 from medcl.classifiers.contract import Classifier, Declares, declared
 from medcl.contract import BAG, MASK
 from medcl.errors import UsageError
+from medcl.finetune import augmented
 from medcl.labels.outputs import Outputs
 from medcl.recipe import Recipe
 from medcl.run import Run, build_encoder
@@ -37,7 +38,8 @@ def build(
     """
     factory = recipes.classifier_factory(recipe)
     properties, section = declared(factory), recipe.part("classifier")
-    _fits(section.name, properties, example)
+    given = _fits(section.name, properties, example)
+    augmented.check(section.name, properties, recipe.finetune, outputs.kind, given)
     arguments = section.arguments
     if not properties.encoder:
         classifier: Classifier = factory(example, outputs, **arguments)
@@ -52,8 +54,8 @@ def build(
     return on_encoder
 
 
-def _fits(name: str, properties: Declares, example: Mapping[str, Tensor]) -> None:
-    """Refuse samples that the classifier does not take."""
+def _fits(name: str, properties: Declares, example: Mapping[str, Tensor]) -> str:
+    """What the samples are; refuses those that the classifier does not take."""
     given = "bags" if BAG in example else "masks" if MASK in example else "samples"
     takes = properties.takes
     if (takes is not None and given != takes) or (takes is None and given == "masks"):
@@ -67,3 +69,4 @@ def _fits(name: str, properties: Declares, example: Mapping[str, Tensor]) -> Non
             f"The classifier '{name}' needs '{lacking[0]}' of each sample, which the dataset does "
             f"not give: it holds {', '.join(sorted(example))}."
         )
+    return given

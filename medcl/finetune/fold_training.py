@@ -119,6 +119,7 @@ def train(work: Work, part: Part) -> None:
         part.validation,
         _strata(work, part),
         {n: tensor(_scaled(n, values, learnt)) for n, values in work.auxiliary.items()},
+        work.samples.instances,
     )
     trained = loop.fit(
         partial(_build, work, seed),

@@ -17,15 +17,16 @@ from medcl.classifiers.contract import VIEW, Classifier, Layerwise, declared
 from medcl.classifiers.losses import supervised
 from medcl.classifiers.standardisation import Standard
 from medcl.engine import optim
-from medcl.errors import MedclError
+from medcl.errors import MedclError, UsageError
+from medcl.finetune import augmented
 from medcl.finetune.batches import Read, ahead, balanced, cut, shuffled
 from medcl.labels.activation import probabilities
 from medcl.labels.outputs import Outputs
-from medcl.methods.contract import State, View, after_step
+from medcl.methods.contract import State, after_step
 from medcl.metrics.measures import measure
+from medcl.nn.ema import Momentum
 from medcl.plugin import Views
-from medcl.seeds import MODEL, ORDER, derive, generator, reseed
-from medcl.seeds import VIEW as VIEWS
+from medcl.seeds import MODEL, ORDER, derive, reseed
 
 Build = Callable[[Mapping[str, Tensor], Outputs], Classifier]
 
@@ -42,6 +43,7 @@ class Learning:
         validation: positions that select the best epoch; if empty, the last one is kept.
         strata: (len(train),) for the balanced sampler; None to shuffle.
         auxiliary: name → (N, ...), auxiliary targets of a batch.
+        instances: of bags, keys of a batch with one entry for each instance.
     """
 
     read: Read
@@ -51,6 +53,7 @@ class Learning:
     validation: NDArray[np.int64]
     strata: NDArray[np.str_] | None = None
     auxiliary: Mapping[str, Tensor] = field(default_factory=dict)
+    instances: Sequence[str] = ()
 
     def batch(
         self, read: Mapping[str, Tensor], rows: NDArray[np.int64], y: Tensor
@@ -121,10 +124,12 @@ def fit(
     """Train until the last epoch, or until validation stops improving.
 
     All randomness depends on ``seed``: the same call gives the same weights. If the classifier
-    declares views, ``views`` builds the augmentation that makes them for every training batch.
+    declares views, ``views`` builds the augmentation that makes them for every training batch; with
+    ``augment`` others get one view in place of the sample.
 
     Raises:
         MedclError: if the loss is no longer finite.
+        UsageError: for 16 bits without a GPU.
     """
     reseed(device, seed, MODEL)
     model = _model(build, outputs, learning, settings).to(device)
@@ -138,9 +143,14 @@ def fit(
         y = model.values(y.unsqueeze(-1).to(device)).squeeze(-1).cpu()
     scheduled = max(getattr(model.classifier, "scheduled", 0.0), losses.scheduled(outputs))
     stopping = _EarlyStopping(settings, outputs, learning, scheduled)
-    augment = views() if declared_views and views is not None else None
+    wanted = declared_views or settings.augment
+    augment = views() if wanted and views is not None else None
     if isinstance(augment, nn.Module):
         augment.to(device)
+    precision, scaler = _precision(settings, device)
+    averaged = Momentum(model) if settings.ema else None
+    kept = model if averaged is None else averaged.module
+    assert isinstance(kept, Model)
     step = 0
     for epoch in range(1, settings.epochs + 1):
         model.train()
@@ -149,15 +159,25 @@ def fit(
         for rows, read in ahead(learning.read, batches):
             batch = on(learning.batch(read, rows, y), device)
             if augment is not None:
-                batch |= _views(declared_views, augment, batch["x"], seed, step)
-            outcome = model.step(batch, State(step, steps))
+                batch |= augmented.viewed(declared_views, augment, batch["x"], seed, step)
+            if settings.instance_dropout:
+                share = settings.instance_dropout
+                batch = augmented.dropped(batch, learning.instances, share, seed, step)
+            if settings.mixup:
+                batch = augmented.mixed(batch, settings.mixup, seed, step)
+            with precision:
+                outcome = model.step(batch, State(step, steps))
             optimizer.zero_grad(set_to_none=True)
-            outcome["loss"].backward()
+            scaler.scale(outcome["loss"]).backward()
             if optimization.clip is not None:
+                scaler.unscale_(optimizer)
                 nn.utils.clip_grad_norm_(model.parameters(), optimization.clip)
-            optimizer.step()
+            scaler.step(optimizer)
+            scaler.update()
             scheduler.step()
             after_step(model.classifier, State(step, steps))
+            if averaged is not None:  # the first steps are soon forgotten
+                averaged.follow(model, min(settings.ema, (1 + step) / (10 + step)))
             total += outcome["loss"].detach() * (len(rows) / len(learning.train))
             step += 1
         loss = float(total)
@@ -166,9 +186,26 @@ def fit(
                 f"The loss is not finite in epoch {epoch}: lower optimizer.lr, or set "
                 "optimizer.clip. If this is the first epoch, look for NaN in the features."
             )
-        if stopping.stop(model, epoch, loss, device):
+        if stopping.stop(kept, epoch, loss, device):
             break
-    return stopping.trained(model)
+    return stopping.trained(kept)
+
+
+def _precision(
+    settings: recipes.Finetune, device: torch.device
+) -> tuple[torch.autocast, torch.amp.GradScaler]:
+    """The context of a training step, and the scaling of its loss.
+
+    Raises:
+        UsageError: for 16 bits without a GPU.
+    """
+    if settings.precision == "16" and device.type == "cpu":
+        raise UsageError("finetune.precision 16 needs a GPU. Set it to bf16 or 32.")
+    kind = torch.float16 if settings.precision == "16" else torch.bfloat16
+    return (
+        torch.autocast(device.type, kind, enabled=settings.precision != "32"),
+        torch.amp.GradScaler(device.type, enabled=settings.precision == "16"),
+    )
 
 
 class _EarlyStopping:
@@ -269,20 +306,10 @@ def predict(
 
 
 def on(batch: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    """The batch on a device."""
-    return {name: values.to(device) for name, values in batch.items()}
-
-
-def _views(
-    declared_views: Sequence[View], augment: Views, x: Tensor, seed: int, step: int
-) -> dict[str, Tensor]:
-    """The declared views of a classifier, by name."""
-    views = {}
-    for number, view in enumerate(declared_views):
-        random = generator(x.device, seed, VIEWS, step, number)
-        with torch.no_grad():
-            views[f"{VIEW}{number}"] = augment(x.float(), random, view.kind)
-    return views
+    """The batch on a device; to a GPU it is copied while the step before is still computed."""
+    if device.type != "cuda":
+        return {name: values.to(device) for name, values in batch.items()}
+    return {n: v.pin_memory().to(device, non_blocking=True) for n, v in batch.items()}
 
 
 def _order(learning: Learning, seed: int, epoch: int) -> NDArray[np.int64]:

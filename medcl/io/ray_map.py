@@ -31,7 +31,8 @@ def run(
         _start(workers)
     try:
         _try_out(fn)
-        task, shared = ray.remote(max_retries=1)(_within), ray.put(fn)
+        task: Any = ray.remote(max_retries=1)(_within)
+        shared = ray.put(fn)
         slots = 2 * int(ray.cluster_resources().get("CPU", workers))
         waiting = deque(items)
         in_flight: dict[Any, T] = {}

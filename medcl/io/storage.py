@@ -17,7 +17,7 @@ import io
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime
@@ -210,7 +210,7 @@ class RemotePath(PosixPath):
         """Itself."""
         return self
 
-    def iterdir(self) -> Iterator[Any]:
+    def iterdir(self) -> Generator[Any, None, None]:
         """What lies directly below; of a web server nothing, since it lists nothing."""
         url, path = self._object()
         if url.startswith("http"):
@@ -243,7 +243,7 @@ class RemotePath(PosixPath):
             return buffered
         return io.TextIOWrapper(buffered, encoding or "utf-8", errors, newline)
 
-    def glob(self, pattern: str, **how: Any) -> Iterator[Any]:
+    def glob(self, pattern: str) -> Generator[Any, None, None]:
         """Only of one folder.
 
         Raises:
@@ -352,8 +352,8 @@ def _store(url: str) -> Any:
         from obstore.store import from_url
 
         plain = os.environ.get("AWS_ALLOW_HTTP", "").lower() in ("1", "true", "yes")
-        options = {"allow_http": True} if plain or url.startswith("http://") else None
-        _stores[key] = from_url(url, client_options=options)  # type: ignore[call-overload]
+        options: Any = {"allow_http": True} if plain or url.startswith("http://") else None
+        _stores[key] = from_url(url, client_options=options)
     return _stores[key]
 
 

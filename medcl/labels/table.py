@@ -152,6 +152,11 @@ def matched(
         rows |= dict.fromkeys(owned, row)
     of_patient = frozenset(rows) - {item for item, _ in by_series} - {item for item, _ in by_item}
     rows |= dict(by_series) | dict(by_item)
+    if not rows and ambiguous:
+        raise UsageError(
+            f"{ambiguous:,} of the {len(table):,} rows of {name} match several items each: their "
+            "names are in several folders. Index one of these, or give paths as keys."
+        )
     if not rows:
         raise UsageError(
             f"None of the {len(table):,} rows of {name} matches an item or a "

@@ -13,6 +13,7 @@ from medcl.errors import UsageError
 from medcl.methods.contract import State
 from medcl.methods.dino import DINOHead, warmed
 from medcl.methods.views import Positives, pair
+from medcl.nn.block_masks import block_numbers
 from medcl.nn.ema import Momentum, cosine_momentum
 from medcl.nn.patches import grid_of, take
 from medcl.nn.vit import ViT
@@ -33,8 +34,8 @@ class DINOv2(nn.Module):
     pooled tokens of each global view.
 
     With ``koleo: 0`` and ``untied: false`` it is iBOT (Zhou 2022, arXiv 2111.07832), Sinkhorn in
-    place of its centring. Unlike the authors' code, hidden patches are drawn one by one and not in
-    blocks, and there is no layer scale.
+    place of its centring. Hidden patches lie in blocks, as in the authors' code, whose last one is
+    cut so that the count is what was drawn. Unlike there, there is no layer scale.
 
     Args:
         encoder: a `medcl.nn.vit.ViT`.
@@ -48,6 +49,7 @@ class DINOv2(nn.Module):
         koleo: w_koleo.
         masked: share of global views of which patches are hidden.
         mask: smallest and largest share of their patches that is hidden.
+        blocks: hide blocks of patches; else single ones.
         student_temperature: τ_s.
         teacher_temperature: τ_t at the end of the warm-up.
         first_temperature: τ_t at the start.
@@ -75,6 +77,7 @@ class DINOv2(nn.Module):
         koleo: float = 0.1,
         masked: float = 0.5,
         mask: tuple[float, float] = (0.1, 0.5),
+        blocks: bool = True,
         student_temperature: float = 0.1,
         teacher_temperature: float = 0.07,
         first_temperature: float = 0.04,
@@ -97,7 +100,7 @@ class DINOv2(nn.Module):
         self.patch_head = DINOHead(*sizes, norm=False) if untied else self.head
         self.teacher = Momentum(self._followed())
         self.weights = (patches, koleo)
-        self.masked, self.mask = masked, mask
+        self.masked, self.mask, self.blocks = masked, mask, blocks
         self.student_temperature = student_temperature
         self.temperatures, self.warmup = (first_temperature, teacher_temperature), warmup
         self.momentum, self.frozen = momentum, frozen
@@ -110,8 +113,8 @@ class DINOv2(nn.Module):
     ) -> dict[str, Tensor]:
         """See `medcl.methods.contract.Method.step`."""
         whole, size = torch.cat(list(views[:2])), len(views[0])  # (2B, ...)
-        count = math.prod(grid_of(whole.shape[2:], self.encoder.patch))
-        hidden, at, here = self._hidden(len(whole), count, whole.device)
+        grid = grid_of(whole.shape[2:], self.encoder.patch)
+        hidden, at, here = self._hidden(len(whole), grid, whole.device)
         held = state.step < self.frozen
         seen = self.encoder.tokens(whole, hidden=hidden, blank=self.blank)  # (2B, 1 + N, width)
         pooled = self.encoder.pooled(seen)
@@ -145,15 +148,21 @@ class DINOv2(nn.Module):
             "koleo": spread.detach(),
         }
 
-    def _hidden(self, rows: int, count: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    def _hidden(
+        self, rows: int, grid: Sequence[int], device: torch.device
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """What is hidden (rows, N), and of the K places that may be: where, and whether it is.
 
         K is what the largest share hides, so that the host knows it.
         """
         low, high = self.mask
+        count = math.prod(grid)
         chance, share = torch.rand(rows, 2, device=device).unbind(1)
         share = torch.where(chance < self.masked, low + (high - low) * share, 0.0)
-        order = torch.rand(rows, count, device=device).argsort(dim=1)  # of places
+        first = torch.rand(rows, count, device=device)
+        if self.blocks:
+            first = first + block_numbers(rows, grid, high, device)
+        order = first.argsort(dim=1)  # of places
         most = max(1, min(round(high * count), count))
         at = order[:, :most]
         here = torch.arange(most, device=device) < (share * count).round()[:, None]

@@ -1,4 +1,4 @@
-"""Masks of whole blocks of patches: several to foretell, and one to foretell them from."""
+"""Masks of whole blocks of patches: to foretell and foretell from (I-JEPA), to hide (iBOT)."""
 
 from __future__ import annotations
 
@@ -63,6 +63,49 @@ def block_masks(
     shortest = seen.sum(axis=1).min()
     keep = np.argsort(~seen, axis=1, kind="stable")[:, :shortest]
     return torch.from_numpy(keep), torch.from_numpy(chosen)
+
+
+def block_numbers(
+    rows: int,
+    grid: Sequence[int],
+    largest: float,
+    device: torch.device,
+    *,
+    blocks: int = 16,
+    least: int = 4,
+    aspect: tuple[float, float] = (0.3, 1 / 0.3),
+) -> Tensor:
+    """The first of several random blocks that covers each patch: (rows, Π grid) from 0 on.
+
+    Whoever hides patches in this order hides one block after the other, as iBOT and DINOv2 do (the
+    masks of BEiT: Bao 2022, arXiv 2106.08254, algorithm 1), for any number of axes. All rows are
+    drawn at once, on the device.
+
+    Args:
+        rows: of the batch.
+        grid: patches along each axis.
+        largest: share of the patches in the largest block.
+        device: of the batch.
+        blocks: their number; what none covers comes last.
+        least: patches of the smallest block.
+        aspect: smallest and largest ratio of the first axis to the others, drawn on a log scale.
+    """
+    axes, count = len(grid), math.prod(grid)
+    draw = torch.rand(rows, blocks, axes + 2, device=device)
+    smallest = min(least / count, largest)
+    share = smallest + (largest - smallest) * draw[..., 0]
+    low, high = math.log(aspect[0]), math.log(aspect[1])
+    stretch = (low + (high - low) * draw[..., 1]).exp() if axes > 1 else torch.ones_like(share)
+    covered = torch.ones(rows, blocks, 1, dtype=torch.bool, device=device)
+    for axis, n in enumerate(grid):
+        power = (axes - 1) / axes if axis == 0 else -1 / axes
+        side = (n * share ** (1 / axes) * stretch**power).round().clamp(1, n)
+        start = (draw[..., 2 + axis] * (n - side + 1)).floor()
+        at = torch.arange(n, device=device)
+        along = (at >= start[..., None]) & (at < (start + side)[..., None])  # (rows, blocks, n)
+        covered = (covered[..., None] & along[:, :, None]).flatten(2)
+    first = covered.to(torch.uint8).argmax(1)  # the first of equal ones
+    return torch.where(covered.any(1), first, blocks)
 
 
 def _sides(grid: Sequence[int], share: float, aspect: float) -> tuple[int, ...]:

@@ -8,10 +8,11 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrize
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-NORM_OF = {
+NORM_OF: dict[type[nn.Module], type[nn.Module]] = {
     nn.Conv1d: nn.BatchNorm1d,
     nn.Conv2d: nn.BatchNorm2d,
     nn.Conv3d: nn.BatchNorm3d,
@@ -49,13 +50,19 @@ def _fold(layers: nn.Sequential) -> None:
         assert following is not None
         if _watched(layer) or _watched(following):
             continue
-        if not isinstance(layer, tuple(NORM_OF)) or type(layer) not in NORM_OF:
+        if not isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d) or type(layer) not in NORM_OF:
             continue
-        if type(following) is NORM_OF[type(layer)] and following.running_mean is not None:
+        wanted = NORM_OF[type(layer)]
+        if isinstance(following, _BatchNorm) and type(following) is wanted and _measured(following):
             layers._modules[after] = fuse_conv_bn_eval(layer, following)
             layers._modules[name] = nn.Identity()
-        elif isinstance(following, nn.ReLU | nn.SiLU):
+        elif type(following) is nn.ReLU or type(following) is nn.SiLU:
             layers._modules[after] = type(following)(inplace=True)
+
+
+def _measured(norm: _BatchNorm) -> bool:
+    """Whether it keeps statistics, rather than taking each batch's own."""
+    return norm.running_mean is not None
 
 
 def _watched(module: nn.Module) -> bool:

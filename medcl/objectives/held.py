@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from medcl.nn.distributed import Ranks
-from medcl.objectives.precision import exact, full, widened
+from medcl.objectives.eager import eager
+from medcl.objectives.precision import full, widened
 from medcl.objectives.tiled import HELD, SMALL, by_triton
 
 Closed = Callable[..., tuple[Tensor, tuple[Tensor, ...]]]
@@ -41,7 +42,7 @@ class _Closed(torch.autograd.Function):
         return None, *(grad * gradient for gradient in ctx.saved_tensors)
 
 
-@torch.compiler.disable
+@eager
 def in_one_pass(closed: Closed, *inputs: Tensor) -> Tensor:
     """The value of ``closed``, whose gradient flows back to ``inputs``; second ones are refused.
 
@@ -51,15 +52,16 @@ def in_one_pass(closed: Closed, *inputs: Tensor) -> Tensor:
         >>> x.grad
         tensor([6.])
     """
-    with full(inputs[0]):
-        value: Tensor = _Closed.apply(closed, *(widened(x) for x in inputs))
-    return value
+    if torch.is_autocast_enabled(inputs[0].device.type):  # the context costs a tenth of a step
+        with full(inputs[0]):
+            return _Closed.apply(closed, *(widened(x) for x in inputs))
+    return _Closed.apply(closed, *(widened(x) for x in inputs))
 
 
 def lengthened(x: Tensor, length: float) -> tuple[Tensor, Tensor]:
     """Rows (B, d) of ``length``, and the factors (B, 1) that made them so; zeros stay zeros."""
-    norm = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=exact(x))
-    factor = (length / norm).masked_fill_(norm == 0, 0.0).to(x.dtype)
+    norm = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    factor = (length / norm).masked_fill_(norm == 0, 0.0)
     return x * factor, factor
 
 

@@ -144,11 +144,16 @@ class Split(Section):
 
 
 class Monitor(Section):
-    """Online evaluation: a kNN probe, and collapse indicators."""
+    """Online evaluation: probes and collapse indicators, and where they are shown."""
 
     every: int = _is(100, "Steps between two evaluations.", gt=0)
     samples: int = _is(1024, "Samples to embed each time, 16 or more.", gt=15)
     neighbours: int = _is(20, "Neighbours of the kNN probe.", gt=0)
+    loggers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = _is(
+        ("tensorboard",),
+        "Where to send metrics beside metrics.csv: tensorboard, wandb, mlflow. Only numbers, their "
+        "names and the recipe's name are sent.",
+    )
 
 
 class Probe(Section):
@@ -220,6 +225,21 @@ class Finetune(Section):
     sampler: Literal["shuffled", "balanced"] = _is(
         "shuffled", "Order of training samples; balanced: classes equally often."
     )
+    augment: bool = _is(False, "Train on views of the samples, drawn as the recipe's views say.")
+    instance_dropout: float = _is(
+        0.0,
+        "Of bags: share of instances left out of each training batch, 0 to below 1.",
+        ge=0,
+        lt=1,
+    )
+    mixup: float = _is(0.0, "α of mixup: training samples are mixed in pairs; 0: not.", ge=0)
+    ema: float = _is(
+        0.0,
+        "Decay of an average of the weights over steps, which is kept in their place; 0: none.",
+        ge=0,
+        lt=1,
+    )
+    precision: Precision = _is("32", "Floating-point format of training: 32, bf16 or 16 bits.")
     standardise: bool = _is(
         False, "Scale features by mean and standard deviation of the training samples."
     )

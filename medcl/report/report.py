@@ -28,8 +28,11 @@ if TYPE_CHECKING:
 MONITORS = {
     "loss": "Training loss.",
     "knn": "Nearest neighbours between two halves of the training patients: balanced accuracy.",
+    "linear": "Logistic regression between two halves of the training patients: balanced accuracy.",
     "spread": "Spread of the embeddings: 1 is healthy, 0 collapsed.",
     "effective_rank": "Dimensions that the embeddings really use.",
+    "rankme": "Dimensions of the embeddings as they are (RankMe).",
+    "lidar": "Dimensions that tell samples apart, and not their views (LiDAR).",
     "alignment": "Distance of positive pairs: lower is closer.",
     "uniformity": "Uniformity on the sphere: lower is more uniform, 0 collapsed.",
     "embedding_std": "Standard deviation of a training batch's unit embeddings: 0 collapsed.",

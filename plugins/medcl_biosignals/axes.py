@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import numpy as np
 
 from medcl.plugin import Arrays, Axes
-from medcl_biosignals.vocabulary import vocabulary
 
 _SCALED = {"window": "SD", "robust": "robust SD", "record": "SD of recording"}
 """Unit of windows by `dataset.scale`: each channel divided by a deviation of its own."""
@@ -25,9 +24,8 @@ def names(arrays: Mapping[str, np.ndarray]) -> list[str]:
 
 
 def units(arrays: Mapping[str, np.ndarray]) -> list[str]:
-    """Of each channel's stored values: its kind's, or "a.u." where nothing is converted."""
-    known = vocabulary().units
-    return [known.get(kind) or "a.u." for kind in _kinds(arrays)]
+    """Of each channel's stored values, "a.u." where that is not known."""
+    return [bytes(unit).decode() or "a.u." for unit in np.asarray(arrays["units"])]
 
 
 def axes(

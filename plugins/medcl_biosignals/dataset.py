@@ -20,7 +20,7 @@ from medcl_biosignals.indices import INDICES, index
 from medcl_biosignals.likeness import unlikeness
 from medcl_biosignals.quality import BLOCK_SECONDS
 from medcl_biosignals.rhythm import RATIOS, intervals, ratios
-from medcl_biosignals.spans import EVENT, RHYTHM, RHYTHMS, STAGE, STAGES, covering
+from medcl_biosignals.spans import COARSE, EVENT, RHYTHM, RHYTHMS, STAGE, STAGES, covering
 
 _PEAKS, _INTERVALS, _AROUND = 64, 96, 30.0
 """The most beats of a window, the most intervals beside it, and within how many seconds of it."""
@@ -75,7 +75,8 @@ def dataset(
         classes: AAMI classes in the order of their label; beats of others get the label −1.
         rhythms: names of `medcl_biosignals.spans.RHYTHMS` in the order of their label;
             windows of another or of none get the label −1.
-        stages: sleep stages (`medcl_biosignals.spans.STAGES`) in the order of their label.
+        stages: sleep stages (`medcl_biosignals.spans.STAGES`, and ``COARSE`` of watches) in the
+            order of their label.
         events: classes of events: `medcl_biosignals.spans.EVENTS`, or those of your own tables
             beside the recordings. Empty: no label of events.
         cover: 0 to below 1: a window has the rhythm, stage or event that covers more of it.
@@ -110,7 +111,7 @@ def dataset(
     """
     _known(classes, CLASSES, "dataset.classes")
     _known(rhythms, RHYTHMS, "dataset.rhythms")
-    _known(stages, STAGES, "dataset.stages")
+    _known(stages, (*STAGES, *COARSE), "dataset.stages")
     if not 0 <= cover < 1:
         raise UsageError(f"dataset.cover = {cover:g}: give a share from 0 to below 1.")
     _known(tuple(minimum or ()), INDICES, "dataset.minimum")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,20 +20,36 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 STRIP = 10.0
-"""Seconds of a strip; 25 mm/s on paper, with lines each 0.2 s (5 mm) and 0.04 s (1 mm)."""
+"""Seconds of a strip."""
 _STRIPS = 3
-_INCH = 25 / 25.4  # of paper a second
-_LARGE, _SMALL = 0.2, 0.04
+_MM = 1 / 25.4  # inches
+_SPEED = 25.0  # mm a second: a large square is 0.2 s
+_GAINS = (10.0, 5.0, 2.5, 1.0)  # mm a millivolt; the first by which no lead is taller than:
+_TALLEST = 40.0  # mm
+_ROW, _LEAST = 15.0, 10.0  # mm: height of what is not in mV; of any row
+_BETWEEN = 5.0  # mm above each row, for beats and what is lost
+_LARGE, _SMALL = 5.0, 1.0  # mm
 _GRID, _LOST, _BEAT = "#e8a0a0", "#bbbbbb", "#c00000"
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A channel on paper: its samples in mm from the middle of its range, and how it is scaled."""
+
+    channel: int
+    line: NDArray[np.float64]
+    height: float
+    label: str
 
 
 def look(files: Sequence[Path], arrays: Mapping[str, np.ndarray], out: Path) -> list[Path]:
     """Draw a recording: ``signal.png``.
 
     An overview of the quality of each channel over the whole recording, with the strips below
-    marked; and strips of ten seconds at 25 mm/s: from the beginning, where the quality is best, and
-    where it is worst. Each has the channels one above the other in their units, grey where the
-    signal is lost, and a mark at each beat.
+    marked; and strips of ten seconds at 25 mm/s on millimetre paper: from the beginning, where the
+    quality is best, and where it is worst. Each has the channels one above the other, those in mV
+    by one gain (10 mm/mV where they fit), others by their own range; grey where the signal is lost,
+    and a mark at each beat.
 
     Args:
         files: the recording's; not used, for their names may identify a patient.
@@ -58,13 +75,33 @@ def drawn(arrays: Mapping[str, np.ndarray]) -> Figure:
     rows = np.flatnonzero(present)
     seconds = arrays["x"].shape[1] / fs
     starts = _starts(np.asarray(arrays["quality"])[rows].mean(axis=0), seconds)
-    tall = 0.9 * len(rows) + 0.6
-    heights = [0.4 + 0.2 * len(rows), *[tall] * len(starts)]
-    figure = Figure(figsize=(STRIP * _INCH + 1.6, sum(heights) + 0.6), layout="constrained")
-    axes = figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
-    _overview(axes[0], arrays, rows, seconds, starts)
-    for axis, (title, start) in zip(axes[1:], starts.items(), strict=True):
-        _strip(axis, arrays, rows, start, f"{title}: from {start:g} s")
+    strips = [(title, start, _rows(arrays, rows, start)) for title, start in starts.items()]
+    tall = [sum(row.height + _BETWEEN for row in held) * _MM for _, _, held in strips]
+    heights = [0.4 + 0.2 * len(rows), *tall]
+    width = STRIP * _SPEED * _MM
+    margins = 1.3, 0.45, 0.3, 0.6  # inches: left, right, top, and below each picture
+    figure = Figure(
+        figsize=(
+            margins[0] + width + margins[1],
+            sum(heights) + margins[2] + margins[3] * len(heights),
+        )
+    )
+    high = figure.get_figheight()
+    bottom = high - margins[2]
+    placed = []
+    for height in heights:
+        bottom -= height
+        box = margins[0], bottom, width, height
+        placed.append(
+            figure.add_axes(
+                (box[0] / figure.get_figwidth(), box[1] / high,
+                 box[2] / figure.get_figwidth(), box[3] / high)
+            )
+        )  # fmt: skip
+        bottom -= margins[3]
+    _overview(placed[0], arrays, rows, seconds, starts)
+    for axis, (title, start, held) in zip(placed[1:], strips, strict=True):
+        _strip(axis, arrays, held, start, f"{title}: from {start:g} s")
     return figure
 
 
@@ -107,36 +144,73 @@ def _overview(
     axis.tick_params(labelsize=7)
 
 
-def _strip(
-    axis: Axes, arrays: Mapping[str, np.ndarray], rows: NDArray[np.int64], start: float, title: str
-) -> None:
+def _span(arrays: Mapping[str, np.ndarray], start: float) -> tuple[int, int]:
+    """The samples of the strip from ``start`` seconds on."""
     fs = float(arrays["fs"][0])
     first = round(start * fs)
-    last = min(first + round(STRIP * fs), arrays["x"].shape[1])
+    return first, min(first + round(STRIP * fs), arrays["x"].shape[1])
+
+
+def _rows(arrays: Mapping[str, np.ndarray], rows: NDArray[np.int64], start: float) -> list[_Row]:
+    """The channels of a strip: leads in mV by one gain, others each by its range."""
+    first, last = _span(arrays, start)
+    labels, unit = names(arrays), units(arrays)
+    held = {}
+    for row in rows.tolist():
+        line = np.asarray(arrays["x"][row, first:last], np.float64) * float(arrays["gain"][row])
+        for channel, low, high, _ in np.asarray(arrays["lost"]):
+            if channel == row:
+                line[max(low - first, 0) : max(high - first, 0)] = np.nan
+        held[row] = line
+    tall = {row: _range(line) for row, line in held.items()}
+    highest = max((tall[row] for row in held if unit[row] == "mV"), default=0.0)
+    gain = next((g for g in _GAINS if g * highest <= _TALLEST), _TALLEST / max(highest, 1e-9))
+    found = []
+    for row, line in held.items():
+        if unit[row] == "mV":
+            by, label = gain, f"{labels[row]}\n{gain:.3g} mm/mV"
+        else:
+            by = _ROW / tall[row] if tall[row] else 0.0
+            label = f"{labels[row]}\n{tall[row]:.3g} {unit[row]} high"
+        middle = (np.nanmax(line) + np.nanmin(line)) / 2 if np.isfinite(line).any() else 0.0
+        found.append(_Row(row, (line - middle) * by, max(tall[row] * by, _LEAST), label))
+    return found
+
+
+def _range(line: NDArray[np.float64]) -> float:
+    return float(np.nanmax(line) - np.nanmin(line)) if np.isfinite(line).any() else 0.0
+
+
+def _strip(
+    axis: Axes, arrays: Mapping[str, np.ndarray], rows: list[_Row], start: float, title: str
+) -> None:
+    fs = float(arrays["fs"][0])
+    first, last = _span(arrays, start)
     t = np.arange(first, last) / fs
-    labels, unit_of, lost = names(arrays), units(arrays), np.asarray(arrays["lost"])
     beats = np.asarray(arrays["beats"])
     beats = beats[(beats >= first) & (beats < last)]
-    ticks = []
-    for place, row in enumerate(rows):
-        line = np.asarray(arrays["x"][row, first:last], dtype=np.float64)
-        line = line * float(arrays["gain"][row])
-        middle, span = float(np.median(line)), float(np.ptp(line)) or 1.0
-        axis.plot(t, (line - middle) / (1.1 * span) - place, linewidth=0.7, color="black")
-        ticks.append(f"{labels[row]}\n{span:.3g} {unit_of[row]} high")
-        for channel, low, high, why in lost:
-            if channel == row and low < last and high > first:
+    top, ticks = 0.0, {}
+    for row in rows:
+        above, middle = top - _BETWEEN, top - _BETWEEN - row.height / 2
+        axis.plot(t, row.line + middle, linewidth=0.8, color="black")
+        ticks[middle] = row.label
+        for channel, low, high, why in np.asarray(arrays["lost"]):
+            if channel == row.channel and low < last and high > first:
                 edges = max(low, first) / fs, min(high, last) / fs
-                axis.fill_between(edges, -place - 0.5, -place + 0.5, color=_LOST, linewidth=0)
-                axis.text(edges[0], -place + 0.35, WHY[why], fontsize=6)
-    axis.vlines(beats / fs, 0.5, 0.62, color=_BEAT, linewidth=1.2)
-    axis.set_yticks(-np.arange(len(rows)), ticks, fontsize=7)
-    axis.set_ylim(-len(rows) + 0.45, 0.65)
+                axis.fill_between(edges, above - row.height, above, color=_LOST, linewidth=0)
+                axis.text(edges[0], above - 3, WHY[why], fontsize=6)
+        top = above - row.height
+    axis.vlines(beats / fs, -3.5, -1.0, color=_BEAT, linewidth=1.4)
+    axis.set_yticks(list(ticks), list(ticks.values()), fontsize=7)
+    axis.set_ylim(top, 0)
     axis.set_xlim(start, start + STRIP)
     axis.set_xticks(np.arange(start, start + STRIP + 1e-6, 1.0))
-    for width, step in ((0.6, _LARGE), (0.2, _SMALL)):
-        lines = start + step * np.arange(round(STRIP / step) + 1)
-        axis.vlines(lines, -len(rows), 0.65, color=_GRID, linewidth=width, zorder=0)
+    for width, step in ((0.5, _LARGE), (0.15, _SMALL)):
+        across = start + step / _SPEED * np.arange(round(STRIP * _SPEED / step) + 1)
+        axis.vlines(across, top, 0, color=_GRID, linewidth=width, zorder=0)
+        axis.hlines(
+            -np.arange(0, -top, step), start, start + STRIP, color=_GRID, linewidth=width, zorder=0
+        )
     axis.set_title(f"{title}; beats are marked above, grey is lost", fontsize=9, loc="left")
     axis.set_xlabel("seconds, 25 mm/s", fontsize=7)
     axis.tick_params(labelsize=7)

@@ -155,7 +155,7 @@ plugin = Plugin(
     },
     benchmarks={
         name: f"medcl_biosignals.benchmarks.{name}:{name}"
-        for name in ("ptbxl", "cinc2017", "cinc2011")
+        for name in ("ptbxl", "cinc2017", "cinc2011", "liu2022")
     },
     stream="medcl_biosignals.streaming:stream",
     look="medcl_biosignals.look:look",
@@ -165,7 +165,7 @@ plugin = Plugin(
     codes=codes,
     suggest=suggest,
     hints=_HINTS,
-    preparation=5,
+    preparation=6,
     sample=Path(__file__).parent / "sample",
     demo="biosignals/demo",
     showcase=Showcase(

@@ -22,7 +22,7 @@ from medcl_biosignals.quality import block_parts, worth
 from medcl_biosignals.readers.choose import read
 from medcl_biosignals.readers.contract import BadSignal, Recording, Settings
 from medcl_biosignals.readers.fill_values import FINDING, without_fill
-from medcl_biosignals.readers.measures import factor, known_unit
+from medcl_biosignals.readers.measures import dimension, factor, known_unit
 from medcl_biosignals.scan import settings_of
 from medcl_biosignals.vocabulary import Band, Vocabulary, together, vocabulary
 
@@ -86,7 +86,8 @@ def prepare(
         level: at that). ``gain`` and ``offset`` (C,) float64: the gain is 1 but for int16, and for
         very large or small signals, whose squares would leave float32's range; the offset is 0 but
         for a level that is kept and so large that float32 would lose the signal. ``present`` (C,)
-        bool; ``kinds`` and ``channels`` (C,) bytes, the latter by name where medcl knows it;
+        bool; ``kinds``, ``units`` and ``channels`` (C,) bytes, the last by name where medcl knows
+        it; a unit that is not understood is "a.u.";
         ``scale`` (C,) float64 robust standard deviation; ``gaps`` (G, 2) int64 stretches, half
         open, without signal in any channel; ``lost`` (L, 4) int64 those of single channels:
         channel, first, last, and why (`medcl_biosignals.gaps.WHY`); ``beats`` (K,) int64 positions
@@ -115,6 +116,7 @@ def prepare(
     name = files[0].partition("\0")[0]
     lines = _lines(recording, leads, channels, known, name, flat=flat, clip=clip, bridge=bridge)
     counted, clock = _counted(recording, fields), recording.clock
+    scored = [spans.Span(first, last, spans.STAGE, name) for first, last, name in recording.stages]
     del recording  # 90 MB for a day of four channels at 64 Hz, and no longer needed
 
     bands = [None if line is None else known.band(band, line.kind, line.fs) for line in lines]
@@ -140,7 +142,7 @@ def prepare(
         positions, classes = positions[inside], told.classes[inside]
     else:
         positions, classes = _detected(detector, kinds, x, fs, quality)
-    scale = np.median(np.abs(x), axis=1).astype(np.float64) * 1.4826
+    scale = np.array([np.median(np.abs(row)) for row in x], dtype=np.float64) * 1.4826
     stored, gain = _stored(x, dtype)
     noticed = np.concatenate([_noticed(lines, leads, known), np.array(told.findings, dtype="U")])
     told_by_it = {} if clock is None else {"clock": np.array([clock])}
@@ -153,6 +155,7 @@ def prepare(
             "offset": offset,
             "present": present,
             "kinds": np.array(kinds, dtype="S16"),
+            "units": np.array(["" if line is None else line.unit for line in lines], "S16"),
             "channels": np.array(
                 ["" if line is None else line.name.encode("ascii", "replace") for line in lines],
                 "S16",
@@ -162,7 +165,7 @@ def prepare(
             "lost": _lost(lines, fs),
             "beats": positions,
             "aami": classes,
-            **spans.arrays(told.spans, fs, x.shape[1]),
+            **spans.arrays([*told.spans, *scored], fs, x.shape[1]),
             "likeness": likeness(x, positions, fs),
             "quality": quality,
             "parts": parts.astype(np.float32),
@@ -198,6 +201,7 @@ class _Line:
     why: np.ndarray  # (N,)
     fs: float
     kind: str
+    unit: str  # of its kind, where its own converts
     level: float
     name: str  # medcl's; empty for one that is not in the vocabulary, which may be anything
     filled: bool  # whether numbers that stand for missing samples were taken out
@@ -285,7 +289,10 @@ def _line(
     channel, recorded = recording.channels[pick.channel], recording.samples[pick.channel]
     raw = without_fill(recorded)
     kind = found[pick.channel].kind
-    by = (factor(known_unit(channel.units), known.units.get(kind)) or 1.0) * pick.sign
+    own, wanted = known_unit(channel.units), known.units.get(kind)
+    converts = factor(own, wanted)
+    unit = wanted if converts else own if dimension(own) else None
+    by = (converts or 1.0) * pick.sign
     finite = np.isfinite(raw)
     level = float(np.median(raw[finite][:: max(len(raw) // 100_000, 1)])) if finite.any() else 0.0
     # Less its level, for float32 has 24 bits: of 1e9 ± 1 nothing would be left but the level.
@@ -295,7 +302,7 @@ def _line(
     why = lost(moved, channel.fs, flat=quiet, clip=limit, bridge=bridge)
     name = known.find(found[pick.channel].name)
     filled = raw is not recorded
-    return _Line(moved, why, channel.fs, kind, level * by, name or "", filled)
+    return _Line(moved, why, channel.fs, kind, unit or "a.u.", level * by, name or "", filled)
 
 
 def _stacked(
@@ -384,7 +391,7 @@ def _unit(x: np.ndarray) -> np.ndarray:
     Returns:
         (C,) what one of them stands for now.
     """
-    spread = x.std(axis=1, dtype=np.float64)
+    spread = np.array([row.std(dtype=np.float64) for row in x])  # row by row, to save memory
     far = (spread > 0) & ((spread < 1e-3) | (spread > 1e3))
     unit = np.where(far, 2.0 ** np.round(np.log2(np.where(far, spread, 1.0))), 1.0)
     for row, by in zip(x, unit, strict=True):

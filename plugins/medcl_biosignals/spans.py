@@ -23,6 +23,9 @@ RHYTHMS = (
 """As PhysioNet's annotations write them: `(AFIB` is atrial fibrillation from here on."""
 STAGES = ("W", "N1", "N2", "N3", "R")
 """Of sleep (AASM 2007); stages 3 and 4 of Rechtschaffen and Kales are N3."""
+LIGHT, ASLEEP = "light", "asleep"
+COARSE = (LIGHT, ASLEEP)
+"""What watches tell: light sleep is N1 or N2; asleep, any stage but W. None of `STAGES`."""
 EVENTS = (
     "apnea", "apnea-obstructive", "apnea-central", "apnea-mixed", "hypopnea", "arousal",
     "desaturation", "leg-movement", "snore", "artefact", "seizure",

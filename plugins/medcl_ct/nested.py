@@ -1,21 +1,21 @@
-"""NIfTI and NRRD files inside of zip and tar archives: unpacked one at a time, while needed."""
+"""Volume files inside of zip and tar archives: unpacked one at a time, while needed."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from medcl.errors import MedclError
 from medcl.io import scratch
-from medcl.plugin import MEMBER, FileStat, Record, Reject
+from medcl.plugin import MEMBER, FileStat, Record, Reject, Unit
 from medcl_ct import archives, volumes
-from medcl_ct.affine_files import Volume
+from medcl_ct.affine_files import Volume, data_file
 from medcl_ct.affine_files import open_volume as read_volume
-from medcl_ct.units import APART, DATA, VOLUMES, units
+from medcl_ct.units import PAIR, VOLUMES, stem, units
 
 HEAD = 1024 * 1024
 """Bytes of a member in which its header lies."""
@@ -23,25 +23,37 @@ HEAD = 1024 * 1024
 
 @dataclass(frozen=True)
 class Head:
-    """What a member's header says, or why it cannot be read, and how large the member is."""
+    """What a member's header says, or why it cannot be read.
+
+    Attributes:
+        volume: its values cannot be read.
+        size: of the member, in bytes.
+        data: the member of the same folder that holds the values, where the header names one.
+    """
 
     volume: Volume | MedclError
     size: int
+    data: str | None = None
 
     @classmethod
     def of(cls, member: archives.Member) -> Head:
         """Read it, while the archive stands there. No byte of it is kept: an archive may hold many.
 
-        Its values cannot be read from what is returned.
+        Of a member that holds values alone, its size is all that is noted.
         """
+        if not member.name.lower().endswith(VOLUMES):
+            return cls(MedclError("no-header: it holds values alone."), member.size)
         with scratch.temporary() as folder:
             copy = folder / f"head{_suffix(member.name)}"
             with member.open() as handle:
                 copy.write_bytes(handle.read(HEAD))
+            named = _plain(data_file(copy))
+            for name in _values(copy.name, named):
+                (folder / name).touch()  # readers of headers look whether it is there
             try:
-                return cls(read_volume(copy), member.size)
+                return cls(read_volume(copy), member.size, named)
             except MedclError as error:
-                return cls(error, member.size)
+                return cls(error, member.size, named)
 
     def open(self) -> Volume:
         """The volume, or its error."""
@@ -50,23 +62,63 @@ class Head:
         return self.volume
 
 
-def scan(path: str, heads: Mapping[str, Head]) -> Iterator[Record | Reject]:
+def _plain(name: str | None) -> str | None:
+    """The name of a file with values, if it lies beside its header."""
+    return name if name and name != "LOCAL" and PurePosixPath(name).name == name else None
+
+
+def _values(header: str, named: str | None) -> tuple[str, ...]:
+    """Files of which one may hold the values of a header: what it names, or ``x.img`` of a pair."""
+    if named is not None:
+        return (named,)
+    pair = header.lower().endswith(PAIR)
+    return tuple(f"{stem(header)}{suffix}" for suffix in (".img", ".img.gz")) if pair else ()
+
+
+def grouped(heads: Mapping[str, Head]) -> list[Unit]:
+    """The volumes of an archive, each with its masks and values; members that are none left out."""
+    files = [FileStat(name, head.size, 0) for name, head in heads.items()]
+    return [u for u in units(files) if any(f.path.lower().endswith(VOLUMES) for f in u.files)]
+
+
+def scan(path: str, heads: Mapping[str, Head], found: Iterable[Unit]) -> Iterator[Record | Reject]:
     """The volumes of an archive with their masks, as `medcl_ct.volumes.scan` finds them.
 
     Args:
         path: of the archive, below the root.
-        heads: of its members that are volume files, by name.
+        heads: of its members that are volume files, or values of some, by name.
+        found: see `grouped`.
     """
-    for unit in units([FileStat(name, head.size, 0) for name, head in heads.items()]):
+    for unit in found:
         names = [file.path for file in unit.files]
-        files = [f"{path}{MEMBER}{name}" for name in names]
-        detached = [name.lower().endswith((*APART, *DATA)) for name in names]
-        if any(detached):
-            reason = "A header and its data apart, inside of an archive: unpack it."
-            yield from (Reject(volumes.shown(file), "nested-archive", reason) for file in files)
-            continue
         size = sum(heads[name].size for name in names)
+        lacking = [name for name in names if not _has_values(name, heads)]
+        if lacking:
+            reason = "The file with its values is not beside it in the archive."
+            for name in lacking:
+                shown = volumes.shown(f"{path}{MEMBER}{name}")
+                yield Reject(shown, "missing-data", reason)
+            continue
+        own = _own(names, heads)
+        files = [f"{path}{MEMBER}{name}" for name in own]
         yield from volumes.records(files, heads[names[0]].open, size)
+
+
+def _has_values(name: str, heads: Mapping[str, Head]) -> bool:
+    """Whether a header's values are there, in whichever of its files."""
+    possible = _values(PurePosixPath(name).name, heads[name].data)
+    folder = PurePosixPath(name).parent
+    return not possible or any(str(folder / other) in heads for other in possible)
+
+
+def _own(names: Sequence[str], heads: Mapping[str, Head]) -> list[str]:
+    """Of a unit's members those with headers, and the values that these name."""
+    own = {
+        str(PurePosixPath(name).parent / other)
+        for name in names
+        for other in _values(PurePosixPath(name).name, heads[name].data)
+    }
+    return [name for name in names if name.lower().endswith(VOLUMES) or name in own]
 
 
 def _suffix(name: str) -> str:
@@ -86,17 +138,26 @@ def open_volume(root: Path, file: str) -> Volume:
         return read_volume(root / path)
     try:
         for member in archives.fetch(root / path, (name,)):
-            return _unpacked(member)
+            return _unpacked(root / path, member)
     except archives.Refused as why:
         raise MedclError(f"{why.code}: {why.reason}") from None
     raise MedclError("missing-member: the volume is no longer in the archive.")
 
 
-def _unpacked(member: archives.Member) -> Volume:
+def _unpacked(path: Path, member: archives.Member) -> Volume:
     folder = TemporaryDirectory(prefix=scratch.PREFIX, dir=scratch.home())
     copy = Path(folder.name) / f"volume{_suffix(member.name)}"
-    with member.open() as packed, copy.open("wb") as out:
-        shutil.copyfileobj(packed, out)
+    _write(member, copy)
+    beside = {  # the member with the values → its name beside the copy
+        str(PurePosixPath(member.name).parent / other): here
+        for other, here in zip(
+            _values(PurePosixPath(member.name).name, _plain(data_file(copy))),
+            _values(copy.name, _plain(data_file(copy))),
+            strict=True,
+        )
+    }
+    for values in archives.fetch(path, beside) if beside else ():
+        _write(values, Path(folder.name) / beside[values.name])
     volume = read_volume(copy)
 
     def data() -> Any:
@@ -104,3 +165,8 @@ def _unpacked(member: archives.Member) -> Volume:
         return volume.data()
 
     return replace(volume, data=data)
+
+
+def _write(member: archives.Member, path: Path) -> None:
+    with member.open() as packed, path.open("wb") as out:
+        shutil.copyfileobj(packed, out)

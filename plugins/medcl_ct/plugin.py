@@ -117,7 +117,7 @@ plugin = Plugin(
     overlay="medcl_ct.overlay:overlay",
     write_masks="medcl_ct.write_masks:write_masks",
     exports={"nnunet": "medcl_ct.nnunet:export"},
-    preparation=4,
+    preparation=5,
     sample=Path(__file__).parent / "sample",
     demo="ct/demo",
 )

@@ -28,7 +28,7 @@ from medcl_ct import (
 )
 from medcl_ct.header import Read, Stack
 from medcl_ct.kinds import ENHANCED
-from medcl_ct.units import ARCHIVES, BENCHMARK, VOLUMES, foreign
+from medcl_ct.units import ARCHIVES, BENCHMARK, DATA, VOLUMES, foreign
 
 _PACKED = {
     b"\x1f\x8b": "gzip",
@@ -83,7 +83,7 @@ def _files(root: Path, unit: Unit) -> Iterator[Read | Record | Reject]:
         folder = posixpath.dirname(file.path) or "."
         if file.size == 0:
             yield Reject(file.path, "empty", "The file is empty.")
-        elif posixpath.basename(file.path).upper().startswith("DICOMDIR"):
+        elif _is_dicomdir(posixpath.basename(file.path)):
             yield directory.check(root, file.path)
         else:
             yield from _one(file.path, folder, tags.open_path(root / file.path), file.size)
@@ -93,25 +93,37 @@ def _archive(root: Path, path: str) -> Iterator[Read | Record | Reject]:
     """The members of an archive. Where it turns out unsafe, nothing of it is used."""
     found: list[Read | Record | Reject] = []
     heads: dict[str, nested.Head] = {}
+    unsure: dict[str, list[Read | Record | Reject]] = {}  # ``x.img``: values of a volume, or DICOM
     try:
         for member in archives.members(root / path, limit=tags.HEADER_LIMIT):
             name = member.name.lower()
             place = PurePosixPath(path, member.name)
             if any(map(hidden, PurePosixPath(member.name).parts)):
                 continue  # as in a folder: macOS packs a fork ``._x.nii.gz`` beside every file
-            if name.endswith(VOLUMES):
-                heads[member.name] = nested.Head.of(member)
-            elif name.endswith((*ARCHIVES, BENCHMARK)):
+            if name.endswith((*ARCHIVES, BENCHMARK)):
                 reason = "An archive inside an archive: unpack the outer one."
                 found.append(Reject(f"{path}!{member.name}", "nested-archive", reason))
-            elif not foreign(name) and not place.name.upper().startswith("DICOMDIR"):
+                continue
+            if name.endswith((*VOLUMES, *DATA)):
+                heads[member.name] = nested.Head.of(member)
+            if not (name.endswith(VOLUMES) or foreign(name) or _is_dicomdir(place.name)):
                 file = f"{path}{MEMBER}{member.name}"
-                found += _one(file, str(place.parent), member.open, member.size, member.crc)
+                made = _one(file, str(place.parent), member.open, member.size, member.crc)
+                (unsure.setdefault(member.name, []) if name.endswith(DATA) else found).extend(made)
     except archives.Refused as why:
         yield Reject(path, why.code, why.reason)
         return
     yield from found
-    yield from nested.scan(path, heads)
+    whole = nested.grouped(heads)
+    taken = {file.path for unit in whole for file in unit.files}
+    for name, slices in unsure.items():
+        if name not in taken:
+            yield from slices
+    yield from nested.scan(path, heads, whole)
+
+
+def _is_dicomdir(name: str) -> bool:
+    return name.upper().startswith("DICOMDIR")
 
 
 def _one(

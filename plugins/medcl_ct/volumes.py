@@ -114,7 +114,7 @@ def records(
 
 def _heads(files: Sequence[str], *, mask: bool) -> list[str]:
     """The images, or the masks, without the files of their values."""
-    return [f for f in files if f.lower().endswith(VOLUMES) and is_mask(f) == mask]
+    return [f for f in files if f.lower().endswith(VOLUMES) and is_mask(shown(f)) == mask]
 
 
 def masks(files: Sequence[str]) -> list[tuple[str, int]]:

@@ -77,7 +77,7 @@ def named(names: Any, wanted: tuple[str, ...]) -> str | None:
 
 
 def bag_of(features: NDArray[Any], coords: NDArray[Any] | None) -> Bag:
-    """Both in plain shapes: some tools write an axis of 1 in front."""
+    """Both in plain shapes: some tools write an axis of 1 in front or between."""
     features = features.reshape(shape_of(features.shape))
     if features.dtype not in (np.float16, np.float32):
         features = features.astype(np.float32)
@@ -123,8 +123,8 @@ def shape_of(shape: tuple[int, ...]) -> tuple[int, int]:
     Raises:
         NoBag: if it is another.
     """
-    if len(shape) == 3 and shape[0] == 1:
-        shape = shape[1:]
+    if len(shape) == 3 and 1 in shape[:2]:  # one bag of instances, or vectors of one row each
+        shape = (shape[0] * shape[1], shape[2])
     if len(shape) != 2 or min(shape) < 1:
         raise NoBag("no-features", f"Its features have the shape {shape}; a bag's is (I, F).")
     return int(shape[0]), int(shape[1])

@@ -12,7 +12,7 @@ from public_sets import cinc2017_shaped, ptbxl_shaped
 
 import medcl
 from medcl import plugin as plugins
-from medcl.archive.index import build
+from medcl.archive.index import Index, build
 from medcl.benchmark import fitting, supervised
 from medcl.benchmark.benchmark import references
 from medcl.benchmark.contract import FOLD, KEY, PATIENT, Problem
@@ -26,6 +26,7 @@ from medcl.recipe import given
 from medcl_biosignals.baselines import names
 from medcl_biosignals.benchmarks.cinc2011 import cinc2011
 from medcl_biosignals.benchmarks.cinc2017 import cinc2017
+from medcl_biosignals.benchmarks.liu2022 import liu2022
 from medcl_biosignals.benchmarks.ptbxl import ptbxl
 
 
@@ -229,3 +230,21 @@ def test_quality_is_asked_by_the_lists_or_the_table(tmp_path: Path, lists: bool)
     assert sorted(folds) == [0, 1, 2, 3, 4]
     with pytest.raises(UsageError, match="does not hold set A"):
         cinc2011(tmp_path / "set-a" / "nothing")
+
+
+def test_segments_of_ppg_are_judged_by_patient(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for who in range(6):
+        segments = (rng.random((7, 1000)) * 32767).astype(np.int16)
+        labels = np.array([0, 1, 2, 3, 4, 5, who % 6], np.uint8)
+        np.savez(tmp_path / f"p{who}.npz", ppg=segments, labels=labels, fs=100)
+    found = liu2022(tmp_path)
+    assert "subset, 6 of 91 public patients, 42 segments" in found.about
+    assert found.problems[0].target(found.table).y.tolist()[:7] == [0, 1, 2, 3, 4, 5, 0]
+    assert found.table.group_by(PATIENT).agg(pl.col(FOLD).n_unique())[FOLD].max() == 1
+    summary = build(tmp_path, tmp_path.parent / "liu-index", plugins.get("biosignals"))
+    assert summary.items == 42
+    assert set(Index.open(tmp_path.parent / "liu-index").paths["key"]) == set(found.table[KEY])
+    (tmp_path / "none").mkdir()
+    with pytest.raises(UsageError, match="no file of segments"):
+        liu2022(tmp_path / "none")

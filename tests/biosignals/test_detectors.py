@@ -100,3 +100,18 @@ def test_the_picture_names_channels_and_no_file(sample: Path, tmp_path: Path) ->
     assert data[:8] == b"\x89PNG\r\n\x1a\n"
     assert b"101" not in data[:200]
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["signal.png"]
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 5, 6, 8, 9, 13])
+def test_likeness_of_many_beats_is_measured_in_parts(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from medcl_biosignals import likeness
+
+    rng = np.random.default_rng(count)
+    x = rng.normal(size=(2, 3000)).astype(np.float32)
+    beats = np.sort(rng.choice(3000, count, replace=False))
+    whole = likeness.likeness(x, beats, 100.0)
+    monkeypatch.setattr(likeness, "_AT_ONCE", 4)
+    assert np.array_equal(likeness.likeness(x, beats, 100.0), whole)
+    assert whole.shape == (count, 12)

@@ -53,11 +53,14 @@ def study(run: Run, archive: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return Study.open(folder / "study")
 
 
-def test_groups_have_equal_variance_whatever_their_width() -> None:
+def test_groups_are_weighted_whatever_their_width() -> None:
     encoder = torch.nn.Flatten()
     example = {"x": torch.zeros(4, 2, 8), HANDCRAFTED: torch.zeros(4, 64)}
-    made = LinearHandcrafted(encoder, example, Outputs("binary", ("a", "b"), "ce", None))
-    assert made.weights[:16].square().sum() == pytest.approx(made.weights[16:].square().sum())
+    for weight in (1.0, 0.5):
+        outputs = Outputs("binary", ("a", "b"), "ce", None)
+        made = LinearHandcrafted(encoder, example, outputs, weight=weight)
+        total = made.weights.square()
+        assert total[:16].sum() == pytest.approx(weight**2 * total[16:].sum())
     assert made.weights.min() == 1
 
 

@@ -5,10 +5,12 @@ The table in docs/biosignals.md says the same in words.
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
+from fnmatch import fnmatchcase as fnmatch
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -172,10 +174,26 @@ def check(rows: dict[str, Record | Reject], name: str, want: Want | str) -> None
     assert (Path(name).name in NAMED) == (not persons & set(row.findings))
 
 
+def test_the_docs_name_every_file() -> None:
+    """In the first column of their table, by name or pattern, with the suffix or without."""
+    docs = Path(__file__).parents[2] / "docs" / "biosignals.md"
+    section = docs.read_text(encoding="utf-8").partition("## Files of wearables and loggers")[2]
+    first = [line.split("|")[1] for line in section.splitlines() if line.startswith("| ")]
+    named = re.findall(r"`([^`]+)`", " ".join(first))
+    assert len(named) > 50
+    for name in (*FILES, *TABLES, *EDF):
+        path = PurePosixPath(name)
+        shown = (name, path.name, path.stem, PurePosixPath(path.stem).stem)
+        folder = any(token.endswith("/") and name.startswith(token) for token in named)
+        assert folder or any(fnmatch(s, token) for s in shown for token in named), name
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_the_files(cases: Path, name: str) -> None:
-    check(rows_of(cases), name, FILES[name])
+    rows = rows_of(cases)
+    assert {key for key in rows if not key.startswith("fixed1/")} == set(FILES)
+    check(rows, name, FILES[name])
 
 
 @pytest.mark.slow

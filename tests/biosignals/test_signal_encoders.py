@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, interpolate
 
 from medcl.errors import UsageError
+from medcl.nn.inference import for_inference, forward
 from medcl.registry import parameters, resolve
 from medcl_biosignals.plugin import plugin
 
@@ -300,3 +301,22 @@ def test_untrained_it_tells_real_windows_apart(name: str, sample: Path) -> None:
     with torch.no_grad():
         z = torch.nn.functional.normalize(encoder(x), dim=1)
     assert float(spread(z)) > 0.01
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_made_ready_for_inference_it_gives_the_same(name: str) -> None:
+    """With statistics as training leaves them, and in parts."""
+    torch.manual_seed(0)
+    encoder = resolve(plugin.encoders[name])().eval()
+    for part in encoder.modules():
+        if isinstance(part, torch.nn.BatchNorm1d):
+            part.running_mean.normal_(std=0.1)
+            part.running_var.uniform_(0.5, 2.0)
+    x = torch.randn(5, 2, 640)
+    with torch.no_grad():
+        whole = encoder(x)
+        together = for_inference(encoder)(x)
+    parts = forward(for_inference(encoder), x)
+    scale = float(whole.abs().max())
+    torch.testing.assert_close(together, whole, rtol=1e-4, atol=1e-5 * scale)
+    torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-5 * scale)

@@ -348,3 +348,36 @@ def test_only_a_rate_of_sampling_is_the_rate(tmp_path: Path, above: str, fs: int
     else:
         assert isinstance(row, Record)
         assert (row.fields["fs"], row.fields["leads"]) == (fs, "ECG")
+
+
+@pytest.mark.parametrize(
+    "name", ["ecg_mV_raw", "ECG mV (filtered)", "ECG [mV] raw", "ECG (mV) cleaned", "ECG_mV_filt"]
+)
+def test_what_was_done_to_a_signal_does_not_hide_its_unit(name: str) -> None:
+    bare, unit = parted(name)
+    assert (meant(bare, vocabulary({})).name, known_unit(unit)) == ("ECG", "mV")
+    assert parted("PPG_raw")[1] == ""
+    assert meant(parted("IR_raw")[0], vocabulary({})).name == "PPG-ir"
+
+
+# --- cells with blanks around them ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("align", ["<", ">", "^"])
+@pytest.mark.parametrize("mark", [",", ";", "\t", " , ", "|"])
+@pytest.mark.parametrize("first", [0, 620])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_blanks_around_numbers_cost_no_sample(
+    tmp_path: Path, align: str, mark: str, first: int, end: str
+) -> None:
+    """In all rows, or from one on that is far below those by which the layout is told."""
+    times = [f"{1.6e9 + n / 64:.6f}" for n in range(N)]
+    cells = [
+        [f"{cell:{align}20}" if n >= first else cell for cell in (time, f"{x:.3f}")]
+        for n, (time, x) in enumerate(zip(times, X, strict=True))
+    ]
+    text = end.join([f"time{mark}ppg", *(mark.join(row) for row in cells), ""])
+    row = record(tmp_path, "a.csv", text)
+    assert (row.fields["fs"], row.fields["samples"]) == (64, N)
+    assert "gaps" not in row.findings
+    np.testing.assert_allclose(samples(tmp_path, row), X, atol=1e-6)

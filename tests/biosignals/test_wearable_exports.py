@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -476,3 +477,78 @@ def test_archives_of_two_people_are_two(tmp_path: Path) -> None:
     found = [row for row in rows_of(tmp_path).values() if isinstance(row, Record)]
     assert len(found) == 4
     assert len({row.patient for row in found}) == 2
+
+
+# --- sleep ----------------------------------------------------------------------------------------
+
+
+def stamp(seconds: float, offset: int) -> str:
+    at = datetime.fromtimestamp(BEGAN + seconds + 3600 * offset, UTC)
+    return f"{at:%Y-%m-%d %H:%M:%S} {offset:+03d}00"
+
+
+def night(root: Path, slept: list[tuple[float, float, str]], offsets: list[int]) -> Path:
+    """An export of heart rates each minute for four hours, and sleep in any offsets from UTC."""
+    rows = [
+        f'<Record type="HKQuantityTypeIdentifierHeartRate" unit="count/min" value="{50 + n % 9}" '
+        f'startDate="{stamp(60 * n, 0)}" endDate="{stamp(60 * n, 0)}"/>'
+        for n in range(240)
+    ]
+    rows += [
+        f'<Record type="HKCategoryTypeIdentifierSleepAnalysis" sourceName="Ann\'s Watch" '
+        f'value="HKCategoryValueSleepAnalysis{value}" startDate="{stamp(first, offset)}" '
+        f'endDate="{stamp(last, offset)}"/>'
+        for (first, last, value), offset in zip(slept, offsets, strict=True)
+    ]
+    path = root / "export.xml"
+    path.write_text("<HealthData>" + "".join(rows) + "</HealthData>", encoding="utf-8")
+    return path
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    cuts=st.lists(st.integers(1, 239), min_size=3, max_size=8, unique=True).map(sorted),
+    data=st.data(),
+)
+def test_sleep_of_an_export_is_stages_at_its_own_times(
+    tmp_path_factory: pytest.TempPathFactory, cuts: list[int], data: st.DataObject
+) -> None:
+    root = tmp_path_factory.mktemp("sleep")
+    said = {"Awake": "W", "AsleepREM": "R", "AsleepCore": "light", "AsleepDeep": "N3"}
+    values_of = data.draw(
+        st.lists(st.sampled_from(list(said)), min_size=len(cuts) - 1, max_size=len(cuts) - 1)
+    )
+    offsets = data.draw(
+        st.lists(st.integers(-11, 12), min_size=len(cuts) + 1, max_size=len(cuts) + 1)
+    )
+    spans = [
+        (60.0 * first, 60.0 * last, value)
+        for first, last, value in zip(cuts, cuts[1:], values_of, strict=False)
+    ]
+    phone = [(0.0, 14_400.0, "InBed"), (60.0 * cuts[0], 60.0 * cuts[-1], "Asleep")]
+    night(root, [*spans, *phone], offsets)
+    held = read(root, "export.xml", Settings())
+    assert held.stages == tuple((first, last, said[value]) for first, last, value in spans)
+    part = read(root, "export.xml", Settings(), (0.0, 600.0))
+    assert part.stages == ()
+
+
+def test_windows_of_an_export_have_the_stage_that_covers_them(tmp_path: Path) -> None:
+    from medcl_biosignals.dataset import dataset
+    from medcl_biosignals.prepare import prepare
+
+    slept = [(1200.0, 2400.0, "AsleepCore"), (2400.0, 3600.0, "AsleepREM")]
+    slept += [(7200.0, 9000.0, "AsleepUnspecified")]
+    night(tmp_path, slept, [1, 1, 1])
+    with zipfile.ZipFile(tmp_path / "export.zip", "w") as archive:
+        archive.write(tmp_path / "export.xml", "apple_health_export/export.xml")
+    for file in ("export.xml", "export.zip"):
+        made = prepare(tmp_path, [file], {}, fs=1 / 60, leads=("HR",), band=None)
+        items = pl.DataFrame({"id": ["a"], "patient": ["p"]})
+        names = ("W", "light", "N3", "R", "asleep")
+        samples = dataset(
+            items, lambda _, made=made: made, seconds=600.0, stride=600.0, stages=names
+        )
+        stages = [names[c] if c >= 0 else "" for c in samples.labels["stage"].tolist()]
+        asleep = ["asleep"] * 3
+        assert stages == ["", "", *["light"] * 2, *["R"] * 2, *[""] * 6, *asleep, *[""] * 9]

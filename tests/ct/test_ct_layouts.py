@@ -258,11 +258,12 @@ def test_layouts_say_who_and_which_mask(tmp_path: Path, name: str) -> None:
     assert {who for who, _ in found.values()} == patients
 
 
-@pytest.mark.parametrize("name", ["totalsegmentator", "decathlon", "nnunet", "bids"])
+@pytest.mark.parametrize("name", ["totalsegmentator", "decathlon", "nnunet", "bids", "luna16"])
 @pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz", "windows"])
 def test_layouts_in_an_archive_as_macos_packs_it(tmp_path: Path, name: str, kind: str) -> None:
     """The Decathlon's tars hold a fork of each file, which is neither an image nor a mask.
 
+    The folder of masks may be the first of a name: LUNA16's, and nnU-Net's without its data set's.
     Names may begin with ``./`` (tar's of a folder) or have backslashes (zip's of Windows).
     """
     images, patients = LAYOUTS[name]
@@ -468,6 +469,39 @@ def test_formats_hold_the_same(tmp_path: Path, name: str, kind: type) -> None:
     assert np.array_equal(np.array(arrays["hu0"]), array.transpose(2, 1, 0).astype(np.int16))
     steps = np.linalg.norm(arrays["affine0"][:3, :3], axis=0)
     assert np.allclose(steps, [2.0, 1.5, 1.0])
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "gztar"])
+@pytest.mark.parametrize("name", ["x.mhd", "y.mhd", "x.hdr", "x.hdr.gz", "x.nhdr"])
+def test_headers_and_values_apart_in_an_archive(tmp_path: Path, name: str, kind: str) -> None:
+    """Beside a DICOM that is named like the values of a volume, and a header that lacks its own."""
+    folder = tmp_path / "set" / "deep"
+    folder.mkdir(parents=True)
+    if name.startswith("x.hdr"):
+        end = name.removeprefix("x.hdr")
+        nib.save(nib.Nifti1Pair(values(), AFFINE), folder / f"x.img{end}")
+    elif name == "x.nhdr":
+        sitk.WriteImage(sitk.GetImageFromArray(values().T), str(folder / name))
+    else:
+        saved(folder / name, values())
+    if name == "y.mhd":
+        (folder / "y.raw").rename(folder / "values.raw")
+        (folder / name).write_text((folder / name).read_text().replace("y.raw", "values.raw"))
+    for n in range(3):
+        ct_slice(tmp_path / "set" / "dicom" / f"{n}.img", 2.0 * n, InstanceNumber=n + 1)
+    saved(tmp_path / "set" / "lost" / "z.mhd", values(1))
+    (tmp_path / "set" / "lost" / "z.raw").unlink()
+    (tmp_path / "a").mkdir()
+    shutil.make_archive(str(tmp_path / "a" / "set"), kind, tmp_path / "set")
+    build(tmp_path / "a", tmp_path / "idx", plugin)
+    index = Index.open(tmp_path / "idx")
+    assert index.rejects["code"].to_list() == ["missing-data"]
+    assert sorted(index.items["slices"]) == [3, SHAPE[2]]
+    policy = {"not-hu": "accept", "no-affine": "accept"}
+    made = prepare(index, plugin, {**AS_IT_IS, "policy": policy})
+    assert made.rejects.is_empty()
+    mine = index.items.filter(index.items["source"] != "dicom")["id"][0]
+    assert np.array_equal(np.array(made.arrays(mine)["hu0"]), values().transpose(2, 1, 0))
 
 
 def test_headers_that_name_data_of_another_stem(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from sklearn.preprocessing import StandardScaler
 
 from medcl.embeddings import head, linear
 from medcl.labels.target import Target
+from medcl.nn.feature_groups import group_weights
 
 PEOPLE, EACH, WIDTH = 12, 20, 6
 
@@ -69,7 +70,7 @@ def test_groups_of_features_keep_their_weights() -> None:
     x, value, patients = drawn()
     y = (value > 0).astype(np.int64)
     fitted = linear.fit(x, Target("binary", ("no", "yes"), y), patients, blocks=(5, 1))
-    z = (x - x.mean(0)) / x.std(0) * linear.block_weights((5, 1))
+    z = (x - x.mean(0)) / x.std(0) * group_weights((5, 1), learned=fitted.learned[0])
     model = LogisticRegression(C=fitted.c[0], class_weight="balanced", tol=1e-3, max_iter=500)
     np.testing.assert_allclose(fitted.predict(x), model.fit(z, y).predict_proba(z), atol=2e-3)
 

@@ -84,6 +84,7 @@ def test_blocks_weigh_as_if_narrow_ones_were_repeated(
 
     Six columns of an encoder weigh half: two others count as 4 · 6 / 2 of them, at a quarter of C.
     """
+    monkeypatch.setattr(linear, "LEARNED", (0.5,))
     monkeypatch.setattr(linear, "GRID", (3e-3,))  # strong enough to tell
     rng = np.random.default_rng(0)
     wide, narrow = rng.normal(size=(300, 6)), rng.normal(size=(300, 2)) * 40 + 7
@@ -104,6 +105,7 @@ def test_blocks_weigh_as_if_narrow_ones_were_repeated(
     monkeypatch.setattr(linear, "GRID", (3e-3,))
     np.testing.assert_allclose(model.predict(x), same.predict(repeated), atol=5e-3)
     plain = linear.fit(x, truth, patients, blocks=(8,))
+    assert (set(model.learned), plain.learned[0]) == ({0.5}, 1.0)
     assert np.abs(plain.predict(x) - model.predict(x)).max() > 0.02
     with pytest.raises(ValueError, match=r"blocks of \[6, 3\] columns, but 8 features"):
         linear.fit(x, truth, patients, blocks=(6, 3))
@@ -181,3 +183,16 @@ def test_a_fraction_grows_until_it_holds_two_classes() -> None:
         assert set(truth.y[part.positions]) == {0, 1}
     values = Target("regression", ("v",), np.arange(60.0))
     assert subsets(values, patients, (0.01,), seed=0)[0].patients == 2
+
+
+def test_how_much_an_encoder_weighs_is_chosen_by_cross_validation() -> None:
+    rng = np.random.default_rng(0)
+    patients, y = np.arange(240) // 2, rng.integers(0, 2, 240)
+    noise = rng.normal(size=(240, 60))
+    telling = rng.normal(size=(240, 20)) + 0.4 * y[:, None]
+    truth = Target("binary", ("a", "b"), y)
+    useless = linear.fit(np.concatenate([noise, telling], 1), truth, patients, blocks=(60, 20))
+    useful = linear.fit(np.concatenate([telling, noise], 1), truth, patients, blocks=(20, 60))
+    assert (useless.learned, useful.learned) == ((0.5,), (1.0,))
+    one_patient = linear.fit(noise, truth, np.zeros(240), blocks=(40, 20))
+    assert (one_patient.learned, one_patient.chosen) == ((0.5,), False)

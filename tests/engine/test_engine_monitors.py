@@ -12,15 +12,17 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.neighbors import KNeighborsClassifier
 
-from medcl.engine.knn import balanced_accuracy
 from medcl.engine.monitors import (
     alignment,
     effective_rank,
     embedding_std,
+    lidar,
+    rankme,
     spread,
     uniformity,
     verdict,
 )
+from medcl.engine.online_probes import knn, linear
 
 
 def gaussian(n=4000, d=64, rank=None):
@@ -84,6 +86,56 @@ def test_knn_equals_scikit_learn_on_digits():
 
     theirs = KNeighborsClassifier(20, metric="cosine", weights=weights).fit(x[bank], y[bank])
     expected = balanced_accuracy_score(y[query], theirs.predict(x[query]))
-    mine = balanced_accuracy(x[bank], y[bank], x[query], y[query], neighbours=20)
+    mine = knn(x[bank], y[bank], x[query], y[query], neighbours=20)
     assert mine == pytest.approx(expected, abs=1e-6)
     assert expected > 0.9
+
+
+def test_rankme_is_the_papers():
+    """Against numpy, of embeddings that are neither centred nor of unit length."""
+    x = gaussian(200, 12) * torch.arange(1, 13) + 3
+    sigma = np.linalg.svd(x.double().numpy(), compute_uv=False)
+    p = sigma / sigma.sum() + 1e-7
+    assert float(rankme(x)) == pytest.approx(np.exp(-(p * np.log(p)).sum()), rel=1e-4)
+    assert float(rankme(torch.ones(100, 16))) == pytest.approx(1, abs=1e-3)
+    assert float(rankme(gaussian(rank=8))) == pytest.approx(8, rel=0.05)
+
+
+def test_lidar_counts_directions_that_tell_samples_apart():
+    """Five directions differ between samples, all sixteen between views."""
+    random = torch.Generator().manual_seed(0)
+    sample = torch.zeros(600, 16)
+    sample[:, :5] = 3 * torch.randn(600, 5, generator=random)
+    noise = 0.1 * torch.randn(2, 600, 16, generator=random)
+    z = (sample + noise).double().numpy()
+    mean = z.mean(0)
+    within = (z - mean).reshape(-1, 16)
+    s_w = within.T @ within / len(within) + 1e-4 * np.eye(16)
+    s_b = np.cov(mean.T, bias=True)
+    value, vector = np.linalg.eigh(s_w)
+    root = vector @ np.diag(value**-0.5) @ vector.T
+    lam = np.linalg.eigvalsh(root @ s_b @ root)
+    p = lam / lam.sum() + 1e-7
+    found = float(lidar(sample + noise))
+    assert found == pytest.approx(np.exp(-(p * np.log(p)).sum()), rel=1e-4)
+    assert found == pytest.approx(5, rel=0.1)
+    assert float(rankme((sample + noise)[0])) > 5
+
+
+def test_lidar_of_a_collapsed_encoder_is_finite():
+    assert math.isfinite(float(lidar(torch.ones(2, 30, 8))))
+
+
+def test_the_linear_probe_is_a_logistic_regression_on_standardised_features():
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    digits = load_digits()
+    x, y = torch.tensor(digits.data).float(), torch.tensor(digits.target)
+    bank, query = slice(0, 600), slice(600, 1000)
+    theirs = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, class_weight="balanced"))
+    theirs.fit(x[bank], y[bank])
+    expected = balanced_accuracy_score(y[query], theirs.predict(x[query]))
+    assert linear(x[bank], y[bank], x[query], y[query]) == pytest.approx(expected, abs=0.01)
+    assert expected > 0.85

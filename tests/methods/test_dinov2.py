@@ -31,7 +31,7 @@ def test_the_loss_is_the_papers() -> None:
     torch.manual_seed(1)
     result = method.step(views, batch, State())
     torch.manual_seed(1)
-    hidden, _, _ = method._hidden(12, 16, x.device)
+    hidden, _, _ = method._hidden(12, (4, 4), x.device)
     whole = torch.cat(views)
     encoder, head, patch_head = method.teacher.module
     teacher = encoder.tokens(whole)
@@ -63,15 +63,19 @@ def test_the_loss_is_the_papers() -> None:
     assert all(p.grad is None for p in method.teacher.parameters())
 
 
-def test_half_of_the_views_lack_between_a_tenth_and_half_of_their_patches() -> None:
+@pytest.mark.parametrize("blocks", [True, False])
+def test_half_of_the_views_lack_between_a_tenth_and_half_of_their_patches(blocks: bool) -> None:
     torch.manual_seed(0)
-    hidden, at, here = built()._hidden(4000, 100, torch.device("cpu"))
+    hidden, at, here = built(blocks=blocks)._hidden(4000, (10, 10), torch.device("cpu"))
     counts = hidden.sum(1)
     assert (counts > 0).float().mean().item() == pytest.approx(0.5, abs=0.03)
     assert counts[counts > 0].min() >= 10
     assert counts.max() <= 50
     assert torch.equal(here.sum(1), counts)
     assert hidden.gather(1, at).equal(here)
+    some = hidden[counts > 0].view(-1, 10, 10)
+    beside = (some[:, 1:] & some[:, :-1]).sum() / some[:, 1:].sum()  # hidden neighbours of hidden
+    assert (beside > 0.6) == blocks
 
 
 def test_ibot_has_one_head_and_dino_alone_hides_nothing() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from medcl.nn.block_masks import block_masks
+from medcl.nn.block_masks import block_masks, block_numbers
 
 
 @pytest.mark.parametrize("grid", [(64,), (14, 14), (6, 8, 8)])
@@ -48,3 +48,21 @@ def test_where_targets_leave_nothing_they_may_overlap_the_context() -> None:
     )
     assert keep.shape[1] >= 1
     assert targets.shape == (4, 8, 4)
+
+
+@pytest.mark.parametrize("grid", [(64,), (14, 14), (6, 8, 8)])
+def test_numbered_blocks_are_boxes_of_at_most_the_largest_share(grid: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    numbers = block_numbers(64, grid, 0.3, torch.device("cpu"), blocks=8)
+    assert numbers.shape == (64, math.prod(grid))
+    assert numbers.min() == 0
+    assert numbers.max() == 8  # what none covers
+    sizes = []
+    for row in numbers.view(64, *grid).numpy():
+        at = np.argwhere(row == 0)  # the first block is hidden by none before it
+        sides = at.max(0) - at.min(0) + 1
+        assert len(at) == math.prod(sides)
+        sizes.append(len(at) / row.size)
+    assert max(sizes) <= 0.3 * 1.35  # sides are rounded
+    assert min(sizes) < 0.1
+    assert len(set(sizes)) > 5

@@ -19,6 +19,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from medcl.archive.index import Index, build
+from medcl.errors import UsageError
 from medcl_cli.main import app
 from medcl_pathology.plugin import plugin
 
@@ -252,6 +253,39 @@ def test_a_column_is_told_by_what_it_holds_or_by_name(tmp_path, key_file):
     named = label_tables.read(path, index, key_column="praeparat", patient_column="fall")
     assert len(set(named.patients.values())) == len(CASES)
     assert "fall" not in named.columns
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_features_with_an_axis_of_one_more(axis, tmp_path, key_file):
+    from medcl_pathology.bagfiles import load
+
+    clam(tmp_path / "clam")
+    files = sorted((tmp_path / "clam" / "h5_files").glob("*.h5"))
+    for file in files:
+        with h5py.File(file, "r+") as handle:
+            x = handle["features"][:]
+            del handle["features"]
+            handle["features"] = np.expand_dims(x, axis)
+        assert np.array_equal(load(file, None).features, x)
+    build(tmp_path / "clam", tmp_path / "idx", plugin, key_file=key_file)
+    assert Index.open(tmp_path / "idx").items.height == len(SLIDES)
+
+
+def test_rows_that_match_several_folders_say_what_to_do(tmp_path, key_file, monkeypatch):
+    from medcl.labels import table as label_tables
+
+    for size in ("20x_256px_0px_overlap", "10x_512px_0px_overlap"):
+        for _, slide, y in SLIDES:
+            h5(tmp_path / "job" / size / "features_uni_v1" / f"{slide}.h5", *bag(slide, y))
+    labels = of_clam(tmp_path / "l.csv", suffix=".svs")
+    monkeypatch.setenv("MEDCL_KEY_FILE", str(key_file))
+    build(tmp_path / "job", tmp_path / "idx", plugin, key_file=key_file)
+    with pytest.raises(UsageError, match=r"18 of the 18 rows of l\.csv match several items each"):
+        label_tables.read(labels, Index.open(tmp_path / "idx"))
+    reader = {"features": "10x_512px_0px_overlap"}
+    build(tmp_path / "job", tmp_path / "one", plugin, key_file=key_file, reader=reader)
+    found = label_tables.read(labels, Index.open(tmp_path / "one"))
+    assert (len(found.rows), len(set(found.patients.values()))) == (len(SLIDES), len(CASES))
 
 
 @pytest.mark.slow

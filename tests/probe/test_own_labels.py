@@ -38,6 +38,13 @@ def predictions(run: Run, label: str) -> pl.DataFrame:
     return pl.read_parquet(run.path / "probe" / label / "predictions.parquet")
 
 
+def predicted(run: Run, place: Path, task: str) -> tuple[medcl.Predicted, list[pl.DataFrame]]:
+    out = place / "p.parquet"
+    result = medcl.predict(run, run.data, out, task=task, workers=1, embeddings=False)
+    names = ("p.parquet", "p.records.parquet", "p.patients.parquet")
+    return result, [pl.read_parquet(place / name) for name in names]
+
+
 # digits: writer_00 … writer_11, each an item and a patient of 60 samples
 
 
@@ -288,8 +295,14 @@ def test_patients_of_ct(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     with monkeypatch.context() as patch:
         patch.setenv("MEDCL_KEY_FILE", str(tmp_path / "key"))
         result = medcl.probe(run, labels=labels)
+        made, (windows, records, patients) = predicted(run, tmp_path, "state")
     assert (result.by, result.positive, result.test.patients) == ("patient", "well", 4)
     assert (result.train.samples, result.test.samples) == (4, 4)
+    assert not {"p.ill", "p.well"} & {*windows.columns, *records.columns}
+    probed = predictions(run, "state").join(patients, left_on="id", right_on="patient")
+    assert len(probed) == 4
+    np.testing.assert_allclose(probed["p.well"], probed["pretrained.linear.well"], atol=1e-4)
+    assert "OUT.patients.parquet" in " ".join(made.notes)
 
 
 @pytest.mark.slow
@@ -313,13 +326,6 @@ def test_items_of_pathology(tmp_path: Path) -> None:
     assert (result.train.samples, result.test.samples) == (4, 4)
 
 
-def predicted(run: Run, place: Path, task: str) -> tuple[medcl.Predicted, list[pl.DataFrame]]:
-    out = place / "p.parquet"
-    result = medcl.predict(run, run.data, out, task=task, workers=1, embeddings=False)
-    names = ("p.parquet", "p.records.parquet", "p.patients.parquet")
-    return result, [pl.read_parquet(place / name) for name in names]
-
-
 @pytest.mark.slow
 def test_predict_with_labels_of_items_is_by_recording(digits_run: Run, tmp_path: Path) -> None:
     """The probe's own predictions of its test items, and nothing for a single window."""
@@ -338,16 +344,8 @@ def test_predict_with_labels_of_items_is_by_recording(digits_run: Run, tmp_path:
 
 
 @pytest.mark.slow
-def test_predict_with_labels_of_patients_and_of_samples(digits_run: Run, tmp_path: Path) -> None:
+def test_predict_with_labels_of_samples_is_by_window(digits_run: Run, tmp_path: Path) -> None:
     samples = load_samples(digits_run.recipe, digits_run.data)
-    who = dict.fromkeys(samples.patients)
-    rows = [f"{patient},{n % 3}.5" for n, patient in enumerate(who)]
-    medcl.probe(digits_run, labels=table(tmp_path / "p.csv", "patient,score2", *rows))
-    _, (windows, records, patients) = predicted(digits_run, tmp_path, "score2")
-    assert "value" not in {*windows.columns, *records.columns}
-    probed = predictions(digits_run, "score2").join(patients, left_on="id", right_on="patient")
-    np.testing.assert_allclose(probed["value"], probed["pretrained.linear.score2"], atol=1e-4)
-
     rows = [f"{name},{'ab'[n % 2]}" for n, name in enumerate(samples.ids)]
     medcl.probe(digits_run, labels=table(tmp_path / "s.csv", "sample,letter", *rows))
     _, (windows, records, _) = predicted(digits_run, tmp_path, "letter")

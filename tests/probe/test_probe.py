@@ -153,6 +153,22 @@ def test_that_pretraining_saw_the_tested_is_said(digits_index: Path, tmp_path: P
 
 
 @pytest.mark.slow
+def test_of_many_samples_some_are_neighbours_and_that_is_said(
+    digits_index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lean = {"task": "digit", "fractions": [1.0], "bootstraps": 100, "baselines": []}
+    every = probe([make_run(digits_index, tmp_path / "every", probe=lean)])
+    assert not any(note.startswith("kNN") for note in every.notes)
+    for room in ("folds", "scoring"):
+        monkeypatch.setattr(f"medcl.probe.{room}.LARGEST_BANK", 200)
+    some = probe([make_run(digits_index, tmp_path / "some", probe=lean)])
+    assert f"kNN: neighbours are sought among 200 of {some.train.samples:,}" in " ".join(some.notes)
+    values = [auroc(result, "pretrained", "knn") for result in (every, some)]
+    assert values[0] != values[1]
+    assert min(values) > 0.8
+
+
+@pytest.mark.slow
 def test_folds_are_pooled(digits_index: Path, tmp_path: Path) -> None:
     lean = {"task": "digit", "fractions": [1.0], "bootstraps": 100, "baselines": []}
     runs = [

@@ -32,7 +32,7 @@ def watch(
     if not run.is_dir():
         raise UsageError(f"{run} is no run: give the folder of medcl pretrain --out.")
     if json:
-        show.as_json({name: points for name, points in curves(run).items()})
+        show.as_json(curves(run))
         return
     drawn = 0
     while True:

@@ -25,6 +25,7 @@ from medcl_biosignals.readers.contract import (
 )
 from medcl_biosignals.readers.header_labels import age_at, day_of, of_person
 from medcl_biosignals.readers.xml_tree import attributes
+from medcl_biosignals.spans import ASLEEP, LIGHT
 
 _KINDS = {
     "HeartRate": ("HR", "bpm"),
@@ -44,6 +45,16 @@ _KINDS = {
 both write them, and their sum is no value of either."""
 _UNITS = {"count/min": "bpm", "count/s": "Hz", "mg/dL": "mg/dl", "mL/min·kg": "ml/min/kg"}
 _PREFIX = "HKQuantityTypeIdentifier"
+_SLEEP, _SLEPT = "HKCategoryTypeIdentifierSleepAnalysis", "HKCategoryValueSleepAnalysis"
+_STAGES = {
+    "Awake": "W",
+    "AsleepREM": "R",
+    "AsleepCore": LIGHT,
+    "AsleepDeep": "N3",
+    "Asleep": ASLEEP,
+    "AsleepUnspecified": ASLEEP,
+}
+"""Core sleep is N1 or N2, by Apple's description of its algorithm; time in bed is no stage."""
 _ELECTROCARDIOGRAMS = "electrocardiograms"
 FORMAT = "Apple Health export"
 _Held = tuple[Recording, tuple[str, ...], Mapping[str, Scalar]]
@@ -77,6 +88,7 @@ def _held(path: Path) -> _Held:
     held: dict[tuple[str, str], array[float]] = {}
     labels: dict[str, Scalar] = {}
     moments: dict[str, float] = {}
+    slept: list[tuple[float, float, str]] = []
     left_out = False
     last = ""
     for name, given in attributes(path, "HealthData"):
@@ -92,6 +104,12 @@ def _held(path: Path) -> _Held:
             last = given.get("value", "")
         elif name == "Record":
             kind = given.get("type", "")
+            if kind == _SLEEP:
+                stage = _STAGES.get(given.get("value", "").removeprefix(_SLEPT))
+                spans = [values.moment(given.get(name)) for name in ("startDate", "endDate")]
+                if stage is not None and spans[0] < spans[1]:
+                    slept.append((spans[0], spans[1], stage))
+                continue
             known = _KINDS.get(kind.removeprefix(_PREFIX))
             if known is None:
                 left_out = left_out or kind.startswith(_PREFIX)
@@ -111,11 +129,25 @@ def _held(path: Path) -> _Held:
             "an export of Apple Health without measured values. Its ECGs are the CSV files in the "
             "folder electrocardiograms beside it",
         )
-    found, noticed = values.recording(
+    series = (
         values.Series(name, unit, np.array(times[name, unit]), np.array(row))
         for (name, unit), row in held.items()
     )
+    found, noticed = values.recording(series, _finest(slept))
     return found, (*noticed, *(("counts-left-out",) if left_out else ())), labels
+
+
+def _finest(slept: list[tuple[float, float, str]]) -> list[tuple[float, float, str]]:
+    """Stages, without what another device says of the same time in one word: asleep."""
+    told = sorted(span for span in slept if span[2] != ASLEEP)
+    begins = np.array([first for first, _, _ in told])
+    ends = np.maximum.accumulate([last for _, last, _ in told]) if told else begins
+
+    def alone(first: float, last: float) -> bool:
+        before = int(np.searchsorted(begins, last))  # those that begin before its end
+        return before == 0 or bool(ends[before - 1] <= first)
+
+    return told + [span for span in slept if span[2] == ASLEEP and alone(*span[:2])]
 
 
 def _scaled(value: str, unit: str) -> tuple[float, str]:

@@ -42,7 +42,12 @@ _MODULES = {
     ".fif": "fif",
     ".fit": "fit",
 }
-_XML = {"RestingECG": "muse", "restingecgdata": "carts", "HealthData": "apple_export"}
+_XML = {
+    "RestingECG": "muse",
+    "CardiologyXML": "cardiosoft",
+    "restingecgdata": "carts",
+    "HealthData": "apple_export",
+}
 """By the element that an XML file begins with; others are tried as HL7 aECG, and refused there."""
 PACKED = (".gz", ".xz", ".bz2", ".zip")
 PICKLED = (".pkl", ".pickle", ".joblib")

@@ -28,6 +28,11 @@ _TRAILING = (  # milli-V before V, m/s^2 before s^2
 )
 _DEVICE = re.compile(r"^shimmer[_\s-]*[0-9a-f]{2,4}[_\s-]+|\(/api/datatype/\d+/\)$", re.IGNORECASE)
 """What Shimmer writes before a name, and Hexoskin behind its unit."""
+_TREATED = re.compile(
+    r"[\s_\-]+[\[({]?\s*(?:raw|(?:un)?filt(?:ered)?|clean(?:ed)?|smooth(?:ed)?|processed)\s*[\])}]?$",
+    re.IGNORECASE,
+)
+"""``ecg_mV_raw``, ``ECG uV (filtered)``: what was done to a signal, behind its unit."""
 _TIMES_AS_MUCH = re.compile(r"[\s_]+[x\u00d7*]\s?(10+|1e\d+|10\^\d+)\b", re.IGNORECASE)
 """``ECG x1000 mV``: the unit is another one, by a factor that may be meant either way."""
 _RATE_IN_NAME = re.compile(r"[\s_\-@(\[]*(?<![\d.])(\d+(?:\.\d+)?)\s*(k?)hz[)\]]*", re.IGNORECASE)
@@ -148,6 +153,11 @@ def parted(name: str) -> tuple[str, str]:
     name = _DEVICE.sub("", html.unescape(name).strip())
     if _SIDE.fullmatch(name):
         return name, ""
+    bare, treated = _TREATED.subn("", name)
+    if treated and bare:
+        before = parted(bare)
+        if before[1]:  # the unit stands before it
+            return before
     match = _BRACKETS.search(name)
     if match is not None:
         inside = match[1].strip()

@@ -49,6 +49,7 @@ class Settings:
         delimiter: between the columns of a text file.
         decimal: what stands before the decimals.
         subject: column or variable that names the person.
+        rows: what the rows of an array with two axes are, or the first axis of one with three.
         vocabulary: further names of channels; see `medcl_biosignals.vocabulary`.
         files: pattern on a path, such as ``"watch/*.csv"`` → settings of those files alone.
     """
@@ -61,6 +62,7 @@ class Settings:
     delimiter: Literal["comma", "semicolon", "tab", "space", "pipe"] | None = None
     decimal: Literal["point", "comma"] | None = None
     subject: str | None = None
+    rows: Literal["channels", "windows"] | None = None
     vocabulary: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
@@ -146,12 +148,15 @@ class Recording:
     """Samples in the file's units: one array a channel, at its own rate; NaN is missing.
 
     They are float32, and float64 where that would lose them: see `kept`. ``clock``: seconds since
-    midnight at which the file begins, where it says so; the date is not kept.
+    midnight at which the file begins, where it says so; the date is not kept. ``stages``: of sleep,
+    where the file itself scores it: (first, last) in seconds from its beginning, and the name as in
+    `medcl_biosignals.spans`; of the whole recording alone.
     """
 
     channels: tuple[Channel, ...]
     samples: list[np.ndarray]
     clock: float | None = None
+    stages: tuple[tuple[float, float, str], ...] = ()
 
 
 class Reader(Protocol):

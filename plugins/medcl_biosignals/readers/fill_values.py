@@ -9,8 +9,9 @@ FINDING = "fill-values"
 _NINES = tuple(sign * (10.0**digits - 1) for digits in range(3, 11) for sign in (1, -1))
 _LIMITS = (255.0, 32767.0, 65535.0, 8388607.0, 16777215.0, 2147483647.0, 4294967295.0)
 _LOWER = (-32768.0, -8388608.0, -2147483648.0)
-FILL_VALUES = (*_NINES, *_LIMITS, *_LOWER)
-"""999 … 9,999,999,999 and below zero; the limits of integers. Not zero: a
+_POWERS = tuple(sign * 10.0**power for power in (10, 20, 30, 35, 36, 37, 38) for sign in (1, -1))
+FILL_VALUES = (*_NINES, *_LIMITS, *_LOWER, *_POWERS)
+"""999 … 9,999,999,999 and below zero; the limits of integers; 1e10 … 1e38. Not zero: a
 cadence, a power may well be that."""
 _LEAST = 2  # times that it is there: one such sample may be anything
 _TAIL = 0.5  # per cent of the other samples at either end, which may be spikes

@@ -28,10 +28,12 @@ def headings(path: Path, settings: Settings) -> Iterator[Heading | Flaw]:
     found = False
     for name, frame in sheets.items():
         try:
-            for made in tabular.headings_of(table_of(frame, settings, _form(path)), settings):
+            for made in tabular.headings_of(
+                table_of(frame, settings, _form(path), path.stem), settings
+            ):
                 inner = made.part
                 outer = name if len(sheets) > 1 else ""
-                part = f"{outer}#{inner}" if inner else outer
+                part = f"{outer}#{inner}" if outer and inner else outer or inner
                 yield made.__class__(**{**vars(made), "part": part})
                 found = True
         except BadSignal as error:
@@ -47,7 +49,9 @@ def read(path: Path, part: str, settings: Settings, span: Span | None = None) ->
     name = outer or next(iter(sheets))
     if name not in sheets:
         raise BadSignal("changed", "the part that was indexed is no longer in the file")
-    return tabular.read_of(table_of(sheets[name], settings, _form(path)), inner, settings, span)
+    return tabular.read_of(
+        table_of(sheets[name], settings, _form(path), path.stem), inner, settings, span
+    )
 
 
 def _form(path: Path) -> str:

@@ -6,13 +6,14 @@ Links to other files, and data sets that lie in them, are not followed.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
 from medcl_biosignals.persons import person as person_by_folder
-from medcl_biosignals.readers import variables
+from medcl_biosignals.readers import last, windows
 from medcl_biosignals.readers.contract import (
     BadSignal,
     Flaw,
@@ -31,8 +32,10 @@ def headings(path: Path, settings: Settings) -> Iterator[Heading | Flaw]:
     groups = _open(path)
     found: list[tuple[str, Heading | BadSignal]] = []
     for group, held in groups.items():
+        part = group if len(groups) > 1 else ""
         try:
-            found.append((group, variables.heading(group, "HDF5", held, settings)))
+            each = windows.headings("HDF5", held, settings, path.stem, part)
+            found += [(group, heading) for heading in each]
         except BadSignal as error:
             found.append((group, error))
     good = [(group, made) for group, made in found if isinstance(made, Heading)]
@@ -41,7 +44,7 @@ def headings(path: Path, settings: Settings) -> Iterator[Heading | Flaw]:
         raise errors[0][1] if errors else BadSignal("no-signals", "the file holds no data set")
     for group, made in good:
         who = made.subject or person_by_folder(PurePosixPath(group))
-        yield Heading(**{**vars(made), "subject": who, "part": group if len(groups) > 1 else ""})
+        yield replace(made, subject=who)
     for group, flaw in errors:
         if flaw.code != "not-a-signal":
             yield Flaw(group, flaw.code, str(flaw))
@@ -49,11 +52,24 @@ def headings(path: Path, settings: Settings) -> Iterator[Heading | Flaw]:
 
 def read(path: Path, part: str, settings: Settings, span: Span | None = None) -> Recording:
     """The samples of one group; without ``part``, of the only one that holds arrays."""
-    groups = _open(path, part)
+    window = ""
+    if part.rpartition("/")[2].isdigit():  # a row of a stack, in a group or alone; or a group
+        every = last.opened(
+            path, settings, lambda: {n: windows.loaded(v) for n, v in _open(path).items()}
+        )
+        if part not in every:
+            part, _, window = part.rpartition("/")
+        groups = every
+    else:
+        groups = _open(path, part)
     if not groups or (part and part not in groups):
         raise BadSignal("changed", "the part that was indexed is no longer in the file")
     held = groups[part] if part else next(iter(groups.values()))
-    return variables.read(held, settings, span)
+    return windows.read(held, settings, span, window)
+
+
+def _loaded(path: Path) -> dict[str, Variables]:
+    return {group: windows.loaded(held) for group, held in _open(path).items()}
 
 
 def _open(path: Path, part: str = "") -> dict[str, Variables]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from medcl_biosignals.readers import variables
+from medcl_biosignals.readers import last, windows
 from medcl_biosignals.readers.contract import (
     BadSignal,
     Flaw,
@@ -26,13 +26,16 @@ _DEEPEST = 3  # structures in structures
 
 
 def headings(path: Path, settings: Settings) -> Iterator[Heading | Flaw]:
-    """The recording in a file; large arrays are not loaded, structures are."""
-    yield variables.heading("", "MATLAB", _open(path), settings)
+    """The recordings in a file; large arrays are not loaded, structures are."""
+    yield from windows.headings("MATLAB", _open(path), settings, path.stem)
 
 
 def read(path: Path, part: str, settings: Settings, span: Span | None = None) -> Recording:
     """Its samples."""
-    return variables.read(_open(path), settings, span)
+    if not part:
+        return windows.read(_open(path), settings, span)
+    held = last.opened(path, settings, lambda: windows.loaded(_open(path)))
+    return windows.read(held, settings, span, part)
 
 
 def _open(path: Path) -> Variables:

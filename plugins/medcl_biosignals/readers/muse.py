@@ -30,7 +30,7 @@ from medcl_biosignals.readers.contract import (
     person,
 )
 from medcl_biosignals.readers.header_labels import age_in, of_person
-from medcl_biosignals.readers.xml_tree import tree
+from medcl_biosignals.readers.xml_tree import number_of, text_of, tree
 
 ROOT = "RestingECG"
 _MOST_HZ = 1e5
@@ -105,7 +105,7 @@ def read(path: Path, part: str, settings: Settings, span: Span | None = None) ->
 def _waveforms(document: Element) -> Iterator[tuple[str, Element, list[str]]]:
     """(part, waveform, findings) of each that is to be read."""
     found = document.findall("Waveform")
-    beats = [w for w in found if _text(w, "WaveformType").upper() == "MEDIAN"]
+    beats = [w for w in found if text_of(w, "WaveformType").upper() == "MEDIAN"]
     strips = [w for w in found if w not in beats]
     if not found:
         raise BadSignal("no-signals", "the file describes no waveform")
@@ -117,8 +117,8 @@ def _waveforms(document: Element) -> Iterator[tuple[str, Element, list[str]]]:
 
 
 def _leads(waveform: Element) -> list[_Lead]:
-    exponent = min(max(_number(waveform, "SampleExponent", 0.0), -9.0), 9.0)
-    fs = _number(waveform, "SampleBase") * 10.0**exponent
+    exponent = min(max(number_of(waveform, "SampleExponent", 0.0), -9.0), 9.0)
+    fs = number_of(waveform, "SampleBase") * 10.0**exponent
     if not 0 < fs <= _MOST_HZ:
         raise BadSignal("bad-sampling-rate", f"the file gives a sampling rate of {fs:g} Hz")
     leads = [_lead(lead, fs) for lead in waveform.findall("LeadData")]
@@ -130,32 +130,35 @@ def _leads(waveform: Element) -> list[_Lead]:
 
 
 def _lead(lead: Element, fs: float) -> _Lead:
-    name = _text(lead, "LeadID")
-    if _number(lead, "LeadSampleSize", 2.0) != 2:
+    name = text_of(lead, "LeadID")
+    if number_of(lead, "LeadSampleSize", 2.0) != 2:
         raise BadSignal("bad-header", "a lead whose samples are not of two bytes")
-    text = "".join(_text(lead, "WaveFormData").split()).rstrip("=")
+    text = "".join(text_of(lead, "WaveFormData").split()).rstrip("=")
     text += "=" * (-len(text) % 4)  # some leave them off
     try:
         raw = binascii.a2b_base64(text, strict_mode=True)
     except ValueError:
         raise BadSignal("bad-signal", "the samples of a lead are no base64") from None
     held = len(raw) // 2
-    claimed = _number(lead, "LeadSampleCountTotal", float(held))
-    in_bytes = _number(lead, "LeadByteCountTotal", float(len(raw)))
+    claimed = number_of(lead, "LeadSampleCountTotal", float(held))
+    in_bytes = number_of(lead, "LeadByteCountTotal", float(len(raw)))
     if len(raw) % 2 or held < claimed or len(raw) < in_bytes:
         raise BadSignal("truncated", f"{claimed:g} samples are claimed; a lead holds {held}")
     findings = []
     if held > claimed:
         findings.append("longer-than-header")
-    check = _text(lead, "LeadDataCRC32")
+    check = text_of(lead, "LeadDataCRC32")
     if check not in ("", "0") and check != str(zlib.crc32(raw)):
         findings.append("bad-checksum")
-    if _text(lead, "LeadOff").upper() not in _NO:
+    if text_of(lead, "LeadOff").upper() not in _NO:
         findings.append("lead-off")
-    if any(_number(lead, name, 0.0) for name in ("LeadOffsetFirstSample", "FirstSampleBaseline",
+    if any(number_of(lead, name, 0.0) for name in ("LeadOffsetFirstSample", "FirstSampleBaseline",
                                                  "LeadTimeOffset")):  # fmt: skip
         findings.append("unexplained-offset")  # nothing says what it is added to
-    gain, unit = _number(lead, "LeadAmplitudeUnitsPerBit", 1.0), _text(lead, "LeadAmplitudeUnits")
+    gain, unit = (
+        number_of(lead, "LeadAmplitudeUnitsPerBit", 1.0),
+        text_of(lead, "LeadAmplitudeUnits"),
+    )
     if gain == 0:
         raise BadSignal("bad-header", "a lead of which one count stands for nothing")
     if lead.find("LeadAmplitudeUnitsPerBit") is None:
@@ -184,27 +187,10 @@ def _computed(leads: list[_Lead]) -> list[tuple[Channel, np.ndarray]]:
 def _about(document: Element) -> tuple[str | None, str | None, dict[str, Scalar]]:
     """The person and the institution, raw, and labels; of the dates nothing is kept."""
     demo, test = document.find("PatientDemographics"), document.find("TestDemographics")
-    site = None if test is None else person(_text(test, "SiteName"))
+    site = None if test is None else person(text_of(test, "SiteName"))
     if demo is None:
         return None, site, {}
-    named = " ".join(_text(demo, f"Patient{which}Name") for which in ("Last", "First"))
-    who = person(_text(demo, "PatientID")) or person(named)
-    age = age_in(_text(demo, "PatientAge"), _text(demo, "AgeUnits"))
-    return who, site, of_person(_text(demo, "Gender"), age)
-
-
-def _text(element: Element, name: str) -> str:
-    return (element.findtext(name) or "").strip()
-
-
-def _number(element: Element, name: str, missing: float | None = None) -> float:
-    text = _text(element, name)
-    if not text and missing is not None:
-        return missing
-    try:
-        number = float(text)
-    except ValueError:
-        number = float("nan")
-    if not abs(number) < 1e12:
-        raise BadSignal("bad-header", f"{name} is missing or cannot be read")
-    return number
+    named = " ".join(text_of(demo, f"Patient{which}Name") for which in ("Last", "First"))
+    who = person(text_of(demo, "PatientID")) or person(named)
+    age = age_in(text_of(demo, "PatientAge"), text_of(demo, "AgeUnits"))
+    return who, site, of_person(text_of(demo, "Gender"), age)

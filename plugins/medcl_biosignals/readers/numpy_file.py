@@ -10,7 +10,7 @@ from typing import IO
 
 import numpy as np
 
-from medcl_biosignals.readers import variables
+from medcl_biosignals.readers import last, windows
 from medcl_biosignals.readers.contract import (
     BadSignal,
     Flaw,
@@ -25,13 +25,16 @@ _SMALL = 1 << 16  # bytes: what may be names, units or a rate
 
 
 def headings(path: Path, settings: Settings) -> Iterator[Heading | Flaw]:
-    """The recording in a file, by the headers of its arrays."""
-    yield variables.heading("", "NumPy", _open(path), settings)
+    """The recordings in a file, by the headers of its arrays."""
+    yield from windows.headings("NumPy", _open(path), settings, path.stem)
 
 
 def read(path: Path, part: str, settings: Settings, span: Span | None = None) -> Recording:
     """Its samples."""
-    return variables.read(_open(path), settings, span)
+    if not part:
+        return windows.read(_open(path), settings, span)
+    held = last.opened(path, settings, lambda: windows.loaded(_open(path)))
+    return windows.read(held, settings, span, part)
 
 
 def _open(path: Path) -> Variables:

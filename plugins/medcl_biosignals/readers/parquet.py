@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from medcl_biosignals.readers import long, tabular, variables
+from medcl_biosignals.readers import long, tabular, variables, windows
 from medcl_biosignals.readers.columns import roles
 from medcl_biosignals.readers.contract import (
     BadSignal,
@@ -30,7 +30,7 @@ def headings(path: Path, settings: Settings) -> Iterator[Heading | Flaw]:
     if _lists(frame.schema):
         yield from _rows(frame, settings)
         return
-    yield from tabular.headings_of(_table(frame, settings), settings)
+    yield from tabular.headings_of(_table(frame, settings, path), settings)
 
 
 def read(path: Path, part: str, settings: Settings, span: Span | None = None) -> Recording:
@@ -39,10 +39,11 @@ def read(path: Path, part: str, settings: Settings, span: Span | None = None) ->
     if _lists(_collected(rows.head(1)).schema):
         row = _collected(rows.slice(int(part or 1) - 1, 1))
         return variables.read(_row(row, 0), settings, span)
-    if part:
-        who = _subject(_table(_collected(rows.head(200)), settings))
-        rows = rows.filter(pl.col(who).cast(pl.String).fill_null("None") == part)
-    return tabular.read_of(_table(_collected(rows), settings), "", settings, span)
+    first = _table(_collected(rows.head(200)), settings, path) if part else None
+    if first is not None and not isinstance(first, tabular.Windows):
+        rows = rows.filter(pl.col(_subject(first)).cast(pl.String).fill_null("None") == part)
+        part = ""
+    return tabular.read_of(_table(_collected(rows), settings, path), part, settings, span)
 
 
 def _lazy(path: Path) -> pl.LazyFrame:
@@ -66,12 +67,12 @@ def _subject(table: tabular.Table | long.Long) -> str:
     return table.frame.columns[at] if at is not None else ""
 
 
-def _table(frame: pl.DataFrame, settings: Settings) -> tabular.Table | long.Long:
-    return table_of(frame, settings, "Parquet")
+def _table(frame: pl.DataFrame, settings: Settings, path: Path) -> tabular.Tabular:
+    return table_of(frame, settings, "Parquet", path.stem)
 
 
-def table_of(frame: pl.DataFrame, settings: Settings, form: str) -> tabular.Table | long.Long:
-    """A table with types, from whichever program.
+def table_of(frame: pl.DataFrame, settings: Settings, form: str, name: str) -> tabular.Tabular:
+    """A table with types, from whichever program; ``name``: of its file, without suffix.
 
     Raises:
         BadSignal: if it holds no signal.
@@ -81,6 +82,10 @@ def table_of(frame: pl.DataFrame, settings: Settings, form: str) -> tabular.Tabl
     as_long = long.found(frame, settings, form)
     if as_long is not None:
         return as_long
+    numbers = [kind.is_numeric() for kind in frame.dtypes]
+    held = windows.wide(frame, frame.columns, numbers, settings)
+    if held is not None:
+        return tabular.Windows(held, form, name)
     rate = tabular.constant_rate(frame, frame.columns)
     meant = roles(frame.columns, tabular.looks(frame.head(1024)), settings, fs=rate)
     return tabular.Table(frame, meant, form, rate if rate is not None else meant.rate)

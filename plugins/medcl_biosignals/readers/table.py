@@ -10,7 +10,7 @@ from pathlib import Path
 
 import polars as pl
 
-from medcl_biosignals.readers import long, tabular
+from medcl_biosignals.readers import last, long, tabular, windows
 from medcl_biosignals.readers.columns import Look, by_file, roles
 from medcl_biosignals.readers.contract import (
     BadSignal,
@@ -34,15 +34,18 @@ def headings(path: Path, settings: Settings) -> Iterator[Heading | Flaw]:
 
 def read(path: Path, part: str, settings: Settings, span: Span | None = None) -> Recording:
     """The samples of one of them, on the grid that their times make."""
-    return tabular.read_of(_table(path, path.name, settings), part, settings, span)
+    if not part:
+        return tabular.read_of(_table(path, path.name, settings), part, settings, span)
+    held = last.opened(path, settings, lambda: _table(path, path.name, settings))
+    return tabular.read_of(held, part, settings, span)
 
 
-def table(data: bytes, name: str, settings: Settings) -> tabular.Table | long.Long:
+def table(data: bytes, name: str, settings: Settings) -> tabular.Tabular:
     """A table out of an archive: its bytes, and the name that they have there."""
     return _table(data, name, settings)
 
 
-def _table(source: Path | bytes, name: str, settings: Settings) -> tabular.Table | long.Long:
+def _table(source: Path | bytes, name: str, settings: Settings) -> tabular.Tabular:
     if isinstance(source, bytes):
         head = source[:_HEAD]
     else:
@@ -65,6 +68,9 @@ def _table(source: Path | bytes, name: str, settings: Settings) -> tabular.Table
     kinds: list[type[pl.DataType]] = [pl.Float64 if number else pl.String for number in numbers]
     frame = _frame(source, found, kinds)
     form = found.said.form or ("TSV" if found.delimiter == "\t" and found.width > 1 else "CSV")
+    held = windows.wide(frame, found.names, numbers, settings)
+    if held is not None:
+        return tabular.Windows(held, form, stem_of(name))
     if found.names is not None and len(set(found.names)) == found.width:
         as_long = long.found(
             frame.rename(dict(zip(frame.columns, found.names, strict=True))), settings, form
@@ -88,12 +94,17 @@ def _frame(
     found: Layout,
     kinds: list[type[pl.DataType]] | None,
     rows: int | None = None,
+    *,
+    padded: bool = False,
 ) -> pl.DataFrame:
-    """The table with columns 1, 2, …; all text where ``kinds`` is None."""
+    """The table with columns 1, 2, …; all text where ``kinds`` is None.
+
+    ``padded``: numbers have blanks behind them, with which the table library reads none.
+    """
     names = [f"column_{n + 1}" for n in range(found.width)]
     types = kinds or [pl.String] * found.width
     quoted = found.decimal_comma and found.delimiter == ","  # "0,5","0,7": text until it is parted
-    as_text = quoted or bool(found.thousands)
+    as_text = quoted or padded or bool(found.thousands)
     opened: Path | io.BytesIO = (
         io.BytesIO(source) if isinstance(source, bytes) else tabular.openable(source)
     )
@@ -133,7 +144,22 @@ def _frame(
             for n, (name, kind) in enumerate(zip(names, types, strict=True))
             if kind == pl.Float64
         )
+    if kinds is not None and _lacks(frame) and _ends_in_blanks(source, found.delimiter):
+        return _frame(source, found, kinds, rows, padded=True)
     return frame
+
+
+def _lacks(frame: pl.DataFrame) -> bool:
+    """Whether a column of numbers has a cell without one."""
+    return any(column.null_count() for column in frame if column.dtype == pl.Float64)
+
+
+def _ends_in_blanks(source: Path | bytes, delimiter: str) -> bool:
+    """Whether a cell ends in blanks: ``1.5  ,2.25 ,``."""
+    data = source if isinstance(source, bytes) else source.read_bytes()
+    blank = rb"[ \t]" if delimiter != "\t" else rb" "
+    ends = rb"(?:" + re.escape(delimiter.encode()) + rb"|\r|\n|$)"
+    return re.search(rb"[\d.]" + blank + rb"+" + ends, data) is not None
 
 
 def _blocks(source: Path | bytes) -> int:

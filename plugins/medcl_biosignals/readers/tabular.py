@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from medcl_biosignals.naming import NUMERIC, meant
-from medcl_biosignals.readers import long, moments, ticks, times
+from medcl_biosignals.readers import long, moments, ticks, times, windows
 from medcl_biosignals.readers.columns import RATES, Look, Roles, parted
 from medcl_biosignals.readers.contract import (
     BadSignal,
@@ -27,6 +27,7 @@ from medcl_biosignals.readers.contract import (
 )
 from medcl_biosignals.readers.fill_values import FINDING, without_fill
 from medcl_biosignals.readers.measures import known_unit
+from medcl_biosignals.readers.variables import Variables
 from medcl_biosignals.vocabulary import Vocabulary, plain, together, vocabulary
 
 
@@ -54,6 +55,18 @@ class Table:
         for name in people:
             rows = self.frame if len(people) == 1 else self.frame.filter(who.eq_missing(name))
             yield ("" if len(people) == 1 else str(name)), person(name), rows
+
+
+@dataclass(frozen=True)
+class Windows:
+    """A table with a window in each row. ``name``: of the file, without suffix."""
+
+    held: Variables
+    form: str
+    name: str
+
+
+Tabular = Table | long.Long | Windows
 
 
 def headings(table: Table, settings: Settings) -> Iterator[Heading | Flaw]:
@@ -275,18 +288,20 @@ def looks(frame: pl.DataFrame, numeric: Sequence[bool] | None = None) -> list[Lo
     return found
 
 
-def headings_of(table: Table | long.Long, settings: Settings) -> Iterator[Heading | Flaw]:
-    """The recordings of a wide or a long table."""
+def headings_of(table: Table | long.Long | Windows, settings: Settings) -> Iterator[Heading | Flaw]:
+    """The recordings of a wide or a long table, or one of windows."""
     if isinstance(table, long.Long):
         yield from long.headings(table, settings)
+    elif isinstance(table, Windows):
+        yield from windows.headings(table.form, table.held, settings, table.name)
     else:
         yield from headings(table, settings)
 
 
-def read_of(
-    table: Table | long.Long, part: str, settings: Settings, span: Span | None
-) -> Recording:
+def read_of(table: Tabular, part: str, settings: Settings, span: Span | None) -> Recording:
     """The samples of one of them."""
     if isinstance(table, long.Long):
         return long.read(table, part, settings, span)
+    if isinstance(table, Windows):
+        return windows.read(table.held, settings, span, part)
     return read(table, part, settings, span)

@@ -48,8 +48,14 @@ class Series:
     values: np.ndarray
 
 
-def recording(found: Iterable[Series]) -> tuple[Recording, tuple[str, ...]]:
+def recording(
+    found: Iterable[Series], stages: Iterable[tuple[float, float, str]] = ()
+) -> tuple[Recording, tuple[str, ...]]:
     """Series as channels that begin at one moment, and what was noticed.
+
+    Args:
+        found: the series.
+        stages: of sleep, in seconds since 1970.
 
     Raises:
         BadSignal: if none has a value at a possible time.
@@ -70,7 +76,8 @@ def recording(found: Iterable[Series]) -> tuple[Recording, tuple[str, ...]]:
             noticed.append(ON_A_GRID)
         elif np.isnan(samples[-1]).any():
             noticed.append("gaps")
-    return Recording(tuple(channels), samples), tuple(dict.fromkeys(noticed))
+    since = tuple(sorted((first - zero, last - zero, name) for first, last, name in stages))
+    return Recording(tuple(channels), samples, stages=since), tuple(dict.fromkeys(noticed))
 
 
 def heading(
@@ -90,7 +97,7 @@ def part(held: Recording, span: Span | None) -> Recording:
     for channel, row in zip(held.channels, held.samples, strict=True):
         first, last = bounds(span, channel.fs, len(row))
         rows.append(row[first:last])
-    return Recording(held.channels, rows)
+    return Recording(held.channels, rows, stages=held.stages if span is None else ())
 
 
 def moment(text: object) -> float:

@@ -99,7 +99,7 @@ def read(held: Variables, settings: Settings, span: Span | None) -> Recording:
     samples = []
     for line, fs in zip(lines, rates, strict=True):
         if line.source.name not in loaded:
-            loaded[line.source.name] = np.squeeze(_load(line.source))
+            loaded[line.source.name] = np.squeeze(load(line.source))
         values = loaded[line.source.name]
         if line.index is not None:
             along = values if values.shape[0] <= values.shape[1] else values.T
@@ -111,7 +111,12 @@ def read(held: Variables, settings: Settings, span: Span | None) -> Recording:
     return Recording(_channels(lines, rates), samples)
 
 
-def _load(variable: Variable) -> np.ndarray:
+def load(variable: Variable) -> np.ndarray:
+    """Its values.
+
+    Raises:
+        BadSignal: if the file is cut off or damaged there.
+    """
     try:
         return variable.load()
     except Exception as error:  # each library raises its own for a damaged file
@@ -173,9 +178,15 @@ def _lines(held: Variables, settings: Settings) -> list[_Line]:
     return mapped
 
 
-def _may_be_signal(array: Variable, settings: Settings) -> bool:
+def is_excluded(array: Variable, settings: Settings) -> bool:
+    """Whether an array's name says that it is no signal: a label, a person, a rate, times."""
     key = plain(parted(array.name)[0])
-    if key in PERSONS | NO_SIGNALS | _RATES or array.name == settings.time or is_time(array.name):
+    named = key in PERSONS | NO_SIGNALS | _RATES
+    return named or array.name == settings.time or is_time(array.name)
+
+
+def _may_be_signal(array: Variable, settings: Settings) -> bool:
+    if is_excluded(array, settings):
         return False
     if len(array.axes) not in (1, 2):
         return False
@@ -206,7 +217,7 @@ def _rates(
         known = vocabulary(settings.vocabulary)
         kinds = tuple(meant(name, known).kind for name in together([x.channel for x in lines]))
         told = ticks.Told(kinds, known.rates)
-        values = np.squeeze(_load(clock)).astype(np.float64)
+        values = np.squeeze(load(clock)).astype(np.float64)
         since, assumed = ticks.seconds(values, unit, told)
         grid = times.grid(since, settings.fs or said)
         return [grid.fs] * len(lines), grid, (*assumed, *grid.findings)

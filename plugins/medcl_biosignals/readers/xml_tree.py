@@ -166,3 +166,26 @@ def attributes(path: Path, root: str) -> Iterator[tuple[str, dict[str, str]]]:
             "bad-xml", f"the XML is broken off or damaged in line {error.lineno}"
         ) from None
     yield from found
+
+
+def text_of(element: Element, name: str) -> str:
+    """What stands in a child, without blanks around it; "" for none."""
+    return (element.findtext(name) or "").strip()
+
+
+def number_of(element: Element, name: str, missing: float | None = None) -> float:
+    """The number in a child; ``missing`` where there is none.
+
+    Raises:
+        BadSignal: if it is no number, or none is there and ``missing`` is None.
+    """
+    text = text_of(element, name)
+    if not text and missing is not None:
+        return missing
+    try:
+        number = float(text)
+    except ValueError:
+        number = float("nan")
+    if not abs(number) < 1e12:
+        raise BadSignal("bad-header", f"{name} is missing or cannot be read")
+    return number
