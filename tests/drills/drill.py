@@ -12,6 +12,7 @@ Verbs run in processes forked from one that has loaded medcl, with the command l
 from __future__ import annotations
 
 import hashlib
+import json
 import multiprocessing
 import os
 import re
@@ -176,7 +177,7 @@ def _let_go_on(process: BaseProcess) -> None:
 
 
 def _left_of(leader: int) -> list[int]:
-    """The processes that a verb left. Trackers of shared resources end themselves a moment later."""
+    """The processes that a verb left. Trackers of shared resources end a moment after it."""
     deadline = time.monotonic() + GRACE
     while left := [pid for pid in _group(leader) if pid != leader]:
         if time.monotonic() > deadline:
@@ -324,6 +325,10 @@ def result(verb: Verb, home: Path, ended: Ended) -> str:
             content = path.read_bytes()
             if path.suffix in (".json", ".html", ".csv", ".yaml", ".md"):
                 content = _plain(content.decode(), home).encode()
+            elif path.suffix == ".safetensors":  # its library writes metadata in any order
+                end = 8 + int.from_bytes(content[:8], "little")
+                header = json.dumps(json.loads(content[8:end]), sort_keys=True)
+                content = header.encode() + content[end:]
             elif path.suffix == ".parquet" and "paths" in path.name:
                 continue  # modification times of a copied archive
             digest.update(name.encode() + b"\0" + hashlib.sha256(content).digest())
