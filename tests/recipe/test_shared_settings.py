@@ -80,7 +80,6 @@ EXCEPTED: dict[str, tuple[set[str], str]] = {
     "every": ({"dataset", "monitor", "method"}, "Slices; steps between evaluations or rounds."),
     "warmup": ({"optimizer", "method"}, "Of the learning rate; of a temperature."),
     "batch_size": ({"trainer", "finetune"}, "Pretraining and training with labels differ."),
-    "precision": ({"trainer", "finetune"}, "Pretraining and training with labels differ."),
     "bootstraps": ({"probe", "finetune"}, "Of the probe; of a study."),
     "folds": ({"split", "finetune"}, "Of pretraining; of a study, which may be on other data."),
     "weights": ({"encoder", "method", "trainer"},
