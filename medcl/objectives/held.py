@@ -53,8 +53,8 @@ def in_one_pass(closed: Closed, *inputs: Tensor) -> Tensor:
     """
     if torch.is_autocast_enabled(inputs[0].device.type):  # the context costs a tenth of a step
         with full(inputs[0]):
-            return _Closed.apply(closed, *(widened(x) for x in inputs))  # type: ignore[no-any-return]
-    return _Closed.apply(closed, *(widened(x) for x in inputs))  # type: ignore[no-any-return]
+            return _Closed.apply(closed, *(widened(x) for x in inputs))
+    return _Closed.apply(closed, *(widened(x) for x in inputs))
 
 
 def lengthened(x: Tensor, length: float) -> tuple[Tensor, Tensor]:
