@@ -32,13 +32,13 @@ SEEDS = (0, 1, 2)
 TEN = Outputs("multiclass", tuple("0123456789"))
 
 
-def shifted(x: Tensor, random: torch.Generator, kind: str = "global") -> Tensor:
+def shifted(x: Tensor, generator: torch.Generator | None = None, kind: str = "global") -> Tensor:
     """Each image by −1 … 1 pixel either way, with noise: (B, 1, 8, 8) → (B, 1, 8, 8)."""
     padded = nn.functional.pad(x, (1, 1, 1, 1))
-    row, column = torch.randint(0, 3, (2, len(x), 1, 1), generator=random)
+    row, column = torch.randint(0, 3, (2, len(x), 1, 1), generator=generator)
     at = torch.arange(8)
     moved = padded[torch.arange(len(x)).view(-1, 1, 1), 0, row + at.view(1, 8, 1), column + at]
-    return moved.unsqueeze(1) + 0.05 * torch.randn(x.shape, generator=random)
+    return moved.unsqueeze(1) + 0.05 * torch.randn(x.shape, generator=generator)
 
 
 def network() -> nn.Module:

@@ -48,8 +48,10 @@ class Seen:
     def __init__(self) -> None:
         self.asked: list[tuple[str, Tensor]] = []
 
-    def __call__(self, x: Tensor, random: torch.Generator, kind: str = "global") -> Tensor:
-        out = x + torch.randn(x.shape, generator=random)
+    def __call__(
+        self, x: Tensor, generator: torch.Generator | None = None, kind: str = "global"
+    ) -> Tensor:
+        out = x + torch.randn(x.shape, generator=generator)
         self.asked.append((kind, out))
         return out
 
