@@ -299,7 +299,7 @@ def test_a_file_that_changed_after_indexing_is_not_taken(archive: Path) -> None:
     (archive / "r4.rec").unlink()
     prepared = prepare(index, plugin, {})
     codes = {index.locate(item): code for item, code, _ in prepared.rejects.rows()}
-    assert codes == {"r3.rec": "changed", "r4.rec": "changed", "Doe_Jane.rec": "unprepared"}
+    assert codes == {"r3.rec": "changed", "r4.rec": "away", "Doe_Jane.rec": "unprepared"}
     index = indexed(archive)
     assert values_of(index, prepare(index, plugin, {}))["r3.rec"] == [8, 9, 10]
 
