@@ -67,7 +67,7 @@ def away(
     _check(share, len(lacking), f"of the items of {index}", archive)
     reason = (
         f"Its files are not in the archive now, as those of {share:.1%} of all items: mount or "
-        "restore them and run this again."
+        "restore them and run this again; of files removed on purpose, make the index anew."
     )
     return dict.fromkeys(lacking, reason)
 
