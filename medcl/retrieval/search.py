@@ -179,7 +179,9 @@ def search(
             other = _bank(run, index.path, query_modality, how)
             ours = _probabilities(run, other.embeddings, task, query_modality)
         some = np.flatnonzero(allowed)
-        classes = np.stack([theirs(bank.embeddings.x[groups.members(g)]).mean(0) for g in some])
+        classes = np.stack(
+            [theirs(bank.embeddings.x[groups.members(int(g))]).mean(0) for g in some]
+        )
         near = _pulled(groups.directions(some), asked.x, classes, ours(asked.x[None])[0], pull)
         ranked = [(int(some[g]), float(near[g])) for g in np.argsort(-near, kind="stable")]
         chosen = _first(ranked, groups.owners, k, per_patient)
