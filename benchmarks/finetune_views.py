@@ -1,19 +1,13 @@
-"""Fine-tuning with views of the training samples against without, on two real sets, three seeds.
+"""Fine-tuning with views of the training samples against without: real digits, three seeds.
 
-    python benchmarks/finetune_views.py digits
-    python benchmarks/finetune_views.py beats --out OUT
+    python benchmarks/finetune_views.py
 
-digits: scikit-learn's (8×8 scans); a small CNN from nothing on 10 or 50 of each digit, accuracy on
+scikit-learn's digits (8×8 scans); a small CNN from nothing on 10 or 50 of each digit, accuracy on
 500 others. Views shift by up to a pixel and add noise.
-
-beats: those of the ECG excerpt that ships with medcl, in classes N, S and V, by the network and the
-views of recipe ``demo``, from nothing; macro AUROC on the 30 % of patients left out, one split.
 """
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +15,6 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-import medcl
 from medcl.classifiers.full import Full
 from medcl.finetune import batches, loop
 from medcl.labels.outputs import Outputs
@@ -77,32 +70,6 @@ def digits(each: int, seed: int, augment: bool) -> float:
     return float((scores.argmax(1).numpy() == classes[test]).mean())
 
 
-def beats(out: Path, seed: int, augment: bool) -> float:
-    """Macro AUROC of one study."""
-    import medcl_biosignals.plugin as biosignals
-
-    index = out / "index"
-    if not index.is_dir():
-        medcl.index(biosignals.plugin.sample, index, plugin="biosignals")
-    study = medcl.finetune(
-        index,
-        out / f"seed{seed}-{'views' if augment else 'plain'}",
-        recipe="biosignals/demo",
-        settings=[
-            "classifier.name=full",
-            "classifier.decay=1",
-            "finetune.task=aami-nsv",
-            "finetune.epochs=5",
-            "finetune.batch_size=64",
-            "finetune.validation=0",
-            "finetune.bootstraps=100",
-            f"finetune.augment={str(augment).lower()}",
-            f"seed={seed}",
-        ],
-    )
-    return float(study.figures["auroc"].value)
-
-
 def show(name: str, found: dict[bool, list[float]]) -> None:
     plain, views = (np.array(found[augment]) for augment in (False, True))
     gain = views - plain
@@ -114,22 +81,12 @@ def show(name: str, found: dict[bool, list[float]]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("digits", "beats"))
-    parser.add_argument("--out", type=Path, default=Path("finetune-views"))
-    options = parser.parse_args()
     print("| set | as they are | views | difference |\n|---|---|---|---|")
-    for each in (10, 50) if options.what == "digits" else (0,):
-        found: dict[bool, list[float]] = {False: [], True: []}
-        for augment in found:
-            for seed in SEEDS:
-                figure = (
-                    digits(each, seed, augment)
-                    if options.what == "digits"
-                    else beats(options.out, seed, augment)
-                )
-                found[augment].append(figure)
-        show(f"digits, {each} of each" if each else "beats", found)
+    for each in (10, 50):
+        found = {
+            augment: [digits(each, seed, augment) for seed in SEEDS] for augment in (False, True)
+        }
+        show(f"digits, {each} of each", found)
 
 
 if __name__ == "__main__":
