@@ -139,8 +139,15 @@ def test_a_probe_gives_the_figures_that_were_kept(home: Path, tmp_path: Path) ->
     new = as_json("probe", source, "--out", tmp_path / "probe")
     for part in ("task", "label", "kind", "classes", "train", "test"):
         assert old[part] == new[part]
-    close(old["scores"], new["scores"])
-    close(old["differences"], new["differences"])
+    for part in ("scores", "differences"):
+        close(*([row for row in made[part] if alone(row)] for made in (old, new)))
+
+
+def alone(row: dict[str, Any]) -> bool:
+    """Features without others beside them: how those are weighted has changed since."""
+    return " + " not in "".join(
+        str(row.get(key, "")) for key in ("representation", "better", "than")
+    )
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from typing import Any
 
 from medcl import manifest
 from medcl.archive.claim import reader_mark
+from medcl.archive.index import Index
 from medcl.provenance import commit, versions
 from medcl.recipe import Recipe
 from medcl.run import Run, prepared
@@ -49,7 +50,12 @@ def sources(run: Run, data: Path, task: str | None, **more: Any) -> dict[str, An
         data: the index.
         task: whose samples.
         more: further inputs.
+
+    Raises:
+        UsageError: if ``data`` is no index.
     """
+    if not (data / _ITEMS).is_file():
+        Index.open(data)  # says what it is instead
     private = data / "private"
     known = (private / "archive.json").is_file()
     return {

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import polars as pl
+
 from medcl import version
 from medcl.embeddings import knn
 from medcl.io.atomic import write_text
@@ -159,6 +161,7 @@ def panels(run: Run) -> list[Panel] | Absent:
     table = cards.training_curves(run)
     if isinstance(table, Absent):
         return table
+    steps = table.select(pl.col("step").cast(pl.Int64))
     known = [name for name in MONITORS if name in table.columns]
     others = sorted(set(table.columns) - set(MONITORS) - {"step"})
     drawn = [n for n in known + others if table[n].drop_nulls().drop_nans().len()]
@@ -167,7 +170,7 @@ def panels(run: Run) -> list[Panel] | Absent:
             name,
             MONITORS.get(name, ""),
             plots.line(table, name),
-            csv_uri(safe_frame(table.select("step", name).drop_nulls()).write_csv()),
+            csv_uri(safe_frame(steps.hstack([table[name]]).drop_nulls()).write_csv()),
         )
         for name in drawn
     ]

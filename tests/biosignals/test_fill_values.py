@@ -120,3 +120,11 @@ def test_a_binary_recording_says_it_when_it_is_prepared(tmp_path: Path) -> None:
     prepared = prepare(tmp_path, ["a.edf"], {}, fs=50.0, leads=("PPG:*",))
     assert FINDING in prepared["findings"]
     assert (prepared["gaps"] == [[450, 550]]).all()
+
+
+def test_a_channel_at_its_limit_is_no_gap() -> None:
+    """A camera's red channel, saturated by the lamp: 255 nearly always, 254.998 else."""
+    x = np.full(2000, 255.0)
+    x[::40] = 254.998
+    x[::97] = 254.999
+    assert without_fill(x) is x

@@ -67,7 +67,7 @@ def test_the_published_recipe_runs_on_any_file_of_bags(index: Path, tmp_path: Pa
         if path.is_file():
             assert b"MUSK-188" not in path.read_bytes(), f"a raw id in {path.name}"
     again = CliRunner().invoke(app, [*asked, "--json"])
-    assert json.loads(again.output)["figures"] == raw["figures"], "nothing was trained anew"
+    assert json.loads(again.stdout)["figures"] == raw["figures"], "nothing was trained anew"
 
 
 def test_labels_join_by_item_by_patient_and_say_what_did_not_fit(

@@ -16,6 +16,7 @@ from toy_run import make_run
 from medcl.archive.index import Index, build
 from medcl.errors import MedclError, UsageError
 from medcl.plugin import Plugin, Samples, Task
+from medcl.probe import folds, scoring
 from medcl.probe import probe as module
 from medcl.probe.external import joined, own_and_external
 from medcl.probe.probe import probe
@@ -159,8 +160,8 @@ def test_of_many_samples_some_are_neighbours_and_that_is_said(
     lean = {"task": "digit", "fractions": [1.0], "bootstraps": 100, "baselines": []}
     every = probe([make_run(digits_index, tmp_path / "every", probe=lean)])
     assert not any(note.startswith("kNN") for note in every.notes)
-    for room in ("folds", "scoring"):
-        monkeypatch.setattr(f"medcl.probe.{room}.LARGEST_BANK", 200)
+    for room in (folds, scoring):
+        monkeypatch.setattr(room, "LARGEST_BANK", 200)
     some = probe([make_run(digits_index, tmp_path / "some", probe=lean)])
     assert f"kNN: neighbours are sought among 200 of {some.train.samples:,}" in " ".join(some.notes)
     values = [auroc(result, "pretrained", "knn") for result in (every, some)]

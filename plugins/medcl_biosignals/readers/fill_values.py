@@ -14,6 +14,7 @@ FILL_VALUES = (*_NINES, *_LIMITS, *_LOWER, *_POWERS)
 """999 … 9,999,999,999 and below zero; the limits of integers; 1e10 … 1e38. Not zero: a
 cadence, a power may well be that."""
 _LEAST = 2  # times that it is there: one such sample may be anything
+_APART = 0.01  # of the value, to the next other sample: a channel at its limit comes nearer
 _TAIL = 0.5  # per cent of the other samples at either end, which may be spikes
 
 
@@ -22,9 +23,9 @@ def without_fill(x: np.ndarray) -> np.ndarray:
 
     One of `FILL_VALUES` is taken for that if it is there twice or more and stands alone: outside
     the range of the other samples (but for the half per cent at either end), by that range or
-    more, with no other sample nearer. A signal that reaches the recorder's limit passes through
-    values below it, so clipping stays what it is (`medcl_biosignals.gaps`). Of a channel that is
-    else constant nothing is known.
+    more and by a hundredth of the value, with no other sample nearer. A signal that reaches the
+    recorder's limit passes through values below it, so clipping stays what it is
+    (`medcl_biosignals.gaps`). Of a channel that is else constant nothing is known.
 
     Args:
         x: (N,) floats as recorded, in any unit, NaN where missing.
@@ -48,7 +49,7 @@ def without_fill(x: np.ndarray) -> np.ndarray:
         for value in held
         if spread > 0
         and (value <= bottom - spread or value >= top + spread)
-        and not (np.abs(rest - value) < spread).any()
+        and not (np.abs(rest - value) < max(spread, _APART * abs(value))).any()
     ]
     if not fill:
         return x
