@@ -76,7 +76,7 @@ def test_a_right_plugin_passes(checked: Check) -> None:
     }
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["biosignals", "ct", "pathology"])
 def test_our_own_plugins_pass_on_their_samples(name: str) -> None:
     assert [str(f) for f in check(name).wrong] == []

@@ -55,7 +55,7 @@ def test_the_page_has_commands_and_files() -> None:
     assert all(NAMED.match(text) for kind, text in found if kind != "sh")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_following_the_page(environment: dict[str, str], tmp_path: Path) -> None:
     said: dict[str, str] = {}
     for kind, text in blocks():

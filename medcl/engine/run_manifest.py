@@ -49,6 +49,8 @@ def check_same(run: Run, data: Path | None) -> None:
     if not path.is_file():
         return
     saved_recipe = read_recipe(run.path)  # with defaults for settings added since
+    described = {"about": run.recipe.about, "paper": run.recipe.paper}  # may be put in other words
+    saved_recipe = saved_recipe.model_copy(update=described)
     old, new = ({"recipe": yaml.safe_load(recipes.dump(r))} for r in (saved_recipe, run.recipe))
     manifest.refuse_other(run.path, "a run", old, new)
     if not (run.path / "run.json").is_file():

@@ -106,7 +106,7 @@ def test_wrong_usage_is_exit_code_2_and_one_sentence(
     assert list(tmp_path.iterdir()) == [], "a refused command leaves nothing behind"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_doctor_names_what_it_needs() -> None:
     done = medcl("doctor", "--json")
     checks = {c["name"]: c for c in json.loads(done.stdout)}
@@ -138,7 +138,7 @@ def test_doctor_looks_at_every_requirement() -> None:
     assert "pytest" not in checks
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("package", ["pydantic"])  # torch: below
 def test_doctor_survives_a_broken_package(package: str, tmp_path: Path) -> None:
     (tmp_path / f"{package}.py").write_text("raise OSError('libfake.so: cannot open')")
