@@ -247,11 +247,18 @@ class RemotePath(PosixPath):
         """Only of one folder.
 
         Raises:
-            NotImplementedError: for patterns with folders.
+            MedclError: for patterns with folders, which would list the whole archive.
         """
         if "/" in pattern or "**" in pattern:
-            raise NotImplementedError("patterns with folders")
+            raise MedclError(
+                f"A reader looks for '{pattern}' in an archive on object storage, where only the "
+                "files of one folder can be looked for: copy the archive to a disk."
+            )
         return (path for path in self.iterdir() if PurePosixPath(path.name).match(pattern))
+
+    def rglob(self, pattern: str) -> Generator[Any, None, None]:
+        """Refused, see `glob`."""
+        return self.glob(f"**/{pattern}")
 
 
 def _again(url: str, place: str, path: str) -> RemotePath:

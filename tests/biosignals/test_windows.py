@@ -85,6 +85,21 @@ def test_a_person_for_each_row_is_the_patient(tmp_path: Path, people: np.ndarray
     assert [heading.subject for heading in found(path)] == [str(who) for who in people]
 
 
+@pytest.mark.parametrize("count", [12, 200])
+@pytest.mark.parametrize("name", ["y", "labels", "rhythm"])
+def test_classes_in_words_are_labels_of_rows_and_no_channel_names(
+    tmp_path: Path, count: int, name: str
+) -> None:
+    path = tmp_path / "part.npz"
+    words = np.array(["sinus", "AF"] * (count // 2))
+    x = np.random.default_rng(0).normal(size=(count, 500))
+    write(path, {"ecg": x, "fs": np.array(100.0), name: words})
+    made = found(path)
+    assert [heading.labels[name] for heading in made] == words.tolist()
+    assert [channel.name for channel in made[0].channels] == ["ecg"]
+    assert window(path, made[3]).shape == (1, 500)
+
+
 def test_rows_of_named_or_few_channels_are_channels(tmp_path: Path) -> None:
     x = np.random.default_rng(0).normal(size=(128, 3000))
     named = tmp_path / "named.npz"

@@ -42,6 +42,7 @@ _LABELS = frozenset(
 _MOST_CHANNELS = 64  # of one array without names; more may be windows
 _LEAST_SAMPLES = 256  # of a window, if there are more windows than that
 _CLASSES = 1000  # more values than that are no classes
+_WORDS = 64  # more words than that may be names of people
 _NUMBERED = re.compile(r"(?P<prefix>\D*?)[\s_.-]*\d+(\.0)?")
 
 
@@ -67,15 +68,13 @@ def headings(
     count = stacks[0].shape[0]
     beside = {v.name: np.ravel(load(v)) for v in held.arrays if v.axes == (count,)}
     labels = {n: v for n, v in beside.items() if plain(n) in _LABELS and _are_classes(v)}
+    words = {n: v for n, v in held.texts.items() if len(v) == count and _by_row(n, v)}
     people = next((v for n, v in beside.items() if plain(n) in PERSONS), None)
-    named = next((v for n, v in held.texts.items() if plain(n) in PERSONS and len(v) == count), ())
-    shared = replace(held, texts={n: v for n, v in held.texts.items() if len(v) != count})
-    first = variables.heading("", form, _window(shared, stacks, 0), settings)
+    named = next((v for n, v in words.items() if plain(n) in PERSONS), ())
+    first = variables.heading("", form, _window(held, stacks, 0), settings)
     for n in range(count):
-        told: dict[str, Scalar] = {key: float(values[n]) for key, values in labels.items()}
-        told = {
-            k: int(v) if isinstance(v, float) and v.is_integer() else v for k, v in told.items()
-        }
+        told: dict[str, Scalar] = {name: _number(values[n]) for name, values in labels.items()}
+        told |= {name: v[n] for name, v in words.items() if plain(name) in _LABELS}
         who = first.subject
         if people is not None:
             who = person(f"{people[n]:g}")
@@ -102,9 +101,7 @@ def read(held: Variables, settings: Settings, span: Span | None, part: str = "")
         return variables.read(held, settings, span)
     if not part.isdigit() or int(part) >= stacks[0].shape[0]:
         raise BadSignal("changed", "the window that was indexed is no longer in the file")
-    count = stacks[0].shape[0]
-    shared = replace(held, texts={n: v for n, v in held.texts.items() if len(v) != count})
-    return variables.read(_window(shared, stacks, int(part)), settings, span)
+    return variables.read(_window(held, stacks, int(part)), settings, span)
 
 
 def stacked(held: Variables, settings: Settings) -> list[Variable]:
@@ -124,7 +121,7 @@ def stacked(held: Variables, settings: Settings) -> list[Variable]:
         by_row = any(
             v.axes == (count,) and plain(parted(v.name)[0]) in _LABELS | PERSONS
             for v in held.arrays
-        ) or any(plain(n) in PERSONS and len(v) == count > 1 for n, v in held.texts.items())
+        ) or any(len(v) == count and _by_row(n, v) for n, v in held.texts.items())
         if array.shape[0] != count or (len(others) == 1 and _has_names(array, held)):
             continue
         if len(others) == 2:
@@ -195,10 +192,21 @@ def _are_numbered(names: Sequence[str] | None) -> bool:
     return bool(prefixes) and max(prefixes.values()) >= len(names) - 2
 
 
+def _by_row(name: str, texts: Sequence[str]) -> bool:
+    """Whether texts are persons or classes of rows; the names of channels do not repeat."""
+    if plain(name) in PERSONS:
+        return len(texts) > 1
+    return plain(name) in _LABELS and len(set(texts)) <= min(len(texts) - 1, _WORDS)
+
+
 def _has_names(array: Variable, held: Variables) -> bool:
     """Whether its channels are named: then they are channels."""
-    counts = {len(array.names), *(len(v) for n, v in held.texts.items() if plain(n) not in PERSONS)}
-    return bool(counts & set(array.axes))
+    named = (texts for name, texts in held.texts.items() if not _by_row(name, texts))
+    return bool({len(array.names), *map(len, named)} & set(array.axes))
+
+
+def _number(value: float) -> Scalar:
+    return int(value) if float(value).is_integer() else float(value)
 
 
 def _window(held: Variables, stacks: Sequence[Variable], n: int) -> Variables:
@@ -209,7 +217,8 @@ def _window(held: Variables, stacks: Sequence[Variable], n: int) -> Variables:
         return replace(stack, shape=stack.shape[1:], load=lambda: np.asarray(load(stack))[n])
 
     others = [v for v in held.arrays if v.axes != (count,) and v not in stacks]
-    return replace(held, arrays=[*map(row, stacks), *others])
+    texts = {name: v for name, v in held.texts.items() if len(v) != count}
+    return replace(held, arrays=[*map(row, stacks), *others], texts=texts)
 
 
 def _are_classes(values: np.ndarray) -> bool:
