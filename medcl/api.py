@@ -567,6 +567,7 @@ def predict(
     records: Place | Recording | Sequence[Place | Recording],
     out: Place,
     *,
+    also: Place | Sequence[Place] = (),
     task: str | None = None,
     fs: float | None = None,
     settings: Settings = (),
@@ -586,6 +587,8 @@ def predict(
             recordings in memory that the plugin knows (biosignals: ``mne.io.Raw``, tables of pandas
             and polars, arrays of xarray), see `medcl.plugin.Plugin`.
         out: the table, ending in ``.parquet``.
+        also: of a study: other studies of the same target, such as of other encoders, for the mean
+            of all their probabilities.
         task: of a run, predict this task's class probabilities for its samples; or a label of your
             own that `probe` was given a table of.
         fs: sampling rate in Hz, for recordings without one.
@@ -626,6 +629,7 @@ def predict(
             trained,
             files,
             Path(out),
+            also=[opened(one) for one in _paths(also)],
             task=task,
             settings=assignments,
             embeddings=embeddings,

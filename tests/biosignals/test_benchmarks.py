@@ -14,8 +14,8 @@ import medcl
 from medcl import plugin as plugins
 from medcl.archive.index import Index, build
 from medcl.benchmark import fitting, supervised
-from medcl.benchmark.benchmark import references
-from medcl.benchmark.contract import FOLD, KEY, PATIENT, Problem
+from medcl.benchmark.benchmark import ensembles, references
+from medcl.benchmark.contract import BESIDE, FOLD, HANDCRAFTED, KEY, PATIENT, Problem
 from medcl.benchmark.scoreboard import Figure, Scoreboard
 from medcl.benchmark.sources import Sources
 from medcl.errors import UsageError
@@ -102,6 +102,22 @@ def test_a_board_says_what_is_a_gain() -> None:
         "+0.030].",
         "From 24 labelled patients, b has auroc 0.700 [0.600, 0.800]; handcrafted 0.700: a loss, "
         "-0.020 [-0.030, -0.010]; untrained a 0.700: no measurable gain, +0.020 [-0.010, +0.030].",
+    ]
+
+
+def test_an_ensemble_is_the_mean_probability_of_all_runs() -> None:
+    one, two = np.float32([[0.2, 0.8]]), np.float32([[0.6, 0.4]])
+    drawn = {run: {0.1: [(4, p), (4, 1 - p)]} for run, p in (("a", one), ("b", two))}
+    rows = {f"{run}{beside}": d for run, d in drawn.items() for beside in ("", BESIDE)}
+    found = ensembles(["a", "b"], rows)
+    assert list(found) == ["ensemble", "ensemble + handcrafted"]
+    for together in found.values():
+        assert [people for people, _ in together[0.1]] == [4, 4]
+        np.testing.assert_allclose([p for _, p in together[0.1]], [[[0.4, 0.6]], [[0.6, 0.4]]])
+    assert ensembles(["a"], rows) == {}
+    assert references([HANDCRAFTED, "untrained a", *found])["ensemble"] == [
+        HANDCRAFTED,
+        "untrained a",
     ]
 
 
