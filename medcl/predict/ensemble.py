@@ -75,9 +75,8 @@ class Ensemble:
             models = sum(w * c["folds"] for w, c in zip(counts, each, strict=True))
             out["folds"] = np.asarray(models).astype(np.int32)
             some = any(member.known for member in self.members)
-            out["seen"] = pl.Series(
-                seen.all(axis=0).tolist() if some else [None] * size, dtype=pl.Boolean
-            )
+            flags = [bool(every) if some else None for every in seen.all(axis=0)]
+            out["seen"] = pl.Series(flags, dtype=pl.Boolean)
         return out, None
 
     def pooled(self, by: Level, z: NDArray[np.float32]) -> Columns:
