@@ -63,8 +63,9 @@ class Ensemble:
         each = [member(batch, patients)[0] for member in self.members]
         numbers = [n for n in each[0] if n.startswith("p.") or n in ("value", "threshold")]
         size = len(each[0][numbers[0]])
-        seen = np.array([_flags(columns.get("seen"), size) for columns in each])
-        counts = np.where(seen.all(axis=0), True, ~seen).astype(np.float32)
+        seen = np.stack([_flags(columns.get("seen"), size) for columns in each])
+        every = np.asarray(seen.all(axis=0), bool)
+        counts = np.where(every, True, ~seen).astype(np.float32)
         total = counts.sum(axis=0)
         out: Columns = {
             name: sum(w * c[name] for w, c in zip(counts, each, strict=True)) / total
@@ -75,7 +76,7 @@ class Ensemble:
             models = sum(w * c["folds"] for w, c in zip(counts, each, strict=True))
             out["folds"] = np.asarray(models).astype(np.int32)
             some = any(member.known for member in self.members)
-            flags = [bool(every) if some else None for every in seen.all(axis=0)]
+            flags = [bool(one) if some else None for one in every]
             out["seen"] = pl.Series(flags, dtype=pl.Boolean)
         return out, None
 
