@@ -22,6 +22,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from medcl import manifest
@@ -194,7 +195,8 @@ def _all_indexed(of_set: Benchmark, index: Path) -> None:
         MedclError: if some are not, with the commonest reason.
     """
     opened = indexing.Index.open(index)
-    missing = set(of_set.table[KEY]) - set(opened.paths["key"])
+    indexed = opened.paths.filter(pl.col("id").is_in(opened.items["id"].implode()))
+    missing = set(of_set.table[KEY]) - set(indexed["key"])
     rejected = opened.rejects["reason"].to_list()
     if missing:
         why = f" The first reject: {rejected[0]}" if rejected else ""
