@@ -91,7 +91,7 @@ def _series(path: Path) -> list[tuple[str, str, int]]:
     try:
         found = [made for made in reader(path).headings(path, asked) if not isinstance(made, Flaw)]
     except BadSignal as error:
-        raise UsageError(f"{path.name} is no table of series: {error.reason}.") from error
+        raise UsageError(f"{path.name} is no table of series: {error}.") from error
     if not found or any(_LABEL not in made.labels for made in found):
         raise UsageError(f"{path.name} has no class in the first column of its rows.")
     return [(one.part, str(one.labels[_LABEL]), round(one.seconds * FS)) for one in found]
