@@ -1,6 +1,6 @@
 """One-lead ECG rhythms from an encoder that saw recordings of the same kind, never those judged.
 
-    python benchmarks/biosignals/handheld.py --data FOLDER --out OUT [--recipe ecg-handheld]
+    python benchmarks/biosignals/rhythm_folds.py --data FOLDER --out OUT
 
 FOLDER holds PTB-XL and CinC 2017, or parts of them, as their authors' archives unpack. For each of
 CinC's five folds (recordings of equal content in one) the recipe pretrains without labels on
@@ -90,7 +90,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--recipe", default="ecg-handheld")
+    parser.add_argument("--recipe", default="ecg-small")
     parser.add_argument("--set", action="append", default=[])
     given = parser.parse_args()
 
