@@ -19,6 +19,7 @@ import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -164,20 +165,22 @@ def row_of(data: str, cell: str, repeat: int, result: FinetuneResult) -> dict[st
 BEGIN, END = "<!-- mil table: begin -->", "<!-- mil table: end -->"
 
 
-def table(rows: Iterable[dict[str, object]]) -> list[str]:
+def table(rows: Iterable[dict[str, Any]]) -> list[str]:
     """The lines of the table, of the cells that have a row, and what is not finished."""
     cells = {(r["data"], r["cell"]): r for r in pl.read_csv(EARLIER).to_dicts()}
     for key, mine in pl.DataFrame(rows, infer_schema_length=None).group_by("data", "cell"):
         if len(mine) < cells.get(key, {"repeats": 0})["repeats"]:
             continue
-        mean, spread = mine["accuracy"].mean(), mine["accuracy_sd_folds"]
-        between = float(mine["accuracy"].std(ddof=0))
+        accuracy, spread, auroc = (
+            mine[name].to_numpy() for name in ("accuracy", "accuracy_sd_folds", "auroc")
+        )
+        between = float(accuracy.std())
         cells[key] = {
             "repeats": len(mine),
-            "accuracy": mean,
+            "accuracy": float(accuracy.mean()),
             "accuracy_sd_folds": float(np.sqrt((spread**2).mean() + between**2)),
             "accuracy_sd_repeats": between if len(mine) > 1 else None,
-            "auroc": mine["auroc"].mean(),
+            "auroc": float(auroc.mean()),
         }
     lines = ["| data | head | repeats | accuracy | SD of repeats | AUROC | published accuracy |"]
     lines.append("|---|---|---|---|---|---|---|")
