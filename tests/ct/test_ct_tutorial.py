@@ -25,7 +25,7 @@ def test_every_command_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.Mon
     for told in ("no-series-uid\t1", "no-patient-id\t2", "derived\t2", "truncated"):
         assert told in first
     index = Index.open(tmp_path / "idx")
-    assert sorted(index.items["slices"]) == [8, 20, 20, 112]
+    assert sorted(index.items["slices"]) == [8, 20, 20, 64]
     named = {name for names in index.items["findings"] for name in names}
     rows = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("|")]
     assert named == {"no-series-uid", "no-patient-id", "derived"}
