@@ -90,7 +90,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--recipe", default="ecg-small")
+    parser.add_argument("--recipe", default="ecg-handheld")
     parser.add_argument("--set", action="append", default=[])
     given = parser.parse_args()
 
