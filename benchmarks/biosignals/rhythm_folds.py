@@ -30,6 +30,8 @@ from medcl.benchmark import fitting, scoreboard
 from medcl.benchmark.benchmark import opened, references
 from medcl.benchmark.contract import BESIDE, FOLD, HANDCRAFTED, KEY, UNTRAINED, Benchmark
 from medcl.benchmark.sources import INITIALISATIONS, Sources
+from medcl.metrics.measures import measure
+from medcl.metrics.metrics import once
 from medcl.run import Run
 
 FRACTIONS = (1.0, 0.1, 0.01)
@@ -85,6 +87,12 @@ def predictions(
             yield row, fraction, draw, people, scores
 
 
+def value(of: fitting.Asked, scores: NDArray[np.float32]) -> float:
+    """The set's own metric."""
+    y = of.target.at(of.tested).y
+    return float(of.problem.value(measure(of.problem.kind, y, scores, once(len(y))))[0])
+
+
 def main() -> None:
     """Pretrain for each fold, and print figures over all."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -119,6 +127,15 @@ def main() -> None:
     figures = scoreboard.figures(
         fitting.asked(cinc, problem), pooled, references=references(list(pooled))
     )
+    print("by fold, first draw, both − hand-crafted:")
+    for number, fold in enumerate(folds):
+        of = fitting.asked(cinc, problem, fit=[f for f in folds if f != fold], judge=[fold])
+        gained = {
+            fraction: value(of, parts[f"{ENCODER}{BESIDE}", fraction, 0][number])
+            - value(of, parts[HANDCRAFTED, fraction, 0][number])
+            for fraction in FRACTIONS
+        }
+        print(fold, ", ".join(f"{f:.0%}: {gain:+.3f}" for f, gain in gained.items()))
     for figure in figures:
         gains = ", ".join(
             f"− {than} {scoreboard.difference(gain)}" for than, gain in figure.against.items()
