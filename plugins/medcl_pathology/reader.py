@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,6 +84,15 @@ class Slide(Protocol):
         ...
 
 
+@runtime_checkable
+class Channels(Slide, Protocol):
+    """A slide that may be an image of channels: ``about.channels`` says so."""
+
+    def channels(self, level: int, x: int, y: int, width: int, height: int) -> NDArray[Any]:
+        """All channels of a place, (C, height, width) as stored; 0 outside."""
+        ...
+
+
 class BadSlide(MedclError):
     """A slide that cannot be opened or read: a short code and the reason, without its name."""
 
@@ -115,8 +124,11 @@ def open_slide(path: Path, *, careful: bool = False) -> Slide:
 def _opened(path: str, careful: bool) -> Slide:
     import openslide
 
+    from medcl_pathology.omezarr import ZarrSlide, store_of
     from medcl_pathology.tiff import TiffSlide, check_whole, only_here
 
+    if (store := store_of(Path(path))) is not None:
+        return ZarrSlide(store)
     try:
         open(path, "rb").close()
     except OSError as error:

@@ -68,11 +68,12 @@ def scan(
     if mpp is not None and plausible(mpp, mpp) is None:
         raise MedclError(f"reader.mpp = {mpp:g} is no size of a pixel: it is in µm, such as 0.25.")
     path = unit.files[0].path
-    if unit.key.lower().endswith(ZARR):
-        reason = "OME-Zarr is not read: convert it to a pyramidal OME-TIFF."
-        return [Reject(unit.key, "unsupported", reason)]
+    store = unit.key.lower().endswith(ZARR)
+    told = _table(mpp_table, unit.key if store else path) if mpp_table else None
+    if store:
+        files = tuple(file.path for file in unit.files)
+        return [_slide(root, unit.key, files, told, mpp)]
     name = path.lower()
-    told = _table(mpp_table, path) if mpp_table else None
     if name.endswith(DICOM):
         return _dicom(root, unit, told, mpp)
     if name.endswith(BAGS):
@@ -120,8 +121,8 @@ def _slide(
     root: Path, path: str, files: tuple[str, ...], told: float | None, default: float | None
 ) -> Record | Reject:
     try:
-        about = open_slide(root / path).about
-        if not path.lower().endswith(MIRAX):
+        about = open_slide(root / files[0]).about
+        if not path.lower().endswith((MIRAX, ZARR)):
             from medcl_pathology.tiff import check_whole
 
             check_whole(str(root / path))

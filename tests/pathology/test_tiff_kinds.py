@@ -11,7 +11,6 @@ from pathology_synthetic import SIDE, painted
 from PIL import Image
 from scipy import ndimage
 
-from medcl.archive.index import Index, build
 from medcl.archive.store import prepare
 from medcl.errors import MedclError, UsageError
 from medcl_pathology.dataset import dataset
@@ -25,15 +24,6 @@ from medcl_pathology.views import views
 
 OME = {"PhysicalSizeX": 0.5, "PhysicalSizeXUnit": "µm", "PhysicalSizeY": 0.5,
        "PhysicalSizeYUnit": "µm"}  # fmt: skip
-
-
-@pytest.fixture
-def index(tmp_path, key_file):
-    def made(root, **options):
-        build(root, tmp_path / "idx", plugin, key_file=key_file, **options)
-        return Index.open(tmp_path / "idx")
-
-    return made
 
 
 def whole(path):
@@ -313,15 +303,6 @@ def test_dicom_of_a_syntax_that_openslide_lacks(shared_data, tmp_path, index):
     (reject,) = index(tmp_path / "slides").rejects.to_dicts()
     assert reject["code"] == "unsupported"
     assert "Unsupported transfer syntax 1.2.840.10008.1.2.4.80" in reject["reason"]
-
-
-def test_ome_zarr_is_said_once(tmp_path, index):
-    store = tmp_path / "slides" / "a.ome.zarr" / "0" / "0" / "0"
-    store.mkdir(parents=True)
-    (store / "0").write_bytes(b"x")
-    (tmp_path / "slides" / "a.ome.zarr" / "zarr.json").write_text("{}")
-    made = index(tmp_path / "slides")
-    assert [row["code"] for row in made.rejects.to_dicts()] == ["unsupported"]
 
 
 # -- scale -------------------------------------------------------------------------------------
