@@ -34,10 +34,12 @@ _PLAIN = ("aperio", "generic-tiff")  # others stitch blocks, or hide them in one
 _PAYS = 8  # regions of a slide from which on a second way into it is worth its opening
 _PLAUSIBLE = (0.02, 40.0)  # µm; 72 dpi, which some software writes for "unknown", is 353
 
-# OpenSlide's words for what is broken; others are for what it does not know.
+# OpenSlide's words for what is broken; others are for what it does not know. An attribute that it
+# could not read ("Couldn't read PlanarConfiguration") is one that DICOM of this kind does not have.
 _BROKEN = re.compile(
-    r"short read|premature|truncat|end of file|corrupt|couldn't read|could not read|cannot read|"
-    r"can't read|failed to read|i/o error|checksum|bad magic|not enough data|damaged",
+    r"(?-i:(?!Couldn't read [A-Z]\w+$))(?:short read|premature|truncat|end of file|corrupt|"
+    r"couldn't read|could not read|cannot read|can't read|failed to read|i/o error|checksum|"
+    r"bad magic|not enough data|damaged)",
     re.IGNORECASE,
 )
 

@@ -6,12 +6,14 @@ hashes) and nothing else. Label and macro images are noticed and never read.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from medcl.errors import MedclError
 from medcl.plugin import MEMBER, NO_PATIENT, Record, Reject, Scalar, Unit
@@ -321,13 +323,33 @@ def assemble(records: Sequence[Record]) -> Iterator[Record]:
         )
 
 
+_SIZES = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "NumberOfFrames")
+_PLAIN = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")  # no compression
+_DEFLATED = ("1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.8.1")
+_LAST_ITEM = b"\xfe\xff\xdd\xe0\0\0\0\0"  # ends compressed frames
+_TAIL = 1 << 16  # bytes behind them, of padding and signatures
+
+
+def _cut_short(path: Path, header: Any) -> bool:
+    """Whether a file ends before its pixels do: OpenSlide opens it, and misses blocks later."""
+    syntax, size = str(header.file_meta.TransferSyntaxUID), path.stat().st_size
+    if syntax in _PLAIN:
+        bits = math.prod(int(header.get(name) or 1) for name in _SIZES)
+        return size < bits // 8
+    if syntax in _DEFLATED:
+        return False
+    with path.open("rb") as file:
+        file.seek(max(size - _TAIL, 0))
+        return _LAST_ITEM not in file.read()
+
+
 def _dicom(
     root: Path, unit: Unit, told: float | None, mpp: float | None
 ) -> Iterator[Record | Reject]:
     """One record for each series of whole-slide images in a folder."""
     import pydicom
 
-    wanted = ["SOPClassUID", "SeriesInstanceUID", "PatientID", "TotalPixelMatrixColumns"]
+    wanted = ["SOPClassUID", "SeriesInstanceUID", "PatientID", "TotalPixelMatrixColumns", *_SIZES]
     series: dict[str, list[tuple[int, str]]] = defaultdict(list)
     patients: dict[str, str] = {}
     for file in unit.files:
@@ -337,11 +359,16 @@ def _dicom(
             )
             uid = str(header.SeriesInstanceUID)
             slide = str(header.SOPClassUID) == _WSI
+            cut = slide and _cut_short(root / file.path, header)
         except Exception:  # pydicom raises many kinds on damaged files
             yield Reject(file.path, "unreadable", "Its DICOM header cannot be read.")
             continue
         if not slide:
             yield Reject(file.path, "not-a-slide", "DICOM, but no whole-slide image.")
+            continue
+        if cut:
+            reason = "It is cut short: its pixels lie behind the end of the file. Copy it again."
+            yield Reject(file.path, "truncated", reason)
             continue
         series[uid].append((-int(header.get("TotalPixelMatrixColumns") or 0), file.path))
         patients.setdefault(uid, str(header.get("PatientID") or "").strip())
