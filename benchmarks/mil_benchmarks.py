@@ -157,7 +157,7 @@ def row_of(data: str, cell: str, repeat: int, result: FinetuneResult) -> dict[st
         "accuracy": accuracy.mean,
         "accuracy_sd_folds": accuracy.folds,
         "auroc": auroc.mean,
-        "cpu_s": result.seconds,
+        "seconds": result.seconds,
         "commit": commit(),
     }
 
