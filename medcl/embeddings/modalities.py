@@ -28,6 +28,7 @@ from medcl.embeddings.embeddings import (
 )
 from medcl.errors import MedclError, UsageError
 from medcl.methods.contract import Paired, modalities_of
+from medcl.nn.lora import merged
 from medcl.plugin import Samples
 from medcl.registry import did_you_mean
 from medcl.run import Run
@@ -129,7 +130,7 @@ def _method(run: Run) -> Paired:
         )
     assert isinstance(method, nn.Module)
     try:
-        method.load_state_dict(method_weights(checkpoints[-1]))
+        method.load_state_dict(merged(method_weights(checkpoints[-1])))
     except Exception:  # torch raises several kinds, from zip files to the unpickler
         raise MedclError(
             f"{checkpoints[-1]} is damaged, or not of this recipe's method: restore it from a copy."

@@ -1,4 +1,4 @@
-"""No objective without a user: a method, a classifier or a plugin calls each one, and a test pins it."""
+"""No objective without a user: a method, a classifier or a plugin calls it, and a test pins it."""
 
 from __future__ import annotations
 
