@@ -66,7 +66,9 @@ def cut(source: Path, name: str, out: Path, start: float, minutes: float) -> Non
     if name in PLAIN:
         (out / f"{name}.dat").write_bytes(pack_212(digital))
     else:
-        wfdb.io._signal.wr_dat_file(f"{name}.dat", "516", digital.astype(np.int16), 0, write_dir=str(out))
+        wfdb.io._signal.wr_dat_file(
+            f"{name}.dat", "516", digital.astype(np.int16), 0, write_dir=str(out)
+        )
     limits = {"sampfrom": first, "sampto": first + n - 1, "shift_samps": True}
     marks = wfdb.rdann(str(source / name), "atr", **limits)
     wfdb.wrann(
