@@ -59,7 +59,9 @@ def abdomen(source: Path, out: Path) -> None:
     nib.save(nib.Nifti1Image(values.astype(np.int16), part.affine), out)
     again = nib.load(out)
     assert np.array_equal(np.asanyarray(again.dataobj), values)
-    assert np.allclose(again.affine[:3, 2] * ABDOMEN.start + whole.affine[:3, 3], again.affine[:3, 3])
+    assert np.allclose(
+        again.affine[:3, 2] * ABDOMEN.start + whole.affine[:3, 3], again.affine[:3, 3]
+    )
 
 
 def reduced(original: pydicom.Dataset) -> pydicom.Dataset:

@@ -825,6 +825,35 @@ def release(
     return write(_run(run), Path(out), told, [Path(board) for board in boards])
 
 
+def push(folder: Place, name: str, *, public: bool = False) -> str:
+    """Upload an exported encoder to the Hugging Face Hub, and return the commit's address.
+
+    Args:
+        folder: of `export_encoder`; only files of its manifest are sent.
+        name: of the repository: ``OWNER/NAME``.
+        public: whether a new repository can be read by everybody.
+
+    Raises:
+        UsageError: if it is no exported encoder, or huggingface_hub is missing.
+        MedclError: if the Hub refuses, or cannot be reached.
+    """
+    from medcl.export import push as send
+
+    return send(Path(folder), name, public=public)
+
+
+def pull(name: str, out: Place, *, revision: str | None = None) -> Path:
+    """Download an encoder that `push` sent into a new folder, checked; none of its code is run.
+
+    Raises:
+        UsageError: if ``out`` exists, or huggingface_hub is missing.
+        MedclError: if it is not an encoder of medcl, is damaged, or the Hub cannot be reached.
+    """
+    from medcl.export import pull as fetch
+
+    return fetch(name, Path(out), revision=revision)
+
+
 def load_encoder(path: Place) -> nn.Module:
     """The trained encoder of a run, an exported folder, or the name of a released one
     (`encoders`), in evaluation mode: (B, ...) → (B, D).
@@ -844,7 +873,7 @@ def export_encoder(run: Place | Run, out: Place, *, to: Format = "safetensors") 
     Args:
         run: a finished run.
         out: the folder to create.
-        to: "safetensors", "onnx", "torchscript" or "huggingface-folder".
+        to: "safetensors", "onnx", "torchscript", "huggingface-folder" or "monai-bundle".
 
     Raises:
         UsageError: for an unknown format, an existing folder, or a missing package.
