@@ -755,7 +755,8 @@ def benchmark(
         name: of the set: "ptbxl", "cinc2017", …
         data: the folder into which it was unpacked.
         out: the scoreboard's folder; the same call resumes it.
-        encoders: finished runs; none: the set's own untrained encoder.
+        encoders: finished runs, released encoders, or folders of either; none: the set's own
+            untrained encoder.
         problems: of the set, such as "superclass"; none: its first.
         fractions: of labelled training patients.
         fit, judge: folds to fit and to test on, in place of the official ones.
@@ -770,15 +771,15 @@ def benchmark(
         MedclError: if recordings of the set cannot be read.
     """
     from medcl.benchmark.benchmark import benchmark as measure
+    from medcl.benchmark.encoders import by_name, found
     from medcl.run import Run
 
     several = [encoders] if isinstance(encoders, str | Path | Run) else list(encoders)
-    runs = [_run(run) for run in several]
     return measure(
         name,
         Path(data),
         Path(out),
-        {run.path.name: run for run in runs},
+        by_name([run for place in several for run in found(place)]),
         problems=problems,
         fractions=fractions,
         fit=fit,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from medcl.archive.index import Index, build
 from medcl.benchmark import fitting, supervised
 from medcl.benchmark.benchmark import ensembles, references
 from medcl.benchmark.contract import BESIDE, FOLD, HANDCRAFTED, KEY, PATIENT, Problem
+from medcl.benchmark.encoders import by_name, found
 from medcl.benchmark.scoreboard import Figure, Scoreboard
 from medcl.benchmark.sources import Sources
 from medcl.errors import MedclError, UsageError
@@ -23,6 +25,7 @@ from medcl.metrics.bootstrap import Interval
 from medcl.metrics.measures import measure
 from medcl.metrics.metrics import once
 from medcl.recipe import given
+from medcl.run import Run
 from medcl_biosignals.baselines import names
 from medcl_biosignals.benchmarks.cinc2011 import cinc2011
 from medcl_biosignals.benchmarks.cinc2017 import cinc2017
@@ -135,6 +138,19 @@ def test_a_recording_that_was_rejected_is_not_left_out_in_silence(tmp_path: Path
     ucr_shaped(tmp_path, samples=8)  # under a second
     with pytest.raises(MedclError, match=r"28 of 28 recordings of ucr.*first reject.*8 samples"):
         medcl.benchmark("ucr", tmp_path, tmp_path / "board", workers=1)
+
+
+def test_a_folder_of_encoders_and_equal_names(tmp_path: Path) -> None:
+    released = Run.open(Path("ecg-small")).path
+    for name in ("a/run", "b/run", "b/other"):
+        shutil.copytree(released, tmp_path / name)
+    runs = [*found(tmp_path / "a" / "run"), *found(tmp_path / "b"), *found("ecg-small")]
+    assert list(by_name(runs)) == ["a-run", "other", "b-run", "ecg-small"]
+    with pytest.raises(UsageError, match="would have one name"):
+        by_name([*found(tmp_path / "b"), *found(tmp_path / "b" / "run")])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="holds no run"):
+        found(tmp_path / "empty")
 
 
 def test_an_ensemble_is_the_mean_probability_of_all_runs() -> None:
