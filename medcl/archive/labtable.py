@@ -29,17 +29,28 @@ PATIENTS = (
 )  # fmt: skip
 SITES = ("site", "siteid", "hospital", "center", "centre", "centerid", "centreid", "institution")
 # Other names of the same, of a word for it with what may stand before and behind.
-_NUMBER = r"(?:id|identifier|no|nr|num|number|code|key|name|barcode|uid)"
-_PATIENT = re.compile(
-    rf"(?:anon|anonymi[sz]ed|pseudo|deid|bcr|cases?|research|study|unique)?"
-    rf"(?:patient(?:en)?|pat|case|subject|subj|participant|donor|individual|person)"
-    rf"(?:submitter)?{_NUMBER}|mrn|medicalrecord{_NUMBER}|hospital(?:no|nr|number)|casessubmitterid"
+_NUMBER = (
+    r"(?:id|identifier|no|nr|num|number|nummer|code|key|name|barcode|uid|uuid|index|idx|hash|"
+    r"pseudonym|studyid)"
 )
-_PERSON = frozenset({"case", "donor", "pid", "person", "individual", "pat"})  # may be a class too
+_PATIENT = re.compile(
+    r"(?:anon|anonymi[sz]ed|pseudo|pseudonymi[sz]ed|deid|deidentified|bcr|tcga|gdc|icgc|dicom|"
+    r"cases?|research|study|unique)?"
+    r"(?:patient(?:en)?|pat|pt|case|subject|subj|participant|donor|individual|person|volunteer|"
+    rf"animal|mouse|paciente)(?:submitter)?{_NUMBER}|"
+    r"tcga(?:case|patient|participant)|(?:id|nr|no|numero)(?:patient|paciente|case|subject)|"
+    rf"mrn(?:hash)?|medicalrecord{_NUMBER}|nh[si](?:no|nr|number)|hospital(?:no|nr|number)|"
+    r"casessubmitterid|pseudonym|(?:pseudo|anon|deid)id|fall(?:nr|nummer)"
+)
+_PERSON = frozenset(  # each may be a class or a number of them, too
+    {"case", "cases", "donor", "pid", "person", "individual", "pat", "pt", "patients", "paciente"}
+)
 _SITE = re.compile(
-    r"(?:(?:tissue)?source|submitting|collecting|recruiting|acquisition|study|scanning)?"
+    r"(?:(?:tissue)?source|submitting|collecti(?:ng|on)|recruiting|acquisition|study|scanning|"
+    r"medical)?"
     r"(?!hospitalid$)"  # of a patient as often as of a site
-    r"(?:site|hospital|cent(?:er|re)|institution|institute|clinic)(?:id|no|nr|code|name)?|tss"
+    r"(?:site|hospital|cent(?:er|re)|institution|institute|clinic|klinik|zentrum|facility)"
+    r"(?:id|no|nr|code|name)?|tss(?:code)?"
 )
 # Names of patients or items in other columns than the chosen ones: never a label.
 _IDENTIFIERS = frozenset(

@@ -375,7 +375,55 @@ def test_patients_by_less_usual_names_and_by_what_a_column_holds(column, bags_in
     assert judged == (column in ("fall", "accession"))
 
 
-@pytest.mark.parametrize("site", ["source_site", "tissue_source_site", "TSS", "Centre Name"])
+UNLIKE = [f"{n * 7919 % 100_003:05d}x" for n in range(len(SLIDES))]
+"""Names of slides that say nothing of the patient, so that its column is told by its name alone."""
+
+
+@pytest.mark.parametrize(
+    "column",
+    ["PT ID", "pt_no", "ptid", "patient_uuid", "bcr_patient_uuid", "Case UUID", "gdc_case_id",
+     "icgc_donor_id", "patient_idx", "Patient #", "ID_Patient", "id_paciente", "Patientennummer",
+     "Fallnummer", "pseudonym", "patient_pseudonym", "anon_id", "deid patient id", "MRN hash",
+     "NHS number", "TCGA Participant", "dicom_patient_id", "animal_id", "patients", "Pt", "cases"],
+)  # fmt: skip
+def test_patients_by_name_where_slides_are_called_otherwise(column, tmp_path):
+    from medcl.archive import labtable
+
+    rows = [f"{key},{c},{'tumor' if y else 'normal'}"
+            for key, (c, _, y) in zip(UNLIKE, SLIDES, strict=True)]  # fmt: skip
+    (tmp_path / "t.csv").write_text("\n".join([f"slide_id,{column},label", *rows]))
+    found = labtable.read(tmp_path / "t.csv")
+    assert found.patient == column
+    assert found.labels == ("label",)
+
+
+@pytest.mark.parametrize(
+    "column",
+    ["pt_stage", "patient_age", "case_control", "cases_per_site", "pathology", "subject_sex",
+     "fall", "fall_id", "subtype_id", "mouse_strain", "patient_outcome", "donor_age", "pattern_id"],
+)  # fmt: skip
+def test_what_is_said_of_a_patient_is_no_patient(column, tmp_path):
+    from medcl.archive import labtable
+
+    rows = [f"{key},{n % 4}a,{n % 2}" for n, key in enumerate(UNLIKE)]
+    (tmp_path / "t.csv").write_text("\n".join([f"slide_id,{column},label", *rows]))
+    found = labtable.read(tmp_path / "t.csv")
+    assert found.patient is None
+    assert column in found.labels
+
+
+@pytest.mark.parametrize(
+    "site",
+    [
+        "Klinik",
+        "medical_center",
+        "TSS code",
+        "source_site",
+        "tissue_source_site",
+        "TSS",
+        "Centre Name",
+    ],
+)
 def test_sites_by_less_usual_names(site, bags_index, tmp_path):
     from medcl.labels import table as label_tables
 
