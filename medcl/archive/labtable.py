@@ -62,6 +62,7 @@ _FILES = ("filename", "filepath")  # filename_hr: another version, never a label
 
 _DELIMITERS = (",", ";", "\t", "|")
 _SUFFIX = re.compile(r"\.[a-z0-9]*[a-z][a-z0-9]*$", re.IGNORECASE)  # "1.2.840.7" has none
+_TWO_SUFFIXES = re.compile(r"(?<=[^/.])\.[a-z]{2,6}\.[a-z][a-z0-9]{1,6}$", re.IGNORECASE)
 _COMMA = re.compile(r"[+-]?\d+,\d+")
 _FLOAT = re.compile(r"\d+\.0")
 _WHOLE = re.compile(r"[+-]?\d+")
@@ -121,10 +122,14 @@ def plain(name: str) -> str:
 
 
 def spellings(key: str, *, folder: bool = False) -> tuple[str, ...]:
-    """A table's key with and without its suffix; unless ``folder``, the same of its file name."""
+    """A table's key with and without its suffix; unless ``folder``, the same of its file name.
+
+    Two suffixes go together where both are of letters: ``a.ome.tif``, ``a.svs.h5``, ``a.nii.gz``.
+    """
     name = PurePosixPath(key).name
-    variants = (key, _SUFFIX.sub("", key), *(() if folder else (name, _SUFFIX.sub("", name))))
-    return tuple(dict.fromkeys(variants))
+    variants = [key, _SUFFIX.sub("", key), *(() if folder else (name, _SUFFIX.sub("", name)))]
+    twice = [_TWO_SUFFIXES.sub("", n) for n in variants[::2] if _TWO_SUFFIXES.search(n)]
+    return tuple(dict.fromkeys([*variants, *twice]))
 
 
 def cleaned(key: str | None) -> str:
