@@ -71,7 +71,7 @@ def embed_modality(
         encoder = run.encoder()
         return embed(encoder, samples, batch_size=batch_size, device=device, label=label).x
     device = usable(device)
-    method = _method(run)
+    method = method_of(run)
     assert isinstance(method, nn.Module)
     method.to(device)
 
@@ -119,8 +119,13 @@ def _built(run: Run) -> Paired:
     return cast(Paired, method)
 
 
-def _method(run: Run) -> Paired:
-    """The method with its last checkpoint's weights, in evaluation mode."""
+def method_of(run: Run) -> Paired:
+    """A finished run's method of two modalities, with its last checkpoint's weights, for use.
+
+    Raises:
+        UsageError: if its method sees one modality, or its checkpoints are gone.
+        MedclError: if they are damaged.
+    """
     method = _built(run)
     checkpoints = saved(run.path / "checkpoints")
     if not checkpoints:

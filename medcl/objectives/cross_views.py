@@ -14,8 +14,8 @@ from medcl.objectives.precision import widened
 def cross_views(q: Tensor, scores: Tensor, temperature: float) -> Tensor:
     """Mean over targets a and views v ≠ a of −mean_i Σ_k q^a_ik log softmax_k(s^v_i/τ).
 
-    Σ_{v≠a} q^a·log p^v = q^a·Σ_v log p^v − q^a·log p^a: the sum over views is made once, so the
-    cost grows with targets + views and not with their product. Value and gradient are one pass.
+    Value and gradient are one pass; the gradient of view v is by Σ_{a≠v} q^a = Σ_a q^a − q^v, so
+    its cost grows with targets + views and not with their product.
 
     Args:
         q: (A, B, K) targets of the first A views; constants.
@@ -36,10 +36,12 @@ def _closed(scores: Tensor, *, q: Tensor, temperature: float) -> tuple[Tensor, t
     scale = 1 / (targets * (len(scores) - 1) * size)
     log_p = torch.log_softmax(scores / temperature, 2)  # (V, B, K)
     every = q.sum(0)  # (B, K)
-    loss = torch.zeros((), dtype=log_p.dtype, device=log_p.device)
-    for view, own in enumerate(log_p):  # a view at a time stays in the caches
-        others = every - q[view] if view < targets else every
-        loss -= torch.dot(others.flatten(), own.flatten())
-        total = others.sum(1, keepdim=True) * (scale / temperature)
-        own.exp_().mul_(total).sub_(others, alpha=scale / temperature)
-    return loss * scale, (log_p,)
+    # A product for each pair, summed over samples and codes, is one small matrix product.
+    pairs = q.flatten(1) @ log_p.flatten(1).T  # (A, V)
+    loss = (pairs.diagonal().sum() - pairs.sum()) * scale
+    step = scale / temperature
+    mass = every.sum(1, keepdim=True).expand(len(scores), -1, -1).clone()  # (V, B, 1)
+    mass[:targets] -= q.sum(2, keepdim=True)
+    gradient = torch.addcmul(every.mul_(-step), log_p.exp_(), mass.mul_(step), out=log_p)
+    gradient[:targets].add_(q, alpha=step)
+    return loss, (gradient,)

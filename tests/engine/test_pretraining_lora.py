@@ -1,4 +1,4 @@
-"""LoRA in continued pretraining: little is trained, and a run's encoder has plain, merged weights."""
+"""LoRA in continued pretraining: little is trained; a run has plain, merged weights."""
 
 from __future__ import annotations
 
