@@ -69,8 +69,8 @@ def test_monai_verifies_a_bundle(digits_run: Run, x: torch.Tensor, tmp_path: Pat
     meta, config = (made.path / "configs" / f"{n}.json" for n in ("metadata", "inference"))
     about = {"meta_file": str(meta), "config_file": str(config), "bundle_root": str(made.path)}
     verify_net_in_out("network", device="cpu", **about)
+    wrong = {"_meta_#network_data_format#outputs#pred#num_channels": made.width + 1}
     with pytest.raises(ValueError, match="output channel number"):
-        wrong = {"_meta_#network_data_format#outputs#pred#num_channels": made.width + 1}
         verify_net_in_out("network", device="cpu", **about, **wrong)
     parser = ConfigParser()
     parser.read_config(str(config))

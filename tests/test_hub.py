@@ -90,9 +90,9 @@ class Hub(BaseHTTPRequestHandler):
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[type[Hub]]:
     class Mine(Hub):
-        files: dict[str, bytes] = {}
-        created: list[dict[str, object]] = []
+        """The repository of one test."""
 
+    Mine.files, Mine.created = {}, []
     serving = ThreadingHTTPServer(("127.0.0.1", 0), Mine)
     threading.Thread(target=serving.serve_forever, daemon=True).start()
     at = f"http://127.0.0.1:{serving.server_port}"

@@ -2,12 +2,12 @@
 
     python benchmarks/biosignals/cut_sample.py ../shared/data/ecg/mitdb_ds1 OUT
 
-The public copy is digitised anew at 12 bits. The database's own grid (11 bits, 200 steps a millivolt,
-1024 at zero) is restored here: no sample of the copy lies further than `FURTHEST` of a step from it,
-so that rounding is unambiguous, and the checksums of `PUBLISHED`, over all 650,000 samples of a
-signal, are those of PhysioNet's headers. Annotations are copied, counted from
-the cut on. One record is in
-format 212, the others in format 516 (FLAC). Every file is read again and compared.
+The public copy is digitised anew at 12 bits. The database's own grid (11 bits, 200 steps a
+millivolt, 1024 at zero) is restored here: no sample of the copy lies further than `FURTHEST` of a
+step from it, so that rounding is unambiguous, and the checksums of `PUBLISHED`, over all 650,000
+samples of a signal, are those of PhysioNet's headers. Annotations are copied, counted from the cut
+on. One record is in format 212, the others in format 516 (FLAC). Every file is read again and
+compared.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ def push(folder: Path, name: str, *, public: bool = False) -> str:
 
 
 def pull(name: str, out: Path, *, revision: str | None = None) -> Path:
-    """Download an encoder that `push` sent, and check it against its manifest. Runs none of its code.
+    """Download an encoder that `push` sent, checked by its manifest; none of its code is run.
 
     Args:
         name: ``OWNER/NAME``.
@@ -110,7 +110,8 @@ def _said(name: str) -> Iterator[None]:
         raise UsageError(f"'{name}' is no name of a repository: take OWNER/NAME.") from None
     except errors.RepositoryNotFoundError:
         raise MedclError(
-            f"The Hub has no repository '{name}' that you may see: check the name, and hf auth login."
+            f"The Hub has no repository '{name}' that you may see: check its name, or log in: "
+            "hf auth login."
         ) from None
     except errors.RevisionNotFoundError:
         raise MedclError(f"{name} has no such revision.") from None

@@ -14,7 +14,7 @@ def suggest(items: pl.DataFrame) -> str:
     ecg = sum("ECG" in kind for kind in kinds)
     ppg = sum("PPG" in kind for kind in kinds)
     both = sum({"ECG", "PPG"} <= kind for kind in kinds)
-    if 2 * both > len(kinds):
+    if 2 * both > ecg + ppg - both:  # most of those that have either
         return "biosignals/cross-modal"
     if ecg >= ppg and ecg:
         beats = [name for name in items.columns if name.startswith("label.beats_")]
