@@ -30,10 +30,10 @@ _OF_DAY = (
 )
 _DAY = (
     r"(?:[^\W\d]{2,9},?\s+)?(?:\d{1,4}(?:[-/.] ?| )(?:\d{1,2}|[^\W\d]{3,9}\.?)"
-    r"(?:[-/.] ?| )\d{1,4}|"
+    r"(?:[-/.] ?| )\d{1,4}|\d{4}[-:]?[0-3]\d{2}(?=[T _:]\d)|"
     r"[^\W\d]{3,9}\.? \d{1,2},? \d{4})"
 )
-_TIME = re.compile(rf"\[?(?:{_DAY}(?:[T ,_]+{_OF_DAY})?|{_OF_DAY}(?: +{_DAY})?)\]?")
+_TIME = re.compile(rf"\[?(?:{_DAY}(?:[T ,_:]+{_OF_DAY})?|{_OF_DAY}(?: +{_DAY})?)\]?")
 _RECORDERS = ("phone timestamp;", "timestamp [ns];", "sensor timestamp")
 _SEPARATOR = re.compile(r"\s*\"?sep=.{1,2}\"?\s*$", re.IGNORECASE)  # a hint for Excel
 _LINES = re.compile(r"\r\n|\n|\r")
