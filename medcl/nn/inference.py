@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from itertools import pairwise
+from threading import Barrier
 from typing import TypeVar
 
 import torch
@@ -101,8 +104,25 @@ def _side_by_side(encoder: nn.Module, parts: Sequence[Tensor], threads: int) -> 
             done: Tensor = encoder(part)
             return done
 
-    try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            return list(pool.map(one, parts))
-    finally:  # what threads that are yet to come begin with; each has its own from then on
-        torch.set_num_threads(threads)
+    return list(_threads(os.getpid(), threads).map(one, parts))
+
+
+@lru_cache(maxsize=1)
+def _threads(_process: int, threads: int) -> ThreadPoolExecutor:
+    """Threads that compute alone; kept, for each new one may hold memory of its own.
+
+    A process that was forked starts others: threads do not come with it.
+    """
+    before = torch.get_num_threads()
+    pool = ThreadPoolExecutor(threads, initializer=_alone)
+    ready = Barrier(threads)
+    for one in [pool.submit(ready.wait) for _ in range(threads)]:
+        one.result()
+    torch.set_num_threads(before)  # what threads that are yet to come begin with
+    return pool
+
+
+def _alone() -> None:
+    """This thread computes without others."""
+    torch.set_num_threads(1)
+    torch.get_num_threads()  # a new thread takes the number over when it is first asked for it

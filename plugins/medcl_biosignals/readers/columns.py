@@ -6,6 +6,7 @@ import html
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from medcl_biosignals.naming import meant
 from medcl_biosignals.readers.contract import TICKS, BadSignal, Settings
@@ -148,6 +149,7 @@ class Roles:
     rate: float | None = None
 
 
+@lru_cache(maxsize=4096)  # the files of an archive have the same columns
 def parted(name: str) -> tuple[str, str]:
     """``"II [mV]"`` → ``("II", "mV")``, ``"ecg_uV"`` → ``("ecg", "uV")``; without a unit, ""."""
     name = _DEVICE.sub("", html.unescape(name).strip())

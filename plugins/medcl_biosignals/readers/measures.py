@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import re
 import unicodedata
+from functools import lru_cache
 from typing import NamedTuple
 
 
@@ -118,6 +119,7 @@ _BASES = {"v": "V", "s": "S", "o": "Ohm", "p": "Pa"}
 _POWERS = str.maketrans("²³⁻¹", "23-1")
 
 
+@lru_cache(maxsize=4096)  # the files of an archive have the same units
 def known_unit(text: str) -> str:
     """A unit in its usual spelling; "" for none; "other" for what may as well be a name.
 

@@ -30,6 +30,9 @@ _REWRITTEN = (
      "$1-$2-$3 $4:$5:$6.$7$8"),
     (r"^((?:19|20)\d\d)([01]\d)([0-3]\d)[T_ -]?([012]\d)([0-5]\d)([0-6]\d)(Z?)$",
      "$1-$2-$3 $4:$5:$6$7"),
+    # by the day of the year: 2026-334T14:58:34, 2026334T145834, and a spacecraft's 2026:334:14:58:34
+    (r"^((?:19|20)\d\d)[-: ]?([0-3]\d\d)[T_ :]([012]\d):?([0-5]\d):?([0-6]\d(?:[.,]\d{1,9})?)"
+     r"(\s*\S*)$", "$1-$2 $3:$4:$5$6"),
 )  # fmt: skip
 """Moments in other orders → in the usual one."""
 _SPANS = r"^(\d+) days?,? \+?"
@@ -248,6 +251,8 @@ def _day(text: str, order: int) -> int | None:
     parts = [p for p in re.split(r"[\s\-/.,_]+|(?<=\d)(?:st|nd|rd|th)\b", bare) if p]
     if len(parts) == 1 and re.fullmatch(r"\d{8}", parts[0]):
         parts = [parts[0][:4], parts[0][4:6], parts[0][6:]]
+    if re.fullmatch(r"\d{4}-\d{3}", bare.strip()):
+        return _of_year(int(parts[0]), int(parts[1]))
     if len(parts) != 3:
         return None
     month = next((n for n, p in enumerate(parts) if p.lower().rstrip(".") in _MONTHS), None)
@@ -263,6 +268,12 @@ def _day(text: str, order: int) -> int | None:
         return None if order == 2 else _number(c, a, b) if order == 1 else _number(c, b, a)
     except ValueError:
         return None
+
+
+def _of_year(year: int, day: int) -> int | None:
+    """The day of a year, from 1 → its number."""
+    first, following = date(year, 1, 1).toordinal(), date(year + 1, 1, 1).toordinal()
+    return first + day - 1 if 0 < day <= following - first else None
 
 
 def _number(year: int, month: int, day: int) -> int:

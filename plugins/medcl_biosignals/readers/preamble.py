@@ -57,6 +57,7 @@ _DECIMAL = re.compile(r"^\s*(-?\d+),(\d+)\s*$")
 E4_SIGNALS = tuple(_E4)
 E4_OTHERS = ("IBI", "tags", "info")
 _EPOCH = (9e8, 2.6e9)  # seconds since 1970, in the years of wearables
+_WORD = re.compile(r"[^\W\d_]")
 _IBI = BadSignal(
     "not-a-signal", "intervals between beats (IBI) as a wearable found them: no waveform to read"
 )
@@ -107,14 +108,15 @@ def _empatica(lines: Sequence[str], stem: str) -> Preamble | None:
     """The first row is when it starts (seconds since 1970), the second the rate, all columns
     alike."""
     # No sensor of it has two columns: 4,000 is a number with a decimal comma.
-    filled = [_DECIMAL.sub(r"\1.\2", line) for line in lines[:200] if line.strip()]
-    head, *rest = cells_of(filled[0] if filled else "")
+    filled = (_DECIMAL.sub(r"\1.\2", line) for line in lines[:200] if line.strip())
+    first = next(filled, "")
+    head, *rest = cells_of(first)
     began = number(head)
     if began is None or not _EPOCH[0] < began < _EPOCH[1]:
         return None
     if [cell.upper() for cell in rest] == ["IBI"]:
         raise _IBI
-    rows = [_numbers(line) for line in filled]
+    rows = [_numbers(line) for line in (first, *filled)]
     if rows[0] is None or len(set(rows[0])) > 1:
         return None
     single = [row for row in rows if row is not None and len(row) == 1]
@@ -258,6 +260,8 @@ def _in_words(lines: Sequence[str]) -> Preamble:
     units: tuple[str, ...] | None = None
     form = "BioSPPy" if lines and "Simple Text Format" in lines[0] else ""
     for line in lines[:100]:
+        if not _WORD.search(line):
+            continue  # numbers alone
         cells = re.split(r"[,;\t]", line)
         comment = line.lstrip()[:1] in ("#", "%", ";")
         if not comment and len(cells) > 3:

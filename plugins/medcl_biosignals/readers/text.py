@@ -30,10 +30,10 @@ _OF_DAY = (
 )
 _DAY = (
     r"(?:[^\W\d]{2,9},?\s+)?(?:\d{1,4}(?:[-/.] ?| )(?:\d{1,2}|[^\W\d]{3,9}\.?)"
-    r"(?:[-/.] ?| )\d{1,4}|"
+    r"(?:[-/.] ?| )\d{1,4}|\d{4}[-:]?[0-3]\d{2}(?=[T _:]\d)|"
     r"[^\W\d]{3,9}\.? \d{1,2},? \d{4})"
 )
-_TIME = re.compile(rf"\[?(?:{_DAY}(?:[T ,_]+{_OF_DAY})?|{_OF_DAY}(?: +{_DAY})?)\]?")
+_TIME = re.compile(rf"\[?(?:{_DAY}(?:[T ,_:]+{_OF_DAY})?|{_OF_DAY}(?: +{_DAY})?)\]?")
 _RECORDERS = ("phone timestamp;", "timestamp [ns];", "sensor timestamp")
 _SEPARATOR = re.compile(r"\s*\"?sep=.{1,2}\"?\s*$", re.IGNORECASE)  # a hint for Excel
 _LINES = re.compile(r"\r\n|\n|\r")
@@ -225,15 +225,19 @@ def _thousands(rows: list[list[str]], comma: bool) -> tuple[tuple[int, str], ...
 
 def _parts_thousands(column: list[str], mark: str, decimal: str, comma: bool) -> bool:
     pattern = _groups(mark, decimal)
-    grouped = [cell for cell in column if pattern.fullmatch(cell)]
-    if not grouped:
-        return False
-    others = [cell for cell in column if not pattern.fullmatch(cell)]
-    if mark in ",." and (mark == ",") == comma and not any(decimal in cell for cell in column):
-        short = [cell for cell in others if cell.lstrip("+-").isdigit() and len(cell) < 5]
-        twice = any(cell.count(mark) > 1 for cell in grouped)
-        return len(short) == len(others) and (bool(short) or twice)
-    return all(_is_number(cell, decimal == ",") for cell in others)
+    doubtful = mark in ",." and (mark == ",") == comma and not any(decimal in c for c in column)
+    grouped = short = twice = False
+    for cell in column:
+        if pattern.fullmatch(cell):
+            grouped, twice = True, twice or cell.count(mark) > 1
+        elif not doubtful:
+            if not _is_number(cell, decimal == ","):
+                return False
+        elif cell.lstrip("+-").isdigit() and len(cell) < 5:
+            short = True
+        else:
+            return False
+    return grouped and (short or twice or not doubtful)
 
 
 @lru_cache
@@ -311,8 +315,10 @@ def _best(body: list[str], options: Iterable[tuple[str, bool]]) -> tuple[float, 
     scores: dict[tuple[str, bool], float] = {}
     best = 0.0, ",", False
     rows_of: dict[str, list[list[str]]] = {}
+    whole = "\n".join(body)
+    blank = any(len(line.split()) > 1 for line in body)
     for delimiter, comma in options:
-        parts = delimiter if any(_occurs(delimiter, line) for line in body) else ""
+        parts = delimiter if (blank if delimiter == " " else delimiter in whole) else ""
         if parts not in rows_of:
             rows_of[parts] = [cells(line, delimiter) for line in body]
         if (parts, comma) not in scores:
@@ -323,16 +329,13 @@ def _best(body: list[str], options: Iterable[tuple[str, bool]]) -> tuple[float, 
     return best
 
 
-def _occurs(delimiter: str, line: str) -> bool:
-    return len(line.split()) > 1 if delimiter == " " else delimiter in line
-
-
 def _score(rows: list[list[str]], comma: bool) -> float:
     """Share of cells that are numbers or times, where all lines have as many; more columns win."""
     width, same = Counter(map(len, rows)).most_common(1)[0]
     fitting = [cell for row in rows if len(row) == width for cell in row]
-    numbers = sum(_is_value(cell, comma) for cell in fitting)
-    empty = sum(cell.lower() in MISSING for cell in fitting)
+    others = [cell for cell in fitting if not _is_value(cell, comma)]
+    numbers = len(fitting) - len(others)
+    empty = sum(cell.lower() in MISSING for cell in others)
     if numbers == 0 or len(fitting) == empty:
         return 0.0
     share = numbers / (len(fitting) - empty)
