@@ -269,6 +269,7 @@ def _bag(
     labels: dict[str, Scalar],
 ) -> Record:
     patient, site, findings = _who(path)
+    patient = bag.patient or patient  # a stand-in where the slide's index knew none, as here
     scale = bag.mpp if mpp is None else mpp
     fields: dict[str, Scalar] = {
         "kind": "bag",
@@ -279,6 +280,7 @@ def _bag(
         "mpp_x": scale,
         "mpp_y": scale,
         "encoder": bag.encoder or layouts.encoder(path),
+        "untrained": bag.untrained,
     }
     if bag.part is None:
         places = layouts.coordinates(beside)
