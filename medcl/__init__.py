@@ -52,6 +52,8 @@ __all__ = [
     "probe",
     "probe_localisation",
     "probe_masks",
+    "pull",
+    "push",
     "release",
 ]
 

@@ -62,6 +62,27 @@ def test_a_huggingface_folder_is_loaded_by_transformers(
         assert torch.equal(model(x), digits_run.encoder()(x))
 
 
+def test_monai_verifies_a_bundle(digits_run: Run, x: torch.Tensor, tmp_path: Path) -> None:
+    from monai.bundle import ConfigParser, verify_net_in_out
+
+    made = exporting.export(digits_run, tmp_path / "out", to="monai-bundle")
+    meta, config = (made.path / "configs" / f"{n}.json" for n in ("metadata", "inference"))
+    about = {"meta_file": str(meta), "config_file": str(config), "bundle_root": str(made.path)}
+    verify_net_in_out("network", device="cpu", **about)
+    wrong = {"_meta_#network_data_format#outputs#pred#num_channels": made.width + 1}
+    with pytest.raises(ValueError, match="output channel number"):
+        verify_net_in_out("network", device="cpu", **about, **wrong)
+    parser = ConfigParser()
+    parser.read_config(str(config))
+    parser["bundle_root"] = str(made.path)
+    with torch.inference_mode():
+        close = parser.get_parsed_content("network")(x) - digits_run.encoder()(x)
+    assert close.abs().max() < 1e-5
+    assert "Not for diagnosis" in (made.path / "docs" / "README.md").read_text()
+    shape = json.loads(meta.read_text())["network_data_format"]["inputs"]["image"]
+    assert (shape["num_channels"], shape["spatial_shape"]) == (1, [8, 8])
+
+
 def test_torchscript_gives_the_same_for_any_batch(
     digits_run: Run, x: torch.Tensor, tmp_path: Path
 ) -> None:

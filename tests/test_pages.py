@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import tutorials
 import wfdb
 from typer.testing import CliRunner
@@ -37,6 +38,11 @@ QUICK = {
     "finetune": "-s finetune.epochs=1 -s finetune.bootstraps=100",
 }
 """What shortens the work of a verb, behind the page's own words."""
+SMALL = (
+    "-s encoder.depth=10 -s encoder.base=8 -s dataset.size=[96,96] -s views.size=[64]"
+    " -s prepare.spacing=[0,6,6]"
+)
+"""A ResNet-50 on slices of 320 pixels, made small."""
 NOT_RUN = {
     "how-to/continue-uni.md": "UNI's weights are gated: its licence binds whoever is given access",
 }
@@ -77,11 +83,13 @@ def scans(name: str) -> Callable[[Path], None]:
 
 
 def slides(folder: Path) -> None:
-    """The pathology sample, and labels."""
-    shutil.copytree(pathology.sample, folder / "slides")  # type: ignore[arg-type]
-    more = sorted((folder / "slides").glob("*.tif"))
-    for path in more:  # a second slide of each, of another patient
-        shutil.copy(path, path.with_name(f"second-{path.name}"))
+    """Each strip of the pathology sample in three pieces, and labels."""
+    (folder / "slides").mkdir()
+    resolution = {"resolution": (1e4 / 0.499, 1e4 / 0.499), "resolutionunit": "CENTIMETER"}
+    for strip in sorted(pathology.sample.glob("*.tif")):  # type: ignore[union-attr]
+        for n, piece in enumerate(tifffile.imread(strip)[: 3 * 896].reshape(3, 896, -1, 3)):
+            path = folder / "slides" / f"{strip.stem}-{n}.tif"
+            tifffile.imwrite(path, piece, photometric="rgb", tile=(256, 256), **resolution)
     rows = [(p.name, n % 2) for n, p in enumerate(sorted((folder / "slides").glob("*.tif")))]
     table(folder / "slides.csv", ("slide_id", "label"), rows)
 
@@ -122,8 +130,8 @@ RUN: dict[str, tuple[Callable[[Path], None], dict[str, str]]] = {
     "start/ecg.md": (ecgs, {}),
     "start/wearables.md": (ppg, {}),
     "start/ct.md": (scans("scans"), {}),
-    "start/pathology.md": (slides, {"pretrain": "-s encoder.depth=10 -s encoder.base=8"}),
-    "how-to/pacs-export.md": (scans("export"), {}),
+    "start/pathology.md": (slides, {}),
+    "how-to/pacs-export.md": (scans("export"), {"pretrain": SMALL}),
     "how-to/clam-features.md": (features, {}),
     "how-to/apple-ecgs.md": (apple, {}),
     "how-to/thirty-people.md": (ecgs, {}),

@@ -1,9 +1,13 @@
-"""Cut the sample archive that ships with the plugin: the start of every DS1 record.
+"""Cut the sample archive that ships with the plugin: five minutes of every DS1 record.
 
-    python benchmarks/biosignals/cut_sample.py ../shared/data/ecg/mitdb_ds1 OUT --minutes 11
+    python benchmarks/biosignals/cut_sample.py ../shared/data/ecg/mitdb_ds1 OUT
 
-Samples are copied as integers, gains and baselines as they are; annotations up to the cut. Records
-keep format 516 (FLAC), but for two in format 212. Every file is read again and compared.
+The public copy is digitised anew at 12 bits. The database's own grid (11 bits, 200 steps a
+millivolt, 1024 at zero) is restored here: no sample of the copy lies further than `FURTHEST` of a
+step from it, so that rounding is unambiguous, and the checksums of `PUBLISHED`, over all 650,000
+samples of a signal, are those of PhysioNet's headers. Annotations are copied, counted from the cut
+on. One record is in format 212, the others in format 516 (FLAC). Every file is read again and
+compared.
 """
 
 from __future__ import annotations
@@ -14,7 +18,26 @@ from pathlib import Path
 import numpy as np
 import wfdb
 
-PLAIN = ("101", "106")  # kept in format 212, so that the sample is a mixed archive
+PLAIN = ("101",)  # in format 212, so that the sample is a mixed archive
+GAIN, ZERO, BITS = 200, 1024, 11  # MIT-BIH as it was digitised
+FURTHEST = 0.25  # of a step
+PUBLISHED = {"101": (29832, None), "208": (8074, 20649)}
+"""Checksums in PhysioNet's headers, of the signals for which they are known here."""
+
+
+def restored(physical: np.ndarray, name: str) -> np.ndarray:
+    """Millivolts (samples, signals) of a whole record → the database's own integers."""
+    steps = physical * GAIN + ZERO
+    digital = np.rint(steps).astype(np.int64)
+    assert np.abs(steps - digital).max() <= FURTHEST, name
+    for found, known in zip(checksums(digital), PUBLISHED.get(name, ()), strict=False):
+        assert known in (None, found), name
+    return digital
+
+
+def checksums(digital: np.ndarray) -> list[int]:
+    """The sum of each signal's samples as 16 bits with a sign, as headers give it."""
+    return [int(n) for n in digital.sum(axis=0).astype(np.int16)]
 
 
 def pack_212(digital: np.ndarray) -> bytes:
@@ -28,28 +51,26 @@ def pack_212(digital: np.ndarray) -> bytes:
     return packed.tobytes()
 
 
-def cut(source: Path, name: str, out: Path, minutes: float) -> None:
-    """Write the first minutes of one record, and check them against the original."""
-    header = wfdb.rdheader(str(source / name))
-    n = min(round(minutes * 60 * header.fs), header.sig_len)
-    record = wfdb.rdrecord(str(source / name), sampto=n, physical=False)
-    digital = record.d_signal
+def cut(source: Path, name: str, out: Path, start: float, minutes: float) -> None:
+    """Write some minutes of one record, and check them against the original."""
+    record = wfdb.rdrecord(str(source / name))
+    first, n = (round(60 * m * record.fs) for m in (start, minutes))
+    digital = restored(record.p_signal, name)[first : first + n]
     fmt = "212" if name in PLAIN else "516"
     lines = [f"{name} {record.n_sig} {record.fs} {n}"]
-    for c in range(record.n_sig):
-        checksum = int(digital[:, c].astype(np.int64).sum()) & 0xFFFF
-        checksum -= 0x10000 if checksum > 0x7FFF else 0
-        lines.append(
-            f"{name}.dat {fmt} {record.adc_gain[c]!r}({record.baseline[c]})/{record.units[c]}"
-            f" {record.adc_res[c]} {record.adc_zero[c]} {digital[0, c]} {checksum} 0"
-            f" {record.sig_name[c]}"
-        )
+    lines += [
+        f"{name}.dat {fmt} {GAIN}/mV {BITS} {ZERO} {digital[0, c]} {checksum} 0 {lead}"
+        for c, (checksum, lead) in enumerate(zip(checksums(digital), record.sig_name, strict=True))
+    ]
     (out / f"{name}.hea").write_text("\n".join(lines) + "\n")
     if name in PLAIN:
         (out / f"{name}.dat").write_bytes(pack_212(digital))
     else:
-        wfdb.io._signal.wr_dat_file(f"{name}.dat", "516", digital, 0, write_dir=str(out))
-    marks = wfdb.rdann(str(source / name), "atr", sampto=n - 1)
+        wfdb.io._signal.wr_dat_file(
+            f"{name}.dat", "516", digital.astype(np.int16), 0, write_dir=str(out)
+        )
+    limits = {"sampfrom": first, "sampto": first + n - 1, "shift_samps": True}
+    marks = wfdb.rdann(str(source / name), "atr", **limits)
     wfdb.wrann(
         name,
         "atr",
@@ -61,9 +82,8 @@ def cut(source: Path, name: str, out: Path, minutes: float) -> None:
         aux_note=marks.aux_note,
         write_dir=str(out),
     )
-    again = wfdb.rdrecord(str(out / name))
-    original = wfdb.rdrecord(str(source / name), sampto=n)
-    assert np.array_equal(again.p_signal, original.p_signal), name
+    again = wfdb.rdrecord(str(out / name), physical=False)
+    assert np.array_equal(again.d_signal, digital), name
     copy = wfdb.rdann(str(out / name), "atr")
     assert np.array_equal(copy.sample, marks.sample), name
     assert list(copy.symbol) == list(marks.symbol), name
@@ -73,11 +93,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("source", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--minutes", type=float, default=11.0)
+    parser.add_argument("--start", type=float, default=6.0, help="minutes from the record's begin")
+    parser.add_argument("--minutes", type=float, default=5.0)
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     for header in sorted(arguments.source.glob("*.hea")):
-        cut(arguments.source, header.stem, arguments.out, arguments.minutes)
+        cut(arguments.source, header.stem, arguments.out, arguments.start, arguments.minutes)
     size = sum(file.stat().st_size for file in arguments.out.iterdir())
     print(f"{size / 1e6:.2f} MB in {arguments.out}")
 

@@ -30,6 +30,7 @@ from medcl_cli.verbs import (
     evaluate,
     export,
     finetune,
+    hub,
     index,
     plugins,
     predict,
@@ -83,6 +84,8 @@ app.command()(beats.beats)
 app.command()(search.search)
 app.command()(anomaly.anomaly)
 app.command()(export.export)
+app.command()(hub.push)
+app.command()(hub.pull)
 app.command()(schema.schema)
 
 

@@ -6,6 +6,9 @@ import shlex
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
     from medcl.archive.index import Index
     from medcl.run import Run
 
@@ -21,11 +24,18 @@ def after_index(index: Index) -> str | None:
     recipe, data = plugin.suggest(index.items), shlex.quote(str(index.path))
     if recipes.load(recipe).method is None:  # a classifier of bags
         labels = [name for name in index.items.columns if name.startswith("label.")]
-        known = f" -s finetune.label={labels[0].removeprefix('label.')}" if labels else ""
-        if not known:
+        if not labels:
             return None
-        return f"medcl finetune {recipe} --data {data} --out study{known}"
+        known = shlex.quote(labels[0].removeprefix("label."))
+        return f"medcl finetune {recipe} --data {data} --label-column {known} --out study"
     return f"medcl pretrain {recipe} --data {data} --out run"
+
+
+def after_finetune(studies: Sequence[Path], out: Path) -> str:
+    """The report of a study, or of the several studies of a folder."""
+    folders = " ".join(shlex.quote(str(study)) for study in studies)
+    page = f" --out {shlex.quote(str(out / 'report.html'))}" if len(studies) > 1 else ""
+    return f"medcl report {folders}{page}"
 
 
 def after_pretrain(run: Run) -> str:

@@ -12,4 +12,6 @@ from medcl.export.encoder import export as export
 from medcl.export.encoder import load_encoder as load_encoder
 from medcl.export.graphs import TOLERANCE as TOLERANCE
 from medcl.export.graphs import Format as Format
+from medcl.export.hub import pull as pull
+from medcl.export.hub import push as push
 from medcl.export.release import release as release

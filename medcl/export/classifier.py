@@ -192,7 +192,7 @@ def export_classifier(
         MedclError: if it cannot be written in that format, its outputs differ, or the index, whose
             samples it is checked on, is missing.
     """
-    if to not in get_args(Format) or to == "huggingface-folder":
+    if to not in get_args(Format) or to in ("huggingface-folder", "monai-bundle"):
         raise UsageError(f"A classifier is exported as onnx, torchscript or safetensors, not {to}.")
     if out.exists():
         raise UsageError(f"{out} exists: choose another --out, or remove it.")

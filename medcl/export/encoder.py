@@ -16,7 +16,7 @@ import numpy as np
 
 from medcl import manifest, released, version
 from medcl.errors import MedclError, UsageError
-from medcl.export import graphs
+from medcl.export import bundle, graphs
 from medcl.export.graphs import TOLERANCE, Format
 from medcl.io.atomic import new_folder
 from medcl.private import without_paths
@@ -92,7 +92,8 @@ def export(run: Run, out: Path, *, to: Format = "safetensors") -> Exported:
         out: the folder to create.
         to: ``safetensors`` (weights and facts, for `load_encoder`), ``onnx`` and ``torchscript``
             (graphs that take a batch of any size), ``huggingface-folder``
-            (``AutoModel.from_pretrained(out, trust_remote_code=True)``).
+            (``AutoModel.from_pretrained(out, trust_remote_code=True)``), ``monai-bundle`` (a
+            TorchScript graph as ``python -m monai.bundle`` takes it).
 
     Raises:
         UsageError: for an unknown format, an existing folder, or a missing package.
@@ -115,7 +116,9 @@ def export(run: Run, out: Path, *, to: Format = "safetensors") -> Exported:
                 f"As {to} the encoder '{facts['encoder']['name']}' gives other values (relative "
                 f"difference {difference:.1e}): nothing was kept. Take --to safetensors."
             )
-        (folder / "README.md").write_text(_card(run, to, facts, difference), encoding="utf-8")
+        card = folder / (bundle.CARD if to == "monai-bundle" else "README.md")
+        card.parent.mkdir(exist_ok=True)
+        card.write_text(_card(run, to, facts, difference), encoding="utf-8")
         made_of = {"encoder": manifest.of_file(run.encoder_file()), "medcl": facts["medcl"]}
         manifest.seal(folder, "encoder", made_of)
     return Exported(out, to, shape, int(facts["width"]), difference)
@@ -185,7 +188,7 @@ def _facts(run: Run, to: Format, shape: tuple[int, ...], width: int) -> dict[str
     section = recipe.part("encoder")
     encoder = section.model_dump(mode="json")
     encoder.pop("weights", None)  # the initial weights, which the trained ones replace
-    if to in ("onnx", "torchscript"):  # a graph needs no encoder settings
+    if to in ("onnx", "torchscript", "monai-bundle"):  # a graph needs no encoder settings
         encoder = {"name": encoder["name"]}
     for key, value in section.model_dump().items():
         if key in encoder and without_paths(value) == "PATH":
@@ -243,6 +246,16 @@ def _torchscript(
     return graphs.torchscript(encoder, folder / "encoder.pt", (x,), facts["encoder"]["name"])
 
 
+def _monai(
+    encoder: nn.Module, folder: Path, x: torch.Tensor, facts: dict[str, Any]
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    graph = folder / bundle.GRAPH
+    graph.parent.mkdir()
+    exported = graphs.torchscript(encoder, graph, (x,), facts["encoder"]["name"])
+    bundle.describe(folder, tuple(x.shape[1:]), facts)
+    return exported
+
+
 def _onnx(
     encoder: nn.Module, folder: Path, x: torch.Tensor, facts: dict[str, Any]
 ) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -264,6 +277,7 @@ _WRITERS = {
     "onnx": _onnx,
     "torchscript": _torchscript,
     "huggingface-folder": _huggingface,
+    "monai-bundle": _monai,
 }
 
 
@@ -352,6 +366,15 @@ from transformers import AutoModel
 
 encoder = AutoModel.from_pretrained("this/folder", trust_remote_code=True)
 embeddings = encoder(x)
+```
+""",
+    "monai-bundle": """```python
+from monai.bundle import ConfigParser
+
+parser = ConfigParser()
+parser.read_config("this/folder/configs/inference.json")
+parser["bundle_root"] = "this/folder"
+embeddings = parser.get_parsed_content("network")(x)
 ```
 """,
 }

@@ -14,8 +14,14 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-Format = Literal["safetensors", "onnx", "torchscript", "huggingface-folder"]
-TOLERANCE = {"safetensors": 0.0, "huggingface-folder": 0.0, "torchscript": 1e-5, "onnx": 1e-4}
+Format = Literal["safetensors", "onnx", "torchscript", "huggingface-folder", "monai-bundle"]
+TOLERANCE = {
+    "safetensors": 0.0,
+    "huggingface-folder": 0.0,
+    "torchscript": 1e-5,
+    "monai-bundle": 1e-5,
+    "onnx": 1e-4,
+}
 """Largest accepted difference of a format, relative to the largest output."""
 
 

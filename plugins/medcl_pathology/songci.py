@@ -33,7 +33,7 @@ class SongCi(nn.Module):
     move during the first ``frozen`` steps, the last layer during ``frozen_last``.
 
     The authors begin with DINO's ViT-S of ImageNet and hold its patch embedding and first six
-    blocks: ``frozen_blocks``, for an encoder that is trained already (`pretrain --from` or
+    blocks: ``frozen_blocks``, for an encoder that is trained already (`trainer.weights` or
     ``encoder.folder``).
 
     Args:

@@ -29,7 +29,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for suffix in (".hea", ".dat", ".atr"):
         shutil.copy(SAMPLE / f"101{suffix}", root / f"good{suffix}")
         shutil.copy(SAMPLE / f"101{suffix}", root / f"lies{suffix}")
-    for name, change in (("good", ("101", "good")), ("lies", ("237600", "2376000"))):
+    for name, change in (("good", ("101", "good")), ("lies", ("108000", "1080000"))):
         header = root / f"{name}.hea"
         text = header.read_text().replace("101.dat", f"{name}.dat").replace("101 ", f"{name} ", 1)
         header.write_text(text.replace(*change, 1) + f"# {NAME} 81 F\n")

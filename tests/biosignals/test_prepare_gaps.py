@@ -200,7 +200,7 @@ def test_every_index(damaged: dict[str, np.ndarray], name: str) -> None:
 
 
 def test_beats_are_like_their_neighbours_unless_they_are_ectopic() -> None:
-    files = tuple(f"106{suffix}" for suffix in (".hea", ".dat", ".atr"))
+    files = tuple(f"119{suffix}" for suffix in (".hea", ".dat", ".atr"))
     arrays = prepare(SAMPLE, files, {}, fs=100.0)
     values = index(arrays, "template")[0]
     block = (arrays["beats"] / 200).astype(int)

@@ -171,7 +171,7 @@ def test_what_cannot_be_used_is_told_and_costs_nothing_else(
         shutil.copy(file, folder / file.name)
     (folder / "broken.hea").write_text("broken 2 360 1000\nbroken.dat 212 200\n")
     header = (folder / "223.hea").read_text()
-    (folder / "223.hea").write_text(header.replace("237600", "200000"))
+    (folder / "223.hea").write_text(header.replace("108000", "90000"))
     made = predict(run, [folder], tmp_path / "p.parquet", key_file=key)
     assert made.records == 1
     assert sum(made.rejects.values()) == 1

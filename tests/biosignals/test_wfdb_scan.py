@@ -121,12 +121,12 @@ def _prose_header(root: Path) -> None:
 
 def _ten_gigabytes(root: Path) -> None:
     text = (root / "101.hea").read_text()
-    (root / "101.hea").write_text(text.replace("237600", "3333333333", 1))
+    (root / "101.hea").write_text(text.replace("108000", "3333333333", 1))
 
 
 def _one_sample_too_many(root: Path) -> None:
     text = (root / "101.hea").read_text()
-    (root / "101.hea").write_text(text.replace("237600", "237601", 1))
+    (root / "101.hea").write_text(text.replace("108000", "108001", 1))
 
 
 def _no_rate(root: Path) -> None:
@@ -141,7 +141,7 @@ def _unknown_format(root: Path) -> None:
 
 def _two_samples(root: Path) -> None:
     text = (root / "101.hea").read_text()
-    (root / "101.hea").write_text(text.replace("237600", "2", 1))
+    (root / "101.hea").write_text(text.replace("108000", "2", 1))
 
 
 def _missing_line(root: Path) -> None:
@@ -153,13 +153,13 @@ def _missing_line(root: Path) -> None:
     [
         (_no_header, "missing-header", ".hea"),
         (_no_signal, "missing-signal", "the header names"),
-        (_cut_212, "truncated", "118800"),
+        (_cut_212, "truncated", "54000"),
         (_empty_signal, "empty-signal", "the header names"),
         (_empty_header, "empty-header", "empty"),
         (_binary_header, "not-wfdb", ".hea"),
         (_prose_header, "not-wfdb", "record line"),
         (_ten_gigabytes, "truncated", "3333333333"),
-        (_one_sample_too_many, "truncated", "237601"),
+        (_one_sample_too_many, "truncated", "108001"),
         (_no_rate, "bad-sampling-rate", "0 Hz"),
         (_unknown_format, "unknown-format", "999"),
         (_two_samples, "too-short", "2 samples"),
@@ -195,16 +195,16 @@ def test_a_file_longer_than_the_header_says_is_noticed(
 ) -> None:
     root = copy(record)
     header = root / f"{record}.hea"
-    header.write_text(header.read_text().replace("237600", str(237600 - beyond)))
+    header.write_text(header.read_text().replace("108000", str(108000 - beyond)))
     found = records(scan(root))[record]
-    assert found.fields["samples"] == 237600 - beyond
+    assert found.fields["samples"] == 108000 - beyond
     assert ("longer-than-header" in found.findings) == (beyond >= 360)  # a second
 
 
 def test_flac_shorter_than_the_header_says(copy: Copy, scan: Scan) -> None:
     root = copy("115")
     text = (root / "115.hea").read_text()
-    (root / "115.hea").write_text(text.replace("237600", "3333333333", 1))
+    (root / "115.hea").write_text(text.replace("108000", "3333333333", 1))
     assert rejects(scan(root))["115"].code == "truncated"
 
 
@@ -230,7 +230,7 @@ def test_a_header_without_a_rate_is_noticed(copy: Copy, scan: Scan) -> None:
     (root / "101.hea").write_text("\n".join(["101 2", *lines[1:]]) + "\n")
     (record,) = records(scan(root)).values()
     assert record.findings == ("assumed-250-hz", "patient-is-record-name")
-    assert record.fields["samples"] == 237600  # from the file's size
+    assert record.fields["samples"] == 108000  # from the file's size
 
 
 def multi_segment(root: Path, master: str, names: list[str], layout: bool = False) -> None:

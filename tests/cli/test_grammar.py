@@ -7,15 +7,19 @@ import re
 import shlex
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import polars as pl
 import pytest
 import typer
 from typer.testing import CliRunner
 
+from medcl import plugin as plugins
 from medcl import recipe as recipes
+from medcl.run import Run
 from medcl_biosignals.plugin import plugin as biosignals
 from medcl_biosignals.suggest import suggest as first_signals
+from medcl_cli import next_steps
 from medcl_cli.main import app
 from medcl_cli.verbs import watch
 from medcl_ct.suggest import suggest as first_scans
@@ -37,6 +41,11 @@ WRITE += ("beats", "anomaly", "export", "benchmark", "demo")
 
 def medcl(*words: str):
     return CliRunner().invoke(app, list(words))
+
+
+def items(**columns: list[object]) -> pl.DataFrame:
+    count = len(next(iter(columns.values())))
+    return pl.DataFrame({"id": [str(n) for n in range(count)], **columns})
 
 
 def options(verb: str) -> dict[str, list[str]]:
@@ -146,32 +155,90 @@ def test_a_dry_run_writes_nothing(archive: Path, index: Path, tmp_path: Path) ->
     assert wrong.exit_code != 0
 
 
-def test_the_first_recipe_fits_what_was_found() -> None:
-    def items(**columns: list[object]) -> pl.DataFrame:
-        count = len(next(iter(columns.values())))
-        return pl.DataFrame({"id": [str(n) for n in range(count)], **columns})
+SIGNALS = {
+    "biosignals/ecg-small": items(kinds=["ECG,ECG", "ECG"]),
+    "biosignals/ecg-handheld": items(kinds=["ECG", "ECG,ACC", "ECG,ECG"]),
+    "biosignals/wearable-ppg": items(kinds=["PPG", "PPG,ACC"]),
+    "biosignals/cross-modal": items(kinds=["ECG,PPG", "ECG,PPG", "ECG", "other", "numeric"]),
+    "biosignals/lsm2": items(kinds=["EDA", None]),
+}
+SCANS = {
+    "ct/simclr-2d": items(modality=["ct", None]),
+    "ct/mr-simclr-2d": items(modality=["mr", "mr", "ct"]),
+    "ct/pet-mae-3d": items(modality=["pet"]),
+}
+SLIDES = {
+    "pathology/simclr-tiles": items(kind=["slide"]),
+    "pathology/abmil": items(kind=["bag", "bag"]),
+    "pathology/kather-tiles": items(kind=["tile"], **{"label.tissue": ["TUMOR"]}),
+}
+FIRST = [
+    *(("biosignals", first_signals, *row) for row in SIGNALS.items()),
+    *(("ct", first_scans, *row) for row in SCANS.items()),
+    *(("pathology", first_slides, *row) for row in SLIDES.items()),
+]
 
-    signals = {
-        "biosignals/ecg-small": items(kinds=["ECG,ECG", "ECG"]),
-        "biosignals/wearable-ppg": items(kinds=["PPG", "PPG,ACC"]),
-        "biosignals/cross-modal": items(kinds=["ECG,PPG", "ECG,PPG", "ECG"]),
-        "biosignals/lsm2": items(kinds=["EDA", None]),
-    }
-    scans = {
-        "ct/simclr-2d": items(modality=["ct", None]),
-        "ct/mr-simclr-2d": items(modality=["mr", "mr", "ct"]),
-        "ct/pet-mae-3d": items(modality=["pet"]),
-    }
-    slides = {
-        "pathology/simclr-tiles": items(kind=["slide"]),
-        "pathology/abmil": items(kind=["bag", "bag"]),
-        "pathology/kather-tiles": items(kind=["tile"], **{"label.tissue": ["TUMOR"]}),
-    }
-    tables = ((first_signals, signals), (first_scans, scans), (first_slides, slides))
-    for suggest, expected in tables:
-        for name, frame in expected.items():
-            assert suggest(frame) == name
-            assert name in recipes.available()
+
+def works_as_typed(line: str) -> None:
+    """Each command of a line is understood, and its recipe, index and run are found."""
+    for command in line.split(" && "):
+        tried = medcl(*shlex.split(command)[1:], "--dry-run")
+        assert tried.exit_code == 0, f"{command}: {tried.output} {tried.exception}"
+
+
+@pytest.mark.parametrize(("plugin", "suggest", "name", "frame"), FIRST, ids=[f[2] for f in FIRST])
+def test_what_index_says_next_works(plugin, suggest, name, frame, index: Path) -> None:
+    assert suggest(frame) == name
+    place = index.parent / "an index; of mine"
+    if not place.exists():
+        shutil.copytree(index, place)
+    made = SimpleNamespace(plugin_name=plugin, items=frame, path=place)
+    following = next_steps.after_index(made)  # type: ignore[arg-type]
+    if name == "pathology/abmil":  # the label is not known
+        assert following is None
+        column = "1p/19q 'codeleted'"
+        made.items = frame.with_columns(pl.lit(1).alias(f"label.{column}"))
+        following = next_steps.after_index(made)  # type: ignore[arg-type]
+        words = shlex.split(following or "")
+        assert words[words.index("--label-column") + 1] == column
+    assert following is not None
+    works_as_typed(following)
+
+
+@pytest.mark.slow
+def test_what_pretrain_says_next_works_for_every_recipe(
+    digits_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "a run; of mine"
+    shutil.copytree(digits_run.path, place)
+    lines: dict[str, str] = {}
+    for name in recipes.available():
+        recipe = recipes.load(name)
+        if recipe.method is None:
+            continue
+        plugin = plugins.get(recipe.plugin)
+        run = SimpleNamespace(path=place, recipe=recipe, data=tmp_path, plugin=plugin)
+        known = plugin.tasks.get(recipe.probe.task or "")
+        labels = {known.label: [1]} if known is not None else {}
+        for has, of in ((labels, None), ({}, [[0.0]]), ({}, None)):
+            samples = SimpleNamespace(labels=has, locations=of)
+            monkeypatch.setattr("medcl.run.load_samples", lambda *_, s=samples, **__: s)
+            line = next_steps.after_pretrain(run)  # type: ignore[arg-type]
+            lines.setdefault(line, name)
+    assert any("medcl probe" in line and "--localisation" not in line for line in lines)
+    assert any("--localisation" in line for line in lines)
+    for line in lines:
+        works_as_typed(line)
+
+
+def test_what_finetune_says_next_works(tmp_path: Path) -> None:
+    out = tmp_path / "my study"
+    one = next_steps.after_finetune([out], out)
+    several = next_steps.after_finetune([out / "1to1", out / "1to5"], out)
+    assert shlex.split(one) == ["medcl", "report", str(out)]
+    assert shlex.split(several)[-2:] == ["--out", str(out / "report.html")]
+    for line in (one, several):
+        works_as_typed(line)
 
 
 def test_watch_draws_the_curves(tmp_path: Path) -> None:

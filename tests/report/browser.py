@@ -49,6 +49,7 @@ MEASURED = """JSON.stringify({
     .filter(e => !e.closest('.wide, pre') && e.getBoundingClientRect().right >
       document.documentElement.clientWidth + 1)
     .map(e => e.tagName + ' ' + e.className + ' ' + e.textContent.slice(0, 40)),
+  operable: document.querySelectorAll('a[href], button, summary, input, select, [tabindex]').length,
   ran: typeof window.hacked,
 })"""
 
@@ -97,13 +98,39 @@ def look(page: Path, profile: Path, *, width: int = 390, height: int = 844) -> S
         pipe.call("Page.navigate", url=page.as_uri())
         pipe.until("Page.loadEventFired")
         result = pipe.call("Runtime.evaluate", expression=MEASURED, returnByValue=True)
+        measured = json.loads(result["result"]["value"])
+        measured["tabbed"] = _tabbed(pipe, measured["operable"])
         shot = pipe.call("Page.captureScreenshot", captureBeyondViewport=True)
         return Seen(
-            json.loads(result["result"]["value"]),
+            measured,
             pipe.seen.requests,
             pipe.seen.problems,
             base64.b64decode(shot["data"]),
         )
+
+
+FOCUSED = """(() => {
+  const e = document.activeElement, style = getComputedStyle(e);
+  if (e === document.body) return null;
+  window.places ??= new Map();
+  if (!window.places.has(e)) window.places.set(e, window.places.size);
+  return JSON.stringify([window.places.get(e),
+    style.outlineStyle !== 'none' || style.boxShadow !== 'none']);
+})()"""
+
+
+def _tabbed(pipe: _Pipe, operable: int) -> list[bool]:
+    """Pressing Tab through the page: of each element that gets the focus, whether one sees it."""
+    seen: dict[int, bool] = {}
+    key = {"key": "Tab", "code": "Tab", "windowsVirtualKeyCode": 9}
+    for _ in range(operable + 2):
+        for kind in ("rawKeyDown", "keyUp"):
+            pipe.call("Input.dispatchKeyEvent", type=kind, **key)
+        at = pipe.call("Runtime.evaluate", expression=FOCUSED, returnByValue=True)["result"]
+        if at.get("value") is not None:
+            place, visible = json.loads(at["value"])
+            seen[place] = visible
+    return list(seen.values())
 
 
 class _Pipe:

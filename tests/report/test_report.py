@@ -432,4 +432,6 @@ def test_a_browser_shows_it(html: str, tmp_path: Path, width: int) -> None:
     assert min(seen.measured["images"]) > 50
     assert min(seen.measured["tables"]) > 0
     assert seen.measured["dots"] == 2 * 150
+    assert len(seen.measured["tabbed"]) >= seen.measured["operable"] > 5  # by keyboard alone
+    assert all(seen.measured["tabbed"])  # and one sees where one is
     assert seen.picture.startswith(b"\x89PNG")

@@ -234,6 +234,8 @@ def test_a_browser_shows_it_and_runs_nothing(page: Path, tmp_path: Path, width: 
     assert min(seen.measured["images"]) > 50
     assert min(seen.measured["tables"]) > 0
     assert seen.measured["dots"] == 2 * 60
+    assert len(seen.measured["tabbed"]) >= seen.measured["operable"] > 5  # by keyboard alone
+    assert all(seen.measured["tabbed"])  # and one sees where one is
 
 
 @pytest.mark.slow

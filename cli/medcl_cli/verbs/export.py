@@ -19,8 +19,8 @@ def export(
     to: Annotated[
         str,
         typer.Option(
-            help="safetensors, onnx or torchscript; of an encoder, huggingface-folder; or a format "
-            "of the plugin (ct: nnunet); or released, with --card."
+            help="safetensors, onnx or torchscript; of an encoder, huggingface-folder or "
+            "monai-bundle; or a format of the plugin (ct: nnunet); or released, with --card."
         ),
     ] = "safetensors",
     task: Annotated[

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from medcl.errors import UsageError
-from medcl_cli import options, show
+from medcl_cli import next_steps, options, show
 
 
 def finetune(
@@ -142,7 +142,7 @@ def finetune(
     if explain and (out / FOLDER).is_dir():
         drawn = sum(1 for _ in (out / FOLDER).iterdir())
         typer.echo(f"Explained: {drawn} bags in {out / FOLDER}")
-    typer.echo(f"Next: medcl report {out}")
+    typer.echo(f"Next: {next_steps.after_finetune(list(studies), out)}")
 
 
 def _is_recipe(source: Path) -> bool:

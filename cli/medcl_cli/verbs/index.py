@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -157,7 +158,9 @@ def _other(archive: Path, plugin: str, out: Path) -> str:
     best = next(iter(fits))
     if out.exists():  # it is an index of the other plugin now
         out = out.with_name(f"{out.name}-{best}")
-    return f"Its files fit the plugin '{best}': medcl index {archive} --plugin {best} --out {out}"
+    read, written = shlex.quote(str(archive)), shlex.quote(str(out))
+    command = f"medcl index {read} --plugin {best} --out {written}"
+    return f"Its files fit the plugin '{best}': {command}"
 
 
 def _reader(settings: list[str]) -> dict[str, Any]:

@@ -259,8 +259,8 @@ def roles(
     if not found:
         raise BadSignal(
             "not-a-signal",
-            "no column of this table is a signal. If one is, name it: "
-            "--set reader.columns.2=PPG (by its number from 1, or its name)",
+            "no column of this table is a signal. Patients and labels: --table. If one is, name "
+            "it: --set reader.columns.2=PPG (by its number from 1, or its name)",
         )
     clocks = tuple(
         (at, settings.time_unit or (time_unit(shown[at]) if names is not None else None))
