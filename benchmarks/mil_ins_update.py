@@ -1,13 +1,14 @@
 """INS: whose pseudo-labels does a step move, those of all instances of its bags or of a sample?
 
     python benchmarks/mil_ins_update.py --out ins_update.csv
+    python benchmarks/mil_ins_update.py --out ins_update.csv --sizes 2000 --bags 16 --epochs 15
 
 Bags of 500 to 10,000 instances, made from real handwritten digits (scikit-learn's, 8×8; Alpaydin &
 Kaynak 1998) with Gaussian noise of 0.1 on each pixel, so that no two instances are equal; how they
 are put together is synthetic. One in two bags is positive: 2 % of its instances are nines. No image
-is in training and in test. 40 bags train for 40 epochs in batches of 4; the last epoch counts. A
-row a run: AUROC of 40 unseen bags and of the instances of the positive ones among them. Rows are
-added as they come, and those that are there are not run again.
+is in training and in test. 40 bags train for 40 epochs in batches of 4, unless asked otherwise; the
+last epoch counts. A row a run: AUROC of as many unseen bags and of the instances of the positive
+ones among them. Rows are added as they come, and those that are there are not run again.
 """
 
 from __future__ import annotations
@@ -33,11 +34,13 @@ NINE, SHARE, NOISE = 9, 0.02, 0.1
 OUTPUTS = Outputs("binary", ("without", "with"))
 
 
-def bags(size: int, pool: NDArray[np.int64], digit: NDArray[np.int64], seed: int) -> list[NDArray]:
-    """Rows of the digits in each of `BAGS` bags, the odd ones positive."""
+def bags(
+    count: int, size: int, pool: NDArray[np.int64], digit: NDArray[np.int64], seed: int
+) -> list[NDArray]:
+    """Rows of the digits in each of the bags, the odd ones positive."""
     rng = np.random.default_rng(seed)
     nines, others = pool[digit[pool] == NINE], pool[digit[pool] != NINE]
-    held = [max(1, round(SHARE * size)) if b % 2 else 0 for b in range(BAGS)]
+    held = [max(1, round(SHARE * size)) if b % 2 else 0 for b in range(count)]
     return [np.concatenate((rng.choice(nines, n), rng.choice(others, size - n))) for n in held]
 
 
@@ -59,22 +62,22 @@ def batch(
     }
 
 
-def run(size: int, update: str, seed: int) -> dict[str, object]:
+def run(size: int, update: str, seed: int, many: int, epochs: int) -> dict[str, object]:
     """Train INS once; its AUROC of bags and of instances on unseen ones."""
     images, digit = load_digits(return_X_y=True)
     images = (images / 16).astype(np.float32)
     order = np.random.default_rng(seed).permutation(len(digit))
-    learn = list(enumerate(bags(size, order[:1000], digit, seed)))
-    test = list(enumerate(bags(size, order[1000:], digit, seed + 1000)))
+    learn = list(enumerate(bags(many, size, order[:1000], digit, seed)))
+    test = list(enumerate(bags(many, size, order[1000:], digit, seed + 1000)))
     torch.manual_seed(seed)
     model = Ins(batch(images, learn[:2]), OUTPUTS, queue=1024, update=update)  # type: ignore[arg-type]
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    steps = EPOCHS * BAGS // BATCH
+    steps = epochs * many // BATCH
     rng, begun = np.random.default_rng(seed), time.process_time()
     for step in range(steps):
-        at = step % (BAGS // BATCH)
+        at = step % (many // BATCH)
         if at == 0:
-            shuffled = rng.permutation(BAGS)
+            shuffled = rng.permutation(many)
         chosen = [learn[b] for b in shuffled[at * BATCH : (at + 1) * BATCH]]
         state = State(step, steps)
         optimizer.zero_grad()
@@ -92,6 +95,8 @@ def run(size: int, update: str, seed: int) -> dict[str, object]:
             found.append(roc_auc_score(digit[rows] == NINE, shown["instances"]))
     return {
         "instances": size,
+        "bags": many,
+        "epochs": epochs,
         "update": update,
         "seed": seed,
         "bags_auroc": roc_auc_score([number % 2 for number, _ in test], scores),
@@ -111,19 +116,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
+    parser.add_argument("--bags", type=int, default=BAGS)
+    parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--seeds", type=int, nargs="+", default=(0, 1, 2))
     given = parser.parse_args()
     rows = pl.read_csv(given.out).to_dicts() if given.out.exists() else []
-    done = {(row["instances"], row["update"], row["seed"]) for row in rows}
+    names = ("instances", "bags", "epochs", "update", "seed")
+    done = {tuple(row[name] for name in names) for row in rows}
     for size in given.sizes:
         for seed in given.seeds:
             for update in ("all", "sampled"):
-                if (size, update, seed) not in done:
-                    rows.append(run(size, update, seed))
+                if (size, given.bags, given.epochs, update, seed) not in done:
+                    rows.append(run(size, update, seed, given.bags, given.epochs))
                     print(rows[-1], flush=True)
                     pl.DataFrame(rows).write_csv(given.out)
     measures = [pl.col(name).mean().round(3) for name in ("bags_auroc", "instances_auroc", "sure")]
-    print(pl.DataFrame(rows).group_by("instances", "update").agg(measures).sort("instances"))
+    print(pl.DataFrame(rows).group_by(*names[:-1]).agg(measures).sort("instances"))
 
 
 if __name__ == "__main__":

@@ -36,6 +36,8 @@ class Heading:
             a grid, whose place in the image nothing tells.
         mpp: µm per full-size pixel, where the file says.
         encoder: what made the features, where the file says.
+        patient: the key of the patient in the index that medcl embed made the bag of.
+        untrained: whether that encoder had random weights.
     """
 
     part: str | None
@@ -46,6 +48,8 @@ class Heading:
     unit: Literal["px", "um", "tiles"] = "px"
     mpp: float | None = None
     encoder: str | None = None
+    patient: str | None = None
+    untrained: bool = False
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,8 @@ def heading(path: Path) -> Heading:
         unit="um" if unit else "tiles" if grid else "px",
         mpp=_positive(found.get("slide_mpp")),
         encoder=encoder if isinstance(encoder, str) else None,
+        patient=str(found["patient"]) if "medcl" in found and "patient" in found else None,
+        untrained=bool(found.get("untrained", False)),
     )
 
 

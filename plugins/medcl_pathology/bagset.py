@@ -126,7 +126,8 @@ def _heading(row: dict[str, Any], arrays: Arrays, folder: Path | None) -> _Headi
         scale, tile = pixels_per_unit(row), row.get("tile")
         tile = tile if tile is None or scale is None else tile * float(scale[0])
         unit = str(row.get("unit") or "px") if scale is None else "px"
-        return _Heading(int(count), int(width), "coords" in held, tile, unit)
+        random = bool(row.get("untrained"))
+        return _Heading(int(count), int(width), "coords" in held, tile, unit, random)
     import h5py
 
     try:

@@ -81,7 +81,7 @@ def scan(
     if name.endswith(BAGS):
         if features is not None and not layouts.within(path, features):
             return []
-        return _bags(root, path, tuple(file.path for file in unit.files[1:]), told or mpp)
+        return _bags(root, path, tuple(file.path for file in unit.files[1:]), told, mpp)
     if name.endswith(".vsi"):
         reason = "Olympus VSI keeps its pixels in a format of its own: export it as OME-TIFF."
         return [Reject(path, "unsupported", reason)]
@@ -247,7 +247,7 @@ def _tile(path: str, width: int, height: int, mpp: tuple[float, float] | None) -
 
 
 def _bags(
-    root: Path, path: str, beside: tuple[str, ...], mpp: float | None
+    root: Path, path: str, beside: tuple[str, ...], told: float | None, mpp: float | None
 ) -> Iterable[Record | Reject]:
     labels = {}
     try:
@@ -258,18 +258,18 @@ def _bags(
             found = [replace(bag, unit=bagfiles.unit(root / places)) for bag in found]
     except bagfiles.NoBag as error:
         return [Reject(path, error.code, str(error))]
-    return [_bag(path, beside, bag, mpp, labels) for bag in found]
+    return [_bag(path, beside, bag, told or bag.mpp or mpp, labels) for bag in found]
 
 
 def _bag(
     path: str,
     beside: tuple[str, ...],
     bag: bagfiles.Heading,
-    mpp: float | None,
+    scale: float | None,
     labels: dict[str, Scalar],
 ) -> Record:
     patient, site, findings = _who(path)
-    scale = bag.mpp if mpp is None else mpp
+    patient = bag.patient or patient  # a stand-in where the slide's index knew none, as here
     fields: dict[str, Scalar] = {
         "kind": "bag",
         "instances": bag.instances,
@@ -279,6 +279,7 @@ def _bag(
         "mpp_x": scale,
         "mpp_y": scale,
         "encoder": bag.encoder or layouts.encoder(path),
+        "untrained": bag.untrained,
     }
     if bag.part is None:
         places = layouts.coordinates(beside)

@@ -323,6 +323,20 @@ def test_slides_without_a_bag_are_named_with_the_reason(tmp_path, key_file):
 
 
 @pytest.mark.slow
+def test_a_folder_of_medcls_bags_says_patients_and_untrained_encoders(two, tmp_path, key_file):
+    """An index of the folder instead of ``dataset.bags``: what the bags say is not lost."""
+    bags.embed_bags(recipe(), two, tmp_path / "bags")
+    build(tmp_path / "bags", tmp_path / "again", plugin, key_file=key_file)
+    items = Index.open(tmp_path / "again").items
+    assert items.height == 2
+    assert items["untrained"].all()
+    before = Index.open(two).items
+    assert items["patient"].n_unique() == before["patient"].n_unique()
+    samples = dataset(items, prepare(Index.open(tmp_path / "again"), plugin, {}).arrays, kind="bag")
+    assert all(facts["untrained"] for facts in samples.facts.values())
+
+
+@pytest.mark.slow
 def test_the_command_line(two, tmp_path):
     sets = [part for setting in SMALL for part in ("-s", setting)]
     out = str(tmp_path / "bags")

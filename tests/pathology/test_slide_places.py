@@ -148,6 +148,19 @@ def test_the_slide_beside_a_bag_says_its_scale_and_is_drawn(opened, tmp_path):
     assert [path.name for path in made][2:] == ["heatmap.tif", "top.png"]
 
 
+def test_a_scale_that_a_bag_says_goes_before_one_for_those_that_do_not(opened, tmp_path):
+    folder = tmp_path / "bags"
+    folder.mkdir()
+    for name, said in (("a", {"slide_mpp": 0.25}), ("b", {})):
+        bag_file(folder / f"{name}.h5", UM, name="feats", unit="um", **said)
+    index, prepared = opened(folder, mpp=0.5)
+    samples = dataset(prepared.items, prepared.arrays, kind="bag")
+    scale = {"a.h5": 0.25, "b.h5": 0.5}
+    for n, item in enumerate(samples.items):
+        wanted = UM / scale[index.locate(item)]
+        assert np.allclose(samples.read(np.array([n]))["coords"], wanted)
+
+
 def test_without_a_scale_nothing_is_put_into_pixels(opened, tmp_path):
     (tmp_path / "bags").mkdir()
     stamp(tmp_path / "bags" / "a.h5", UM)
