@@ -144,7 +144,9 @@ def main() -> None:
     print("|---|" + "---|" * len(SHARES))
     for name in runs[0]:
         values = np.array([run[name] for run in runs])  # (seeds, shares)
-        cells = (f"{m:.3f} ± {s:.3f}" for m, s in zip(values.mean(0), values.std(0, ddof=1)))
+        cells = (
+            f"{m:.3f} ± {s:.3f}" for m, s in zip(values.mean(0), values.std(0, ddof=1), strict=True)
+        )
         print(f"| {name} | " + " | ".join(cells) + " |")
 
 

@@ -25,6 +25,8 @@ METHODS: dict[str, Lazy] = {
     "visreg": "medcl.methods.lejepa:VISReg",
     "dino": "medcl.methods.dino:DINO",
     "dinov2": "medcl.methods.dinov2:DINOv2",
+    "msn": "medcl.methods.msn:MSN",
+    "data2vec": "medcl.methods.data2vec:Data2Vec",
     "cpc": "medcl.methods.cpc:CPC",
     "i-jepa": "medcl.methods.i_jepa:IJEPA",
     "distil": "medcl.methods.distil:Distil",

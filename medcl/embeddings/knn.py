@@ -56,10 +56,10 @@ def neighbours(
     own = _same_group(query_groups, bank_groups)
     if by_faiss is None:
         by_faiss = own is None and len(bank) >= MANY and find_spec("faiss") is not None
-    q, b = _unit(query), _unit(bank)
-    k = min(k, len(b))
+    k = min(k, len(bank))
     if by_faiss:
-        return _faiss(q.numpy(), b.numpy(), k)
+        return _faiss(query, bank, k)
+    q, b = _unit(query), _unit(bank)
     if own is None and len(q) <= TILE[0] and len(b) <= TILE[1]:  # one tile
         near, where = (q @ b.T).topk(k, dim=1)
         return near.numpy(), where.numpy()
@@ -85,15 +85,15 @@ def _unit(x: Floats) -> torch.Tensor:
     """Rows of length 1; a row of zeros stays zero."""
     import torch
 
-    rows = torch.as_tensor(np.asarray(x, np.float32))
-    return rows / torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp_min_(1e-12)
+    return torch.nn.functional.normalize(torch.as_tensor(np.asarray(x, np.float32)))
 
 
-def _faiss(
-    q: NDArray[np.float32], b: NDArray[np.float32], k: int
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def _faiss(query: Floats, bank: Floats, k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     import faiss
 
+    q, b = (np.array(x, np.float32, order="C") for x in (query, bank))  # copies
+    for rows in (q, b):
+        faiss.normalize_L2(rows)  # in place; a row of zeros stays zero
     near, where = faiss.knn(q, b, k, metric=faiss.METRIC_INNER_PRODUCT)  # an index would copy b
     return near, where
 

@@ -11,7 +11,7 @@ from medcl.classifiers.contract import Classifier, Declares, declared
 from medcl.contract import BAG, MASK
 from medcl.embeddings.modalities import method_of
 from medcl.errors import UsageError
-from medcl.finetune import augmented
+from medcl.finetune import augmented, devices
 from medcl.labels.outputs import Outputs
 from medcl.recipe import Recipe
 from medcl.run import Run, build_encoder
@@ -41,6 +41,7 @@ def build(
     properties, section = declared(factory), recipe.part("classifier")
     given = _fits(section.name, properties, example)
     augmented.check(section.name, properties, recipe.finetune, outputs.kind, given)
+    devices.check(section.name, properties, recipe.finetune, outputs.kind)
     arguments = section.arguments
     if not properties.encoder:
         classifier: Classifier = factory(example, outputs, **arguments)

@@ -31,7 +31,7 @@ from torch import Tensor
 from medcl import manifest
 from medcl import plugin as plugins
 from medcl.contract import BAG, COORDS
-from medcl.finetune import batches, build, loop
+from medcl.finetune import batches, build, devices, loop
 from medcl.finetune.folds import PARTS, Part
 from medcl.finetune.result import REMEDY
 from medcl.io.atomic import new_folder
@@ -41,6 +41,7 @@ from medcl.labels.auxiliary import on_one_scale
 from medcl.labels.outputs import ALSO, Auxiliary, Outputs
 from medcl.labels.target import Target
 from medcl.metrics import calibration
+from medcl.nn.distributed import ranks
 from medcl.plugin import Samples, Views
 from medcl.reading import read_table
 from medcl.recipe import Recipe
@@ -98,6 +99,18 @@ def _opened(work: Work) -> batches.Read:
 
 def train(work: Work, part: Part) -> None:
     """Train one fold, predict its test samples, and write its folder."""
+    count = work.recipe.finetune.devices
+    if count == 1 or ranks().world > 1:
+        _train(work, part)
+    else:
+        devices.on_each(count, work.device, partial(_train_on, work, part))
+
+
+def _train_on(work: Work, part: Part, device: str) -> None:
+    _train(replace(work, device=device), part)
+
+
+def _train(work: Work, part: Part) -> None:
     start = time.perf_counter()
     settings, device = work.recipe.finetune, torch.device(work.device)
     seed = derive(work.recipe.seed, part.repeat, part.fold)
@@ -131,6 +144,8 @@ def train(work: Work, part: Part) -> None:
         device=device,
         views=partial(_views, work.recipe),
     )
+    if ranks().rank:
+        return  # the first process writes
     listed = _Instances(work.samples, outputs) if work.instances else None
     size = settings.batch_size
     scores = loop.predict(trained.model, read, part.test, size, device, listed).numpy()

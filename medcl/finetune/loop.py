@@ -18,12 +18,13 @@ from medcl.classifiers.losses import supervised
 from medcl.classifiers.standardisation import Standard
 from medcl.engine import optim
 from medcl.errors import MedclError, UsageError
-from medcl.finetune import augmented
+from medcl.finetune import augmented, devices
 from medcl.finetune.batches import Read, ahead, balanced, cut, shuffled
 from medcl.labels.activation import probabilities
 from medcl.labels.outputs import Outputs
 from medcl.methods.contract import State, after_step
 from medcl.metrics.measures import measure
+from medcl.nn.distributed import ranks
 from medcl.nn.ema import Momentum
 from medcl.plugin import Views
 from medcl.seeds import MODEL, ORDER, derive, reseed
@@ -123,7 +124,8 @@ def fit(
 ) -> Trained:
     """Train until the last epoch, or until validation stops improving.
 
-    All randomness depends on ``seed``: the same call gives the same weights. If the classifier
+    All randomness depends on ``seed``: the same call gives the same weights. In a process group
+    each rank makes this call, takes its part of every batch, and returns the same weights. If the classifier
     declares views, ``views`` builds the augmentation that makes them for every training batch; with
     ``augment`` others get one view in place of the sample.
 
@@ -132,7 +134,13 @@ def fit(
         UsageError: for 16 bits without a GPU.
     """
     reseed(device, seed, MODEL)
+    world = ranks()
     model = _model(build, outputs, learning, settings).to(device)
+    model = devices.synchronised(model, device)
+    assert isinstance(model, Model)
+    drawn = seed if world.world == 1 else derive(seed, world.rank)
+    if world.world > 1:
+        reseed(device, drawn, MODEL)  # for dropout; the weights are alike
     declared_views = declared(model.classifier).views
     rate = model.classifier.rate if isinstance(model.classifier, Layerwise) else None
     per_epoch = len(cut(learning.train, settings.batch_size))
@@ -156,19 +164,20 @@ def fit(
         model.train()
         total = torch.zeros((), device=device)
         batches = cut(_order(learning, seed, epoch), settings.batch_size)
-        for rows, read in ahead(learning.read, batches):
+        for rows, read in ahead(learning.read, [devices.mine(rows, world) for rows in batches]):
             batch = on(learning.batch(read, rows, y), device)
             if augment is not None:
-                batch |= augmented.viewed(declared_views, augment, batch["x"], seed, step)
+                batch |= augmented.viewed(declared_views, augment, batch["x"], drawn, step)
             if settings.instance_dropout:
                 share = settings.instance_dropout
-                batch = augmented.dropped(batch, learning.instances, share, seed, step)
+                batch = augmented.dropped(batch, learning.instances, share, drawn, step)
             if settings.mixup:
-                batch = augmented.mixed(batch, settings.mixup, seed, step)
+                batch = augmented.mixed(batch, settings.mixup, drawn, step)
             with precision:
                 outcome = model.step(batch, State(step, steps))
             optimizer.zero_grad(set_to_none=True)
             scaler.scale(outcome["loss"]).backward()
+            devices.average_gradients(model, world)
             if optimization.clip is not None:
                 scaler.unscale_(optimizer)
                 nn.utils.clip_grad_norm_(model.parameters(), optimization.clip)
@@ -180,7 +189,7 @@ def fit(
                 averaged.follow(model, min(settings.ema, (1 + step) / (10 + step)))
             total += outcome["loss"].detach() * (len(rows) / len(learning.train))
             step += 1
-        loss = float(total)
+        loss = float(world.mean(total)) * world.world
         if not np.isfinite(loss):
             raise MedclError(
                 f"The loss is not finite in epoch {epoch}: lower optimizer.lr, or set "

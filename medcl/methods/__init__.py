@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from medcl.methods.can import CAN as CAN
     from medcl.methods.clip import TwoTower as TwoTower
     from medcl.methods.cpc import CPC as CPC
+    from medcl.methods.data2vec import Data2Vec as Data2Vec
     from medcl.methods.deepcluster import DeepClusterV2 as DeepClusterV2
     from medcl.methods.dino import DINO as DINO
     from medcl.methods.dinov2 import DINOv2 as DINOv2
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from medcl.methods.mae_unet import UNetMAE as UNetMAE
     from medcl.methods.moco import MoCoV2 as MoCoV2
     from medcl.methods.moco import MoCoV3 as MoCoV3
+    from medcl.methods.msn import MSN as MSN
     from medcl.methods.participant import Participant as Participant
     from medcl.methods.redundancy import BarlowTwins as BarlowTwins
     from medcl.methods.redundancy import VICReg as VICReg

@@ -108,6 +108,24 @@ def block_numbers(
     return torch.where(covered.any(1), first, blocks)
 
 
+def hidden_blocks(rows: int, grid: Sequence[int], share: float, device: torch.device) -> Tensor:
+    """True where a patch is hidden, in blocks: (rows, Π grid), as many in each row.
+
+    The blocks of `block_numbers`, whose last one is cut so that the count is right.
+
+    Args:
+        rows: of the batch.
+        grid: patches along each axis.
+        share: of the patches to hide; at least one is hidden and one is not.
+        device: of the batch.
+    """
+    count = math.prod(grid)
+    number = max(1, min(round(share * count), count - 1))
+    order = torch.rand(rows, count, device=device) + block_numbers(rows, grid, share, device)
+    first = order.argsort(dim=1)[:, :number]
+    return torch.zeros(rows, count, dtype=torch.bool, device=device).scatter(1, first, True)
+
+
 def _sides(grid: Sequence[int], share: float, aspect: float) -> tuple[int, ...]:
     """A block's patches along each axis: ``share`` of the grid, always less than all of an axis."""
     axes = len(grid)

@@ -111,6 +111,29 @@ class ViT(nn.Module):
         With ``hidden`` (B, N) the patches that are True in it are ``blank`` (width,), at their
         places.
         """
+        h = self._embedded(x, keep, hidden, blank)
+        for block in self.blocks:
+            h = block(h)
+        out: Tensor = self.norm(self._without_registers(h))
+        return out
+
+    def depths(self, x: Tensor, count: int) -> list[Tensor]:
+        """The outputs of the last ``count`` blocks, not normalised: (B, 1 + N, width) each."""
+        h = self._embedded(x)
+        found = []
+        for block in self.blocks:
+            h = block(h)
+            found.append(h)
+        return [self._without_registers(h) for h in found[len(found) - count :]]
+
+    def _embedded(
+        self,
+        x: Tensor,
+        keep: Tensor | None = None,
+        hidden: Tensor | None = None,
+        blank: Tensor | None = None,
+    ) -> Tensor:
+        """What the first block takes: class token, registers, patches."""
         x = self.prepared(x)
         grid = grid_of(x.shape[2:], self.patch)
         h = self.embed(patchify(x, self.patch))
@@ -120,13 +143,12 @@ class ViT(nn.Module):
         if keep is not None:  # (B, K)
             h = take(h, keep)
         first = [self.cls] if self.registers is None else [self.cls, self.registers]
-        h = torch.cat([*(each.expand(h.shape[0], -1, -1) for each in first), h], dim=1)
-        for block in self.blocks:
-            h = block(h)
-        if self.registers is not None:
-            h = torch.cat([h[:, :1], h[:, 1 + self.registers.shape[1] :]], dim=1)
-        out: Tensor = self.norm(h)
-        return out
+        return torch.cat([*(each.expand(h.shape[0], -1, -1) for each in first), h], dim=1)
+
+    def _without_registers(self, h: Tensor) -> Tensor:
+        if self.registers is None:
+            return h
+        return torch.cat([h[:, :1], h[:, 1 + self.registers.shape[1] :]], dim=1)
 
     def pooled(self, tokens: Tensor) -> Tensor:
         """The output of `tokens`: (B, 1 + K, width) → (B, width)."""

@@ -280,6 +280,11 @@ class Finetune(Section):
         lt=1,
     )
     precision: Precision = _is("32", "Floating-point format of training: 32, bf16 or 16 bits.")
+    devices: int = _is(
+        1,
+        "Devices that share each batch: GPUs, or processes of a CPU; folds then run in turns.",
+        gt=0,
+    )
     standardise: bool = _is(
         False, "Scale features by mean and standard deviation of the training samples."
     )

@@ -1,19 +1,26 @@
-"""One contract over PaPaGei-S and AIM, as that of `tests/methods/test_contract.py`."""
+"""One contract over PaPaGei-S, AIM and described, as that of `tests/methods/test_contract.py`."""
 
 from __future__ import annotations
 
 import copy
 import inspect
 import io
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from stops import counted
 from test_papagei import FS, waves
 from torch import Tensor, nn
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "nn"))
+import ranks2
+
 from medcl.methods.contract import Method, State
+from medcl.nn.distributed import ALONE, Ranks, ranks
 from medcl.nn.encoders import width_of
 from medcl.registry import checked, parameters, resolve
 from medcl_biosignals.encoders.hong import preact_resnet1d
@@ -21,15 +28,18 @@ from medcl_biosignals.encoders.sensors import sensor_vit
 from medcl_biosignals.morphology import svri
 from medcl_biosignals.plugin import plugin
 
-NAMES = ("papagei-s", "aim")
+NAMES = ("papagei-s", "aim", "described")
 ENCODERS: dict[str, Callable[[], nn.Module]] = {
     "papagei-s": lambda: preact_resnet1d(channels=1, base=8, blocks=6, width=16, dropout=0.1),
     "aim": lambda: sensor_vit(patch=25, width=32, depth=2, heads=2),
+    "described": lambda: preact_resnet1d(channels=2, base=8, blocks=4, width=16, dropout=0.0),
 }
 SETTINGS: dict[str, dict[str, Any]] = {
     "papagei-s": {"fs": FS, "mask_same_patient": False},
     "aim": {"width": 32, "depth": 1, "heads": 2},
+    "described": {"fs": FS, "channels": 2, "hidden": 32, "out": 16, "mask_same_patient": False},
 }
+KINDS = {"PaPaGeiS": "papagei-s", "AIM": "aim", "Described": "described"}
 PEOPLE = waves(160).float()  # synthetic
 
 
@@ -44,13 +54,15 @@ def drawn(name: str) -> tuple[Tensor, dict[str, Tensor]]:
     x = PEOPLE[at][:, None]
     if name == "aim":
         x = torch.cat([x, x.roll(7, dims=2), torch.full_like(x, torch.nan)], dim=1)
-    return x, {"patient": at}
+    if name == "described":
+        x = torch.cat([x, x.roll(7, dims=2)], dim=1)
+    return x, {"patient": at, "x": x}
 
 
 def trained(method: Any, moving: torch.optim.Optimizer, start: int, stop: int) -> list[dict]:
     results = []
     for n in range(start, stop):
-        x, batch = drawn("aim" if hasattr(method, "drawn") else "papagei-s")
+        x, batch = drawn(KINDS[type(method).__name__])
         views = [x if v.kind == "none" else x * (1 + 0.1 * torch.randn(len(x), 1, 1)) for v in
                  method.views]  # fmt: skip
         result = method.step(views, batch, State(n, stop))
@@ -164,3 +176,68 @@ def test_aim_reconstructs_better_than_the_mean() -> None:
     print(f"aim: {losses[0]:.3f} → {sum(losses[-10:]) / 10:.3f}")
     assert sum(losses[-10:]) / 10 < 0.95  # guessing the mean of such waves gives 1
     assert results[0]["missing"] == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_step_waits_for_a_device(name: str) -> None:
+    method = built(name)
+    x, batch = drawn(name)
+    with counted() as stops:
+        method.step([x for _ in method.views], batch, State())["loss"].backward()
+    assert not stops
+
+
+def described_by(world: Ranks) -> dict[str, Tensor]:
+    """Three steps of `described`, of a batch of which each rank holds its part."""
+    method = built("described").double()
+    for part in method.modules():
+        if isinstance(part, nn.modules.batchnorm._BatchNorm):
+            part.eval()  # over ranks it is the engine's business
+    moving = torch.optim.SGD(method.parameters(), lr=1e-3)
+    mine = slice(32 // world.world * world.rank, 32 // world.world * (world.rank + 1))
+    for step in range(3):
+        torch.manual_seed(step)
+        x, batch = drawn("described")
+        given = {
+            key: value[mine].double() if key == "x" else value[mine] for key, value in batch.items()
+        }
+        views = [view[mine].double() for view in (x, 1.1 * x)]
+        moving.zero_grad()
+        method.step(views, given, State(step, 3, world))["loss"].backward()
+        for p in method.parameters():
+            p.grad = None if p.grad is None else world.mean(p.grad)  # as DDP does
+        moving.step()
+    return method.state_dict()
+
+
+def on_rank(rank: int) -> dict[str, Tensor]:
+    return described_by(ranks())
+
+
+@pytest.mark.slow
+def test_two_ranks_are_one_process_with_both_batches() -> None:
+    alone, start = described_by(ALONE), built("described").double().state_dict()
+    assert any(not torch.equal(alone[key], start[key]) for key in start)
+    for rank in ranks2.run(on_rank):
+        for key, value in alone.items():
+            torch.testing.assert_close(rank[key], value, rtol=1e-6, atol=1e-9, msg=key)
+
+
+@pytest.mark.slow
+def test_described_learns_who_is_alike_beyond_random() -> None:
+    """Neighbours of unseen waves have their shape (a stiffness index): nearer than untrained."""
+
+    def error(encoder: nn.Module) -> float:
+        x = torch.cat([PEOPLE[:, None], PEOPLE[:, None].roll(7, dims=2)], dim=1)
+        with torch.no_grad():
+            h = nn.functional.normalize(encoder.eval()(x), dim=1)
+        shape = svri(PEOPLE)
+        near = (h[120:] @ h[:120].T).topk(5, dim=1).indices
+        return float((shape[:120][near].mean(1) - shape[120:]).abs().nanmean())
+
+    untrained = sum(error(built("described", seed).encoder) for seed in range(3)) / 3
+    method = built("described")
+    trained(method, optimiser(method), 0, 60)
+    learnt = error(method.encoder)
+    print(f"described: error of the shape {untrained:.4f} → {learnt:.4f}")
+    assert learnt < untrained

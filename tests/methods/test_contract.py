@@ -72,6 +72,10 @@ CASES: dict[str, Case] = {
         digits.vit,
         margin=0.05,
     ),
+    "msn": Case({**SMALL, "prototypes": 64, "mask": 0.3, "local": 1, "momentum": 0.98}, digits.vit),
+    "data2vec": Case(
+        {"layers": 2, "mask": 0.5, "momentum": 0.98, "last_momentum": 0.999}, digits.ink
+    ),
     "distil": Case({"out": 64}),
     "mae": Case(DECODER, digits.vit, margin=0.05),
     # Reconstruction moves the mean over space little: six seeds gained 0.02 to 0.05.
