@@ -1,23 +1,30 @@
-"""Losses over batch sizes, beside lightly, solo-learn, pytorch-metric-learning, faiss and torch.
+"""Losses over batch sizes, beside lightly, solo-learn, stable-pretraining, pytorch-metric-learning,
+faiss and torch.
 
-    python benchmarks/losses_curve.py                          # the whole table, one thread
-    python benchmarks/losses_curve.py --threads 2
+    python benchmarks/losses_curve.py --rows rows.csv              # one thread; again: goes on
+    python benchmarks/losses_curve.py --rows rows.csv --threads 2
     python benchmarks/losses_curve.py --losses nt_xent knn --sizes 64 512
 
-Wants the peers beside torch and medcl; none needs torchvision or more of its dependencies:
+Wants the peers beside torch and medcl, in an environment of their own; none needs torchvision or
+more of its dependencies than this:
 
-    pip install faiss-cpu && pip install --no-deps lightly solo-learn pytorch-metric-learning tqdm
+    pip install faiss-cpu loguru tqdm
+    pip install --no-deps lightly solo-learn pytorch-metric-learning stable-pretraining
 
 Forward and backward on a CPU, float32. In each cell the contenders take turns within one process,
-so that a busy machine disturbs all of them; a figure is the least of all turns: processor time with
-one thread, time on the clock with more. A ratio is a peer's time by medcl's: above 1 medcl is
-faster. A cell is left out where the peer would hold more than `LIMIT` floats at once.
+in a new order every time, so that a busy machine disturbs all of them alike; a figure is the least
+of all turns, of processor time (of all threads) and of the clock. A ratio is a peer's time by
+medcl's: above 1 medcl is faster; of processor time with one thread, of the clock with more. A cell
+is left out where the peer would hold more than `LIMIT` floats at once. With ``--rows`` each cell is
+written as it is measured, and cells that are there are not measured again.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import importlib
+import random
 import sys
 import time
 import types
@@ -32,7 +39,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 DIM, WIDE, CLASSES, PROTOTYPES, VIEWS = 128, 512, 100, 512, 8
-SECONDS, TURNS, LIMIT = 2.0, 5, 2**29
+SECONDS, TURNS, LIMIT = 0.6, 3, 2**29
+HEAD = ("threads", "loss", "size", "who", "turns", "processor", "clock")
 SIZES = (64, 128, 256, 512, 1024, 2048, 4096, 8192)
 Contenders = dict[str, Callable[[], Tensor | None]]
 
@@ -40,6 +48,26 @@ Contenders = dict[str, Callable[[], Tensor | None]]
 def lightly(module: str) -> types.ModuleType:
     import_lightly()
     return importlib.import_module(f"lightly.loss.{module}")
+
+
+def stable(module: str) -> types.ModuleType:
+    """One of stable-pretraining's losses, without its packages' ``__init__`` files."""
+    if "stable_pretraining.utils" not in sys.modules:
+        spec = find_spec("stable_pretraining")
+        if spec is None or spec.origin is None:
+            raise SystemExit("stable-pretraining is not installed; see the head of this file.")
+        root = Path(spec.origin).parent
+        for package in ("stable_pretraining", "stable_pretraining.losses"):
+            stub = types.ModuleType(package)
+            stub.__path__ = [str(root.joinpath(*package.split(".")[1:]))]
+            sys.modules[package] = stub
+        utils = types.ModuleType("stable_pretraining.utils")  # over processes; there is one
+        utils.all_gather = lambda x: [x]  # type: ignore[attr-defined]
+        utils.all_reduce = lambda x: x  # type: ignore[attr-defined]
+        utils.get_rank = lambda: 0  # type: ignore[attr-defined]
+        utils.get_world_size = lambda: 1  # type: ignore[attr-defined]
+        sys.modules["stable_pretraining.utils"] = utils
+    return importlib.import_module(f"stable_pretraining.losses.{module}")
 
 
 def solo(module: str) -> types.ModuleType:
@@ -72,10 +100,14 @@ def nt_xent(n: int) -> Contenders:
     a, b = drawn(n, DIM), drawn(n, DIM, seed=1)
     their = lightly("ntx_ent_loss").NTXentLoss(temperature=TAU, gather_distributed=False)
     metric, pairs = losses.NTXentLoss(temperature=TAU), torch.arange(n).repeat(2)
+    stable_loss = stable("joint_embedding").NTXEntLoss(temperature=TAU)
+    solo_loss = solo("simclr").simclr_loss_func
     found: Contenders = {"medcl": lambda: ours(a, b, temperature=TAU)}
     if 4 * n * n <= LIMIT:
         found["lightly"] = lambda: their(a, b)
         found["plain"] = lambda: plain_nt_xent(a, b)
+        found["stable-pretraining"] = lambda: stable_loss(a, b)
+        found["solo-learn"] = lambda: solo_loss(a, b, temperature=TAU)
     if n <= 64:  # each of 2n positives against all (2n)² negatives
         found["pytorch-metric-learning"] = lambda: metric(torch.cat([a, b]), pairs)
     return found
@@ -113,6 +145,7 @@ def barlow(n: int) -> Contenders:
     a, b = drawn(n, WIDE), drawn(n, WIDE, seed=1)
     their = lightly("barlow_twins_loss").BarlowTwinsLoss()
     other = solo("barlow").barlow_loss_func
+    third = stable("joint_embedding").BarlowTwinsLoss()
 
     def plain() -> Tensor:
         c = ((a - a.mean(0)) / a.std(0)).T @ ((b - b.mean(0)) / b.std(0)) / n
@@ -123,6 +156,7 @@ def barlow(n: int) -> Contenders:
         "medcl": lambda: ours(a, b),
         "lightly": lambda: their(a, b),
         "solo-learn": lambda: other(a, b),
+        "stable-pretraining": lambda: third(a, b),
         "plain": plain,
     }
 
@@ -133,10 +167,12 @@ def vicreg(n: int) -> Contenders:
     a, b = drawn(n, WIDE), drawn(n, WIDE, seed=1)
     their = lightly("vicreg_loss").VICRegLoss()
     other = solo("vicreg").vicreg_loss_func
+    third = stable("joint_embedding").VICRegLoss()
     return {
         "medcl": lambda: ours(a, b),
         "lightly": lambda: their(a, b),
         "solo-learn": lambda: other(a, b),
+        "stable-pretraining": lambda: third(a, b),
     }
 
 
@@ -147,9 +183,17 @@ def swav(n: int) -> Contenders:
     their = lightly("swav_loss").SwaVLoss(temperature=TAU)
     scaled = [view / 10 for view in views]
     scores = [view.detach().requires_grad_() for view in scaled]
+    third = stable("joint_embedding").SwAVLoss(temperature=TAU)
+
+    def stable_pretraining() -> Tensor:
+        q = [third.sinkhorn(s) for s in scores[:2]]
+        return torch.stack([third.swapped_prediction(scores[v], q[a]) for a, v in crossed]).mean()
+
+    crossed = [(a, v) for a in range(2) for v in range(VIEWS) if a != v]
     return {
         "medcl": lambda: ours(torch.stack(scores), None, temperature=TAU),
         "lightly": lambda: their(scores[:2], scores[2:]),
+        "stable-pretraining": stable_pretraining,
     }
 
 
@@ -168,7 +212,22 @@ def dino(n: int) -> Contenders:
         centre.copy_(move_center(centre, teacher))
         return loss
 
-    return {"medcl": medcl, "lightly": lambda: their(teachers, views)}
+    other = solo("dino").DINOLoss(PROTOTYPES, 0.04, 0.04, 1, 2, num_large_crops=VIEWS)
+    third = stable("dino").DINOv1Loss()
+
+    def stable_pretraining() -> Tensor:
+        teacher = torch.stack(teachers)
+        q = third.softmax_center_teacher(teacher, 0.04)
+        loss = third(torch.stack(views), q)
+        third.update_center(teacher)
+        return loss
+
+    return {
+        "medcl": medcl,
+        "lightly": lambda: their(teachers, views),
+        "solo-learn": lambda: other(torch.cat(views), torch.cat(teachers)),
+        "stable-pretraining": stable_pretraining,
+    }
 
 
 def knn(n: int) -> Contenders:
@@ -206,24 +265,42 @@ LOSSES: dict[str, Callable[[int], Contenders]] = {
 }
 
 
-def turn(run: Callable[[], Tensor | None], clock: Callable[[], float]) -> float:
-    start = clock()
+Figures = dict[str, tuple[int, float, float]]  # turns, seconds of the processor, of the clock
+
+
+def turn(run: Callable[[], Tensor | None]) -> tuple[float, float]:
+    processor, clock = time.process_time(), time.perf_counter()
     loss = run()
     if loss is not None:
         loss.backward()
-    return clock() - start
+    return time.process_time() - processor, time.perf_counter() - clock
 
 
-def least(contenders: Contenders, clock: Callable[[], float]) -> dict[str, float]:
-    """Seconds of each: the least of `TURNS` turns at least, and of as many as `SECONDS` hold."""
+def least(contenders: Contenders) -> Figures:
+    """Of each: the least of `TURNS` turns at least, and of as many as `SECONDS` hold."""
     for run in contenders.values():  # libraries loaded, memory fetched
-        turn(run, clock)
-    found = dict.fromkeys(contenders, float("inf"))
-    began, turns = time.perf_counter(), 0
-    while turns < TURNS or time.perf_counter() - began < SECONDS:
-        for who, run in contenders.items():
-            found[who] = min(found[who], turn(run, clock))
+        turn(run)
+    found = dict.fromkeys(contenders, (float("inf"), float("inf")))
+    order, shuffle = list(contenders), random.Random(0).shuffle
+    began, turns = time.process_time(), 0
+    while turns < TURNS or time.process_time() - began < SECONDS:
+        shuffle(order)
+        for who in order:
+            now = turn(contenders[who])
+            found[who] = min(found[who][0], now[0]), min(found[who][1], now[1])
         turns += 1
+    return {who: (turns, *seconds) for who, seconds in found.items()}
+
+
+def before(rows: Path | None, threads: int) -> dict[tuple[str, int], Figures]:
+    """What was measured before, by loss and size."""
+    found: dict[tuple[str, int], Figures] = {}
+    if rows is not None and rows.is_file():
+        with rows.open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                if int(row["threads"]) == threads:
+                    figures = int(row["turns"]), float(row["processor"]), float(row["clock"])
+                    found.setdefault((row["loss"], int(row["size"])), {})[row["who"]] = figures
     return found
 
 
@@ -232,25 +309,40 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--losses", nargs="+", default=list(LOSSES), choices=list(LOSSES))
     parser.add_argument("--sizes", nargs="+", type=int, default=list(SIZES))
+    parser.add_argument("--rows", type=Path, help="CSV of the cells, to go on from")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if find_spec("faiss"):
         import faiss
 
         faiss.omp_set_num_threads(options.threads)
-    clock = time.process_time if options.threads == 1 else time.perf_counter
+    figure = 1 if options.threads == 1 else 2
+    known = before(options.rows, options.threads)
+    for n in options.sizes:  # small ones first: whatever ends a run early has cost little
+        for name in options.losses:
+            if (name, n) in known:
+                continue
+            known[name, n] = least(LOSSES[name](n))
+            if options.rows is not None:
+                new = not options.rows.is_file()
+                with options.rows.open("a", newline="", encoding="utf-8") as file:
+                    writer = csv.writer(file)
+                    writer.writerows([HEAD] * new)
+                    for who, (turns, *seconds) in known[name, n].items():
+                        exact = (f"{x:.6f}" for x in seconds)
+                        writer.writerow([options.threads, name, n, who, turns, *exact])
     print("| loss | peer | " + " | ".join(f"{n:,}" for n in options.sizes) + " |")
-    print("|---|---" + "|---" * len(options.sizes) + "|", flush=True)
+    print("|---|---" + "|---" * len(options.sizes) + "|")
     for name in options.losses:
         cells: dict[str, list[str]] = {}
         for column, n in enumerate(options.sizes):
-            found = least(LOSSES[name](n), clock)
-            ours = found.pop("medcl")
-            for who, seconds in {"medcl, ms": ours, **found}.items():
+            ours = known[name, n]["medcl"][figure]
+            for who, figures in known[name, n].items():
                 row = cells.setdefault(who, ["–"] * len(options.sizes))
-                row[column] = f"{1e3 * ours:.2f}" if "ms" in who else f"{seconds / ours:.2f}"
+                own = who == "medcl"
+                row[column] = f"{1e3 * ours:.2f} ms" if own else f"{figures[figure] / ours:.2f}"
         for who, row in cells.items():
-            print(f"| {name} | {who} | " + " | ".join(row) + " |", flush=True)
+            print(f"| {name} | {who} | " + " | ".join(row) + " |")
 
 
 if __name__ == "__main__":

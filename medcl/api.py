@@ -567,6 +567,7 @@ def predict(
     records: Place | Recording | Sequence[Place | Recording],
     out: Place,
     *,
+    also: Place | Sequence[Place] = (),
     task: str | None = None,
     fs: float | None = None,
     settings: Settings = (),
@@ -586,6 +587,8 @@ def predict(
             recordings in memory that the plugin knows (biosignals: ``mne.io.Raw``, tables of pandas
             and polars, arrays of xarray), see `medcl.plugin.Plugin`.
         out: the table, ending in ``.parquet``.
+        also: of a study: other studies of the same target, such as of other encoders, for the mean
+            of all their probabilities.
         task: of a run, predict this task's class probabilities for its samples; or a label of your
             own that `probe` was given a table of.
         fs: sampling rate in Hz, for recordings without one.
@@ -626,6 +629,7 @@ def predict(
             trained,
             files,
             Path(out),
+            also=[opened(one) for one in _paths(also)],
             task=task,
             settings=assignments,
             embeddings=embeddings,
@@ -751,7 +755,8 @@ def benchmark(
         name: of the set: "ptbxl", "cinc2017", …
         data: the folder into which it was unpacked.
         out: the scoreboard's folder; the same call resumes it.
-        encoders: finished runs; none: the set's own untrained encoder.
+        encoders: finished runs, released encoders, or folders of either; none: the set's own
+            untrained encoder.
         problems: of the set, such as "superclass"; none: its first.
         fractions: of labelled training patients.
         fit, judge: folds to fit and to test on, in place of the official ones.
@@ -766,15 +771,15 @@ def benchmark(
         MedclError: if recordings of the set cannot be read.
     """
     from medcl.benchmark.benchmark import benchmark as measure
+    from medcl.benchmark.encoders import by_name, found
     from medcl.run import Run
 
     several = [encoders] if isinstance(encoders, str | Path | Run) else list(encoders)
-    runs = [_run(run) for run in several]
     return measure(
         name,
         Path(data),
         Path(out),
-        {run.path.name: run for run in runs},
+        by_name([run for place in several for run in found(place)]),
         problems=problems,
         fractions=fractions,
         fit=fit,

@@ -49,6 +49,7 @@ CLASSIFIERS: dict[str, Lazy] = {
     "lora": "medcl.classifiers.lora:LoRA",
     "contrast": "medcl.classifiers.contrast:Contrast",
     "semi-supervised": "medcl.classifiers.semi_supervised:SemiSupervised",
+    "tip": "medcl.classifiers.tip:TIPClassifier",
     "core-tuning": "medcl.classifiers.core_tuning:CoreTuning",
     "unet": "medcl.classifiers.unet:UNet",
     "voxel-linear": "medcl.classifiers.unet:VoxelLinear",

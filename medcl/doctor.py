@@ -16,6 +16,7 @@ EXTRAS = {
     "object-storage": "archives at s3://, gs://, az:// and http(s)://",
     "jpeg": "JPEG and JPEG-LS in DICOM",
     "czi": "Zeiss CZI slides that OpenSlide does not read",
+    "zarr": "OME-Zarr slides",
     "signals": "Excel workbooks, Avro and FIT files of wearables",
     "seg": "masks as DICOM SEG",
     "hf": "encoders of Hugging Face transformers, medcl push and pull",

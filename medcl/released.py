@@ -36,8 +36,8 @@ class Card:
         name: by which it is opened.
         plugin: its modality.
         about: one sentence.
-        data: of pretraining: for each set ``name``, ``citation``, ``licence``, ``patients`` and
-            ``recordings``.
+        data: of pretraining: for each set ``name``, ``citation``, ``licence``, ``patients`` (or
+            "unknown") and ``recordings``.
         licence: of the weights.
         limits: what it was not tested for, and where it is known to be weak.
         parameters: of the encoder.

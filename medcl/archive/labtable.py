@@ -29,17 +29,28 @@ PATIENTS = (
 )  # fmt: skip
 SITES = ("site", "siteid", "hospital", "center", "centre", "centerid", "centreid", "institution")
 # Other names of the same, of a word for it with what may stand before and behind.
-_NUMBER = r"(?:id|identifier|no|nr|num|number|code|key|name|barcode|uid)"
-_PATIENT = re.compile(
-    rf"(?:anon|anonymi[sz]ed|pseudo|deid|bcr|cases?|research|study|unique)?"
-    rf"(?:patient(?:en)?|pat|case|subject|subj|participant|donor|individual|person)"
-    rf"(?:submitter)?{_NUMBER}|mrn|medicalrecord{_NUMBER}|hospital(?:no|nr|number)|casessubmitterid"
+_NUMBER = (
+    r"(?:id|identifier|no|nr|num|number|nummer|code|key|name|barcode|uid|uuid|index|idx|hash|"
+    r"pseudonym|studyid)"
 )
-_PERSON = frozenset({"case", "donor", "pid", "person", "individual", "pat"})  # may be a class too
+_PATIENT = re.compile(
+    r"(?:anon|anonymi[sz]ed|pseudo|pseudonymi[sz]ed|deid|deidentified|bcr|tcga|gdc|icgc|dicom|"
+    r"cases?|research|study|unique)?"
+    r"(?:patient(?:en)?|pat|pt|case|subject|subj|participant|donor|individual|person|volunteer|"
+    rf"animal|mouse|paciente)(?:submitter)?{_NUMBER}|"
+    r"tcga(?:case|patient|participant)|(?:id|nr|no|numero)(?:patient|paciente|case|subject)|"
+    rf"mrn(?:hash)?|medicalrecord{_NUMBER}|nh[si](?:no|nr|number)|hospital(?:no|nr|number)|"
+    r"casessubmitterid|pseudonym|(?:pseudo|anon|deid)id|fall(?:nr|nummer)"
+)
+_PERSON = frozenset(  # each may be a class or a number of them, too
+    {"case", "cases", "donor", "pid", "person", "individual", "pat", "pt", "patients", "paciente"}
+)
 _SITE = re.compile(
-    r"(?:(?:tissue)?source|submitting|collecting|recruiting|acquisition|study|scanning)?"
+    r"(?:(?:tissue)?source|submitting|collecti(?:ng|on)|recruiting|acquisition|study|scanning|"
+    r"medical)?"
     r"(?!hospitalid$)"  # of a patient as often as of a site
-    r"(?:site|hospital|cent(?:er|re)|institution|institute|clinic)(?:id|no|nr|code|name)?|tss"
+    r"(?:site|hospital|cent(?:er|re)|institution|institute|clinic|klinik|zentrum|facility)"
+    r"(?:id|no|nr|code|name)?|tss(?:code)?"
 )
 # Names of patients or items in other columns than the chosen ones: never a label.
 _IDENTIFIERS = frozenset(
@@ -51,6 +62,7 @@ _FILES = ("filename", "filepath")  # filename_hr: another version, never a label
 
 _DELIMITERS = (",", ";", "\t", "|")
 _SUFFIX = re.compile(r"\.[a-z0-9]*[a-z][a-z0-9]*$", re.IGNORECASE)  # "1.2.840.7" has none
+_TWO_SUFFIXES = re.compile(r"(?<=[^/.])\.[a-z]{2,6}\.[a-z][a-z0-9]{1,6}$", re.IGNORECASE)
 _COMMA = re.compile(r"[+-]?\d+,\d+")
 _FLOAT = re.compile(r"\d+\.0")
 _WHOLE = re.compile(r"[+-]?\d+")
@@ -110,10 +122,14 @@ def plain(name: str) -> str:
 
 
 def spellings(key: str, *, folder: bool = False) -> tuple[str, ...]:
-    """A table's key with and without its suffix; unless ``folder``, the same of its file name."""
+    """A table's key with and without its suffix; unless ``folder``, the same of its file name.
+
+    Two suffixes go together where both are of letters: ``a.ome.tif``, ``a.svs.h5``, ``a.nii.gz``.
+    """
     name = PurePosixPath(key).name
-    variants = (key, _SUFFIX.sub("", key), *(() if folder else (name, _SUFFIX.sub("", name))))
-    return tuple(dict.fromkeys(variants))
+    variants = [key, _SUFFIX.sub("", key), *(() if folder else (name, _SUFFIX.sub("", name)))]
+    twice = [_TWO_SUFFIXES.sub("", n) for n in variants[::2] if _TWO_SUFFIXES.search(n)]
+    return tuple(dict.fromkeys([*variants, *twice]))
 
 
 def cleaned(key: str | None) -> str:

@@ -22,6 +22,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from medcl import manifest
@@ -31,6 +32,7 @@ from medcl.benchmark import fitting, page, scoreboard
 from medcl.benchmark import supervised as supervised_row
 from medcl.benchmark.contract import (
     BESIDE,
+    ENSEMBLE,
     HANDCRAFTED,
     KEY,
     SUPERVISED,
@@ -144,6 +146,11 @@ def benchmark(
             for fraction, draw, people, scores in _fitted(row, asked, sources, out, fractions):
                 found[fraction].append((people, scores))
                 _note(out / ROWS, asked, row.name, fraction, draw, people, scores)
+        for name_of, together in ensembles(list(runs), predictions).items():
+            predictions[name_of] = together
+            for fraction, drawn in together.items():
+                for draw, (people, scores) in enumerate(drawn):
+                    _note(out / ROWS, asked, name_of, fraction, draw, people, scores)
         for network in _untrained(runs) if supervised else ():
             row_name = f"{SUPERVISED} {network}"
             found = predictions.setdefault(row_name, defaultdict(list))
@@ -188,7 +195,8 @@ def _all_indexed(of_set: Benchmark, index: Path) -> None:
         MedclError: if some are not, with the commonest reason.
     """
     opened = indexing.Index.open(index)
-    missing = set(of_set.table[KEY]) - set(opened.paths["key"])
+    indexed = opened.paths.filter(pl.col("id").is_in(opened.items["id"].implode()))
+    missing = set(of_set.table[KEY]) - set(indexed["key"])
     rejected = opened.rejects["reason"].to_list()
     if missing:
         why = f" The first reject: {rejected[0]}" if rejected else ""
@@ -196,6 +204,24 @@ def _all_indexed(of_set: Benchmark, index: Path) -> None:
             f"{len(missing):,} of {len(of_set.table):,} recordings of {of_set.name} are not in "
             f"{of_set.archive.name}, or cannot be read.{why}"
         )
+
+
+def ensembles(runs: Sequence[str], predictions: Mapping[str, Drawn]) -> dict[str, Drawn]:
+    """Mean probabilities of all runs' classifiers, draw by draw; none of a single run."""
+    if len(runs) < 2:
+        return {}
+    return {
+        f"{ENSEMBLE}{beside}": {
+            fraction: [
+                (drawn[0][0], np.mean([scores for _, scores in drawn], axis=0))
+                for drawn in zip(
+                    *(predictions[f"{run}{beside}"][fraction] for run in runs), strict=True
+                )
+            ]
+            for fraction in predictions[f"{runs[0]}{beside}"]
+        }
+        for beside in ("", BESIDE)
+    }
 
 
 def _untrained(runs: Mapping[str, Run]) -> list[str]:

@@ -21,10 +21,11 @@ from medcl.metrics.table import called
 
 KEY, PATIENT, FOLD = "key", "patient", "fold"
 
-HANDCRAFTED, UNTRAINED, SUPERVISED, BESIDE = (
+HANDCRAFTED, UNTRAINED, SUPERVISED, ENSEMBLE, BESIDE = (
     "handcrafted",
     "untrained",
     "supervised",
+    "ensemble",
     " + handcrafted",
 )
 """Rows of every scoreboard, or how their names begin and end; others are runs."""

@@ -39,6 +39,8 @@ class Declares:
         auxiliary: True if it learns from `Outputs.auxiliary`.
         mixup: True if its loss is `losses.of_batch`, so that samples may be mixed.
         needs: further required keys of a batch, such as "table".
+        method: True if it is built on the pretraining method in place of its encoder, as
+            ``classifier(method, example, outputs, *, ...)``: its other parts are used too.
         head: its module that takes the embedding (B, width) or (B, C, width), as a dotted
             name ("whole.head"); None where it has none.
     """
@@ -50,6 +52,7 @@ class Declares:
     mixup: bool = False
     needs: tuple[str, ...] = ()
     head: str | None = None
+    method: bool = False
 
 
 @runtime_checkable

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
@@ -14,21 +13,7 @@ from medcl.classifiers.losses import head, of_batch
 from medcl.errors import UsageError
 from medcl.labels.outputs import Outputs
 from medcl.methods.contract import State
-
-
-class LowRank(nn.Module):
-    """W ↦ W + (α / r) · B A, with A (r, in) random and B (out, r) zero at the start."""
-
-    def __init__(self, weight: Tensor, rank: int, alpha: float) -> None:
-        super().__init__()
-        rows, columns = weight.shape
-        self.a = nn.Parameter(torch.randn(rank, columns, device=weight.device) / rank)
-        self.b = nn.Parameter(torch.zeros(rows, rank, device=weight.device))
-        self.scale = alpha / rank
-
-    def forward(self, weight: Tensor) -> Tensor:
-        """(out, in) → (out, in)."""
-        return weight + self.scale * (self.b @ self.a)
+from medcl.nn.lora import adapt
 
 
 class LoRA(nn.Module):
@@ -65,23 +50,14 @@ class LoRA(nn.Module):
     ) -> None:
         super().__init__()
         size = width(encoder, example["x"])
-        self.encoder, self.outputs = encoder.requires_grad_(False), outputs
-        linears = [
-            (name, module)
-            for name, module in encoder.named_modules()
-            if isinstance(module, nn.Linear)
-            and (not layers or any(part in name for part in layers))
-        ]
-        if not linears:
+        self.encoder, self.outputs = encoder, outputs
+        self.adapted = adapt(encoder, rank, alpha, layers)
+        if not self.adapted:
             named = f" whose name holds one of {list(layers)}" if layers else ""
             raise UsageError(
                 f"LoRA adapts the linear layers of a transformer, and this encoder has none{named}."
                 " Set classifier.name to full or lp-ft."
             )
-        for _, module in linears:
-            low = LowRank(module.weight, rank, alpha)
-            parametrize.register_parametrization(module, "weight", low)
-        self.adapted = tuple(name for name, _ in linears)
         self.head = nn.Sequential(nn.Dropout(dropout), head(size, outputs))
 
     def forward(self, x: Tensor) -> Tensor:

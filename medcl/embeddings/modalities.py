@@ -28,6 +28,7 @@ from medcl.embeddings.embeddings import (
 )
 from medcl.errors import MedclError, UsageError
 from medcl.methods.contract import Paired, modalities_of
+from medcl.nn.lora import merged
 from medcl.plugin import Samples
 from medcl.registry import did_you_mean
 from medcl.run import Run
@@ -70,7 +71,7 @@ def embed_modality(
         encoder = run.encoder()
         return embed(encoder, samples, batch_size=batch_size, device=device, label=label).x
     device = usable(device)
-    method = _method(run)
+    method = method_of(run)
     assert isinstance(method, nn.Module)
     method.to(device)
 
@@ -118,8 +119,13 @@ def _built(run: Run) -> Paired:
     return cast(Paired, method)
 
 
-def _method(run: Run) -> Paired:
-    """The method with its last checkpoint's weights, in evaluation mode."""
+def method_of(run: Run) -> Paired:
+    """A finished run's method of two modalities, with its last checkpoint's weights, for use.
+
+    Raises:
+        UsageError: if its method sees one modality, or its checkpoints are gone.
+        MedclError: if they are damaged.
+    """
     method = _built(run)
     checkpoints = saved(run.path / "checkpoints")
     if not checkpoints:
@@ -129,7 +135,7 @@ def _method(run: Run) -> Paired:
         )
     assert isinstance(method, nn.Module)
     try:
-        method.load_state_dict(method_weights(checkpoints[-1]))
+        method.load_state_dict(merged(method_weights(checkpoints[-1])))
     except Exception:  # torch raises several kinds, from zip files to the unpickler
         raise MedclError(
             f"{checkpoints[-1]} is damaged, or not of this recipe's method: restore it from a copy."

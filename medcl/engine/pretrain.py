@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +27,7 @@ from medcl.archive.clinical import labels_among
 from medcl.archive.index import Index
 from medcl.archive.outcomes import Outcome
 from medcl.archive.splits import split
-from medcl.engine import checkpointing, dry_step, loggers, run_manifest
+from medcl.engine import checkpointing, dry_step, loggers, run_manifest, settled
 from medcl.engine.batchnorm import SyncLayers
 from medcl.engine.data import Selection, check_fills, select
 from medcl.engine.in_memory import InMemory
@@ -38,12 +40,13 @@ from medcl.io import stopping
 from medcl.methods.contract import Method
 from medcl.nn import weights
 from medcl.nn.distributed import check_launched
+from medcl.nn.lora import adapt_for_pretraining, merged
 from medcl.nn.micro_batches import in_micro_batches
 from medcl.plugin import Samples
 from medcl.private import write_recipe
-from medcl.recipe import Recipe
+from medcl.recipe import AUTO, Recipe
 from medcl.registry import did_you_mean, resolve
-from medcl.run import Run, build_encoder, load_samples, prepared, samples_of
+from medcl.run import Run, build_encoder, is_untrained, load_samples, prepared, samples_of
 from medcl.seeds import MODEL, derive
 
 NO_PATIENTS = (
@@ -69,6 +72,7 @@ def pretrain(recipe: Recipe, data: Path, out: Path, *, command: str = "") -> Run
         MedclError: if the loss or the weights become NaN or infinite.
         SystemExit: in every process but the first of a distributed run, after training.
     """
+    recipe = settled.recorded(recipe, out)
     run = Run(out, recipe)
     if _done(run, data):
         return run
@@ -99,6 +103,7 @@ def pretrain_on(recipe: Recipe, data: InMemory, out: Path, *, command: str = "")
     Raises:
         UsageError: as `pretrain`; and if the method needs patients and they are unknown.
     """
+    recipe = settled.recorded(recipe, out)
     run = Run(out, recipe)
     if _done(run, None):
         return run
@@ -136,6 +141,8 @@ def _train(
     alone = _alone(selection, parts)
     if alone and run_manifest.is_first_process():
         warnings.warn(alone, stacklevel=2)
+    recipe, taken = _settled(recipe, selection)
+    run = replace(run, recipe=recipe)
     check_fills(selection, recipe.trainer.batch_size, recipe.trainer.devices * recipe.trainer.nodes)
     loggers.check(recipe.monitor.loggers)
     module = build(recipe, selection)
@@ -167,13 +174,50 @@ def _train(
             raise SystemExit(0)  # only the first process writes the results
         last = checkpoints.saved(saving.folder)[-1]
         with manifest.replacing(out / "encoder.safetensors") as temporary:
-            save_file(checkpoints.encoder_weights(last), temporary)
-        notes = [] if patients_known else [NO_PATIENTS]
+            save_file(merged(checkpoints.encoder_weights(last)), temporary)
+        notes = [*taken] if patients_known else [NO_PATIENTS, *taken]
         notes += [alone] if alone else []
         notes += [*damaged, *online.warnings]
         facts = run_manifest.finish(run, module.device, saving.seconds, notes)
     summary(facts, journal.last, str(out))
     return run
+
+
+def _settled(recipe: Recipe, selection: Selection) -> tuple[Recipe, list[str]]:
+    """The recipe with what waited for the data, and sentences on what was taken.
+
+    Raises:
+        UsageError: if no batch fits; if a launcher started several processes, which would measure
+            each for itself.
+    """
+    if not settled.waiting(recipe):
+        return recipe, []
+    devices, notes = recipe.trainer.devices * recipe.trainer.nodes, []
+    if recipe.trainer.batch_size == AUTO:
+        if "WORLD_SIZE" in os.environ and devices > 1:
+            raise UsageError(
+                "trainer.batch_size: auto measures the memory in one process, and a launcher "
+                f"started {os.environ['WORLD_SIZE']}: set the batch size."
+            )
+        each = len(selection) // devices
+        trial = recipe.trainer.model_copy(update={"batch_size": settled.goal(each)})
+        module = build(recipe.model_copy(update={"trainer": trial}), selection)
+        recipe, note = settled.batch_that_fits(recipe, module, each, _memory(recipe))
+        notes.append(note)
+    if recipe.trainer.scale:
+        recipe, more = settled.scaled(recipe, len(selection))
+        notes += more
+    for note in notes if run_manifest.is_first_process() else ():
+        say(note)
+    return recipe, notes
+
+
+def _memory(recipe: Recipe) -> int | None:
+    """Bytes that each process may still take: of a GPU, or its part of this machine's."""
+    if recipe.trainer.accelerator != "cpu" and torch.cuda.is_available():
+        return int(torch.cuda.mem_get_info()[0])
+    memory = dry_step.free()
+    return None if memory is None else memory // recipe.trainer.devices
 
 
 def _say_cost(module: Pretraining) -> None:
@@ -234,11 +278,18 @@ def _preparing(recipe: Recipe) -> int:
 
 def build(recipe: Recipe, selection: Selection) -> Pretraining:
     """The method around the recipe's encoder, initialised with its seed."""
+    if recipe.trainer.lora and recipe.trainer.weights is None and is_untrained(recipe):
+        raise UsageError(
+            "trainer.lora trains a small addition to given weights, and this encoder has none: set "
+            "trainer.weights, or leave it out."
+        )
     encoder = build_encoder(recipe, recipe.seed)
     if recipe.trainer.weights is not None:
         weights.load(encoder, weights.of_folder(Path(recipe.trainer.weights)))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(recipe.seed, MODEL))
+        if recipe.trainer.lora is not None:
+            adapt_for_pretraining(encoder, recipe.trainer.lora)
         factory = recipes.method_factory(recipe)
         method: Method = factory(encoder, **recipe.part("method").arguments)
     _check_needs(method, selection)

@@ -80,11 +80,16 @@ def release(
     return made
 
 
+def _count(told: object) -> str:
+    """A number, or words where nobody knows it."""
+    return f"{told:,}" if isinstance(told, int) else str(told)
+
+
 def readme(card: Card) -> str:
     """The card to read, as Markdown."""
     data = "\n".join(
-        f"| {of['name']} | {of['patients']:,} | {of['recordings']:,} | {of['licence']} | "
-        f"{of['citation']} |"
+        f"| {of['name']} | {_count(of['patients'])} | {_count(of['recordings'])} | "
+        f"{of['licence']} | {of['citation']} |"
         for of in card.data
     )
     figures = "\n".join(

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from medcl import recipe as recipes
 from medcl.classifiers.contract import Classifier, Declares, declared
 from medcl.contract import BAG, MASK
+from medcl.embeddings.modalities import method_of
 from medcl.errors import UsageError
 from medcl.finetune import augmented
 from medcl.labels.outputs import Outputs
@@ -44,6 +45,9 @@ def build(
     if not properties.encoder:
         classifier: Classifier = factory(example, outputs, **arguments)
         return classifier
+    if properties.method:
+        whole: Classifier = factory(_method(recipe, seed, run), example, outputs, **arguments)
+        return whole
     if run is not None:
         encoder = run.encoder()
     elif recipe.encoder is not None:
@@ -52,6 +56,17 @@ def build(
         encoder = nn.Flatten()
     on_encoder: Classifier = factory(encoder, example, outputs, **arguments)
     return on_encoder
+
+
+def _method(recipe: Recipe, seed: int, run: Run | None) -> nn.Module:
+    """The pretraining method: the run's, or a new one of the recipe."""
+    if run is not None:
+        trained = method_of(run)
+        assert isinstance(trained, nn.Module)
+        return trained
+    encoder = build_encoder(recipe, seed)
+    new: nn.Module = recipes.method_factory(recipe)(encoder, **recipe.part("method").arguments)
+    return new
 
 
 def _fits(name: str, properties: Declares, example: Mapping[str, Tensor]) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from medcl.archive import assign, pseudonym
+from medcl.archive import assign, labtable, pseudonym
 from medcl.archive.index import Index
 from medcl.archive.scanning import LABEL
 from medcl.errors import UsageError
@@ -270,9 +270,13 @@ def as_array(values: list[Any]) -> NDArray:
 
 
 def items_by_name(index: Index, among: Collection[str] | None) -> dict[str, list[str]]:
-    """Every name of an item → the items; a full path always names one."""
+    """Every name of an item → the items; a full path always names one.
+
+    A name without two suffixes (``a`` of ``a.ome.tif``) counts where it is no other item's.
+    """
     exact: dict[str, list[str]] = {}
     short: defaultdict[str, list[str]] = defaultdict(list)
+    bare: defaultdict[str, list[str]] = defaultdict(list)
     for item in index.items["id"]:
         key = index.locate(item)
         exact[key] = [item]
@@ -281,11 +285,13 @@ def items_by_name(index: Index, among: Collection[str] | None) -> dict[str, list
         names = {str(file), file.with_suffix("").as_posix(), file.name, file.stem, part}
         for name in names - {"", key}:
             short[name].append(item)
+        for name in set(labtable.spellings(path or key)) - names:
+            bare[name].append(item)
     if among is not None:
         for name, items in short.items():
             if len(items) > 1 and len(used := [item for item in items if item in among]) == 1:
                 short[name] = used
-    return {**short, **exact}
+    return {**{name: items for name, items in bare.items() if len(items) == 1}, **short, **exact}
 
 
 def _items_by_series(index: Index) -> dict[str, list[str]]:

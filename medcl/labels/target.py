@@ -3,8 +3,8 @@
 Every command reads labels here, so all use the same classes in the same order:
 
 - White space and quotes at the ends of a name, characters that do not show, and how many blanks
-  lie within it never make a class. Names that differ only in case, blanks, _, - or a final dot are
-  separate classes, and `Target.notes` reports it.
+  lie within it never make a class. Names that differ only in case, blanks, _, kinds of dashes, the
+  width of letters, a final dot or leading zeros are separate classes, and `Target.notes` says so.
 - The numbers ``1`` and ``1.0`` and the texts ``"1"`` and ``"1.0"`` are one class. Names that are
   all numbers are ordered as numbers (``1, 2, 10``), others alphabetically.
 - An empty value (``None``, NaN, ``""``) is an unknown label; so is a plugin's integer code −1, and
@@ -19,6 +19,7 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -35,7 +36,9 @@ MISSING = frozenset(
     {"na", "n/a", "n.a.", "#n/a", "<na>", "nan", "null", "nat", "?", "-", "--", "."}
 )
 _WHOLE = re.compile(r"-?\d+\.0+")
-_BETWEEN = re.compile(r"(?<=\w)[\s_-]+(?=\w)")
+_BETWEEN = re.compile(r"(?<=\w)[\s_-]+(?=[^\W\d])|(?<=[^\W\d])[\s_-]+(?=\d)|\s+(?=[(+])")
+"""What stands between the words of a name; not between numbers: grades 1-2 are not 12."""
+_DASHES = re.compile("[\u2010-\u2015\u2212]")  # hyphens, dashes and the minus of mathematics
 
 SURVIVAL = ("cox", "hazard")
 BY_COUNTS = ("class-balanced", "ldam", "ldam-drw", "logit-adjusted")
@@ -388,7 +391,7 @@ def _several(samples: Samples, classes: tuple[str, ...]) -> Target:
 def _differing_in_case(label: str, classes: Iterable[str]) -> tuple[str, ...]:
     alike: defaultdict[str, list[str]] = defaultdict(list)
     for name in classes:
-        alike[_BETWEEN.sub(" ", name.casefold()).rstrip(".,;: ")].append(name)
+        alike[_bare(name)].append(name)
     return tuple(
         f"Classes {' and '.join(repr(n) for n in names)} of '{label}' differ only in {what} and "
         "stay separate: correct the table if they are one."
@@ -396,6 +399,15 @@ def _differing_in_case(label: str, classes: Iterable[str]) -> tuple[str, ...]:
         if len(names) > 1
         for what in ("case" if len({n.casefold() for n in names}) == 1 else "case or punctuation",)
     )
+
+
+def _bare(name: str) -> str:
+    """A class's name without what typing alone changes: case, blanks, dashes, widths, zeros."""
+    plain = unicodedata.normalize("NFKC", name).casefold()
+    plain = _DASHES.sub("-", plain)
+    with suppress(ValueError):
+        return f"{float(plain.replace(',', '.')):g}"  # 01, 1,0
+    return _BETWEEN.sub("", plain).rstrip(".,;: ")
 
 
 def _counted_missing(label: str, raw: NDArray, known: Sequence[str]) -> tuple[str, ...]:

@@ -20,7 +20,6 @@ from medcl.nn.vit import ViT
 from medcl.objectives.cross_views import cross_views
 from medcl.objectives.koleo import koleo
 from medcl.objectives.masked_codes import masked_codes
-from medcl.objectives.precision import widened
 from medcl.objectives.sinkhorn import sinkhorn
 
 
@@ -125,8 +124,9 @@ class DINOv2(nn.Module):
         patch_scores = self.patch_head(shown, held=held).unflatten(0, at.shape)
 
         codes, patch_codes = self._codes(whole, at, here, state)
-        log_p = (widened(scores) / self.student_temperature).log_softmax(2)
-        self_distillation = cross_views(codes.unflatten(0, (2, size)), log_p)
+        self_distillation = cross_views(
+            codes.unflatten(0, (2, size)), scores, self.student_temperature
+        )
         patches = masked_codes(
             patch_scores,
             patch_codes,

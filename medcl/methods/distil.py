@@ -14,11 +14,15 @@ from medcl.errors import UsageError
 from medcl.methods.batch import required
 from medcl.methods.contract import State, View
 from medcl.nn import weights
+from medcl.nn.distributed import Ranks
 from medcl.nn.encoders import features, width_of
 from medcl.nn.heads import mlp
+from medcl.objectives.graph_contrast import graph_contrast
 from medcl.objectives.masked_embedding import masked_embedding
+from medcl.objectives.pairs import own_columns
 from medcl.objectives.soft_contrast import soft_contrast
 from medcl.objectives.token_relation import token_relation
+from medcl.objectives.unit import unit
 from medcl.registry import checked, lookup
 
 
@@ -32,6 +36,8 @@ class Distil(nn.Module):
       (RADIO: Ranzinger 2024, arXiv 2312.06709, does so by running statistics).
     - "similarity": what is alike to the teacher is alike to the student: the student's similarities
       to the batch follow the teacher's (`medcl.objectives.soft_contrast`); widths need not match.
+    - "neighbours": what is nearest to the teacher is a positive of the student, all else a negative
+      (`medcl.objectives.graph_contrast` on a similarity graph: Sobal 2024, arXiv 2407.18134).
 
     ``relations`` adds `medcl.objectives.token_relation` of the tokens of two Transformers with the
     same number of patches (Hybrid Distillation: Shi 2024, arXiv 2306.15876, has two teachers).
@@ -47,8 +53,9 @@ class Distil(nn.Module):
         weights: a file of weights for it, or a medcl run's folder.
         key: the batch key of cached features (B, e); without ``teacher``.
         distance: D.
+        neighbours: positives of each sample for "neighbours".
         relations: w, 0 or more.
-        temperature: τ of "similarity", of both.
+        temperature: τ of "similarity", of both, and of "neighbours".
         hidden: width of the head's hidden layer; 0: a linear head.
         out: width of the cached features; a teacher's is known.
 
@@ -65,7 +72,8 @@ class Distil(nn.Module):
         settings: dict[str, Any] | None = None,
         weights: str | None = None,
         key: str = "teacher",
-        distance: Literal["cosine", "smooth_l1", "similarity"] = "cosine",
+        distance: Literal["cosine", "smooth_l1", "similarity", "neighbours"] = "cosine",
+        neighbours: int = 3,
         relations: float = 0.0,
         temperature: float = 0.1,
         hidden: int = 0,
@@ -82,7 +90,7 @@ class Distil(nn.Module):
             raise UsageError("method.relations needs the teacher itself: set method.teacher.")
         width, out = width_of(encoder), out if found is None else width_of(found)
         self.head = mlp((width, hidden, out) if hidden else (width, out))
-        self.key, self.distance = key, distance
+        self.key, self.distance, self.neighbours = key, distance, neighbours
         self.relations, self.temperature = relations, temperature
 
     def step(
@@ -106,6 +114,9 @@ class Distil(nn.Module):
                 label_temperature=self.temperature,
                 ranks=state.ranks,
             )
+        elif self.distance == "neighbours":
+            edges = nearest(goal, self.neighbours, state.ranks)
+            loss = graph_contrast(z, edges, temperature=self.temperature, ranks=state.ranks)
         else:
             mean = state.ranks.mean(goal.mean(0))
             spread = state.ranks.mean((goal - mean).square().mean(0)).sqrt()
@@ -127,6 +138,19 @@ class Distil(nn.Module):
             relation = token_relation(a, a, b, b, ranks=state.ranks)
             loss, found["relations"] = loss + self.relations * relation, relation.detach()
         return {"loss": loss, "embedding": h.detach(), **found}
+
+
+def nearest(x: Tensor, count: int, ranks: Ranks) -> Tensor:
+    """The ``count`` other samples of all ranks most similar to each by cosine: (B, count) columns.
+
+    Example:
+        >>> nearest(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.1]]), 1, Ranks()).tolist()
+        [[2], [2], [0]]
+    """
+    u = unit(x.detach())
+    own = own_columns(len(u), ranks, u.device)
+    cosines = (u @ ranks.gather(u).T).scatter(1, own[:, None], -torch.inf)
+    return cosines.topk(min(count, cosines.shape[1] - 1), dim=1).indices
 
 
 def opened(name: str, settings: dict[str, Any], path: str | None) -> nn.Module:

@@ -137,6 +137,12 @@ class SemiSupervised(nn.Module):
             label = label.unsqueeze(1)  # a tree of one level
         settings = self.settings | {"ranks": ranks}
         if self.objective == "listwise_wasserstein":
+            label = label.squeeze(1) if label.shape[1:] == (1,) else label  # a table's only column
+            if label.ndim != 1:
+                raise UsageError(
+                    f"Method 'semi-supervised' with '{self.objective}' needs one number of each "
+                    f"sample, and '{self.label}' is {tuple(label.shape)}."
+                )
             scores, relevance = lists(torch.cat([z1, z2]), torch.cat([label, label]), ranks)
             graded: Tensor = self.fn(scores, relevance, **settings)
             return graded

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from medcl.methods.contract import State
 from medcl.methods.views import Positives, encode, pair
+from medcl.nn.distributed import Ranks
 from medcl.nn.encoders import width_of
 from medcl.nn.heads import projector
 from medcl.nn.prototypes import Prototypes
@@ -85,15 +86,20 @@ class SwAV(nn.Module):
             self.queue.push(torch.cat(z[:2], dim=1), ranks=state.ranks)
         return {"loss": loss, "embedding": h[0].detach()}
 
-    @torch.no_grad()
     def _stored(self, state: State) -> Tensor | None:
-        """Scores of this rank's share of the queue (2, Q, prototypes), once it is in use."""
+        """`stored`, once the queue is in use."""
         if self.queue is None or state.step < self.queue_from:
             return None
-        share = self.queue.count // state.ranks.world  # ranks split the queue
-        keys = self.queue.keys[share * state.ranks.rank :][:share]  # (Q, 2·out)
-        return torch.stack([self.prototypes(view) for view in keys.chunk(2, dim=1)])
+        return stored(self.queue, self.prototypes, state.ranks)
 
     def after_step(self, state: State) -> None:
         """Renormalise the prototypes to unit length."""
         self.prototypes.normalise()
+
+
+@torch.no_grad()
+def stored(queue: Queue, prototypes: Prototypes, ranks: Ranks) -> Tensor:
+    """Scores of this rank's share of a queue of two views' embeddings: (2, Q, prototypes)."""
+    share = queue.count // ranks.world  # ranks split the queue
+    keys = queue.keys[share * ranks.rank :][:share]  # (Q, 2·out)
+    return torch.stack([prototypes(view) for view in keys.chunk(2, dim=1)])

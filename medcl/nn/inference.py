@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import TypeVar
 
@@ -76,11 +78,31 @@ def forward(encoder: nn.Module, x: Tensor) -> Tensor:
     """(B, ...) → (B, D) in evaluation mode, without gradients.
 
     On a processor it takes a few samples at a time, so that they stay in its caches, and memory
-    does not grow with the batch.
+    does not grow with the batch. Its threads take different samples: if they share each layer
+    instead, they wait for one another hundreds of times, and for good where a core is taken by
+    something else. An encoder with hooks, which may keep what they see, is run by one caller.
     """
     with torch.inference_mode():
         if x.device.type != "cpu" or not len(x):
             whole: Tensor = encoder(x)
             return whole
-        at_once = max(VALUES_AT_ONCE // max(x[0].numel(), 1), AT_LEAST) * torch.get_num_threads()
-        return torch.cat([encoder(part) for part in x.split(at_once)])
+        at_once = max(VALUES_AT_ONCE // max(x[0].numel(), 1), AT_LEAST)
+        threads = torch.get_num_threads()
+        if threads > 1 and len(x) > at_once and not any(map(_watched, encoder.modules())):
+            return torch.cat(_side_by_side(encoder, x.split(at_once), threads))
+        return torch.cat([encoder(part) for part in x.split(at_once * threads)])
+
+
+def _side_by_side(encoder: nn.Module, parts: Sequence[Tensor], threads: int) -> list[Tensor]:
+    """Each part by one of some threads, in order."""
+
+    def one(part: Tensor) -> Tensor:
+        with torch.inference_mode():  # counts for the thread that asks for it
+            done: Tensor = encoder(part)
+            return done
+
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            return list(pool.map(one, parts))
+    finally:  # what threads that are yet to come begin with; each has its own from then on
+        torch.set_num_threads(threads)

@@ -34,7 +34,9 @@ from medcl.objectives.masked_columns import masked_columns
 from medcl.objectives.masked_embedding import masked_embedding
 from medcl.objectives.masked_reconstruction import masked_reconstruction
 from medcl.objectives.matching import matching
+from medcl.objectives.me_max import me_max
 from medcl.objectives.mmd import mmd
+from medcl.objectives.nearest_prototype import nearest_prototype
 from medcl.objectives.negative_cosine import negative_cosine
 from medcl.objectives.nt_xent import nt_xent
 from medcl.objectives.ot_contrast import ot_contrast
@@ -77,7 +79,9 @@ __all__ = [
     "masked_embedding",
     "masked_reconstruction",
     "matching",
+    "me_max",
     "mmd",
+    "nearest_prototype",
     "negative_cosine",
     "nt_xent",
     "ot_contrast",
@@ -172,6 +176,14 @@ OBJECTIVES: dict[str, Objective] = {
     "swav": Objective("medcl.objectives.swav:swav", "statistics", "Caron 2020, arXiv 2006.09882"),
     "deepcluster": Objective(
         "medcl.objectives.deepcluster:deepcluster", "statistics", "Caron 2018, arXiv 1807.05520"
+    ),
+    "me_max": Objective(
+        "medcl.objectives.me_max:me_max", "statistics", "Assran 2022, arXiv 2204.07141"
+    ),
+    "nearest_prototype": Objective(
+        "medcl.objectives.nearest_prototype:nearest_prototype",
+        "nothing",
+        "Shen 2024, arXiv 2407.14904",
     ),
     "negative_cosine": Objective(
         "medcl.objectives.negative_cosine:negative_cosine",

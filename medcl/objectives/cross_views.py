@@ -2,25 +2,46 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+import torch
 from torch import Tensor
 
+from medcl.objectives.held import in_one_pass
+from medcl.objectives.precision import widened
 
-def cross_views(q: Tensor, log_p: Tensor) -> Tensor:
-    """Mean over targets a and views v ≠ a of −mean_i Σ_k q^a_ik log p^v_ik.
 
-    Σ_{v≠a} q^a·log p^v = q^a·Σ_v log p^v − q^a·log p^a: the sum over views is made once, so the
-    cost grows with targets + views and not with their product.
+def cross_views(q: Tensor, scores: Tensor, temperature: float) -> Tensor:
+    """Mean over targets a and views v ≠ a of −mean_i Σ_k q^a_ik log softmax_k(s^v_i/τ).
+
+    Value and gradient are one pass; the gradient of view v is by Σ_{a≠v} q^a = Σ_a q^a − q^v, so
+    its cost grows with targets + views and not with their product.
 
     Args:
-        q: (A, B, K) targets of the first A views.
-        log_p: (V, B, K) of all views.
+        q: (A, B, K) targets of the first A views; constants.
+        scores: (V, B, K) of all views.
+        temperature: τ > 0.
 
     Example:
         >>> q = torch.ones(1, 2, 4) / 4
-        >>> cross_views(q, q.repeat(2, 1, 1).log())  # log 4
+        >>> cross_views(q, torch.zeros(2, 2, 4), 0.1)  # log 4
         tensor(1.3863)
     """
+    return in_one_pass(partial(_closed, q=q.detach(), temperature=temperature), widened(scores))
+
+
+def _closed(scores: Tensor, *, q: Tensor, temperature: float) -> tuple[Tensor, tuple[Tensor]]:
+    """The value and its gradient: (Σ w)·softmax − w by view, w the sum of the other targets."""
     targets, size = q.shape[:2]
-    own = (q * log_p[:targets]).sum()
-    every = (q.sum(0) * log_p.sum(0)).sum()
-    return (own - every) / (targets * (len(log_p) - 1) * size)
+    scale = 1 / (targets * (len(scores) - 1) * size)
+    log_p = torch.log_softmax(scores / temperature, 2)  # (V, B, K)
+    every = q.sum(0)  # (B, K)
+    # A product for each pair, summed over samples and codes, is one small matrix product.
+    pairs = q.flatten(1) @ log_p.flatten(1).T  # (A, V)
+    loss = (pairs.diagonal().sum() - pairs.sum()) * scale
+    step = scale / temperature
+    mass = every.sum(1, keepdim=True).expand(len(scores), -1, -1).clone()  # (V, B, 1)
+    mass[:targets] -= q.sum(2, keepdim=True)
+    gradient = torch.addcmul(every.mul_(-step), log_p.exp_(), mass.mul_(step), out=log_p)
+    gradient[:targets].add_(q, alpha=step)
+    return loss, (gradient,)

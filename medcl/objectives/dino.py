@@ -54,9 +54,8 @@ def dino(
             f"dino needs at least two student views and at most as many of the teacher, "
             f"not {len(student)} and {len(teacher)}."
         )
-    log_p = (widened(student) / student_temperature).log_softmax(2)
     q = ((widened(teacher.detach()) - center.detach()) / teacher_temperature).softmax(2)
-    return cross_views(q, log_p)
+    return cross_views(q, student, student_temperature)
 
 
 @torch.no_grad()

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from medcl.errors import UsageError
 from medcl.nn.distributed import ALONE, Ranks
+from medcl.nn.host import refuse
 from medcl.objectives.checks import positive, same_length
 from medcl.objectives.means import mean_where
 from medcl.objectives.pairs import Hidden, own_columns
-from medcl.objectives.precision import exact
+from medcl.objectives.precision import exact, widened
 from medcl.objectives.tiled import row_sums
 from medcl.objectives.unit import unit
 
@@ -56,36 +59,58 @@ def graph_contrast(
     positive("graph_contrast", temperature=temperature)
     own = own_columns(len(z), ranks, z.device)
     z = unit(z, temperature**-0.5)
-    others = None if ranks.world == 1 else ranks.gather(z)
+    width, positives = ranks.world * len(z), positives.detach()
+    others: Tensor | None = ranks.gather(z)
+    weights: Listed | Tensor
+    if positives.layout == torch.strided:
+        weights = _listed(positives, own, width, widened(z).dtype)
+    else:
+        weights = _weighted(positives, own, width, exact(z))
+        others = None if ranks.world == 1 else others  # half of the tiles
     sums = row_sums(
         z,
         others,
         hide=Hidden(columns=own.unsqueeze(1), all_exist=True),
-        weights=_edges(positives.detach(), own, ranks.world * len(z), exact(z)),
+        weights=weights,
         bound=1 / temperature,
     )
     losses, counts = sums.cross_entropy()
     return mean_where(losses, counts, ranks).to(z.dtype)
 
 
-def _edges(positives: Tensor, own: Tensor, width: int, dtype: torch.dtype) -> Tensor:
-    """The weights as one sparse (B, width) matrix, without edges to oneself."""
-    if positives.layout == torch.strided:
-        row, entry = (positives >= 0).nonzero(as_tuple=True)
-        col = positives[row, entry]
-        weight = torch.ones_like(col, dtype=dtype)
-        if len(col) and int(col.max()) >= width:
-            raise UsageError(
-                f"graph_contrast: positives name column {int(col.max())} of a batch of {width}."
-            )
-    else:
-        if positives.shape[1] != width:
-            raise UsageError(
-                f"graph_contrast needs one column for each of the {width} samples of all ranks, "
-                f"not positives {tuple(positives.shape)}."
-            )
-        edges = positives.to_sparse_coo().to(dtype).coalesce()
-        (row, col), weight = edges.indices(), edges.values()
+@dataclass(frozen=True)
+class Listed:
+    """`tiled.Weights`: how often each row lists a column."""
+
+    positives: Tensor  # (B, P), −1 where none
+    dtype: torch.dtype
+
+    def __call__(self, i: slice, j: slice) -> Tensor:
+        """One tile of weights."""
+        at = self.positives[i] - j.start  # (b, P)
+        width = j.stop - j.start
+        at = torch.where((at >= 0) & (at < width), at, width)  # all others: a column more
+        tile = torch.zeros(len(at), width + 1, dtype=self.dtype, device=at.device)
+        one = torch.ones((), dtype=self.dtype, device=at.device).expand_as(at)
+        return tile.scatter_add_(1, at, one)[:, :width]
+
+
+def _listed(positives: Tensor, own: Tensor, width: int, dtype: torch.dtype) -> Listed:
+    """Lists of columns, without edges to oneself."""
+    wrong = UsageError(f"graph_contrast: positives name a column beyond a batch of {width}.")
+    refuse(positives >= width, wrong)
+    return Listed(positives.masked_fill(positives == own[:, None], -1), dtype)
+
+
+def _weighted(positives: Tensor, own: Tensor, width: int, dtype: torch.dtype) -> Tensor:
+    """A sparse tensor's weights as one sparse (B, width) matrix, without edges to oneself."""
+    if positives.shape[1] != width:
+        raise UsageError(
+            f"graph_contrast needs one column for each of the {width} samples of all ranks, "
+            f"not positives {tuple(positives.shape)}."
+        )
+    edges = positives.to_sparse_coo().to(dtype).coalesce()
+    (row, col), weight = edges.indices(), edges.values()
     weight = weight.masked_fill(col == own[row], 0.0)
     at, shape = torch.stack([row, col]), (len(own), width)
     return torch.sparse_coo_tensor(at, weight, shape, check_invariants=True).coalesce()

@@ -8,7 +8,11 @@ import torch
 from torch import Tensor
 
 from medcl.nn.distributed import ALONE, Ranks
-from medcl.objectives.precision import widened
+from medcl.nn.host import waits
+from medcl.objectives.precision import full, widened
+
+SAFE = 40.0
+"""Range of scores/ε that float32 holds as exponentials, with their sums and shares."""
 
 
 @torch.no_grad()
@@ -24,7 +28,8 @@ def sinkhorn(
 
     Cuturi 2013 (arXiv 1306.0895) as SwAV uses it (Caron 2020, arXiv 2006.09882): start from
     exp(scores/ε), then make by turns each prototype's total over all samples of all ranks alike and
-    each sample's 1. In logarithms, so that a small ε does not overflow.
+    each sample's 1. In logarithms, so that a small ε does not overflow; where it cannot, and the
+    host may look, by two products with vectors a round.
 
     Args:
         scores: (B, K) this rank's samples.
@@ -41,6 +46,11 @@ def sinkhorn(
         tensor([1., 1.])
     """
     log_q = widened(scores) / epsilon
+    if ranks.world == 1 and iterations and log_q.numel() and not waits(log_q):
+        low, high = (float(x) for x in log_q.aminmax())
+        if high - low <= SAFE:
+            with full(scores):
+                return _of_sums(log_q.sub_(high).exp_(), iterations, kept)
     if kept is not None:
         log_q = log_q.masked_fill(~kept[:, None], -torch.inf)
     prototypes = scores.shape[1]
@@ -51,3 +61,18 @@ def sinkhorn(
         if kept is not None:
             log_q = log_q.masked_fill(~kept[:, None], -torch.inf)
     return log_q.exp()
+
+
+def _of_sums(q: Tensor, iterations: int, kept: Tensor | None) -> Tensor:
+    """The same from exponentials: rows and columns are scaled by vectors, the matrix at the end."""
+    if kept is not None:
+        q = q.masked_fill_(~kept[:, None], 0.0)
+    sample = q.new_ones(len(q))
+    prototype = q.new_ones(q.shape[1])
+    for _ in range(iterations):
+        prototype = 1 / (sample @ q) / q.shape[1]
+        sample = 1 / (q @ prototype)
+        if kept is not None:
+            sample = torch.where(kept, sample, 0.0)
+    q = q.mul_(prototype).mul_(sample[:, None])
+    return q if kept is None else q.masked_fill_(~kept[:, None], 0.0)

@@ -9,7 +9,6 @@ from medcl.errors import UsageError
 from medcl.nn.distributed import ALONE, Ranks
 from medcl.objectives.checks import positive
 from medcl.objectives.cross_views import cross_views
-from medcl.objectives.precision import widened
 from medcl.objectives.sinkhorn import sinkhorn
 
 
@@ -56,10 +55,9 @@ def swav(
             f"swav needs scores (views ≥ 2, B, K) and 1 ≤ assigned ≤ views, "
             f"not {tuple(scores.shape)} and {assigned}."
         )
-    log_p = (widened(scores) / temperature).log_softmax(2)  # (V, B, K)
     pools = scores[:assigned] if queue is None else torch.cat([scores[:assigned], queue], 1)
     size = scores.shape[1]
     q = torch.stack(
         [sinkhorn(p, epsilon=epsilon, iterations=iterations, ranks=ranks)[:size] for p in pools]
     )
-    return cross_views(q, log_p)
+    return cross_views(q, scores, temperature)

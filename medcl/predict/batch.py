@@ -91,6 +91,7 @@ def predict(
     records: Sequence[Path],
     out: Path,
     *,
+    also: Sequence[Trained] = (),
     task: str | None = None,
     settings: Sequence[str] = (),
     embeddings: bool = True,
@@ -108,6 +109,7 @@ def predict(
             of ``medcl finetune``, see `medcl.predict.study_predictor`.
         records: files, stems of files, folders; or one index.
         out: the table of windows; an existing one is replaced.
+        also: other studies, for the mean of all: see `medcl.predict.ensemble`.
         task: for a run, predict class probabilities of this task; the classifier is fitted on the
             run's labelled training patients and saved in the run. Or a label of one's own that
             the run was probed for: `medcl.probe.own_classifier`. None: the samples of
@@ -125,7 +127,7 @@ def predict(
 
     Raises:
         UsageError: for paths that do not exist, an unknown task, or a study whose folds cannot be
-            averaged.
+            averaged, or ``also`` of other samples or classes.
         MedclError: if no recording can be used; gives the reasons.
     """
     if out.suffix != ".parquet":
@@ -154,7 +156,12 @@ def predict(
 
         where = recalled(model.path)
         known = where is not None and where.knows(index)
-        predictor = predictor_of(model, task, device, known=known)  # from here on with torch
+        # from here on with torch
+        predictor = (
+            _ensemble([model, *also], index, device)
+            if also
+            else predictor_of(model, task, device, known=known)
+        )
         seen: set[str] = set()
         with replacing(out) as temporary:
             tables = Tables(temporary, embeddings)
@@ -203,6 +210,15 @@ def predictor_of(model: Trained, task: str | None, device: str, *, known: bool) 
 
     predictor: Predictor = resolve(PREDICTORS[model.kind])(model, task, usable(device), known=known)
     return predictor
+
+
+def _ensemble(studies: Sequence[Trained], index: Index, device: str) -> Predictor:
+    from medcl.embeddings.embeddings import usable
+    from medcl.predict.ensemble import Ensemble
+
+    places = [recalled(study.path) for study in studies]
+    known = [place is not None and place.knows(index) for place in places]
+    return Ensemble(studies, usable(device), known=known)
 
 
 def _with(model: Trained, settings: Sequence[str]) -> tuple[Trained, Mapping[str, Any] | None]:

@@ -13,6 +13,7 @@ from medcl.recipe.files import Entry, available, describe, find, own_recipes, te
 from medcl.recipe.overrides import nested
 from medcl.recipe.parse import dump, given, load, overrides, parse
 from medcl.recipe.sections import (
+    AUTO,
     AuxiliaryTarget,
     Finetune,
     Monitor,
@@ -26,6 +27,7 @@ from medcl.recipe.sections import (
 )
 
 __all__ = [
+    "AUTO",
     "LEFT_OUT",
     "AuxiliaryTarget",
     "Entry",

@@ -10,11 +10,14 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainSerializer,
     ValidationInfo,
+    WithJsonSchema,
     field_validator,
 )
 
@@ -43,6 +46,28 @@ def _number_as_text(value: object) -> object:
     """YAML reads 16 as a number; the choice is the text "16"."""
     return str(value) if isinstance(value, int) else value
 
+
+AUTO = 0
+"""The number of "auto": a setting that is settled when a run begins."""
+
+
+def _auto_as_number(value: object) -> object:
+    return AUTO if value == "auto" else value
+
+
+def _a_batch(value: int) -> int:
+    if value < 2 and value != AUTO:
+        raise ValueError("Input should be greater than 1, or auto")
+    return value
+
+
+BatchSize = Annotated[
+    int,
+    BeforeValidator(_auto_as_number),
+    AfterValidator(_a_batch),
+    PlainSerializer(lambda value: "auto" if value == AUTO else value, return_type=int | str),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 2}, {"const": "auto"}]}),
+]
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
@@ -82,7 +107,16 @@ class Trainer(Section):
     """Length of training, size of batches, and hardware."""
 
     steps: int = _is(1000, "Optimizer steps, above 0.", gt=0)
-    batch_size: int = _is(256, "Samples per process and forward pass, 2 or more.", gt=1)
+    batch_size: BatchSize = _is(
+        256,
+        "Samples per process and forward pass, 2 or more; auto: 256, or with accumulate what fits "
+        "into the free memory.",
+    )
+    scale: bool = _is(
+        False,
+        "Take optimizer.lr as that of 256 samples a step, and limit warm-up, queue and prototypes "
+        "by the size of the archive.",
+    )
     micro_batch: int | None = _is(
         None,
         "Samples that the encoder sees at a time (GradCache): the loss is over the whole batch, in "
@@ -99,6 +133,12 @@ class Trainer(Section):
         True, "Compute batch normalisation over the batches of all devices, if there are several."
     )
     workers: int = _is(0, "Processes that load data; 0: the training process loads it.", ge=0)
+    lora: int | None = _is(
+        None,
+        "Rank of LoRA: of the encoder only a low-rank addition to each linear layer is trained; "
+        "null: all of it.",
+        gt=0,
+    )
     weights: str | None = _is(
         None,
         "Weights of the encoder to continue from: a run's folder, one of Hugging Face, timm or "

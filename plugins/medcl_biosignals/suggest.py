@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def suggest(items: pl.DataFrame) -> str:
-    """The recipe for most recordings: beats where they are annotated, else ECG, PPG or both."""
+    """The recipe for most recordings: of annotated beats, ECG (several leads, one), PPG, both."""
     kinds = [set(str(text).split(",")) for text in items["kinds"].drop_nulls()]
     ecg = sum("ECG" in kind for kind in kinds)
     ppg = sum("PPG" in kind for kind in kinds)
@@ -21,5 +21,6 @@ def suggest(items: pl.DataFrame) -> str:
         marked = items.select(beats).sum_horizontal().fill_null(0) > 0 if beats else None
         if marked is not None and 2 * int(marked.sum()) > items.height:
             return "biosignals/mitbih"
-        return "biosignals/ecg-small"
+        several = sum(str(text).split(",").count("ECG") > 1 for text in items["kinds"].drop_nulls())
+        return "biosignals/ecg-small" if 2 * several >= ecg else "biosignals/ecg-handheld"
     return "biosignals/wearable-ppg" if ppg else "biosignals/lsm2"

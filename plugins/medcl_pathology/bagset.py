@@ -17,6 +17,7 @@ from medcl.errors import MedclError, UsageError
 from medcl.plugin import Arrays, Samples
 from medcl_pathology import bagfiles
 from medcl_pathology.prepare import pixels_per_unit
+from medcl_pathology.texts import columns, vectors
 
 ONE_ENCODER = (
     "Choose a folder when indexing: medcl index … -s reader.features=features_uni_v1 (or, of "
@@ -29,8 +30,11 @@ def bags(
     arrays: Arrays,
     folder: Path | None,
     labels: Callable[[list[dict[str, Any]]], dict[str, NDArray[Any]]],
+    texts: Sequence[str] = (),
 ) -> Samples:
     """One sample for each item that is a file of features, or has one in ``folder``.
+
+    ``texts``: names of vectors of each item, see `medcl_pathology.texts`.
 
     Raises:
         UsageError: if the folder is missing, the slides have no features, or widths differ.
@@ -72,6 +76,12 @@ def bags(
             f"{ONE_ENCODER}"
         )
     ids = tuple(row["id"] for row in rows)
+    told = None
+    if texts:
+        mine = pl.DataFrame({"id": ids}).join(items, on="id", how="left", maintain_order="left")
+        told = vectors(mine, texts)
+        numbers = {column for name in texts for column in columns(items, name)}
+        rows = [{k: v for k, v in row.items() if k not in numbers} for row in rows]
     return Samples(
         ids=ids,
         items=ids,
@@ -82,6 +92,7 @@ def bags(
             ids=ids,
             folder=folder,
             placed=all(bag.placed for bag in found),
+            told=told,
         ),
         labels=labels(rows),
         facts={
@@ -143,6 +154,7 @@ def _read(
     ids: Sequence[str],
     folder: Path | None,
     placed: bool,
+    told: NDArray[np.float32] | None,
 ) -> dict[str, NDArray[Any]]:
     """A packed batch. Files are opened for each read: no handle outlives it or is forked."""
     features, coords, counts = [], [], []
@@ -165,4 +177,6 @@ def _read(
     }
     if placed:
         out["coords"] = np.concatenate([np.asarray(c, dtype=np.float32) for c in coords])
+    if told is not None:
+        out["text"] = told[positions]
     return out

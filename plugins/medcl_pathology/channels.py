@@ -14,7 +14,7 @@ import numpy as np
 
 from medcl_pathology.reader import BadSlide
 
-_COLOURS = ({"r", "red"}, {"g", "green"}, {"b", "blue"})
+COLOURS = ({"r", "red"}, {"g", "green"}, {"b", "blue"})
 _FLUORESCENT = re.compile(
     r'ContrastMethod="Fluorescence"|IlluminationType="Epifluorescence"|EmissionWavelength="|Fluor="'
 )
@@ -40,7 +40,7 @@ def channel_names(file: Any, pages: list[Any]) -> tuple[str, ...]:
         return ()  # three planes that nothing is said of: colours
     if planes == 1 and (not any(names) or (first.dtype == np.uint8 and _plain(names))):
         return ()
-    if planes == 3 and all(n.lower() in c for n, c in zip(names, _COLOURS, strict=False)):
+    if planes == 3 and all(n.lower() in c for n, c in zip(names, COLOURS, strict=False)):
         return ()
     axes = str(file.series[0].axes)
     if planes > 1 and {"Z", "T"} & set(axes):

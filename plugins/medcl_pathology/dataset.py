@@ -32,6 +32,7 @@ def dataset(
     seed: int = 0,
     neighbours: float = 0.0,
     bags: Path | None = None,
+    texts: tuple[str, ...] = (),
     channels: tuple[str, ...] | None = None,
     scale: multiplex.Scale = "range",
 ) -> Samples:
@@ -49,13 +50,16 @@ def dataset(
         neighbours: of kind tile, positive partners are the nearest tiles of the slide, at most so
             many µm away (corner to corner); 0: any tile of the patient.
         bags: of kind bag, a folder that medcl embed wrote of these very items.
+        texts: of kind bag, names of vectors of texts about the slides: columns NAME.0, NAME.1, … of
+            a table given to medcl index --table.
         channels, scale: of kind multiplex, see `medcl_pathology.multiplex.samples`.
 
     Returns:
         kind tile: ``x`` (B, 3, S, S) float32 in 0 … 1, ``coords`` (B, 2) the corner in full-size
         pixels (0 for plain tiles), ``ok`` (B,) False where a damaged tile was replaced by another
         of its slide. Kind bag: ``x`` (I, F) float32, the instances of all bags; ``bag`` (I,) which
-        of the batch each belongs to; ``coords`` (I, 2) float32 where all bags have them.
+        of the batch each belongs to; ``coords`` (I, 2) float32 where all bags have them; ``text``
+        (B, T, D) the vectors of ``texts``, zero where a slide has none.
 
     Raises:
         UsageError: for settings that do not fit the items.
@@ -63,7 +67,8 @@ def dataset(
     """
     kinds = items["kind"] if "kind" in items.columns else pl.Series([], dtype=pl.String)
     if kind == "bag":
-        return bagset.bags(items, arrays, None if bags is None else Path(bags), labels)
+        folder = None if bags is None else Path(bags)
+        return bagset.bags(items, arrays, folder, labels, texts)
     if kind == "multiplex":
         of_channels = items.filter(kinds == "multiplex").to_dicts() if len(kinds) else []
         return multiplex.samples(

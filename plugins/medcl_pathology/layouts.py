@@ -5,8 +5,8 @@ CLAM           ``h5_files/X.h5`` and the same slide again in ``pt_files/X.pt``; 
                ``stitches``, ``patches``
 TRIDENT        ``…x_…px/features_ENCODER/X.h5``, ``…/patches/X_patches.h5`` (coordinates alone),
                ``…/slide_features_ENCODER``, ``…/visualization``, ``thumbnails``, ``contours``
-torchmil       ``features/X.npy`` (or ``features/features_ENCODER/X.npy``), ``coords``, ``labels``,
-               ``inst_labels``, ``patch_labels``, ``adj``
+torchmil       ``features/X.npy``, ``features_ENCODER/X.npy`` (or one in the other), and beside or
+               above them ``coords``, ``labels``, ``inst_labels``, ``patch_labels``, ``adj``
 slideflow      ``X.pt`` and ``X.index.npz`` (or ``.npy``), the centres of its tiles
 =============  =====================================================================================
 """
@@ -53,7 +53,8 @@ def layout(paths: Iterable[str]) -> Layout:
     owners: defaultdict[tuple[str, str], list[str]] = defaultdict(list)  # of torchmil's layout
     for path in sorted(features):
         if (base := _base(path)) is not None and not _named_beside(path):
-            owners[base, PurePosixPath(path).name].append(path)
+            for above in (base, *map(str, PurePosixPath(base).parents)):
+                owners["" if above == "." else above, PurePosixPath(path).name].append(path)
     for path in sorted(features):
         again = _again(path, features) or _indexed(path, features)
         theirs = owners.get((_base(path) or "", PurePosixPath(path).name), [])
@@ -140,6 +141,7 @@ def _base(path: str) -> str | None:
     """What a file of torchmil's layout lies below: the folder of ``features``, ``coords``, …."""
     parts = PurePosixPath(path).parent.parts
     for n in range(len(parts) - 1, -1, -1):
-        if parts[n].lower() in _BESIDE or parts[n].lower() == "features":
+        name = parts[n].lower()
+        if name in _BESIDE or name == "features" or name.startswith("features_"):
             return "/".join(parts[:n])
     return None

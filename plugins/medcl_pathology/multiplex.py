@@ -18,8 +18,7 @@ from scipy import ndimage
 from medcl.errors import MedclError, UsageError
 from medcl.plugin import Arrays, Samples
 from medcl_pathology.overview import level_for
-from medcl_pathology.reader import BadSlide, open_slide
-from medcl_pathology.tiff import TiffSlide
+from medcl_pathology.reader import BadSlide, Channels, open_slide
 from medcl_pathology.tiles import Grid, covered
 from medcl_pathology.tissue import otsu
 
@@ -30,19 +29,19 @@ Floats = NDArray[np.float32]
 Scale = Literal["range", "percentile"]
 
 
-def opened(path: Path) -> TiffSlide:
+def opened(path: Path) -> Channels:
     """An image of channels.
 
     Raises:
         BadSlide: if it is none.
     """
     slide = open_slide(path)
-    if not isinstance(slide, TiffSlide) or not slide.about.channels:
+    if not isinstance(slide, Channels) or not slide.about.channels:
         raise BadSlide("It is no image of channels.", "unsupported")
     return slide
 
 
-def overview(slide: TiffSlide, down: float) -> Floats:
+def overview(slide: Channels, down: float) -> Floats:
     """The whole image, smaller by ``down``, in shares of the largest value: (C, H, W)."""
     about = slide.about
     width, height = about.levels[0]
@@ -153,7 +152,7 @@ def prepare(
     }
 
 
-def read_tile(slide: TiffSlide, x: int, y: int, grid: Grid) -> Floats:
+def read_tile(slide: Channels, x: int, y: int, grid: Grid) -> Floats:
     """A tile's channels, (C, size, size), in shares of the largest value.
 
     Raises:

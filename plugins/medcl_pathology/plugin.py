@@ -82,6 +82,7 @@ plugin = Plugin(
             for name in _RELEASED
         },
     },
+    methods={"songci": "medcl_pathology.songci:SongCi"},
     classifiers=CLASSIFIERS,
     tasks=_TASKS,
     baselines={"handcrafted": "medcl_pathology.baselines:handcrafted"},

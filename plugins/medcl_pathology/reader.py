@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,10 +34,12 @@ _PLAIN = ("aperio", "generic-tiff")  # others stitch blocks, or hide them in one
 _PAYS = 8  # regions of a slide from which on a second way into it is worth its opening
 _PLAUSIBLE = (0.02, 40.0)  # µm; 72 dpi, which some software writes for "unknown", is 353
 
-# OpenSlide's words for what is broken; others are for what it does not know.
+# OpenSlide's words for what is broken; others are for what it does not know. An attribute that it
+# could not read ("Couldn't read PlanarConfiguration") is one that DICOM of this kind does not have.
 _BROKEN = re.compile(
-    r"short read|premature|truncat|end of file|corrupt|couldn't read|could not read|cannot read|"
-    r"can't read|failed to read|i/o error|checksum|bad magic|not enough data|damaged",
+    r"(?-i:(?!Couldn't read [A-Z]\w+$))(?:short read|premature|truncat|end of file|corrupt|"
+    r"couldn't read|could not read|cannot read|can't read|failed to read|i/o error|checksum|"
+    r"bad magic|not enough data|damaged)",
     re.IGNORECASE,
 )
 
@@ -84,6 +86,15 @@ class Slide(Protocol):
         ...
 
 
+@runtime_checkable
+class Channels(Slide, Protocol):
+    """A slide that may be an image of channels: ``about.channels`` says so."""
+
+    def channels(self, level: int, x: int, y: int, width: int, height: int) -> NDArray[Any]:
+        """All channels of a place, (C, height, width) as stored; 0 outside."""
+        ...
+
+
 class BadSlide(MedclError):
     """A slide that cannot be opened or read: a short code and the reason, without its name."""
 
@@ -115,8 +126,11 @@ def open_slide(path: Path, *, careful: bool = False) -> Slide:
 def _opened(path: str, careful: bool) -> Slide:
     import openslide
 
+    from medcl_pathology.omezarr import ZarrSlide, store_of
     from medcl_pathology.tiff import TiffSlide, check_whole, only_here
 
+    if (store := store_of(Path(path))) is not None:
+        return ZarrSlide(store)
     try:
         open(path, "rb").close()
     except OSError as error:

@@ -6,12 +6,14 @@ hashes) and nothing else. Label and macro images are noticed and never read.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from medcl.errors import MedclError
 from medcl.plugin import MEMBER, NO_PATIENT, Record, Reject, Scalar, Unit
@@ -68,11 +70,12 @@ def scan(
     if mpp is not None and plausible(mpp, mpp) is None:
         raise MedclError(f"reader.mpp = {mpp:g} is no size of a pixel: it is in µm, such as 0.25.")
     path = unit.files[0].path
-    if unit.key.lower().endswith(ZARR):
-        reason = "OME-Zarr is not read: convert it to a pyramidal OME-TIFF."
-        return [Reject(unit.key, "unsupported", reason)]
+    store = unit.key.lower().endswith(ZARR)
+    told = _table(mpp_table, unit.key if store else path) if mpp_table else None
+    if store:
+        files = tuple(file.path for file in unit.files)
+        return [_slide(root, unit.key, files, told, mpp)]
     name = path.lower()
-    told = _table(mpp_table, path) if mpp_table else None
     if name.endswith(DICOM):
         return _dicom(root, unit, told, mpp)
     if name.endswith(BAGS):
@@ -120,8 +123,8 @@ def _slide(
     root: Path, path: str, files: tuple[str, ...], told: float | None, default: float | None
 ) -> Record | Reject:
     try:
-        about = open_slide(root / path).about
-        if not path.lower().endswith(MIRAX):
+        about = open_slide(root / files[0]).about
+        if not path.lower().endswith((MIRAX, ZARR)):
             from medcl_pathology.tiff import check_whole
 
             check_whole(str(root / path))
@@ -320,13 +323,33 @@ def assemble(records: Sequence[Record]) -> Iterator[Record]:
         )
 
 
+_SIZES = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "NumberOfFrames")
+_PLAIN = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")  # no compression
+_DEFLATED = ("1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.8.1")
+_LAST_ITEM = b"\xfe\xff\xdd\xe0\0\0\0\0"  # ends compressed frames
+_TAIL = 1 << 16  # bytes behind them, of padding and signatures
+
+
+def _cut_short(path: Path, header: Any) -> bool:
+    """Whether a file ends before its pixels do: OpenSlide opens it, and misses blocks later."""
+    syntax, size = str(header.file_meta.TransferSyntaxUID), path.stat().st_size
+    if syntax in _PLAIN:
+        bits = math.prod(int(header.get(name) or 1) for name in _SIZES)
+        return size < bits // 8
+    if syntax in _DEFLATED:
+        return False
+    with path.open("rb") as file:
+        file.seek(max(size - _TAIL, 0))
+        return _LAST_ITEM not in file.read()
+
+
 def _dicom(
     root: Path, unit: Unit, told: float | None, mpp: float | None
 ) -> Iterator[Record | Reject]:
     """One record for each series of whole-slide images in a folder."""
     import pydicom
 
-    wanted = ["SOPClassUID", "SeriesInstanceUID", "PatientID", "TotalPixelMatrixColumns"]
+    wanted = ["SOPClassUID", "SeriesInstanceUID", "PatientID", "TotalPixelMatrixColumns", *_SIZES]
     series: dict[str, list[tuple[int, str]]] = defaultdict(list)
     patients: dict[str, str] = {}
     for file in unit.files:
@@ -336,11 +359,16 @@ def _dicom(
             )
             uid = str(header.SeriesInstanceUID)
             slide = str(header.SOPClassUID) == _WSI
+            cut = slide and _cut_short(root / file.path, header)
         except Exception:  # pydicom raises many kinds on damaged files
             yield Reject(file.path, "unreadable", "Its DICOM header cannot be read.")
             continue
         if not slide:
             yield Reject(file.path, "not-a-slide", "DICOM, but no whole-slide image.")
+            continue
+        if cut:
+            reason = "It is cut short: its pixels lie behind the end of the file. Copy it again."
+            yield Reject(file.path, "truncated", reason)
             continue
         series[uid].append((-int(header.get("TotalPixelMatrixColumns") or 0), file.path))
         patients.setdefault(uid, str(header.get("PatientID") or "").strip())

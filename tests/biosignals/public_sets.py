@@ -77,3 +77,16 @@ def cinc2017_shaped(folder: Path, count: int = 30) -> Path:
     with (folder / "REFERENCE-v3.csv").open("w", newline="") as handle:
         csv.writer(handle).writerows(labels)
     return folder
+
+
+def ucr_shaped(folder: Path, samples: int = 24) -> Path:
+    """A set as those of the UCR archive: two classes of synthetic waves, −1 and 1, in two files."""
+    rng = np.random.default_rng(0)
+    for part, count in (("TRAIN", 12), ("TEST", 16)):
+        lines = []
+        for number in range(count):
+            label = number % 2 * 2 - 1
+            wave = np.sin(np.arange(samples) / 3 * (2 + label)) + rng.normal(0, 0.1, samples)
+            lines.append("\t".join([str(label), *(f"{value:.5f}" for value in wave)]))
+        (folder / f"Waves_{part}.tsv").write_text("\n".join(lines) + "\n")
+    return folder

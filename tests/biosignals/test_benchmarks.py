@@ -3,31 +3,35 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
-from public_sets import cinc2017_shaped, ptbxl_shaped
+from public_sets import cinc2017_shaped, ptbxl_shaped, ucr_shaped
 
 import medcl
 from medcl import plugin as plugins
 from medcl.archive.index import Index, build
 from medcl.benchmark import fitting, supervised
-from medcl.benchmark.benchmark import references
-from medcl.benchmark.contract import FOLD, KEY, PATIENT, Problem
+from medcl.benchmark.benchmark import ensembles, references
+from medcl.benchmark.contract import BESIDE, FOLD, HANDCRAFTED, KEY, PATIENT, Problem
+from medcl.benchmark.encoders import by_name, found
 from medcl.benchmark.scoreboard import Figure, Scoreboard
 from medcl.benchmark.sources import Sources
-from medcl.errors import UsageError
+from medcl.errors import MedclError, UsageError
 from medcl.metrics.bootstrap import Interval
 from medcl.metrics.measures import measure
 from medcl.metrics.metrics import once
 from medcl.recipe import given
+from medcl.run import Run
 from medcl_biosignals.baselines import names
 from medcl_biosignals.benchmarks.cinc2011 import cinc2011
 from medcl_biosignals.benchmarks.cinc2017 import cinc2017
 from medcl_biosignals.benchmarks.liu2022 import liu2022
 from medcl_biosignals.benchmarks.ptbxl import ptbxl
+from medcl_biosignals.benchmarks.ucr import ucr
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +106,66 @@ def test_a_board_says_what_is_a_gain() -> None:
         "+0.030].",
         "From 24 labelled patients, b has auroc 0.700 [0.600, 0.800]; handcrafted 0.700: a loss, "
         "-0.020 [-0.030, -0.010]; untrained a 0.700: no measurable gain, +0.020 [-0.010, +0.030].",
+    ]
+
+
+@pytest.mark.slow
+def test_series_of_ucr_are_judged_on_the_authors_test_part(tmp_path: Path) -> None:
+    found = ucr(ucr_shaped(tmp_path))
+    assert (found.fitted, found.judged) == ((1,), (2,))
+    assert found.problems[0].classes == ("-1", "1")
+    assert found.table["class"].to_list()[:2] == ["-1", "1"]
+    board = medcl.benchmark("ucr", tmp_path, tmp_path / "board", fractions=[1.0], workers=1)
+    (hand,) = (f for f in board.figures if f.row == HANDCRAFTED)
+    assert hand.own.value is not None
+    assert hand.own.value > 0.9  # waves of one and of three times a frequency
+    assert "intervals are over series" in board.notes[0]
+
+
+def test_a_folder_of_ucr_holds_one_set(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="holds no NAME_TRAIN.tsv"):
+        ucr(tmp_path)
+    ucr_shaped(tmp_path)
+    (tmp_path / "Waves_TEST.tsv").rename(tmp_path / "Other_TRAIN.tsv")
+    with pytest.raises(UsageError, match=r"several sets \(Other, Waves\)"):
+        ucr(tmp_path)
+    (tmp_path / "Other_TRAIN.tsv").unlink()
+    with pytest.raises(UsageError, match="Waves_TEST.tsv is missing"):
+        ucr(tmp_path)
+
+
+def test_a_recording_that_was_rejected_is_not_left_out_in_silence(tmp_path: Path) -> None:
+    ucr_shaped(tmp_path, samples=8)  # under a second
+    with pytest.raises(MedclError, match=r"28 of 28 recordings of ucr.*first reject.*8 samples"):
+        medcl.benchmark("ucr", tmp_path, tmp_path / "board", workers=1)
+
+
+def test_a_folder_of_encoders_and_equal_names(tmp_path: Path) -> None:
+    released = Run.open(Path("ecg-small")).path
+    for name in ("a/run", "b/run", "b/other"):
+        shutil.copytree(released, tmp_path / name)
+    runs = [*found(tmp_path / "a" / "run"), *found(tmp_path / "b"), *found("ecg-small")]
+    assert list(by_name(runs)) == ["a-run", "other", "b-run", "ecg-small"]
+    with pytest.raises(UsageError, match="would have one name"):
+        by_name([*found(tmp_path / "b"), *found(tmp_path / "b" / "run")])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="holds no run"):
+        found(tmp_path / "empty")
+
+
+def test_an_ensemble_is_the_mean_probability_of_all_runs() -> None:
+    one, two = np.float32([[0.2, 0.8]]), np.float32([[0.6, 0.4]])
+    drawn = {run: {0.1: [(4, p), (4, 1 - p)]} for run, p in (("a", one), ("b", two))}
+    rows = {f"{run}{beside}": d for run, d in drawn.items() for beside in ("", BESIDE)}
+    found = ensembles(["a", "b"], rows)
+    assert list(found) == ["ensemble", "ensemble + handcrafted"]
+    for together in found.values():
+        assert [people for people, _ in together[0.1]] == [4, 4]
+        np.testing.assert_allclose([p for _, p in together[0.1]], [[[0.4, 0.6]], [[0.6, 0.4]]])
+    assert ensembles(["a"], rows) == {}
+    assert references([HANDCRAFTED, "untrained a", *found])["ensemble"] == [
+        HANDCRAFTED,
+        "untrained a",
     ]
 
 

@@ -135,6 +135,12 @@ def test_an_incomplete_card_is_refused(run: Run, tmp_path: Path) -> None:
     assert not (tmp_path / "x").exists()
 
 
+def test_a_set_whose_people_are_not_public_says_so(run: Run, tmp_path: Path) -> None:
+    unknown = {**CARD["data"][0], "patients": "unknown", "recordings": 2000}  # type: ignore[index]
+    release(run, tmp_path / "x", {**CARD, "data": [unknown]})
+    assert "| PTB-XL | unknown | 2,000 |" in (tmp_path / "x" / "README.md").read_text()
+
+
 def test_damage_is_noticed(run: Run, tmp_path: Path) -> None:
     release(run, tmp_path / "x", CARD)
     path = tmp_path / "x" / "encoder.safetensors"

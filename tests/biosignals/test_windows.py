@@ -112,6 +112,63 @@ def test_rows_of_named_or_few_channels_are_channels(tmp_path: Path) -> None:
     assert (len(one.channels), one.seconds) == (32, 12.0)
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    suffix=st.sampled_from([".npz", ".mat", ".h5"]),
+    count=st.integers(70, 2000),
+    length=st.integers(2, 255),
+    label=st.sampled_from(["y", "labels", "subject", "Target"]),
+    words=st.booleans(),
+)
+def test_short_rows_with_a_label_each_are_never_channels_without_a_word(
+    tmp_path_factory: pytest.TempPathFactory,
+    suffix: str,
+    count: int,
+    length: int,
+    label: str,
+    words: bool,
+) -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(count, length)), rng.integers(0, 3, count)
+    classes = np.array(["sit", "walk", "run"])[y]
+    path = tmp_path_factory.mktemp("short") / f"part{suffix}"
+    spoken = words and suffix == ".npz"
+    write(path, {"X": x, label: classes if spoken else y, "fs": np.array(32.0)})
+    try:
+        made = found(path)
+    except BadSignal as refused:
+        assert length > 12
+        assert length < count
+        assert "reader.rows=windows" in str(refused)
+    else:
+        said = "rows-are-windows" if length >= count else "rows-are-samples"
+        assert all(said in heading.findings for heading in made)
+        assert len(made) == (count if length >= count else 1)
+        assert length >= count or length <= 12
+    stack = found(path, rows="windows")
+    assert len(stack) == count
+    np.testing.assert_allclose(window(path, stack[7], rows="windows"), x[7:8])
+    (one,) = found(path, rows="channels")
+    assert len(one.channels) == min(length, count)
+    assert "rows-are-samples" not in one.findings
+
+
+@pytest.mark.parametrize("columns", [14, 32, 60])
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_table_of_short_windows(tmp_path: Path, columns: int, suffix: str) -> None:
+    rng = np.random.default_rng(0)
+    table = np.column_stack([rng.normal(size=(200, columns)), rng.integers(0, 5, 200)]).round(4)
+    path = tmp_path / f"train{suffix}"
+    if suffix == ".csv":
+        np.savetxt(path, table, delimiter=",", fmt="%.4f")
+    else:
+        pl.DataFrame(table, schema=[f"c{n}" for n in range(columns + 1)]).write_parquet(path)
+    with pytest.raises(BadSignal, match="each column a channel, or each row a window"):
+        found(path, fs=32.0)
+    made = found(path, fs=32.0, rows="windows")
+    assert [heading.labels["label"] for heading in made] == table[:, -1].tolist()
+
+
 def test_many_rows_that_may_be_either_are_asked_about(tmp_path: Path) -> None:
     path = tmp_path / "either.npz"
     np.savez(path, x=np.random.default_rng(0).normal(size=(128, 3000)), fs=250)

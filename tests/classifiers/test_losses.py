@@ -13,6 +13,9 @@ from medcl.classifiers.losses import supervised
 from medcl.labels.outputs import Outputs
 from medcl.metrics.metrics import Kind
 from medcl.nn.cosine import Cosine
+from medcl.objectives.class_balanced import class_balanced
+from medcl.objectives.ldam import ldam
+from medcl.objectives.logit_adjusted import logit_adjusted
 
 C = ("a", "b", "c")
 WEIGHTS = (0.5, 1.0, 2.5)
@@ -197,6 +200,19 @@ def test_losses_for_rare_classes_match_their_formulas(loss: str, late: bool) -> 
     unknown = supervised(outputs, s, torch.full((7,), -1))
     assert unknown.item() == 0
     assert not torch.autograd.grad(unknown, s)[0].any()
+
+
+def test_losses_for_rare_classes_by_themselves() -> None:
+    s, y, counts = scores(5, 3).detach(), torch.tensor([0, 2, -1, 1, 2]), torch.tensor(COUNTS)
+    rows = [(row, k) for row, k in zip(s.tolist(), y.tolist(), strict=True) if k >= 0]
+
+    def want(loss: str) -> float:
+        terms = [by_hand(loss, row, k, late=False) for row, k in rows]
+        return sum(w * term for term, w in terms) / len(terms)
+
+    assert class_balanced(s, y, counts).item() == pytest.approx(want("class-balanced"), rel=1e-9)
+    assert logit_adjusted(s, y, counts).item() == pytest.approx(want("logit-adjusted"), rel=1e-9)
+    assert ldam(s / 30, y, counts).item() == pytest.approx(want("ldam"), rel=1e-9)
 
 
 def test_ldam_has_a_head_of_cosines_and_only_its_drw_form_a_schedule() -> None:

@@ -157,6 +157,7 @@ def test_a_dry_run_writes_nothing(archive: Path, index: Path, tmp_path: Path) ->
 
 SIGNALS = {
     "biosignals/ecg-small": items(kinds=["ECG,ECG", "ECG"]),
+    "biosignals/ecg-handheld": items(kinds=["ECG", "ECG,ACC", "ECG,ECG"]),
     "biosignals/wearable-ppg": items(kinds=["PPG", "PPG,ACC"]),
     "biosignals/cross-modal": items(kinds=["ECG,PPG", "ECG,PPG", "ECG", "other", "numeric"]),
     "biosignals/lsm2": items(kinds=["EDA", None]),

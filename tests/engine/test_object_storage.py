@@ -200,7 +200,7 @@ def test_a_storage_that_fails_is_no_reject(server: Any, tmp_path: Path) -> None:
 def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A bucket of digits by 40 writers at moto's server; returns the folder it was made from."""
     pytest.importorskip("obstore", reason="needs obstore: pip install 'medcl[object-storage]'")
-    pytest.importorskip("moto", reason="needs moto: pip install 'moto[s3,server]'")
+    pytest.importorskip("moto", reason="needs moto: make setup")
     import boto3
     from moto.server import ThreadedMotoServer
 

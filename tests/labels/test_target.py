@@ -145,6 +145,27 @@ def test_white_space_makes_no_class_and_case_is_said() -> None:
     assert found.at(np.array([0])).notes == found.notes
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["HER2-", "HER2\u2013", "HER2\u2212"], ["tumor", "\uff54umor"], ["tu mor", "tumor"],
+        ["MSI-H", "MSIH"], ["Tumor (primary)", "Tumor(primary)"], ["1+", "1 +"], ["01", "1"],
+        ["1,0", "1"], ["grade 1", "grade_1", "Grade-1"],
+    ],
+)  # fmt: skip
+def test_classes_that_typing_alone_parts_are_said(names: list[str]) -> None:
+    found = targets.target(Task("y", "multiclass"), carrying(y=[*names, "other"]))
+    assert len(found.classes) == len(names) + 1
+    (note,) = found.notes
+    assert "differ only in case or punctuation" in note
+    assert all(repr(name) in note for name in names)
+
+
+@pytest.mark.parametrize("names", [["1-2", "12"], ["HER2-", "HER2+"], ["T1", "T11"], ["+", "++"]])
+def test_grades_that_punctuation_parts_are_not(names: list[str]) -> None:
+    assert not targets.target(Task("y", "multiclass"), carrying(y=[*names, "other"])).notes
+
+
 @pytest.mark.parametrize("values", [[0.0, 1.0, 2.7], ["0", "1", "2.7"]])
 def test_a_fraction_is_never_a_class(values: list[object]) -> None:
     for classes in ((), ("N", "S", "V")):

@@ -157,3 +157,14 @@ def test_its_two_terms_can_be_harmonised() -> None:
     one = Harmonised(digits.cnn(), method="semi-supervised", settings=settings)
     result = one.step([x, x], batch, State(5, 10))
     assert -1 <= result["agreement"] <= 1
+
+
+def test_a_column_of_a_table_is_a_label_of_numbers() -> None:
+    x, batch = digits.draw(B)
+    one = method("listwise_wasserstein", label="table")
+    ages = torch.where(KNOWN, LABELS["listwise_wasserstein"].float(), torch.nan)
+    result = one.step([x, x], {**batch, "table": ages[:, None]}, State())
+    other = method("listwise_wasserstein")
+    assert result["loss"] == other.step([x, x], {**batch, "label": ages}, State())["loss"]
+    with pytest.raises(UsageError, match="one number of each sample"):
+        one.step([x, x], {**batch, "table": ages[:, None].expand(-1, 2)}, State())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -148,3 +149,40 @@ def test_samples_go_through_in_parts(samples: int, monkeypatch: pytest.MonkeyPat
     assert torch.equal(inference.forward(Mean(), x), x.mean(-1))
     assert sum(sizes) == samples
     assert max(sizes) <= inference.AT_LEAST * torch.get_num_threads()
+
+
+def test_threads_take_different_samples_and_leave_the_number_of_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(inference, "VALUES_AT_ONCE", 100)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    inside: set[int] = set()
+
+    class Mean(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            assert torch.is_inference_mode_enabled()
+            inside.add(torch.get_num_threads())
+            return x.mean(-1)
+
+    x = torch.randn(41, 2, 40)
+    try:
+        assert torch.equal(inference.forward(Mean(), x), x.mean(-1))
+        assert inside == {1}
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_an_encoder_with_hooks_is_run_by_one_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inference, "VALUES_AT_ONCE", 100)
+    before, caller = torch.get_num_threads(), threading.get_ident()
+    callers: set[int] = set()
+    encoder = nn.Flatten()
+    encoder.register_forward_hook(lambda *_: callers.add(threading.get_ident()))
+    torch.set_num_threads(2)
+    try:
+        inference.forward(encoder, torch.randn(41, 2, 40))
+    finally:
+        torch.set_num_threads(before)
+    assert callers == {caller}

@@ -317,6 +317,21 @@ def swav(scores, queue=None, *, assigned=2, temperature, epsilon, iterations=3):
     return mean(losses)
 
 
+def me_max(scores, *, temperature):
+    k = scores.shape[1]
+    rows = [[s / temperature for s in row] for row in scores]
+    used = [mean([log_softmax_at(row, j).exp() for row in rows]) for j in range(k)]
+    return math.log(k) + sum(p * p.log() for p in used)
+
+
+def nearest_prototype(scores, *, contrast):
+    losses = []
+    for row in scores:
+        k = int(row.argmax())
+        losses.append(2 - 2 * row[k] - contrast * log_softmax_at(list(row), k))
+    return mean(losses)
+
+
 def deepcluster(scores, assignment, *, temperature):
     return mean(
         [

@@ -63,7 +63,7 @@ def test_edges_of_zero_vectors_equal_vectors_and_none_at_all(tau: float) -> None
 
 def test_bad_edges_are_told() -> None:
     z = draw(4)
-    with pytest.raises(UsageError, match="column 4 of a batch of 4"):
+    with pytest.raises(UsageError, match="column beyond a batch of 4"):
         graph_contrast(z, torch.tensor([[4], [0], [0], [0]]))
     with pytest.raises(UsageError, match="one column for each of the 4"):
         graph_contrast(z, torch.zeros(4, 5).to_sparse())

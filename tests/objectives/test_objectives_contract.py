@@ -210,6 +210,10 @@ def cases() -> dict[str, list[Case]]:
                 TAU | {"epsilon": 0.3}, {"scores": 1, "queue": 1}, holds=True,
             )
         ],
+        "me_max": [Case({"scores": draw(B, K).tanh()}, ("scores",), TAU)],
+        "nearest_prototype": [
+            Case({"scores": draw(B, K).tanh()}, ("scores",), {"contrast": 0.3})
+        ],
         "deepcluster": [
             Case({"scores": draw(2, B, K), "assignment": LABELS}, ("scores",), TAU, {"scores": 1})
         ],

@@ -42,3 +42,12 @@ def cmu_index(cmu: Path, key_file: Path, tmp_path_factory: pytest.TempPathFactor
 def cmu_prepared(cmu_index: Index) -> Prepared:
     """Its tiles of 128 pixels at 0.5 µm."""
     return prepare(cmu_index, plugin, {"size": 128})
+
+
+@pytest.fixture
+def index(tmp_path, key_file):
+    def made(root, **options):
+        build(root, tmp_path / "idx", plugin, key_file=key_file, **options)
+        return Index.open(tmp_path / "idx")
+
+    return made

@@ -375,7 +375,55 @@ def test_patients_by_less_usual_names_and_by_what_a_column_holds(column, bags_in
     assert judged == (column in ("fall", "accession"))
 
 
-@pytest.mark.parametrize("site", ["source_site", "tissue_source_site", "TSS", "Centre Name"])
+UNLIKE = [f"{n * 7919 % 100_003:05d}x" for n in range(len(SLIDES))]
+"""Names of slides that say nothing of the patient, so that its column is told by its name alone."""
+
+
+@pytest.mark.parametrize(
+    "column",
+    ["PT ID", "pt_no", "ptid", "patient_uuid", "bcr_patient_uuid", "Case UUID", "gdc_case_id",
+     "icgc_donor_id", "patient_idx", "Patient #", "ID_Patient", "id_paciente", "Patientennummer",
+     "Fallnummer", "pseudonym", "patient_pseudonym", "anon_id", "deid patient id", "MRN hash",
+     "NHS number", "TCGA Participant", "dicom_patient_id", "animal_id", "patients", "Pt", "cases"],
+)  # fmt: skip
+def test_patients_by_name_where_slides_are_called_otherwise(column, tmp_path):
+    from medcl.archive import labtable
+
+    rows = [f"{key},{c},{'tumor' if y else 'normal'}"
+            for key, (c, _, y) in zip(UNLIKE, SLIDES, strict=True)]  # fmt: skip
+    (tmp_path / "t.csv").write_text("\n".join([f"slide_id,{column},label", *rows]))
+    found = labtable.read(tmp_path / "t.csv")
+    assert found.patient == column
+    assert found.labels == ("label",)
+
+
+@pytest.mark.parametrize(
+    "column",
+    ["pt_stage", "patient_age", "case_control", "cases_per_site", "pathology", "subject_sex",
+     "fall", "fall_id", "subtype_id", "mouse_strain", "patient_outcome", "donor_age", "pattern_id"],
+)  # fmt: skip
+def test_what_is_said_of_a_patient_is_no_patient(column, tmp_path):
+    from medcl.archive import labtable
+
+    rows = [f"{key},{n % 4}a,{n % 2}" for n, key in enumerate(UNLIKE)]
+    (tmp_path / "t.csv").write_text("\n".join([f"slide_id,{column},label", *rows]))
+    found = labtable.read(tmp_path / "t.csv")
+    assert found.patient is None
+    assert column in found.labels
+
+
+@pytest.mark.parametrize(
+    "site",
+    [
+        "Klinik",
+        "medical_center",
+        "TSS code",
+        "source_site",
+        "tissue_source_site",
+        "TSS",
+        "Centre Name",
+    ],
+)
 def test_sites_by_less_usual_names(site, bags_index, tmp_path):
     from medcl.labels import table as label_tables
 
@@ -428,6 +476,64 @@ def test_a_patient_in_two_spellings_is_one(bags_index, tmp_path):
     found = label_tables.read(tmp_path / "t.csv", bags_index)
     assert len(set(found.patients.values())) == len(CASES)
     assert any("spelt in several ways" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("suffix", [".svs.h5", ".ome.h5", ".h5"])
+@pytest.mark.parametrize("said", ["", ".svs", ".ome.tif", ".h5"])
+def test_names_with_and_without_their_suffixes_are_one(
+    suffix, said, tmp_path, key_file, monkeypatch
+):
+    from medcl.labels import table as label_tables
+
+    monkeypatch.setenv("MEDCL_KEY_FILE", str(key_file))
+    for _, slide, y in SLIDES:
+        h5(tmp_path / "in" / f"{slide}{suffix}", *bag(slide, y))
+    build(tmp_path / "in", tmp_path / "idx", plugin, key_file=key_file)
+    path = of_clam(tmp_path / "t.csv", suffix=said)
+    found = label_tables.read(path, Index.open(tmp_path / "idx"))
+    assert len(found.rows) == len(SLIDES)
+    assert len(set(found.patients.values())) == len(CASES)
+
+
+def test_a_name_without_two_suffixes_is_not_taken_from_another_item(tmp_path, key_file):
+    from medcl.labels.table import items_by_name
+
+    for name in ("a.h5", "a.svs.h5", "b.left.h5", "b.right.h5"):
+        h5(tmp_path / "in" / name, *bag(name, True))
+    build(tmp_path / "in", tmp_path / "idx", plugin, key_file=key_file)
+    index = Index.open(tmp_path / "idx")
+    names = items_by_name(index, None)
+    assert [index.locate(item) for item in names["a"]] == ["a.h5"]
+    assert "b" not in names
+
+
+def _of_torchmil(root, features, coords, labels):
+    for _, slide, y in SLIDES:
+        x, places = bag(slide, y)
+        for folder, held in ((features, x), (coords, places), (labels, np.array(int(y)))):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+            np.save(root / folder / f"{slide}.npy", held)
+
+
+@pytest.mark.parametrize(
+    "folders",
+    [
+        ("features", "coords", "labels"), ("features_UNI", "coords", "labels"),
+        ("Features", "Coords", "Labels"), ("p/features/features_UNI", "p/coords", "p/labels"),
+        ("patches_512/features/features_UNI", "patches_512/coords", "labels"),
+        ("patches_512/features_UNI", "patches_512/coords", "labels"),
+    ],
+)  # fmt: skip
+def test_torchmils_folders_however_they_lie(folders, tmp_path, key_file):
+    _of_torchmil(tmp_path / "in", *folders)
+    build(tmp_path / "in", tmp_path / "idx", plugin, key_file=key_file)
+    index = Index.open(tmp_path / "idx")
+    assert index.items.height == len(SLIDES)
+    assert index.rejects.is_empty()
+    wanted = {slide: int(y) for _, slide, y in SLIDES}
+    rows = {index.locate(r["id"]).rpartition("/")[2]: r for r in index.items.to_dicts()}
+    assert {name.removesuffix(".npy"): r["label.y"] for name, r in rows.items()} == wanted
+    assert all(len(index.files(r["id"])) == 2 for r in rows.values())  # with its coordinates
 
 
 def test_features_of_a_copied_slide_are_of_its_group(tmp_path, cmu):

@@ -8,6 +8,8 @@ import h5py
 import numpy as np
 import openslide
 import pytest
+from bif_synthetic import bif
+from mrxs_synthetic import mrxs
 from pathology_synthetic import SIDE, painted, tiff
 from scn_synthetic import scn
 
@@ -33,21 +35,30 @@ def opened(tmp_path, key_file):
     return made
 
 
-@pytest.fixture
-def cropped(tmp_path):
+@pytest.fixture(params=["scn", "mrxs", "bif"])
+def cropped(tmp_path, request):
     """A slide of which a part was scanned, in an archive of its own."""
-    (tmp_path / "slides").mkdir()
-    return scn(
-        tmp_path / "slides" / "a.scn", painted(), mpp=0.5, offset=OFFSET, canvas=(6000, 5000)
-    )
+    folder = tmp_path / "slides"
+    folder.mkdir()
+    if request.param == "mrxs":
+        return mrxs(folder / "a.mrxs", painted(), mpp=0.5, offset=(4, 6), canvas=(20, 18))
+    if request.param == "bif":
+        return bif(folder / "a.bif", painted(), mpp=0.5, offset=(4, 6))
+    return scn(folder / "a.scn", painted(), mpp=0.5, offset=OFFSET, canvas=(6000, 5000))
+
+
+BOUNDS = {
+    ".scn": ("leica", (*OFFSET, SIDE, SIDE)),
+    ".mrxs": ("mirax", (4 * 256, 6 * 256, SIDE, SIDE)),
+    ".bif": ("ventana", None),  # OpenSlide shows no more than was scanned
+}
 
 
 def in_qupath(path) -> np.ndarray:
     """What QuPath shows: the slide, cropped to its bounds, by OpenSlide alone."""
     slide = openslide.OpenSlide(path)
-    x, y, w, h = (
-        int(slide.properties[f"openslide.bounds-{n}"]) for n in ("x", "y", "width", "height")
-    )
+    whole = {"x": 0, "y": 0, "width": slide.dimensions[0], "height": slide.dimensions[1]}
+    x, y, w, h = (int(slide.properties.get(f"openslide.bounds-{n}", v)) for n, v in whole.items())
     return np.asarray(slide.read_region((x, y), 0, (w, h)).convert("RGB"))
 
 
@@ -60,7 +71,9 @@ def rings(path) -> np.ndarray:
 def test_the_outline_of_tissue_lies_on_the_tissue(cropped, opened, tmp_path):
     _index, prepared = opened(cropped.parent)
     (item,) = prepared.items["id"]
-    assert open_slide(cropped).about.bounds == (*OFFSET, SIDE, SIDE)
+    about = open_slide(cropped).about
+    assert (about.vendor, about.bounds) == BOUNDS[cropped.suffix]
+    assert (about.mpp, about.objective) == ((0.5, 0.5), 20)
     made = look([cropped], prepared.arrays(item), tmp_path / "look")
     points = rings(made[0])
     shown = in_qupath(cropped)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+import pydicom
 import pytest
 import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pathology_synthetic import SIDE, painted
+from pathology_synthetic import SIDE, dicom, painted
 from PIL import Image
 from scipy import ndimage
 
-from medcl.archive.index import Index, build
 from medcl.archive.store import prepare
 from medcl.errors import MedclError, UsageError
 from medcl_pathology.dataset import dataset
@@ -25,15 +25,6 @@ from medcl_pathology.views import views
 
 OME = {"PhysicalSizeX": 0.5, "PhysicalSizeXUnit": "µm", "PhysicalSizeY": 0.5,
        "PhysicalSizeYUnit": "µm"}  # fmt: skip
-
-
-@pytest.fixture
-def index(tmp_path, key_file):
-    def made(root, **options):
-        build(root, tmp_path / "idx", plugin, key_file=key_file, **options)
-        return Index.open(tmp_path / "idx")
-
-    return made
 
 
 def whole(path):
@@ -315,13 +306,81 @@ def test_dicom_of_a_syntax_that_openslide_lacks(shared_data, tmp_path, index):
     assert "Unsupported transfer syntax 1.2.840.10008.1.2.4.80" in reject["reason"]
 
 
-def test_ome_zarr_is_said_once(tmp_path, index):
-    store = tmp_path / "slides" / "a.ome.zarr" / "0" / "0" / "0"
-    store.mkdir(parents=True)
-    (store / "0").write_bytes(b"x")
-    (tmp_path / "slides" / "a.ome.zarr" / "zarr.json").write_text("{}")
+def _sixteen_bits(data):
+    data.BitsAllocated = data.BitsStored = 16
+    data.HighBit = 15
+    data.PixelData = np.frombuffer(data.PixelData, np.uint8).astype("<u2").tobytes()
+
+
+def _grey(data):
+    data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
+    del data.PlanarConfiguration
+    data.PixelData = data.PixelData[::3]
+
+
+def _fluorescent(data):
+    _grey(data)
+    _sixteen_bits(data)
+
+
+def _of_syntax(uid):
+    def change(data):
+        data.file_meta.TransferSyntaxUID = uid
+        data.PixelData = pydicom.encaps.encapsulate(
+            [b"\xff\xd8\xff\xf7" * 99] * data.NumberOfFrames
+        )
+        data["PixelData"].is_undefined_length = True
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(_sixteen_bits, id="16 bits"),
+        pytest.param(_grey, id="grey"),
+        pytest.param(_fluorescent, id="grey, 16 bits"),
+        *(
+            pytest.param(_of_syntax(uid), id=name)
+            for name, uid in {
+                "JPEG-LS": "1.2.840.10008.1.2.4.80",
+                "JPEG-LS, lossy": "1.2.840.10008.1.2.4.81",
+                "JPEG lossless": "1.2.840.10008.1.2.4.70",
+                "JPEG of 12 bits": "1.2.840.10008.1.2.4.51",
+                "HTJ2K": "1.2.840.10008.1.2.4.201",
+                "RLE": "1.2.840.10008.1.2.5",
+                "MPEG4": "1.2.840.10008.1.2.4.102",
+            }.items()
+        ),
+    ],
+)
+def test_dicom_that_is_not_read_is_never_called_damaged(change, tmp_path, index):
+    path = dicom(tmp_path / "slides", painted()[:512, :512])
+    data = pydicom.dcmread(path)
+    change(data)
+    data.save_as(path, enforce_file_format=True)
     made = index(tmp_path / "slides")
-    assert [row["code"] for row in made.rejects.to_dicts()] == ["unsupported"]
+    for row in made.rejects.to_dicts():
+        assert row["code"] == "unsupported"
+        assert "OpenSlide does not read it: “" in row["reason"]
+    assert len(made.rejects) + len(made.items) == 1
+    for row in made.items.to_dicts():  # then its pixels are read too
+        shown = open_slide(path).region(0, 0, 0, 512, 512)
+        assert np.array_equal(shown, painted()[:512, :512]), row
+
+
+@pytest.mark.parametrize("share", [0.3, 0.97])
+@pytest.mark.parametrize("packed", [False, True])
+def test_dicom_that_ends_too_soon_is_noticed(share, packed, tmp_path, index):
+    path = dicom(tmp_path / "slides", painted()[:512, :512])
+    if packed:
+        data = pydicom.dcmread(path)
+        _of_syntax("1.2.840.10008.1.2.4.50")(data)
+        data.save_as(path, enforce_file_format=True)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: max(int(len(whole) * share), 1400)])
+    (reject,) = index(tmp_path / "slides").rejects.to_dicts()
+    assert reject["code"] == "truncated"
 
 
 # -- scale -------------------------------------------------------------------------------------

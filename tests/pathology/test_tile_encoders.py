@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
+import types
 
 import pytest
 import torch
@@ -207,9 +209,39 @@ def test_each_model_of_timm_comes_back_with_its_weights(name, tiny):
     assert encoder.width == tokens.shape[1]
 
 
+def tiny_folder(name, folder, monkeypatch):
+    """A tiny network of a model's architecture, as its authors' folder holds it."""
+    folder.mkdir()
+    torch.manual_seed(2)
+    if name == "conch":  # its package builds the network; the tile's side is what it says
+        package = types.ModuleType("conch.open_clip_custom")
+        package.create_model_from_pretrained = lambda arch, path: (TinyConch(), None)
+        monkeypatch.setitem(sys.modules, "conch", types.ModuleType("conch"))
+        monkeypatch.setitem(sys.modules, "conch.open_clip_custom", package)
+        (folder / "pytorch_model.bin").write_bytes(b"")
+        return folder
+    hf = pytest.importorskip("transformers")
+    shape = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    if name == "phikon":
+        config = hf.ViTConfig(**shape, intermediate_size=8, image_size=224, patch_size=56)
+        net = hf.ViTModel(config, add_pooling_layer=False)
+    else:  # both are DINOv2's
+        net = hf.Dinov2Model(hf.Dinov2Config(**shape, mlp_ratio=1, image_size=224, patch_size=56))
+    net.save_pretrained(folder)
+    return folder
+
+
+class TinyConch(torch.nn.Module):
+    def encode_image(self, x, *, proj_contrast, normalize):
+        assert x.shape[1:] == (3, 448, 448)
+        assert not proj_contrast
+        assert not normalize
+        return x.mean((2, 3)).repeat(1, 171)[:, :512]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*RELEASED, "timm", "huggingface", "resnet", "vit"])
-def test_every_name_is_tried_through_the_command_line(name, tiny, cmu_index, tmp_path):
+def test_every_name_is_tried_through_the_command_line(name, tiny, cmu_index, tmp_path, monkeypatch):
     from typer.testing import CliRunner
 
     from medcl_cli.main import app
@@ -236,6 +268,11 @@ def test_every_name_is_tried_through_the_command_line(name, tiny, cmu_index, tmp
         assert made.exit_code == 0, made.output
         assert '"untrained": true' in made.output.lower()
         assert '"untrained": true' in (tmp_path / "bags" / "bags.json").read_text()
+        return
+    if name != "huggingface" and RELEASED[name].family in ("transformers", "conch"):
+        folder = tiny_folder(name, tmp_path / "model", monkeypatch)
+        made = CliRunner().invoke(app, [*words, "-s", f"encoder.folder={folder}"])
+        assert made.exit_code == 0, made.output
         return
     made = CliRunner().invoke(app, words)
     assert made.exit_code != 0

@@ -111,6 +111,40 @@ def test_a_stranger_is_judged_by_the_mean_of_all_folds(
 
 
 @pytest.mark.slow
+def test_several_studies_count_once_each(home: Path, stranger: Path, tmp_path: Path) -> None:
+    study = study_predictor.opened(home / "study")
+    lone = study_predictor.opened(next(iter(sorted((home / "study" / "folds").iterdir()))))
+    out = tmp_path / "p.parquet"
+    made = predict(study, [stranger], out, also=[lone])
+    table = pl.read_parquet(out)
+    each, threshold = by_hand(Study.open(home / "study"), np.load(stranger)[:, :64])
+    p = table.select("p.even", "p.odd").to_numpy()
+    want = (each.mean(axis=0) + each[0]) / 2
+    np.testing.assert_allclose(p, want, atol=1e-5)
+    level = (threshold.mean() + threshold[0]) / 2
+    assert table["threshold"].to_list() == pytest.approx([level] * len(table))
+    assert table["said"].to_list() == np.where(want[:, 1] >= level, "odd", "even").tolist()
+    assert table["folds"].unique().to_list() == [4]
+    assert made.notes == ()
+    # Of those who took part, a study predicts only whom not all its models were trained on.
+    made = predict(study, [home / "archive"], out, also=[lone])
+    table = pl.read_parquet(out)
+    assert not table["seen"].any()
+    assert sorted(table["folds"].unique()) == [1, 2]  # 2: the lone fold tested them too
+    assert {note.split(":")[0] for note in made.notes} == {"study"}
+
+
+def test_studies_of_other_targets_are_not_averaged(
+    home: Path, stranger: Path, tmp_path: Path
+) -> None:
+    study, own = Study.open(home / "study"), Study.open(home / "split")
+    with pytest.raises(UsageError, match="study and split predict different targets: binary of"):
+        predict(study, [stranger], tmp_path / "p.parquet", also=[own])
+    with pytest.raises(UsageError, match="run is no study of medcl finetune"):
+        predict(study, [stranger], tmp_path / "p.parquet", also=[Run.open(home / "run")])
+
+
+@pytest.mark.slow
 def test_who_took_part_is_judged_by_the_fold_that_tested_them(home: Path, tmp_path: Path) -> None:
     study = Study.open(home / "study")
     out = tmp_path / "p.parquet"

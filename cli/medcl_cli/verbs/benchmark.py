@@ -13,7 +13,9 @@ from medcl_cli import options, show
 
 def benchmark(
     name: Annotated[str | None, typer.Argument(help="The set; none: list all.")] = None,
-    encoders: Annotated[list[Path] | None, typer.Argument(help="Runs to measure.")] = None,
+    encoders: Annotated[
+        list[Path] | None, typer.Argument(help="Runs, released encoders, or folders of them.")
+    ] = None,
     data: Annotated[Path | None, typer.Option(help="The folder into which it unpacked.")] = None,
     out: Annotated[
         Path | None,

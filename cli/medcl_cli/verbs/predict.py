@@ -31,6 +31,10 @@ def predict(
             "medcl probe RUN --labels."
         ),
     ] = None,
+    also: Annotated[
+        list[Path] | None,
+        typer.Option(help="Another study of the same target: the mean of all. May be repeated."),
+    ] = None,
     follow: Annotated[
         Path | None,
         typer.Option(help="Predict a live signal: a growing file, or - (stdin)."),
@@ -91,6 +95,8 @@ def predict(
     A study predicts the mean over its folds; for patients of the study, over the folds that did not
     train on them.
 
+    With --also, the probabilities are the mean over several studies, such as one for each encoder.
+
     A study of masks writes one for each image, on the grid of its files.
 
     Examples: medcl predict run night.hea --out preds.parquet ·
@@ -109,6 +115,7 @@ def predict(
             "--paths": paths,
             "--workers": workers,
             "--batch-size": batch_size,
+            "--also": also,
         }
         if needless := [option for option, value in of_recordings.items() if value]:
             raise UsageError(
@@ -144,7 +151,11 @@ def predict(
     from medcl.dense.result import is_dense
 
     if is_dense(run):
-        if needless := [o for o, v in {"--task": task, "--set": settings, "--fs": fs}.items() if v]:
+        if needless := [
+            o
+            for o, v in {"--task": task, "--set": settings, "--fs": fs, "--also": also}.items()
+            if v
+        ]:
             raise UsageError(f"{', '.join(needless)}: not for a study of masks, so leave it out.")
         _masks(run, records, out, masks or "nifti", paths, key_file, workers, device, json)
         return
@@ -154,6 +165,7 @@ def predict(
         run,
         records,
         out,
+        also=also or (),
         task=task,
         fs=fs,
         settings=settings or (),

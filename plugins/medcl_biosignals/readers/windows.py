@@ -2,8 +2,10 @@
 
 ``X`` (N, T) or (N, C, T) with ``y`` (N,): each row is a recording of its own, of a length that
 somebody chose, and not one of N channels. That is known where another array has a value for each
-row; the file alone does not say how the windows followed each other. A table of many columns
-without names (``mitbih_train.csv`` of Kaggle, the UCR archive) may be either: the user says which.
+row; the file alone does not say how the windows followed each other. Rows of a dozen values with a
+label each are samples of as many channels, which is said. What may be either, the user says: rows
+of a few dozen values with a label each (a second of a wristband, or of an EEG cap), and a table of
+many columns without names (``mitbih_train.csv`` of Kaggle, the UCR archive).
 """
 
 from __future__ import annotations
@@ -33,6 +35,8 @@ from medcl_biosignals.vocabulary import plain
 
 ROWS_ARE_WINDOWS = "rows-are-windows"
 """The finding of a recording that is one row of a stack."""
+ROWS_ARE_SAMPLES = "rows-are-samples"
+"""The finding of a recording whose rows have a label each, but are too short for windows."""
 
 _LABELS = frozenset(
     ("label", "labels", "y", "target", "targets", "class", "classes", "rhythm", "rhythms",
@@ -41,6 +45,7 @@ _LABELS = frozenset(
 )  # fmt: skip
 _MOST_CHANNELS = 64  # of one array without names; more may be windows
 _LEAST_SAMPLES = 256  # of a window, if there are more windows than that
+_TOO_SHORT = 12  # samples: no window, but as many leads as an ECG has
 _CLASSES = 1000  # more values than that are no classes
 _WORDS = 64  # more words than that may be names of people
 _NUMBERED = re.compile(r"(?P<prefix>\D*?)[\s_.-]*\d+(\.0)?")
@@ -63,7 +68,11 @@ def headings(
     """
     stacks = stacked(held, settings)
     if not stacks:
-        yield variables.heading(part, form, held, settings)
+        made = variables.heading(part, form, held, settings)
+        short = settings.rows is None and any(
+            _is_by_row(held, array.axes) for array in _tables(held, settings)
+        )
+        yield replace(made, findings=(*made.findings, ROWS_ARE_SAMPLES)) if short else made
         return
     count = stacks[0].shape[0]
     beside = {v.name: np.ravel(load(v)) for v in held.arrays if v.axes == (count,)}
@@ -112,16 +121,13 @@ def stacked(held: Variables, settings: Settings) -> list[Variable]:
     """
     if settings.rows == "channels":
         return []
-    arrays = [v for v in held.arrays if len(v.axes) in (2, 3) and not is_excluded(v, settings)]
+    arrays = _tables(held, settings)
     if settings.rows == "windows":
         return [v for v in arrays if v.shape[0] == arrays[0].shape[0]]
     found = []
     for array in arrays:
         count, *others = array.axes
-        by_row = any(
-            v.axes == (count,) and plain(parted(v.name)[0]) in _LABELS | PERSONS
-            for v in held.arrays
-        ) or any(len(v) == count and _by_row(n, v) for n, v in held.texts.items())
+        by_row = _is_by_row(held, array.axes)
         if array.shape[0] != count or (len(others) == 1 and _has_names(array, held)):
             continue
         if len(others) == 2:
@@ -129,13 +135,26 @@ def stacked(held: Variables, settings: Settings) -> list[Variable]:
                 found.append(array)
         elif by_row and (others[0] >= count or others[0] >= _LEAST_SAMPLES):
             found.append(array)
-        elif min(array.axes) > _MOST_CHANNELS:
+        elif min(array.axes) > (_TOO_SHORT if by_row else _MOST_CHANNELS):
             raise BadSignal(
                 "rows-or-channels",
                 f"an array of {count:,} × {others[0]:,}: are its rows channels, or windows one "
                 "after the other? Say --set reader.rows=channels, or reader.rows=windows",
             )
     return [v for v in found if v.shape[0] == found[0].shape[0]]
+
+
+def _tables(held: Variables, settings: Settings) -> list[Variable]:
+    """The arrays that may be stacks."""
+    return [v for v in held.arrays if len(v.axes) in (2, 3) and not is_excluded(v, settings)]
+
+
+def _is_by_row(held: Variables, axes: Sequence[int]) -> bool:
+    """Whether another array has a label or a person for each row of one with these axes."""
+    count = axes[0]
+    return any(
+        v.axes == (count,) and plain(parted(v.name)[0]) in _LABELS | PERSONS for v in held.arrays
+    ) or any(len(v) == count and _by_row(n, v) for n, v in held.texts.items())
 
 
 def loaded(held: Variables) -> Variables:
@@ -162,7 +181,10 @@ def wide(
     if settings.rows == "channels" or settings.columns:
         return None
     if settings.rows is None:
-        if sum(numbers) <= _MOST_CHANNELS or not _are_numbered(names):
+        width = sum(numbers)
+        if not _are_numbered(names) or width <= _TOO_SHORT + 1:
+            return None
+        if width <= _MOST_CHANNELS and _label(_values(frame, numbers)) is None:
             return None
         raise BadSignal(
             "rows-or-channels",
@@ -170,17 +192,27 @@ def wide(
             "column a channel, or each row a window? Say --set reader.rows=channels, or "
             "reader.rows=windows",
         )
-    of = [frame.columns[at] for at, number in enumerate(numbers) if number]
-    values = frame.select(pl.col(of).cast(pl.Float64)).to_numpy()
+    values = _values(frame, numbers)
     if values.shape[1] < 2 or not len(values):
         raise BadSignal("not-a-signal", "the rows hold no windows: there is one column of numbers")
-    whole = (values == np.round(values)).all(axis=0)
-    ends = [at for at in (0, values.shape[1] - 1) if whole[at] and _are_classes(values[:, at])]
     arrays = [Variable("signal", values.shape, lambda: values)]
-    if len(ends) == 1 and whole.sum() == 1:
-        x, y = np.delete(values, ends[0], axis=1), values[:, ends[0]]
+    if (end := _label(values)) is not None:
+        x, y = np.delete(values, end, axis=1), values[:, end]
         arrays = [Variable("signal", x.shape, lambda: x), Variable("label", y.shape, lambda: y)]
     return Variables(arrays)
+
+
+def _values(frame: pl.DataFrame, numbers: Sequence[bool]) -> np.ndarray:
+    """The numeric columns (rows, columns)."""
+    of = [frame.columns[at] for at, number in enumerate(numbers) if number]
+    return frame.select(pl.col(of).cast(pl.Float64)).to_numpy()
+
+
+def _label(values: np.ndarray) -> int | None:
+    """The first or last column, if it alone holds whole numbers, and these are classes."""
+    whole = (values == np.round(values)).all(axis=0)
+    ends = [at for at in (0, values.shape[1] - 1) if whole[at] and _are_classes(values[:, at])]
+    return ends[0] if len(ends) == 1 and whole.sum() == 1 else None
 
 
 def _are_numbered(names: Sequence[str] | None) -> bool:

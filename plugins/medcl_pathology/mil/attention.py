@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from medcl.nn.recording import recording
+from medcl_pathology.mil.dropout import Dropout
 
 PIECE = 1024
 """Instances scored at a time: what the backward pass doesn't need lives for one piece only."""
@@ -37,7 +38,7 @@ class Attention(nn.Module):
         super().__init__()
         self.gated = gated
         self.hidden = nn.Linear(features, hidden * (2 if gated else 1))  # V, and U below it
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.out = nn.Linear(hidden, scores, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:

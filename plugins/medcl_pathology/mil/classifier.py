@@ -17,6 +17,7 @@ from medcl.methods.contract import State
 from medcl.nn.cosine import Cosine
 from medcl.registry import checked, lookup
 from medcl_pathology.mil.bags import Aggregator, Bags, Pooled
+from medcl_pathology.mil.dropout import Dropout
 from medcl_pathology.mil.registry import AGGREGATORS
 
 
@@ -27,9 +28,9 @@ def perceptron(widths: Sequence[int], dropout: float) -> nn.Sequential:
     """
     blocks: list[nn.Module] = []
     for before, after in pairwise(widths):
-        blocks += [nn.Linear(before, after), nn.ReLU(inplace=True), nn.Dropout(dropout)]
+        blocks += [nn.Linear(before, after), nn.ReLU(inplace=True), Dropout(dropout)]
     if not blocks and dropout:
-        blocks = [nn.Dropout(dropout)]
+        blocks = [Dropout(dropout)]
     return nn.Sequential(*blocks)
 
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from medcl.nn.heads import mlp
 from medcl.objectives.tiled import row_sums
 from medcl.objectives.unit import unit
+from medcl_pathology.mil.dropout import dropped
 from medcl_pathology.mil.graph import GraphConv
 
 
@@ -104,7 +104,7 @@ class Communities(nn.Module):
 
     def forward(self, encode: nn.Module, x: Tensor, graph: Tensor) -> Tensor:
         """``encode``: (I, F), (I, k) → (I, width). Returns a scalar."""
-        one, two = (encode(F.dropout(x, self.drop), graph) for _ in range(2))
+        one, two = (encode(dropped(x, self.drop), graph) for _ in range(2))
         belongs = self.belonging(one)
         picked = torch.randperm(len(x), device=x.device)[: self.sample]
         p, q = (unit(self.projector(h[picked]), self.temperature**-0.5) for h in (one, two))

@@ -21,6 +21,7 @@ from medcl.objectives.info_nce import info_nce
 from medcl_pathology.mil.aggregators.abmil import ABMIL
 from medcl_pathology.mil.bags import Bags
 from medcl_pathology.mil.classifier import Head, needs_classes, perceptron
+from medcl_pathology.mil.dropout import dropped
 from medcl_pathology.mil.queued import queued_supcon
 from medcl_pathology.mil.segments import segment_max
 from medcl_pathology.mil.soft_labels import SoftLabels, fingerprints
@@ -179,10 +180,10 @@ class Ins(nn.Module):
 
     def _instances(self, x: Tensor, label: Tensor, state: State) -> dict[str, Tensor]:
         """The instances' terms: x (n, F) in random order, and the labels (n,) of their bags."""
-        h = self.encoder(F.dropout(x, self.drop))
+        h = self.encoder(dropped(x, self.drop))
         logits = self.classifier(h)  # (n, C)
         q = F.normalize(self.projector(h), dim=1)  # (n, out)
-        k = F.normalize(self.target(F.dropout(x, self.drop)), dim=1)
+        k = F.normalize(self.target(dropped(x, self.drop)), dim=1)
         allowed = self._allowed(label)
         choice = (logits.detach().softmax(1) * allowed).argmax(1)  # (n,)
         if self._warming(state):

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from medcl_pathology.mil.dropout import Dropout
+
 
 class NystromAttention(nn.Module):
     """softmax(q k̃ᵀ) · softmax(q̃ k̃ᵀ)⁺ · softmax(q̃ kᵀ) v, q̃ and k̃ the means of m stretches.
@@ -37,7 +39,7 @@ class NystromAttention(nn.Module):
         super().__init__()
         self.heads, self.landmarks, self.rounds = heads, landmarks, rounds
         self.qkv = nn.Linear(width, 3 * width, bias=False)
-        self.out = nn.Sequential(nn.Linear(width, width), nn.Dropout(dropout))
+        self.out = nn.Sequential(nn.Linear(width, width), Dropout(dropout))
         self.residual = (
             nn.Conv2d(heads, heads, (kernel, 1), padding=(kernel // 2, 0), groups=heads, bias=False)
             if kernel

@@ -28,4 +28,5 @@ CLASSIFIERS: Mapping[str, Lazy] = {
     "mil": f"{_HERE}.classifier:Mil",
     "sc-mil": f"{_HERE}.sc_mil:ScMil",
     "ins": f"{_HERE}.ins:Ins",
+    "songci-text": f"{_HERE}.songci_text:SongCiText",
 }

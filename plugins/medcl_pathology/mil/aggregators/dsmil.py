@@ -8,6 +8,7 @@ from torch import nn
 from medcl.classifiers.losses import head, supervised
 from medcl.labels.outputs import Outputs
 from medcl_pathology.mil.bags import Bags, Pooled
+from medcl_pathology.mil.dropout import Dropout
 from medcl_pathology.mil.segments import segment_max, segment_softmax, weighted_sum
 
 
@@ -47,7 +48,7 @@ class DSMIL(nn.Module):
         self.score = head(features, outputs)
         deeper = (nn.ReLU(), nn.Linear(hidden, hidden), nn.Tanh()) if nonlinear else ()
         self.query = nn.Sequential(nn.Linear(features, hidden), *deeper)
-        wide = (nn.Dropout(dropout), nn.Linear(features, features), nn.ReLU()) if values else ()
+        wide = (Dropout(dropout), nn.Linear(features, features), nn.ReLU()) if values else ()
         self.value = nn.Sequential(*wide)
 
     def forward(self, bags: Bags) -> Pooled:

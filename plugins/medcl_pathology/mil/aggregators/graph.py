@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from medcl.labels.outputs import Outputs
 from medcl_pathology.mil.attention import Attention
 from medcl_pathology.mil.bags import Bags, Pooled
+from medcl_pathology.mil.dropout import Dropout
 from medcl_pathology.mil.graph import GraphConv, neighbours
 from medcl_pathology.mil.graph_losses import Communities, Reconstruction
 from medcl_pathology.mil.segments import segment_softmax, weighted_sum
@@ -84,7 +85,7 @@ class Messages(nn.Module):
         self.enter = nn.Sequential(nn.Linear(features, width), nn.ReLU())
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(layers))
         self.convs = nn.ModuleList(GraphConv(width, width) for _ in range(layers))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, graph: Tensor) -> Tensor:
         """See the class."""

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from medcl.labels.outputs import Outputs
 from medcl_pathology.mil.attention import Attention
 from medcl_pathology.mil.bags import Bags, Pooled
+from medcl_pathology.mil.dropout import Dropout
 from medcl_pathology.mil.graph import neighbours
 from medcl_pathology.mil.segments import segment_softmax, weighted_sum
 
@@ -50,8 +51,8 @@ class PatchGCN(nn.Module):
         widths = [features, *[width] * layers]
         self.convs = nn.ModuleList(nn.Linear(before, width) for before in widths[:-1])
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(layers))
-        self.dropout = nn.Dropout(dropout)
-        self.join = nn.Sequential(nn.Linear(sum(widths), width), nn.ReLU(), nn.Dropout(dropout))
+        self.dropout = Dropout(dropout)
+        self.join = nn.Sequential(nn.Linear(sum(widths), width), nn.ReLU(), Dropout(dropout))
         self.attention = Attention(width, hidden, gated=gated, dropout=dropout)
 
     def forward(self, bags: Bags) -> Pooled:
