@@ -19,7 +19,7 @@ EXTRAS = {
     "zarr": "OME-Zarr slides",
     "signals": "Excel workbooks, Avro and FIT files of wearables",
     "seg": "masks as DICOM SEG",
-    "hf": "encoders of Hugging Face transformers",
+    "hf": "encoders of Hugging Face transformers, medcl push and pull",
     "onnx": "encoders as ONNX graphs",
     "audit": "medcl audit-phi, which searches outputs for identifying values",
     "wandb": "metrics of pretraining in Weights & Biases",

@@ -17,6 +17,7 @@ import polars as pl
 from medcl.errors import UsageError
 from medcl.labels.target import Target
 from medcl.metrics.metrics import Kind, Measures
+from medcl.metrics.table import called
 
 KEY, PATIENT, FOLD = "key", "patient", "fold"
 
@@ -54,10 +55,10 @@ class Problem:
     @property
     def shown(self) -> str:
         """The own metric's name."""
+        name = called(self.kind, [self.metric])[self.metric]
         if self.over:
-            return f"{self.metric} of {', '.join(self.over)}"
-        whole = self.metric == "accuracy" or (self.kind == "binary" and self.metric != "f1")
-        return self.metric if whole else f"macro {self.metric}"
+            return f"{name.removeprefix('macro ')} of {', '.join(self.over)}"
+        return name
 
     def value(self, measures: Measures) -> np.ndarray:
         """The own metric (R,) of what `medcl.metrics.measures.measure` gave."""

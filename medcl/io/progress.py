@@ -10,6 +10,7 @@ from typing import TypeVar
 from medcl.io import log
 
 EVERY = 30.0  # seconds between two lines
+FEW = 3  # items in whose time the start of processes counts too much: nothing is foretold
 T = TypeVar("T")
 
 
@@ -54,8 +55,9 @@ class Lines:
         self.said = now
         rate = (self.done - self.before) / (now - self.started)
         of = "" if self.total is None else f" of {self.total:,} ({self.done / self.total:.0%})"
-        left = None if self.total is None else (self.total - self.done) / rate
-        rest = "" if left is None else f", about {_time(left)} left"
+        rest = ""
+        if self.total is not None and self.total > self.done >= self.before + FEW:
+            rest = f", about {_time((self.total - self.done) / rate)} left"
         text = f"{self.label}: {self.done:,}{of}, {rate:.3g}/s{rest}{', ' if more else ''}{more}"
         log.say(
             "progress",

@@ -184,7 +184,7 @@ def test_the_own_metric_is_the_mean_over_the_named_classes() -> None:
     scores = np.eye(3, dtype=np.float32)[[0, 1, 1, 1, 0]]
     found = measure("multiclass", y, scores, once(5))
     assert problem.value(found)[0] == pytest.approx((2 / 4 + 4 / 5) / 2)
-    assert problem.shown == "f1 of N, A"
+    assert problem.shown == "F1 of N, A"
 
 
 def test_no_patient_is_fitted_and_judged(ptb: Path) -> None:

@@ -156,7 +156,7 @@ def test_figures_of_a_board_are_in_the_card(run: Run, tmp_path: Path) -> None:
     rows = ["handcrafted", "untrained tiny", "tiny", "tiny + handcrafted", "another"]
     board = {
         "benchmark": "ptbxl",
-        "problems": [{"name": "superclass", "metric": "macro auroc"}],
+        "problems": [{"name": "superclass", "metric": "macro AUROC"}],
         "figures": [
             {"problem": "superclass", "row": row, "fraction": 1.0, "own": interval} for row in rows
         ],

@@ -56,3 +56,14 @@ def test_lines_of_json_and_counters(
     text = (tmp_path / "medcl.prom").read_text()
     assert 'medcl_progress_done{label="Preparing"} 3\n' in text
     assert "# TYPE medcl_progress_total gauge\n" in text
+
+
+def test_the_first_items_foretell_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first comes after the start of processes: half a minute, and not so long again."""
+    now = iter([0.0, 31.0, 62.0, 93.0, 124.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(now))
+    assert list(track(range(4), "Preparing", 4)) == [0, 1, 2, 3]
+    lines = capsys.readouterr().err.splitlines()
+    assert ["left" in line for line in lines] == [False, False, True, False]

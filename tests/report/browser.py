@@ -49,7 +49,9 @@ MEASURED = """JSON.stringify({
     .filter(e => !e.closest('.wide, pre') && e.getBoundingClientRect().right >
       document.documentElement.clientWidth + 1)
     .map(e => e.tagName + ' ' + e.className + ' ' + e.textContent.slice(0, 40)),
-  operable: document.querySelectorAll('a[href], button, summary, input, select, [tabindex]').length,
+  operable: [...document.querySelectorAll('a[href], button, summary, input, select, [tabindex]')]
+    .filter(e => e.checkVisibility() && (e.matches('summary') || !e.closest('details:not([open])')))
+    .length,
   ran: typeof window.hacked,
 })"""
 
