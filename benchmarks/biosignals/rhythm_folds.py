@@ -7,12 +7,14 @@ CinC's five folds (recordings of equal content in one) the recipe pretrains with
 PTB-XL's folds but the last and on CinC's four other folds; a linear classifier is fitted on those
 four and judged on the fold. Rows: hand-crafted features, the encoder, both, and three untrained
 encoders beside hand-crafted, from 100, 10 and 1 % of the labelled recordings (1, 3 and 10 draws).
-A pretraining or a prediction that is there is not made again.
+A pretraining or a prediction that is there is not made again. ``OUT/benchmark.json`` is for the
+card of a release (``medcl export --to released --board OUT``).
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from collections import defaultdict
 from collections.abc import Iterator
@@ -23,15 +25,17 @@ import polars as pl
 from numpy.typing import NDArray
 
 import medcl
+from medcl import manifest
 from medcl import plugin as plugins
 from medcl import recipe as recipes
 from medcl.archive import index as indexing
 from medcl.benchmark import fitting, scoreboard
-from medcl.benchmark.benchmark import opened, references
+from medcl.benchmark.benchmark import JSON, opened, references
 from medcl.benchmark.contract import BESIDE, FOLD, HANDCRAFTED, KEY, UNTRAINED, Benchmark
 from medcl.benchmark.sources import INITIALISATIONS, Sources
 from medcl.metrics.measures import measure
 from medcl.metrics.metrics import once
+from medcl.provenance import commit, versions
 from medcl.run import Run
 
 FRACTIONS = (1.0, 0.1, 0.01)
@@ -127,6 +131,20 @@ def main() -> None:
     figures = scoreboard.figures(
         fitting.asked(cinc, problem), pooled, references=references(list(pooled))
     )
+    board = scoreboard.Scoreboard(
+        benchmark=cinc.name,
+        about=f"{cinc.about} Each pretraining saw no recording that it is judged on.",
+        citation=cinc.citation,
+        licence=cinc.licence,
+        problems=[
+            {"name": problem.name, "metric": problem.shown, "classes": list(problem.classes)}
+        ],
+        figures=figures,
+        notes=list(cinc.notes),
+        versions=versions("biosignals") | {"commit": commit() or ""},
+    )
+    text = json.dumps(board.as_dict(), indent=1, ensure_ascii=False, allow_nan=False)
+    manifest.write_text(given.out / JSON, text + "\n")
     print("by fold, first draw, both − hand-crafted:")
     for number, fold in enumerate(folds):
         of = fitting.asked(cinc, problem, fit=[f for f in folds if f != fold], judge=[fold])
