@@ -291,6 +291,8 @@ FORMS = (
     "%d %B %Y %H:%M:%S.%f",
     "%Y/%m/%d %H:%M:%S.%f", "%H:%M:%S.%f", "%I:%M:%S.%f %p", "%d-%b-%Y %H:%M:%S:%L",
     "%b %d %Y %H:%M:%S.%f", "[%d/%m/%Y %H:%M:%S.%f]",
+    "%a, %d %b %Y %H:%M:%S.%f +0000", "%A, %d %B %Y %H:%M:%S.%f",
+    "%Y-%jT%H:%M:%S.%f", "%Y-%j %H:%M:%S.%fZ", "%Y%jT%H%M%S.%f", "%Y:%j:%H:%M:%S.%f",
 )  # fmt: skip
 
 
@@ -451,6 +453,50 @@ def test_minus_avr_in_the_store(tmp_path: Path) -> None:
 def test_names_of_times(name: str, unit: str | None) -> None:
     assert is_time(name)
     assert time_unit(name) == unit
+
+
+@LENIENT
+@given(
+    form=st.sampled_from(
+        ["{0} (1/{1} s)", "{0} [s/{1}]", "{0} (1 / {1} sec)", "{0}[1/{1} seconds]"]
+    ),
+    name=st.sampled_from(["time", "Time", "t", "timestamp", "ticks"]),
+    parts=st.sampled_from([25, 64, 100, 128, 256, 1000]),
+)
+def test_clocks_that_count_parts_of_a_second(
+    tmp_path: Path, form: str, name: str, parts: int
+) -> None:
+    x = pulse(parts, 4.0)
+    lines = [f"{n},{value}" for n, value in enumerate(x)]
+    row = record(tmp_path, "a.csv", "\n".join([f"{form.format(name, parts)},PPG", *lines]))
+    assert row.fields["fs"] == pytest.approx(parts)
+
+
+@LENIENT
+@given(
+    form=st.sampled_from(["{0} [{1} {2}]", "{0} ({1}{2})", "{0}_{1}{2}", "{0} (x{1} {2})"]),
+    name=st.sampled_from(["time", "Time", "t", "timestamp"]),
+    times=st.sampled_from([2, 4, 5, 8, 10, 20]),
+    unit=st.sampled_from(["ms", "msec", "milliseconds"]),
+)
+def test_clocks_that_count_several_milliseconds(
+    tmp_path: Path, form: str, name: str, times: int, unit: str
+) -> None:
+    fs = 1000 / times
+    lines = [f"{n},{value}" for n, value in enumerate(pulse(fs, 4.0))]
+    header = f"{form.format(name, times, unit)},PPG"
+    row = record(tmp_path, "a.csv", "\n".join([header, *lines]))
+    assert row.fields["fs"] == pytest.approx(fs)
+
+
+@pytest.mark.parametrize(
+    "name", ["time (10^-3 s)", "time (1e-3 s)", "time (10**-3 s)", "time (3 x)"]
+)
+def test_a_clock_of_an_unknown_unit_is_asked_about(tmp_path: Path, name: str) -> None:
+    lines = [f"{n},{value}" for n, value in enumerate(pulse(100.0, 4.0))]
+    row = one(tmp_path, "a.csv", "\n".join([f"{name},PPG", *lines]))
+    assert isinstance(row, Reject)
+    assert row.code in ("ambiguous-times", "no-sampling-rate")
 
 
 # --- what stands above a table --------------------------------------------------------------------

@@ -30,7 +30,7 @@ _REWRITTEN = (
      "$1-$2-$3 $4:$5:$6.$7$8"),
     (r"^((?:19|20)\d\d)([01]\d)([0-3]\d)[T_ -]?([012]\d)([0-5]\d)([0-6]\d)(Z?)$",
      "$1-$2-$3 $4:$5:$6$7"),
-    # by the day of the year: 2026-334T14:58:34, 2026334T145834, and a spacecraft's 2026:334:14:58:34
+    # by the day of the year: 2026-334T14:58:34, 2026334T145834, 2026:334:14:58:34
     (r"^((?:19|20)\d\d)[-: ]?([0-3]\d\d)[T_ :]([012]\d):?([0-5]\d):?([0-6]\d(?:[.,]\d{1,9})?)"
      r"(\s*\S*)$", "$1-$2 $3:$4:$5$6"),
 )  # fmt: skip
@@ -136,7 +136,7 @@ def is_moment(column: pl.Series) -> bool:
 def has_date(column: pl.Series) -> bool:
     """Whether texts of moments hold a date, not a time of day alone."""
     some = _tidied(column.drop_nulls().head(20))
-    dates = some.str.extract(_DATE, 1).fill_null("").str.strip_chars(" T_,")
+    dates = some.str.extract(_DATE, 1).fill_null("").str.strip_chars(" _,")
     return bool((dates.str.len_chars() > 0).any())
 
 
@@ -180,7 +180,7 @@ def texts(column: pl.Series, days: pl.Series | None = None) -> tuple[np.ndarray,
     fraction = ("0." + clock[3].fill_null("0")).cast(pl.Float64).to_numpy()
     half = clock[4].str.slice(0, 1).str.to_lowercase()
     bare = np.isnan(seconds)
-    dates = text.str.extract(_DATE, 1).fill_null("").str.strip_chars(" T_,")
+    dates = text.str.extract(_DATE, 1).fill_null("").str.strip_chars(" _,")
     if days is not None:
         dates = _tidied(days).fill_null("")
     dated = bool((dates.str.len_chars() > 0).sum() > times.LEGIBLE * len(text))
@@ -346,7 +346,7 @@ def parse_moment(text: str) -> datetime | None:
     column = pl.Series([text])
     if not is_moment(column):
         return None
-    dates = _tidied(column).str.extract(_DATE, 1).fill_null("").str.strip_chars(" T_,")[0]
+    dates = _tidied(column).str.extract(_DATE, 1).fill_null("").str.strip_chars(" _,")[0]
     day = next((d for order in range(3) for d in [_day(dates, order)] if d is not None), None)
     clock = [_tidied(column).str.extract(_CLOCK, group)[0] for group in range(1, 5)]
     if day is None:
