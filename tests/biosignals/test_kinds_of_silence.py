@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import lzma
 import zipfile
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -497,6 +498,51 @@ def test_a_clock_of_an_unknown_unit_is_asked_about(tmp_path: Path, name: str) ->
     row = one(tmp_path, "a.csv", "\n".join([f"{name},PPG", *lines]))
     assert isinstance(row, Reject)
     assert row.code in ("ambiguous-times", "no-sampling-rate")
+
+
+@LENIENT
+@given(
+    form=st.sampled_from(
+        ["{h:02d}:{m:02d}", "1:{h:02d}:{m:02d}:{s:02d}", "334:{h}:{m:02d}:{s:02d}"]
+    ),
+    hour=st.integers(1, 20),
+    rows=st.integers(30, 160),
+    step=st.sampled_from([60, 120]),
+)
+def test_clocks_whose_parts_may_be_others_are_asked_about(
+    tmp_path: Path, form: str, hour: int, rows: int, step: int
+) -> None:
+    lines = []
+    for n in range(rows):
+        of_day = hour * 3600 + n * (step if form.count(":") == 1 else 1)
+        h, m, s = of_day // 3600 % 24, of_day // 60 % 60, of_day % 60
+        lines.append(f"{form.format(h=h, m=m, s=s)},{n % 7}")
+    row = one(tmp_path, "a.csv", "\n".join(["time,EDA [uS]", *lines]))
+    assert isinstance(row, Reject)
+    assert row.code == "ambiguous-times"
+
+
+def test_frames_of_a_video_are_no_hundredths_of_a_second(tmp_path: Path) -> None:
+    lines = [f"00:00:{n // 25:02d}:{n % 25:02d},{n % 7}" for n in range(400)]
+    row = one(tmp_path, "a.csv", "\n".join(["timecode,ECG [mV]", *lines]))
+    assert isinstance(row, Reject)
+
+
+@pytest.mark.parametrize(
+    ("cell", "fs"),
+    [
+        (lambda n: f"{n // 60:02d}:{n % 60:02d}", 1.0),
+        (lambda n: f"{10 + n // 240:02d}:{n / 4 % 60:05.2f}", 4.0),
+        (lambda n: f"00:00:{n // 50:02d}:{n % 50 * 2:02d}", 50.0),
+    ],
+    ids=["from 00:00", "with a fraction", "hundredths"],
+)
+def test_clocks_of_one_meaning_are_read(
+    tmp_path: Path, cell: Callable[[int], str], fs: float
+) -> None:
+    lines = [f"{cell(n)},{n % 7}" for n in range(1000)]
+    row = record(tmp_path, "a.csv", "\n".join(["time,EDA [uS]", *lines]))
+    assert row.fields["fs"] == pytest.approx(fs)
 
 
 # --- what stands above a table --------------------------------------------------------------------

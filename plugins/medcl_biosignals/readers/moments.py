@@ -184,6 +184,8 @@ def texts(column: pl.Series, days: pl.Series | None = None) -> tuple[np.ndarray,
     if days is not None:
         dates = _tidied(days).fill_null("")
     dated = bool((dates.str.len_chars() > 0).sum() > times.LEGIBLE * len(text))
+    if not dated:
+        _refuse_parts(text, hours, fraction, bare.mean() > 0.5)
     if bare.mean() > 0.5 and not dated:  # minutes and seconds: 02:13.250
         of_day = hours * 60 + minutes + fraction
     else:
@@ -207,6 +209,37 @@ def texts(column: pl.Series, days: pl.Series | None = None) -> tuple[np.ndarray,
     offsets, zoned = _offsets(zones)
     total = _since((day - np.nanmin(day)) * _DAY + of_day - offsets)
     return (total, ()) if zoned else _clocks_changed(total, hours)
+
+
+def _refuse_parts(text: pl.Series, first: np.ndarray, fraction: np.ndarray, two: bool) -> None:
+    """Refuse clocks whose parts may be others.
+
+    Args:
+        text: (N,) times of day.
+        first: (N,) numbers before the first colon.
+        fraction: (N,) parts of a second.
+        two: whether two parts are all that they have.
+
+    Raises:
+        BadSignal: for 09:58, 09:59, which may be hours and minutes (minutes and seconds begin at
+            00:00, pass 23, or have a fraction); and for four parts of which the last stays below
+            60, which may be seconds after a day, or frames: 1:14:58:07.
+    """
+    known = first[np.isfinite(first)]
+    if two and len(known) and known[0] > 0 and known.max() < 24 and not fraction.any():
+        raise BadSignal(
+            "ambiguous-times",
+            "times such as 09:58 may be hours and minutes, or minutes and seconds: write them as "
+            "09:58:00 or 00:09:58",
+        )
+    four = text.str.contains(r":\d{1,2}:\d{1,2}:\d{2}\s*$").fill_null(False)
+    if four.mean() > 0.5 and fraction.max() < 0.6:
+        raise BadSignal(
+            "ambiguous-times",
+            "times of four parts, such as 1:14:58:07, may begin with days or end in frames: write "
+            "them as 14:58:07, parts of a second behind a point, or give the rate: "
+            "--set reader.time=none --set reader.fs=RATE",
+        )
 
 
 def _tidied(column: pl.Series) -> pl.Series:
