@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import lzma
 import zipfile
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -291,6 +292,8 @@ FORMS = (
     "%d %B %Y %H:%M:%S.%f",
     "%Y/%m/%d %H:%M:%S.%f", "%H:%M:%S.%f", "%I:%M:%S.%f %p", "%d-%b-%Y %H:%M:%S:%L",
     "%b %d %Y %H:%M:%S.%f", "[%d/%m/%Y %H:%M:%S.%f]",
+    "%a, %d %b %Y %H:%M:%S.%f +0000", "%A, %d %B %Y %H:%M:%S.%f",
+    "%Y-%jT%H:%M:%S.%f", "%Y-%j %H:%M:%S.%fZ", "%Y%jT%H%M%S.%f", "%Y:%j:%H:%M:%S.%f",
 )  # fmt: skip
 
 
@@ -451,6 +454,95 @@ def test_minus_avr_in_the_store(tmp_path: Path) -> None:
 def test_names_of_times(name: str, unit: str | None) -> None:
     assert is_time(name)
     assert time_unit(name) == unit
+
+
+@LENIENT
+@given(
+    form=st.sampled_from(
+        ["{0} (1/{1} s)", "{0} [s/{1}]", "{0} (1 / {1} sec)", "{0}[1/{1} seconds]"]
+    ),
+    name=st.sampled_from(["time", "Time", "t", "timestamp", "ticks"]),
+    parts=st.sampled_from([25, 64, 100, 128, 256, 1000]),
+)
+def test_clocks_that_count_parts_of_a_second(
+    tmp_path: Path, form: str, name: str, parts: int
+) -> None:
+    x = pulse(parts, 4.0)
+    lines = [f"{n},{value}" for n, value in enumerate(x)]
+    row = record(tmp_path, "a.csv", "\n".join([f"{form.format(name, parts)},PPG", *lines]))
+    assert row.fields["fs"] == pytest.approx(parts)
+
+
+@LENIENT
+@given(
+    form=st.sampled_from(["{0} [{1} {2}]", "{0} ({1}{2})", "{0}_{1}{2}", "{0} (x{1} {2})"]),
+    name=st.sampled_from(["time", "Time", "t", "timestamp"]),
+    times=st.sampled_from([2, 4, 5, 8, 10, 20]),
+    unit=st.sampled_from(["ms", "msec", "milliseconds"]),
+)
+def test_clocks_that_count_several_milliseconds(
+    tmp_path: Path, form: str, name: str, times: int, unit: str
+) -> None:
+    fs = 1000 / times
+    lines = [f"{n},{value}" for n, value in enumerate(pulse(fs, 4.0))]
+    header = f"{form.format(name, times, unit)},PPG"
+    row = record(tmp_path, "a.csv", "\n".join([header, *lines]))
+    assert row.fields["fs"] == pytest.approx(fs)
+
+
+@pytest.mark.parametrize(
+    "name", ["time (10^-3 s)", "time (1e-3 s)", "time (10**-3 s)", "time (3 x)"]
+)
+def test_a_clock_of_an_unknown_unit_is_asked_about(tmp_path: Path, name: str) -> None:
+    lines = [f"{n},{value}" for n, value in enumerate(pulse(100.0, 4.0))]
+    row = one(tmp_path, "a.csv", "\n".join([f"{name},PPG", *lines]))
+    assert isinstance(row, Reject)
+    assert row.code in ("ambiguous-times", "no-sampling-rate")
+
+
+@LENIENT
+@given(
+    form=st.sampled_from(
+        ["{h:02d}:{m:02d}", "1:{h:02d}:{m:02d}:{s:02d}", "334:{h}:{m:02d}:{s:02d}"]
+    ),
+    hour=st.integers(1, 20),
+    rows=st.integers(30, 160),
+    step=st.sampled_from([60, 120]),
+)
+def test_clocks_whose_parts_may_be_others_are_asked_about(
+    tmp_path: Path, form: str, hour: int, rows: int, step: int
+) -> None:
+    lines = []
+    for n in range(rows):
+        of_day = hour * 3600 + n * (step if form.count(":") == 1 else 1)
+        h, m, s = of_day // 3600 % 24, of_day // 60 % 60, of_day % 60
+        lines.append(f"{form.format(h=h, m=m, s=s)},{n % 7}")
+    row = one(tmp_path, "a.csv", "\n".join(["time,EDA [uS]", *lines]))
+    assert isinstance(row, Reject)
+    assert row.code == "ambiguous-times"
+
+
+def test_frames_of_a_video_are_no_hundredths_of_a_second(tmp_path: Path) -> None:
+    lines = [f"00:00:{n // 25:02d}:{n % 25:02d},{n % 7}" for n in range(400)]
+    row = one(tmp_path, "a.csv", "\n".join(["timecode,ECG [mV]", *lines]))
+    assert isinstance(row, Reject)
+
+
+@pytest.mark.parametrize(
+    ("cell", "fs"),
+    [
+        (lambda n: f"{n // 60:02d}:{n % 60:02d}", 1.0),
+        (lambda n: f"{10 + n // 240:02d}:{n / 4 % 60:05.2f}", 4.0),
+        (lambda n: f"00:00:{n // 50:02d}:{n % 50 * 2:02d}", 50.0),
+    ],
+    ids=["from 00:00", "with a fraction", "hundredths"],
+)
+def test_clocks_of_one_meaning_are_read(
+    tmp_path: Path, cell: Callable[[int], str], fs: float
+) -> None:
+    lines = [f"{cell(n)},{n % 7}" for n in range(1000)]
+    row = record(tmp_path, "a.csv", "\n".join(["time,EDA [uS]", *lines]))
+    assert row.fields["fs"] == pytest.approx(fs)
 
 
 # --- what stands above a table --------------------------------------------------------------------

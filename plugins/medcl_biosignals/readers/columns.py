@@ -94,7 +94,6 @@ _SAYS_NOTHING = frozenset(
 )  # fmt: skip
 RATES = frozenset(("fs", "samplingrate", "samplerate", "samplingfrequency", "sfreq", "srate"))
 _UNIT_OF_TIME = {
-    "s/256": "s/256",
     "s": "s", "sec": "s", "secs": "s", "seconds": "s", "second": "s", "ms": "ms", "msec": "ms",
     "msecs": "ms", "millis": "ms", "milliseconds": "ms", "millisecond": "ms", "us": "us",
     "usec": "us", "micros": "us", "microseconds": "us", "microsecond": "us", "ns": "ns",
@@ -102,6 +101,13 @@ _UNIT_OF_TIME = {
     "mins": "min", "minutes": "min", "minute": "min", "h": "h", "hr": "h", "hrs": "h", "hours": "h",
     "hour": "h", "d": "d", "days": "d",
 }  # fmt: skip
+_MULTIPLE = re.compile(
+    r"(?:[\s_(\[{<]|^)(?:(?:1\s*/\s*(?P<part>\d+(?:\.\d+)?)|x?\s*(?P<times>\d+(?:\.\d+)?))\s*)"
+    r"(?P<unit>[a-zA-Z\u00b5\u03bc]+)\s*[)\]}>]?\s*$"
+    r"|(?:[\s_(\[{<]|^)(?P<unit2>[a-zA-Z]+)\s*/\s*(?P<share>\d+(?:\.\d+)?)\s*[)\]}>]?\s*$"
+)
+"""``time (1/128 s)``, ``time [10 ms]``, ``time [s/128]``: what a number of such a column counts."""
+_POWER = re.compile(r"10\s*\^\s*-|\*\*\s*-|\de-\d")
 _JOINED = re.compile(
     r"(?:time|timestamp|tstamp|t|epoch|unix|unixtime|ticks?|clock|elapsed)"
     r"(msec|ms|millis|usec|us|micros|nsec|ns|nanos|sec)"
@@ -355,7 +361,16 @@ def is_time(name: str) -> bool:
 
 
 def time_unit(name: str) -> str | None:
-    """The unit that a column's name gives for the times in it."""
+    """The unit that a column's name gives for the times in it; "10 ms" and "s/128" are such."""
+    multiple = _MULTIPLE.search(name)
+    if multiple is not None:
+        size, part = multiple["times"], multiple["part"] or multiple["share"]
+        unit = _UNIT_OF_TIME.get((multiple["unit"] or multiple["unit2"]).lower())
+        if unit not in ("s", "ms", "us", "ns") or not float(part or size or 0):  # 24h: of a clock
+            return TICKS
+        return f"{unit}/{part}" if part else f"{size} {unit}"
+    if _POWER.search(name):
+        return TICKS
     bare, bracket = parted(name)
     found = _UNIT_OF_TIME.get(bracket.lower()) or unit_of_time(bare)
     return found or (TICKS if _words(name) & {"tick", "ticks", "cycles"} else None)

@@ -30,7 +30,7 @@ _REWRITTEN = (
      "$1-$2-$3 $4:$5:$6.$7$8"),
     (r"^((?:19|20)\d\d)([01]\d)([0-3]\d)[T_ -]?([012]\d)([0-5]\d)([0-6]\d)(Z?)$",
      "$1-$2-$3 $4:$5:$6$7"),
-    # by the day of the year: 2026-334T14:58:34, 2026334T145834, and a spacecraft's 2026:334:14:58:34
+    # by the day of the year: 2026-334T14:58:34, 2026334T145834, 2026:334:14:58:34
     (r"^((?:19|20)\d\d)[-: ]?([0-3]\d\d)[T_ :]([012]\d):?([0-5]\d):?([0-6]\d(?:[.,]\d{1,9})?)"
      r"(\s*\S*)$", "$1-$2 $3:$4:$5$6"),
 )  # fmt: skip
@@ -136,7 +136,7 @@ def is_moment(column: pl.Series) -> bool:
 def has_date(column: pl.Series) -> bool:
     """Whether texts of moments hold a date, not a time of day alone."""
     some = _tidied(column.drop_nulls().head(20))
-    dates = some.str.extract(_DATE, 1).fill_null("").str.strip_chars(" T_,")
+    dates = some.str.extract(_DATE, 1).fill_null("").str.strip_chars(" _,")
     return bool((dates.str.len_chars() > 0).any())
 
 
@@ -180,10 +180,12 @@ def texts(column: pl.Series, days: pl.Series | None = None) -> tuple[np.ndarray,
     fraction = ("0." + clock[3].fill_null("0")).cast(pl.Float64).to_numpy()
     half = clock[4].str.slice(0, 1).str.to_lowercase()
     bare = np.isnan(seconds)
-    dates = text.str.extract(_DATE, 1).fill_null("").str.strip_chars(" T_,")
+    dates = text.str.extract(_DATE, 1).fill_null("").str.strip_chars(" _,")
     if days is not None:
         dates = _tidied(days).fill_null("")
     dated = bool((dates.str.len_chars() > 0).sum() > times.LEGIBLE * len(text))
+    if not dated:
+        _refuse_parts(text, hours, fraction, bare.mean() > 0.5)
     if bare.mean() > 0.5 and not dated:  # minutes and seconds: 02:13.250
         of_day = hours * 60 + minutes + fraction
     else:
@@ -207,6 +209,37 @@ def texts(column: pl.Series, days: pl.Series | None = None) -> tuple[np.ndarray,
     offsets, zoned = _offsets(zones)
     total = _since((day - np.nanmin(day)) * _DAY + of_day - offsets)
     return (total, ()) if zoned else _clocks_changed(total, hours)
+
+
+def _refuse_parts(text: pl.Series, first: np.ndarray, fraction: np.ndarray, two: bool) -> None:
+    """Refuse clocks whose parts may be others.
+
+    Args:
+        text: (N,) times of day.
+        first: (N,) numbers before the first colon.
+        fraction: (N,) parts of a second.
+        two: whether two parts are all that they have.
+
+    Raises:
+        BadSignal: for 09:58, 09:59, which may be hours and minutes (minutes and seconds begin at
+            00:00, pass 23, or have a fraction); and for four parts of which the last stays below
+            60, which may be seconds after a day, or frames: 1:14:58:07.
+    """
+    known = first[np.isfinite(first)]
+    if two and len(known) and known[0] > 0 and known.max() < 24 and not fraction.any():
+        raise BadSignal(
+            "ambiguous-times",
+            "times such as 09:58 may be hours and minutes, or minutes and seconds: write them as "
+            "09:58:00 or 00:09:58",
+        )
+    four = text.str.contains(r":\d{1,2}:\d{1,2}:\d{2}\s*$").fill_null(False)
+    if four.mean() > 0.5 and fraction.max() < 0.6:
+        raise BadSignal(
+            "ambiguous-times",
+            "times of four parts, such as 1:14:58:07, may begin with days or end in frames: write "
+            "them as 14:58:07, parts of a second behind a point, or give the rate: "
+            "--set reader.time=none --set reader.fs=RATE",
+        )
 
 
 def _tidied(column: pl.Series) -> pl.Series:
@@ -346,7 +379,7 @@ def parse_moment(text: str) -> datetime | None:
     column = pl.Series([text])
     if not is_moment(column):
         return None
-    dates = _tidied(column).str.extract(_DATE, 1).fill_null("").str.strip_chars(" T_,")[0]
+    dates = _tidied(column).str.extract(_DATE, 1).fill_null("").str.strip_chars(" _,")[0]
     day = next((d for order in range(3) for d in [_day(dates, order)] if d is not None), None)
     clock = [_tidied(column).str.extract(_CLOCK, group)[0] for group in range(1, 5)]
     if day is None:

@@ -11,7 +11,6 @@ from medcl_biosignals.readers.contract import TICKS, BadSignal
 
 UNITS: Mapping[str, float] = {
     "s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9, "min": 60.0,
-    "s/256": 1 / 256,  # Hexoskin
     "h": 3600.0, "d": 86400.0,
 }  # fmt: skip
 _COUNTED = ("s", "ms", "us", "ns")
@@ -78,7 +77,7 @@ def seconds(
     span = float(known.min()) + size, float(known.max()) + size
     since = since - known[0]
     if unit is not None and unit != TICKS:
-        return since * UNITS[unit], findings
+        return since * size_of(unit), findings
     rate = _rate(since[np.isfinite(since)])  # samples a tick
     scales = _since_a_day(*span, rate, told)
     if len(scales) == 1:
@@ -91,6 +90,17 @@ def seconds(
         return since, (*findings, "assumed-seconds")
     found = _counted(since, rate, told)
     return since * UNITS[found], (*findings, f"assumed-{NAMES[found]}")
+
+
+def size_of(unit: str) -> float:
+    """Seconds in a unit of `UNITS`, in several of it ("10 ms"), or in a part of it ("s/128")."""
+    if unit in UNITS:
+        return UNITS[unit]
+    base, _, parts = unit.partition("/")
+    if parts:
+        return UNITS[base] / float(parts)
+    times, _, base = unit.partition(" ")
+    return float(times) * UNITS[base]
 
 
 def _of_digits(values: np.ndarray) -> np.ndarray | None:
