@@ -27,6 +27,7 @@ from medcl.archive.clinical import labels_among
 from medcl.archive.index import Index
 from medcl.archive.outcomes import Outcome
 from medcl.archive.splits import split
+from medcl.embeddings.vectors import with_vectors
 from medcl.engine import checkpointing, dry_step, loggers, run_manifest, settled
 from medcl.engine.batchnorm import SyncLayers
 from medcl.engine.data import Selection, check_fills, select
@@ -84,7 +85,8 @@ def pretrain(recipe: Recipe, data: Path, out: Path, *, command: str = "") -> Run
             say(note)
     index = Index.open(data)
     became = outcomes.table(index, run.plugin, recipe.prepare, items)
-    return _train(run, samples_of(recipe, items), index.items, data, command, became=became)
+    samples = with_vectors(samples_of(recipe, items), recipe.vectors)
+    return _train(run, samples, index.items, data, command, became=became)
 
 
 def pretrain_on(recipe: Recipe, data: InMemory, out: Path, *, command: str = "") -> Run:

@@ -125,9 +125,9 @@ def fit(
     """Train until the last epoch, or until validation stops improving.
 
     All randomness depends on ``seed``: the same call gives the same weights. In a process group
-    each rank makes this call, takes its part of every batch, and returns the same weights. If the classifier
-    declares views, ``views`` builds the augmentation that makes them for every training batch; with
-    ``augment`` others get one view in place of the sample.
+    each rank makes this call, takes its part of every batch, and returns the same weights. If the
+    classifier declares views, ``views`` builds the augmentation that makes them for every training
+    batch; with ``augment`` others get one view in place of the sample.
 
     Raises:
         MedclError: if the loss is no longer finite.

@@ -43,8 +43,9 @@ class Distil(nn.Module):
     same number of patches (Hybrid Distillation: Shi 2024, arXiv 2306.15876, has two teachers).
 
     The teacher is any encoder of a plugin, with the released weights in a folder, or a medcl run's.
-    It is no part of the checkpoints. Or its features are made once and come with every sample, as
-    ``batch[key]``: then the student sees augmented views, the teacher saw none.
+    It is no part of the checkpoints. Or its features are made once (``medcl embed``) and come with
+    every sample (recipe section ``vectors``), as ``batch[key]``: then the student sees augmented
+    views, the teacher saw none. Without views both ways are one.
 
     Args:
         encoder: (B, ...) → (B, width), of any architecture.
@@ -166,7 +167,8 @@ def opened(name: str, settings: dict[str, Any], path: str | None) -> nn.Module:
             "medcl plugins lists both."
         )
     factory = lookup(plugins.get(plugin).encoders, encoder, "encoder")
-    teacher: nn.Module = factory(**checked(factory, settings, "method.settings"))
+    with torch.random.fork_rng(devices=[]):  # the head is the same with cached features
+        teacher: nn.Module = factory(**checked(factory, settings, "method.settings"))
     if path is not None:
         weights.load(teacher, weights.of_folder(Path(path)))
     return teacher.requires_grad_(False).eval()

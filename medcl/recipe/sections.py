@@ -332,6 +332,11 @@ class Recipe(Section):
     dataset: dict[str, Any] = Field(
         default_factory=dict, description="The samples that prepared items are cut into."
     )
+    vectors: dict[str, str] = Field(
+        default_factory=dict,
+        description="Of pretraining: vectors that come with every sample, batch key → a folder of "
+        "medcl embed (a teacher's features), or a Parquet table by id, item or patient.",
+    )
     views: dict[str, Any] = Field(
         default_factory=dict, description="Augmentations of a batch on the training device."
     )
