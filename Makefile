@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 OUT    ?= demo
 
-.PHONY: demo test test-fast test-long drills check setup docs notebooks clean
+.PHONY: demo test test-fast test-long pages drills check setup docs notebooks clean
 
 demo: $(VENV)/.ready
 	$(BIN)/medcl demo --out $(OUT)
@@ -19,6 +19,10 @@ test-long: $(VENV)/.ready
 # Without tests that take more than about a second: under three minutes on two cores.
 test-fast: $(VENV)/.ready
 	$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
+
+# Every command of the pages "in 5 minutes" and "how to", and the notebooks: four minutes of a core.
+pages: $(VENV)/.ready
+	$(BIN)/pytest -n 0 tests/test_pages.py
 
 # Every verb broken off at many moments, on full disks, with flipped bits: a table of counts.
 drills: $(VENV)/.ready
