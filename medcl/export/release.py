@@ -5,6 +5,7 @@ Of the data it holds counts and licences alone: no index, no split, no patient's
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -48,8 +49,8 @@ def release(
     if out.exists():
         raise UsageError(f"{out} exists: choose another --out, or remove it.")
     told = _told(card)
-    weights = run.encoder_file()
     encoder = run.encoder()
+    weights = halved(run.encoder_file())
     facts = run.facts
     made = Card(
         name=out.name,
@@ -59,8 +60,8 @@ def release(
         licence=str(told["licence"]),
         limits=[str(limit) for limit in told["limits"]],
         parameters=sum(p.numel() for p in encoder.parameters()),
-        bytes=weights.stat().st_size,
-        sha256=manifest.of_file(weights),
+        bytes=len(weights),
+        sha256=hashlib.sha256(weights).hexdigest(),
         width=int(getattr(encoder, "width", 0)),
         input=_input(run),
         recipe=run.recipe.name,
@@ -69,7 +70,7 @@ def release(
         figures=[figure for board in boards for figure in _figures(board, run.path.name, out.name)],
     )
     with manifest.new_folder(out, "run", {"encoder": made.sha256}) as folder:
-        (folder / "encoder.safetensors").write_bytes(weights.read_bytes())
+        (folder / "encoder.safetensors").write_bytes(weights)
         (folder / "recipe.yaml").write_text(recipe_without_paths(run.recipe), encoding="utf-8")
         kept = {name: facts[name] for name in KEPT if name in facts} | {"command": made.command}
         _write(folder / "run.json", kept)
@@ -83,6 +84,24 @@ def release(
 def _count(told: object) -> str:
     """A number, or words where nobody knows it."""
     return f"{told:,}" if isinstance(told, int) else str(told)
+
+
+def halved(weights: Path) -> bytes:
+    """A file of weights with its matrices and kernels in half precision, as bytes.
+
+    Half of the size; embeddings differ by about a thousandth of their spread, far below the spread
+    of seeds. Vectors (biases, statistics of batch norms) stay as they are.
+    """
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save
+
+    with safe_open(weights, framework="pt") as opened:
+        said = opened.metadata()
+    tensors = {
+        name: value.half() if value.ndim > 1 and value.is_floating_point() else value
+        for name, value in load_file(weights).items()
+    }
+    return save(tensors, said)
 
 
 def readme(card: Card) -> str:
@@ -110,7 +129,7 @@ encoder = medcl.load_encoder("{card.name}")  # (B, ...) → (B, {card.width})
 | | |
 |---|---|
 | input | {made_by} |
-| weights | {card.parameters:,}, {card.bytes / 1e6:.1f} MB, licence {card.licence} |
+| weights | {card.parameters:,}, {card.bytes / 1e6:.1f} MB (in half precision), {card.licence} |
 | SHA-256 | `{card.sha256}` |
 | recipe | `{card.recipe}`, as `recipe.yaml` here |
 | command | `{card.command}` |
