@@ -17,8 +17,9 @@ records, of PPG by leaving recordings out; intervals are 95% over records. ``--w
 fit on all.
 
 ``--neurokit`` adds NeuroKit2's methods, or those named, on the same records (minutes);
-``--ecg-quality`` is a Python with the package ``ecg-quality`` (it needs TensorFlow). Each is given
-the better of two readings of twelve leads, their mean and their worst.
+``--ecg-quality`` is a Python with the packages ``ecg-quality``, TensorFlow and ``tf_keras`` (its
+networks were saved by Keras 2: TF_USE_LEGACY_KERAS=1). Each is given the better of two readings of
+twelve leads, their mean and their worst.
 """
 
 from __future__ import annotations
