@@ -103,8 +103,10 @@ import medcl_pathology.look
 import medcl_pathology.mil.classifier
 import medcl_pathology.mil.ins
 import medcl_pathology.mil.sc_mil
+import medcl_pathology.mil.songci_text
 import medcl_pathology.prepare
 import medcl_pathology.preview
+import medcl_pathology.songci
 import medcl_pathology.views
 from medcl import contract
 
@@ -193,6 +195,7 @@ _method_factory: list[contract.MethodFactory] = [
     medcl_biosignals.methods.papagei.PaPaGeiS,
     medcl_biosignals.methods.aim.AIM,
     medcl_ct.joint.Joint2D3D,
+    medcl_pathology.songci.SongCi,
     medcl.methods.lejepa.LeJEPA,
     medcl.methods.lejepa.VISReg,
     medcl.methods.cpc.CPC,
@@ -249,6 +252,7 @@ _classifier_factory: list[contract.ClassifierFactory] = [
     medcl_pathology.mil.classifier.Mil,
     medcl_pathology.mil.sc_mil.ScMil,
     medcl_pathology.mil.ins.Ins,
+    medcl_pathology.mil.songci_text.SongCiText,
 ]
 _save: list[contract.Save] = [
     medcl_biosignals.in_memory.save,

@@ -294,6 +294,19 @@ def test_a_study_needs_neither_run_nor_texts_again(tmp_path: Path) -> None:
     torch.testing.assert_close(again.predict(batch)["scores"], model.predict(batch)["scores"])
 
 
+@pytest.mark.parametrize(
+    ("outputs", "message"),
+    [
+        (Outputs("multilabel", ("a", "b")), "one class a bag"),
+        (Outputs("ordinal", ("a", "b", "c")), "grades"),
+        (Outputs("binary", ("a", "b"), loss="focal"), "finetune.loss"),
+    ],
+)
+def test_what_it_does_not_learn_is_refused(outputs: Outputs, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        SongCiText(slides([0, 1]), outputs)
+
+
 def test_prototypes_come_from_the_run_that_made_the_bags(tmp_path: Path) -> None:
     torch.manual_seed(0)
     trained = SongCi(_Flat(), local=0, **SMALL)  # type: ignore[arg-type]

@@ -84,6 +84,8 @@ class SongCiText(nn.Module):
         needs_classes(outputs, "SongCi")
         if outputs.kind == "ordinal":
             raise UsageError("SongCi scores classes by their texts: grades are set by one each.")
+        if outputs.loss != "ce":
+            raise UsageError("SongCi learns by contrast with texts: leave finetune.loss as it is.")
         features = Bags.of(example, labelled=False).x.shape[1]
         wide = example["text"].shape[2]
         self.outputs, self.most, self.noise = outputs, most, noise
