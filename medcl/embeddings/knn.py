@@ -57,28 +57,41 @@ def neighbours(
     if by_faiss is None:
         by_faiss = own is None and len(bank) >= MANY and find_spec("faiss") is not None
     k = min(k, len(bank))
+    q = torch.as_tensor(np.asarray(query, np.float32))
+    # Of a query only the length differs: the nearest are chosen first, and k values divided by it.
+    length = torch.linalg.vector_norm(q, dim=1, keepdim=True).clamp_min_(1e-12)
     if by_faiss:
-        return _faiss(query, bank, k)
-    q, b = _unit(query), _unit(bank)
+        near, where = _faiss(q, bank, k)
+    else:
+        near, where = _nearest(q, _unit(bank), k, own)
+    return near.div_(length).numpy(), where.numpy()
+
+
+def _nearest(
+    q: torch.Tensor, b: torch.Tensor, k: int, own: tuple[torch.Tensor, torch.Tensor] | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The k largest products of each row of ``q`` (M, D) with rows of ``b`` (N, D), and where."""
+    import torch
+
     if own is None and len(q) <= TILE[0] and len(b) <= TILE[1]:  # one tile
         near, where = (q @ b.T).topk(k, dim=1)
-        return near.numpy(), where.numpy()
+        return near, where
     near = torch.full((len(q), k), -torch.inf)
     where = torch.zeros((len(q), k), dtype=torch.int64)
     for rows in torch.arange(len(q)).split(TILE[0]):
         best, at = near[rows], where[rows]  # (m, k)
         for columns in torch.arange(len(b)).split(TILE[1]):
-            cosine = q[rows] @ b[columns].T  # (m, n)
+            products = q[rows] @ b[columns].T  # (m, n)
             if own is not None:
-                cosine[own[0][rows, None] == own[1][columns]] = -torch.inf
-            similarity, column = cosine.topk(min(k, len(columns)), dim=1)
+                products[own[0][rows, None] == own[1][columns]] = -torch.inf
+            largest, column = products.topk(min(k, len(columns)), dim=1)
             if len(columns) == len(b):  # nothing to merge
-                best, at = similarity, column
+                best, at = largest, column
                 break
-            best, pick = torch.cat([best, similarity], dim=1).topk(k, dim=1)
+            best, pick = torch.cat([best, largest], dim=1).topk(k, dim=1)
             at = torch.cat([at, columns[column]], dim=1).gather(1, pick)
         near[rows], where[rows] = best, at
-    return near.numpy(), where.numpy()
+    return near, where
 
 
 def _unit(x: Floats) -> torch.Tensor:
@@ -88,14 +101,15 @@ def _unit(x: Floats) -> torch.Tensor:
     return torch.nn.functional.normalize(torch.as_tensor(np.asarray(x, np.float32)))
 
 
-def _faiss(query: Floats, bank: Floats, k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def _faiss(q: torch.Tensor, bank: Floats, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     import faiss
+    import torch
 
-    q, b = (np.array(x, np.float32, order="C") for x in (query, bank))  # copies
-    for rows in (q, b):
-        faiss.normalize_L2(rows)  # in place; a row of zeros stays zero
-    near, where = faiss.knn(q, b, k, metric=faiss.METRIC_INNER_PRODUCT)  # an index would copy b
-    return near, where
+    b = np.array(bank, np.float32, order="C")  # a copy
+    faiss.normalize_L2(b)  # in place; a row of zeros stays zero
+    queries = np.ascontiguousarray(q.numpy())
+    near, where = faiss.knn(queries, b, k, metric=faiss.METRIC_INNER_PRODUCT)  # copies nothing
+    return torch.from_numpy(near), torch.from_numpy(where)
 
 
 def _same_group(
