@@ -10,7 +10,7 @@ class UsageError(MedclError):
 
 
 class MedclWarning(UserWarning):
-    """A part of the work failed and the rest went on: one sentence."""
+    """A part of the work failed or is in doubt, and the rest went on: one sentence."""
 
 
 class IntegrityWarning(MedclWarning):

@@ -36,7 +36,7 @@ from medcl.engine.journal import Journal
 from medcl.engine.module import Pretraining
 from medcl.engine.online_evaluation import OnlineEvaluation
 from medcl.engine.show import Show, say, summary
-from medcl.errors import UsageError
+from medcl.errors import MedclWarning, UsageError
 from medcl.io import stopping
 from medcl.methods.contract import Method
 from medcl.nn import weights
@@ -142,7 +142,7 @@ def _train(
     run_manifest.check_same_samples(run, selection, parts)
     alone = _alone(selection, parts)
     if alone and run_manifest.is_first_process():
-        warnings.warn(alone, stacklevel=2)
+        warnings.warn(alone, MedclWarning, stacklevel=2)
     recipe, taken = _settled(recipe, selection)
     run = replace(run, recipe=recipe)
     check_fills(selection, recipe.trainer.batch_size, recipe.trainer.devices * recipe.trainer.nodes)

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from medcl.errors import UsageError
+from medcl.errors import MedclWarning, UsageError
 
 WRAPPERS = ("state_dict", "model", "net", "teacher", "student", "model_state", "model_state_dict")
 """Keys under which published checkpoints store their weights."""
@@ -169,7 +169,7 @@ def load(module: nn.Module, path: str | Path, *, rename: Callable[[str], str] | 
     """`read` and `fit`; warns if anything did not match."""
     report = fit(module, read(Path(path)), Path(path).name, rename=rename)
     if report.missing or report.shapes or report.unused:
-        warnings.warn(f"{Path(path).name}: {report.sentence()}", stacklevel=2)
+        warnings.warn(f"{Path(path).name}: {report.sentence()}", MedclWarning, stacklevel=2)
     return report
 
 

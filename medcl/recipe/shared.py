@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from medcl.errors import UsageError
+from medcl.errors import MedclWarning, UsageError
 from medcl.plugin import Shared
 from medcl.recipe.sections import Recipe
 from medcl.registry import checked, parameters
@@ -58,8 +58,8 @@ def agreed(
                 message = _contradiction(rule, key, actual, sources, value)
                 if not recorded or _touched(changed, (key, *rule.source)):
                     raise UsageError(message)
-                warnings.warn(f"This run was made with settings that contradict: {message}",
-                              stacklevel=2)  # fmt: skip
+                told = f"This run was made with settings that contradict: {message}"
+                warnings.warn(told, MedclWarning, stacklevel=2)
     return sections
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from medcl.errors import MedclError, UsageError
+from medcl.errors import MedclError, MedclWarning, UsageError
 from medcl.plugin import Arrays, Samples
 from medcl_pathology import bagfiles
 from medcl_pathology.prepare import pixels_per_unit
@@ -52,6 +52,7 @@ def bags(
             warnings.warn(
                 f"{len(rows) - len(there)} of {len(rows)} items have no bag in {folder}; they are "
                 "left out.",
+                MedclWarning,
                 stacklevel=2,
             )
         rows = there

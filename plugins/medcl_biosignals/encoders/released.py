@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from medcl.errors import MedclError, UsageError
+from medcl.errors import MedclError, MedclWarning, UsageError
 from medcl.nn.weights import read
 from medcl.reading import read_json
 from medcl_biosignals.encoders.models import RELEASED, Released
@@ -50,7 +50,7 @@ class Fed(nn.Module):
             )
             if self.fixed:
                 raise UsageError(says)
-            warnings.warn(says, stacklevel=2)
+            warnings.warn(says, MedclWarning, stacklevel=2)
         x = known(x)
         if self.scale == "none":
             return x
