@@ -233,7 +233,7 @@ def _refuse_parts(text: pl.Series, first: np.ndarray, fraction: np.ndarray, two:
             "09:58:00 or 00:09:58",
         )
     four = text.str.contains(r":\d{1,2}:\d{1,2}:\d{2}\s*$").fill_null(False)
-    if four.mean() > 0.5 and fraction.max() < 0.6:
+    if four.sum() > 0.5 * len(four) and fraction.max() < 0.6:
         raise BadSignal(
             "ambiguous-times",
             "times of four parts, such as 1:14:58:07, may begin with days or end in frames: write "
