@@ -14,7 +14,10 @@ OWN = {"MedclWarning", "IntegrityWarning"}
 
 def warned(path: Path) -> list[ast.Call]:
     """The calls of ``warnings.warn`` in a file."""
-    calls = [n for n in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(n, ast.Call)]
+    text = path.read_text(encoding="utf-8")
+    if "warn(" not in text:
+        return []
+    calls = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
     return [c for c in calls if ast.unparse(c.func) in ("warnings.warn", "warn")]
 
 

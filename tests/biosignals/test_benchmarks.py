@@ -211,7 +211,7 @@ def test_a_board_tells_fibrillation_and_resumes(ptb: Path, tmp_path: Path) -> No
     assert by["untrained encoder + handcrafted", 0.3].patients == 4
     assert set(by["untrained encoder", 1.0].against) == {"handcrafted"}
     page = (tmp_path / "board" / "benchmark.html").read_text()
-    assert "AFIB: auroc" in page
+    assert "AFIB: AUROC" in page
     assert "Not for diagnosis" in page
     lines = (tmp_path / "board" / "rows.csv").read_text().splitlines()
     times = {p: p.stat().st_mtime_ns for p in (tmp_path / "board").rglob("*.npy")}
