@@ -135,8 +135,8 @@ def fit(
     """
     reseed(device, seed, MODEL)
     world = ranks()
-    model = _model(build, outputs, learning, settings).to(device)
-    model = devices.synchronised(model, device)
+    built = _model(build, outputs, learning, settings).to(device)
+    model = devices.synchronised(built, device)
     assert isinstance(model, Model)
     drawn = seed if world.world == 1 else derive(seed, world.rank)
     if world.world > 1:

@@ -37,7 +37,7 @@ EXCEPTED: dict[str, tuple[set[str], str]] = {
     "width": ({"encoder", "method"}, "The embedding's width; a decoder's width inside a method."),
     "depth": ({"encoder", "method", "classifier"}, OWN),
     "heads": ({"encoder", "method", "classifier"}, OWN),
-    "prototypes": ({"method", "classifier"}, "Those of a run, which the classifier reads and checks."),
+    "prototypes": ({"method", "classifier"}, "Of a run, which the classifier reads and checks."),
     "noise": ({"views", "classifier"}, "The probability of a view; a deviation of tokens."),
     "norm": ({"encoder", "method"}, OWN),
     "hidden": ({"encoder", "method", "classifier"}, OWN),
