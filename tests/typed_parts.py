@@ -13,11 +13,13 @@ import medcl.classifiers.linear_handcrafted
 import medcl.classifiers.lora
 import medcl.classifiers.lp_ft
 import medcl.classifiers.semi_supervised
+import medcl.classifiers.tip
 import medcl.classifiers.unet
 import medcl.methods.byol
 import medcl.methods.can
 import medcl.methods.clip
 import medcl.methods.cpc
+import medcl.methods.data2vec
 import medcl.methods.deepcluster
 import medcl.methods.dino
 import medcl.methods.dinov2
@@ -28,6 +30,7 @@ import medcl.methods.lejepa
 import medcl.methods.mae
 import medcl.methods.mae_unet
 import medcl.methods.moco
+import medcl.methods.msn
 import medcl.methods.participant
 import medcl.methods.redundancy
 import medcl.methods.semi_supervised
@@ -45,6 +48,7 @@ import medcl_biosignals.benchmarks.cinc2011
 import medcl_biosignals.benchmarks.cinc2017
 import medcl_biosignals.benchmarks.liu2022
 import medcl_biosignals.benchmarks.ptbxl
+import medcl_biosignals.benchmarks.ucr
 import medcl_biosignals.dataset
 import medcl_biosignals.encoders.efficientnet
 import medcl_biosignals.encoders.hong
@@ -202,6 +206,8 @@ _method_factory: list[contract.MethodFactory] = [
     medcl.methods.dinov2.DINOv2,
     medcl.methods.distil.Distil,
     medcl.methods.i_jepa.IJEPA,
+    medcl.methods.msn.MSN,
+    medcl.methods.data2vec.Data2Vec,
     medcl.methods.simclr.SimCLR,
     medcl.methods.moco.MoCoV2,
     medcl.methods.moco.MoCoV3,
@@ -235,6 +241,7 @@ _benchmark: list[contract.BenchmarkSet] = [
     medcl_biosignals.benchmarks.cinc2011.cinc2011,
     medcl_biosignals.benchmarks.cinc2017.cinc2017,
     medcl_biosignals.benchmarks.liu2022.liu2022,
+    medcl_biosignals.benchmarks.ucr.ucr,
     medcl_biosignals.benchmarks.ptbxl.ptbxl,
 ]
 _stream_factory: list[contract.StreamFactory] = [
@@ -290,4 +297,5 @@ _encoder_classifier_factory: list[contract.EncoderClassifierFactory] = [
     medcl.classifiers.unet.UNet,
     medcl.classifiers.unet.VoxelLinear,
     medcl.classifiers.core_tuning.CoreTuning,
+    medcl.classifiers.tip.TIPClassifier,
 ]
