@@ -25,6 +25,7 @@ from medcl.errors import UsageError
 from medcl.plugin import FileStat, Record, Reject
 from medcl_biosignals.naming import meant
 from medcl_biosignals.plugin import plugin
+from medcl_biosignals.readers import edf
 from medcl_biosignals.readers.choose import read
 from medcl_biosignals.readers.contract import BadSignal, Recording, Settings
 from medcl_biosignals.vocabulary import vocabulary
@@ -190,6 +191,16 @@ def test_edf_by_the_name_of_a_recorder(tmp_path: Path, name: str) -> None:
     row = record_of(tmp_path / "a")
     assert (row.fields["format"], row.fields["leads"]) == ("EDF", "II")
     np.testing.assert_allclose(samples_of(tmp_path / "a", row).samples[0], x, atol=1e-3)
+
+
+@pytest.mark.parametrize("said", ["sign*LN[sign*(at 8Hz)/(0.0001)]/(0.001)", "SIGN * ln [1e-4]"])
+def test_edf_of_logarithms_is_refused(tmp_path: Path, said: str) -> None:
+    edfio = pytest.importorskip("edfio")
+    x = np.sin(np.arange(500) / 20)
+    signal = edfio.EdfSignal(x, 250, label="ECG II", physical_dimension="mV", prefiltering=said)
+    edfio.Edf([signal]).write(tmp_path / "made.edf")
+    with pytest.raises(BadSignal, match="channel 1 holds logarithms of floats"):
+        list(edf.headings(tmp_path / "made.edf", Settings()))
 
 
 @pytest.mark.parametrize(

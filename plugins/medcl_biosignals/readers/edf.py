@@ -248,6 +248,12 @@ def _signals(raw: bytes, count: int, width: int) -> list[_Signal]:
         low, high, digital_low, digital_high = (_number(fields[i][n]) for i in (3, 4, 5, 6))
         if per_record < 0:
             raise BadSignal("bad-header", "the header's numbers contradict each other")
+        if "LN[" in fields[7][n].upper().replace(" ", ""):
+            raise BadSignal(
+                "logarithmic-samples",
+                f"channel {n + 1} holds logarithms of floats (EDFfloat, 'sign*LN' in its "
+                "prefiltering): write it as plain EDF",
+            )
         calibrated = digital_high > digital_low and high != low
         gain = (high - low) / (digital_high - digital_low) if calibrated else 1.0
         offset = low - digital_low * gain if calibrated else 0.0
