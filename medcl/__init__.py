@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from medcl.api import probe as probe
     from medcl.api import probe_localisation as probe_localisation
     from medcl.api import probe_masks as probe_masks
+    from medcl.api import pull as pull
+    from medcl.api import push as push
     from medcl.api import release as release
 
 from medcl.version import __version__ as __version__

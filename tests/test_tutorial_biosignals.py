@@ -26,7 +26,7 @@ def test_every_command_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.Mon
     assert "training samples of 6 patients" in evaluated
     assert "too few patients" in evaluated
     beats = pl.read_parquet("predictions.parquet")
-    assert len(beats) > 500
+    assert len(beats) > 300
     assert {"start", "p.N", "p.S", "p.V", "anomaly"} <= set(beats.columns)
     assert "data:image/png" in Path("like.html").read_text(encoding="utf-8")
     page = Path("tuned", "report.html").read_text(encoding="utf-8")

@@ -21,7 +21,6 @@ from torch import nn
 
 from medcl import recipe as recipes
 from medcl.classifiers.contract import Declares
-from medcl.engine.batchnorm import SyncLayers
 from medcl.errors import UsageError
 from medcl.nn.distributed import Ranks, ranks
 
@@ -78,6 +77,8 @@ def synchronised(model: nn.Module, device: torch.device) -> nn.Module:
     if device.type == "cuda":
         synced: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         return synced
+    from medcl.engine.batchnorm import SyncLayers  # it imports Lightning
+
     return SyncLayers().apply(model)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from medcl.nn.distributed import ALONE, Ranks
-from medcl.nn.host import waits
+from medcl.nn.host import value
 from medcl.objectives.precision import full, widened
 
 SAFE = 40.0
@@ -46,9 +46,9 @@ def sinkhorn(
         tensor([1., 1.])
     """
     log_q = widened(scores) / epsilon
-    if ranks.world == 1 and iterations and log_q.numel() and not waits(log_q):
-        low, high = (float(x) for x in log_q.aminmax())
-        if high - low <= SAFE:
+    if ranks.world == 1 and iterations and log_q.numel():
+        low, high = (value(x) for x in log_q.aminmax())
+        if low is not None and high is not None and high - low <= SAFE:
             with full(scores):
                 return _of_sums(log_q.sub_(high).exp_(), iterations, kept)
     if kept is not None:

@@ -27,7 +27,9 @@ from medcl.objectives.masked_columns import masked_columns
 from medcl.objectives.masked_embedding import masked_embedding
 from medcl.objectives.masked_reconstruction import masked_reconstruction
 from medcl.objectives.matching import hard_negatives, matching
+from medcl.objectives.me_max import me_max
 from medcl.objectives.mmd import mmd
+from medcl.objectives.nearest_prototype import nearest_prototype
 from medcl.objectives.negative_cosine import negative_cosine
 from medcl.objectives.nt_xent import nt_xent
 from medcl.objectives.ot_contrast import ot_contrast
@@ -564,3 +566,15 @@ def test_masked_embedding_by_smooth_l1_is_quadratic_then_linear() -> None:
     goal, mask = torch.zeros(1, 1, 2), torch.ones(1, 1, dtype=torch.bool)
     found = masked_embedding(torch.tensor([[[0.5, 3.0]]]), goal, mask, distance="smooth_l1")
     assert found.item() == pytest.approx((0.125 + 2.5) / 2)
+
+
+def test_me_max_is_log_k_less_the_entropy_of_the_mean_assignment() -> None:
+    one, all_alike = 50 * torch.eye(4), torch.tensor([[50.0, 0, 0, 0]]).repeat(4, 1)
+    assert me_max(one, temperature=1.0).item() == pytest.approx(0.0, abs=1e-6)  # each is used once
+    assert me_max(all_alike, temperature=1.0).item() == pytest.approx(math.log(4))
+
+
+def test_nearest_prototype_is_the_squared_distance_and_cross_entropy() -> None:
+    scores = torch.tensor([[0.6, -0.2]])
+    entropy = math.log(math.exp(0.6) + math.exp(-0.2)) - 0.6
+    assert nearest_prototype(scores, contrast=0.1).item() == pytest.approx(0.8 + 0.1 * entropy)

@@ -41,7 +41,7 @@ def test_they_are_all_there():
     found = {name.removeprefix("pathology/").removesuffix("-tiles") for name in NAMES}
     assert found == {
         "simclr", "moco", "swav", "dino", "dinov2", "ibot", "i-jepa", "moco-v3", "can",
-        "vicreg", "neighbours", "songci", "kather"
+        "vicreg", "neighbours", "songci", "kather", "msn", "vtp"
     }  # fmt: skip
 
 

@@ -105,7 +105,7 @@ class PaPaGeiS(nn.Module):
             "contrast": contrast.detach(),
             "ipa": of_ipa.detach(),
             "sqi": of_sqi.detach(),
-            "bins": (torch.bincount(bins + 1, minlength=self.bins + 1)[1:] > 0).sum(),
+            "bins": torch.zeros(self.bins + 1, device=h.device).scatter(0, bins + 1, 1.0)[1:].sum(),
         }
 
 
@@ -136,11 +136,8 @@ def binned(values: Tensor, bins: int, trim: float, ranks: Ranks = ALONE) -> Tens
     The range is that of all ranks' values, without a share of ``trim`` at each end; what lies
     beyond it is in the first or the last part.
     """
-    there = ranks.gather(values)
-    there = there[~there.isnan()].float()
-    if not len(there):
-        return torch.full_like(values, -1, dtype=torch.long)
-    low, high = torch.quantile(there, trim), torch.quantile(there, 1 - trim)
+    there = ranks.gather(values).float()
+    low, high = torch.nanquantile(there, trim), torch.nanquantile(there, 1 - trim)
     at = (values - low) / (high - low).clamp_min(torch.finfo(there.dtype).tiny) * bins
     return torch.where(values.isnan(), -1.0, at.floor().clamp(0, bins - 1)).long()
 
