@@ -26,7 +26,12 @@ sys.path.insert(0, str(Path(__file__).parent / "toy_plugin"))
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the suite runs one process per core
 
 # On a slow or busy machine an example may take long, and nothing is wrong: no deadlines.
-settings.register_profile("medcl", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "medcl",
+    max_examples=int(os.environ.get("MEDCL_EXAMPLES", "40")),  # of each property: CI has 20 minutes
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile("medcl")
 
 # Processes of tests are forked from one that has loaded these: they take longer than the tests.
