@@ -11,7 +11,7 @@ from tutorials import REPO, follow, of, verbs
 PAGE = REPO / "docs" / "tutorial-biosignals.md"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_command_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said = follow(PAGE, tmp_path, monkeypatch)
     steps = ["index", "pretrain", "probe", "finetune", "evaluate"]

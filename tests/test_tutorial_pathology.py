@@ -12,7 +12,7 @@ from tutorials import REPO, follow, of, verbs
 PAGE = REPO / "docs" / "tutorial-pathology.md"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_command_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said = follow(PAGE, tmp_path, monkeypatch)
     steps = ["index", "prepare", "pretrain", "embed", "finetune", "evaluate", "report"]
