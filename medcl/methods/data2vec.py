@@ -13,7 +13,7 @@ from medcl.methods.contract import State, View
 from medcl.nn.block_masks import hidden_blocks
 from medcl.nn.ema import Momentum
 from medcl.nn.patches import grid_of
-from medcl.nn.vit import ViT
+from medcl.nn.vit import ViT, vit_of
 from medcl.objectives.masked_embedding import masked_embedding
 
 
@@ -49,17 +49,11 @@ class Data2Vec(nn.Module):
         last_momentum: float = 0.9999,
     ) -> None:
         super().__init__()
-        if not isinstance(encoder, ViT):
-            raise UsageError(
-                f"Method 'data2vec' hides patches inside a Transformer, and "
-                f"{type(encoder).__name__} is none of medcl's ViTs (vit1d, vit, vit2d, vit3d). "
-                "Choose one, or method spark."
-            )
+        self.encoder = encoder = vit_of(encoder, method="data2vec", other="spark")
         if not 1 <= layers <= len(encoder.blocks):
             raise UsageError(
                 f"method.layers is {layers}, and the encoder has {len(encoder.blocks)} blocks."
             )
-        self.encoder = encoder
         self.views = (View(),)
         self.blank = nn.Parameter(torch.zeros(encoder.width))
         nn.init.normal_(self.blank, std=0.02)

@@ -9,14 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from medcl.errors import UsageError
 from medcl.methods.contract import State
 from medcl.methods.dino import DINOHead, warmed
 from medcl.methods.views import Positives, pair
 from medcl.nn.block_masks import block_numbers
 from medcl.nn.ema import Momentum, cosine_momentum
 from medcl.nn.patches import grid_of, take
-from medcl.nn.vit import ViT
+from medcl.nn.vit import vit_of
 from medcl.objectives.cross_views import cross_views
 from medcl.objectives.koleo import koleo
 from medcl.objectives.masked_codes import masked_codes
@@ -85,12 +84,7 @@ class DINOv2(nn.Module):
         frozen: int = 100,
     ) -> None:
         super().__init__()
-        if not isinstance(encoder, ViT):
-            raise UsageError(
-                f"Method 'dinov2' hides patches inside a Transformer, and {type(encoder).__name__} "
-                "is none of medcl's ViTs (vit1d, vit, vit2d, vit3d). Choose one, or method dino."
-            )
-        self.encoder = encoder
+        self.encoder = encoder = vit_of(encoder, method="dinov2", other="dino")
         self.views = pair(positives, local)
         self.blank = nn.Parameter(torch.zeros(encoder.width))
         nn.init.normal_(self.blank, std=0.02)

@@ -8,14 +8,13 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from medcl.errors import UsageError
 from medcl.methods.contract import State
 from medcl.methods.views import Positives, pair
 from medcl.nn.ema import Momentum, cosine_momentum
 from medcl.nn.heads import mlp
 from medcl.nn.patches import grid_of, random_mask, seen, visible_count
 from medcl.nn.prototypes import Prototypes
-from medcl.nn.vit import ViT
+from medcl.nn.vit import vit_of
 from medcl.objectives.precision import widened
 
 
@@ -63,12 +62,7 @@ class MSN(nn.Module):
         out: int = 256,
     ) -> None:
         super().__init__()
-        if not isinstance(encoder, ViT):
-            raise UsageError(
-                f"Method 'msn' drops patches of a Transformer, and {type(encoder).__name__} is "
-                "none of medcl's ViTs (vit1d, vit, vit2d, vit3d). Choose one, or method swav."
-            )
-        self.encoder = encoder
+        self.encoder = encoder = vit_of(encoder, method="msn", other="swav")
         self.views = pair(positives, local)
         self.projector = mlp((encoder.width, hidden, hidden, out))
         self.prototypes = Prototypes(out, prototypes)

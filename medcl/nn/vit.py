@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from medcl.errors import UsageError
 from medcl.nn.patches import grid_of, patchify, positions, take
 
 Pooling = Literal["mean", "cls"]
@@ -157,3 +158,22 @@ class ViT(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, *space) → (B, width)."""
         return self.pooled(self.tokens(x))
+
+
+def vit_of(encoder: nn.Module, *, method: str, other: str) -> ViT:
+    """The encoder, for a method that hides patches inside it.
+
+    Args:
+        encoder: to check.
+        method: its name in a recipe.
+        other: the method to advise in its place.
+
+    Raises:
+        UsageError: if the encoder is no `ViT`.
+    """
+    if isinstance(encoder, ViT):
+        return encoder
+    raise UsageError(
+        f"Method '{method}' hides patches inside a Transformer, and {type(encoder).__name__} is "
+        f"none of medcl's ViTs (vit1d, vit, vit2d, vit3d). Choose one, or method {other}."
+    )

@@ -67,5 +67,5 @@ def test_prototypes_stay_of_unit_length_and_a_convolution_is_refused() -> None:
         method.prototypes.weight.mul_(3.0)
     method.after_step(State(1, 10))
     torch.testing.assert_close(method.prototypes.weight.norm(dim=1), torch.ones(12))
-    with pytest.raises(UsageError, match="drops patches of a Transformer"):
+    with pytest.raises(UsageError, match="hides patches inside a Transformer"):
         MSN(digits.cnn())

@@ -46,6 +46,8 @@ def cmu_prepared(cmu_index: Index) -> Prepared:
 
 @pytest.fixture
 def index(tmp_path, key_file):
+    """Index a folder, with a fixed key."""
+
     def made(root, **options):
         build(root, tmp_path / "idx", plugin, key_file=key_file, **options)
         return Index.open(tmp_path / "idx")

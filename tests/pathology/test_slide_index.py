@@ -16,17 +16,6 @@ from medcl.errors import UsageError
 from medcl_pathology.plugin import plugin
 
 
-@pytest.fixture
-def index(tmp_path, key_file):
-    """Index a folder, with a fixed key."""
-
-    def made(root, **options):
-        build(root, tmp_path / "idx", plugin, key_file=key_file, **options)
-        return Index.open(tmp_path / "idx")
-
-    return made
-
-
 def test_a_real_slide_says_what_it_is_and_names_nobody(cmu_index):
     (row,) = cmu_index.items.to_dicts()
     assert (row["vendor"], row["width"], row["height"], row["levels"]) == ("aperio", 2220, 2967, 1)
