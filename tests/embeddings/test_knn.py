@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from sklearn.datasets import load_digits
 from sklearn.neighbors import NearestNeighbors
 
@@ -36,6 +37,17 @@ def test_tiles_do_not_matter(
     tiled = neighbours(x[:50], x[50:500], k=5)
     np.testing.assert_allclose(whole[0], tiled[0], atol=1e-6)
     np.testing.assert_array_equal(whole[1], tiled[1])
+
+
+@pytest.mark.parametrize("columns", [255, 256, 259, 1000, 2049])
+@pytest.mark.parametrize("k", [1, 5, 20, 64])
+def test_largest_by_blocks_are_the_largest(columns: int, k: int) -> None:
+    products = torch.randn(9, columns, generator=torch.Generator().manual_seed(columns))
+    products[0, 100:] = -torch.inf  # fewer others than neighbours asked for, where k is larger
+    near, where = module._largest(products, k)
+    torch.testing.assert_close(near, products.topk(k, dim=1).values, rtol=0, atol=0)
+    torch.testing.assert_close(products.gather(1, where), near, rtol=0, atol=0)
+    assert all(len(set(row.tolist())) == k for row in where)
 
 
 def test_votes_are_weighted_by_similarity() -> None:
