@@ -229,15 +229,17 @@ def test_the_same_network_is_trained_with_labels_alone(ptb: Path, tmp_path: Path
     build(found.archive, tmp_path / "index", plugins.get("biosignals"))
     problem = next(p for p in found.problems if p.name == "AFIB")
     asked = fitting.asked(found, problem)
-    recipe = given(found.recipe, [*found.settings, "encoder.widths=[8,8]"])
+    sources = Sources(found, tmp_path / "index", tmp_path, {})
+    recipe = supervised.alone(given(found.recipe, [*found.settings, "encoder.widths=[8,8]"]))
     place = tmp_path / "scores"
     ((fraction, draw, people, scores),) = supervised.predicted(
-        asked, found, recipe, tmp_path / "index", (1.0,), place
+        asked, sources, recipe, (1.0,), place
     )
     assert (fraction, draw, people) == (1.0, 0, 12)
     assert scores.shape == (12, 2)
     np.testing.assert_allclose(scores.sum(axis=1), 1, atol=1e-5)
-    (again,) = supervised.predicted(asked, found, recipe, tmp_path / "no index", (1.0,), place)
+    elsewhere = Sources(found, tmp_path / "no index", tmp_path, {})
+    (again,) = supervised.predicted(asked, elsewhere, recipe, (1.0,), place)
     np.testing.assert_array_equal(again[3], scores)  # taken from the folder
 
 
