@@ -37,6 +37,7 @@ _TASKS = {
 }
 _BENCHMARKS = {
     "kather": ("kather2016", "kather2018"),
+    "medmnist": ("pathmnist", "dermamnist", "bloodmnist", "retinamnist"),
     "mil": ("musk1", "musk2", "elephant", "fox", "tiger"),
 }
 _AUGMENTATIONS = (
