@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
+
+from medcl.errors import UsageError
 
 FOLDS = 5
 
@@ -20,11 +23,18 @@ def folds(
         groups: (N,) its person, or whatever must not be on both sides.
         count: of folds.
         seed: of the draw.
-    """
-    from sklearn.model_selection import StratifiedGroupKFold
 
+    Raises:
+        UsageError: for fewer groups than folds.
+    """
+    from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
+
+    if len(set(groups)) < count:
+        raise UsageError(f"{len(set(groups))} people are too few for {count} folds of people.")
     fold = np.zeros(len(labels), np.int64)
-    split = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
+    stratified = max(Counter(labels).values()) >= count
+    of_kind = StratifiedGroupKFold if stratified else GroupKFold
+    split = of_kind(count, shuffle=True, random_state=seed)
     with warnings.catch_warnings():  # a rare class may have fewer rows than there are folds
         warnings.simplefilter("ignore", UserWarning)
         for number, (_, test) in enumerate(split.split(labels, labels, groups)):

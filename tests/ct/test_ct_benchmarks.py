@@ -128,7 +128,11 @@ def test_another_shape_or_type_is_a_reject(
     tmp_path: Path, name: str, images: np.ndarray, labels: np.ndarray, code: str
 ) -> None:
     file_of(tmp_path / "set", "breastmnist", side=8)  # costs the rest nothing
-    parts = {f"{part}_{kind}": a for part in PARTS for kind, a in (("images", images), ("labels", labels))}
+    parts = {
+        f"{part}_{kind}": a
+        for part in PARTS
+        for kind, a in (("images", images), ("labels", labels))
+    }
     np.savez(tmp_path / "set" / f"{name}.npz", **parts)
     summary = build(tmp_path / "set", tmp_path / "index", plugin)
     assert Index.open(tmp_path / "index").rejects["code"].to_list() == [code]
