@@ -72,7 +72,7 @@ def _opened(name: str, folder: Path) -> Benchmark:
     return Benchmark(
         name=name,
         about=f"{name}, {part}{len(bags)} bags of {sum(bag.instances for bag in bags):,} "
-        f"instances, {sum(y)} of them positive, in {FOLDS} folds.",
+        f"instances, {y.count(1)} of them positive, in {FOLDS} folds.",
         citation="Dietterich 1997, Andrews 2003; protocol of Ilse 2018, arXiv 1802.04712",
         licence="CC BY 4.0 (UCI)" if name in _UCI else "none stated: measure with it",
         archive=path.parent,
