@@ -80,6 +80,7 @@ import medcl_biosignals.prepare
 import medcl_biosignals.preview
 import medcl_biosignals.streaming
 import medcl_biosignals.views
+import medcl_ct.benchmarks.medmnist
 import medcl_ct.dataset
 import medcl_ct.encoders.huggingface
 import medcl_ct.encoders.joint
@@ -99,6 +100,7 @@ import medcl_ct.views
 import medcl_ct.write_masks
 import medcl_pathology.baselines
 import medcl_pathology.benchmarks.kather
+import medcl_pathology.benchmarks.medmnist
 import medcl_pathology.benchmarks.mil
 import medcl_pathology.dataset
 import medcl_pathology.encoders.huggingface
@@ -247,8 +249,26 @@ _benchmark: list[contract.BenchmarkSet] = [
     medcl_biosignals.benchmarks.mitbih.mitbih,
     medcl_biosignals.benchmarks.ucr.ucr,
     medcl_biosignals.benchmarks.ptbxl.ptbxl,
+    medcl_ct.benchmarks.medmnist.organamnist,
+    medcl_ct.benchmarks.medmnist.organcmnist,
+    medcl_ct.benchmarks.medmnist.organsmnist,
+    medcl_ct.benchmarks.medmnist.chestmnist,
+    medcl_ct.benchmarks.medmnist.pneumoniamnist,
+    medcl_ct.benchmarks.medmnist.octmnist,
+    medcl_ct.benchmarks.medmnist.breastmnist,
+    medcl_ct.benchmarks.medmnist.tissuemnist,
+    medcl_ct.benchmarks.medmnist.organmnist3d,
+    medcl_ct.benchmarks.medmnist.nodulemnist3d,
+    medcl_ct.benchmarks.medmnist.adrenalmnist3d,
+    medcl_ct.benchmarks.medmnist.fracturemnist3d,
+    medcl_ct.benchmarks.medmnist.vesselmnist3d,
+    medcl_ct.benchmarks.medmnist.synapsemnist3d,
     medcl_pathology.benchmarks.kather.kather2016,
     medcl_pathology.benchmarks.kather.kather2018,
+    medcl_pathology.benchmarks.medmnist.pathmnist,
+    medcl_pathology.benchmarks.medmnist.dermamnist,
+    medcl_pathology.benchmarks.medmnist.bloodmnist,
+    medcl_pathology.benchmarks.medmnist.retinamnist,
     medcl_pathology.benchmarks.mil.elephant,
     medcl_pathology.benchmarks.mil.fox,
     medcl_pathology.benchmarks.mil.musk1,
