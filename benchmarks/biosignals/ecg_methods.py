@@ -81,7 +81,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "dinov2": {"hidden": 512, "bottleneck": 128, "out": 1024, "momentum": 0.99, "frozen": 30},
 }
 OF_STEPS, OF_PATCHES = ("cpc",), ("mae", "i-jepa", "dinov2")
-"""Methods that need an encoder of steps in time, and of patches; of those, SimCLR is beside them."""
+"""Methods that need an encoder of steps in time, and of patches; SimCLR is beside the latter."""
 COLUMNS = ("method", "encoder", "seed", "steps", "weights", "seconds", "beside")
 
 
