@@ -17,8 +17,8 @@ of all turns, of processor time (of all threads) and of the clock. A ratio is a 
 medcl's: above 1 medcl is faster; of processor time with one thread, of the clock with more. A cell
 is left out where the peer would hold more than `LIMIT` floats at once. glibc is told to keep what
 is freed: else the kernel hands out and clears the pages of large arrays anew in each call, or does
-not, by what ran before, and a cell of 4,096 moves by half for whoever is measured. With ``--rows`` each cell is
-written as it is measured, and cells that are there are not measured again.
+not, by what ran before, and a cell of 4,096 moves by half for whoever is measured. With ``--rows``
+each cell is written as it is measured, and cells that are there are not measured again.
 """
 
 from __future__ import annotations
