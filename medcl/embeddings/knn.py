@@ -57,16 +57,20 @@ def neighbours(
 
     own = _same_group(query_groups, bank_groups)
     if by_faiss is None:
-        by_faiss = own is None and len(bank) >= MANY and find_spec("faiss") is not None
+        many = MANY if torch.get_num_threads() == 1 else MANY // 4  # NumPy chooses with one
+        by_faiss = own is None and len(bank) >= many and find_spec("faiss") is not None
     k = min(k, len(bank))
-    q = torch.as_tensor(np.asarray(query, np.float32))
+    queries = np.ascontiguousarray(query, np.float32)
     # Of a query only the length differs: the nearest are chosen first, and k values divided by it.
-    length = torch.linalg.vector_norm(q, dim=1, keepdim=True).clamp_min_(1e-12)
+    length = _lengths(queries)
+    b = np.divide(bank, _lengths(bank), dtype=np.float32, order="C", casting="same_kind")
     if by_faiss:
-        near, where = _faiss(q, bank, k)
+        near, where = _faiss(queries, b, k)
     else:
-        near, where = _nearest(q, _unit(bank), k, own)
-    return near.div_(length).numpy(), where.numpy()
+        of_torch = _nearest(torch.from_numpy(queries), torch.from_numpy(b), k, own)
+        near, where = of_torch[0].numpy(), of_torch[1].numpy()
+    near /= length
+    return near, where
 
 
 def _nearest(
@@ -129,22 +133,20 @@ def _first(values: torch.Tensor, k: int) -> torch.Tensor:
     return torch.from_numpy(np.argpartition(values.numpy(), from_here, axis=1)[:, from_here:])
 
 
-def _unit(x: Floats) -> torch.Tensor:
-    """Rows of length 1; a row of zeros stays zero."""
-    import torch
+def _lengths(x: Floats) -> NDArray[np.float32]:
+    """Of the rows of (N, D): (N, 1), never 0. By NumPy: threads of torch's that wait for more work
+    would take the cores from faiss."""
+    squares = np.einsum("nd,nd->n", x, x, dtype=np.float32, casting="same_kind")
+    return np.maximum(np.sqrt(squares), np.float32(1e-12))[:, None]
 
-    return torch.nn.functional.normalize(torch.as_tensor(np.asarray(x, np.float32)))
 
-
-def _faiss(q: torch.Tensor, bank: Floats, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _faiss(
+    queries: NDArray[np.float32], bank: NDArray[np.float32], k: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     import faiss
-    import torch
 
-    b = np.array(bank, np.float32, order="C")  # a copy
-    faiss.normalize_L2(b)  # in place; a row of zeros stays zero
-    queries = np.ascontiguousarray(q.numpy())
-    near, where = faiss.knn(queries, b, k, metric=faiss.METRIC_INNER_PRODUCT)  # copies nothing
-    return torch.from_numpy(near), torch.from_numpy(where)
+    near, where = faiss.knn(queries, bank, k, metric=faiss.METRIC_INNER_PRODUCT)  # copies nothing
+    return near, where
 
 
 def _same_group(
