@@ -155,7 +155,7 @@ plugin = Plugin(
     },
     benchmarks={
         name: f"medcl_biosignals.benchmarks.{name}:{name}"
-        for name in ("ptbxl", "cinc2017", "cinc2011", "liu2022", "ucr")
+        for name in ("ptbxl", "cinc2017", "cinc2011", "liu2022", "mitbih", "ucr")
     },
     stream="medcl_biosignals.streaming:stream",
     look="medcl_biosignals.look:look",
