@@ -9,6 +9,7 @@ from torch import Tensor
 
 from medcl.errors import UsageError
 from medcl.methods.contract import State
+from medcl.methods.unicon import UniCon, scrambled
 from medcl.objectives.nt_xent import nt_xent
 from medcl.objectives.unilateral_contrast import unilateral_contrast
 from medcl_biosignals.encoders.resnet import resnet1d
@@ -18,7 +19,6 @@ from medcl_biosignals.methods.cross_modal import CrossModal
 from medcl_biosignals.methods.forecast import Forecast
 from medcl_biosignals.methods.order import OrderAware
 from medcl_biosignals.methods.quantised import Quantised
-from medcl_biosignals.methods.unicon import UniCon, scrambled
 
 BATCH = {"patient": torch.arange(8)}
 

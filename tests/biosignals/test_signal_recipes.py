@@ -24,7 +24,7 @@ from medcl.run import build_encoder, load_samples
 from medcl_biosignals.methods.cross_modal import by_group, clip_of
 from medcl_biosignals.methods.curves import Curves, cosines
 from medcl_biosignals.methods.similar_snippets import SimilarSnippets, geometric_mask
-from medcl_biosignals.methods.unicon import scrambled
+from medcl.methods.unicon import scrambled
 from medcl_biosignals.plugin import plugin
 
 SMALL = {  # networks that a test can afford
@@ -349,7 +349,9 @@ def test_valid_rows_are_contrasted_as_clip_does(grouped: bool) -> None:
     log_scale, group = torch.tensor(2.0, requires_grad=True), torch.tensor([5, 5, 9, 2, 2, 2, 9, 7])
     valid = torch.tensor([True, True, False, True, True, True, False, True])
     unit = [torch.nn.functional.normalize(x, dim=1) for x in (a, b)]
-    loss = clip_of(*unit, log_scale, valid, group if grouped else None)
+    loss = clip_of(
+        *unit, log_scale, valid, torch.arange(len(valid)), group=group if grouped else None
+    )
     kept = group[valid] if grouped else None
     expected = clip(a[valid], b[valid], log_scale, group=kept)
     torch.testing.assert_close(loss, expected)
