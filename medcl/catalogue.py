@@ -40,6 +40,7 @@ METHODS: dict[str, Lazy] = {
     "tip": "medcl.methods.tip:TIP",
     "site-adapt": "medcl.methods.site_adapt:SiteAdapt",
     "unicon": "medcl.methods.unicon:UniCon",
+    "debcse": "medcl.methods.debcse:DebCSE",
     "ctvis": "medcl.methods.ctvis:CTVIS",
     "noisy-labels": "medcl.methods.noisy_labels:NoisyLabels",
     "harmonised": "medcl.methods.harmonised:Harmonised",

@@ -21,6 +21,7 @@ import medcl.methods.clip
 import medcl.methods.cpc
 import medcl.methods.ctvis
 import medcl.methods.data2vec
+import medcl.methods.debcse
 import medcl.methods.deepcluster
 import medcl.methods.dino
 import medcl.methods.dinov2
@@ -234,6 +235,7 @@ _method_factory: list[contract.MethodFactory] = [
     medcl.methods.harmonised.Harmonised,
     medcl.methods.unicon.UniCon,
     medcl.methods.ctvis.CTVIS,
+    medcl.methods.debcse.DebCSE,
     medcl.methods.noisy_labels.NoisyLabels,
 ]
 _baseline: list[contract.Baseline] = [

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from medcl.methods.cpc import CPC as CPC
     from medcl.methods.ctvis import CTVIS as CTVIS
     from medcl.methods.data2vec import Data2Vec as Data2Vec
+    from medcl.methods.debcse import DebCSE as DebCSE
     from medcl.methods.deepcluster import DeepClusterV2 as DeepClusterV2
     from medcl.methods.dino import DINO as DINO
     from medcl.methods.dinov2 import DINOv2 as DINOv2

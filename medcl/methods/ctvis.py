@@ -1,4 +1,4 @@
-"""CTVIS: patients are told apart by a momentum memory of each of them, in which some are mistaken."""
+"""CTVIS: patients are told apart by a momentum memory of each, in which some are mistaken."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NONE = -1e9  # a similarity of what is left out: its exponential is zero, and i
 
 
 class CTVIS(nn.Module):
-    """Ying 2023 (ICCV), arXiv 2307.12616: training like the tracker, of patients in place of objects.
+    """Ying 2023 (ICCV), arXiv 2307.12616: training like the tracker, of patients for objects.
 
     A tracker knows an object by a memory of its earlier embeddings (`medcl.nn.identities`), and is
     now and then mistaken; training that compares two samples alone never meets either. So here:

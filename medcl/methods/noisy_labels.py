@@ -116,4 +116,8 @@ class NoisyLabels(nn.Module):
             ranks=state.ranks,
         )
         parts = {"loss_named": weight * named, "loss_contrast": (1 - weight) * contrast}
-        return {"loss": parts["loss_named"] + parts["loss_contrast"], "embedding": h1.detach(), **parts}
+        return {
+            "loss": parts["loss_named"] + parts["loss_contrast"],
+            "embedding": h1.detach(),
+            **parts,
+        }

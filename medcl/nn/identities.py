@@ -64,7 +64,7 @@ class Identities(nn.Module):
         beta = torch.where(before > 0, likeness.clamp_min(0), 1.0)[:, None]
         average = (1 - beta) * torch.where(known, self.average[place], 0.0) + beta * e
 
-        # Where two patients share a place the last row's takes it: rows of one place write the same.
+        # Where two patients share a place the last row's takes it: all its rows write the same.
         rows = torch.arange(len(place), device=place.device)
         last = torch.zeros_like(self.owners).scatter_reduce(0, place, rows, "amax")[place]
         self.average[place], self.sums[place] = average[last], (sums + e)[last]

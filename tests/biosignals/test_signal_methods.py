@@ -91,6 +91,30 @@ def test_cross_modal_is_clip_of_the_windows_and_of_the_recordings() -> None:
         CrossModal(small())
 
 
+def test_cross_modal_contrasts_earlier_stages_of_both_towers() -> None:
+    torch.manual_seed(0)
+    towers = two_towers(channels=2, widths=(8, 16, 24), width=32)
+    method = CrossModal(towers, hidden=16, out=8, depths=2, hierarchy=0.5).eval()
+    x, patient = drawn(6, 2, 128), torch.arange(6)
+    found = method.step([x], {"patient": patient}, State())
+    expected = torch.zeros(())
+    for stage, heads in zip((1, 2), method.depth_projectors, strict=True):
+        a, b = (
+            F.normalize(head(tower.stages(x[:, n : n + 1])[stage].mean(2)), dim=1)
+            for n, (head, tower) in enumerate(
+                zip(heads, (towers.first, towers.second), strict=True)
+            )
+        )
+        s, at = a @ b.T / 0.07, torch.arange(6)
+        expected = expected + (F.cross_entropy(s, at) + F.cross_entropy(s.T, at)) / 2
+    torch.testing.assert_close(found["depths"], expected)
+    torch.testing.assert_close(
+        found["loss"], found["windows"] + found["recordings"] + 0.5 * found["depths"]
+    )
+    with pytest.raises(UsageError, match="between 0 and 3"):
+        CrossModal(towers, depths=4)
+
+
 def test_unicon_takes_scrambled_windows_for_outliers_and_stronger_views_deeper() -> None:
     method = UniCon(small(), hidden=16, out=8, pieces=4).eval()
     x, views = drawn(8, 1, 64), [drawn(8, 1, 64) + 1, drawn(8, 1, 64) - 1]

@@ -79,9 +79,7 @@ def test_the_loss_is_the_formula() -> None:
                 elif owner >= 0:
                     negatives.append(float(v[i] @ average[place]) / 0.2)
             negatives += [float(v[i] @ k[j]) / 0.2 for j in range(6) if patients[j] != patient]
-            losses.append(
-                math.log1p(sum(math.exp(n - p) for n in negatives for p in positives))
-            )
+            losses.append(math.log1p(sum(math.exp(n - p) for n in negatives for p in positives)))
         found = method.step(views, {"patient": patients}, State(step, 2))
         assert found["loss"].item() == pytest.approx(sum(losses) / 6, rel=1e-4)
         assert found["known"] == step

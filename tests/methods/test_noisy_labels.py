@@ -31,7 +31,7 @@ def test_the_loss_is_both_terms_and_the_mean_of_the_tasks() -> None:
         told = [(1 - p[i, of[i]] ** 0.7) / 0.7 for i in range(12) if of[i] >= 0]
         tasks.append(torch.stack(told).mean())
     contrast = nt_xent(*method.projector(h).chunk(2), temperature=0.1, group=batch["patient"])
-    weight = 3 / 9
+    weight = 0.3
     expected = weight * torch.stack(tasks).mean() + (1 - weight) * contrast
     torch.testing.assert_close(found["loss"], expected, rtol=1e-4, atol=1e-5)
 
@@ -49,7 +49,8 @@ def learnt(noise: float, share: float) -> float:
     """Accuracy of the centres on held-out digits, trained with a share of the labels wrong."""
     torch.manual_seed(0)
     pictures, labels = digits.digits()
-    wrong = torch.where(torch.rand(len(labels)) < share, (labels + 1) % 10, labels)
+    other = torch.randint(10, labels.shape)
+    wrong = torch.where(torch.rand(len(labels)) < share, other, labels)
     method = NoisyLabels(
         digits.cnn(), classes=10, supervised=(1.0, 1.0), noise=noise, scale=16.0, **SMALL
     )
@@ -70,5 +71,5 @@ def learnt(noise: float, share: float) -> float:
 
 @pytest.mark.slow
 def test_wrong_labels_are_named_rightly_in_the_end() -> None:
-    """Four in ten labels are wrong, and always the same way; the encoder still learns the digit."""
-    assert learnt(0.7, 0.4) > 0.8
+    """Four in ten labels are drawn blindly; the digit is still learnt."""
+    assert learnt(0.7, 0.4) > 0.75

@@ -75,7 +75,7 @@ def masks_of_the_whole_batch(world: Ranks) -> Iterator[None]:
     generator = torch.Generator().manual_seed(0)  # of its own: what else is drawn may differ
 
     def rows_of(size: Any, kind: dict[str, Any]) -> Tensor:
-        size = tuple(size[0]) if isinstance(size[0], torch.Size) else tuple(size)
+        size = tuple(size[0]) if isinstance(size[0], tuple) else tuple(size)
         if size[0] % mine:  # not of the samples
             return rand(size, generator=generator, **kind)
         views, *rest = size[0] // mine, *size[1:]

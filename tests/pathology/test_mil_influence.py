@@ -42,7 +42,9 @@ def test_the_loss_is_the_formula(hops: int) -> None:
     row, near, values = influence(graph, torch.tensor([4, 2]), hops)
     for at, anchor in enumerate((4, 2)):
         reached = dict(zip(near[row == at].tolist(), values[row == at].tolist(), strict=True))
-        expected = {j: float(gamma[anchor, j]) for j in range(9) if j != anchor and gamma[anchor, j]}
+        expected = {
+            j: float(gamma[anchor, j]) for j in range(9) if j != anchor and gamma[anchor, j]
+        }
         assert reached == pytest.approx(expected)
 
 

@@ -97,7 +97,9 @@ class Described(nn.Module):
             group=batch["patient"] if self.mask_same_patient else None,
             ranks=state.ranks,
         )
-        target = standardised(measured(required(batch, "x", "described").float(), self.fs), state.ranks)  # (B, D)
+        target = standardised(
+            measured(required(batch, "x", "described").float(), self.fs), state.ranks
+        )  # (B, D)
         miss = smooth_l1_loss(self.describer(h), torch.cat([target, target]))
         return {
             "loss": contrast + self.weight * miss,
@@ -114,7 +116,9 @@ def some_leads(x: Tensor, share: float, ranks: Ranks = ALONE) -> Tensor:
     ranks keep what the first one draws: else its leads would tell a sample from those of others.
     """
     leads = x.shape[1]
-    draw, order = ranks.gather(torch.rand(3 + leads, device=x.device))[: 3 + leads].split((3, leads))
+    draw, order = ranks.gather(torch.rand(3 + leads, device=x.device))[: 3 + leads].split(
+        (3, leads)
+    )
     several = 1 + (draw[1] * (leads - 1)).long()
     number = torch.where(draw[2] < 0.5, torch.ones_like(several), several)
     number = torch.where(draw[0] < share, number, leads)

@@ -1,4 +1,4 @@
-"""Influence contrast on a graph of tiles: tiles within a few steps attract by how often walks meet."""
+"""Influence contrast on a graph of tiles: they attract by how likely a walk leads to another."""
 
 from __future__ import annotations
 
@@ -80,9 +80,13 @@ def influence(graph: Tensor, anchors: Tensor, hops: int) -> tuple[Tensor, Tensor
     count, device = len(graph), graph.device
     own = torch.arange(count, device=device)
     source = own[:, None].expand_as(graph).flatten()
-    both = torch.cat([torch.stack([source, graph.flatten()]), torch.stack([graph.flatten(), source])], 1)
+    both = torch.cat(
+        [torch.stack([source, graph.flatten()]), torch.stack([graph.flatten(), source])], 1
+    )
     edges = torch.cat([both, own.expand(2, -1)], dim=1)  # (2, E), with self-loops, some twice
-    linked = torch.sparse_coo_tensor(edges, torch.ones(edges.shape[1], device=device), (count, count))
+    linked = torch.sparse_coo_tensor(
+        edges, torch.ones(edges.shape[1], device=device), (count, count)
+    )
     linked = linked.coalesce()
     at = linked.indices()
     degree = torch.zeros(count, device=device).index_add(0, at[0], torch.ones_like(linked.values()))
