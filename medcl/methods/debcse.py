@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -119,9 +120,9 @@ def look(x: Tensor) -> Tensor:
     """What a sample (B, C, *space) looks like from afar: its values in coarse cells, (B, m) unit
     vectors around their mean. Missing values are zero."""
     axes = x.dim() - 2
-    pool = (F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d)[axes - 1]
-    cells = [min(_POOLED[axes], length) for length in x.shape[2:]]
-    flat = pool(x.nan_to_num(), cells).flatten(1)  # type: ignore[operator]
+    pool = (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)[axes - 1]
+    cells = tuple(min(_POOLED[axes], length) for length in x.shape[2:])
+    flat = cast(Tensor, pool(cells)(x.nan_to_num())).flatten(1)  # type: ignore[arg-type]
     return F.normalize(flat - flat.mean(dim=1, keepdim=True), dim=1)
 
 

@@ -124,7 +124,8 @@ def scrambled(x: Tensor, pieces: int) -> Tensor:
     sides = [length // pieces for length in x.shape[2:]]
     if min(sides) < 1:
         raise UsageError(f"method.pieces: {sized(x)} cannot be cut into {pieces} along each axis.")
-    whole = (..., *(slice(side * pieces) for side in sides))
+    cut = [slice(side * pieces) for side in sides]
+    whole = (slice(None), slice(None), *cut)
     axes = len(sides)
     parts = x[whole]
     for axis, side in enumerate(sides):  # (B, C, P, L, P, L, ...)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import cast
 
 import numpy as np
 import polars as pl
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from medcl.methods.contract import View
-from medcl.plugin import FileStat, Record
+from medcl.plugin import Arrays, FileStat, Record
 from medcl_biosignals.aami import CLASSES
 from medcl_biosignals.dataset import dataset
 from medcl_biosignals.encoders.hong import preact_resnet1d
@@ -67,7 +68,7 @@ def samples() -> tuple[dict[str, Tensor], Tensor, Tensor, int]:
                 assert isinstance(row, Record)
                 store[row.key] = prepare(root, row.files, row.fields, fs=FS, leads=LEADS)
                 rows.append({"id": row.key, "patient": row.key})
-    read = dataset(pl.DataFrame(rows), store.__getitem__, kind="beat", seconds=2.0)
+    read = dataset(pl.DataFrame(rows), cast(Arrays, store.__getitem__), kind="beat", seconds=2.0)
     person = np.array([PEOPLE.index(str(name)) for name in read.patients])
     kind = np.asarray(read.labels["aami"])
     ventricular = CLASSES.index("V")

@@ -15,7 +15,7 @@ INK = 1600.0  # HU
 
 
 def encoder() -> nn.Module:
-    return joint(depth=10, base=4, width=32, layers=1, heads=2, hidden=32)
+    return joint(depth=10, base=4, width=32, layers=1, heads=2, hidden=32, dropout=0.0)
 
 
 def relief(pictures: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from typing import Any
 
 import beats
 import digits
+import oddities
 import pytest
 import reliefs
 import torch
@@ -101,7 +102,8 @@ CASES: dict[str, Case] = {
     "clip": Case({**TABLE, "hidden": 64}),
     "tip": Case(TABLE),
     "site-adapt": Case({**SMALL, "classes": 10}),
-    "unicon": Case({**SMALL, "pieces": 2}, digits.cnn),
+    # It gathers what is normal, so classes of it come together: judged by what is not.
+    "unicon": Case({**SMALL, "outliers": "rotated"}, margin=0.03, material=oddities),
     "debcse": Case(SMALL),
     "ctvis": Case({**SMALL, "memory": 2048}),
     "noisy-labels": Case({**SMALL, "classes": 10}),

