@@ -145,7 +145,6 @@ plugin = Plugin(
         "similar-snippets": "medcl_biosignals.methods.similar_snippets:SimilarSnippets",
         "forecast": "medcl_biosignals.methods.forecast:Forecast",
         "cross-modal": "medcl_biosignals.methods.cross_modal:CrossModal",
-        "unicon": "medcl_biosignals.methods.unicon:UniCon",
         "papagei-s": "medcl_biosignals.methods.papagei:PaPaGeiS",
         "aim": "medcl_biosignals.methods.aim:AIM",
     },
