@@ -146,6 +146,8 @@ def index(
         raise MedclError(f"The plugin '{plugin}' reads nothing in {archive}. {other}")
     if following := next_steps.after_index(built):
         typer.echo(f"Next: {following}")
+        if (larger := next_steps.after_index(built, gpu=True)) != following:
+            typer.echo(f"On a machine with a GPU: {larger}")
 
 
 def _other(archive: Path, plugin: str, out: Path) -> str:
