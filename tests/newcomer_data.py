@@ -1,7 +1,7 @@
 """Folders as a newcomer has them, made of real archives: ``newcomer_data.py DATA OUT``.
 
-``DATA`` holds ``ct``, ``ecg``, ``mil``, ``ppg`` and ``wsi``. Each modality gets a folder of its own
-with files under names that say nothing of it, and a table of labels: scans/ and scans.csv, ecgs/ and
+``DATA`` holds ``ct``, ``ecg``, ``mil``, ``ppg`` and ``wsi``. Each modality gets a folder of files
+under names that say nothing, and a table of labels: scans/ and scans.csv, ecgs/ and
 ecgs.csv, features/ and features.csv, slides/, ppg/ and ppg.csv.
 """
 

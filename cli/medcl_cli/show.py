@@ -17,6 +17,8 @@ from medcl.io import roots, storage
 if TYPE_CHECKING:
     import polars as pl
 
+    from medcl.plugin import Plugin
+
 
 def _lies(variable: str) -> Callable[[Path | None], Path | None]:
     def remember(path: Path | None) -> Path | None:
@@ -99,6 +101,22 @@ def outcomes(rows: Sequence[Mapping[str, object]]) -> None:
         names = ("done", "name", "count", "about")
         cells = [[row[name] for name in names] for row in rows]
         table("What became of the archive", ("done", "what", "count", "about"), cells)
+
+
+def findings(items: str, counted: Mapping[str, int], plugin: Plugin) -> None:
+    """What was noticed, in words, and what is done about each unless a recipe says otherwise.
+
+    Args:
+        items: what is counted, in the plural.
+        counted: finding → how many.
+        plugin: of the items.
+    """
+    from medcl.archive import outcomes
+
+    if counted:
+        noticed = outcomes.noticed(dict(sorted(counted.items())), plugin, {})
+        rows = [(row.name, row.count, row.done, row.about) for row in noticed]
+        table("Noticed", ("finding", items, "done", "it …"), rows)
 
 
 def indexed(path: Path, *, err: bool) -> None:
