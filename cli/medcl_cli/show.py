@@ -91,8 +91,16 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
 
 
 def facts(title: str, values: Mapping[str, object]) -> None:
-    """A few named values, one per line."""
-    table(title, ("what", "value"), list(values.items()))
+    """A few named values, one per line; what is empty is left out."""
+    rows = [(name, _told(value)) for name, value in values.items() if value not in (None, [], {})]
+    table(title, ("what", "value"), rows)
+
+
+def _told(value: object) -> object:
+    """A value in words: yes and no, and the entries of a mapping."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {entry}" for name, entry in value.items())
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
 
 
 def outcomes(rows: Sequence[Mapping[str, object]]) -> None:
