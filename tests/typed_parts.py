@@ -19,7 +19,9 @@ import medcl.methods.byol
 import medcl.methods.can
 import medcl.methods.clip
 import medcl.methods.cpc
+import medcl.methods.ctvis
 import medcl.methods.data2vec
+import medcl.methods.debcse
 import medcl.methods.deepcluster
 import medcl.methods.dino
 import medcl.methods.dinov2
@@ -31,6 +33,7 @@ import medcl.methods.mae
 import medcl.methods.mae_unet
 import medcl.methods.moco
 import medcl.methods.msn
+import medcl.methods.noisy_labels
 import medcl.methods.participant
 import medcl.methods.redundancy
 import medcl.methods.semi_supervised
@@ -40,6 +43,7 @@ import medcl.methods.spark
 import medcl.methods.supcon
 import medcl.methods.swav
 import medcl.methods.tip
+import medcl.methods.unicon
 import medcl.methods.voco
 import medcl.methods.volume_fusion
 import medcl_biosignals.baselines
@@ -75,7 +79,6 @@ import medcl_biosignals.methods.order
 import medcl_biosignals.methods.papagei
 import medcl_biosignals.methods.quantised
 import medcl_biosignals.methods.similar_snippets
-import medcl_biosignals.methods.unicon
 import medcl_biosignals.prepare
 import medcl_biosignals.preview
 import medcl_biosignals.streaming
@@ -200,7 +203,6 @@ _method_factory: list[contract.MethodFactory] = [
     medcl_biosignals.methods.similar_snippets.SimilarSnippets,
     medcl_biosignals.methods.forecast.Forecast,
     medcl_biosignals.methods.cross_modal.CrossModal,
-    medcl_biosignals.methods.unicon.UniCon,
     medcl_biosignals.methods.papagei.PaPaGeiS,
     medcl_biosignals.methods.aim.AIM,
     medcl_ct.joint.Joint2D3D,
@@ -236,6 +238,10 @@ _method_factory: list[contract.MethodFactory] = [
     medcl.methods.tip.TIP,
     medcl.methods.site_adapt.SiteAdapt,
     medcl.methods.harmonised.Harmonised,
+    medcl.methods.unicon.UniCon,
+    medcl.methods.ctvis.CTVIS,
+    medcl.methods.debcse.DebCSE,
+    medcl.methods.noisy_labels.NoisyLabels,
 ]
 _baseline: list[contract.Baseline] = [
     medcl_biosignals.baselines.handcrafted,

@@ -189,7 +189,7 @@ def benchmark(
         licence=of_set.licence,
         problems=[{"name": p.name, "metric": p.shown, "classes": list(p.classes)} for p in chosen],
         figures=figures,
-        notes=list(of_set.notes),
+        notes=[*of_set.notes, *_asked_for(fit, judge)],
         how=HEADS if of_set.heads else FROZEN,
         versions=versions(plugin_name) | {"commit": commit() or ""},
         command=command_without_paths(command),
@@ -198,6 +198,13 @@ def benchmark(
     manifest.write_text(out / JSON, text + "\n")
     page.write(result, out / HTML)
     return result
+
+
+def _asked_for(fit: Sequence[int], judge: Sequence[int]) -> list[str]:
+    """That the folds are not the official ones."""
+    named = (("fitted", fit), ("judged", judge))
+    said = [f"{what} on {', '.join(map(str, folds))}" for what, folds in named if folds]
+    return [f"Folds as asked for, in place of the set's own: {'; '.join(said)}."] if said else []
 
 
 def _problems(of_set: Benchmark, names: Sequence[str]) -> list[Problem]:

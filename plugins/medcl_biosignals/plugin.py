@@ -145,7 +145,6 @@ plugin = Plugin(
         "similar-snippets": "medcl_biosignals.methods.similar_snippets:SimilarSnippets",
         "forecast": "medcl_biosignals.methods.forecast:Forecast",
         "cross-modal": "medcl_biosignals.methods.cross_modal:CrossModal",
-        "unicon": "medcl_biosignals.methods.unicon:UniCon",
         "papagei-s": "medcl_biosignals.methods.papagei:PaPaGeiS",
         "aim": "medcl_biosignals.methods.aim:AIM",
     },
@@ -158,6 +157,7 @@ plugin = Plugin(
         for name in ("ptbxl", "cinc2017", "cinc2011", "liu2022", "mitbih", "ucr")
     },
     stream="medcl_biosignals.streaming:stream",
+    findings="medcl_biosignals.findings:FINDINGS",
     look="medcl_biosignals.look:look",
     measures={"beats": "medcl_biosignals.beats:beats"},
     save="medcl_biosignals.in_memory:save",

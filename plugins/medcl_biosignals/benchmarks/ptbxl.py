@@ -114,7 +114,7 @@ def _parts(official: list[int]) -> tuple[tuple[int, ...], tuple[int, ...], tuple
     return (
         (last,),
         tuple(official[:-1]),
-        (f"Fold {_TEST} is not here: judged on fold {last}. {published}",),
+        (f"Fold {_TEST} is not here: fold {last} stands for it. {published}",),
     )
 
 
