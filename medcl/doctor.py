@@ -54,6 +54,11 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+def driver() -> bool:
+    """Whether a driver for GPUs is installed. torch, slow to import, is not asked."""
+    return shutil.which("nvidia-smi") is not None
+
+
 def _packages() -> list[Check]:
     """The requirements of medcl's distribution, then those of its extras."""
     try:
@@ -110,12 +115,12 @@ def _cuda() -> list[Check]:
     import torch
 
     if not torch.backends.cuda.is_built():
-        if shutil.which("nvidia-smi"):
+        if driver():
             advice = "a GPU driver is here, but torch is a CPU build: reinstall torch for CUDA"
             return [Check("cuda", "broken", f"torch {torch.__version__} is a CPU build", advice)]
         return [Check("cuda", "absent", "no GPU; everything runs on the CPU")]
     if not torch.cuda.is_available():
-        advice = "check the driver with nvidia-smi" if shutil.which("nvidia-smi") else ""
+        advice = "check the driver with nvidia-smi" if driver() else ""
         return [Check("cuda", "absent", f"torch for CUDA {torch.version.cuda}, no device", advice)]
     checks = []
     for number in range(torch.cuda.device_count()):

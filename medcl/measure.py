@@ -35,12 +35,14 @@ class Measured:
         recordings: how many were measured.
         rejects: reason → how many recordings could not be used.
         findings: what was noticed of those that could → how many.
+        plugin: that measured.
     """
 
     tables: Mapping[str, pl.DataFrame]
     recordings: int
     rejects: Mapping[str, int]
     findings: Mapping[str, int]
+    plugin: Plugin
 
 
 def measure(
@@ -112,7 +114,7 @@ def measure(
                 safe_frame(frame).write_csv(temporary)
             else:
                 frame.write_parquet(temporary)
-    return Measured(written, done, dict(rejects), prepared.findings)
+    return Measured(written, done, dict(rejects), prepared.findings, chosen)
 
 
 def _measured(

@@ -451,8 +451,9 @@ class Plugin:
         codes: ``(table, columns)`` → column → its labels: what a column of codes in a table of
             labels means, name → values (rows,), which take its place. ``table`` is its path,
             ``columns`` its cells as text.
-        suggest: ``(items)`` → the recipe to begin with, by what an index holds; ``items`` is its
-            polars frame, of one row or more.
+        suggest: ``(items, gpu)`` → the recipe to begin with, by what an index holds and whether
+            there is a GPU: without one, a recipe of minutes; ``items`` is the index's polars frame,
+            of one row or more.
         hints: suffix (".mp4") → what to do with such files, where none of the units takes them.
         released: a folder of encoders to be opened by name, see `medcl.released`.
         recipes: a folder of further recipes, if they are not in medcl's own ``configs``.
@@ -498,7 +499,7 @@ class Plugin:
     compose: Lazy | None = None
     shared: tuple[Shared, ...] = ()
     codes: Codes | None = None
-    suggest: Callable[[pl.DataFrame], str] | None = None
+    suggest: Callable[[pl.DataFrame, bool], str] | None = None
     hints: Mapping[str, str] = field(default_factory=dict)
     released: Path | None = None
     recipes: Path | None = None

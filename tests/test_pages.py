@@ -65,19 +65,24 @@ def ecgs(folder: Path) -> None:
 
 
 def ppg(folder: Path) -> None:
-    """A minute of a pulse as one column without a header's rate: the shape of one lead's waves."""
+    """Some minutes of eight pulses, each one column without a rate, and labels."""
     (folder / "ppg").mkdir()
     t = np.arange(100 * 400) / 100
-    for n, rate in enumerate((1.0, 1.3)):
+    rates = (1.0, 1.3, 1.1, 1.4, 0.9, 1.2, 1.05, 1.35)
+    rows = [(f"person{n}.csv", "fast" if rate > 1.15 else "slow") for n, rate in enumerate(rates)]
+    table(folder / "labels.csv", ("file", "pulse"), rows)
+    for n, rate in enumerate(rates):
         wave = np.sin(2 * np.pi * rate * t) + 0.4 * np.sin(4 * np.pi * rate * t + 0.7)
         np.savetxt(folder / "ppg" / f"person{n}.csv", wave, header="PPG", comments="", fmt="%.4f")
 
 
 def scans(name: str) -> Callable[[Path], None]:
-    """The CT sample under the name that the page uses."""
+    """The CT sample under the name that the page uses, and labels."""
 
     def made(folder: Path) -> None:
         shutil.copytree(ct.sample, folder / name)  # type: ignore[arg-type]
+        rows = [("siemens", "A"), ("abdomen_ct.nii.gz", "B"), ("Lung_Dx-A0002", "A")]
+        table(folder / "labels.csv", ("key", "ward"), rows)
 
     return made
 
@@ -129,7 +134,7 @@ RUN: dict[str, tuple[Callable[[Path], None], dict[str, str]]] = {
     "install.md": (lambda folder: None, {}),
     "start/ecg.md": (ecgs, {}),
     "start/wearables.md": (ppg, {}),
-    "start/ct.md": (scans("scans"), {}),
+    "start/ct.md": (scans("scans"), {"finetune": "-s finetune.validation=0"}),
     "start/pathology.md": (slides, {}),
     "how-to/pacs-export.md": (scans("export"), {"pretrain": SMALL}),
     "how-to/clam-features.md": (features, {}),

@@ -51,6 +51,7 @@ import medcl_biosignals.beats
 import medcl_biosignals.benchmarks.cinc2011
 import medcl_biosignals.benchmarks.cinc2017
 import medcl_biosignals.benchmarks.liu2022
+import medcl_biosignals.benchmarks.mitbih
 import medcl_biosignals.benchmarks.ptbxl
 import medcl_biosignals.benchmarks.ucr
 import medcl_biosignals.dataset
@@ -100,6 +101,8 @@ import medcl_ct.preview
 import medcl_ct.views
 import medcl_ct.write_masks
 import medcl_pathology.baselines
+import medcl_pathology.benchmarks.kather
+import medcl_pathology.benchmarks.mil
 import medcl_pathology.dataset
 import medcl_pathology.encoders.huggingface
 import medcl_pathology.encoders.released
@@ -247,8 +250,16 @@ _benchmark: list[contract.BenchmarkSet] = [
     medcl_biosignals.benchmarks.cinc2011.cinc2011,
     medcl_biosignals.benchmarks.cinc2017.cinc2017,
     medcl_biosignals.benchmarks.liu2022.liu2022,
+    medcl_biosignals.benchmarks.mitbih.mitbih,
     medcl_biosignals.benchmarks.ucr.ucr,
     medcl_biosignals.benchmarks.ptbxl.ptbxl,
+    medcl_pathology.benchmarks.kather.kather2016,
+    medcl_pathology.benchmarks.kather.kather2018,
+    medcl_pathology.benchmarks.mil.elephant,
+    medcl_pathology.benchmarks.mil.fox,
+    medcl_pathology.benchmarks.mil.musk1,
+    medcl_pathology.benchmarks.mil.musk2,
+    medcl_pathology.benchmarks.mil.tiger,
 ]
 _stream_factory: list[contract.StreamFactory] = [
     medcl_biosignals.streaming.stream,

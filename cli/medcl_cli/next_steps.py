@@ -13,15 +13,23 @@ if TYPE_CHECKING:
     from medcl.run import Run
 
 
-def after_index(index: Index) -> str | None:
-    """The command with the recipe for what was found; None if nothing was, or nobody knows."""
+def after_index(index: Index, *, gpu: bool | None = None) -> str | None:
+    """The command with the recipe for what was found; None if nothing was, or nobody knows.
+
+    Args:
+        index: what was found.
+        gpu: whether there is a GPU; None: that of this machine. Without one, it is a recipe of
+            minutes.
+    """
+    from medcl import doctor
     from medcl import plugin as plugins
     from medcl import recipe as recipes
 
     plugin = plugins.get(index.plugin_name)
     if plugin.suggest is None or not len(index.items):
         return None
-    recipe, data = plugin.suggest(index.items), shlex.quote(str(index.path))
+    recipe = plugin.suggest(index.items, doctor.driver() if gpu is None else gpu)
+    data = shlex.quote(str(index.path))
     if recipes.load(recipe).method is None:  # a classifier of bags
         labels = [name for name in index.items.columns if name.startswith("label.")]
         if not labels:

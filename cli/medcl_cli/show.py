@@ -17,6 +17,8 @@ from medcl.io import roots, storage
 if TYPE_CHECKING:
     import polars as pl
 
+    from medcl.plugin import Plugin
+
 
 def _lies(variable: str) -> Callable[[Path | None], Path | None]:
     def remember(path: Path | None) -> Path | None:
@@ -89,8 +91,16 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
 
 
 def facts(title: str, values: Mapping[str, object]) -> None:
-    """A few named values, one per line."""
-    table(title, ("what", "value"), list(values.items()))
+    """A few named values, one per line; what is empty is left out."""
+    rows = [(name, _told(value)) for name, value in values.items() if value not in (None, [], {})]
+    table(title, ("what", "value"), rows)
+
+
+def _told(value: object) -> object:
+    """A value in words: yes and no, and the entries of a mapping."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {entry}" for name, entry in value.items())
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
 
 
 def outcomes(rows: Sequence[Mapping[str, object]]) -> None:
@@ -99,6 +109,22 @@ def outcomes(rows: Sequence[Mapping[str, object]]) -> None:
         names = ("done", "name", "count", "about")
         cells = [[row[name] for name in names] for row in rows]
         table("What became of the archive", ("done", "what", "count", "about"), cells)
+
+
+def findings(items: str, counted: Mapping[str, int], plugin: Plugin) -> None:
+    """What was noticed, in words, and what is done about each unless a recipe says otherwise.
+
+    Args:
+        items: what is counted, in the plural.
+        counted: finding → how many.
+        plugin: of the items.
+    """
+    from medcl.archive import outcomes
+
+    if counted:
+        noticed = outcomes.noticed(dict(sorted(counted.items())), plugin, {})
+        rows = [(row.name, row.count, row.done, row.about) for row in noticed]
+        table("Noticed", ("finding", items, "done", "it …"), rows)
 
 
 def indexed(path: Path, *, err: bool) -> None:

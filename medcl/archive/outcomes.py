@@ -17,7 +17,7 @@ import polars as pl
 from medcl.archive import refused, store
 from medcl.archive.ignored import advice
 from medcl.archive.index import Index
-from medcl.archive.policies import Finding, policies
+from medcl.archive.policies import Finding, described, policies
 from medcl.plugin import Plugin
 from medcl.registry import resolve
 
@@ -60,15 +60,15 @@ def table(
         prepared: the items; None for what the store knows of them in these settings.
     """
     if prepared is None:
-        found, noticed = _stored(index, plugin, spec)
+        found, seen = _stored(index, plugin, spec)
     else:
-        found, noticed = list(prepared.rejects.rows()), Counter(prepared.findings)
+        found, seen = list(prepared.rejects.rows()), Counter(prepared.findings)
     used = index.items.filter(~pl.col("id").is_in([item for item, _, _ in found]))
-    noticed.update(used["findings"].explode().drop_nulls())
+    seen.update(used["findings"].explode().drop_nulls())
     rows = [
         *_counted((code, reason) for code, reason in index.rejects.select("code", "reason").rows()),
         *_counted(_named(code, reason) for _, code, reason in found),
-        *_noticed(noticed, plugin, spec),
+        *noticed(seen, plugin, spec),
         *(
             Outcome("ignored", suffix, count, advice(suffix, plugin.hints))
             for suffix, count in index.facts.get("ignored_suffixes", {}).items()
@@ -103,16 +103,13 @@ def _named(code: str, reason: str) -> tuple[str, str]:
     return (match[1], match[2]) if match and code == "unprepared" else (code, reason)
 
 
-def _noticed(counted: Mapping[str, int], plugin: Plugin, spec: Mapping[str, Any]) -> list[Outcome]:
-    """The findings of items that are used, with what is done about each."""
-    known: Mapping[str, Finding] = {} if plugin.findings is None else resolve(plugin.findings)
-    rules = policies(spec.get("policy") or {}, known)
+def noticed(counted: Mapping[str, int], plugin: Plugin, spec: Mapping[str, Any]) -> list[Outcome]:
+    """The findings of items, with what a recipe's section ``prepare`` does about each."""
+    listed: Mapping[str, Finding] = {} if plugin.findings is None else resolve(plugin.findings)
+    rules = policies(spec.get("policy") or {}, listed)
     return [
         Outcome(
-            _DONE.get(rules.get(name, "accept"), "accepted"),
-            name,
-            count,
-            known[name].about if name in known else "",
+            _DONE.get(rules.get(name, "accept"), "accepted"), name, count, described(name, listed)
         )
         for name, count in counted.items()
     ]

@@ -26,7 +26,8 @@ class Finding:
         severity: "serious" if the prepared arrays would be wrong without a remedy.
         default: the policy unless a recipe sets one.
         allowed: the applicable policies.
-        about: its description, as the end of "This series …".
+        about: its description, as the end of "This series …"; ``{}`` in it is what stands behind
+            the colon of a finding such as ``lacks:V6``.
         remedy: advice when it is rejected; "" for the setting that accepts it.
     """
 
@@ -50,6 +51,22 @@ def policies(overrides: Mapping[str, Policy], findings: Mapping[str, Finding]) -
             allowed = ", ".join(findings[name].allowed)
             raise UsageError(f"'prepare.policy.{name}' = {policy!r}: it can be {allowed}.")
     return {name: overrides.get(name, finding.default) for name, finding in findings.items()}
+
+
+def described(name: str, findings: Mapping[str, Finding]) -> str:
+    """A finding in words, with the remedy where it would be rejected; "" if nothing is known of it.
+
+    Example:
+        >>> lacks = {"lacks": Finding("note", "accept", ("accept",), "lacks the channel {}")}
+        >>> described("lacks:PPG:*", lacks), described("lacks:*", lacks)
+        ('lacks the channel PPG', 'lacks the channel of any kind')
+    """
+    kind, _, what = name.partition(":")
+    found = findings.get(name) or findings.get(kind)
+    if found is None:
+        return ""
+    about = found.about.replace("{}", what.removesuffix(":*").replace("*", "of any kind"))
+    return f"{about}. {found.remedy}" if found.default == "reject" and found.remedy else about
 
 
 def refuse(

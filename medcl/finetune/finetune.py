@@ -21,7 +21,7 @@ from medcl.embeddings.embeddings import usable
 from medcl.errors import UsageError
 from medcl.finetune.fold_training import Work
 from medcl.finetune.folds import of_run
-from medcl.finetune.opened import PRETRAINED
+from medcl.finetune.opened import NAMED, PRETRAINED
 from medcl.finetune.result import FinetuneResult
 from medcl.finetune.study import labelled, study
 from medcl.labels import table as tables
@@ -221,6 +221,11 @@ def finetune(
         with manifest.replacing(out / PRETRAINED) as temporary:
             seen = sorted(run.pretrained_on())
             pl.DataFrame({"patient": seen}, {"patient": pl.String}).write_parquet(temporary)
+    named = {pair for pair in zip(of_index, samples.patients, strict=True) if pair[0] != pair[1]}
+    if named:  # new recordings come without the table
+        with manifest.replacing(out / NAMED) as temporary:
+            columns = {"indexed": pl.String, "patient": pl.String}
+            pl.DataFrame(sorted(named), columns, orient="row").write_parquet(temporary)
     remember(out, data=data, run=run.path if run else None, command=command)
     if names := {**index.site_names(), **table.site_names}:
         keep_sites(out, names)

@@ -28,6 +28,8 @@ from medcl.run import Run, Trained, dataset_settings, from_nothing, load_samples
 from medcl.tensors import tensors
 
 PRETRAINED = "pretrained.parquet"
+NAMED = "named.parquet"
+"""Where the table of labels names patients: ``indexed``, the index's keys of them; ``patient``."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,19 @@ class Study(Trained):
             return set() if run is None else run.pretrained_on()
         except MedclError:  # the run is gone; the study's weights hold its encoder
             return None
+
+    def as_indexed(self, patients: frozenset[str]) -> frozenset[str]:
+        """Patients of the study, with the keys that its index has of those.
+
+        A table of labels may name the patients of recordings that name none; new recordings are
+        without that table, and a patient is recognised by the index's key.
+        """
+        path = self.path / NAMED
+        if not path.is_file():
+            return patients
+        table = read_table(path, REMEDY)
+        pairs = zip(table["indexed"], table["patient"], strict=True)
+        return patients | {key for key, patient in pairs if patient in patients}
 
     @property
     def folds(self) -> list[Path]:

@@ -166,7 +166,19 @@ class FinetuneResult:
             text += ", below chance level: are two labels swapped?"
         else:
             text += ": not above chance level as far as these patients can tell."
-        return " ".join([text, *self.notes])
+        return " ".join([text, *self._positive(), *self.notes])
+
+    def _positive(self) -> list[str]:
+        """Of two classes whose names do not tell, which one counts as positive."""
+        if self.kind != "binary" or self.classes[1].lower() in _TELLING:
+            return []
+        negative, positive = self.classes
+        turned = f"-s finetune.classes=[{positive},{negative}]"
+        return [f"The positive class is '{positive}'; for the other one: {turned}."]
+
+
+_TELLING = {"1", "yes", "true", "positive", "present"}
+"""Names of a class that is plainly the positive one."""
 
 
 def deviation(spread: Spread) -> str:

@@ -7,6 +7,7 @@
     OUT/folds/r0f3/           each training: see `medcl.finetune.fold_training`
     OUT/predictions.parquet   id, patient, repeat, fold, truth and every score
     OUT/pretrained.parquet    patient: those that the run was pretrained on, if there is one
+    OUT/named.parquet         indexed, patient: keys of the index, if the labels name patients
     OUT/finetune.json         all figures: `medcl.finetune.result.FinetuneResult`
 
 A second call trains the missing folds only and gives the same figures.

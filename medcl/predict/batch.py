@@ -75,6 +75,7 @@ class Predicted:
         rejects: reason → number of recordings that could not be used.
         findings: finding → number of recordings that were used nevertheless.
         notes: for the reader.
+        plugin: name of the modality.
     """
 
     out: Path
@@ -84,6 +85,7 @@ class Predicted:
     rejects: Mapping[str, int] = field(default_factory=dict)
     findings: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    plugin: str = ""
 
 
 def predict(
@@ -195,9 +197,9 @@ def predict(
     unknown = NO_PRIVATE if where is None else OTHER_KEY
     notes = [*([] if known else [unknown]), *([ASSIGNED] if assigned(model, records) else [])]
     notes += predictor.notes(patients)
-    return Predicted(
-        out, len(seen), len(patients), tables.rows, dict(rejects), dict(findings), tuple(notes)
-    )
+    counts = (len(seen), len(patients), tables.rows)
+    modality = model.recipe.plugin
+    return Predicted(out, *counts, dict(rejects), dict(findings), tuple(notes), modality)
 
 
 def predictor_of(model: Trained, task: str | None, device: str, *, known: bool) -> Predictor:

@@ -85,7 +85,9 @@ class Folds:
             )
         self.temperature = [float(f["temperature"]) for f in facts]
         self.threshold = np.array([f["threshold"] for f in facts])
-        self.learnt_from = [fold_training.learnt_from(fold) for fold in study.folds]
+        self.learnt_from = [
+            study.as_indexed(fold_training.learnt_from(fold)) for fold in study.folds
+        ]
         self._models: list[Model] = []
 
     def __call__(

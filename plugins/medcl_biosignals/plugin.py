@@ -154,9 +154,10 @@ plugin = Plugin(
     },
     benchmarks={
         name: f"medcl_biosignals.benchmarks.{name}:{name}"
-        for name in ("ptbxl", "cinc2017", "cinc2011", "liu2022", "ucr")
+        for name in ("ptbxl", "cinc2017", "cinc2011", "liu2022", "mitbih", "ucr")
     },
     stream="medcl_biosignals.streaming:stream",
+    findings="medcl_biosignals.findings:FINDINGS",
     look="medcl_biosignals.look:look",
     measures={"beats": "medcl_biosignals.beats:beats"},
     save="medcl_biosignals.in_memory:save",

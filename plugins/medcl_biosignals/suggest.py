@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 
-def suggest(items: pl.DataFrame) -> str:
+def suggest(items: pl.DataFrame, gpu: bool) -> str:
     """The recipe for most recordings: of annotated beats, ECG (several leads, one), PPG, both."""
     kinds = [set(str(text).split(",")) for text in items["kinds"].drop_nulls()]
     ecg = sum("ECG" in kind for kind in kinds)
@@ -23,4 +23,6 @@ def suggest(items: pl.DataFrame) -> str:
             return "biosignals/mitbih"
         several = sum(str(text).split(",").count("ECG") > 1 for text in items["kinds"].drop_nulls())
         return "biosignals/ecg-small" if 2 * several >= ecg else "biosignals/ecg-handheld"
-    return "biosignals/wearable-ppg" if ppg else "biosignals/lsm2"
+    if not ppg:
+        return "biosignals/lsm2"
+    return "biosignals/wearable-ppg" if gpu else "biosignals/ppg-demo"

@@ -8,13 +8,15 @@ if TYPE_CHECKING:
     import polars as pl
 
 
-def suggest(items: pl.DataFrame) -> str:
+def suggest(items: pl.DataFrame, gpu: bool) -> str:
     """Of bags of features a classifier by attention; of tiles with known tissue, their recipe."""
     kinds = items["kind"].value_counts(sort=True)["kind"].to_list()
     if kinds[0] == "bag":
         return "pathology/abmil"
-    known = "label.tissue" in items.columns and items["label.tissue"].drop_nulls().len() > 0
-    if kinds[0] == "tile" and known:
-        return "pathology/kather-tiles"
     channels = items["channels"].drop_nulls() if "channels" in items.columns else items["id"][:0]
-    return "pathology/simclr-multiplex" if len(channels) else "pathology/simclr-tiles"
+    if len(channels):
+        return "pathology/simclr-multiplex"
+    if not gpu:
+        return "pathology/demo"
+    known = "label.tissue" in items.columns and items["label.tissue"].drop_nulls().len() > 0
+    return "pathology/kather-tiles" if kinds[0] == "tile" and known else "pathology/simclr-tiles"

@@ -153,6 +153,18 @@ def test_the_verb_writes_tables_and_lists_what_it_cannot_use(sample: Path, tmp_p
     assert table["rr"][1] == pytest.approx(0.9, abs=0.3)
     assert "path" not in table.columns
     assert pl.read_csv(out / "windows.csv").height == told["rows"]["windows"]
+    seen = (
+        CliRunner()
+        .invoke(app, [*command[:-1], "--paths", "-s", "prepare.leads=[MLII,V6]"])
+        .stdout.splitlines()
+    )
+    heads, row = (line.split("\t") for line in seen[:2])
+    assert heads[:2] == ["path", "length (s)"]
+    assert {"heart rate (/min)", "SDNN (ms)", "RMSSD (ms)"} < set(heads)
+    assert row[0].startswith("101")
+    (lacks,) = (line.split("\t") for line in seen if line.startswith("lacks:"))
+    assert lacks[:3] == ["lacks:V6", "1", "accepted"]
+    assert lacks[3].startswith("lacks the channel V6: zero")
 
 
 def test_nothing_to_measure_is_one_error(tmp_path: Path) -> None:

@@ -155,27 +155,47 @@ def test_a_dry_run_writes_nothing(archive: Path, index: Path, tmp_path: Path) ->
     assert wrong.exit_code != 0
 
 
-SIGNALS = {
-    "biosignals/ecg-small": items(kinds=["ECG,ECG", "ECG"]),
-    "biosignals/ecg-handheld": items(kinds=["ECG", "ECG,ACC", "ECG,ECG"]),
-    "biosignals/wearable-ppg": items(kinds=["PPG", "PPG,ACC"]),
-    "biosignals/cross-modal": items(kinds=["ECG,PPG", "ECG,PPG", "ECG", "other", "numeric"]),
-    "biosignals/lsm2": items(kinds=["EDA", None]),
-}
-SCANS = {
-    "ct/simclr-2d": items(modality=["ct", None]),
-    "ct/mr-simclr-2d": items(modality=["mr", "mr", "ct"]),
-    "ct/pet-mae-3d": items(modality=["pet"]),
-}
-SLIDES = {
-    "pathology/simclr-tiles": items(kind=["slide"]),
-    "pathology/abmil": items(kind=["bag", "bag"]),
-    "pathology/kather-tiles": items(kind=["tile"], **{"label.tissue": ["TUMOR"]}),
-}
+ECGS, PULSES = items(kinds=["ECG,ECG", "ECG"]), items(kinds=["PPG", "PPG,ACC"])
+KNOWN_TILES = items(kind=["tile"], **{"label.tissue": ["TUMOR"]})
+SIGNALS = [  # without a GPU, with one, what was found
+    ("biosignals/ecg-small", "biosignals/ecg-small", ECGS),
+    (
+        "biosignals/ecg-handheld",
+        "biosignals/ecg-handheld",
+        items(kinds=["ECG", "ECG,ACC", "ECG,ECG"]),
+    ),
+    ("biosignals/ppg-demo", "biosignals/wearable-ppg", PULSES),
+    (
+        "biosignals/cross-modal",
+        "biosignals/cross-modal",
+        items(kinds=["ECG,PPG", "ECG,PPG", "ECG", "other"]),
+    ),
+    ("biosignals/lsm2", "biosignals/lsm2", items(kinds=["EDA", None])),
+]
+SCANS = [
+    ("ct/demo", "ct/simclr-2d", items(modality=["ct", None])),
+    ("ct/mr-demo", "ct/mr-simclr-2d", items(modality=["mr", "mr", "ct"])),
+    ("ct/pet-demo", "ct/pet-mae-3d", items(modality=["pet"])),
+]
+SLIDES = [
+    ("pathology/demo", "pathology/simclr-tiles", items(kind=["slide"])),
+    ("pathology/abmil", "pathology/abmil", items(kind=["bag", "bag"])),
+    ("pathology/demo", "pathology/kather-tiles", KNOWN_TILES),
+    (
+        "pathology/simclr-multiplex",
+        "pathology/simclr-multiplex",
+        items(kind=["multiplex"], channels=["DAPI"]),
+    ),
+]
 FIRST = [
-    *(("biosignals", first_signals, *row) for row in SIGNALS.items()),
-    *(("ct", first_scans, *row) for row in SCANS.items()),
-    *(("pathology", first_slides, *row) for row in SLIDES.items()),
+    (plugin, suggest, gpu, row[gpu], row[2])
+    for plugin, suggest, rows in (
+        ("biosignals", first_signals, SIGNALS),
+        ("ct", first_scans, SCANS),
+        ("pathology", first_slides, SLIDES),
+    )
+    for row in rows
+    for gpu in (False, True)
 ]
 
 
@@ -186,19 +206,19 @@ def works_as_typed(line: str) -> None:
         assert tried.exit_code == 0, f"{command}: {tried.output} {tried.exception}"
 
 
-@pytest.mark.parametrize(("plugin", "suggest", "name", "frame"), FIRST, ids=[f[2] for f in FIRST])
-def test_what_index_says_next_works(plugin, suggest, name, frame, index: Path) -> None:
-    assert suggest(frame) == name
+@pytest.mark.parametrize(("plugin", "suggest", "gpu", "name", "frame"), FIRST)
+def test_what_index_says_next_works(plugin, suggest, gpu, name, frame, index: Path) -> None:
+    assert suggest(frame, gpu) == name
     place = index.parent / "an index; of mine"
     if not place.exists():
         shutil.copytree(index, place)
     made = SimpleNamespace(plugin_name=plugin, items=frame, path=place)
-    following = next_steps.after_index(made)  # type: ignore[arg-type]
+    following = next_steps.after_index(made, gpu=gpu)  # type: ignore[arg-type]
     if name == "pathology/abmil":  # the label is not known
         assert following is None
         column = "1p/19q 'codeleted'"
         made.items = frame.with_columns(pl.lit(1).alias(f"label.{column}"))
-        following = next_steps.after_index(made)  # type: ignore[arg-type]
+        following = next_steps.after_index(made, gpu=gpu)  # type: ignore[arg-type]
         words = shlex.split(following or "")
         assert words[words.index("--label-column") + 1] == column
     assert following is not None

@@ -68,6 +68,10 @@ def test_figures_are_those_of_the_pooled_predictions(work: Work) -> None:
     assert None not in (error.low, error.high)
     assert 0 <= error.low < error.high < 1  # type: ignore[operator]
     assert "above chance level" in result.verdict()
+    told = replace(result, classes=["0", "1"]).verdict()
+    assert "positive class" not in told
+    named = replace(result, classes=["elephant", "none"]).verdict()
+    assert "The positive class is 'none'; for the other one: -s finetune.classes=[none" in named
     below = Interval(-0.5, -0.9, -0.1)
     worse = replace(result.figures, metrics={"auroc": below, "r2": below})
     assert "are two labels swapped" in replace(result, figures=worse).verdict()

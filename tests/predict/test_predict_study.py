@@ -20,7 +20,7 @@ from medcl import manifest
 from medcl.archive.index import Index
 from medcl.errors import MedclError, UsageError
 from medcl.finetune.finetune import finetune, opened
-from medcl.finetune.opened import Study
+from medcl.finetune.opened import NAMED, Study
 from medcl.labels.activation import probabilities
 from medcl.predict import study_predictor
 from medcl.predict.batch import ASSIGNED, NO_PRIVATE, OTHER_KEY, predict
@@ -290,6 +290,26 @@ def test_a_run_is_used_without_its_private_folder(
     shutil.rmtree(tmp_path / "passed on" / "predict")
     with pytest.raises(MedclError, match="came without its private folder"):
         predict(Run.open(tmp_path / "passed on"), [stranger], tmp_path / "r.parquet")
+
+
+@pytest.mark.slow
+def test_patients_whom_a_table_of_labels_names_are_recognised(home: Path, tmp_path: Path) -> None:
+    """The recordings name nobody, and they come back without the table."""
+    rows = [f"p{n:02},person {n // 2},{LABEL[n % 4 // 2]}\n" for n in range(40)]
+    (tmp_path / "labels.csv").write_text("key,patient,parity\n" + "".join(rows))
+    source = opened(home / "run", None, [*SMALL, "finetune.folds=2", "finetune.label=parity"])
+    finetune(source, tmp_path / "study", labels=tmp_path / "labels.csv")
+    study = Study.open(tmp_path / "study")
+    predict(study, [home / "archive"], tmp_path / "p.parquet")
+    found = pl.read_parquet(tmp_path / "p.parquet")
+    assert found["folds"].unique().to_list() == [1]  # of two folds, the one that learnt of others
+    assert not found["seen"].any()
+    named = pl.read_parquet(tmp_path / "study" / NAMED)
+    assert set(named["indexed"]) == set(found["patient"])
+    assert named["patient"].n_unique() == 20
+    one = Study.open(tmp_path / "study", only=study.folds[0].name)
+    predict(one, [home / "archive"], tmp_path / "q.parquet")
+    assert 0 < pl.read_parquet(tmp_path / "q.parquet")["seen"].sum() < len(found)
 
 
 @pytest.mark.slow

@@ -9,6 +9,17 @@ import typer
 
 from medcl_cli import options, show
 
+SHOWN = {
+    "seconds": "length (s)",
+    "beats": "beats",
+    "nn": "NN intervals",
+    "quality": "quality (0–1)",
+    "HR": "heart rate (/min)",
+    "HRV_SDNN": "SDNN (ms)",
+    "HRV_RMSSD": "RMSSD (ms)",
+}
+"""Column of the table of recordings → its head on the terminal."""
+
 
 def beats(
     records: Annotated[
@@ -75,16 +86,19 @@ def beats(
         }
         show.as_json(facts)
         return
-    shown = [c for c in summary.columns if c not in ("path", "start")]
+    named = "path" if paths else "item"
+    shown = [named, *(name for name in SHOWN if name in summary.columns)]
+    heads = [named, *(SHOWN[name] for name in shown[1:])]
     rows = [
         [f"{v:.2f}" if isinstance(v, float) else v for v in row]
         for row in summary.select(shown).iter_rows()
     ]
-    show.table("Recordings", shown, rows)
-    if measured.findings:
-        show.table(
-            "Noticed, and used", ("finding", "recordings"), sorted(measured.findings.items())
-        )
+    show.table("Recordings", heads, rows)
+    names = ", ".join(f"{name}.{format}" for name in measured.tables)
+    typer.echo(f"All measures are in {out}: {names}.")
+    if not paths:
+        typer.echo("--paths shows which recording an item is. A path may identify a patient.")
+    show.findings("recordings", measured.findings, measured.plugin)
     if measured.rejects:
         rejected = [[count, reason] for reason, count in measured.rejects.items()]
         show.table("Rejected", ("recordings", "why"), rejected)

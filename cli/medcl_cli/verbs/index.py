@@ -12,7 +12,7 @@ import typer
 from medcl_cli import next_steps, options, show
 
 MANY = 50
-"""Rejects that are listed one by one; with more, only their number by code."""
+"""Different reasons that are listed; with more, the first one of each code."""
 
 
 def index(
@@ -80,6 +80,8 @@ def index(
     Reads headers only, in parallel. Stop and restart it at any time; an unchanged archive is not
     read twice. Example: medcl index mitdb/ --plugin biosignals --out idx
     """
+    import polars as pl
+
     from medcl.archive.ignored import advice
     from medcl.archive.index import Index, NothingTaken, build
     from medcl.doctor import cores
@@ -134,18 +136,22 @@ def index(
         suffixes = sorted(summary.ignored_suffixes.items(), key=lambda row: (-row[1], row[0]))
         ignored = [(suffix, count, advice(suffix, modality.hints)) for suffix, count in suffixes]
         show.table("Ignored: not of this modality", ("suffix", "files", "what to do"), ignored)
-    if findings:
-        show.table("Noticed, and kept", ("finding", "items"), list(findings.items()))
-    if len(rows) > MANY and not paths:
-        by_code = built.rejects.group_by("code").len("items").sort("items", "code", descending=True)
-        title = f"Rejected; each with its reason in {out / 'rejects.parquet'}"
-        show.table(title, by_code.columns, by_code.rows())
-    elif len(rows):
-        show.table("Rejected", rows.columns, rows.rows())
+    show.findings("items", findings, modality)
+    if len(rows):
+        title = "Rejected"
+        if not paths:  # an id says nothing to anybody
+            title = f"Rejected; each by itself in {out / 'rejects.parquet'}, or with --paths"
+            same = rows.group_by("code", "reason").len("files")
+            if len(same) > MANY:
+                same = rows.group_by("code").agg(pl.first("reason"), files=pl.len())
+            rows = same.select("code", "files", "reason").sort("files", "code", descending=True)
+        show.table(title, rows.columns, rows.rows())
     if not summary.items and (other := _other(archive, plugin, out)):
         raise MedclError(f"The plugin '{plugin}' reads nothing in {archive}. {other}")
     if following := next_steps.after_index(built):
         typer.echo(f"Next: {following}")
+        if (larger := next_steps.after_index(built, gpu=True)) != following:
+            typer.echo(f"On a machine with a GPU: {larger}")
 
 
 def _other(archive: Path, plugin: str, out: Path) -> str:

@@ -104,6 +104,7 @@ def predict(
     medcl predict study new/ --out p.parquet · cat ppg.csv | medcl predict run --follow - --fs 64
     """
     import medcl
+    from medcl import plugin as plugins
     from medcl.errors import UsageError
 
     if follow is not None:
@@ -180,14 +181,12 @@ def predict(
     if json:
         show.as_json(vars(predicted))
         return
-    facts = {k: v for k, v in vars(predicted).items() if k not in ("rejects", "findings", "notes")}
+    told = ("rejects", "findings", "notes", "plugin")
+    facts = {k: v for k, v in vars(predicted).items() if k not in told}
     show.facts("Predictions", {**facts, "rejected": sum(predicted.rejects.values())})
     for note in predicted.notes:
         typer.echo(note)
-    if predicted.findings:
-        show.table(
-            "Noticed, and used", ("finding", "recordings"), sorted(predicted.findings.items())
-        )
+    show.findings("recordings", predicted.findings, plugins.get(predicted.plugin))
     if predicted.rejects:
         rows = sorted(predicted.rejects.items(), key=lambda row: -row[1])
         show.table("Rejected", ["recordings", "why"], [[n, reason] for reason, n in rows])
