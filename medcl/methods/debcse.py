@@ -100,7 +100,8 @@ class DebCSE(nn.Module):
             likely = looks[0] @ ranks.gather(seen).T - keys[0] @ ranks.gather(key).T  # (B, N)
             likely = (likely / self.sharpness + gumbel(likely)).masked_fill(hidden, -torch.inf)
             count = max(round(self.negatives * (likely.shape[1] - 1)), 1)
-            drawn = (likely >= likely.topk(count, dim=1).values[:, -1:]) & ~hidden
+            first = likely.topk(count, dim=1).indices
+            drawn = torch.zeros_like(hidden).scatter(1, first, True) & ~hidden
         positive = torch.stack(list(views[1:]))[taken, rows]
         h1, h2 = encode(self.encoder, [anchor, positive])  # (B, width) each
         z1, z2 = (unit(z, 1.0) for z in self.projector(torch.cat([h1, h2])).chunk(2))
@@ -122,7 +123,7 @@ def look(x: Tensor) -> Tensor:
     axes = x.dim() - 2
     pool = (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)[axes - 1]
     cells = tuple(min(_POOLED[axes], length) for length in x.shape[2:])
-    flat = cast(Tensor, pool(cells)(x.nan_to_num())).flatten(1)  # type: ignore[arg-type]
+    flat = cast(Tensor, pool(cells)(x.nan_to_num())).flatten(1)
     return F.normalize(flat - flat.mean(dim=1, keepdim=True), dim=1)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from scipy import sparse
 from torch import Tensor, nn
 
 from medcl.nn.heads import mlp
@@ -77,31 +79,19 @@ def influence(graph: Tensor, anchors: Tensor, hops: int) -> tuple[Tensor, Tensor
         >>> near.tolist(), gamma.tolist()
         ([1, 0], [0.5, 0.5])
     """
-    count, device = len(graph), graph.device
-    own = torch.arange(count, device=device)
-    source = own[:, None].expand_as(graph).flatten()
-    both = torch.cat(
-        [torch.stack([source, graph.flatten()]), torch.stack([graph.flatten(), source])], 1
-    )
-    edges = torch.cat([both, own.expand(2, -1)], dim=1)  # (2, E), with self-loops, some twice
-    linked = torch.sparse_coo_tensor(
-        edges, torch.ones(edges.shape[1], device=device), (count, count)
-    )
-    linked = linked.coalesce()
-    at = linked.indices()
-    degree = torch.zeros(count, device=device).index_add(0, at[0], torch.ones_like(linked.values()))
-    walk = torch.sparse_coo_tensor(at, 1 / degree[at[0]], (count, count)).coalesce()
-    picked = torch.sparse_coo_tensor(
-        torch.stack([torch.arange(len(anchors), device=device), anchors]),
-        torch.ones(len(anchors), device=device),
-        (len(anchors), count),
-    )
-    reached, total = picked, None
-    for _ in range(hops):
-        reached = torch.sparse.mm(reached, walk)  # (A, I), Âʳ
-        total = reached if total is None else total + reached
-    assert total is not None
-    total = total.coalesce()
-    (row, near), gamma = total.indices(), total.values()
+    count = len(graph)
+    source = np.repeat(np.arange(count), graph.shape[1])
+    edges = (np.ones(len(source)), (source, graph.cpu().numpy().ravel()))
+    linked = sparse.csr_array(edges, shape=(count, count))
+    linked = (linked + linked.T + sparse.eye_array(count)).tocsr()
+    linked.data[:] = 1.0
+    walk = sparse.csr_array(sparse.diags_array(1 / linked.sum(axis=1)) @ linked)  # Â
+    reached = total = walk[anchors.cpu().numpy()]  # (A, I)
+    for _ in range(hops - 1):
+        reached = reached @ walk
+        total = total + reached
+    found = total.tocoo()
+    row, near = (torch.from_numpy(at.astype(np.int64)).to(graph.device) for at in found.coords)
+    gamma = torch.from_numpy(found.data).to(graph.device, torch.float32)
     others = anchors[row] != near
     return row[others], near[others], gamma[others]
