@@ -611,7 +611,7 @@ def predict(
     from medcl.doctor import cores
     from medcl.ingestion import saved
     from medcl.predict.batch import predict as on_files
-    from medcl.predict.study_predictor import opened
+    from medcl.predict.opening import opened
 
     assignments = overrides(settings) if isinstance(settings, Mapping) else list(settings)
     if fs is not None:
@@ -672,8 +672,8 @@ def follow(
     Raises:
         UsageError: if the plugin cannot stream, or the sampling rate or the channels are not given.
     """
+    from medcl.predict.opening import opened
     from medcl.predict.streaming import follow as predict_stream
-    from medcl.predict.study_predictor import opened
 
     return predict_stream(
         opened(Path(model)) if isinstance(model, str | Path) else model,
@@ -905,7 +905,7 @@ def export_classifier(
             samples it is checked on, is missing.
     """
     from medcl.export import export_classifier as write
-    from medcl.predict.study_predictor import opened
+    from medcl.predict.opening import opened
 
     source = opened(Path(model)) if isinstance(model, str | Path) else model
     return write(source, Path(out), to=to, task=task)
@@ -922,8 +922,8 @@ def export_as(model: Place | Run | DenseStudy, out: Place, *, to: str) -> Path:
     Raises:
         UsageError: if the plugin has no such format, or ``out`` exists.
     """
+    from medcl.dense.kind import is_dense
     from medcl.dense.opened import DenseStudy
-    from medcl.dense.result import is_dense
 
     source = model
     if isinstance(source, str | Path):

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What a newcomer does, with the wheel alone: a fresh virtual environment, folders of one's own, and the
-# commands of docs/start/ and docs/how-to/ as they stand there. Ends with the minutes of each modality.
+# commands of docs/start/ and docs/how-to/ as they stand there. Ends with the seconds of each modality.
 # newcomer.sh WHEEL DATA [PYTHON] [ENVIRONMENT: one that is there already]
 # DATA holds ct, ecg, mil, ppg and wsi: see newcomer_data.py.
 set -euo pipefail
@@ -27,18 +27,20 @@ run() { # one command as it is typed; what it says goes on the screen
   "$bin/medcl" "${@:2}"
 }
 
-begin() { # a folder for a modality, and its clock
-  mkdir -p "$work/$1" && cd "$work/$1"
-  modality=$1 commands=0 started=$(date +%s) cpu=$(spent)
+spend() { # CPU seconds of all commands so far, into $spent; a subshell would count its own
+  times > "$work/times"
+  spent=$(tail -1 "$work/times" | tr 'ms' '  ' | awk '{printf "%d", 60 * ($1 + $3) + $2 + $4}')
 }
 
-spent() { # CPU seconds of all commands so far
-  times | tail -1 | awk '{for (i = 1; i <= 2; i++) {split($i, t, /[ms]/); s += 60 * t[1] + t[2]}; printf "%d", s}'
+begin() { # a folder for a modality, and its clock
+  mkdir -p "$work/$1" && cd "$work/$1"
+  spend
+  modality=$1 commands=0 started=$SECONDS cpu=$spent
 }
 
 end() {
-  printf '%s\t%d\t%.1f\t%d\n' "$modality" "$commands" \
-    "$(echo "($(date +%s) - $started) / 60" | bc -l)" "$(($(spent) - cpu))" >> "$work/minutes.tsv"
+  spend
+  printf '%s\t%d\t%d\t%d\n' "$modality" "$commands" $((SECONDS - started)) $((spent - cpu)) >> "$work/clock.tsv"
 }
 
 begin ct
@@ -104,5 +106,5 @@ run medcl predict study ppg --out predictions.parquet
 test -s study/report.html
 end
 
-echo "modality	commands	minutes	CPU seconds"
-cat "$work/minutes.tsv"
+printf 'modality\tcommands\tseconds\tCPU seconds\n'
+cat "$work/clock.tsv"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medcl import manifest
+from medcl.dense.kind import FILE
 from medcl.dense.measure import MEASURES
 from medcl.errors import UsageError
 from medcl.finetune.result import REMEDY
@@ -15,15 +16,9 @@ from medcl.metrics.bootstrap import Interval
 from medcl.metrics.table import direction, show
 from medcl.reading import read_json
 
-FILE = "dense.json"
 Figures = dict[str, dict[str, Interval]]
 """Measure → class → figure; the class ``""`` is the mean over classes."""
 MEAN = ""
-
-
-def is_dense(path: Path) -> bool:
-    """Whether a folder is a finished study of masks."""
-    return (path / FILE).is_file()
 
 
 @dataclass(frozen=True)

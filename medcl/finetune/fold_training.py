@@ -33,6 +33,8 @@ from medcl import plugin as plugins
 from medcl.contract import BAG, COORDS
 from medcl.finetune import batches, build, devices, loop
 from medcl.finetune.folds import PARTS, Part
+from medcl.finetune.places import FACTS as FACTS
+from medcl.finetune.places import FOLDER as FOLDER
 from medcl.finetune.result import REMEDY
 from medcl.io.atomic import new_folder
 from medcl.labels import target as targets
@@ -50,7 +52,6 @@ from medcl.run import Run
 from medcl.seeds import derive
 from medcl.tensors import tensor
 
-FOLDER, FACTS = "folds", "fold.json"
 PREDICTIONS, INSTANCES, MODEL = "predictions.parquet", "instances.parquet", "model.safetensors"
 SPLIT = "split.parquet"
 SCORE = "score."

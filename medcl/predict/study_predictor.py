@@ -8,7 +8,6 @@ models that were not trained on a patient predict that patient; if all were, all
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,29 +27,12 @@ from medcl.nn.inference import for_inference
 from medcl.predict.predictor import Columns
 from medcl.probe.own_labels import Level
 from medcl.reading import read_json
-from medcl.run import Run
 from medcl.tensors import tensors
 
 UNKNOWN_PRETRAINING = (
     "Whether pretraining used some of these patients cannot be checked: the study's run is "
     "missing, and this study, of an earlier version, did not record its patients."
 )
-
-
-def opened(path: Path) -> Run | Study:
-    """A run, a study, or one fold of a study (``STUDY/folds/r0f1``).
-
-    Raises:
-        UsageError: if the folder is none of these, or not finished.
-    """
-    if path.parent.name == fold_training.FOLDER and (path / fold_training.FACTS).is_file():
-        return Study.open(path.parent.parent, only=path.name)
-    if (path / fold_training.FOLDER).is_dir():
-        return Study.open(path)
-    several = sorted(p.parent.name for p in path.glob(f"*/{fold_training.FOLDER}"))
-    if several and not (path / "recipe.yaml").is_file():  # a run may hold its studies
-        raise UsageError(f"{path} holds several studies: give one of {', '.join(several)} in it.")
-    return Run.open(path)
 
 
 class Folds:

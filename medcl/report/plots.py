@@ -107,6 +107,7 @@ def label_curve(result: ProbeResult) -> str:
                 low, high = [min(d) for d in drawn], [max(d) for d in drawn]
                 axes.fill_between(where, low, high, color=colour, alpha=0.1, linewidth=0)
         axes.set_xticks(range(len(fractions)), [_point_label(result, f) for f in fractions])
+        axes.set_xlabel("labelled part of the training patients")
         axes.set_ylabel(result.metric_names[result.headline])
         axes.margins(x=0.08)
         figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=8)
@@ -124,7 +125,12 @@ def reliability(bins: Sequence[tuple[float, float, int]]) -> str | None:
         size = 15 + 150 * count / count.max()
         axes.plot(confidence, right, color=ACCENT, linewidth=0.8)
         axes.scatter(confidence, right, s=size, color=ACCENT, linewidths=0, alpha=0.8)
-        axes.set(xlabel="probability", ylabel="came true", xlim=(0, 1.03), ylim=(-0.03, 1.03))
+        axes.set(
+            xlabel="predicted probability",
+            ylabel="share that came true",
+            xlim=(0, 1.03),
+            ylim=(-0.03, 1.03),
+        )
         return svg(figure)
 
 
@@ -186,7 +192,11 @@ def survival(found: KaplanMeier, time: str) -> str:
                 group.time, group.low, group.high, step="post", color=colour, alpha=0.12, lw=0
             )
             axes.plot(group.time[-1], group.survival[-1], "|", color=colour, ms=8)
-        axes.set(xlabel=time, ylabel="share without the event", ylim=(-0.02, 1.02))
+        axes.set(
+            xlabel=f"{time} (unit of the labels)",
+            ylabel="share without the event",
+            ylim=(-0.02, 1.02),
+        )
         axes.set_xlim(left=0)
         axes.legend(loc="best", frameon=False, fontsize=8)
         return svg(figure)

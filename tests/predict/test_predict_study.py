@@ -22,7 +22,7 @@ from medcl.errors import MedclError, UsageError
 from medcl.finetune.finetune import finetune, opened
 from medcl.finetune.opened import NAMED, Study
 from medcl.labels.activation import probabilities
-from medcl.predict import study_predictor
+from medcl.predict import opening, study_predictor
 from medcl.predict.batch import ASSIGNED, NO_PRIVATE, OTHER_KEY, predict
 from medcl.predict.run_predictor import Embedded
 from medcl.run import Run
@@ -87,7 +87,7 @@ def placed(table: pl.DataFrame) -> pl.DataFrame:
 def test_a_stranger_is_judged_by_the_mean_of_all_folds(
     home: Path, stranger: Path, tmp_path: Path
 ) -> None:
-    study = study_predictor.opened(home / "study")
+    study = opening.opened(home / "study")
     assert isinstance(study, Study)
     out = tmp_path / "p.parquet"
     made = predict(study, [stranger], out)
@@ -112,8 +112,8 @@ def test_a_stranger_is_judged_by_the_mean_of_all_folds(
 
 @pytest.mark.slow
 def test_several_studies_count_once_each(home: Path, stranger: Path, tmp_path: Path) -> None:
-    study = study_predictor.opened(home / "study")
-    lone = study_predictor.opened(next(iter(sorted((home / "study" / "folds").iterdir()))))
+    study = opening.opened(home / "study")
+    lone = opening.opened(next(iter(sorted((home / "study" / "folds").iterdir()))))
     out = tmp_path / "p.parquet"
     made = predict(study, [stranger], out, also=[lone])
     table = pl.read_parquet(out)
@@ -241,7 +241,7 @@ def test_an_index_is_taken_as_it_is(home: Path, tmp_path: Path) -> None:
 
 
 def test_one_fold_alone(home: Path, stranger: Path, tmp_path: Path) -> None:
-    one = study_predictor.opened(home / "study" / "folds" / "r0f1")
+    one = opening.opened(home / "study" / "folds" / "r0f1")
     assert isinstance(one, Study)
     predict(one, [stranger], tmp_path / "p.parquet")
     each, _ = by_hand(Study.open(home / "study"), np.load(stranger)[:, :64])
@@ -390,7 +390,7 @@ def test_what_is_impossible_is_said(home: Path, tmp_path: Path) -> None:
         predict(study, [home / "archive"], tmp_path / "p.parquet", task="digit")
     shutil.copytree(home / "study", tmp_path / "several" / "1to5")
     with pytest.raises(UsageError, match="several studies: give one of 1to5"):
-        study_predictor.opened(tmp_path / "several")
+        opening.opened(tmp_path / "several")
     survival = tmp_path / "several" / "1to5"
     for fold in Study.open(survival).folds:
         facts = json.loads((fold / "fold.json").read_text())
@@ -400,8 +400,8 @@ def test_what_is_impossible_is_said(home: Path, tmp_path: Path) -> None:
         study_predictor.Folds(Study.open(survival), None, "cpu", known=True)
     (survival / "finetune.json").unlink()
     with pytest.raises(UsageError, match="Make one: medcl finetune"):
-        study_predictor.opened(survival)
-    assert isinstance(study_predictor.opened(home / "run"), Run)
+        opening.opened(survival)
+    assert isinstance(opening.opened(home / "run"), Run)
 
 
 def test_the_command_line(home: Path, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from browser import look
 from medcl import manifest
 from medcl.archive.outcomes import Outcome
 from medcl.metrics.bootstrap import Interval
+from medcl.metrics.kaplan_meier import KaplanMeier, RiskGroup
 from medcl.metrics.table import direction, show
 from medcl.plugin import Plugin, Task
 from medcl.private import command_without_paths
@@ -114,6 +115,29 @@ def html(probed: Run, toy: Plugin) -> str:
     path = write(probed, probed.path / "report.html")
     patch.undo()
     return path.read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_every_axis_of_the_curves_has_a_name(
+    probed: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[tuple[str, str]] = []
+
+    def noted(figure) -> str:
+        drawn.extend((axes.get_xlabel(), axes.get_ylabel()) for axes in figure.axes)
+        return ""
+
+    monkeypatch.setattr(plots, "svg", noted)
+    write(probed, tmp_path / "report.html")
+    plots.reliability([(0.2, 0.1, 5), (0.8, 0.9, 5)])
+    curve = np.array([1.0, 0.5])
+    group = RiskGroup("low risk", 9, 2, np.array([0.0, 3.0]), curve, curve, curve)
+    plots.survival(KaplanMeier((group, group), 0.5), "months")
+    assert ("step", "loss") in drawn
+    assert ("labelled part of the training patients", "macro AUROC") in drawn
+    assert ("predicted probability", "share that came true") in drawn
+    assert ("months (unit of the labels)", "share without the event") in drawn
+    assert all(x and y for x, y in drawn)
 
 
 @pytest.mark.slow

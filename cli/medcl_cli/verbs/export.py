@@ -49,9 +49,9 @@ def export(
     medcl export run --to released --card card.yaml --board board --out released/ecg-small
     """
     import medcl
+    from medcl.dense.kind import is_dense
     from medcl.dense.opened import DenseStudy
-    from medcl.dense.result import is_dense
-    from medcl.predict.study_predictor import opened
+    from medcl.predict.opening import opened
     from medcl.run import Run
 
     if dry_run:

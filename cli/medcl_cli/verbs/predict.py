@@ -149,7 +149,7 @@ def predict(
             f"{', '.join(needless)}: for a stream only (--follow), so leave it out. Give values "
             "that files lack as in medcl index: --set reader.columns.2=PPG."
         )
-    from medcl.dense.result import is_dense
+    from medcl.dense.kind import is_dense
 
     if is_dense(run):
         if needless := [
