@@ -1,15 +1,18 @@
-"""3D views per second: ours against the equivalent MONAI Compose and TorchIO Compose.
+"""3D views per second: ours against MONAI, batchgeneratorsv2 and TorchIO, each as it is quickest.
 
 Eight volumes of 128³ become eight views of 96³: random resized crop, flip, rotation about three
-axes, anisotropic scale, noise, smoothing, intensity. Measured in turns in one process, so that what
-else the machine does hits all alike; each figure is the median over rounds, by the clock and by the
-processor time of all threads. The volumes are synthetic noise, which costs what real ones cost.
-Peak memory, beyond what was held before, is measured in a process each. On a CUDA device ours and
-MONAI work there; TorchIO cannot.
+axes, anisotropic scale, noise, smoothing, intensity. Crop, rotation and scale are one resampling in
+ours, in MONAI's ``RandAffine`` ("monai, affine"), in MONAI's lazy steps and in batchgeneratorsv2's
+``SpatialTransform``; "monai" is a Compose of steps that resample one after the other. Measured in
+turns in one process, so that what else the machine does hits all alike; each figure is the median
+over rounds, by the clock and by the processor time of all threads. The volumes are synthetic noise,
+which costs what real ones cost. Peak memory, beyond what was held before, is measured in a process
+each. On a CUDA device ours and MONAI work there; the others are not run there.
 
     python benchmarks/ct_views.py            # ours and MONAI
     python benchmarks/ct_views.py --device cuda
-    PYTHONPATH=… python benchmarks/ct_views.py   # TorchIO too, where it is installed
+    PYTHONPATH=… python benchmarks/ct_views.py   # TorchIO and batchgeneratorsv2, where installed
+    python benchmarks/ct_views.py --geometry plain --peers ours "monai, affine" batchgeneratorsv2
 """
 
 from __future__ import annotations
@@ -102,6 +105,77 @@ def monai_fused(elastic: bool, device: str) -> Callable[[torch.Tensor], object]:
     return lambda batch: [compose(sample) for sample in batch]
 
 
+def monai_affine(elastic: bool, device: str) -> Callable[[torch.Tensor], object]:
+    """MONAI with one resampling: sides of 96 to 120 shown as 96, and the zoom of its other rows."""
+    from monai import transforms as mt
+
+    turn = TURN * torch.pi / 180
+    steps = [
+        mt.RandFlip(prob=0.5, spatial_axis=2),
+        mt.RandAffine(
+            prob=1.0,
+            rotate_range=(turn,) * 3,
+            scale_range=((-0.1, 0.38),) * 3,
+            translate_range=(8.0,) * 3,
+            spatial_size=(AFTER,) * 3,
+            mode="bilinear",
+            padding_mode="border",
+            device=device,
+        ),
+        mt.RandGaussianNoise(prob=SOMETIMES, std=40.0),
+        mt.RandGaussianSmooth((0.3, 1.0), (0.3, 1.0), (0.3, 1.0), prob=SOMETIMES),
+        mt.ScaleIntensityRange(-160.0, 240.0, -1000.0, 1000.0, clip=True),
+    ]
+    if elastic:
+        steps.insert(2, _elastic(device))
+    compose = mt.Compose(steps).set_random_state(0)
+    return lambda batch: [compose(sample) for sample in batch]
+
+
+def batchgenerators(elastic: bool, device: str) -> Callable[[torch.Tensor], object]:
+    """batchgeneratorsv2, the views of nnU-Net: one ``grid_sample``, elastic offsets within it."""
+    import numpy as np
+    from batchgeneratorsv2.transforms.intensity.gaussian_noise import GaussianNoiseTransform
+    from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransform
+    from batchgeneratorsv2.transforms.spatial.mirroring import MirrorTransform
+    from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
+    from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+    from batchgeneratorsv2.transforms.utils.random import RandomTransform
+
+    turn = TURN * np.pi / 180
+    compose = ComposeTransforms(
+        [
+            SpatialTransform(
+                (AFTER,) * 3,
+                AFTER // 2,
+                True,
+                p_elastic_deform=1.0 if elastic else 0.0,
+                p_rotation=1.0,
+                rotation=(-turn, turn),
+                p_scaling=1.0,
+                scaling=(0.9, 1.38),
+                padding_mode_image="border",
+            ),
+            MirrorTransform((2,)),
+            RandomTransform(
+                GaussianNoiseTransform(noise_variance=(0, 1600), p_per_channel=1.0), SOMETIMES
+            ),
+            RandomTransform(
+                GaussianBlurTransform(blur_sigma=(0.3, 1.0), p_per_channel=1.0), SOMETIMES
+            ),
+        ]
+    )
+
+    def run(batch: torch.Tensor) -> object:
+        out = []
+        for sample in batch:
+            view = compose(image=sample.clone())["image"]
+            out.append(view.clamp(-160, 240).add(160).mul(5.0).sub(1000))
+        return out
+
+    return run
+
+
 def torchio(elastic: bool, device: str) -> Callable[[torch.Tensor], object]:
     import torchio as tio
 
@@ -128,7 +202,16 @@ def torchio(elastic: bool, device: str) -> Callable[[torch.Tensor], object]:
     return run
 
 
-PEERS = {"ours": ours, "monai": monai, "monai, lazy": monai_fused, "torchio": torchio}
+PEERS = {
+    "ours": ours,
+    "monai": monai,
+    "monai, lazy": monai_fused,
+    "monai, affine": monai_affine,
+    "batchgeneratorsv2": batchgenerators,
+    "torchio": torchio,
+}
+GEOMETRY = {"plain": False, "elastic": True}
+ON_CPU = ("batchgeneratorsv2", "torchio")  # and not everywhere installed
 
 
 def volumes(device: str) -> torch.Tensor:
@@ -205,6 +288,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--elastic", action="store_true")
+    parser.add_argument("--peers", nargs="*", choices=list(PEERS), default=list(PEERS))
+    parser.add_argument("--geometry", nargs="*", choices=list(GEOMETRY), default=list(GEOMETRY))
     parser.add_argument("--peak", choices=list(PEERS))
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
@@ -213,20 +298,20 @@ def main() -> None:
         return
     names = [
         name
-        for name in PEERS
-        if name != "torchio" or (importlib.util.find_spec("torchio") and asked.device == "cpu")
+        for name in asked.peers
+        if name not in ON_CPU or (importlib.util.find_spec(name) and asked.device == "cpu")
     ]
     load = os.getloadavg()[0]
     print(f"{asked.device}, {os.cpu_count()} cores with a load of {load:.1f} before this began")
-    for elastic in (False, True):
+    for elastic in (GEOMETRY[name] for name in asked.geometry):
         speed = measure(names, asked.rounds, elastic, asked.device)
         print(f"{'with' if elastic else 'without'} elastic deformation, {asked.threads} threads")
-        print("               views/s   ours is   by processor time   peak memory")
+        print("                     views/s   ours is   by processor time   peak memory")
         for name in names:
             clock, worked = (speed["ours"][n] / speed[name][n] for n in (0, 1))
             memory = peak(name, elastic, asked.threads, asked.device)
             print(
-                f"  {name:12} {speed[name][0]:6.1f}    {clock:5.1f}×   {worked:12.1f}×"
+                f"  {name:18} {speed[name][0]:6.1f}    {clock:5.1f}×   {worked:12.1f}×"
                 f"   {memory:12.0f} MB",
                 flush=True,
             )

@@ -15,8 +15,10 @@ Forward and backward on a CPU, float32. In each cell the contenders take turns w
 in a new order every time, so that a busy machine disturbs all of them alike; a figure is the least
 of all turns, of processor time (of all threads) and of the clock. A ratio is a peer's time by
 medcl's: above 1 medcl is faster; of processor time with one thread, of the clock with more. A cell
-is left out where the peer would hold more than `LIMIT` floats at once. With ``--rows`` each cell is
-written as it is measured, and cells that are there are not measured again.
+is left out where the peer would hold more than `LIMIT` floats at once. glibc is told to keep what
+is freed: else the kernel hands out and clears the pages of large arrays anew in each call, or does
+not, by what ran before, and a cell of 4,096 moves by half for whoever is measured. With ``--rows``
+each cell is written as it is measured, and cells that are there are not measured again.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from __future__ import annotations
 import argparse
 import csv
 import importlib
+import os
 import random
 import sys
 import time
@@ -42,6 +45,7 @@ DIM, WIDE, CLASSES, PROTOTYPES, VIEWS = 128, 512, 100, 512, 8
 SECONDS, TURNS, LIMIT = 0.6, 3, 2**29
 HEAD = ("threads", "loss", "size", "who", "turns", "processor", "clock")
 SIZES = (64, 128, 256, 512, 1024, 2048, 4096, 8192)
+KEPT = {"MALLOC_MMAP_THRESHOLD_": str(2**33), "MALLOC_TRIM_THRESHOLD_": str(2**34)}
 Contenders = dict[str, Callable[[], Tensor | None]]
 
 
@@ -311,6 +315,8 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", type=int, default=list(SIZES))
     parser.add_argument("--rows", type=Path, help="CSV of the cells, to go on from")
     options = parser.parse_args()
+    if any(os.environ.get(name) != value for name, value in KEPT.items()):
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | KEPT)
     torch.set_num_threads(options.threads)
     if find_spec("faiss"):
         import faiss

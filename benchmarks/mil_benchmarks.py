@@ -30,10 +30,10 @@ from medcl.finetune.result import FinetuneResult
 from medcl.io.atomic import write_text
 from medcl.plugin import get
 from medcl.provenance import commit
+from medcl_pathology.benchmarks.mil import HEADS as CELLS
+from medcl_pathology.benchmarks.mil import SETTINGS
 
 KEY = "kkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkk"
-NET = "layers: [256, 128, 64], dropout: 0.5"
-SMALL = "{width: 64, landmarks: 8}"  # published: 512 and 256, but most of these bags are small
 SETS = {
     "musk1": "MUSK 1",
     "musk2": "MUSK 2",
@@ -43,27 +43,6 @@ SETS = {
 }
 ORDER = ("ucsb_breast_cancer", "musk1", "elephant", "fox", "musk2")
 """Of a repeat: MUSK 2, whose bags hold up to a thousand instances, takes longest."""
-SETTINGS = {
-    "fox": ["optimizer.lr=3.2e-3", "optimizer.weight_decay=0.01"],
-    "elephant": ["optimizer.lr=3.2e-3"],
-    "musk2": ["optimizer.weight_decay=0.03"],
-}
-"""Where a set's published rate (1e-4 a bag) and weight decay are not MUSK 1's, which the recipe
-has: the table of MI-Net's authors, https://github.com/yanyongluan/MINNs. UCSB is not in it."""
-CELLS = {
-    "abmil": [],
-    "gated-abmil": ["classifier.aggregator=gated-abmil"],
-    **{
-        name: [f"classifier={{name: mil, aggregator: {name}, {NET}}}"]
-        for name in ("mean", "max", "clam-sb", "clam-mb", "dsmil", "acmil", "dtfd")
-    },
-    "transmil": [f"classifier={{name: mil, aggregator: transmil, settings: {SMALL}, {NET}}}"],
-    "sc-mil": [
-        f"classifier={{name: sc-mil, aggregator: gated-abmil, settings: {{hidden: 64}}, {NET}}}",
-        "finetune.sampler=balanced",
-    ],
-    "ins": [f"classifier={{name: ins, queue: 1024, {NET}}}", "finetune.sampler=balanced"],
-}
 PUBLISHED = {
     ("musk1", "abmil"): (0.892, 0.040),
     ("musk1", "gated-abmil"): (0.900, 0.050),
@@ -116,7 +95,7 @@ def main() -> None:
         if (data, cell, repeat) in done:
             continue
         file = next(f for s in (".data", ".npz") if (f := asked.data / f"{data}{s}").exists())
-        settings = [*SETTINGS.get(data, []), *CELLS[cell]]
+        settings = [*SETTINGS.get(data, ()), *CELLS[cell]]
         settings += ["finetune.repeats=1", "finetune.bootstraps=100"]
         settings += [f"seed={repeat}", f"split.seed={repeat}"]
         out = asked.out / "studies" / f"{data}-{cell}-{repeat}"

@@ -740,10 +740,11 @@ def benchmark(
     encoders: Place | Run | Sequence[Place | Run] = (),
     *,
     problems: Sequence[str] = (),
-    fractions: Sequence[float] = (0.01, 0.1, 1.0),
+    fractions: Sequence[float] = (),
     fit: Sequence[int] = (),
     judge: Sequence[int] = (),
     supervised: bool = False,
+    heads: Sequence[str] = (),
     resamples: int = 1000,
     device: str = "auto",
     workers: int = 1,
@@ -758,9 +759,10 @@ def benchmark(
         encoders: finished runs, released encoders, or folders of either; none: the set's own
             untrained encoder.
         problems: of the set, such as "superclass"; none: its first.
-        fractions: of labelled training patients.
+        fractions: of labelled training patients; none: 0.01, 0.1 and 1, of heads 1.
         fit, judge: folds to fit and to test on, in place of the official ones.
         supervised: also train each network with labels alone, which takes minutes each time.
+        heads: of a set of bags, such as "abmil"; none: all that it names.
         resamples: of test patients, for intervals.
         device: "cpu", "cuda", ..., or "auto".
         workers: processes that read and prepare.
@@ -785,6 +787,7 @@ def benchmark(
         fit=fit,
         judge=judge,
         supervised=supervised,
+        heads=heads,
         resamples=resamples,
         device=device,
         workers=workers,

@@ -39,6 +39,10 @@ METHODS: dict[str, Lazy] = {
     "clip": "medcl.methods.clip:TwoTower",
     "tip": "medcl.methods.tip:TIP",
     "site-adapt": "medcl.methods.site_adapt:SiteAdapt",
+    "unicon": "medcl.methods.unicon:UniCon",
+    "debcse": "medcl.methods.debcse:DebCSE",
+    "ctvis": "medcl.methods.ctvis:CTVIS",
+    "noisy-labels": "medcl.methods.noisy_labels:NoisyLabels",
     "harmonised": "medcl.methods.harmonised:Harmonised",
 }
 """Pretraining methods, one published method per file."""

@@ -19,7 +19,9 @@ import medcl.methods.byol
 import medcl.methods.can
 import medcl.methods.clip
 import medcl.methods.cpc
+import medcl.methods.ctvis
 import medcl.methods.data2vec
+import medcl.methods.debcse
 import medcl.methods.deepcluster
 import medcl.methods.dino
 import medcl.methods.dinov2
@@ -31,6 +33,7 @@ import medcl.methods.mae
 import medcl.methods.mae_unet
 import medcl.methods.moco
 import medcl.methods.msn
+import medcl.methods.noisy_labels
 import medcl.methods.participant
 import medcl.methods.redundancy
 import medcl.methods.semi_supervised
@@ -40,6 +43,7 @@ import medcl.methods.spark
 import medcl.methods.supcon
 import medcl.methods.swav
 import medcl.methods.tip
+import medcl.methods.unicon
 import medcl.methods.voco
 import medcl.methods.volume_fusion
 import medcl_biosignals.baselines
@@ -47,6 +51,7 @@ import medcl_biosignals.beats
 import medcl_biosignals.benchmarks.cinc2011
 import medcl_biosignals.benchmarks.cinc2017
 import medcl_biosignals.benchmarks.liu2022
+import medcl_biosignals.benchmarks.mitbih
 import medcl_biosignals.benchmarks.ptbxl
 import medcl_biosignals.benchmarks.ucr
 import medcl_biosignals.dataset
@@ -74,11 +79,11 @@ import medcl_biosignals.methods.order
 import medcl_biosignals.methods.papagei
 import medcl_biosignals.methods.quantised
 import medcl_biosignals.methods.similar_snippets
-import medcl_biosignals.methods.unicon
 import medcl_biosignals.prepare
 import medcl_biosignals.preview
 import medcl_biosignals.streaming
 import medcl_biosignals.views
+import medcl_ct.benchmarks.medmnist
 import medcl_ct.dataset
 import medcl_ct.encoders.huggingface
 import medcl_ct.encoders.joint
@@ -97,6 +102,9 @@ import medcl_ct.preview
 import medcl_ct.views
 import medcl_ct.write_masks
 import medcl_pathology.baselines
+import medcl_pathology.benchmarks.kather
+import medcl_pathology.benchmarks.medmnist
+import medcl_pathology.benchmarks.mil
 import medcl_pathology.dataset
 import medcl_pathology.encoders.huggingface
 import medcl_pathology.encoders.released
@@ -195,7 +203,6 @@ _method_factory: list[contract.MethodFactory] = [
     medcl_biosignals.methods.similar_snippets.SimilarSnippets,
     medcl_biosignals.methods.forecast.Forecast,
     medcl_biosignals.methods.cross_modal.CrossModal,
-    medcl_biosignals.methods.unicon.UniCon,
     medcl_biosignals.methods.papagei.PaPaGeiS,
     medcl_biosignals.methods.aim.AIM,
     medcl_ct.joint.Joint2D3D,
@@ -231,6 +238,10 @@ _method_factory: list[contract.MethodFactory] = [
     medcl.methods.tip.TIP,
     medcl.methods.site_adapt.SiteAdapt,
     medcl.methods.harmonised.Harmonised,
+    medcl.methods.unicon.UniCon,
+    medcl.methods.ctvis.CTVIS,
+    medcl.methods.debcse.DebCSE,
+    medcl.methods.noisy_labels.NoisyLabels,
 ]
 _baseline: list[contract.Baseline] = [
     medcl_biosignals.baselines.handcrafted,
@@ -241,8 +252,34 @@ _benchmark: list[contract.BenchmarkSet] = [
     medcl_biosignals.benchmarks.cinc2011.cinc2011,
     medcl_biosignals.benchmarks.cinc2017.cinc2017,
     medcl_biosignals.benchmarks.liu2022.liu2022,
+    medcl_biosignals.benchmarks.mitbih.mitbih,
     medcl_biosignals.benchmarks.ucr.ucr,
     medcl_biosignals.benchmarks.ptbxl.ptbxl,
+    medcl_ct.benchmarks.medmnist.organamnist,
+    medcl_ct.benchmarks.medmnist.organcmnist,
+    medcl_ct.benchmarks.medmnist.organsmnist,
+    medcl_ct.benchmarks.medmnist.chestmnist,
+    medcl_ct.benchmarks.medmnist.pneumoniamnist,
+    medcl_ct.benchmarks.medmnist.octmnist,
+    medcl_ct.benchmarks.medmnist.breastmnist,
+    medcl_ct.benchmarks.medmnist.tissuemnist,
+    medcl_ct.benchmarks.medmnist.organmnist3d,
+    medcl_ct.benchmarks.medmnist.nodulemnist3d,
+    medcl_ct.benchmarks.medmnist.adrenalmnist3d,
+    medcl_ct.benchmarks.medmnist.fracturemnist3d,
+    medcl_ct.benchmarks.medmnist.vesselmnist3d,
+    medcl_ct.benchmarks.medmnist.synapsemnist3d,
+    medcl_pathology.benchmarks.kather.kather2016,
+    medcl_pathology.benchmarks.kather.kather2018,
+    medcl_pathology.benchmarks.medmnist.pathmnist,
+    medcl_pathology.benchmarks.medmnist.dermamnist,
+    medcl_pathology.benchmarks.medmnist.bloodmnist,
+    medcl_pathology.benchmarks.medmnist.retinamnist,
+    medcl_pathology.benchmarks.mil.elephant,
+    medcl_pathology.benchmarks.mil.fox,
+    medcl_pathology.benchmarks.mil.musk1,
+    medcl_pathology.benchmarks.mil.musk2,
+    medcl_pathology.benchmarks.mil.tiger,
 ]
 _stream_factory: list[contract.StreamFactory] = [
     medcl_biosignals.streaming.stream,

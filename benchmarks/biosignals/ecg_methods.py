@@ -56,15 +56,32 @@ STATE_SPACE = {
     "states": 8,
     "pool": "meanmax",
 }
-ENCODERS: dict[str, dict[str, Any]] = {"resnet1d": RESNET, "s4d1d": STATE_SPACE}
+TRANSFORMER = {
+    "name": "vit1d",
+    "patch": 20,  # 0.2 s
+    "width": 96,
+    "depth": 3,
+    "heads": 4,
+}
+ENCODERS: dict[str, dict[str, Any]] = {
+    "resnet1d": RESNET,
+    "s4d1d": STATE_SPACE,
+    "vit1d": TRANSFORMER,
+}
 METHODS: dict[str, dict[str, Any]] = {
     "described": {"temperature": 0.1, "describe": 10.0, "subsets": 0.5},
     "simclr": {"temperature": 0.1},
     "vicreg": {"hidden": 512, "out": 512},
     "lejepa": {"hidden": 512, "out": 128},
     "byol": {"hidden": 512, "out": 128},
-    "cpc": {"ahead": [1], "temperature": 0.1, "normalise": True},  # 0.16 s; only with state spaces
+    "participant": {"temperature": 0.1, "hidden": 512},
+    "cpc": {"ahead": [1], "temperature": 0.1, "normalise": True},  # 0.16 s
+    "mae": {"width": 96, "depth": 1},
+    "i-jepa": {"width": 96, "depth": 2, "momentum": 0.99},
+    "dinov2": {"hidden": 512, "bottleneck": 128, "out": 1024, "momentum": 0.99, "frozen": 30},
 }
+OF_STEPS, OF_PATCHES = ("cpc",), ("mae", "i-jepa", "dinov2")
+"""Methods that need an encoder of steps in time, and of patches; SimCLR is beside the latter."""
 COLUMNS = ("method", "encoder", "seed", "steps", "weights", "seconds", "beside")
 
 
@@ -82,12 +99,19 @@ class Cell:
         return f"{self.method}-{self.encoder}-{self.seed}"
 
 
+def fits(method: str, encoder: str) -> bool:
+    """Whether the table holds this pair."""
+    if encoder == "vit1d":
+        return method in (*OF_PATCHES, "simclr")
+    return method not in OF_PATCHES and (method not in OF_STEPS or encoder == "s4d1d")
+
+
 def cells(seeds: int) -> Iterator[Cell]:
     """All pretrainings; every method once before the next seed begins."""
     for seed in range(seeds):
         for encoder in ENCODERS:
             for method in METHODS:
-                if method != "cpc" or encoder == "s4d1d":
+                if fits(method, encoder):
                     yield Cell(method, encoder, seed)
 
 
@@ -160,7 +184,8 @@ def main() -> None:
     for cell in dict.fromkeys(Cell(UNTRAINED, c.encoder, c.seed) for c in cells(given.seeds)):
         if any(row["method"] == UNTRAINED and _same(row, cell) for row in _read(given.rows)):
             continue
-        trained = f"{next(iter(METHODS))}-{cell.encoder}-{cell.seed}"
+        method = next(method for method in METHODS if fits(method, cell.encoder))
+        trained = f"{method}-{cell.encoder}-{cell.seed}"
         runs = {trained: Run.open(given.out / "runs" / trained)}
         _measure(given, asked, Sources(of_set, everyone, given.out, runs), cell, 0.0)
     show(_read(given.rows))

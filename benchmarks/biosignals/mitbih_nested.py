@@ -24,13 +24,15 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from mitbih_table import PUBLIC_KEY, cell, per_record, thinned
+from mitbih_table import PER_CLASS, PUBLIC_KEY, cell
 from numpy.typing import NDArray
 from sklearn.model_selection import GroupKFold
 
 from medcl.archive.index import build
+from medcl.benchmark.fitting import thinned
 from medcl.embeddings import linear
 from medcl.embeddings.embeddings import embed, features
+from medcl.embeddings.relative import relative
 from medcl.labels.target import Target, target
 from medcl.metrics.bootstrap import bootstrap
 from medcl.metrics.measures import measure
@@ -106,15 +108,15 @@ def read(archive: Path, out: Path, encoder: str) -> Beats:
             (UNTRAINED, build_encoder(run.recipe, 0).eval()),
         ):
             z = embed(network, mine, label=f"{name}, {seconds:g} s").x
-            relative = per_record(z, items)
+            usual = relative(z, items)
             groups[f"{name} {seconds:g} s + {HAND}"] = (z, hand)
-            groups[f"{name} {seconds:g} s, relative + {HAND}"] = (relative, hand)
+            groups[f"{name} {seconds:g} s, relative + {HAND}"] = (usual, hand)
     return Beats(groups, truth.at(known), np.asarray(samples.patients)[known])
 
 
 def predicted(beats: Beats, name: str, train: NDArray, of: Beats, test: NDArray) -> Floats:
     """Probabilities (M, C) of test beats by a linear classifier of training beats."""
-    some = train[thinned(beats.truth.y[train], beats.patients[train], 0)]
+    some = train[thinned(beats.truth.y[train], beats.patients[train], PER_CLASS, seed=0)]
     columns, blocks = linear.concatenated([group[some] for group in beats.groups[name]])
     model = linear.fit(columns, beats.truth.at(some), beats.patients[some], blocks=blocks)
     return model.predict(linear.concatenated([group[test] for group in of.groups[name]])[0])

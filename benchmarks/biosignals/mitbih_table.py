@@ -45,8 +45,10 @@ from torch import nn
 
 from medcl import recipe as recipes
 from medcl.archive.index import build
+from medcl.benchmark.fitting import thinned
 from medcl.embeddings import linear
 from medcl.embeddings.embeddings import embed, features
+from medcl.embeddings.relative import relative
 from medcl.engine.pretrain import pretrain
 from medcl.labels.target import Target, target
 from medcl.metrics import metrics
@@ -129,29 +131,6 @@ def run_of(recipe: Recipe, data: Path, out: Path) -> Run:
     return Run.open(out) if (out / "encoder.safetensors").is_file() else pretrain(recipe, data, out)
 
 
-def per_record(x: Floats, items: NDArray) -> Floats:
-    """Each feature less its median over the recording, by its spread there and over all.
-
-    The spread is the geometric mean of both: a recording of equal beats must not be blown up.
-    """
-    out = np.empty_like(x)
-    everywhere = x.std(axis=0) + 1e-6
-    for item in np.unique(items):
-        mine = items == item
-        middle = np.median(x[mine], axis=0)
-        spread = 1.4826 * np.median(np.abs(x[mine] - middle), axis=0)
-        out[mine] = (x[mine] - middle) / np.sqrt(everywhere * np.maximum(spread, 0.05 * everywhere))
-    return np.clip(out, -20, 20)
-
-
-def thinned(y: NDArray, patients: NDArray, seed: int) -> NDArray[np.int64]:
-    """At most `PER_CLASS` positions of each class and patient."""
-    order = np.random.default_rng(seed).permutation(len(y))
-    frame = pl.DataFrame({"at": order, "y": y[order], "patient": patients[order]})
-    kept = frame.group_by("y", "patient", maintain_order=True).head(PER_CLASS)
-    return np.sort(kept["at"].to_numpy())
-
-
 def labelled(
     truth: Target, patients: NDArray, seed: int, draws: int
 ) -> Iterator[tuple[float, NDArray[np.int64]]]:
@@ -171,7 +150,7 @@ def probed(
     found: Scores = {}
     for fraction, at in labelled(truth.at(train), patients[train], 0, label_efficiency.DRAWS):
         some = train[at]
-        some = some[thinned(truth.y[some], patients[some], 0)]
+        some = some[thinned(truth.y[some], patients[some], PER_CLASS, seed=0)]
         model = linear.fit(x[some], truth.at(some), patients[some], blocks=blocks)
         found.setdefault(fraction, []).append(model.predict(x[test]))
     return found
@@ -357,20 +336,20 @@ def representations(
 ) -> Iterator[tuple[str, tuple[Floats, ...]]]:
     """Hand-crafted features; each encoder alone, with the four interval ratios, and with both."""
     hand = made["hand-crafted"]
-    relative = per_record(hand, items)
+    usual = relative(hand, items)
     yield "hand-crafted", (hand,)
-    yield "hand-crafted, per record", (relative,)
+    yield "hand-crafted, per record", (usual,)
     yield HAND_GROUPS, (hand[:, : context.shape[1]], hand[:, context.shape[1] :])
     for name, x in made.items():
         if name == "hand-crafted":
             continue
-        mine = per_record(x, items)
+        mine = relative(x, items)
         yield name, (x,)
         yield f"{name}, per record", (mine,)
         yield f"{name} + RR", (x, context)
         yield f"{name} + RR, per record", (mine, context)
         yield f"{name} + RR + hand-crafted", (x, context, hand)
-        yield f"{name} + RR + hand-crafted, per record", (mine, context, relative)
+        yield f"{name} + RR + hand-crafted, per record", (mine, context, usual)
 
 
 def mean_measure(truth: Target, scores: Sequence[Floats], weight: Counted) -> metrics.Measures:

@@ -1,14 +1,15 @@
-"""One-lead ECG rhythms from an encoder that saw recordings of the same kind, never those judged.
+"""Rhythms from an encoder that saw recordings of the same kind, never those judged.
 
     python benchmarks/biosignals/rhythm_folds.py --data FOLDER --out OUT
+    python benchmarks/biosignals/rhythm_folds.py --benchmark liu2022 --also --fractions 1 0.1 …
 
-FOLDER holds PTB-XL and CinC 2017, or parts of them, as their authors' archives unpack. For each of
-CinC's five folds (recordings of equal content in one) the recipe pretrains without labels on
-PTB-XL's folds but the last and on CinC's four other folds; a linear classifier is fitted on those
-four and judged on the fold. Rows: hand-crafted features, the encoder, both, and three untrained
-encoders beside hand-crafted, from 100, 10 and 1 % of the labelled recordings (1, 3 and 10 draws).
-A pretraining or a prediction that is there is not made again. ``OUT/benchmark.json`` is for the
-card of a release (``medcl export --to released --board OUT``).
+FOLDER holds CinC 2017 (or another set that is judged by folds) and PTB-XL, or parts of them, as
+their authors' archives unpack. For each of the set's folds the recipe pretrains without labels on
+its other folds, and on the training folds of the sets in ``--also``; a linear classifier is fitted
+on those other folds and judged on the fold. Rows: hand-crafted features, the encoder, both, and
+three untrained encoders beside hand-crafted, from 100, 10 and 1 % of those who are labelled (1, 3
+and 10 draws). A pretraining or a prediction that is there is not made again.
+``OUT/benchmark.json`` is for the card of a release (``medcl export --to released --board OUT``).
 """
 
 from __future__ import annotations
@@ -38,7 +39,6 @@ from medcl.metrics.metrics import once
 from medcl.provenance import commit, versions
 from medcl.run import Run
 
-FRACTIONS = (1.0, 0.1, 0.01)
 ENCODER = "encoder"
 ROWS = (HANDCRAFTED, ENCODER, f"{ENCODER}{BESIDE}", f"{UNTRAINED} {ENCODER}{BESIDE}")
 
@@ -68,11 +68,16 @@ def pretrained(recipe: recipes.Recipe, archive: Path, out: Path) -> Run:
 
 
 def predictions(
-    run: Run, of: fitting.Asked, cinc: Benchmark, out: Path, fold: int
+    run: Run,
+    of: fitting.Asked,
+    of_set: Benchmark,
+    out: Path,
+    fold: int,
+    fractions: tuple[float, ...],
 ) -> Iterator[tuple[str, float, int, int, NDArray[np.float32]]]:
-    """Row, fraction, draw, labelled recordings, and scores of a fold's recordings."""
+    """Row, fraction, draw, labelled people, and scores of a fold's recordings."""
     name = f"{ENCODER}{fold}"
-    sources = Sources(cinc, out / "index", out, {name: run})
+    sources = Sources(of_set, out / "index", out, {name: run})
     for row in ROWS:
 
         def features(draw: int, row: str = row) -> tuple[NDArray[np.float32], ...]:
@@ -86,7 +91,7 @@ def predictions(
         place = out / "scores" / f"{fold}" / row.replace(" ", "_")
         several = INITIALISATIONS if row.startswith(UNTRAINED) else 1
         for fraction, draw, people, scores in fitting.predicted(
-            features, of, FRACTIONS, place, initialisations=several
+            features, of, fractions, place, initialisations=several
         ):
             yield row, fraction, draw, people, scores
 
@@ -104,23 +109,30 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--recipe", default="ecg-handheld")
     parser.add_argument("--set", action="append", default=[])
+    parser.add_argument("--benchmark", default="cinc2017", help="the set that is judged")
+    parser.add_argument("--also", nargs="*", default=["ptbxl"], help="sets to pretrain on too")
+    parser.add_argument("--fractions", nargs="+", type=float, default=[1.0, 0.1, 0.01])
     given = parser.parse_args()
 
-    (_, cinc), (_, ptbxl) = opened("cinc2017", given.data), opened("ptbxl", given.data)
-    (problem, *_) = cinc.problems
+    fractions = tuple(given.fractions)
+    _, judged = opened(given.benchmark, given.data)
+    others_of = [opened(name, given.data)[1] for name in given.also]
+    (problem, *_) = judged.problems
     recipe = recipes.given(given.recipe, given.set)
-    indexing.build(cinc.archive, given.out / "index", plugins.get("biosignals"))
-    folds = sorted(set(cinc.table[FOLD]))
-    resting = inside(ptbxl, list(ptbxl.fitted))
+    indexing.build(judged.archive, given.out / "index", plugins.get("biosignals"))
+    folds = sorted(set(judged.table[FOLD]))
+    also = [(one, inside(one, list(one.fitted))) for one in others_of]
     parts: dict[tuple[str, float, int], list[NDArray[np.float32]]] = defaultdict(list)
     labelled: dict[float, list[int]] = defaultdict(list)
     for fold in folds:
         others = [f for f in folds if f != fold]
         here = given.out / f"fold{fold}"
-        archive = linked([(ptbxl, resting), (cinc, inside(cinc, others))], here / "archive")
+        archive = linked([*also, (judged, inside(judged, others))], here / "archive")
         run = pretrained(recipe, archive, here)
-        of = fitting.asked(cinc, problem, fit=others, judge=[fold])
-        for row, fraction, draw, people, scores in predictions(run, of, cinc, given.out, fold):
+        of = fitting.asked(judged, problem, fit=others, judge=[fold])
+        for row, fraction, draw, people, scores in predictions(
+            run, of, judged, given.out, fold, fractions
+        ):
             parts[row, fraction, draw].append(scores)
             labelled[fraction].append(people)
         print(f"fold {fold} is done", flush=True)
@@ -129,36 +141,36 @@ def main() -> None:
         drawn = pooled.setdefault(row, {}).setdefault(fraction, [])
         drawn.append((round(np.mean(labelled[fraction])), np.concatenate(scores_of)))
     figures = scoreboard.figures(
-        fitting.asked(cinc, problem), pooled, references=references(list(pooled))
+        fitting.asked(judged, problem), pooled, references=references(list(pooled))
     )
     board = scoreboard.Scoreboard(
-        benchmark=cinc.name,
-        about=f"{cinc.about} Each pretraining saw no recording that it is judged on.",
-        citation=cinc.citation,
-        licence=cinc.licence,
+        benchmark=judged.name,
+        about=f"{judged.about} Each pretraining saw no recording that it is judged on.",
+        citation=judged.citation,
+        licence=judged.licence,
         problems=[
             {"name": problem.name, "metric": problem.shown, "classes": list(problem.classes)}
         ],
         figures=figures,
-        notes=list(cinc.notes),
+        notes=list(judged.notes),
         versions=versions("biosignals") | {"commit": commit() or ""},
     )
     text = json.dumps(board.as_dict(), indent=1, ensure_ascii=False, allow_nan=False)
     manifest.write_text(given.out / JSON, text + "\n")
     print("by fold, first draw, both − hand-crafted:")
     for number, fold in enumerate(folds):
-        of = fitting.asked(cinc, problem, fit=[f for f in folds if f != fold], judge=[fold])
+        of = fitting.asked(judged, problem, fit=[f for f in folds if f != fold], judge=[fold])
         gained = {
             fraction: value(of, parts[f"{ENCODER}{BESIDE}", fraction, 0][number])
             - value(of, parts[HANDCRAFTED, fraction, 0][number])
-            for fraction in FRACTIONS
+            for fraction in fractions
         }
         print(fold, ", ".join(f"{f:.0%}: {gain:+.3f}" for f, gain in gained.items()))
     for figure in figures:
         gains = ", ".join(
             f"− {than} {scoreboard.difference(gain)}" for than, gain in figure.against.items()
         )
-        share = f"{figure.fraction:4.0%} ({figure.patients} recordings)"
+        share = f"{figure.fraction:4.0%} ({figure.patients} people)"
         print(f"{figure.row:34} {share}: {problem.shown} {scoreboard.shown(figure)}  {gains}")
 
 

@@ -19,11 +19,12 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from mitbih_table import PUBLIC_KEY, cell, recipe_of, run_of, thinned
+from mitbih_table import PER_CLASS, PUBLIC_KEY, cell, recipe_of, run_of
 from numpy.typing import NDArray
 
 from medcl.archive.index import Index, build
 from medcl.archive.splits import split
+from medcl.benchmark.fitting import thinned
 from medcl.embeddings import linear
 from medcl.embeddings.embeddings import embed, features
 from medcl.labels.target import Target, target
@@ -58,7 +59,7 @@ def fitted(
 ) -> Floats:
     """Probabilities of the test samples, from a classifier fitted on some others."""
     x, blocks = linear.concatenated(groups)
-    some = at[thinned(truth.y[at], patients[at], 0)]
+    some = at[thinned(truth.y[at], patients[at], PER_CLASS, seed=0)]
     return linear.fit(x[some], truth.at(some), patients[some], blocks=blocks).predict(x[test])
 
 

@@ -206,34 +206,36 @@ def build(
         ):
             join = partial(joining.join, plugin.assemble, root) if plugin.assemble else None
             group = partial(copies.grouped, root=root, cache=private / "copies.parquet")
+            opened = len(units)
+            del units
             made = tables.build(
-                entries,
+                entries.read_once(),
                 rejects,
+                paths,
                 assignment,
                 pseudonyms,
                 join,
                 group,
                 merge_spellings=merge_spellings,
             )
-        if not made.taken and not rejects:
+        if len(made.ignored) == len(paths) and not rejects:
             raise NothingTaken(nothing)
-        ignored = [path for path in paths if path not in made.taken]
         summary = Summary(
             items=len(made.items),
             patients=made.items["patient"].n_unique(),
             sites=made.items["site"].drop_nulls().n_unique(),
             rejects=dict(sorted(Counter(made.rejects["code"]).items())),
-            ignored=len(ignored),
-            ignored_suffixes=counted(ignored, plugin.hints),
+            ignored=len(made.ignored),
+            ignored_suffixes=counted(made.ignored, plugin.hints),
             scanned=scanned,
-            reused=len(units) - scanned,
+            reused=opened - scanned,
             unmatched=assignment.unused,
             notes=(*assignment.notes, *made.notes, *([fewer] if fewer else [])),
             seconds=time.monotonic() - started,
         )
         _write(out, made, facts, summary)
         told = (*assignment.notes, *made.notes)
-        again = replace(summary, scanned=0, reused=len(units), notes=told)
+        again = replace(summary, scanned=0, reused=opened, notes=told)
         snapshot.write(out, asdict(again))
     return summary
 
@@ -286,7 +288,9 @@ def _scanned(
                     raise UsageError(outcome.reason)
                 outcome = scanning.died(unit, outcome)
             entries.add(outcome)
-        yield entries, len(todo)
+        count = len(todo)
+        del todo, units, outcomes  # a million of them are much memory, and the journal has all
+        yield entries, count
 
 
 def _write(out: Path, made: tables.Tables, facts: dict[str, Any], summary: Summary) -> None:

@@ -45,13 +45,14 @@ class Journal:
     def __contains__(self, key: str) -> bool:
         return key in self._places
 
-    def __iter__(self) -> Iterator[Scanned]:
-        """The entries, in the order of the units."""
+    def read_once(self) -> Iterator[Scanned]:
+        """The entries, in the order of the units, of which nothing is kept in memory then."""
         with self._path.open("rb") as lines:
             for key, unit in self._units.items():
                 if key in self._places:
                     lines.seek(self._places[key])
                     yield Scanned.from_json(lines.readline(), unit)
+        self._units, self._places = {}, {}
 
     def add(self, entry: Scanned) -> None:
         """Append one finished unit. It is written at once, and flushed to disk every 2 s."""

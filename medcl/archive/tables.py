@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
+import numpy as np
 import polars as pl
 
 from medcl.archive import identity, scanning
@@ -44,13 +46,14 @@ class Tables(NamedTuple):
     paths: pl.DataFrame
     notes: tuple[str, ...] = ()
     sites: pl.DataFrame = pl.DataFrame(schema=SITES)
-    taken: Set[str] = frozenset()
-    """The files of the units of which something came; others are a README, a licence."""
+    ignored: Sequence[str] = ()
+    """The files of no unit, or of those of which nothing came: a README, a licence."""
 
 
 def build(
     scanned: Iterable[Scanned],
     rejects: Sequence[Reject],
+    walked: Sequence[str],
     assignment: Assignment,
     pseudonyms: Pseudonyms,
     join: Join | None = None,
@@ -63,6 +66,7 @@ def build(
     Args:
         scanned: the archive's units, sorted by key. They are read once, one by one.
         rejects: of before scanning (folders and files that could not be listed).
+        walked: the paths of the archive's files, sorted.
         assignment: patients, sites and labels from outside the files.
         pseudonyms: the keyed hashes.
         join: makes items of the units' records, if they are not items as they are.
@@ -70,35 +74,49 @@ def build(
         merge_spellings: patients whose ids differ in spelling only are one.
     """
     refused = list(rejects)
-    pieces: list[Record] = []
-    files: dict[str, FileStat] = {}
     stats: dict[str, tuple[FileStat, ...]] = {}
     details: dict[str, str] = {}
-    taken: set[str] = set()
-    for entry in scanned:
-        refused += entry.rejects
-        details |= entry.details
-        for reject in entry.rejects:
-            stats.setdefault(reject.key, entry.stats)
-        if entry.records or entry.rejects:
-            taken.update(file.path for file in entry.stats)
-        files |= {file.path: file for file in entry.stats}
-        pieces += entry.records
-    outcomes: Sequence[Record | Reject] = pieces if join is None else join(pieces, files)
-    del pieces
+    taken = bytearray(len(walked))  # a million paths in a set would be 100 MB
     records: list[Record] = []
     keys: set[str] = set()
-    for outcome in outcomes:
-        if isinstance(outcome, Reject):
-            refused.append(outcome)
-        elif outcome.key in keys:
-            reason = "An item of the same key was found before; the first is kept."
-            refused.append(Reject(outcome.key, "duplicate", reason))
-        else:
-            keys.add(outcome.key)
-            records.append(outcome)
-            stats[outcome.key] = located(outcome, files)
-    del outcomes, files
+
+    def units() -> Iterator[tuple[Iterable[Record | Reject], tuple[FileStat, ...]]]:
+        """The outcomes of each unit and its files; of joined records all, and all files."""
+        pieces: list[Record] = []
+        files: list[FileStat] = []
+        for entry in scanned:
+            refused.extend(entry.rejects)
+            details.update(entry.details)
+            for reject in entry.rejects:
+                stats.setdefault(reject.key, entry.stats)
+            if entry.records or entry.rejects:
+                for file in entry.stats:
+                    taken[bisect_left(walked, file.path)] = True
+            if join is None:
+                yield entry.records, entry.stats
+            else:
+                pieces += entry.records
+                files += entry.stats
+        if join is not None:
+            joined = join(pieces, {file.path: file for file in files})
+            del pieces
+            yield joined, tuple(files)
+
+    for outcomes, files in units():
+        by_path = {file.path: file for file in files}
+        for outcome in outcomes:
+            if isinstance(outcome, Reject):
+                refused.append(outcome)
+            elif outcome.key in keys:
+                reason = "An item of the same key was found before; the first is kept."
+                refused.append(Reject(outcome.key, "duplicate", reason))
+            else:
+                keys.add(outcome.key)
+                records.append(outcome)
+                of = located(outcome, by_path)
+                stats[outcome.key] = files if of == files else of  # one object for both
+        del outcomes, files, by_path
+    del keys
     usable: list[Record] = []
     for outcome in assignment.apply(records):
         if isinstance(outcome, Reject):
@@ -109,17 +127,16 @@ def build(
     usable, notes = identity.noticed(identity.merged(usable) if merge_spellings else usable)
     if group is not None:
         usable = group(usable, stats)
-    keys = {record.key for record in usable} | {reject.key for reject in refused}
     sites = _sites(usable, pseudonyms)
     items = _items(usable, stats, pseudonyms)
     del usable
     return Tables(
         items,
         _rejects(refused, pseudonyms),
-        _paths(keys, stats, details, pseudonyms),
+        _paths({*stats, *(reject.key for reject in refused)}, stats, details, pseudonyms),
         tuple(notes),
         sites,
-        taken,
+        [path for path, of_use in zip(walked, taken, strict=True) if not of_use],
     )
 
 
@@ -132,12 +149,12 @@ def _sites(records: Sequence[Record], pseudonyms: Pseudonyms) -> pl.DataFrame:
 def _items(
     records: Sequence[Record], stats: Mapping[str, tuple[FileStat, ...]], pseudonyms: Pseudonyms
 ) -> pl.DataFrame:
-    ids = [pseudonyms.item(r.key) for r in records]
-    order = sorted(range(len(records)), key=ids.__getitem__)
+    ids = np.array([pseudonyms.item(r.key) for r in records], dtype=np.str_)
+    order = np.argsort(ids, kind="stable")
     records = [records[n] for n in order]
     marks = (pseudonyms.fingerprint(scanning.fingerprint(r.key, stats[r.key])) for r in records)
     columns: dict[str, pl.Series] = {
-        "id": _text("id", (ids[n] for n in order)),
+        "id": _text("id", map(str, ids[order])),
         "patient": _text("patient", (pseudonyms.patient(r.patient) for r in records)),
         "site": _text("site", (r.site and pseudonyms.site(r.site) for r in records)),
         "group": _text("group", (r.group and pseudonyms.group(r.group) for r in records)),

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from medcl.benchmark.contract import FOLD, PATIENT, Benchmark, Problem
@@ -35,12 +36,13 @@ class Part:
 
 @dataclass(frozen=True)
 class Asked:
-    """A problem on a set: its labels, and the parts to fit and test on."""
+    """A problem on a set: its labels, the parts to fit and test on, and `Benchmark.most`."""
 
     problem: Problem
     target: Target
     patients: NDArray
     parts: tuple[Part, ...]
+    most: int | None = None
 
     @property
     def tested(self) -> NDArray[np.int64]:
@@ -73,7 +75,7 @@ def asked(
         if not inside.any() or not others.any():
             raise UsageError(f"{benchmark.name}: nothing to fit or test on in fold {list(tested)}.")
         parts.append(Part(np.flatnonzero(others), np.flatnonzero(inside)))
-    return Asked(problem, target, patients, tuple(parts))
+    return Asked(problem, target, patients, tuple(parts), benchmark.most)
 
 
 def draws(fraction: float) -> int:
@@ -84,12 +86,29 @@ def draws(fraction: float) -> int:
 
 
 def labelled(part: Part, of: Asked, fraction: float, draw: int) -> NDArray[np.int64]:
-    """The training rows whose patients a draw labels."""
-    if fraction >= 1:
-        return part.train
-    target, patients = of.target.at(part.train), of.patients[part.train]
-    (subset,) = subsets(target, patients, [fraction], seed=draw)
-    return part.train[subset.positions]
+    """The training rows whose patients a draw labels, thinned."""
+    rows = part.train
+    if fraction < 1:
+        (subset,) = subsets(of.target.at(rows), of.patients[rows], [fraction], seed=draw)
+        rows = rows[subset.positions]
+    if of.most is None:
+        return rows
+    return rows[thinned(of.target.y[rows], of.patients[rows], of.most, seed=draw)]
+
+
+def thinned(y: NDArray, patients: NDArray, most: int, *, seed: int) -> NDArray[np.int64]:
+    """Positions of at most so many rows of each class and patient, drawn under ``seed``.
+
+    Args:
+        y: (N,) class codes.
+        patients: (N,).
+        most: of each class and patient.
+        seed: of the draw.
+    """
+    order = np.random.default_rng(seed).permutation(len(y))
+    frame = pl.DataFrame({"at": order, "y": y[order], "patient": patients[order]})
+    kept = frame.group_by("y", "patient", maintain_order=True).head(most)
+    return np.sort(kept["at"].to_numpy())
 
 
 def predicted(

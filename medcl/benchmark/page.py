@@ -23,7 +23,10 @@ def write(found: Scoreboard, out: Path) -> Path:
         .get_template("benchmark.html.j2")
         .render(
             found=found,
-            tables=[(p, found.table(p["name"]), found.gains(p["name"])) for p in found.problems],
+            tables=[
+                (p, found.table(p["name"]), found.ranked(p), found.gains(p["name"]))
+                for p in found.problems
+            ],
             version=version.__version__,
             written=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         )

@@ -48,7 +48,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Scoreboard:
-    """All figures of a set, and what is needed to make them again."""
+    """All figures of a set, what is needed to make them again, and how its rows are fitted."""
 
     benchmark: str
     about: str
@@ -59,21 +59,28 @@ class Scoreboard:
     notes: list[str]
     versions: dict[str, str]
     command: str = ""
+    how: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready values, as in benchmark.json."""
         return asdict(self)
 
-    def table(self, problem: str) -> tuple[list[str], list[list[str]]]:
-        """Columns and rows of one problem: the own metric by fraction."""
+    def table(self, problem: str, metric: str = OWN) -> tuple[list[str], list[list[str]]]:
+        """Columns and rows of one problem: a metric by fraction, `OWN` or `AUROC`."""
         mine = [f for f in self.figures if f.problem == problem]
         fractions = sorted({f.fraction for f in mine}, reverse=True)
         by = {(f.row, f.fraction): f for f in mine}
         rows = []
         for row in dict.fromkeys(f.row for f in mine):
             cells = [by.get((row, fraction)) for fraction in fractions]
-            rows.append([row, *("–" if cell is None else shown(cell) for cell in cells)])
+            rows.append([row, *("–" if cell is None else shown(cell, metric) for cell in cells)])
         return ["features", *(f"{fraction:.0%} of patients" for fraction in fractions)], rows
+
+    def ranked(self, problem: dict[str, Any]) -> tuple[list[str], list[list[str]]] | None:
+        """`table` of macro AUROC, where the own metric is another."""
+        if "AUROC" in problem["metric"]:
+            return None
+        return self.table(problem["name"], AUROC)
 
     def gains(self, problem: str) -> tuple[list[str], list[list[str]]]:
         """Columns and rows of one problem: differences to the references."""
@@ -99,6 +106,8 @@ class Scoreboard:
                 for than, gain in figure.against.items()
                 if gain.value is not None and gain.low is not None
             ]
+            if not compared:
+                continue
             said.append(
                 f"From {figure.patients:,} labelled patients, {figure.row} has {asked['metric']} "
                 f"{shown(figure)}; {'; '.join(compared)}."
@@ -106,15 +115,15 @@ class Scoreboard:
         return said
 
 
-def shown(figure: Figure) -> str:
-    """A figure with its interval, and the spread of several draws."""
-    own = figure.own
-    if own.value is None:
+def shown(figure: Figure, metric: str = OWN) -> str:
+    """A figure with its interval, and of the own metric the spread of several draws."""
+    interval = figure.own if metric == OWN else figure.auroc
+    if interval.value is None:
         return "undefined"
-    text = f"{own.value:.3f}"
-    if own.low is not None:
-        text += f" [{own.low:.3f}, {own.high:.3f}]"
-    return text + ("" if figure.spread is None else f" ± {figure.spread:.3f}")
+    text = f"{interval.value:.3f}"
+    if interval.low is not None:
+        text += f" [{interval.low:.3f}, {interval.high:.3f}]"
+    return text if figure.spread is None or metric != OWN else f"{text} ± {figure.spread:.3f}"
 
 
 def difference(interval: Interval) -> str:

@@ -1,13 +1,14 @@
-"""The same network trained with labels alone, from random weights: the row without pretraining.
+"""Rows that are trained whole, with labels: a network from random weights, or a set's own heads.
 
-Each training is one of `medcl.finetune` (classifier ``full``), with its defaults: validation
-patients, taken from the labelled ones, choose the epoch. Only predictions are kept, as those of
-`medcl.benchmark.fitting` are.
+Each training is one of `medcl.finetune`; of a network with its defaults (classifier ``full``):
+validation patients, taken from the labelled ones, choose the epoch. Only predictions are kept, as
+those of `medcl.benchmark.fitting` are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,27 +18,24 @@ from numpy.typing import NDArray
 
 from medcl import manifest
 from medcl import recipe as recipes
-from medcl.archive.index import Index
-from medcl.benchmark.contract import KEY, PATIENT, Benchmark, Problem
+from medcl.benchmark.contract import PATIENT
 from medcl.benchmark.fitting import SEVERAL, Asked, draws, labelled
+from medcl.benchmark.sources import Sources, pooled
+from medcl.embeddings.embeddings import usable
 from medcl.errors import MedclError
-from medcl.finetune import finetune as tuning
-from medcl.finetune import fold_training
+from medcl.finetune.fold_training import PREDICTIONS, SCORE, Work
+from medcl.finetune.study import study
 from medcl.io import scratch
 from medcl.io.atomic import replacing
 from medcl.labels.activation import probabilities
 from medcl.reading import read_table
 from medcl.recipe import Recipe
-from medcl.run import load_samples
-
-_PART = "medcl.part"
 
 
 def predicted(
     of: Asked,
-    benchmark: Benchmark,
+    sources: Sources,
     recipe: Recipe,
-    index: Path,
     fractions: Sequence[float],
     folder: Path,
     *,
@@ -47,9 +45,8 @@ def predicted(
 
     Args:
         of: the problem.
-        benchmark: the set.
-        recipe: its preparation, samples and encoder.
-        index: of the set's archive.
+        sources: of the set's samples.
+        recipe: with a classifier, such as `alone` makes of an encoder's.
         fractions: of labelled training patients.
         folder: where predictions are stored, and taken from.
         device: of training.
@@ -57,96 +54,70 @@ def predicted(
     Raises:
         MedclError: if a training fails; says of which fraction.
     """
-    settled = _with_labels(recipe, benchmark, of.problem)
     for fraction in sorted(fractions, reverse=True):
         for draw in range(min(draws(fraction), SEVERAL)):
             path = folder / f"{fraction:g}.{draw}.npy"
-            sizes = [labelled(part, of, fraction, draw) for part in of.parts]
-            people = round(np.mean([len(np.unique(of.patients[rows])) for rows in sizes]))
+            chosen = [labelled(part, of, fraction, draw) for part in of.parts]
+            people = round(np.mean([len(np.unique(of.patients[rows])) for rows in chosen]))
             if not path.is_file():
                 try:
                     scores = np.concatenate(
                         [
-                            _trained(settled, benchmark, of, index, rows, part.test, device, draw)
-                            for rows, part in zip(sizes, of.parts, strict=True)
+                            _trained(recipe, sources, of, rows, part.test, device, draw)
+                            for rows, part in zip(chosen, of.parts, strict=True)
                         ]
                     )
                 except MedclError as error:
                     raise MedclError(
-                        f"Supervised training from {fraction:.0%} of the patients: {error}"
+                        f"Training from {fraction:.0%} of the patients: {error}"
                     ) from error
                 with replacing(path) as temporary, temporary.open("wb") as handle:
                     np.save(handle, scores)
             yield fraction, draw, people, np.load(path, allow_pickle=False)
 
 
-def digest(recipe: Recipe) -> str:
-    """A hash of what determines a training, beside its labels."""
-    part = recipe.part("encoder").model_dump_json()
-    return manifest.digest(part, dict(recipe.prepare), dict(recipe.dataset), dict(recipe.views))
-
-
-def _with_labels(recipe: Recipe, benchmark: Benchmark, problem: Problem) -> Recipe:
-    """The recipe with a classifier of the problem on its encoder, untrained."""
+def alone(recipe: Recipe) -> Recipe:
+    """A recipe's network without pretraining: its encoder, untrained, with one linear layer."""
     raw: dict[str, Any] = recipe.model_dump(mode="json")
-    several = problem.kind == "multilabel"
-    raw |= {
-        "name": f"{benchmark.name}/{problem.name}",
-        "classifier": {"name": "full"},
-        "finetune": {
-            "kind": problem.kind,
-            "label": None if several else problem.columns[0],
-            "classes": list(problem.columns) if several else _names(benchmark, problem),
-        },
-        "optimizer": {},
-        "dataset": {**raw["dataset"], **benchmark.dataset},
-        "split": {},
-    }
+    raw |= {"classifier": {"name": "full"}, "optimizer": {}, "split": {}}
+    raw["finetune"] = {"bootstraps": 100}  # figures are the scoreboard's, not the study's
     return recipes.parse(raw, recorded=True)
 
 
-def _names(benchmark: Benchmark, problem: Problem) -> list[str]:
-    """Classes as the table's cells name them: 0 and 1, or names."""
-    of_numbers = benchmark.table[problem.columns[0]].dtype != pl.String
-    return ["0", "1"] if of_numbers else list(problem.classes)
+def digest(recipe: Recipe) -> str:
+    """A hash of what determines a training, beside its labels."""
+    return manifest.digest(recipes.dump(recipe))
 
 
 def _trained(
     recipe: Recipe,
-    benchmark: Benchmark,
+    sources: Sources,
     of: Asked,
-    index: Path,
     train: NDArray[np.int64],
     test: NDArray[np.int64],
     device: str,
     draw: int,
 ) -> NDArray[np.float32]:
-    """Scores (T, C) of the test rows by a network trained on the training rows."""
-    part = np.full(len(benchmark.table), "", dtype=object)
+    """Scores (T, C) of the test rows by a classifier trained on the training rows."""
+    samples, row_of = sources.samples(recipe)
+    part = np.full(len(of.target), "", dtype=object)
     part[train], part[test] = "train", "test"
-    table = benchmark.table.select(KEY, PATIENT, *of.problem.columns).with_columns(
-        pl.Series(_PART, part.tolist(), dtype=pl.String)
-    )
-    table = table.filter(pl.col(_PART) != "")
+    at = np.flatnonzero(part[row_of] != "")
+    rows = row_of[at]
+    patients = sources.benchmark.table[PATIENT].gather(rows).to_list()
     seeded = recipe.model_copy(update={"seed": draw})
     with scratch.temporary() as folder:
-        labels, split = folder / "labels.parquet", folder / "split.parquet"
-        table.drop(_PART).write_parquet(labels)
-        table.select(KEY, PATIENT, pl.col(_PART).alias(tuning.SPLIT)).write_parquet(split)
-        out = folder / "study"
-        tuning.finetune(
-            tuning.Source(seeded, index), out, labels=labels, split=split, device=device
+        work = Work(
+            replace(samples.at(at), patients=patients),
+            of.target.at(rows),
+            seeded,
+            folder / "study",
+            device=usable(device),
         )
-        (fold,) = sorted((out / fold_training.FOLDER).iterdir())
-        found = read_table(fold / fold_training.PREDICTIONS, "Run medcl benchmark again.")
-    columns = [name for name in found.columns if name.startswith(fold_training.SCORE)]
-    p = probabilities(of.problem.kind, found.select(columns).to_numpy(), 1.0)
-    key_of = dict(Index.open(index).paths.select("id", "key").iter_rows())
-    row_of = {benchmark.table[KEY][int(row)]: n for n, row in enumerate(test)}
-    samples = load_samples(recipe, index)
-    item_of = dict(zip(samples.ids, samples.items, strict=True))
-    rows = np.array([row_of[key_of[item_of[name]]] for name in found["id"]])
-    total = np.zeros((len(test), p.shape[1]))
-    np.add.at(total, rows, p)
-    count = np.bincount(rows, minlength=len(test))
-    return (total / count[:, None]).astype(np.float32)
+        study(work, [None] * len(at), label=of.problem.name, given=part[rows].tolist())
+        (fold,) = sorted(work.out.glob(f"folds/*/{PREDICTIONS}"))
+        found = read_table(fold, "Run medcl benchmark again.")
+    p = probabilities(of.problem.kind, found.select(pl.col(f"^{SCORE}.*$")).to_numpy(), 1.0)
+    place = np.full(len(of.target), -1)
+    place[test] = np.arange(len(test))
+    return pooled(p, place[rows[found["row"].to_numpy()]], len(test))

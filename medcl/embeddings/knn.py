@@ -18,8 +18,8 @@ K = 20
 LARGEST_BANK = 50_000
 """Of more training samples the probe takes so many as neighbours, an even share of each patient's:
 all of them would take a time that grows with the square of their number."""
-TILE = 1024, 16384
-"""Queries × bank rows compared at once: 64 MiB of similarities."""
+TILE = 256, 16384
+"""Queries × bank rows compared at once: 16 MiB of similarities, some of it still in the caches."""
 MANY = 2048
 """Bank rows from which on faiss selects faster than `_largest`."""
 FEW = 256
@@ -57,16 +57,20 @@ def neighbours(
 
     own = _same_group(query_groups, bank_groups)
     if by_faiss is None:
-        by_faiss = own is None and len(bank) >= MANY and find_spec("faiss") is not None
+        many = MANY if torch.get_num_threads() == 1 else MANY // 4  # NumPy chooses with one
+        by_faiss = own is None and len(bank) >= many and find_spec("faiss") is not None
     k = min(k, len(bank))
-    q = torch.as_tensor(np.asarray(query, np.float32))
+    queries = np.ascontiguousarray(query, np.float32)
     # Of a query only the length differs: the nearest are chosen first, and k values divided by it.
-    length = torch.linalg.vector_norm(q, dim=1, keepdim=True).clamp_min_(1e-12)
+    length = _lengths(queries)
+    b = np.divide(bank, _lengths(bank), dtype=np.float32, order="C", casting="same_kind")
     if by_faiss:
-        near, where = _faiss(q, bank, k)
+        near, where = _faiss(queries, b, k)
     else:
-        near, where = _nearest(q, _unit(bank), k, own)
-    return near.div_(length).numpy(), where.numpy()
+        of_torch = _nearest(torch.from_numpy(queries), torch.from_numpy(b), k, own)
+        near, where = of_torch[0].numpy(), of_torch[1].numpy()
+    near /= length
+    return near, where
 
 
 def _nearest(
@@ -77,63 +81,72 @@ def _nearest(
 
     if own is None and len(q) <= TILE[0] and len(b) <= TILE[1]:  # one tile
         return _largest(q @ b.T, k)
-    near = torch.full((len(q), k), -torch.inf)
-    where = torch.zeros((len(q), k), dtype=torch.int64)
-    for rows in torch.arange(len(q)).split(TILE[0]):
-        best, at = near[rows], where[rows]  # (m, k)
-        for columns in torch.arange(len(b)).split(TILE[1]):
+    tiles = []
+    for row in range(0, len(q), TILE[0]):
+        rows = slice(row, row + TILE[0])
+        best = torch.empty((len(q[rows]), 0))
+        at = best.to(torch.int64)
+        for column in range(0, len(b), TILE[1]):
+            columns = slice(column, column + TILE[1])
             products = q[rows] @ b[columns].T  # (m, n)
             if own is not None:
                 products[own[0][rows, None] == own[1][columns]] = -torch.inf
-            largest, column = _largest(products, min(k, len(columns)))
-            if len(columns) == len(b):  # nothing to merge
-                best, at = largest, column
-                break
-            best, pick = torch.cat([best, largest], dim=1).topk(k, dim=1)
-            at = torch.cat([at, columns[column]], dim=1).gather(1, pick)
-        near[rows], where[rows] = best, at
-    return near, where
+            largest, where = _largest(products, min(k, products.shape[1]))
+            best, at = torch.cat([best, largest], dim=1), torch.cat([at, where + column], dim=1)
+            if best.shape[1] > k:
+                best, pick = best.topk(k, dim=1)
+                at = at.gather(1, pick)
+        tiles.append((best, at))
+    return torch.cat([best for best, _ in tiles]), torch.cat([at for _, at in tiles])
 
 
 def _largest(products: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The k largest of each row (M, N), best first, and their columns.
 
-    Exact: a row's columns are dealt to N/4 blocks of four. The k largest values lie in the k blocks
-    with the largest maxima, so that k are chosen of N/4 and of 4k values. NumPy chooses, as its
-    ``argpartition`` takes a vector of values at a time where torch's ``topk`` takes one value.
+    Exact: a row's columns are dealt to blocks of a few. The k largest values lie in the k blocks
+    with the largest maxima, so that k are chosen of the maxima, and of the members of k blocks.
+    NumPy chooses: its ``argpartition`` takes a vector of values at a time, torch's ``topk`` one.
     """
     import torch
 
     rows, columns = products.shape
-    width = columns // 4
+    size = max(4, columns // 256)
+    width = columns // size  # blocks
     if columns < FEW or width <= 2 * k:
         near, where = products.topk(k, dim=1)
         return near, where
-    maxima = products[:, : 4 * width].unflatten(1, (4, width)).amax(dim=1)
-    best = np.argpartition(maxima.numpy(), width - k, axis=1)[:, width - k :]
-    first = torch.arange(0, 4 * width, width)[:, None]
-    rest = torch.arange(4 * width, columns).expand(rows, -1)  # at most three, in no block
-    members = torch.cat([(torch.from_numpy(best)[:, None] + first).view(rows, -1), rest], dim=1)
-    near, pick = products.gather(1, members).topk(k, dim=1)
-    return near, members.gather(1, pick)
+    maxima = products[:, : size * width].unflatten(1, (size, width)).amax(dim=1)
+    first = torch.arange(0, size * width, width)[:, None]
+    rest = torch.arange(size * width, columns).expand(rows, -1)  # in no block: fewer than ``size``
+    members = torch.cat([(_first(maxima, k)[:, None] + first).view(rows, -1), rest], dim=1)
+    values = products.gather(1, members)
+    chosen = _first(values, k)
+    near, order = values.gather(1, chosen).sort(dim=1, descending=True)
+    return near, members.gather(1, chosen.gather(1, order))
 
 
-def _unit(x: Floats) -> torch.Tensor:
-    """Rows of length 1; a row of zeros stays zero."""
+def _first(values: torch.Tensor, k: int) -> torch.Tensor:
+    """Columns of the k largest values of each row (M, N), in any order: (M, k)."""
     import torch
 
-    return torch.nn.functional.normalize(torch.as_tensor(np.asarray(x, np.float32)))
+    from_here = values.shape[1] - k
+    return torch.from_numpy(np.argpartition(values.numpy(), from_here, axis=1)[:, from_here:])
 
 
-def _faiss(q: torch.Tensor, bank: Floats, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _lengths(x: Floats) -> NDArray[np.float32]:
+    """Of the rows of (N, D): (N, 1), never 0. By NumPy: threads of torch's that wait for more work
+    would take the cores from faiss."""
+    squares = np.einsum("nd,nd->n", x, x, dtype=np.float32, casting="same_kind")
+    return np.maximum(np.sqrt(squares), np.float32(1e-12))[:, None]
+
+
+def _faiss(
+    queries: NDArray[np.float32], bank: NDArray[np.float32], k: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     import faiss
-    import torch
 
-    b = np.array(bank, np.float32, order="C")  # a copy
-    faiss.normalize_L2(b)  # in place; a row of zeros stays zero
-    queries = np.ascontiguousarray(q.numpy())
-    near, where = faiss.knn(queries, b, k, metric=faiss.METRIC_INNER_PRODUCT)  # copies nothing
-    return torch.from_numpy(near), torch.from_numpy(where)
+    near, where = faiss.knn(queries, bank, k, metric=faiss.METRIC_INNER_PRODUCT)  # copies nothing
+    return near, where
 
 
 def _same_group(

@@ -55,7 +55,9 @@ def address(path: Path | str) -> str | None:
     if match is None:
         return None
     url = f"{match[1]}://{text[match.end() :]}".rstrip("/")
-    if "?" in url or "@" in url.split("/")[2]:
+    host = url.split("/")[2]
+    azure = match[1].startswith("abfs") and ":" not in host  # abfss://CONTAINER@ACCOUNT.dfs.…
+    if "?" in url or ("@" in host and not azure):
         raise UsageError(
             "The address of an archive is stored with its index, so it may hold no password, key "
             "or signature. Give them as environment variables: see docs/cluster.md."
@@ -358,7 +360,8 @@ def _store(url: str) -> Any:
         _obstore()
         from obstore.store import from_url
 
-        plain = os.environ.get("AWS_ALLOW_HTTP", "").lower() in ("1", "true", "yes")
+        told = (os.environ.get(f"{name}_ALLOW_HTTP", "") for name in ("AWS", "AZURE"))
+        plain = any(each.lower() in ("1", "true", "yes") for each in told)
         options: Any = {"allow_http": True} if plain or url.startswith("http://") else None
         _stores[key] = from_url(url, client_options=options)
     return _stores[key]

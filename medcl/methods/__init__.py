@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from medcl.methods.can import CAN as CAN
     from medcl.methods.clip import TwoTower as TwoTower
     from medcl.methods.cpc import CPC as CPC
+    from medcl.methods.ctvis import CTVIS as CTVIS
     from medcl.methods.data2vec import Data2Vec as Data2Vec
+    from medcl.methods.debcse import DebCSE as DebCSE
     from medcl.methods.deepcluster import DeepClusterV2 as DeepClusterV2
     from medcl.methods.dino import DINO as DINO
     from medcl.methods.dinov2 import DINOv2 as DINOv2
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from medcl.methods.moco import MoCoV2 as MoCoV2
     from medcl.methods.moco import MoCoV3 as MoCoV3
     from medcl.methods.msn import MSN as MSN
+    from medcl.methods.noisy_labels import NoisyLabels as NoisyLabels
     from medcl.methods.participant import Participant as Participant
     from medcl.methods.redundancy import BarlowTwins as BarlowTwins
     from medcl.methods.redundancy import VICReg as VICReg
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
     from medcl.methods.supcon import SupCon as SupCon
     from medcl.methods.swav import SwAV as SwAV
     from medcl.methods.tip import TIP as TIP
+    from medcl.methods.unicon import UniCon as UniCon
     from medcl.methods.voco import VoCo as VoCo
     from medcl.methods.volume_fusion import VolumeFusion as VolumeFusion
 

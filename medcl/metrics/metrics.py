@@ -163,11 +163,11 @@ def multilabel(target: NDArray[np.integer], scores: Floats, weight: Counted) -> 
 
     Returns:
         The same names as `classification`. Balanced accuracy is the mean over labels of
-        (sensitivity + specificity) / 2.
+        (sensitivity + specificity) / 2, accuracy that of the share of right answers.
     """
     labels = scores.shape[1]
     shape = (labels, weight.counts.shape[1])
-    out = {name: np.full(shape, np.nan) for name in (*PER_CLASS, "specificity")}
+    out = {name: np.full(shape, np.nan) for name in (*PER_CLASS, "specificity", "right")}
     present = (target == 1).any(0)
     for c in np.flatnonzero(present):
         known = target[:, c] >= 0
@@ -178,12 +178,15 @@ def multilabel(target: NDArray[np.integer], scores: Floats, weight: Counted) -> 
         out["class_sensitivity"][c], out["class_ppv"][c], out["class_f1"][c] = sensitivity, ppv, f1
         with np.errstate(invalid="ignore"):
             out["specificity"][c] = table[0, 0] / table[0].sum(0)
+            out["right"][c] = (table[0, 0] + table[1, 1]) / table.sum((0, 1))
     balanced = (out["class_sensitivity"] + out.pop("specificity")) / 2
+    right = out.pop("right")
     return {
         "auroc": _macro(out["class_auroc"], present),
         "auprc": _macro(out["class_auprc"], present),
         "balanced_accuracy": _macro(balanced, present),
         "f1": _macro(out["class_f1"], present),
+        "accuracy": _macro(right, present),
         **out,
     }
 

@@ -60,15 +60,16 @@ def soft_contrast(
     a, p = unit(anchors, temperature**-0.5), unit(partners, temperature**-0.5)
     labels = unit(label_embeddings.detach(), label_temperature**-0.5)
     known = ~labels.isnan().any(1)
-    cols, col_labels, _ = labelled(p, labels, known, ranks)
-    weights = Likeness(labels[known], col_labels, 1 / label_temperature)
+    both, col_labels, own = labelled(torch.cat([a, p], dim=1), labels, known, ranks)
+    every_a, every_p = both.chunk(2, dim=1)
+    weights = Likeness(col_labels[own], col_labels, 1 / label_temperature)
     bound = 1 / temperature
     if symmetric and ranks.world == 1:
-        sums = list(two_sided_sums(a[known], cols, weights=weights, bound=bound))
+        sums = list(two_sided_sums(every_a, every_p, weights=weights, bound=bound))
     else:
-        pairs = [(a[known], cols)]
+        pairs = [(every_a[own], every_p)]
         if symmetric:
-            pairs.append((p[known], labelled(a, labels, known, ranks)[0]))
+            pairs.append((every_p[own], every_a))
         sums = [row_sums(x, y, weights=weights, bound=bound) for x, y in pairs]
     terms = [each.cross_entropy() for each in sums]
     losses = [mean_where(losses, counts, ranks) for losses, counts in terms]

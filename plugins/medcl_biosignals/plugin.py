@@ -145,7 +145,6 @@ plugin = Plugin(
         "similar-snippets": "medcl_biosignals.methods.similar_snippets:SimilarSnippets",
         "forecast": "medcl_biosignals.methods.forecast:Forecast",
         "cross-modal": "medcl_biosignals.methods.cross_modal:CrossModal",
-        "unicon": "medcl_biosignals.methods.unicon:UniCon",
         "papagei-s": "medcl_biosignals.methods.papagei:PaPaGeiS",
         "aim": "medcl_biosignals.methods.aim:AIM",
     },
@@ -155,7 +154,7 @@ plugin = Plugin(
     },
     benchmarks={
         name: f"medcl_biosignals.benchmarks.{name}:{name}"
-        for name in ("ptbxl", "cinc2017", "cinc2011", "liu2022", "ucr")
+        for name in ("ptbxl", "cinc2017", "cinc2011", "liu2022", "mitbih", "ucr")
     },
     stream="medcl_biosignals.streaming:stream",
     findings="medcl_biosignals.findings:FINDINGS",

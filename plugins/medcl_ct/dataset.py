@@ -15,7 +15,7 @@ from medcl.archive.scanning import LABEL
 from medcl.errors import MedclError, UsageError
 from medcl.plugin import Arrays, Samples
 from medcl.strings import Formatted, encoded, smallest
-from medcl_ct import grey, kinds, placing, whole
+from medcl_ct import benchmark, grey, kinds, placing, whole
 from medcl_ct.placing import Kind, paste, within
 
 AIR = -1024
@@ -79,8 +79,8 @@ def dataset(
         ``images`` also ``depth`` (B,), how many slices are real; with ``categories`` or ``numbers``
         also ``table`` (B, columns) float32, the categorical ones first, −1 or NaN where missing. A
         volume of one slice, and the images of a 2D benchmark, give slices only.
-        Labels: those of the index, those of a benchmark's file (``organ``, ``nodule``), and
-        ``region``: the most frequent value of the mask, 0 for none.
+        Labels: those of the index, those of a benchmark's file (``organ``, ``nodule``,
+        ``chest.effusion``, …), and ``region``: the most frequent value of the mask, 0 for none.
 
     Raises:
         UsageError: for a size of the wrong length, settings below one, or a table's column that
@@ -205,7 +205,7 @@ def _labels(
     }
     if "label" in held:  # of a benchmark: one a slice, or one a volume
         at = first[0] if placing.unrelated(held, shape) else part
-        found[str(row["task"])] = int(held["label"][at])
+        found |= benchmark.labels(str(row["task"]), np.asarray(held["label"][at]))
     mask = held.get(f"mask{part}")
     if mask is not None:
         inside = (slice(first[0], first[0] + 1),) if flat else within(first, size, shape)

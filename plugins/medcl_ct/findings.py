@@ -133,6 +133,18 @@ FINDINGS: dict[str, Finding] = {
         ("accept", "reject"),
         "does not say how its values become SUV; they were scaled by percentiles",
     ),
+    "grey-not-hu": Finding(
+        "note",
+        "accept",
+        ("accept", "reject"),
+        "holds grey values without a unit, laid on -160 to 240 as if they were HU",
+    ),
+    "guessed-window": Finding(
+        "note",
+        "accept",
+        ("accept", "reject"),
+        "holds grey values of a window of HU that is not published; a usual one was taken",
+    ),
     "no-position": Finding(
         "serious",
         "reject",

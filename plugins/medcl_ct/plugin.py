@@ -44,6 +44,11 @@ _TASKS = {
         about="Body regions that the header's free texts name: noisy, and free of charge.",
     ),
 }
+_BENCHMARKS = (
+    "organamnist", "organcmnist", "organsmnist", "chestmnist", "pneumoniamnist", "octmnist",
+    "breastmnist", "tissuemnist", "organmnist3d", "nodulemnist3d", "adrenalmnist3d",
+    "fracturemnist3d", "vesselmnist3d", "synapsemnist3d",
+)  # fmt: skip
 _AUGMENTATIONS = (
     "crop", "flip", "rotate", "tilt", "elastic", "window", "gamma", "noise", "blur", "sharpen",
     "kernel", "cutout", "drop_slices",
@@ -102,6 +107,7 @@ plugin = Plugin(
     },
     tasks=_TASKS,
     methods={"joint2d3d": "medcl_ct.joint:Joint2D3D"},
+    benchmarks={name: f"medcl_ct.benchmarks.medmnist:{name}" for name in _BENCHMARKS},
     pictures="medcl_ct.pictures:pictures",
     findings="medcl_ct.findings:FINDINGS",
     preview="medcl_ct.preview:preview",

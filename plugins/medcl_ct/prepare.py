@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from medcl.archive.array_set import SOURCE
 from medcl.archive.policies import Policy, policies, refuse
 from medcl.errors import MedclError, UsageError
 from medcl_ct import benchmark, body, drawn, frame, grey, kinds, nested, volumes
@@ -80,12 +81,13 @@ def prepare(
         UsageError: for a policy or spacing that makes no sense.
         MedclError: if a finding's policy is to reject, or the pixels cannot be decoded.
     """
-    if fields.get("source") == "medmnist":
-        return benchmark.load(root, files[0], fields)
     if min(spacing) < 0 or (clip is not None and clip[0] >= clip[1]):
         raise UsageError("prepare.spacing must not be below 0, and prepare.clip rise.")
     rules = policies(policy or {}, FINDINGS)
     known: Sequence[str] = fields.get("findings") or ()  # type: ignore[assignment]
+    if fields.get("source") == SOURCE:
+        refuse(known, rules, FINDINGS, "file")
+        return benchmark.load(root, files[0], fields)
     kind = _kind(fields)
     kinds.refuse(kind or modality, modality)
     refuse(known, rules, FINDINGS, "series")

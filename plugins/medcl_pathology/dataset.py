@@ -118,10 +118,29 @@ def dataset(
         items=owners,
         patients=encoded([row["patient"] for row in rows], item),
         read=partial(_read, arrays=arrays, ids=tuple(ids), item=item, place=place, size=size),
-        labels={name: values[item] for name, values in labels(rows).items()},
+        labels={n: values[item] for n, values in labels(rows).items()}
+        | _own_labels(rows, arrays, which),
         facts=facts,
         **_nearness(rows, arrays, which, neighbours),
     )
+
+
+def _own_labels(
+    rows: list[dict[str, Any]], arrays: Arrays, which: list[NDArray[np.int64]]
+) -> dict[str, NDArray[np.int64]]:
+    """Labels of tiles by themselves, as blocks of MedMNIST have them; −1 for all other tiles."""
+    held = [arrays(row["id"]).get("label") if row.get("task") else None for row in rows]
+    found = {}
+    for task in sorted({str(row["task"]) for row in rows if row.get("task")}):
+        found[task] = np.concatenate(
+            [
+                np.full(len(chosen), -1)
+                if label is None or row["task"] != task
+                else np.asarray(label)[chosen]
+                for row, label, chosen in zip(rows, held, which, strict=True)
+            ]
+        )
+    return found
 
 
 def _nearness(

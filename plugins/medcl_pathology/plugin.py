@@ -35,6 +35,11 @@ _TASKS = {
         about="The class of a bag, as in MUSK, Elephant and Fox.",
     ),
 }
+_BENCHMARKS = {
+    "kather": ("kather2016", "kather2018"),
+    "medmnist": ("pathmnist", "dermamnist", "bloodmnist", "retinamnist"),
+    "mil": ("musk1", "musk2", "elephant", "fox", "tiger"),
+}
 _AUGMENTATIONS = (
     "mix", "crop", "symmetry", "hed", "tone", "grey", "blur", "focus", "compress",
 )  # fmt: skip
@@ -86,6 +91,11 @@ plugin = Plugin(
     classifiers=CLASSIFIERS,
     tasks=_TASKS,
     baselines={"handcrafted": "medcl_pathology.baselines:handcrafted"},
+    benchmarks={
+        name: f"medcl_pathology.benchmarks.{module}:{name}"
+        for module, names in _BENCHMARKS.items()
+        for name in names
+    },
     sample=Path(__file__).parent / "sample",
     demo="pathology/demo",
     item="slide",

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medcl.archive.array_set import SOURCE
 from medcl.archive.policies import Policy, policies, refuse
 from medcl.errors import MedclError, UsageError
 from medcl.plugin import MEMBER
-from medcl_pathology import bagfiles, layouts, multiplex
+from medcl_pathology import bagfiles, layouts, medmnist, multiplex
 from medcl_pathology.findings import FINDINGS, GIVE_MPP
 from medcl_pathology.overview import overview
 from medcl_pathology.reader import BadSlide, Slide, open_slide
@@ -74,8 +75,9 @@ def prepare(
         corners of damaged tiles (verify, pixels); ``left_out`` (4,) shares of what is stained that
         were left out as border, pen, blur and fold; with ``pixels`` (N, size, size, 3). Of an image
         of channels: see `medcl_pathology.multiplex.prepare`. Of a plain tile: ``pixels``
-        (1, H, W, 3). Of a bag: ``features`` (I, F) and perhaps ``coords`` (I, 2), in full-size
-        pixels where the scale is known.
+        (1, H, W, 3); of a block of MedMNIST's ``pixels`` (n, H, W, 3) and ``label`` (n,). Of a bag:
+        ``features`` (I, F) and perhaps ``coords`` (I, 2), in full-size pixels where the scale is
+        known.
 
     Raises:
         UsageError: for a setting that makes no sense.
@@ -92,6 +94,8 @@ def prepare(
         refuse(findings, rules, FINDINGS, "slide")
         return _bag(root, files, fields)
     refuse(findings, rules, FINDINGS, "slide")
+    if fields.get("source") == SOURCE:
+        return medmnist.load(root, files[0])
     source = _scale(fields, rules)
     kind = fields.get("kind")
     slide = open_slide(root / files[0]) if kind in ("slide", "multiplex") else None

@@ -17,7 +17,7 @@ from typing import Any
 
 from medcl.errors import MedclError
 from medcl.plugin import MEMBER, NO_PATIENT, Record, Reject, Scalar, Unit
-from medcl_pathology import bagfiles, layouts
+from medcl_pathology import bagfiles, layouts, medmnist
 from medcl_pathology.reader import About, BadSlide, open_slide, plausible
 from medcl_pathology.units import BAGS, DICOM, MIRAX, PICTURES, TIFF, ZARR
 
@@ -78,6 +78,8 @@ def scan(
     name = path.lower()
     if name.endswith(DICOM):
         return _dicom(root, unit, told, mpp)
+    if medmnist.task(path) is not None:
+        return medmnist.scan(root, path)
     if name.endswith(BAGS):
         if features is not None and not layouts.within(path, features):
             return []

@@ -90,3 +90,20 @@ def ucr_shaped(folder: Path, samples: int = 24) -> Path:
             lines.append("\t".join([str(label), *(f"{value:.5f}" for value in wave)]))
         (folder / f"Waves_{part}.tsv").write_text("\n".join(lines) + "\n")
     return folder
+
+
+def mitbih_shaped(folder: Path, records: tuple[str, ...]) -> Path:
+    """Records of a minute at 360 Hz, whose beats carry the symbols of all AAMI classes in turn."""
+    rng = np.random.default_rng(2)
+    folder.mkdir(parents=True, exist_ok=True)
+    symbols = "NLRejAaJSVEFQ"
+    for name in records:
+        at = np.cumsum(rng.integers(200, 400, 52))
+        x = np.zeros((60 * 360, 2))
+        for beat in at:
+            x[beat : beat + 20] += np.hanning(20)[:, None]
+        x += rng.normal(0, 0.02, x.shape)
+        wfdb.wrsamp(name, 360, ["mV"] * 2, ["MLII", "V1"], x, fmt=["16"] * 2, write_dir=str(folder))
+        kinds = [symbols[n % len(symbols)] for n in range(len(at))]
+        wfdb.wrann(name, "atr", at, kinds, write_dir=str(folder))
+    return folder

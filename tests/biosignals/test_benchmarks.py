@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from public_sets import cinc2017_shaped, ptbxl_shaped, ucr_shaped
+from public_sets import cinc2017_shaped, mitbih_shaped, ptbxl_shaped, ucr_shaped
 
 import medcl
 from medcl import plugin as plugins
@@ -26,10 +26,12 @@ from medcl.metrics.measures import measure
 from medcl.metrics.metrics import once
 from medcl.recipe import given
 from medcl.run import Run
+from medcl_biosignals.aami import CLASSES
 from medcl_biosignals.baselines import names
 from medcl_biosignals.benchmarks.cinc2011 import cinc2011
 from medcl_biosignals.benchmarks.cinc2017 import cinc2017
 from medcl_biosignals.benchmarks.liu2022 import liu2022
+from medcl_biosignals.benchmarks.mitbih import DS1, DS2, mitbih
 from medcl_biosignals.benchmarks.ptbxl import ptbxl
 from medcl_biosignals.benchmarks.ucr import ucr
 
@@ -229,15 +231,17 @@ def test_the_same_network_is_trained_with_labels_alone(ptb: Path, tmp_path: Path
     build(found.archive, tmp_path / "index", plugins.get("biosignals"))
     problem = next(p for p in found.problems if p.name == "AFIB")
     asked = fitting.asked(found, problem)
-    recipe = given(found.recipe, [*found.settings, "encoder.widths=[8,8]"])
+    sources = Sources(found, tmp_path / "index", tmp_path, {})
+    recipe = supervised.alone(given(found.recipe, [*found.settings, "encoder.widths=[8,8]"]))
     place = tmp_path / "scores"
     ((fraction, draw, people, scores),) = supervised.predicted(
-        asked, found, recipe, tmp_path / "index", (1.0,), place
+        asked, sources, recipe, (1.0,), place
     )
     assert (fraction, draw, people) == (1.0, 0, 12)
     assert scores.shape == (12, 2)
     np.testing.assert_allclose(scores.sum(axis=1), 1, atol=1e-5)
-    (again,) = supervised.predicted(asked, found, recipe, tmp_path / "no index", (1.0,), place)
+    elsewhere = Sources(found, tmp_path / "no index", tmp_path, {})
+    (again,) = supervised.predicted(asked, elsewhere, recipe, (1.0,), place)
     np.testing.assert_array_equal(again[3], scores)  # taken from the folder
 
 
@@ -312,3 +316,61 @@ def test_segments_of_ppg_are_judged_by_patient(tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
     with pytest.raises(UsageError, match="no file of segments"):
         liu2022(tmp_path / "none")
+
+
+def test_the_split_of_mit_bih_is_de_chazals() -> None:
+    paced = {"102", "104", "107", "217"}
+    assert len(DS1) == len(DS2) == 22
+    assert len({*DS1, *DS2, *paced}) == 48
+    assert {"101", "201", "230"} <= set(DS1)
+    assert {"100", "202", "234"} <= set(DS2)
+
+
+def test_beats_of_both_parts_are_fitted_on_one_and_judged_on_the_other(tmp_path: Path) -> None:
+    mitbih_shaped(tmp_path / "mitdb", ("101", "106", "100", "103", "102"))
+    found = mitbih(tmp_path)
+    assert (found.fitted, found.judged) == ((1,), (2,))
+    assert "a subset, 2 records of DS1 and 2 records of DS2: 208 beats, fitted" in found.about
+    assert set(found.table.filter(pl.col(FOLD) == 2)[PATIENT]) == {"100", "103"}
+    mine = found.table.filter(pl.col(KEY) == "101")["nsvf"].to_list()
+    assert mine[:13] == [*"NNNNN", *"SSSS", *"VV", "F", None]  # NLRej, AaJS, VE, F, Q
+    nsv, nsvf = (p.target(found.table).y for p in found.problems)
+    assert nsv[:13].tolist() == [0] * 5 + [1] * 4 + [2] * 2 + [-1, -1]
+    assert nsvf[11] == 3
+    mitbih_shaped(tmp_path / "elsewhere" / "ds2", ("105",))  # fewer: the folder with more counts
+    assert mitbih(tmp_path).archive == tmp_path / "mitdb"
+    (tmp_path / "mitdb" / "101.atr").write_bytes(b"none")
+    with pytest.raises(UsageError, match="Record 101 cannot be read"):
+        mitbih(tmp_path)
+
+
+def test_ds1_beside_ds2_in_folders_of_their_own(tmp_path: Path) -> None:
+    mitbih_shaped(tmp_path / "ds1", DS1[:5])
+    mitbih_shaped(tmp_path / "ds2", ("100",))
+    found = mitbih(tmp_path)
+    assert found.archive == tmp_path
+    assert set(found.table[KEY]) == {*(f"ds1/{name}" for name in DS1[:5]), "ds2/100"}
+    alone = mitbih(tmp_path / "ds1")
+    assert (alone.fitted, alone.judged) == ((), ())
+    assert "Figures of one part are no figures of DS1 → DS2." in alone.notes
+    with pytest.raises(UsageError, match=r"holds no 101\.hea"):
+        mitbih(tmp_path / "ds1" / "none")
+
+
+@pytest.mark.slow
+def test_every_row_is_of_its_own_beat_whatever_the_recipe(tmp_path: Path) -> None:
+    sample = plugins.get("biosignals").sample
+    assert sample is not None
+    for path in sample.iterdir():
+        if path.stem in ("106", "119", "201", "208", "209"):
+            shutil.copy(path, tmp_path)
+    found = mitbih(tmp_path)
+    build(found.archive, tmp_path / "index", plugins.get("biosignals"))
+    sources = Sources(found, tmp_path / "index", tmp_path, {})
+    for recipe in (sources.own, Run.open(Path("ecg-small")).recipe):
+        samples, rows = sources.samples(recipe)
+        assert sorted(rows) == list(range(len(found.table)))
+        said = [None if name is None else CLASSES.index(name) for name in found.table["nsvf"]]
+        told = np.array([4 if code is None else code for code in said])  # the rest are Q
+        np.testing.assert_array_equal(np.asarray(samples.labels["aami"]), told[rows])
+        assert samples.read(np.arange(2))["x"].shape[2] == 300

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from medcl.errors import UsageError
 from medcl.methods.contract import State
+from medcl.methods.unicon import UniCon, scrambled
 from medcl.objectives.nt_xent import nt_xent
 from medcl.objectives.unilateral_contrast import unilateral_contrast
 from medcl_biosignals.encoders.resnet import resnet1d
@@ -18,7 +19,6 @@ from medcl_biosignals.methods.cross_modal import CrossModal
 from medcl_biosignals.methods.forecast import Forecast
 from medcl_biosignals.methods.order import OrderAware
 from medcl_biosignals.methods.quantised import Quantised
-from medcl_biosignals.methods.unicon import UniCon, scrambled
 
 BATCH = {"patient": torch.arange(8)}
 
@@ -89,6 +89,30 @@ def test_cross_modal_is_clip_of_the_windows_and_of_the_recordings() -> None:
     torch.testing.assert_close(found["loss"], found["windows"] + found["recordings"])
     with pytest.raises(UsageError, match="two-towers"):
         CrossModal(small())
+
+
+def test_cross_modal_contrasts_earlier_stages_of_both_towers() -> None:
+    torch.manual_seed(0)
+    towers = two_towers(channels=2, widths=(8, 16, 24), width=32)
+    method = CrossModal(towers, hidden=16, out=8, depths=2, hierarchy=0.5).eval()
+    x, patient = drawn(6, 2, 128), torch.arange(6)
+    found = method.step([x], {"patient": patient}, State())
+    expected = torch.zeros(())
+    for stage, heads in zip((1, 2), method.depth_projectors, strict=True):
+        a, b = (
+            F.normalize(head(tower.stages(x[:, n : n + 1])[stage].mean(2)), dim=1)
+            for n, (head, tower) in enumerate(
+                zip(heads, (towers.first, towers.second), strict=True)
+            )
+        )
+        s, at = a @ b.T / 0.07, torch.arange(6)
+        expected = expected + (F.cross_entropy(s, at) + F.cross_entropy(s.T, at)) / 2
+    torch.testing.assert_close(found["depths"], expected)
+    torch.testing.assert_close(
+        found["loss"], found["windows"] + found["recordings"] + 0.5 * found["depths"]
+    )
+    with pytest.raises(UsageError, match="between 0 and 3"):
+        CrossModal(towers, depths=4)
 
 
 def test_unicon_takes_scrambled_windows_for_outliers_and_stronger_views_deeper() -> None:

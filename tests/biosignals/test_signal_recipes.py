@@ -15,6 +15,7 @@ from medcl import recipe as recipes
 from medcl.archive.index import build
 from medcl.errors import UsageError
 from medcl.methods.contract import State, after_step
+from medcl.methods.unicon import scrambled
 from medcl.objectives.clip import clip
 from medcl.objectives.similarity_reconstruction import similarity_reconstruction
 from medcl.plugin import Samples
@@ -24,7 +25,6 @@ from medcl.run import build_encoder, load_samples
 from medcl_biosignals.methods.cross_modal import by_group, clip_of
 from medcl_biosignals.methods.curves import Curves, cosines
 from medcl_biosignals.methods.similar_snippets import SimilarSnippets, geometric_mask
-from medcl_biosignals.methods.unicon import scrambled
 from medcl_biosignals.plugin import plugin
 
 SMALL = {  # networks that a test can afford
@@ -40,7 +40,7 @@ SMALL = {  # networks that a test can afford
 }
 ECG = ("cpc-ecg", "forecast", "hybrid-ecg", "i-jepa-ecg", "lejepa-ecg", "lsm2", "mae-1d",
        "order-aware", "quantised-1d", "simclr-ecg", "snippets", "spark-1d", "unicon", "visreg-ecg",
-       "wearable-ecg")  # fmt: skip
+       "wearable-ecg", "ctvis-ecg", "debcse-ecg")  # fmt: skip
 STEPS, BATCH = 16, 16
 
 
@@ -349,7 +349,9 @@ def test_valid_rows_are_contrasted_as_clip_does(grouped: bool) -> None:
     log_scale, group = torch.tensor(2.0, requires_grad=True), torch.tensor([5, 5, 9, 2, 2, 2, 9, 7])
     valid = torch.tensor([True, True, False, True, True, True, False, True])
     unit = [torch.nn.functional.normalize(x, dim=1) for x in (a, b)]
-    loss = clip_of(*unit, log_scale, valid, group if grouped else None)
+    loss = clip_of(
+        *unit, log_scale, valid, torch.arange(len(valid)), group=group if grouped else None
+    )
     kept = group[valid] if grouped else None
     expected = clip(a[valid], b[valid], log_scale, group=kept)
     torch.testing.assert_close(loss, expected)

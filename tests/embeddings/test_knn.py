@@ -39,7 +39,7 @@ def test_tiles_do_not_matter(
     np.testing.assert_array_equal(whole[1], tiled[1])
 
 
-@pytest.mark.parametrize("columns", [255, 256, 259, 1000, 2049])
+@pytest.mark.parametrize("columns", [255, 256, 259, 1000, 2049, 4103])
 @pytest.mark.parametrize("k", [1, 5, 20, 64])
 def test_largest_by_blocks_are_the_largest(columns: int, k: int) -> None:
     products = torch.randn(9, columns, generator=torch.Generator().manual_seed(columns))

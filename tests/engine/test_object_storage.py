@@ -1,4 +1,4 @@
-"""Archives on object storage: S3 by moto on this machine, HTTP by a small server with ranges."""
+"""Archives on object storage: S3 by moto, Azure by Azurite, HTTP by a small server with ranges."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ import http.server
 import os
 import pickle
 import re
+import shutil
+import socket
+import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,7 +40,8 @@ SECRET = "a-secret-that-no-file-holds"
         (Path("s3://bucket/a/"), "s3://bucket/a"),
         (Path("https://host/set/SHA256SUMS.txt"), "https://host/set/SHA256SUMS.txt"),
         ("gs://b", "gs://b"),
-        ("az://account/container", "az://account/container"),
+        ("az://container/path", "az://container/path"),
+        ("abfss://c@account.dfs.core.windows.net/p", "abfss://c@account.dfs.core.windows.net/p"),
         ("/data/s3:/x", None),
         (Path("s3"), None),
         ("C:/x", None),
@@ -46,7 +51,15 @@ def test_what_is_an_address(given: Any, expected: str | None) -> None:
     assert storage.address(given) == expected
 
 
-@pytest.mark.parametrize("url", ["https://me:pw@host/x.txt", "https://host/x.txt?sig=abc"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://me:pw@host/x.txt",
+        "https://host/x.txt?sig=abc",
+        "abfss://me:pw@host/x",
+        "az://c/p?abc",
+    ],
+)
 def test_an_address_holds_no_credentials(url: str) -> None:
     with pytest.raises(UsageError, match="environment variables") as caught:
         storage.address(url)
@@ -270,3 +283,70 @@ def test_another_bucket_is_another_archive(bucket: Path, tmp_path: Path) -> None
         build(Path("s3://nowhere/x"), tmp_path / "other", TINY)
     held = pl.read_parquet(tmp_path / "idx/private/paths.parquet")
     assert held["key"].sort().to_list()[0] == "p00.npy"
+
+
+# --- Azure ----------------------------------------------------------------------------------------
+
+# The account that every Azurite has: public, of no use elsewhere.
+ACCOUNT, ACCOUNT_KEY = (
+    "devstoreaccount1",
+    "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==",
+)
+
+
+@pytest.fixture
+def container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A container of digits by 40 writers at Azurite; returns the folder it was made from."""
+    pytest.importorskip("obstore", reason="needs obstore: pip install 'medcl[object-storage]'")
+    blob = pytest.importorskip("azure.storage.blob", reason="needs pip install azure-storage-blob")
+    command = os.environ.get("MEDCL_AZURITE") or shutil.which("azurite-blob")
+    if command is None:
+        pytest.skip("needs Azurite: npm install azurite, MEDCL_AZURITE=…/.bin/azurite-blob")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    place = ["--blobHost", "127.0.0.1", "--blobPort", str(port), "--location", str(tmp_path / "az")]
+    server = subprocess.Popen([command, "--silent", *place], stdout=subprocess.DEVNULL)
+    endpoint = f"http://127.0.0.1:{port}/{ACCOUNT}"
+    for name, value in {
+        "AZURE_STORAGE_ENDPOINT": endpoint,
+        "AZURE_ALLOW_HTTP": "true",
+        "AZURE_STORAGE_ACCOUNT_NAME": ACCOUNT,
+        "AZURE_STORAGE_ACCOUNT_KEY": ACCOUNT_KEY,
+    }.items():
+        monkeypatch.setenv(name, value)
+    for _ in range(100):
+        with socket.socket() as asked:
+            if asked.connect_ex(("127.0.0.1", port)) == 0:
+                break
+        time.sleep(0.2)
+    key = {"account_name": ACCOUNT, "account_key": ACCOUNT_KEY}
+    client = blob.BlobServiceClient(endpoint, credential=key, api_version="2021-12-02")
+    client.create_container("hospital")
+    folder = tiny_engine.archive(tmp_path / "archive")
+    for path in folder.iterdir():
+        client.get_blob_client("hospital", f"ward/{path.name}").upload_blob(path.read_bytes())
+    yield folder
+    server.terminate()
+    server.wait()
+
+
+@pytest.mark.long
+def test_from_azure_to_prepared_arrays(container: Path, tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text("0123456789abcdef" * 4)
+    address = Path("az://hospital/ward")
+    assert build(address, tmp_path / "far", TINY, key_file=key, workers=2).items == 40
+    again = build(address, tmp_path / "far", TINY, key_file=key)
+    assert (again.scanned, again.reused) == (0, 40)
+    build(container, tmp_path / "near", TINY, key_file=key)
+    far, near = (Index.open(tmp_path / name) for name in ("far", "near"))
+    assert far.items.drop("fingerprint").equals(near.items.drop("fingerprint"))
+    made = [prepare(index, TINY, {}) for index in (far, near)]
+    for item in near.items["id"]:
+        one, other = (m.arrays(item)["x"] for m in made)
+        np.testing.assert_array_equal(one, other)
+    held = [path for path in (tmp_path / "far").rglob("*") if path.is_file()]
+    assert not [path for path in held if ACCOUNT_KEY.encode() in path.read_bytes()]
+    with pytest.raises(UsageError, match="does not answer|may not be read|holds no file"):
+        build(Path("az://nowhere/x"), tmp_path / "other", TINY)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import sys
 from functools import cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -152,8 +154,12 @@ def train(
     stop: int,
     steps: int,
     rate: float = RATE,
+    material: Any = sys.modules[__name__],
 ) -> list[dict[str, Tensor]]:
-    """The bare loop a method is written for; returns what each step returned."""
+    """The bare loop a method is written for; returns what each step returned.
+
+    ``material`` is what it is trained on: this module, or what offers the same.
+    """
     assert isinstance(method, Method)
     method.train()
     results = []
@@ -161,8 +167,9 @@ def train(
         state = State(n, steps)
         for group in moving.param_groups:
             group["lr"] = rate * min(1.0, 4 * (1 - n / steps))
-        x, batch = draw()
-        result = method.step([augment(x, view) for view in method.views], batch, state)
+        x, batch = material.draw()
+        views = [material.augment(x, view) for view in method.views]
+        result = method.step(views, batch, state)
         moving.zero_grad()
         result["loss"].backward()
         moving.step()

@@ -25,8 +25,9 @@ def benchmark(
         list[str] | None, typer.Option(help="Of the set, by default its first. May be repeated.")
     ] = None,
     fractions: Annotated[
-        str, typer.Option(help="Shares of the training patients that are labelled.")
-    ] = "1,0.1,0.01",
+        str | None,
+        typer.Option(help="Shares of the training patients that are labelled: 1,0.1,0.01."),
+    ] = None,
     fit: Annotated[
         str | None, typer.Option(help="Folds to fit on, not the official ones: 1-6.")
     ] = None,
@@ -37,6 +38,10 @@ def benchmark(
         bool,
         typer.Option("--supervised", help="Also train the networks with labels alone: slow."),
     ] = False,
+    head: Annotated[
+        list[str] | None,
+        typer.Option(help="Of a set of bags, by default all that it names. May be repeated."),
+    ] = None,
     device: options.Device = "auto",
     workers: options.Workers = None,
     dry_run: options.DryRun = False,
@@ -45,7 +50,8 @@ def benchmark(
     """Measure encoders on a public set in its official folds, beside the features to beat.
 
     Examples: medcl benchmark · medcl benchmark ptbxl run --data ptb-xl --out board ·
-    medcl benchmark ptbxl run --data ptb-xl --fit 1-6 --judge 7 --out choices
+    medcl benchmark ptbxl run --data ptb-xl --fit 1-6 --judge 7 --out choices ·
+    medcl benchmark musk1 --head abmil --data mil --out bags
     """
     import medcl
     from medcl.benchmark.benchmark import available
@@ -73,6 +79,7 @@ def benchmark(
         fit=_folds(fit),
         judge=_folds(judge),
         supervised=supervised,
+        heads=head or (),
         device=device,
         workers=workers or cores(),
         command=show.command(),
@@ -82,6 +89,8 @@ def benchmark(
         return
     for asked in result.problems:
         show.table(f"{asked['name']}: {asked['metric']}", *result.table(asked["name"]))
+        if (ranked := result.ranked(asked)) is not None:
+            show.table("Macro AUROC", *ranked)
         columns, gains = result.gains(asked["name"])
         if gains:
             show.table("Differences, paired", columns, gains)
@@ -92,9 +101,9 @@ def benchmark(
     typer.echo(f"Page: {out / 'benchmark.html'}")
 
 
-def _numbers(text: str) -> list[float]:
+def _numbers(text: str | None) -> list[float]:
     try:
-        return [float(word) for word in text.split(",")]
+        return [float(word) for word in text.split(",")] if text else []
     except ValueError:
         raise UsageError(f"--fractions {text}: give shares such as 1,0.1,0.01.") from None
 

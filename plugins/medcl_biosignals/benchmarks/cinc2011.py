@@ -13,8 +13,8 @@ from pathlib import Path
 import polars as pl
 
 from medcl.benchmark.contract import FOLD, KEY, PATIENT, Benchmark, Problem
+from medcl.benchmark.folds import folds
 from medcl.errors import UsageError
-from medcl_biosignals.benchmarks.folds import folds
 from medcl_biosignals.benchmarks.ptbxl import LEADS
 
 CLASSES = ("acceptable", "unacceptable")

@@ -15,9 +15,9 @@ from pathlib import Path
 import polars as pl
 
 from medcl.benchmark.contract import FOLD, KEY, PATIENT, Benchmark, Problem
+from medcl.benchmark.folder import inside
+from medcl.benchmark.folds import FOLDS, folds
 from medcl.errors import UsageError
-from medcl_biosignals.benchmarks.folder import inside
-from medcl_biosignals.benchmarks.folds import FOLDS, folds
 
 CLASSES = ("N", "A", "O", "~")
 WHOLE = 8528

@@ -12,8 +12,8 @@ from pathlib import Path
 import polars as pl
 
 from medcl.benchmark.contract import FOLD, KEY, PATIENT, Benchmark, Problem
+from medcl.benchmark.folds import FOLDS, folds
 from medcl.errors import UsageError
-from medcl_biosignals.benchmarks.folds import FOLDS, folds
 from medcl_biosignals.readers.choose import reader
 from medcl_biosignals.readers.contract import BadSignal, Flaw, Settings
 from medcl_biosignals.readers.windows import ROWS_ARE_WINDOWS

@@ -11,9 +11,9 @@ from pathlib import Path
 import polars as pl
 
 from medcl.benchmark.contract import FOLD, KEY, PATIENT, Benchmark, Problem
+from medcl.benchmark.folder import inside
+from medcl.benchmark.folds import FOLDS, folds
 from medcl.errors import UsageError
-from medcl_biosignals.benchmarks.folder import inside
-from medcl_biosignals.benchmarks.folds import FOLDS, folds
 from medcl_biosignals.scp import STATEMENTS, statements
 
 LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
@@ -114,7 +114,7 @@ def _parts(official: list[int]) -> tuple[tuple[int, ...], tuple[int, ...], tuple
     return (
         (last,),
         tuple(official[:-1]),
-        (f"Fold {_TEST} is not here: judged on fold {last}. {published}",),
+        (f"Fold {_TEST} is not here: fold {last} stands for it. {published}",),
     )
 
 

@@ -8,20 +8,41 @@ import torch
 from torch import Tensor, nn
 
 from medcl.errors import UsageError
+from medcl_biosignals.encoders.parts import Stages
 from medcl_biosignals.encoders.resnet import resnet1d
 
 
 class TwoTowers(nn.Module):
     """See `two_towers`."""
 
-    def __init__(self, first: nn.Module, second: nn.Module, split: int, width: int) -> None:
+    def __init__(self, first: Stages, second: Stages, split: int, width: int) -> None:
         super().__init__()
         self.first, self.second = first, second
         self.split, self.width = split, width
 
+    @property
+    def stage_widths(self) -> tuple[int, ...]:
+        """Channels of the stages of either tower."""
+        return tuple(self.first.stage_widths)
+
     def both(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, C, T) → the embeddings of either sensor, (B, width/2) each."""
         return self.first(x[:, : self.split]), self.second(x[:, self.split :])
+
+    def depths(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Of either sensor the means over time of each stage (B, stage_width), and the embedding
+        (B, width/2) behind them."""
+        first, second = (
+            tower.stages(part)
+            for tower, part in (
+                (self.first, x[:, : self.split]),
+                (self.second, x[:, self.split :]),
+            )
+        )
+        return (
+            [*(stage.mean(dim=2) for stage in first), self.first.pool(first[-1])],
+            [*(stage.mean(dim=2) for stage in second), self.second.pool(second[-1])],
+        )
 
     def present(self, x: Tensor) -> Tensor:
         """(B,) whether a window has a signal of both sensors."""

@@ -14,6 +14,7 @@ from medcl.methods.views import encode, pair
 from medcl.nn.distributed import ALONE, Ranks
 from medcl.nn.encoders import width_of
 from medcl.nn.heads import projector
+from medcl.objectives.precision import widened
 from medcl.objectives.soft_contrast import soft_contrast
 from medcl_biosignals.likeness import EARLY, MEASURES
 from medcl_biosignals.rhythm import RATIOS
@@ -121,7 +122,8 @@ def description(batch: Mapping[str, Tensor]) -> Tensor:
 
 def redundancy(h: Tensor, ranks: Ranks = ALONE) -> Tensor:
     """Σ_{a≠b} Corr(h_a, h_b)² / width over the samples of all ranks: (B, width) → scalar."""
-    centred = h.float() - ranks.mean(h.float().mean(0))
+    h = widened(h)
+    centred = h - ranks.mean(h.mean(0))
     covariance = ranks.mean(centred.T @ centred / len(h))  # (width, width)
     spread = covariance.diagonal().clamp_min(1e-8).sqrt()
     correlation = covariance / (spread[:, None] * spread)

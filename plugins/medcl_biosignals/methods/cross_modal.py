@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from medcl.errors import UsageError
 from medcl.methods.contract import State, View
+from medcl.nn.distributed import ALONE, Ranks
 from medcl.nn.heads import projector
 from medcl.objectives.means import mean_where
-from medcl.objectives.pairs import numbered
+from medcl.objectives.pairs import numbered, own_columns
 from medcl.objectives.precision import full, widened
 from medcl_biosignals.encoders.towers import TwoTowers
 
@@ -20,18 +22,24 @@ MAX_SCALE = 100.0
 
 
 class CrossModal(nn.Module):
-    """L = CLIP(windows) + w·CLIP(recordings): an ECG window finds its PPG window, and back.
+    """L = CLIP(windows) + w·CLIP(recordings) + v·Σ_l CLIP(windows at depth l).
+
+    An ECG window finds its PPG window, and back.
 
     After AnyPPG (ECG ↔ PPG by CLIP's loss: Radford 2021, arXiv 2103.00020) and retrieval of music
     by snippets that are pooled for each recording: the second term contrasts, for each patient in
     the batch, the mean of its windows' projections of either sensor, so that one window alone need
-    not tell whose it is. Contrast at several depths is HiCMAE's hierarchy; here the levels are of
-    time. Windows where one of the sensors is missing do not take part, and as their number differs
-    from process to process, each process contrasts its own batch alone.
+    not tell whose it is. The third one is HiCMAE's hierarchy (Sun 2024, arXiv 2401.05698): windows
+    are contrasted at earlier stages of the two towers too, whose means over time have projectors
+    of their own; there v is 0.0025 beside a reconstruction that this method lacks, and its fusion
+    of the sensors in the decoder has no place. Windows where one of the sensors is missing do not
+    take part.
 
     Args:
         encoder: ``two-towers``, whose halves embed the two sensors.
         recording: w; 0 for windows alone.
+        hierarchy: v.
+        depths: how many stages before the embedding are contrasted, the last ones; 0 for none.
         sides: names of the two sensors (the modalities), in the order of the encoder's channels.
         temperature: 1/s at the start.
         hidden: width of the projectors' hidden layers.
@@ -49,6 +57,8 @@ class CrossModal(nn.Module):
         encoder: nn.Module,
         *,
         recording: float = 1.0,
+        hierarchy: float = 1.0,
+        depths: int = 0,
         sides: tuple[str, str] = ("ecg", "ppg"),
         temperature: float = 0.07,
         hidden: int = 256,
@@ -65,33 +75,52 @@ class CrossModal(nn.Module):
         self.projectors = nn.ModuleList(
             projector(encoder.width // 2, hidden, out) for _ in range(2)
         )
+        widths = encoder.stage_widths
+        if not 0 <= depths <= len(widths):
+            raise UsageError(f"method.depths lies between 0 and {len(widths)}, encoder's stages.")
+        self.depth_projectors = nn.ModuleList(
+            nn.ModuleList(projector(width, hidden, out) for _ in range(2))
+            for width in widths[len(widths) - depths :]
+        )
         self.log_scale = nn.Parameter(torch.tensor(1.0 / temperature).log())
-        self.recording, self.mask_same_patient = recording, mask_same_patient
+        self.recording, self.hierarchy = recording, hierarchy
+        self.mask_same_patient = mask_same_patient
 
     def step(
         self, views: Sequence[Tensor], batch: Mapping[str, Tensor], state: State
     ) -> dict[str, Tensor]:
         """See `medcl.methods.contract.Method.step`; ``found`` is the share of windows found."""
         assert isinstance(self.encoder, TwoTowers)
-        h = self.encoder.both(views[0])  # two of (B, width/2)
+        stages = self.encoder.depths(views[0])
+        h = [parts[-1] for parts in stages]  # two of (B, width/2)
         a, b = (head(part) for head, part in zip(self.projectors, h, strict=True))
-        present = self.encoder.present(views[0])  # (B,)
+        # Of all ranks from here on, (N, ...); each averages the losses of its own rows.
+        own, ranks = own_columns(len(a), state.ranks, a.device), state.ranks
+        present = ranks.gather(self.encoder.present(views[0]))
         present = present | (present.sum() < 2)  # batch norm has seen all; pairs are contrasted
-        patients = batch["patient"]
+        patients = ranks.gather(batch["patient"])
         group = patients if self.mask_same_patient else None
-        a, b = (nn.functional.normalize(z, dim=1) for z in (a, b))
-        windows = clip_of(a, b, self.log_scale, present, group)
+        a, b = (ranks.gather(nn.functional.normalize(z, dim=1)) for z in (a, b))
+        windows = clip_of(a, b, self.log_scale, present, own, group=group, ranks=ranks)
         (one, filled), (other, _) = (by_group(z, patients, present) for z in (a, b))
-        recordings = clip_of(one, other, self.log_scale, filled)
+        recordings = clip_of(one, other, self.log_scale, filled, own, ranks=ranks)
+        deep = a.new_zeros(())
+        for at, heads in enumerate(reversed(self.depth_projectors), start=2):
+            both = zip(cast(Iterable[nn.Module], heads), stages, strict=True)
+            low, high = (
+                ranks.gather(nn.functional.normalize(head(parts[-at]), dim=1))
+                for head, parts in both
+            )
+            deep = deep + clip_of(low, high, self.log_scale, present, own, group=group, ranks=ranks)
         with torch.no_grad():
-            cosine = (a @ b.T).masked_fill(~present, -torch.inf)
-            first = cosine.argmax(dim=1) == torch.arange(len(a), device=a.device)
-            found = mean_where(first.float(), present)
+            cosine = (a[own] @ b.T).masked_fill(~present, -torch.inf)
+            found = mean_where((cosine.argmax(dim=1) == own).float(), present[own])
         return {
-            "loss": windows + self.recording * recordings,
-            "embedding": torch.cat(list(h), dim=1).detach(),
+            "loss": windows + self.recording * recordings + self.hierarchy * deep,
+            "embedding": torch.cat(h, dim=1).detach(),
             "windows": windows.detach(),
             "recordings": recordings.detach(),
+            "depths": deep.detach(),
             "found": found,
         }
 
@@ -128,27 +157,37 @@ def by_group(z: Tensor, group: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def clip_of(
-    a: Tensor, b: Tensor, log_scale: Tensor, valid: Tensor, group: Tensor | None = None
+    a: Tensor,
+    b: Tensor,
+    log_scale: Tensor,
+    valid: Tensor,
+    own: Tensor,
+    *,
+    group: Tensor | None = None,
+    ranks: Ranks = ALONE,
 ) -> Tensor:
-    """`medcl.objectives.clip.clip` of those rows of a batch that are ``valid``.
+    """`medcl.objectives.clip.clip` of those rows that are ``valid``, of all ranks.
 
     The matrix is held: how many rows are left is not for the host to know.
 
     Args:
-        a: (B, d) unit vectors.
-        b: (B, d) likewise.
+        a: (N, d) unit vectors.
+        b: (N, d) likewise.
         log_scale: () log(1/τ).
-        valid: (B,) bool.
-        group: (B,) integers: other rows of a row's group are no negatives.
+        valid: (N,) bool.
+        own: (B,) the rows whose losses this rank averages.
+        group: (N,) integers: other rows of a row's group are no negatives.
+        ranks: the other processes.
     """
-    with full(a):
-        s = widened(a) @ widened(b).T * widened(log_scale).exp()
-    hidden = ~valid.expand_as(s)
+    hidden = (~valid).expand(len(own), -1)
     if group is not None:
-        itself = torch.eye(len(s), dtype=torch.bool, device=s.device)
-        hidden = hidden | ((group[:, None] == group) & ~itself)
+        itself = own[:, None] == torch.arange(len(a), device=a.device)
+        hidden = hidden | ((group[own][:, None] == group) & ~itself)
     losses = []
-    for scores in (s, s.T):  # a hidden pair is hidden in both, an invalid row only as a column
-        scores = scores.masked_fill(hidden, -torch.inf)
-        losses.append(mean_where(scores.logsumexp(1) - scores.diagonal(), valid))
+    for rows, cols in ((a[own], b), (b[own], a)):
+        with full(rows):
+            s = widened(rows) @ widened(cols).T * widened(log_scale).exp()  # (B, N)
+        s = s.masked_fill(hidden, -torch.inf)
+        at = s.gather(1, own[:, None]).squeeze(1)
+        losses.append(mean_where(s.logsumexp(1) - at, valid[own], ranks))
     return (losses[0] + losses[1]) / 2

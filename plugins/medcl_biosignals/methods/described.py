@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import smooth_l1_loss
 
 from medcl.errors import UsageError
+from medcl.methods.batch import required
 from medcl.methods.contract import State
 from medcl.methods.views import encode, pair
 from medcl.nn.distributed import ALONE, Ranks
@@ -85,7 +86,7 @@ class Described(nn.Module):
                 f"Method 'described' was made for {self.channels} leads, and the windows have "
                 f"{views[0].shape[1]}: leave method.channels out, it follows prepare.leads."
             )
-        kept = some_leads(views[0], self.subsets)  # (C,)
+        kept = some_leads(views[0], self.subsets, state.ranks)  # (C,)
         h1, h2 = encode(self.encoder, [view * kept[:, None] for view in views])  # (B, width) each
         h = torch.cat([h1, h2])
         z1, z2 = self.projector(h).chunk(2)  # (B, out) each
@@ -96,7 +97,9 @@ class Described(nn.Module):
             group=batch["patient"] if self.mask_same_patient else None,
             ranks=state.ranks,
         )
-        target = standardised(measured(batch["x"].float(), self.fs), state.ranks)  # (B, D)
+        target = standardised(
+            measured(required(batch, "x", "described").float(), self.fs), state.ranks
+        )  # (B, D)
         miss = smooth_l1_loss(self.describer(h), torch.cat([target, target]))
         return {
             "loss": contrast + self.weight * miss,
@@ -106,18 +109,20 @@ class Described(nn.Module):
         }
 
 
-def some_leads(x: Tensor, share: float) -> Tensor:
+def some_leads(x: Tensor, share: float, ranks: Ranks = ALONE) -> Tensor:
     """Which leads (C,) a step keeps: all but in ``share`` of the steps; then 1 … C − 1 of them.
 
-    One lead alone, as watches and chest straps record, is drawn as often as all other numbers.
+    One lead alone, as watches and chest straps record, is drawn as often as all other numbers. All
+    ranks keep what the first one draws: else its leads would tell a sample from those of others.
     """
     leads = x.shape[1]
-    draw = torch.rand(3, device=x.device)
+    draw, order = ranks.gather(torch.rand(3 + leads, device=x.device))[: 3 + leads].split(
+        (3, leads)
+    )
     several = 1 + (draw[1] * (leads - 1)).long()
     number = torch.where(draw[2] < 0.5, torch.ones_like(several), several)
     number = torch.where(draw[0] < share, number, leads)
-    rank = torch.rand(leads, device=x.device).argsort()
-    return (rank < number).to(x.dtype)
+    return (order.argsort() < number).to(x.dtype)
 
 
 def standardised(measures: Tensor, ranks: Ranks = ALONE) -> Tensor:

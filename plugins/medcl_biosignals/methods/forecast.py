@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from medcl.methods.contract import State, View
 from medcl.nn.encoders import width_of
 from medcl.nn.heads import projector
+from medcl.objectives.means import mean_where
 from medcl.objectives.nt_xent import nt_xent
 from medcl_biosignals.methods.curves import Curves
 
@@ -70,10 +71,11 @@ class Forecast(nn.Module):
         spread = past.std(dim=-1, keepdim=True).clamp_min(1e-3)
         past, future = (past - mean) / spread, (future - mean) / spread
         h = self.encoder(past)
-        there = (past.abs().amax(dim=-1, keepdim=True) > 0).to(x.dtype)  # absent channels: nothing
-        share = there.mean().clamp_min(1e-6)
-        miss = ((self.head(h, future.shape[-1]) - future).square() * there).mean() / share
-        still = ((past[..., -1:] - future).square() * there).mean() / share
+        there = past.abs().amax(dim=-1, keepdim=True) > 0  # of absent channels nothing is foretold
+        there = there.expand_as(future)
+        foretold = self.head(h, future.shape[-1])
+        miss = mean_where((foretold - future).square(), there, state.ranks)
+        still = mean_where((past[..., -1:] - future).square(), there, state.ranks)
         views2 = torch.cat([view[..., :now] for view in augmented])
         z1, z2 = self.projector(self.encoder(views2)).chunk(2)
         group = batch["patient"] if self.mask_same_patient else None

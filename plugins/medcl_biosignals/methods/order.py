@@ -20,9 +20,10 @@ class OrderAware(nn.Module):
 
     A view v is cut into its first half a and second half b. The pair in its order, m([f(a), f(b)]),
     must be nearer to the whole view's embedding than the same pair turned round: s is their cosine
-    over τ. The idea is that of TeminAL (temporal inversion as the negative, of captions about
-    sounds that follow each other); pairs of halves in place of captions are ours. A signal that
-    repeats itself has no order, and does not have to: only differences between halves can tell.
+    over τ. The idea is that of TeminAL (Sinha 2024, arXiv 2408.09269: temporal inversion as the
+    negative, of captions about sounds that follow each other); pairs of halves in place of captions
+    are ours. A signal that repeats itself has no order, and does not have to: only differences
+    between halves can tell.
 
     Args:
         encoder: (B, C, T) → (B, width) for any T.

@@ -14,6 +14,7 @@ from medcl.nn.distributed import ALONE, Ranks
 from medcl.nn.encoders import width_of
 from medcl.objectives.means import mean_where
 from medcl.objectives.pairs import own_columns
+from medcl.objectives.precision import widened
 from medcl_biosignals.encoders.parts import known
 from medcl_biosignals.morphology import ipa, sqi, svri
 
@@ -136,7 +137,7 @@ def binned(values: Tensor, bins: int, trim: float, ranks: Ranks = ALONE) -> Tens
     The range is that of all ranks' values, without a share of ``trim`` at each end; what lies
     beyond it is in the first or the last part.
     """
-    there = ranks.gather(values).float()
+    there = widened(ranks.gather(values))
     low, high = torch.nanquantile(there, trim), torch.nanquantile(there, 1 - trim)
     at = (values - low) / (high - low).clamp_min(torch.finfo(there.dtype).tiny) * bins
     return torch.where(values.isnan(), -1.0, at.floor().clamp(0, bins - 1)).long()
@@ -165,7 +166,7 @@ def binned_contrast(
     Returns:
         Scalar; zero where no two samples share a bin.
     """
-    z = normalize(z.float(), dim=1)
+    z = normalize(widened(z), dim=1)
     cols, others = ranks.gather(z), ranks.gather(bins)
     s = z @ cols.T / temperature  # (B, N)
     part = (bins >= 0)[:, None] & (others >= 0)

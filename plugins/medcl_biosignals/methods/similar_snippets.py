@@ -11,6 +11,7 @@ from medcl.methods.contract import State, View
 from medcl.nn.distributed import Ranks
 from medcl.nn.encoders import width_of
 from medcl.nn.heads import projector
+from medcl.objectives.means import mean_where
 from medcl.objectives.nt_xent import nt_xent
 from medcl.objectives.similarity_reconstruction import similarity_mix
 from medcl_biosignals.methods.curves import Curves
@@ -78,8 +79,7 @@ class SimilarSnippets(nn.Module):
         group = batch["patient"] if self.mask_same_patient else None
         contrast = nt_xent(z1, z2, temperature=self.temperature, group=group, ranks=state.ranks)
         rebuilt = self._rebuilt(z, h, x.shape[-1], state.ranks)
-        miss = (rebuilt - both).square() * asked
-        reconstruction = miss.sum() / asked.sum().clamp_min(1)
+        reconstruction = mean_where((rebuilt - both).square(), asked, state.ranks)
         return {
             "loss": contrast + self.weight * reconstruction,
             "embedding": h.chunk(2)[0].detach(),

@@ -13,7 +13,8 @@ from medcl.errors import UsageError
 
 def sample(x: Tensor, at: Tensor) -> Tensor:
     """Read (B, N, C) at fractional positions (B, M), linearly between slices: (B, M, C)."""
-    left = at.detach().floor().clamp(0, max(x.shape[1] - 2, 0)).long()  # (B, M)
+    # A NaN is read as NaN, by its share, and not from where no slice is.
+    left = at.detach().nan_to_num().floor().clamp(0, max(x.shape[1] - 2, 0)).long()  # (B, M)
     right = (left + 1).clamp(max=x.shape[1] - 1)
     share = (at - left).unsqueeze(-1)
 

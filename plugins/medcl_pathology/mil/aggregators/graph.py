@@ -12,6 +12,7 @@ from medcl_pathology.mil.bags import Bags, Pooled
 from medcl_pathology.mil.dropout import Dropout
 from medcl_pathology.mil.graph import GraphConv, neighbours
 from medcl_pathology.mil.graph_losses import Communities, Reconstruction
+from medcl_pathology.mil.influence import Influence
 from medcl_pathology.mil.segments import segment_softmax, weighted_sum
 
 
@@ -33,6 +34,8 @@ class Graph(nn.Module):
         masked_share: share of tiles that it masks.
         community: weight of community-aware contrast (`Communities`); 0 for none.
         communities: how many it looks for.
+        influence: weight of influence contrast (`Influence`); 0 for none.
+        hops: how many steps it walks.
     """
 
     classwise = False
@@ -51,17 +54,21 @@ class Graph(nn.Module):
         masked_share: float = 0.5,
         community: float = 0.0,
         communities: int = 16,
+        influence: float = 0.0,
+        hops: int = 2,
     ) -> None:
         super().__init__()
         self.width, self.k = width, neighbours
         self.encode = Messages(features, width, layers, dropout)
         self.attention = Attention(width, hidden, gated=True, dropout=dropout)
-        self.weights = {"masked": masked, "community": community}
+        self.weights = {"masked": masked, "community": community, "influence": influence}
         self.tasks = nn.ModuleDict()
         if masked:
             self.tasks["masked"] = Reconstruction(features, width, masked_share)
         if community:
             self.tasks["community"] = Communities(width, communities)
+        if influence:
+            self.tasks["influence"] = Influence(width, hops)
 
     def forward(self, bags: Bags) -> Pooled:
         """See the class."""

@@ -1,0 +1,1 @@
+"""Public sets of grey images for ``medcl benchmark``: their parts and problems."""

@@ -1,0 +1,1 @@
+"""Public sets of tiles and bags for ``medcl benchmark``: their folds and problems."""
