@@ -32,6 +32,7 @@ from medcl_cli.verbs import (
     finetune,
     hub,
     index,
+    match,
     plugins,
     predict,
     prepare,
@@ -64,6 +65,7 @@ app.add_typer(plugins.app, name="plugins")
 app.command()(recipes.recipes)
 app.command()(views.views)
 app.command()(index.index)
+app.command()(match.match)
 app.command()(curate.curate)
 app.command()(prepare.prepare)
 app.command()(store.store)

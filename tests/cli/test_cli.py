@@ -26,7 +26,7 @@ COMMANDS = [
     "embed",
 ]
 COMMANDS += ["probe", "finetune", "evaluate", "compare", "report"]
-COMMANDS += ["predict", "beats", "search", "anomaly", "export"]
+COMMANDS += ["match", "predict", "beats", "search", "anomaly", "export"]
 
 
 def medcl(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
