@@ -36,7 +36,11 @@ ELSEWHERE = {
     **dict.fromkeys(
         ("ct/organmnist3d", "ct/organsmnist", "ct/nodulemnist3d"), "a file of MedMNIST"
     ),
-    **dict.fromkeys(("ct/mr-simclr-2d", "ct/mr-mae-3d", "ct/pet-mae-3d"), "MR or PET"),
+    **dict.fromkeys(
+        ("ct/mr-simclr-2d", "ct/mr-mae-3d", "ct/pet-mae-3d", "ct/mr-demo", "ct/pet-demo"),
+        "MR or PET",
+    ),
+    "ct/noisy-headers": "labels in the headers",
     "ct/tip-3d": "a table",
     "ct/site-adapt": "two sites and a run",
 }

@@ -41,7 +41,8 @@ def test_they_are_all_there():
     found = {name.removeprefix("pathology/").removesuffix("-tiles") for name in NAMES}
     assert found == {
         "simclr", "moco", "swav", "dino", "dinov2", "ibot", "i-jepa", "moco-v3", "can",
-        "vicreg", "neighbours", "songci", "kather", "msn", "vtp"
+        "vicreg", "neighbours", "songci", "kather", "msn", "vtp",
+        "cmae", "debcse", "unicon",
     }  # fmt: skip
 
 

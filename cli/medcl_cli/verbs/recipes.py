@@ -35,7 +35,8 @@ def recipes(
 
     described = library.describe()
     word = "" if name is None else name.lower()
-    alike = [key for key in described if word in key.lower()]
+    of_plugin = [key for key in described if key.startswith(f"{word}/")]
+    alike = of_plugin or [key for key in described if word in key.lower()]
     exact = [key for key in described if name in (key, key.split("/")[-1])]
     listing = name is None or (alike and not exact and not Path(name).is_file())
     if name is None or listing:
