@@ -139,3 +139,8 @@ def recipe() -> Recipe:
             },
         }
     )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The demo first: half a minute in one piece, for which the other processes would wait."""
+    items.sort(key=lambda item: item.path.name != "test_demo.py")

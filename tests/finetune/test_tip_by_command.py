@@ -30,7 +30,7 @@ def told(*words: str, **settings: tuple[str, ...]) -> str:
     return done.output
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_pretrained_tip_goes_on_to_labels_and_predicts_without_a_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

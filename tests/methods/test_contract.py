@@ -226,7 +226,11 @@ def test_every_registered_method_has_a_case():
     assert set(CASES) == set(METHODS)
 
 
-LEARNERS = [pytest.param(name, marks=() if name in OWN else pytest.mark.long) for name in METHODS]
+SECONDS = frozenset({"tip", "harmonised", "dinov2", "can", "unicon"})  # five and more
+LEARNERS = [
+    pytest.param(name, marks=pytest.mark.long if name in SECONDS or name not in OWN else ())
+    for name in METHODS
+]
 
 
 @pytest.mark.slow
