@@ -64,6 +64,16 @@ def _elastic(device: str) -> object:
     return mt.Rand3DElastic((5, 7), (50, 150), prob=1.0, padding_mode="border", device=device)
 
 
+def _greys() -> list[object]:
+    from monai import transforms as mt
+
+    return [
+        mt.RandGaussianNoise(prob=SOMETIMES, std=40.0),
+        mt.RandGaussianSmooth((0.3, 1.0), (0.3, 1.0), (0.3, 1.0), prob=SOMETIMES),
+        mt.ScaleIntensityRange(-160.0, 240.0, -1000.0, 1000.0, clip=True),
+    ]
+
+
 def monai(elastic: bool, device: str) -> Callable[[torch.Tensor], object]:
     from monai import transforms as mt
 
@@ -74,9 +84,7 @@ def monai(elastic: bool, device: str) -> Callable[[torch.Tensor], object]:
         mt.RandFlip(prob=0.5, spatial_axis=2),
         mt.RandRotate(turn, turn, turn, prob=1.0, padding_mode="border"),
         mt.RandZoom(prob=1.0, min_zoom=[0.9] * 3, max_zoom=[1.1] * 3, mode="trilinear"),
-        mt.RandGaussianNoise(prob=SOMETIMES, std=40.0),
-        mt.RandGaussianSmooth((0.3, 1.0), (0.3, 1.0), (0.3, 1.0), prob=SOMETIMES),
-        mt.ScaleIntensityRange(-160.0, 240.0, -1000.0, 1000.0, clip=True),
+        *_greys(),
     ]
     if elastic:
         steps.insert(5, _elastic(device))
@@ -95,9 +103,7 @@ def monai_fused(elastic: bool, device: str) -> Callable[[torch.Tensor], object]:
         mt.RandFlip(prob=0.5, spatial_axis=2, lazy=True),
         mt.RandRotate(turn, turn, turn, prob=1.0, padding_mode="border", lazy=True),
         mt.RandZoom(prob=1.0, min_zoom=[0.9] * 3, max_zoom=[1.1] * 3, mode="trilinear", lazy=True),
-        mt.RandGaussianNoise(prob=SOMETIMES, std=40.0),
-        mt.RandGaussianSmooth((0.3, 1.0), (0.3, 1.0), (0.3, 1.0), prob=SOMETIMES),
-        mt.ScaleIntensityRange(-160.0, 240.0, -1000.0, 1000.0, clip=True),
+        *_greys(),
     ]
     if elastic:
         steps.insert(5, _elastic(device))
@@ -122,9 +128,7 @@ def monai_affine(elastic: bool, device: str) -> Callable[[torch.Tensor], object]
             padding_mode="border",
             device=device,
         ),
-        mt.RandGaussianNoise(prob=SOMETIMES, std=40.0),
-        mt.RandGaussianSmooth((0.3, 1.0), (0.3, 1.0), (0.3, 1.0), prob=SOMETIMES),
-        mt.ScaleIntensityRange(-160.0, 240.0, -1000.0, 1000.0, clip=True),
+        *_greys(),
     ]
     if elastic:
         steps.insert(2, _elastic(device))

@@ -82,7 +82,12 @@ def confirmed(index: Index, table: LabTable, proposals: pl.DataFrame) -> pl.Data
     yes = proposals.filter(word.is_in(list(YES)))
     if not len(yes):
         raise UsageError("Nothing is confirmed. Write yes in the column 'confirmed'.")
-    rows = [int(row) for row in yes["row"]]
+    given = [re.fullmatch(r"\s*(\d+)(?:[.,]0+)?\s*", str(row)) for row in yes["row"]]
+    if None in given:
+        raise UsageError(
+            "A confirmed line names no row of the table: leave its column 'row' as is."
+        )
+    rows = [int(row[1]) for row in given if row is not None]
     if bad := [r for r in rows if not 1 <= r <= len(table.frame)]:
         raise UsageError(f"The table has no row {bad[0]}: the proposals are of another table.")
     if yes["item"].n_unique() < len(yes):
@@ -133,7 +138,10 @@ def likeliest(
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     grams = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True)
-    grams.fit([*items, *rows])
+    try:
+        grams.fit([*items, *rows])
+    except ValueError:  # an empty vocabulary
+        raise UsageError("Neither paths nor cells hold letters or digits to match by.") from None
     of_rows = grams.transform(rows).T
     best, score, second = [], [], []
     most, of_row = np.full(len(rows), -1.0, np.float32), np.zeros(len(rows), np.int64)
@@ -149,10 +157,10 @@ def likeliest(
 
 
 def words(text: str) -> str:
-    """A text in small letters without accents and punctuation; numbers and letters apart."""
-    decomposed = unicodedata.normalize("NFKD", text.lower().replace("ß", "ss"))
+    """A text in small letters of any script, without accents and punctuation; numbers apart."""
+    decomposed = unicodedata.normalize("NFKD", text.casefold())
     bare = "".join(letter for letter in decomposed if not unicodedata.combining(letter))
-    return " ".join(re.findall(r"[a-z]+|[0-9]+", bare))
+    return " ".join(re.findall(r"[^\W\d_]+|\d+", bare))
 
 
 def _of_items(items: pl.DataFrame, keys: Sequence[str]) -> list[str]:

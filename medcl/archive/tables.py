@@ -91,7 +91,9 @@ def build(
                 stats.setdefault(reject.key, entry.stats)
             if entry.records or entry.rejects:
                 for file in entry.stats:
-                    taken[bisect_left(walked, file.path)] = True
+                    at = bisect_left(walked, file.path)
+                    if at < len(walked) and walked[at] == file.path:
+                        taken[at] = True
             if join is None:
                 yield entry.records, entry.stats
             else:

@@ -109,15 +109,18 @@ def test_only_what_was_proposed_is_confirmed(
     opened, read = Index.open(index), labtable.read(table)
     (first, second, *_) = opened.items["id"]
 
-    def given(items: list[str], rows: list[int]) -> pl.DataFrame:
+    def given(items: list[str], rows: list[int] | list[str]) -> pl.DataFrame:
         return pl.DataFrame({"confirmed": ["x"] * len(rows), "item": items, "row": rows})
 
     assert len(matching.confirmed(opened, read, given([first, second], [3, 3]))) == 2
+    by_a_spreadsheet = given([first, second], ["3.0", " 4,0 "])
+    assert len(matching.confirmed(opened, read, by_a_spreadsheet)) == 2
     for wrong, says in (
         (given([first, first], [1, 2]), "confirmed twice"),
         (given([first], [41]), "no row 41"),
         (given(["i_other"], [1]), "not in the index"),
         (given([first], [1]).drop("row"), "no column"),
+        (given([first], ["12a"]), "names no row"),
     ):
         with pytest.raises(UsageError, match=says):
             matching.confirmed(opened, read, wrong)
@@ -132,3 +135,11 @@ def test_blocks_of_items_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(matching, "_AT_ONCE", 7)
     for one, other in zip(whole, matching.likeliest(items, rows), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-6)
+
+
+def test_names_of_other_scripts_and_of_nothing() -> None:
+    items = [matching.words(name) for name in ("ct/Иванов_1950", "ct/김철수_1961", "ct/Größe_1972")]
+    rows = [matching.words(name) for name in ("김철수, 1961", "GROSSE 1972", "иванов 1950")]
+    assert matching.likeliest(items, rows)[0].tolist() == [2, 0, 1]
+    with pytest.raises(UsageError, match="letters or digits"):
+        matching.likeliest([matching.words("_.-"), ""], ["", ""])
