@@ -22,10 +22,12 @@ SMALL: dict[str, dict[str, Any]] = {
     "graph": {"width": 16, "neighbours": 3, "masked": 1.0, "community": 1.0},
     "camil": {"width": 16, "heads": 4, "landmarks": 4, "neighbours": 3},
     "patch-gcn": {"width": 16, "neighbours": 3},
+    "dgr-mil": {"width": 16, "heads": 4, "landmarks": 4, "vectors": 3},
+    "sm-abmil": {"neighbours": 3},
     "clam-sb": {"k": 2, "subtyping": True},
     "clam-mb": {"k": 2, "subtyping": True},
 }
-ORDERED = ("transmil", "camil", "dtfd")
+ORDERED = ("transmil", "camil", "dtfd", "dgr-mil")
 """Read a bag as a sequence, or part it: no invariance to its order is claimed."""
 
 

@@ -19,11 +19,13 @@ from medcl_pathology.mil.aggregators.abmil import ABMIL, GatedABMIL
 from medcl_pathology.mil.aggregators.acmil import ACMIL
 from medcl_pathology.mil.aggregators.camil import CAMIL
 from medcl_pathology.mil.aggregators.clam import ClamMB, ClamSB, smooth_svm
+from medcl_pathology.mil.aggregators.dgr_mil import DGRMIL, diversity
 from medcl_pathology.mil.aggregators.dsmil import DSMIL
 from medcl_pathology.mil.aggregators.dtfd import DTFD
 from medcl_pathology.mil.aggregators.maximum import Maximum
 from medcl_pathology.mil.aggregators.mean import Mean
 from medcl_pathology.mil.aggregators.patch_gcn import PatchGCN
+from medcl_pathology.mil.aggregators.sm_abmil import SmABMIL
 from medcl_pathology.mil.aggregators.transmil import TransMIL
 from medcl_pathology.mil.attention import Attention
 from medcl_pathology.mil.bags import Bags, Pooled
@@ -511,3 +513,85 @@ def test_patch_gcn_is_torchmils(torchmil: Any, counts: list[int]) -> None:
         score = theirs(x[None], near[mine, mine][None], mask)
         close(theirs.classifier.module(out.embedding[b]), score.view(1))
         start += len(x)
+
+
+@pytest.mark.parametrize("where", ["early", "late"])
+@pytest.mark.parametrize("counts", [[6], [30, 12]])
+def test_smoothed_attention_is_torchmils(torchmil: Any, counts: list[int], where: Any) -> None:
+    """Theirs has a bias below its tanh too."""
+    torch.manual_seed(0)
+    theirs = torchmil.SmABMIL((WIDTH,), att_dim=10, sm_where=where, sm_steps=4).eval()
+    ours = SmABMIL(WIDTH, ONE, where=where, steps=4, neighbours=3, hidden=10).eval()
+    with torch.no_grad():
+        ours.log_c.fill_(0.3)
+        theirs.pool.sm.sm.coef.copy_(ours.log_c.exp())
+    take(ours.attention.hidden, theirs.pool.proj1)
+    take(ours.attention.out, theirs.pool.proj2)
+    bags = placed(counts)
+    out = ours(bags)
+    near = adjacency(bags, 3) / 3
+    start = 0
+    for b, x in enumerate(each(bags)):
+        mine = slice(start, start + len(x))
+        mask = torch.ones(1, len(x), dtype=torch.bool)
+        score, raw = theirs(x[None], near[mine, mine][None], mask, return_att=True)
+        close(theirs.last_layer(out.embedding[b]), score)
+        close(out.weights[mine], raw[0].softmax(0))
+        start += len(x)
+
+
+def test_dgr_mil_is_the_authors_formula() -> None:
+    """Written out for one bag after the other, from the paper and the authors' code."""
+    torch.manual_seed(0)
+    module = DGRMIL(
+        WIDTH, TWO, width=16, vectors=3, heads=4, landmarks=4, kernel=0, dropout=0.0, drop=0.0
+    )
+    bags = synthetic_bags(y=Y)
+    centres = {1: module.positive.clone(), 0: module.negative.clone()}
+    out = module(bags)
+
+    def phi(x: Tensor) -> Tensor:
+        for layer in module.layers:
+            x = (x @ layer.weight.T + layer.bias).clamp_min(0)
+        return x
+
+    g = phi(module.vectors)
+    start = 0
+    for b, x in enumerate(each(bags)):
+        h = phi(x)
+        centres[int(Y[b])] = 0.4 * centres[int(Y[b])] + 0.6 * h.mean(0)
+        tiles = module.norms[1](h + module.tiles(module.norms[0](h)[None])[0])
+        all_tokens = torch.cat((module.token, g))
+        t = module.norms[3](all_tokens + module.globals(module.norms[2](all_tokens)[None])[0])
+        w, bias = module.cross.in_proj_weight.chunk(3), module.cross.in_proj_bias.chunk(3)
+        q, k, v = (
+            (z @ m.T + c).view(len(z), 4, 4).transpose(0, 1)
+            for z, m, c in zip((t[:1], tiles, tiles), w, bias, strict=True)
+        )
+        a = (q @ k.transpose(1, 2) / 4**0.5).softmax(2)  # (heads, 1, I)
+        z = module.cross.out_proj((a @ v).transpose(0, 1).reshape(1, 16))
+        close(out.embedding[b], module.norms[4](module.out(z))[0])
+        close(out.weights[start : start + len(x)], a.mean(0)[0])
+        start += len(x)
+    close(module.positive, centres[1])
+    close(module.negative, centres[0])
+    cosine = torch.nn.CosineSimilarity()
+    loss = nn.TripletMarginWithDistanceLoss(
+        distance_function=lambda a, b: 1 - cosine(a, b), margin=1.0
+    )
+    close(out.losses["align"], 0.1 * loss(g, centres[1].expand(3, -1), centres[0].expand(3, -1)))
+    unit = g / g.norm(dim=1, keepdim=True)
+    close(out.losses["diversity"], -0.1 * torch.linalg.det(unit @ unit.T).log())
+    close(diversity(torch.eye(4)), torch.tensor(0.0))
+
+
+def test_dgr_mil_moves_no_centre_for_an_unknown_label_or_in_evaluation() -> None:
+    torch.manual_seed(0)
+    module = DGRMIL(WIDTH, TWO, width=16, vectors=3, heads=4, landmarks=4)
+    before = module.positive.clone(), module.negative.clone()
+    module(synthetic_bags(y=torch.full((4,), -1)))
+    module.eval()(synthetic_bags(y=Y))
+    assert torch.equal(module.positive, before[0])
+    assert torch.equal(module.negative, before[1])
+    many = DGRMIL(WIDTH, ONE, width=16, vectors=3, heads=4, landmarks=4)
+    assert set(many(synthetic_bags(y=torch.ones(4, 1))).losses) == {"diversity"}

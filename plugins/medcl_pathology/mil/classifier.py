@@ -110,7 +110,7 @@ class Mil(nn.Module):
         example: one batch, for the width of the instances.
         outputs: what is to be predicted, of any kind.
         aggregator: "mean", "max", "abmil", "gated-abmil", "clam-sb", "clam-mb", "dsmil",
-            "transmil", "acmil", "dtfd", "camil", "patch-gcn" or "graph".
+            "transmil", "acmil", "dtfd", "dgr-mil", "sm-abmil", "camil", "patch-gcn" or "graph".
         settings: keyword parameters of that aggregator.
         layers: widths of a perceptron on the instances before it.
         dropout: in that perceptron; without layers, of the features.

@@ -19,6 +19,8 @@ AGGREGATORS: Mapping[str, Lazy] = {
     "transmil": f"{_HERE}.aggregators.transmil:TransMIL",
     "acmil": f"{_HERE}.aggregators.acmil:ACMIL",
     "dtfd": f"{_HERE}.aggregators.dtfd:DTFD",
+    "dgr-mil": f"{_HERE}.aggregators.dgr_mil:DGRMIL",
+    "sm-abmil": f"{_HERE}.aggregators.sm_abmil:SmABMIL",
     "camil": f"{_HERE}.aggregators.camil:CAMIL",
     "patch-gcn": f"{_HERE}.aggregators.patch_gcn:PatchGCN",
     "graph": f"{_HERE}.aggregators.graph:Graph",
