@@ -6,14 +6,19 @@ Each node is a raylet with processes of its own, as on two machines that share a
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
+from polars.testing import assert_frame_equal
+from test_cluster_page import SMALL, blocks
 
 import medcl
 from medcl import recipe as recipes
@@ -98,3 +103,65 @@ def test_index_prepare_and_embed_give_the_same_on_two_nodes(cluster: str, tmp_pa
     for name, path in bags["local"].items():
         with h5py.File(path) as one, h5py.File(bags["ray"][name]) as other:
             np.testing.assert_array_equal(one["features"][:], other["features"][:])
+
+
+def commands(place: Path, archive: Path) -> list[list[str]]:
+    """The commands of the page's section, for one folder's outputs."""
+    lines = [line for line in blocks("Ray")[0].splitlines() if line.startswith("medcl ")]
+    values = {"ARCHIVE": archive, "RECIPE": f"biosignals/simclr-ecg {SMALL}"}
+    values |= {name: place / name for name in ("IDX", "RUN", "EMBEDDINGS", "BAGS")}
+    values["PREDICTIONS"] = place / "PREDICTIONS"
+    pattern = r"\b(" + "|".join(values) + r")\b"
+    return [re.sub(pattern, lambda name: str(values[name[0]]), line).split() for line in lines]
+
+
+@pytest.mark.long
+def test_the_commands_of_the_page_give_what_they_give_without_ray(
+    cluster: str, tmp_path: Path
+) -> None:
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    assert plugin.sample is not None
+    for path in plugin.sample.iterdir():
+        if path.name.split(".")[0] in ("101", "106", "108", "109"):
+            shutil.copy2(path, archive / path.name)
+    (tmp_path / "key").write_text("0123456789abcdef" * 4)
+    environment = {**os.environ, "MEDCL_KEY_FILE": str(tmp_path / "key"), "OMP_NUM_THREADS": "1"}
+
+    def medcl_(*words: str) -> None:
+        command = [sys.executable, "-m", "medcl_cli.main", *words]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-2000:]
+
+    homes = {engine: tmp_path / engine for engine in ("ray", "local")}
+    for engine, home in homes.items():
+        home.mkdir()
+        verbs = []
+        for verb, *words in (line[1:] for line in commands(home, archive)):
+            verbs.append(verb)
+            if verb == "embed" and "RUN" not in os.listdir(home):
+                pretrain = ["--data", f"{home}/IDX", "--out", f"{home}/RUN"]
+                medcl_("pretrain", "biosignals/simclr-ecg", *SMALL.split(), *pretrain)
+            medcl_(verb, *(words if engine == "ray" else words[:-2]))
+        assert verbs == ["index", "prepare", "embed", "embed", "predict"]
+
+    def table(path: str) -> list[pl.DataFrame]:
+        frames = [pl.read_parquet(home / path) for home in homes.values()]
+        return [f.sort(f.columns[0], maintain_order=True) for f in frames]
+
+    tables = [f"PREDICTIONS{part}.parquet" for part in ("", ".records", ".patients")]
+    for path in ("IDX/items.parquet", *tables):
+        ray, local = table(path)
+        assert len(ray)
+        assert_frame_equal(ray, local, check_exact=True)
+    for folder in ("EMBEDDINGS", "BAGS", "IDX/store"):
+        ray, local = (
+            {
+                path.relative_to(home).as_posix(): path.read_bytes()
+                for path in sorted((home / folder).rglob("*"))
+                if path.suffix in (".safetensors", ".npy", ".npz")
+            }
+            for home in homes.values()
+        )
+        print(folder, len(ray), sorted({p.suffix for p in (homes["ray"] / folder).rglob("*")}))
+        assert ray == local

@@ -126,7 +126,8 @@ _show = warnings.showwarning
 def main() -> None:
     """Run the command line.
 
-    Exit codes: 0; 1 for failed work; 2 for wrong usage; 130 after Ctrl-C, 143 after SIGTERM.
+    Exit codes: 0; 1 for failed work; 2 for wrong usage; 130 after Ctrl-C, 143 after SIGTERM,
+    129 after SIGHUP, 138 after SIGUSR1.
     """
     warnings.showwarning = _say
     try:

@@ -1,4 +1,4 @@
-"""Identifying values of files' headers: DICOM, EDF and its kin, TIFF, text, XML, and packed files.
+"""Identifying values of headers: DICOM, EDF and its kin, NIfTI, TIFF, text, tables, packed files.
 
 Only for `medcl.audit.phi`, which searches for them: reading an archive is the plugins' work. Here
 it matters that no identifying field is missed, not what it means, so any file is looked at by its
@@ -7,6 +7,8 @@ content, and what cannot be read is passed over.
 
 from __future__ import annotations
 
+import csv
+import gzip
 import io
 import re
 import tarfile
@@ -27,11 +29,19 @@ _IDENTIFIES = (
     r"(?:case|study|record|patient|subject|person|device)[ _-]?(?:id|number|no)"
 )
 _FIELD = re.compile(
-    rf"(?im)[\"']?\b({_IDENTIFIES})\b[\"']?[ \t]*[:=][ \t]*[\"']?([^\"'\n\r,;|<>]+)"
+    rf"(?im)[\"']?\b({_IDENTIFIES})\b[\"']?[ \t]*:?[:=][ \t]*[\"']?([^\"'\n\r,;|<>]+)"
 )
 _ELEMENT = re.compile(rf"(?i)<(?:\w+:)?({_IDENTIFIES})\b[^<>]*>([^<>]+)<")
 _ATTRIBUTE = re.compile(rf"(?i)\b({_IDENTIFIES})=\"([^\"]+)\"")
 _WFDB_MOMENT = re.compile(r"(?m)^\S+ \d+ \S+ \d+ (\d\d?:\d\d:\d\d)\S*(?: (\d\d/\d\d/\d{4}))?")
+
+_NIFTI = (("db_name", 14, 32), ("descrip", 148, 228), ("aux_file", 228, 252))
+_COLUMN = re.compile(
+    r"(?i)(?:patient|subject)[ _-]?(?:id|number|no|name)?|[a-z]*[ _-]?name|mrn|ssn|.*birth.*|dob|"
+    r".*address.*|.*phone.*|e?-?mail|(?:case|study|record|person)[ _-]?(?:id|number|no)|"
+    r"accession.*|.*physician.*"
+)
+"""Of a table. Its columns of dates are often moments of a signal, and not sought."""
 
 _DICOM_KINDS = {"PN", "DA", "TM", "DT"}
 _DICOM_NAMED = re.compile(
@@ -61,14 +71,23 @@ def _of(file: BinaryIO, name: str) -> Iterator[tuple[str, str]]:
         yield from _zip(file)
     elif name.lower().endswith((".tar", ".tgz", ".tar.gz", ".tar.xz", ".tar.bz2")):
         yield from _tar(file)
-    elif head[128:132] == b"DICM":
+    elif head[128:132] == b"DICM" or (head[:2] in (b"\2\0", b"\x08\0") and head[3:4] == b"\0"):
         yield from _dicom(head)
     elif head[:8] == b"0       " or head[:8] == b"\xffBIOSEMI":
         yield from _edf(head)
     elif head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         yield from _tiff(file)
-    elif b"\0" not in head[:4096] or head[:2] in (b"\xff\xfe", b"\xfe\xff"):
+    elif head[:2] == b"\x1f\x8b":
+        file.seek(0)
+        with gzip.GzipFile(fileobj=file) as packed:
+            yield from _of(io.BytesIO(packed.read(_HEAD)), name.removesuffix(".gz"))
+    elif head[344:348] in (b"n+1\0", b"ni1\0"):
+        for field, start, end in _NIFTI:
+            yield f"NIfTI {field}", head[start:end].partition(b"\0")[0].decode("latin-1")
+    elif head[:2] in (b"\xff\xfe", b"\xfe\xff"):
         yield from _text(head)
+    else:  # NRRD and MetaImage are text before their numbers
+        yield from _text(head.partition(b"\0")[0])
 
 
 def _zip(file: BinaryIO) -> Iterator[tuple[str, str]]:
@@ -162,6 +181,18 @@ def _text(head: bytes) -> Iterator[tuple[str, str]]:
             d, m, y = moment[2].split("/")
             yield "WFDB date", f"{y}-{m}-{d}"
     yield from _fields(text)
+    yield from _columns(text)
+
+
+def _columns(text: str) -> Iterator[tuple[str, str]]:
+    """The cells below those heads of a table that name a person."""
+    head = text.partition("\n")[0]
+    separator = max(",;\t|", key=head.count)
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    names = next(rows, [])
+    wanted = [n for n, name in enumerate(names) if _COLUMN.fullmatch(name.strip(" \ufeff"))]
+    for row in rows if wanted and len(names) > 1 else ():
+        yield from ((names[n].strip(" \ufeff"), row[n].strip()) for n in wanted if n < len(row))
 
 
 def _fields(text: str) -> Iterator[tuple[str, str]]:

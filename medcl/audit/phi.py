@@ -2,9 +2,10 @@
 
 The values are the files' and folders' names, the patients and sites that the plugins read, and the
 identifying fields of headers (`medcl.audit.headers`): names, numbers, dates, unique identifiers.
-Each is searched for in every file of the output as it is, in UTF-16, hexadecimal, base64, as its
-usual unkeyed hashes, and a date or time in its usual spellings. Parquet tables are read; zip, gzip,
-zlib and base64 within the files are unpacked first.
+Each is searched for in every file of the output as it is, in UTF-16 and UTF-32, escaped as in JSON,
+HTML and addresses, hexadecimal, base64, as its usual unkeyed hashes, and a date or time in its
+usual spellings. Parquet tables are read; zip, gzip, bzip2, xz, zlib and base64 within the files are
+unpacked first.
 
 The private folders of an index, a run and a study hold such values by design (`medcl.private`):
 they are left out, and counted. A keyed pseudonym cannot be found so; that is its purpose.
@@ -14,14 +15,21 @@ from __future__ import annotations
 
 import base64
 import binascii
+import bz2
 import gzip
 import hashlib
+import html.entities
 import io
+import json
+import lzma
 import re
+import unicodedata
+import urllib.parse
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -36,18 +44,34 @@ from medcl.io.progress import track
 from medcl.plugin import MEMBER, FileStat, Plugin
 
 SHORTEST = 4
-"""Characters of a value: shorter ones are found anywhere by chance, and are counted instead."""
+"""Bytes of a value: shorter ones are found anywhere by chance, and are counted instead."""
 _WHOLE = 8
 """Shorter values, and numbers, count only as whole words."""
 _MOST = 1 << 28
 """Bytes of a file, or of what is unpacked from it, that are looked into at once."""
 _DEPTH = 3
 _HASHES = ("md5", "sha1", "sha256", "sha512")
+_WIDE = {
+    "utf-16-le": "UTF-16",
+    "utf-16-be": "UTF-16",
+    "utf-32-le": "UTF-32",  # texts of NumPy
+    "utf-32-be": "UTF-32",
+}
 _PREFIX = 16
 """Hexadecimal digits of a hash that are enough to recognise it: hashes are often cut off."""
 _ZLIB = re.compile(rb"\x78[\x01\x5e\x9c\xda]")
 _BASE64 = re.compile(rb"[A-Za-z0-9+/]{40,}={0,2}")
+_STREAMS: dict[bytes, tuple[Callable[[Any], Any], str]] = {
+    b"\x1f\x8b": (gzip.open, "gzip"),
+    b"BZh": (bz2.open, "bzip2"),
+    b"\xfd7zXZ\0": (lzma.open, "xz"),
+}
 _DATE = re.compile(r"(\d{4})[-/.]?(\d\d)[-/.]?(\d\d)")
+_DATES = (
+    *("%Y%m%d", "%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d", "%d.%m.%Y", "%d/%m/%Y", "%d-%m-%Y", "%m/%d/%Y"),
+    *("%m-%d-%Y", "%d.%m.%y", "%d/%m/%y", "%m/%d/%y"),
+    *("%d-%b-%Y", "%d %b %Y", "%b %d, %Y", "%d %B %Y", "%d. %B %Y", "%B %d, %Y"),
+)
 _TIME = re.compile(r"(\d\d):?(\d\d):?(\d\d)(?:\.\d+)?")
 
 
@@ -108,8 +132,8 @@ def search(
     known: dict[str, str] = dict.fromkeys(values, "given")
     for kind, value in identifying(archive, plugins):
         known.setdefault(value.strip(), kind)
-    short = [value for value in known if len(value) < SHORTEST]
-    known = {value: kind for value, kind in known.items() if len(value) >= SHORTEST}
+    short = [value for value in known if len(_utf8(value)) < SHORTEST]
+    known = {value: kind for value, kind in known.items() if len(_utf8(value)) >= SHORTEST}
     if not known:
         raise UsageError(f"Nothing in {archive} can be searched for: all values are too short.")
     patterns = _Patterns(known)
@@ -182,10 +206,11 @@ def _spellings(kind: str, value: str) -> Iterator[tuple[str, str]]:
             day = datetime(int(y), int(m), int(d), tzinfo=UTC)
         except ValueError:
             return
-        for form in ("%Y%m%d", "%Y-%m-%d", "%Y/%m/%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y"):
-            yield kind, day.strftime(form)
-        for form in ("%d-%b-%Y", "%d %B %Y", "%B %d, %Y"):
-            yield kind, day.strftime(form)
+        for form in _DATES:
+            written = day.strftime(form)
+            yield kind, written
+            if "%y" not in form:  # 3.7.61 may be a version
+                yield kind, re.sub(r"\b0", "", written)  # 3.7.1961, July 3, 1961
         rest = value[date.end() :].lstrip(" T_")
     time = _TIME.fullmatch(rest)
     if time is None:
@@ -245,20 +270,51 @@ class _Patterns:
         return {(kind, value, f"{how}, in its name") for kind, value, how in self.find(text)}
 
 
+def _utf8(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
 def _loose(value: str) -> Iterator[tuple[str, bytes]]:
-    for encoding, how in (("utf-8", "as it is"), ("latin-1", "as it is")):
-        yield how, value.encode(encoding, "ignore")
-    for encoding in ("utf-16-le", "utf-16-be"):
-        yield "UTF-16", value.encode(encoding, "surrogatepass")
-    yield "hexadecimal", value.encode().hex().encode()
+    for text in _written(value):
+        yield "as it is", _utf8(text)
+        with suppress(UnicodeEncodeError):
+            yield "as it is", text.encode("latin-1")
+        for encoding, how in _WIDE.items():
+            wide = text.encode(encoding, "surrogatepass")
+            if len(wide) > SHORTEST:  # two letters of Chinese are found anywhere by chance
+                yield how, wide
+        for escaped in _escaped(text) - {text}:
+            yield "escaped", _utf8(escaped)
+    yield "hexadecimal", _utf8(value).hex().encode()
     for name in _HASHES:
         for text in {value, value.lower(), value.upper()}:
-            digest = hashlib.new(name, text.encode(), usedforsecurity=False)
+            digest = hashlib.new(name, _utf8(text), usedforsecurity=False)
             yield name, digest.hexdigest()[:_PREFIX].encode()
 
 
+def _written(value: str) -> set[str]:
+    """A value as it is; one with other letters than ASCII's composed or not, in both cases."""
+    if value.isascii():
+        return {value}
+    composed = {value, *(unicodedata.normalize(form, value) for form in ("NFC", "NFD"))}
+    return {case for text in composed for case in (text, text.lower(), text.upper())}
+
+
+def _escaped(text: str) -> set[str]:
+    """A text as JSON, HTML, XML and addresses of the web have it."""
+    names = html.entities.codepoint2name
+    return {
+        json.dumps(text)[1:-1],
+        html.escape(text),
+        text.encode("ascii", "xmlcharrefreplace").decode(),
+        "".join(f"&{names[ord(c)]};" if ord(c) in names else c for c in text),
+        urllib.parse.quote(text, errors="surrogateescape"),
+        urllib.parse.quote_plus(text, errors="surrogateescape"),
+    }
+
+
 def _exact(value: str) -> Iterator[tuple[str, bytes]]:
-    text = value.encode()
+    text = _utf8(value)
     for offset in range(3):
         coded = base64.b64encode(bytes(offset) + text)
         certain = coded[(0, 2, 3)[offset] : (offset + len(text)) * 8 // 6]
@@ -309,14 +365,19 @@ def _table(path: Path) -> bytes:
     for column in frame.iter_columns():
         while column.dtype == pl.List or column.dtype == pl.Array:
             column = column.explode()
-        if column.dtype.is_float():
-            continue  # no value is a float; some look like one by chance
+        if column.dtype.is_float():  # a number of a patient beside a missing one is a float
+            whole = (column == column.floor()) & (column.abs() >= 1000) & (column.abs() < 1e15)
+            column = column.filter(whole.fill_null(False)).cast(pl.Int64)
         lines += map(_cell, column.drop_nulls().unique())
     return "\n".join(lines).encode("utf-8", "surrogatepass")
 
 
 def _cell(value: Any) -> str:
-    return value.isoformat(" ") if hasattr(value, "isoformat") else str(value)
+    if isinstance(value, bytes):
+        return value.decode("latin-1")
+    if isinstance(value, datetime):
+        return value.isoformat(" ")
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)
 
 
 def _unpacked(content: bytes, how: str, depth: int) -> Iterator[tuple[str, bytes]]:
@@ -337,12 +398,13 @@ def _within(content: bytes) -> Iterator[tuple[bytes, str]]:
                         yield packed.read(info), "a zip"
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, zlib.error):
             pass
-    if content[:2] == b"\x1f\x8b":
-        try:
-            with gzip.GzipFile(fileobj=io.BytesIO(content)) as packed:
-                yield packed.read(_MOST), "gzip"
-        except (OSError, EOFError, zlib.error):
-            pass
+    for start, (opened, how) in _STREAMS.items():
+        if content.startswith(start):
+            try:
+                with opened(io.BytesIO(content)) as packed:
+                    yield packed.read(_MOST), how
+            except (OSError, EOFError, zlib.error, lzma.LZMAError):
+                pass
     for match in _ZLIB.finditer(content):
         stream = zlib.decompressobj()
         try:
@@ -357,5 +419,10 @@ def _within(content: bytes) -> Iterator[tuple[bytes, str]]:
             inner = base64.b64decode(coded[: len(coded) // 4 * 4])
         except binascii.Error:
             continue
-        if inner[:2] in (b"PK", b"\x1f\x8b") or _ZLIB.match(inner) or inner[:4] == b"\x89PNG":
+        if (
+            inner[:2] == b"PK"
+            or inner.startswith(tuple(_STREAMS))
+            or _ZLIB.match(inner)
+            or inner[:4] == b"\x89PNG"
+        ):
             yield inner, "base64"

@@ -9,8 +9,6 @@ import resource
 import signal
 import sys
 import threading
-import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -20,10 +18,9 @@ from typing import Any, TypeVar
 from pebble import ProcessExpired, ProcessPool
 
 from medcl.errors import MedclError
-from medcl.io.failure import DIED, Failure, guarded, hung
+from medcl.io.chunks import Chunks, guarded_each
+from medcl.io.failure import DIED, Failure, hung
 
-_LARGEST_CHUNK = 16
-_CHUNK_SECONDS = 0.1  # of work sent at a time: reading a header takes less than sending it alone
 _RESTARTS = 3  # of a pool that broke and did nothing in between
 _UNGUARDED = (
     "Worker processes end as soon as they start. If {} has no 'if __name__ == \"__main__\":' "
@@ -45,20 +42,19 @@ def run(
         seconds: after which a worker is ended and its item is a `Failure`; None: never.
     """
     packed: bytes | None = pack(fn)
-    waiting = deque(items)
-    alone: deque[T] = deque()
-    size, broken = 1, 0
-    while waiting or alone:
+    chunks = Chunks(items, workers)
+    broken = 0
+    while chunks:
         in_flight: dict[Future[Any], list[T]] = {}
         pool = ProcessPool(workers, context=_Context(), initializer=_start_worker)
         try:
             if packed is not None:
                 _check_loads(pool, fn, packed)
                 packed = None
-            while waiting or alone or in_flight:
-                while (waiting or alone) and len(in_flight) < 3 * workers:
-                    chunk = _take(waiting, size) if waiting else _take(alone, 1)
-                    in_flight[_schedule(pool, seconds, _guarded_each, fn, chunk)] = chunk
+            while chunks or in_flight:
+                while chunks and len(in_flight) < 3 * workers:
+                    chunk = chunks.take()
+                    in_flight[_schedule(pool, seconds, guarded_each, fn, chunk)] = chunk
                 for future in wait(in_flight, return_when=FIRST_COMPLETED).done:
                     error = future.exception()
                     if isinstance(error, BrokenProcessPool):
@@ -67,18 +63,17 @@ def run(
                     if error is None:
                         results, took = future.result()
                         yield from zip(chunk, results, strict=True)
-                        most = int(_CHUNK_SECONDS * len(chunk) / max(took, 1e-6))
-                        size = max(1, min(most, _LARGEST_CHUNK, len(waiting) // (4 * workers)))
+                        chunks.took(chunk, took)
                         broken = 0
                     elif len(chunk) > 1:
-                        alone += chunk
+                        chunks.alone(chunk)
                     else:
                         yield chunk[0], _failure(error, seconds)
         except BrokenProcessPool:  # a worker died without an item, as when it starts
             broken += 1
             if broken > _RESTARTS:
                 raise MedclError(_UNGUARDED.format(_main())) from None
-            alone += [item for chunk in in_flight.values() for item in chunk]
+            chunks.alone(item for chunk in in_flight.values() for item in chunk)
         finally:
             pool.stop()
             pool.join()
@@ -91,10 +86,6 @@ def _schedule(
         return pool.schedule(fn, args=args, timeout=seconds)
     except RuntimeError as error:  # it has broken meanwhile
         raise BrokenProcessPool(str(error)) from None
-
-
-def _take(queue: deque[T], size: int) -> list[T]:
-    return [queue.popleft() for _ in range(min(size, len(queue)))]
 
 
 def _failure(error: BaseException, seconds: float | None) -> Failure:
@@ -180,9 +171,3 @@ def _start_worker() -> None:
 
     # A worker holds both ends of its queue, so the death of a killed parent would go unnoticed.
     threading.Thread(target=leave_with_parent, daemon=True).start()
-
-
-def _guarded_each(fn: Callable[[T], R], chunk: list[T]) -> tuple[list[R | Failure], float]:
-    """The results, and the seconds that they took."""
-    begin = time.perf_counter()
-    return [guarded(fn, item) for item in chunk], time.perf_counter() - begin

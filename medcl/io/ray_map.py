@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from medcl.errors import MedclError
-from medcl.io.failure import DIED, Failure, died_within, guarded
+from medcl.io import stopping
+from medcl.io.chunks import Chunks, guarded_each
+from medcl.io.failure import DIED, Failure, died_within
 from medcl.io.local_map import check_loads, load_error, pack
 
 T = TypeVar("T")
@@ -20,7 +21,7 @@ R = TypeVar("R")
 def run(
     fn: Callable[[T], R], items: Sequence[T], workers: int, seconds: float | None
 ) -> Iterator[tuple[T, R | Failure]]:
-    """One task per item, few at a time; a task whose process dies is retried once.
+    """A task for a few items; a task whose process dies is retried once, then its items alone.
 
     One that runs for longer than ``seconds`` is ended, process and all; None: never.
     """
@@ -28,20 +29,30 @@ def run(
 
     started_here = not ray.is_initialized()
     if started_here:
-        _start(workers)
+        with stopping.kept():  # Ray ends the process at SIGTERM, with exit code 15
+            _start(workers)
     try:
         _try_out(fn)
         task: Any = ray.remote(max_retries=1)(_within)
         shared = ray.put(fn)
-        slots = 2 * int(ray.cluster_resources().get("CPU", workers))
-        waiting = deque(items)
-        in_flight: dict[Any, T] = {}
-        while waiting or in_flight:
-            while waiting and len(in_flight) < slots:
-                item = waiting.popleft()
-                in_flight[task.remote(shared, item, seconds)] = item
+        processors = max(1, int(ray.cluster_resources().get("CPU", workers)))
+        chunks = Chunks(items, processors)
+        in_flight: dict[Any, list[T]] = {}
+        while chunks or in_flight:
+            while chunks and len(in_flight) < 2 * processors:
+                chunk = chunks.take()
+                in_flight[task.remote(shared, chunk, seconds)] = chunk
             for reference in ray.wait(list(in_flight))[0]:
-                yield in_flight.pop(reference), _outcome(reference, seconds)
+                chunk = in_flight.pop(reference)
+                outcome = _outcome(reference, seconds)
+                if not isinstance(outcome, Failure):
+                    results, took = outcome
+                    yield from zip(chunk, results, strict=True)
+                    chunks.took(chunk, took)
+                elif len(chunk) > 1:
+                    chunks.alone(chunk)
+                else:
+                    yield chunk[0], outcome
     finally:
         if started_here:
             ray.shutdown()
@@ -55,6 +66,7 @@ def _start(workers: int) -> None:
         return
     path = os.pathsep.join(path for path in sys.path if path)  # this process's module path
     ray.init(
+        "local",  # a Ray that runs here already may be somebody else's
         num_cpus=max(workers, 1),
         include_dashboard=False,
         log_to_driver=False,
@@ -75,20 +87,23 @@ def _try_out(fn: Callable[..., Any]) -> None:
     check_loads(fn, error)
 
 
-def _within(fn: Callable[[T], R], item: T, seconds: float | None) -> R | Failure:
-    """`guarded`, in a process that ends itself after ``seconds``."""
+def _within(
+    fn: Callable[[T], R], chunk: Sequence[T], seconds: float | None
+) -> tuple[list[R | Failure], float]:
+    """`guarded_each`, in a process that ends itself after ``seconds``."""
     if seconds is None:
-        return guarded(fn, item)
+        return guarded_each(fn, chunk)
     limit = threading.Timer(seconds, os._exit, [1])
     limit.daemon = True
     limit.start()
     try:
-        return guarded(fn, item)
+        return guarded_each(fn, chunk)
     finally:
         limit.cancel()
 
 
 def _outcome(reference: Any, seconds: float | None) -> Any:
+    """What `_within` gave; a `Failure` if its process died."""
     import ray
     from ray import exceptions
 

@@ -1,7 +1,8 @@
 """SIGTERM and Ctrl-C: what runs ends in order, removes its scratch files, and can be gone on with.
 
-So does SIGUSR1, by which SLURM announces the end of a job (``sbatch --signal=USR1@120``); the job
-is put back into the queue (`requeue`).
+So does SIGHUP, which a terminal sends that closes (under ``nohup`` it stays ignored), and SIGUSR1,
+by which SLURM announces the end of a job (``sbatch --signal=USR1@120``); the job is put back into
+the queue (`requeue`).
 
 A signal raises `Stopped` in the main thread, which no ``except Exception`` holds up. Where work
 must not be broken off at any place, as within a training step, `deferred` notes it instead. A
@@ -19,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
 class Stopped(BaseException):
@@ -55,22 +56,29 @@ _notice: Notice | None = None
 @contextmanager
 def handled() -> Iterator[None]:
     """Raise `Stopped` at the signals of `SIGNALS`. In a thread other than the main one: nothing."""
-    if threading.current_thread() is not threading.main_thread():
+    with kept():
+        if threading.current_thread() is threading.main_thread():
+            take()
         yield
-        return
+
+
+@contextmanager
+def kept() -> Iterator[None]:
+    """Put handlers back at the end, which a library may have taken."""
     before = {number: signal.getsignal(number) for number in SIGNALS}
-    take()
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def take() -> None:
     """Handle the signals again, after a library has taken them. Only under `handled`."""
     for number in SIGNALS:
-        signal.signal(number, _stop)
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _stop)
 
 
 @contextmanager
@@ -96,7 +104,8 @@ def _stop(number: int, frame: FrameType | None) -> None:
         _notice.number = number
         return
     for each in SIGNALS:  # while this one is cleaned up after
-        signal.signal(each, signal.SIG_DFL)
+        if signal.getsignal(each) is _stop:
+            signal.signal(each, signal.SIG_DFL)
     raise Stopped(number)
 
 

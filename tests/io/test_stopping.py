@@ -112,6 +112,28 @@ def test_a_second_signal_does_not_wait() -> None:
     assert done == []
 
 
+def test_a_library_that_takes_the_signals_gives_them_back() -> None:
+    """Ray ends the process at SIGTERM itself, with an exit code of its own."""
+    with pytest.raises(stopping.Stopped), stopping.handled():
+        with stopping.kept():
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_terminal_that_closes_ends_what_runs_unless_under_nohup(ignored: bool) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+    ended: list[int] = []
+    try:
+        with stopping.handled():
+            os.kill(os.getpid(), signal.SIGHUP)
+    except stopping.Stopped as stop:
+        ended.append(stop.code)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert ended == ([] if ignored else [129])
+
+
 def test_handlers_are_given_back() -> None:
     before = [signal.getsignal(number) for number in stopping.SIGNALS]
     with stopping.handled():
