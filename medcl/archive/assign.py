@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Sequence, Set
+from collections.abc import Collection, Iterator, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -81,14 +81,19 @@ class Assignment:
         self.notes = tuple(note for table in tables for note in (*table.notes, *_left_out(table)))
         self.spelled = by_spelling(self.rows, known)
 
-    def apply(self, records: list[Record]) -> list[Record | Reject]:
+    @property
+    def says_nothing(self) -> bool:
+        """Whether `apply` leaves every record as it is."""
+        return self.pattern is None and not self.tables and not self.rows
+
+    def apply(self, records: Sequence[Record]) -> Iterator[Record | Reject]:
         """Each record with its patient, site and labels, or the reason why it cannot be used."""
-        if not self.tables and not self.rows:
-            return [self._apply(record, Counter()) for record in records]
-        files = {_file(record) for record in records}
-        self.settle({name for file in files for name in _names(file)}, len(files))
-        fits = Counter(row for file in files for row in self._row(file))
-        return [self._apply(record, fits) for record in records]
+        fits: Counter[str] = Counter()
+        if self.tables or self.rows:
+            files = {_file(record) for record in records}
+            self.settle({name for file in files for name in _names(file)}, len(files))
+            fits.update(row for file in files for row in self._row(file))
+        return (self._apply(record, fits) for record in records)
 
     def _apply(self, record: Record, fits: Counter[str]) -> Record | Reject:
         if self.pattern is not None:

@@ -7,7 +7,7 @@ Only files of the same sizes are opened: a few blocks of each, and whole where t
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -16,9 +16,12 @@ from pathlib import Path
 
 import polars as pl
 
+from medcl.archive.columns import frame
+from medcl.archive.records import Records
 from medcl.archive.scanning import fingerprint
 from medcl.io.atomic import replacing
-from medcl.plugin import MEMBER, NO_PATIENT, FileStat, Record, file_of
+from medcl.plugin import MEMBER, NO_PATIENT, Record, file_of
+from medcl.strings import storable
 
 COPY = "copy"
 """The finding of an item whose bytes are those of another of the same patient."""
@@ -30,21 +33,18 @@ _MARK_DIGITS = 32  # of a file's hash of name, size and time
 _CHUNK = 1 << 20
 
 
-def grouped(
-    records: Sequence[Record], stats: Mapping[str, tuple[FileStat, ...]], root: Path, cache: Path
-) -> list[Record]:
-    """The records, copies of one another in one group and, as far as is known, of one patient.
+def group(records: Records, root: Path, cache: Path) -> None:
+    """In place: copies of one another are in one group and, as far as is known, of one patient.
 
     Args:
         records: with the patients that are known from outside.
-        stats: record key → its files.
         root: the archive.
         cache: a table of what earlier runs read, by the files' sizes and times.
     """
     own_files = _own_files(records)
-    alike = _of_one_size(records, stats, own_files)
+    alike = _of_one_size(records, own_files)
     if alike.is_empty():
-        return list(records)
+        return
     known = _read_cache(cache)
 
     def same(members: pl.DataFrame, *, whole: bool) -> pl.DataFrame:
@@ -52,7 +52,7 @@ def grouped(
         of_kind = known.filter(whole=whole).drop("whole")
         found = members.join(of_kind, on="mark", how="left", maintain_order="left")
         todo = found.filter(pl.col("digest").is_null())
-        made = _digests(root, (own_files(n) for n in todo["n"]), whole)
+        made = _digests(root, (own_files(records[n].files) for n in todo["n"]), whole)
         todo = todo.with_columns(pl.Series("digest", made, pl.String))
         read.append(todo.select("mark", "digest", whole=pl.lit(whole)))
         found = pl.concat([found.drop_nulls("digest"), todo]).sort("n")
@@ -63,20 +63,22 @@ def grouped(
     if not all(made.is_empty() for made in read[1:]):
         with replacing(cache) as temporary:
             pl.concat(read).unique().sort("whole", "mark").write_parquet(temporary)
-    out = list(records)
+    if copied.is_empty():
+        return
     for (members,) in copied.group_by("digest", maintain_order=True).agg("n").select("n").rows():
-        for n, record in zip(members, _one_group(root, [out[n] for n in members]), strict=True):
-            out[n] = record
+        one = _one_group(root, [records[n] for n in members])
+        for n, record in zip(members, one, strict=True):
+            records[n] = record
     whole = set(copied["n"])
-    of_file = {file: out[n] for n in sorted(whole) for file in out[n].files}
-    return [r if n in whole else _follows(r, of_file) for n, r in enumerate(out)]
+    of_file = {file: n for n in sorted(whole) for file in records[n].files}
+    for n, record in enumerate(records):
+        leader = next((of_file[file] for file in record.files if file in of_file), None)
+        if n not in whole and leader is not None:
+            records[n] = _follows(record, records[leader])
 
 
-def _follows(record: Record, of_file: Mapping[str, Record]) -> Record:
+def _follows(record: Record, other: Record) -> Record:
     """A record made of files of a copy too, as a slide's features are: of the same group."""
-    other = next((of_file[file] for file in record.files if file in of_file), None)
-    if other is None:
-        return record
     nameless = NO_PATIENT in record.findings
     known = nameless and NO_PATIENT not in other.findings
     return replace(
@@ -88,45 +90,40 @@ def _follows(record: Record, of_file: Mapping[str, Record]) -> Record:
     )
 
 
-def _own_files(records: Sequence[Record]) -> Callable[[int], list[str]]:
-    """Position → the files that are this record's alone; none of one that is part of a file."""
-    shared = _repeated(file for record in records for file in set(map(file_of, record.files)))
-    several = _repeated(file_of(record.files[0]) for record in records)
+def _own_files(records: Records) -> Callable[[Sequence[str]], list[str]]:
+    """A record's files → those that are its alone; none of one that is part of a file."""
+    of_records = (enumerate(dict.fromkeys(map(file_of, record.files))) for record in records)
+    rows = ((storable(file), at == 0) for files in of_records for at, file in files)
+    every = frame(rows, pl.Schema({"file": pl.String(), "first": pl.Boolean()}))
+    shared = _repeated(every["file"])
+    several = _repeated(every.filter("first")["file"])
 
-    def own(n: int) -> list[str]:
-        files = records[n].files
-        if file_of(files[0]) in several or any(MEMBER in file for file in files):
+    def own(files: Sequence[str]) -> list[str]:
+        if storable(file_of(files[0])) in several or any(MEMBER in file for file in files):
             return []
-        return [file for file in files if file not in shared] or [files[0]]
+        return [file for file in files if storable(file) not in shared] or [files[0]]
 
     return own
 
 
-def _repeated(values: Iterable[str]) -> set[str]:
+def _repeated(values: pl.Series) -> set[str]:
     """The values that occur more than once."""
-    seen: set[str] = set()
-    again: set[str] = set()
-    for value in values:
-        (again if value in seen else seen).add(value)
-    return again
+    return set(values.filter(values.is_duplicated()))
 
 
-def _of_one_size(
-    records: Sequence[Record],
-    stats: Mapping[str, tuple[FileStat, ...]],
-    own_files: Callable[[int], list[str]],
-) -> pl.DataFrame:
+def _of_one_size(records: Records, own_files: Callable[[Sequence[str]], list[str]]) -> pl.DataFrame:
     """Position ``n`` and ``mark`` of the records whose files have the sizes of another's."""
 
-    def sizes(n: int) -> str | None:
-        own = {stat.path: stat.size for stat in stats[records[n].key]}
-        found = sorted(own.get(file, 0) for file in own_files(n))
-        return " ".join(map(str, found)) if sum(found) else None
+    def sizes() -> Iterator[tuple[str | None]]:
+        for n in range(len(records)):
+            size = {stat.path: stat.size for stat in records.files(n)}
+            found = sorted(size[file] for file in own_files(tuple(size)))
+            yield (" ".join(map(str, found)) if sum(found) else None,)
 
-    every = pl.Series([sizes(n) for n in range(len(records))], dtype=pl.String)
+    every = frame(sizes(), pl.Schema({"sizes": pl.String()}))["sizes"]
     positions = (every.is_duplicated() & every.is_not_null()).arg_true()
-    marks = [fingerprint(records[n].key, stats[records[n].key])[:_MARK_DIGITS] for n in positions]
-    return pl.DataFrame({"n": positions.cast(pl.Int64), "mark": pl.Series(marks, dtype=pl.String)})
+    marks = ((n, fingerprint(records[n].key, records.files(n))[:_MARK_DIGITS]) for n in positions)
+    return frame(marks, pl.Schema({"n": pl.Int64(), "mark": pl.String()}))
 
 
 def _digests(root: Path, files: Iterable[Sequence[str]], whole: bool) -> Iterator[str]:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from medcl.archive.records import Records
 from medcl.plugin import MEMBER, NO_PATIENT, Record
 
 SPELLINGS = "patient-spellings"
@@ -53,31 +54,40 @@ def normal(patient: str) -> str:
     return re.sub(r"(?<!\d)0+(?=\d)", "", plain) or patient
 
 
-def merged(records: Sequence[Record]) -> list[Record]:
-    """Records whose patients are one where their ids differ in spelling only."""
-    return [replace(record, patient=normal(record.patient)) for record in records]
+def merge(records: Records | list[Record]) -> None:
+    """In place: patients are one where their ids differ in spelling only."""
+    for n, record in enumerate(records):
+        if (name := normal(record.patient)) != record.patient:
+            records[n] = replace(record, patient=name)
 
 
-def noticed(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
-    """Records with a finding where their patient's id has another spelling, and what to say.
+def notice(records: Records | list[Record]) -> list[str]:
+    """What to say of the patients. In place: a finding where an id has another spelling too.
 
     The sentences hold counts and commands, and no id.
     """
+    items: Counter[str] = Counter()
+    unnamed = 0
+    for record in records:
+        items[record.patient] += 1
+        unnamed += NO_PATIENT in record.findings
     first: dict[str, str] = {}
     spelt: dict[str, set[str]] = defaultdict(set)
-    for patient in dict.fromkeys(record.patient for record in records):
+    for patient in items:
         name = normal(patient)
         if first.setdefault(name, patient) != patient:
             spelt[name] |= {first[name], patient}
     del first
     several = {patient for ids in spelt.values() for patient in ids}
-    found = [
-        replace(record, findings=(*record.findings, SPELLINGS))
-        if record.patient in several
-        else record
-        for record in records
+    for n, record in enumerate(records) if several else ():
+        if record.patient in several:
+            records[n] = replace(record, findings=(*record.findings, SPELLINGS))
+    return [
+        *_spellings(spelt),
+        *_generic(records, items),
+        *_few(records, items),
+        *_unnamed(records, unnamed),
     ]
-    return found, [*_spellings(spelt), *_generic(records), *_few(records), *_unnamed(records)]
 
 
 def _spellings(spelt: dict[str, set[str]]) -> list[str]:
@@ -91,42 +101,47 @@ def _spellings(spelt: dict[str, set[str]]) -> list[str]:
     ]
 
 
-def _generic(records: Sequence[Record]) -> list[str]:
-    words = {p for p in {r.patient for r in records} if normal(p) in _GENERIC}
-    of_word = [r for r in records if r.patient in words]
-    if len(of_word) < _MANY:
+def _generic(records: Iterable[Record], items: Counter[str]) -> list[str]:
+    of_word = sum(count for patient, count in items.items() if normal(patient) in _GENERIC)
+    if of_word < _MANY:
         return []
     return [
-        f"{len(of_word):,} items have a patient whose id is a word that names nobody: they count "
+        f"{of_word:,} items have a patient whose id is a word that names nobody: they count "
         f"as one person. Say who they are: {_advice(records)}"
     ]
 
 
-def _few(records: Sequence[Record]) -> list[str]:
-    if len(records) < 2 or len({record.patient for record in records}) > 1:
+def _few(records: Iterable[Record], items: Counter[str]) -> list[str]:
+    if items.total() < 2 or len(items) > 1:
         return []
     return [
-        f"All {len(records):,} items are of one patient: there is nobody to tell them from, and "
+        f"All {items.total():,} items are of one patient: there is nobody to tell them from, and "
         f"nobody to test on. If they are of several people: {_advice(records)}"
     ]
 
 
-def _unnamed(records: Sequence[Record]) -> list[str]:
-    unknown = [record for record in records if NO_PATIENT in record.findings]
-    if not unknown:
+def _unnamed(records: Sequence[Record], unnamed: int) -> list[str]:
+    if not unnamed:
         return []
+    unknown = (record for record in records if NO_PATIENT in record.findings)
     return [
-        f"{len(unknown):,} of {len(records):,} items name no patient: each study, folder or file "
+        f"{unnamed:,} of {len(records):,} items name no patient: each study, folder or file "
         f"counts as one. If one person has several: {_advice(unknown)}"
     ]
 
 
-def _advice(records: Sequence[Record]) -> str:
+def _advice(records: Iterable[Record]) -> str:
     """The option to type: the first folder level that tells the records apart, or a table."""
-    places = [r.key.partition("#")[0].replace(MEMBER, "/") for r in records]
-    parts = [p.split("/")[:-1] for p in places]  # folders; a series' key is one
-    for depth in range(min(map(len, parts), default=0)):
-        if len({part[depth] for part in parts}) > 1:
-            before = "[^/]+/" * depth
-            return f"--patient-from '^{before}(?P<patient>[^/]+)/'"
+    first: list[str] | None = None
+    apart: list[bool] = []
+    for record in records:
+        place = record.key.partition("#")[0].replace(MEMBER, "/")
+        folders = place.split("/")[:-1]  # a series' key is one
+        if first is None:
+            first, apart = folders, [False] * len(folders)
+        levels = zip(apart, first, folders, strict=False)  # as many as all have
+        apart = [already or one != other for already, one, other in levels]
+    if True in apart:
+        before = "[^/]+/" * apart.index(True)
+        return f"--patient-from '^{before}(?P<patient>[^/]+)/'"
     return "--table patients.csv, with columns key and patient"

@@ -188,9 +188,11 @@ def build(
         fewer = presence.check_walked(out, walked.files)
         units, repeated = grouped or _group(plugin, walked.files)
         rejects, paths = walked.rejects + repeated, [file.path for file in walked.files]
+        files = len(paths)
         del walked, grouped
         if not units and not rejects:
             raise NothingTaken(nothing)
+        snapshot.begin()
         with (
             storage.opened(archive, private) as root,
             _scanned(
@@ -205,7 +207,7 @@ def build(
             ) as (entries, scanned),
         ):
             join = partial(joining.join, plugin.assemble, root) if plugin.assemble else None
-            group = partial(copies.grouped, root=root, cache=private / "copies.parquet")
+            group = partial(copies.group, root=root, cache=private / "copies.parquet")
             opened = len(units)
             del units
             made = tables.build(
@@ -218,7 +220,7 @@ def build(
                 group,
                 merge_spellings=merge_spellings,
             )
-        if len(made.ignored) == len(paths) and not rejects:
+        if len(made.ignored) == files and not rejects:
             raise NothingTaken(nothing)
         summary = Summary(
             items=len(made.items),
@@ -236,7 +238,7 @@ def build(
         _write(out, made, facts, summary)
         told = (*assignment.notes, *made.notes)
         again = replace(summary, scanned=0, reused=opened, notes=told)
-        snapshot.write(out, asdict(again))
+        snapshot.finish(out, asdict(again))
     return summary
 
 

@@ -10,6 +10,7 @@ import errno
 import json
 import os
 import time
+from array import array
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -47,12 +48,12 @@ class Journal:
 
     def read_once(self) -> Iterator[Scanned]:
         """The entries, in the order of the units, of which nothing is kept in memory then."""
-        with self._path.open("rb") as lines:
-            for key, unit in self._units.items():
-                if key in self._places:
-                    lines.seek(self._places[key])
-                    yield Scanned.from_json(lines.readline(), unit)
+        places = array("q", (self._places[key] for key in self._units if key in self._places))
         self._units, self._places = {}, {}
+        with self._path.open("rb") as lines:
+            for place in places:
+                lines.seek(place)
+                yield Scanned.from_json(lines.readline())
 
     def add(self, entry: Scanned) -> None:
         """Append one finished unit. It is written at once, and flushed to disk every 2 s."""

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -45,83 +45,21 @@ class Scanned:
         return json.dumps(plain, separators=(",", ":"), default=dict)
 
     @classmethod
-    def from_json(cls, line: str | bytes, unit: Unit | None = None) -> Scanned:
-        """The inverse of `to_json`. Equal strings are one object, those of ``unit`` if given."""
+    def from_json(cls, line: str | bytes) -> Scanned:
+        """The inverse of `to_json`."""
         raw = json.loads(line)
-        stats = tuple(FileStat(**stat) for stat in raw["stats"])
-        if unit is not None and unit.files == stats:
-            stats = unit.files
-        share = _share(() if unit is None else (unit.key, *(file.path for file in stats)))
         return cls(
-            share(raw["key"]),
+            raw["key"],
             raw["fingerprint"],
-            stats,
-            tuple(_record(record, share) for record in raw["records"]),
+            tuple(FileStat(**stat) for stat in raw["stats"]),
+            tuple(map(_record, raw["records"])),
             tuple(Reject(**reject) for reject in raw["rejects"]),
             raw["details"],
         )
 
 
-class Values(Mapping[str, Scalar]):
-    """A record's fields or labels: records with the same names share these, so it is small."""
-
-    __slots__ = ("_names", "_values")
-
-    def __init__(self, names: tuple[str, ...], values: tuple[Scalar, ...]) -> None:
-        self._names, self._values = names, values
-
-    def __getitem__(self, name: str) -> Scalar:
-        try:
-            return self._values[self._names.index(name)]
-        except ValueError:
-            raise KeyError(name) from None
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    def __reduce__(self) -> Any:
-        return Values, (self._names, self._values)
-
-    def __repr__(self) -> str:
-        return repr(dict(self))
-
-
-_EMPTY = Values((), ())
-_SHARED_AT_ONCE = 100_000
-_shared: dict[Any, Any] = {}
-"""Strings, and tuples of strings, of entries read lately: those of one folder are much alike."""
-
-
-def _share(own: tuple[str, ...]) -> Callable[[Any], Any]:
-    """A function that returns, of equal strings or tuples of strings, the object first seen."""
-    if len(_shared) > _SHARED_AT_ONCE:
-        _shared.clear()
-    unit = {text: text for text in own}
-    of_unit = {own[1:]: own[1:]} if len(own) > 1 else {}
-
-    def shared(value: Any) -> Any:
-        if isinstance(value, str):
-            return unit[value] if value in unit else _shared.setdefault(value, value)
-        if isinstance(value, tuple):
-            return of_unit[value] if value in of_unit else _shared.setdefault(value, value)
-        return value
-
-    return shared
-
-
-def _record(raw: dict[str, Any], share: Callable[[Any], Any]) -> Record:
-    for name in ("files", "findings"):
-        raw[name] = share(tuple(map(share, raw[name])))
-    for name in ("key", "patient", "site", "group"):
-        raw[name] = share(raw[name])
-    for name in ("fields", "labels", "private"):
-        values = raw[name]
-        named = Values(share(tuple(values)), tuple(map(share, values.values())))
-        raw[name] = named if values else _EMPTY
-    return Record(**raw)
+def _record(raw: dict[str, Any]) -> Record:
+    return Record(**raw | {name: tuple(raw[name]) for name in ("files", "findings")})
 
 
 def _plainly(part: Any) -> dict[str, Any]:

@@ -7,20 +7,25 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import chain
 from typing import Any, NamedTuple
 
-import numpy as np
 import polars as pl
 
 from medcl.archive import identity, scanning
 from medcl.archive.assign import Assignment
+from medcl.archive.columns import frame, in_order
 from medcl.archive.joining import located
 from medcl.archive.pseudonym import Pseudonyms
+from medcl.archive.records import Records
 from medcl.archive.scanning import LABEL, Scanned
 from medcl.plugin import FileStat, Record, Reject, Scalar
 from medcl.strings import storable
 
+ITEMS = pl.Schema(
+    {name: pl.String() for name in ("id", "patient", "site", "group", "fingerprint")}
+    | {"findings": pl.List(pl.String())}
+)
 REJECTS = pl.Schema([("id", pl.String), ("code", pl.String), ("reason", pl.String)])
 SITES = pl.Schema([("site", pl.String), ("name", pl.String)])
 PATHS = pl.Schema(
@@ -34,7 +39,7 @@ PATHS = pl.Schema(
     ]
 )
 
-Group = Callable[[Sequence[Record], Mapping[str, tuple[FileStat, ...]]], list[Record]]
+Group = Callable[[Records], None]
 Join = Callable[[Sequence[Record], Mapping[str, FileStat]], list[Record | Reject]]
 
 
@@ -53,7 +58,7 @@ class Tables(NamedTuple):
 def build(
     scanned: Iterable[Scanned],
     rejects: Sequence[Reject],
-    walked: Sequence[str],
+    walked: list[str],
     assignment: Assignment,
     pseudonyms: Pseudonyms,
     join: Join | None = None,
@@ -66,18 +71,18 @@ def build(
     Args:
         scanned: the archive's units, sorted by key. They are read once, one by one.
         rejects: of before scanning (folders and files that could not be listed).
-        walked: the paths of the archive's files, sorted.
+        walked: the paths of the archive's files, sorted. The list is emptied, as it is large.
         assignment: patients, sites and labels from outside the files.
         pseudonyms: the keyed hashes.
         join: makes items of the units' records, if they are not items as they are.
-        group: puts copies together, see `medcl.archive.copies`.
+        group: puts copies together in place, see `medcl.archive.copies`.
         merge_spellings: patients whose ids differ in spelling only are one.
     """
     refused = list(rejects)
-    stats: dict[str, tuple[FileStat, ...]] = {}
+    of_rejects: dict[str, tuple[FileStat, ...]] = {}
     details: dict[str, str] = {}
     taken = bytearray(len(walked))  # a million paths in a set would be 100 MB
-    records: list[Record] = []
+    records = Records()
     keys: set[str] = set()
 
     def units() -> Iterator[tuple[Iterable[Record | Reject], tuple[FileStat, ...]]]:
@@ -88,7 +93,7 @@ def build(
             refused.extend(entry.rejects)
             details.update(entry.details)
             for reject in entry.rejects:
-                stats.setdefault(reject.key, entry.stats)
+                of_rejects.setdefault(reject.key, entry.stats)
             if entry.records or entry.rejects:
                 for file in entry.stats:
                     at = bisect_left(walked, file.path)
@@ -114,60 +119,72 @@ def build(
                 refused.append(Reject(outcome.key, "duplicate", reason))
             else:
                 keys.add(outcome.key)
-                records.append(outcome)
-                of = located(outcome, by_path)
-                stats[outcome.key] = files if of == files else of  # one object for both
+                records.add(outcome, located(outcome, by_path))
         del outcomes, files, by_path
-    del keys
-    usable: list[Record] = []
-    for outcome in assignment.apply(records):
-        if isinstance(outcome, Reject):
-            refused.append(outcome)
-        else:
-            usable.append(outcome)
-    del records
-    usable, notes = identity.noticed(identity.merged(usable) if merge_spellings else usable)
+    ignored = [path for path, of_use in zip(walked, taken, strict=True) if not of_use]
+    walked.clear()
+    lost = {reject.key: of_rejects.get(reject.key, ()) for reject in refused}
+    of_rejects = {key: files for key, files in (lost | of_rejects).items() if key not in keys}
+    del keys, lost
+    paths = _paths(records, of_rejects, details, pseudonyms)
+    if not assignment.says_nothing:
+        unusable = []
+        for n, outcome in enumerate(assignment.apply(records)):
+            if isinstance(outcome, Reject):
+                refused.append(outcome)
+                unusable.append(n)
+            else:
+                records[n] = outcome
+        records.remove(unusable)
+    if merge_spellings:
+        identity.merge(records)
+    notes = identity.notice(records)
     if group is not None:
-        usable = group(usable, stats)
-    sites = _sites(usable, pseudonyms)
-    items = _items(usable, stats, pseudonyms)
-    del usable
-    return Tables(
-        items,
-        _rejects(refused, pseudonyms),
-        _paths({*stats, *(reject.key for reject in refused)}, stats, details, pseudonyms),
-        tuple(notes),
-        sites,
-        [path for path, of_use in zip(walked, taken, strict=True) if not of_use],
-    )
+        group(records)
+    sites = _sites(records, pseudonyms)
+    items = _items(records, pseudonyms)
+    del records
+    return Tables(items, _rejects(refused, pseudonyms), paths, tuple(notes), sites, ignored)
 
 
-def _sites(records: Sequence[Record], pseudonyms: Pseudonyms) -> pl.DataFrame:
+def _sites(records: Iterable[Record], pseudonyms: Pseudonyms) -> pl.DataFrame:
     """A site's key and its own name: for the private folder."""
-    names = {pseudonyms.site(r.site): r.site.strip() for r in records if r.site}
+    raw = dict.fromkeys(record.site for record in records if record.site)
+    names = {pseudonyms.site(site): site.strip() for site in raw if site}
     return pl.DataFrame({"site": list(names), "name": list(names.values())}, SITES)
 
 
-def _items(
-    records: Sequence[Record], stats: Mapping[str, tuple[FileStat, ...]], pseudonyms: Pseudonyms
-) -> pl.DataFrame:
-    ids = np.array([pseudonyms.item(r.key) for r in records], dtype=np.str_)
-    order = np.argsort(ids, kind="stable")
-    records = [records[n] for n in order]
-    marks = (pseudonyms.fingerprint(scanning.fingerprint(r.key, stats[r.key])) for r in records)
-    columns: dict[str, pl.Series] = {
-        "id": _text("id", map(str, ids[order])),
-        "patient": _text("patient", (pseudonyms.patient(r.patient) for r in records)),
-        "site": _text("site", (r.site and pseudonyms.site(r.site) for r in records)),
-        "group": _text("group", (r.group and pseudonyms.group(r.group) for r in records)),
-        "fingerprint": _text("fingerprint", marks),
-        "findings": _series("findings", (list(r.findings) for r in records), pl.List(pl.String())),
-    }
-    for name in sorted({name for r in records for name in r.fields}):
-        columns[name] = _column(name, [r.fields.get(name) for r in records])
-    for name in sorted({name for r in records for name in r.labels}):
-        columns[LABEL + name] = _column(LABEL + name, [r.labels.get(name) for r in records])
-    return pl.DataFrame(columns)
+def _items(records: Records, pseudonyms: Pseudonyms) -> pl.DataFrame:
+    """Items in the order of their ids."""
+    fields, labels = _Kinds(), _Kinds()
+
+    def own() -> Iterator[Sequence[Any]]:
+        for n, r in enumerate(records):
+            fields.see(r.fields)
+            labels.see(r.labels)
+            yield (
+                pseudonyms.item(r.key),
+                pseudonyms.patient(r.patient),
+                r.site and pseudonyms.site(r.site),
+                r.group and pseudonyms.group(r.group),
+                pseudonyms.fingerprint(scanning.fingerprint(r.key, records.files(n))),
+                list(r.findings),
+            )
+
+    table = frame(own(), ITEMS)
+    order = table["id"].arg_sort()
+    table = in_order(table, order)
+    of_fields, of_labels = fields.columns(), labels.columns()
+    named = {n: kind.dtype for n, kind in of_fields.items()}
+    named |= {LABEL + n: kind.dtype for n, kind in of_labels.items()}
+    values = (
+        (
+            *(kind.plain(r.fields.get(name)) for name, kind in of_fields.items()),
+            *(kind.plain(r.labels.get(name)) for name, kind in of_labels.items()),
+        )
+        for r in records
+    )
+    return table.hstack(in_order(frame(values, pl.Schema(named)), order)) if named else table
 
 
 def _rejects(rejects: Sequence[Reject], pseudonyms: Pseudonyms) -> pl.DataFrame:
@@ -176,54 +193,69 @@ def _rejects(rejects: Sequence[Reject], pseudonyms: Pseudonyms) -> pl.DataFrame:
 
 
 def _paths(
-    keys: Iterable[str],
-    stats: Mapping[str, tuple[FileStat, ...]],
+    records: Records,
+    rejects: Mapping[str, tuple[FileStat, ...]],
     details: Mapping[str, str],
     pseudonyms: Pseudonyms,
 ) -> pl.DataFrame:
-    ids = {pseudonyms.item(key): key for key in keys}
-    names = [ids[item] for item in sorted(ids)]
-    of = [stats.get(key, ()) for key in names]
-    columns = (
-        sorted(ids),
-        map(storable, names),
-        ([storable(file.path) for file in files] for files in of),
-        ([file.size for file in files] for files in of),
-        ([file.mtime_ns for file in files] for files in of),
-        (storable(details[key]) if key in details else None for key in names),
+    """Of records, and of the keys of rejects that are none's, in the order of their ids."""
+    every = chain(((r.key, records.files(n)) for n, r in enumerate(records)), rejects.items())
+    rows = (
+        (
+            pseudonyms.item(key),
+            storable(key),
+            [storable(file.path) for file in files],
+            [file.size for file in files],
+            [file.mtime_ns for file in files],
+            storable(details[key]) if key in details else None,
+        )
+        for key, files in every
     )
-    return pl.DataFrame(
-        [_series(*each) for each in zip(PATHS.names(), columns, PATHS.dtypes(), strict=True)]
-    )
+    table = frame(rows, PATHS)
+    return in_order(table, table["id"].arg_sort())
 
 
-_CHUNK = 4_096  # rows that are Python objects at a time: a list takes polars kilobytes meanwhile
+class _Kind(NamedTuple):
+    """The type of a column, and a value as one of it."""
+
+    dtype: pl.DataType
+    plain: Callable[[Scalar], Scalar]
 
 
-def _series(name: str, values: Iterable[Any], dtype: pl.DataType) -> pl.Series:
-    """A column of values that need not be in memory together."""
-    column, rest = pl.Series(name, [], dtype), iter(values)
-    while chunk := list(islice(rest, _CHUNK)):
-        column.append(pl.Series(name, chunk, dtype))
-    return column.rechunk()
-
-
-def _text(name: str, values: Iterable[Any]) -> pl.Series:
-    return _series(name, values, pl.String())
-
-
-def _column(name: str, values: Sequence[Scalar]) -> pl.Series:
-    """One type per column: flags, integers, numbers, or else text; null where a record has none.
+class _Kinds:
+    """The types that a column has: flags, integers, numbers, or else text; null where none is.
 
     An empty column is text, so that its type does not depend on the library that wrote it.
     """
-    present = [value for value in values if value is not None]
-    kinds = {type(value) for value in present}
-    fits = all(-(2**63) <= value < 2**63 for value in present if isinstance(value, int))
-    if kinds == {bool}:
-        return pl.Series(name, values, dtype=pl.Boolean)
-    if kinds == {int} and fits:
-        return pl.Series(name, values, dtype=pl.Int64)
-    if kinds and kinds <= {int, float} and fits:
-        return pl.Series(name, [None if v is None else float(v) for v in values], dtype=pl.Float64)
-    return _text(name, [None if v is None else str(v) for v in values])
+
+    def __init__(self) -> None:
+        self._kinds: dict[str, set[type]] = {}
+        self._too_large: set[str] = set()
+
+    def see(self, values: Mapping[str, Scalar]) -> None:
+        """Take note of a record's values."""
+        for name, value in values.items():
+            kinds = self._kinds.setdefault(name, set())
+            if value is None:
+                continue
+            kinds.add(type(value))
+            if isinstance(value, int) and not -(2**63) <= value < 2**63:
+                self._too_large.add(name)
+
+    def columns(self) -> dict[str, _Kind]:
+        """The columns by name, in its order."""
+        return {name: self._column(name) for name in sorted(self._kinds)}
+
+    def _column(self, name: str) -> _Kind:
+        kinds, fits = self._kinds[name], name not in self._too_large
+        if kinds == {bool}:
+            return _Kind(pl.Boolean(), _same)
+        if kinds == {int} and fits:
+            return _Kind(pl.Int64(), _same)
+        if kinds and kinds <= {int, float} and fits:
+            return _Kind(pl.Float64(), lambda value: None if value is None else float(value))
+        return _Kind(pl.String(), lambda value: None if value is None else str(value))
+
+
+def _same(value: Scalar) -> Scalar:
+    return value

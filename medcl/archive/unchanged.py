@@ -65,10 +65,15 @@ class Snapshot:
         counts: dict[str, Any] = result["counts"]
         return counts | {"notes": tuple(counts["notes"])} if same else None
 
-    def write(self, out: Path, counts: Mapping[str, Any]) -> None:
-        """Record the finished index ``out``."""
+    def begin(self) -> None:
+        """The archive is indexed: until `finish`, no record holds."""
+        (self._folder / _RESULT).unlink(missing_ok=True)
         with manifest.replacing(self._folder / _FILES) as temporary:
             self._files.write_parquet(temporary)
+        del self._files  # much, of a million
+
+    def finish(self, out: Path, counts: Mapping[str, Any]) -> None:
+        """Record the finished index ``out``."""
         result = {"made_of": self._made_of, "tables": _hashes(out), "counts": dict(counts)}
         manifest.write_text(self._folder / _RESULT, json.dumps(result) + "\n")
 

@@ -22,6 +22,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from medcl import manifest
+from medcl.embeddings import names
 from medcl.embeddings.sources import LEFT_OUT, left_out, sources, still
 from medcl.errors import MedclError, UsageError
 from medcl.io.failure import Failure
@@ -77,9 +78,13 @@ class Embeddings:
             (folder / META).write_text(text, encoding="utf-8")
 
     def _table(self) -> pl.DataFrame:
-        keys = {"id": list(self.ids), "item": list(self.items), "patient": list(self.patients)}
+        keys = {
+            "id": names.column(self.ids),
+            "item": names.column(self.items),
+            "patient": names.column(self.patients),
+        }
         labels = {f"label.{name}": np.asarray(v).tolist() for name, v in self.labels.items()}
-        return pl.DataFrame(keys | labels, strict=False)
+        return pl.DataFrame({**keys, **labels}, strict=False)
 
     @classmethod
     def load(cls, path: Path) -> Embeddings:
@@ -107,9 +112,9 @@ class Embeddings:
             if name.startswith("label.")
         }
         return cls(
-            ids=table["id"].to_list(),
-            items=table["item"].to_list(),
-            patients=table["patient"].to_list(),
+            ids=names.distinct(table["id"]),
+            items=names.repeated(table["item"]),
+            patients=names.repeated(table["patient"]),
             x=x,
             labels=labels,
             meta=read_json(path / META, remedy),

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from medcl import manifest, nearest
 from medcl.archive.index import Index
+from medcl.embeddings import names
 from medcl.embeddings.embeddings import Embeddings, unit
 
 Level = Literal["item", "sample"]
@@ -49,17 +50,17 @@ class Bank:
     @cached_property
     def ids(self) -> pl.Series:
         """(N,) ids of the samples."""
-        return pl.Series(list(self.embeddings.ids), dtype=pl.String)
+        return names.column(self.embeddings.ids)
 
     @cached_property
     def items(self) -> pl.Series:
         """(N,) the item of each sample."""
-        return pl.Series(list(self.embeddings.items), dtype=pl.String)
+        return names.column(self.embeddings.items)
 
     @cached_property
     def patients(self) -> pl.Series:
         """(N,) the patient of each sample."""
-        return pl.Series(list(self.embeddings.patients), dtype=pl.String)
+        return names.column(self.embeddings.patients)
 
     @cached_property
     def by_sample(self) -> Groups:

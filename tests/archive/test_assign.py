@@ -156,9 +156,8 @@ def test_tables_that_others_made(tmp_path: Path, encoding: str, separator: str) 
         table=tmp_path / "t.csv", key_column="filename_lr", patient_column="patient_id"
     )
     files = [f"database/r/0/{n}_lr.hea" for n in (1, 2, 3)]
-    found = made.apply(
-        [Record(f, (f,), "x", findings=("patient-is-record-name", "gaps")) for f in files]
-    )
+    some = [Record(f, (f,), "x", findings=("patient-is-record-name", "gaps")) for f in files]
+    found = list(made.apply(some))
     assert [row.patient for row in found if isinstance(row, Record)] == ["15709", "15709", "22"]
     assert [row.findings for row in found if isinstance(row, Record)] == [("gaps",)] * 3
     assert found[0].labels == {"ecg_id": 1, "größe": 7}  # type: ignore[union-attr]

@@ -16,7 +16,7 @@ def applied(
     path: Path, files: Sequence[str], **said: str
 ) -> tuple[list[Record], assign.Assignment]:
     made = assign.load(table=path, **said)  # type: ignore[arg-type]
-    found = made.apply([Record(f, (f,), "x") for f in files])
+    found = list(made.apply([Record(f, (f,), "x") for f in files]))
     assert not [row for row in found if isinstance(row, Reject)]
     return [row for row in found if isinstance(row, Record)], made
 
@@ -69,7 +69,7 @@ def test_names_of_columns_in_any_case(tmp_path: Path, case) -> None:  # type: ig
         key_column="filename_lr",
         patient_column="PATIENT_ID",
     )
-    found = made.apply([Record(f, (f,), "x") for f in files])
+    found = list(made.apply([Record(f, (f,), "x") for f in files]))
     assert [row.patient for row in found[:3] if isinstance(row, Record)] == ["1000", "1001", "1001"]
 
 
