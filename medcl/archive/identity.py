@@ -36,6 +36,7 @@ _GENERIC = {
 }
 _NONE = ("Cc", "Cf")  # characters that control or format
 _MANY = 3
+_MOST_EACH = 20  # items a folder, on average, of folders that may be people: fewer are sites, sizes
 _MERGE = "medcl index … --merge-spellings"
 
 
@@ -122,11 +123,12 @@ def _unnamed(records: Sequence[Record]) -> list[str]:
 
 
 def _advice(records: Sequence[Record]) -> str:
-    """The option to type: the first folder level that tells the records apart, or a table."""
+    """The option to type: the first level of folders that may be people, or a table."""
     places = [r.key.partition("#")[0].replace(MEMBER, "/") for r in records]
     parts = [p.split("/")[:-1] for p in places]  # folders; a series' key is one
     for depth in range(min(map(len, parts), default=0)):
-        if len({part[depth] for part in parts}) > 1:
+        count = len({tuple(part[: depth + 1]) for part in parts})
+        if count > 1 and len(records) <= _MOST_EACH * count:
             before = "[^/]+/" * depth
             return f"--patient-from '^{before}(?P<patient>[^/]+)/'"
     return "--table patients.csv, with columns key and patient"
