@@ -17,6 +17,7 @@ EXTRAS = {
     "jpeg": "JPEG and JPEG-LS in DICOM",
     "czi": "Zeiss CZI slides that OpenSlide does not read",
     "zarr": "OME-Zarr slides",
+    "excel": "tables of labels in Excel workbooks",
     "signals": "Excel workbooks, Avro and FIT files of wearables",
     "seg": "masks as DICOM SEG",
     "hf": "encoders of Hugging Face transformers, medcl push and pull",

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from medcl.archive import labtable
-from medcl.archive.labtable import LabTable, cleaned, spellings
+from medcl.archive.labtable import LabTable, cleaned, spellings, without_uuid
 from medcl.errors import UsageError
 from medcl.plugin import NO_PATIENT, Codes, Record, Reject
 
@@ -165,7 +165,7 @@ def _names(file: str) -> tuple[str, ...]:
     names = [file, str(bare)]
     for first in range(1, len(path.parts)):
         names += [str(PurePosixPath(*p.parts[first:])) for p in (path, bare)]
-    return tuple(names)
+    return tuple(dict.fromkeys([*names, *map(without_uuid, names[-2:])]))
 
 
 def load(

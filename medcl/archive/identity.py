@@ -37,6 +37,7 @@ _GENERIC = {
 }
 _NONE = ("Cc", "Cf")  # characters that control or format
 _MANY = 3
+_MOST_EACH = 20  # items a folder, on average, of folders that may be people: fewer are sites, sizes
 _MERGE = "medcl index … --merge-spellings"
 
 
@@ -131,17 +132,16 @@ def _unnamed(records: Sequence[Record], unnamed: int) -> list[str]:
 
 
 def _advice(records: Iterable[Record]) -> str:
-    """The option to type: the first folder level that tells the records apart, or a table."""
-    first: list[str] | None = None
-    apart: list[bool] = []
-    for record in records:
+    """The option to type: the first level of folders that may be people, or a table."""
+    many, held = 0, None  # at each level, that all have, the folders by their hashes
+    for many, record in enumerate(records, 1):
         place = record.key.partition("#")[0].replace(MEMBER, "/")
         folders = place.split("/")[:-1]  # a series' key is one
-        if first is None:
-            first, apart = folders, [False] * len(folders)
-        levels = zip(apart, first, folders, strict=False)  # as many as all have
-        apart = [already or one != other for already, one, other in levels]
-    if True in apart:
-        before = "[^/]+/" * apart.index(True)
-        return f"--patient-from '^{before}(?P<patient>[^/]+)/'"
+        held = [set[int]() for _ in folders] if held is None else held[: len(folders)]
+        for depth, level in enumerate(held):
+            level.add(hash(tuple(folders[: depth + 1])))
+    for depth, level in enumerate(held or ()):
+        if len(level) > 1 and many <= _MOST_EACH * len(level):
+            before = "[^/]+/" * depth
+            return f"--patient-from '^{before}(?P<patient>[^/]+)/'"
     return "--table patients.csv, with columns key and patient"

@@ -1,4 +1,4 @@
-"""Laboratory tables of any delimiter and encoding, with columns identified by their usual names.
+"""Laboratory tables of any delimiter and encoding, or Excel's; columns are known by usual names.
 
 Identifiers are text (007 stays 007); other columns are numbers, flags or text. The columns of
 items, patients and sites are identified by name, by an option, or by content.
@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 
 import polars as pl
 
+from medcl.archive import identity, split_tables, workbook
 from medcl.errors import UsageError
 from medcl.plugin import Codes
 
@@ -31,11 +32,11 @@ SITES = ("site", "siteid", "hospital", "center", "centre", "centerid", "centreid
 # Other names of the same, of a word for it with what may stand before and behind.
 _NUMBER = (
     r"(?:id|identifier|no|nr|num|number|nummer|code|key|name|barcode|uid|uuid|index|idx|hash|"
-    r"pseudonym|studyid)"
+    r"pseudonym|studyid)(?:anon|anonymi[sz]ed|pseudo|pseudonymi[sz]ed|deid|deidentified|hash(?:ed)?)?"
 )
 _PATIENT = re.compile(
     r"(?:anon|anonymi[sz]ed|pseudo|pseudonymi[sz]ed|deid|deidentified|bcr|tcga|gdc|icgc|dicom|"
-    r"cases?|research|study|unique)?"
+    r"cases?|research|study|unique|hospital|local|internal|global|cohort|center|site|trial)?"
     r"(?:patient(?:en)?|pat|pt|case|subject|subj|participant|donor|individual|person|volunteer|"
     rf"animal|mouse|paciente)(?:submitter)?{_NUMBER}|"
     r"tcga(?:case|patient|participant)|(?:id|nr|no|numero)(?:patient|paciente|case|subject)|"
@@ -44,10 +45,11 @@ _PATIENT = re.compile(
 )
 _PERSON = frozenset(  # each may be a class or a number of them, too
     {"case", "cases", "donor", "pid", "person", "individual", "pat", "pt", "patients", "paciente"}
+    | {"submitterid", "cohortpatient"}
 )
 _SITE = re.compile(
     r"(?:(?:tissue)?source|submitting|collecti(?:ng|on)|recruiting|acquisition|study|scanning|"
-    r"medical)?"
+    r"medical|contributing|participating|treating|providing|data)?"
     r"(?!hospitalid$)"  # of a patient as often as of a site
     r"(?:site|hospital|cent(?:er|re)|institution|institute|clinic|klinik|zentrum|facility)"
     r"(?:id|no|nr|code|name)?|tss(?:code)?"
@@ -58,10 +60,20 @@ _IDENTIFIERS = frozenset(
     - {"key"}
 )
 
+# What stands for a patient or site that is not known.
+_NOBODY = frozenset(
+    {"na", "nan", "none", "null", "unknown", "unk", "missing", "notavailable", "unbekannt"}
+    | {"notreported", "anonymous", "anon", "nn", "nat"}
+)
+
 _FILES = ("filename", "filepath")  # filename_hr: another version, never a label
 
 _DELIMITERS = (",", ";", "\t", "|")
 _SUFFIX = re.compile(r"\.[a-z0-9]*[a-z][a-z0-9]*$", re.IGNORECASE)  # "1.2.840.7" has none
+_UUID = re.compile(  # which the GDC puts behind a barcode: TCGA-…-DX1.UUID.svs
+    r"\.[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}(?=\.|$)", re.IGNORECASE
+)
+_SHORTENED = re.compile(r"\d(?:[.,]\d+)?e\+\d\d", re.IGNORECASE)  # 1.20E+15, of a spreadsheet
 _TWO_SUFFIXES = re.compile(r"(?<=[^/.])\.[a-z]{2,6}\.[a-z][a-z0-9]{1,6}$", re.IGNORECASE)
 _COMMA = re.compile(r"[+-]?\d+,\d+")
 _FLOAT = re.compile(r"\d+\.0")
@@ -129,7 +141,12 @@ def spellings(key: str, *, folder: bool = False) -> tuple[str, ...]:
     name = PurePosixPath(key).name
     variants = [key, _SUFFIX.sub("", key), *(() if folder else (name, _SUFFIX.sub("", name)))]
     twice = [_TWO_SUFFIXES.sub("", n) for n in variants[::2] if _TWO_SUFFIXES.search(n)]
-    return tuple(dict.fromkeys([*variants, *twice]))
+    return tuple(dict.fromkeys([*variants, *twice, *map(without_uuid, variants)]))
+
+
+def without_uuid(name: str) -> str:
+    """A file's name without the UUID behind its barcode, where there is one."""
+    return _UUID.sub("", name)
 
 
 def cleaned(key: str | None) -> str:
@@ -143,15 +160,20 @@ def read(
     """Read a table.
 
     Args:
-        path: Parquet; or text delimited by commas, semicolons, tabs or bars.
+        path: Parquet; text delimited by commas, semicolons, tabs or bars; or a workbook of Excel.
         key: the column that names the items, if it is not one of `KEYS`.
         patient: the column that names the patients, if it is not one of `PATIENTS`.
         codes: see `medcl.plugin.Plugin.codes`.
 
     Raises:
-        UsageError: if it cannot be read, has fewer than two columns, or lacks a named column.
+        UsageError: if it cannot be read, has fewer than two columns, lacks a named column, or holds
+            identifiers that a spreadsheet has shortened.
     """
-    frame, text = _parquet(path) if path.suffix.lower() in (".parquet", ".pq") else _delimited(path)
+    notes: tuple[str, ...] = ()
+    if path.suffix.lower() in (".parquet", ".pq"):
+        frame, text = _parquet(path)
+    else:
+        frame, text, notes = _delimited(path)
     if len(frame.columns) < 2:
         raise UsageError(
             f"The table {path} needs a column that names the items and one more; it has: "
@@ -163,26 +185,77 @@ def read(
     key, patient = (_asked(path, frame, column) for column in (key, patient))
     key = key or _named(frame.columns, KEYS)
     others = [c for c in frame.columns if c != key]
-    patient = patient or _named(others, PATIENTS) or _person(others, text)
+    patient = patient or _named(others, PATIENTS) or _person(others, text, key)
     others = [c for c in others if c != patient]
     site = _named(others, SITES) or next((c for c in others if _SITE.fullmatch(plain(c))), None)
     text |= {name: _whole(text[name]) for name in (key, patient, site) if name is not None}
-    notes: tuple[str, ...] = ()
     for role, name in (("patients", patient), ("sites", site)):
-        if name is not None:
-            text[name], changed = _spelt_once(text[name])
-            notes += (f"{path.name}: {changed} {role} are spelt in several ways, by upper and "
-                      "lower case alone: each counts once.",) * (changed > 0)  # fmt: skip
-    return LabTable(path.name, text, frame, key, patient, site, notes)
+        if name is None:
+            continue
+        text[name], changed = _spelt_once([_somebody(value) for value in text[name]])
+        notes += (f"{path.name}: {changed} {role} are spelt in several ways, by upper and "
+                  "lower case alone: each counts once.",) * (changed > 0)  # fmt: skip
+    for name in (key, patient):
+        _check_shortened(path, name, text)
+    return LabTable(
+        path.name, text, frame, key, patient, site, (*notes, *_alike(path, patient, text))
+    )
 
 
-def _person(columns: Sequence[str], text: Mapping[str, list[str | None]]) -> str | None:
+def _somebody(value: str | None) -> str | None:
+    """A patient or site, or None for a word that says that it is not known."""
+    known = value is not None and identity.normal(value.strip()) not in _NOBODY
+    return value if known and value.strip(" ?-.") else None  # type: ignore[union-attr]
+
+
+def _check_shortened(path: Path, column: str | None, text: Mapping[str, list[str | None]]) -> None:
+    """Refuse numbers such as 1.20E+15: different people have become the same.
+
+    Raises:
+        UsageError: if identifiers are such.
+    """
+    if column is None:
+        return
+    count = sum(bool(v and _SHORTENED.fullmatch(v.strip())) for v in text[column])
+    if count:
+        raise UsageError(
+            f"The table {path} holds {count:,} identifiers in column '{column}' that a spreadsheet "
+            "has shortened (1.20E+15 for 1200000000000417): different ones look alike. Export the "
+            "column as text."
+        )
+
+
+def _alike(path: Path, column: str | None, text: Mapping[str, list[str | None]]) -> tuple[str, ...]:
+    """That patients may be fewer than they seem: 007 beside 7."""
+    if column is None:
+        return ()
+    different = {value for value in text[column] if value}
+    least = len({identity.normal(value) for value in different})
+    if least == len(different):
+        return ()
+    return (
+        f"{path.name}: {len(different):,} patients may be {least:,}: their ids differ in spaces, "
+        "punctuation or leading zeros only. If they are the same people, spell each in one way.",
+    )
+
+
+def _person(
+    columns: Sequence[str], text: Mapping[str, list[str | None]], key: str | None
+) -> str | None:
     """The column that is called as patients are in less usual ways (``bcr_patient_barcode``).
 
-    One of the name ``case`` may hold case and control: it has more than two values.
+    One of the name ``case`` may hold case and control: it has more than two values. One of the name
+    ``submitter_id`` may hold the items.
     """
     named = [c for c in columns if _PATIENT.fullmatch(plain(c))]
-    doubtful = [c for c in columns if plain(c) in _PERSON and len(set(text[c]) - {None, ""}) > 2]
+    items = [_SUFFIX.sub("", cleaned(v)) for v in text[key]] if key is not None else []
+    doubtful = [
+        c
+        for c in columns
+        if plain(c) in _PERSON
+        and len(set(text[c]) - {None, ""}) > 2
+        and [cleaned(v) for v in text[c]] != items
+    ]
     return next(iter([*named, *doubtful]), None)
 
 
@@ -248,6 +321,7 @@ def settled(
         items: their number: a table may be of a whole database, and the archive a part of it.
         given: True if the user named the column: then it stays.
     """
+    table = _in_their_case(table, names)
     if given:
         return _with_owners(table)
     if table.key is not None and _fits(table, table.key, names):
@@ -263,6 +337,30 @@ def settled(
     site = None if table.site == best else table.site
     found = replace(table, key=best, site=site, notes=(*table.notes, note))
     return _with_owners(_with_versions(found, names))
+
+
+def _in_their_case(table: LabTable, names: Set[str]) -> LabTable:
+    """The table with the items' own names where its keys differ from them in case alone."""
+    if table.key is None:
+        return table
+    values = table.text[table.key]
+    astray = [v for v in values if v and names.isdisjoint(spellings(cleaned(v)))]
+    if not astray:
+        return table
+    folded: dict[str, set[str]] = {}
+    for name in names:
+        folded.setdefault(name.casefold(), set()).add(name)
+    theirs = {}
+    for value in astray:
+        same = (folded.get(s.casefold(), set()) for s in spellings(cleaned(value)))
+        found: set[str] = next((some for some in same if some), set())
+        if len(found) == 1:
+            theirs[value] = next(iter(found))
+    if not theirs:
+        return table
+    note = f"{table.name}: {len(theirs):,} keys name items in another case."
+    renamed = [theirs.get(v, v) if v else v for v in values]
+    return replace(table, text={**table.text, table.key: renamed}, notes=(*table.notes, note))
 
 
 _MOST_ITEMS = 8  # on average, of a patient that no column names
@@ -360,15 +458,21 @@ def _parquet(path: Path) -> tuple[pl.DataFrame, dict[str, list[str | None]]]:
     return frame.with_columns(as_text), text
 
 
-def _delimited(path: Path) -> tuple[pl.DataFrame, dict[str, list[str | None]]]:
+def _delimited(
+    path: Path,
+) -> tuple[pl.DataFrame, dict[str, list[str | None]], tuple[str, ...]]:
+    """A table of text or a workbook: parsed, as text, and what to tell."""
+    notes: tuple[str, ...] = ()
     try:
-        lines = _decoded(path.read_bytes())
+        packed = path.read_bytes()
     except OSError as error:
         raise _unreadable(path, error) from None
-    if lines.startswith("PK\x03\x04"):
-        raise UsageError(f"The table {path} is a workbook: save it as CSV.")
-    lines = _rows_alone(lines)
-    delimiter = _delimiter(lines)
+    if path.suffix.lower() in workbook.SUFFIXES or packed.startswith(b"PK\x03\x04"):
+        lines, notes = workbook.as_text(path)
+        delimiter = workbook.DELIMITER
+    else:
+        lines = _rows_alone(_decoded(packed))
+        delimiter = _delimiter(lines)
     source = lines.encode()
     named = _headless(lines, delimiter)
     try:
@@ -394,7 +498,7 @@ def _delimited(path: Path) -> tuple[pl.DataFrame, dict[str, list[str | None]]]:
         for name, kind in frame.schema.items()
         if not (kind.is_numeric() or kind == pl.Boolean)
     ]
-    frame = frame.with_columns(as_text)
+    frame, text = split_tables.long(frame.with_columns(as_text), text)
     values_by_column = {name: text[name].to_list() for name in text.columns}
     if delimiter != ",":
         frame = frame.with_columns(
@@ -402,7 +506,7 @@ def _delimited(path: Path) -> tuple[pl.DataFrame, dict[str, list[str | None]]]:
             for name, values in values_by_column.items()
             if _decimal_commas(values)
         )
-    return frame, values_by_column
+    return frame, values_by_column, notes
 
 
 def _rows_alone(text: str) -> str:

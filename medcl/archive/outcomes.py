@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ from medcl.archive import refused, store
 from medcl.archive.ignored import advice
 from medcl.archive.index import Index
 from medcl.archive.policies import Finding, described, policies
-from medcl.plugin import Plugin
+from medcl.plugin import NO_PATIENT, Plugin
 from medcl.registry import resolve
 
 Done = Literal["rejected", "mended", "split", "accepted", "ignored"]
@@ -49,7 +49,12 @@ class Outcome:
 
 
 def table(
-    index: Index, plugin: Plugin, spec: Mapping[str, Any], prepared: store.Prepared | None = None
+    index: Index,
+    plugin: Plugin,
+    spec: Mapping[str, Any],
+    prepared: store.Prepared | None = None,
+    *,
+    named: Collection[str] = (),
 ) -> list[Outcome]:
     """Every outcome, the rejected first and of each kind the most frequent first.
 
@@ -58,6 +63,7 @@ def table(
         plugin: its modality.
         spec: the recipe's section ``prepare``.
         prepared: the items; None for what the store knows of them in these settings.
+        named: items whose patient a table names: that the index knew none is no longer true.
     """
     if prepared is None:
         found, seen = _stored(index, plugin, spec)
@@ -65,6 +71,8 @@ def table(
         found, seen = list(prepared.rejects.rows()), Counter(prepared.findings)
     used = index.items.filter(~pl.col("id").is_in([item for item, _, _ in found]))
     seen.update(used["findings"].explode().drop_nulls())
+    unnamed = used.filter(pl.col("findings").list.contains(NO_PATIENT))["id"]
+    seen -= Counter({NO_PATIENT: len(set(unnamed) & set(named))})
     rows = [
         *_counted((code, reason) for code, reason in index.rejects.select("code", "reason").rows()),
         *_counted(_named(code, reason) for _, code, reason in found),

@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from medcl import plugin as plugins
 from medcl import recipe as recipes
-from medcl.archive.index import Summary, build
+from medcl.archive.index import Index, Summary, build
 from medcl.errors import UsageError
 from medcl.recipe import Recipe
 
@@ -49,7 +51,8 @@ def indexed(
         workers: processes.
 
     Raises:
-        UsageError: without a recipe, and as `medcl.archive.index.build`.
+        UsageError: without a recipe, if every file was rejected, and as
+            `medcl.archive.index.build`.
     """
     if recipe is None:
         raise UsageError("Say how to train on this archive: -r RECIPE. See medcl recipes.")
@@ -62,4 +65,13 @@ def indexed(
         patient_from=patient_from,
         reader=reader or None,
     )
+    if not summary.items and summary.rejected:
+        rejects = Index.open(index).rejects
+        code = max(summary.rejects, key=lambda name: summary.rejects[name])
+        reason = rejects.filter(pl.col("code") == code)["reason"][0]
+        raise UsageError(
+            f"Nothing of {archive} can be used: all {summary.rejected:,} files were rejected, most "
+            f"({summary.rejects[code]:,}) as {code}: {reason} Each by itself: "
+            f"{index / 'rejects.parquet'}."
+        )
     return index, summary

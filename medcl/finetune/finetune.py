@@ -148,7 +148,6 @@ def finetune(
     name = _task(recipe, labels)
     items = prepared(recipe, data, workers=max(2, workers))
     samples = samples_of(recipe, items, task=name)
-    became = outcomes.table(index, plugins.get(recipe.plugin), recipe.prepare, items)
     table = tables.Labels()
     if labels:
         table = tables.read(
@@ -158,6 +157,9 @@ def finetune(
             key_column=key_column,
             patient_column=patient_column,
         )
+    became = outcomes.table(
+        index, plugins.get(recipe.plugin), recipe.prepare, items, named=table.patients
+    )
     own = list(samples.labels)
     samples = tables.add(samples, table, index, recipe.finetune.auxiliary)
     task = None if name is None else plugins.get(recipe.plugin).tasks[name]
@@ -311,7 +313,9 @@ def given_split(
     if split is not None:
         table = tables.read(split, index)
         if SPLIT not in table.columns:
-            raise UsageError(f"{split} has no column '{SPLIT}' of train or test.")
+            raise UsageError(
+                f"{split} has no column '{SPLIT}' of train or test, and no columns train and test."
+            )
         return [str(table.rows.get(item, {}).get(SPLIT) or "") for item in samples.items]
     name = recipe.split.given
     if name is not None:

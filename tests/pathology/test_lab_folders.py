@@ -169,6 +169,7 @@ def test_a_folder_goes_to_a_study_in_one_command(name, tmp_path):
     assert f"{len(SLIDES)} slides" in said
     assert patients_of(tmp_path / "study") == len(CASES)
     assert "Patients are unknown" not in said
+    assert "names no patient" not in said  # the table names it
     found = sides(tmp_path / "study")
     for (_, _), part in found.group_by("fold", "case"):
         assert part["split"].n_unique() == 1  # all slides of a case on one side
@@ -188,6 +189,16 @@ def test_without_patients_no_leak_is_never_said(tmp_path):
     words = " ".join(judged.output.split())
     assert "No leak" not in words
     assert "each slide was taken for a patient of its own" in words
+
+
+def test_a_folder_of_coordinates_alone_says_so(tmp_path):
+    for _, slide, y in SLIDES[:3]:
+        h5(tmp_path / "tiles" / f"{slide}.h5", None, bag(slide, y)[1])
+    words = ["finetune", "pathology/abmil", "--data", str(tmp_path / "tiles"), "--labels",
+             str(of_clam(tmp_path / "l.csv")), "--out", str(tmp_path / "study")]  # fmt: skip
+    said = str(CliRunner().invoke(app, words).exception)
+    assert "all 3 files were rejected" in said
+    assert "It holds coordinates alone: give the file of features." in said
 
 
 @pytest.mark.parametrize("name", sorted(LAYOUTS))
