@@ -9,13 +9,14 @@ import os
 import sys
 import tempfile
 import warnings
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from medcl.errors import MedclError, MedclWarning, UsageError
-from medcl.io import log, room, stopping
+from medcl.io import log, room, stopping, storage
 from medcl_cli.verbs import (
     anomaly,
     audit_phi,
@@ -132,6 +133,7 @@ def main() -> None:
     warnings.showwarning = _say
     try:
         with stopping.handled():
+            _refuse_outputs_elsewhere(sys.argv)
             app()
     except UsageError as error:
         _fail(_sentence(error), 2)
@@ -147,6 +149,14 @@ def main() -> None:
         again = queued or "The same command again goes on from here."
         log.say("stopped", f"Stopped. {again}", exit_code=stop.code)
         sys.exit(stop.code)
+
+
+def _refuse_outputs_elsewhere(words: list[str]) -> None:
+    """An address as --out would make a folder named ``s3:`` here, whatever the verb."""
+    for option, value in pairwise(words):
+        name, _, joined = option.partition("=")
+        if name in ("--out", "-o"):
+            storage.refuse_output(joined or value)
 
 
 def _sentence(error: MedclError) -> str:

@@ -141,6 +141,7 @@ def build(
         MedclError: if the archive of an existing index is not there, or a large part of it.
     """
     started = time.monotonic()
+    storage.refuse_output(out)
     archive, out = storage.absolute(archive), out.resolve()
     if out == archive:
         raise UsageError(f"The index cannot be the archive itself ({out}). Choose another --out.")

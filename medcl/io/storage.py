@@ -28,7 +28,8 @@ from medcl.errors import MedclError, UsageError
 from medcl.io import scratch
 from medcl.io.atomic import replacing
 
-_ADDRESS = re.compile(r"(s3|gs|az|abfs|abfss|https?):/+(?=[^/])")
+_ADDRESS = re.compile(r"(s3|gs|az|abfs|abfss|https?):/+(?=[^/])", re.IGNORECASE)
+_SCHEME = re.compile(r"[A-Za-z][\w+.-]+:(/|$)")
 _SUM = re.compile(r"[0-9a-fA-F]{32,128} [ *]?(?P<path>.+)")
 _READ = 64 << 10  # bytes asked for at a time
 _REQUESTS = 16  # at once
@@ -54,9 +55,10 @@ def address(path: Path | str) -> str | None:
     match = _ADDRESS.match(text)
     if match is None:
         return None
-    url = f"{match[1]}://{text[match.end() :]}".rstrip("/")
+    scheme = match[1].lower()
+    url = f"{scheme}://{text[match.end() :]}".rstrip("/")
     host = url.split("/")[2]
-    azure = match[1].startswith("abfs") and ":" not in host  # abfss://CONTAINER@ACCOUNT.dfs.…
+    azure = scheme.startswith("abfs") and ":" not in host  # abfss://CONTAINER@ACCOUNT.dfs.…
     if "?" in url or ("@" in host and not azure):
         raise UsageError(
             "The address of an archive is stored with its index, so it may hold no password, key "
@@ -66,8 +68,33 @@ def address(path: Path | str) -> str | None:
 
 
 def absolute(path: Path) -> Path:
-    """The path resolved; an address as it is."""
-    return path.resolve() if address(path) is None else Path(str(path))
+    """The path resolved; an address as it is.
+
+    Raises:
+        UsageError: if it is an address of a kind that is not read.
+    """
+    if address(path) is not None:
+        return Path(str(path))
+    if _SCHEME.match(str(path)) and not path.exists():
+        raise UsageError(
+            f"{path} is no address that medcl reads: s3://BUCKET/PATH, gs://BUCKET/PATH, "
+            "az://CONTAINER/PATH, abfss://CONTAINER@ACCOUNT.dfs.core.windows.net/PATH, "
+            "https://HOST/LIST.txt. Or give a folder of this machine."
+        )
+    return path.resolve()
+
+
+def refuse_output(path: Path | str) -> None:
+    """For what is written.
+
+    Raises:
+        UsageError: if it is an address: it would become a folder of this machine named ``s3:``.
+    """
+    if address(path) is not None:
+        raise UsageError(
+            f"--out {address(path)}: outputs lie on this machine's file systems. Give a folder, "
+            "and copy it afterwards."
+        )
 
 
 def listed(path: Path) -> list[Listed]:

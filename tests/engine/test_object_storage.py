@@ -30,6 +30,7 @@ from medcl.engine.pretrain import pretrain
 from medcl.errors import MedclError, UsageError
 from medcl.io import storage
 from medcl.plugin import FileStat, Record, Reject, Unit
+from medcl_cli import main
 
 SECRET = "a-secret-that-no-file-holds"
 
@@ -41,6 +42,7 @@ SECRET = "a-secret-that-no-file-holds"
         (Path("s3://bucket/a/"), "s3://bucket/a"),
         (Path("https://host/set/SHA256SUMS.txt"), "https://host/set/SHA256SUMS.txt"),
         ("gs://b", "gs://b"),
+        ("S3://Bucket/A", "s3://Bucket/A"),
         ("az://container/path", "az://container/path"),
         ("abfss://c@account.dfs.core.windows.net/p", "abfss://c@account.dfs.core.windows.net/p"),
         ("/data/s3:/x", None),
@@ -66,6 +68,24 @@ def test_an_address_holds_no_credentials(url: str) -> None:
         storage.address(url)
     assert "pw" not in str(caught.value)
     assert "abc" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["s3://", "ftp://host/x", "hdfs://name/x", "file:///x"])
+def test_addresses_of_other_kinds_are_named(url: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no address that medcl reads: s3://BUCKET"):
+        build(Path(url), tmp_path / "idx", TINY)
+
+
+def test_outputs_lie_on_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An address made a folder named 's3:' here, in silence."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="this machine's file systems"):
+        build(tmp_path, Path("s3://bucket/idx"), TINY)
+    for words in (["--out", "s3://bucket/run"], ["-o", "gs://b/x"], ["--out=az://c/x", "more"]):
+        with pytest.raises(UsageError, match="this machine's file systems"):
+            main._refuse_outputs_elsewhere(["medcl", "pretrain", *words])
+    main._refuse_outputs_elsewhere(["medcl", "index", "s3://bucket/x", "--out", "idx"])
+    assert not list(tmp_path.iterdir())
 
 
 def test_obstore_is_asked_for_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
