@@ -133,11 +133,13 @@ def _unnamed(records: Sequence[Record], unnamed: int) -> list[str]:
 
 def _advice(records: Iterable[Record]) -> str:
     """The option to type: the first level of folders that may be people, or a table."""
-    many, held = 0, None  # at each level, that all have, the folders by their hashes
-    for many, record in enumerate(records, 1):
+    many = 0
+    held: list[set[int]] | None = None  # the folders of each level that all have, by their hashes
+    for record in records:
+        many += 1
         place = record.key.partition("#")[0].replace(MEMBER, "/")
         folders = place.split("/")[:-1]  # a series' key is one
-        held = [set[int]() for _ in folders] if held is None else held[: len(folders)]
+        held = [set() for _ in folders] if held is None else held[: len(folders)]
         for depth, level in enumerate(held):
             level.add(hash(tuple(folders[: depth + 1])))
     for depth, level in enumerate(held or ()):
