@@ -26,7 +26,7 @@ def written(path: Path, head: list[str], *columns: list[str]) -> Path:
 
 
 def applied(path: Path, files: list[str] = FILES) -> list[Record | Reject]:
-    return assign.load(table=path).apply([Record(f, (f,), f) for f in files])
+    return list(assign.load(table=path).apply([Record(f, (f,), f) for f in files]))
 
 
 def patients(path: Path, files: list[str] = FILES) -> list[str]:
