@@ -30,7 +30,7 @@ from pathlib import Path
 import numpy as np
 
 HERE = Path(__file__).resolve().parent
-DIM, EACH, SLICES, NEAR = 256, 10, 100, 0.05
+DIM, EACH, SLICES, NEAR, WINDOWS = 256, 10, 100, 0.05, 10_000
 SIZES = (1_000, 10_000, 100_000)
 
 
@@ -161,6 +161,8 @@ def train(count: int, folder: Path) -> dict[str, Callable[[], None]]:
     from medcl import recipe as recipes
     from medcl.archive.index import Index, build
     from medcl.archive.store import prepare
+    from medcl.report.report import write
+    from medcl.run import Run
     from medcl_biosignals.plugin import plugin
 
     settings = ["prepare.fs=100", "trainer.steps=1", "trainer.batch_size=16", "dataset.seconds=5"]
@@ -177,8 +179,43 @@ def train(count: int, folder: Path) -> dict[str, Callable[[], None]]:
     return {
         "prepare a tenth": lambda: prepare(Index.open(out), plugin, recipe.prepare) and None,
         "pretrain to the first step": start,
-        "embed a tenth": lambda: medcl.embed(folder / "run", out) and None,
-        "report": lambda: medcl.report(folder / "run") and None,
+        "embed a tenth": lambda: medcl.embed(folder / "run", out, out=folder / "x") and None,
+        "report": lambda: write(Run.open(folder / "run"), folder / "report.html") and None,
+    }
+
+
+def samples(count: int, folder: Path) -> dict[str, Callable[[], None]]:
+    """So many overlapping windows of few long recordings, and a tiny encoder."""
+    from many_small_files import FS, edf
+
+    import medcl
+    from medcl import recipe as recipes
+    from medcl.archive.index import Index, build
+    from medcl.archive.store import prepare
+    from medcl.report.report import write
+    from medcl.run import Run
+    from medcl_biosignals.plugin import plugin
+
+    settings = ["prepare.fs=100", "dataset.seconds=1", "dataset.stride=0.1", "dataset.quality=0"]
+    settings += ["trainer.steps=1", "trainer.batch_size=16"]
+    settings += ["encoder.widths=[8,16]", "encoder.blocks=1", "encoder.kernel=5"]
+    archive, out, run = folder / "archive", folder / "index", folder / "run"
+    if not archive.is_dir():
+        rng = np.random.default_rng(0)
+        for n in range(count // WINDOWS):
+            (archive / f"person{n}").mkdir(parents=True)
+            edf(archive / f"person{n}" / "r", 0.1 * rng.standard_normal((WINDOWS // 10 + 1) * FS))
+        build(archive, out, plugin)
+        prepare(Index.open(out), plugin, recipes.load("biosignals/simclr-ecg", settings).prepare)
+
+    def start() -> None:
+        shutil.rmtree(run, ignore_errors=True)
+        medcl.pretrain("biosignals/simclr-ecg", out, run, settings=settings)
+
+    return {
+        "pretrain to the first step (windows)": start,
+        "embed (windows, tiny encoder)": lambda: medcl.embed(run, out, out=folder / "x") and None,
+        "report (windows)": lambda: write(Run.open(run), folder / "report.html") and None,
     }
 
 
@@ -271,6 +308,7 @@ PARTS = {
     "index": index,
     "dicom": dicom,
     "train": train,
+    "samples": samples,
     "curate": curate,
     "search": search,
     "knn": knn,

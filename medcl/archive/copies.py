@@ -92,8 +92,8 @@ def _follows(record: Record, other: Record) -> Record:
 
 def _own_files(records: Records) -> Callable[[Sequence[str]], list[str]]:
     """A record's files → those that are its alone; none of one that is part of a file."""
-    of_records = (enumerate(dict.fromkeys(map(file_of, record.files))) for record in records)
-    rows = ((storable(file), at == 0) for files in of_records for at, file in files)
+    paths = ([file_of(file.path) for file in records.files(n)] for n in range(len(records)))
+    rows = ((storable(f), at == 0) for files in paths for at, f in enumerate(dict.fromkeys(files)))
     every = frame(rows, pl.Schema({"file": pl.String(), "first": pl.Boolean()}))
     shared = _repeated(every["file"])
     several = _repeated(every.filter("first")["file"])

@@ -30,6 +30,11 @@ class Records(Sequence[Record]):
         stats = [number for file in files for number in (file.size, file.mtime_ns)]
         self._rows.append(self._packed(record, stats))
 
+    def key(self, position: int) -> str:
+        """The key of a record, which is quicker than all of it."""
+        key: str = marshal.loads(self._rows[position])[0]
+        return key
+
     def files(self, position: int) -> tuple[FileStat, ...]:
         """The files of a record, with their sizes and times."""
         key, files, stats, *_ = marshal.loads(self._rows[position])
@@ -39,6 +44,12 @@ class Records(Sequence[Record]):
         """Remove some; those behind them move up."""
         gone = set(positions)
         self._rows = list(compress(self._rows, (n not in gone for n in range(len(self)))))
+
+    def drained(self) -> Iterator[Record]:
+        """The records in turn, of which nothing is kept in memory then."""
+        rows, self._rows = self._rows[::-1], []
+        while rows:
+            yield self._unpacked(rows.pop())
 
     def __setitem__(self, position: int, record: Record) -> None:
         """Replace a record by one of the same files."""

@@ -141,22 +141,21 @@ def build(
     notes = identity.notice(records)
     if group is not None:
         group(records)
-    sites = _sites(records, pseudonyms)
-    items = _items(records, pseudonyms)
-    del records
+    items, sites = _items_and_sites(records, pseudonyms)
     return Tables(items, _rejects(refused, pseudonyms), paths, tuple(notes), sites, ignored)
 
 
-def _sites(records: Iterable[Record], pseudonyms: Pseudonyms) -> pl.DataFrame:
-    """A site's key and its own name: for the private folder."""
-    raw = dict.fromkeys(record.site for record in records if record.site)
-    names = {pseudonyms.site(site): site.strip() for site in raw if site}
-    return pl.DataFrame({"site": list(names), "name": list(names.values())}, SITES)
-
-
-def _items(records: Records, pseudonyms: Pseudonyms) -> pl.DataFrame:
-    """Items in the order of their ids."""
+def _items_and_sites(records: Records, pseudonyms: Pseudonyms) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Items in the order of their ids, and the sites' own names. The records are used up."""
     fields, labels = _Kinds(), _Kinds()
+    names: dict[str, str] = {}
+
+    def site(raw: str | None) -> str | None:
+        if not raw:
+            return raw
+        key = pseudonyms.site(raw)
+        names[key] = raw.strip()
+        return key
 
     def own() -> Iterator[Sequence[Any]]:
         for n, r in enumerate(records):
@@ -165,7 +164,7 @@ def _items(records: Records, pseudonyms: Pseudonyms) -> pl.DataFrame:
             yield (
                 pseudonyms.item(r.key),
                 pseudonyms.patient(r.patient),
-                r.site and pseudonyms.site(r.site),
+                site(r.site),
                 r.group and pseudonyms.group(r.group),
                 pseudonyms.fingerprint(scanning.fingerprint(r.key, records.files(n))),
                 list(r.findings),
@@ -182,9 +181,11 @@ def _items(records: Records, pseudonyms: Pseudonyms) -> pl.DataFrame:
             *(kind.plain(r.fields.get(name)) for name, kind in of_fields.items()),
             *(kind.plain(r.labels.get(name)) for name, kind in of_labels.items()),
         )
-        for r in records
+        for r in records.drained()
     )
-    return table.hstack(in_order(frame(values, pl.Schema(named)), order)) if named else table
+    if named:
+        table = table.hstack(in_order(frame(values, pl.Schema(named)), order))
+    return table, pl.DataFrame({"site": list(names), "name": list(names.values())}, SITES)
 
 
 def _rejects(rejects: Sequence[Reject], pseudonyms: Pseudonyms) -> pl.DataFrame:
@@ -199,7 +200,8 @@ def _paths(
     pseudonyms: Pseudonyms,
 ) -> pl.DataFrame:
     """Of records, and of the keys of rejects that are none's, in the order of their ids."""
-    every = chain(((r.key, records.files(n)) for n, r in enumerate(records)), rejects.items())
+    of_records = ((records.key(n), records.files(n)) for n in range(len(records)))
+    every = chain(of_records, rejects.items())
     rows = (
         (
             pseudonyms.item(key),

@@ -48,6 +48,8 @@ def test_what_is_added_comes_back(added: list[Record], other: Record) -> None:
         assert (records[0], records.files(0)) == (changed, files_of(added[0]))
         records.remove([0])
         assert list(records) == added[1:]
+        assert list(records.drained()) == added[1:]
+        assert len(records) == 0
 
 
 def test_a_value_of_a_table_that_is_no_scalar_is_text() -> None:
