@@ -23,7 +23,7 @@ def test_every_command_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.Mon
     assert "6 test patients" in of(said, "medcl finetune")
     evaluated = of(said, "medcl evaluate")
     assert "No leak:" in evaluated
-    assert "training samples of 6 patients" in evaluated
+    assert " of 6 patients and " in evaluated
     assert "too few patients" in evaluated
     beats = pl.read_parquet("predictions.parquet")
     assert len(beats) > 300

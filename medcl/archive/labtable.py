@@ -509,6 +509,17 @@ def _delimited(
     return frame, values_by_column, notes
 
 
+def cells(path: Path) -> tuple[list[list[str]], str]:
+    """The rows of a table of text as they are, the head first; and its delimiter.
+
+    Raises:
+        OSError: if it cannot be read.
+    """
+    lines = _rows_alone(_decoded(path.read_bytes()))
+    delimiter = _delimiter(lines)
+    return [row for row in csv.reader(io.StringIO(lines), delimiter=delimiter) if row], delimiter
+
+
 def _rows_alone(text: str) -> str:
     """The lines that are rows of a table.
 

@@ -151,7 +151,13 @@ def evaluate(
     ids = list(samples.ids)
     parts = [study.parts(fold, ids) for fold in study.folds]
     index = Index.open(study.data)
-    leakage = audit(samples, *parts, unknown=_unknown(study, index), item=study.plugin.item)
+    leakage = audit(
+        samples,
+        *parts,
+        unknown=_unknown(study, index),
+        item=study.plugin.item,
+        sample=study.result.sample,
+    )
     predictions = comparing.read(path)
     groups = subgroups(
         predictions,
@@ -165,9 +171,11 @@ def evaluate(
         unmeasured = {group.column for group in groups} - measured
         groups = [group for group in groups if group.column in measured]
         if unmeasured:
+            several = len(unmeasured) > 1
             notes.append(
-                f"{len(unmeasured)} columns of the index have no group of {FEW} test patients and "
-                "were left out; --by names them one by one."
+                f"{len(unmeasured)} {'columns' if several else 'column'} of the index "
+                f"{'have' if several else 'has'} no group of {FEW} test patients and "
+                f"{'were' if several else 'was'} left out; --by names them one by one."
             )
     corrupted: list[Corrupted] = []
     attacked: list[Attacked] = []

@@ -74,6 +74,7 @@ class Audit:
         leaks: some of them.
         unknown: items without a known patient; each counts as one patient.
         item: the plugin's word for an item.
+        sample: the study's word for a sample.
     """
 
     train: int
@@ -84,6 +85,7 @@ class Audit:
     leaks: list[Leak]
     unknown: int = 0
     item: str = "item"
+    sample: str = "sample"
 
     @property
     def passed(self) -> bool:
@@ -97,8 +99,8 @@ class Audit:
     def sentence(self) -> str:
         """The outcome in words."""
         compared = (
-            f"{self.train:,} training samples of {self.train_patients:,} patients and "
-            f"{self.test:,} test samples of {self.test_patients:,}"
+            f"{self.train:,} training {self.sample}s of {self.train_patients:,} patients and "
+            f"{self.test:,} test {self.sample}s of {self.test_patients:,}"
         )
         if self.passed and self.unknown:
             return (
@@ -123,6 +125,7 @@ def audit(
     batch_size: int = 256,
     unknown: int = 0,
     item: str = "item",
+    sample: str = "sample",
 ) -> Audit:
     """Look for leaks between the samples of "train" (or "validation") and those of "test".
 
@@ -132,7 +135,7 @@ def audit(
             "test", or "" for neither.
         alike: correlation from which two samples are near-copies.
         batch_size: samples per read.
-        unknown, item: see `Audit`.
+        unknown, item, sample: see `Audit`.
 
     Raises:
         UsageError: if a part is empty.
@@ -162,6 +165,7 @@ def audit(
         leaks=[leak for leaks in leaks_of.values() for leak in list(leaks.values())[:SHOWN]],
         unknown=unknown,
         item=item,
+        sample=sample,
     )
 
 

@@ -22,6 +22,7 @@ from medcl.errors import MedclError
 from medcl.finetune import fold_training
 from medcl.finetune.finetune import Source
 from medcl.finetune.fold_training import SCORE
+from medcl.finetune.result import FinetuneResult
 from medcl.io.atomic import replacing
 from medcl.private import read_recipe
 from medcl.reading import read_table
@@ -54,6 +55,7 @@ def explain(source: Source, out: Path, count: int) -> tuple[list[Path], list[str
     item_of = dict(zip(samples.ids, samples.items, strict=True))
     index = Index.open(source.data)
     draw = plugins.get(source.recipe.plugin).explain
+    classes = len(FinetuneResult.load(out).classes)
     folders, problems = [], []
     for bag, frame in chosen(out, count):
         folder = out / FOLDER / bag
@@ -71,7 +73,8 @@ def explain(source: Source, out: Path, count: int) -> tuple[list[Path], list[str
             name = column.removeprefix(SCORE)
             where = folder / re.sub(r"[^\w-]", "_", name)
             raw = frame[column].to_numpy().astype(np.float64)
-            given = {"unit": facts.get("unit"), "raw": raw, "named": "" if name == "0" else name}
+            named = name if name != "0" else "all classes" if classes > 1 else ""
+            given = {"unit": facts.get("unit"), "raw": raw, "named": named}
             extra = {k: v for k, v in given.items() if k in takes and v is not None}
             try:
                 resolve(draw)(files, coords, facts.get("tile"), unit(raw), where, **extra)

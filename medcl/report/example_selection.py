@@ -106,8 +106,17 @@ def _classes(predictions: Predictions, threshold: Floats | None, sample: str) ->
     correct_count, wrong_count = int(correct.sum()), int((~correct).sum())
     about = _counted(f"test {sample}s", correct_count, wrong_count)
     if threshold is not None:
-        about += f" {names[1]} is predicted at or above the threshold of the validation patients."
+        about += (
+            f" {names[1]} is predicted at or above the threshold of the validation patients, "
+            f"{_range(threshold)} of these probabilities."
+        )
     return Selection(about, CONFIDENT, best, worst, correct_count, wrong_count)
+
+
+def _range(threshold: Floats) -> str:
+    """Thresholds of trainings: one number, or the least and the most."""
+    low, high = (f"{value:.2f}" for value in (threshold.min(), threshold.max()))
+    return low if low == high else f"{low} to {high}"
 
 
 def _labels(predictions: Predictions, sample: str) -> Selection:

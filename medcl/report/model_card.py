@@ -41,8 +41,10 @@ def of_study(
 ) -> ModelCard:
     """The card of a study's classifiers."""
     facts = [
-        ("trained on", f"{result.train.patients:,} patients, {result.train.samples:,} samples"),
-        ("tested on", f"{result.test.patients:,} patients, {result.test.samples:,} samples"),
+        *(
+            (name, f"{part.patients:,} patients, {part.samples:,} {result.sample}s")
+            for name, part in (("trained on", result.train), ("tested on", result.test))
+        ),
         ("classifiers", f"{result.trainings}, each of other patients"),
         *_of_data(data),
     ]

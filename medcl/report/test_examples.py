@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from medcl.finetune.loop import Model
 
-Shows = Literal["sample", "evidence", "instances"]
+Shows = Literal["sample", "evidence", "instances", "thumbnail"]
 """A picture of the sample alone; of the evidence for the prediction; of instances."""
 Draw = Callable[[str, Mapping[str, NDArray], int, Axes | None], tuple[str | None, Shows]]
 """A sample's id, its batch of one, the predicted class, its axes → a picture, and what it shows."""
@@ -133,7 +133,7 @@ def of_study(opened_study: Opened) -> Examples | Absent:
                 models[fold] = opened_study.study.model(fold, batch)
             if "bag" in batch:
                 weights = _contributions(models[fold], batch, predicted)
-                return _of_bag(opened_study, key, weights, batch), "instances"
+                return _of_bag(opened_study, key, weights, batch)
             return _explained(opened_study, models[fold], batch["x"], predicted, axes), "evidence"
         except Exception:  # no explanation for this classifier or shape: show the sample alone
             return _plain(batch, axes), "sample"
@@ -223,10 +223,10 @@ def _of_bag(
     key: str,
     weights: NDArray[np.float32] | None,
     batch: Mapping[str, NDArray],
-) -> str | None:
+) -> tuple[str | None, Shows]:
     """A thumbnail with the ranks of the contributions, by the plugin; without one, dots or bars."""
     if weights is None:
-        return None
+        return None, "instances"
     study, coords = opened_study.study, batch.get("coords")
     draw = plugins.get(study.recipe.plugin).thumbnail
     if draw is not None and coords is not None:
@@ -236,10 +236,9 @@ def _of_bag(
             files = [index.archive / file for file in index.files(item)]
             facts = opened_study.samples.facts.get(item, {})
             place, unit = np.asarray(coords, np.float64), str(facts.get("unit") or "px")
-            return pictures.image(
-                resolve(draw)(files, place, facts.get("tile"), ranks(weights), unit=unit)
-            )
-    return pictures.instances(weights, coords)
+            drawn = resolve(draw)(files, place, facts.get("tile"), ranks(weights), unit=unit)
+            return pictures.image(drawn), "thumbnail"
+    return pictures.instances(weights, coords), "instances"
 
 
 def _plain(batch: Mapping[str, NDArray], axes: Axes | None) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -11,10 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medcl.archive import labtable
 from medcl.plugin import Scalar
 from medcl_pathology.bag import Bag, Heading, NoBag
 
 _TABLES_AT_ONCE = 4
+_HEAD = 1 << 16  # bytes, of the first line of a table
 
 
 def headings(path: Path) -> list[Heading] | None:
@@ -27,6 +30,9 @@ def headings(path: Path) -> list[Heading] | None:
     if table is None:
         return None
     width, known = table.features.shape[1], table.y.dtype != object
+    if known and any(len(set(table.y[rows].tolist())) > 1 for rows in table.rows.values()):
+        reason = "Instances of one bag have different classes in y: give each its bag's class."
+        raise NoBag("bad-label", reason)
     return [
         Heading(name, len(rows), width, {"y": plain(table.y[rows[0]])} if known else {})
         for name, rows in table.rows.items()
@@ -72,7 +78,8 @@ def _table(path: str, changed: int) -> _Table | None:
             return _npz_table(path)
         return _uci_table(path) if kind == ".data" else _csv_table(path)
     except (ValueError, KeyError, IndexError, UnicodeDecodeError):
-        raise NoBag("no-features", "It is no table of instances: bag, features, class.") from None
+        reason = "It is no table of bag, features and class, or a feature is no number."
+        raise NoBag("no-features", reason) from None
 
 
 def _npz_table(path: str) -> _Table:
@@ -109,17 +116,21 @@ def _uci_table(path: str) -> _Table:
 
 
 def _csv_table(path: str) -> _Table | None:
-    with open(path, encoding="utf-8", newline="") as handle:
-        lines = csv.reader(handle)
-        header = next(lines, [])
-        if "bag" not in header or "y" not in header or len(header) < 3:
+    with open(path, "rb") as handle:  # most tables beside slides are of labels: look at the head
+        if not re.search(rb"b\0?a\0?g", handle.read(_HEAD), re.IGNORECASE):
             return None
-        rows = [line for line in lines if line]
-    at, label = header.index("bag"), header.index("y")
-    chosen = [n for n, name in enumerate(header) if name not in ("bag", "y", "instance")]
-    features = np.array([[line[n] for n in chosen] for line in rows], dtype=np.float32)
+    (header, *rows), delimiter = labtable.cells(Path(path))
+    names = [name.strip().lower() for name in header]
+    if "bag" not in names or "y" not in names or len(names) < 3:
+        return None
+    at, label = names.index("bag"), names.index("y")
+    chosen = [n for n, name in enumerate(names) if name not in ("bag", "y", "instance")]
     if not rows:
         raise NoBag("no-features", "It holds no instance.")
-    y = np.array([line[label] for line in rows])
-    names, code = np.unique([line[at] for line in rows], return_inverse=True)
-    return _Table(features, _rows(names.tolist(), code), y)
+    if delimiter != ",":  # a spreadsheet's decimal commas
+        rows = [[cell.replace(",", ".") if n in chosen else cell for n, cell in enumerate(line)]
+                for line in rows]  # fmt: skip
+    features = np.array([[line[n] for n in chosen] for line in rows], dtype=np.float32)
+    y = np.array([line[label].strip() for line in rows])
+    bags, code = np.unique([line[at].strip() for line in rows], return_inverse=True)
+    return _Table(features, _rows(bags.tolist(), code), y)

@@ -15,6 +15,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from medcl.archive import labtable
 from medcl.errors import MedclError
 from medcl.plugin import MEMBER, NO_PATIENT, Record, Reject, Scalar, Unit
 from medcl_pathology import bagfiles, layouts, medmnist
@@ -34,6 +35,7 @@ _NAMED = tuple(
         r"patient_\d{2,4}(?=_node_\d|_|$)",
     )
 )
+_CENTRE = re.compile(r"cent(?:er|re)_\d", re.IGNORECASE)  # folders of CAMELYON17
 _CRC = re.compile(r"CRC-Prim-HE-\d+")
 # The classes of two public sets of colorectal tiles; a folder of another name may be a person.
 _CLASSES = {
@@ -107,12 +109,13 @@ def _table(table: Path, path: str) -> float | None:
 @lru_cache(maxsize=1)
 def _rows(table: Path, changed: int) -> dict[str, float]:
     """A table's key → mpp; ``changed`` makes the cache notice another file of the same name."""
-    import csv
-
     try:
-        with table.open(encoding="utf-8-sig", newline="") as handle:
-            rows = {row["key"].strip(): float(row["mpp"]) for row in csv.DictReader(handle)}
-    except (OSError, KeyError, ValueError, AttributeError, UnicodeDecodeError):
+        (head, *lines), _ = labtable.cells(table)
+        names = [name.strip().lower() for name in head]
+        mpp = names.index("mpp")
+        key = next(names.index(name) for name in ("key", "wsi", "slide_id") if name in names)
+        rows = {line[key].strip(): float(line[mpp].replace(",", ".")) for line in lines}
+    except (OSError, ValueError, IndexError, StopIteration):
         raise MedclError(
             "The file reader.mpp_table cannot be read: a CSV with columns key and mpp, in µm."
         ) from None
@@ -198,14 +201,17 @@ def doubtful(mpp: float, objective: float | None) -> str | None:
 
 
 def _who(path: str) -> tuple[str, str | None, tuple[str, ...]]:
-    """Patient, site and findings, from the name alone; a table may say better."""
-    barcode = _TCGA.search(PurePosixPath(path).name)
-    if barcode:
-        return "-".join(barcode.groups()).upper(), barcode[2].upper(), ()
-    for pattern in _NAMED:
-        if named := pattern.search(PurePosixPath(path).stem):
-            return named[0].upper(), None, ()
-    return str(PurePosixPath(path).with_suffix("")), None, ("no-patient-id",)
+    """Patient, site and findings, from the name, or a folder's; a table may say better."""
+    file = PurePosixPath(path)
+    names = (file.stem, *(folder.name for folder in file.parents))
+    for name in names:
+        if barcode := _TCGA.search(name):
+            return "-".join(barcode.groups()).upper(), barcode[2].upper(), ()
+        for pattern in _NAMED:
+            if named := pattern.search(name):
+                centre = next((n.lower() for n in names[1:] if _CENTRE.fullmatch(n)), None)
+                return named[0].upper(), centre, ()
+    return str(file.with_suffix("")), None, ("no-patient-id",)
 
 
 def _picture(root: Path, path: str, mpp: float | None) -> Record | Reject:

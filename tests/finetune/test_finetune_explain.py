@@ -57,7 +57,8 @@ def test_test_bags_are_tabled_drawn_and_shown(archive: Path, tmp_path: Path) -> 
         assert set(frame["id"]) == {folder.name}
         assert frame["x"].max() <= 1024
         assert list(folder.glob("*/heatmap.png"))
-        assert list(folder.glob("*/heatmap.geojson"))
+        (drawn,) = folder.glob("*/heatmap.geojson")
+        assert "all classes" in drawn.read_text()  # attention is of no one class
     assert run(app, ["report", str(out)]).exit_code == 0
     page = (out / "report.html").read_text()
     assert "What instances counted for" in page

@@ -11,6 +11,7 @@ import torch
 from medcl.archive.index import Index, build
 from medcl.archive.store import prepare
 from medcl.errors import UsageError
+from medcl_pathology import bagfiles
 from medcl_pathology.dataset import dataset
 from medcl_pathology.plugin import plugin
 
@@ -165,6 +166,34 @@ def test_a_table_of_bags(tmp_path, opened):
     _, prepared = opened(root)
     samples = dataset(prepared.items, prepared.arrays, kind="bag")
     assert sorted(samples.labels["y"].tolist()) == [0, 1]
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "cp1252"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_table_of_bags_as_a_spreadsheet_writes_it(delimiter, encoding, end, tmp_path, opened):
+    root = tmp_path / "bags"
+    root.mkdir()
+    rows = [["Bag", "Instance", "Y", "f1", "f2"], ["b1", "1", "no", "1.5", "2"],
+            ["b1", "2", "no", "3.5", "4"], ["b2", "1", "yes", "5.5", "6"]]  # fmt: skip
+    if delimiter != ",":
+        rows = [[cell.replace(".", ",") for cell in row] for row in rows]
+    text = end.join(delimiter.join(row) for row in rows) + end
+    (root / "bags.csv").write_bytes(text.encode(encoding))
+    items = opened(root)[0].items.sort("label.y")
+    assert items["label.y"].to_list() == ["no", "yes"]
+    assert items["instances"].to_list() == [2, 1]
+    assert bagfiles.load(root / "bags.csv", "b1").features.tolist() == [[1.5, 2.0], [3.5, 4.0]]
+
+
+def test_a_class_for_each_instance_is_not_taken_for_the_bags(tmp_path, opened):
+    root = tmp_path / "bags"
+    root.mkdir()
+    (root / "bags.csv").write_text("bag,y,f1\nb1,0,1\nb1,1,3\nb2,1,5\n")
+    np.savez(root / "b.npz", X=np.ones((3, 2)), bag=np.array([0, 0, 1]), y=np.array([0, 1, 1]))
+    index, _ = opened(root)
+    assert index.items.is_empty()
+    assert set(index.rejects["code"]) == {"bad-label"}
 
 
 def test_classes_of_bags_may_be_words(tmp_path, opened):

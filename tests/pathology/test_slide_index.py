@@ -13,6 +13,7 @@ from PIL import Image
 from medcl.archive.index import Index, build
 from medcl.archive.store import prepare
 from medcl.errors import UsageError
+from medcl_pathology import scan
 from medcl_pathology.plugin import plugin
 
 
@@ -206,6 +207,33 @@ def test_a_table_of_scales_that_changed_is_read_again(tmp_path, index):
     table.unlink()
     with pytest.raises(UsageError, match=r"reader.mpp_table: .*mpp.csv cannot be read"):
         index(root)
+
+
+@pytest.mark.parametrize(
+    "text", ["Key;MPP\nx1;0,25\n", "wsi,mpp\nx1.tif,0.25\n", "\ufeffkey\tmpp\nx1\t0.25\n"]
+)
+def test_tables_of_scales_of_other_dialects(text, tmp_path, index):
+    root = tmp_path / "unscaled"
+    root.mkdir()
+    tiff(root / "x1.tif", painted(), mpp=None, tile=256)
+    table = tmp_path / "mpp.csv"
+    table.write_text(text, encoding="utf-8")
+    assert index(root, reader={"mpp_table": str(table)}).items["mpp_x"].to_list() == [0.25]
+
+
+@pytest.mark.parametrize(
+    ("path", "patient", "site"),
+    [
+        ("TCGA-02-0001/a.svs", "TCGA-02-0001", "02"),
+        ("C3L-00001/21.svs", "C3L-00001", None),
+        ("C3L-00001/C3N-00002-21.svs", "C3N-00002", None),  # the file's own name goes first
+        ("centre_3/patient_061_node_4.tif", "PATIENT_061", "centre_3"),
+        ("GTEX-1117F/slides/0126.h5", "GTEX-1117F", None),
+        ("20x_256px_0px_overlap/features/17UC001-b.h5", "17UC001", None),
+    ],
+)
+def test_folders_say_the_patient_where_names_do_not(path, patient, site):
+    assert scan._who(path) == (patient, site, ())
 
 
 @pytest.mark.parametrize("mpp", [-1.0, 0.0, 250.0, float("nan")])

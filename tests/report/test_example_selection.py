@@ -55,7 +55,8 @@ def test_of_two_classes_the_second_begins_at_the_study_s_threshold() -> None:
     assert (told.wrong[0].predicted, told.wrong[0].target) == ("yes", "no")
     assert told.wrong[0].probability == pytest.approx(0.25)
     assert told.about.endswith(
-        "yes is predicted at or above the threshold of the validation patients."
+        "yes is predicted at or above the threshold of the validation patients, 0.20 of these "
+        "probabilities."
     )
 
 
