@@ -164,6 +164,12 @@ def note(path: Path, of: Path | None = None) -> None:
 _said: set[str] = set()
 
 
+def tell(error: BaseException) -> None:
+    """Warn, if that is why something is left out: a file that differs from what was written."""
+    if isinstance(error, DamagedError):
+        warn(str(error))
+
+
 def warn(sentence: str) -> None:
     """Warn once per process, on standard error."""
     if sentence not in _said:
