@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from medcl.errors import IntegrityWarning, MedclError, UsageError
-from medcl.io import atomic
+from medcl.io import atomic, stopping
 
 FORMAT = 1
 FILE = "manifest.json"
@@ -218,10 +218,11 @@ def new_folder(path: Path, kind: str, made_of: Mapping[str, Any]) -> Iterator[Pa
     with atomic.new_folder(fresh) as folder:
         yield folder
         seal(folder, kind, made_of)
-    if path.exists():
-        path.rename(old)
-    fresh.rename(path)
-    shutil.rmtree(old, ignore_errors=True)
+    with stopping.deferred():  # a signal in between would take the old one away and bring none
+        if path.exists():
+            path.rename(old)
+        fresh.rename(path)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 _BLOCK = 512

@@ -63,13 +63,17 @@ def _made(parent: Path) -> Iterator[Path]:
     parent.mkdir(parents=True, exist_ok=True)
     _sweep(parent)
     with ExitStack() as stack:
-        with stopping.deferred():  # a signal while it is made would leave it behind
+        with stopping.deferred():  # a signal while it is made or removed would leave it behind
             made = tempfile.TemporaryDirectory(prefix=f"{PREFIX}{atomic.mark()}-", dir=parent)
             folder = Path(stack.enter_context(made))
             lock = stack.enter_context(tempfile.NamedTemporaryFile(dir=folder, delete=False))
             fcntl.flock(lock, fcntl.LOCK_EX)
             Path(lock.name).rename(folder / _LOCK)  # whoever sees it finds it locked
-        yield folder
+        try:
+            yield folder
+        finally:
+            with stopping.deferred():
+                stack.close()
 
 
 @cache

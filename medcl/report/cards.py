@@ -361,7 +361,8 @@ def training_curves(run: Run) -> pl.DataFrame | Absent:
     try:
         manifest.check(path, "")
         table = pl.read_csv(path, infer_schema=False, glob=False)
-    except manifest.DamagedError:
+    except manifest.DamagedError as error:
+        manifest.warn(str(error))
         return Absent("metrics.csv is damaged: its SHA-256 is not the one noted.")
     except pl.exceptions.PolarsError as error:
         return Absent(f"metrics.csv cannot be read: {str(error).splitlines()[0]}")
