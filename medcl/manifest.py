@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from medcl.errors import IntegrityWarning, MedclError, UsageError
-from medcl.io import atomic
+from medcl.io import atomic, stopping
 
 FORMAT = 1
 FILE = "manifest.json"
@@ -164,6 +164,12 @@ def note(path: Path, of: Path | None = None) -> None:
 _said: set[str] = set()
 
 
+def tell(error: BaseException) -> None:
+    """Warn, if that is why something is left out: a file that differs from what was written."""
+    if isinstance(error, DamagedError):
+        warn(str(error))
+
+
 def warn(sentence: str) -> None:
     """Warn once per process, on standard error."""
     if sentence not in _said:
@@ -212,10 +218,11 @@ def new_folder(path: Path, kind: str, made_of: Mapping[str, Any]) -> Iterator[Pa
     with atomic.new_folder(fresh) as folder:
         yield folder
         seal(folder, kind, made_of)
-    if path.exists():
-        path.rename(old)
-    fresh.rename(path)
-    shutil.rmtree(old, ignore_errors=True)
+    with stopping.deferred():  # a signal in between would take the old one away and bring none
+        if path.exists():
+            path.rename(old)
+        fresh.rename(path)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 _BLOCK = 512

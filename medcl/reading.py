@@ -28,7 +28,7 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
     except ValueError:  # no JSON, or no text at all
         value = None
     if not isinstance(value, dict):
-        raise MedclError(f"{path} is damaged: it holds no JSON object. {remedy}")
+        raise manifest.DamagedError(f"{path} is damaged: it holds no JSON object. {remedy}")
     return value
 
 
@@ -44,4 +44,6 @@ def read_table(path: Path, remedy: str) -> pl.DataFrame:
     except FileNotFoundError:
         raise MedclError(f"{path} is missing. {remedy}") from None
     except (OSError, pl.exceptions.PolarsError):
-        raise MedclError(f"{path} is damaged: it cannot be read as Parquet. {remedy}") from None
+        raise manifest.DamagedError(
+            f"{path} is damaged: it cannot be read as Parquet. {remedy}"
+        ) from None

@@ -67,7 +67,12 @@ def temporary_name(path: Path, suffix: str = "tmp") -> Path:
     """A name in the folder of ``path`` that no other process takes."""
     _sweep(path.parent)
     token = uuid.uuid4().hex[:8]
-    return path.with_name(f".{path.name}.{_HERE}-{os.getpid()}-{token}.{suffix}")
+    return path.with_name(f".{path.name}.{mark()}-{token}.{suffix}")
+
+
+def mark() -> str:
+    """This machine and process, as part of the name of what must not outlive the process."""
+    return f"{_HERE}-{os.getpid()}"
 
 
 @cache
@@ -76,14 +81,17 @@ def _sweep(folder: Path) -> None:
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             match = _NAME.fullmatch(entry.name) if entry.name.startswith(".") else None
-            if match is not None and _left(entry, *match.groups()):
+            if match is None:
+                continue
+            if abandoned(*match.groups(), entry.stat(follow_symlinks=False).st_mtime):
                 if entry.is_dir(follow_symlinks=False):
                     shutil.rmtree(entry.path, ignore_errors=True)
                 else:
                     os.unlink(entry.path)
 
 
-def _left(entry: os.DirEntry[str], machine: str | None, process: str | None) -> bool:
+def abandoned(machine: str | None, process: str | None, modified: float) -> bool:
+    """Whether the process of a `mark` is no more; those of other machines: not after a day."""
     if machine == _HERE and process is not None:
         try:
             os.kill(int(process), 0)
@@ -92,7 +100,7 @@ def _left(entry: os.DirEntry[str], machine: str | None, process: str | None) -> 
         except OSError:  # another user's: it lives
             return False
         return False
-    return time.time() - entry.stat(follow_symlinks=False).st_mtime > _ABANDONED_AFTER
+    return time.time() - modified > _ABANDONED_AFTER
 
 
 def _set_mode(file: Path, place: Path) -> None:

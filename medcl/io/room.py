@@ -20,6 +20,8 @@ _TEXT = re.compile(
     r"no space left on device|disk quota exceeded|os error 27\b|\d+ requested and \d+ written", re.I
 )
 """Of libraries that keep no error number: HDF5, safetensors, polars, NumPy."""
+_NONE = 1 << 14
+"""Bytes: with less free, an error of writing is that of a full disk, whatever a library says."""
 
 
 class NoRoomError(MedclError):
@@ -52,7 +54,8 @@ def told(path: Path, temporary: Path | None = None, needs: int | None = None) ->
     try:
         yield
     except Exception as error:
-        if isinstance(error, NoRoomError) or not is_full(error):
+        full = is_full(error) or _free((temporary or path).parent) < _NONE
+        if isinstance(error, NoRoomError) or not full:
             raise
         raise NoRoomError(sentence(path, temporary, needs)) from error
 

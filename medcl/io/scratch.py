@@ -9,20 +9,20 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
-from medcl.io import room
+from medcl.io import atomic, room, stopping
 
 PREFIX = ".medcl-scratch-"
 _LOCK = ".lock"
 _VARIABLE = "MEDCL_SCRATCH"
-_ABANDONED_AFTER = 24 * 3600  # seconds
+_MAKER = re.compile(rf"{re.escape(PREFIX)}([0-9a-f]{{6}})-(\d+)-")
 _folder: Path | None = None
 
 
@@ -62,13 +62,18 @@ def temporary() -> Iterator[Path]:
 def _made(parent: Path) -> Iterator[Path]:
     parent.mkdir(parents=True, exist_ok=True)
     _sweep(parent)
-    with (
-        tempfile.TemporaryDirectory(prefix=PREFIX, dir=parent) as folder,
-        tempfile.NamedTemporaryFile(dir=folder, delete=False) as lock,
-    ):
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        Path(lock.name).rename(Path(folder) / _LOCK)  # whoever sees it finds it locked
-        yield Path(folder)
+    with ExitStack() as stack:
+        with stopping.deferred():  # a signal while it is made or removed would leave it behind
+            made = tempfile.TemporaryDirectory(prefix=f"{PREFIX}{atomic.mark()}-", dir=parent)
+            folder = Path(stack.enter_context(made))
+            lock = stack.enter_context(tempfile.NamedTemporaryFile(dir=folder, delete=False))
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            Path(lock.name).rename(folder / _LOCK)  # whoever sees it finds it locked
+        try:
+            yield folder
+        finally:
+            with stopping.deferred():
+                stack.close()
 
 
 @cache
@@ -79,9 +84,12 @@ def _sweep(parent: Path) -> None:
             with (old / _LOCK).open("rb") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(old, ignore_errors=True)
-        except FileNotFoundError:  # one being made, or from before there were locks
+        except FileNotFoundError:  # one being made, or whose maker was killed meanwhile
+            maker = _MAKER.match(old.name)
             with suppress(OSError):
-                if time.time() - old.stat().st_mtime > _ABANDONED_AFTER:
+                if atomic.abandoned(
+                    *(maker.groups() if maker else (None, None)), old.stat().st_mtime
+                ):
                     shutil.rmtree(old, ignore_errors=True)
         except OSError:  # in use, or somebody else's
             continue

@@ -85,10 +85,13 @@ def take() -> None:
 def deferred() -> Iterator[Notice]:
     """Note a signal instead of raising at once; `Stopped` is raised at the end if nobody did.
 
-    Only under `handled`: elsewhere signals do what they did. Whoever sees a notice raises it where
-    the work may be broken off.
+    Only under `handled` and in the main thread: elsewhere signals do what they did. Whoever sees a
+    notice raises it where the work may be broken off. Within another one, that one is told.
     """
     global _notice
+    if threading.current_thread() is not threading.main_thread():
+        yield Notice(False)
+        return
     before, _notice = _notice, Notice(signal.getsignal(signal.SIGTERM) is _stop)
     notice = _notice
     try:
@@ -96,7 +99,7 @@ def deferred() -> Iterator[Notice]:
     finally:
         _notice = before
     if notice.number is not None:
-        raise Stopped(notice.number)
+        _stop(notice.number, None)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

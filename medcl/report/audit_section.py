@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from medcl import manifest
 from medcl.audit.evaluate import FILE, FOLDER, Evaluation
 from medcl.audit.leakage import Audit, Leak
 from medcl.audit.robustness import Attacked, Corrupted
@@ -33,7 +34,8 @@ def evaluation(study: Path, result: FinetuneResult) -> Evaluation | Absent:
         return _parsed(raw, result)
     except DamagedError:
         return Absent("What medcl evaluate wrote is damaged: its SHA-256 differs.", _REMEDY)
-    except (MedclError, KeyError, TypeError, ValueError):
+    except (MedclError, KeyError, TypeError, ValueError) as error:
+        manifest.tell(error)
         return Absent("What medcl evaluate wrote cannot be read, or is another version's.", _REMEDY)
 
 

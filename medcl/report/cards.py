@@ -87,7 +87,8 @@ def data_card(
         return absent
     try:
         index = Index.open(data)
-    except (OSError, KeyError, ValueError, MedclError, pl.exceptions.PolarsError):
+    except (OSError, KeyError, ValueError, MedclError, pl.exceptions.PolarsError) as error:
+        manifest.tell(error)
         return absent
     items = index.items
     return DataCard(
@@ -106,7 +107,8 @@ def place(folder: Path) -> Path | None:
     """The index of a run or study, if recorded."""
     try:
         return recall(folder).data
-    except MedclError:
+    except MedclError as error:
+        manifest.tell(error)
         return None
 
 
@@ -114,7 +116,8 @@ def split(run: Run) -> dict[str, str]:
     """Patient → train or test; empty if that cannot be read."""
     try:
         return run.split()
-    except (OSError, MedclError, pl.exceptions.PolarsError):
+    except (OSError, MedclError, pl.exceptions.PolarsError) as error:
+        manifest.tell(error)
         return {}
 
 
@@ -122,7 +125,8 @@ def pretrained_on(run: Run) -> set[str]:
     """Patients used in pretraining; empty if that cannot be read."""
     try:
         return run.pretrained_on()
-    except (OSError, MedclError, pl.exceptions.PolarsError):
+    except (OSError, MedclError, pl.exceptions.PolarsError) as error:
+        manifest.tell(error)
         return set()
 
 
@@ -130,7 +134,8 @@ def became(run: Run) -> list[dict[str, Any]] | None:
     """What the run wrote of its archive when it began; None of one that was written without."""
     try:
         found: list[dict[str, Any]] | None = run.facts.get("outcomes")
-    except (OSError, MedclError):
+    except (OSError, MedclError) as error:
+        manifest.tell(error)
         return None
     return found
 
@@ -215,7 +220,8 @@ def _integrity(run: Run) -> str:
     weights = run.path / "encoder.safetensors"
     try:
         known = manifest.check(weights, "")
-    except MedclError:
+    except MedclError as error:
+        manifest.tell(error)
         return "damaged: the encoder, or the manifest, is not what was written"
     return manifest.VERIFIED if known else manifest.UNVERIFIED
 
@@ -256,7 +262,8 @@ def read_facts(run: Run) -> Mapping[str, Any]:
     except manifest.DamagedError as error:
         manifest.warn(str(error))
         return {}
-    except (OSError, ValueError, MedclError):
+    except (OSError, ValueError, MedclError) as error:
+        manifest.tell(error)
         return {}
 
 
@@ -311,7 +318,8 @@ def _curation(run: Run) -> list[tuple[str, str]]:
     """The command of the curation that made the run's index; none if it was not curated."""
     try:
         done = Index.open(run.data).facts.get("curated")
-    except (MedclError, OSError):
+    except (MedclError, OSError) as error:
+        manifest.tell(error)
         return []
     if not isinstance(done, dict):
         return []
@@ -327,7 +335,8 @@ def probe_result(folder: Path) -> ProbeResult | Absent:
         return Absent("The run was not probed yet, so there are no figures.", "medcl probe RUN")
     try:
         return ProbeResult.load(folder)
-    except (MedclError, KeyError, TypeError, ValueError):
+    except (MedclError, KeyError, TypeError, ValueError) as error:
+        manifest.tell(error)
         return Absent("The probe's figures were written by another version.", "medcl probe RUN")
 
 
@@ -337,7 +346,8 @@ def localisation(run: Run) -> Localisation | None:
     path = next((path for path in paths if path.is_file()), None)
     try:
         return None if path is None else Localisation.load(path)
-    except (MedclError, KeyError, TypeError, ValueError):
+    except (MedclError, KeyError, TypeError, ValueError) as error:
+        manifest.tell(error)
         return None
 
 
@@ -351,7 +361,8 @@ def training_curves(run: Run) -> pl.DataFrame | Absent:
     try:
         manifest.check(path, "")
         table = pl.read_csv(path, infer_schema=False, glob=False)
-    except manifest.DamagedError:
+    except manifest.DamagedError as error:
+        manifest.warn(str(error))
         return Absent("metrics.csv is damaged: its SHA-256 is not the one noted.")
     except pl.exceptions.PolarsError as error:
         return Absent(f"metrics.csv cannot be read: {str(error).splitlines()[0]}")

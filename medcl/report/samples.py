@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medcl import manifest
 from medcl.archive.index import Index
 from medcl.embeddings.embeddings import embed, unit
 from medcl.errors import MedclError
@@ -76,7 +77,8 @@ def _samples(run: Run, task: str | None) -> Samples | Absent:
     """The run's samples; the reason of a failure is not shown, since it may hold a path."""
     try:
         return load_samples(run.recipe, run.data, task=task)
-    except (MedclError, OSError, KeyError):
+    except (MedclError, OSError, KeyError) as error:
+        manifest.tell(error)
         return Absent(
             "The samples cannot be read from the index that the run was trained on.",
             f"medcl index ARCHIVE --plugin {run.recipe.plugin} --out IDX",
@@ -138,7 +140,8 @@ def embedding_map(run: Run, task: str | None) -> Map | Absent:
         return samples
     try:
         labels = _labels(run, samples, task)
-    except MedclError:
+    except MedclError as error:
+        manifest.tell(error)
         return Absent(
             "The index does not give these samples the labels that the task asks for.",
             f"medcl probe RUN --task {task}, which says why",
@@ -176,7 +179,8 @@ def _by_column(
     try:
         index = Index.open(run.data)
         rows = {row["id"]: row for row in index.items.select("id", *index.fields).to_dicts()}
-    except (MedclError, OSError, KeyError):
+    except (MedclError, OSError, KeyError) as error:
+        manifest.tell(error)
         return []
     near = _nearest_of_another(x, np.asarray(shown.patients))
     found = []

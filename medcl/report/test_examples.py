@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 
+from medcl import manifest
 from medcl import plugin as plugins
 from medcl.archive.index import Index
 from medcl.audit import compare
@@ -91,7 +92,8 @@ def opened(path: Path) -> Opened | Absent:
         study = Study.open(path)
         predictions = compare.read(path)
         opened_study = Opened(study, study.samples(), predictions, thresholds(study, predictions))
-    except (MedclError, OSError, KeyError, ValueError):
+    except (MedclError, OSError, KeyError, ValueError) as error:
+        manifest.tell(error)
         return absent
     known = set(opened_study.samples.ids)  # fewer than were tested, if the index was rebuilt
     return opened_study if known.issuperset(opened_study.predictions.ids) else absent
@@ -154,7 +156,8 @@ def of_probe(run: Run, folder: Path, task: str) -> Examples | Absent:
         return examples(
             predictions, samples, lambda _, batch, __, axes: (_plain(batch, axes), "sample")
         )
-    except (MedclError, OSError, KeyError, ValueError):
+    except (MedclError, OSError, KeyError, ValueError) as error:
+        manifest.tell(error)
         return Absent("The probe's predictions and the run's samples do not fit together.")
 
 
@@ -162,7 +165,8 @@ def curves_of_probe(folder: Path) -> str | None:
     """ROC and precision-recall curves of a linear probe; None without predictions or classes."""
     try:
         return plots.roc_and_pr(compare.read(folder))
-    except (MedclError, OSError, KeyError, ValueError):
+    except (MedclError, OSError, KeyError, ValueError) as error:
+        manifest.tell(error)
         return None
 
 

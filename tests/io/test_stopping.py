@@ -88,6 +88,41 @@ def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path: Path) -> No
         assert own.stat().st_mode & 0o777 == 0o700
 
 
+@pytest.mark.parametrize("moment", ["os.mkdir", "open", "os.rename", "os.remove"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_signal_while_scratch_is_made_leaves_none(
+    tmp_path: Path, moment: str, number: int
+) -> None:
+    """Before there is a lock; after a kill the next process removes it, at once."""
+    out = tmp_path / "out"
+    out.mkdir()
+    made = "import sys; from medcl.io import scratch, stopping; from pathlib import Path\n"
+    made += f"out = Path({str(out)!r})\n"
+    hook = "import os\nonce = [1]\ndef hook(event, args):\n"
+    hook += f"    if once and event == {moment!r} and '{scratch.PREFIX}' in str(args):\n"
+    hook += f"        once.clear(); os.kill(os.getpid(), {int(number)})\nsys.addaudithook(hook)\n"
+    use = "with stopping.handled(), scratch.new(out): pass\n"
+    done = subprocess.run([sys.executable, "-c", made + hook + use], capture_output=True, text=True)
+    assert done.returncode == (1 if number == signal.SIGTERM else -9), done.stderr
+    if number == signal.SIGKILL:
+        subprocess.run([sys.executable, "-c", made + use], check=True)
+    assert list(out.iterdir()) == []
+
+
+def within_two(seen: list[int | None]) -> None:
+    with stopping.handled(), stopping.deferred() as outer:
+        with stopping.deferred():
+            os.kill(os.getpid(), signal.SIGTERM)
+        seen.append(outer.number)
+
+
+def test_a_signal_within_two_that_are_deferred_is_told_to_the_outer_one() -> None:
+    seen: list[int | None] = []
+    with pytest.raises(stopping.Stopped):
+        within_two(seen)
+    assert seen == [signal.SIGTERM]
+
+
 def told_while_deferred(times: int, done: list[int | None]) -> None:
     with stopping.handled():
         with stopping.deferred() as notice:
@@ -112,12 +147,17 @@ def test_a_second_signal_does_not_wait() -> None:
     assert done == []
 
 
-def test_a_library_that_takes_the_signals_gives_them_back() -> None:
-    """Ray ends the process at SIGTERM itself, with an exit code of its own."""
-    with pytest.raises(stopping.Stopped), stopping.handled():
+def taken_by_a_library() -> None:
+    with stopping.handled():
         with stopping.kept():
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_library_that_takes_the_signals_gives_them_back() -> None:
+    """Ray ends the process at SIGTERM itself, with an exit code of its own."""
+    with pytest.raises(stopping.Stopped):
+        taken_by_a_library()
 
 
 @pytest.mark.parametrize("ignored", [False, True])
