@@ -68,7 +68,8 @@ class Ins(nn.Module):
         sample: instances of a batch that the instances' terms look at, at most, drawn anew.
         update: whose pseudo-labels a step moves: only those of the "sampled" instances, or of
             "all" instances of its bags, once an epoch each as in the authors' code. On bags of 500
-            the two are level over three seeds (``benchmarks/mil_ins_update.py``, docs/results.md).
+            to 10,000 the latter is surer and finds no more, over three seeds
+            (``benchmarks/mil_ins_update.py``, docs/results.md).
         scores: a bag's scores: of its attention-pooled "head", or the "max" of its instances'
             log-odds against the negative class.
 
