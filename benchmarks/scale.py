@@ -24,10 +24,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+
+from medcl.plugin import FileStat, Record, Unit
 
 HERE = Path(__file__).resolve().parent
 DIM, EACH, SLICES, NEAR, WINDOWS = 256, 10, 100, 0.05, 10_000
@@ -150,6 +153,38 @@ def index(count: int, folder: Path, kind: str = "records") -> dict[str, Callable
     }
 
 
+def memory(count: int, folder: Path) -> dict[str, Callable[[], None]]:
+    """The index of EDF files that are made up in memory: eleven columns, nothing is read."""
+    from medcl import plugin as plugins
+    from medcl.archive import index
+    from medcl.archive.walk import Walked
+
+    archive, out = folder / "archive", folder / "index"
+    archive.mkdir(exist_ok=True)
+    (archive / "x").touch()
+
+    def walk(root: Path, skip: Path | None = None, *, follow: bool = False) -> Walked:
+        paths = ((f"site{n % 7}/person{n // EACH:06d}/r{n:07d}.edf", n) for n in range(count))
+        return Walked([FileStat(path, n, 10**18 + n) for path, n in sorted(paths)])
+
+    def scan(root: Path, unit: Unit) -> Iterator[Record]:
+        (file,) = unit.files
+        fields = {"format": "EDF", "fs": 100.0, "seconds": 10 + file.size % 100 / 100, "bits": 16}
+        fields |= {"channels": 1, "leads": "II", "start": None, "gain": 1e3, "unit": "mV"}
+        fields |= {"missing": file.size % 3 == 0, "amplitude": 1 + file.size / 10**6}
+        site, patient, _ = file.path.split("/")
+        yield Record(file.path, (file.path,), patient, site, fields)
+
+    def first() -> None:
+        shutil.rmtree(out, ignore_errors=True)
+        index.walk = walk
+        units = lambda files: [Unit(file.path, (file,)) for file in files]  # noqa: E731
+        plugin = replace(plugins.get("biosignals"), units=units, scan=scan, assemble=None)
+        index.build(archive, out, plugin)
+
+    return {"index of records in memory": first}
+
+
 def dicom(count: int, folder: Path) -> dict[str, Callable[[], None]]:
     """The same of DICOM headers."""
     return {f"{name} (DICOM)": step for name, step in index(count, folder, "dicom").items()}
@@ -223,6 +258,7 @@ def curate(count: int, folder: Path) -> dict[str, Callable[[], None]]:
     """Near-duplicates across items: of embeddings, and of codes of which a third are air."""
     import polars as pl
 
+    from medcl import nearest
     from medcl.curate.across import across
     from medcl.curate.within import Reduced
 
@@ -246,7 +282,29 @@ def curate(count: int, folder: Path) -> dict[str, Callable[[], None]]:
         for _ in across(reduced, frame, 6, "dhash"):
             pass
 
-    return {"curate embeddings": by_embeddings, "curate codes": by_codes}
+    def recall() -> None:
+        """Queries at distances up to the limit from a row each, against all rows exactly."""
+        x = embeddings(count)
+        x /= np.linalg.norm(x, axis=1, keepdims=True)
+        rng = np.random.default_rng(1)
+        rows = x[rng.integers(0, count, 1024)]
+        away = rng.standard_normal(rows.shape, dtype=np.float32)
+        away -= (away * rows).sum(1, keepdims=True) * rows
+        away /= np.linalg.norm(away, axis=1, keepdims=True)
+        cosine = 1 - NEAR * rng.random((len(rows), 1), dtype=np.float32)
+        rows = cosine * rows + np.sqrt(1 - cosine**2) * away
+        known = nearest.Embeddings(NEAR, x)
+        pairs: set[tuple[int, int]] = set()
+        for start in range(0, count, 16_384):
+            block = x[start : start + 16_384]
+            known.add(block)
+            near = nearest.close(rows, block, NEAR)
+            pairs |= set(zip(near.query.tolist(), (near.row + start).tolist(), strict=True))
+        found = known.near(rows)
+        same = pairs & set(zip(found.query.tolist(), found.row.tolist(), strict=True))
+        print(f"  {len(same):,} of {len(pairs):,} pairs found", file=sys.stderr)
+
+    return {"curate embeddings": by_embeddings, "curate codes": by_codes, "curate, recall": recall}
 
 
 def search(count: int, folder: Path) -> dict[str, Callable[[], None]]:
@@ -306,6 +364,7 @@ def knn(count: int, folder: Path) -> dict[str, Callable[[], None]]:
 
 PARTS = {
     "index": index,
+    "memory": memory,
     "dicom": dicom,
     "train": train,
     "samples": samples,

@@ -9,7 +9,7 @@ nearest to a query (Jégou 2011, doi 10.1109/TPAMI.2010.57). Both are faiss's.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -74,7 +74,8 @@ class Embeddings:
         self._limit = limit
         self._index: Any = faiss.IndexFlatIP(rows.shape[1])
         if len(rows) > EXACT:
-            self._index = inverted(len(rows), rows[sampled(len(rows))])
+            learnt = inverted(len(rows), rows[sampled(len(rows))])
+            self._index = _Lists(learnt.quantizer.reconstruct_n(0, learnt.nlist), PROBED)
 
     def add(self, rows: Floats) -> None:
         """Add unit rows (M, D)."""
@@ -88,6 +89,65 @@ class Embeddings:
         found = self._index.range_search(np.ascontiguousarray(rows, np.float32), least)
         near = _near(*found)
         return near._replace(distance=np.maximum(1 - near.distance, 0))
+
+
+class _Lists:
+    """An inverted file whose clusters are each compared with all queries of a block that ask it.
+
+    faiss's, which takes the queries one by one, reads a row for each of them; here a product of two
+    matrices reads it once. The pairs are the same. `benchmarks/scale.py` measures both.
+    """
+
+    def __init__(self, centres: Floats, probed: int) -> None:
+        self._centres, self._probed = centres, min(probed, len(centres))
+        self._rows = [np.zeros((0, centres.shape[1]), np.float32)] * len(centres)
+        self._numbers = [np.zeros(0, np.int64)] * len(centres)
+        self._counts = np.zeros(len(centres), np.int64)
+        self.ntotal = 0
+
+    def add(self, rows: Floats) -> None:
+        """Add rows (M, D)."""
+        for cluster, some in _runs(np.argmax(rows @ self._centres.T, axis=1)):
+            start, end = self._counts[cluster], self._counts[cluster] + len(some)
+            if end > len(self._rows[cluster]):  # room for half as much again
+                more = int(end + end // 2)
+                self._rows[cluster] = _longer(self._rows[cluster], more)
+                self._numbers[cluster] = _longer(self._numbers[cluster], more)
+            self._rows[cluster][start:end] = rows[some]
+            self._numbers[cluster][start:end] = self.ntotal + some
+            self._counts[cluster] = end
+        self.ntotal += len(rows)
+
+    def range_search(self, rows: Floats, least: float) -> tuple[NDArray[Any], ...]:
+        """As faiss's: where the pairs of each query (M,) begin, their cosines, and their rows."""
+        cosine = rows @ self._centres.T
+        asked = np.argpartition(-cosine, self._probed - 1, axis=1)[:, : self._probed]
+        found = [(np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.int64))]
+        for cluster, places in _runs(asked.ravel()):
+            queries, count = places // self._probed, self._counts[cluster]
+            cosine = rows[queries] @ self._rows[cluster][:count].T
+            query, row = np.nonzero(cosine >= least)
+            if len(query):
+                numbers = self._numbers[cluster][row]
+                found.append((queries[query], cosine[query, row], numbers))
+        query, near, row = map(np.concatenate, zip(*found, strict=True))
+        order = np.lexsort((row, query))
+        return np.searchsorted(query[order], np.arange(len(rows) + 1)), near[order], row[order]
+
+
+def _runs(codes: NDArray[Any]) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Each code that occurs (N,), and where."""
+    order = np.argsort(codes, kind="stable")
+    ends = np.flatnonzero(np.diff(codes[order], append=-1)) + 1
+    for start, end in zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True):
+        yield int(codes[order[start]]), order[start:end]
+
+
+def _longer(values: NDArray[Any], length: int) -> NDArray[Any]:
+    """The same, with room for ``length``."""
+    out = np.empty((length, *values.shape[1:]), values.dtype)
+    out[: len(values)] = values
+    return out
 
 
 class Codes:
