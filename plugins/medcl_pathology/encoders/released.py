@@ -154,6 +154,17 @@ def _opener(name: str) -> Opener:
 
 def _open(name: str, folder: Path | None) -> nn.Module:
     model = RELEASED[name]
+    about = f"Encoder '{name}' ({model.paper}; {model.licence}; {model.repository})"
+    if model.level == "slide":
+        raise UsageError(
+            f"{about} makes one vector of a whole slide, by its authors' own code, which medcl "
+            "does not run. Embed with it in their environment, and index the vectors."
+        )
+    if model.family == "code":
+        raise UsageError(
+            f"{about} can only be built by its authors' code, which medcl does not run. "
+            "Embed with it by its authors' tools (TRIDENT), and index the folder of bags."
+        )
     if folder is None:
         access = (
             f"ask for access at https://huggingface.co/{model.repository}, then"
@@ -163,16 +174,6 @@ def _open(name: str, folder: Path | None) -> nn.Module:
         raise UsageError(
             f"Encoder '{name}' ({model.paper}; {model.licence}) is not part of medcl: {access} hf "
             f"download {model.repository} --local-dir FOLDER, and give -s encoder.folder=FOLDER."
-        )
-    if model.level == "slide":
-        raise UsageError(
-            f"Encoder '{name}' makes one vector of a whole slide, by its authors' own code, which "
-            "medcl does not run. Embed with it in their environment, and index the vectors."
-        )
-    if model.family == "code":
-        raise UsageError(
-            f"Encoder '{name}' can only be built by code in its folder, which medcl does not run. "
-            "Embed with it by its authors' tools (TRIDENT), and index the folder of bags."
         )
     if model.family == "conch":
         return _conch(Path(folder), model)
