@@ -9,18 +9,26 @@ from typing import Generic, TypeVar
 
 from medcl.io.failure import Failure, guarded
 
-_LARGEST = 16
-_SECONDS = 0.1  # of work sent at a time: reading a header takes less than sending it alone
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 class Chunks(Generic[T]):
-    """What is still to do, in chunks whose size follows the time that the last ones took."""
+    """What is still to do, in chunks whose size follows the time that the last ones took.
 
-    def __init__(self, items: Sequence[T], workers: int) -> None:
+    Args:
+        items: to do.
+        workers: that share them.
+        seconds: of work sent at a time: reading a header takes less than sending it alone.
+        largest: number of items sent at a time.
+    """
+
+    def __init__(
+        self, items: Sequence[T], workers: int, *, seconds: float = 0.1, largest: int = 16
+    ) -> None:
         self._waiting, self._alone = deque(items), deque[T]()
         self._size, self._workers = 1, workers
+        self._seconds, self._largest = seconds, largest
 
     def __bool__(self) -> bool:
         return bool(self._waiting or self._alone)
@@ -32,8 +40,8 @@ class Chunks(Generic[T]):
 
     def took(self, chunk: Sequence[T], seconds: float) -> None:
         """A chunk was done in this time."""
-        most = int(_SECONDS * len(chunk) / max(seconds, 1e-6))
-        self._size = max(1, min(most, _LARGEST, len(self._waiting) // (4 * self._workers)))
+        most = int(self._seconds * len(chunk) / max(seconds, 1e-6))
+        self._size = max(1, min(most, self._largest, len(self._waiting) // (4 * self._workers)))
 
     def alone(self, items: Iterable[T]) -> None:
         """Run these again, one by one."""

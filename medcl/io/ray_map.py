@@ -36,7 +36,7 @@ def run(
         task: Any = ray.remote(max_retries=1)(_within)
         shared = ray.put(fn)
         processors = max(1, int(ray.cluster_resources().get("CPU", workers)))
-        chunks = Chunks(items, processors)
+        chunks = Chunks(items, processors, seconds=1.0, largest=256)  # a task is dear
         in_flight: dict[Any, list[T]] = {}
         while chunks or in_flight:
             while chunks and len(in_flight) < 2 * processors:

@@ -88,7 +88,7 @@ def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path: Path) -> No
         assert own.stat().st_mode & 0o777 == 0o700
 
 
-@pytest.mark.parametrize("moment", ["os.mkdir", "open", "os.rename", "os.remove"])
+@pytest.mark.parametrize("moment", ["os.mkdir", "open", "os.rename", "shutil.rmtree"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_signal_while_scratch_is_made_leaves_none(
     tmp_path: Path, moment: str, number: int
