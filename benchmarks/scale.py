@@ -8,8 +8,8 @@ All data are synthetic: recordings of ten seconds of a made-up ECG (EDF, ten of 
 headers of CT slices whose pixels are holes of the file system (a hundred to a series), and random
 embeddings of 256 numbers in clusters. A step runs in a process of its own: its CPU time (user and
 system, children included) and the largest resident memory of it or a child. The exponent of a step
-is the slope of log(CPU seconds less those at the smallest size) over the two largest sizes, so that
-the start of the program does not hide it. What a step needs from an earlier one is not counted.
+is the slope of log(CPU seconds) over the two largest sizes, both less those at the smallest size, so
+that the start of the program does not hide it. What a step needs from an earlier one is not counted.
 """
 
 from __future__ import annotations
@@ -403,11 +403,12 @@ def spent() -> float:
 
 
 def exponent(sizes: list[int], seconds: list[float]) -> float:
-    """The slope over the two largest sizes, less what the smallest size takes."""
+    """The slope over the two largest sizes: of seconds and sizes less those of the smallest."""
     if len(sizes) < 3:
         return math.nan
     two = [max(value - seconds[0], 1e-3) for value in seconds[-2:]]
-    return math.log(two[1] / two[0]) / math.log(sizes[-1] / sizes[-2])
+    more = [size - sizes[0] for size in sizes[-2:]]
+    return math.log(two[1] / two[0]) / math.log(more[1] / more[0])
 
 
 def main() -> None:
