@@ -86,10 +86,9 @@ def _sweep(parent: Path) -> None:
                 shutil.rmtree(old, ignore_errors=True)
         except FileNotFoundError:  # one being made, or whose maker was killed meanwhile
             maker = _MAKER.match(old.name)
+            machine, process = (maker[1], maker[2]) if maker else (None, None)
             with suppress(OSError):
-                if atomic.abandoned(
-                    *(maker.groups() if maker else (None, None)), old.stat().st_mtime
-                ):
+                if atomic.abandoned(machine, process, old.stat().st_mtime):
                     shutil.rmtree(old, ignore_errors=True)
         except OSError:  # in use, or somebody else's
             continue
