@@ -154,10 +154,10 @@ def test_the_commands_of_the_page_give_what_they_give_without_ray(
         return [f.sort(f.columns[0], maintain_order=True) for f in frames]
 
     tables = [f"PREDICTIONS{part}.parquet" for part in ("", ".records", ".patients")]
-    for path in ("IDX/items.parquet", *tables):
-        ray, local = table(path)
-        assert len(ray)
-        assert_frame_equal(ray, local, check_exact=True)
+    for written in ("IDX/items.parquet", *tables):
+        here, there = table(written)
+        assert len(here)
+        assert_frame_equal(here, there, check_exact=True)
     for folder, suffix in (("EMBEDDINGS", ".npy"), ("IDX/store", ".safetensors"), ("BAGS", ".h5")):
         ray, local = ({p.name: p for p in (h / folder).rglob(f"*{suffix}")} for h in homes.values())
         assert ray

@@ -83,8 +83,7 @@ def _sweep(folder: Path) -> None:
             match = _NAME.fullmatch(entry.name) if entry.name.startswith(".") else None
             if match is None:
                 continue
-            machine, process = match.groups()
-            if abandoned(machine, process, entry.stat(follow_symlinks=False).st_mtime):
+            if abandoned(match[1], match[2], entry.stat(follow_symlinks=False).st_mtime):
                 if entry.is_dir(follow_symlinks=False):
                     shutil.rmtree(entry.path, ignore_errors=True)
                 else:

@@ -86,7 +86,7 @@ def _sweep(parent: Path) -> None:
                 shutil.rmtree(old, ignore_errors=True)
         except FileNotFoundError:  # one being made, or whose maker was killed meanwhile
             maker = _MAKER.match(old.name)
-            machine, process = maker.groups() if maker else (None, None)
+            machine, process = (maker[1], maker[2]) if maker else (None, None)
             with suppress(OSError):
                 if atomic.abandoned(machine, process, old.stat().st_mtime):
                     shutil.rmtree(old, ignore_errors=True)
