@@ -8,9 +8,8 @@ All data are synthetic: recordings of ten seconds of a made-up ECG (EDF, ten of 
 headers of CT slices whose pixels are holes of the file system (a hundred to a series), and random
 embeddings of 256 numbers in clusters. A step runs in a process of its own: its CPU time (user and
 system, children included) and the largest resident memory of it or a child. The exponent of a step
-is the slope of log(CPU seconds) over the two largest sizes, both less those at the smallest size,
-so that the start of the program does not hide it. What a step needs from an earlier one is not
-counted.
+is the slope of log(CPU seconds) over the two largest sizes, both less those at the smallest, so
+that the program's own start does not hide it. What a step needs of an earlier one is not counted.
 """
 
 from __future__ import annotations
