@@ -158,8 +158,11 @@ def test_interrupted_run_ends_the_same(index, undisturbed, tmp_path, monkeypatch
 @pytest.mark.slow
 @pytest.mark.parametrize("number", stopping.SIGNALS)
 def test_a_signal_saves_the_step_and_ends_the_run(
-    index, undisturbed, tmp_path, monkeypatch, number
+    index, undisturbed, tmp_path, monkeypatch, number, request
 ):
+    if signal.getsignal(number) == signal.SIG_IGN:  # SIGHUP under nohup, which stays ignored
+        request.addfinalizer(lambda: signal.signal(number, signal.SIG_IGN))
+        signal.signal(number, signal.SIG_DFL)
     once = Checkpoints.on_train_batch_end
 
     def told(self, trainer, module, outputs, batch, batch_idx):

@@ -56,11 +56,14 @@ def test_a_table(tmp_path: Path) -> None:
 
 def test_every_writer_of_csv_uses_it() -> None:
     """Whoever adds one: write `safe` cells, or numbers under names of our own."""
-    numbers_alone = {"medcl/engine/journal.py"}
+    not_safe_cells = {
+        "medcl/engine/journal.py",  # numbers alone
+        "medcl/archive/workbook.py",  # text that is read again, and no file
+    }
     pattern = re.compile(r"write_csv|csv\.writer|DictWriter|to_csv|savetxt")
     for room in ("medcl", "plugins", "cli"):
         for path in (REPO / room).rglob("*.py"):
             text = path.read_text(encoding="utf-8")
             name = path.relative_to(REPO).as_posix()
-            if pattern.search(text) and name not in numbers_alone:
+            if pattern.search(text) and name not in not_safe_cells:
                 assert "medcl.io.cells import" in text, name
