@@ -53,18 +53,27 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "index"
 
 
-def run(command: str, index: Path, out: Path, tools: Path) -> None:
-    """A command of the page, with a small recipe, in a shell."""
-    command = re.sub(r"\bRECIPE\b", f"biosignals/simclr-ecg {SMALL}", command)
-    command = re.sub(r"\bIDX\b", str(index), command)
-    command = re.sub(r"\bRUN\b", str(out), command)
+def started(command: str, names: dict[str, str | Path], tools: Path) -> subprocess.Popen[str]:
+    """A command of the page in a shell, with a small recipe, and paths for its names."""
+    for name, value in {"RECIPE": f"biosignals/simclr-ecg {SMALL}", **names}.items():
+        command = re.sub(rf"\b{name}\b", str(value), command)
     path = os.pathsep.join([str(tools), str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     environment["PYTHONPATH"] = os.pathsep.join(str(REPO / p) for p in (".", "plugins", "cli"))
-    done = subprocess.run(
-        ["bash", "-c", command], env=environment, capture_output=True, text=True, cwd=out.parent
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    return subprocess.Popen(
+        ["bash", "-c", command], env=environment, cwd=tools, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def ended(process: subprocess.Popen[str]) -> None:
+    _, said = process.communicate()
+    assert process.returncode == 0, said[-2000:]
+
+
+def run(command: str, index: Path, out: Path, tools: Path) -> None:
+    """A command of the page that trains."""
+    ended(started(command, {"IDX": index, "RUN": out}, tools))
     assert (out / "encoder.safetensors").is_file()
     assert pl.read_csv(out / "metrics.csv")["step"].max() == 2
 
@@ -91,11 +100,25 @@ def test_a_slurm_script_with_two_tasks(index: Path, tmp_path: Path) -> None:
     assert "--nodes=2 --ntasks-per-node=8" in script
     smaller = script.replace("trainer.devices=8 -s trainer.nodes=2", "trainer.devices=2")
     assert smaller != script
-    for name, text in {
-        "srun": SRUN,
-        "medcl": f'#!/bin/bash\nexec {sys.executable} -m medcl_cli.main "$@"\n',
-    }.items():
-        tool = tmp_path / name
-        tool.write_text(text)
-        tool.chmod(tool.stat().st_mode | stat.S_IXUSR)
+    tool(tmp_path / "srun", SRUN)
+    tool(tmp_path / "medcl", f'#!/bin/bash\nexec {sys.executable} -m medcl_cli.main "$@"\n')
     run(smaller, index, tmp_path / "run", tmp_path)
+
+    # The array on the same run: two of its tasks at a time.
+    array = next(block for block in blocks("SLURM") if "#SBATCH --array" in block)
+    tool(tmp_path / "srun", '#!/bin/bash\nexec "$@"\n')
+    names = {"RUN": tmp_path / "run", "BAGS": tmp_path / "bags"}
+    for task in [started(array, names, tmp_path) for _ in range(2)]:
+        ended(task)
+    ended(started(array, {**names, "BAGS": tmp_path / "alone"}, tmp_path))
+    made, alone = (
+        {p.name: p.read_bytes() for p in (tmp_path / n).glob("*.h5")} for n in ("bags", "alone")
+    )
+    assert len(made) == 4
+    assert made == alone
+
+
+def tool(path: Path, text: str) -> None:
+    """A program of a user's own."""
+    path.write_text(text)
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
